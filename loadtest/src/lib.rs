@@ -1,0 +1,27 @@
+//! Load tools for gateways in front of LLM servers: what `scripts/compare.sh` and
+//! `scripts/bench-*.sh` measure with.
+//!
+//! | module | what it is |
+//! |---|---|
+//! | [`stub`] | a stub LLM server: JSON answers, event streams on schedule, faults on request |
+//! | [`chat`] | JSON load, closed or open loop, that checks whose answer it got |
+//! | [`sse`] | event-stream load that measures the delay of every event |
+//! | [`relay`] | a bare byte relay: the floor below every gateway |
+//!
+//! Each runs on one thread, to be pinned from outside (`taskset`), and knows nothing of the gateway
+//! it measures. Below them lie [`wire`] (HTTP/1.1 framing), [`events`] (server-sent events),
+//! [`scan`] (single JSON fields), [`target`] (requests), [`link`] (a client connection),
+//! [`report`], [`clock`] and [`alarm`].
+
+pub mod alarm;
+pub mod chat;
+pub mod clock;
+pub mod events;
+pub mod link;
+pub mod relay;
+pub mod report;
+pub mod scan;
+pub mod sse;
+pub mod stub;
+pub mod target;
+pub mod wire;

@@ -1,0 +1,227 @@
+//! One client connection: sends a request, reads the answer, and says in one word how it went.
+//!
+//! Registered edge-triggered for both directions, so that nothing is ever re-registered.
+
+use std::io::{self, ErrorKind, Read};
+use std::net::SocketAddr;
+
+use mio::net::TcpStream;
+use mio::{Interest, Registry, Token};
+
+use crate::target::{Nonce, Payload};
+use crate::wire::{Part, ResponseHead, ResponseReader};
+
+/// Bytes of the buffer that a client reads into.
+pub const SCRATCH_BYTES: usize = 256 * 1024;
+
+/// Why an exchange failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Failure {
+    /// Nobody listens.
+    Refused,
+    /// RST.
+    Reset,
+    /// FIN before the first byte of an answer.
+    ClosedEarly,
+    /// FIN inside an answer.
+    Truncated,
+    /// The answer breaks HTTP/1.1, or goes on after its end.
+    Malformed,
+    /// An answer did not come whole in time.
+    Timeout,
+    /// An event stream ended without `[DONE]`.
+    NoDone,
+    /// Any other error of the system.
+    Other,
+}
+
+impl Failure {
+    /// Its name in reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Refused => "refused",
+            Self::Reset => "reset",
+            Self::ClosedEarly => "closed_early",
+            Self::Truncated => "truncated",
+            Self::Malformed => "malformed",
+            Self::Timeout => "timeout",
+            Self::NoDone => "no_done",
+            Self::Other => "other",
+        }
+    }
+}
+
+impl From<&io::Error> for Failure {
+    fn from(error: &io::Error) -> Self {
+        match error.kind() {
+            ErrorKind::ConnectionRefused => Self::Refused,
+            ErrorKind::ConnectionReset | ErrorKind::BrokenPipe => Self::Reset,
+            _ => Self::Other,
+        }
+    }
+}
+
+/// What one turn of a connection brought.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Turn {
+    /// Nothing decisive.
+    Pending,
+    /// The answer is whole; without `keep` the connection is of no more use.
+    Answered {
+        /// The status code.
+        status: u16,
+        /// True when the connection can carry another exchange.
+        keep: bool,
+    },
+    /// The peer closed between two exchanges.
+    ClosedIdle,
+    /// The exchange failed and the connection is of no more use.
+    Failed(Failure),
+}
+
+/// A connection and the exchange on it.
+#[derive(Debug)]
+pub struct Link {
+    stream: TcpStream,
+    exchange: Option<Exchange>,
+}
+
+#[derive(Debug)]
+struct Exchange {
+    nonce: Nonce,
+    sent: usize,
+    reader: ResponseReader,
+    head: Option<ResponseHead>,
+}
+
+impl Link {
+    /// Starts to connect; events come with `token`.
+    ///
+    /// # Errors
+    /// What the system says at once; a refusal may also come as a [`Turn`].
+    pub fn open(addr: SocketAddr, registry: &Registry, token: Token) -> io::Result<Self> {
+        let mut stream = TcpStream::connect(addr)?;
+        registry.register(&mut stream, token, Interest::READABLE | Interest::WRITABLE)?;
+        stream.set_nodelay(true)?;
+        Ok(Self {
+            stream,
+            exchange: None,
+        })
+    }
+
+    /// Starts an exchange: sends what can be sent at once, which on a connection still being made
+    /// is nothing.
+    ///
+    /// # Errors
+    /// The failure of the sending.
+    pub fn begin(&mut self, payload: &Payload, nonce: Nonce) -> Result<(), Failure> {
+        debug_assert!(self.exchange.is_none());
+        let reader = ResponseReader::default();
+        self.exchange = Some(Exchange {
+            nonce,
+            sent: 0,
+            reader,
+            head: None,
+        });
+        self.send(payload)
+    }
+
+    /// True while an answer is awaited.
+    pub fn is_busy(&self) -> bool {
+        self.exchange.is_some()
+    }
+
+    /// Sends and receives what is possible. `closed` says that the peer's end was announced; `sink`
+    /// gets the pieces of the answer.
+    pub fn turn(
+        &mut self,
+        payload: &Payload,
+        scratch: &mut [u8],
+        closed: bool,
+        mut sink: impl FnMut(Part<'_>),
+    ) -> Turn {
+        // A server may refuse a request it has not read whole and close; its answer counts.
+        let sending = self.send(payload);
+        let received = self.receive(payload, scratch, closed, &mut sink);
+        match (received, sending) {
+            (Turn::Pending, Err(failure)) => Turn::Failed(failure),
+            (turn, _) => turn,
+        }
+    }
+
+    fn send(&mut self, payload: &Payload) -> Result<(), Failure> {
+        let Some(exchange) = &mut self.exchange else {
+            return Ok(());
+        };
+        while exchange.sent < payload.length() {
+            match payload.write(exchange.sent, &exchange.nonce, &mut self.stream) {
+                Ok(count) => exchange.sent += count,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
+                // connect(2) is still under way.
+                Err(error) if error.kind() == ErrorKind::NotConnected => return Ok(()),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(Failure::from(&error)),
+            }
+        }
+        Ok(())
+    }
+
+    fn receive(
+        &mut self,
+        payload: &Payload,
+        scratch: &mut [u8],
+        closed: bool,
+        sink: &mut impl FnMut(Part<'_>),
+    ) -> Turn {
+        loop {
+            let count = match self.stream.read(scratch) {
+                Ok(0) => return self.ended(),
+                Ok(count) => count,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Turn::Pending,
+                Err(error) if error.kind() == ErrorKind::NotConnected => return Turn::Pending,
+                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                Err(error) if self.exchange.is_some() => return Turn::Failed((&error).into()),
+                Err(_) => return Turn::ClosedIdle,
+            };
+            let Some(exchange) = &mut self.exchange else {
+                return Turn::Failed(Failure::Malformed);
+            };
+            let head = &mut exchange.head;
+            let fed = exchange.reader.feed(&scratch[..count], |part| {
+                if let Part::Head(it) = part {
+                    *head = Some(it);
+                }
+                sink(part);
+            });
+            match fed {
+                Ok(true) => {
+                    let all_sent = exchange.sent == payload.length();
+                    return self.answered(all_sent && !closed);
+                }
+                Err(_) => return Turn::Failed(Failure::Malformed),
+                // A short read has emptied the socket (epoll(7)).
+                Ok(false) if count < scratch.len() && !closed => return Turn::Pending,
+                Ok(false) => {}
+            }
+        }
+    }
+
+    fn answered(&mut self, keep: bool) -> Turn {
+        match self.exchange.take().and_then(|exchange| exchange.head) {
+            Some(head) => Turn::Answered {
+                status: head.status,
+                keep: keep && !head.close,
+            },
+            None => Turn::Failed(Failure::Malformed),
+        }
+    }
+
+    fn ended(&mut self) -> Turn {
+        match &self.exchange {
+            None => Turn::ClosedIdle,
+            Some(exchange) if exchange.reader.is_untouched() => Turn::Failed(Failure::ClosedEarly),
+            Some(exchange) if exchange.reader.finish().is_ok() => self.answered(false),
+            Some(_) => Turn::Failed(Failure::Truncated),
+        }
+    }
+}

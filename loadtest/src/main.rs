@@ -1,0 +1,72 @@
+//! The command line of the load tools; everything else is in the library.
+
+use std::io::{self, Write};
+use std::path::Path;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use olla_loadtest::{chat, relay, report, sse, stub};
+use serde_json::Value;
+
+/// Stub server, load clients and byte relay for measuring HTTP gateways in front of LLM servers.
+///
+/// A first try: run `olla-loadtest stub --listen 127.0.0.1:9000` in one terminal and `olla-loadtest
+/// sse --url http://127.0.0.1:9000/v1/chat/completions` in another; then put a gateway between the
+/// two and compare.
+#[derive(Parser)]
+#[command(version)]
+struct Arguments {
+    #[command(subcommand)]
+    tool: Tool,
+}
+
+#[derive(Subcommand)]
+enum Tool {
+    /// Serve as an LLM server that costs nearly nothing and fails on request
+    Stub(stub::Options),
+    /// Send JSON requests over keep-alive connections and check the answers
+    Chat(chat::Options),
+    /// Open event streams and measure the delay of every event
+    Sse(sse::Options),
+    /// Copy bytes between a listener and a server: the floor below every gateway
+    Relay(relay::Options),
+}
+
+fn main() -> ExitCode {
+    let outcome = match Arguments::parse().tool {
+        Tool::Stub(options) => run_stub(&options),
+        Tool::Chat(options) => chat::run(&options)
+            .and_then(|report| tell(&report, options.json.as_deref(), chat::is_success(&report))),
+        Tool::Sse(options) => sse::run(&options)
+            .and_then(|report| tell(&report, options.json.as_deref(), sse::is_success(&report))),
+        Tool::Relay(options) => run_relay(&options),
+    };
+    outcome.unwrap_or_else(|error| {
+        eprintln!("olla-loadtest: {error}");
+        ExitCode::FAILURE
+    })
+}
+
+fn tell(report: &Value, json: Option<&Path>, success: bool) -> io::Result<ExitCode> {
+    report::publish(report, json)?;
+    Ok(if success {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+fn run_stub(options: &stub::Options) -> io::Result<ExitCode> {
+    let stub = stub::Stub::bind(options)?;
+    writeln!(io::stdout(), "listening on {}", stub.local_addr()?)?;
+    stub.run()?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn run_relay(options: &relay::Options) -> io::Result<ExitCode> {
+    relay::run(options, |addr, is_epoll| {
+        println!("listening on {addr}");
+        eprintln!("driver: {}", if is_epoll { "epoll" } else { "io_uring" });
+    })?;
+    Ok(ExitCode::SUCCESS)
+}

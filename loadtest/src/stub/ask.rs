@@ -1,0 +1,248 @@
+//! What one request asks of the stub, found by looking for a few fields in its body.
+//!
+//! The body is scanned, not parsed: a megabyte of prompt must cost next to nothing. A prompt cannot
+//! be taken for a field, since quotes inside a JSON string are escaped.
+
+use serde::Deserialize;
+
+use crate::scan::value_of;
+
+/// How the stub misbehaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Fault {
+    /// RST before the first byte of the answer.
+    Reset,
+    /// FIN before the first byte of the answer.
+    Close,
+    /// No answer, ever.
+    Hang,
+    /// FIN in the middle of the answer's body.
+    Cut,
+    /// A chunk that is none in the middle of the answer's body, then FIN.
+    BadChunk,
+    /// An answer with status 500.
+    #[serde(rename = "status_500")]
+    Status500,
+    /// A first byte two seconds late, unless `delay_ms` says how late.
+    Slow,
+}
+
+/// The delay of [`Fault::Slow`] when the request does not set one, in milliseconds.
+pub(super) const SLOW_MS: u64 = 2000;
+
+/// The longest nonce that is echoed, in bytes.
+pub(super) const NONCE_BYTES_MAX: usize = 64;
+
+/// What one request asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Ask {
+    /// To be echoed in the answer and in each of its events.
+    pub(super) nonce: Option<String>,
+    /// An event stream instead of one JSON object.
+    pub(super) stream: bool,
+    /// Number of events before `[DONE]`.
+    pub(super) events: u32,
+    /// Time between events, in milliseconds.
+    pub(super) gap_ms: u64,
+    /// Time before the answer, in milliseconds.
+    pub(super) delay_ms: u64,
+    /// The answer calls a tool.
+    pub(super) tools: bool,
+    /// What goes wrong.
+    pub(super) fault: Option<Fault>,
+}
+
+/// What applies when a request says nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Defaults {
+    /// See [`Ask::events`].
+    pub(super) events: u32,
+    /// See [`Ask::gap_ms`].
+    pub(super) gap_ms: u64,
+    /// See [`Ask::delay_ms`].
+    pub(super) delay_ms: u64,
+}
+
+/// Why the field `stub` of a request was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct BadStubField;
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct StubField {
+    events: Option<u32>,
+    gap_ms: Option<u64>,
+    delay_ms: Option<u64>,
+    #[serde(default)]
+    tools: bool,
+    fault: Option<Fault>,
+}
+
+impl Ask {
+    /// Reads the fields `nonce`, `stream` and `stub` of a request's body.
+    ///
+    /// # Errors
+    /// [`BadStubField`] when `stub` is not an object of the known fields: a mistyped fault must not
+    /// look like a gateway that copes with it.
+    pub(super) fn read(body: &[u8], defaults: Defaults) -> Result<Self, BadStubField> {
+        let field = match value_of(body, "\"stub\"") {
+            None => StubField::default(),
+            Some(rest) => {
+                let end = memchr::memchr(b'}', rest).ok_or(BadStubField)?;
+                serde_json::from_slice(&rest[..=end]).map_err(|_| BadStubField)?
+            }
+        };
+        let delay_ms = match field.fault {
+            Some(Fault::Slow) => SLOW_MS,
+            _ => defaults.delay_ms,
+        };
+        Ok(Self {
+            nonce: value_of(body, "\"nonce\"")
+                .and_then(nonce)
+                .map(str::to_owned),
+            stream: value_of(body, "\"stream\"").is_some_and(|rest| rest.starts_with(b"true")),
+            events: field.events.unwrap_or(defaults.events),
+            gap_ms: field.gap_ms.unwrap_or(defaults.gap_ms),
+            delay_ms: field.delay_ms.unwrap_or(delay_ms),
+            tools: field.tools,
+            fault: field.fault,
+        })
+    }
+}
+
+/// The string at the start of `rest`, when it can be echoed as it is.
+fn nonce(rest: &[u8]) -> Option<&str> {
+    let inner = rest.strip_prefix(b"\"")?;
+    let window = &inner[..inner.len().min(NONCE_BYTES_MAX + 1)];
+    let text = &window[..memchr::memchr(b'"', window)?];
+    let plain = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+    text.iter()
+        .all(plain)
+        .then(|| std::str::from_utf8(text).ok())?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DEFAULTS: Defaults = Defaults {
+        events: 20,
+        gap_ms: 10,
+        delay_ms: 0,
+    };
+
+    fn plain() -> Ask {
+        Ask {
+            nonce: None,
+            stream: false,
+            events: 20,
+            gap_ms: 10,
+            delay_ms: 0,
+            tools: false,
+            fault: None,
+        }
+    }
+
+    #[test]
+    fn reads_what_is_asked() {
+        let nonce = |text: &str| Some(text.to_owned());
+        let table = [
+            ("{}", plain()),
+            (
+                r#"{"model":"m","nonce":"n-1"}"#,
+                Ask {
+                    nonce: nonce("n-1"),
+                    ..plain()
+                },
+            ),
+            (
+                r#"{"nonce" : "n-1", "stream" : true}"#,
+                Ask {
+                    nonce: nonce("n-1"),
+                    stream: true,
+                    ..plain()
+                },
+            ),
+            (r#"{"stream":false}"#, plain()),
+            (r#"{"nonce":"not \" plain"}"#, plain()),
+            (r#"{"content":"\"stream\":true, \"nonce\":\"x\""}"#, plain()),
+            (
+                r#"{"content":"stream","stream":true}"#,
+                Ask {
+                    stream: true,
+                    ..plain()
+                },
+            ),
+            (
+                r#"{"stub":{"events":3,"gap_ms":0,"delay_ms":7,"tools":true}}"#,
+                Ask {
+                    events: 3,
+                    gap_ms: 0,
+                    delay_ms: 7,
+                    tools: true,
+                    ..plain()
+                },
+            ),
+            (
+                r#"{"stub":{"fault":"bad_chunk"}}"#,
+                Ask {
+                    fault: Some(Fault::BadChunk),
+                    ..plain()
+                },
+            ),
+            (
+                r#"{"stub":{"fault":"status_500"}}"#,
+                Ask {
+                    fault: Some(Fault::Status500),
+                    ..plain()
+                },
+            ),
+            (
+                r#"{"stub":{"fault":"slow"}}"#,
+                Ask {
+                    fault: Some(Fault::Slow),
+                    delay_ms: SLOW_MS,
+                    ..plain()
+                },
+            ),
+            (
+                r#"{"stub": {"fault":"slow","delay_ms":5}}"#,
+                Ask {
+                    fault: Some(Fault::Slow),
+                    delay_ms: 5,
+                    ..plain()
+                },
+            ),
+        ];
+        for (body, want) in table {
+            assert_eq!(Ask::read(body.as_bytes(), DEFAULTS), Ok(want), "{body}");
+        }
+    }
+
+    #[test]
+    fn refuses_a_stub_field_it_does_not_know() {
+        for body in [
+            r#"{"stub":{"fault":"explode"}}"#,
+            r#"{"stub":{"evnts":3}}"#,
+            r#"{"stub":{"events":-1}}"#,
+            r#"{"stub":3}"#,
+            r#"{"stub":{"events":3"#,
+        ] {
+            assert_eq!(
+                Ask::read(body.as_bytes(), DEFAULTS),
+                Err(BadStubField),
+                "{body}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_nonce_too_long_is_not_echoed() {
+        for (length, echoed) in [(NONCE_BYTES_MAX, true), (NONCE_BYTES_MAX + 1, false)] {
+            let body = format!(r#"{{"nonce":"{}"}}"#, "n".repeat(length));
+            let ask = Ask::read(body.as_bytes(), DEFAULTS).unwrap();
+            assert_eq!(ask.nonce.is_some(), echoed, "{length}");
+        }
+    }
+}

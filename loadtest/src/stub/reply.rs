@@ -1,0 +1,398 @@
+//! The stub's answers as bytes. Everything that does not depend on the request is rendered once.
+
+use std::io::Write;
+
+use super::texts;
+
+/// The request targets the stub knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Route {
+    /// `GET /health`
+    Health,
+    /// `GET /`
+    Root,
+    /// `GET /v1/models`
+    Models,
+    /// `GET /api/tags`
+    Tags,
+    /// `GET /stub/counters`
+    Counters,
+    /// `POST /v1/chat/completions`
+    Chat,
+    /// `POST /v1/completions`
+    Completions,
+    /// `POST /v1/embeddings`
+    Embeddings,
+    /// `POST /api/chat`
+    OllamaChat,
+    /// Anything else.
+    Unknown,
+}
+
+impl Route {
+    /// Every route, in the order of their numbers.
+    pub(super) const ALL: [Self; 10] = [
+        Self::Health,
+        Self::Root,
+        Self::Models,
+        Self::Tags,
+        Self::Counters,
+        Self::Chat,
+        Self::Completions,
+        Self::Embeddings,
+        Self::OllamaChat,
+        Self::Unknown,
+    ];
+
+    /// The route of a request.
+    pub(super) fn of(method: &str, path: &str) -> Self {
+        let path = path.split('?').next().unwrap_or_default();
+        let known = Self::ALL.into_iter().find(|route| route.path() == path);
+        match known {
+            Some(route) if route.is_inference() == (method == "POST") => route,
+            _ => Self::Unknown,
+        }
+    }
+
+    /// The path of the route, `other` for [`Route::Unknown`].
+    pub(super) fn path(self) -> &'static str {
+        match self {
+            Self::Health => "/health",
+            Self::Root => "/",
+            Self::Models => "/v1/models",
+            Self::Tags => "/api/tags",
+            Self::Counters => "/stub/counters",
+            Self::Chat => "/v1/chat/completions",
+            Self::Completions => "/v1/completions",
+            Self::Embeddings => "/v1/embeddings",
+            Self::OllamaChat => "/api/chat",
+            Self::Unknown => "other",
+        }
+    }
+
+    /// True for the routes that a model would answer.
+    pub(super) fn is_inference(self) -> bool {
+        matches!(
+            self,
+            Self::Chat | Self::Completions | Self::Embeddings | Self::OllamaChat
+        )
+    }
+}
+
+/// One event of a stream.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Event<'a> {
+    /// Its number, from 0.
+    pub(super) seq: u32,
+    /// True for the last one before `[DONE]`.
+    pub(super) last: bool,
+    /// The time of sending, nanoseconds of CLOCK_MONOTONIC.
+    pub(super) sent_ns: u64,
+    /// Bytes of body (without chunks) sent before this event.
+    pub(super) at: u64,
+    /// Echoed from the request.
+    pub(super) nonce: Option<&'a str>,
+    /// A piece of a tool's arguments instead of a piece of text.
+    pub(super) tools: bool,
+}
+
+/// The head that begins an event stream.
+pub(super) const STREAM_HEAD: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\
+    Cache-Control: no-cache\r\nTransfer-Encoding: chunked\r\n\r\n";
+
+/// The end of an event stream: its last event in a chunk, and the last chunk.
+pub(super) const STREAM_END: &[u8] = b"e\r\ndata: [DONE]\n\n\r\n0\r\n\r\n";
+
+/// Bytes that no chunk can begin with.
+pub(super) const BROKEN_CHUNK: &[u8] = b"not a chunk\r\n";
+
+/// The answers, rendered for the models the stub pretends to serve.
+#[derive(Debug)]
+pub(super) struct Replies {
+    models: String,
+    tags: String,
+    /// JSON bodies without their last brace, so that a nonce can follow.
+    chat: String,
+    chat_tools: String,
+    completions: String,
+    embeddings: String,
+    ollama_chat: String,
+    /// An event up to its delta.
+    event_head: String,
+}
+
+impl Replies {
+    /// Renders the answers; the first name is the model that answers.
+    pub(super) fn new(names: &[String]) -> Self {
+        let model = json_string(names.first().map_or("stub", String::as_str));
+        let with_model = |text: &str| text.replace("MODEL", &model);
+        let list = |entry: &str| {
+            let entries: Vec<_> = names
+                .iter()
+                .map(|name| entry.replace("MODEL", &json_string(name)))
+                .collect();
+            entries.join(",")
+        };
+        Self {
+            models: format!(r#"{{"object":"list","data":[{}]}}"#, list(texts::CARD)),
+            tags: format!(r#"{{"models":[{}]}}"#, list(texts::TAG)),
+            chat: with_model(texts::CHAT),
+            chat_tools: with_model(texts::CHAT_TOOLS),
+            completions: with_model(texts::COMPLETIONS),
+            embeddings: with_model(texts::EMBEDDINGS),
+            ollama_chat: with_model(texts::OLLAMA_CHAT),
+            event_head: with_model(texts::EVENT),
+        }
+    }
+
+    /// Appends the answer of a route that says the same to everybody.
+    pub(super) fn write_fixed(&self, route: Route, out: &mut Vec<u8>) {
+        let (status, body) = match route {
+            Route::Health => ("200 OK", r#"{"status":"ok"}"#),
+            Route::Root => ("200 OK", r#"{"service":"stub LLM server"}"#),
+            Route::Models => ("200 OK", self.models.as_str()),
+            Route::Tags => ("200 OK", self.tags.as_str()),
+            _ => ("404 Not Found", r#"{"error":{"message":"no such route"}}"#),
+        };
+        write_json(out, status, body.as_bytes());
+    }
+
+    /// Appends the JSON answer of an inference route.
+    pub(super) fn write_answer(
+        &self,
+        route: Route,
+        tools: bool,
+        nonce: Option<&str>,
+        out: &mut Vec<u8>,
+    ) {
+        let body = self.answer_body(route, tools);
+        let tail = nonce_tail(nonce);
+        write_head(out, "200 OK", body.len() + tail.length());
+        out.extend_from_slice(body.as_bytes());
+        tail.write(out);
+    }
+
+    /// Appends the JSON answer up to its middle: as it is under `chunked` false, and else in one
+    /// chunk with bytes after it that are none.
+    pub(super) fn write_half_answer(
+        &self,
+        route: Route,
+        tools: bool,
+        chunked: bool,
+        out: &mut Vec<u8>,
+    ) {
+        let body = self.answer_body(route, tools).as_bytes();
+        let half = &body[..body.len() / 2];
+        if chunked {
+            out.extend_from_slice(
+                b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\
+                  Transfer-Encoding: chunked\r\n\r\n",
+            );
+            write_chunk(out, half);
+            out.extend_from_slice(BROKEN_CHUNK);
+        } else {
+            write_head(out, "200 OK", body.len() + 1);
+            out.extend_from_slice(half);
+        }
+    }
+
+    /// Appends one event in a chunk of its own and returns the event's length without the chunk.
+    pub(super) fn write_event(&self, event: &Event<'_>, out: &mut Vec<u8>) -> usize {
+        let delta = match (event.tools, event.seq) {
+            (true, 0) => texts::TOOL_DELTAS[0],
+            (true, _) => texts::TOOL_DELTAS[1 + usize::from(event.last)],
+            (false, seq) => texts::DELTAS[usize::from(seq > 0)],
+        };
+        let finish = match (event.last, event.tools) {
+            (false, _) => "null",
+            (true, false) => r#""stop""#,
+            (true, true) => r#""tool_calls""#,
+        };
+        // The size line has four digits whatever the size, so that it can be filled in afterwards.
+        let start = out.len();
+        out.extend_from_slice(b"0000\r\n");
+        let data = out.len();
+        for part in [
+            &self.event_head,
+            delta,
+            r#","finish_reason":"#,
+            finish,
+            "}]",
+        ] {
+            out.extend_from_slice(part.as_bytes());
+        }
+        let Event {
+            seq, sent_ns, at, ..
+        } = event;
+        append(
+            out,
+            format_args!(r#","seq":{seq},"sent_ns":{sent_ns},"at":{at}"#),
+        );
+        nonce_tail(event.nonce).write(out);
+        out.extend_from_slice(b"\n\n");
+        let length = out.len() - data;
+        for (digit, shift) in (start..start + 4).zip([12, 8, 4, 0]) {
+            out[digit] = b"0123456789abcdef"[(length >> shift) & 15];
+        }
+        out.extend_from_slice(b"\r\n");
+        length
+    }
+
+    fn answer_body(&self, route: Route, tools: bool) -> &str {
+        match route {
+            Route::Completions => &self.completions,
+            Route::Embeddings => &self.embeddings,
+            Route::OllamaChat => &self.ollama_chat,
+            _ if tools => &self.chat_tools,
+            _ => &self.chat,
+        }
+    }
+}
+
+/// Appends a whole JSON answer.
+pub(super) fn write_json(out: &mut Vec<u8>, status: &str, body: &[u8]) {
+    write_head(out, status, body.len());
+    out.extend_from_slice(body);
+}
+
+fn write_head(out: &mut Vec<u8>, status: &str, length: usize) {
+    append(
+        out,
+        format_args!(
+            "HTTP/1.1 {status}\r\nContent-Type: application/json\r\n\
+             Content-Length: {length}\r\n\r\n"
+        ),
+    );
+}
+
+fn write_chunk(out: &mut Vec<u8>, data: &[u8]) {
+    append(out, format_args!("{:x}\r\n", data.len()));
+    out.extend_from_slice(data);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// What closes a JSON body: the nonce, when there is one, and the brace.
+struct Tail<'a>([&'a str; 4]);
+
+fn nonce_tail(nonce: Option<&str>) -> Tail<'_> {
+    match nonce {
+        Some(nonce) => Tail([r#","nonce":""#, nonce, "\"", "}"]),
+        None => Tail(["", "", "", "}"]),
+    }
+}
+
+impl Tail<'_> {
+    fn length(&self) -> usize {
+        self.0.iter().map(|part| part.len()).sum()
+    }
+
+    fn write(&self, out: &mut Vec<u8>) {
+        for part in self.0 {
+            out.extend_from_slice(part.as_bytes());
+        }
+    }
+}
+
+fn append(out: &mut Vec<u8>, text: std::fmt::Arguments<'_>) {
+    // A Vec takes every write.
+    let _ = out.write_fmt(text);
+}
+
+fn json_string(text: &str) -> String {
+    serde_json::Value::from(text).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::{Part, ResponseReader};
+    use serde_json::Value;
+
+    fn replies() -> Replies {
+        Replies::new(&["first \"quoted\"".to_owned(), "second".to_owned()])
+    }
+
+    fn body_of(bytes: &[u8]) -> Vec<u8> {
+        let mut body = Vec::new();
+        let done = ResponseReader::default().feed(bytes, |part| {
+            if let Part::Data(data) = part {
+                body.extend_from_slice(data);
+            }
+        });
+        assert_eq!(done, Ok(true));
+        body
+    }
+
+    #[test]
+    fn answers_are_json_with_the_nonce_and_the_length_announced() {
+        for route in Route::ALL.into_iter().filter(|route| route.is_inference()) {
+            for (tools, nonce) in [(false, None), (false, Some("n-1")), (true, Some("n-1"))] {
+                let mut out = Vec::new();
+                replies().write_answer(route, tools, nonce, &mut out);
+                let value: Value = serde_json::from_slice(&body_of(&out)).unwrap();
+                assert_eq!(value["nonce"].as_str(), nonce, "{route:?}");
+                assert_eq!(value["model"], "first \"quoted\"", "{route:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn listings_name_every_model() {
+        for (route, list, key) in [
+            (Route::Models, "data", "id"),
+            (Route::Tags, "models", "name"),
+        ] {
+            let mut out = Vec::new();
+            replies().write_fixed(route, &mut out);
+            let value: Value = serde_json::from_slice(&body_of(&out)).unwrap();
+            assert_eq!(value[list][1][key], "second");
+            assert_eq!(value[list].as_array().map(Vec::len), Some(2));
+        }
+    }
+
+    #[test]
+    fn an_event_is_one_chunk_and_one_json_object() {
+        for tools in [false, true] {
+            let mut out = STREAM_HEAD.to_vec();
+            let mut lengths = Vec::new();
+            for seq in 0..3 {
+                let event = Event {
+                    seq,
+                    last: seq == 2,
+                    sent_ns: 7,
+                    at: 9,
+                    nonce: Some("n"),
+                    tools,
+                };
+                lengths.push(replies().write_event(&event, &mut out));
+            }
+            out.extend_from_slice(STREAM_END);
+            let body = body_of(&out);
+            assert!(body.ends_with(b"data: [DONE]\n\n"));
+            let mut rest = body.as_slice();
+            for (seq, length) in lengths.into_iter().enumerate() {
+                let json = rest[..length].strip_prefix(b"data: ").unwrap();
+                let value: Value = serde_json::from_slice(json).unwrap();
+                assert_eq!(value["seq"], seq);
+                assert_eq!(value["nonce"], "n");
+                assert_eq!(value["choices"][0]["finish_reason"].is_null(), seq != 2);
+                rest = &rest[length..];
+            }
+        }
+    }
+
+    #[test]
+    fn a_route_is_a_method_and_a_path() {
+        let table = [
+            ("GET", "/", Route::Root),
+            ("GET", "/v1/models?limit=1", Route::Models),
+            ("POST", "/v1/chat/completions", Route::Chat),
+            ("GET", "/v1/chat/completions", Route::Unknown),
+            ("POST", "/v1/models", Route::Unknown),
+            ("GET", "other", Route::Unknown),
+        ];
+        for (method, path, route) in table {
+            assert_eq!(Route::of(method, path), route, "{method} {path}");
+        }
+    }
+}

@@ -1,0 +1,243 @@
+//! The tools against each other, as processes, on free ports: what a measurement stands on.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::process::{Child, Command, Stdio};
+
+use serde_json::Value;
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_olla-loadtest");
+
+/// A tool that serves, until it is dropped.
+struct Server {
+    child: Child,
+    addr: String,
+}
+
+impl Server {
+    /// Starts the tool and waits for the line that tells its address.
+    fn start(arguments: &[&str]) -> Self {
+        let mut command = Command::new(PROGRAM);
+        let mut child = command
+            .args(arguments)
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap())
+            .read_line(&mut line)
+            .unwrap();
+        let addr = line
+            .trim()
+            .strip_prefix("listening on ")
+            .unwrap()
+            .to_owned();
+        Self { child, addr }
+    }
+
+    fn chat_url(&self) -> String {
+        format!("http://{}/v1/chat/completions", self.addr)
+    }
+
+    fn counters(&self) -> Value {
+        let mut stream = TcpStream::connect(&self.addr).unwrap();
+        stream
+            .write_all(b"GET /stub/counters HTTP/1.1\r\nConnection: close\r\n\r\n")
+            .unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        serde_json::from_str(answer.split_once("\r\n\r\n").unwrap().1).unwrap()
+    }
+
+    fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Starts a client whose report comes on its standard output.
+fn client(tool: &str, url: &str, more: &[&str]) -> Child {
+    let mut command = Command::new(PROGRAM);
+    command.args([tool, "--url", url, "--json", "-"]).args(more);
+    command.stdout(Stdio::piped()).spawn().unwrap()
+}
+
+/// Waits for a client; its report, and whether it called that a success.
+fn report(client: Child) -> (Value, bool) {
+    let output = client.wait_with_output().unwrap();
+    (
+        serde_json::from_slice(&output.stdout).unwrap(),
+        output.status.success(),
+    )
+}
+
+#[test]
+fn every_answer_reaches_its_own_client() {
+    let stub = Server::start(&["stub"]);
+    let relay = Server::start(&["relay", "--to", &stub.addr]);
+    let epoll_relay = Server::start(&["relay", "--to", &stub.addr, "--driver", "epoll"]);
+    for server in [&stub, &relay, &epoll_relay] {
+        for body_bytes in ["0", "300", "1000000"] {
+            let more = [
+                "--requests",
+                "50",
+                "--connections",
+                "5",
+                "--nonce",
+                "--body-bytes",
+                body_bytes,
+            ];
+            let (told, success) = report(client("chat", &server.chat_url(), &more));
+            assert!(success, "{told}");
+            assert_eq!(told["answers"], 50, "{told}");
+            assert_eq!(told["statuses"]["200"], 50, "{told}");
+            assert_eq!(
+                told["failures"].as_object().map(|kinds| kinds.len()),
+                Some(0),
+                "{told}"
+            );
+            assert_eq!(told["nonces_wrong"], 0, "{told}");
+        }
+    }
+    let counters = stub.counters();
+    assert_eq!(counters["requests"]["/v1/chat/completions"], 450);
+    // Three connections for each run would do; none has more than five.
+    assert!(
+        counters["connections_accepted"].as_u64().unwrap() <= 46,
+        "{counters}"
+    );
+}
+
+#[test]
+fn every_event_arrives_once_and_in_order() {
+    let stub = Server::start(&["stub"]);
+    let relay = Server::start(&["relay", "--to", &stub.addr]);
+    for server in [&stub, &relay] {
+        let more = [
+            "--streams",
+            "20",
+            "--events",
+            "10",
+            "--gap-ms",
+            "5",
+            "--rounds",
+            "2",
+            "--ramp-ms",
+            "10",
+        ];
+        let (told, success) = report(client("sse", &server.chat_url(), &more));
+        assert!(success, "{told}");
+        assert_eq!(told["streams_completed"], 40, "{told}");
+        assert_eq!(told["events"], 400, "{told}");
+        assert_eq!(told["delay_us"]["count"], 400, "{told}");
+        assert_eq!(told["gap_us"]["count"], 360, "{told}");
+        assert_eq!(told["first_event_us"]["count"], 40, "{told}");
+    }
+    let counters = stub.counters();
+    assert_eq!(counters["streams_completed"], 80);
+    assert_eq!(counters["streams_in_flight"], 0);
+}
+
+#[test]
+fn a_fault_is_told_by_its_kind() {
+    let stub = Server::start(&["stub"]);
+    let table = [
+        ("reset", "failures", "reset"),
+        ("close", "failures", "closed_early"),
+        ("hang", "failures", "timeout"),
+        ("cut", "failures", "truncated"),
+        ("bad_chunk", "failures", "malformed"),
+        ("status_500", "statuses", "500"),
+    ];
+    for (fault, list, kind) in table {
+        let field = format!(r#"{{"events":4,"gap_ms":1,"fault":"{fault}"}}"#);
+        let chat = [
+            "--requests",
+            "3",
+            "--connections",
+            "1",
+            "--timeout-ms",
+            "100",
+            "--stub",
+            &field,
+        ];
+        let (told, _) = report(client("chat", &stub.chat_url(), &chat));
+        assert_eq!(told[list][kind], 3, "{fault}: {told}");
+        let sse = [
+            "--streams",
+            "3",
+            "--ramp-ms",
+            "0",
+            "--timeout-ms",
+            "100",
+            "--stub",
+            &field,
+        ];
+        let (told, success) = report(client("sse", &stub.chat_url(), &sse));
+        assert_eq!(told[list][kind], 3, "{fault}: {told}");
+        assert!(!success, "{fault}: {told}");
+    }
+}
+
+#[test]
+fn an_open_loop_keeps_its_schedule_and_counts_the_waiting() {
+    let stub = Server::start(&["stub"]);
+    // One connection and 20 ms for each answer cannot carry 100 requests in a second.
+    let more = [
+        "--connections",
+        "1",
+        "--rate",
+        "100",
+        "--requests",
+        "20",
+        "--stub",
+        r#"{"delay_ms":20}"#,
+    ];
+    let (told, success) = report(client("chat", &stub.chat_url(), &more));
+    assert!(success, "{told}");
+    assert_eq!(told["answers"], 20, "{told}");
+    let us = |name: &str| told[name]["max"].as_f64().unwrap();
+    // The last was due at 190 ms and sent after 19 answers, at 380 ms at the earliest.
+    assert!(us("latency_us") >= 200_000.0, "{told}");
+    assert!(us("latency_us") > us("service_us"), "{told}");
+}
+
+#[test]
+fn a_run_survives_a_restart_of_the_server() {
+    let mut first = Server::start(&["stub"]);
+    let addr = first.addr.clone();
+    let more = [
+        "--connections",
+        "4",
+        "--duration",
+        "1.5",
+        "--nonce",
+        "--stub",
+        r#"{"delay_ms":1}"#,
+    ];
+    let running = client("chat", &first.chat_url(), &more);
+    while first.counters()["requests"]["/v1/chat/completions"].as_u64() < Some(20) {
+        std::thread::yield_now();
+    }
+    first.kill();
+    let second = Server::start(&["stub", "--listen", &addr]);
+    let (told, success) = report(running);
+    assert!(success, "{told}");
+    assert_eq!(told["nonces_wrong"], 0, "{told}");
+    assert_ne!(
+        told["failures"].as_object().map(|kinds| kinds.len()),
+        Some(0),
+        "{told}"
+    );
+    let after = second.counters()["requests"]["/v1/chat/completions"]
+        .as_u64()
+        .unwrap();
+    assert!(after > 0, "no request after the restart: {told}");
+}
