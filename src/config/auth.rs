@@ -1,0 +1,178 @@
+//! `auth` of an endpoint: which fields go with which type, files and variables resolved.
+//!
+//! No value is ever shown, in findings either.
+//!
+//! contract: balancing 14, operations 11
+
+use super::Inputs;
+use super::endpoint::{Auth, Secret, is_header_value};
+use super::env::expand;
+use super::fleet::header_fault;
+use super::reader::Section;
+
+/// The fields that hold a credential, each with the type it belongs to. Every one has a twin
+/// `<field>_file`.
+const FIELDS: [(&str, &str, &str); 4] = [
+    ("token", "token_file", "bearer"),
+    ("key", "key_file", "api_key"),
+    ("username", "username_file", "basic"),
+    ("password", "password_file", "basic"),
+];
+
+/// The table as it was typed.
+pub(super) struct Typed {
+    kind: String,
+    header: Option<String>,
+    /// Value and file, in the order of [`FIELDS`].
+    fields: [(Option<String>, Option<String>); 4],
+}
+
+/// Declares the keys.
+pub(super) fn declare(s: &mut Section<'_, '_>) -> Typed {
+    let value_doc = "The credential; ${VAR} and ${VAR:-default} are replaced.";
+    let file_doc = "File that holds it, read at start and trimmed.";
+    Typed {
+        kind: s
+            .key("type", "bearer, api_key or basic.")
+            .text_optional()
+            .unwrap_or_default(),
+        fields: FIELDS.map(|(field, file, _)| {
+            let value = s.key(field, value_doc).secret().given_text();
+            (value, s.key(file, file_doc).given_text())
+        }),
+        header: s
+            .key("header", "Header of an api_key; absent = X-Api-Key.")
+            .text_optional(),
+    }
+}
+
+/// Makes credentials of the table; `None` when anything was refused.
+pub(super) fn judge(s: &mut Section<'_, '_>, typed: Typed, inputs: &Inputs<'_>) -> Option<Auth> {
+    let kind = typed.kind.as_str();
+    if !["bearer", "api_key", "basic"].contains(&kind) {
+        s.refuse("type", "one of bearer, api_key, basic");
+        return None;
+    }
+    for (field, file, owner) in FIELDS {
+        for key in [field, file] {
+            if owner != kind && s.is_given(key) {
+                s.refuse(
+                    key,
+                    format_args!("belongs to auth of type {owner}, not {kind}"),
+                );
+            }
+        }
+    }
+    if kind != "api_key" && s.is_given("header") {
+        s.refuse(
+            "header",
+            format_args!("belongs to auth of type api_key, not {kind}"),
+        );
+    }
+    let [token, key, username, password] = typed.fields;
+    match kind {
+        "bearer" => Some(Auth::Bearer {
+            token: credential(s, 0, token, inputs)?,
+        }),
+        "api_key" => {
+            let key = credential(s, 1, key, inputs);
+            Some(Auth::ApiKey {
+                header: header(s, typed.header)?,
+                key: key?,
+            })
+        }
+        _ => {
+            let username = credential(s, 2, username, inputs);
+            let password = credential(s, 3, password, inputs);
+            let username = username?;
+            if username.expose().contains(':') {
+                // RFC 7617 section 2: the first colon ends the name.
+                let key = if s.is_given("username") {
+                    "username"
+                } else {
+                    "username_file"
+                };
+                s.refuse(key, "a name without a colon");
+                return None;
+            }
+            Some(Auth::Basic {
+                username,
+                password: password?,
+            })
+        }
+    }
+}
+
+fn header(s: &mut Section<'_, '_>, typed: Option<String>) -> Option<String> {
+    let header = typed.unwrap_or_else(|| "X-Api-Key".to_owned());
+    let header = match expand(&header, s.env()) {
+        Ok(header) => header,
+        Err(unset) => {
+            s.refuse(
+                "header",
+                format_args!("the variable {} is not set", unset.0),
+            );
+            return None;
+        }
+    };
+    match header_fault(&header) {
+        None => Some(header),
+        Some(fault) => {
+            s.refuse("header", fault);
+            None
+        }
+    }
+}
+
+/// The credential of one field, from the configuration or from its file.
+fn credential(
+    s: &mut Section<'_, '_>,
+    field: usize,
+    typed: (Option<String>, Option<String>),
+    inputs: &Inputs<'_>,
+) -> Option<Secret> {
+    let (name, file, _) = FIELDS[field];
+    let (key, secret) = match typed {
+        (Some(_), Some(_)) => {
+            s.refuse(name, format_args!("either {name} or {file}, not both"));
+            return None;
+        }
+        (None, None) => {
+            s.refuse(name, format_args!("{name} or {file}"));
+            return None;
+        }
+        (Some(value), None) => (name, expanded(s, name, &value)?),
+        (None, Some(path)) => {
+            let path = expanded(s, file, &path)?;
+            match std::fs::read_to_string(inputs.cwd.join(path)) {
+                Ok(text) => (file, text.trim().to_owned()),
+                Err(error) => {
+                    s.refuse(file, format_args!("cannot be read: {error}"));
+                    return None;
+                }
+            }
+        }
+    };
+    if secret.trim().is_empty() {
+        s.refuse(key, "a credential that is not empty");
+        return None;
+    }
+    if !is_header_value(&secret) {
+        s.refuse(
+            key,
+            "a credential without line breaks, control characters and outer blanks",
+        );
+        return None;
+    }
+    Some(Secret::new(secret))
+}
+
+fn expanded(s: &mut Section<'_, '_>, key: &str, text: &str) -> Option<String> {
+    match expand(text, s.env()) {
+        Ok(text) => Some(text),
+        Err(unset) => {
+            s.refuse(key, format_args!("the variable {} is not set", unset.0));
+            None
+        }
+    }
+}

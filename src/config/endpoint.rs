@@ -1,0 +1,360 @@
+//! One endpoint of the plan: its address, its credentials, what is known of it before it is asked.
+//!
+//! Types and the pure parsing of their texts; no file is read and no finding made here.
+//!
+//! contract: catalogue 2, balancing 14, surface 3.1
+
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use url::{Host, Url};
+
+/// One entry of `discovery.static.endpoints`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct EndpointPlan {
+    /// Unique, not empty.
+    pub name: String,
+    /// Where it is.
+    pub url: BaseUrl,
+    /// The canonical name of its profile, or `auto`.
+    pub kind: String,
+    /// The type as it was written (`lmstudio`), for `X-Olla-Backend-Type`; `auto` when absent.
+    pub kind_as_written: String,
+    /// Higher is preferred.
+    pub priority: u32,
+    /// Path below the URL's own path, or an absolute URL; `None` = the profile's.
+    pub health_check_url: Option<String>,
+    /// Path below the URL's own path, or an absolute URL; `None` = the profile's.
+    pub model_url: Option<String>,
+    /// Between two health checks, at least 1 s.
+    pub check_interval: Duration,
+    /// For one try of a health check, less than `check_interval`, at most 30 s.
+    pub check_timeout: Duration,
+    /// Whether requests keep the URL's own path in front (contract: surface 3.1).
+    pub preserve_path: bool,
+    /// Which of its models exist.
+    pub model_filter: NameFilter,
+    /// Set on every request to it, in the order of the names, which are unique whatever their
+    /// letter case.
+    pub headers: Vec<(String, Secret)>,
+    /// Its credentials.
+    pub auth: Option<Auth>,
+    /// How its certificate is judged.
+    pub tls: EndpointTlsPlan,
+}
+
+/// `tls` of an endpoint.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct EndpointTlsPlan {
+    /// PEM file with further trust anchors.
+    pub ca_file: Option<PathBuf>,
+    /// Whether any certificate will do.
+    pub insecure_skip_verify: bool,
+}
+
+/// Two lists of globs (contract: catalogue 4.1); exclude wins, an empty include admits all.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct NameFilter {
+    /// What is admitted.
+    pub include: Vec<String>,
+    /// What is not.
+    pub exclude: Vec<String>,
+}
+
+/// The credentials of an endpoint (contract: balancing 14).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Auth {
+    /// `Authorization: Bearer <token>`.
+    Bearer {
+        /// Never empty.
+        token: Secret,
+    },
+    /// `<header>: <key>`.
+    ApiKey {
+        /// A token, `X-Api-Key` when not given.
+        header: String,
+        /// Never empty.
+        key: Secret,
+    },
+    /// `Authorization: Basic base64(username:password)`.
+    Basic {
+        /// Never empty, without `:`.
+        username: Secret,
+        /// Never empty.
+        password: Secret,
+    },
+}
+
+/// A text that is never printed.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Wraps a text.
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+
+    /// The text, to be sent to the endpoint and nowhere else.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("[redacted]")
+    }
+}
+
+/// The two schemes of an endpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Scheme {
+    /// Plain.
+    Http,
+    /// TLS.
+    Https,
+}
+
+impl Scheme {
+    /// `http` or `https`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Https => "https",
+        }
+    }
+
+    /// The port of a URL that names none.
+    pub const fn default_port(self) -> u16 {
+        match self {
+            Self::Http => 80,
+            Self::Https => 443,
+        }
+    }
+}
+
+/// An endpoint's `url`, taken apart.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BaseUrl {
+    /// Plain or TLS.
+    pub scheme: Scheme,
+    /// Name in lower case, or address, IPv6 without brackets.
+    pub host: String,
+    /// The port, the scheme's when none was written.
+    pub port: u16,
+    /// Value of `Host`: with brackets for IPv6, without the scheme's own port.
+    pub host_header: String,
+    /// Path without its trailing slash, percent escapes as written: `""` or `/base`.
+    pub base_path: String,
+    /// The URL as written, without user info, query and fragment.
+    pub display: String,
+}
+
+/// Why a text is no endpoint URL. Carries nothing of the text, which may hold a secret.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UrlFault {
+    /// Nothing but blanks.
+    Empty,
+    /// No URL at all, or without a host.
+    Unreadable,
+    /// `127.0.0.1:9`, or `localhost:9`, which reads as a scheme.
+    NoScheme,
+    /// Another scheme than `http` and `https`.
+    Scheme,
+    /// `user:password@` or `user@`.
+    Credentials,
+}
+
+impl BaseUrl {
+    /// Takes an endpoint's URL apart.
+    ///
+    /// # Errors
+    /// The first fault found; user info is looked for before anything else, so that a text with
+    /// credentials is never called merely unreadable.
+    pub fn parse(text: &str) -> Result<Self, UrlFault> {
+        let text = text.trim();
+        let url = http_url(text)?;
+        let scheme = if url.scheme() == "https" {
+            Scheme::Https
+        } else {
+            Scheme::Http
+        };
+        let (host, host_written) = match url.host() {
+            Some(Host::Domain(name)) => (name.to_owned(), name.to_owned()),
+            Some(Host::Ipv4(ip)) => (ip.to_string(), ip.to_string()),
+            Some(Host::Ipv6(ip)) => (ip.to_string(), format!("[{ip}]")),
+            None => return Err(UrlFault::Unreadable),
+        };
+        let port = url.port().unwrap_or(scheme.default_port());
+        if port == 0 {
+            return Err(UrlFault::Unreadable);
+        }
+        let host_header = match url.port() {
+            Some(port) => format!("{host_written}:{port}"),
+            None => host_written,
+        };
+        let base_path = url.path().trim_end_matches('/').to_owned();
+        let end = text.find(['?', '#']).unwrap_or(text.len());
+        let display = text[..end].to_owned();
+        Ok(Self {
+            scheme,
+            host,
+            port,
+            host_header,
+            base_path,
+            display,
+        })
+    }
+}
+
+/// Parses a text that must be an http or https URL with a host and without credentials.
+pub(super) fn http_url(text: &str) -> Result<Url, UrlFault> {
+    if text.is_empty() {
+        return Err(UrlFault::Empty);
+    }
+    if has_user_info(text) {
+        return Err(UrlFault::Credentials);
+    }
+    let Some((scheme, _)) = text.split_once("://") else {
+        return Err(UrlFault::NoScheme);
+    };
+    if !scheme.eq_ignore_ascii_case("http") && !scheme.eq_ignore_ascii_case("https") {
+        let is_scheme = scheme.starts_with(|c: char| c.is_ascii_alphabetic())
+            && scheme
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b"+-.".contains(&b));
+        return Err(if is_scheme {
+            UrlFault::Scheme
+        } else {
+            UrlFault::NoScheme
+        });
+    }
+    if text.bytes().any(|b| b <= b' ' || b == 0x7f || b == b'\\') {
+        return Err(UrlFault::Unreadable);
+    }
+    let url = Url::parse(text).map_err(|_| UrlFault::Unreadable)?;
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err(UrlFault::Credentials);
+    }
+    Ok(url)
+}
+
+/// Whether an `@` stands before the path, query or fragment (RFC 3986 section 3.2.1).
+fn has_user_info(text: &str) -> bool {
+    let authority = text.split_once("://").map_or(text, |(_, rest)| rest);
+    let authority = authority
+        .split(['/', '?', '#', '\\'])
+        .next()
+        .unwrap_or_default();
+    authority.contains('@')
+}
+
+/// Whether a text is a token (RFC 9110 section 5.6.2), as a header name must be.
+pub(super) fn is_token(text: &str) -> bool {
+    !text.is_empty()
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b))
+}
+
+/// Whether a text can be a header value: no control character but the tab, no outer blanks
+/// (RFC 9110 section 5.5).
+pub(super) fn is_header_value(text: &str) -> bool {
+    text.bytes().all(|b| b == b'\t' || (b >= b' ' && b != 0x7f)) && text.trim() == text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn urls_are_taken_apart() {
+        let table = [
+            // written, host, port, host header, base path, display
+            ("http://h", "h", 80, "h", "", "http://h"),
+            ("http://h/", "h", 80, "h", "", "http://h/"),
+            ("http://H:80/", "h", 80, "h", "", "http://H:80/"),
+            ("https://h", "h", 443, "h", "", "https://h"),
+            ("https://h:80", "h", 80, "h:80", "", "https://h:80"),
+            (
+                "HTTP://h:1234/base/",
+                "h",
+                1234,
+                "h:1234",
+                "/base",
+                "HTTP://h:1234/base/",
+            ),
+            (
+                "http://[::1]:9/a",
+                "::1",
+                9,
+                "[::1]:9",
+                "/a",
+                "http://[::1]:9/a",
+            ),
+            (
+                "http://h/team%20a/api",
+                "h",
+                80,
+                "h",
+                "/team%20a/api",
+                "http://h/team%20a/api",
+            ),
+            ("http://h/a?token=s#f", "h", 80, "h", "/a", "http://h/a"),
+            ("http://h?x@y", "h", 80, "h", "", "http://h"),
+            ("http://h/a@b", "h", 80, "h", "/a@b", "http://h/a@b"),
+        ];
+        for (text, host, port, host_header, base_path, display) in table {
+            let url = BaseUrl::parse(text).unwrap_or_else(|fault| panic!("{text}: {fault:?}"));
+            assert_eq!((url.host.as_str(), url.port), (host, port), "{text}");
+            assert_eq!(url.host_header, host_header, "{text}");
+            assert_eq!(url.base_path, base_path, "{text}");
+            assert_eq!(url.display, display, "{text}");
+        }
+    }
+
+    #[test]
+    fn faulty_urls_are_refused() {
+        let table = [
+            ("", UrlFault::Empty),
+            ("  ", UrlFault::Empty),
+            ("127.0.0.1:9", UrlFault::NoScheme),
+            ("localhost:9", UrlFault::NoScheme),
+            ("1h://x", UrlFault::NoScheme),
+            ("ftp://h", UrlFault::Scheme),
+            ("unix:///run/x", UrlFault::Scheme),
+            ("http://", UrlFault::Unreadable),
+            ("http://:80", UrlFault::Unreadable),
+            ("http://a b", UrlFault::Unreadable),
+            ("http://h\\x", UrlFault::Unreadable),
+            ("http://h:99999", UrlFault::Unreadable),
+            ("http://h:0", UrlFault::Unreadable),
+            ("http://[::1", UrlFault::Unreadable),
+            ("http://u:p@h", UrlFault::Credentials),
+            ("http://u@h", UrlFault::Credentials),
+            ("http://@h", UrlFault::Credentials),
+            ("u:p@h:80", UrlFault::Credentials),
+            ("ftp://u:p@h", UrlFault::Credentials),
+            ("http://u:p@h:99999", UrlFault::Credentials),
+        ];
+        for (text, fault) in table {
+            assert_eq!(BaseUrl::parse(text), Err(fault), "{text}");
+        }
+    }
+
+    #[test]
+    fn secrets_do_not_print() {
+        let auth = Auth::Basic {
+            username: Secret::new("me"),
+            password: Secret::new("hunter2"),
+        };
+        let shown = format!("{auth:?}");
+        assert!(
+            !shown.contains("me\"") && !shown.contains("hunter2"),
+            "{shown}"
+        );
+        assert_eq!(Secret::new("x").expose(), "x");
+    }
+}

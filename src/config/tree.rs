@@ -1,0 +1,225 @@
+//! One tree for both file formats: values with the line they stand on.
+//!
+//! Knows syntax only: no key, no type a key wants, no default.
+//!
+//! contract: operations 10
+
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+/// A value and its line, counted from 1.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Node {
+    pub(super) line: usize,
+    pub(super) value: Value,
+}
+
+/// The kinds of value that both formats share.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Value {
+    /// YAML only: a key without a value. Counts as absent.
+    Null,
+    Bool(bool),
+    Int(i128),
+    /// As written; no key takes one.
+    Float(String),
+    /// As written; no key takes one.
+    Datetime(String),
+    Text(String),
+    List(Vec<Node>),
+    Table(Table),
+}
+
+/// Keys and values, each key once.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub(super) struct Table(pub(super) Vec<(String, Node)>);
+
+impl Table {
+    /// The value of a key, unless it is null.
+    pub(super) fn get(&self, key: &str) -> Option<&Node> {
+        let found = self
+            .0
+            .iter()
+            .find(|(name, _)| name == key)
+            .map(|(_, node)| node);
+        found.filter(|node| node.value != Value::Null)
+    }
+}
+
+impl Value {
+    /// How the value was written, for a message; of lists and tables only the kind.
+    pub(super) fn written(&self) -> String {
+        match self {
+            Self::Null => "nothing".to_owned(),
+            Self::Bool(value) => value.to_string(),
+            Self::Int(value) => value.to_string(),
+            Self::Float(text) | Self::Datetime(text) => text.clone(),
+            Self::Text(text) => super::values::quoted(text),
+            Self::List(_) | Self::Table(_) => self.kind().to_owned(),
+        }
+    }
+
+    /// What kind of value it is, for a message that must not show it.
+    pub(super) const fn kind(&self) -> &'static str {
+        match self {
+            Self::Null => "nothing",
+            Self::Bool(_) => "a boolean",
+            Self::Int(_) | Self::Float(_) => "a number",
+            Self::Datetime(_) => "a date",
+            Self::Text(_) => "a text",
+            Self::List(_) => "a list",
+            Self::Table(_) => "a table",
+        }
+    }
+}
+
+/// A place where the text is not in the format.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct SyntaxError {
+    pub(super) line: usize,
+    pub(super) message: String,
+}
+
+/// Reads TOML.
+///
+/// # Errors
+/// Every syntax error, in the order of the lines, at most one a line.
+pub(super) fn from_toml(text: &str) -> Result<Table, Vec<SyntaxError>> {
+    let lines = Lines::of(text);
+    let (root, errors) = DeTable::parse_recoverable(text);
+    if errors.is_empty() {
+        return Ok(toml_table(root.into_inner(), &lines));
+    }
+    let mut errors: Vec<SyntaxError> = errors
+        .iter()
+        .map(|error| SyntaxError {
+            line: error.span().map_or(0, |span| lines.of_offset(span.start)),
+            message: error.message().to_owned(),
+        })
+        .collect();
+    errors.sort_by_key(|error| error.line);
+    errors.dedup_by_key(|error| error.line);
+    Err(errors)
+}
+
+fn toml_table(table: DeTable<'_>, lines: &Lines) -> Table {
+    let entry = |(key, value): (Spanned<std::borrow::Cow<'_, str>>, Spanned<DeValue<'_>>)| {
+        let line = lines.of_offset(key.span().start);
+        let value = toml_value(value.into_inner(), lines);
+        (key.into_inner().into_owned(), Node { line, value })
+    };
+    Table(table.into_iter().map(entry).collect())
+}
+
+fn toml_value(value: DeValue<'_>, lines: &Lines) -> Value {
+    match value {
+        DeValue::String(text) => Value::Text(text.into_owned()),
+        DeValue::Integer(int) => {
+            let parsed = i128::from_str_radix(int.as_str(), int.radix());
+            parsed.map_or_else(|_| Value::Float(int.as_str().to_owned()), Value::Int)
+        }
+        DeValue::Float(float) => Value::Float(float.as_str().to_owned()),
+        DeValue::Boolean(value) => Value::Bool(value),
+        DeValue::Datetime(value) => Value::Datetime(value.to_string()),
+        DeValue::Array(items) => {
+            let node = |item: Spanned<DeValue<'_>>| Node {
+                line: lines.of_offset(item.span().start),
+                value: toml_value(item.into_inner(), lines),
+            };
+            Value::List(items.into_iter().map(node).collect())
+        }
+        DeValue::Table(table) => Value::Table(toml_table(table, lines)),
+    }
+}
+
+/// Where the lines of a text begin.
+struct Lines(Vec<usize>);
+
+impl Lines {
+    fn of(text: &str) -> Self {
+        Self(
+            text.bytes()
+                .enumerate()
+                .filter(|(_, b)| *b == b'\n')
+                .map(|(at, _)| at)
+                .collect(),
+        )
+    }
+
+    fn of_offset(&self, offset: usize) -> usize {
+        self.0.partition_point(|newline| *newline < offset) + 1
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn toml_values_know_their_lines() {
+        let text = "a = 1\n\n[b]\nc = [\n  \"x\",\n  \"y\",\n]\nd.e = 0x10\n[[f]]\ng = 1.50\n";
+        let root = from_toml(text).unwrap();
+        let table = |node: &Node| match &node.value {
+            Value::Table(table) => table.clone(),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(
+            root.get("a"),
+            Some(&Node {
+                line: 1,
+                value: Value::Int(1)
+            })
+        );
+        let b = root.get("b").unwrap();
+        assert_eq!(b.line, 3);
+        let c = table(b).get("c").unwrap().clone();
+        assert_eq!(c.line, 4);
+        let Value::List(items) = c.value else {
+            panic!()
+        };
+        assert_eq!(
+            items[1],
+            Node {
+                line: 6,
+                value: Value::Text("y".into())
+            }
+        );
+        let e = table(table(b).get("d").unwrap()).get("e").unwrap().clone();
+        assert_eq!(
+            e,
+            Node {
+                line: 8,
+                value: Value::Int(16)
+            }
+        );
+        let Value::List(f) = &root.get("f").unwrap().value else {
+            panic!()
+        };
+        assert_eq!(f[0].line, 9);
+        assert_eq!(
+            table(&f[0]).get("g").unwrap().value,
+            Value::Float("1.50".into())
+        );
+    }
+
+    #[test]
+    fn toml_syntax_errors_know_their_lines() {
+        let table = [
+            ("a = \n", 1),
+            ("a = 1\nb =\n", 2),
+            ("a = 1\na = 2\n", 2),
+            ("\n\n[x\n", 3),
+        ];
+        for (text, line) in table {
+            let errors = from_toml(text).unwrap_err();
+            assert_eq!(errors[0].line, line, "{text:?}: {errors:?}");
+            assert!(!errors[0].message.is_empty());
+        }
+        let errors = from_toml("a =\nok = 1\nb = tru\n").unwrap_err();
+        assert_eq!(
+            errors.iter().map(|e| e.line).collect::<Vec<_>>(),
+            [1, 3],
+            "{errors:?}"
+        );
+    }
+}

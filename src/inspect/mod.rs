@@ -1,0 +1,392 @@
+//! Finds in a request body that is still arriving what the routing needs to know: the model's
+//! name, whether a stream is asked for, the span that identifies a conversation, and whether
+//! images are in it.
+//!
+//! The body is never parsed into values and never copied. A scanner walks over the top-level
+//! object once, in the buffer the body is received into, and resumes where the last bytes ended;
+//! it needs no heap. Everything below the top level is passed over: in there only nesting and the
+//! ends of strings matter.
+//!
+//! What this module must not do: refuse a body. Whatever is not a JSON object, or stops being
+//! one, simply names nothing more (contract: balancing 2); what was complete before counts. It is
+//! also no validator: it does not look at escapes, control characters or numbers it has no use
+//! for. A body that every backend accepts is understood exactly; one that none accepts may be
+//! understood further than it deserves, and the backend will say so.
+//!
+//! Almost all bytes of a large request are inside strings, so its cost is that of finding where
+//! strings end; `scan` says how that is done and what the alternatives cost.
+
+mod messages;
+mod name;
+#[cfg(test)]
+mod properties;
+mod scan;
+#[cfg(test)]
+mod tests;
+
+use std::ops::Range;
+
+pub use name::{Splice, model_name, rewrite_model};
+use scan::{Nest, Step};
+
+/// What to look for. Decided by the route and the configuration, before the body arrives.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Wanted {
+    /// The path ends in `/api/show`: a string `name` counts if there is no `model`.
+    pub name_key: bool,
+    /// Sticky sessions may need the span to hash: at most this many bytes of it, 0 = all of it
+    /// (contract: balancing 8, `prefix_hash_bytes`).
+    pub prefix_bytes: Option<usize>,
+    /// Look for image parts when no model is named (contract: balancing 4.4).
+    pub vision: bool,
+}
+
+/// What a body says. Without a model, stream and the rest it is what an empty body says.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Findings {
+    /// The first byte that is not blank is `{`. Nothing else is ever found in other bodies, so
+    /// this alone decides what is inspected, whatever the `Content-Type` (contract: README 2).
+    pub object: bool,
+    /// The name of a model; [`model_name`] reads it.
+    pub model: Option<Found>,
+    /// The top-level `stream` is `true`.
+    pub stream: bool,
+    /// The leading bytes of the raw JSON of `messages`, or else of `prompt`. Only if wanted.
+    pub prefix: Option<Range<usize>>,
+    /// A message has an image part. Only if wanted, and only without a model.
+    pub images: bool,
+}
+
+/// Where in a body the name of a model is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Found {
+    start: usize,
+    end: usize,
+    escaped: bool,
+    source: Source,
+}
+
+impl Found {
+    /// The bytes between the quotes, as sent: escapes and surrounding blanks included.
+    pub fn span(&self) -> Range<usize> {
+        self.start..self.end
+    }
+
+    /// Which value of the body names the model.
+    pub fn source(&self) -> Source {
+        self.source
+    }
+}
+
+/// The places a model's name is taken from, best first (contract: balancing 2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Source {
+    /// The top-level `model`, in this or another letter case.
+    Model,
+    /// The top-level `name` of Ollama's `/api/show`.
+    Name,
+    /// `model` in the first element of `messages`.
+    Message,
+}
+
+/// The scanner of one body. Small and without heap; a connection makes a new one for each request.
+#[derive(Debug, Clone)]
+pub struct Inspector {
+    wanted: Wanted,
+    state: State,
+    /// Every byte before this one has been dealt with.
+    pos: usize,
+    /// Where the key or value being read began; for a string, behind its opening quote.
+    start: usize,
+    /// The key whose value is next or being read.
+    key: Key,
+    /// Where in a nested value the scan stands.
+    nest: Nest,
+    /// The next byte of the string being read stands behind a backslash.
+    escaped: bool,
+    seen: Seen,
+}
+
+/// What the next byte belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// Blanks before the body.
+    Start,
+    /// Behind `{`: a key or the end.
+    FirstKey,
+    /// Behind `,`: a key.
+    NextKey,
+    /// Inside a key.
+    Key,
+    /// Behind a key.
+    Colon,
+    /// Behind `:`.
+    Value,
+    /// Inside a string value.
+    Text,
+    /// Inside a number or literal.
+    Scalar,
+    /// Inside an array or object.
+    Nested,
+    /// Behind a value: `,` or the end.
+    Comma,
+    /// The object has ended or turned out not to be JSON. Nothing after this counts.
+    Over,
+}
+
+/// Top-level keys with a meaning here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Key {
+    Model,
+    /// `model` in another letter case.
+    CasedModel,
+    Name,
+    Stream,
+    Messages,
+    Prompt,
+    Other,
+}
+
+/// Values that are complete. Of duplicates the last stays, as in most JSON readers.
+#[derive(Debug, Clone, Default)]
+struct Seen {
+    object: bool,
+    stream: bool,
+    // Strings, without quotes.
+    model: Option<Range<usize>>,
+    cased_model: Option<Range<usize>>,
+    name: Option<Range<usize>>,
+    // Raw JSON.
+    messages: Option<Range<usize>>,
+    prompt: Option<Range<usize>>,
+}
+
+impl Inspector {
+    /// A scanner at the start of a body.
+    pub fn new(wanted: Wanted) -> Self {
+        Self {
+            wanted,
+            state: State::Start,
+            pos: 0,
+            start: 0,
+            key: Key::Other,
+            nest: Nest::default(),
+            escaped: false,
+            seen: Seen::default(),
+        }
+    }
+
+    /// Goes on where the last call stopped. `body` is everything received so far: the bytes of the
+    /// last call, unchanged, and what came after them. The cost is that of the new bytes.
+    pub fn advance(&mut self, body: &[u8]) {
+        while self.state != State::Over {
+            if self.member(body).is_none() {
+                self.pos = self.pos.max(body.len());
+                return;
+            }
+        }
+    }
+
+    /// The verdict, once the body is complete or has broken off.
+    pub fn finish(&mut self, body: &[u8]) -> Findings {
+        self.advance(body);
+        let messages = self
+            .seen
+            .messages
+            .as_ref()
+            .filter(|span| !is_absent(body, span));
+        let model = self
+            .top_level_name(body)
+            .or_else(|| messages.and_then(|span| messages::first_model(body, span.start)));
+        let images = self.wanted.vision
+            && model.is_none()
+            && messages.is_some_and(|span| messages::has_image(body, span.start));
+        let prefix = self.wanted.prefix_bytes.and_then(|bytes_max| {
+            let prompt = self
+                .seen
+                .prompt
+                .as_ref()
+                .filter(|span| !is_absent(body, span));
+            let span = messages.or(prompt)?;
+            let end = match bytes_max {
+                0 => span.end,
+                _ => span.end.min(span.start.saturating_add(bytes_max)),
+            };
+            Some(span.start..end)
+        });
+        Findings {
+            object: self.seen.object,
+            model,
+            stream: self.seen.stream,
+            prefix,
+            images,
+        }
+    }
+
+    /// Contract: balancing 2. Strings only ever compete with strings: a `null` or number under the
+    /// same key changes nothing. A blank `model` is still the one a backend reads, so another
+    /// letter case does not replace it, but the other sources do.
+    fn top_level_name(&self, body: &[u8]) -> Option<Found> {
+        let model = self.seen.model.as_ref().or(self.seen.cased_model.as_ref());
+        let name = self.seen.name.as_ref().filter(|_| self.wanted.name_key);
+        model
+            .and_then(|span| name::found(body, span.clone(), Source::Model))
+            .or_else(|| name.and_then(|span| name::found(body, span.clone(), Source::Name)))
+    }
+
+    /// Reads one member, or what is left of it; `None` if the bytes ran out. The steps stand in the
+    /// order in which they usually follow each other: a jump by state for each of them is so badly
+    /// predicted by the processor that it costs more than all the rest.
+    fn member(&mut self, body: &[u8]) -> Option<()> {
+        if matches!(self.state, State::Start | State::FirstKey | State::NextKey) {
+            self.structure(body)?;
+        }
+        if self.state == State::Key {
+            let quote = scan::string_end(body, self.pos, &mut self.escaped)?;
+            self.pos = quote + 1;
+            self.key = body.get(self.start..quote).map_or(Key::Other, Key::of);
+            self.state = State::Colon;
+        }
+        if self.state == State::Colon {
+            self.structure(body)?;
+        }
+        if self.state == State::Value {
+            self.structure(body)?;
+        }
+        match self.state {
+            State::Text => {
+                let quote = scan::string_end(body, self.pos, &mut self.escaped)?;
+                self.pos = quote + 1;
+                self.keep_text(self.start..quote);
+                self.state = State::Comma;
+            }
+            State::Scalar => {
+                self.pos = scan::scalar_end(body, self.pos)?;
+                let token = body.get(self.start..self.pos).unwrap_or_default();
+                self.keep_scalar(token);
+                self.state = if scan::is_scalar(token) {
+                    State::Comma
+                } else {
+                    State::Over
+                };
+            }
+            State::Nested => match self.nest.scan(body, self.pos) {
+                Step::More => return None,
+                Step::Ended(end) => {
+                    self.pos = end;
+                    self.keep_raw(self.start..end);
+                    self.state = State::Comma;
+                }
+                Step::Broken => self.state = State::Over,
+            },
+            _ => {}
+        }
+        if self.state == State::Comma {
+            self.structure(body)?;
+        }
+        Some(())
+    }
+
+    /// Takes the next byte that is not blank, outside of keys and values. Inlined, most of it goes
+    /// away: the caller knows the state.
+    #[inline(always)]
+    fn structure(&mut self, body: &[u8]) -> Option<()> {
+        let at = scan::skip_blanks(body, self.pos);
+        let byte = *body.get(at)?;
+        self.pos = at + 1;
+        self.start = at;
+        self.state = match (self.state, byte) {
+            (State::Start, b'{') => {
+                self.seen.object = true;
+                State::FirstKey
+            }
+            (State::FirstKey | State::NextKey, b'"') => {
+                self.start = self.pos;
+                State::Key
+            }
+            (State::Colon, b':') => State::Value,
+            (State::Value, b'"') => {
+                self.start = self.pos;
+                State::Text
+            }
+            (State::Value, b'{' | b'[') => {
+                self.nest = Nest::opened_by(byte);
+                State::Nested
+            }
+            (State::Value, _) if scan::is_scalar_byte(byte) => State::Scalar,
+            (State::Comma, b',') => State::NextKey,
+            // The end of the object, or of what can be understood.
+            _ => State::Over,
+        };
+        Some(())
+    }
+
+    fn keep_text(&mut self, text: Range<usize>) {
+        match self.key {
+            Key::Model => self.seen.model = Some(text),
+            Key::CasedModel => self.seen.cased_model = Some(text),
+            Key::Name => self.seen.name = Some(text),
+            _ => self.keep_raw(text.start - 1..text.end + 1),
+        }
+    }
+
+    fn keep_scalar(&mut self, token: &[u8]) {
+        match self.key {
+            Key::Stream => self.seen.stream = token == b"true",
+            _ => self.keep_raw(self.start..self.pos),
+        }
+    }
+
+    /// Keeps the raw JSON of a value if its key asks for that.
+    fn keep_raw(&mut self, raw: Range<usize>) {
+        match self.key {
+            Key::Messages => self.seen.messages = Some(raw),
+            Key::Prompt => self.seen.prompt = Some(raw),
+            Key::Stream => self.seen.stream = false,
+            _ => {}
+        }
+    }
+}
+
+impl Key {
+    fn of(raw: &[u8]) -> Self {
+        match raw {
+            b"model" => Self::Model,
+            b"name" => Self::Name,
+            b"stream" => Self::Stream,
+            b"messages" => Self::Messages,
+            b"prompt" => Self::Prompt,
+            _ if raw.eq_ignore_ascii_case(b"model") => Self::CasedModel,
+            _ if raw.contains(&b'\\') => Self::of_escaped(raw),
+            _ => Self::Other,
+        }
+    }
+
+    /// A key may be spelled with escapes: `"mod\u0065l"` is `model`.
+    fn of_escaped(raw: &[u8]) -> Self {
+        const LONGEST: usize = "messages".len();
+        let mut key = [0; LONGEST];
+        let mut len = 0;
+        for decoded in name::unescape(raw) {
+            match (decoded, key.get_mut(len)) {
+                (Ok(c), Some(slot)) if c.is_ascii() => *slot = c as u8,
+                _ => return Self::Other,
+            }
+            len += 1;
+        }
+        match key.get(..len) {
+            // Decoded to a backslash, it is no longer an escape.
+            Some(key) if !key.contains(&b'\\') => Self::of(key),
+            _ => Self::Other,
+        }
+    }
+}
+
+/// `null` and `[]` count as missing (contract: balancing 8).
+fn is_absent(body: &[u8], span: &Range<usize>) -> bool {
+    match body.get(span.clone()) {
+        Some([b'[', inner @ .., b']']) => scan::skip_blanks(inner, 0) == inner.len(),
+        Some(raw) => raw == b"null",
+        None => true,
+    }
+}
