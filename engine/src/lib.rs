@@ -1,0 +1,1 @@
+//! Thread-per-core HTTP/1.1 proxy engine.
