@@ -1,0 +1,90 @@
+//! What is known of one kind of server.
+
+/// A provider profile (contract: catalogue 1).
+#[derive(Debug, Clone, PartialEq)]
+pub struct Profile {
+    /// The canonical type, such as `lm-studio`.
+    pub name: String,
+    /// For people.
+    pub display_name: String,
+    /// For people.
+    pub description: String,
+    /// Of the profile.
+    pub version: String,
+    /// Below `/olla/`, without slashes; each is also an accepted `type`.
+    pub prefixes: Vec<String>,
+    /// Further accepted values of `type` that are no prefixes (`openai`, `lm_studio`).
+    pub type_aliases: Vec<String>,
+    /// Whether it has `v1/models` and shows under `/olla/openai/`.
+    pub openai_compatible: bool,
+    /// Request paths that it is listed for (contract: catalogue 1.2, balancing 3.2).
+    pub paths: Vec<String>,
+    /// Default target of health checks.
+    pub health_path: String,
+    /// Default target of model discovery.
+    pub discovery_path: String,
+    /// Path of its own listing below the prefix (`/api/tags`), if it has one.
+    pub native_listing_path: Option<String>,
+    /// Where it takes OpenAI chat completions (contract: translation 5).
+    pub chat_path: String,
+    /// Its native Anthropic support, when declared.
+    pub anthropic: Option<AnthropicSupport>,
+    /// What reads its model listing.
+    pub parser: Parser,
+    /// Globs over model names that tell embedding models.
+    pub embedding_patterns: Vec<String>,
+    /// Globs over model names that tell vision models.
+    pub vision_patterns: Vec<String>,
+    /// Where its answers hold token counts and times (contract: operations 6).
+    pub metrics: MetricsExtraction,
+}
+
+/// `api.anthropic_support` of a profile (contract: translation 5).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AnthropicSupport {
+    /// Whether messages may be passed through.
+    pub enabled: bool,
+    /// Where they go.
+    pub messages_path: String,
+    /// Whether it counts tokens; information only.
+    pub token_count: bool,
+    /// Never checked.
+    pub min_version: Option<String>,
+    /// Of which `no_tool_use`, `no_extended_thinking` and `no_vision` count.
+    pub limitations: Vec<String>,
+}
+
+/// The readers of model listings (contract: catalogue 3.7).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Parser {
+    /// `/api/tags`.
+    Ollama,
+    /// `/api/v0/models`.
+    LmStudio,
+    /// `/v1/models`.
+    OpenAi,
+    /// `/v1/models` with `max_model_len`.
+    Vllm,
+    /// `/v1/models` with `max_model_len`.
+    Sglang,
+    /// `/v1/models`.
+    Lmdeploy,
+    /// `/v1/models`.
+    VllmMlx,
+    /// `/engines/v1/models`.
+    DockerModelRunner,
+    /// `/v1/models` with `meta`.
+    LlamaCpp,
+    /// `/api/v1/models`.
+    Lemonade,
+}
+
+/// `metrics.extraction` of a profile: paths into an answer and formulas over what they find, in
+/// the order of the file (contract: operations 6).
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct MetricsExtraction {
+    /// Field name and dotted path, such as `input_tokens` = `usage.prompt_tokens`.
+    pub paths: Vec<(String, String)>,
+    /// Field name and formula, such as `total_ms` = `total_duration / 1000000`.
+    pub calculations: Vec<(String, String)>,
+}
