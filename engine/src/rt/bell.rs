@@ -1,0 +1,73 @@
+//! A bell that one thread rings to wake another. It carries no data: whoever rings has put the
+//! news where the other looks.
+
+use std::io::{self, Write};
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use monoio::io::AsyncReadRent;
+
+/// The end that is rung, from any thread.
+#[derive(Debug, Clone)]
+pub struct Bell(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    wire: UnixStream,
+    /// Rung and not yet heard: ringing again would add nothing.
+    rung: AtomicBool,
+}
+
+/// The end that hears, not yet on its thread.
+#[derive(Debug)]
+pub struct Listening {
+    wire: UnixStream,
+    bell: Bell,
+}
+
+impl Bell {
+    /// Makes both ends.
+    ///
+    /// # Errors
+    /// When there are no descriptors left.
+    pub fn new() -> io::Result<(Self, Listening)> {
+        let (near, far) = UnixStream::pair()?;
+        near.set_nonblocking(true)?;
+        far.set_nonblocking(true)?;
+        let bell = Self(Arc::new(Inner {
+            wire: near,
+            rung: AtomicBool::new(false),
+        }));
+        Ok((bell.clone(), Listening { wire: far, bell }))
+    }
+
+    /// Wakes the other thread. Costs a system call unless it is on its way already.
+    pub fn ring(&self) {
+        if !self.0.rung.swap(true, Ordering::AcqRel) {
+            // A full wire has rung already; a broken one has nobody at its end.
+            let _ = (&self.0.wire).write(&[1]);
+        }
+    }
+}
+
+impl Listening {
+    /// Calls `heard` after each ring, as long as the bell exists.
+    ///
+    /// # Errors
+    /// When the driver cannot take the wire.
+    pub async fn listen(self, mut heard: impl FnMut()) -> io::Result<()> {
+        let mut wire = monoio::net::UnixStream::from_std(self.wire)?;
+        let mut buf = vec![0_u8; 64];
+        loop {
+            let (result, back) = wire.read(buf).await;
+            buf = back;
+            if result? == 0 {
+                return Ok(());
+            }
+            // Before looking for news: what comes from now on rings again.
+            self.bell.0.rung.store(false, Ordering::Release);
+            heard();
+        }
+    }
+}

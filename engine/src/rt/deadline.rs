@@ -1,0 +1,143 @@
+//! One deadline for each connection, moved as often as one likes for the price of a store.
+//!
+//! A timer for each wait would cost more than the wait. Instead one task for each thread looks at
+//! all deadlines a few dozen times a second and wakes the connections whose time has come. That is
+//! exact to one tick, which is enough: the shortest deadline of the contract is a second.
+
+use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+/// Between two looks.
+pub const TICK: Duration = Duration::from_millis(20);
+
+const NEVER: u64 = u64::MAX;
+
+/// The deadlines of one thread.
+#[derive(Debug)]
+pub struct Deadlines {
+    start: Instant,
+    slots: RefCell<Vec<Rc<Slot>>>,
+}
+
+#[derive(Debug)]
+struct Slot {
+    /// Milliseconds since the start of the thread.
+    due_ms: Cell<u64>,
+    passed: Cell<bool>,
+    waker: RefCell<Option<Waker>>,
+}
+
+/// The deadline of one connection.
+#[derive(Debug)]
+pub struct Deadline {
+    slot: Rc<Slot>,
+    start: Instant,
+}
+
+impl Deadlines {
+    /// None yet.
+    pub fn new(now: Instant) -> Self {
+        Self {
+            start: now,
+            slots: RefCell::new(Vec::new()),
+        }
+    }
+
+    /// A deadline that never passes until it is set.
+    pub fn make(&self) -> Deadline {
+        let slot = Rc::new(Slot {
+            due_ms: Cell::new(NEVER),
+            passed: Cell::new(false),
+            waker: RefCell::new(None),
+        });
+        self.slots.borrow_mut().push(Rc::clone(&slot));
+        Deadline {
+            slot,
+            start: self.start,
+        }
+    }
+
+    /// Wakes whose time has come, forgets those that are gone. To be called every [`TICK`].
+    pub fn tick(&self, now: Instant) {
+        let now_ms = millis(now.saturating_duration_since(self.start));
+        let mut slots = self.slots.borrow_mut();
+        slots.retain(|slot| {
+            if slot.due_ms.get() <= now_ms {
+                slot.due_ms.set(NEVER);
+                slot.passed.set(true);
+                if let Some(waker) = slot.waker.borrow_mut().take() {
+                    waker.wake();
+                }
+            }
+            Rc::strong_count(slot) > 1
+        });
+    }
+}
+
+impl Deadline {
+    /// Moves it; `None` = never. Whatever has passed before is forgotten.
+    pub fn set(&self, at: Option<Instant>) {
+        // Rounded up: a deadline never passes early.
+        let due = at.map_or(NEVER, |at| {
+            millis(at.saturating_duration_since(self.start)).saturating_add(1)
+        });
+        self.slot.due_ms.set(due);
+        self.slot.passed.set(false);
+    }
+
+    /// Ready once it has passed.
+    pub fn poll_passed(&self, cx: &Context<'_>) -> Poll<()> {
+        if self.slot.passed.get() {
+            return Poll::Ready(());
+        }
+        let mut waker = self.slot.waker.borrow_mut();
+        if !waker
+            .as_ref()
+            .is_some_and(|known| known.will_wake(cx.waker()))
+        {
+            *waker = Some(cx.waker().clone());
+        }
+        Poll::Pending
+    }
+
+    /// Waits until it has passed.
+    pub async fn passed(&self) {
+        poll_fn(|cx| self.poll_passed(cx)).await;
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(NEVER)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_deadline_passes_once_it_is_due_and_not_before() {
+        let start = Instant::now();
+        let at = |ms| start + Duration::from_millis(ms);
+        let deadlines = Deadlines::new(start);
+        let one = deadlines.make();
+        let other = deadlines.make();
+        let cx = Context::from_waker(Waker::noop());
+        one.set(Some(at(100)));
+        deadlines.tick(at(100));
+        assert!(one.poll_passed(&cx).is_pending(), "not early");
+        deadlines.tick(at(101));
+        assert!(one.poll_passed(&cx).is_ready());
+        assert!(other.poll_passed(&cx).is_pending());
+        one.set(Some(at(300)));
+        assert!(one.poll_passed(&cx).is_pending(), "moved");
+        one.set(None);
+        deadlines.tick(at(1000));
+        assert!(one.poll_passed(&cx).is_pending(), "never");
+        drop(one);
+        deadlines.tick(at(1001));
+        assert_eq!(deadlines.slots.borrow().len(), 1);
+    }
+}

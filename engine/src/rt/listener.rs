@@ -1,0 +1,119 @@
+//! Listening sockets: one for each core on the same address (`SO_REUSEPORT`).
+
+use std::cell::RefCell;
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::Duration;
+
+use monoio::io::Canceller;
+use monoio::net::TcpListener;
+use socket2::{Domain, Protocol, Type};
+
+use super::sys;
+
+/// Connections that the kernel completes before they are accepted.
+const BACKLOG: i32 = 4096;
+
+/// How long accepting rests when the process or the system is out of descriptors or memory. The
+/// connections wait in the backlog meanwhile.
+const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
+
+/// Binds an address for one core of several.
+///
+/// # Errors
+/// As the kernel says, such as an address in use.
+pub fn bind(addr: SocketAddr, shared: bool) -> io::Result<std::net::TcpListener> {
+    let socket = socket2::Socket::new(
+        Domain::for_address(addr),
+        Type::STREAM.cloexec().nonblocking(),
+        Some(Protocol::TCP),
+    )?;
+    socket.set_reuse_address(true)?;
+    if shared {
+        socket.set_reuse_port(true)?;
+    }
+    if addr.is_ipv6() {
+        // "All interfaces" is bound for both families one by one.
+        socket.set_only_v6(true)?;
+    }
+    socket.bind(&addr.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+/// A listening socket of this thread.
+pub struct Listener {
+    inner: TcpListener,
+    canceller: Shared,
+}
+
+/// Ends the accepting of one [`Listener`].
+pub struct Stop(Shared);
+
+/// Empty once it was stopped.
+type Shared = Rc<RefCell<Option<Canceller>>>;
+
+impl Listener {
+    /// Takes over a bound socket.
+    ///
+    /// # Errors
+    /// When the driver cannot take it.
+    pub fn new(bound: std::net::TcpListener) -> io::Result<(Self, Stop)> {
+        let inner = TcpListener::from_std(bound)?;
+        let canceller = Rc::new(RefCell::new(Some(Canceller::new())));
+        let stop = Stop(Rc::clone(&canceller));
+        Ok((Self { inner, canceller }, stop))
+    }
+
+    /// The next connection; `None` once it was stopped. Must not be dropped before it ends: the
+    /// connection that it was about to bring would be lost.
+    pub async fn accept(&self) -> Option<(std::net::TcpStream, SocketAddr)> {
+        loop {
+            let handle = self.canceller.borrow().as_ref().map(Canceller::handle)?;
+            match self.inner.cancelable_accept(handle).await {
+                Ok((stream, peer)) => return Some((sys_stream(stream), peer)),
+                Err(error) if is_exhausted(&error) => super::sleep(EXHAUSTED_PAUSE).await,
+                // Cancelled, or a connection that ended before it was accepted.
+                Err(_) => {}
+            }
+        }
+    }
+}
+
+impl Stop {
+    /// Stops: a pending accept ends with what it has, later ones with nothing.
+    pub fn stop(self) {
+        if let Some(canceller) = self.0.take() {
+            drop(canceller.cancel());
+        }
+    }
+}
+
+/// Takes the descriptor out of the runtime, so that any thread can take it over.
+#[allow(unsafe_code)]
+fn sys_stream(stream: monoio::net::TcpStream) -> std::net::TcpStream {
+    use std::os::fd::{FromRawFd, IntoRawFd};
+    let fd = stream.into_raw_fd();
+    // SAFETY: the descriptor is owned by nobody else from here on.
+    unsafe { std::net::TcpStream::from_raw_fd(fd) }
+}
+
+fn is_exhausted(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM)
+    )
+}
+
+impl std::fmt::Debug for Listener {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Listener({})", sys::fd_of(&self.inner))
+    }
+}
+
+impl std::fmt::Debug for Stop {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Stop")
+    }
+}

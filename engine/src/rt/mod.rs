@@ -1,0 +1,44 @@
+//! The only place that knows the runtime and the kernel: monoio, io_uring, epoll, libc.
+//!
+//! Everything else of the engine works with what this module offers: a driver that is chosen and
+//! named at start ([`run`]), tasks ([`spawn`]), sleep ([`sleep`]), sockets that are always being
+//! read ([`Socket`]), listeners ([`Listener`]), a bell that wakes another core ([`Bell`]), one
+//! lazily re-armed deadline for each connection ([`Deadline`]).
+//!
+//! **The cancel rule.** A read that is under way must never be given up while its connection goes
+//! on: on io_uring the bytes it was about to bring would be lost. The types keep it. A [`Socket`]
+//! owns its one read from arming to completion; what a caller can drop is only the waiting for it,
+//! never the read itself. Writes are tried at once and then wait for writability, so that there
+//! is no write under way that could be dropped half done.
+
+mod bell;
+mod deadline;
+mod driver;
+mod listener;
+mod socket;
+pub mod sys;
+
+use std::future::Future;
+use std::time::Duration;
+
+pub use bell::{Bell, Listening};
+pub use deadline::{Deadline, Deadlines};
+pub use driver::{Driver, Wanted, run};
+pub use listener::{Listener, Stop, bind};
+pub use socket::Socket;
+
+/// Runs a task on this thread.
+pub fn spawn<F: Future<Output = ()> + 'static>(task: F) {
+    drop(monoio::spawn(task));
+}
+
+/// Waits. Timers only advance while the thread has nothing else to do, so this is a lower bound.
+pub async fn sleep(duration: Duration) {
+    monoio::time::sleep(duration).await;
+}
+
+/// Gives up on a future after a while. Never for something that reads from a socket which is used
+/// afterwards (see the cancel rule).
+pub async fn timeout<F: Future>(limit: Duration, future: F) -> Option<F::Output> {
+    monoio::time::timeout(limit, future).await.ok()
+}

@@ -1,0 +1,214 @@
+//! A TCP connection of one thread: one read that is armed and kept, writes that are tried at once.
+
+#![allow(unsafe_code)]
+
+use std::cell::UnsafeCell;
+use std::future::{Future, poll_fn};
+use std::io::{self, IoSlice};
+use std::net::SocketAddr;
+use std::os::fd::RawFd;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+use monoio::buf::IoBufMut;
+use monoio::io::AsyncReadRent;
+use monoio::net::TcpStream;
+
+use super::sys::{self, Peek};
+use crate::buf::Buf;
+
+/// A connection. Dropping it closes it, whatever is under way.
+pub struct Socket {
+    tcp: Rc<Shared>,
+    fd: RawFd,
+    read: Pin<Box<dyn ReadSlot>>,
+}
+
+struct Shared(UnsafeCell<TcpStream>);
+
+/// A buffer as the ring sees it: the room behind its last byte.
+struct Tail(Buf);
+
+// SAFETY: the room stays where it is while the buffer is owned by the operation: `Buf` keeps it on
+// the heap, and nobody else can reach it. `bytes_total` is the length of that room.
+unsafe impl IoBufMut for Tail {
+    fn write_ptr(&mut self) -> *mut u8 {
+        self.0.tail_ptr()
+    }
+
+    fn bytes_total(&mut self) -> usize {
+        self.0.spare()
+    }
+
+    unsafe fn set_init(&mut self, count: usize) {
+        // SAFETY: the kernel has written so many bytes to the room, promised by the caller.
+        unsafe { self.0.added(count) }
+    }
+}
+
+/// The place of a connection's one read; the future in it is replaced, never moved.
+trait ReadSlot {
+    fn arm(self: Pin<&mut Self>, tcp: Rc<Shared>, buf: Buf);
+    fn is_armed(&self) -> bool;
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<(io::Result<usize>, Buf)>;
+}
+
+struct Slot<F, M> {
+    future: Option<F>,
+    make: M,
+}
+
+impl<F, M> ReadSlot for Slot<F, M>
+where
+    F: Future<Output = (io::Result<usize>, Buf)>,
+    M: Fn(Rc<Shared>, Buf) -> F,
+{
+    fn arm(self: Pin<&mut Self>, tcp: Rc<Shared>, buf: Buf) {
+        // SAFETY: the old future, if any, is dropped in place and the new one is written to its
+        // place; neither is moved after it was pinned.
+        let slot = unsafe { self.get_unchecked_mut() };
+        debug_assert!(slot.future.is_none(), "one read at a time");
+        slot.future = Some((slot.make)(tcp, buf));
+    }
+
+    fn is_armed(&self) -> bool {
+        self.future.is_some()
+    }
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<(io::Result<usize>, Buf)> {
+        // SAFETY: the future is not moved out of its pinned place.
+        let slot = unsafe { self.get_unchecked_mut() };
+        let Some(future) = &mut slot.future else {
+            debug_assert!(false, "polled without a read");
+            return Poll::Pending;
+        };
+        // SAFETY: it lies in the pinned slot and stays there until it is dropped in place.
+        let output = std::task::ready!(unsafe { Pin::new_unchecked(future) }.poll(cx));
+        slot.future = None;
+        Poll::Ready(output)
+    }
+}
+
+async fn read(tcp: Rc<Shared>, buf: Buf) -> (io::Result<usize>, Buf) {
+    // SAFETY: only this read and direct system calls use the stream at one time; the reference is
+    // not held by anything else across the await.
+    let stream = unsafe { &mut *tcp.0.get() };
+    let (result, Tail(buf)) = stream.read(Tail(buf)).await;
+    (result, buf)
+}
+
+impl Socket {
+    /// Takes over a connection.
+    pub(super) fn new(stream: TcpStream) -> Self {
+        let fd = sys::fd_of(&stream);
+        sys::prepare(fd);
+        Self {
+            tcp: Rc::new(Shared(UnsafeCell::new(stream))),
+            fd,
+            read: Box::pin(Slot {
+                future: None,
+                make: read,
+            }),
+        }
+    }
+
+    /// Takes over a connection of another thread.
+    ///
+    /// # Errors
+    /// When the driver cannot take it.
+    pub fn from_std(stream: std::net::TcpStream) -> io::Result<Self> {
+        // The epoll driver wants it so; io_uring does not mind.
+        stream.set_nonblocking(true)?;
+        TcpStream::from_std(stream).map(Self::new)
+    }
+
+    /// Connects, however long it takes. The caller may drop it: the connection is then closed.
+    ///
+    /// # Errors
+    /// As the kernel says.
+    pub async fn connect(addr: SocketAddr) -> io::Result<Self> {
+        TcpStream::connect_addr(addr).await.map(Self::new)
+    }
+
+    /// Hands a buffer to the next read. There must be none under way, and there must be room.
+    pub fn arm(&mut self, buf: Buf) {
+        debug_assert!(buf.spare() > 0, "no room to read into");
+        self.read.as_mut().arm(Rc::clone(&self.tcp), buf);
+    }
+
+    /// Whether a read is under way.
+    pub fn is_armed(&self) -> bool {
+        self.read.is_armed()
+    }
+
+    /// The end of the read that is under way: how much it brought (0 = the peer is done), and the
+    /// buffer. The first poll after [`Self::arm`] also begins the read.
+    pub fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<(io::Result<usize>, Buf)> {
+        self.read.as_mut().poll(cx)
+    }
+
+    /// Waits for the read that is under way. Dropping the wait does not end the read.
+    pub async fn read(&mut self) -> (io::Result<usize>, Buf) {
+        poll_fn(|cx| self.poll_read(cx)).await
+    }
+
+    /// Sends what is taken at once.
+    ///
+    /// # Errors
+    /// `WouldBlock`: nothing now. Anything else is final.
+    pub fn send_now(&self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
+        sys::send_now(self.fd, parts)
+    }
+
+    /// Waits until the socket takes bytes again. The future owns what it needs and may be dropped.
+    pub fn writable(&self) -> impl Future<Output = io::Result<()>> + 'static {
+        let tcp = Rc::clone(&self.tcp);
+        async move {
+            // SAFETY: waiting for writability only reads the descriptor of the stream, which no
+            // other operation changes.
+            let stream = unsafe { &*tcp.0.get() };
+            stream.writable(false).await
+        }
+    }
+
+    /// Looks at a connection that should be silent.
+    pub fn peek(&self) -> Peek {
+        sys::peek(self.fd)
+    }
+
+    /// Ends the connection at once; a read under way ends too.
+    pub fn shutdown(&self) {
+        sys::shutdown_both(self.fd);
+    }
+
+    /// Says that nothing more will be sent; the peer can still send.
+    pub fn shutdown_write(&self) {
+        sys::shutdown_write(self.fd);
+    }
+
+    /// Makes the close a reset, which no peer takes for the end of an answer.
+    pub fn reset_on_close(&self) {
+        sys::reset_on_close(self.fd);
+    }
+
+    /// Sends TCP keep-alive probes.
+    pub fn keep_alive(&self, interval: std::time::Duration) {
+        sys::keep_alive(self.fd, interval);
+    }
+}
+
+impl std::fmt::Debug for Socket {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Socket({})", self.fd)
+    }
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        // The descriptor is closed when the ring has let go of the read. The peer shall know now.
+        if self.read.is_armed() {
+            sys::shutdown_both(self.fd);
+        }
+    }
+}

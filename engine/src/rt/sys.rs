@@ -1,0 +1,155 @@
+//! Direct calls to the kernel on sockets and on the process.
+
+#![allow(unsafe_code)]
+
+use std::io::{self, IoSlice};
+use std::os::fd::{AsRawFd, RawFd};
+use std::time::Duration;
+
+/// Sends what the socket takes at once, from several pieces, without blocking.
+///
+/// # Errors
+/// `WouldBlock` when it takes nothing now; anything else is final for the connection.
+pub(super) fn send_now(fd: RawFd, parts: &[IoSlice<'_>]) -> io::Result<usize> {
+    let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+    loop {
+        let sent = if let [part] = parts {
+            // SAFETY: pointer and length are of one live slice.
+            unsafe { libc::send(fd, part.as_ptr().cast(), part.len(), flags) }
+        } else {
+            // SAFETY: a msghdr of zeros is a valid empty one.
+            let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+            // The kernel only reads through the pointer, and `IoSlice` is an iovec by contract.
+            message.msg_iov = parts.as_ptr().cast_mut().cast();
+            message.msg_iovlen = parts.len();
+            // SAFETY: the message names only live slices, for the length of the call.
+            unsafe { libc::sendmsg(fd, &raw const message, flags) }
+        };
+        if let Ok(sent) = usize::try_from(sent) {
+            return Ok(sent);
+        }
+        let error = io::Error::last_os_error();
+        if error.kind() != io::ErrorKind::Interrupted {
+            return Err(error);
+        }
+    }
+}
+
+/// What is on a socket that should be silent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Peek {
+    /// Nothing: it may be used.
+    Silent,
+    /// The peer has closed or reset it.
+    Closed,
+    /// Bytes that nobody asked for.
+    Bytes,
+}
+
+/// Looks at an idle connection without taking anything from it.
+pub(super) fn peek(fd: RawFd) -> Peek {
+    let mut byte = 0_u8;
+    let flags = libc::MSG_PEEK | libc::MSG_DONTWAIT;
+    // SAFETY: one byte of room, and a length of one.
+    match unsafe { libc::recv(fd, (&raw mut byte).cast(), 1, flags) } {
+        0 => Peek::Closed,
+        1.. => Peek::Bytes,
+        _ if io::Error::last_os_error().kind() == io::ErrorKind::WouldBlock => Peek::Silent,
+        _ => Peek::Closed,
+    }
+}
+
+/// Ends both directions at once; a read that is under way ends with it.
+pub(super) fn shutdown_both(fd: RawFd) {
+    // SAFETY: no memory is involved; a wrong descriptor is an error that is ignored.
+    unsafe { libc::shutdown(fd, libc::SHUT_RDWR) };
+}
+
+/// Says that nothing more will be sent.
+pub(super) fn shutdown_write(fd: RawFd) {
+    // SAFETY: as above.
+    unsafe { libc::shutdown(fd, libc::SHUT_WR) };
+}
+
+/// Makes the close of a socket a reset, so that the peer cannot take it for an orderly end.
+pub(super) fn reset_on_close(fd: RawFd) {
+    let linger = libc::linger {
+        l_onoff: 1,
+        l_linger: 0,
+    };
+    set(fd, libc::SOL_SOCKET, libc::SO_LINGER, &linger);
+}
+
+/// Sends small pieces at once, and does not survive an exec.
+pub(super) fn prepare(fd: RawFd) {
+    set(fd, libc::IPPROTO_TCP, libc::TCP_NODELAY, &1_i32);
+    // SAFETY: no memory is involved.
+    unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) };
+}
+
+/// TCP keep-alive probes at this interval.
+pub(super) fn keep_alive(fd: RawFd, interval: Duration) {
+    let seconds = i32::try_from(interval.as_secs().max(1)).unwrap_or(i32::MAX);
+    set(fd, libc::SOL_SOCKET, libc::SO_KEEPALIVE, &1_i32);
+    set(fd, libc::IPPROTO_TCP, libc::TCP_KEEPIDLE, &seconds);
+    set(fd, libc::IPPROTO_TCP, libc::TCP_KEEPINTVL, &seconds);
+}
+
+fn set<T>(fd: RawFd, level: i32, option: i32, value: &T) {
+    let len = libc::socklen_t::try_from(size_of::<T>()).unwrap_or(0);
+    // SAFETY: pointer and length are of one live value. An option that the kernel does not take
+    // leaves the socket as it was.
+    unsafe { libc::setsockopt(fd, level, option, std::ptr::from_ref(value).cast(), len) };
+}
+
+/// Marks the calling thread in the lists of the system (`top -H`); at most 15 bytes are shown.
+pub fn name_thread(name: &str) {
+    let mut bytes = [0_u8; 16];
+    let len = name.len().min(15);
+    if let (Some(to), Some(from)) = (bytes.get_mut(..len), name.as_bytes().get(..len)) {
+        to.copy_from_slice(from);
+    }
+    // SAFETY: a NUL-terminated string of at most 16 bytes, as PR_SET_NAME wants it.
+    unsafe { libc::prctl(libc::PR_SET_NAME, bytes.as_ptr(), 0, 0, 0) };
+}
+
+/// The limits of open files before and after: the soft one is raised to the hard one.
+///
+/// # Errors
+/// The kernel's refusal.
+pub fn raise_open_files() -> io::Result<(u64, u64)> {
+    let mut limit = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
+    // SAFETY: a live struct of the right type.
+    if unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let before = limit.rlim_cur;
+    limit.rlim_cur = limit.rlim_max;
+    // SAFETY: as above.
+    if unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok((before, limit.rlim_cur))
+}
+
+/// The CPUs that this process may use, in order.
+pub fn cpus() -> Vec<usize> {
+    core_affinity::get_core_ids()
+        .unwrap_or_default()
+        .iter()
+        .map(|core| core.id)
+        .collect()
+}
+
+/// Keeps the calling thread on one CPU; false when the system does not allow it.
+pub fn pin_to(cpu: usize) -> bool {
+    core_affinity::set_for_current(core_affinity::CoreId { id: cpu })
+}
+
+/// The descriptor of anything that has one.
+pub(super) fn fd_of(of: &impl AsRawFd) -> RawFd {
+    of.as_raw_fd()
+}
