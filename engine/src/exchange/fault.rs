@@ -1,0 +1,188 @@
+//! What can go wrong between the gateway and an endpoint, and what each means for the endpoint.
+
+/// Why no connection came about, as the connecting side reports it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ConnectFault {
+    /// Nobody listens there.
+    Refused,
+    /// No route to the host or network, or any other error of connecting.
+    Unreachable,
+    /// The endpoint's name has no address.
+    Unresolved,
+    /// The transport gave up by itself, before the machine's own deadline.
+    TimedOut,
+    /// The TLS handshake failed; a certificate that does not verify included.
+    Tls,
+    /// The gateway has no file descriptor, port or memory left. Says nothing about the endpoint.
+    Local,
+}
+
+/// How an exchange, or one attempt of it, failed.
+///
+/// The methods are the one place where a fault is judged. Those about the endpoint hold for a fault
+/// that comes before the answer began; after that nothing is held against an endpoint, which
+/// [`Action::marks_offline`](super::Action::marks_offline) and its neighbour know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Fault {
+    /// Nobody listens at the endpoint.
+    Refused,
+    /// The endpoint could not be reached.
+    Unreachable,
+    /// The endpoint's name has no address.
+    Unresolved,
+    /// No connection within `connect`.
+    ConnectTimeout,
+    /// The TLS handshake failed.
+    Tls,
+    /// The TLS handshake took longer than `tls`.
+    TlsTimeout,
+    /// The connection was reset.
+    Reset,
+    /// The connection was closed too early.
+    Closed,
+    /// The request could not be sent: the endpoint took none of it for as long as `read`.
+    SendTimeout,
+    /// No complete response head within `response_header`.
+    HeaderTimeout,
+    /// The connection ended inside the response head.
+    HeadCut,
+    /// What came is not an HTTP response that can be passed on.
+    Malformed,
+    /// Silence inside the response body for as long as `read`.
+    ReadTimeout,
+    /// The whole took longer than `response`.
+    ResponseTimeout,
+    /// The client did not take its answer within `write`, or took none of it for too long.
+    WriteTimeout,
+    /// The gateway has no file descriptor, port or memory left.
+    Local,
+}
+
+impl Fault {
+    /// Every fault, for counters by fault.
+    pub const ALL: [Self; 16] = [
+        Self::Refused,
+        Self::Unreachable,
+        Self::Unresolved,
+        Self::ConnectTimeout,
+        Self::Tls,
+        Self::TlsTimeout,
+        Self::Reset,
+        Self::Closed,
+        Self::SendTimeout,
+        Self::HeaderTimeout,
+        Self::HeadCut,
+        Self::Malformed,
+        Self::ReadTimeout,
+        Self::ResponseTimeout,
+        Self::WriteTimeout,
+        Self::Local,
+    ];
+
+    /// Whether it is a failure of the connection itself: the endpoint is marked offline and another
+    /// one may be tried (contract: balancing 9).
+    pub const fn marks_offline(self) -> bool {
+        match self {
+            Self::Refused
+            | Self::Unreachable
+            | Self::Unresolved
+            | Self::ConnectTimeout
+            | Self::Tls
+            | Self::TlsTimeout
+            | Self::Reset
+            | Self::Closed => true,
+            Self::SendTimeout
+            | Self::HeaderTimeout
+            | Self::HeadCut
+            | Self::Malformed
+            | Self::ReadTimeout
+            | Self::ResponseTimeout
+            | Self::WriteTimeout
+            | Self::Local => false,
+        }
+    }
+
+    /// Whether the endpoint's breaker counts it as a failure: the connection's own failures, hangs
+    /// and malformed responses; never what the client or the gateway did (contract: balancing 10).
+    pub const fn counts_for_breaker(self) -> bool {
+        self.marks_offline()
+            || matches!(
+                self,
+                Self::SendTimeout
+                    | Self::HeaderTimeout
+                    | Self::ResponseTimeout
+                    | Self::HeadCut
+                    | Self::Malformed
+            )
+    }
+
+    /// Whether the endpoint was reached but stayed silent too long, which clients are told by a
+    /// code of its own (contract: surface 9, `BACKEND_TIMEOUT`). Failing to connect in time is not:
+    /// that is an unreachable endpoint.
+    pub const fn is_silence(self) -> bool {
+        matches!(
+            self,
+            Self::SendTimeout | Self::HeaderTimeout | Self::ReadTimeout | Self::ResponseTimeout
+        )
+    }
+
+    /// One word for logs and counters.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Refused => "refused",
+            Self::Unreachable => "unreachable",
+            Self::Unresolved => "unresolved",
+            Self::ConnectTimeout => "connect_timeout",
+            Self::Tls => "tls",
+            Self::TlsTimeout => "tls_timeout",
+            Self::Reset => "reset",
+            Self::Closed => "closed",
+            Self::SendTimeout => "send_timeout",
+            Self::HeaderTimeout => "header_timeout",
+            Self::HeadCut => "head_cut",
+            Self::Malformed => "malformed",
+            Self::ReadTimeout => "read_timeout",
+            Self::ResponseTimeout => "response_timeout",
+            Self::WriteTimeout => "write_timeout",
+            Self::Local => "local",
+        }
+    }
+
+    /// What happened, in words that follow the endpoint's name and hold no address:
+    /// "gpu-1 refused the connection" (contract: balancing 6, surface 9).
+    pub const fn sentence(self) -> &'static str {
+        match self {
+            Self::Refused => "refused the connection",
+            Self::Unreachable => "could not be reached",
+            Self::Unresolved => "has a host name that does not resolve",
+            Self::ConnectTimeout => "did not accept the connection in time",
+            Self::Tls => "failed the TLS handshake",
+            Self::TlsTimeout => "did not complete the TLS handshake in time",
+            Self::Reset => "reset the connection",
+            Self::Closed => "closed the connection before its answer was complete",
+            Self::SendTimeout => "stopped reading the request",
+            Self::HeaderTimeout => "did not begin to answer in time",
+            Self::HeadCut => "broke off inside its response headers",
+            Self::Malformed => "sent a response that is not valid HTTP",
+            Self::ReadTimeout => "fell silent inside its response",
+            Self::ResponseTimeout => "did not complete its response in time",
+            Self::WriteTimeout => "was given up because the client took its answer too slowly",
+            Self::Local => "could not be asked because the gateway is out of resources",
+        }
+    }
+}
+
+impl From<ConnectFault> for Fault {
+    fn from(fault: ConnectFault) -> Self {
+        match fault {
+            ConnectFault::Refused => Self::Refused,
+            ConnectFault::Unreachable => Self::Unreachable,
+            ConnectFault::Unresolved => Self::Unresolved,
+            ConnectFault::TimedOut => Self::ConnectTimeout,
+            ConnectFault::Tls => Self::Tls,
+            ConnectFault::Local => Self::Local,
+        }
+    }
+}

@@ -1,0 +1,510 @@
+//! The table of balancing 9, row by row, then the deadlines and the edges between the phases.
+
+use std::time::{Duration, Instant};
+
+use super::Action::{Abandon, Continue, Cut, Fail, Finish, NextEndpoint, RetryFresh};
+use super::Event::{
+    AnswerBytes, AnswerEnd, AnswerHead, AnswerPiece, ClientBlocked, ClientLeft, ClientStalled,
+    ClientTook, ConnectFailed, Connected, Delivered, Malformed, RequestProgress, RequestSent,
+    SendFailed, Timer, TlsBegun, UpstreamClosed, UpstreamReset,
+};
+use super::{Action, ConnectFault, Event, Exchange, Fault, Phase, Timeouts};
+
+const HEAD: Event = AnswerHead {
+    reusable: true,
+    has_body: true,
+};
+const BARE_HEAD: Event = AnswerHead {
+    reusable: true,
+    has_body: false,
+};
+
+const TIMEOUTS: Timeouts = Timeouts {
+    connect: Duration::from_secs(60),
+    tls: Duration::from_secs(10),
+    response_header: Duration::from_secs(30),
+    read: Duration::from_secs(600),
+    response: Some(Duration::from_secs(900)),
+    write: None,
+};
+
+/// One attempt on a connection: what happened up to the last event, and what that one leads to.
+fn last_action(reused: bool, events: &[Event]) -> (Action, Exchange) {
+    let now = Instant::now();
+    let mut exchange = Exchange::new(TIMEOUTS, now);
+    exchange.attempt(reused, now);
+    let (last, before) = events.split_last().unwrap();
+    for event in before {
+        assert_eq!(
+            exchange.on(*event, now),
+            Continue,
+            "{event:?} of {events:?}"
+        );
+    }
+    // A timer is only ever the end of such a list: it comes when the machine asked for it.
+    let at = if *last == Timer {
+        exchange.deadline().unwrap()
+    } else {
+        now
+    };
+    (exchange.on(*last, at), exchange)
+}
+
+struct Row {
+    what: &'static str,
+    reused: bool,
+    events: &'static [Event],
+    action: Action,
+    offline: bool,
+    breaker: bool,
+}
+
+const fn row(
+    what: &'static str,
+    reused: bool,
+    events: &'static [Event],
+    action: Action,
+    offline: bool,
+    breaker: bool,
+) -> Row {
+    Row {
+        what,
+        reused,
+        events,
+        action,
+        offline,
+        breaker,
+    }
+}
+
+#[rustfmt::skip]
+const TABLE: &[Row] = &[
+    // Row 1: refused, unreachable, not resolved.
+    row("refused", false, &[ConnectFailed(ConnectFault::Refused)],
+        NextEndpoint(Fault::Refused), true, true),
+    row("unreachable", false, &[ConnectFailed(ConnectFault::Unreachable)],
+        NextEndpoint(Fault::Unreachable), true, true),
+    row("unresolved", false, &[ConnectFailed(ConnectFault::Unresolved)],
+        NextEndpoint(Fault::Unresolved), true, true),
+    // Row 2: reset before a byte of an answer, whatever was sent.
+    row("reset, nothing sent", false, &[Connected, UpstreamReset],
+        NextEndpoint(Fault::Reset), true, true),
+    row("reset, half sent", false, &[Connected, RequestProgress, UpstreamReset],
+        NextEndpoint(Fault::Reset), true, true),
+    row("reset, all sent", false, &[Connected, RequestSent, UpstreamReset],
+        NextEndpoint(Fault::Reset), true, true),
+    row("write failed, then reset", false, &[Connected, RequestProgress, SendFailed, UpstreamReset],
+        NextEndpoint(Fault::Reset), true, true),
+    row("write failed, then nothing", false, &[Connected, RequestProgress, SendFailed, Timer],
+        NextEndpoint(Fault::Reset), true, true),
+    row("reset while connecting", false, &[UpstreamReset],
+        NextEndpoint(Fault::Reset), true, true),
+    // Row 3: closed before a byte of an answer.
+    row("closed, nothing sent", false, &[Connected, UpstreamClosed],
+        NextEndpoint(Fault::Closed), true, true),
+    row("closed, all sent", false, &[Connected, RequestSent, UpstreamClosed],
+        NextEndpoint(Fault::Closed), true, true),
+    row("closed in the TLS handshake", false, &[TlsBegun, UpstreamClosed],
+        NextEndpoint(Fault::Closed), true, true),
+    // Row 4: connect timeout, TLS failure, TLS timeout.
+    row("connect timeout", false, &[Timer],
+        NextEndpoint(Fault::ConnectTimeout), true, true),
+    row("connect timeout of the transport", false, &[ConnectFailed(ConnectFault::TimedOut)],
+        NextEndpoint(Fault::ConnectTimeout), true, true),
+    row("TLS failure", false, &[TlsBegun, ConnectFailed(ConnectFault::Tls)],
+        NextEndpoint(Fault::Tls), true, true),
+    row("TLS timeout", false, &[TlsBegun, Timer],
+        NextEndpoint(Fault::TlsTimeout), true, true),
+    // Row 5: a dead connection of the pool.
+    row("stale, closed at once", true, &[UpstreamClosed], RetryFresh, false, false),
+    row("stale, reset at once", true, &[UpstreamReset], RetryFresh, false, false),
+    row("stale, closed after the request", true, &[RequestSent, UpstreamClosed],
+        RetryFresh, false, false),
+    row("stale, write failed, closed", true, &[SendFailed, UpstreamClosed],
+        RetryFresh, false, false),
+    row("stale, an answer to nobody", true, &[HEAD], RetryFresh, false, false),
+    row("stale, bytes to nobody", true, &[AnswerBytes], RetryFresh, false, false),
+    row("stale, nonsense to nobody", true, &[Malformed], RetryFresh, false, false),
+    // Row 6: any status. The machine does not see it; the answer goes on.
+    row("answer", false, &[Connected, RequestSent, HEAD], Continue, false, false),
+    row("answer without a body", false, &[Connected, RequestSent, BARE_HEAD],
+        Finish { reuse_upstream: true }, false, false),
+    // Row 7: no response header in time.
+    row("header timeout", false, &[Connected, RequestSent, Timer],
+        Fail(Fault::HeaderTimeout), false, true),
+    row("header timeout, reused", true, &[RequestSent, Timer],
+        Fail(Fault::HeaderTimeout), false, true),
+    row("header timeout after an interim answer", false,
+        &[Connected, RequestSent, AnswerBytes, Timer], Fail(Fault::HeaderTimeout), false, true),
+    row("takes no more of the request", false, &[Connected, RequestProgress, Timer],
+        Fail(Fault::SendTimeout), false, true),
+    // Row 8: malformed, or broken off inside the head.
+    row("malformed", false, &[Connected, RequestSent, Malformed],
+        Fail(Fault::Malformed), false, true),
+    row("malformed, reused", true, &[RequestSent, Malformed],
+        Fail(Fault::Malformed), false, true),
+    row("closed inside the head", false, &[Connected, RequestSent, AnswerBytes, UpstreamClosed],
+        Fail(Fault::HeadCut), false, true),
+    row("reset inside the head, reused", true, &[RequestSent, AnswerBytes, UpstreamReset],
+        Fail(Fault::HeadCut), false, true),
+    // Row 9: the answer began.
+    row("began, reset", false, &[Connected, RequestSent, HEAD, UpstreamReset],
+        Cut(Fault::Reset), false, false),
+    row("began, cut", false, &[Connected, RequestSent, HEAD, AnswerPiece, UpstreamClosed],
+        Cut(Fault::Closed), false, false),
+    row("began, cut, reused", true, &[RequestSent, HEAD, UpstreamClosed],
+        Cut(Fault::Closed), false, false),
+    row("began, silent", false, &[Connected, RequestSent, HEAD, AnswerPiece, Timer],
+        Cut(Fault::ReadTimeout), false, false),
+    row("began, broken chunks", false, &[Connected, RequestSent, HEAD, Malformed],
+        Cut(Fault::Malformed), false, false),
+    // Row 10: the client goes away, in each of the four windows.
+    row("client left while connecting", false, &[ClientLeft], Abandon, false, false),
+    row("client left while sending", false, &[Connected, RequestProgress, ClientLeft],
+        Abandon, false, false),
+    row("client left while waiting", false, &[Connected, RequestSent, ClientLeft],
+        Abandon, false, false),
+    row("client left while answering", false, &[Connected, RequestSent, HEAD, ClientLeft],
+        Abandon, false, false),
+    row("client stalled", false, &[Connected, RequestSent, HEAD, ClientStalled],
+        Cut(Fault::WriteTimeout), false, false),
+    // The gateway's own lack is nobody else's fault.
+    row("out of descriptors", false, &[ConnectFailed(ConnectFault::Local)],
+        Fail(Fault::Local), false, false),
+];
+
+#[test]
+fn the_table() {
+    for row in TABLE {
+        let (action, exchange) = last_action(row.reused, row.events);
+        assert_eq!(action, row.action, "{}", row.what);
+        assert_eq!(action.marks_offline(), row.offline, "{}: offline", row.what);
+        assert_eq!(
+            action.counts_for_breaker(),
+            row.breaker,
+            "{}: breaker",
+            row.what
+        );
+        let phase = match row.action {
+            Continue => Phase::Answering,
+            RetryFresh | NextEndpoint(_) => Phase::Choosing,
+            Fail(_) | Finish { .. } => Phase::Delivering,
+            Cut(_) | Abandon => Phase::Over,
+        };
+        assert_eq!(exchange.phase(), phase, "{}: phase", row.what);
+    }
+}
+
+#[test]
+fn a_client_that_leaves_before_an_endpoint_is_chosen() {
+    let now = Instant::now();
+    let mut exchange = Exchange::new(TIMEOUTS, now);
+    assert_eq!(exchange.on(ClientLeft, now), Abandon);
+    exchange.attempt(false, now);
+    assert_eq!(exchange.attempts(), 0);
+    assert_eq!(exchange.on(Connected, now), Abandon);
+}
+
+#[test]
+fn a_dead_connection_is_retried_once_for_each_endpoint() {
+    let now = Instant::now();
+    let mut exchange = Exchange::new(TIMEOUTS, now);
+    for _ in 0..3 {
+        exchange.attempt(true, now);
+        assert_eq!(exchange.on(UpstreamReset, now), RetryFresh);
+        exchange.attempt(false, now);
+        assert_eq!(exchange.on(Connected, now), Continue);
+        assert_eq!(exchange.on(UpstreamReset, now), NextEndpoint(Fault::Reset));
+    }
+    // Even if the retry should be made on an old connection.
+    exchange.attempt(true, now);
+    assert_eq!(exchange.on(UpstreamClosed, now), RetryFresh);
+    exchange.attempt(true, now);
+    assert_eq!(
+        exchange.on(UpstreamClosed, now),
+        NextEndpoint(Fault::Closed)
+    );
+    exchange.attempt(true, now);
+    assert_eq!(exchange.on(HEAD, now), RetryFresh);
+    exchange.attempt(true, now);
+    assert_eq!(exchange.on(HEAD, now), NextEndpoint(Fault::Malformed));
+    assert_eq!(exchange.attempts(), 10);
+    assert!(!exchange.answer_begun());
+}
+
+/// What decides whether a connection may be used again.
+#[test]
+fn reuse() {
+    const END: Event = AnswerEnd;
+    const CLOSING: Event = AnswerHead {
+        reusable: false,
+        has_body: true,
+    };
+    let cases: &[(&str, &[Event], bool)] = &[
+        ("sent, kept open", &[RequestSent, HEAD, END], true),
+        (
+            "sent, kept open, pieces",
+            &[RequestSent, HEAD, AnswerPiece, AnswerPiece, END],
+            true,
+        ),
+        (
+            "after an interim answer",
+            &[RequestSent, AnswerBytes, HEAD, END],
+            true,
+        ),
+        ("without a body", &[RequestSent, BARE_HEAD], true),
+        ("endpoint closes", &[RequestSent, CLOSING, END], false),
+        ("early answer", &[RequestProgress, HEAD, END], false),
+        (
+            "early answer without a body",
+            &[RequestProgress, BARE_HEAD],
+            false,
+        ),
+        (
+            "early answer, request completed later",
+            &[RequestProgress, HEAD, RequestSent, END],
+            false,
+        ),
+        (
+            "write failed",
+            &[RequestProgress, SendFailed, HEAD, END],
+            false,
+        ),
+        (
+            "write failed, sent all the same",
+            &[SendFailed, RequestSent, HEAD, END],
+            false,
+        ),
+    ];
+    for (what, events, reuse_upstream) in cases {
+        let events: Vec<_> = [Connected]
+            .into_iter()
+            .chain(events.iter().copied())
+            .collect();
+        let (action, exchange) = last_action(false, &events);
+        assert_eq!(
+            action,
+            Finish {
+                reuse_upstream: *reuse_upstream
+            },
+            "{what}"
+        );
+        assert!(exchange.answer_begun(), "{what}");
+    }
+}
+
+#[test]
+fn early_answer_on_a_new_connection_is_taken_even_before_a_byte_was_sent() {
+    let (action, exchange) = last_action(false, &[Connected, HEAD]);
+    assert_eq!(action, Continue);
+    assert_eq!(exchange.phase(), Phase::Answering);
+}
+
+fn secs(secs: u64) -> Duration {
+    Duration::from_secs(secs)
+}
+
+#[test]
+fn deadlines() {
+    let start = Instant::now();
+    let mut exchange = Exchange::new(
+        Timeouts {
+            write: Some(secs(3000)),
+            ..TIMEOUTS
+        },
+        start,
+    );
+    let mut expect = |event: Option<Event>, at: u64, deadline: u64| {
+        match event {
+            Some(event) => {
+                assert_eq!(exchange.on(event, start + secs(at)), Continue, "{event:?}");
+            }
+            None => exchange.attempt(false, start + secs(at)),
+        }
+        assert_eq!(
+            exchange.deadline(),
+            Some(start + secs(deadline)),
+            "{event:?} at {at}"
+        );
+    };
+    expect(Some(Timer), 1, 3000);
+    expect(None, 1, 61);
+    expect(Some(TlsBegun), 2, 12);
+    expect(Some(Connected), 3, 603);
+    expect(Some(RequestProgress), 4, 604);
+    expect(Some(RequestProgress), 400, 904); // `response` since the first byte.
+    expect(Some(RequestSent), 401, 431);
+    expect(Some(AnswerBytes), 420, 431); // Interim answers do not extend it.
+    expect(Some(Timer), 425, 431); // Too early.
+    expect(Some(HEAD), 430, 904);
+    expect(Some(ClientBlocked), 431, 904);
+    expect(Some(ClientTook), 500, 904);
+    assert_eq!(
+        exchange.on(Timer, start + secs(904)),
+        Cut(Fault::ResponseTimeout)
+    );
+    assert_eq!(exchange.deadline(), None);
+}
+
+#[test]
+fn a_slow_client_is_not_the_endpoints_silence() {
+    let start = Instant::now();
+    let timeouts = Timeouts {
+        response: None,
+        ..TIMEOUTS
+    };
+    let mut exchange = Exchange::new(timeouts, start);
+    exchange.attempt(true, start);
+    for event in [RequestSent, HEAD, AnswerPiece, ClientBlocked] {
+        assert_eq!(exchange.on(event, start), Continue);
+    }
+    assert_eq!(exchange.deadline(), None);
+    assert_eq!(exchange.on(Timer, start + secs(10_000)), Continue);
+    assert_eq!(exchange.on(ClientTook, start + secs(10_000)), Continue);
+    assert_eq!(exchange.deadline(), Some(start + secs(10_600)));
+    assert_eq!(
+        exchange.on(Timer, start + secs(10_600)),
+        Cut(Fault::ReadTimeout)
+    );
+}
+
+#[test]
+fn the_write_timeout_spans_attempts_and_delivery() {
+    let start = Instant::now();
+    let by = start + secs(20);
+    let fresh = || {
+        Exchange::new(
+            Timeouts {
+                write: Some(secs(20)),
+                ..TIMEOUTS
+            },
+            start,
+        )
+    };
+    let timeout = Cut(Fault::WriteTimeout);
+
+    let mut choosing = fresh();
+    assert_eq!(choosing.on(Timer, by), timeout);
+
+    let mut second = fresh();
+    second.attempt(false, start);
+    second.on(ConnectFailed(ConnectFault::Refused), start + secs(15));
+    second.attempt(false, start + secs(15));
+    assert_eq!(second.deadline(), Some(by));
+    assert_eq!(second.on(Timer, by), timeout);
+
+    let mut failed = fresh();
+    failed.attempt(true, start);
+    assert_eq!(failed.on(Event::RequestSent, start), Continue);
+    assert_eq!(failed.on(Malformed, start), Fail(Fault::Malformed));
+    assert_eq!(failed.on(Timer, by), timeout);
+
+    let mut delivering = fresh();
+    delivering.attempt(true, start);
+    assert_eq!(delivering.on(RequestSent, start), Continue);
+    assert_eq!(
+        delivering.on(BARE_HEAD, start),
+        Finish {
+            reuse_upstream: true
+        }
+    );
+    assert_eq!(delivering.deadline(), Some(by));
+    assert_eq!(delivering.on(UpstreamReset, start), Continue); // No longer ours.
+    assert_eq!(delivering.on(Delivered, start), Continue);
+    assert_eq!(delivering.phase(), Phase::Over);
+    assert_eq!(delivering.deadline(), None);
+
+    let mut local = fresh();
+    local.answer_locally();
+    assert_eq!(local.phase(), Phase::Delivering);
+    local.attempt(false, start);
+    assert_eq!(local.attempts(), 0);
+    assert_eq!(local.on(ClientLeft, start), Abandon);
+}
+
+#[test]
+fn response_timeout_before_the_answer_is_an_error() {
+    let start = Instant::now();
+    let timeouts = Timeouts {
+        response: Some(secs(5)),
+        ..TIMEOUTS
+    };
+    let mut exchange = Exchange::new(timeouts, start);
+    exchange.attempt(true, start);
+    assert_eq!(exchange.on(RequestSent, start + secs(1)), Continue);
+    assert_eq!(exchange.deadline(), Some(start + secs(6)));
+    let action = exchange.on(Timer, start + secs(6));
+    assert_eq!(action, Fail(Fault::ResponseTimeout));
+    assert!(action.counts_for_breaker() && !action.marks_offline());
+}
+
+#[test]
+fn an_endless_timeout_is_no_deadline() {
+    let now = Instant::now();
+    let all = Duration::MAX;
+    let timeouts = Timeouts {
+        connect: all,
+        tls: all,
+        response_header: all,
+        read: all,
+        response: Some(all),
+        write: Some(all),
+    };
+    let mut exchange = Exchange::new(timeouts, now);
+    exchange.attempt(false, now);
+    for event in [
+        TlsBegun,
+        Connected,
+        RequestProgress,
+        RequestSent,
+        HEAD,
+        AnswerPiece,
+    ] {
+        assert_eq!(exchange.on(event, now), Continue);
+        assert_eq!(exchange.deadline(), None);
+    }
+}
+
+#[test]
+fn whatever_comes_after_the_end_is_abandoned() {
+    let now = Instant::now();
+    let (_, mut exchange) = last_action(false, &[Connected, RequestSent, HEAD, UpstreamReset]);
+    for event in [
+        Connected,
+        RequestSent,
+        HEAD,
+        AnswerEnd,
+        Timer,
+        ClientLeft,
+        Delivered,
+    ] {
+        assert_eq!(exchange.on(event, now), Abandon, "{event:?}");
+        exchange.attempt(false, now);
+        exchange.answer_locally();
+        assert_eq!(exchange.phase(), Phase::Over);
+    }
+}
+
+#[test]
+fn every_fault_is_judged_consistently() {
+    for (place, fault) in Fault::ALL.iter().enumerate() {
+        assert_eq!(
+            Fault::ALL.iter().position(|other| other == fault),
+            Some(place)
+        );
+        assert_eq!(*fault as usize, place, "in the order of their declaration");
+        assert!(
+            !fault.marks_offline() || fault.counts_for_breaker(),
+            "{fault:?}"
+        );
+        assert!(!fault.marks_offline() || !fault.is_silence(), "{fault:?}");
+        let words = fault.sentence();
+        assert!(!words.is_empty() && !words.ends_with('.'), "{fault:?}");
+        assert!(
+            fault
+                .as_str()
+                .bytes()
+                .all(|b| b.is_ascii_lowercase() || b == b'_')
+        );
+    }
+}

@@ -1,0 +1,291 @@
+//! The truth about an exchange, kept apart from the machine: it knows what happened and when, not
+//! the machine's phases.
+
+use std::time::Duration;
+
+use olla_engine::exchange::{Action, ConnectFault, Event, Fault, Timeouts};
+
+use crate::Rng;
+
+/// Virtual time in milliseconds.
+pub(crate) type Ms = u64;
+
+/// The limits of one run, in virtual time.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Limits {
+    connect: Ms,
+    tls: Ms,
+    header: Ms,
+    read: Ms,
+    response: Option<Ms>,
+    write: Option<Ms>,
+}
+
+impl Limits {
+    pub(crate) fn draw(rng: &mut Rng) -> Self {
+        let maybe = |rng: &mut Rng, ms| rng.percent(50).then_some(ms);
+        Self {
+            connect: 60,
+            tls: 10,
+            header: 30,
+            read: rng.pick(&[20, 600]),
+            response: maybe(rng, 90),
+            write: maybe(rng, 250),
+        }
+    }
+
+    pub(crate) fn timeouts(self) -> Timeouts {
+        let ms = Duration::from_millis;
+        Timeouts {
+            connect: ms(self.connect),
+            tls: ms(self.tls),
+            response_header: ms(self.header),
+            read: ms(self.read),
+            response: self.response.map(ms),
+            write: self.write.map(ms),
+        }
+    }
+
+    /// A pause: mostly short, sometimes at the edge of a limit, sometimes beyond all.
+    pub(crate) fn pause(self, rng: &mut Rng) -> Ms {
+        match rng.below(20) {
+            0 => 10_000,
+            1 => {
+                let edge = rng.pick(&[self.connect, self.tls, self.header, self.read]);
+                edge - 1 + rng.below(3)
+            }
+            2..5 => rng.below(40),
+            _ => rng.below(5),
+        }
+    }
+}
+
+/// What the model knows of the current connection.
+#[derive(Debug, Default, Clone)]
+pub(crate) struct Link {
+    reused: bool,
+    /// Since when it has been opening, shaking hands.
+    opening: Option<Ms>,
+    shaking: Option<Ms>,
+    /// When the endpoint last took bytes (or could begin to).
+    took: Ms,
+    first_byte: Option<Ms>,
+    /// When the request was sent, or sending broke off.
+    sent: Option<Ms>,
+    broke: Option<Ms>,
+    heard: bool,
+    pub(crate) head: Option<Head>,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Head {
+    /// When the endpoint last spoke, or the client was ready for more.
+    spoke: Ms,
+    pub(crate) blocked: bool,
+    reusable: bool,
+    early: bool,
+}
+
+/// The truth about one exchange, kept apart from the machine.
+pub(crate) struct Model {
+    limits: Limits,
+    start: Ms,
+    pub(crate) link: Option<Link>,
+    pub(crate) answered: bool,
+    pub(crate) client_here: bool,
+    pub(crate) over: bool,
+    /// The retry on a fresh connection was used up for the current endpoint.
+    retried: bool,
+    /// The last action was `RetryFresh`.
+    pub(crate) retrying: bool,
+}
+
+impl Model {
+    pub(crate) fn new(limits: Limits, start: Ms) -> Self {
+        Self {
+            limits,
+            start,
+            link: None,
+            answered: false,
+            client_here: true,
+            over: false,
+            retried: false,
+            retrying: false,
+        }
+    }
+
+    pub(crate) fn attempt(&mut self, reused: bool, now: Ms) {
+        assert!(
+            !self.answered,
+            "the request is sent again after its answer began"
+        );
+        assert!(
+            self.client_here && !self.over,
+            "something is sent for a client that left"
+        );
+        if !self.retrying {
+            self.retried = false;
+        }
+        self.retrying = false;
+        let opening = (!reused).then_some(now);
+        self.link = Some(Link {
+            reused,
+            opening,
+            took: now,
+            ..Link::default()
+        });
+    }
+
+    /// Every deadline there is, and the fault it means.
+    fn deadlines(&self) -> Vec<(Ms, Fault)> {
+        let mut all = Vec::new();
+        if self.over {
+            return all;
+        }
+        let limits = self.limits;
+        if let Some(write) = limits.write {
+            all.push((self.start + write, Fault::WriteTimeout));
+        }
+        let Some(link) = &self.link else {
+            return all;
+        };
+        if let Some(head) = link.head {
+            if !head.blocked {
+                all.push((head.spoke + limits.read, Fault::ReadTimeout));
+            }
+        } else if let Some(sent) = link.sent {
+            all.push((sent + limits.header, Fault::HeaderTimeout));
+        } else if let Some(broke) = link.broke {
+            all.push((broke + limits.header, Fault::Reset));
+        } else if let Some(shaking) = link.shaking {
+            all.push((shaking + limits.tls, Fault::TlsTimeout));
+        } else if let Some(opening) = link.opening {
+            all.push((opening + limits.connect, Fault::ConnectTimeout));
+        } else {
+            all.push((link.took + limits.read, Fault::SendTimeout));
+        }
+        if let (Some(first), Some(response)) = (link.first_byte, limits.response) {
+            all.push((first + response, Fault::ResponseTimeout));
+        }
+        all
+    }
+
+    pub(crate) fn deadline(&self) -> Option<Ms> {
+        self.deadlines().into_iter().map(|(at, _)| at).min()
+    }
+
+    /// What the connection's end before an answer means.
+    fn lost(&self, fault: Fault) -> Action {
+        let link = self.link.as_ref().unwrap();
+        if link.head.is_some() {
+            Action::Cut(fault)
+        } else if link.heard {
+            Action::Fail(Fault::HeadCut)
+        } else if link.reused && !self.retried {
+            Action::RetryFresh
+        } else {
+            Action::NextEndpoint(fault)
+        }
+    }
+
+    /// Takes in what happened and says what is right to do.
+    pub(crate) fn expect(&mut self, event: Event, now: Ms) -> Action {
+        match event {
+            Event::ClientLeft => return Action::Abandon,
+            Event::ClientStalled => return Action::Cut(Fault::WriteTimeout),
+            Event::Timer => return self.expect_timer(now),
+            _ => {}
+        }
+        let Some(link) = &mut self.link else {
+            return Action::Continue;
+        };
+        let unasked = link.reused && link.first_byte.is_none();
+        match event {
+            Event::TlsBegun => link.shaking = Some(now),
+            Event::Connected => {
+                (link.opening, link.shaking) = (None, None);
+                link.took = now;
+            }
+            Event::ConnectFailed(ConnectFault::Local) => return Action::Fail(Fault::Local),
+            Event::ConnectFailed(fault) => return Action::NextEndpoint(fault.into()),
+            Event::RequestProgress | Event::RequestSent if link.head.is_none() => {
+                link.took = now;
+                link.first_byte.get_or_insert(now);
+                if event == Event::RequestSent {
+                    link.sent = Some(now);
+                }
+            }
+            Event::SendFailed if link.head.is_none() => link.broke = Some(now),
+            Event::AnswerBytes | Event::AnswerHead { .. } | Event::Malformed if unasked => {
+                return self.lost(Fault::Malformed);
+            }
+            Event::AnswerBytes => link.heard = true,
+            Event::AnswerHead { reusable, has_body } => {
+                assert!(!self.answered, "a second answer");
+                self.answered = true;
+                let early = link.sent.is_none();
+                link.head = Some(Head {
+                    spoke: now,
+                    blocked: false,
+                    reusable,
+                    early,
+                });
+                if !has_body {
+                    return Action::Finish {
+                        reuse_upstream: reusable && !early,
+                    };
+                }
+            }
+            Event::AnswerEnd => {
+                let head = link.head.unwrap();
+                return Action::Finish {
+                    reuse_upstream: head.reusable && !head.early,
+                };
+            }
+            Event::AnswerPiece | Event::ClientTook => {
+                let head = link.head.as_mut().unwrap();
+                (head.spoke, head.blocked) = (now, false);
+            }
+            Event::ClientBlocked => link.head.as_mut().unwrap().blocked = true,
+            Event::UpstreamClosed => return self.lost(Fault::Closed),
+            Event::UpstreamReset => return self.lost(Fault::Reset),
+            Event::Malformed if self.answered => return Action::Cut(Fault::Malformed),
+            Event::Malformed => return Action::Fail(Fault::Malformed),
+            _ => {}
+        }
+        Action::Continue
+    }
+
+    fn expect_timer(&self, now: Ms) -> Action {
+        // `min_by_key` keeps the first of equals, and so does the machine.
+        let due = self.deadlines().into_iter().min_by_key(|(at, _)| *at);
+        match due {
+            None => Action::Continue,
+            Some((at, _)) if at > now => Action::Continue,
+            Some((_, fault @ Fault::WriteTimeout)) => Action::Cut(fault),
+            Some((_, fault @ Fault::Reset)) => self.lost(fault),
+            Some((_, fault @ (Fault::ConnectTimeout | Fault::TlsTimeout))) => {
+                Action::NextEndpoint(fault)
+            }
+            Some((_, fault)) if self.answered => Action::Cut(fault),
+            Some((_, fault)) => Action::Fail(fault),
+        }
+    }
+
+    /// Takes in what was done.
+    pub(crate) fn done(&mut self, action: Action) {
+        match action {
+            Action::Continue => return,
+            Action::RetryFresh => {
+                assert!(!self.retried, "retried twice");
+                (self.retried, self.retrying) = (true, true);
+            }
+            Action::NextEndpoint(_) | Action::Fail(_) => {
+                assert!(!self.answered, "an error after an answer");
+            }
+            Action::Cut(_) | Action::Abandon => self.over = true,
+            Action::Finish { .. } => assert!(self.answered),
+        }
+        self.link = None;
+    }
+}
