@@ -164,6 +164,7 @@ fn credential(
         );
         return None;
     }
+    s.fingerprint(key, &secret);
     Some(Secret::new(secret))
 }
 

@@ -159,20 +159,8 @@ fn declare(s: &mut Section<'_, '_>) -> Typed {
                 "Keep the URL's own path in front of the request's.",
             )
             .bool(false),
-        health_check_url: s
-            .key(
-                "health_check_url",
-                "Path below the URL, or an absolute URL; by type.",
-            )
-            .secret()
-            .text_optional(),
-        model_url: s
-            .key(
-                "model_url",
-                "Path below the URL, or an absolute URL; by type.",
-            )
-            .secret()
-            .text_optional(),
+        health_check_url: target(s, "health_check_url"),
+        model_url: target(s, "model_url"),
         model_filter: name_filter(
             &mut s.section("model_filter"),
             "Globs over its models that exist; empty = all.",
@@ -185,6 +173,12 @@ fn declare(s: &mut Section<'_, '_>) -> Typed {
         auth: auth::declare(&mut s.section("auth")),
         tls: tls(&mut s.section("tls")),
     }
+}
+
+/// Where a probe or a listing is asked for.
+fn target(s: &mut Section<'_, '_>, key: &str) -> Option<String> {
+    let doc = "Path below the URL, or an absolute URL; absent = by type.";
+    s.key(key, doc).secret().text_optional()
 }
 
 fn tls(s: &mut Section<'_, '_>) -> EndpointTlsPlan {
@@ -337,6 +331,7 @@ fn headers(s: &mut Section<'_, '_>, typed: Vec<(String, String)>) -> Vec<(String
                 "a header value, without line breaks and control characters",
             );
         } else {
+            s.fingerprint(&name, &value);
             headers.push((name, Secret::new(value)));
         }
     }

@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use super::reader::{Key, Raw, Word};
+use super::key::{Key, Raw};
+use super::reader::Word;
 use super::tree::Value;
 use super::values;
 

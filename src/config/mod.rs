@@ -1,9 +1,9 @@
 //! The configuration: from a file, the environment and defaults to a validated [`Plan`].
 //!
 //! Two steps. What was typed becomes one tree with line numbers, whatever the format
-//! (`tree.rs`, `yaml.rs`); a reader (`reader.rs`, `kinds.rs`) walks it by the declarations of the
-//! keys (`settings.rs`, `server.rs`, `fleet.rs`, `auth.rs`) and makes the plan (`plan.rs`,
-//! `endpoint.rs`). Every wrong value is a [`Finding`] that names key, value and place; all of them
+//! (`tree.rs`, `yaml.rs`); a reader (`reader.rs`, `key.rs`, `kinds.rs`) walks it by the
+//! declarations of the keys (`settings.rs` and one file for each large section) and makes the plan
+//! (`plan.rs`, `endpoint.rs`). Every wrong value is a [`Finding`] that names key, value and place; all of them
 //! are reported, not only the first.
 //!
 //! Opens no socket and resolves no name. Besides the configuration itself it reads only the files
@@ -16,11 +16,16 @@ mod endpoint;
 mod env;
 mod finding;
 mod fleet;
+mod import;
+mod key;
 mod kinds;
+mod logging;
 mod plan;
+mod proxy;
 mod reader;
 mod server;
 mod settings;
+mod translators;
 mod tree;
 mod unknown;
 mod values;
@@ -34,6 +39,8 @@ pub use endpoint::{
 };
 pub use env::Env;
 pub use finding::{Finding, Severity, Source};
+pub use import::{Imported, import};
+pub use logging::early_logging;
 pub use plan::*;
 pub use reader::{Fingerprints, KeyDoc};
 

@@ -11,15 +11,17 @@
 //! it: the reference is what reading nothing records. A wrong value becomes a [`Finding`] and the
 //! default goes on, so that one run tells everything.
 //!
-//! Knows no key itself; the kinds of value stand in `kinds.rs`.
+//! Knows no key itself; a key on its way to a value stands in `key.rs`, the kinds of value in
+//! `kinds.rs`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{Debug, Display};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 
 use super::env::Env;
 use super::finding::{Finding, Severity, Source};
+use super::key::Key;
 use super::tree::{Node, Table, Value};
 use super::values::quoted;
 
@@ -54,14 +56,24 @@ pub struct KeyDoc {
 pub struct Fingerprints(BTreeMap<String, u64>);
 
 impl Fingerprints {
-    /// Paths of the keys whose value differs; endpoints count as one key.
-    pub fn changed_since(&self, old: &Self) -> Vec<&str> {
-        let differs = |(path, print): &(&String, &u64)| old.0.get(*path) != Some(*print);
-        self.0
-            .iter()
+    /// Paths of the keys whose value differs, given in one of the two only included; endpoints
+    /// count as one key.
+    pub fn changed_since<'a>(&'a self, old: &'a Self) -> Vec<&'a str> {
+        let names: BTreeSet<&String> = self.0.keys().chain(old.0.keys()).collect();
+        let differs = |name: &&String| self.0.get(*name) != old.0.get(*name);
+        names
+            .into_iter()
             .filter(differs)
-            .map(|(path, _)| path.as_str())
+            .map(String::as_str)
             .collect()
+    }
+
+    /// Adds a value to what is known of a key.
+    pub(super) fn add(&mut self, name: String, value: u64) {
+        let print = self.0.entry(name).or_default();
+        let mut hasher = DefaultHasher::new();
+        (*print, value).hash(&mut hasher);
+        *print = hasher.finish();
     }
 }
 
@@ -70,15 +82,15 @@ pub(super) struct Reader<'t> {
     pub(super) env: &'t Env,
     file: Option<PathBuf>,
     findings: Vec<Finding>,
-    docs: Vec<KeyDoc>,
-    given: BTreeMap<String, Given>,
-    fingerprints: Fingerprints,
+    pub(super) docs: Vec<KeyDoc>,
+    pub(super) given: BTreeMap<String, Given>,
+    pub(super) fingerprints: Fingerprints,
 }
 
 /// Where a value came from and how it was written; `None` = not to be shown.
-struct Given {
-    source: Source,
-    written: Option<String>,
+pub(super) struct Given {
+    pub(super) source: Source,
+    pub(super) written: Option<String>,
 }
 
 impl<'t> Reader<'t> {
@@ -144,7 +156,13 @@ impl<'t> Reader<'t> {
         }
     }
 
-    fn find(&mut self, severity: Severity, source: Source, key: String, message: String) {
+    pub(super) fn find(
+        &mut self,
+        severity: Severity,
+        source: Source,
+        key: String,
+        message: String,
+    ) {
         self.findings.push(Finding {
             severity,
             source,
@@ -257,6 +275,16 @@ impl<'t> Section<'_, 't> {
         }
     }
 
+    /// Counts what a key stands for (a variable's value, a file's content) among the values that a
+    /// reload compares. Only its hash is kept.
+    pub(super) fn fingerprint(&mut self, key: &str, value: &str) {
+        let path = join(&self.path, key);
+        let name = path.split('[').next().unwrap_or_default().to_owned();
+        let mut hasher = DefaultHasher::new();
+        (&path, value).hash(&mut hasher);
+        self.reader.fingerprints.add(name, hasher.finish());
+    }
+
     /// Names the thing that the findings of this section are about (`endpoint "gpu"`).
     pub(super) fn name_subject(&mut self, subject: String) {
         self.subject = Some(subject);
@@ -284,23 +312,10 @@ impl<'t> Section<'_, 't> {
     ) -> Key<'_, 't> {
         let doc = KeyDoc {
             path: pattern,
-            env: None,
-            kind: String::new(),
-            default: String::new(),
             doc,
-            inert: false,
-            restart: false,
+            ..KeyDoc::EMPTY
         };
-        Key {
-            subject: self.subject.clone(),
-            reader: &mut *self.reader,
-            node,
-            path,
-            doc,
-            secret: false,
-            lenient: false,
-            judged: true,
-        }
+        Key::new(&mut *self.reader, node, path, doc, self.subject.clone())
     }
 
     /// Refuses the value of a key of this section, after a check that needs more than it alone.
@@ -349,234 +364,8 @@ impl<'t> Section<'_, 't> {
     }
 }
 
-/// A key about to be read: its declaration so far.
-pub(super) struct Key<'k, 't> {
-    reader: &'k mut Reader<'t>,
-    node: Option<&'t Node>,
-    path: String,
-    pub(super) doc: KeyDoc,
-    subject: Option<String>,
-    secret: bool,
-    lenient: bool,
-    judged: bool,
-}
-
-/// A value before it has a type.
-#[derive(Clone, Copy)]
-pub(super) enum Raw<'v> {
-    /// The text of a variable.
-    Env(&'v str),
-    /// A value of the file.
-    File(&'v Node),
-}
-
-impl Raw<'_> {
-    pub(super) fn text(&self) -> Option<&str> {
-        match self {
-            Raw::Env(text) => Some(text),
-            Raw::File(node) => match &node.value {
-                Value::Text(text) => Some(text),
-                _ => None,
-            },
-        }
-    }
-}
-
-impl<'t> Key<'_, 't> {
-    /// The variable that overrides the file.
-    pub(super) fn env(mut self, name: &'static str) -> Self {
-        self.doc.env = Some(name);
-        self
-    }
-
-    /// Accepted without effect.
-    pub(super) fn inert(mut self) -> Self {
-        self.doc.inert = true;
-        self
-    }
-
-    /// A change needs a new start.
-    pub(super) fn restart(mut self) -> Self {
-        self.doc.restart = true;
-        self
-    }
-
-    /// The value is never shown.
-    pub(super) fn secret(mut self) -> Self {
-        self.secret = true;
-        self
-    }
-
-    /// A wrong value is a warning, and the default holds.
-    pub(super) fn lenient(mut self) -> Self {
-        self.lenient = true;
-        self
-    }
-
-    /// Judges the value only if what it belongs to is switched on; else a wrong one counts as
-    /// absent.
-    pub(super) fn judged_if(mut self, on: bool) -> Self {
-        self.judged = on;
-        self
-    }
-
-    /// The value by a function from the raw one. `None` of the function = refused.
-    pub(super) fn resolve<T: Debug>(
-        mut self,
-        kind: String,
-        default: T,
-        parse: impl Fn(Raw<'_>) -> Option<T>,
-    ) -> T {
-        let allowed = kind.clone();
-        self.doc.kind = kind;
-        let value = match self.raw() {
-            None => default,
-            Some(raw) => parse(raw).unwrap_or_else(|| {
-                self.fault(&self.path.clone(), raw, &allowed);
-                default
-            }),
-        };
-        self.record(&value);
-        value
-    }
-
-    /// The list's items by a function from the text of each. Each wrong item is a finding of its
-    /// own.
-    pub(super) fn resolve_list<T: Debug>(
-        mut self,
-        kind: &str,
-        default: Vec<T>,
-        parse: impl Fn(&str) -> Option<T>,
-    ) -> Vec<T> {
-        self.doc.kind = format!("a list, each {kind}");
-        let given = self.raw();
-        let mut values = Vec::new();
-        let mut item = |key: &mut Self, at: usize, raw: Raw<'_>| match raw.text().and_then(&parse) {
-            Some(value) => values.push(value),
-            None => key.fault(&format!("{}[{at}]", key.path), raw, kind),
-        };
-        match given {
-            None => values = default,
-            Some(Raw::Env(text)) => {
-                let items = text
-                    .split(',')
-                    .map(str::trim)
-                    .filter(|text| !text.is_empty());
-                for (at, text) in items.enumerate() {
-                    item(&mut self, at, Raw::Env(text));
-                }
-            }
-            Some(raw @ Raw::File(node)) => match &node.value {
-                Value::List(items) => {
-                    for (at, node) in items.iter().enumerate() {
-                        item(&mut self, at, Raw::File(node));
-                    }
-                }
-                _ => {
-                    let allowed = self.doc.kind.clone();
-                    self.fault(&self.path.clone(), raw, &allowed);
-                    values = default;
-                }
-            },
-        }
-        self.record(&values);
-        values
-    }
-
-    /// The entries of a table whose keys are free.
-    pub(super) fn resolve_map<T: Debug>(
-        mut self,
-        kind: &str,
-        parse: impl Fn(&Value) -> Option<T>,
-    ) -> Vec<(String, T)> {
-        self.doc.kind = format!("a table, each value {kind}");
-        let mut values = Vec::new();
-        let entries: &[(String, Node)] = match self.node {
-            None => &[],
-            Some(Node {
-                value: Value::Table(table),
-                ..
-            }) => &table.0,
-            Some(node) => {
-                let allowed = self.doc.kind.clone();
-                self.fault(&self.path.clone(), Raw::File(node), &allowed);
-                &[]
-            }
-        };
-        for (name, node) in entries {
-            let path = join(&self.path, name);
-            let source = self.reader.at_line(node.line);
-            let written = (!self.secret).then(|| node.value.written());
-            self.reader
-                .given
-                .insert(path.clone(), Given { source, written });
-            match parse(&node.value) {
-                Some(value) => values.push((name.clone(), value)),
-                None => self.fault(&path, Raw::File(node), kind),
-            }
-        }
-        values.sort_by(|a, b| a.0.cmp(&b.0));
-        self.record(&values);
-        values
-    }
-
-    fn raw(&self) -> Option<Raw<'t>> {
-        let variable = self.doc.env.and_then(|name| self.reader.env.get(name));
-        variable.map(Raw::Env).or(self.node.map(Raw::File))
-    }
-
-    fn fault(&mut self, path: &str, raw: Raw<'_>, allowed: &str) {
-        if !self.judged {
-            return;
-        }
-        let (source, written) = self.origin(raw);
-        let written = written.unwrap_or_else(|| match raw {
-            Raw::Env(_) => "a value that is not shown".to_owned(),
-            Raw::File(node) => format!("{}, not shown", node.value.kind()),
-        });
-        let mut message = about(self.subject.as_deref(), &format!("{written}; {allowed}"));
-        let mut severity = Severity::Error;
-        if self.lenient {
-            severity = Severity::Warning;
-            message += &format!("; the default {} holds", self.doc.default);
-        }
-        self.reader.find(severity, source, path.to_owned(), message);
-    }
-
-    fn origin(&self, raw: Raw<'_>) -> (Source, Option<String>) {
-        let (source, written) = match raw {
-            Raw::Env(text) => (
-                Source::Env(self.doc.env.unwrap_or_default().to_owned()),
-                quoted(text),
-            ),
-            Raw::File(node) => (self.reader.at_line(node.line), node.value.written()),
-        };
-        (source, (!self.secret).then_some(written))
-    }
-
-    fn record(mut self, value: &impl Debug) {
-        if let Some(raw) = self.raw() {
-            let (source, written) = self.origin(raw);
-            self.reader
-                .given
-                .insert(self.path.clone(), Given { source, written });
-        }
-        let name = if self.path.is_empty() {
-            self.doc.env.unwrap_or_default().to_owned()
-        } else {
-            self.path.split('[').next().unwrap_or_default().to_owned()
-        };
-        let print = self.reader.fingerprints.0.entry(name).or_default();
-        let mut hasher = DefaultHasher::new();
-        (*print, &self.path, format!("{value:?}")).hash(&mut hasher);
-        *print = hasher.finish();
-        let doc = std::mem::replace(&mut self.doc, KeyDoc::EMPTY);
-        self.reader.docs.push(doc);
-    }
-}
-
 impl KeyDoc {
-    const EMPTY: Self = Self {
+    pub(super) const EMPTY: Self = Self {
         path: String::new(),
         env: None,
         kind: String::new(),
@@ -587,7 +376,8 @@ impl KeyDoc {
     };
 }
 
-fn about(subject: Option<&str>, message: &str) -> String {
+/// A message with the thing it is about in front.
+pub(super) fn about(subject: Option<&str>, message: &str) -> String {
     subject.map_or_else(
         || message.to_owned(),
         |subject| format!("{subject}: {message}"),

@@ -15,6 +15,12 @@ use super::tree::Value;
 
 /// `[server]`.
 pub(super) fn server(s: &mut Section<'_, '_>) -> ServerPlan {
+    let host = host(s);
+    let port = s
+        .key("port", "Port to listen on.")
+        .env("OLLA_SERVER_PORT")
+        .restart()
+        .int(40114, 1, 65535);
     let read_timeout = s
         .key(
             "read_timeout",
@@ -22,48 +28,68 @@ pub(super) fn server(s: &mut Section<'_, '_>) -> ServerPlan {
         )
         .env("OLLA_SERVER_READ_TIMEOUT")
         .duration_or_none(secs(30));
-    let port_doc = "Port to listen on.";
+    let read_header_timeout = s
+        .key(
+            "read_header_timeout",
+            "Until a request's headers are complete; 0 = 10s.",
+        )
+        .env("OLLA_SERVER_READ_HEADER_TIMEOUT")
+        .duration_or(secs(10), secs(10));
+    let write_timeout = s
+        .key(
+            "write_timeout",
+            "Headers received to end of the answer; 0 = none. Cuts streams.",
+        )
+        .env("OLLA_SERVER_WRITE_TIMEOUT")
+        .duration_or_none(secs(0));
+    let idle_timeout = s
+        .key(
+            "idle_timeout",
+            "Keep-alive connection without a request; 0 = read_timeout.",
+        )
+        .duration_or_none(secs(0))
+        .or(read_timeout);
+    let shutdown_timeout = s
+        .key(
+            "shutdown_timeout",
+            "For requests in flight after SIGTERM; 0 = cut at once.",
+        )
+        .duration(secs(10));
+    let request_logging = s
+        .key(
+            "request_logging",
+            "Log each request: its arrival, dispatch, end and access line.",
+        )
+        .bool(true);
+    let machine = machine(s);
     ServerPlan {
-        host: host(s),
-        port: s
-            .key("port", port_doc)
-            .env("OLLA_SERVER_PORT")
-            .restart()
-            .int(40114, 1, 65535),
+        host,
+        port,
         read_timeout,
-        read_header_timeout: s
-            .key(
-                "read_header_timeout",
-                "Until a request's headers are complete; 0 = 10s.",
-            )
-            .env("OLLA_SERVER_READ_HEADER_TIMEOUT")
-            .duration_or(secs(10), secs(10)),
-        write_timeout: s
-            .key(
-                "write_timeout",
-                "Headers received to end of the answer; 0 = none. Cuts streams.",
-            )
-            .env("OLLA_SERVER_WRITE_TIMEOUT")
-            .duration_or_none(secs(0)),
-        idle_timeout: s
-            .key(
-                "idle_timeout",
-                "Keep-alive connection without a request; 0 = read_timeout.",
-            )
-            .duration_or_none(secs(0))
-            .or(read_timeout),
-        shutdown_timeout: s
-            .key(
-                "shutdown_timeout",
-                "For requests in flight after SIGTERM; 0 = cut at once.",
-            )
-            .duration(secs(10)),
-        request_logging: s
-            .key(
-                "request_logging",
-                "Log each request: its arrival, dispatch, end and access line.",
-            )
-            .bool(true),
+        read_header_timeout,
+        write_timeout,
+        idle_timeout,
+        shutdown_timeout,
+        request_logging,
+        workers: machine.workers,
+        pin_workers: machine.pin_workers,
+        io_driver: machine.io_driver,
+        tls: server_tls(&mut s.section("tls")),
+        request_limits: request_limits(&mut s.section("request_limits")),
+        rate_limits: rate_limits(&mut s.section("rate_limits")),
+        cors: cors(&mut s.section("cors")),
+    }
+}
+
+/// The keys that fit the gateway to the machine.
+struct Machine {
+    workers: Option<NonZeroUsize>,
+    pin_workers: bool,
+    io_driver: IoDriver,
+}
+
+fn machine(s: &mut Section<'_, '_>) -> Machine {
+    Machine {
         workers: NonZeroUsize::new(
             s.key(
                 "workers",
@@ -86,10 +112,6 @@ pub(super) fn server(s: &mut Section<'_, '_>) -> ServerPlan {
             .env("OLLA_SERVER_IO_DRIVER")
             .restart()
             .word(IoDriver::Auto),
-        tls: server_tls(&mut s.section("tls")),
-        request_limits: request_limits(&mut s.section("request_limits")),
-        rate_limits: rate_limits(&mut s.section("rate_limits")),
-        cors: cors(&mut s.section("cors")),
     }
 }
 
@@ -312,19 +334,25 @@ fn cors(s: &mut Section<'_, '_>) -> CorsPlan {
         )
         .map(|seconds| secs(seconds.get().into())),
     };
-    if enabled && plan.allowed_origins.is_empty() {
+    if enabled {
+        judge_cors(s, &plan);
+    }
+    plan
+}
+
+fn judge_cors(s: &mut Section<'_, '_>, plan: &CorsPlan) {
+    if plan.allowed_origins.is_empty() {
         s.refuse(
             "allowed_origins",
             "at least one origin while server.cors.enabled is true",
         );
     }
-    if enabled && plan.allow_credentials && plan.any_origin() {
+    if plan.allow_credentials && plan.any_origin() {
         s.refuse(
             "allow_credentials",
             "false while server.cors.allowed_origins has \"*\"",
         );
     }
-    plan
 }
 
 fn a_token(text: &str) -> Option<String> {

@@ -59,7 +59,10 @@ impl Reader<'_> {
 }
 
 /// The known key that was most likely meant: the same last word elsewhere counts as near.
-fn nearest_key<'k>(given: &str, known: impl Iterator<Item = &'k str>) -> Option<&'k str> {
+pub(super) fn nearest_key<'k>(
+    given: &str,
+    known: impl Iterator<Item = &'k str>,
+) -> Option<&'k str> {
     let last = |path: &str| path.rsplit('.').next().unwrap_or_default().to_owned();
     let parent = |path: &str| path.rsplit_once('.').map(|(head, _)| head.to_owned());
     let word = last(given);

@@ -1,0 +1,325 @@
+//! Olla's own YAML file as this gateway's TOML, for those who move over for good.
+//!
+//! Writes keys and values as they were given, in their order; comments of the YAML are lost. A key
+//! without effect stays as a comment with a remark. Judges nothing itself: the findings are those of
+//! reading the YAML as it is.
+//!
+//! contract: README 9, operations 10
+
+use std::path::Path;
+
+use super::finding::Finding;
+use super::reader::{KeyDoc, join};
+use super::tree::{Node, SyntaxError, Table, Value};
+use super::unknown::nearest_key;
+use super::values::quoted;
+use super::{Format, Inputs, plan_from_str, reference, yaml};
+
+/// An imported configuration.
+#[derive(Debug, Clone)]
+pub struct Imported {
+    /// The configuration as TOML.
+    pub toml: String,
+    /// What there is to say about the YAML file, with its lines.
+    pub findings: Vec<Finding>,
+}
+
+/// Turns Olla's YAML into TOML. Credentials that stand in it stay in it.
+///
+/// # Errors
+/// The findings when the text is no YAML.
+pub fn import(text: &str, path: &Path, inputs: &Inputs<'_>) -> Result<Imported, Vec<Finding>> {
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let findings = plan_from_str(text, Format::Yaml, Some(path), inputs).findings;
+    let table: Result<Table, Vec<SyntaxError>> = yaml::from_yaml(text);
+    let Ok(table) = table else {
+        return Err(findings);
+    };
+    let mut writer = TomlWriter {
+        out: String::new(),
+        reference: reference(),
+    };
+    let name = path.file_name().unwrap_or(path.as_os_str());
+    let title = format!("# Imported from {}.\n", name.to_string_lossy());
+    writer.out.push_str(&printable(&title));
+    writer.table(&table, "", "");
+    Ok(Imported {
+        toml: writer.out,
+        findings,
+    })
+}
+
+/// What the reference says of a place in the file.
+enum Place<'r> {
+    /// A key.
+    Key(&'r KeyDoc),
+    /// A table of keys.
+    Section,
+    /// A list of tables of keys.
+    Items,
+    /// Nothing.
+    Unknown,
+}
+
+struct TomlWriter<'r> {
+    out: String,
+    reference: &'r [KeyDoc],
+}
+
+impl<'r> TomlWriter<'r> {
+    fn place(&self, pattern: &str) -> Place<'r> {
+        let inside = |suffix: &str| {
+            let prefix = format!("{pattern}{suffix}");
+            self.reference
+                .iter()
+                .any(|doc| doc.path.starts_with(&prefix))
+        };
+        match self.reference.iter().find(|doc| doc.path == pattern) {
+            Some(doc) => Place::Key(doc),
+            None if inside("[].") => Place::Items,
+            None if inside(".") => Place::Section,
+            None => Place::Unknown,
+        }
+    }
+
+    /// Keys first, then the tables: in TOML a table ends where the next begins.
+    fn table(&mut self, table: &Table, path: &str, pattern: &str) {
+        let mut body = String::new();
+        for (name, node) in &table.0 {
+            self.line(&mut body, name, node, pattern);
+        }
+        if !body.is_empty() {
+            if !path.is_empty() {
+                self.header(&format!("[{path}]"));
+            }
+            self.out.push_str(&body);
+        }
+        for (name, node) in &table.0 {
+            let (path, pattern) = (join(path, name), join(pattern, name));
+            match (self.place(&pattern), &node.value) {
+                (Place::Section, Value::Table(inner)) => self.table(inner, &path, &pattern),
+                (Place::Key(_), Value::Table(entries)) => {
+                    self.header(&format!("[{path}]"));
+                    for (name, node) in &entries.0 {
+                        let key = join("", name);
+                        let line = format!("{key} = {}\n", inline(&node.value));
+                        self.out.push_str(&line);
+                    }
+                }
+                (Place::Items, Value::List(items)) => self.items(items, &path, &pattern),
+                _ => {}
+            }
+        }
+    }
+
+    fn items(&mut self, items: &[Node], path: &str, pattern: &str) {
+        let pattern = format!("{pattern}[]");
+        for item in items {
+            self.header(&format!("[[{path}]]"));
+            let Value::Table(table) = &item.value else {
+                let line = format!("# not a table: {}\n", inline(&item.value));
+                self.out.push_str(&line);
+                continue;
+            };
+            let mut body = String::new();
+            for (name, node) in &table.0 {
+                match (self.place(&join(&pattern, name)), &node.value) {
+                    (Place::Section | Place::Key(_), Value::Table(inner)) => {
+                        let fields = self.fields(&mut body, inner, &join(&pattern, name));
+                        body.push_str(&format!("{} = {fields}\n", join("", name)));
+                    }
+                    _ => self.line(&mut body, name, node, &pattern),
+                }
+            }
+            self.out.push_str(&body);
+        }
+    }
+
+    /// A table within an item, in one line; what has no effect is remarked upon before it.
+    fn fields(&self, remarks: &mut String, table: &Table, pattern: &str) -> String {
+        let free = matches!(self.place(pattern), Place::Key(_));
+        let mut fields = Vec::new();
+        for (name, node) in &table.0 {
+            let known = matches!(self.place(&join(pattern, name)), Place::Key(_));
+            if node.value == Value::Null {
+                continue;
+            }
+            if free || known {
+                fields.push(format!("{} = {}", join("", name), inline(&node.value)));
+            } else {
+                self.line(remarks, name, node, pattern);
+            }
+        }
+        if fields.is_empty() {
+            "{}".to_owned()
+        } else {
+            format!("{{ {} }}", fields.join(", "))
+        }
+    }
+
+    /// The line of a key; nothing for a table, which gets a header of its own.
+    fn line(&self, body: &mut String, name: &str, node: &Node, pattern: &str) {
+        if node.value == Value::Null {
+            return;
+        }
+        let pattern = join(pattern, name);
+        let written = format!("{} = {}", join("", name), inline(&node.value));
+        let line = match (self.place(&pattern), &node.value) {
+            (Place::Key(_) | Place::Section, Value::Table(_)) | (Place::Items, Value::List(_)) => {
+                return;
+            }
+            (Place::Items, Value::Table(_)) => written,
+            (Place::Key(doc), _) if doc.inert => {
+                format!("# no effect any more: {}\n# {written}", doc.doc)
+            }
+            (Place::Key(_) | Place::Section | Place::Items, _) => written,
+            (Place::Unknown, _) => {
+                let known = self.reference.iter().map(|doc| doc.path.as_str());
+                let hint = nearest_key(&pattern, known)
+                    .map(|near| format!("; did you mean {near}?"))
+                    .unwrap_or_default();
+                format!("# not known here, has no effect{hint}\n# {written}")
+            }
+        };
+        body.push_str(&line);
+        body.push('\n');
+    }
+
+    fn header(&mut self, header: &str) {
+        self.out.push('\n');
+        self.out.push_str(header);
+        self.out.push('\n');
+    }
+}
+
+/// A value as TOML in one line.
+fn inline(value: &Value) -> String {
+    match value {
+        Value::Null => "\"\"".to_owned(),
+        Value::Bool(value) => value.to_string(),
+        Value::Int(value) => value.to_string(),
+        Value::Float(text) | Value::Datetime(text) => {
+            if text.parse::<f64>().is_ok_and(f64::is_finite) && text.contains('.') {
+                text.clone()
+            } else {
+                quoted(text)
+            }
+        }
+        Value::Text(text) => quoted(text),
+        Value::List(items) => {
+            let items: Vec<_> = items.iter().map(|item| inline(&item.value)).collect();
+            format!("[{}]", items.join(", "))
+        }
+        Value::Table(table) => {
+            let entry = |(name, node): &(String, Node)| {
+                format!("{} = {}", join("", name), inline(&node.value))
+            };
+            let entries: Vec<_> = table.0.iter().map(entry).collect();
+            format!("{{ {} }}", entries.join(", "))
+        }
+    }
+}
+
+/// A comment line in which nothing ends it early.
+fn printable(line: &str) -> String {
+    let plain = |c: char| if c.is_control() { '?' } else { c };
+    let line = line.strip_suffix('\n').unwrap_or(line);
+    line.chars().map(plain).chain(['\n']).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Env, NameFilter, TypeName};
+    use super::*;
+
+    const YAML: &str = "\
+server:
+  host: 0.0.0.0
+  port: 8080
+  nonsense: 1
+proxy:
+  max_retries: 3
+  engine: sherpa
+  sticky_sessions:
+    enabled: true
+    key_sources: [session_header, ip]
+discovery:
+  type: static
+  refresh_interval: 30s
+  static:
+    endpoints:
+      - url: http://a:1
+        name: a
+        type: ollama
+        priority: 100
+        check_interval: 5s
+        auth:
+          type: bearer
+          token: ${TOKEN}
+          extra: 1
+        headers:
+          X-Team: \"a \\\"b\\\"\"
+        model_filter:
+          exclude: ['*embed*']
+      - url: http://b:2
+        name: b
+        model_url:
+model_aliases:
+  gpt 4: [llama, 'qwen:7b']
+";
+
+    #[test]
+    fn a_file_moves_over_with_its_meaning() {
+        let env = Env::of([("TOKEN", "t")]);
+        let types = [TypeName {
+            written: "ollama".into(),
+            canonical: "ollama".into(),
+        }];
+        let admits = |_: &NameFilter, _: &str| true;
+        let inputs = Inputs {
+            env: &env,
+            cwd: Path::new("."),
+            types: &types,
+            admits: &admits,
+        };
+        let imported = import(YAML, Path::new("x/olla.yaml"), &inputs).unwrap();
+        let toml = &imported.toml;
+        let from_yaml = plan_from_str(YAML, Format::Yaml, None, &inputs)
+            .plan
+            .unwrap();
+        let from_toml = plan_from_str(toml, Format::Toml, None, &inputs);
+        assert_eq!(from_toml.findings, [], "{toml}");
+        assert_eq!(from_toml.plan.unwrap(), from_yaml, "{toml}");
+        for line in [
+            "# Imported from olla.yaml.",
+            "# max_retries = 3",
+            "# refresh_interval = \"30s\"",
+            "# nonsense = 1",
+            "# extra = 1",
+            "auth = { type = \"bearer\", token = \"${TOKEN}\" }",
+            "[[discovery.static.endpoints]]",
+            "\"gpt 4\" = [\"llama\", \"qwen:7b\"]",
+        ] {
+            assert!(toml.lines().any(|l| l == line), "{line}\n{toml}");
+        }
+        assert!(imported.findings.iter().all(|finding| finding.unknown_key));
+        assert_eq!(imported.findings.len(), 2, "{:?}", imported.findings);
+    }
+
+    #[test]
+    fn what_is_no_yaml_is_refused() {
+        let env = Env::default();
+        let admits = |_: &NameFilter, _: &str| true;
+        let inputs = Inputs {
+            env: &env,
+            cwd: Path::new("."),
+            types: &[],
+            admits: &admits,
+        };
+        let findings = import("a: [1\nb: 2", Path::new("o.yaml"), &inputs).unwrap_err();
+        assert!(
+            findings[0].to_string().starts_with("o.yaml:"),
+            "{findings:?}"
+        );
+    }
+}

@@ -1,0 +1,142 @@
+//! The declarations of the keys of `[logging]` and of the variables of the log.
+//!
+//! contract: operations 8, 10, 11
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::env::Env;
+use super::plan::{LogFormat, LogLevel, LogOutput, LoggingPlan};
+use super::reader::{Reader, Section, Word};
+use super::settings::{MIB, U32_MAX, secs};
+
+/// The log until the configuration is read: by the environment alone, at the level of
+/// `OLLA_LOG_LEVEL` and without a file.
+pub fn early_logging(env: &Env) -> LoggingPlan {
+    let mut reader = Reader::new(env, None);
+    let mut root = reader.root(None);
+    let mut s = root.section("logging");
+    let level = early_level(&mut s);
+    LoggingPlan {
+        level,
+        output: LogOutput::Stdout,
+        ..logging(&mut s)
+    }
+}
+
+/// `[logging]`.
+pub(super) fn logging(s: &mut Section<'_, '_>) -> LoggingPlan {
+    let level = s
+        .key("level", "debug, info, warn or error.")
+        .env("OLLA_LOGGING_LEVEL")
+        .lenient()
+        .word_by(LogLevel::Info, level_word);
+    let format = s
+        .key(
+            "format",
+            "json, or text; on a terminal text unless the variable says otherwise.",
+        )
+        .env("OLLA_LOGGING_FORMAT")
+        .lenient()
+        .word_by(LogFormat::Json, lower);
+    let output = s
+        .key("output", "stdout, or file for a rotated file besides.")
+        .env("OLLA_LOGGING_OUTPUT")
+        .lenient()
+        .word_by(LogOutput::Stdout, lower);
+    let to_file = s
+        .variable("OLLA_FILE_OUTPUT", "Overrides logging.output.")
+        .bool_optional();
+    let file = file(s);
+    let force_colors = s
+        .variable(
+            "OLLA_FORCE_COLORS",
+            "Colour although standard output is no terminal.",
+        )
+        .bool(false);
+    early_level(s);
+    former(s);
+    let format_given = s.env().get("OLLA_LOGGING_FORMAT").map(lower);
+    LoggingPlan {
+        level,
+        format,
+        format_from_env: format_given
+            .is_some_and(|given| LogFormat::ALL.iter().any(|word| word.word() == given)),
+        output: match to_file {
+            Some(true) => LogOutput::File,
+            Some(false) => LogOutput::Stdout,
+            None => output,
+        },
+        dir: file.dir,
+        rotate_bytes: file.rotate_bytes,
+        max_backups: file.max_backups,
+        max_age: file.max_age,
+        force_colors,
+    }
+}
+
+fn early_level(s: &mut Section<'_, '_>) -> LogLevel {
+    s.variable("OLLA_LOG_LEVEL", "Level until the configuration is read.")
+        .lenient()
+        .word_by(LogLevel::Info, level_word)
+}
+
+/// The settings of the log file.
+struct FileSettings {
+    dir: PathBuf,
+    rotate_bytes: u64,
+    max_backups: u32,
+    max_age: Option<Duration>,
+}
+
+fn file(s: &mut Section<'_, '_>) -> FileSettings {
+    let dir = s
+        .variable("OLLA_LOG_DIR", "Folder of the log file.")
+        .text("./logs")
+        .into();
+    let size: u64 = s
+        .variable("OLLA_LOG_SIZE_MB", "Megabytes at which the file rotates.")
+        .int(1, 1, 1 << 20);
+    let max_backups = s
+        .variable(
+            "OLLA_LOG_MAX_BACKUPS",
+            "Rotated files that are kept; 0 = all.",
+        )
+        .int(7, 0, U32_MAX);
+    let age: u64 = s
+        .variable(
+            "OLLA_LOG_MAX_AGE_DAYS",
+            "Days that rotated files are kept; 0 = for ever.",
+        )
+        .int(14, 0, 36_500);
+    FileSettings {
+        dir,
+        rotate_bytes: size * MIB,
+        max_backups,
+        max_age: Some(secs(age * 86_400)).filter(|age| !age.is_zero()),
+    }
+}
+
+fn former(s: &mut Section<'_, '_>) {
+    s.variable("OLLA_PRETTY_LOGS", "Former variable.")
+        .inert()
+        .bool_optional();
+    s.variable("OLLA_THEME", "Former variable: default, dark or light.")
+        .inert()
+        .lenient()
+        .text_such("default", "one of default, dark, light", |text| {
+            ["default", "dark", "light"].contains(&text)
+        });
+}
+
+fn lower(text: &str) -> String {
+    text.to_ascii_lowercase()
+}
+
+/// `warning` is another word for `warn`.
+fn level_word(text: &str) -> String {
+    match lower(text).as_str() {
+        "warning" => "warn".to_owned(),
+        other => other.to_owned(),
+    }
+}

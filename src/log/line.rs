@@ -1,0 +1,342 @@
+//! One thread's log: lines are formatted straight into its own buffer, which goes to the writer's
+//! thread when it is full or old.
+//!
+//! No lock, no clock and, but for a fresh buffer every [`CHUNK_BYTES`], no allocation. Lines of
+//! one thread keep their order; those of different threads may be written up to [`HOLD_MS`] apart.
+//!
+//! contract: operations 8
+
+use super::encode::{self, Stamp};
+use super::writer::Chunk;
+use super::{Level, Logger, Mode, Value};
+
+/// Bytes at which a buffer goes to the writer.
+pub(super) const CHUNK_BYTES: usize = 64 << 10;
+
+/// Milliseconds that a line may wait in its buffer, as long as [`LineLog::tick`] is called.
+pub const HOLD_MS: u64 = 50;
+
+/// The log of one thread.
+#[derive(Debug)]
+pub struct LineLog {
+    logger: Logger,
+    buffers: Buffers,
+    /// What the lines in the buffers were made for.
+    mode: Mode,
+    /// Lines in the buffers.
+    lines: u64,
+    /// When the first of them was written; meaningless without lines.
+    since_ms: u64,
+    /// Whether a full channel is waited for: the control thread may, a core may not.
+    patient: bool,
+}
+
+/// Finished and half-finished lines in the forms that somebody reads.
+#[derive(Debug, Default)]
+pub(super) struct Buffers {
+    pub(super) json: Vec<u8>,
+    pub(super) text: Vec<u8>,
+    stamp: Stamp,
+}
+
+impl LineLog {
+    pub(super) fn new(logger: Logger, patient: bool) -> Self {
+        Self {
+            mode: logger.mode(),
+            logger,
+            buffers: Buffers::default(),
+            lines: 0,
+            since_ms: 0,
+            patient,
+        }
+    }
+
+    /// Begins a line, unless its level is off. `unix_ms` is the time in milliseconds since 1970.
+    /// The line ends when it is dropped.
+    pub fn event(&mut self, level: Level, msg: &str, unix_ms: u64) -> Option<Line<'_>> {
+        let mode = self.logger.mode();
+        if !mode.enables(level) {
+            return None;
+        }
+        self.begin(mode, mode.text(), level, msg, unix_ms)
+    }
+
+    /// Begins a line of the access log, which goes to the file and to JSON output only.
+    pub fn access(&mut self, level: Level, unix_ms: u64) -> Option<Line<'_>> {
+        let mode = self.logger.mode();
+        if !mode.enables(level) || !mode.json() {
+            return None;
+        }
+        self.begin(mode, false, level, super::events::ACCESS_LOG, unix_ms)
+    }
+
+    /// Whether lines of this level are written; for work that only a line needs.
+    pub fn enables(&self, level: Level) -> bool {
+        self.logger.mode().enables(level)
+    }
+
+    fn begin(
+        &mut self,
+        mode: Mode,
+        text: bool,
+        level: Level,
+        msg: &str,
+        unix_ms: u64,
+    ) -> Option<Line<'_>> {
+        if mode != self.mode {
+            self.flush();
+            self.mode = mode;
+        }
+        if self.lines == 0 {
+            self.since_ms = unix_ms;
+        }
+        let json = mode.json();
+        self.buffers
+            .begin(json, text, mode.colour(), level, msg, unix_ms);
+        Some(Line {
+            log: self,
+            json,
+            text,
+            colour: mode.colour(),
+        })
+    }
+
+    /// Sends what has waited for [`HOLD_MS`]. One compare when there is nothing to do; a core calls
+    /// it from its periodic work, or at [`Self::due_ms`].
+    pub fn tick(&mut self, unix_ms: u64) {
+        // A clock that was set back must not hold lines.
+        let waited = unix_ms.checked_sub(self.since_ms);
+        if self.lines > 0 && waited.is_none_or(|waited| waited >= HOLD_MS) {
+            self.flush();
+        }
+    }
+
+    /// When [`Self::tick`] next has something to do, in milliseconds since 1970; `None` = not
+    /// before another line.
+    pub fn due_ms(&self) -> Option<u64> {
+        (self.lines > 0).then(|| self.since_ms.saturating_add(HOLD_MS))
+    }
+
+    /// Sends what there is. A full channel loses it, and the loss is counted.
+    pub fn flush(&mut self) {
+        if self.lines == 0 {
+            return;
+        }
+        let lines = std::mem::take(&mut self.lines);
+        let fresh = |used: &Vec<u8>, logger: &Logger| {
+            if used.is_empty() {
+                Vec::new()
+            } else {
+                logger.spare()
+            }
+        };
+        let json = fresh(&self.buffers.json, &self.logger);
+        let text = fresh(&self.buffers.text, &self.logger);
+        let chunk = Chunk {
+            json: std::mem::replace(&mut self.buffers.json, json),
+            text: std::mem::replace(&mut self.buffers.text, text),
+            mode: self.mode,
+            lines,
+        };
+        self.logger.send(chunk, self.patient);
+    }
+}
+
+impl Drop for LineLog {
+    fn drop(&mut self) {
+        self.flush();
+    }
+}
+
+/// A line being written. Keys are plain words, each used once.
+#[derive(Debug)]
+pub struct Line<'a> {
+    log: &'a mut LineLog,
+    json: bool,
+    text: bool,
+    colour: bool,
+}
+
+impl Line<'_> {
+    /// A text.
+    pub fn str(&mut self, key: &'static str, value: &str) -> &mut Self {
+        self.value(key, &Value::Str(value))
+    }
+
+    /// A text, unless it is empty.
+    pub fn some(&mut self, key: &'static str, value: &str) -> &mut Self {
+        if value.is_empty() {
+            self
+        } else {
+            self.str(key, value)
+        }
+    }
+
+    /// Bytes that should be UTF-8; what is not is replaced.
+    pub fn bytes(&mut self, key: &'static str, value: &[u8]) -> &mut Self {
+        match std::str::from_utf8(value) {
+            Ok(text) => self.str(key, text),
+            Err(_) => {
+                let end = value.len().min(encode::FIELD_BYTES_MAX + 4);
+                let head = value.get(..end).unwrap_or_default();
+                self.str(key, &String::from_utf8_lossy(head))
+            }
+        }
+    }
+
+    /// A whole number.
+    pub fn num(&mut self, key: &'static str, value: u64) -> &mut Self {
+        self.value(key, &Value::Num(value))
+    }
+
+    /// A whole number, unless it is 0.
+    pub fn positive(&mut self, key: &'static str, value: u64) -> &mut Self {
+        if value == 0 {
+            self
+        } else {
+            self.num(key, value)
+        }
+    }
+
+    /// A number, with three digits after the point at most.
+    pub fn float(&mut self, key: &'static str, value: f64) -> &mut Self {
+        self.value(key, &Value::Float(value))
+    }
+
+    /// True or false.
+    pub fn bool(&mut self, key: &'static str, value: bool) -> &mut Self {
+        self.value(key, &Value::Bool(value))
+    }
+
+    /// A value of any kind.
+    pub fn value(&mut self, key: &'static str, value: &Value<'_>) -> &mut Self {
+        let buffers = &mut self.log.buffers;
+        if self.json {
+            json_field(&mut buffers.json, key, value);
+        }
+        if self.text {
+            text_field(&mut buffers.text, self.colour, key, value);
+        }
+        self
+    }
+
+    /// Ends the line; dropping it does the same.
+    pub fn end(self) {}
+}
+
+impl Drop for Line<'_> {
+    fn drop(&mut self) {
+        let log = &mut *self.log;
+        log.buffers.end(self.json, self.text);
+        log.lines += 1;
+        if log.buffers.json.len().max(log.buffers.text.len()) >= CHUNK_BYTES {
+            log.flush();
+        }
+    }
+}
+
+impl Buffers {
+    pub(super) fn begin(
+        &mut self,
+        json: bool,
+        text: bool,
+        colour: bool,
+        level: Level,
+        msg: &str,
+        unix_ms: u64,
+    ) {
+        let name = super::level_name(level);
+        if json {
+            let out = &mut self.json;
+            out.extend_from_slice(b"{\"timestamp\":\"");
+            self.stamp.write(out, unix_ms);
+            out.extend_from_slice(b"\",\"level\":\"");
+            out.extend_from_slice(name.as_bytes());
+            out.extend_from_slice(b"\",\"msg\":");
+            encode::json_string(out, msg);
+        }
+        if text {
+            let out = &mut self.text;
+            out.extend_from_slice(b"time=");
+            self.stamp.write(out, unix_ms);
+            out.extend_from_slice(b" level=");
+            if colour {
+                out.extend_from_slice(level_colour(level));
+                out.extend_from_slice(name.as_bytes());
+                out.extend_from_slice(PLAIN);
+            } else {
+                out.extend_from_slice(name.as_bytes());
+            }
+            out.extend_from_slice(b" msg=");
+            encode::text_string(out, msg);
+        }
+    }
+
+    pub(super) fn end(&mut self, json: bool, text: bool) {
+        if json {
+            self.json.extend_from_slice(b"}\n");
+        }
+        if text {
+            self.text.push(b'\n');
+        }
+    }
+}
+
+/// One field of an object.
+pub(super) fn json_field(out: &mut Vec<u8>, key: &str, value: &Value<'_>) {
+    debug_assert!(is_plain(key), "{key:?} would need escaping");
+    out.extend_from_slice(b",\"");
+    out.extend_from_slice(key.as_bytes());
+    out.extend_from_slice(b"\":");
+    match value {
+        Value::Str(text) => encode::json_string(out, text),
+        other => scalar(out, other),
+    }
+}
+
+/// One `key=value`.
+pub(super) fn text_field(out: &mut Vec<u8>, colour: bool, key: &str, value: &Value<'_>) {
+    out.push(b' ');
+    if colour {
+        out.extend_from_slice(DIM);
+    }
+    out.extend_from_slice(key.as_bytes());
+    out.push(b'=');
+    if colour {
+        out.extend_from_slice(PLAIN);
+    }
+    match value {
+        Value::Str(text) => encode::text_string(out, text),
+        other => scalar(out, other),
+    }
+}
+
+fn scalar(out: &mut Vec<u8>, value: &Value<'_>) {
+    match *value {
+        Value::Str(_) => {}
+        Value::Num(number) => encode::unsigned(out, number),
+        Value::Int(number) => encode::signed(out, number),
+        Value::Float(number) => encode::float(out, number),
+        Value::Bool(true) => out.extend_from_slice(b"true"),
+        Value::Bool(false) => out.extend_from_slice(b"false"),
+    }
+}
+
+fn is_plain(key: &str) -> bool {
+    !key.is_empty()
+        && key
+            .bytes()
+            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
+}
+
+const PLAIN: &[u8] = b"\x1b[0m";
+const DIM: &[u8] = b"\x1b[2m";
+
+fn level_colour(level: Level) -> &'static [u8] {
+    match level {
+        Level::Debug => b"\x1b[36m",
+        Level::Info => b"\x1b[32m",
+        Level::Warn => b"\x1b[33m",
+        Level::Error => b"\x1b[31m",
+    }
+}

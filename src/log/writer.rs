@@ -1,0 +1,197 @@
+//! The thread that writes the log: the only place of it that may block.
+//!
+//! It ends when it is told to, or when the last handle is gone.
+
+use std::io::Write;
+use std::sync::Weak;
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use crossbeam_channel::{Receiver, Sender};
+
+use super::file::{FilePlan, LogFile};
+use super::line::{Buffers, CHUNK_BYTES, json_field, text_field};
+use super::{Level, Mode, Shared, Value, events, unix_ms};
+
+/// A buffer that grew beyond this is not kept for reuse.
+const SPARE_BYTES_MAX: usize = 2 * CHUNK_BYTES;
+
+/// What the writer is told.
+#[derive(Debug)]
+pub(super) enum Message {
+    /// Write these lines.
+    Chunk(Chunk),
+    /// From now on write to this file too, or to none.
+    File(Option<FilePlan>),
+    /// Finish, say so, and end.
+    Stop(Sender<()>),
+}
+
+/// Whole lines of one thread.
+#[derive(Debug)]
+pub(super) struct Chunk {
+    pub(super) json: Vec<u8>,
+    pub(super) text: Vec<u8>,
+    /// What the lines were made for.
+    pub(super) mode: Mode,
+    pub(super) lines: u64,
+}
+
+/// State of the thread.
+pub(super) struct Writer {
+    out: Box<dyn Write + Send>,
+    messages: Receiver<Message>,
+    give_back: Sender<Vec<u8>>,
+    shared: Weak<Shared>,
+    file: Option<LogFile>,
+    /// For the writer's own lines.
+    buffers: Buffers,
+    /// The last mode seen, for when the handles are gone.
+    mode: AtomicU8,
+}
+
+impl Writer {
+    pub(super) fn new(
+        out: Box<dyn Write + Send>,
+        messages: Receiver<Message>,
+        give_back: Sender<Vec<u8>>,
+        shared: Weak<Shared>,
+    ) -> Self {
+        let buffers = Buffers::default();
+        let mode = AtomicU8::new(0);
+        Self {
+            out,
+            messages,
+            give_back,
+            shared,
+            file: None,
+            buffers,
+            mode,
+        }
+    }
+
+    pub(super) fn run(mut self) {
+        while let Ok(message) = self.messages.recv() {
+            match message {
+                Message::Chunk(chunk) => self.write(chunk),
+                Message::File(plan) => self.switch_file(plan),
+                Message::Stop(done) => {
+                    self.finish();
+                    let _ = done.send(());
+                    return;
+                }
+            }
+            self.report_dropped();
+        }
+        self.finish();
+    }
+
+    fn write(&mut self, chunk: Chunk) {
+        self.mode.store(chunk.mode.0, Ordering::Relaxed);
+        let out = if chunk.mode.json_out() {
+            &chunk.json
+        } else {
+            &chunk.text
+        };
+        self.print(out);
+        if chunk.mode.file() {
+            self.append(&chunk.json);
+        }
+        for mut buffer in [chunk.json, chunk.text] {
+            if (1..=SPARE_BYTES_MAX).contains(&buffer.capacity()) {
+                buffer.clear();
+                let _ = self.give_back.try_send(buffer);
+            }
+        }
+    }
+
+    /// Standard output may be gone (a closed pipe); there is nobody left to tell.
+    fn print(&mut self, bytes: &[u8]) {
+        if !bytes.is_empty() {
+            let _ = self.out.write_all(bytes).and_then(|()| self.out.flush());
+        }
+    }
+
+    fn append(&mut self, bytes: &[u8]) {
+        let Some(file) = &mut self.file else {
+            return;
+        };
+        if let Err(fault) = file.append(bytes, unix_ms()) {
+            let path = file.path().display().to_string();
+            self.say(events::FILE_UNAVAILABLE, &path, &fault.to_string());
+        }
+    }
+
+    fn switch_file(&mut self, plan: Option<FilePlan>) {
+        if let (Some(file), Some(plan)) = (&mut self.file, &plan)
+            && file.retune(plan)
+        {
+            return;
+        }
+        self.file = None;
+        let Some(plan) = plan else {
+            return;
+        };
+        let mut file = LogFile::new(plan);
+        if let Err(fault) = file.open(unix_ms()) {
+            let path = file.path().display().to_string();
+            self.say(events::FILE_UNAVAILABLE, &path, &fault.to_string());
+        }
+        self.file = Some(file);
+    }
+
+    /// A WARN of the writer's own, to standard output only.
+    fn say(&mut self, msg: &str, path: &str, error: &str) {
+        self.warn(
+            msg,
+            &[("path", Value::Str(path)), ("error", Value::Str(error))],
+        );
+    }
+
+    fn warn(&mut self, msg: &str, fields: &[(&'static str, Value<'_>)]) {
+        let mode = self.shared.upgrade().map_or_else(
+            || self.mode.load(Ordering::Relaxed),
+            |shared| shared.mode.load(Ordering::Relaxed),
+        );
+        let mode = Mode(mode);
+        if !mode.enables(Level::Warn) {
+            return;
+        }
+        let (json, colour) = (mode.json_out(), mode.colour());
+        let buffers = &mut self.buffers;
+        buffers.begin(json, !json, colour, Level::Warn, msg, unix_ms());
+        for (key, value) in fields {
+            if json {
+                json_field(&mut buffers.json, key, value);
+            } else {
+                text_field(&mut buffers.text, colour, key, value);
+            }
+        }
+        buffers.end(json, !json);
+        let line = std::mem::take(if json {
+            &mut buffers.json
+        } else {
+            &mut buffers.text
+        });
+        self.print(&line);
+    }
+
+    fn report_dropped(&mut self) {
+        let dropped = self
+            .shared
+            .upgrade()
+            .map_or(0, |shared| shared.dropped.swap(0, Ordering::Relaxed));
+        if dropped > 0 {
+            self.warn(events::LINES_DROPPED, &[("dropped", Value::Num(dropped))]);
+        }
+    }
+
+    fn finish(&mut self) {
+        while let Ok(message) = self.messages.try_recv() {
+            if let Message::Chunk(chunk) = message {
+                self.write(chunk);
+            }
+        }
+        self.report_dropped();
+        let _ = self.out.flush();
+    }
+}
