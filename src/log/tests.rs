@@ -306,10 +306,8 @@ fn a_buffer_goes_when_it_is_full_or_old() {
         lines += 1;
         assert!(lines < 100, "never sent");
     }
-    assert!(
-        lines * 1000 >= line::CHUNK_BYTES - 2000,
-        "sent after {lines}"
-    );
+    // A line is a little longer than its message.
+    assert!(lines * 1100 > line::CHUNK_BYTES, "sent after {lines}");
 }
 
 #[test]
