@@ -27,6 +27,8 @@ struct Slot {
     /// Milliseconds since the start of the thread.
     due_ms: Cell<u64>,
     passed: Cell<bool>,
+    /// Its connection is between two requests.
+    idle: Cell<bool>,
     waker: RefCell<Option<Waker>>,
 }
 
@@ -51,6 +53,7 @@ impl Deadlines {
         let slot = Rc::new(Slot {
             due_ms: Cell::new(NEVER),
             passed: Cell::new(false),
+            idle: Cell::new(false),
             waker: RefCell::new(None),
         });
         self.slots.borrow_mut().push(Rc::clone(&slot));
@@ -60,24 +63,42 @@ impl Deadlines {
         }
     }
 
+    /// Lets the deadlines of all idle connections pass now.
+    pub fn expire_idle(&self) {
+        for slot in self.slots.borrow().iter().filter(|slot| slot.idle.get()) {
+            slot.pass();
+        }
+    }
+
     /// Wakes whose time has come, forgets those that are gone. To be called every [`TICK`].
     pub fn tick(&self, now: Instant) {
         let now_ms = millis(now.saturating_duration_since(self.start));
         let mut slots = self.slots.borrow_mut();
         slots.retain(|slot| {
             if slot.due_ms.get() <= now_ms {
-                slot.due_ms.set(NEVER);
-                slot.passed.set(true);
-                if let Some(waker) = slot.waker.borrow_mut().take() {
-                    waker.wake();
-                }
+                slot.pass();
             }
             Rc::strong_count(slot) > 1
         });
     }
 }
 
+impl Slot {
+    fn pass(&self) {
+        self.due_ms.set(NEVER);
+        self.passed.set(true);
+        if let Some(waker) = self.waker.borrow_mut().take() {
+            waker.wake();
+        }
+    }
+}
+
 impl Deadline {
+    /// Whether its connection is between two requests, so that it may be closed at any time.
+    pub fn set_idle(&self, idle: bool) {
+        self.slot.idle.set(idle);
+    }
+
     /// Moves it; `None` = never. Whatever has passed before is forgotten.
     pub fn set(&self, at: Option<Instant>) {
         // Rounded up: a deadline never passes early.

@@ -99,7 +99,8 @@ fn sys_stream(stream: monoio::net::TcpStream) -> std::net::TcpStream {
     unsafe { std::net::TcpStream::from_raw_fd(fd) }
 }
 
-fn is_exhausted(error: &io::Error) -> bool {
+/// Whether the process or the system has no descriptors or memory left.
+pub fn is_exhausted(error: &io::Error) -> bool {
     matches!(
         error.raw_os_error(),
         Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM)

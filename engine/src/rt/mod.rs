@@ -22,9 +22,9 @@ use std::future::Future;
 use std::time::Duration;
 
 pub use bell::{Bell, Listening};
-pub use deadline::{Deadline, Deadlines};
+pub use deadline::{Deadline, Deadlines, TICK};
 pub use driver::{Driver, Wanted, run};
-pub use listener::{Listener, Stop, bind};
+pub use listener::{Listener, Stop, bind, is_exhausted};
 pub use socket::Socket;
 
 /// Runs a task on this thread.

@@ -1,0 +1,81 @@
+//! Accepting, and giving fresh sockets to the core that has fewest.
+//!
+//! `SO_REUSEPORT` spreads connections by a hash, which is uneven when they are few and live long,
+//! as streams do. So a core that has clearly more connections than another hands a fresh socket
+//! over before anything is read from it.
+
+use std::net::{SocketAddr, TcpStream};
+use std::rc::Rc;
+use std::sync::atomic::Ordering;
+
+use super::{Core, Shared, serve};
+use crate::handler::Handler;
+use crate::rt::{self, Listener, Socket};
+
+/// A core keeps its connections while it has no more than this many above another: moving one
+/// costs a wake-up.
+const MARGIN: usize = 2;
+
+pub(super) async fn accept<H: Handler>(core: Rc<Core<H>>, listener: Listener) {
+    while let Some((stream, peer)) = listener.accept().await {
+        let Some((stream, peer)) = hand_over(&core, stream, peer) else {
+            continue;
+        };
+        count(&core.cores, core.index);
+        adopt(&core, stream, peer);
+    }
+}
+
+fn count(cores: &[Shared], index: usize) {
+    if let Some(core) = cores.get(index) {
+        core.connections.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// Gives the socket away if another core should have it; else gives it back.
+fn hand_over<H: Handler>(
+    core: &Core<H>,
+    stream: TcpStream,
+    peer: SocketAddr,
+) -> Option<(TcpStream, SocketAddr)> {
+    let load = |index: usize| {
+        core.cores
+            .get(index)
+            .map(|core| core.connections.0.load(Ordering::Relaxed))
+    };
+    let own = load(core.index).unwrap_or(0);
+    let least = (0..core.cores.len())
+        .filter_map(|index| Some((load(index)?, index)))
+        .min();
+    let (other, index) = least
+        .filter(|(other, _)| own > other + MARGIN + other / 8)
+        .unwrap_or((own, core.index));
+    let target = core
+        .cores
+        .get(index)
+        .filter(|_| index != core.index && other < own);
+    let Some(target) = target else {
+        return Some((stream, peer));
+    };
+    match target.handed_over.try_send((stream, peer)) {
+        Ok(()) => {
+            count(&core.cores, index);
+            target.bell.ring();
+            None
+        }
+        Err(refused) => Some(refused.into_inner()),
+    }
+}
+
+/// Serves a socket that is counted as this core's.
+pub(super) fn adopt<H: Handler>(core: &Rc<Core<H>>, stream: TcpStream, peer: SocketAddr) {
+    let core = Rc::clone(core);
+    rt::spawn(async move {
+        if let Ok(socket) = Socket::from_std(stream) {
+            serve::serve(&core, socket, peer).await;
+        }
+        if let Some(shared) = core.shared() {
+            shared.connections.0.fetch_sub(1, Ordering::Relaxed);
+        }
+    });
+}

@@ -1,0 +1,346 @@
+//! One attempt: a connection, the request on it, the head of the answer.
+
+use std::future::{Future, poll_fn};
+use std::io::{self, IoSlice};
+use std::pin::pin;
+use std::task::{Context, Poll};
+
+use super::lane::{COPIED_BYTES_MAX, Lane, Step};
+use super::relay::Relayed;
+use crate::buf::Buf;
+use crate::exchange::{Action, ConnectFault, Event, Exchange};
+use crate::h1::emit;
+use crate::h1::framing::{self, RequestBody, ResponseBody, ResponseFraming};
+use crate::h1::{ResponseHead, Scan};
+use crate::handler::{Answer, AttemptEnd, Handler, Outcome, Passing, Target};
+use crate::limits::{
+    INTERIM_RESPONSES_MAX, RESPONSE_HEAD_BYTES_MAX, UPSTREAM_READ_BYTES_MAX,
+    UPSTREAM_READ_BYTES_START,
+};
+use crate::upstream::{self, Upstream};
+
+/// A backend's connection during one attempt, with what it has brought already.
+pub(super) struct Backend {
+    pub(super) upstream: Upstream,
+    /// The end of a read that came while something else was waited for.
+    early: Option<(io::Result<usize>, Buf)>,
+}
+
+impl Backend {
+    fn poll_early(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.early.is_some() || !self.upstream.socket.is_armed() {
+            return Poll::Ready(());
+        }
+        self.upstream
+            .socket
+            .poll_read(cx)
+            .map(|read| self.early = Some(read))
+    }
+
+    /// The end of the read under way.
+    pub(super) async fn read(&mut self) -> (io::Result<usize>, Buf) {
+        match self.early.take() {
+            Some(read) => read,
+            None => self.upstream.socket.read().await,
+        }
+    }
+}
+
+impl<H: Handler> Lane<'_, H> {
+    /// Tries one backend, over a kept connection and then perhaps over a fresh one.
+    pub(super) async fn attempt(&mut self, exchange: &mut Exchange, target: &Target) -> Step {
+        let mut fresh = false;
+        loop {
+            match self.attempt_on(exchange, target, fresh).await {
+                Ok(step) => return step,
+                Err(Action::RetryFresh) => fresh = true,
+                Err(action) => return self.give_up(action),
+            }
+        }
+    }
+
+    /// The attempt brought no answer.
+    pub(super) fn give_up(&mut self, action: Action) -> Step {
+        match action {
+            Action::NextEndpoint(fault) => {
+                self.attempt_ended(AttemptEnd::Failed(fault));
+                Step::Next(fault)
+            }
+            Action::Fail(fault) => {
+                self.attempt_ended(AttemptEnd::Failed(fault));
+                Step::Fail(fault)
+            }
+            Action::Cut(fault) => {
+                self.attempt_ended(AttemptEnd::Failed(fault));
+                Step::Over(Outcome::Broken(fault))
+            }
+            Action::Abandon | Action::Continue | Action::Finish { .. } | Action::RetryFresh => {
+                self.attempt_ended(AttemptEnd::Abandoned);
+                Step::Over(Outcome::ClientLeft)
+            }
+        }
+    }
+
+    async fn attempt_on(
+        &mut self,
+        exchange: &mut Exchange,
+        target: &Target,
+        fresh: bool,
+    ) -> Result<Step, Action> {
+        let now = self.core.now();
+        let kept = if fresh {
+            None
+        } else {
+            self.core.pool.take(target.key, now)
+        };
+        exchange.attempt(kept.is_some(), now);
+        let upstream = match kept {
+            Some(upstream) => upstream,
+            None => self.connect(exchange, target).await?,
+        };
+        let mut backend = Backend {
+            upstream,
+            early: None,
+        };
+        backend.upstream.uses += 1;
+        self.send_request(exchange, &mut backend).await?;
+        let mut head = ResponseHead::new();
+        let (buf, framing) = self.answer_head(exchange, &mut backend, &mut head).await?;
+        let bodyless = matches!(framing.body, ResponseBody::None | ResponseBody::Length(0));
+        let event = Event::AnswerHead {
+            reusable: framing.keep_alive,
+            has_body: !bodyless,
+        };
+        let begun = exchange.on(event, self.core.now());
+        let now = self.core.clock();
+        self.out.clear();
+        let passing = {
+            let answer = Answer {
+                head: &head,
+                bytes: &buf,
+                reused: exchange.is_reused(),
+            };
+            let date = self.core.date();
+            let cx = crate::handler::Cx {
+                now,
+                peer: self.peer,
+                arrived: self.arrived,
+                date: &date,
+                unix_ms: self.core.unix_ms(),
+            };
+            self.core
+                .handler
+                .answer(&cx, self.x, &self.request, &answer, self.out)
+        };
+        if passing == Passing::Again {
+            self.attempt_ended(AttemptEnd::Abandoned);
+            *exchange = Exchange::new(self.core.handler.timeouts(self.x), self.arrived);
+            return Ok(Step::Again);
+        }
+        self.first_byte = Some(now.saturating_duration_since(self.arrived));
+        let relayed = Relayed {
+            head: &head,
+            framing,
+            passing,
+            target,
+            begun,
+        };
+        Ok(self.relay(exchange, backend, buf, &relayed).await)
+    }
+
+    async fn connect(
+        &mut self,
+        exchange: &mut Exchange,
+        target: &Target,
+    ) -> Result<Upstream, Action> {
+        let addresses = self.core.handler.addresses(self.x);
+        let connecting = upstream::connect(&addresses, target.keep_alive);
+        match self.wait(exchange, connecting).await? {
+            Ok(socket) => {
+                let now = self.core.now();
+                exchange.on(Event::Connected, now);
+                Ok(Upstream::new(socket, now))
+            }
+            Err(fault) => Err(self.connect_failed(exchange, fault)),
+        }
+    }
+
+    fn connect_failed(&self, exchange: &mut Exchange, fault: ConnectFault) -> Action {
+        exchange.on(Event::ConnectFailed(fault), self.core.now())
+    }
+
+    /// Sends head and body.
+    async fn send_request(
+        &mut self,
+        exchange: &mut Exchange,
+        backend: &mut Backend,
+    ) -> Result<(), Action> {
+        let core = self.core;
+        if !backend.upstream.socket.is_armed() {
+            backend
+                .upstream
+                .socket
+                .arm(Buf::with_capacity(UPSTREAM_READ_BYTES_START));
+        }
+        self.out.clear();
+        let mut out = std::mem::take(self.out);
+        let now = core.now();
+        let (request, body) = (self.request, self.body);
+        {
+            let date = core.date();
+            let cx = crate::handler::Cx {
+                now,
+                peer: self.peer,
+                arrived: self.arrived,
+                date: &date,
+                unix_ms: core.unix_ms(),
+            };
+            core.handler
+                .upstream_head(&cx, self.x, &request, body, &mut out);
+        }
+        // Taken out of the lane, because waiting needs all of it.
+        let x = std::mem::take(self.x);
+        let parts = core.handler.payload(&x, body);
+        let len: usize = parts.iter().map(|part| part.len()).sum();
+        if len > 0 || self.expects_a_length() {
+            emit::field_number(&mut out, b"Content-Length", len as u64);
+        }
+        out.extend_from_slice(b"\r\n");
+        let [mut a, mut b, mut c] = parts;
+        if len <= COPIED_BYTES_MAX {
+            for part in [a, b, c] {
+                out.extend_from_slice(part);
+            }
+            (a, b, c) = (&[], &[], &[]);
+        }
+        let sent = self.send_parts(exchange, backend, [&out, a, b, c]).await;
+        *self.x = x;
+        *self.out = out;
+        sent
+    }
+
+    /// A method that usually has a body says so when it has none (RFC 9110 8.6).
+    fn expects_a_length(&self) -> bool {
+        self.request.framing.body != RequestBody::None
+            || matches!(
+                self.request.head.method.of(self.request.bytes),
+                b"POST" | b"PUT" | b"PATCH"
+            )
+    }
+
+    async fn send_parts(
+        &mut self,
+        exchange: &mut Exchange,
+        backend: &mut Backend,
+        mut parts: [&[u8]; 4],
+    ) -> Result<(), Action> {
+        loop {
+            let slices = parts.map(IoSlice::new);
+            // Most requests are one piece, which is the cheaper call.
+            let sent = if parts.iter().skip(1).all(|part| part.is_empty()) {
+                backend
+                    .upstream
+                    .socket
+                    .send_now(slices.get(..1).unwrap_or_default())
+            } else {
+                backend.upstream.socket.send_now(&slices)
+            };
+            match sent {
+                Ok(sent) => {
+                    if take_off(&mut parts, sent) {
+                        exchange.on(Event::RequestSent, self.core.now());
+                        return Ok(());
+                    }
+                    exchange.on(Event::RequestProgress, self.core.now());
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    // A backend that answers early, such as with a 413, reads no more.
+                    let writable = backend.upstream.socket.writable();
+                    let ready = either(writable, |cx| backend.poll_early(cx));
+                    self.wait(exchange, ready).await?;
+                    if backend.early.is_some() {
+                        // It has answered, or ended, and takes no more.
+                        exchange.on(Event::SendFailed, self.core.now());
+                        return Ok(());
+                    }
+                }
+                Err(_) => {
+                    exchange.on(Event::SendFailed, self.core.now());
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    /// The head of the final answer; the buffer begins with it.
+    async fn answer_head(
+        &mut self,
+        exchange: &mut Exchange,
+        backend: &mut Backend,
+        head: &mut ResponseHead,
+    ) -> Result<(Buf, ResponseFraming), Action> {
+        let is_head = self.is_head_request();
+        let mut scan = Scan::default();
+        let mut interim = 0;
+        loop {
+            let (result, mut buf) = self.wait(exchange, backend.read()).await?;
+            match result {
+                Ok(0) => return Err(exchange.on(Event::UpstreamClosed, self.core.now())),
+                Err(_) => return Err(exchange.on(Event::UpstreamReset, self.core.now())),
+                Ok(_) => {}
+            }
+            loop {
+                match head.parse(&buf, &mut scan, RESPONSE_HEAD_BYTES_MAX) {
+                    Ok(true) if head.status == 101 || interim > INTERIM_RESPONSES_MAX => {
+                        return Err(self.malformed(exchange));
+                    }
+                    Ok(true) if head.status < 200 => {
+                        buf.consume(head.len);
+                        scan.reset();
+                        interim += 1;
+                    }
+                    Ok(true) => match framing::response(head, &buf, is_head) {
+                        Ok(framing) => return Ok((buf, framing)),
+                        Err(_) => return Err(self.malformed(exchange)),
+                    },
+                    Ok(false) => break,
+                    Err(_) => return Err(self.malformed(exchange)),
+                }
+            }
+            match exchange.on(Event::AnswerBytes, self.core.now()) {
+                Action::Continue => {}
+                action => return Err(action),
+            }
+            if buf.spare() == 0 {
+                buf = buf.grown(UPSTREAM_READ_BYTES_MAX);
+            }
+            backend.upstream.socket.arm(buf);
+        }
+    }
+
+    fn malformed(&self, exchange: &mut Exchange) -> Action {
+        exchange.on(Event::Malformed, self.core.now())
+    }
+}
+
+/// Takes sent bytes off the front of the parts; whether nothing is left.
+fn take_off(parts: &mut [&[u8]; 4], mut sent: usize) -> bool {
+    for part in parts.iter_mut() {
+        let of_part = sent.min(part.len());
+        *part = part.get(of_part..).unwrap_or_default();
+        sent -= of_part;
+    }
+    parts.iter().all(|part| part.is_empty())
+}
+
+/// Ready when one of the two is.
+async fn either<F: Future>(future: F, mut other: impl FnMut(&mut Context<'_>) -> Poll<()>) {
+    let mut future = pin!(future);
+    poll_fn(|cx| {
+        if future.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(());
+        }
+        other(cx)
+    })
+    .await;
+}

@@ -1,0 +1,245 @@
+//! Receiving a request's body: in large reads, into one place, looked at while it arrives.
+
+use std::time::Instant;
+
+use super::Core;
+use super::connection::{Interrupt, Io, earliest};
+use crate::budget::Share;
+use crate::buf::Buf;
+use crate::h1::chunk::{Decoder, Piece};
+use crate::h1::framing::RequestBody;
+use crate::handler::{Handler, Refusal};
+use crate::limits::{BODY_BYTES_START, BODY_READ_BYTES_MIN, NO_ROOM_WAIT};
+use crate::rt;
+
+/// Where a request's body is.
+#[derive(Debug, Default)]
+pub(super) struct Body {
+    /// A buffer of its own, unless it stands behind the head.
+    own: Option<Buf>,
+    /// Bytes of it that stand behind the head.
+    behind_head: usize,
+    /// Held of the process's budget, and given back with the body.
+    _share: Option<Share>,
+}
+
+/// Why there is no body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum NoBody {
+    /// The client has left, or what it sent is cut short by its leaving.
+    Left,
+    /// It gets an answer and no more.
+    Refused(Refusal),
+}
+
+impl Body {
+    /// The bytes. `message` is the buffer that begins with the head.
+    pub(super) fn bytes<'b>(&'b self, message: &'b Buf, head_len: usize) -> &'b [u8] {
+        match &self.own {
+            Some(own) => own,
+            None => message
+                .get(head_len..head_len + self.behind_head)
+                .unwrap_or_default(),
+        }
+    }
+}
+
+/// The parts that receiving a body works on.
+pub(super) struct Receiving<'r> {
+    pub(super) io: &'r mut Io,
+    /// Begins with the head; what has come of the body stands behind it. Afterwards it ends with
+    /// the body, or with the head when the body has a buffer of its own.
+    pub(super) message: &'r mut Buf,
+    pub(super) head_len: usize,
+    /// What came after the body: the beginning of the next request.
+    pub(super) rest: &'r mut Buf,
+    pub(super) until: Option<Instant>,
+}
+
+impl Receiving<'_> {
+    /// Receives the whole body. The reading of this connection stands still afterwards.
+    pub(super) async fn receive<H: Handler>(
+        &mut self,
+        core: &Core<H>,
+        x: &mut H::Exchange,
+        framing: RequestBody,
+        bytes_max: Option<u64>,
+    ) -> Result<Body, NoBody> {
+        let max = bytes_max.map_or(usize::MAX, |max| usize::try_from(max).unwrap_or(usize::MAX));
+        match framing {
+            RequestBody::None => {
+                self.leave_rest(0);
+                Ok(Body::default())
+            }
+            RequestBody::Length(len) => {
+                let len = usize::try_from(len).unwrap_or(usize::MAX);
+                if len > max {
+                    return Err(NoBody::Refused(Refusal::BodyTooLarge));
+                }
+                self.fixed(core, x, len).await
+            }
+            RequestBody::Chunked => self.chunked(core, x, max).await,
+        }
+    }
+
+    /// Moves what stands behind the first `len` bytes of the body out of the message.
+    fn leave_rest(&mut self, len: usize) {
+        let end = self.head_len + len;
+        if let Some(rest) = self.message.get(end..).filter(|rest| !rest.is_empty()) {
+            self.rest.extend(rest);
+            self.message.truncate(end);
+        }
+    }
+
+    async fn fixed<H: Handler>(
+        &mut self,
+        core: &Core<H>,
+        x: &mut H::Exchange,
+        len: usize,
+    ) -> Result<Body, NoBody> {
+        let here = self.message.len() - self.head_len;
+        if here >= len {
+            self.leave_rest(len);
+            return Ok(Body {
+                behind_head: len,
+                ..Body::default()
+            });
+        }
+        if len - here <= self.message.spare() {
+            // The rest fits behind the head. It is not read beyond: a next request would be.
+            while self.message.len() - self.head_len < len {
+                let message = std::mem::replace(self.message, Buf::with_capacity(0));
+                *self.message = self.more(message).await?;
+            }
+            self.leave_rest(len);
+            return Ok(Body {
+                behind_head: len,
+                ..Body::default()
+            });
+        }
+        let mut share = core.budget.share();
+        self.room(&mut share, len).await?;
+        // A body that is announced and never comes shall not cost its whole size.
+        let mut own = Buf::with_capacity(len.min(BODY_BYTES_START));
+        self.move_out(&mut own);
+        while own.len() < len {
+            if own.spare() == 0 {
+                let capacity = own.len().saturating_mul(2).min(len);
+                own = own.grown(capacity);
+            }
+            own = self.more(own).await?;
+            core.handler.arrived(x, own.get(..len).unwrap_or(&own));
+        }
+        if let Some(rest) = own.get(len..).filter(|rest| !rest.is_empty()) {
+            self.rest.extend(rest);
+            own.truncate(len);
+        }
+        Ok(Body {
+            own: Some(own),
+            behind_head: 0,
+            _share: Some(share),
+        })
+    }
+
+    async fn chunked<H: Handler>(
+        &mut self,
+        core: &Core<H>,
+        x: &mut H::Exchange,
+        max: usize,
+    ) -> Result<Body, NoBody> {
+        let mut decoder = Decoder::new();
+        let mut share = core.budget.share();
+        let mut own = Buf::with_capacity(BODY_READ_BYTES_MIN);
+        self.move_out(&mut own);
+        let mut payload = 0;
+        loop {
+            payload = self.unchunk(&mut decoder, &mut own, payload)?;
+            if payload > max {
+                return Err(NoBody::Refused(Refusal::BodyTooLarge));
+            }
+            if decoder.is_done() {
+                return Ok(Body {
+                    own: Some(own),
+                    behind_head: 0,
+                    _share: Some(share),
+                });
+            }
+            core.handler
+                .arrived(x, own.get(..payload).unwrap_or_default());
+            if own.spare() < BODY_READ_BYTES_MIN {
+                let capacity = own
+                    .capacity()
+                    .saturating_mul(2)
+                    .max(2 * BODY_READ_BYTES_MIN);
+                self.room(&mut share, capacity).await?;
+                own = own.grown(capacity);
+            }
+            own = self.more(own).await?;
+        }
+    }
+
+    /// Takes the framing out of what stands behind the first `payload` bytes; how many bytes of
+    /// payload there are then. What follows the body goes to the rest.
+    fn unchunk(
+        &mut self,
+        decoder: &mut Decoder,
+        own: &mut Buf,
+        payload: usize,
+    ) -> Result<usize, NoBody> {
+        let (mut filled, mut at) = (payload, payload);
+        loop {
+            match decoder.next(own, at) {
+                Ok(Piece::Data { start, end }) => {
+                    own.copy_within(start..end, filled);
+                    filled += end - start;
+                    at = end;
+                }
+                Ok(Piece::Skip { to }) => at = to,
+                Ok(Piece::Done { at }) => {
+                    self.rest.extend(own.get(at..).unwrap_or_default());
+                    break;
+                }
+                Ok(Piece::More) => break,
+                Err(_) => return Err(NoBody::Refused(Refusal::BodyBroken)),
+            }
+        }
+        own.truncate(filled);
+        Ok(filled)
+    }
+
+    /// Moves what has come of the body into a buffer of its own.
+    fn move_out(&mut self, own: &mut Buf) {
+        own.extend(self.message.get(self.head_len..).unwrap_or_default());
+        self.message.truncate(self.head_len);
+    }
+
+    /// One more read.
+    async fn more(&mut self, buf: Buf) -> Result<Buf, NoBody> {
+        self.io.deadline.set(self.until);
+        self.io.read_on(buf);
+        self.io.next().await.map_err(|interrupt| match interrupt {
+            // A client that ended its side may still read why.
+            Interrupt::Left => NoBody::Refused(Refusal::BodyBroken),
+            Interrupt::Deadline => NoBody::Refused(Refusal::BodyTooSlow),
+        })
+    }
+
+    /// Waits for room in the process's budget; the body waits unread.
+    async fn room(&mut self, share: &mut Share, bytes: usize) -> Result<(), NoBody> {
+        if share.enlarge(bytes) {
+            return Ok(());
+        }
+        let give_up = Instant::now() + NO_ROOM_WAIT;
+        self.io.deadline.set(earliest(self.until, Some(give_up)));
+        let room = async {
+            while !share.enlarge(bytes) {
+                rt::sleep(rt::TICK).await;
+            }
+        };
+        match self.io.guard(room).await {
+            Ok(()) => Ok(()),
+            Err(Interrupt::Left) => Err(NoBody::Left),
+            Err(Interrupt::Deadline) => Err(NoBody::Refused(Refusal::NoRoom)),
+        }
+    }
+}

@@ -1,0 +1,203 @@
+//! The client's side of a connection: what it sends next, whether it is still there, its deadline.
+//!
+//! While a request is under way the read that waits for the next one is the watch for the client's
+//! leaving. It has a buffer of its own, so that the request under way keeps its bytes.
+
+use std::future::{Future, poll_fn};
+use std::io::{self, IoSlice};
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use crate::buf::Buf;
+use crate::limits::{LINGER_BYTES_MAX, LINGER_SILENCE, LINGER_TIME};
+use crate::rt::{Deadline, Socket};
+
+/// Why waiting for something else ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Interrupt {
+    /// The client has closed or reset its connection.
+    Left,
+    /// The deadline has passed.
+    Deadline,
+}
+
+/// The client's side.
+#[derive(Debug)]
+pub(super) struct Io {
+    socket: Socket,
+    /// What the next read has brought; `None` while it is under way.
+    held: Option<Buf>,
+    gone: bool,
+    pub(super) deadline: Deadline,
+}
+
+impl Io {
+    pub(super) fn new(socket: Socket, deadline: Deadline) -> Self {
+        Self {
+            socket,
+            held: None,
+            gone: false,
+            deadline,
+        }
+    }
+
+    /// Begins to read: the next request, or the client's leaving. With bytes in it the buffer
+    /// holds the beginning of the next request already, which is then taken for its arrival.
+    pub(super) fn read_into(&mut self, buf: Buf) {
+        debug_assert!(self.held.is_none() && !self.socket.is_armed());
+        if buf.is_empty() {
+            self.socket.arm(buf);
+        } else {
+            self.held = Some(buf);
+        }
+    }
+
+    /// Goes on reading behind what has come. There must be room.
+    pub(super) fn read_on(&mut self, buf: Buf) {
+        self.socket.arm(buf);
+    }
+
+    /// What the read under way brings; `Err` when the client is gone or it takes too long.
+    pub(super) async fn next(&mut self) -> Result<Buf, Interrupt> {
+        if let Some(buf) = self.held.take() {
+            return if self.gone {
+                Err(Interrupt::Left)
+            } else {
+                Ok(buf)
+            };
+        }
+        poll_fn(|cx| {
+            if let Poll::Ready((result, buf)) = self.socket.poll_read(cx) {
+                return Poll::Ready(match result {
+                    Ok(1..) => Ok(buf),
+                    Ok(0) | Err(_) => {
+                        self.gone = true;
+                        Err(Interrupt::Left)
+                    }
+                });
+            }
+            self.deadline
+                .poll_passed(cx)
+                .map(|()| Err(Interrupt::Deadline))
+        })
+        .await
+    }
+
+    /// Waits for something else as long as the client is there and the deadline has not passed.
+    pub(super) async fn guard<F: Future>(&mut self, future: F) -> Result<F::Output, Interrupt> {
+        let mut future = pin!(future);
+        poll_fn(|cx| self.poll_guarded(cx, future.as_mut())).await
+    }
+
+    fn poll_guarded<F: Future>(
+        &mut self,
+        cx: &mut Context<'_>,
+        future: Pin<&mut F>,
+    ) -> Poll<Result<F::Output, Interrupt>> {
+        if let Poll::Ready(output) = future.poll(cx) {
+            return Poll::Ready(Ok(output));
+        }
+        if self.poll_gone(cx) {
+            return Poll::Ready(Err(Interrupt::Left));
+        }
+        self.deadline
+            .poll_passed(cx)
+            .map(|()| Err(Interrupt::Deadline))
+    }
+
+    /// Whether the client has left. What it sent instead is held for the next request, and its
+    /// leaving after that no longer shows.
+    fn poll_gone(&mut self, cx: &mut Context<'_>) -> bool {
+        if self.gone || !self.socket.is_armed() {
+            return self.gone;
+        }
+        if let Poll::Ready((result, buf)) = self.socket.poll_read(cx) {
+            self.gone = !matches!(result, Ok(1..));
+            self.held = Some(buf);
+        }
+        self.gone
+    }
+
+    /// What the client takes at once; see [`Socket::send_now`].
+    pub(super) fn try_send(&self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
+        self.socket.send_now(parts)
+    }
+
+    /// Waits until the client takes more.
+    pub(super) fn writable(&self) -> impl Future<Output = io::Result<()>> + 'static {
+        self.socket.writable()
+    }
+
+    /// Sends everything. Waits while the client does not take it.
+    pub(super) async fn send(&mut self, mut parts: [&[u8]; 2]) -> Result<(), Interrupt> {
+        loop {
+            match self.send_now(&mut parts) {
+                Ok(true) => return Ok(()),
+                Ok(false) => {
+                    let writable = self.writable();
+                    if self.guard(writable).await?.is_err() {
+                        return Err(Interrupt::Left);
+                    }
+                }
+                Err(_) => return Err(Interrupt::Left),
+            }
+        }
+    }
+
+    /// Whether a read is under way or has brought something.
+    pub(super) fn is_reading(&self) -> bool {
+        self.held.is_some() || self.socket.is_armed()
+    }
+
+    /// Makes sure that the client cannot take what it has for a whole answer.
+    pub(super) fn break_off(&self) {
+        self.socket.reset_on_close();
+    }
+
+    /// Closes so that the client gets the answer although it may still be sending: a close with
+    /// bytes unread would reset the connection and destroy the answer on its way.
+    pub(super) async fn linger(&mut self, now: Instant) {
+        self.socket.shutdown_write();
+        let end = now + LINGER_TIME;
+        let mut seen = 0;
+        let mut silent_at = now + LINGER_SILENCE;
+        if !self.socket.is_armed() {
+            let buf = self.held.take().unwrap_or_else(|| Buf::with_capacity(1));
+            self.socket.arm(reusable(buf));
+        }
+        loop {
+            self.deadline.set(Some(silent_at.min(end)));
+            let Ok(buf) = self.next().await else { return };
+            seen += buf.len();
+            let now = Instant::now();
+            if seen > LINGER_BYTES_MAX || now >= end {
+                return;
+            }
+            silent_at = now + LINGER_SILENCE;
+            self.socket.arm(reusable(buf));
+        }
+    }
+}
+
+/// An empty buffer that is worth a read.
+fn reusable(mut buf: Buf) -> Buf {
+    buf.clear();
+    buf.grown(LINGER_READ_BYTES)
+}
+
+const LINGER_READ_BYTES: usize = 64 << 10;
+
+/// The shorter of a duration that may be none and another.
+pub(super) fn earliest(a: Option<Instant>, b: Option<Instant>) -> Option<Instant> {
+    match (a, b) {
+        (Some(a), Some(b)) => Some(a.min(b)),
+        (one, None) => one,
+        (None, other) => other,
+    }
+}
+
+/// A moment so far ahead, if there is one.
+pub(super) fn after(now: Instant, duration: Option<Duration>) -> Option<Instant> {
+    duration.and_then(|duration| now.checked_add(duration))
+}

@@ -1,0 +1,309 @@
+//! A request on its way: everything that the steps from routing to the end of the answer share.
+
+use std::future::Future;
+use std::io::{self, IoSlice};
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::time::{Duration, Instant};
+
+use super::Core;
+use super::connection::{Interrupt, Io, after};
+use crate::exchange::{Action, Event, Exchange, Fault};
+use crate::h1::Version;
+use crate::handler::{AttemptEnd, Cx, Done, Handler, Local, Outcome, Pick, Request, Routed};
+use crate::limits::LOCAL_ANSWER_TIME;
+
+/// Bytes of a body that are copied behind their head, to leave in one piece; more is sent from
+/// where it lies.
+pub(super) const COPIED_BYTES_MAX: usize = 4 << 10;
+
+/// See the module.
+pub(super) struct Lane<'l, H: Handler> {
+    pub(super) core: &'l Core<H>,
+    pub(super) io: &'l mut Io,
+    pub(super) x: &'l mut H::Exchange,
+    pub(super) request: Request<'l>,
+    pub(super) body: &'l [u8],
+    pub(super) local: &'l mut Local,
+    /// What is being written, to the client or to a backend.
+    pub(super) out: &'l mut Vec<u8>,
+    pub(super) peer: SocketAddr,
+    pub(super) arrived: Instant,
+    /// Whether the client's connection may go on after this request.
+    pub(super) keep: bool,
+    /// Bytes of the answer's body that the client has taken.
+    pub(super) answer_bytes: u64,
+    pub(super) first_byte: Option<Duration>,
+}
+
+/// What one attempt led to.
+pub(super) enum Step {
+    /// The handler wants another pick.
+    Again,
+    /// Try another backend.
+    Next(Fault),
+    /// Answer an error.
+    Fail(Fault),
+    /// The request is over.
+    Over(Outcome),
+}
+
+impl<H: Handler> Lane<'_, H> {
+    /// From a complete request to the end of its answer.
+    pub(super) async fn run(&mut self) -> Outcome {
+        loop {
+            let now = self.core.now();
+            let routed = self.ask(now, |core, cx, x, request, body, local| {
+                core.handler.route(cx, x, request, body, local)
+            });
+            match routed {
+                Routed::Answered => return self.send_local().await,
+                Routed::Upstream => return self.upstream().await,
+                Routed::Wait(until) => {
+                    if self.wait_for_news(until).await.is_err() {
+                        return Outcome::ClientLeft;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Asks the handler something that it may answer itself.
+    fn ask<R>(
+        &mut self,
+        now: Instant,
+        question: impl FnOnce(&Core<H>, &Cx<'_>, &mut H::Exchange, &Request<'_>, &[u8], &mut Local) -> R,
+    ) -> R {
+        self.local.clear();
+        let date = self.core.date();
+        let cx = Cx {
+            now,
+            peer: self.peer,
+            arrived: self.arrived,
+            date: &date,
+            unix_ms: self.core.unix_ms(),
+        };
+        question(self.core, &cx, self.x, &self.request, self.body, self.local)
+    }
+
+    async fn wait_for_news(&mut self, until: Instant) -> Result<(), Interrupt> {
+        self.io.deadline.set(Some(until));
+        match self.io.guard(self.core.wait_for_news()).await {
+            Err(Interrupt::Left) => Err(Interrupt::Left),
+            _ => Ok(()),
+        }
+    }
+
+    /// Attempt after attempt until one is the last.
+    async fn upstream(&mut self) -> Outcome {
+        let timeouts = self.core.handler.timeouts(self.x);
+        let mut exchange = Exchange::new(timeouts, self.arrived);
+        let mut failed = None;
+        loop {
+            let now = self.core.now();
+            let before = failed.take();
+            let pick = self.ask(now, |core, cx, x, request, _, local| {
+                core.handler.pick(cx, x, request, before, local)
+            });
+            let target = match pick {
+                Pick::Answered => {
+                    exchange.answer_locally();
+                    return self.send_local().await;
+                }
+                Pick::Wait(until) => {
+                    if self.wait_for_news(until).await.is_err() {
+                        return Outcome::ClientLeft;
+                    }
+                    continue;
+                }
+                Pick::Upstream(target) => target,
+            };
+            match self.attempt(&mut exchange, &target).await {
+                Step::Again => {}
+                Step::Next(fault) => failed = Some(fault),
+                Step::Fail(fault) => {
+                    let now = self.core.now();
+                    self.ask(now, |core, cx, x, request, _, local| {
+                        core.handler.failed(cx, x, request, fault, local);
+                    });
+                    return self.send_local().await;
+                }
+                Step::Over(outcome) => return outcome,
+            }
+        }
+    }
+
+    /// Tells the handler that the attempt which was picked is over.
+    pub(super) fn attempt_ended(&mut self, end: AttemptEnd) {
+        let bytes = self.answer_bytes;
+        let now = self.core.now();
+        self.ask(now, |core, cx, x, _, _, _| {
+            core.handler.attempt_ended(cx, x, end, bytes)
+        });
+    }
+
+    /// Waits for something of the attempt while the client is there and time is left. `Err` says
+    /// what the exchange wants done instead.
+    pub(super) async fn wait<F: Future>(
+        &mut self,
+        exchange: &mut Exchange,
+        future: F,
+    ) -> Result<F::Output, Action> {
+        let mut future = pin!(future);
+        loop {
+            self.io.deadline.set(exchange.deadline());
+            match self.io.guard(future.as_mut()).await {
+                Ok(output) => return Ok(output),
+                Err(Interrupt::Left) => {
+                    return Err(exchange.on(Event::ClientLeft, self.core.now()));
+                }
+                Err(Interrupt::Deadline) => match exchange.on(Event::Timer, self.core.clock()) {
+                    Action::Continue => {}
+                    action => return Err(action),
+                },
+            }
+        }
+    }
+
+    /// Sends pieces of a backend's answer to the client, all of them.
+    pub(super) async fn deliver(
+        &mut self,
+        exchange: &mut Exchange,
+        body: &[u8],
+    ) -> Result<(), Action> {
+        let out = std::mem::take(self.out);
+        let sent = self.deliver_parts(exchange, [&out, body]).await;
+        *self.out = out;
+        self.out.clear();
+        sent
+    }
+
+    async fn deliver_parts(
+        &mut self,
+        exchange: &mut Exchange,
+        mut parts: [&[u8]; 2],
+    ) -> Result<(), Action> {
+        let mut blocked = false;
+        loop {
+            match self.io.send_now(&mut parts) {
+                Ok(true) if blocked => {
+                    exchange.on(Event::ClientTook, self.core.clock());
+                    return Ok(());
+                }
+                Ok(true) => return Ok(()),
+                Ok(false) => {
+                    if !std::mem::replace(&mut blocked, true) {
+                        exchange.on(Event::ClientBlocked, self.core.now());
+                    }
+                    let writable = self.io.writable();
+                    if self.wait(exchange, writable).await?.is_err() {
+                        return Err(exchange.on(Event::ClientLeft, self.core.now()));
+                    }
+                }
+                Err(_) => return Err(exchange.on(Event::ClientLeft, self.core.now())),
+            }
+        }
+    }
+
+    /// Sends the handler's own answer.
+    pub(super) async fn send_local(&mut self) -> Outcome {
+        self.first_byte = Some(self.core.clock().saturating_duration_since(self.arrived));
+        let is_head = self.is_head_request();
+        let old = self.request.head.version == Version::Http10;
+        let body = write_local(self.out, self.local, self.keep, is_head, old);
+        self.answer_bytes += body.len() as u64;
+        send_local(self.io, self.out, &body, self.core.now()).await
+    }
+
+    pub(super) fn is_head_request(&self) -> bool {
+        self.request.head.method.of(self.request.bytes) == b"HEAD"
+    }
+
+    /// The figures at the end.
+    pub(super) fn done(&self, outcome: Outcome, now: Instant) -> Done {
+        Done {
+            outcome,
+            request_bytes: self.body.len() as u64,
+            answer_bytes: self.answer_bytes,
+            first_byte: self.first_byte,
+            total: now.saturating_duration_since(self.arrived),
+        }
+    }
+}
+
+/// Writes the head of a local answer with its framing; gives the body to be sent.
+pub(super) fn write_local(
+    out: &mut Vec<u8>,
+    local: &mut Local,
+    keep: bool,
+    is_head: bool,
+    old: bool,
+) -> bytes::Bytes {
+    use crate::h1::emit::{field, field_number};
+    out.clear();
+    out.append(&mut local.head);
+    let body = std::mem::take(&mut local.body);
+    if !local.bodyless {
+        field_number(out, b"Content-Length", body.len() as u64);
+    }
+    match (keep, old) {
+        (false, _) => field(out, b"Connection", b"close"),
+        (true, true) => field(out, b"Connection", b"keep-alive"),
+        (true, false) => {}
+    }
+    out.extend_from_slice(b"\r\n");
+    if is_head || local.bodyless {
+        bytes::Bytes::new()
+    } else {
+        body
+    }
+}
+
+/// Sends a local answer that [`write_local`] began.
+pub(super) async fn send_local(
+    io: &mut Io,
+    out: &mut Vec<u8>,
+    body: &[u8],
+    now: Instant,
+) -> Outcome {
+    io.deadline.set(after(now, Some(LOCAL_ANSWER_TIME)));
+    let mut rest = body;
+    if rest.len() <= COPIED_BYTES_MAX {
+        out.extend_from_slice(rest);
+        rest = &[];
+    }
+    match io.send([out, rest]).await {
+        Ok(()) => Outcome::Local,
+        Err(Interrupt::Left) => Outcome::ClientLeft,
+        Err(Interrupt::Deadline) => Outcome::Broken(Fault::WriteTimeout),
+    }
+}
+
+impl Io {
+    /// Sends what is taken at once from two pieces and takes it off them; true when all is sent.
+    ///
+    /// # Errors
+    /// The connection is no good any more.
+    pub(super) fn send_now(&self, parts: &mut [&[u8]; 2]) -> io::Result<bool> {
+        loop {
+            let [head, body] = *parts;
+            let sent = match (head.is_empty(), body.is_empty()) {
+                (true, true) => return Ok(true),
+                (true, false) => self.try_send(&[IoSlice::new(body)]),
+                (false, true) => self.try_send(&[IoSlice::new(head)]),
+                _ => self.try_send(&[IoSlice::new(head), IoSlice::new(body)]),
+            };
+            match sent {
+                Ok(sent) => {
+                    let of_head = sent.min(head.len());
+                    *parts = [
+                        head.get(of_head..).unwrap_or_default(),
+                        body.get(sent - of_head..).unwrap_or_default(),
+                    ];
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}

@@ -1,0 +1,426 @@
+//! One core: its listener, its connections, its idle backends. Nothing here is shared but what
+//! [`Shared`] says.
+
+mod accept;
+mod attempt;
+mod body;
+mod connection;
+mod lane;
+mod relay;
+mod serve;
+
+use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
+use std::io;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::task::{Poll, Waker};
+use std::thread::JoinHandle;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+
+use crate::budget::Budget;
+use crate::h1::emit;
+use crate::handler::Handler;
+use crate::limits::HANDED_OVER_MAX;
+use crate::rt::{self, Bell, Deadlines, Driver, Listener, Wanted, sys};
+use crate::upstream::Pool;
+
+/// How a set of cores is started.
+#[derive(Debug)]
+pub struct Options {
+    /// Addresses to listen on; each core binds all of them.
+    pub addresses: Vec<SocketAddr>,
+    /// How many cores.
+    pub workers: usize,
+    /// Whether each stays on its own CPU.
+    pub pin: bool,
+    /// Which driver.
+    pub driver: Wanted,
+    /// Bytes of request bodies that all cores together may hold.
+    pub buffered_bytes_max: usize,
+}
+
+/// What the cores and the rest of the process know of one core.
+#[derive(Debug)]
+struct Shared {
+    bell: Bell,
+    /// Sockets for this core that another one accepted.
+    handed_over: Sender<(TcpStream, SocketAddr)>,
+    connections: Padded,
+    /// Requests under way.
+    requests: Padded,
+}
+
+/// A counter on a cache line of its own.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+struct Padded(AtomicUsize);
+
+/// The running cores.
+#[derive(Debug)]
+pub struct Engine {
+    cores: Arc<[Shared]>,
+    draining: Arc<AtomicBool>,
+    threads: Vec<JoinHandle<()>>,
+    driver: Driver,
+}
+
+/// Of one core, seen by its tasks.
+pub(crate) struct Core<H: Handler> {
+    pub(crate) handler: H,
+    pub(crate) pool: Pool,
+    pub(crate) deadlines: Deadlines,
+    pub(crate) budget: Budget,
+    index: usize,
+    cores: Arc<[Shared]>,
+    draining: Arc<AtomicBool>,
+    now: Cell<Instant>,
+    unix_ms: Cell<u64>,
+    date: Cell<[u8; 29]>,
+    date_second: Cell<u64>,
+    /// Of requests that wait for news.
+    waiting: RefCell<Vec<Waker>>,
+    news: Cell<u64>,
+}
+
+impl Engine {
+    /// Binds the addresses and starts the cores. `make` makes the handler of each, on its thread.
+    ///
+    /// # Errors
+    /// An address that cannot be bound, or a driver that cannot be had.
+    pub fn start<H, M>(options: &Options, make: M) -> io::Result<Self>
+    where
+        H: Handler,
+        M: Fn(usize) -> H + Clone + Send + 'static,
+    {
+        let workers = options.workers.max(1);
+        let listeners = bind_all(&options.addresses, workers)?;
+        let budget = Budget::new(options.buffered_bytes_max);
+        let draining = Arc::new(AtomicBool::new(false));
+        let (mut shared, mut inner) = (Vec::new(), Vec::new());
+        for _ in 0..workers {
+            let (bell, listening) = Bell::new()?;
+            let (sender, receiver) = bounded(HANDED_OVER_MAX);
+            inner.push((listening, receiver));
+            shared.push(Shared {
+                bell,
+                handed_over: sender,
+                connections: Padded::default(),
+                requests: Padded::default(),
+            });
+        }
+        let cores: Arc<[Shared]> = shared.into();
+        let (told, tells) = bounded(workers);
+        let cpus = sys::cpus();
+        let mut threads = Vec::new();
+        for (index, ((listening, receiver), bound)) in inner.into_iter().zip(listeners).enumerate()
+        {
+            let start = Start {
+                index,
+                cpu: options
+                    .pin
+                    .then(|| cpus.get(index % cpus.len().max(1)).copied())
+                    .flatten(),
+                driver: options.driver,
+                bound,
+                listening,
+                receiver,
+                cores: Arc::clone(&cores),
+                draining: Arc::clone(&draining),
+                budget: budget.clone(),
+                told: told.clone(),
+            };
+            let make = make.clone();
+            let name = format!("core-{index}");
+            threads.push(
+                std::thread::Builder::new()
+                    .name(name)
+                    .spawn(move || start.run(make))?,
+            );
+        }
+        drop(told);
+        let mut driver = None;
+        for _ in 0..workers {
+            match tells.recv() {
+                Ok(Ok(chosen)) => driver = Some(chosen),
+                Ok(Err(error)) => return Err(error),
+                Err(_) => return Err(io::Error::other("a core ended while it started")),
+            }
+        }
+        let driver = driver.unwrap_or(Driver::Epoll { because: None });
+        Ok(Self {
+            cores,
+            draining,
+            threads,
+            driver,
+        })
+    }
+
+    /// What moves the bytes.
+    pub fn driver(&self) -> &Driver {
+        &self.driver
+    }
+
+    /// Tells every core that there may be news.
+    pub fn ringer(&self) -> Ringer {
+        Ringer(Arc::clone(&self.cores))
+    }
+
+    /// Open client connections.
+    pub fn connections(&self) -> usize {
+        self.cores
+            .iter()
+            .map(|core| core.connections.0.load(Ordering::Relaxed))
+            .sum()
+    }
+
+    /// Requests under way.
+    pub fn requests(&self) -> usize {
+        self.cores
+            .iter()
+            .map(|core| core.requests.0.load(Ordering::Relaxed))
+            .sum()
+    }
+
+    /// Stops accepting at once and closes idle connections; requests under way go on.
+    pub fn drain(&self) {
+        self.draining.store(true, Ordering::Release);
+        self.ringer().ring();
+    }
+
+    /// Whether a core has ended, which none does by itself: it panicked.
+    pub fn is_broken(&self) -> bool {
+        self.threads.iter().any(JoinHandle::is_finished)
+    }
+}
+
+/// Rings the bells of all cores, from any thread.
+#[derive(Debug, Clone)]
+pub struct Ringer(Arc<[Shared]>);
+
+impl Ringer {
+    /// There may be news for every core.
+    pub fn ring(&self) {
+        self.0.iter().for_each(|core| core.bell.ring());
+    }
+
+    /// There may be news for one core.
+    pub fn ring_one(&self, core: usize) {
+        if let Some(core) = self.0.get(core) {
+            core.bell.ring();
+        }
+    }
+}
+
+/// One set of bound sockets for each core.
+fn bind_all(addresses: &[SocketAddr], workers: usize) -> io::Result<Vec<Vec<TcpListener>>> {
+    // Bound once alone first: with SO_REUSEPORT the kernel would let a second gateway of the same
+    // user share the port, and take half of the traffic, without a word.
+    for address in addresses {
+        drop(rt::bind(*address, false).map_err(|error| named(*address, &error))?);
+    }
+    let bind =
+        |address: &SocketAddr| rt::bind(*address, true).map_err(|error| named(*address, &error));
+    (0..workers)
+        .map(|_| addresses.iter().map(bind).collect())
+        .collect()
+}
+
+fn named(address: SocketAddr, error: &io::Error) -> io::Error {
+    let reason = match error.kind() {
+        io::ErrorKind::AddrInUse => "the port is in use".to_owned(),
+        io::ErrorKind::PermissionDenied => {
+            "not allowed (ports below 1024 need a privilege)".to_owned()
+        }
+        _ => error.to_string(),
+    };
+    io::Error::new(
+        error.kind(),
+        format!("cannot listen on {address}: {reason}"),
+    )
+}
+
+/// What a core's thread is started with.
+struct Start {
+    index: usize,
+    cpu: Option<usize>,
+    driver: Wanted,
+    bound: Vec<TcpListener>,
+    listening: rt::Listening,
+    receiver: Receiver<(TcpStream, SocketAddr)>,
+    cores: Arc<[Shared]>,
+    draining: Arc<AtomicBool>,
+    budget: Budget,
+    told: Sender<io::Result<Driver>>,
+}
+
+impl Start {
+    fn run<H: Handler>(self, make: impl Fn(usize) -> H) {
+        if let Some(cpu) = self.cpu {
+            sys::pin_to(cpu);
+        }
+        let told = self.told.clone();
+        let ended = rt::run(self.driver, |driver| {
+            let handler = make(self.index);
+            self.serve(handler, driver)
+        });
+        if let Err(error) = ended {
+            // Nobody listens any more once the start is over.
+            let _ = told.send(Err(error));
+        }
+    }
+
+    async fn serve<H: Handler>(self, handler: H, driver: Driver) {
+        let now = Instant::now();
+        let core = Rc::new(Core {
+            handler,
+            pool: Pool::default(),
+            deadlines: Deadlines::new(now),
+            budget: self.budget,
+            index: self.index,
+            cores: self.cores,
+            draining: self.draining,
+            now: Cell::new(now),
+            unix_ms: Cell::new(0),
+            date: Cell::new([b' '; 29]),
+            date_second: Cell::new(u64::MAX),
+            waiting: RefCell::new(Vec::new()),
+            news: Cell::new(0),
+        });
+        core.look_at_the_clock();
+        let mut stops = Vec::new();
+        for bound in self.bound {
+            match Listener::new(bound) {
+                Ok((listener, stop)) => {
+                    stops.push(stop);
+                    rt::spawn(accept::accept(Rc::clone(&core), listener));
+                }
+                Err(error) => {
+                    let _ = self.told.send(Err(error));
+                    return;
+                }
+            }
+        }
+        let watched = Rc::clone(&core);
+        rt::spawn(async move { watched.pool.watch().await });
+        rt::spawn(tick(Rc::clone(&core)));
+        let _ = self.told.send(Ok(driver));
+        drop(self.told);
+        let receiver = self.receiver;
+        let mut stops = Some(stops);
+        let heard = || {
+            core.look_at_the_clock();
+            if core.is_draining() {
+                stops.take().into_iter().flatten().for_each(rt::Stop::stop);
+                core.deadlines.expire_idle();
+                core.pool.clear();
+            }
+            while let Ok((stream, peer)) = receiver.try_recv() {
+                accept::adopt(&core, stream, peer);
+            }
+            core.handler.news(core.now());
+            core.tell_news();
+        };
+        let _ = self.listening.listen(heard).await;
+    }
+}
+
+/// Looks after what time alone moves.
+async fn tick<H: Handler>(core: Rc<Core<H>>) {
+    let mut ticks = 0_u32;
+    loop {
+        rt::sleep(rt::TICK).await;
+        core.look_at_the_clock();
+        core.deadlines.tick(core.now());
+        core.handler.tick(core.now());
+        ticks = ticks.wrapping_add(1);
+        if ticks.is_multiple_of(16) {
+            core.pool.expire(core.now());
+        }
+    }
+}
+
+impl<H: Handler> Core<H> {
+    /// The time, up to one tick old.
+    pub(crate) fn now(&self) -> Instant {
+        self.now.get()
+    }
+
+    /// The time, now.
+    pub(crate) fn clock(&self) -> Instant {
+        let now = Instant::now();
+        self.now.set(now);
+        now
+    }
+
+    fn look_at_the_clock(&self) {
+        self.clock();
+        let unix = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
+        self.unix_ms
+            .set(u64::try_from(unix.as_millis()).unwrap_or(0));
+        if self.date_second.replace(unix.as_secs()) != unix.as_secs() {
+            self.date.set(emit::date(unix.as_secs()));
+        }
+    }
+
+    pub(crate) fn unix_ms(&self) -> u64 {
+        self.unix_ms.get()
+    }
+
+    pub(crate) fn date(&self) -> [u8; 29] {
+        self.date.get()
+    }
+
+    /// Whether connections end with the request they are at.
+    pub(crate) fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+
+    fn shared(&self) -> Option<&Shared> {
+        self.cores.get(self.index)
+    }
+
+    /// Counts a request from here until the guard is dropped.
+    pub(crate) fn begin_request(&self) -> RequestGuard<'_> {
+        let counter = self.shared().map(|shared| &shared.requests.0);
+        if let Some(counter) = counter {
+            counter.fetch_add(1, Ordering::Relaxed);
+        }
+        RequestGuard(counter)
+    }
+
+    fn tell_news(&self) {
+        self.news.set(self.news.get().wrapping_add(1));
+        self.waiting.take().into_iter().for_each(Waker::wake);
+    }
+
+    /// Waits until the bell was rung once more.
+    pub(crate) async fn wait_for_news(&self) {
+        let seen = self.news.get();
+        poll_fn(|cx| {
+            if self.news.get() != seen {
+                return Poll::Ready(());
+            }
+            self.waiting.borrow_mut().push(cx.waker().clone());
+            Poll::Pending
+        })
+        .await;
+    }
+}
+
+/// See [`Core::begin_request`].
+pub(crate) struct RequestGuard<'c>(Option<&'c AtomicUsize>);
+
+impl Drop for RequestGuard<'_> {
+    fn drop(&mut self) {
+        if let Some(counter) = self.0 {
+            counter.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}

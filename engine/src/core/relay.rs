@@ -1,0 +1,600 @@
+//! The answer on its way to the client: what one read brought, one write sends.
+//!
+//! There is one buffer and no queue: the next piece is read when the last one is gone, so a client
+//! that reads slowly slows its backend down. Bytes pass as they are, their framing checked; only a
+//! handler that transforms sees to it that they do not.
+
+use std::io;
+use std::time::Duration;
+
+use super::attempt::Backend;
+use super::lane::{COPIED_BYTES_MAX, Lane, Step};
+use crate::buf::Buf;
+use crate::exchange::{Action, Event, Exchange, Fault};
+use crate::h1::chunk::{Decoder, LAST_CHUNK, Piece, encode_size};
+use crate::h1::framing::{ResponseBody, ResponseFraming};
+use crate::h1::{FieldId, ResponseHead, Version, emit};
+use crate::handler::{AttemptEnd, End, Handler, Outcome, Passing, Target};
+use crate::limits::UPSTREAM_READ_BYTES_MAX;
+
+/// What is known of an answer once its head was passed to the handler.
+pub(super) struct Relayed<'r> {
+    pub(super) head: &'r ResponseHead,
+    pub(super) framing: ResponseFraming,
+    pub(super) passing: Passing,
+    pub(super) target: &'r Target,
+    /// What the exchange said to the head.
+    pub(super) begun: Action,
+}
+
+/// How the body is framed towards the client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Outgoing {
+    /// By its length, or there is none.
+    Plain,
+    /// In chunks.
+    Chunked,
+    /// By the end of the connection.
+    ToClose,
+}
+
+/// How far the body from the backend is.
+enum Incoming {
+    Length(u64),
+    Chunked(Decoder),
+    ToClose,
+}
+
+/// What a piece from the backend was.
+struct Taken {
+    /// The body is complete.
+    ended: bool,
+    /// Bytes behind the end of the body.
+    excess: bool,
+}
+
+impl<H: Handler> Lane<'_, H> {
+    /// Passes the answer on, to its end.
+    pub(super) async fn relay(
+        &mut self,
+        exchange: &mut Exchange,
+        mut backend: Backend,
+        mut buf: Buf,
+        relayed: &Relayed<'_>,
+    ) -> Step {
+        if let Passing::Collect(bytes_max) = relayed.passing {
+            return self
+                .collect(exchange, backend, buf, relayed, bytes_max)
+                .await;
+        }
+        let outgoing = self.frame(&buf, relayed);
+        buf.consume(relayed.head.len);
+        let mut incoming = match relayed.framing.body {
+            ResponseBody::None => Incoming::Length(0),
+            ResponseBody::Length(len) => Incoming::Length(len),
+            ResponseBody::Chunked => Incoming::Chunked(Decoder::new()),
+            ResponseBody::ToClose => Incoming::ToClose,
+        };
+        if let Action::Finish { reuse_upstream } = relayed.begun {
+            let clean = buf.is_empty();
+            if relayed.passing == Passing::Transform {
+                self.transform(&[], Some(End::Whole), outgoing);
+            }
+            let sent = self.deliver(exchange, &[]).await;
+            self.give_back(backend, relayed, reuse_upstream && clean);
+            return self.over(exchange, sent);
+        }
+        loop {
+            let taken = match self
+                .pass(exchange, &buf, &mut incoming, outgoing, relayed)
+                .await
+            {
+                Ok(taken) => taken,
+                Err(action) => return self.broken(exchange, action, outgoing, relayed).await,
+            };
+            if taken.ended {
+                return self.finish(exchange, backend, relayed, taken.excess);
+            }
+            let full = buf.spare() == 0;
+            buf.clear();
+            if full && buf.capacity() < UPSTREAM_READ_BYTES_MAX {
+                buf = buf.grown(UPSTREAM_READ_BYTES_MAX);
+            }
+            backend.upstream.socket.arm(buf);
+            let (result, came) = match self.wait(exchange, backend.read()).await {
+                Ok(read) => read,
+                Err(action) => return self.broken(exchange, action, outgoing, relayed).await,
+            };
+            buf = came;
+            match result {
+                Ok(1..) => {
+                    exchange.on(Event::AnswerPiece, self.core.now());
+                }
+                Ok(0) if matches!(incoming, Incoming::ToClose) => {
+                    return self.closed(exchange, outgoing, relayed).await;
+                }
+                ended => {
+                    let action = exchange.on(end_event(&ended), self.core.now());
+                    return self.broken(exchange, action, outgoing, relayed).await;
+                }
+            }
+        }
+    }
+
+    /// Ends the head that the handler has written with what frames the body.
+    fn frame(&mut self, bytes: &[u8], relayed: &Relayed<'_>) -> Outgoing {
+        let old = self.request.head.version == Version::Http10;
+        let out = &mut *self.out;
+        let transformed = relayed.passing == Passing::Transform;
+        let outgoing = match relayed.framing.body {
+            ResponseBody::None => {
+                // What a HEAD says of the body it leaves out.
+                let length = relayed.head.get(bytes, FieldId::ContentLength);
+                if let Some(length) = length.filter(|_| relayed.head.status != 204) {
+                    emit::field(out, b"Content-Length", length);
+                }
+                Outgoing::Plain
+            }
+            ResponseBody::Length(len) if !transformed => {
+                emit::field_number(out, b"Content-Length", len);
+                Outgoing::Plain
+            }
+            _ if old => {
+                self.keep = false;
+                Outgoing::ToClose
+            }
+            _ => {
+                emit::field(out, b"Transfer-Encoding", b"chunked");
+                Outgoing::Chunked
+            }
+        };
+        match (self.keep, old) {
+            (false, _) => emit::field(out, b"Connection", b"close"),
+            (true, true) => emit::field(out, b"Connection", b"keep-alive"),
+            (true, false) => {}
+        }
+        out.extend_from_slice(b"\r\n");
+        outgoing
+    }
+
+    /// Sends what a read has brought.
+    async fn pass(
+        &mut self,
+        exchange: &mut Exchange,
+        buf: &[u8],
+        incoming: &mut Incoming,
+        outgoing: Outgoing,
+        relayed: &Relayed<'_>,
+    ) -> Result<Taken, Action> {
+        let passing = relayed.passing;
+        match incoming {
+            Incoming::Length(left) => {
+                let here = buf.len().min(usize::try_from(*left).unwrap_or(usize::MAX));
+                let payload = buf.get(..here).unwrap_or_default();
+                *left -= here as u64;
+                let ended = *left == 0;
+                self.send_payload(exchange, payload, outgoing, passing, ended)
+                    .await?;
+                Ok(Taken {
+                    ended,
+                    excess: buf.len() > here,
+                })
+            }
+            Incoming::ToClose => {
+                self.send_payload(exchange, buf, outgoing, passing, false)
+                    .await?;
+                Ok(Taken {
+                    ended: false,
+                    excess: false,
+                })
+            }
+            Incoming::Chunked(decoder) => {
+                if outgoing == Outgoing::Chunked && passing != Passing::Transform {
+                    return self.pass_chunks(exchange, buf, decoder, passing).await;
+                }
+                self.unchunk(exchange, buf, decoder, outgoing, passing)
+                    .await
+            }
+        }
+    }
+
+    /// Chunks to chunks: as they are where they are as anybody would write them.
+    async fn pass_chunks(
+        &mut self,
+        exchange: &mut Exchange,
+        buf: &[u8],
+        decoder: &mut Decoder,
+        passing: Passing,
+    ) -> Result<Taken, Action> {
+        if passing == Passing::Tap {
+            self.tap_chunks(buf, decoder.clone());
+        }
+        let mut at = 0;
+        loop {
+            let input = buf.get(at..).unwrap_or_default();
+            let Ok(pass) = decoder.pass(input) else {
+                // What was good before it was good.
+                self.deliver(exchange, &[]).await?;
+                return Err(exchange.on(Event::Malformed, self.core.now()));
+            };
+            at += pass.consumed;
+            self.answer_bytes += pass.payload as u64;
+            if let Some(size) = pass.size {
+                encode_size(size, self.out);
+            }
+            let bytes = input.get(pass.from..pass.to).unwrap_or_default();
+            if bytes.len() > COPIED_BYTES_MAX && !pass.done {
+                self.deliver(exchange, bytes).await?;
+            } else {
+                self.out.extend_from_slice(bytes);
+            }
+            if pass.done {
+                self.out.extend_from_slice(LAST_CHUNK);
+            }
+            if pass.done || at >= buf.len() || pass.consumed == 0 {
+                self.deliver(exchange, &[]).await?;
+                return Ok(Taken {
+                    ended: pass.done,
+                    excess: at < buf.len(),
+                });
+            }
+        }
+    }
+
+    /// Shows the handler the payload of chunks.
+    fn tap_chunks(&mut self, buf: &[u8], mut decoder: Decoder) {
+        let mut at = 0;
+        while let Ok(piece) = decoder.next(buf, at) {
+            match piece {
+                Piece::Data { start, end } => {
+                    self.core
+                        .handler
+                        .tap(self.x, buf.get(start..end).unwrap_or_default());
+                    at = end;
+                }
+                Piece::Skip { to } => at = to,
+                Piece::Done { .. } | Piece::More => return,
+            }
+        }
+    }
+
+    /// Chunks to anything else.
+    async fn unchunk(
+        &mut self,
+        exchange: &mut Exchange,
+        buf: &[u8],
+        decoder: &mut Decoder,
+        outgoing: Outgoing,
+        passing: Passing,
+    ) -> Result<Taken, Action> {
+        let mut at = 0;
+        loop {
+            match decoder.next(buf, at) {
+                Ok(Piece::Data { start, end }) => {
+                    let payload = buf.get(start..end).unwrap_or_default();
+                    self.put_payload(payload, outgoing, passing);
+                    at = end;
+                }
+                Ok(Piece::Skip { to }) => at = to,
+                Ok(Piece::Done { at }) => {
+                    if passing == Passing::Transform {
+                        self.transform(&[], Some(End::Whole), outgoing);
+                    } else if outgoing == Outgoing::Chunked {
+                        self.out.extend_from_slice(LAST_CHUNK);
+                    }
+                    self.deliver(exchange, &[]).await?;
+                    return Ok(Taken {
+                        ended: true,
+                        excess: at < buf.len(),
+                    });
+                }
+                Ok(Piece::More) => {
+                    self.deliver(exchange, &[]).await?;
+                    return Ok(Taken {
+                        ended: false,
+                        excess: false,
+                    });
+                }
+                Err(_) => {
+                    // What was good before it was good.
+                    self.deliver(exchange, &[]).await?;
+                    return Err(exchange.on(Event::Malformed, self.core.now()));
+                }
+            }
+        }
+    }
+
+    /// Appends payload to what is being written.
+    fn put_payload(&mut self, payload: &[u8], outgoing: Outgoing, passing: Passing) {
+        match passing {
+            Passing::Transform => {
+                self.transform(payload, None, outgoing);
+                return;
+            }
+            Passing::Tap => self.core.handler.tap(self.x, payload),
+            _ => {}
+        }
+        self.answer_bytes += payload.len() as u64;
+        if outgoing == Outgoing::Chunked {
+            chunk(self.out, payload);
+        } else {
+            self.out.extend_from_slice(payload);
+        }
+    }
+
+    /// Sends payload, and the end of the body behind it.
+    async fn send_payload(
+        &mut self,
+        exchange: &mut Exchange,
+        payload: &[u8],
+        outgoing: Outgoing,
+        passing: Passing,
+        ended: bool,
+    ) -> Result<(), Action> {
+        let by_hand = passing == Passing::Transform || outgoing == Outgoing::Chunked;
+        if by_hand || payload.len() <= COPIED_BYTES_MAX {
+            self.put_payload(payload, outgoing, passing);
+            if ended && passing == Passing::Transform {
+                self.transform(&[], Some(End::Whole), outgoing);
+            }
+            return self.deliver(exchange, &[]).await;
+        }
+        if passing == Passing::Tap {
+            self.core.handler.tap(self.x, payload);
+        }
+        self.answer_bytes += payload.len() as u64;
+        self.deliver(exchange, payload).await
+    }
+
+    /// Appends what the handler makes of payload; with an end, the end of the body too, unless the
+    /// handler says that it is none.
+    fn transform(&mut self, payload: &[u8], end: Option<End>, outgoing: Outgoing) -> bool {
+        let mut made = Vec::new();
+        let whole = self.core.handler.transform(self.x, payload, end, &mut made);
+        self.answer_bytes += made.len() as u64;
+        if outgoing == Outgoing::Chunked {
+            chunk(self.out, &made);
+            if end.is_some() && whole {
+                self.out.extend_from_slice(LAST_CHUNK);
+            }
+        } else {
+            self.out.extend_from_slice(&made);
+        }
+        whole
+    }
+
+    /// The backend has closed, which is the end of its answer.
+    async fn closed(
+        &mut self,
+        exchange: &mut Exchange,
+        outgoing: Outgoing,
+        relayed: &Relayed<'_>,
+    ) -> Step {
+        exchange.on(Event::AnswerEnd, self.core.now());
+        if relayed.passing == Passing::Transform {
+            self.transform(&[], Some(End::Whole), outgoing);
+        } else if outgoing == Outgoing::Chunked {
+            self.out.extend_from_slice(LAST_CHUNK);
+        }
+        let sent = self.deliver(exchange, &[]).await;
+        self.over(exchange, sent)
+    }
+
+    /// The answer is complete and sent.
+    fn finish(
+        &mut self,
+        exchange: &mut Exchange,
+        backend: Backend,
+        relayed: &Relayed<'_>,
+        excess: bool,
+    ) -> Step {
+        let action = exchange.on(Event::AnswerEnd, self.core.now());
+        let reuse = matches!(
+            action,
+            Action::Finish {
+                reuse_upstream: true
+            }
+        ) && !excess;
+        self.give_back(backend, relayed, reuse);
+        self.over(exchange, Ok(()))
+    }
+
+    fn over(&mut self, exchange: &mut Exchange, sent: Result<(), Action>) -> Step {
+        match sent {
+            Ok(()) => {
+                exchange.on(Event::Delivered, self.core.now());
+                self.attempt_ended(AttemptEnd::Whole);
+                Step::Over(Outcome::Relayed)
+            }
+            Err(action) => self.give_up(action),
+        }
+    }
+
+    fn give_back(&self, backend: Backend, relayed: &Relayed<'_>, reuse: bool) {
+        if !reuse || self.core.is_draining() {
+            return;
+        }
+        // A backend that says how long it keeps a connection is believed, a little less.
+        let idle_max = match relayed.framing.keep_alive_secs {
+            Some(secs) => {
+                let said = Duration::from_secs(secs.into());
+                relayed
+                    .target
+                    .idle_max
+                    .min(said.saturating_sub(Duration::from_millis(500)))
+            }
+            None => relayed.target.idle_max,
+        };
+        self.core.pool.keep(
+            relayed.target.key,
+            backend.upstream,
+            idle_max,
+            self.core.now(),
+        );
+    }
+
+    /// The answer broke off, or the client did.
+    async fn broken(
+        &mut self,
+        exchange: &mut Exchange,
+        action: Action,
+        outgoing: Outgoing,
+        relayed: &Relayed<'_>,
+    ) -> Step {
+        self.keep = false;
+        if let Action::Cut(fault) = action {
+            if relayed.passing == Passing::Transform && fault != Fault::WriteTimeout {
+                // The dialect may have a way to say so.
+                self.out.clear();
+                if self.transform(&[], Some(End::Broken(fault)), outgoing) {
+                    let _ = self.deliver(exchange, &[]).await;
+                    self.attempt_ended(AttemptEnd::Failed(fault));
+                    return Step::Over(Outcome::Broken(fault));
+                }
+            }
+            if outgoing == Outgoing::ToClose {
+                // Its end would look like that of the answer.
+                self.io.break_off();
+            }
+        }
+        self.give_up(action)
+    }
+
+    /// Waits for the whole answer and lets the handler make another one of it.
+    async fn collect(
+        &mut self,
+        exchange: &mut Exchange,
+        mut backend: Backend,
+        mut buf: Buf,
+        relayed: &Relayed<'_>,
+        bytes_max: usize,
+    ) -> Step {
+        let mut body = Vec::new();
+        buf.consume(relayed.head.len);
+        let mut incoming = match relayed.framing.body {
+            ResponseBody::None => Incoming::Length(0),
+            ResponseBody::Length(len) => Incoming::Length(len),
+            ResponseBody::Chunked => Incoming::Chunked(Decoder::new()),
+            ResponseBody::ToClose => Incoming::ToClose,
+        };
+        let fault = loop {
+            match gather(&buf, &mut incoming, &mut body) {
+                Ok(Some(excess)) => {
+                    let reuse = match relayed.begun {
+                        Action::Finish { reuse_upstream } => reuse_upstream,
+                        _ => matches!(
+                            exchange.on(Event::AnswerEnd, self.core.now()),
+                            Action::Finish {
+                                reuse_upstream: true
+                            }
+                        ),
+                    };
+                    self.give_back(backend, relayed, reuse && !excess);
+                    return self.collected(exchange, &body).await;
+                }
+                Ok(None) if body.len() <= bytes_max => {}
+                _ => break Fault::Malformed,
+            }
+            buf.clear();
+            backend
+                .upstream
+                .socket
+                .arm(buf.grown(UPSTREAM_READ_BYTES_MAX));
+            let (result, came) = match self.wait(exchange, backend.read()).await {
+                Ok(read) => read,
+                Err(Action::Cut(fault)) => break fault,
+                Err(action) => return self.give_up(action),
+            };
+            buf = came;
+            match result {
+                Ok(1..) => drop(exchange.on(Event::AnswerPiece, self.core.now())),
+                Ok(0) if matches!(incoming, Incoming::ToClose) => {
+                    return self.collected(exchange, &body).await;
+                }
+                Ok(0) => break Fault::Closed,
+                Err(_) => break Fault::Reset,
+            }
+        };
+        // Nothing of it has reached the client, who can still be told.
+        self.attempt_ended(AttemptEnd::Failed(fault));
+        Step::Fail(fault)
+    }
+
+    async fn collected(&mut self, exchange: &mut Exchange, body: &[u8]) -> Step {
+        let now = self.core.now();
+        self.answer_bytes = 0;
+        self.local.clear();
+        {
+            let date = self.core.date();
+            let cx = crate::handler::Cx {
+                now,
+                peer: self.peer,
+                arrived: self.arrived,
+                date: &date,
+                unix_ms: self.core.unix_ms(),
+            };
+            self.core
+                .handler
+                .collected(&cx, self.x, &self.request, body, self.local);
+        }
+        let outcome = match self.send_local().await {
+            Outcome::Local => {
+                exchange.on(Event::Delivered, now);
+                self.attempt_ended(AttemptEnd::Whole);
+                Outcome::Relayed
+            }
+            other => {
+                self.attempt_ended(AttemptEnd::Abandoned);
+                other
+            }
+        };
+        Step::Over(outcome)
+    }
+}
+
+fn end_event(result: &io::Result<usize>) -> Event {
+    if result.is_ok() {
+        Event::UpstreamClosed
+    } else {
+        Event::UpstreamReset
+    }
+}
+
+/// Appends payload as a chunk; nothing for none, which would be the end.
+fn chunk(out: &mut Vec<u8>, payload: &[u8]) {
+    if !payload.is_empty() {
+        encode_size(payload.len(), out);
+        out.extend_from_slice(payload);
+        out.extend_from_slice(b"\r\n");
+    }
+}
+
+/// Appends payload; at the end of the body, whether bytes follow it.
+fn gather(buf: &[u8], incoming: &mut Incoming, body: &mut Vec<u8>) -> Result<Option<bool>, ()> {
+    match incoming {
+        Incoming::Length(left) => {
+            let here = buf.len().min(usize::try_from(*left).unwrap_or(usize::MAX));
+            body.extend_from_slice(buf.get(..here).unwrap_or_default());
+            *left -= here as u64;
+            Ok((*left == 0).then_some(buf.len() > here))
+        }
+        Incoming::ToClose => {
+            body.extend_from_slice(buf);
+            Ok(None)
+        }
+        Incoming::Chunked(decoder) => {
+            let mut at = 0;
+            loop {
+                match decoder.next(buf, at).map_err(|_| ())? {
+                    Piece::Data { start, end } => {
+                        body.extend_from_slice(buf.get(start..end).unwrap_or_default());
+                        at = end;
+                    }
+                    Piece::Skip { to } => at = to,
+                    Piece::Done { at } => return Ok(Some(at < buf.len())),
+                    Piece::More => return Ok(None),
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,133 @@
+//! The idle connections of one core.
+//!
+//! The one used last is used first, so that those which are not needed grow old and go. Each idle
+//! connection has its read armed, which is at once the watch for its closing and the read that
+//! will bring the next answer: using it again costs no further operation. A race remains, when a
+//! backend closes just as a request is on its way; a connection that has been idle for a moment
+//! is therefore looked at once more, and the exchange knows that it was a kept one.
+
+use std::cell::RefCell;
+use std::future::poll_fn;
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+use rustc_hash::FxHashMap;
+
+use crate::buf::Buf;
+use crate::limits::{IDLE_CONNS_PER_ENDPOINT_MAX, UPSTREAM_READ_BYTES_START};
+use crate::rt::Socket;
+use crate::rt::sys::Peek;
+
+/// A connection that was idle for less was in use a moment ago, and its close would have shown in
+/// its read. Beyond, one more look (0.3 µs) is worth it.
+const PEEK_AFTER: Duration = Duration::from_millis(2);
+
+/// A connection to a backend.
+#[derive(Debug)]
+pub(crate) struct Upstream {
+    pub(crate) socket: Socket,
+    /// Requests it has carried.
+    pub(crate) uses: u32,
+    /// The shorter of the configured idle time and what the backend announced.
+    idle_max: Duration,
+    idle_since: Instant,
+}
+
+impl Upstream {
+    pub(crate) fn new(socket: Socket, now: Instant) -> Self {
+        Self {
+            socket,
+            uses: 0,
+            idle_max: Duration::ZERO,
+            idle_since: now,
+        }
+    }
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(crate) struct Pool {
+    idle: RefCell<FxHashMap<u64, Vec<Upstream>>>,
+    /// Of the task in [`Pool::watch`].
+    watcher: RefCell<Option<Waker>>,
+}
+
+impl Pool {
+    /// A connection that is as good as fresh, if there is one.
+    pub(crate) fn take(&self, key: u64, now: Instant) -> Option<Upstream> {
+        let mut idle = self.idle.borrow_mut();
+        let kept = idle.get_mut(&key)?;
+        while let Some(mut upstream) = kept.pop() {
+            let age = now.saturating_duration_since(upstream.idle_since);
+            let waker = Waker::noop();
+            let ended = upstream
+                .socket
+                .poll_read(&mut Context::from_waker(waker))
+                .is_ready();
+            if ended || age >= upstream.idle_max {
+                continue;
+            }
+            if age >= PEEK_AFTER && upstream.socket.peek() != Peek::Silent {
+                continue;
+            }
+            return Some(upstream);
+        }
+        None
+    }
+
+    /// Keeps a connection whose last answer is complete and which is silent.
+    pub(crate) fn keep(&self, key: u64, mut upstream: Upstream, idle_max: Duration, now: Instant) {
+        if idle_max.is_zero() {
+            return;
+        }
+        debug_assert!(!upstream.socket.is_armed());
+        upstream
+            .socket
+            .arm(Buf::with_capacity(UPSTREAM_READ_BYTES_START));
+        let watcher = self.watcher.borrow();
+        let waker = watcher.as_ref().map_or(Waker::noop(), |waker| waker);
+        if upstream
+            .socket
+            .poll_read(&mut Context::from_waker(waker))
+            .is_ready()
+        {
+            return;
+        }
+        upstream.idle_max = idle_max;
+        upstream.idle_since = now;
+        let mut idle = self.idle.borrow_mut();
+        let kept = idle.entry(key).or_default();
+        if kept.len() >= IDLE_CONNS_PER_ENDPOINT_MAX {
+            kept.remove(0);
+        }
+        kept.push(upstream);
+    }
+
+    /// Drops what has been idle for too long.
+    pub(crate) fn expire(&self, now: Instant) {
+        self.idle.borrow_mut().retain(|_, kept| {
+            kept.retain(|upstream| {
+                now.saturating_duration_since(upstream.idle_since) < upstream.idle_max
+            });
+            !kept.is_empty()
+        });
+    }
+
+    /// Drops everything.
+    pub(crate) fn clear(&self) {
+        self.idle.borrow_mut().clear();
+    }
+
+    /// Drops connections as soon as their backend closes them, or says something unasked. Never
+    /// ends; one task of each core.
+    pub(crate) async fn watch(&self) {
+        poll_fn(|cx| {
+            *self.watcher.borrow_mut() = Some(cx.waker().clone());
+            self.idle.borrow_mut().values_mut().for_each(|kept| {
+                kept.retain_mut(|upstream| upstream.socket.poll_read(cx).is_pending());
+            });
+            Poll::<()>::Pending
+        })
+        .await;
+    }
+}
