@@ -43,6 +43,7 @@ pub use import::{Imported, import};
 pub use logging::early_logging;
 pub use plan::*;
 pub use reader::{Fingerprints, KeyDoc};
+pub use values::boolean;
 
 use reader::Reader;
 use tree::Table;

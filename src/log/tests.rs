@@ -207,7 +207,8 @@ fn the_form_follows_terminal_and_environment() {
 
 #[test]
 fn colour_follows_terminal_and_environment() {
-    let table: [(&[(&str, &str)], bool, bool); 7] = [
+    type Vars = &'static [(&'static str, &'static str)];
+    let table: [(Vars, bool, bool); 7] = [
         // environment, on a pipe, on a terminal
         (&[], false, true),
         (&[("NO_COLOR", "1")], false, false),

@@ -1,0 +1,37 @@
+//! `olla import FILE`: Olla's YAML as TOML on standard output, remarks on standard error.
+//!
+//! contract: README 9
+
+use std::fmt::Write;
+use std::path::Path;
+
+use super::Outcome;
+use crate::config::{Inputs, Severity, import};
+
+/// Reads the file and converts it. Exit code 1 when it cannot be read, is no YAML, or holds
+/// something that the gateway refuses; the TOML is printed in the last case too.
+pub fn run(file: &Path, inputs: &Inputs<'_>) -> Outcome {
+    let text = match std::fs::read_to_string(inputs.cwd.join(file)) {
+        Ok(text) => text,
+        Err(error) => {
+            let fault = format!("{}: error: cannot be read: {error}\n", file.display());
+            return Outcome::bad(fault, Outcome::FAILED);
+        }
+    };
+    let (stdout, findings) = match import(&text, file, inputs) {
+        Ok(imported) => (imported.toml, imported.findings),
+        Err(findings) => (String::new(), findings),
+    };
+    let mut stderr = String::new();
+    for finding in &findings {
+        let _ = writeln!(stderr, "{finding}");
+    }
+    let refused = findings
+        .iter()
+        .any(|finding| finding.severity == Severity::Error);
+    Outcome {
+        stdout,
+        stderr,
+        code: if refused { Outcome::FAILED } else { 0 },
+    }
+}

@@ -1,0 +1,274 @@
+//! `olla models` and `olla status`: what a gateway that runs says of itself, as a table.
+//!
+//! contract: operations 4 (the routes that are asked)
+
+use std::fmt::Write;
+
+use serde_json::Value;
+
+use super::table::{Table, clean};
+use super::{Outcome, Subject, http};
+use crate::config::ServerPlan;
+
+/// The address at which the gateway of a configuration can be asked from this machine.
+pub fn address_of(server: &ServerPlan) -> String {
+    let host = match server.host.as_str() {
+        "" | "0.0.0.0" | "::" => "localhost".to_owned(),
+        host if host.contains(':') => format!("[{host}]"),
+        host => host.to_owned(),
+    };
+    format!("http://{host}:{}", server.port)
+}
+
+/// Asks the gateway at an address.
+pub fn run(subject: Subject, address: &str, json: bool) -> Outcome {
+    let path = match subject {
+        Subject::Models => "/internal/status/models?detailed=true&group=family",
+        Subject::Status => "/internal/status",
+    };
+    let answer = http::base(address).and_then(|base| {
+        let answer = http::get(&base, path)?;
+        let body = String::from_utf8_lossy(&answer.body).into_owned();
+        if answer.status == 200 {
+            Ok(body)
+        } else {
+            Err(refusal(&base, answer.status, &body))
+        }
+    });
+    let body = match answer {
+        Ok(body) => body,
+        Err(fault) => return Outcome::bad(format!("olla: {fault}\n"), Outcome::FAILED),
+    };
+    if json {
+        return Outcome::good(body + "\n");
+    }
+    match (serde_json::from_str(&body), subject) {
+        (Ok(value), Subject::Models) => Outcome::good(models(&value)),
+        (Ok(value), Subject::Status) => Outcome::good(status(&value)),
+        (Err(error), _) => {
+            let fault = format!("olla: {address}: the answer is not JSON: {error}\n");
+            Outcome::bad(fault, Outcome::FAILED)
+        }
+    }
+}
+
+fn refusal(base: &url::Url, status: u16, body: &str) -> String {
+    let host = base.host_str().unwrap_or_default();
+    let value: Value = serde_json::from_str(body).unwrap_or_default();
+    let said = value
+        .pointer("/error/message")
+        .map(text)
+        .unwrap_or_default();
+    format!("{host} answers {status}: {}", clean(&said))
+}
+
+/// A value as a cell.
+fn text(value: &Value) -> String {
+    match value {
+        Value::Null => String::new(),
+        Value::String(text) => text.clone(),
+        Value::Array(items) => items.iter().map(text).collect::<Vec<_>>().join(", "),
+        other => other.to_string(),
+    }
+}
+
+fn field(value: &Value, path: &str) -> String {
+    value.pointer(path).map(text).unwrap_or_default()
+}
+
+fn list<'v>(value: &'v Value, path: &str) -> &'v [Value] {
+    value
+        .pointer(path)
+        .and_then(Value::as_array)
+        .map_or(&[], Vec::as_slice)
+}
+
+fn status(value: &Value) -> String {
+    let show = |path: &str| clean(&field(value, path));
+    let mut out = String::new();
+    let _ = writeln!(
+        out,
+        "{}: {} endpoints up, {} for {}, {} in flight",
+        show("/system/status"),
+        show("/system/endpoints_up"),
+        show("/system/version"),
+        show("/system/uptime"),
+        show("/system/active_connections"),
+    );
+    let _ = writeln!(
+        out,
+        "{} requests, {} failed, success {}, mean {}, traffic {}\n",
+        show("/system/total_requests"),
+        show("/system/total_failures"),
+        show("/system/success_rate"),
+        show("/system/avg_latency"),
+        show("/system/total_traffic"),
+    );
+    let headings = [
+        "ENDPOINT",
+        "STATUS",
+        "PRIORITY",
+        "IN FLIGHT",
+        "REQUESTS",
+        "SUCCESS",
+        "LATENCY",
+        "MODELS",
+        "CHECKED",
+        "URL",
+        "ISSUES",
+    ];
+    let paths = [
+        "/name",
+        "/status",
+        "/priority",
+        "/connections",
+        "/requests",
+        "/success_rate",
+        "/avg_latency",
+        "/models/count",
+        "/last_check",
+        "/url",
+        "/issues",
+    ];
+    let mut table = Table::new(&headings);
+    for endpoint in list(value, "/endpoints") {
+        table.row(paths.map(|path| field(endpoint, path)));
+    }
+    out + &table.show()
+}
+
+fn models(value: &Value) -> String {
+    let headings = [
+        "MODEL",
+        "FAMILY",
+        "TYPE",
+        "SIZE",
+        "PARAMS",
+        "QUANT",
+        "SEEN",
+        "ENDPOINTS",
+    ];
+    let mut table = Table::new(&headings);
+    for group in list(value, "/model_groups") {
+        for model in list(group, "/models") {
+            let paths = [
+                "/type",
+                "/size",
+                "/params",
+                "/quant",
+                "/last_seen",
+                "/endpoints",
+            ];
+            let head = [field(model, "/name"), field(group, "/family")];
+            table.row(head.into_iter().chain(paths.map(|path| field(model, path))));
+        }
+    }
+    let total = clean(&field(value, "/total_models"));
+    format!(
+        "{total} models on {} endpoints\n\n{}",
+        clean(&field(value, "/total_endpoints")),
+        table.show()
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn status_shows_endpoints() {
+        let value = json!({
+            "system": {"status": "degraded", "endpoints_up": "1/2", "version": "1", "uptime": "5m",
+                "total_requests": 10, "total_failures": 1, "success_rate": "90.0%",
+                "avg_latency": "12ms", "total_traffic": "1 B", "active_connections": 3},
+            "endpoints": [
+                {"name": "gpu", "status": "healthy", "priority": 100, "connections": 3,
+                 "requests": 10, "success_rate": "90.0%", "avg_latency": "12ms", "url": "http://g:1",
+                 "last_check": "1s ago", "issues": "", "models": {"count": 4}},
+            ],
+        });
+        let shown = status(&value);
+        assert!(
+            shown.starts_with("degraded: 1/2 endpoints up, 1 for 5m, 3 in flight\n"),
+            "{shown}"
+        );
+        let row = shown
+            .lines()
+            .last()
+            .unwrap()
+            .split_whitespace()
+            .collect::<Vec<_>>();
+        let want = [
+            "gpu",
+            "healthy",
+            "100",
+            "3",
+            "10",
+            "90.0%",
+            "12ms",
+            "4",
+            "1s",
+            "ago",
+            "http://g:1",
+            "-",
+        ];
+        assert_eq!(row, want);
+    }
+
+    #[test]
+    fn models_show_where_they_are() {
+        let value = json!({"total_models": 1, "total_endpoints": 2, "model_groups": [
+            {"family": "llama", "models": [{"name": "llama3\u{7}", "size": "4.00 GB",
+             "endpoints": ["a", "b"]}]},
+        ]});
+        let shown = models(&value);
+        let row = shown
+            .lines()
+            .last()
+            .unwrap()
+            .split_whitespace()
+            .collect::<Vec<_>>();
+        let want = [
+            "llama3?", "llama", "-", "4.00", "GB", "-", "-", "-", "a,", "b",
+        ];
+        assert_eq!(row, want, "{shown}");
+        assert!(shown.starts_with("1 models on 2 endpoints\n"));
+        assert_eq!(
+            models(&json!({})),
+            format!(
+                "- models on - endpoints\n\n{}",
+                Table::new(&[
+                    "MODEL",
+                    "FAMILY",
+                    "TYPE",
+                    "SIZE",
+                    "PARAMS",
+                    "QUANT",
+                    "SEEN",
+                    "ENDPOINTS"
+                ])
+                .show()
+            )
+        );
+    }
+
+    #[test]
+    fn faults_are_sentences() {
+        let outcome = run(Subject::Status, "https://gw", false);
+        assert_eq!(outcome.code, Outcome::FAILED);
+        assert!(
+            outcome.stderr.starts_with("olla: https"),
+            "{}",
+            outcome.stderr
+        );
+        let base = http::base("http://gw:1").unwrap();
+        let body = r#"{"error":{"message":"ip not in allowed range"}}"#;
+        assert_eq!(
+            refusal(&base, 403, body),
+            "gw answers 403: ip not in allowed range"
+        );
+        assert_eq!(refusal(&base, 502, "<html>"), "gw answers 502: -");
+    }
+}

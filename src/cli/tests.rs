@@ -1,0 +1,310 @@
+use std::path::Path;
+
+use super::*;
+use crate::config::{Format, Inputs, NameFilter, plan_from_str};
+
+fn words(words: &[&str]) -> Parsed {
+    parse(words.iter().map(OsString::from), &Env::default())
+}
+
+fn serve(config: Option<&str>, profile: bool, ignored: &[&str]) -> Parsed {
+    Parsed::Run(Command::Serve(options(config, profile, ignored)))
+}
+
+fn check(config: Option<&str>) -> Parsed {
+    Parsed::Run(Command::Check(options(config, false, &[])))
+}
+
+fn options(config: Option<&str>, profile: bool, ignored: &[&str]) -> Options {
+    Options {
+        config: config.map(PathBuf::from),
+        profile,
+        ignored: ignored.iter().map(|word| (*word).to_owned()).collect(),
+    }
+}
+
+fn ask(subject: Subject, url: Option<&str>, json: bool, config: Option<&str>) -> Parsed {
+    Parsed::Run(Command::Ask(Ask {
+        subject,
+        url: url.map(str::to_owned),
+        json,
+        config: config.map(PathBuf::from),
+    }))
+}
+
+#[test]
+fn words_are_understood() {
+    let table: Vec<(&[&str], Parsed)> = vec![
+        (&[], serve(None, false, &[])),
+        (&["--config", "a"], serve(Some("a"), false, &[])),
+        (&["--config=a"], serve(Some("a"), false, &[])),
+        (&["-config", "a"], serve(Some("a"), false, &[])),
+        (&["-config=a=b"], serve(Some("a=b"), false, &[])),
+        (&["-c", "a"], serve(Some("a"), false, &[])),
+        (&["-c=a"], serve(Some("a"), false, &[])),
+        (&["--c", "a"], serve(Some("a"), false, &[])),
+        (&["--c=a"], serve(Some("a"), false, &[])),
+        (&["--config", "-odd"], serve(Some("-odd"), false, &[])),
+        (
+            &["--config", "a", "--config", "b"],
+            serve(Some("b"), false, &[]),
+        ),
+        (&["--profile"], serve(None, true, &[])),
+        (&["-profile"], serve(None, true, &[])),
+        (&["--profile=true"], serve(None, true, &[])),
+        (&["--profile=false"], serve(None, false, &[])),
+        (&["--profile", "--profile"], serve(None, true, &[])),
+        (
+            &["some", "words", "-c", "a"],
+            serve(Some("a"), false, &["some", "words"]),
+        ),
+        (&["chekc", "check"], serve(None, false, &["chekc", "check"])),
+        (
+            &["-c", "a", "--", "--check"],
+            serve(Some("a"), false, &["--check"]),
+        ),
+        (&["--check"], check(None)),
+        (&["-check", "-c", "a"], check(Some("a"))),
+        (&["--validate-config", "--config=a"], check(Some("a"))),
+        (&["-validate-config"], check(None)),
+        (&["check"], check(None)),
+        (&["check", "-c", "a"], check(Some("a"))),
+        (&["-config", "a", "check"], check(Some("a"))),
+        (&["--check=false"], serve(None, false, &[])),
+        (&["demo"], Parsed::Run(Command::Demo(Demo { port: None }))),
+        (
+            &["demo", "-port", "8080"],
+            Parsed::Run(Command::Demo(Demo { port: Some(8080) })),
+        ),
+        (
+            &["import", "x.yaml"],
+            Parsed::Run(Command::Import {
+                file: "x.yaml".into(),
+            }),
+        ),
+        (&["models"], ask(Subject::Models, None, false, None)),
+        (
+            &["status", "--json", "-url=http://h"],
+            ask(Subject::Status, Some("http://h"), true, None),
+        ),
+        (
+            &["-c", "a", "status"],
+            ask(Subject::Status, None, false, Some("a")),
+        ),
+    ];
+    for (given, want) in table {
+        assert_eq!(words(given), want, "{given:?}");
+    }
+}
+
+#[test]
+fn wrong_words_are_answered_with_the_usage() {
+    let table: [&[&str]; 14] = [
+        &["--nonsense"],
+        &["-x"],
+        &["--config"],
+        &["-c"],
+        &["--profile=maybe"],
+        &["--check="],
+        &["import"],
+        &["import", "a", "b"],
+        &["demo", "--port", "0"],
+        &["demo", "--port", "99999"],
+        &["models", "--nonsense"],
+        &["status", "extra"],
+        &["completions", "klingon"],
+        &["completions"],
+    ];
+    for given in table {
+        let Parsed::Done(outcome) = words(given) else {
+            panic!("{given:?} was understood");
+        };
+        assert_eq!(outcome.code, 2, "{given:?}");
+        assert_eq!(outcome.stdout, "", "{given:?}");
+        assert!(
+            outcome.stderr.contains("Usage"),
+            "{given:?}: {}",
+            outcome.stderr
+        );
+    }
+}
+
+#[test]
+fn the_version_is_one_line() {
+    let line = build_info::line();
+    let (version, rest) = line
+        .strip_prefix("olla ")
+        .unwrap()
+        .split_once(" (")
+        .unwrap();
+    assert_eq!(version, build_info::VERSION);
+    let rest: Vec<_> = rest.strip_suffix(")\n").unwrap().split(' ').collect();
+    assert_eq!(
+        rest,
+        [build_info::COMMIT, build_info::DATE, build_info::TARGET]
+    );
+    assert!(build_info::COMPILER.starts_with("rustc ") && build_info::platform().contains('/'));
+    let done = Parsed::Done(Outcome::good(line));
+    for given in [
+        &["--version"][..],
+        &["-version"],
+        &["-V"],
+        &["-c", "a", "--version"],
+    ] {
+        assert_eq!(words(given), done, "{given:?}");
+    }
+    let with = |value| parse([], &Env::of([("OLLA_SHOW_VERSION", value)]));
+    assert_eq!(with("true"), done);
+    assert_eq!(with("false"), serve(None, false, &[]));
+    assert_eq!(with("perhaps"), serve(None, false, &[]));
+}
+
+#[test]
+fn help_teaches() {
+    for given in [&["--help"][..], &["-help"], &["-h"]] {
+        let Parsed::Done(outcome) = words(given) else {
+            panic!("{given:?}");
+        };
+        assert_eq!(
+            (outcome.code, outcome.stderr.as_str()),
+            (0, ""),
+            "{given:?}"
+        );
+        for word in [
+            "olla demo",
+            "--config",
+            "validate-config",
+            "--profile",
+            "-V",
+            "import",
+        ] {
+            assert!(outcome.stdout.contains(word), "{word}: {}", outcome.stdout);
+        }
+    }
+}
+
+#[test]
+fn completions_know_the_commands() {
+    for shell in ["bash", "zsh", "fish"] {
+        let Parsed::Done(outcome) = words(&["completions", shell]) else {
+            panic!("{shell}");
+        };
+        assert_eq!(outcome.code, 0);
+        assert!(outcome.stdout.contains("demo") && outcome.stdout.contains("validate-config"));
+    }
+}
+
+fn report_of(text: &str) -> Outcome {
+    let env = Env::default();
+    let admits = |_: &NameFilter, _: &str| true;
+    let inputs = Inputs {
+        env: &env,
+        cwd: Path::new("."),
+        types: &[],
+        admits: &admits,
+    };
+    let loaded = plan_from_str(text, Format::Toml, Some(Path::new("o.toml")), &inputs);
+    check::report(&loaded, &[])
+}
+
+#[test]
+fn a_check_prints_every_finding_and_the_result() {
+    let good = report_of(
+        "[model_aliases]\na = [\"b\"]\n[[discovery.static.endpoints]]\nname = \"x\"\nurl = \"http://x\"\n",
+    );
+    assert_eq!(good, Outcome::good("ok: 1 endpoints, 1 aliases\n"));
+
+    let bad = report_of("[server]\nport = 0\nprot = 1\n[proxy]\nengine = \"turbo\"\n");
+    let lines: Vec<_> = bad.stdout.lines().collect();
+    assert_eq!(bad.code, 1);
+    assert!(
+        lines[0].starts_with("o.toml:2: error: server.port: 0; "),
+        "{lines:?}"
+    );
+    assert!(
+        lines[1].starts_with("o.toml:3: error: server.prot: "),
+        "{lines:?}"
+    );
+    assert!(
+        lines[2].starts_with("o.toml:5: error: proxy.engine: \"turbo\"; "),
+        "{lines:?}"
+    );
+    assert_eq!(lines[3..], ["3 errors"]);
+
+    let warned = report_of("[server.rate_limits]\nburst_size = 0\n");
+    assert!(
+        warned.stdout.starts_with("o.toml:2: warning: "),
+        "{}",
+        warned.stdout
+    );
+    assert!(
+        warned.stdout.ends_with("\nok: 1 endpoints, 0 aliases\n"),
+        "{}",
+        warned.stdout
+    );
+    assert_eq!(warned.code, 0);
+}
+
+#[test]
+fn an_import_prints_toml_and_remarks_apart() {
+    let folder = std::env::temp_dir().join(format!("olla-cli-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    std::fs::write(folder.join("o.yaml"), "server:\n  port: 8080\n  prot: 1\n").unwrap();
+    std::fs::write(folder.join("bad.yaml"), "server: [\n").unwrap();
+    let env = Env::default();
+    let admits = |_: &NameFilter, _: &str| true;
+    let inputs = Inputs {
+        env: &env,
+        cwd: &folder,
+        types: &[],
+        admits: &admits,
+    };
+    let good = import::run(Path::new("o.yaml"), &inputs);
+    let bad = import::run(Path::new("bad.yaml"), &inputs);
+    let none = import::run(Path::new("none.yaml"), &inputs);
+    std::fs::remove_dir_all(&folder).unwrap();
+    assert_eq!(good.code, 0);
+    assert!(
+        good.stdout.contains("[server]\nport = 8080\n"),
+        "{}",
+        good.stdout
+    );
+    assert!(
+        good.stderr.starts_with("o.yaml:3: warning: server.prot: "),
+        "{}",
+        good.stderr
+    );
+    assert_eq!((bad.code, bad.stdout.as_str()), (1, ""));
+    assert!(bad.stderr.starts_with("bad.yaml:"), "{}", bad.stderr);
+    assert_eq!(none.code, 1);
+    assert!(
+        none.stderr.starts_with("none.yaml: error: "),
+        "{}",
+        none.stderr
+    );
+}
+
+#[test]
+fn a_gateway_is_asked_where_it_listens() {
+    let env = Env::default();
+    let admits = |_: &NameFilter, _: &str| true;
+    let inputs = Inputs {
+        env: &env,
+        cwd: Path::new("."),
+        types: &[],
+        admits: &admits,
+    };
+    for (host, want) in [
+        ("", "http://localhost:40114"),
+        ("0.0.0.0", "http://localhost:40114"),
+        ("::", "http://localhost:40114"),
+        ("::1", "http://[::1]:40114"),
+        ("gw", "http://gw:40114"),
+    ] {
+        let text = format!("server.host = \"{host}\"");
+        let plan = plan_from_str(&text, Format::Toml, None, &inputs)
+            .plan
+            .unwrap();
+        assert_eq!(remote::address_of(&plan.server), want);
+    }
+}
