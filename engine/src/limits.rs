@@ -1,0 +1,153 @@
+//! Every bound of the engine, each with its reason. The unit stands at the end of the name.
+//!
+//! Nothing here reads a configuration: what an operator may set (body and header sizes, timeouts,
+//! pool sizes) reaches the code that needs it as an argument, and these are the walls that no
+//! setting moves.
+
+use std::time::Duration;
+
+// ---- Heads -----------------------------------------------------------------------------------
+
+/// The largest head of a request that any configuration can allow. Positions in a head are `u32`,
+/// and a head is held in memory as a whole; `server.request_limits.max_header_size` is 1 MiB by
+/// default (contract: surface 11).
+pub const REQUEST_HEAD_BYTES_CEILING: usize = 64 << 20;
+
+/// The largest head of an answer (contract: surface 8.3). Servers of models send less than 1 KiB.
+pub const RESPONSE_HEAD_BYTES_MAX: usize = 32 << 10;
+
+/// Header fields in one head. Browsers and SDKs send 10 to 30; a request that has passed some
+/// proxies has perhaps 60. An index entry is 20 bytes.
+pub const FIELDS_MAX: usize = 512;
+
+/// Header fields that are indexed without the larger scratch space that `FIELDS_MAX` needs.
+pub const FIELDS_USUAL: usize = 48;
+
+/// CRLF bytes in front of a request line that are passed over (RFC 9112 2.2: at least one empty
+/// line). Some old clients send one after a body; four are no client's habit.
+pub const LEADING_CRLF_BYTES_MAX: usize = 8;
+
+/// Names and options in all `Connection` fields of a head. Every field is compared with each of
+/// them, so this bounds that work; a usual head has one or two.
+pub const CONNECTION_OPTIONS_MAX: usize = 32;
+
+/// 1xx answers of a backend that are passed over before its final one. A server sends one or two
+/// (100, 103); one that sends them for ever would hold the exchange.
+pub const INTERIM_RESPONSES_MAX: usize = 16;
+
+// ---- Chunked bodies --------------------------------------------------------------------------
+
+/// Hexadecimal digits of a chunk size, leading zeros included: what fits a `u64`.
+pub const CHUNK_SIZE_DIGITS_MAX: usize = 16;
+
+/// A chunk's line: size and extensions, without the CRLF.
+pub const CHUNK_LINE_BYTES_MAX: usize = 1 << 10;
+
+/// Chunk extensions of a whole body. They mean nothing to us, so their only use would be to make
+/// us read (CVE-2023-39326 and its relatives).
+pub const CHUNK_EXTENSION_BYTES_MAX: usize = 16 << 10;
+
+/// The trailer section of a body. Trailers are dropped (contract: surface 5.1 and 7).
+pub const TRAILER_BYTES_MAX: usize = 8 << 10;
+
+/// The longest line that `encode_size` writes: 16 digits and CRLF.
+pub const CHUNK_SIZE_LINE_BYTES_MAX: usize = CHUNK_SIZE_DIGITS_MAX + 2;
+
+// ---- Buffers ---------------------------------------------------------------------------------
+
+/// What a connection of a client reads its first head into. Heads of SDKs are 300 to 900 bytes,
+/// and with it comes most or all of a small chat's body.
+pub const CLIENT_READ_BYTES_START: usize = 4 << 10;
+
+/// What a connection to a backend reads into at first: a head and some events.
+pub const UPSTREAM_READ_BYTES_START: usize = 8 << 10;
+
+/// What it grows to when reads fill it. It is also the most that waits in the gateway while a
+/// client reads slowly (contract: surface 1.2, `proxy.stream_buffer_size`).
+pub const UPSTREAM_READ_BYTES_MAX: usize = 64 << 10;
+
+/// Bytes of a next request that are held while the answer to this one is on its way. More stays
+/// in the kernel, and that the client leaves shows only when they are read (pipelining is rare).
+pub const PIPELINED_BYTES_MAX: usize = 16 << 10;
+
+/// One read of a request's body: large enough that a megabyte takes a few system calls.
+pub const BODY_READ_BYTES_MIN: usize = 16 << 10;
+
+/// The most that is read of a request's body at once. Beyond it a core's other connections wait
+/// noticeably longer for their turn.
+pub const BODY_READ_BYTES_MAX: usize = 256 << 10;
+
+/// What is read and thrown away after an answer that ends a connection early, so that the answer
+/// is not destroyed by a reset (lingering close).
+pub const LINGER_BYTES_MAX: usize = 256 << 20;
+
+/// A body that nobody wants is read and thrown away up to this size, so that the connection can go
+/// on; for a larger one the connection is the cheaper loss.
+pub const DISCARDED_BODY_BYTES_MAX: u64 = 64 << 10;
+
+/// What is made room for at once when a body's length is announced. More is made as it comes, so
+/// that an announcement alone costs little.
+pub const BODY_BYTES_START: usize = 1 << 20;
+
+// ---- Times -----------------------------------------------------------------------------------
+
+/// How long a body waits, unread, for room among the bodies that are held already (contract:
+/// README 14).
+pub const NO_ROOM_WAIT: Duration = Duration::from_secs(5);
+
+/// How long a client may take to receive an answer that the gateway made itself.
+pub const LOCAL_ANSWER_TIME: Duration = Duration::from_secs(60);
+
+/// How long an ended connection is still read from, and how long it may be silent meanwhile
+/// (lingering close).
+pub const LINGER_TIME: Duration = Duration::from_secs(5);
+/// See [`LINGER_TIME`].
+pub const LINGER_SILENCE: Duration = Duration::from_secs(1);
+
+// ---- Connections -----------------------------------------------------------------------------
+
+/// Idle connections to one endpoint that a core keeps, the oldest going first. Each core has its
+/// own. Short requests (embeddings) arrive in bursts of as many as a client has workers, and a
+/// fresh connection for each would cost more than the request; those that are not needed again
+/// are gone after the idle time.
+pub const IDLE_CONNS_PER_ENDPOINT_MAX: usize = 64;
+
+/// Sockets that wait for a core which another one accepted them for. When that many wait, the
+/// accepting core keeps the next one.
+pub const HANDED_OVER_MAX: usize = 256;
+
+/// `Keep-Alive: timeout=` of a backend beyond which it tells us nothing new.
+pub const KEEP_ALIVE_SECS_MAX: u32 = 24 * 60 * 60;
+
+const _: () = {
+    assert!(
+        REQUEST_HEAD_BYTES_CEILING <= u32::MAX as usize,
+        "a Span holds u32 positions"
+    );
+    assert!(
+        RESPONSE_HEAD_BYTES_MAX <= UPSTREAM_READ_BYTES_MAX,
+        "an answer's head fits its buffer"
+    );
+    assert!(FIELDS_MAX >= 256, "promised to clients");
+    assert!(FIELDS_USUAL < FIELDS_MAX);
+    assert!(LEADING_CRLF_BYTES_MAX.is_multiple_of(2));
+    assert!(LEADING_CRLF_BYTES_MAX < CLIENT_READ_BYTES_START);
+    assert!(
+        CHUNK_SIZE_DIGITS_MAX * 4 == u64::BITS as usize,
+        "a size never overflows"
+    );
+    assert!(CHUNK_SIZE_DIGITS_MAX < CHUNK_LINE_BYTES_MAX);
+    assert!(CHUNK_LINE_BYTES_MAX < CHUNK_EXTENSION_BYTES_MAX);
+    assert!(
+        CHUNK_LINE_BYTES_MAX <= u16::MAX as usize,
+        "a Decoder counts a line in u16"
+    );
+    assert!(CHUNK_EXTENSION_BYTES_MAX + CHUNK_LINE_BYTES_MAX <= u16::MAX as usize);
+    assert!(TRAILER_BYTES_MAX <= u16::MAX as usize);
+    assert!(UPSTREAM_READ_BYTES_START <= UPSTREAM_READ_BYTES_MAX);
+    assert!(BODY_READ_BYTES_MIN <= BODY_READ_BYTES_MAX);
+    assert!(
+        CLIENT_READ_BYTES_START <= PIPELINED_BYTES_MAX,
+        "a first read may hold more requests"
+    );
+};
