@@ -1,0 +1,321 @@
+//! The balancers: one endpoint out of the candidates, counted in the same step.
+//!
+//! A pick looks at the candidates that this request has not tried, leaves out open breakers and
+//! endpoints without rate tokens, chooses, and counts the request as in flight. What several
+//! cores share are the in-flight counts of [`crate::fleet::Live`] and one turn counter for each
+//! set of candidates ([`Turns`]).
+//!
+//! contract: balancing 7, surface 10.1
+
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use rustc_hash::FxHasher;
+
+use super::breaker::{self, Probe, State};
+use super::rejection::Fault;
+use crate::config::Balancer;
+use crate::fleet::{Endpoint, EndpointSet, Live, Status};
+
+/// Candidate sets whose turns are kept. There are about as many as pairs of a model and a scope;
+/// beyond that the oldest sets of a window begin anew.
+const TURNS_MAX: usize = 1024;
+/// Places in which a set's turns may be.
+const WINDOW: usize = 8;
+
+const _: () = assert!(TURNS_MAX.is_power_of_two() && WINDOW <= TURNS_MAX);
+
+/// Whose turn it is, for each set of candidates, over all cores. One counter for all would let
+/// two models that are asked for in turn lock onto one endpoint each.
+#[derive(Debug)]
+pub struct Turns {
+    slots: Box<[Slot]>,
+}
+
+#[derive(Debug, Default)]
+struct Slot {
+    /// Stands for the set; 0 = free.
+    set: AtomicU64,
+    /// Turns taken.
+    taken: AtomicU64,
+}
+
+impl Default for Turns {
+    fn default() -> Self {
+        Self {
+            slots: (0..TURNS_MAX).map(|_| Slot::default()).collect(),
+        }
+    }
+}
+
+impl Turns {
+    /// Takes a turn of a set: 0, 1, 2, …
+    fn next(&self, set: &EndpointSet) -> u64 {
+        self.slot(set)
+            .map_or(0, |slot| slot.taken.fetch_add(1, Ordering::Relaxed))
+    }
+
+    fn slot(&self, set: &EndpointSet) -> Option<&Slot> {
+        let mut hasher = FxHasher::default();
+        set.hash(&mut hasher);
+        // Two sets of one hash share their turns: harmless, and never seen.
+        let hash = spread(hasher.finish()) | 1;
+        let home = usize::try_from(hash >> 32).unwrap_or(0);
+        let window = || (home..home + WINDOW).filter_map(|at| self.slots.get(at % TURNS_MAX));
+        if let Some(slot) = window().find(|slot| slot.set.load(Ordering::Relaxed) == hash) {
+            return Some(slot);
+        }
+        for slot in window() {
+            match slot
+                .set
+                .compare_exchange(0, hash, Ordering::Relaxed, Ordering::Relaxed)
+            {
+                Ok(_) => return Some(slot),
+                Err(other) if other == hash => return Some(slot),
+                Err(_) => {}
+            }
+        }
+        // The window is full: whoever has taken the fewest turns gives way.
+        let slot = window().min_by_key(|slot| slot.taken.load(Ordering::Relaxed))?;
+        slot.set.store(hash, Ordering::Relaxed);
+        slot.taken.store(0, Ordering::Relaxed);
+        Some(slot)
+    }
+}
+
+/// Makes every bit of a number depend on every other (the finisher of SplitMix64).
+fn spread(mut x: u64) -> u64 {
+    x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    x ^ (x >> 31)
+}
+
+/// What a pick goes by.
+#[derive(Debug, Clone, Copy)]
+pub struct Picker<'a> {
+    /// Of the snapshot that the candidates' indices are of.
+    pub endpoints: &'a [Endpoint],
+    /// `proxy.load_balancer`.
+    pub balancer: Balancer,
+    /// Shared by all cores.
+    pub turns: &'a Turns,
+    /// Milliseconds on the process's clock.
+    pub now_ms: u64,
+    /// Any number, another one for each pick.
+    pub random: u64,
+}
+
+/// Why nobody was picked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NoPick {
+    /// Every candidate has been tried, or its breaker is open.
+    Nobody,
+    /// Those that are left are out of rate tokens.
+    Throttled,
+}
+
+impl NoPick {
+    /// What the client is told, if the request has or has not been tried before.
+    pub const fn fault(self, tried: bool) -> Fault {
+        match self {
+            Self::Throttled => Fault::Throttled,
+            Self::Nobody if tried => Fault::BackendError,
+            Self::Nobody => Fault::NoHealthy,
+        }
+    }
+}
+
+impl Picker<'_> {
+    /// Picks one of the candidates that have not been tried, and counts it as in flight until the
+    /// lease is dropped. `pinned` is taken if it can be, whatever the balancer would say
+    /// (contract: balancing 8). `take_token` takes a rate token of an endpoint and says whether
+    /// there was one; it is called once at the most for each endpoint.
+    ///
+    /// # Errors
+    /// [`NoPick`]; nothing is counted then, and no token taken.
+    pub fn pick(
+        &self,
+        candidates: &EndpointSet,
+        tried: &EndpointSet,
+        pinned: Option<usize>,
+        mut take_token: impl FnMut(usize) -> bool,
+    ) -> Result<Lease, NoPick> {
+        let mut left: EndpointSet = candidates
+            .minus(tried)
+            .iter()
+            .filter(|index| {
+                let endpoint = self.endpoints.get(*index);
+                endpoint.is_some_and(|endpoint| {
+                    breaker::state(&endpoint.live, self.now_ms) != State::Open
+                })
+            })
+            .collect();
+        let mut pinned = pinned.filter(|index| left.contains(*index));
+        let mut throttled = false;
+        loop {
+            let index = match pinned.take() {
+                Some(index) => self.begin(index),
+                None => self.choose(&left),
+            };
+            let Some((index, mut lease)) = index else {
+                return Err(if throttled {
+                    NoPick::Throttled
+                } else {
+                    NoPick::Nobody
+                });
+            };
+            // Refused if another request has become the probe since the breakers were looked at.
+            if let Ok(probe) = breaker::claim(&lease.live, self.now_ms) {
+                lease.probe = probe;
+                if take_token(index) {
+                    return Ok(lease);
+                }
+                throttled = true;
+            }
+            left.remove(index);
+        }
+    }
+
+    fn choose(&self, left: &EndpointSet) -> Option<(usize, Lease)> {
+        match self.balancer {
+            Balancer::Priority => self.begin(self.by_priority(left)?),
+            Balancer::RoundRobin => self.begin(self.nth(left, left.len())?),
+            Balancer::LeastConnections => self.by_connections(left),
+        }
+    }
+
+    fn begin(&self, index: usize) -> Option<(usize, Lease)> {
+        let live = &self.endpoints.get(index)?.live;
+        live.begin();
+        Some((index, Lease::new(index, live)))
+    }
+
+    /// The member of a set whose turn it is.
+    fn nth(&self, set: &EndpointSet, count: usize) -> Option<usize> {
+        let turn = match count {
+            0 => return None,
+            1 => 0,
+            _ => self.turns.next(set) % u64::try_from(count).unwrap_or(u64::MAX),
+        };
+        set.iter().nth(usize::try_from(turn).unwrap_or(0))
+    }
+
+    /// The highest tier alone; within it at random, by status.
+    fn by_priority(&self, left: &EndpointSet) -> Option<usize> {
+        let of = |index: usize| self.endpoints.get(index);
+        let top = left.iter().filter_map(of).map(|e| e.plan.priority).max()?;
+        let tier = || {
+            let all = left.iter().filter_map(|index| Some((index, of(index)?)));
+            all.filter(|(_, endpoint)| endpoint.plan.priority == top)
+        };
+        let total: u64 = tier().map(|(_, endpoint)| weight(endpoint.status)).sum();
+        // The high half of the product: a number below `total`, all but evenly.
+        let mut point = u64::try_from((u128::from(self.random) * u128::from(total)) >> 64).ok()?;
+        for (index, endpoint) in tier() {
+            let weight = weight(endpoint.status);
+            if point < weight {
+                return Some(index);
+            }
+            point -= weight;
+        }
+        None
+    }
+
+    /// The fewest in flight; among equals, whose turn it is. The count is raised only if it is
+    /// still what it was when it was read: counts rise one at a time, so in a burst no endpoint
+    /// is ever two ahead of another.
+    fn by_connections(&self, left: &EndpointSet) -> Option<(usize, Lease)> {
+        // One turn for each pick, however often another core was faster.
+        let mut turn = None;
+        loop {
+            let mut fewest = u32::MAX;
+            let mut tied = EndpointSet::EMPTY;
+            for index in left.iter() {
+                let in_flight = self.endpoints.get(index)?.live.in_flight();
+                if in_flight < fewest {
+                    fewest = in_flight;
+                    tied = EndpointSet::EMPTY;
+                }
+                if in_flight == fewest {
+                    tied.insert(index);
+                }
+            }
+            let index = match tied.len() {
+                0 => return None,
+                1 => tied.iter().next()?,
+                count => {
+                    let turn = *turn.get_or_insert_with(|| self.turns.next(left));
+                    let place = turn % u64::try_from(count).unwrap_or(u64::MAX);
+                    tied.iter().nth(usize::try_from(place).unwrap_or(0))?
+                }
+            };
+            let live = &self.endpoints.get(index)?.live;
+            if live.try_begin(fewest) {
+                return Some((index, Lease::new(index, live)));
+            }
+        }
+    }
+}
+
+/// The share of an endpoint in its tier, in tenths (contract: balancing 7).
+const fn weight(status: Status) -> u64 {
+    match status {
+        Status::Busy => 3,
+        Status::Warming => 1,
+        _ => 10,
+    }
+}
+
+/// One attempt at an endpoint: in flight until it is dropped.
+///
+/// Report what came of it with [`Self::succeeded`] or [`Self::failed`]. Dropped without, as when
+/// the client goes away, it says nothing about the endpoint.
+#[derive(Debug)]
+#[must_use = "dropping it ends the attempt"]
+pub struct Lease {
+    endpoint: usize,
+    live: Arc<Live>,
+    probe: Option<Probe>,
+}
+
+impl Lease {
+    /// Of an endpoint that has been counted.
+    fn new(endpoint: usize, live: &Arc<Live>) -> Self {
+        Self {
+            endpoint,
+            live: Arc::clone(live),
+            probe: None,
+        }
+    }
+
+    /// The endpoint's index in the snapshot of the pick.
+    pub fn endpoint(&self) -> usize {
+        self.endpoint
+    }
+
+    /// A complete response head has come, whatever it says.
+    pub fn succeeded(&mut self) {
+        self.probe = None;
+        breaker::on_success(&self.live);
+    }
+
+    /// The attempt failed before there was a response, or the response was malformed or late
+    /// (contract: balancing 10).
+    pub fn failed(&mut self, now_ms: u64) {
+        breaker::on_failure(&self.live, now_ms, self.probe.take());
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        if let Some(probe) = self.probe {
+            breaker::release(&self.live, probe);
+        }
+        self.live.end();
+    }
+}
+
+#[cfg(test)]
+#[path = "balance_tests.rs"]
+mod tests;

@@ -1,0 +1,301 @@
+//! The breaker of each endpoint, against those that hang.
+//!
+//! It counts consecutive failures of live traffic and opens at the fifth, for 30 seconds; then
+//! one request at a time may find out whether the endpoint is back. Its state are three atomics
+//! of [`Live`], shared by all cores. It says nothing about an endpoint's health.
+//!
+//! Who drives it: `balance` asks and claims at the pick, and the pick's lease reports. What is a
+//! failure, and what is none, stands in the contract; a client that goes away is neither.
+//!
+//! contract: balancing 10
+
+use std::sync::atomic::Ordering;
+
+use crate::fleet::Live;
+
+/// Consecutive failures that open it.
+pub const FAILURES_MAX: u32 = 5;
+/// How long it stays open.
+pub const OPEN_MS: u64 = 30_000;
+/// How long a probe may take until the next request becomes one too.
+pub const PROBE_MS: u64 = 30_000;
+
+/// What a breaker says to one more request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    /// Come in.
+    Closed,
+    /// Open for long enough, and nobody is probing.
+    HalfOpen,
+    /// Go elsewhere.
+    Open,
+}
+
+/// The right to be the one request of a half-open breaker; the time it was given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Probe(u64);
+
+/// How the breaker stands. Changes nothing: a request that is to go to a half-open one needs
+/// [`claim`].
+pub fn state(live: &Live, now_ms: u64) -> State {
+    match live.open_until_ms.load(Ordering::Acquire) {
+        0 => State::Closed,
+        until if now_ms < until => State::Open,
+        _ if is_free(live.probe_since_ms.load(Ordering::Acquire), now_ms) => State::HalfOpen,
+        _ => State::Open,
+    }
+}
+
+/// Lets one request in: `Ok(None)` through a closed breaker, `Ok(Some)` as the probe of a
+/// half-open one.
+///
+/// # Errors
+/// The breaker is open, or another request has become the probe.
+pub fn claim(live: &Live, now_ms: u64) -> Result<Option<Probe>, Refused> {
+    let until = live.open_until_ms.load(Ordering::Acquire);
+    if until == 0 {
+        return Ok(None);
+    }
+    let before = live.probe_since_ms.load(Ordering::Acquire);
+    if now_ms < until || !is_free(before, now_ms) {
+        return Err(Refused);
+    }
+    // 0 means that there is no probe.
+    let probe = Probe(now_ms.max(1));
+    if !swap(live, before, probe.0) {
+        return Err(Refused);
+    }
+    // Another core's probe may have ended between the first look and the claim.
+    match live.open_until_ms.load(Ordering::Acquire) {
+        0 => {
+            release(live, probe);
+            Ok(None)
+        }
+        until if now_ms < until => {
+            release(live, probe);
+            Err(Refused)
+        }
+        _ => Ok(Some(probe)),
+    }
+}
+
+/// An open breaker lets nobody in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Refused;
+
+/// Gives a claim back that was neither success nor failure, for the next request to take.
+pub fn release(live: &Live, probe: Probe) {
+    swap(live, probe.0, 0);
+}
+
+/// A complete response head, of whatever status. Two reads when all is well.
+pub fn on_success(live: &Live) {
+    if live.failures.load(Ordering::Relaxed) != 0 {
+        live.failures.store(0, Ordering::Relaxed);
+    }
+    if live.open_until_ms.load(Ordering::Relaxed) != 0 {
+        live.open_until_ms.store(0, Ordering::Release);
+        live.probe_since_ms.store(0, Ordering::Release);
+    }
+}
+
+/// A failure of a request, which was the probe if it had claimed one. Those that set out before
+/// the breaker opened, and fail later, prolong nothing.
+pub fn on_failure(live: &Live, now_ms: u64, probe: Option<Probe>) {
+    // A probe that took too long has lost its say to the next one.
+    let decides =
+        probe.is_some_and(|Probe(since)| live.probe_since_ms.load(Ordering::Acquire) == since);
+    let counts = || live.open_until_ms.load(Ordering::Acquire) == 0;
+    let last = || live.failures.fetch_add(1, Ordering::Relaxed) + 1 >= FAILURES_MAX;
+    if decides || (counts() && last()) {
+        open(live, now_ms);
+    }
+}
+
+/// The time comes first: who then finds the slot free also finds the breaker open.
+fn open(live: &Live, now_ms: u64) {
+    live.open_until_ms
+        .store(now_ms.saturating_add(OPEN_MS), Ordering::Release);
+    live.probe_since_ms.store(0, Ordering::Release);
+}
+
+fn is_free(since: u64, now_ms: u64) -> bool {
+    since == 0 || now_ms.saturating_sub(since) >= PROBE_MS
+}
+
+fn swap(live: &Live, from: u64, to: u64) -> bool {
+    live.probe_since_ms
+        .compare_exchange(from, to, Ordering::AcqRel, Ordering::Relaxed)
+        .is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn opened(now_ms: u64) -> Live {
+        let live = Live::default();
+        (0..FAILURES_MAX).for_each(|_| on_failure(&live, now_ms, None));
+        live
+    }
+
+    fn probe(live: &Live, now_ms: u64) -> Probe {
+        claim(live, now_ms).unwrap().unwrap()
+    }
+
+    #[test]
+    fn the_fifth_failure_in_a_row_opens_it() {
+        let live = Live::default();
+        (0..4).for_each(|_| on_failure(&live, 7, None));
+        assert_eq!(claim(&live, 7), Ok(None));
+        on_success(&live);
+        (0..4).for_each(|_| on_failure(&live, 8, None));
+        assert_eq!(
+            state(&live, 8),
+            State::Closed,
+            "a success begins the count anew"
+        );
+        on_failure(&live, 9, None);
+        assert_eq!(state(&live, 9), State::Open);
+        assert_eq!(claim(&live, 9), Err(Refused));
+        assert_eq!(state(&live, 9 + OPEN_MS - 1), State::Open);
+        assert_eq!(state(&live, 9 + OPEN_MS), State::HalfOpen);
+    }
+
+    #[test]
+    fn one_probe_decides() {
+        let live = opened(0);
+        let first = probe(&live, OPEN_MS);
+        assert_eq!(state(&live, OPEN_MS), State::Open);
+        assert_eq!(claim(&live, OPEN_MS + 1), Err(Refused));
+        on_failure(&live, OPEN_MS + 5, Some(first));
+        assert_eq!(claim(&live, 2 * OPEN_MS + 4), Err(Refused), "another 30 s");
+        let second = probe(&live, 2 * OPEN_MS + 5);
+        on_success(&live);
+        release(&live, second);
+        assert_eq!(claim(&live, 2 * OPEN_MS + 6), Ok(None));
+        (0..4).for_each(|_| on_failure(&live, 2 * OPEN_MS + 7, None));
+        assert_eq!(state(&live, 2 * OPEN_MS + 8), State::Closed);
+    }
+
+    #[test]
+    fn a_lost_probe_frees_its_slot() {
+        let live = opened(0);
+        let first = probe(&live, OPEN_MS);
+        assert_eq!(claim(&live, OPEN_MS + PROBE_MS - 1), Err(Refused));
+        let second = probe(&live, OPEN_MS + PROBE_MS);
+        on_failure(&live, OPEN_MS + PROBE_MS, Some(first));
+        release(&live, first);
+        assert_eq!(
+            claim(&live, OPEN_MS + PROBE_MS),
+            Err(Refused),
+            "the second is out"
+        );
+        on_failure(&live, OPEN_MS + PROBE_MS + 1, Some(second));
+        assert_eq!(state(&live, OPEN_MS + PROBE_MS + OPEN_MS), State::Open);
+    }
+
+    #[test]
+    fn a_probe_without_verdict_is_given_back() {
+        let live = opened(0);
+        let first = probe(&live, OPEN_MS);
+        release(&live, first);
+        assert_eq!(state(&live, OPEN_MS), State::HalfOpen);
+    }
+
+    #[test]
+    fn stragglers_prolong_nothing() {
+        let live = opened(0);
+        on_failure(&live, OPEN_MS - 1, None);
+        let _probe = probe(&live, OPEN_MS);
+        on_failure(&live, OPEN_MS + 1, None);
+        assert_eq!(state(&live, OPEN_MS + PROBE_MS), State::HalfOpen);
+    }
+
+    #[test]
+    fn many_cores_get_one_probe() {
+        let live = opened(0);
+        let claims: usize = std::thread::scope(|scope| {
+            let claim = || usize::from(matches!(claim(&live, OPEN_MS), Ok(Some(_))));
+            let threads: Vec<_> = (0..8).map(|_| scope.spawn(claim)).collect();
+            threads.into_iter().map(|t| t.join().unwrap()).sum()
+        });
+        assert_eq!(claims, 1);
+    }
+
+    #[derive(Debug, Clone, Copy)]
+    enum Event {
+        Wait(u64),
+        Begin,
+        Succeed,
+        Fail,
+        Leave,
+    }
+
+    fn events() -> impl Strategy<Value = Vec<Event>> {
+        let event = prop_oneof![
+            (0u64..40_000).prop_map(Event::Wait),
+            Just(Event::Begin),
+            Just(Event::Begin),
+            Just(Event::Succeed),
+            Just(Event::Fail),
+            Just(Event::Fail),
+            Just(Event::Leave),
+        ];
+        prop::collection::vec(event, 0..120)
+    }
+
+    proptest! {
+        /// Whatever happens: at most one probe in any 30 s, none while it is open, and an open
+        /// breaker gives everybody another chance in time.
+        #[test]
+        fn it_neither_floods_nor_forgets(events in events()) {
+            let live = Live::default();
+            let mut now = 0;
+            let mut running: Vec<Option<Probe>> = Vec::new();
+            for event in events {
+                match event {
+                    Event::Wait(ms) => now += ms,
+                    Event::Begin => {
+                        let until = live.open_until_ms.load(Ordering::Relaxed);
+                        let expected = state(&live, now);
+                        match claim(&live, now) {
+                            Ok(probe) => {
+                                let wanted = match probe {
+                                    None => State::Closed,
+                                    Some(_) => State::HalfOpen,
+                                };
+                                prop_assert_eq!(expected, wanted);
+                                if probe.is_some() {
+                                    prop_assert!(now >= until);
+                                    prop_assert_eq!(claim(&live, now), Err(Refused));
+                                }
+                                running.push(probe);
+                            }
+                            Err(Refused) => prop_assert_eq!(expected, State::Open),
+                        }
+                    }
+                    Event::Succeed => {
+                        if running.pop().is_some() {
+                            on_success(&live);
+                            prop_assert_eq!(state(&live, now), State::Closed);
+                        }
+                    }
+                    Event::Fail => {
+                        if let Some(probe) = running.pop() {
+                            on_failure(&live, now, probe);
+                        }
+                    }
+                    Event::Leave => {
+                        if let Some(Some(probe)) = running.pop() {
+                            release(&live, probe);
+                        }
+                    }
+                }
+            }
+            let late = now + OPEN_MS + PROBE_MS;
+            prop_assert!(claim(&live, late).is_ok());
+        }
+    }
+}

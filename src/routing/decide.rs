@@ -1,0 +1,290 @@
+//! The decision: from scope and model to candidates, or to a rejection.
+//!
+//! A table in code; the tests hold the contract's rows. What this module must not do: choose one
+//! of the candidates, or know of breakers and rate limits.
+//!
+//! contract: balancing 1, 4-6, README 13
+
+use super::aliases::{AliasUse, Aliases};
+use super::names::ModelIndex;
+use super::rejection::{Fault, Reason, Routing, Verdict};
+use super::scope::Scope;
+use crate::config::{Fallback, RoutingPlan, Strategy};
+use crate::fleet::{Endpoint, EndpointSet};
+
+/// What a decision goes by; all of one snapshot.
+#[derive(Debug, Clone, Copy)]
+pub struct Rules<'a> {
+    /// The strategy and its options.
+    pub routing: &'a RoutingPlan,
+    /// The aliases.
+    pub aliases: &'a Aliases,
+    /// Who lists what.
+    pub models: &'a ModelIndex,
+    /// Endpoints that list a model with the vision capability (contract: balancing 4.4).
+    pub vision: &'a EndpointSet,
+}
+
+/// What a request asks for.
+#[derive(Debug, Clone, Copy)]
+pub struct Ask<'a> {
+    /// The endpoints that its prefix and path allow.
+    pub scope: &'a Scope,
+    /// Whether the prefix is a provider's.
+    pub has_provider: bool,
+    /// The name of the model, as the client wrote it.
+    pub model: Option<&'a str>,
+    /// Whether an image is in it. Means something only without a model.
+    pub images: bool,
+    /// What a refresh for this request has brought. Scope and models must be those after it.
+    pub refresh: Refresh,
+}
+
+/// How far the refresh on a miss is (contract: balancing 5).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Refresh {
+    /// None was asked for yet.
+    #[default]
+    Before,
+    /// At least one endpoint answered.
+    Done,
+    /// No endpoint answered.
+    Failed,
+}
+
+/// What is to be done with a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Decision {
+    /// Try the candidates.
+    Route(Routed),
+    /// Answer without asking anybody.
+    Reject(Rejected),
+    /// Have the routable endpoints of the scope asked for their models, at most
+    /// `discovery_timeout`, then ask again with the outcome.
+    Refresh,
+    /// Somebody who could serve has not had its first check: ask again with the next snapshot.
+    /// After two seconds ask with nobody left to wait for ([`super::scope::Standing`]).
+    AwaitFirstCheck,
+}
+
+/// A request that has candidates.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Routed {
+    /// Never empty.
+    pub candidates: EndpointSet,
+    /// The routing headers; `None` without a model.
+    pub routing: Option<Routing>,
+    /// Set when the body's model is an alias.
+    pub alias: Option<AliasUse>,
+}
+
+/// A request that is answered here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rejected {
+    /// Why.
+    pub fault: Fault,
+    /// The routing headers; `None` if models played no part.
+    pub routing: Option<Routing>,
+}
+
+/// Decides. The first rule that applies wins (contract: balancing 6).
+pub fn decide(rules: &Rules<'_>, ask: &Ask<'_>) -> Decision {
+    let scope = ask.scope;
+    if scope.configured.is_empty() && ask.has_provider {
+        return reject(Fault::NoProvider, None);
+    }
+    if scope.routable.is_empty() {
+        if !scope.unchecked.is_empty() {
+            return Decision::AwaitFirstCheck;
+        }
+        let reason = ask.model.map(|_| nobody_routable(rules.routing));
+        let routing = reason.map(|reason| rejected(rules, reason));
+        return reject(Fault::NoHealthy, routing);
+    }
+    match ask.model {
+        Some(model) => by_model(rules, ask, model),
+        None => Decision::Route(Routed {
+            candidates: hinted(rules, ask),
+            routing: None,
+            alias: None,
+        }),
+    }
+}
+
+/// The scope, narrowed by what the request holds; a hint that nobody meets is dropped.
+fn hinted(rules: &Rules<'_>, ask: &Ask<'_>) -> EndpointSet {
+    let scope = ask.scope.routable;
+    let seeing = scope.and(rules.vision);
+    if ask.images && !seeing.is_empty() {
+        seeing
+    } else {
+        scope
+    }
+}
+
+fn by_model(rules: &Rules<'_>, ask: &Ask<'_>, model: &str) -> Decision {
+    let scope = ask.scope;
+    let alias = rules.aliases.find(model);
+    if let Some(alias) = alias {
+        let candidates = rules
+            .aliases
+            .endpoints(alias, rules.models, &scope.routable);
+        if !candidates.is_empty() {
+            let reason = Reason::Alias {
+                alias,
+                endpoints: candidates.len(),
+            };
+            return Decision::Route(Routed {
+                candidates,
+                routing: Some(Routing {
+                    strategy: "alias",
+                    verdict: Verdict::Routed,
+                    reason,
+                }),
+                alias: Some(AliasUse::new(alias, scope.routable)),
+            });
+        }
+    }
+    let available = rules.models.find(model, &scope.routable);
+    if !available.is_empty() {
+        return route(rules, available, Verdict::Routed, found(rules, ask.refresh));
+    }
+    if !scope.unchecked.is_empty() {
+        return Decision::AwaitFirstCheck;
+    }
+    // An alias is known when a model that it stands for is.
+    let known = !rules.models.find(model, &scope.configured).is_empty()
+        || alias.is_some_and(|alias| {
+            let somewhere = rules
+                .aliases
+                .endpoints(alias, rules.models, &scope.configured);
+            !somewhere.is_empty()
+        });
+    not_available(rules, ask, known)
+}
+
+fn found(rules: &Rules<'_>, refresh: Refresh) -> &'static str {
+    match (rules.routing.strategy, refresh) {
+        (Strategy::Discovery, Refresh::Before) => "model_found_no_refresh",
+        _ => "model_found",
+    }
+}
+
+/// The rows of the strategies' table in which the model is not available.
+fn not_available(rules: &Rules<'_>, ask: &Ask<'_>, known: bool) -> Decision {
+    let fallback = rules.routing.fallback_behavior;
+    let gone = |reason| reject_model(rules, Fault::ModelUnavailable, reason);
+    let missing = || reject_model(rules, Fault::ModelNotFound, "model_not_found");
+    let anybody = |reason| route(rules, ask.scope.routable, Verdict::Fallback, reason);
+    match (rules.routing.strategy, fallback) {
+        (Strategy::Strict, _) if known => gone("model_unavailable"),
+        (Strategy::Strict, _) => missing(),
+        (Strategy::Optimistic, Fallback::All) if known => anybody("all_healthy_fallback"),
+        (Strategy::Optimistic, Fallback::All) => anybody("model_not_found_fallback"),
+        (Strategy::Optimistic, _) if !known => missing(),
+        (Strategy::Optimistic, Fallback::None) => gone("model_unavailable_no_fallback"),
+        (Strategy::Optimistic, Fallback::CompatibleOnly) => {
+            gone("model_unavailable_compatible_only")
+        }
+        (Strategy::Discovery, _) if !rules.routing.discovery_refresh_on_miss => {
+            gone("model_unavailable_no_refresh")
+        }
+        (Strategy::Discovery, _) => match (ask.refresh, fallback) {
+            (Refresh::Before, _) => Decision::Refresh,
+            (Refresh::Done, Fallback::All) => anybody("all_healthy_after_discovery"),
+            (Refresh::Done, _) if known => gone("model_unavailable_after_discovery"),
+            (Refresh::Done, _) => missing(),
+            (Refresh::Failed, Fallback::All) => anybody("discovery_failed_all_fallback"),
+            (Refresh::Failed, Fallback::None) => gone("discovery_failed_no_fallback"),
+            (Refresh::Failed, Fallback::CompatibleOnly) => gone("discovery_failed_compatible_only"),
+        },
+    }
+}
+
+/// The reason when nobody in scope is routable, so that there is nothing to fall back to and
+/// nobody to ask.
+fn nobody_routable(routing: &RoutingPlan) -> &'static str {
+    match (routing.strategy, routing.fallback_behavior) {
+        (Strategy::Strict, _) | (Strategy::Optimistic, Fallback::All) => "model_unavailable",
+        (Strategy::Optimistic, Fallback::None) => "model_unavailable_no_fallback",
+        (Strategy::Optimistic, Fallback::CompatibleOnly) => "model_unavailable_compatible_only",
+        (Strategy::Discovery, _) if routing.discovery_refresh_on_miss => {
+            "no_healthy_after_discovery"
+        }
+        (Strategy::Discovery, _) => "model_unavailable_no_refresh",
+    }
+}
+
+fn headers(rules: &Rules<'_>, verdict: Verdict, reason: &'static str) -> Routing {
+    Routing {
+        strategy: rules.routing.strategy.as_str(),
+        verdict,
+        reason: Reason::Word(reason),
+    }
+}
+
+fn rejected(rules: &Rules<'_>, reason: &'static str) -> Routing {
+    headers(rules, Verdict::Rejected, reason)
+}
+
+fn route(
+    rules: &Rules<'_>,
+    candidates: EndpointSet,
+    verdict: Verdict,
+    reason: &'static str,
+) -> Decision {
+    Decision::Route(Routed {
+        candidates,
+        routing: Some(headers(rules, verdict, reason)),
+        alias: None,
+    })
+}
+
+fn reject(fault: Fault, routing: Option<Routing>) -> Decision {
+    Decision::Reject(Rejected { fault, routing })
+}
+
+fn reject_model(rules: &Rules<'_>, fault: Fault, reason: &'static str) -> Decision {
+    reject(fault, Some(rejected(rules, reason)))
+}
+
+/// The endpoint that Ollama's model management is forwarded to: the one that the request's
+/// `X-Olla-Endpoint` names, or the only routable one. `scope` is that of the prefix, whatever the
+/// path (contract: README 5).
+pub fn decide_management(endpoints: &[Endpoint], scope: &Scope, named: Option<&[u8]>) -> Decision {
+    if scope.configured.is_empty() {
+        return reject(Fault::NoProvider, None);
+    }
+    let (candidates, unchecked) = match named {
+        None => (scope.routable, scope.unchecked),
+        Some(name) => {
+            let one: EndpointSet = scope
+                .configured
+                .iter()
+                .filter(|index| {
+                    let endpoint = endpoints.get(*index);
+                    endpoint.is_some_and(|endpoint| endpoint.name().as_bytes() == name)
+                })
+                .collect();
+            if one.is_empty() {
+                return reject(Fault::EndpointUnknown, None);
+            }
+            (one.and(&scope.routable), one.and(&scope.unchecked))
+        }
+    };
+    match candidates.len() {
+        // Who is the only one shows once all have been checked.
+        0 | 1 if !unchecked.is_empty() => Decision::AwaitFirstCheck,
+        0 => reject(Fault::NoHealthy, None),
+        1 => Decision::Route(Routed {
+            candidates,
+            routing: None,
+            alias: None,
+        }),
+        _ => reject(Fault::EndpointNeeded, None),
+    }
+}
+
+#[cfg(test)]
+#[path = "decide_tests.rs"]
+mod tests;

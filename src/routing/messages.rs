@@ -1,0 +1,175 @@
+//! The Messages API: which candidates speak it themselves.
+//!
+//! contract: translation 5
+
+use crate::fleet::{Endpoint, EndpointSet};
+
+/// What a request makes use of, as far as limitations of native support are about it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Uses {
+    /// `tools` is not empty.
+    pub tools: bool,
+    /// `thinking` is there and not disabled.
+    pub thinking: bool,
+    /// An image block, inside a tool result too.
+    pub vision: bool,
+}
+
+impl Uses {
+    /// Whether a limitation, by its name in a profile, is about this request. Others are
+    /// information.
+    fn meet(self, limitation: &str) -> bool {
+        match limitation {
+            "no_tool_use" => self.tools,
+            "no_extended_thinking" => self.thinking,
+            "no_vision" => self.vision,
+            _ => false,
+        }
+    }
+}
+
+/// How a request reaches an endpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// Untouched, to the endpoint's own messages path.
+    Passthrough,
+    /// As an OpenAI chat completion.
+    Translation,
+}
+
+/// Candidates in the order in which they are tried: those that speak it first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Split {
+    /// Native, and able to serve this request.
+    pub native: EndpointSet,
+    /// All others.
+    pub others: EndpointSet,
+}
+
+impl Split {
+    /// Splits candidates. `refused` are endpoints that lately turned out not to speak it after
+    /// all; with `passthrough` off nobody counts as native.
+    pub fn new(
+        endpoints: &[Endpoint],
+        candidates: &EndpointSet,
+        uses: Uses,
+        passthrough: bool,
+        refused: &EndpointSet,
+    ) -> Self {
+        let speaks = |index: &usize| {
+            let support = endpoints
+                .get(*index)
+                .and_then(|endpoint| endpoint.profile.anthropic.as_ref());
+            support.is_some_and(|support| {
+                support.enabled && !support.limitations.iter().any(|name| uses.meet(name))
+            })
+        };
+        let native: EndpointSet = if passthrough {
+            candidates.minus(refused).iter().filter(speaks).collect()
+        } else {
+            EndpointSet::EMPTY
+        };
+        Self {
+            native,
+            others: candidates.minus(&native),
+        }
+    }
+
+    /// Who is to be tried next and how; the others wait until no native endpoint is left.
+    pub fn next(&self, tried: &EndpointSet) -> (EndpointSet, Mode) {
+        let native = self.native.minus(tried);
+        if native.is_empty() {
+            (self.others, Mode::Translation)
+        } else {
+            (native, Mode::Passthrough)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::routing::testing::endpoint;
+    use std::sync::Arc;
+
+    fn set(indices: &[usize]) -> EndpointSet {
+        indices.iter().copied().collect()
+    }
+
+    fn limited(id: usize, limitation: &str) -> Endpoint {
+        let mut endpoint = endpoint(id, limitation, "vllm");
+        let profile = Arc::make_mut(&mut endpoint.profile);
+        if let Some(support) = &mut profile.anthropic {
+            support.limitations = vec!["no_token_counting".to_owned(), limitation.to_owned()];
+        }
+        endpoint
+    }
+
+    #[test]
+    fn native_candidates_come_first() {
+        let mut off = endpoint(7, "off", "vllm");
+        if let Some(support) = &mut Arc::make_mut(&mut off.profile).anthropic {
+            support.enabled = false;
+        }
+        let endpoints = [
+            endpoint(0, "a", "ollama"),
+            endpoint(1, "b", "openai-compatible"),
+            endpoint(2, "c", "docker-model-runner"),
+            endpoint(3, "d", "sglang"),
+            limited(4, "no_tool_use"),
+            limited(5, "no_extended_thinking"),
+            limited(6, "no_vision"),
+            off,
+        ];
+        let all = EndpointSet::first(endpoints.len());
+        let plain = Uses::default();
+        let tools = Uses {
+            tools: true,
+            ..plain
+        };
+        let thinking = Uses {
+            thinking: true,
+            ..plain
+        };
+        let vision = Uses {
+            vision: true,
+            ..plain
+        };
+        let none = EndpointSet::EMPTY;
+        let table: [(Uses, bool, EndpointSet, &[usize]); 7] = [
+            (plain, true, none, &[0, 2, 4, 5, 6]),
+            (tools, true, none, &[0, 2, 5, 6]),
+            (thinking, true, none, &[0, 2, 4, 6]),
+            (vision, true, none, &[0, 2, 4, 5]),
+            (plain, false, none, &[]),
+            (plain, true, set(&[0, 2]), &[4, 5, 6]),
+            (plain, true, all, &[]),
+        ];
+        for (uses, passthrough, refused, native) in table {
+            let split = Split::new(&endpoints, &all, uses, passthrough, &refused);
+            assert_eq!(
+                split.native,
+                set(native),
+                "{uses:?} {passthrough} {refused:?}"
+            );
+            assert_eq!(split.others, all.minus(&split.native));
+        }
+    }
+
+    #[test]
+    fn the_others_wait_for_the_native_ones() {
+        let split = Split {
+            native: set(&[1, 2]),
+            others: set(&[0, 3]),
+        };
+        let table: [(&[usize], &[usize], Mode); 4] = [
+            (&[], &[1, 2], Mode::Passthrough),
+            (&[1], &[2], Mode::Passthrough),
+            (&[1, 2], &[0, 3], Mode::Translation),
+            (&[1, 2, 0], &[0, 3], Mode::Translation),
+        ];
+        for (tried, next, mode) in table {
+            assert_eq!(split.next(&set(tried)), (set(next), mode), "{tried:?}");
+        }
+    }
+}

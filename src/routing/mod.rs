@@ -1,0 +1,28 @@
+//! Routing: from a request's description to a decision and a pick.
+//!
+//! In the order of a request: [`path`] brings its target to the normal form, [`route`] says what
+//! it leads to, [`scope`] which endpoints prefix and path allow, [`names`] which of them have the
+//! model, [`decide`] applies aliases and the routing strategy, [`messages`] splits the candidates
+//! of the Messages API, [`sticky`] remembers conversations, [`balance`] picks one and [`breaker`]
+//! leaves out those that hang.
+//!
+//! All of it is pure over a snapshot of the fleet; what moves are the counters of
+//! [`crate::fleet::Live`], the balancers' turns and the sticky store. No socket, no clock, no
+//! global state: time and random numbers are arguments. Nothing here allocates for a request
+//! unless it says so.
+//!
+//! contract: balancing 1-10, surface 2-3
+
+pub mod aliases;
+pub mod balance;
+pub mod breaker;
+pub mod decide;
+pub mod messages;
+pub mod names;
+pub mod path;
+pub mod rejection;
+pub mod route;
+pub mod scope;
+pub mod sticky;
+#[cfg(test)]
+mod testing;

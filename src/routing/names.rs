@@ -1,0 +1,229 @@
+//! The index of model names: which endpoints list a name, in which spelling.
+//!
+//! Made once for each catalogue; a look-up allocates only for names that are not ASCII or longer
+//! than [`FOLD_BYTES`]. What this module must not do: merge names by digest, family or size. A
+//! request goes only to endpoints that report the very name (contract: catalogue 5.2).
+//!
+//! contract: balancing 4.1
+
+use std::sync::Arc;
+
+use rustc_hash::FxHashMap;
+
+use crate::fleet::EndpointSet;
+
+/// The tag that Ollama itself adds to a name without one.
+const LATEST: &str = ":latest";
+
+/// Bytes of a name that is brought to lower case without the heap; longer than any in use.
+const FOLD_BYTES: usize = 192;
+
+/// The names of all endpoints.
+#[derive(Debug, Default)]
+pub struct ModelIndex {
+    exact: FxHashMap<Arc<str>, EndpointSet>,
+    /// By the name in lower case.
+    folded: FxHashMap<Box<[u8]>, Spellings>,
+    ollama: EndpointSet,
+}
+
+/// What the endpoints call one name, letter case aside.
+#[derive(Debug, Default)]
+struct Spellings {
+    endpoints: EndpointSet,
+    /// The first spelling in each endpoint's listing, sorted by endpoint.
+    of_endpoint: Vec<(usize, Arc<str>)>,
+}
+
+impl ModelIndex {
+    /// Indexes listings, one for each endpoint: its index, whether its type is `ollama`, and the
+    /// names that it listed and its filter left.
+    pub fn build<'a, N>(listings: impl IntoIterator<Item = (usize, bool, N)>) -> Self
+    where
+        N: IntoIterator<Item = &'a Arc<str>>,
+    {
+        let mut index = Self::default();
+        for (endpoint, is_ollama, names) in listings {
+            if is_ollama {
+                index.ollama.insert(endpoint);
+            }
+            for name in names {
+                index.add(endpoint, name);
+            }
+        }
+        for spellings in index.folded.values_mut() {
+            spellings.of_endpoint.sort_by_key(|(endpoint, _)| *endpoint);
+        }
+        index
+    }
+
+    fn add(&mut self, endpoint: usize, name: &Arc<str>) {
+        let exact = self.exact.entry(Arc::clone(name)).or_default();
+        exact.insert(endpoint);
+        with_folded(name, "", |key| {
+            let spellings = self.folded.entry(key.into()).or_default();
+            if !spellings.endpoints.contains(endpoint) {
+                spellings.endpoints.insert(endpoint);
+                let spelling = (endpoint, Arc::clone(name));
+                spellings.of_endpoint.push(spelling);
+            }
+        });
+    }
+
+    /// The endpoints of a scope that have a model: those that list it in this spelling; if there
+    /// are none, in any letter case; if there are none and the name has no tag, the Ollama
+    /// endpoints that list it as `:latest`.
+    pub fn find(&self, name: &str, scope: &EndpointSet) -> EndpointSet {
+        if let Some(listed) = self.exact.get(name) {
+            let found = listed.and(scope);
+            if !found.is_empty() {
+                return found;
+            }
+        }
+        let found = with_folded(name, "", |key| self.folded_in(key, scope));
+        if !found.is_empty() || name.contains(':') {
+            return found;
+        }
+        let ollama = self.ollama.and(scope);
+        if ollama.is_empty() {
+            return EndpointSet::EMPTY;
+        }
+        with_folded(name, LATEST, |key| self.folded_in(key, &ollama))
+    }
+
+    /// What an endpoint itself calls a name that it lists, perhaps in another letter case. `None`
+    /// if it does not, and for a name that only gains a tag there: it is understood as it is.
+    pub fn spelling(&self, endpoint: usize, name: &str) -> Option<&str> {
+        if let Some((own, listed)) = self.exact.get_key_value(name)
+            && listed.contains(endpoint)
+        {
+            return Some(own);
+        }
+        with_folded(name, "", |key| {
+            let spellings = self.folded.get(key)?;
+            let at = spellings
+                .of_endpoint
+                .binary_search_by_key(&endpoint, |(endpoint, _)| *endpoint)
+                .ok()?;
+            spellings.of_endpoint.get(at).map(|(_, own)| &**own)
+        })
+    }
+
+    fn folded_in(&self, key: &[u8], scope: &EndpointSet) -> EndpointSet {
+        self.folded
+            .get(key)
+            .map(|spellings| spellings.endpoints.and(scope))
+            .unwrap_or_default()
+    }
+}
+
+/// Calls a function with a name in lower case and a suffix behind it.
+pub(super) fn with_folded<R>(name: &str, suffix: &str, look: impl FnOnce(&[u8]) -> R) -> R {
+    let mut stack = [0; FOLD_BYTES];
+    if name.is_ascii()
+        && let Some(key) = stack.get_mut(..name.len() + suffix.len())
+        && let Some((front, back)) = key.split_at_mut_checked(name.len())
+    {
+        front.copy_from_slice(name.as_bytes());
+        front.make_ascii_lowercase();
+        back.copy_from_slice(suffix.as_bytes());
+        return look(key);
+    }
+    let mut key = name.to_lowercase();
+    key.push_str(suffix);
+    look(key.as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn index(listings: &[(bool, &[&str])]) -> ModelIndex {
+        let listings: Vec<(usize, bool, Vec<Arc<str>>)> = listings
+            .iter()
+            .enumerate()
+            .map(|(at, (ollama, names))| {
+                let names = names.iter().map(|&name| Arc::from(name)).collect();
+                (at, *ollama, names)
+            })
+            .collect();
+        ModelIndex::build(
+            listings
+                .iter()
+                .map(|(at, ollama, names)| (*at, *ollama, names)),
+        )
+    }
+
+    #[test]
+    fn names_are_found_by_the_nearest_spelling() {
+        let long = "Long".repeat(100);
+        let index = index(&[
+            (false, &["alpha:7b", "Qwen/X", "GRÖSSE", "solo"]),
+            (false, &["Alpha:7B", "qwen/x", &long]),
+            (true, &["llama3:latest", "Solo:latest", "phi:Latest"]),
+            (false, &["llama3:latest", "zeta:latest"]),
+        ]);
+        let all = EndpointSet::first(4);
+        let table: [(&str, &[usize], &[usize]); 17] = [
+            // asked for, in scope, found
+            ("alpha:7b", &[0, 1, 2, 3], &[0]),
+            ("Alpha:7B", &[0, 1, 2, 3], &[1]),
+            ("ALPHA:7B", &[0, 1, 2, 3], &[0, 1]),
+            ("alpha:7b", &[1, 2, 3], &[1]),
+            ("alpha", &[0, 1, 2, 3], &[]),
+            ("alpha:7", &[0, 1, 2, 3], &[]),
+            ("größe", &[0, 1, 2, 3], &[]),
+            ("grösse", &[0, 1, 2, 3], &[0]),
+            ("QWEN/X", &[0, 1], &[0, 1]),
+            ("llama3", &[0, 1, 2, 3], &[2]),
+            ("LLAMA3", &[0, 1, 2, 3], &[2]),
+            ("llama3:latest", &[0, 1, 2, 3], &[2, 3]),
+            ("zeta", &[0, 1, 2, 3], &[]),
+            ("solo", &[0, 1, 2, 3], &[0]),
+            ("solo", &[1, 2, 3], &[2]),
+            ("phi", &[2], &[2]),
+            ("", &[0, 1, 2, 3], &[]),
+        ];
+        for (name, scope, found) in table {
+            let scope: EndpointSet = scope.iter().copied().collect();
+            let found: EndpointSet = found.iter().copied().collect();
+            assert_eq!(index.find(name, &scope), found, "{name} in {scope:?}");
+        }
+        assert_eq!(index.find(&long.to_lowercase(), &all).len(), 1);
+        assert!(index.find(&"x".repeat(4000), &all).is_empty());
+    }
+
+    #[test]
+    fn an_endpoint_keeps_its_spelling() {
+        let index = index(&[
+            (false, &["B/X", "b/x", "Ä"]),
+            (false, &["b/X"]),
+            (true, &["llama3:latest"]),
+        ]);
+        let table = [
+            (0, "b/x", Some("b/x")),
+            (0, "B/x", Some("B/X")),
+            (1, "b/x", Some("b/X")),
+            (0, "ä", Some("Ä")),
+            (1, "ä", None),
+            (2, "Llama3:LATEST", Some("llama3:latest")),
+            (2, "llama3", None),
+            (9, "b/x", None),
+        ];
+        for (endpoint, name, spelling) in table {
+            assert_eq!(
+                index.spelling(endpoint, name),
+                spelling,
+                "{endpoint} {name}"
+            );
+        }
+    }
+
+    #[test]
+    fn listings_may_come_in_any_order() {
+        let (a, b): (Arc<str>, Arc<str>) = ("M".into(), "m".into());
+        let index = ModelIndex::build([(5, false, [&a]), (2, false, [&b])]);
+        assert_eq!(index.spelling(5, "m"), Some("M"));
+        assert_eq!(index.spelling(2, "M"), Some("m"));
+    }
+}

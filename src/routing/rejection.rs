@@ -1,0 +1,311 @@
+//! What becomes of a request that no endpoint is to serve, and the words about its routing.
+//!
+//! The one place where a failure of routing has its status, type, code and message. No message
+//! holds an address (contract: balancing 6).
+//!
+//! contract: balancing 5-6, surface 9, operations 8
+
+use std::fmt;
+
+use super::aliases::{AliasId, Aliases};
+
+/// Characters of a model's or endpoint's name that a message shows; a name is whatever a client
+/// sent and can be as long as a body.
+const NAME_CHARS_MAX: usize = 256;
+
+/// Why nobody serves a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Fault {
+    /// The prefix's types have no configured endpoint.
+    NoProvider,
+    /// Nobody in scope may be sent requests.
+    NoHealthy,
+    /// Nobody in scope lists the model.
+    ModelNotFound,
+    /// Somebody in scope lists the model, but cannot be sent requests.
+    ModelUnavailable,
+    /// Every endpoint that could serve is out of its own rate tokens (contract: surface 10.1).
+    Throttled,
+    /// All that were tried failed before answering.
+    BackendError,
+    /// The backend was silent until `response_header_timeout`.
+    BackendTimeout,
+    /// Model management names no endpoint, and there are several (contract: README 5).
+    EndpointNeeded,
+    /// Model management names an endpoint that is none, or none of Ollama's.
+    EndpointUnknown,
+}
+
+impl Fault {
+    /// The answer's status.
+    pub const fn status(self) -> u16 {
+        match self {
+            Self::EndpointNeeded => 400,
+            Self::NoProvider | Self::ModelNotFound | Self::EndpointUnknown => 404,
+            Self::Throttled => 429,
+            Self::BackendError | Self::BackendTimeout => 502,
+            Self::NoHealthy | Self::ModelUnavailable => 503,
+        }
+    }
+
+    /// `error.type`.
+    pub const fn kind(self) -> &'static str {
+        match self {
+            Self::EndpointNeeded => "bad_request",
+            Self::NoProvider | Self::ModelNotFound | Self::EndpointUnknown => "not_found",
+            Self::Throttled => "rate_limit_exceeded",
+            Self::BackendError | Self::BackendTimeout => "bad_gateway",
+            Self::NoHealthy | Self::ModelUnavailable => "service_unavailable",
+        }
+    }
+
+    /// `error.code`.
+    pub const fn code(self) -> &'static str {
+        match self {
+            Self::NoProvider | Self::EndpointUnknown => "ENDPOINT_NOT_FOUND",
+            Self::NoHealthy => "NO_HEALTHY_ENDPOINTS",
+            Self::ModelNotFound => "MODEL_NOT_FOUND",
+            Self::ModelUnavailable => "MODEL_UNAVAILABLE",
+            Self::Throttled => "RATE_LIMIT_EXCEEDED",
+            Self::BackendError => "BACKEND_ERROR",
+            Self::BackendTimeout => "BACKEND_TIMEOUT",
+            Self::EndpointNeeded => "BAD_REQUEST",
+        }
+    }
+
+    /// `error.message`, before it is escaped for JSON.
+    pub fn message(self, about: About<'_>) -> Message<'_> {
+        Message { fault: self, about }
+    }
+}
+
+/// What a message may name.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct About<'a> {
+    /// The provider of the prefix.
+    pub provider: Option<&'a str>,
+    /// The model that was asked for.
+    pub model: Option<&'a str>,
+    /// The endpoint that was asked last, or that the client named.
+    pub endpoint: Option<&'a str>,
+}
+
+/// A message, to be printed.
+#[derive(Debug, Clone, Copy)]
+pub struct Message<'a> {
+    fault: Fault,
+    about: About<'a>,
+}
+
+impl fmt::Display for Message<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let About {
+            provider,
+            model,
+            endpoint,
+        } = self.about;
+        f.write_str(match self.fault {
+            Fault::NoProvider => "no endpoint is configured",
+            Fault::NoHealthy => "no healthy endpoint",
+            Fault::ModelNotFound => "not found",
+            Fault::ModelUnavailable => "no healthy endpoint has the model",
+            Fault::Throttled => "every endpoint that could serve has reached its request limit",
+            Fault::BackendError => "no backend could be reached or answered properly",
+            Fault::BackendTimeout => "the backend did not answer in time",
+            Fault::EndpointNeeded => {
+                "several endpoints could be meant; name one in X-Olla-Endpoint"
+            }
+            Fault::EndpointUnknown => "X-Olla-Endpoint names no endpoint of this provider",
+        })?;
+        let named = |f: &mut fmt::Formatter<'_>, what: &str, name: Option<&str>| match name {
+            Some(name) => write!(f, " {what} \"{}\"", Short(name)),
+            None => Ok(()),
+        };
+        match self.fault {
+            Fault::NoProvider | Fault::EndpointNeeded => named(f, "for provider", provider),
+            Fault::ModelNotFound | Fault::ModelUnavailable | Fault::Throttled => {
+                named(f, "model", model)
+            }
+            Fault::NoHealthy => {
+                named(f, "for provider", provider)?;
+                named(f, "for model", model)
+            }
+            Fault::BackendError | Fault::BackendTimeout | Fault::EndpointUnknown => {
+                named(f, "endpoint", endpoint)
+            }
+        }
+    }
+}
+
+/// A name cut to what a message shows.
+struct Short<'a>(&'a str);
+
+impl fmt::Display for Short<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.char_indices().nth(NAME_CHARS_MAX) {
+            Some((end, _)) => write!(f, "{}…", self.0.get(..end).unwrap_or_default()),
+            None => f.write_str(self.0),
+        }
+    }
+}
+
+/// The three `X-Olla-Routing-*` headers, on every answer to a request that names a model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Routing {
+    /// `X-Olla-Routing-Strategy`.
+    pub strategy: &'static str,
+    /// `X-Olla-Routing-Decision`.
+    pub verdict: Verdict,
+    /// `X-Olla-Routing-Reason`.
+    pub reason: Reason,
+}
+
+/// The values of `X-Olla-Routing-Decision`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// To endpoints that have the model.
+    Routed,
+    /// To endpoints that may not.
+    Fallback,
+    /// To nobody.
+    Rejected,
+}
+
+impl Verdict {
+    /// The word of the header.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Routed => "routed",
+            Self::Fallback => "fallback",
+            Self::Rejected => "rejected",
+        }
+    }
+}
+
+/// A value of `X-Olla-Routing-Reason`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reason {
+    /// A word of the strategy.
+    Word(&'static str),
+    /// An alias was resolved.
+    Alias {
+        /// Which.
+        alias: AliasId,
+        /// The number of candidates at that moment.
+        endpoints: usize,
+    },
+}
+
+impl Reason {
+    /// The header's value. An alias stands in it as it is configured, whatever characters that
+    /// has.
+    pub fn show(self, aliases: &Aliases) -> impl fmt::Display + '_ {
+        fmt::from_fn(move |f| match self {
+            Self::Word(word) => f.write_str(word),
+            Self::Alias { alias, endpoints } => {
+                let name = aliases.name(alias);
+                write!(f, "alias \"{name}\" resolved to {endpoints} endpoint(s)")
+            }
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_fault_has_its_answer() {
+        let about = About {
+            provider: Some("vllm"),
+            model: Some("m1"),
+            endpoint: Some("gpu-1"),
+        };
+        let table = [
+            (
+                Fault::NoProvider,
+                404,
+                "not_found",
+                "ENDPOINT_NOT_FOUND",
+                "vllm",
+            ),
+            (
+                Fault::NoHealthy,
+                503,
+                "service_unavailable",
+                "NO_HEALTHY_ENDPOINTS",
+                "m1",
+            ),
+            (
+                Fault::ModelNotFound,
+                404,
+                "not_found",
+                "MODEL_NOT_FOUND",
+                "m1",
+            ),
+            (
+                Fault::ModelUnavailable,
+                503,
+                "service_unavailable",
+                "MODEL_UNAVAILABLE",
+                "m1",
+            ),
+            (
+                Fault::Throttled,
+                429,
+                "rate_limit_exceeded",
+                "RATE_LIMIT_EXCEEDED",
+                "limit",
+            ),
+            (
+                Fault::BackendError,
+                502,
+                "bad_gateway",
+                "BACKEND_ERROR",
+                "gpu-1",
+            ),
+            (
+                Fault::BackendTimeout,
+                502,
+                "bad_gateway",
+                "BACKEND_TIMEOUT",
+                "gpu-1",
+            ),
+            (
+                Fault::EndpointNeeded,
+                400,
+                "bad_request",
+                "BAD_REQUEST",
+                "X-Olla-Endpoint",
+            ),
+            (
+                Fault::EndpointUnknown,
+                404,
+                "not_found",
+                "ENDPOINT_NOT_FOUND",
+                "gpu-1",
+            ),
+        ];
+        for (fault, status, kind, code, names) in table {
+            assert_eq!(
+                (fault.status(), fault.kind(), fault.code()),
+                (status, kind, code)
+            );
+            let message = fault.message(about).to_string();
+            assert!(message.contains(names), "{message}");
+            assert!(!fault.message(About::default()).to_string().contains('"'));
+        }
+    }
+
+    #[test]
+    fn endless_names_are_cut() {
+        let model = "é".repeat(100_000);
+        let about = About {
+            model: Some(&model),
+            ..About::default()
+        };
+        let message = Fault::ModelNotFound.message(about).to_string();
+        assert!(message.chars().count() < 300, "{}", message.len());
+        assert!(message.ends_with("é…\""), "{message}");
+    }
+}

@@ -1,0 +1,422 @@
+//! Sticky sessions: which endpoint served a conversation last.
+//!
+//! A key is made of what identifies a conversation and of its model, hashed with a seed of the
+//! process: neither values nor their hashes mean anything outside. The store is bounded, the
+//! least recently used entry goes first, and entries end when they have been idle for too long.
+//! It is one list behind one lock: only one list knows which entry of all is the oldest, the
+//! lock is held for a look-up, and the feature is off by default.
+//!
+//! What this module must not do: keep a value in clear, or decide whether an endpoint can serve.
+//!
+//! contract: balancing 8
+
+use std::fmt;
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::net::IpAddr;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use rustc_hash::FxHashMap;
+
+use crate::config::{StickyPlan, StickySource};
+
+/// Entries kept even when `max_sessions` sets no limit: about a hundred megabytes.
+const SESSIONS_CEILING: usize = 2_000_000;
+
+/// What a key can be made of.
+#[derive(Debug, Clone, Copy)]
+pub struct Sources<'a> {
+    /// The value of `X-Olla-Session-ID`.
+    pub session: Option<&'a [u8]>,
+    /// The leading bytes of `messages` or `prompt`, already cut to `prefix_hash_bytes`.
+    pub prefix: Option<&'a [u8]>,
+    /// The value of `Authorization`.
+    pub authorization: Option<&'a [u8]>,
+    /// The peer's own address.
+    pub ip: IpAddr,
+}
+
+/// One conversation with one model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Key {
+    hash: u64,
+    source: StickySource,
+}
+
+impl Key {
+    /// Where it is from, for `X-Olla-Sticky-Key-Source`. `X-Olla-Session-ID` is echoed if, and
+    /// only if, this is the session header.
+    pub fn source(&self) -> StickySource {
+        self.source
+    }
+}
+
+/// The values of `X-Olla-Sticky-Session`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// There was no entry.
+    Miss,
+    /// The entry's endpoint was used.
+    Hit,
+    /// The entry's endpoint could not be used; the entry names another now.
+    Repin,
+    /// Nothing made a key.
+    Disabled,
+}
+
+impl Outcome {
+    /// The word of the header.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Miss => "miss",
+            Self::Hit => "hit",
+            Self::Repin => "repin",
+            Self::Disabled => "disabled",
+        }
+    }
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// The bounds of the store. They come with each call, since a reload may change them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bounds {
+    idle_ms_max: Option<u64>,
+    sessions_max: usize,
+}
+
+impl Bounds {
+    /// Those of a plan.
+    pub fn of(plan: &StickyPlan) -> Self {
+        let ceiling = plan.max_sessions.map_or(SESSIONS_CEILING, |max| max.get());
+        Self {
+            idle_ms_max: plan
+                .idle_ttl
+                .map(|ttl| u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX)),
+            sessions_max: ceiling.min(SESSIONS_CEILING),
+        }
+    }
+
+    fn ended(&self, used_ms: u64, now_ms: u64) -> bool {
+        self.idle_ms_max
+            .is_some_and(|max| now_ms.saturating_sub(used_ms) >= max)
+    }
+}
+
+/// The figures of `/internal/stats/sticky`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Figures {
+    /// Entries now.
+    pub active_sessions: usize,
+    /// New entries.
+    pub insertions: u64,
+    /// Requests that used their entry.
+    pub hits: u64,
+    /// Requests that found none.
+    pub misses: u64,
+    /// Requests that overwrote theirs.
+    pub repins: u64,
+    /// Entries that went by size, by age, or with their endpoint.
+    pub evictions: u64,
+}
+
+/// All conversations, for all cores.
+#[derive(Debug, Default)]
+pub struct Sticky {
+    seed: RandomState,
+    sessions: Mutex<Sessions>,
+}
+
+/// One request's dealings with the store.
+#[derive(Debug, Clone, Copy)]
+pub struct Session {
+    key: Option<Key>,
+    /// The id of the endpoint that the entry named when the request came.
+    pinned: Option<u32>,
+    outcome: Outcome,
+}
+
+impl Session {
+    /// The id of the endpoint to use, if it is a candidate.
+    pub fn pinned(&self) -> Option<u32> {
+        self.pinned
+    }
+
+    /// The key, if there is one.
+    pub fn key(&self) -> Option<Key> {
+        self.key
+    }
+
+    /// What came of it, once an endpoint has been picked.
+    pub fn outcome(&self) -> Outcome {
+        self.outcome
+    }
+}
+
+impl Sticky {
+    /// The key of a request, from the first configured source that has something to give.
+    pub fn key(
+        &self,
+        plan: &StickyPlan,
+        sources: &Sources<'_>,
+        model: Option<&str>,
+    ) -> Option<Key> {
+        let ip = match sources.ip {
+            IpAddr::V4(ip) => ip.to_ipv6_mapped().octets(),
+            IpAddr::V6(ip) => ip.octets(),
+        };
+        plan.key_sources.iter().find_map(|source| {
+            let value = match source {
+                StickySource::SessionHeader => sources.session,
+                StickySource::PrefixHash => sources.prefix,
+                StickySource::AuthHeader => sources.authorization,
+                StickySource::Ip => Some(&ip[..]),
+            };
+            let value = value.filter(|value| !value.is_empty())?;
+            let mut hasher = self.seed.build_hasher();
+            hasher.write(source.as_str().as_bytes());
+            hasher.write_usize(value.len());
+            hasher.write(value);
+            for c in model
+                .unwrap_or_default()
+                .chars()
+                .flat_map(char::to_lowercase)
+            {
+                hasher.write_u32(u32::from(c));
+            }
+            Some(Key {
+                hash: hasher.finish(),
+                source: *source,
+            })
+        })
+    }
+
+    /// Looks a key up. Call it once for a request, and only when it has candidates: what is
+    /// rejected leaves no trace.
+    pub fn open(&self, key: Option<Key>, bounds: Bounds, now_ms: u64) -> Session {
+        let pinned = key.and_then(|key| {
+            let mut sessions = self.lock();
+            sessions.expire(bounds, now_ms);
+            sessions.find(key.hash)
+        });
+        Session {
+            key,
+            pinned,
+            outcome: match (key, pinned) {
+                (None, _) => Outcome::Disabled,
+                (Some(_), None) => Outcome::Miss,
+                (Some(_), Some(_)) => Outcome::Hit,
+            },
+        }
+    }
+
+    /// Notes that an endpoint, by its id, was picked: at each attempt, so that requests of one
+    /// conversation that come meanwhile go the same way.
+    pub fn picked(&self, session: &mut Session, endpoint: u32, bounds: Bounds, now_ms: u64) {
+        let Some(key) = session.key else {
+            return;
+        };
+        session.outcome = match session.pinned {
+            None => Outcome::Miss,
+            Some(pinned) if pinned == endpoint => Outcome::Hit,
+            Some(_) => Outcome::Repin,
+        };
+        self.lock().put(key.hash, endpoint, bounds, now_ms);
+    }
+
+    /// Counts a request's outcome: once, when its answer begins or it has failed for good.
+    pub fn count(&self, session: &Session) {
+        let mut sessions = self.lock();
+        let figures = &mut sessions.figures;
+        match session.outcome {
+            Outcome::Hit => figures.hits += 1,
+            Outcome::Miss => figures.misses += 1,
+            Outcome::Repin => figures.repins += 1,
+            Outcome::Disabled => {}
+        }
+    }
+
+    /// Drops the entries of an endpoint, by its id, that a health check has found not routable.
+    /// Walks over all entries.
+    pub fn purge(&self, endpoint: u32) {
+        self.lock().purge(endpoint);
+    }
+
+    /// The figures now.
+    pub fn figures(&self, bounds: Bounds, now_ms: u64) -> Figures {
+        let mut sessions = self.lock();
+        sessions.expire(bounds, now_ms);
+        Figures {
+            active_sessions: sessions.places.len(),
+            ..sessions.figures
+        }
+    }
+
+    /// A panic ends the process, so nobody ever finds the store half changed.
+    fn lock(&self) -> MutexGuard<'_, Sessions> {
+        self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// No node.
+const NIL: u32 = u32::MAX;
+
+const _: () = assert!(SESSIONS_CEILING < NIL as usize);
+
+/// Entries in the order of their last use, as a list through a slab.
+#[derive(Debug)]
+struct Sessions {
+    places: FxHashMap<u64, u32>,
+    nodes: Vec<Node>,
+    newest: u32,
+    oldest: u32,
+    /// The first free node; they are linked by `older`.
+    free: u32,
+    figures: Figures,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Node {
+    key: u64,
+    used_ms: u64,
+    endpoint: u32,
+    newer: u32,
+    older: u32,
+}
+
+impl Default for Sessions {
+    fn default() -> Self {
+        Self {
+            places: FxHashMap::default(),
+            nodes: Vec::new(),
+            newest: NIL,
+            oldest: NIL,
+            free: NIL,
+            figures: Figures::default(),
+        }
+    }
+}
+
+impl Sessions {
+    fn find(&self, key: u64) -> Option<u32> {
+        let place = self.places.get(&key)?;
+        self.node(*place).map(|node| node.endpoint)
+    }
+
+    fn put(&mut self, key: u64, endpoint: u32, bounds: Bounds, now_ms: u64) {
+        let place = match self.places.get(&key) {
+            Some(place) => {
+                let place = *place;
+                self.unlink(place);
+                place
+            }
+            None => {
+                while self.places.len() >= bounds.sessions_max && self.oldest != NIL {
+                    self.evict(self.oldest);
+                }
+                self.figures.insertions += 1;
+                let place = self.fresh();
+                self.places.insert(key, place);
+                place
+            }
+        };
+        let older = self.newest;
+        let node = Node {
+            key,
+            used_ms: now_ms,
+            endpoint,
+            newer: NIL,
+            older,
+        };
+        if let Some(slot) = self.node_mut(place) {
+            *slot = node;
+        }
+        self.newest = place;
+        match self.node_mut(older) {
+            Some(node) => node.newer = place,
+            None => self.oldest = place,
+        }
+    }
+
+    /// The oldest entries end first, since each use moves an entry to the front.
+    fn expire(&mut self, bounds: Bounds, now_ms: u64) {
+        while let Some(node) = self.node(self.oldest) {
+            if !bounds.ended(node.used_ms, now_ms) {
+                return;
+            }
+            self.evict(self.oldest);
+        }
+    }
+
+    fn purge(&mut self, endpoint: u32) {
+        let mut place = self.oldest;
+        while let Some(node) = self.node(place) {
+            let next = node.newer;
+            if node.endpoint == endpoint {
+                self.evict(place);
+            }
+            place = next;
+        }
+    }
+
+    fn evict(&mut self, place: u32) {
+        let Some(key) = self.node(place).map(|node| node.key) else {
+            return;
+        };
+        self.unlink(place);
+        self.places.remove(&key);
+        self.figures.evictions += 1;
+        let free = self.free;
+        if let Some(node) = self.node_mut(place) {
+            node.older = free;
+        }
+        self.free = place;
+    }
+
+    /// A place for a node, which the caller fills.
+    fn fresh(&mut self) -> u32 {
+        if let Some(node) = self.node(self.free) {
+            let (place, next) = (self.free, node.older);
+            self.free = next;
+            return place;
+        }
+        let place = u32::try_from(self.nodes.len()).unwrap_or(NIL);
+        self.nodes.push(Node {
+            key: 0,
+            used_ms: 0,
+            endpoint: 0,
+            newer: NIL,
+            older: NIL,
+        });
+        place
+    }
+
+    fn unlink(&mut self, place: u32) {
+        let Some((newer, older)) = self.node(place).map(|node| (node.newer, node.older)) else {
+            return;
+        };
+        match self.node_mut(newer) {
+            Some(node) => node.older = older,
+            None => self.newest = older,
+        }
+        match self.node_mut(older) {
+            Some(node) => node.newer = newer,
+            None => self.oldest = newer,
+        }
+    }
+
+    fn node(&self, place: u32) -> Option<&Node> {
+        self.nodes.get(usize::try_from(place).ok()?)
+    }
+
+    fn node_mut(&mut self, place: u32) -> Option<&mut Node> {
+        self.nodes.get_mut(usize::try_from(place).ok()?)
+    }
+}
+
+#[cfg(test)]
+#[path = "sticky_tests.rs"]
+mod tests;
