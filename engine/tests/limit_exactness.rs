@@ -1,0 +1,242 @@
+//! How exact the rate limits are over cores: admissions in virtual time against one ideal bucket,
+//! and a race of real threads. `cargo test --test limit_exactness -- --nocapture` prints the table.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+
+use olla_engine::limit::{
+    Bucket, KeyedLimiter, KeyedShard, LEASE_PART, Leased, Nanos, Rate, Shard,
+};
+
+const SECOND: Nanos = 1_000_000_000;
+/// Cores call `tick` this often.
+const TICK: Nanos = SECOND / 20;
+
+fn rate(per_minute: u32, burst: u32) -> Rate {
+    Rate::new(NonZeroU32::new(per_minute).unwrap(), burst)
+}
+
+fn client(number: usize) -> IpAddr {
+    Ipv4Addr::from(0x0a00_0000 + number as u32).into()
+}
+
+/// xorshift64.
+struct Rng(u64);
+
+impl Rng {
+    fn below(&mut self, n: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 >> 16) as usize % n
+    }
+}
+
+/// One bucket in plain arithmetic.
+#[derive(Clone)]
+struct Ideal {
+    rate: (f64, f64),
+    level: f64,
+    at: Nanos,
+}
+
+impl Ideal {
+    fn new(per_minute: u32, burst: u32) -> Self {
+        let (per_nano, burst) = (f64::from(per_minute) / 60e9, f64::from(burst));
+        Self {
+            rate: (per_nano, burst),
+            level: burst,
+            at: 0,
+        }
+    }
+
+    fn take(&mut self, now: Nanos) -> bool {
+        let (per_nano, burst) = self.rate;
+        self.level = (self.level + (now - self.at) as f64 * per_nano).min(burst);
+        self.at = now;
+        let admitted = self.level >= 1.0;
+        self.level -= f64::from(u8::from(admitted));
+        admitted
+    }
+}
+
+/// Which limit is on.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum On {
+    Global,
+    PerClient,
+}
+
+struct Case {
+    on: On,
+    per_minute: u32,
+    burst: u32,
+    cores: usize,
+    clients: usize,
+}
+
+/// Runs a minute of random arrivals, three times as many as the limit allows: admitted, ideal.
+fn run(case: &Case, rng: &mut Rng) -> (u64, u64) {
+    let rate = rate(case.per_minute, case.burst);
+    let bucket = Arc::new(Bucket::new(rate));
+    let limiter = Arc::new(KeyedLimiter::new(rate, case.cores));
+    let shard = || match case.on {
+        On::Global => Shard {
+            global: Some(Leased::new(Arc::clone(&bucket), case.cores)),
+            clients: None,
+        },
+        On::PerClient => Shard {
+            global: None,
+            clients: Some(KeyedShard::new(Arc::clone(&limiter))),
+        },
+    };
+    let mut cores: Vec<_> = (0..case.cores).map(|_| shard()).collect();
+    let buckets = if case.on == On::Global {
+        1
+    } else {
+        case.clients
+    };
+    let mut ideal = vec![Ideal::new(case.per_minute, case.burst); buckets];
+    let gap = 60 * SECOND / u64::from(case.per_minute) / 3 / buckets as u64;
+
+    let (mut now, mut ticked, mut admitted, mut right) = (0, 0, 0, 0);
+    while now < 60 * SECOND {
+        now += rng.below(2 * gap as usize) as Nanos;
+        if now - ticked >= TICK {
+            cores.iter_mut().for_each(|core| core.tick(now));
+            ticked = now;
+        }
+        let number = rng.below(case.clients);
+        let core = rng.below(case.cores);
+        admitted += u64::from(cores[core].admit(client(number), now).refusal.is_none());
+        right += u64::from(ideal[number % buckets].take(now));
+    }
+    (admitted, right)
+}
+
+#[test]
+fn exact_over_cores() {
+    let mut rng = Rng(0x0dd_ba11);
+    println!("on         limit/min  burst  cores  clients  admitted     ideal   off by");
+    for (per_minute, burst) in [(600, 50), (300_000, 30_000)] {
+        for on in [On::Global, On::PerClient] {
+            for cores in [1, 2, 8] {
+                for clients in [1, 50] {
+                    if per_minute > 600 && on == On::PerClient && clients > 1 {
+                        continue; // The same buckets, only slower to run.
+                    }
+                    check(
+                        &Case {
+                            on,
+                            per_minute,
+                            burst,
+                            cores,
+                            clients,
+                        },
+                        &mut rng,
+                    );
+                }
+            }
+        }
+    }
+}
+
+fn check(case: &Case, rng: &mut Rng) {
+    let (admitted, ideal) = run(case, rng);
+    let off = (admitted as f64 / ideal as f64 - 1.0) * 100.0;
+    println!(
+        "{:<10} {:>9} {:>6} {:>6} {:>8} {admitted:>9} {ideal:>9} {off:>7.3}%",
+        format!("{:?}", case.on),
+        case.per_minute,
+        case.burst,
+        case.cores,
+        case.clients,
+    );
+    let buckets = if case.on == On::Global {
+        1
+    } else {
+        case.clients as u64
+    };
+    let lease = u64::from((case.burst / LEASE_PART).max(1));
+    assert!(
+        admitted <= ideal + lease * buckets,
+        "more than one lease above the limit"
+    );
+    assert!(off.abs() <= 2.0, "off by {off} %");
+    if case.burst / LEASE_PART / (case.cores as u32) < 2 {
+        assert_eq!(admitted, ideal, "without leases it is exact");
+    }
+}
+
+/// A client alone on one of eight cores, though the others have asked before: the whole limit.
+#[test]
+fn a_lone_client_gets_the_whole_limit() {
+    let (per_minute, burst, count) = (60_000, 64_000, 8);
+    let bucket = Arc::new(Bucket::new(rate(per_minute, burst)));
+    let mut cores: Vec<_> = (0..count)
+        .map(|_| Leased::new(Arc::clone(&bucket), count))
+        .collect();
+    for core in &mut cores {
+        // Until it holds as much as it ever will.
+        (0..300).for_each(|_| assert!(core.take(0).admitted));
+    }
+    cores.iter_mut().for_each(|core| core.tick(TICK));
+    let mut admitted = 0_u64;
+    for ms in 50..60_050 {
+        // Three times as many as the limit allows.
+        (0..3).for_each(|_| admitted += u64::from(cores[0].take(ms * 1_000_000).admitted));
+    }
+    // What the other cores spent, and a minute's refill.
+    let all = u64::from(burst) + u64::from(per_minute) - 300 * count as u64;
+    assert!(
+        admitted <= all + u64::from(burst / LEASE_PART),
+        "{admitted} of {all}"
+    );
+    assert!(admitted * 100 >= all * 98, "{admitted} of {all}");
+}
+
+/// Threads with clocks of their own pull as hard as they can through both limits at once.
+#[test]
+fn threads_share_both_limits() {
+    const THREADS: usize = 4;
+    const CLIENTS: usize = 8;
+    let (global_burst, client_burst) = (3_000, 500);
+    let bucket = Arc::new(Bucket::new(rate(6_000, global_burst)));
+    let limiter = Arc::new(KeyedLimiter::new(rate(600, client_burst), THREADS));
+    let admitted: Vec<_> = (0..CLIENTS).map(|_| AtomicU64::new(0)).collect();
+    // Virtual seconds; each thread goes through them at its own speed.
+    let seconds = 60;
+    thread::scope(|scope| {
+        for number in 0..THREADS {
+            let (bucket, limiter, admitted) = (&bucket, &limiter, &admitted);
+            scope.spawn(move || {
+                let mut rng = Rng(number as u64 + 1);
+                let mut core = Shard {
+                    global: Some(Leased::new(Arc::clone(bucket), THREADS)),
+                    clients: Some(KeyedShard::new(Arc::clone(limiter))),
+                };
+                for step in 0..seconds * 1_000 {
+                    let who = rng.below(CLIENTS);
+                    let taken = core
+                        .admit(client(who), step * SECOND / 1_000)
+                        .refusal
+                        .is_none();
+                    admitted[who].fetch_add(u64::from(taken), Ordering::Relaxed);
+                    core.tick(step * SECOND / 1_000);
+                }
+            });
+        }
+    });
+    let admitted: Vec<_> = admitted.into_iter().map(AtomicU64::into_inner).collect();
+    let lease = |burst: u32| u64::from((burst / LEASE_PART).max(1));
+    for (who, admitted) in admitted.iter().enumerate() {
+        let most = u64::from(client_burst) + 10 * seconds + lease(client_burst);
+        assert!(*admitted <= most, "client {who}: {admitted} > {most}");
+    }
+    let all: u64 = admitted.iter().sum();
+    let most = u64::from(global_burst) + 100 * seconds + lease(global_burst);
+    assert!(all <= most, "{all} > {most}");
+}
