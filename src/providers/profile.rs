@@ -1,7 +1,7 @@
 //! What is known of one kind of server.
 
 /// A provider profile (contract: catalogue 1).
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Profile {
     /// The canonical type, such as `lm-studio`.
     pub name: String,
@@ -13,7 +13,8 @@ pub struct Profile {
     pub version: String,
     /// Below `/olla/`, without slashes; each is also an accepted `type`.
     pub prefixes: Vec<String>,
-    /// Further accepted values of `type` that are no prefixes (`openai`, `lm_studio`).
+    /// Further accepted values of `type` that are no prefixes. All the spellings of the built-in
+    /// types are prefixes, so theirs are empty.
     pub type_aliases: Vec<String>,
     /// Whether it has `v1/models` and shows under `/olla/openai/`.
     pub openai_compatible: bool,
@@ -55,13 +56,14 @@ pub struct AnthropicSupport {
 }
 
 /// The readers of model listings (contract: catalogue 3.7).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub enum Parser {
     /// `/api/tags`.
     Ollama,
     /// `/api/v0/models`.
     LmStudio,
     /// `/v1/models`.
+    #[default]
     OpenAi,
     /// `/v1/models` with `max_model_len`.
     Vllm,
@@ -80,7 +82,8 @@ pub enum Parser {
 }
 
 /// `metrics.extraction` of a profile: paths into an answer and formulas over what they find, in
-/// the order of the file (contract: operations 6).
+/// the order of the file. A field may stand in either list more than once: the first path or
+/// formula that yields a value counts, paths before formulas (contract: operations 6).
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct MetricsExtraction {
     /// Field name and dotted path, such as `input_tokens` = `usage.prompt_tokens`.

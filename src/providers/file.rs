@@ -1,0 +1,363 @@
+//! One profile file: TOML text to a [`Profile`].
+//!
+//! Keys without an effect are ignored, whatever their values; of the keys with one a wrong kind of
+//! value refuses the file.
+//!
+//! contract: catalogue 1.5
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+use toml::Spanned;
+
+use super::profile::{AnthropicSupport, MetricsExtraction, Parser, Profile};
+use crate::config::AUTO;
+
+const DEFAULT_VERSION: &str = "1.0";
+const DEFAULT_DISCOVERY_PATH: &str = "/v1/models";
+const DEFAULT_HEALTH_PATH: &str = "/";
+const DEFAULT_MESSAGES_PATH: &str = "/v1/messages";
+const DEFAULT_CHAT_PATH: &str = "/v1/chat/completions";
+
+/// First parts of paths below `/olla/` that are the gateway's own and no provider's.
+const RESERVED_PREFIXES: [&str; 3] = ["anthropic", "models", "proxy"];
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct File {
+    name: String,
+    version: String,
+    display_name: String,
+    description: String,
+    routing: Routing,
+    api: Api,
+    request: Request,
+    models: Models,
+    metrics: Metrics,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Routing {
+    prefixes: Vec<String>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Api {
+    openai_compatible: bool,
+    paths: Vec<String>,
+    model_discovery_path: String,
+    health_check_path: String,
+    anthropic_support: Option<Anthropic>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Anthropic {
+    enabled: bool,
+    messages_path: String,
+    token_count: bool,
+    min_version: String,
+    limitations: Vec<String>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Request {
+    response_format: String,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Models {
+    capability_patterns: Patterns,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Patterns {
+    embeddings: Vec<String>,
+    vision: Vec<String>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Metrics {
+    extraction: Extraction,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Extraction {
+    paths: Ordered,
+    calculations: Ordered,
+}
+
+/// A table whose order counts.
+type Ordered = BTreeMap<String, Spanned<OneOrMore>>;
+
+#[derive(Deserialize)]
+#[serde(untagged, expecting = "expected a text or a list of texts")]
+enum OneOrMore {
+    One(String),
+    More(Vec<String>),
+}
+
+/// Reads a profile. The second value says what of it was ignored.
+///
+/// # Errors
+/// Why the text is no profile, in one line.
+pub(super) fn parse(text: &str) -> Result<(Profile, Vec<String>), String> {
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let file: File = toml::from_str(text).map_err(|error| one_line(&error.to_string()))?;
+    let name = file.name.trim();
+    if name.is_empty() {
+        return Err("it has no name".to_owned());
+    }
+    if name == AUTO {
+        return Err(format!("the name {AUTO:?} is reserved"));
+    }
+    let mut ignored = Vec::new();
+    let prefixes = prefixes(file.routing.prefixes, &mut ignored);
+    let parser = parser(&file.request.response_format).unwrap_or_else(|| {
+        let written = &file.request.response_format;
+        if !written.is_empty() {
+            ignored.push(format!("request.response_format {written:?} is not known"));
+        }
+        Parser::OpenAi
+    });
+    let discovery_path = or(file.api.model_discovery_path, DEFAULT_DISCOVERY_PATH);
+    let profile = Profile {
+        name: name.to_owned(),
+        display_name: or(file.display_name, name),
+        description: file.description,
+        version: or(file.version, DEFAULT_VERSION),
+        prefixes,
+        type_aliases: Vec::new(),
+        openai_compatible: file.api.openai_compatible,
+        native_listing_path: native_listing_path(&discovery_path),
+        chat_path: chat_path(&file.api.paths),
+        paths: file.api.paths,
+        health_path: or(file.api.health_check_path, DEFAULT_HEALTH_PATH),
+        discovery_path,
+        anthropic: file.api.anthropic_support.map(anthropic),
+        parser,
+        embedding_patterns: file.models.capability_patterns.embeddings,
+        vision_patterns: file.models.capability_patterns.vision,
+        metrics: MetricsExtraction {
+            paths: in_file_order(file.metrics.extraction.paths),
+            calculations: in_file_order(file.metrics.extraction.calculations),
+        },
+    };
+    Ok((profile, ignored))
+}
+
+fn or(text: String, default: &str) -> String {
+    if text.trim().is_empty() {
+        default.to_owned()
+    } else {
+        text
+    }
+}
+
+/// A syntax error spans lines to show the place; the log wants one.
+fn one_line(text: &str) -> String {
+    let lines: Vec<_> = text.lines().map(str::trim).collect();
+    let lines: Vec<_> = lines.into_iter().filter(|line| !line.is_empty()).collect();
+    lines.join(" ")
+}
+
+fn prefixes(written: Vec<String>, ignored: &mut Vec<String>) -> Vec<String> {
+    let mut kept: Vec<String> = Vec::new();
+    for text in written {
+        let prefix = text.trim().trim_matches('/');
+        let is_segment = !prefix.is_empty()
+            && prefix
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b"-_.~".contains(&b))
+            && prefix.bytes().any(|b| b != b'.');
+        if !is_segment {
+            ignored.push(format!("the prefix {text:?} cannot be part of a path"));
+        } else if RESERVED_PREFIXES.contains(&prefix) {
+            ignored.push(format!("the prefix {text:?} is the gateway's own"));
+        } else if !kept.iter().any(|known| known == prefix) {
+            kept.push(prefix.to_owned());
+        }
+    }
+    kept
+}
+
+fn parser(response_format: &str) -> Option<Parser> {
+    Some(match response_format {
+        "ollama" => Parser::Ollama,
+        "lmstudio" => Parser::LmStudio,
+        "openai" => Parser::OpenAi,
+        "vllm" => Parser::Vllm,
+        "sglang" => Parser::Sglang,
+        "lmdeploy" => Parser::Lmdeploy,
+        "vllm-mlx" => Parser::VllmMlx,
+        "docker-model-runner" => Parser::DockerModelRunner,
+        "llamacpp" => Parser::LlamaCpp,
+        "lemonade" => Parser::Lemonade,
+        _ => return None,
+    })
+}
+
+/// A listing has a route of its own below the prefix unless it is the one that all have. A
+/// discovery target on another host has no path here.
+fn native_listing_path(discovery_path: &str) -> Option<String> {
+    let path = discovery_path.split(['?', '#']).next().unwrap_or_default();
+    (path.starts_with('/') && path != DEFAULT_DISCOVERY_PATH).then(|| path.to_owned())
+}
+
+/// The usual path if the profile lists it, else the first that it lists for chat completions.
+fn chat_path(paths: &[String]) -> String {
+    let listed = |wanted: &dyn Fn(&str) -> bool| paths.iter().find(|path| wanted(path));
+    listed(&|path| path == DEFAULT_CHAT_PATH)
+        .or_else(|| listed(&|path| path.ends_with("/chat/completions")))
+        .map_or_else(|| DEFAULT_CHAT_PATH.to_owned(), Clone::clone)
+}
+
+fn anthropic(written: Anthropic) -> AnthropicSupport {
+    AnthropicSupport {
+        enabled: written.enabled,
+        messages_path: or(written.messages_path, DEFAULT_MESSAGES_PATH),
+        token_count: written.token_count,
+        min_version: Some(written.min_version).filter(|version| !version.is_empty()),
+        limitations: written.limitations,
+    }
+}
+
+/// One pair for each path or formula, in the order of the file; a list keeps its own.
+fn in_file_order(table: Ordered) -> Vec<(String, String)> {
+    let mut fields: Vec<_> = table.into_iter().collect();
+    fields.sort_by_key(|(_, value)| value.span().start);
+    let mut pairs = Vec::new();
+    for (field, value) in fields {
+        match value.into_inner() {
+            OneOrMore::One(text) => pairs.push((field, text)),
+            OneOrMore::More(texts) => {
+                pairs.extend(texts.into_iter().map(|text| (field.clone(), text)));
+            }
+        }
+    }
+    pairs
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_enough() {
+        let (profile, ignored) = parse("name = 'mine'\n[characteristics]\ntimeout = 3").unwrap();
+        assert_eq!(ignored, [""; 0]);
+        assert_eq!(profile.name, "mine");
+        assert_eq!(profile.display_name, "mine");
+        assert_eq!(profile.version, "1.0");
+        assert_eq!(profile.prefixes, [""; 0]);
+        assert!(!profile.openai_compatible);
+        assert_eq!(profile.discovery_path, "/v1/models");
+        assert_eq!(profile.health_path, "/");
+        assert_eq!(profile.chat_path, "/v1/chat/completions");
+        assert_eq!(profile.native_listing_path, None);
+        assert_eq!(profile.parser, Parser::OpenAi);
+        assert_eq!(profile.anthropic, None);
+        assert_eq!(profile.metrics, MetricsExtraction::default());
+    }
+
+    #[test]
+    fn every_key_has_its_effect() {
+        let text = r#"
+            name = "mine"
+            version = "2.1"
+            display_name = "Mine"
+            description = "my own"
+            [routing]
+            prefixes = ["mine", "/my-own/", "mine"]
+            [api]
+            openai_compatible = true
+            paths = ["/x/chat/completions", "/y/chat/completions"]
+            model_discovery_path = "/list?all=1"
+            health_check_path = "/up"
+            [api.anthropic_support]
+            enabled = true
+            limitations = ["no_vision"]
+            [request]
+            response_format = "ollama"
+            [models.capability_patterns]
+            embeddings = ["e*"]
+            vision = ["v*"]
+            chat = ["*"]
+            [metrics.extraction.paths]
+            total_tokens = "t"
+            input_tokens = ["b", "a"]
+            [metrics.extraction.calculations]
+            z_ms = "2"
+            a_ms = "1"
+        "#;
+        let (profile, ignored) = parse(text).unwrap();
+        assert_eq!(ignored, [""; 0]);
+        assert_eq!(profile.version, "2.1");
+        assert_eq!(profile.display_name, "Mine");
+        assert_eq!(profile.description, "my own");
+        assert_eq!(profile.prefixes, ["mine", "my-own"]);
+        assert!(profile.openai_compatible);
+        assert_eq!(profile.chat_path, "/x/chat/completions");
+        assert_eq!(profile.discovery_path, "/list?all=1");
+        assert_eq!(profile.native_listing_path.as_deref(), Some("/list"));
+        assert_eq!(profile.health_path, "/up");
+        assert_eq!(profile.parser, Parser::Ollama);
+        assert_eq!(profile.embedding_patterns, ["e*"]);
+        assert_eq!(profile.vision_patterns, ["v*"]);
+        let anthropic = profile.anthropic.unwrap();
+        assert!(anthropic.enabled && !anthropic.token_count);
+        assert_eq!(anthropic.messages_path, "/v1/messages");
+        assert_eq!(anthropic.min_version, None);
+        assert_eq!(anthropic.limitations, ["no_vision"]);
+        let pair = |field: &str, text: &str| (field.to_owned(), text.to_owned());
+        assert_eq!(
+            profile.metrics.paths,
+            [
+                pair("total_tokens", "t"),
+                pair("input_tokens", "b"),
+                pair("input_tokens", "a")
+            ],
+            "in the order of the file"
+        );
+        assert_eq!(
+            profile.metrics.calculations,
+            [pair("z_ms", "2"), pair("a_ms", "1")]
+        );
+    }
+
+    #[test]
+    fn files_that_are_no_profile_are_refused() {
+        let table = [
+            ("", "no name"),
+            ("name = ''", "no name"),
+            ("name = '  '", "no name"),
+            ("version = '1'", "no name"),
+            ("name = 'auto'", "reserved"),
+            ("name = 5", "string"),
+            ("name = 'x'\n[api]\npaths = 'y'", "paths"),
+            ("name = 'x'\nname = 'y'", "duplicate"),
+            ("name: x", "line 1"),
+        ];
+        for (text, reason) in table {
+            let error = parse(text).unwrap_err();
+            assert!(error.contains(reason), "{text}: {error}");
+            assert!(!error.contains('\n'), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn what_is_ignored_is_told() {
+        let text = "name = 'x'\nrouting.prefixes = ['a/b', '', 'proxy', '..', 'ok']\n\
+                    request.response_format = 'xml'";
+        let (profile, ignored) = parse(text).unwrap();
+        assert_eq!(profile.prefixes, ["ok"]);
+        assert_eq!(ignored.len(), 5, "{ignored:?}");
+    }
+}

@@ -1,0 +1,348 @@
+//! The listings of the backends: one reader for each, and what is kept of a model.
+//!
+//! A reader is tolerant by field, never by document: a bad field is absent, an item that is no
+//! object or has no usable name is dropped, and a text that is no listing at all is a failure.
+//!
+//! contract: catalogue 3.4, 3.7
+
+use std::fmt;
+use std::sync::Arc;
+
+use serde::Serialize;
+use serde_json::value::RawValue;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+use super::fields::{Fields, text};
+use super::profile::Parser;
+
+/// The longest listing that is read (contract: catalogue 3.4).
+pub const MAX_LISTING_BYTES: usize = 10 << 20;
+
+/// Most models of one listing. The largest public catalogues have some thousands; the bound keeps
+/// a backend gone mad from filling the memory of the gateway in front of it.
+pub const MAX_MODELS: usize = 20_000;
+
+/// The longest usable name. File names end at 255 bytes, ids with an owner and a tag not much
+/// later.
+const MAX_NAME_BYTES: usize = 1024;
+
+/// The longest of other texts; a longer one is absent.
+const MAX_TEXT_BYTES: usize = 4096;
+
+/// Most of `details.families`.
+const MAX_FAMILIES: usize = 16;
+
+/// What a model does (contract: catalogue 5.7).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// Text in, text out.
+    Llm,
+    /// Images too.
+    Vlm,
+    /// Text in, vector out.
+    Embeddings,
+}
+
+impl Kind {
+    /// The word of LM Studio and of the query `type`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Llm => "llm",
+            Self::Vlm => "vlm",
+            Self::Embeddings => "embeddings",
+        }
+    }
+
+    /// Reads the word.
+    pub fn parse(word: &str) -> Option<Self> {
+        let all = [Self::Llm, Self::Vlm, Self::Embeddings];
+        all.into_iter()
+            .find(|kind| word.eq_ignore_ascii_case(kind.as_str()))
+    }
+}
+
+/// One model as its backend reported it. Absent = not reported, or not usable.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ListedModel {
+    /// As the backend spells it, not blank.
+    pub name: Arc<str>,
+    /// The family, or LM Studio's `arch`.
+    pub family: Option<Box<str>>,
+    /// Who published it.
+    pub publisher: Option<Box<str>>,
+    /// Number of parameters as a text: `8.0B`.
+    pub parameter_size: Option<Box<str>>,
+    /// Number of parameters, when reported as a number.
+    pub parameter_count: Option<u64>,
+    /// Quantisation as a text: `Q4_K_M`.
+    pub quantization: Option<Box<str>>,
+    /// Of the file: `gguf`.
+    pub format: Option<Box<str>>,
+    /// What it does.
+    pub kind: Option<Kind>,
+    /// Its state in the backend's own words.
+    pub state: Option<Box<str>>,
+    /// Longest context in tokens.
+    pub context_length: Option<u64>,
+    /// Bytes on disk.
+    pub disk_size: Option<u64>,
+    /// Identifies the weights, whatever the name.
+    pub digest: Option<Box<str>>,
+    /// Unix seconds at which it was made or changed.
+    pub created: Option<u64>,
+    /// What only one provider's listing has.
+    pub extra: Option<Box<Extra>>,
+}
+
+/// Facts that are given back in the same provider's format only.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Extra {
+    /// Ollama: RFC 3339, as sent.
+    pub modified_at: Option<Box<str>>,
+    /// Ollama: for people.
+    pub description: Option<Box<str>>,
+    /// Ollama: what it was derived from.
+    pub parent_model: Option<Box<str>>,
+    /// Ollama: all families.
+    pub families: Vec<Box<str>>,
+    /// vLLM, SGLang, LMDeploy: the model that an adapter belongs to.
+    pub parent: Option<Box<str>>,
+    /// Lemonade: where it comes from.
+    pub checkpoint: Option<Box<str>>,
+    /// Lemonade: what runs it.
+    pub recipe: Option<Box<str>>,
+    /// Lemonade: whether it is on disk.
+    pub downloaded: Option<bool>,
+    /// SGLang.
+    pub supports_vision: Option<bool>,
+    /// SGLang; whatever kind of single value it sends.
+    pub radix_cache_size: Option<Scalar>,
+    /// SGLang; whatever kind of single value it sends.
+    pub spec_decoding: Option<Scalar>,
+    /// SGLang.
+    pub frontend_enabled: Option<bool>,
+}
+
+/// A value that is passed on as it came: a number, a text or a boolean.
+#[derive(Debug, Clone)]
+pub struct Scalar(Box<RawValue>);
+
+impl Scalar {
+    fn of(fields: &Fields<'_>, name: &str) -> Option<Self> {
+        let raw = fields.get(name)?;
+        let is_single = !raw.get().starts_with(['[', '{']) && raw.get().len() <= MAX_TEXT_BYTES;
+        is_single.then(|| Self(raw.to_owned()))
+    }
+}
+
+impl PartialEq for Scalar {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.get() == other.0.get()
+    }
+}
+
+impl Serialize for Scalar {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.0.serialize(serializer)
+    }
+}
+
+impl ListedModel {
+    /// A model of which only the name is known.
+    pub fn named(name: &str) -> Self {
+        Self {
+            name: Arc::from(name),
+            family: None,
+            publisher: None,
+            parameter_size: None,
+            parameter_count: None,
+            quantization: None,
+            format: None,
+            kind: None,
+            state: None,
+            context_length: None,
+            disk_size: None,
+            digest: None,
+            created: None,
+            extra: None,
+        }
+    }
+}
+
+/// Why a body is no listing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ListingFault {
+    /// Nothing came.
+    Empty,
+    /// More than [`MAX_LISTING_BYTES`].
+    TooLong,
+    /// More than [`MAX_MODELS`].
+    TooMany,
+    /// No JSON object.
+    NoObject,
+    /// What should be the list of models is something else.
+    NoList,
+}
+
+impl fmt::Display for ListingFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Empty => f.write_str("the model listing is empty"),
+            Self::TooLong => write!(f, "the model listing has over {MAX_LISTING_BYTES} bytes"),
+            Self::TooMany => write!(f, "the model listing has over {MAX_MODELS} models"),
+            Self::NoObject => f.write_str("the model listing is no JSON object"),
+            Self::NoList => f.write_str("the model listing holds no list of models"),
+        }
+    }
+}
+
+impl std::error::Error for ListingFault {}
+
+/// Reads a backend's listing, in its order.
+///
+/// # Errors
+/// The body is no listing. Odd items and fields are no error: they are left out.
+pub fn parse_listing(parser: Parser, body: &[u8]) -> Result<Vec<ListedModel>, ListingFault> {
+    if body.len() > MAX_LISTING_BYTES {
+        return Err(ListingFault::TooLong);
+    }
+    // Bytes that are no UTF-8 spoil the text they are in, not the listing.
+    let body = String::from_utf8_lossy(body);
+    let body = body.trim_start_matches('\u{feff}').trim();
+    if body.is_empty() {
+        return Err(ListingFault::Empty);
+    }
+    let document: Fields<'_> = serde_json::from_str(body).map_err(|_| ListingFault::NoObject)?;
+    let field = match parser {
+        Parser::Ollama => "models",
+        _ => "data",
+    };
+    if document.get(field).is_none() {
+        return Ok(Vec::new());
+    }
+    let items = document.list(field).ok_or(ListingFault::NoList)?;
+    if items.len() > MAX_MODELS {
+        return Err(ListingFault::TooMany);
+    }
+    let items = items.into_iter().filter_map(Fields::of);
+    Ok(items.filter_map(|item| model(parser, &item)).collect())
+}
+
+fn model(parser: Parser, item: &Fields<'_>) -> Option<ListedModel> {
+    let name = match parser {
+        Parser::Ollama => item.text("name").or_else(|| item.text("model"))?,
+        _ => item.text("id")?,
+    };
+    if name.len() > MAX_NAME_BYTES {
+        return None;
+    }
+    let mut model = ListedModel::named(&name);
+    let mut extra = Extra::default();
+    match parser {
+        Parser::Ollama => ollama(&mut model, &mut extra, item),
+        Parser::LmStudio => lm_studio(&mut model, item),
+        Parser::Lemonade => lemonade(&mut model, &mut extra, item),
+        _ => openai_like(parser, &mut model, &mut extra, item),
+    }
+    model.extra = (extra != Extra::default()).then(|| Box::new(extra));
+    Some(model)
+}
+
+fn ollama(model: &mut ListedModel, extra: &mut Extra, item: &Fields<'_>) {
+    model.disk_size = item.positive("size");
+    model.digest = kept(item, "digest");
+    extra.description = kept(item, "description");
+    if let Some(text) = kept(item, "modified_at")
+        && let Ok(time) = OffsetDateTime::parse(&text, &Rfc3339)
+    {
+        model.created = u64::try_from(time.unix_timestamp()).ok().filter(|s| *s > 0);
+        extra.modified_at = Some(text);
+    }
+    let Some(details) = item.object("details") else {
+        return;
+    };
+    let families = details.texts("families").into_iter().take(MAX_FAMILIES);
+    extra.families = families.filter_map(bounded).collect();
+    extra.parent_model = kept(&details, "parent_model");
+    model.family = kept(&details, "family").or_else(|| extra.families.first().cloned());
+    model.parameter_size = kept(&details, "parameter_size");
+    model.quantization = kept(&details, "quantization_level");
+    model.format = kept(&details, "format");
+}
+
+fn lm_studio(model: &mut ListedModel, item: &Fields<'_>) {
+    model.kind = item.text("type").and_then(|word| Kind::parse(&word));
+    model.publisher = kept(item, "publisher");
+    model.family = kept(item, "arch");
+    model.format = kept(item, "compatibility_type");
+    model.quantization = kept(item, "quantization");
+    model.state = kept(item, "state");
+    model.context_length = item.positive("max_context_length");
+}
+
+fn lemonade(model: &mut ListedModel, extra: &mut Extra, item: &Fields<'_>) {
+    model.created = item.positive("created");
+    extra.checkpoint = kept(item, "checkpoint");
+    extra.recipe = kept(item, "recipe");
+    extra.downloaded = item.bool("downloaded");
+    let checkpoint = extra.checkpoint.as_deref().unwrap_or_default();
+    model.publisher = checkpoint
+        .split_once('/')
+        .map(|(publisher, _)| publisher)
+        .filter(|publisher| !publisher.is_empty())
+        .map(Box::from);
+    model.format = match extra.recipe.as_deref() {
+        Some("llamacpp" | "flm") => Some("gguf".into()),
+        Some(recipe) if recipe.starts_with("oga-") => Some("onnx".into()),
+        _ => None,
+    };
+    model.state = (extra.downloaded == Some(true)).then(|| "available".into());
+}
+
+/// The listings that have OpenAI's form, with what each adds.
+fn openai_like(parser: Parser, model: &mut ListedModel, extra: &mut Extra, item: &Fields<'_>) {
+    let (own_names, format): (&[&str], Option<&str>) = match parser {
+        Parser::Vllm => (&["vllm"], None),
+        Parser::Sglang => (&["sglang"], None),
+        Parser::Lmdeploy => (&["lmdeploy"], None),
+        Parser::VllmMlx => (&["vllm-mlx", "vllm"], Some("mlx")),
+        Parser::DockerModelRunner => (&["docker"], Some("gguf")),
+        Parser::LlamaCpp => (&["llamacpp"], Some("gguf")),
+        Parser::OpenAi | Parser::Ollama | Parser::LmStudio | Parser::Lemonade => (&[], None),
+    };
+    model.created = item.positive("created");
+    // Servers that do not know the publisher name themselves.
+    model.publisher = kept(item, "owned_by").filter(|owner| !own_names.contains(&&**owner));
+    model.format = format.map(Box::from);
+    if matches!(parser, Parser::OpenAi | Parser::Vllm | Parser::Sglang) {
+        model.context_length = item.positive("max_model_len");
+    }
+    if matches!(parser, Parser::Vllm | Parser::Sglang | Parser::Lmdeploy) {
+        extra.parent = kept(item, "parent");
+    }
+    if parser == Parser::Sglang {
+        extra.supports_vision = item.bool("supports_vision");
+        extra.radix_cache_size = Scalar::of(item, "radix_cache_size");
+        extra.spec_decoding = Scalar::of(item, "spec_decoding");
+        extra.frontend_enabled = item.bool("frontend_enabled");
+    }
+    if parser == Parser::LlamaCpp
+        && let Some(meta) = item.object("meta")
+    {
+        model.context_length = meta.positive("n_ctx_train");
+        model.parameter_count = meta.positive("n_params");
+        model.disk_size = meta.positive("size");
+    }
+}
+
+fn kept(fields: &Fields<'_>, name: &str) -> Option<Box<str>> {
+    fields.get(name).and_then(text).and_then(bounded)
+}
+
+fn bounded(text: std::borrow::Cow<'_, str>) -> Option<Box<str>> {
+    (text.len() <= MAX_TEXT_BYTES).then(|| text.into())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,296 @@
+//! What each reader keeps of the listings in `fixtures/`, and how odd listings are read.
+
+use super::*;
+
+fn fixture(parser: Parser) -> &'static str {
+    match parser {
+        Parser::Ollama => include_str!("../fixtures/ollama.json"),
+        Parser::LmStudio => include_str!("../fixtures/lmstudio.json"),
+        Parser::OpenAi => include_str!("../fixtures/openai.json"),
+        Parser::Vllm => include_str!("../fixtures/vllm.json"),
+        Parser::Sglang => include_str!("../fixtures/sglang.json"),
+        Parser::Lmdeploy => include_str!("../fixtures/lmdeploy.json"),
+        Parser::VllmMlx => include_str!("../fixtures/vllm-mlx.json"),
+        Parser::DockerModelRunner => include_str!("../fixtures/docker-model-runner.json"),
+        Parser::LlamaCpp => include_str!("../fixtures/llamacpp.json"),
+        Parser::Lemonade => include_str!("../fixtures/lemonade.json"),
+    }
+}
+
+fn read(parser: Parser) -> Vec<ListedModel> {
+    parse_listing(parser, fixture(parser).as_bytes()).unwrap()
+}
+
+fn names(models: &[ListedModel]) -> Vec<&str> {
+    models.iter().map(|model| &*model.name).collect()
+}
+
+fn text(text: &str) -> Option<Box<str>> {
+    Some(text.into())
+}
+
+#[test]
+fn ollama() {
+    let [llama, nomic, cloud] = read(Parser::Ollama).try_into().unwrap();
+    let expected = ListedModel {
+        family: text("llama"),
+        parameter_size: text("3.2B"),
+        quantization: text("Q4_K_M"),
+        format: text("gguf"),
+        disk_size: Some(2_019_393_189),
+        digest: text("a80c4f17acd55265feec403c7aef86be0c25983ab279d83f3bcd3abbcb5b8b72"),
+        created: Some(1_727_424_785),
+        extra: Some(Box::new(Extra {
+            modified_at: text("2024-09-27T10:13:05.214553261+02:00"),
+            families: vec!["llama".into()],
+            ..Extra::default()
+        })),
+        ..ListedModel::named("llama3.2:3b")
+    };
+    assert_eq!(llama, expected);
+    assert_eq!(nomic.family, text("nomic-bert"), "the first of families");
+    assert_eq!(
+        nomic.extra.unwrap().parent_model,
+        text("nomic-embed-text:v1.5")
+    );
+    assert_eq!((cloud.format, cloud.disk_size), (None, Some(384)));
+}
+
+#[test]
+fn lm_studio() {
+    let [vlm, llm, embeddings] = read(Parser::LmStudio).try_into().unwrap();
+    let expected = ListedModel {
+        family: text("qwen2_vl"),
+        publisher: text("mlx-community"),
+        quantization: text("4bit"),
+        format: text("mlx"),
+        kind: Some(Kind::Vlm),
+        state: text("not-loaded"),
+        context_length: Some(32_768),
+        ..ListedModel::named("qwen2-vl-7b-instruct")
+    };
+    assert_eq!(vlm, expected);
+    assert_eq!((llm.kind, llm.state), (Some(Kind::Llm), text("loaded")));
+    assert_eq!(embeddings.kind, Some(Kind::Embeddings));
+}
+
+#[test]
+fn openai() {
+    let [gpt, phi, qwen] = read(Parser::OpenAi).try_into().unwrap();
+    let expected = ListedModel {
+        publisher: text("openai"),
+        created: Some(1_721_172_741),
+        ..ListedModel::named("gpt-4o-mini")
+    };
+    assert_eq!(gpt, expected);
+    assert_eq!(&*phi.name, "local/phi-4");
+    assert_eq!((qwen.created, qwen.context_length), (None, Some(40_960)));
+}
+
+#[test]
+fn vllm() {
+    let [llama, lora] = read(Parser::Vllm).try_into().unwrap();
+    let expected = ListedModel {
+        created: Some(1_730_000_000),
+        context_length: Some(131_072),
+        ..ListedModel::named("meta-llama/Llama-3.1-8B-Instruct")
+    };
+    assert_eq!(llama, expected, "its own name is no publisher");
+    assert_eq!(lora.context_length, None);
+    let parent = text("meta-llama/Llama-3.1-8B-Instruct");
+    assert_eq!(lora.extra.unwrap().parent, parent);
+}
+
+#[test]
+fn sglang() {
+    let [qwen] = read(Parser::Sglang).try_into().unwrap();
+    assert_eq!((qwen.publisher, qwen.context_length), (None, Some(128_000)));
+    let extra = qwen.extra.unwrap();
+    assert_eq!(
+        (extra.supports_vision, extra.frontend_enabled),
+        (Some(true), Some(false))
+    );
+    let json = |scalar: Option<Scalar>| serde_json::to_string(&scalar).unwrap();
+    assert_eq!(json(extra.radix_cache_size), "4096");
+    assert_eq!(json(extra.spec_decoding), "\"eagle\"");
+}
+
+#[test]
+fn lmdeploy() {
+    let [internlm] = read(Parser::Lmdeploy).try_into().unwrap();
+    assert_eq!(
+        (internlm.publisher, internlm.created),
+        (None, Some(1_746_000_000))
+    );
+    assert_eq!(internlm.extra.unwrap().parent, text("internlm3"));
+}
+
+#[test]
+fn vllm_mlx() {
+    let [llama, gemma] = read(Parser::VllmMlx).try_into().unwrap();
+    assert_eq!((llama.publisher, llama.format), (None, text("mlx")));
+    assert_eq!(gemma.publisher, text("mlx-community"));
+}
+
+#[test]
+fn docker_model_runner() {
+    let models = read(Parser::DockerModelRunner);
+    assert_eq!(
+        names(&models),
+        ["ai/smollm2", "hf.co/bartowski/llama-3.2-1b-instruct-gguf"]
+    );
+    assert!(
+        models
+            .iter()
+            .all(|model| model.publisher.is_none() && model.format == text("gguf"))
+    );
+}
+
+#[test]
+fn llama_cpp() {
+    let models = read(Parser::LlamaCpp);
+    let expected = ListedModel {
+        parameter_count: Some(268_098_176),
+        format: text("gguf"),
+        context_length: Some(32_768),
+        disk_size: Some(249_405_952),
+        created: Some(1_753_000_000),
+        ..ListedModel::named("/models/gemma-3-270m-it-Q4_K_M.gguf")
+    };
+    assert_eq!(models, [expected], "the parallel list is ignored");
+}
+
+#[test]
+fn lemonade() {
+    let [gguf, hybrid, flm] = read(Parser::Lemonade).try_into().unwrap();
+    let expected = ListedModel {
+        publisher: text("unsloth"),
+        format: text("gguf"),
+        state: text("available"),
+        created: Some(1_744_173_590),
+        extra: Some(Box::new(Extra {
+            checkpoint: text("unsloth/Qwen3-0.6B-GGUF:Q4_0"),
+            recipe: text("llamacpp"),
+            downloaded: Some(true),
+            ..Extra::default()
+        })),
+        ..ListedModel::named("Qwen3-0.6B-GGUF")
+    };
+    assert_eq!(gguf, expected);
+    assert_eq!((hybrid.format, hybrid.state), (text("onnx"), None));
+    assert_eq!((flm.format, flm.publisher), (text("gguf"), None));
+}
+
+#[test]
+fn odd_entries_never_lose_others() {
+    let body = r#"{"object":7,"data":[
+        "text", 5, null, [], {}, {"id":null}, {"id":""}, {"id":"  "}, {"id":5}, {"ID":"x"},
+        {"id":"a","max_model_len":"8192","created":1.7e9,"owned_by":3},
+        {"id":"b","max_model_len":-1,"created":"x","owned_by":null,"parent":[]},
+        {"id":"c","max_model_len":1e999,"deep":[[[[{}]]]],"bad":"\ud800"},
+        {"id":"\ud800"},
+        {"id":"d","max_model_len":0,"created":-5}
+    ]}"#;
+    let models = parse_listing(Parser::Vllm, body.as_bytes()).unwrap();
+    assert_eq!(names(&models), ["a", "b", "c", "d"]);
+    let [a, b, c, d] = models.try_into().unwrap();
+    assert_eq!(
+        (a.context_length, a.created),
+        (Some(8192), Some(1_700_000_000))
+    );
+    for model in [b, c, d] {
+        assert_eq!(
+            model,
+            ListedModel::named(&model.name),
+            "nothing but the name is usable"
+        );
+    }
+}
+
+#[test]
+fn ollama_accepts_model_for_name() {
+    let body = r#"{"models":[{"model":"a"},{"name":"b","model":"c"},{"name":"","model":"d"},
+        {"name":"e","modified_at":"yesterday","size":"12","details":"x"}]}"#;
+    let models = parse_listing(Parser::Ollama, body.as_bytes()).unwrap();
+    assert_eq!(names(&models), ["a", "b", "d", "e"]);
+    let odd = models.last().unwrap();
+    assert_eq!(
+        (odd.disk_size, odd.created, &odd.extra),
+        (Some(12), None, &None)
+    );
+}
+
+#[test]
+fn listings_without_models_are_fine() {
+    let table = [
+        (Parser::Ollama, r#"{"models":[]}"#),
+        (Parser::Ollama, r#"{"models":null}"#),
+        (Parser::Ollama, r#"{"data":[{"id":"x"}]}"#),
+        (Parser::OpenAi, r#"{"object":"list","data":[]}"#),
+        (Parser::OpenAi, r#"{"data":null}"#),
+        (Parser::OpenAi, "\u{feff} {} \n"),
+    ];
+    for (parser, body) in table {
+        assert_eq!(
+            parse_listing(parser, body.as_bytes()),
+            Ok(Vec::new()),
+            "{body}"
+        );
+    }
+}
+
+#[test]
+fn other_texts_are_faults() {
+    let table = [
+        ("", ListingFault::Empty),
+        (" \r\n", ListingFault::Empty),
+        ("\u{feff}", ListingFault::Empty),
+        ("null", ListingFault::NoObject),
+        ("[]", ListingFault::NoObject),
+        (r#"[{"id":"x"}]"#, ListingFault::NoObject),
+        ("<html>", ListingFault::NoObject),
+        (r#"{"data":[{"id":"x"}"#, ListingFault::NoObject),
+        (r#"{"data":[]} trailing"#, ListingFault::NoObject),
+        (r#"{"data":{}}"#, ListingFault::NoList),
+        (r#"{"data":"x"}"#, ListingFault::NoList),
+        (r#"{"data":5}"#, ListingFault::NoList),
+    ];
+    for (body, fault) in table {
+        assert_eq!(
+            parse_listing(Parser::OpenAi, body.as_bytes()),
+            Err(fault),
+            "{body}"
+        );
+        assert!(!fault.to_string().is_empty());
+    }
+}
+
+#[test]
+fn listings_are_bounded() {
+    let long = format!("{{\"data\":[]{}}}", " ".repeat(MAX_LISTING_BYTES));
+    let parsed = parse_listing(Parser::OpenAi, long.as_bytes());
+    assert_eq!(parsed, Err(ListingFault::TooLong));
+    let many = format!("{{\"data\":[{}0]}}", "0,".repeat(MAX_MODELS));
+    let parsed = parse_listing(Parser::OpenAi, many.as_bytes());
+    assert_eq!(parsed, Err(ListingFault::TooMany));
+    let name = "n".repeat(MAX_NAME_BYTES);
+    let body = format!(r#"{{"data":[{{"id":"{name}"}},{{"id":"{name}n"}}]}}"#);
+    assert_eq!(
+        names(&parse_listing(Parser::OpenAi, body.as_bytes()).unwrap()),
+        [name]
+    );
+    let deep = format!(r#"{{"data":[{{"id":"x","y":{}}}]}}"#, "[".repeat(1_000_000));
+    let parsed = parse_listing(Parser::OpenAi, deep.as_bytes());
+    assert_eq!(
+        parsed,
+        Err(ListingFault::NoObject),
+        "an end, not an overflow"
+    );
+}
+
+#[test]
+fn bytes_that_are_no_text_spoil_one_name_only() {
+    let body = b"{\"data\":[{\"id\":\"a\xff\"},{\"id\":\"b\"}]}";
+    let models = parse_listing(Parser::OpenAi, body).unwrap();
+    assert_eq!(names(&models), ["a\u{fffd}", "b"]);
+}

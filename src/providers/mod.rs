@@ -1,0 +1,28 @@
+//! What is known of each kind of server, how its model listing is read, and where it is asked.
+//!
+//! The kinds are data: one file each under `builtin/`, and the user's own of the same form
+//! (`file.rs`, `set.rs`). Beside them stand the pure steps of asking a server: the targets of its
+//! checks (`target.rs`), the readers of its listing (`listing.rs`), and how its kind is found out
+//! when it is not configured (`detect.rs`).
+//!
+//! Opens no socket and reads no clock. Files are read in [`Profiles::load`] only. Knows nothing of
+//! how models of several servers are merged: that is the catalogue.
+//!
+//! contract: catalogue 1, 2.2, 3.4, 3.6, 3.7, 4.1; balancing 3.2, 11
+
+pub mod detect;
+mod fields;
+mod file;
+mod glob;
+mod listing;
+mod profile;
+mod set;
+mod target;
+
+pub use glob::{admits, glob};
+pub use listing::{
+    Extra, Kind, ListedModel, ListingFault, MAX_LISTING_BYTES, MAX_MODELS, Scalar, parse_listing,
+};
+pub use profile::{AnthropicSupport, MetricsExtraction, Parser, Profile};
+pub use set::{OPENAI_COMPATIBLE, Profiles};
+pub use target::{Target, health_url, model_url, target};

@@ -1,0 +1,243 @@
+//! All profiles in force: the built-in ones, the user's own, and who owns which prefix.
+//!
+//! contract: catalogue 1.1, 1.5, 1.6
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, LazyLock};
+use std::{fs, io};
+
+use rustc_hash::FxHashMap;
+
+use super::file;
+use super::glob::admits;
+use super::profile::Profile;
+use crate::config::{NameFilter, TypeName};
+
+/// The profile of servers that nothing more is known of.
+pub const OPENAI_COMPATIBLE: &str = "openai-compatible";
+
+/// Largest profile file; the built-in ones have 2 KiB.
+const MAX_FILE_BYTES: u64 = 1 << 20;
+
+/// Most entries looked at in all folders of profiles together, so that a folder given by mistake
+/// does not hold up the start.
+const MAX_DIR_ENTRIES: usize = 10_000;
+
+/// Deepest folder below the given one; ends loops of links.
+const MAX_DEPTH: usize = 16;
+
+/// The built-in profiles.
+const BUILTIN: [&str; 12] = [
+    include_str!("builtin/docker-model-runner.toml"),
+    include_str!("builtin/lemonade.toml"),
+    include_str!("builtin/litellm.toml"),
+    include_str!("builtin/llamacpp.toml"),
+    include_str!("builtin/lm-studio.toml"),
+    include_str!("builtin/lmdeploy.toml"),
+    include_str!("builtin/ollama.toml"),
+    include_str!("builtin/omlx.toml"),
+    include_str!("builtin/openai-compatible.toml"),
+    include_str!("builtin/sglang.toml"),
+    include_str!("builtin/vllm-mlx.toml"),
+    include_str!("builtin/vllm.toml"),
+];
+
+static BUILTIN_PROFILES: LazyLock<Vec<Profile>> = LazyLock::new(|| {
+    // A test holds that all of them parse.
+    let parsed = BUILTIN.iter().filter_map(|text| file::parse(text).ok());
+    parsed.map(|(profile, _)| profile).collect()
+});
+
+/// The provider profiles in force, sorted by name.
+#[derive(Debug, Clone, Default)]
+pub struct Profiles {
+    /// With only those prefixes that each keeps.
+    all: Vec<Arc<Profile>>,
+    /// With all prefixes that each claims, in the order of `all`.
+    claims: Vec<Arc<Profile>>,
+    by_prefix: FxHashMap<String, usize>,
+}
+
+impl Profiles {
+    /// The profiles that come with the gateway.
+    pub fn builtin() -> Self {
+        Self::load(&[]).0
+    }
+
+    /// The built-in profiles and those of the folders, each read with its subfolders in the order
+    /// of the paths. A profile replaces an earlier one of its name. The texts are warnings: what
+    /// was skipped or ignored, and why. A folder that does not exist is empty.
+    pub fn load(dirs: &[PathBuf]) -> (Self, Vec<String>) {
+        let mut warnings = Vec::new();
+        let mut by_name: BTreeMap<String, Profile> = BTreeMap::new();
+        for profile in BUILTIN_PROFILES.iter() {
+            by_name.insert(profile.name.clone(), profile.clone());
+        }
+        for dir in dirs {
+            for path in files(dir, &mut warnings) {
+                match read(&path).and_then(|text| file::parse(&text)) {
+                    Ok((profile, ignored)) => {
+                        let path = path.display();
+                        warnings
+                            .extend(ignored.iter().map(|what| format!("profile {path}: {what}")));
+                        by_name.insert(profile.name.clone(), profile);
+                    }
+                    Err(reason) => {
+                        warnings.push(format!("profile {} skipped: {reason}", path.display()));
+                    }
+                }
+            }
+        }
+        let claims = by_name.into_values().map(Arc::new).collect();
+        let profiles = Self::with_claims(claims, &mut warnings);
+        (profiles, warnings)
+    }
+
+    /// Only the profiles that a filter admits. A prefix whose owner is gone falls to the next that
+    /// claims it.
+    #[must_use]
+    pub fn filtered(&self, filter: &NameFilter) -> Self {
+        let admitted = |profile: &&Arc<Profile>| admits(filter, &profile.name);
+        let claims = self.claims.iter().filter(admitted).cloned().collect();
+        // Disputes were told when the profiles were loaded.
+        Self::with_claims(claims, &mut Vec::new())
+    }
+
+    /// Every profile, sorted by name.
+    pub fn all(&self) -> &[Arc<Profile>] {
+        &self.all
+    }
+
+    /// The profile of a canonical type.
+    pub fn get(&self, canonical: &str) -> Option<&Arc<Profile>> {
+        let found = self
+            .all
+            .binary_search_by(|profile| profile.name.as_str().cmp(canonical));
+        found.ok().and_then(|at| self.all.get(at))
+    }
+
+    /// The profile that owns a prefix: the text between `/olla/` and the next slash.
+    pub fn by_prefix(&self, prefix: &str) -> Option<&Arc<Profile>> {
+        self.by_prefix.get(prefix).and_then(|at| self.all.get(*at))
+    }
+
+    /// How an endpoint of type `auto` is treated while its kind is unknown (contract: catalogue
+    /// 3.6). Also there when the profile filter excludes it: then it has no prefix.
+    pub fn fallback(&self) -> Arc<Profile> {
+        if let Some(profile) = self.get(OPENAI_COMPATIBLE) {
+            return Arc::clone(profile);
+        }
+        let found = BUILTIN_PROFILES
+            .iter()
+            .find(|profile| profile.name == OPENAI_COMPATIBLE);
+        Arc::new(Profile {
+            prefixes: Vec::new(),
+            ..found.cloned().unwrap_or_default()
+        })
+    }
+
+    /// Every accepted value of an endpoint's `type` but `auto`: the names of the profiles, then
+    /// their other spellings. A name goes before another profile's prefix.
+    pub fn type_names(&self) -> Vec<TypeName> {
+        let name = |written: &str, profile: &Profile| TypeName {
+            written: written.to_owned(),
+            canonical: profile.name.clone(),
+        };
+        let mut names: Vec<_> = self.all.iter().map(|p| name(&p.name, p)).collect();
+        for profile in &self.all {
+            for written in profile.prefixes.iter().chain(&profile.type_aliases) {
+                if !names.iter().any(|known| known.written == *written) {
+                    names.push(name(written, profile));
+                }
+            }
+        }
+        names
+    }
+
+    /// Settles who owns each prefix: of several the profile whose name sorts first.
+    fn with_claims(claims: Vec<Arc<Profile>>, warnings: &mut Vec<String>) -> Self {
+        let mut by_prefix: FxHashMap<String, usize> = FxHashMap::default();
+        let mut all = Vec::with_capacity(claims.len());
+        for (at, profile) in claims.iter().enumerate() {
+            let mut kept = Vec::new();
+            for prefix in &profile.prefixes {
+                let owner = *by_prefix.entry(prefix.clone()).or_insert(at);
+                if owner == at {
+                    kept.push(prefix.clone());
+                } else if let Some(owner) = claims.get(owner) {
+                    warnings.push(format!(
+                        "profiles {:?} and {:?} both claim the prefix {prefix:?}; {:?} keeps it",
+                        owner.name, profile.name, owner.name
+                    ));
+                }
+            }
+            all.push(if kept.len() == profile.prefixes.len() {
+                Arc::clone(profile)
+            } else {
+                Arc::new(Profile {
+                    prefixes: kept,
+                    ..Profile::clone(profile)
+                })
+            });
+        }
+        Self {
+            all,
+            claims,
+            by_prefix,
+        }
+    }
+}
+
+/// The profile files of a folder and the folders in it, in the order of their paths.
+fn files(dir: &Path, warnings: &mut Vec<String>) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut entries = 0;
+    let mut open = vec![(dir.to_path_buf(), 0)];
+    while let Some((dir, depth)) = open.pop() {
+        let listed = match fs::read_dir(&dir) {
+            Ok(listed) => listed,
+            Err(error) if depth == 0 && error.kind() == io::ErrorKind::NotFound => continue,
+            Err(error) => {
+                warnings.push(format!("profiles of {} skipped: {error}", dir.display()));
+                continue;
+            }
+        };
+        for entry in listed.flatten() {
+            entries += 1;
+            if entries > MAX_DIR_ENTRIES {
+                warnings.push(format!(
+                    "profiles of {}: only the first {MAX_DIR_ENTRIES} entries were looked at",
+                    dir.display()
+                ));
+                found.sort();
+                return found;
+            }
+            let path = entry.path();
+            if path.is_dir() {
+                if depth < MAX_DEPTH {
+                    open.push((path, depth + 1));
+                }
+            } else if path.extension().is_some_and(|ending| ending == "toml") {
+                found.push(path);
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
+fn read(path: &Path) -> Result<String, String> {
+    let about = fs::metadata(path).map_err(|error| error.to_string())?;
+    if !about.is_file() {
+        return Err("it is no file".to_owned());
+    }
+    if about.len() > MAX_FILE_BYTES {
+        return Err(format!("it is larger than {MAX_FILE_BYTES} bytes"));
+    }
+    let bytes = fs::read(path).map_err(|error| error.to_string())?;
+    String::from_utf8(bytes).map_err(|_| "it is not UTF-8 text".to_owned())
+}
+
+#[cfg(test)]
+mod tests;
