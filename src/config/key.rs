@@ -123,7 +123,7 @@ impl<'k, 't> Key<'k, 't> {
     }
 
     /// The list's items by a function from the text of each. Each wrong item is a finding of its
-    /// own.
+    /// own; with one the default holds, so that no later check stumbles over what is missing.
     pub(super) fn resolve_list<T: Debug>(
         mut self,
         kind: &str,
@@ -131,38 +131,46 @@ impl<'k, 't> Key<'k, 't> {
         parse: impl Fn(&str) -> Option<T>,
     ) -> Vec<T> {
         self.doc.kind = format!("a list, each {kind}");
-        let given = self.raw();
-        let mut values = Vec::new();
-        let mut item = |key: &mut Self, at: usize, raw: Raw<'_>| match raw.text().and_then(&parse) {
-            Some(value) => values.push(value),
-            None => key.fault(&format!("{}[{at}]", key.path), raw, kind),
-        };
-        match given {
-            None => values = default,
+        let values = match self.raw() {
+            None => None,
             Some(Raw::Env(text)) => {
-                let items = text
-                    .split(',')
-                    .map(str::trim)
-                    .filter(|text| !text.is_empty());
-                for (at, text) in items.enumerate() {
-                    item(&mut self, at, Raw::Env(text));
-                }
+                let items = text.split(',').map(str::trim);
+                let items = items.filter(|text| !text.is_empty()).map(Raw::Env);
+                self.resolve_items(items, kind, parse)
             }
             Some(raw @ Raw::File(node)) => match &node.value {
-                Value::List(items) => {
-                    for (at, node) in items.iter().enumerate() {
-                        item(&mut self, at, Raw::File(node));
-                    }
-                }
+                Value::List(items) => self.resolve_items(items.iter().map(Raw::File), kind, parse),
                 _ => {
                     let allowed = self.doc.kind.clone();
                     self.fault(&self.path.clone(), raw, &allowed);
-                    values = default;
+                    None
                 }
             },
-        }
+        };
+        let values = values.unwrap_or(default);
         self.record(&values);
         values
+    }
+
+    /// `None` = an item was refused.
+    fn resolve_items<'v, T>(
+        &mut self,
+        items: impl Iterator<Item = Raw<'v>>,
+        kind: &str,
+        parse: impl Fn(&str) -> Option<T>,
+    ) -> Option<Vec<T>> {
+        let mut values = Vec::new();
+        let mut faulty = false;
+        for (at, raw) in items.enumerate() {
+            match raw.text().and_then(&parse) {
+                Some(value) => values.push(value),
+                None => {
+                    faulty = true;
+                    self.fault(&format!("{}[{at}]", self.path), raw, kind);
+                }
+            }
+        }
+        (!faulty).then_some(values)
     }
 
     /// The entries of a table whose keys are free.

@@ -101,6 +101,7 @@ fn is_system_folder(path: &Path) -> bool {
     const FOLDERS: [&str; 10] = [
         "/etc", "/var", "/usr", "/bin", "/sbin", "/boot", "/sys", "/proc", "/dev", "/root",
     ];
+    let path = std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf());
     let mut plain = PathBuf::new();
     for part in path.components() {
         match part {

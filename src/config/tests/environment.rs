@@ -1,0 +1,287 @@
+//! Variables: every one of the contract, over the file, refused when it is wrong.
+
+use super::*;
+
+/// A variable, its value, and what must hold then.
+type Effect = (&'static str, &'static str, fn(&Plan) -> bool);
+
+#[test]
+fn every_variable_sets_its_key() {
+    let table: &[Effect] = &[
+        ("OLLA_SERVER_HOST", "0.0.0.0", |p| {
+            p.server.host == "0.0.0.0"
+        }),
+        ("OLLA_SERVER_PORT", "8080", |p| p.server.port == 8080),
+        ("OLLA_SERVER_READ_TIMEOUT", "1m", |p| {
+            p.server.read_timeout == Some(secs(60))
+        }),
+        ("OLLA_SERVER_READ_HEADER_TIMEOUT", "1s", |p| {
+            p.server.read_header_timeout == secs(1)
+        }),
+        ("OLLA_SERVER_WRITE_TIMEOUT", "1h", |p| {
+            p.server.write_timeout == Some(secs(3600))
+        }),
+        ("OLLA_SERVER_WORKERS", "2", |p| {
+            p.server.workers.is_some_and(|n| n.get() == 2)
+        }),
+        ("OLLA_SERVER_PIN_WORKERS", "false", |p| {
+            !p.server.pin_workers
+        }),
+        ("OLLA_SERVER_IO_DRIVER", "epoll", |p| {
+            p.server.io_driver == IoDriver::Epoll
+        }),
+        ("OLLA_SERVER_MAX_BODY_SIZE", "1.5g", |p| {
+            p.server.request_limits.max_body_size == Some(3 << 29)
+        }),
+        ("OLLA_SERVER_MAX_HEADER_SIZE", "8KB", |p| {
+            p.server.request_limits.max_header_size == 8192
+        }),
+        ("OLLA_SERVER_MAX_BUFFERED_BYTES", "1MB", |p| {
+            p.server.request_limits.max_buffered_bytes == Some(1 << 20)
+        }),
+        ("OLLA_SERVER_GLOBAL_RATE_LIMIT", "7", |p| {
+            p.server.rate_limits.global_requests_per_minute == 7
+        }),
+        ("OLLA_SERVER_PER_IP_RATE_LIMIT", "7", |p| {
+            p.server.rate_limits.per_ip_requests_per_minute == 7
+        }),
+        ("OLLA_SERVER_HEALTH_RATE_LIMIT", "7", |p| {
+            p.server.rate_limits.health_requests_per_minute == 7
+        }),
+        ("OLLA_SERVER_RATE_BURST_SIZE", "7", |p| {
+            p.server.rate_limits.burst_size == 7
+        }),
+        ("OLLA_SERVER_RATE_CLEANUP_INTERVAL", "7s", |p| {
+            p.server.rate_limits.cleanup_interval == Some(secs(7))
+        }),
+        ("OLLA_SERVER_TRUST_PROXY_HEADERS", "T", |p| {
+            p.server.rate_limits.trust_proxy_headers
+        }),
+        (
+            "OLLA_SERVER_TRUSTED_PROXY_CIDRS",
+            "10.0.0.0/8, ::1/128",
+            |p| p.server.rate_limits.trusted_proxy_cidrs.len() == 2,
+        ),
+        ("OLLA_SERVER_CORS_ENABLED", "0", |p| !p.server.cors.enabled),
+        (
+            "OLLA_SERVER_CORS_ALLOWED_ORIGINS",
+            "https://a,https://b",
+            |p| p.server.cors.allowed_origins.len() == 2,
+        ),
+        ("OLLA_SERVER_CORS_ALLOWED_METHODS", "get, put", |p| {
+            p.server.cors.allowed_methods == ["GET", "PUT"]
+        }),
+        ("OLLA_SERVER_CORS_ALLOWED_HEADERS", "X-A", |p| {
+            p.server.cors.allowed_headers == ["X-A"]
+        }),
+        ("OLLA_SERVER_CORS_EXPOSED_HEADERS", "X-B", |p| {
+            p.server.cors.exposed_headers == ["X-B"]
+        }),
+        ("OLLA_SERVER_CORS_MAX_AGE", "0", |p| {
+            p.server.cors.max_age.is_none()
+        }),
+        ("OLLA_PROXY_ENGINE", "sherpa", |p| {
+            p.proxy.engine == Engine::Sherpa
+        }),
+        ("OLLA_PROXY_PROFILE", "standard", |p| {
+            p.proxy.profile == StreamProfile::Standard
+        }),
+        ("OLLA_PROXY_LOAD_BALANCER", "priority", |p| {
+            p.proxy.load_balancer == Balancer::Priority
+        }),
+        ("OLLA_PROXY_RESPONSE_TIMEOUT", "1s", |p| {
+            p.proxy.response_timeout == Some(secs(1))
+        }),
+        ("OLLA_PROXY_READ_TIMEOUT", "1s", |p| {
+            p.proxy.read_timeout == secs(1)
+        }),
+        ("OLLA_PROXY_RESPONSE_HEADER_TIMEOUT", "1s", |p| {
+            p.proxy.response_header_timeout == secs(1)
+        }),
+        ("OLLA_PROXY_TLS_HANDSHAKE_TIMEOUT", "1s", |p| {
+            p.proxy.tls_handshake_timeout == secs(1)
+        }),
+        ("OLLA_PROXY_CONNECTION_KEEP_ALIVE", "1s", |p| {
+            p.proxy.connection_keep_alive == secs(1)
+        }),
+        ("OLLA_PROXY_IDLE_CONNECTION_TIMEOUT", "1s", |p| {
+            p.proxy.idle_connection_timeout == secs(1)
+        }),
+        ("OLLA_PROXY_MODEL_MANAGEMENT", "forward", |p| {
+            p.proxy.model_management == ModelManagement::Forward
+        }),
+        ("OLLA_PROXY_STICKY_SESSIONS_ENABLED", "1", |p| {
+            p.proxy.sticky_sessions.enabled
+        }),
+        ("OLLA_LOGGING_LEVEL", "DEBUG", |p| {
+            p.logging.level == LogLevel::Debug
+        }),
+        ("OLLA_LOGGING_FORMAT", "text", |p| {
+            p.logging.format == LogFormat::Text && p.logging.format_from_env
+        }),
+        ("OLLA_LOGGING_OUTPUT", "file", |p| {
+            p.logging.output == LogOutput::File
+        }),
+        ("OLLA_FILE_OUTPUT", "true", |p| {
+            p.logging.output == LogOutput::File
+        }),
+        ("OLLA_LOG_DIR", "/tmp/l", |p| {
+            p.logging.dir == Path::new("/tmp/l")
+        }),
+        ("OLLA_LOG_SIZE_MB", "3", |p| {
+            p.logging.rotate_bytes == 3 << 20
+        }),
+        ("OLLA_LOG_MAX_BACKUPS", "0", |p| p.logging.max_backups == 0),
+        ("OLLA_LOG_MAX_AGE_DAYS", "0", |p| {
+            p.logging.max_age.is_none()
+        }),
+        ("OLLA_LOG_LEVEL", "warning", |p| {
+            p.logging.level == LogLevel::Info
+        }),
+        ("OLLA_FORCE_COLORS", "true", |p| p.logging.force_colors),
+        ("OLLA_PRETTY_LOGS", "false", |p| !p.logging.force_colors),
+        ("OLLA_THEME", "dark", |p| !p.logging.force_colors),
+        ("OLLA_SHOW_NERD_STATS", "true", |p| {
+            p.engineering.show_nerdstats
+        }),
+        ("OLLA_MODEL_REGISTRY_TYPE", "memory", |p| {
+            p.model_registry.enable_unifier
+        }),
+        ("OLLA_MODEL_UNIFIER_ENABLED", "false", |p| {
+            !p.model_registry.enable_unifier
+        }),
+        ("OLLA_TRANSLATORS_ANTHROPIC_ENABLED", "false", |p| {
+            !p.translators.anthropic.enabled
+        }),
+        ("OLLA_TRANSLATORS_ANTHROPIC_PASSTHROUGH_ENABLED", "F", |p| {
+            !p.translators.anthropic.passthrough_enabled
+        }),
+        ("OLLA_TRANSLATORS_ANTHROPIC_MAX_MESSAGE_SIZE", "1000", |p| {
+            p.translators.anthropic.max_message_size == 1000
+        }),
+        ("OLLA_CONFIG_DIR", "/c", |p| {
+            p.process.config_dir.as_deref() == Some(Path::new("/c"))
+        }),
+        ("OLLA_CONFIG_FILE", "/c/x", |p| {
+            p.process.config_dir.is_none()
+        }),
+        ("OLLA_SHOW_VERSION", "false", |p| !p.process.enable_profiler),
+        ("OLLA_ENABLE_PROFILER", "true", |p| {
+            p.process.enable_profiler
+        }),
+    ];
+    for (name, value, holds) in table {
+        assert!(holds(&plan_of_env(&[(name, value)])), "{name}={value}");
+    }
+    let credentials = [
+        ("OLLA_SERVER_CORS_ALLOW_CREDENTIALS", "true"),
+        ("OLLA_SERVER_CORS_ALLOWED_ORIGINS", "https://a"),
+    ];
+    assert!(plan_of_env(&credentials).server.cors.allow_credentials);
+    for doc in reference() {
+        let Some(name) = doc.env else { continue };
+        let tested = table.iter().any(|row| row.0 == name) || name == credentials[0].0;
+        assert!(tested, "{name} is not in the table");
+    }
+}
+
+#[test]
+fn a_variable_beats_the_file_and_an_empty_one_does_not() {
+    let text = "[server]\nport = 1\n[logging]\noutput = \"file\"\n";
+    let port = |env: &[(&str, &str)]| with_env(text, Format::Toml, env).plan.unwrap().server.port;
+    assert_eq!(port(&[]), 1);
+    assert_eq!(port(&[("OLLA_SERVER_PORT", "2")]), 2);
+    assert_eq!(port(&[("OLLA_SERVER_PORT", "")]), 1);
+    let output = |env: &[(&str, &str)]| {
+        with_env(text, Format::Toml, env)
+            .plan
+            .unwrap()
+            .logging
+            .output
+    };
+    assert_eq!(output(&[]), LogOutput::File);
+    assert_eq!(output(&[("OLLA_FILE_OUTPUT", "false")]), LogOutput::Stdout);
+}
+
+#[test]
+fn a_wrong_variable_is_refused_by_name() {
+    let table = [
+        ("OLLA_SERVER_PORT", "http", "server.port"),
+        ("OLLA_SERVER_PORT", "70000", "server.port"),
+        ("OLLA_SERVER_READ_TIMEOUT", "30", "server.read_timeout"),
+        (
+            "OLLA_SERVER_MAX_BODY_SIZE",
+            "big",
+            "server.request_limits.max_body_size",
+        ),
+        ("OLLA_SERVER_CORS_ENABLED", "yes", "server.cors.enabled"),
+        (
+            "OLLA_SERVER_TRUSTED_PROXY_CIDRS",
+            "x",
+            "server.rate_limits.trusted_proxy_cidrs[0]",
+        ),
+        ("OLLA_PROXY_ENGINE", "turbo", "proxy.engine"),
+        ("OLLA_PROXY_LOAD_BALANCER", "best", "proxy.load_balancer"),
+        ("OLLA_MODEL_REGISTRY_TYPE", "redis", "model_registry.type"),
+        ("OLLA_LOG_SIZE_MB", "0", ""),
+        ("OLLA_SHOW_VERSION", "perhaps", ""),
+    ];
+    for (name, value, key) in table {
+        let loaded = with_env("[server]\nhost = \"h\"\n", Format::Toml, &[(name, value)]);
+        let errors: Vec<_> = loaded.errors().collect();
+        assert_eq!(errors.len(), 1, "{name}={value}: {errors:?}");
+        assert_eq!(errors[0].source, Source::Env(name.to_owned()));
+        assert_eq!(errors[0].key, key, "{name}");
+        let line = errors[0].to_string();
+        assert!(line.starts_with(&format!("{name}: error: ")), "{line}");
+        assert!(line.contains(&format!("\"{value}\"")), "{line}");
+        assert!(errors[0].sentence().contains(name));
+    }
+}
+
+#[test]
+fn a_wrong_variable_of_the_log_is_a_warning() {
+    for name in [
+        "OLLA_LOGGING_LEVEL",
+        "OLLA_LOGGING_FORMAT",
+        "OLLA_LOGGING_OUTPUT",
+        "OLLA_LOG_LEVEL",
+    ] {
+        let loaded = with_env("", Format::Toml, &[(name, "loud")]);
+        assert_eq!(loaded.errors().count(), 0, "{name}");
+        assert_eq!(loaded.findings.len(), 1, "{name}");
+        assert!(!loaded.plan.unwrap().logging.format_from_env);
+    }
+}
+
+#[test]
+fn an_unknown_variable_is_a_warning_with_the_nearest_one() {
+    let env = [
+        ("OLLA_SERVER_PROT", "1"),
+        ("OLLAMA_HOST", "x"),
+        ("OLLA_EMPTY", ""),
+    ];
+    let loaded = with_env("", Format::Toml, &env);
+    let [finding] = &loaded.findings[..] else {
+        panic!("{:?}", loaded.findings);
+    };
+    assert!(finding.unknown_key && finding.severity == Severity::Warning);
+    assert!(
+        finding.to_string().contains("OLLA_SERVER_PORT?"),
+        "{finding}"
+    );
+    assert!(loaded.plan.is_some());
+}
+
+#[test]
+fn the_early_log_follows_its_own_variable() {
+    let early = |env: &[(&str, &str)]| early_logging(&Env::of(env.iter().copied()));
+    assert_eq!(early(&[]).level, LogLevel::Info);
+    let env = [
+        ("OLLA_LOG_LEVEL", "Debug"),
+        ("OLLA_LOGGING_LEVEL", "error"),
+        ("OLLA_FILE_OUTPUT", "1"),
+    ];
+    assert_eq!(early(&env).level, LogLevel::Debug);
+    assert_eq!(early(&env).output, LogOutput::Stdout);
+}

@@ -1,0 +1,335 @@
+//! Where a configuration comes from: the paths, both formats, unknown keys, what a reload compares.
+
+use super::*;
+
+/// A working directory of its own, removed at the end.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("olla-config-{}-{name}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&path);
+        std::fs::create_dir_all(path.join("config")).unwrap();
+        Self(path)
+    }
+
+    fn write(&self, path: &str, text: impl AsRef<[u8]>) {
+        std::fs::write(self.0.join(path), text).unwrap();
+    }
+
+    fn load(&self, named: Option<&str>, env: &[(&str, &str)]) -> Loaded {
+        let env = Env::of(env.iter().copied());
+        let types = types();
+        let inputs = Inputs {
+            env: &env,
+            cwd: &self.0,
+            types: &types,
+            admits: &admits,
+        };
+        load(named.map(Path::new), &inputs)
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+#[test]
+fn the_file_is_the_named_one_or_the_first_that_exists() {
+    let folder = Folder::new("paths");
+    let port = |named, env: &[(&str, &str)]| {
+        let loaded = folder.load(named, env);
+        assert_eq!(loaded.findings, []);
+        (loaded.plan.unwrap().server.port, loaded.source)
+    };
+    assert_eq!(
+        port(None, &[]),
+        (40114, None),
+        "no file is no reason to refuse"
+    );
+    for (n, path) in DEFAULT_PATHS.iter().enumerate().rev() {
+        folder.write(path, format!("server.port = {}", n + 1));
+        let want = (u16::try_from(n + 1).unwrap(), Some(PathBuf::from(path)));
+        assert_eq!(port(None, &[]), want);
+    }
+    folder.write("named.toml", "server.port = 10");
+    folder.write("olla.yml", "server:\n  port: 20\n");
+    let env = [("OLLA_CONFIG_FILE", "olla.yml")];
+    assert_eq!(port(None, &env).0, 20);
+    assert_eq!(port(Some("named.toml"), &env).0, 10);
+    folder.write("empty.toml", "");
+    assert_eq!(port(Some("empty.toml"), &[]).0, 40114);
+    folder.write("bom.toml", "\u{feff}server.port = 30");
+    assert_eq!(port(Some("bom.toml"), &[]).0, 30);
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_named() {
+    let folder = Folder::new("unreadable");
+    folder.write("latin1.toml", b"# caf\xe9\n");
+    std::fs::create_dir(folder.0.join("config.toml")).unwrap();
+    for named in [Some("none.toml"), Some("latin1.toml"), None] {
+        let loaded = folder.load(named, &[]);
+        let errors: Vec<_> = loaded.errors().map(ToString::to_string).collect();
+        assert_eq!(errors.len(), 1, "{named:?}");
+        assert!(
+            errors[0].starts_with(named.unwrap_or("config.toml")),
+            "{errors:?}"
+        );
+        assert!(errors[0].contains("cannot be read"), "{errors:?}");
+        assert!(loaded.plan.is_none());
+    }
+    let loaded = folder.load(None, &[("OLLA_CONFIG_FILE", "gone.yaml")]);
+    assert!(
+        loaded
+            .errors()
+            .next()
+            .unwrap()
+            .to_string()
+            .starts_with("gone.yaml")
+    );
+}
+
+#[test]
+fn yaml_and_toml_mean_the_same() {
+    let toml_text = "\
+[server]
+host = \"0.0.0.0\"
+read_timeout = \"1m\"
+[server.cors]
+enabled = false
+[proxy.sticky_sessions]
+enabled = true
+key_sources = [\"ip\"]
+[model_aliases]
+\"gpt 4\" = [\"a\", \"b:7b\"]
+[[discovery.static.endpoints]]
+name = \"a\"
+url = \"http://a:1\"
+type = \"lmstudio\"
+check_interval = \"10s\"
+model_filter = { exclude = [\"*embed*\"] }
+headers = { X-Team = \"5\" }
+auth = { type = \"api_key\", key = \"${KEY}\" }
+";
+    let yaml_text = "\
+server:
+  host: 0.0.0.0
+  read_timeout: 1m
+  cors: {enabled: false}
+proxy:
+  sticky_sessions:
+    enabled: true
+    key_sources:
+      - ip
+model_aliases:
+  gpt 4: [a, 'b:7b']
+discovery:
+  static:
+    endpoints:
+      - name: a
+        url: http://a:1
+        type: lmstudio
+        check_interval: 10s
+        model_filter:
+          exclude: ['*embed*']
+        headers:
+          X-Team: \"5\"
+        auth:
+          type: api_key
+          key: ${KEY}
+logging:
+";
+    let env = [("KEY", "k")];
+    let from_toml = with_env(toml_text, Format::Toml, &env);
+    let from_yaml = with_env(yaml_text, Format::Yaml, &env);
+    assert_eq!(
+        (&from_toml.findings[..], &from_yaml.findings[..]),
+        (&[][..], &[][..])
+    );
+    assert_eq!(from_toml.plan, from_yaml.plan);
+    assert_eq!(from_toml.fingerprints, from_yaml.fingerprints);
+}
+
+#[test]
+fn findings_name_the_line_in_both_formats() {
+    let toml_text = "# a\n[proxy]\n\nconnection_timeout = \"soon\"\n\
+                     [[discovery.static.endpoints]]\nname = \"a\"\nurl = \"http://a\"\n\
+                     [[discovery.static.endpoints]]\nname = \"b\"\nurl = \"http://b\"\n\
+                     check_interval = \"1ms\"\n";
+    let yaml_text = "# a\nproxy:\n\n  connection_timeout: soon\ndiscovery:\n  static:\n    endpoints:\n\
+                     \x20     - name: a\n        url: http://a\n      - name: b\n        url: http://b\n\
+                     \x20       check_interval: 1ms\n";
+    for (text, format, path, lines) in [
+        (toml_text, Format::Toml, "o.toml", [4, 11]),
+        (yaml_text, Format::Yaml, "o.yaml", [4, 12]),
+    ] {
+        let loaded = with_env(text, format, &[]);
+        let found: Vec<_> = loaded
+            .findings
+            .iter()
+            .map(|f| (f.source.clone(), f.key.as_str()))
+            .collect();
+        let at = |line| Source::File {
+            path: path.into(),
+            line,
+        };
+        let want = [
+            (at(lines[0]), "proxy.connection_timeout"),
+            (at(lines[1]), "discovery.static.endpoints[1].check_interval"),
+        ];
+        assert_eq!(found, want, "{text}");
+        let sentence = loaded.findings[0].sentence();
+        assert!(
+            sentence.contains(&format!("{path} line {}", lines[0])),
+            "{sentence}"
+        );
+    }
+}
+
+#[test]
+fn every_fault_is_reported_at_once() {
+    let text = "[server]\nport = 0\nhost = \"a b\"\n[proxy]\nengine = \"x\"\nread_timeout = 1\n\
+                [dashboard]\nenabled = \"on\"\n[model_aliases]\na = []\n";
+    let env = [("OLLA_SERVER_WORKERS", "many")];
+    let loaded = with_env(text, Format::Toml, &env);
+    let keys: Vec<_> = loaded.errors().map(|error| error.key.as_str()).collect();
+    let want = [
+        "server.port",
+        "server.host",
+        "proxy.engine",
+        "proxy.read_timeout",
+        "dashboard.enabled",
+        "model_aliases.a",
+        "server.workers",
+    ];
+    assert_eq!(keys, want, "in the order of the file, then the environment");
+}
+
+#[test]
+fn text_that_is_no_toml_or_yaml_is_refused_with_its_line() {
+    for (text, format, line) in [
+        ("a = 1\nb =\n", Format::Toml, 2),
+        ("[server]\nport = 1\nport = 2\n", Format::Toml, 3),
+        ("server:\n  port: 1\n port: 2\n", Format::Yaml, 3),
+        ("- a\n", Format::Yaml, 1),
+    ] {
+        let loaded = with_env(text, format, &[]);
+        let error = loaded.errors().next().unwrap();
+        assert!(
+            matches!(error.source, Source::File { line: at, .. } if at == line),
+            "{error}"
+        );
+        assert!(error.message.starts_with("syntax: "), "{error}");
+        assert!(loaded.plan.is_none());
+    }
+}
+
+#[test]
+fn unknown_keys_are_warnings_with_the_nearest_key() {
+    let table = [
+        ("server.prot = 1", "server.prot", Some("server.port")),
+        (
+            "dashboard.allowed_cidrs = []",
+            "dashboard.allowed_cidrs",
+            Some("dashboard.access_policy.allowed_cidrs"),
+        ),
+        (
+            "proxy.loadbalancer = \"x\"",
+            "proxy.loadbalancer",
+            Some("proxy.load_balancer"),
+        ),
+        ("sever.port = 1", "sever", None),
+        ("something_else = 1", "something_else", None),
+        (
+            "server.rate_limits.burst = 1",
+            "server.rate_limits.burst",
+            None,
+        ),
+        (
+            "[[discovery.static.endpoints]]\nname = \"a\"\nurl = \"http://a\"\nchek_interval = \"1s\"",
+            "discovery.static.endpoints[0].chek_interval",
+            Some("discovery.static.endpoints[].check_interval"),
+        ),
+    ];
+    for (text, key, near) in table {
+        let loaded = toml(text);
+        let [finding] = &loaded.findings[..] else {
+            panic!("{text}\n{:#?}", loaded.findings);
+        };
+        assert_eq!(
+            (finding.key.as_str(), finding.severity),
+            (key, Severity::Warning),
+            "{text}"
+        );
+        assert!(finding.unknown_key, "{text}");
+        if let Some(near) = near {
+            assert!(
+                finding.message.ends_with(&format!("did you mean {near}?")),
+                "{finding}"
+            );
+        }
+        assert!(loaded.plan.is_some(), "{text}");
+    }
+}
+
+#[test]
+fn a_reload_knows_what_changed() {
+    let endpoint = "[[discovery.static.endpoints]]\nname = \"a\"\nurl = \"http://a\"\n";
+    let auth = "auth = { type = \"bearer\", token = \"${T}\" }\n";
+    let text = |head: &str, tail: &str| format!("{head}\n{endpoint}{tail}");
+    let old = with_env(&text("server.port = 1", auth), Format::Toml, &[("T", "x")]);
+    let endpoints = "discovery.static.endpoints";
+    let table: &[(&str, &str, &[&str])] = &[
+        (&text("server.port = 1", auth), "x", &[]),
+        (&text("# moved\n\nserver.port = 1", auth), "x", &[]),
+        (&text("server.port = 2", auth), "x", &["server.port"]),
+        (&text("", auth), "x", &["server.port"]),
+        (&text("server.port = 1", auth), "y", &[endpoints]),
+        (&text("server.port = 1", ""), "x", &[endpoints]),
+        (
+            "server.port = 1\ndiscovery.static.endpoints = []",
+            "x",
+            &[endpoints],
+        ),
+        (
+            "server.port = 1\nmodel_aliases.a = [\"b\"]",
+            "x",
+            &[endpoints, "model_aliases"],
+        ),
+    ];
+    for (text, token, want) in table {
+        let new = with_env(text, Format::Toml, &[("T", token)]);
+        let changed = new.fingerprints.changed_since(&old.fingerprints);
+        let fit = |path: &&str| want.iter().any(|key| path.starts_with(key));
+        assert!(changed.iter().all(fit), "{text}: {changed:?}");
+        for key in *want {
+            assert!(
+                changed.iter().any(|path| path.starts_with(key)),
+                "{text}: {changed:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn the_reference_shows_each_key_once_with_a_remark() {
+    let mut seen = std::collections::HashSet::new();
+    for doc in reference() {
+        let name = if doc.path.is_empty() {
+            doc.env.unwrap()
+        } else {
+            &doc.path
+        };
+        assert!(seen.insert(name), "{name} is declared twice");
+        assert!(!doc.doc.is_empty() && !doc.kind.is_empty(), "{name}");
+        assert!(
+            doc.doc.ends_with('.') && doc.doc.len() <= 80,
+            "{name}: {}",
+            doc.doc
+        );
+    }
+    assert!(seen.len() > 120, "{}", seen.len());
+}
