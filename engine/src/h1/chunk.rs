@@ -255,7 +255,8 @@ impl Decoder {
     }
 
     /// Checks `input` and tells what of it is to be sent on: see [`Pass`]. Chunks stay as they
-    /// were cut, and nothing is held back but unfinished lines and the end of the body.
+    /// were cut, and nothing is held back but unfinished lines and the end of the body. A fault is
+    /// reported once all that is good before it was let through.
     ///
     /// The usual input (whole chunks, a part of one, or the end) is done in one call.
     ///
@@ -300,10 +301,15 @@ impl Decoder {
                 self.unannounced = false;
             }
         }
-        pass.to = self.walk(input, pass.from, &mut pass.payload)?;
+        pass.to = self.walk(input, pass.from, &mut pass.payload);
         // What stops it short of the end is framing that is not sent as it is. If payload follows,
         // the next call announces it.
-        pass.consumed = self.framing(input, pass.to)?;
+        pass.consumed = match self.framing(input, pass.to) {
+            Ok(at) => at,
+            // What was good before the fault is good; the next call reports it.
+            Err(_) if pass.to > pass.from => pass.to,
+            Err(error) => return Err(error),
+        };
         pass.verbatim = pass.size.is_none();
         pass.done = self.is_done();
         Ok(pass)
@@ -315,7 +321,7 @@ impl Decoder {
     }
 
     /// Goes over chunks that can be sent as they are; returns where that ends. Adds up `payload`.
-    fn walk(&mut self, input: &[u8], at: usize, payload: &mut usize) -> Result<usize, BadChunk> {
+    fn walk(&mut self, input: &[u8], at: usize, payload: &mut usize) -> usize {
         let mut at = at;
         while at < input.len() {
             match self.state {
@@ -324,7 +330,10 @@ impl Decoder {
                     *payload += taken;
                     at += taken;
                 }
-                State::Payload | State::PayloadLf => at = self.one(input, at)?,
+                State::Payload | State::PayloadLf => match self.one(input, at) {
+                    Ok(next) => at = next,
+                    Err(_) => break,
+                },
                 State::Size => match plain_line(input, at) {
                     Some((size, end)) if size != 0 => {
                         self.begin_chunk(size);
@@ -336,7 +345,7 @@ impl Decoder {
                 _ => break,
             }
         }
-        Ok(at)
+        at
     }
 
     /// Takes framing in until payload, the end of the body or the end of the input comes; returns

@@ -460,6 +460,29 @@ fn usual_inputs_pass_in_one_call() {
 }
 
 #[test]
+fn what_is_good_before_a_fault_passes() {
+    let mut decoder = Decoder::new();
+    let input = b"3\r\nabc\r\n2\r\nde!";
+    let good = Pass {
+        consumed: 13,
+        payload: 5,
+        to: 13,
+        verbatim: true,
+        ..Pass::default()
+    };
+    assert_eq!(decoder.pass(input), Ok(good));
+    assert_eq!(decoder.pass(&input[13..]), Err(BadChunk::PayloadEnd));
+    let good = Pass {
+        consumed: 8,
+        payload: 3,
+        to: 8,
+        verbatim: true,
+        ..Pass::default()
+    };
+    assert_eq!(Decoder::new().pass(b"3\r\nabc\r\nx\r\n"), Ok(good));
+}
+
+#[test]
 fn sizes_are_written_without_leading_zeros() {
     for size in [1, 9, 10, 15, 16, 255, 256, 4096, 0xfffff, usize::MAX] {
         let mut out = b"x".to_vec();
