@@ -61,7 +61,7 @@ impl Turns {
         set.hash(&mut hasher);
         // Two sets of one hash share their turns: harmless, and never seen.
         let hash = spread(hasher.finish()) | 1;
-        let home = usize::try_from(hash >> 32).unwrap_or(0);
+        let home = usize::try_from(hash >> 32).unwrap_or(0) % TURNS_MAX;
         let window = || (home..home + WINDOW).filter_map(|at| self.slots.get(at % TURNS_MAX));
         if let Some(slot) = window().find(|slot| slot.set.load(Ordering::Relaxed) == hash) {
             return Some(slot);

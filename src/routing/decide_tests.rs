@@ -1,7 +1,9 @@
 //! The rows of the contract's tables.
 
+use super::Refresh::{Before, Done, Failed};
 use super::*;
 use crate::config::AliasPlan;
+use crate::config::Strategy::{Discovery, Optimistic, Strict};
 use crate::routing::testing::endpoint;
 use std::fmt::Write;
 use std::sync::Arc;
@@ -73,7 +75,7 @@ fn case<'a>(model: &'a str, up: &'a [usize]) -> Case<'a> {
         model: Some(model).filter(|model| !model.is_empty()),
         up,
         unchecked: &[],
-        refresh: Refresh::Before,
+        refresh: Before,
         images: false,
     }
 }
@@ -133,212 +135,63 @@ const CO: Fallback = Fallback::CompatibleOnly;
 const NO: Fallback = Fallback::None;
 const ALL: Fallback = Fallback::All;
 
+/// Strategy, fallback, model and who is up; and what comes of it. `Shared` is listed by 0 in that
+/// spelling, `shared` by 1, `x` by nobody, `far` out of scope.
+#[rustfmt::skip]
+const ROWS: &[(Strategy, Fallback, &str, &[usize], &str)] = &[
+    (Strict, CO, "Shared", &[0, 1], "[0] strict routed model_found"),
+    (Strict, CO, "SHARED", &[0, 1], "[0, 1] strict routed model_found"),
+    (Strict, CO, "llama3", &[0, 2], "[2] strict routed model_found"),
+    (Strict, CO, "x", &[0], "MODEL_NOT_FOUND strict rejected model_not_found"),
+    (Strict, ALL, "far", &[0], "MODEL_NOT_FOUND strict rejected model_not_found"),
+    (Strict, CO, "shared", &[2], "MODEL_UNAVAILABLE strict rejected model_unavailable"),
+    (Optimistic, CO, "shared", &[1], "[1] optimistic routed model_found"),
+    (Optimistic, CO, "x", &[0], "MODEL_NOT_FOUND optimistic rejected model_not_found"),
+    (Optimistic, NO, "x", &[0], "MODEL_NOT_FOUND optimistic rejected model_not_found"),
+    (Optimistic, NO, "shared", &[2], "MODEL_UNAVAILABLE optimistic rejected model_unavailable_no_fallback"),
+    (Optimistic, CO, "shared", &[2], "MODEL_UNAVAILABLE optimistic rejected model_unavailable_compatible_only"),
+    (Optimistic, ALL, "x", &[0, 2], "[0, 2] optimistic fallback model_not_found_fallback"),
+    (Optimistic, ALL, "shared", &[2], "[2] optimistic fallback all_healthy_fallback"),
+    (Optimistic, ALL, "llama3", &[2], "[2] optimistic routed model_found"),
+    (Optimistic, ALL, "far", &[2], "[2] optimistic fallback model_not_found_fallback"),
+];
+
 #[test]
 fn strict_and_optimistic_rows() {
-    use Strategy::{Optimistic, Strict};
-    const GONE: &str = "MODEL_UNAVAILABLE";
-    const MISSING: &str = "MODEL_NOT_FOUND";
-    // `shared` is listed by 0 and 1, `x` by nobody, `Shared` only by 0 in that spelling.
-    let rows: [(Strategy, Fallback, &str, &[usize], String); 15] = [
-        (
-            Strict,
-            CO,
-            "Shared",
-            &[0, 1],
-            "[0] strict routed model_found".into(),
-        ),
-        (
-            Strict,
-            CO,
-            "SHARED",
-            &[0, 1],
-            "[0, 1] strict routed model_found".into(),
-        ),
-        (
-            Strict,
-            CO,
-            "llama3",
-            &[0, 2],
-            "[2] strict routed model_found".into(),
-        ),
-        (
-            Strict,
-            CO,
-            "x",
-            &[0],
-            format!("{MISSING} strict rejected model_not_found"),
-        ),
-        (
-            Strict,
-            ALL,
-            "far",
-            &[0],
-            format!("{MISSING} strict rejected model_not_found"),
-        ),
-        (
-            Strict,
-            CO,
-            "shared",
-            &[2],
-            format!("{GONE} strict rejected model_unavailable"),
-        ),
-        (
-            Optimistic,
-            CO,
-            "shared",
-            &[1],
-            "[1] optimistic routed model_found".into(),
-        ),
-        (
-            Optimistic,
-            CO,
-            "x",
-            &[0],
-            format!("{MISSING} optimistic rejected model_not_found"),
-        ),
-        (
-            Optimistic,
-            NO,
-            "x",
-            &[0],
-            format!("{MISSING} optimistic rejected model_not_found"),
-        ),
-        (
-            Optimistic,
-            NO,
-            "shared",
-            &[2],
-            format!("{GONE} optimistic rejected model_unavailable_no_fallback"),
-        ),
-        (
-            Optimistic,
-            CO,
-            "shared",
-            &[2],
-            format!("{GONE} optimistic rejected model_unavailable_compatible_only"),
-        ),
-        (
-            Optimistic,
-            ALL,
-            "x",
-            &[0, 2],
-            "[0, 2] optimistic fallback model_not_found_fallback".into(),
-        ),
-        (
-            Optimistic,
-            ALL,
-            "shared",
-            &[2],
-            "[2] optimistic fallback all_healthy_fallback".into(),
-        ),
-        (
-            Optimistic,
-            ALL,
-            "llama3",
-            &[2],
-            "[2] optimistic routed model_found".into(),
-        ),
-        (
-            Optimistic,
-            ALL,
-            "far",
-            &[2],
-            "[2] optimistic fallback model_not_found_fallback".into(),
-        ),
-    ];
-    for (strategy, fallback, model, up, expected) in rows {
+    for (strategy, fallback, model, up, expected) in ROWS.iter().copied() {
         let shown = world(strategy, fallback, false).shown(case(model, up));
         assert_eq!(shown, expected, "{strategy} {fallback} {model} {up:?}");
     }
 }
 
+/// Whether the refresh is on, the fallback and the refresh's outcome; model and who is up; and what
+/// comes of it.
+type DiscoveryRow = ((bool, Fallback, Refresh), &'static str, &'static [usize], &'static str);
+
+#[rustfmt::skip]
+const DISCOVERY_ROWS: &[DiscoveryRow] = &[
+    ((true, CO, Before), "m2", &[0], "refresh"),
+    ((true, ALL, Before), "x", &[0], "refresh"),
+    ((true, CO, Before), "shared", &[1], "[1] discovery routed model_found_no_refresh"),
+    ((false, CO, Before), "shared", &[1], "[1] discovery routed model_found_no_refresh"),
+    ((true, CO, Done), "shared", &[1], "[1] discovery routed model_found"),
+    ((true, CO, Failed), "shared", &[1], "[1] discovery routed model_found"),
+    ((false, ALL, Before), "x", &[0], "MODEL_UNAVAILABLE discovery rejected model_unavailable_no_refresh"),
+    ((false, CO, Before), "shared", &[2], "MODEL_UNAVAILABLE discovery rejected model_unavailable_no_refresh"),
+    ((true, CO, Done), "x", &[0], "MODEL_NOT_FOUND discovery rejected model_not_found"),
+    ((true, NO, Done), "x", &[0], "MODEL_NOT_FOUND discovery rejected model_not_found"),
+    ((true, CO, Done), "shared", &[2], "MODEL_UNAVAILABLE discovery rejected model_unavailable_after_discovery"),
+    ((true, NO, Done), "shared", &[2], "MODEL_UNAVAILABLE discovery rejected model_unavailable_after_discovery"),
+    ((true, ALL, Done), "shared", &[2], "[2] discovery fallback all_healthy_after_discovery"),
+    ((true, NO, Failed), "x", &[0], "MODEL_UNAVAILABLE discovery rejected discovery_failed_no_fallback"),
+    ((true, CO, Failed), "x", &[0], "MODEL_UNAVAILABLE discovery rejected discovery_failed_compatible_only"),
+    ((true, ALL, Failed), "x", &[0], "[0] discovery fallback discovery_failed_all_fallback"),
+];
+
 #[test]
 fn discovery_rows() {
-    use Refresh::{Before, Done, Failed};
-    const GONE: &str = "MODEL_UNAVAILABLE discovery rejected";
-    let missing = "MODEL_NOT_FOUND discovery rejected model_not_found";
-    /// Whether it is on, its fallback and outcome; model, who is up, and what comes of it.
-    type Row<'a> = ((bool, Fallback, Refresh), &'a str, &'a [usize], String);
-    let rows: [Row<'_>; 16] = [
-        ((true, CO, Before), "m2", &[0], "refresh".into()),
-        ((true, ALL, Before), "x", &[0], "refresh".into()),
-        (
-            (true, CO, Before),
-            "shared",
-            &[1],
-            "[1] discovery routed model_found_no_refresh".into(),
-        ),
-        (
-            (false, CO, Before),
-            "shared",
-            &[1],
-            "[1] discovery routed model_found_no_refresh".into(),
-        ),
-        (
-            (true, CO, Done),
-            "shared",
-            &[1],
-            "[1] discovery routed model_found".into(),
-        ),
-        (
-            (true, CO, Failed),
-            "shared",
-            &[1],
-            "[1] discovery routed model_found".into(),
-        ),
-        (
-            (false, ALL, Before),
-            "x",
-            &[0],
-            format!("{GONE} model_unavailable_no_refresh"),
-        ),
-        (
-            (false, CO, Before),
-            "shared",
-            &[2],
-            format!("{GONE} model_unavailable_no_refresh"),
-        ),
-        ((true, CO, Done), "x", &[0], missing.into()),
-        ((true, NO, Done), "x", &[0], missing.into()),
-        (
-            (true, CO, Done),
-            "shared",
-            &[2],
-            format!("{GONE} model_unavailable_after_discovery"),
-        ),
-        (
-            (true, NO, Done),
-            "shared",
-            &[2],
-            format!("{GONE} model_unavailable_after_discovery"),
-        ),
-        (
-            (true, ALL, Done),
-            "shared",
-            &[2],
-            "[2] discovery fallback all_healthy_after_discovery".into(),
-        ),
-        (
-            (true, NO, Failed),
-            "x",
-            &[0],
-            format!("{GONE} discovery_failed_no_fallback"),
-        ),
-        (
-            (true, CO, Failed),
-            "x",
-            &[0],
-            format!("{GONE} discovery_failed_compatible_only"),
-        ),
-        (
-            (true, ALL, Failed),
-            "x",
-            &[0],
-            "[0] discovery fallback discovery_failed_all_fallback".into(),
-        ),
-    ];
-    for ((on, fallback, refresh), model, up, expected) in rows {
-        let world = world(Strategy::Discovery, fallback, on);
+    for ((on, fallback, refresh), model, up, expected) in DISCOVERY_ROWS.iter().copied() {
+        let world = world(Discovery, fallback, on);
         let case = Case {
             refresh,
             ..case(model, up)
@@ -353,7 +206,6 @@ fn discovery_rows() {
 
 #[test]
 fn nobody_up_is_503_whatever_is_known() {
-    use Strategy::{Discovery, Optimistic, Strict};
     let rows = [
         (Strict, CO, false, "strict rejected model_unavailable"),
         (
@@ -397,65 +249,30 @@ fn nobody_up_is_503_whatever_is_known() {
     }
 }
 
+/// Model and who is up; and what comes of it under `strict`.
+#[rustfmt::skip]
+const ALIAS_ROWS: &[(&str, &[usize], &str)] = &[
+    ("My-Llama", &[0, 1, 2], "[1, 2] alias routed alias \"My-Llama\" resolved to 2 endpoint(s)"),
+    ("my-LLAMA", &[0, 1], "[1] alias routed alias \"My-Llama\" resolved to 1 endpoint(s)"),
+    ("My-Llama", &[0], "MODEL_UNAVAILABLE strict rejected model_unavailable"),
+    ("orphan", &[0, 1, 2], "MODEL_NOT_FOUND strict rejected model_not_found"),
+    // Listed by somebody, but out of scope. ("distant", &[0, 1, 2], "MODEL_NOT_FOUND strict rejected model_not_found"),
+    // An alias that equals a model wins, but only while it leads somewhere. ("m1", &[0, 1], "[1] alias routed alias \"m1\" resolved to 1 endpoint(s)"),
+    ("m1", &[0], "[0] strict routed model_found"),
+    ("m2", &[0, 1], "[1] strict routed model_found"),
+    ("m2", &[0], "MODEL_UNAVAILABLE strict rejected model_unavailable"),
+    ("self", &[0, 1], "[0] alias routed alias \"self\" resolved to 1 endpoint(s)"),
+    ("self", &[2], "MODEL_UNAVAILABLE strict rejected model_unavailable"),
+    ("Shared", &[0, 1], "[0] strict routed model_found"),
+];
+
 #[test]
 fn aliases_come_before_models() {
-    let world = world(Strategy::Strict, CO, false);
-    let rows: [(&str, &[usize], &str); 12] = [
-        (
-            "My-Llama",
-            &[0, 1, 2],
-            "[1, 2] alias routed alias \"My-Llama\" resolved to 2 endpoint(s)",
-        ),
-        (
-            "my-LLAMA",
-            &[0, 1],
-            "[1] alias routed alias \"My-Llama\" resolved to 1 endpoint(s)",
-        ),
-        (
-            "My-Llama",
-            &[0],
-            "MODEL_UNAVAILABLE strict rejected model_unavailable",
-        ),
-        (
-            "orphan",
-            &[0, 1, 2],
-            "MODEL_NOT_FOUND strict rejected model_not_found",
-        ),
-        // Listed by somebody, but out of scope.
-        (
-            "distant",
-            &[0, 1, 2],
-            "MODEL_NOT_FOUND strict rejected model_not_found",
-        ),
-        // An alias that equals a model wins, but only while it leads somewhere.
-        (
-            "m1",
-            &[0, 1],
-            "[1] alias routed alias \"m1\" resolved to 1 endpoint(s)",
-        ),
-        ("m1", &[0], "[0] strict routed model_found"),
-        ("m2", &[0, 1], "[1] strict routed model_found"),
-        (
-            "m2",
-            &[0],
-            "MODEL_UNAVAILABLE strict rejected model_unavailable",
-        ),
-        (
-            "self",
-            &[0, 1],
-            "[0] alias routed alias \"self\" resolved to 1 endpoint(s)",
-        ),
-        (
-            "self",
-            &[2],
-            "MODEL_UNAVAILABLE strict rejected model_unavailable",
-        ),
-        ("Shared", &[0, 1], "[0] strict routed model_found"),
-    ];
-    for (model, up, expected) in rows {
+    let world = world(Strict, CO, false);
+    for (model, up, expected) in ALIAS_ROWS.iter().copied() {
         assert_eq!(world.shown(case(model, up)), expected, "{model} {up:?}");
     }
-    let optimistic = self::world(Strategy::Optimistic, ALL, false);
+    let optimistic = self::world(Optimistic, ALL, false);
     assert_eq!(
         optimistic.shown(case("orphan", &[0, 2])),
         "[0, 2] optimistic fallback model_not_found_fallback"
@@ -464,7 +281,7 @@ fn aliases_come_before_models() {
 
 #[test]
 fn each_endpoint_gets_the_first_name_it_has() {
-    let world = world(Strategy::Strict, CO, false);
+    let world = world(Strict, CO, false);
     let Decision::Route(routed) = world.decide(case("my-llama", &[0, 1, 2])) else {
         panic!("not routed");
     };
@@ -477,7 +294,7 @@ fn each_endpoint_gets_the_first_name_it_has() {
 
 #[test]
 fn images_narrow_only_what_names_no_model() {
-    let world = world(Strategy::Strict, CO, false);
+    let world = world(Strict, CO, false);
     let rows: [(&str, &[usize], bool, &str); 5] = [
         ("", &[0, 1, 2], false, "[0, 1, 2]"),
         ("", &[0, 1, 2], true, "[1]"),
@@ -496,7 +313,7 @@ fn images_narrow_only_what_names_no_model() {
 
 #[test]
 fn a_first_check_is_waited_for_only_if_it_could_help() {
-    let world = world(Strategy::Optimistic, ALL, false);
+    let world = world(Optimistic, ALL, false);
     let rows: [(&str, &[usize], &[usize], &str); 6] = [
         ("m2", &[], &[1], "await"),
         ("", &[], &[1], "await"),
@@ -516,7 +333,7 @@ fn a_first_check_is_waited_for_only_if_it_could_help() {
 
 #[test]
 fn a_provider_without_endpoints_is_404() {
-    let world = world(Strategy::Strict, CO, false);
+    let world = world(Strict, CO, false);
     let nowhere = Scope::default();
     let rules = Rules {
         routing: &world.routing,
@@ -530,7 +347,7 @@ fn a_provider_without_endpoints_is_404() {
             has_provider,
             model,
             images: false,
-            refresh: Refresh::Before,
+            refresh: Before,
         };
         match decide(&rules, &ask) {
             Decision::Reject(rejected) => (rejected.fault.code(), rejected.routing.is_some()),

@@ -24,5 +24,8 @@ pub mod rejection;
 pub mod route;
 pub mod scope;
 pub mod sticky;
+pub mod tables;
 #[cfg(test)]
 mod testing;
+#[cfg(test)]
+mod tests;

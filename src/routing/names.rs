@@ -38,9 +38,9 @@ struct Spellings {
 impl ModelIndex {
     /// Indexes listings, one for each endpoint: its index, whether its type is `ollama`, and the
     /// names that it listed and its filter left.
-    pub fn build<'a, N>(listings: impl IntoIterator<Item = (usize, bool, N)>) -> Self
+    pub fn build<N>(listings: impl IntoIterator<Item = (usize, bool, N)>) -> Self
     where
-        N: IntoIterator<Item = &'a Arc<str>>,
+        N: IntoIterator<Item: AsRef<str>>,
     {
         let mut index = Self::default();
         for (endpoint, is_ollama, names) in listings {
@@ -48,7 +48,7 @@ impl ModelIndex {
                 index.ollama.insert(endpoint);
             }
             for name in names {
-                index.add(endpoint, name);
+                index.add(endpoint, name.as_ref());
             }
         }
         for spellings in index.folded.values_mut() {
@@ -57,15 +57,18 @@ impl ModelIndex {
         index
     }
 
-    fn add(&mut self, endpoint: usize, name: &Arc<str>) {
-        let exact = self.exact.entry(Arc::clone(name)).or_default();
+    fn add(&mut self, endpoint: usize, name: &str) {
+        let own = match self.exact.get_key_value(name) {
+            Some((own, _)) => Arc::clone(own),
+            None => Arc::from(name),
+        };
+        let exact = self.exact.entry(Arc::clone(&own)).or_default();
         exact.insert(endpoint);
         with_folded(name, "", |key| {
             let spellings = self.folded.entry(key.into()).or_default();
             if !spellings.endpoints.contains(endpoint) {
                 spellings.endpoints.insert(endpoint);
-                let spelling = (endpoint, Arc::clone(name));
-                spellings.of_endpoint.push(spelling);
+                spellings.of_endpoint.push((endpoint, own));
             }
         });
     }
@@ -139,19 +142,8 @@ mod tests {
     use super::*;
 
     fn index(listings: &[(bool, &[&str])]) -> ModelIndex {
-        let listings: Vec<(usize, bool, Vec<Arc<str>>)> = listings
-            .iter()
-            .enumerate()
-            .map(|(at, (ollama, names))| {
-                let names = names.iter().map(|&name| Arc::from(name)).collect();
-                (at, *ollama, names)
-            })
-            .collect();
-        ModelIndex::build(
-            listings
-                .iter()
-                .map(|(at, ollama, names)| (*at, *ollama, names)),
-        )
+        let listings = listings.iter().enumerate();
+        ModelIndex::build(listings.map(|(at, (ollama, names))| (at, *ollama, *names)))
     }
 
     #[test]
@@ -221,8 +213,7 @@ mod tests {
 
     #[test]
     fn listings_may_come_in_any_order() {
-        let (a, b): (Arc<str>, Arc<str>) = ("M".into(), "m".into());
-        let index = ModelIndex::build([(5, false, [&a]), (2, false, [&b])]);
+        let index = ModelIndex::build([(5, false, ["M"]), (2, false, ["m"])]);
         assert_eq!(index.spelling(5, "m"), Some("M"));
         assert_eq!(index.spelling(2, "M"), Some("m"));
     }

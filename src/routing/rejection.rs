@@ -99,40 +99,39 @@ pub struct Message<'a> {
 
 impl fmt::Display for Message<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let About {
-            provider,
-            model,
-            endpoint,
-        } = self.about;
-        f.write_str(match self.fault {
-            Fault::NoProvider => "no endpoint is configured",
-            Fault::NoHealthy => "no healthy endpoint",
-            Fault::ModelNotFound => "not found",
-            Fault::ModelUnavailable => "no healthy endpoint has the model",
-            Fault::Throttled => "every endpoint that could serve has reached its request limit",
-            Fault::BackendError => "no backend could be reached or answered properly",
-            Fault::BackendTimeout => "the backend did not answer in time",
-            Fault::EndpointNeeded => {
-                "several endpoints could be meant; name one in X-Olla-Endpoint"
-            }
-            Fault::EndpointUnknown => "X-Olla-Endpoint names no endpoint of this provider",
-        })?;
-        let named = |f: &mut fmt::Formatter<'_>, what: &str, name: Option<&str>| match name {
-            Some(name) => write!(f, " {what} \"{}\"", Short(name)),
-            None => Ok(()),
-        };
+        let provider = Named(" of provider", self.about.provider);
+        let model = Named(" the model", self.about.model);
+        let for_model = Named(" for model", self.about.model);
+        let endpoint = Named("", self.about.endpoint);
         match self.fault {
-            Fault::NoProvider | Fault::EndpointNeeded => named(f, "for provider", provider),
-            Fault::ModelNotFound | Fault::ModelUnavailable | Fault::Throttled => {
-                named(f, "model", model)
+            Fault::NoProvider => write!(f, "no endpoint{provider} is configured"),
+            Fault::NoHealthy => write!(f, "no healthy endpoint{provider}{for_model}"),
+            Fault::ModelNotFound => write!(f, "no endpoint has{model}"),
+            Fault::ModelUnavailable => write!(f, "no healthy endpoint has{model}"),
+            Fault::Throttled => write!(f, "all endpoints{for_model} are at their request limit"),
+            Fault::BackendError => write!(f, "backend{endpoint} gave no usable answer"),
+            Fault::BackendTimeout => write!(f, "backend{endpoint} did not answer in time"),
+            Fault::EndpointNeeded => {
+                write!(
+                    f,
+                    "several endpoints{provider} could be meant: set X-Olla-Endpoint"
+                )
             }
-            Fault::NoHealthy => {
-                named(f, "for provider", provider)?;
-                named(f, "for model", model)
+            Fault::EndpointUnknown => {
+                write!(f, "X-Olla-Endpoint{endpoint} is no endpoint{provider}")
             }
-            Fault::BackendError | Fault::BackendTimeout | Fault::EndpointUnknown => {
-                named(f, "endpoint", endpoint)
-            }
+        }
+    }
+}
+
+/// A name in quotes behind what it is the name of, or nothing for none.
+struct Named<'a>(&'static str, Option<&'a str>);
+
+impl fmt::Display for Named<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.1 {
+            Some(name) => write!(f, "{} \"{}\"", self.0, Short(name)),
+            None => Ok(()),
         }
     }
 }
@@ -214,6 +213,21 @@ impl Reason {
 mod tests {
     use super::*;
 
+    /// Status, type and code, and what the message says of a request that has a model, a provider
+    /// and an endpoint.
+    #[rustfmt::skip]
+    const ANSWERS: [(Fault, u16, &str, &str, &str); 9] = [
+        (Fault::NoProvider, 404, "not_found", "ENDPOINT_NOT_FOUND", "\"vllm\""),
+        (Fault::NoHealthy, 503, "service_unavailable", "NO_HEALTHY_ENDPOINTS", "\"m1\""),
+        (Fault::ModelNotFound, 404, "not_found", "MODEL_NOT_FOUND", "\"m1\""),
+        (Fault::ModelUnavailable, 503, "service_unavailable", "MODEL_UNAVAILABLE", "\"m1\""),
+        (Fault::Throttled, 429, "rate_limit_exceeded", "RATE_LIMIT_EXCEEDED", "limit"),
+        (Fault::BackendError, 502, "bad_gateway", "BACKEND_ERROR", "\"gpu-1\""),
+        (Fault::BackendTimeout, 502, "bad_gateway", "BACKEND_TIMEOUT", "\"gpu-1\""),
+        (Fault::EndpointNeeded, 400, "bad_request", "BAD_REQUEST", "X-Olla-Endpoint"),
+        (Fault::EndpointUnknown, 404, "not_found", "ENDPOINT_NOT_FOUND", "\"gpu-1\""),
+    ];
+
     #[test]
     fn every_fault_has_its_answer() {
         let about = About {
@@ -221,78 +235,11 @@ mod tests {
             model: Some("m1"),
             endpoint: Some("gpu-1"),
         };
-        let table = [
-            (
-                Fault::NoProvider,
-                404,
-                "not_found",
-                "ENDPOINT_NOT_FOUND",
-                "vllm",
-            ),
-            (
-                Fault::NoHealthy,
-                503,
-                "service_unavailable",
-                "NO_HEALTHY_ENDPOINTS",
-                "m1",
-            ),
-            (
-                Fault::ModelNotFound,
-                404,
-                "not_found",
-                "MODEL_NOT_FOUND",
-                "m1",
-            ),
-            (
-                Fault::ModelUnavailable,
-                503,
-                "service_unavailable",
-                "MODEL_UNAVAILABLE",
-                "m1",
-            ),
-            (
-                Fault::Throttled,
-                429,
-                "rate_limit_exceeded",
-                "RATE_LIMIT_EXCEEDED",
-                "limit",
-            ),
-            (
-                Fault::BackendError,
-                502,
-                "bad_gateway",
-                "BACKEND_ERROR",
-                "gpu-1",
-            ),
-            (
-                Fault::BackendTimeout,
-                502,
-                "bad_gateway",
-                "BACKEND_TIMEOUT",
-                "gpu-1",
-            ),
-            (
-                Fault::EndpointNeeded,
-                400,
-                "bad_request",
-                "BAD_REQUEST",
-                "X-Olla-Endpoint",
-            ),
-            (
-                Fault::EndpointUnknown,
-                404,
-                "not_found",
-                "ENDPOINT_NOT_FOUND",
-                "gpu-1",
-            ),
-        ];
-        for (fault, status, kind, code, names) in table {
-            assert_eq!(
-                (fault.status(), fault.kind(), fault.code()),
-                (status, kind, code)
-            );
+        for (fault, status, kind, code, named) in ANSWERS {
+            assert_eq!(fault.status(), status, "{fault:?}");
+            assert_eq!((fault.kind(), fault.code()), (kind, code));
             let message = fault.message(about).to_string();
-            assert!(message.contains(names), "{message}");
+            assert!(message.contains(named), "{message}");
             assert!(!fault.message(About::default()).to_string().contains('"'));
         }
     }

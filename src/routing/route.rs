@@ -263,16 +263,14 @@ pub struct RouteTable {
 }
 
 impl RouteTable {
-    /// The routes of these profiles; `Scopes` must be made of the same list. Of two profiles that
-    /// claim one prefix the one whose name sorts first has it (contract: catalogue 1.5).
-    /// `anthropic` is `translators.anthropic.enabled`.
+    /// The routes of the profiles in force, each with the prefixes that it keeps, as
+    /// `Profiles::all` has them; the scopes must be made of the same list. `anthropic` is
+    /// `translators.anthropic.enabled`.
     pub fn new(profiles: &[Arc<Profile>], anthropic: bool) -> Self {
-        let mut by_name: Vec<_> = profiles.iter().enumerate().collect();
-        by_name.sort_by(|(_, a), (_, b)| a.name.cmp(&b.name));
         let universal = Prefix::universal();
         let mut prefixes = FxHashMap::default();
         prefixes.insert(universal.name.as_bytes().into(), universal);
-        for (place, profile) in by_name {
+        for (place, profile) in profiles.iter().enumerate() {
             for name in &profile.prefixes {
                 prefixes
                     .entry(name.as_bytes().into())
@@ -371,90 +369,96 @@ mod tests {
         }
     }
 
+    /// Paths below prefixes, and what looks like one.
+    const PROXIED: &[(&str, &str)] = &[
+        ("/", "404"),
+        ("*", "404"),
+        ("/olla", "404"),
+        ("/olla/", "404"),
+        ("/v1/chat/completions", "404"),
+        ("/api/tags", "404"),
+        ("/Olla/openai/x", "404"),
+        ("/olla/OpenAI/x", "404"),
+        ("/olla/openai_compatible/x", "404"),
+        ("/olla/openaix/x", "404"),
+        ("/olla/llama-cpp/x", "404"),
+        ("/olla/llama_cpp/x", "404"),
+        ("/olla/vllmmlx/x", "404"),
+        ("/olla/docker-model-runner/x", "404"),
+        ("/olla/auto/x", "404"),
+        ("/ollaproxy/x", "404"),
+        ("/olla/proxy", "proxy proxy /"),
+        ("/olla/proxy/", "proxy proxy /"),
+        ("/olla/proxy/v1/x/", "proxy proxy /v1/x/"),
+        ("/olla/openai/v1/embeddings", "proxy openai /v1/embeddings"),
+        ("/olla/openai-compatible/a", "proxy openai-compatible /a"),
+        (
+            "/olla/lm_studio/api/v0/embeddings",
+            "proxy lm_studio /api/v0/embeddings",
+        ),
+        (
+            "/olla/dmr/engines/v1/completions",
+            "proxy dmr /engines/v1/completions",
+        ),
+        ("/olla/vllm-mlx/x", "proxy vllm-mlx /x"),
+        ("/olla/proxy/v1/models", "list proxy OpenAi"),
+        ("/olla/vllm/v1/models", "list vllm OpenAi"),
+        ("/olla/vllm/v1/models/", "proxy vllm /v1/models/"),
+        ("/olla/vllm/v1/models/x", "proxy vllm /v1/models/x"),
+        ("/olla/ollama/api/tags", "list ollama Native"),
+        ("/olla/ollama/api/tags/", "proxy ollama /api/tags/"),
+        ("/olla/openai/api/tags", "proxy openai /api/tags"),
+        ("/olla/lmstudio/v1/models", "list lmstudio OpenAi"),
+        ("/olla/lmstudio/api/v1/models", "list lmstudio OpenAi"),
+        ("/olla/lm-studio/api/v0/models", "list lm-studio Native"),
+        ("/olla/lemonade/api/v1/models", "list lemonade Native"),
+        ("/olla/vllm/api/v1/models", "proxy vllm /api/v1/models"),
+        ("/olla/dmr/engines/v1/models", "list dmr Native"),
+        ("/olla/ollama/api/pull", "manage Pull"),
+        ("/olla/ollama/api/pu%6cl", "manage Pull"),
+        ("/olla/ollama/api%2Fdelete", "manage Delete"),
+        ("/olla/ollama/api/list", "manage List"),
+        ("/olla/ollama/api/show", "proxy ollama /api/show"),
+        ("/olla/ollama/api/ps", "proxy ollama /api/ps"),
+        (
+            "/olla/ollama/api/blobs/sha256:1",
+            "proxy ollama /api/blobs/sha256:1",
+        ),
+        ("/olla/proxy/api/pull", "proxy proxy /api/pull"),
+    ];
+
+    /// The gateway's own.
+    const OWN: &[(&str, &str)] = &[
+        ("/olla/models", "models"),
+        ("/olla/models/", "model "),
+        ("/olla/models/a/b%2Fc", "model a/b%2Fc"),
+        ("/olla/anthropic/v1/messages", "anthropic Messages"),
+        ("/olla/anthropic/v1/messages/", "anthropic Unknown"),
+        (
+            "/olla/anthropic/v1/messages/count_tokens",
+            "anthropic CountTokens",
+        ),
+        ("/olla/anthropic/v1/models", "anthropic Models"),
+        ("/olla/anthropic/v1/models/", "anthropic Unknown"),
+        ("/olla/anthropic/v1/models/a/b", "anthropic model a/b"),
+        ("/olla/anthropic", "anthropic Unknown"),
+        ("/olla/anthropic/v1/complete", "anthropic Unknown"),
+        ("/internal", "404"),
+        ("/internal/", "internal "),
+        ("/internal/health", "internal health"),
+        ("/internal/status/endpoints", "internal status/endpoints"),
+        ("/internal/ui", "dashboard "),
+        ("/internal/ui/a/b", "dashboard /a/b"),
+        ("/internal/uix", "internal uix"),
+        ("/version", "version"),
+        ("/version/", "404"),
+    ];
+
     #[test]
     fn every_path_has_its_route() {
         let table = RouteTable::new(&profiles(), true);
-        let rows = [
-            ("/", "404"),
-            ("*", "404"),
-            ("/olla", "404"),
-            ("/olla/", "404"),
-            ("/v1/chat/completions", "404"),
-            ("/api/tags", "404"),
-            ("/Olla/openai/x", "404"),
-            ("/olla/OpenAI/x", "404"),
-            ("/olla/openai_compatible/x", "404"),
-            ("/olla/openaix/x", "404"),
-            ("/olla/llama-cpp/x", "404"),
-            ("/olla/llama_cpp/x", "404"),
-            ("/olla/vllmmlx/x", "404"),
-            ("/olla/docker-model-runner/x", "404"),
-            ("/olla/auto/x", "404"),
-            ("/ollaproxy/x", "404"),
-            ("/olla/proxy", "proxy proxy /"),
-            ("/olla/proxy/", "proxy proxy /"),
-            ("/olla/proxy/v1/x/", "proxy proxy /v1/x/"),
-            ("/olla/openai/v1/embeddings", "proxy openai /v1/embeddings"),
-            ("/olla/openai-compatible/a", "proxy openai-compatible /a"),
-            (
-                "/olla/lm_studio/api/v0/embeddings",
-                "proxy lm_studio /api/v0/embeddings",
-            ),
-            (
-                "/olla/dmr/engines/v1/completions",
-                "proxy dmr /engines/v1/completions",
-            ),
-            ("/olla/vllm-mlx/x", "proxy vllm-mlx /x"),
-            ("/olla/proxy/v1/models", "list proxy OpenAi"),
-            ("/olla/vllm/v1/models", "list vllm OpenAi"),
-            ("/olla/vllm/v1/models/", "proxy vllm /v1/models/"),
-            ("/olla/vllm/v1/models/x", "proxy vllm /v1/models/x"),
-            ("/olla/ollama/api/tags", "list ollama Native"),
-            ("/olla/ollama/api/tags/", "proxy ollama /api/tags/"),
-            ("/olla/openai/api/tags", "proxy openai /api/tags"),
-            ("/olla/lmstudio/v1/models", "list lmstudio OpenAi"),
-            ("/olla/lmstudio/api/v1/models", "list lmstudio OpenAi"),
-            ("/olla/lm-studio/api/v0/models", "list lm-studio Native"),
-            ("/olla/lemonade/api/v1/models", "list lemonade Native"),
-            ("/olla/vllm/api/v1/models", "proxy vllm /api/v1/models"),
-            ("/olla/dmr/engines/v1/models", "list dmr Native"),
-            ("/olla/ollama/api/pull", "manage Pull"),
-            ("/olla/ollama/api/pu%6cl", "manage Pull"),
-            ("/olla/ollama/api%2Fdelete", "manage Delete"),
-            ("/olla/ollama/api/list", "manage List"),
-            ("/olla/ollama/api/show", "proxy ollama /api/show"),
-            ("/olla/ollama/api/ps", "proxy ollama /api/ps"),
-            (
-                "/olla/ollama/api/blobs/sha256:1",
-                "proxy ollama /api/blobs/sha256:1",
-            ),
-            ("/olla/proxy/api/pull", "proxy proxy /api/pull"),
-            ("/olla/models", "models"),
-            ("/olla/models/", "model "),
-            ("/olla/models/a/b%2Fc", "model a/b%2Fc"),
-            ("/olla/anthropic/v1/messages", "anthropic Messages"),
-            ("/olla/anthropic/v1/messages/", "anthropic Unknown"),
-            (
-                "/olla/anthropic/v1/messages/count_tokens",
-                "anthropic CountTokens",
-            ),
-            ("/olla/anthropic/v1/models", "anthropic Models"),
-            ("/olla/anthropic/v1/models/", "anthropic Unknown"),
-            ("/olla/anthropic/v1/models/a/b", "anthropic model a/b"),
-            ("/olla/anthropic", "anthropic Unknown"),
-            ("/olla/anthropic/v1/complete", "anthropic Unknown"),
-            ("/internal", "404"),
-            ("/internal/", "internal "),
-            ("/internal/health", "internal health"),
-            ("/internal/status/endpoints", "internal status/endpoints"),
-            ("/internal/ui", "dashboard "),
-            ("/internal/ui/a/b", "dashboard /a/b"),
-            ("/internal/uix", "internal uix"),
-            ("/version", "version"),
-            ("/version/", "404"),
-        ];
-        for (path, route) in rows {
-            assert_eq!(shown(&table, path), route, "{path}");
+        for (path, route) in PROXIED.iter().chain(OWN) {
+            assert_eq!(shown(&table, path), *route, "{path}");
         }
     }
 
@@ -467,11 +471,11 @@ mod tests {
     }
 
     #[test]
-    fn the_first_name_keeps_a_prefix() {
+    fn users_profiles_have_routes_too() {
         let mut all = profiles();
         let mut own = Profile::clone(&all[0]);
         own.name = "aaa".to_owned();
-        own.prefixes = vec!["vllm".to_owned(), "proxy".to_owned(), "mine".to_owned()];
+        own.prefixes = vec!["proxy".to_owned(), "mine".to_owned()];
         own.openai_compatible = false;
         own.native_listing_path = Some("/list".to_owned());
         all.push(Arc::new(own));
@@ -482,7 +486,8 @@ mod tests {
             }
             other => panic!("{other:?}"),
         };
-        assert_eq!(owner("/olla/vllm/x").as_deref(), Some("aaa"));
+        assert_eq!(owner("/olla/mine/x").as_deref(), Some("aaa"));
+        assert_eq!(owner("/olla/vllm/x").as_deref(), Some("vllm"));
         assert_eq!(owner("/olla/proxy/x"), None, "reserved");
         assert_eq!(
             shown(&table, "/olla/mine/v1/models"),

@@ -10,13 +10,10 @@ use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
 
-use crate::config::AUTO;
 use crate::fleet::{Endpoint, EndpointSet};
-use crate::providers::Profile;
+use crate::providers::{OPENAI_COMPATIBLE, Profile};
 
-/// The profile whose prefixes reach every OpenAI-compatible type, and whose paths others share.
-const OPENAI_COMPATIBLE: &str = "openai-compatible";
-/// The types that serve a path which [`OPENAI_COMPATIBLE`] is listed for.
+/// The further types that serve a path which [`OPENAI_COMPATIBLE`] is listed for.
 const OPENAI_KIN: [&str; 2] = ["ollama", "lm-studio"];
 
 /// The wall of a prefix.
@@ -90,12 +87,13 @@ pub struct Scopes {
 }
 
 impl Scopes {
-    /// The scopes of these endpoints. `profiles` is the list that the routes were made of.
+    /// The scopes of these endpoints. `profiles` is the list that the routes were made of: a
+    /// [`ScopeId`] is a place in it.
     pub fn new(profiles: &[Arc<Profile>], endpoints: &[Endpoint]) -> Self {
         let auto: EndpointSet = places(endpoints, |endpoint| endpoint.is_auto);
         let of_type = |name: &str| {
             places(endpoints, |endpoint| {
-                !endpoint.is_auto && endpoint.plan.kind != AUTO && endpoint.plan.kind == name
+                !endpoint.is_auto && endpoint.plan.kind == name
             })
             .or(&auto)
         };

@@ -18,6 +18,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use rustc_hash::FxHashMap;
 
 use crate::config::{StickyPlan, StickySource};
+use crate::fleet::Endpoint;
 
 /// Entries kept even when `max_sessions` sets no limit: about a hundred megabytes.
 const SESSIONS_CEILING: usize = 2_000_000;
@@ -140,9 +141,11 @@ pub struct Session {
 }
 
 impl Session {
-    /// The id of the endpoint to use, if it is a candidate.
-    pub fn pinned(&self) -> Option<u32> {
-        self.pinned
+    /// The index of the endpoint to use, if it is a candidate; `None` too when this snapshot
+    /// does not have it any more.
+    pub fn pinned(&self, endpoints: &[Endpoint]) -> Option<usize> {
+        let pinned = self.pinned?;
+        endpoints.iter().position(|endpoint| endpoint.id == pinned)
     }
 
     /// The key, if there is one.

@@ -1,6 +1,7 @@
 //! Keys, outcomes, bounds and figures of sticky sessions.
 
 use super::*;
+use crate::routing::testing::endpoint;
 use proptest::prelude::*;
 use std::num::NonZeroUsize;
 use std::time::Duration;
@@ -118,7 +119,7 @@ impl Bench {
         let key = self
             .store
             .key(&self.plan, &sources(session, "-", "-"), Some("m"));
-        self.store.open(key, bounds, now_ms).pinned()
+        self.store.open(key, bounds, now_ms).pinned
     }
 
     fn figures(&self, now_ms: u64) -> Figures {
@@ -154,6 +155,22 @@ fn outcomes_and_figures() {
     figures.misses = 2;
     figures.repins = 2;
     assert_eq!(bench.figures(0), figures);
+}
+
+#[test]
+fn a_pin_is_found_in_every_snapshot() {
+    let bench = Bench::new();
+    bench.request("a", &[7], 0);
+    let bounds = Bounds::of(&bench.plan);
+    let key = bench
+        .store
+        .key(&bench.plan, &sources("a", "-", "-"), Some("m"));
+    let session = bench.store.open(key, bounds, 0);
+    let with_ids =
+        |ids: &[usize]| -> Vec<_> { ids.iter().map(|id| endpoint(*id, "e", "vllm")).collect() };
+    assert_eq!(session.pinned(&with_ids(&[3, 7])), Some(1));
+    assert_eq!(session.pinned(&with_ids(&[7, 3])), Some(0));
+    assert_eq!(session.pinned(&with_ids(&[3])), None);
 }
 
 #[test]
