@@ -1,0 +1,309 @@
+//! A whole answer, from an OpenAI chat completion to an Anthropic message (contract:
+//! translation 8.1, 8.2).
+
+use super::error::{self, Refusal};
+use super::ids::{IdSeed, message_id, tool_id};
+use super::json::{self, Kind, Text, Value};
+use super::openai::{Translated, Warning, warn};
+use super::outcome::{Counts, Ending, Finish};
+
+/// What the translation of an answer has to know of its request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AnswerContext {
+    /// The name that the client asked for; shown when the backend names none.
+    pub model: String,
+    /// The request's stop sequences.
+    pub stop_sequences: Vec<String>,
+    /// Estimate of the request's tokens, for backends that do not count.
+    pub input_tokens: u64,
+    /// What ids are made from.
+    pub seed: IdSeed,
+}
+
+/// Translates a whole answer of status below 400.
+///
+/// # Errors
+///
+/// Status 502 if it is not a chat completion.
+pub fn from_openai(answer: &[u8], ctx: &AnswerContext) -> Result<Translated, Refusal> {
+    let answer = Answer::read(answer)?;
+    let mut warnings = Vec::new();
+    let mut out = Vec::with_capacity(512 + answer.size_hint());
+    out.extend_from_slice(br#"{"id":"#);
+    json::write_string(&message_id(ctx.seed), &mut out);
+    out.extend_from_slice(br#","type":"message","role":"assistant","model":"#);
+    match answer.model {
+        Some(model) => write_text(model, &mut out),
+        None => json::write_string(&ctx.model, &mut out),
+    }
+    out.extend_from_slice(br#","content":["#);
+    let mut output_bytes = 0;
+    let first = out.len();
+    let mut ids_made = 0;
+    for block in answer.blocks() {
+        if out.len() > first {
+            out.push(b',');
+        }
+        output_bytes += block.len() as u64;
+        match block {
+            Block::Thinking(thinking) => {
+                out.extend_from_slice(br#"{"type":"thinking","thinking":"#);
+                write_text(thinking, &mut out);
+                out.extend_from_slice(br#","signature":""}"#);
+            }
+            Block::Text(text) => {
+                out.extend_from_slice(br#"{"type":"text","text":""#);
+                text.write(&mut out);
+                out.extend_from_slice(br#""}"#);
+            }
+            Block::Tool(call) => {
+                out.extend_from_slice(br#"{"type":"tool_use","id":""#);
+                call.write_id(ctx.seed, &mut ids_made, &mut out);
+                out.extend_from_slice(br#"","name":""#);
+                call.name.write(&mut out);
+                out.extend_from_slice(br#"","input":"#);
+                call.write_input(&mut out, &mut warnings);
+                out.push(b'}');
+            }
+        }
+    }
+    if out.len() == first {
+        out.extend_from_slice(br#"{"type":"text","text":""}"#);
+    }
+    out.extend_from_slice(b"],");
+    answer.ending().write(ctx, &mut out);
+    out.push(b',');
+    answer.counts.usage(ctx, output_bytes).write(&mut out);
+    out.push(b'}');
+    Ok(Translated {
+        body: out,
+        warnings,
+    })
+}
+
+/// Appends a quoted string.
+pub(super) fn write_text(text: Text<'_>, out: &mut Vec<u8>) {
+    out.push(b'"');
+    text.write(out);
+    out.push(b'"');
+}
+
+/// A chat completion, as far as it is translated.
+pub(super) struct Answer<'a> {
+    /// Never empty.
+    pub(super) model: Option<Text<'a>>,
+    pub(super) counts: Counts,
+    thinking: Option<Text<'a>>,
+    prose: Option<Prose<'a>>,
+    refused: bool,
+    calls: Vec<Call<'a>>,
+    finish: Finish,
+    matched: Option<Text<'a>>,
+}
+
+impl<'a> Answer<'a> {
+    /// Reads the first choice.
+    pub(super) fn read(text: &'a [u8]) -> Result<Self, Refusal> {
+        let unreadable = || Refusal::backend("the backend's answer is not a chat completion");
+        let answer = json::parse(text).ok_or_else(unreadable)?;
+        let [model, usage, choices, error, object] =
+            answer.fields(["model", "usage", "choices", "error", "object"]);
+        let choice = choices.and_then(|choices| choices.elements().next());
+        let Some(choice) = choice else {
+            return Err(if error::is_error(error, object) {
+                Refusal::backend(error::stream_message(answer))
+            } else {
+                unreadable()
+            });
+        };
+        let [message, finish, stop_reason, matched_stop] =
+            choice.fields(["message", "finish_reason", "stop_reason", "matched_stop"]);
+        let message = message
+            .filter(|message| message.is(Kind::Object))
+            .ok_or_else(unreadable)?;
+        let [reasoning, reasoning_content, content, refusal, calls] = message.fields([
+            "reasoning",
+            "reasoning_content",
+            "content",
+            "refusal",
+            "tool_calls",
+        ]);
+        let prose = content.map(Prose).filter(|prose| !prose.is_empty());
+        let refusal = refusal
+            .map(Prose)
+            .filter(|refusal| prose.is_none() && !refusal.is_empty());
+        Ok(Self {
+            model: filled(model),
+            counts: usage.map(Counts::read).unwrap_or_default(),
+            thinking: filled(reasoning).or(filled(reasoning_content)),
+            prose: prose.or(refusal),
+            refused: refusal.is_some(),
+            calls: calls
+                .into_iter()
+                .flat_map(Value::elements)
+                .filter_map(Call::read)
+                .collect(),
+            finish: filled(finish).map(Finish::of).unwrap_or_default(),
+            matched: filled(stop_reason).or(filled(matched_stop)),
+        })
+    }
+
+    /// The content's blocks in Anthropic's order.
+    pub(super) fn blocks(&self) -> impl Iterator<Item = Block<'a>> {
+        let thinking = self.thinking.map(Block::Thinking);
+        let text = self.prose.map(Block::Text);
+        let calls = self.calls.iter().copied().map(Block::Tool);
+        thinking.into_iter().chain(text).chain(calls)
+    }
+
+    pub(super) fn ending(&self) -> Ending {
+        Ending {
+            finish: self.finish,
+            calls_tool: !self.calls.is_empty(),
+            refused: self.refused,
+            matched: self.matched.map(|matched| matched.decode().into_owned()),
+        }
+    }
+
+    fn size_hint(&self) -> usize {
+        self.blocks().map(|block| block.len() + 64).sum()
+    }
+}
+
+/// A string that is not empty.
+pub(super) fn filled(value: Option<Value<'_>>) -> Option<Text<'_>> {
+    value
+        .and_then(Value::string)
+        .filter(|text| !text.is_empty())
+}
+
+/// A block of an answer's content.
+#[derive(Clone, Copy)]
+pub(super) enum Block<'a> {
+    Thinking(Text<'a>),
+    Text(Prose<'a>),
+    Tool(Call<'a>),
+}
+
+impl Block<'_> {
+    /// Bytes of what the model wrote.
+    pub(super) fn len(self) -> usize {
+        match self {
+            Self::Thinking(thinking) => thinking.len(),
+            Self::Text(text) => text.len(),
+            Self::Tool(call) => call.name.len() + call.arguments.map_or(0, Arguments::len),
+        }
+    }
+}
+
+/// A content: a string, or an array of parts whose texts are joined.
+#[derive(Clone, Copy)]
+pub(super) struct Prose<'a>(pub(super) Value<'a>);
+
+impl<'a> Prose<'a> {
+    fn texts(self) -> impl Iterator<Item = Text<'a>> {
+        let part_text = |part: Value<'a>| part.string().or_else(|| part.string_field("text"));
+        self.0
+            .string()
+            .into_iter()
+            .chain(self.0.elements().filter_map(part_text))
+    }
+
+    pub(super) fn is_empty(self) -> bool {
+        self.texts().all(Text::is_empty)
+    }
+
+    pub(super) fn len(self) -> usize {
+        self.texts().map(Text::len).sum()
+    }
+
+    /// Appends it as the inside of a JSON string.
+    pub(super) fn write(self, out: &mut Vec<u8>) {
+        self.texts().for_each(|text| text.write(out));
+    }
+}
+
+/// A tool call.
+#[derive(Clone, Copy)]
+pub(super) struct Call<'a> {
+    id: Option<Text<'a>>,
+    pub(super) name: Text<'a>,
+    arguments: Option<Arguments<'a>>,
+}
+
+impl<'a> Call<'a> {
+    /// `None` without a function that has a name.
+    fn read(call: Value<'a>) -> Option<Self> {
+        let [id, function] = call.fields(["id", "function"]);
+        let [name, arguments] = function?.given(["name", "arguments"]);
+        Some(Self {
+            id: filled(id),
+            name: filled(name)?,
+            arguments: arguments.and_then(Arguments::of),
+        })
+    }
+
+    /// Appends the id, or a made one, as the inside of a JSON string.
+    pub(super) fn write_id(&self, seed: IdSeed, ids_made: &mut u64, out: &mut Vec<u8>) {
+        match self.id {
+            Some(id) => id.write(out),
+            None => {
+                out.extend_from_slice(tool_id(seed, *ids_made).as_bytes());
+                *ids_made += 1;
+            }
+        }
+    }
+
+    /// Appends the arguments as an object, an empty one if they are none.
+    pub(super) fn write_input(&self, out: &mut Vec<u8>, warnings: &mut Vec<Warning>) {
+        match self.arguments {
+            Some(Arguments::Value(value)) if value.is(Kind::Object) => {
+                value.write_compact(out);
+                return;
+            }
+            Some(Arguments::Text(text)) => {
+                let text = text.decode();
+                if let Some(input) = json::parse(text.as_bytes())
+                    && input.is(Kind::Object)
+                {
+                    input.write_compact(out);
+                    return;
+                }
+            }
+            _ => {}
+        }
+        warn(warnings, || Warning::ArgumentsUnreadable {
+            name: self.name.decode().into_owned(),
+        });
+        out.extend_from_slice(b"{}");
+    }
+}
+
+/// A call's arguments: JSON in a string, or, from some servers, the value itself.
+#[derive(Clone, Copy)]
+pub(super) enum Arguments<'a> {
+    Text(Text<'a>),
+    Value(Value<'a>),
+}
+
+impl<'a> Arguments<'a> {
+    /// `None` for what cannot be arguments.
+    pub(super) fn of(value: Value<'a>) -> Option<Self> {
+        match value.kind() {
+            Kind::Object => Some(Self::Value(value)),
+            _ => value.string().map(Self::Text),
+        }
+    }
+
+    /// Bytes of JSON text.
+    pub(super) fn len(self) -> usize {
+        match self {
+            Self::Text(text) => text.len(),
+            Self::Value(value) => value.raw().len(),
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "answer_tests.rs"]
+pub(crate) mod tests;

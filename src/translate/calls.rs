@@ -1,0 +1,328 @@
+//! The tool calls of a stream: which piece belongs to which call, and which call may be open
+//! (contract: translation 8.3, 8.4).
+//!
+//! Backends send calls in pieces, some of them mixed; clients want one block after the other. So
+//! one call at a time is open, and what comes for others meanwhile is held back until it is
+//! complete. This module decides and holds; `stream.rs` writes the events.
+
+use super::answer::{Arguments, filled};
+use super::json::{Kind, Piece, Text, Value};
+
+/// The most calls of one answer.
+pub(super) const CALLS_MAX: usize = 1024;
+
+/// The most bytes of names, ids and arguments that are held back.
+pub(super) const HELD_BYTES_MAX: usize = 16 << 20;
+
+/// An answer has more calls, or holds more back, than is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct TooMany;
+
+/// One element of a chunk's `tool_calls`.
+#[derive(Clone, Copy)]
+pub(super) struct CallPiece<'a> {
+    index: u64,
+    id: Option<Text<'a>>,
+    name: Option<Text<'a>>,
+    arguments: Option<Arguments<'a>>,
+}
+
+impl<'a> CallPiece<'a> {
+    /// `None` if a field has a wrong type.
+    pub(super) fn read(call: Value<'a>) -> Option<Self> {
+        if !call.is(Kind::Object) {
+            return None;
+        }
+        let [index, id, function] = call.given(["index", "id", "function"]);
+        let [name, arguments] = match function {
+            Some(function) if function.is(Kind::Object) => function.given(["name", "arguments"]),
+            Some(_) => return None,
+            None => [None; 2],
+        };
+        let is_text = |value: Option<Value<'_>>| value.is_none_or(|value| value.is(Kind::String));
+        if !is_text(id) || !is_text(name) {
+            return None;
+        }
+        Some(Self {
+            index: match index {
+                Some(index) => index.unsigned()?,
+                None => 0,
+            },
+            id: filled(id),
+            name: filled(name),
+            arguments: match arguments {
+                Some(arguments) => Some(Arguments::of(arguments)?),
+                None => None,
+            },
+        })
+    }
+}
+
+/// A call of the answer.
+#[derive(Debug)]
+pub(super) struct Call {
+    index: u64,
+    /// Inside of a JSON string; empty as long as none was seen.
+    pub(super) id: Vec<u8>,
+    /// Inside of a JSON string; empty as long as none was seen.
+    pub(super) name: Vec<u8>,
+    /// Arguments that no event has carried yet, as the inside of a JSON string.
+    pub(super) held: Vec<u8>,
+    /// Bytes of name and arguments, for estimates.
+    bytes: u64,
+    progress: Progress,
+    stage: Stage,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    Waiting,
+    Open,
+    Closed,
+}
+
+/// What became of a piece of arguments.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fate {
+    /// There was none.
+    Empty,
+    /// It belongs to the open call and is to be sent: [`Calls::piece`] has it.
+    Send,
+    /// It is held back.
+    Held,
+    /// Its call, at this place, is closed.
+    Late(usize),
+}
+
+/// The calls of an answer, in the order first seen.
+#[derive(Debug, Default)]
+pub(super) struct Calls {
+    list: Vec<Call>,
+    held_bytes: usize,
+    /// The first call that may be waiting; those before are closed.
+    first_waiting: usize,
+    open: Option<usize>,
+    piece: Vec<u8>,
+}
+
+impl Calls {
+    /// The call that a chunk's piece belongs to, made if it is new, with id and name noted.
+    pub(super) fn find(&mut self, piece: &CallPiece<'_>) -> Result<usize, TooMany> {
+        let known = self
+            .list
+            .iter()
+            .rposition(|call| call.index == piece.index)
+            .filter(|at| self.list.get(*at).is_some_and(|call| !call.is_over(piece)));
+        let at = match known {
+            Some(at) => at,
+            None if self.list.len() < CALLS_MAX => {
+                self.list.push(Call::new(piece.index));
+                self.list.len() - 1
+            }
+            None => return Err(TooMany),
+        };
+        if let Some(call) = self.list.get_mut(at) {
+            let before = call.id.len() + call.name.len();
+            call.note(piece);
+            self.held_bytes += call.id.len() + call.name.len() - before;
+        }
+        self.check().map(|()| at)
+    }
+
+    /// Takes in the arguments of a piece that belongs to the call at `at`.
+    pub(super) fn take(&mut self, at: usize, piece: &CallPiece<'_>) -> Result<Fate, TooMany> {
+        let (Some(arguments), Some(call)) = (piece.arguments, self.list.get_mut(at)) else {
+            return Ok(Fate::Empty);
+        };
+        call.bytes += arguments.len() as u64;
+        self.piece.clear();
+        call.progress.read(arguments, &mut self.piece);
+        if self.piece.is_empty() {
+            return Ok(Fate::Empty);
+        }
+        match call.stage {
+            Stage::Open => return Ok(Fate::Send),
+            Stage::Closed => return Ok(Fate::Late(at)),
+            Stage::Waiting => {
+                call.held.extend_from_slice(&self.piece);
+                self.held_bytes += self.piece.len();
+            }
+        }
+        self.check().map(|()| Fate::Held)
+    }
+
+    /// The arguments of the last piece, as the inside of a JSON string.
+    pub(super) fn piece(&self) -> &[u8] {
+        &self.piece
+    }
+
+    /// Opens the next call in line that has a name, unless the open one is not complete; `force`
+    /// opens it all the same. The one that was open is closed.
+    pub(super) fn open_next(&mut self, force: bool) -> Option<&mut Call> {
+        let holds = |call: &Call| call.stage == Stage::Open && !call.progress.complete;
+        let current = self.open.and_then(|at| self.list.get(at));
+        if !force && current.is_some_and(holds) {
+            return None;
+        }
+        let from = self.first_waiting;
+        let next = self.list.iter().skip(from).position(Call::can_open)? + from;
+        self.close();
+        self.open = Some(next);
+        let call = self.list.get_mut(next)?;
+        call.stage = Stage::Open;
+        self.held_bytes = self.held_bytes.saturating_sub(call.held.len());
+        Some(call)
+    }
+
+    /// The open call's block has been closed.
+    pub(super) fn close(&mut self) {
+        let open = self.open.take().and_then(|at| self.list.get_mut(at));
+        if let Some(call) = open {
+            call.stage = Stage::Closed;
+        }
+        let closed = |call: &&Call| call.stage == Stage::Closed;
+        let rest = self.list.get(self.first_waiting..).unwrap_or_default();
+        self.first_waiting += rest.iter().take_while(closed).count();
+    }
+
+    /// Whether a call was ever opened.
+    pub(super) fn any_opened(&self) -> bool {
+        self.opened().next().is_some()
+    }
+
+    /// Bytes of names and arguments of the calls that the client saw.
+    pub(super) fn bytes(&self) -> u64 {
+        self.opened().map(|call| call.bytes).sum()
+    }
+
+    fn opened(&self) -> impl Iterator<Item = &Call> {
+        self.list.iter().filter(|call| call.stage != Stage::Waiting)
+    }
+
+    /// Whether a call is still waiting; at the end, only those without a name are.
+    pub(super) fn any_waiting(&self) -> bool {
+        self.list.iter().any(|call| call.stage == Stage::Waiting)
+    }
+
+    /// The name of the call at `at`, for people.
+    pub(super) fn name(&self, at: usize) -> String {
+        self.list.get(at).map_or_else(String::new, |call| {
+            String::from_utf8_lossy(&call.name).into_owned()
+        })
+    }
+
+    fn check(&self) -> Result<(), TooMany> {
+        if self.held_bytes > HELD_BYTES_MAX {
+            return Err(TooMany);
+        }
+        Ok(())
+    }
+}
+
+impl Call {
+    fn new(index: u64) -> Self {
+        Self {
+            index,
+            id: Vec::new(),
+            name: Vec::new(),
+            held: Vec::new(),
+            bytes: 0,
+            progress: Progress::default(),
+            stage: Stage::Waiting,
+        }
+    }
+
+    fn can_open(&self) -> bool {
+        self.stage == Stage::Waiting && !self.name.is_empty()
+    }
+
+    /// Whether a piece of the same index begins another call: it has a name and another id, or no
+    /// new id, but arguments after complete ones.
+    fn is_over(&self, piece: &CallPiece<'_>) -> bool {
+        if piece.name.is_none() || self.name.is_empty() {
+            return false;
+        }
+        let is_new_id = piece.id.is_some_and(|id| {
+            let mut written = Vec::new();
+            id.write(&mut written);
+            !self.id.is_empty() && written != self.id
+        });
+        let has_arguments = piece.arguments.is_some_and(|arguments| match arguments {
+            Arguments::Text(text) => !text.is_empty(),
+            Arguments::Value(_) => true,
+        });
+        is_new_id
+            || (piece.id.is_none() || self.id.is_empty()) && has_arguments && self.progress.complete
+    }
+
+    /// Takes id and name, the first of each, as long as the block's start is not sent.
+    fn note(&mut self, piece: &CallPiece<'_>) {
+        if self.stage != Stage::Waiting {
+            return;
+        }
+        if let Some(id) = piece.id.filter(|_| self.id.is_empty()) {
+            id.write(&mut self.id);
+        }
+        if let Some(name) = piece.name.filter(|_| self.name.is_empty()) {
+            name.write(&mut self.name);
+            self.bytes += name.len() as u64;
+        }
+    }
+}
+
+/// How far the JSON value has come that a call's arguments spell.
+#[derive(Debug, Clone, Copy, Default)]
+struct Progress {
+    depth: u64,
+    in_string: bool,
+    escaped: bool,
+    /// The value has ended. A number or literal never does: more of it may come.
+    complete: bool,
+}
+
+impl Progress {
+    /// Appends arguments as the inside of a JSON string and follows them.
+    fn read(&mut self, arguments: Arguments<'_>, out: &mut Vec<u8>) {
+        match arguments {
+            Arguments::Text(text) => {
+                for piece in text.pieces() {
+                    match piece {
+                        Piece::Run(run) => run.iter().for_each(|byte| self.byte(*byte)),
+                        Piece::Char(c) => self.byte(u8::try_from(c).unwrap_or(b'?')),
+                        Piece::Lone(_) => self.byte(b'?'),
+                    }
+                }
+                text.write(out);
+            }
+            Arguments::Value(value) => {
+                let mut compact = Vec::new();
+                value.write_compact(&mut compact);
+                compact.iter().for_each(|byte| self.byte(*byte));
+                super::json::write_escaped(&compact, out);
+            }
+        }
+    }
+
+    fn byte(&mut self, byte: u8) {
+        if self.in_string {
+            if self.escaped {
+                self.escaped = false;
+            } else if byte == b'\\' {
+                self.escaped = true;
+            } else if byte == b'"' {
+                self.in_string = false;
+                self.complete |= self.depth == 0;
+            }
+            return;
+        }
+        match byte {
+            b'"' => self.in_string = true,
+            b'{' | b'[' => self.depth += 1,
+            b'}' | b']' => {
+                self.depth = self.depth.saturating_sub(1);
+                self.complete |= self.depth == 0;
+            }
+            _ => {}
+        }
+    }
+}

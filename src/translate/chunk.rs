@@ -1,0 +1,108 @@
+//! One chunk of a streamed chat completion, read as a whole before any of it counts: a chunk with
+//! a field of a wrong type is no chunk (contract: translation 8.4).
+
+use super::answer::{Prose, filled};
+use super::calls::CallPiece;
+use super::error;
+use super::json::{Kind, Text, Value};
+use super::outcome::{Counts, Finish};
+
+/// What one event of the backend says.
+pub(super) enum Said<'a> {
+    Chunk(Chunk<'a>),
+    /// An error in place of a chunk; for people.
+    Error(String),
+    /// Nothing that could be understood.
+    Nothing,
+}
+
+/// A chunk, as far as it is translated. Empty strings are missing.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Chunk<'a> {
+    pub(super) model: Option<Text<'a>>,
+    pub(super) counts: Option<Counts>,
+    pub(super) finish: Option<Finish>,
+    /// The text at which the backend stopped, if it says so.
+    pub(super) matched: Option<Text<'a>>,
+    pub(super) reasoning: Option<Text<'a>>,
+    pub(super) content: Option<Prose<'a>>,
+    pub(super) refusal: Option<Prose<'a>>,
+    calls: Option<Value<'a>>,
+}
+
+impl<'a> Chunk<'a> {
+    /// The pieces of tool calls.
+    pub(super) fn calls(&self) -> impl Iterator<Item = CallPiece<'a>> + use<'a> {
+        self.calls
+            .into_iter()
+            .flat_map(Value::elements)
+            .filter_map(CallPiece::read)
+    }
+
+    /// `None` if a field has a wrong type.
+    fn read(value: Value<'a>, choices: Option<Value<'a>>) -> Option<Self> {
+        let [model, usage] = value.given(["model", "usage"]);
+        let mut chunk = Self {
+            model: filled(typed(model, &[Kind::String])?),
+            counts: typed(usage, &[Kind::Object])?.map(Counts::read),
+            ..Self::default()
+        };
+        let choice = typed(choices, &[Kind::Array])?.and_then(|choices| choices.elements().next());
+        let Some(choice) = typed(choice, &[Kind::Object])? else {
+            return Some(chunk);
+        };
+        let [delta, finish, stop_reason, matched_stop] =
+            choice.given(["delta", "finish_reason", "stop_reason", "matched_stop"]);
+        chunk.finish = filled(typed(finish, &[Kind::String])?).map(Finish::of);
+        // Some servers name the id of a token here; only texts are compared.
+        chunk.matched = filled(stop_reason).or(filled(matched_stop));
+        if let Some(delta) = typed(delta, &[Kind::Object])? {
+            chunk.read_delta(delta)?;
+        }
+        Some(chunk)
+    }
+
+    fn read_delta(&mut self, delta: Value<'a>) -> Option<()> {
+        const PROSE: &[Kind] = &[Kind::String, Kind::Array];
+        let [reasoning, reasoning_content, content, refusal, calls] = delta.given([
+            "reasoning",
+            "reasoning_content",
+            "content",
+            "refusal",
+            "tool_calls",
+        ]);
+        let reasoning = filled(typed(reasoning, &[Kind::String])?);
+        let reasoning_content = filled(typed(reasoning_content, &[Kind::String])?);
+        let prose = |value: Option<Value<'a>>| value.map(Prose).filter(|prose| !prose.is_empty());
+        self.reasoning = reasoning.or(reasoning_content);
+        self.content = prose(typed(content, PROSE)?);
+        self.refusal = prose(typed(refusal, PROSE)?);
+        self.calls = typed(calls, &[Kind::Array])?;
+        let mut pieces = self.calls.into_iter().flat_map(Value::elements);
+        pieces
+            .all(|piece| CallPiece::read(piece).is_some())
+            .then_some(())
+    }
+}
+
+impl<'a> Said<'a> {
+    pub(super) fn read(value: Value<'a>) -> Self {
+        let [error, object, choices] = value.fields(["error", "object", "choices"]);
+        if error::is_error(error, object) {
+            return Self::Error(error::stream_message(value));
+        }
+        let choices = choices.filter(|choices| !choices.is(Kind::Null));
+        match Chunk::read(value, choices).filter(|_| value.is(Kind::Object)) {
+            Some(chunk) => Self::Chunk(chunk),
+            None => Self::Nothing,
+        }
+    }
+}
+
+/// The outer `None`: it is there and of none of these kinds.
+fn typed<'a>(value: Option<Value<'a>>, kinds: &[Kind]) -> Option<Option<Value<'a>>> {
+    match value {
+        Some(value) if !kinds.contains(&value.kind()) => None,
+        _ => Some(value),
+    }
+}

@@ -1,0 +1,248 @@
+//! Errors in Anthropic's shape: the types by status, the body, and what to tell a client of a
+//! backend's error.
+//!
+//! contract: translation 9
+
+use std::fmt;
+
+use super::json::{self, Kind, Value};
+
+/// Headers of a backend's error that reach the client of a translated request; SDKs decide by them
+/// whether and when to try again.
+pub const RETRY_HEADERS: [&str; 3] = ["retry-after", "retry-after-ms", "x-should-retry"];
+
+/// The longest plain-text error of a backend that is shown, in bytes; the rest is cut off.
+const PLAIN_TEXT_BYTES_MAX: usize = 500;
+
+/// What a client is told of an error that says nothing.
+const BACKEND_ERROR: &str = "Backend error";
+
+/// Why a request or an answer cannot be translated, as the client is to be told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// Status of the answer.
+    pub status: u16,
+    /// One sentence in terms of the API.
+    pub message: String,
+}
+
+impl Refusal {
+    /// The request is wrong.
+    pub(super) fn invalid(message: impl Into<String>) -> Self {
+        Self {
+            status: 400,
+            message: message.into(),
+        }
+    }
+
+    /// The backend's answer is.
+    pub(super) fn backend(message: impl Into<String>) -> Self {
+        Self {
+            status: 502,
+            message: message.into(),
+        }
+    }
+
+    /// The `error.type` of the answer.
+    pub fn kind(&self) -> &'static str {
+        error_kind(self.status)
+    }
+
+    /// The body of the answer.
+    pub fn body(&self, request_id: &str) -> Vec<u8> {
+        error_body(self.status, &self.message, request_id)
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Refusal {}
+
+/// The `error.type` that belongs to a status (contract: translation 9). It serves the gateway's
+/// own errors and those of translated backends.
+pub const fn error_kind(status: u16) -> &'static str {
+    match status {
+        401 => "authentication_error",
+        402 => "billing_error",
+        403 => "permission_error",
+        404 => "not_found_error",
+        408 | 504 => "timeout_error",
+        413 => "request_too_large",
+        429 => "rate_limit_error",
+        529 => "overloaded_error",
+        400..500 => "invalid_request_error",
+        _ => "api_error",
+    }
+}
+
+/// The JSON body of an error answer. `message` must not name addresses of backends.
+pub fn error_body(status: u16, message: &str, request_id: &str) -> Vec<u8> {
+    let mut body = Vec::with_capacity(128 + message.len() + request_id.len());
+    body.extend_from_slice(br#"{"type":"error","error":"#);
+    write_error(error_kind(status), message, &mut body);
+    body.extend_from_slice(br#","request_id":"#);
+    json::write_string(request_id, &mut body);
+    body.push(b'}');
+    body
+}
+
+/// Appends the inner object of an error.
+pub(super) fn write_error(kind: &str, message: &str, out: &mut Vec<u8>) {
+    out.extend_from_slice(br#"{"type":"#);
+    json::write_string(kind, out);
+    out.extend_from_slice(br#","message":"#);
+    json::write_string(message, out);
+    out.push(b'}');
+}
+
+/// A translated backend's error (status 400 and up) as the client gets it: the status is kept, the
+/// message is what the body says in one of the usual places. [`RETRY_HEADERS`] are to be copied.
+pub fn error_from_backend(status: u16, body: &[u8]) -> Refusal {
+    Refusal {
+        status,
+        message: backend_message(body),
+    }
+}
+
+/// What a backend's error body says, for people. Never raw JSON or HTML.
+fn backend_message(body: &[u8]) -> String {
+    let said = match json::parse(body) {
+        Some(value) => message_in(value),
+        None => plain_text(body),
+    };
+    said.unwrap_or_else(|| BACKEND_ERROR.to_owned())
+}
+
+/// Where the servers that are known put what they have to say, best first.
+fn message_in(value: Value<'_>) -> Option<String> {
+    let [error, message, detail] = value.fields(["error", "message", "detail"]);
+    let texts = [
+        error.and_then(|error| error.string_field("message")),
+        error.and_then(Value::string),
+        message.and_then(Value::string),
+        detail.and_then(Value::string),
+    ];
+    if let Some(text) = texts.into_iter().flatten().find(|text| !text.is_empty()) {
+        return Some(text.decode().into_owned());
+    }
+    let messages: Vec<_> = detail?
+        .elements()
+        .filter_map(|item| Some(item.string_field("msg")?.decode()))
+        .filter(|message| !message.is_empty())
+        .collect();
+    (!messages.is_empty()).then(|| messages.join("; "))
+}
+
+/// As [`message_in`], for an object that a stream brought in place of a chunk.
+pub(super) fn stream_message(value: Value<'_>) -> String {
+    message_in(value).unwrap_or_else(|| BACKEND_ERROR.to_owned())
+}
+
+/// Whether an object says that it is an error instead of an answer.
+pub(super) fn is_error(error: Option<Value<'_>>, object: Option<Value<'_>>) -> bool {
+    let says_so = object.and_then(Value::string);
+    match error.map(|error| (error, error.kind())) {
+        Some((_, Kind::Object | Kind::Array)) => true,
+        Some((error, Kind::String)) => error.string().is_some_and(|text| !text.is_empty()),
+        Some((error, Kind::Bool)) => error.is_true(),
+        _ => says_so.is_some_and(|text| text.is("error")),
+    }
+}
+
+fn plain_text(body: &[u8]) -> Option<String> {
+    let text = std::str::from_utf8(body).ok()?.trim();
+    let is_markup = text.starts_with(['<', '{', '[', '"']);
+    let is_binary = |c: char| c.is_control() && !matches!(c, '\n' | '\r' | '\t');
+    if text.is_empty() || is_markup || text.contains(is_binary) {
+        return None;
+    }
+    let mut end = text.len().min(PLAIN_TEXT_BYTES_MAX);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    text.get(..end).map(str::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kinds_by_status() {
+        for (status, kind) in [
+            (400, "invalid_request_error"),
+            (401, "authentication_error"),
+            (402, "billing_error"),
+            (403, "permission_error"),
+            (404, "not_found_error"),
+            (405, "invalid_request_error"),
+            (408, "timeout_error"),
+            (413, "request_too_large"),
+            (422, "invalid_request_error"),
+            (429, "rate_limit_error"),
+            (431, "invalid_request_error"),
+            (500, "api_error"),
+            (502, "api_error"),
+            (503, "api_error"),
+            (504, "timeout_error"),
+            (529, "overloaded_error"),
+            (599, "api_error"),
+        ] {
+            assert_eq!(error_kind(status), kind, "{status}");
+        }
+    }
+
+    #[test]
+    fn a_body_is_complete_and_escaped() {
+        let body = error_body(404, "model \"x\" not found\n", "r-1");
+        assert_eq!(
+            String::from_utf8(body).unwrap(),
+            concat!(
+                r#"{"type":"error","error":{"type":"not_found_error","#,
+                r#""message":"model \"x\" not found\n"},"request_id":"r-1"}"#
+            )
+        );
+    }
+
+    #[test]
+    fn what_a_backend_says() {
+        let long = "é".repeat(300);
+        let cut = "é".repeat(250);
+        for (body, message) in [
+            (r#"{"error":{"message":"Too many","type":"x"}}"#, "Too many"),
+            (r#"{"error":"model not found"}"#, "model not found"),
+            (r#"{"error":{"message":""},"message":"m"}"#, "m"),
+            (r#"{"error":{"message":7},"detail":"d"}"#, "d"),
+            (r#"{"object":"error","message":"m","code":1}"#, "m"),
+            (r#"{"detail":"Not Found"}"#, "Not Found"),
+            (
+                r#"{"detail":[{"loc":["a"],"msg":"one"},{"msg":"two"},{"x":1}]}"#,
+                "one; two",
+            ),
+            (r#"{"detail":[]}"#, BACKEND_ERROR),
+            (r#"{"oops":true}"#, BACKEND_ERROR),
+            (r#"{"error":{"message":"cut of"#, BACKEND_ERROR),
+            ("[1]", BACKEND_ERROR),
+            ("null", BACKEND_ERROR),
+            ("", BACKEND_ERROR),
+            ("  \n", BACKEND_ERROR),
+            (" out of memory\n", "out of memory"),
+            ("<html><body>Bad Gateway</body></html>", BACKEND_ERROR),
+            ("\n<!DOCTYPE html>", BACKEND_ERROR),
+            ("a\0b", BACKEND_ERROR),
+            (long.as_str(), cut.as_str()),
+        ] {
+            let refusal = error_from_backend(503, body.as_bytes());
+            assert_eq!(
+                (refusal.status, refusal.message.as_str()),
+                (503, message),
+                "{body}"
+            );
+        }
+        assert_eq!(error_from_backend(500, b"\xff\xfe").message, BACKEND_ERROR);
+    }
+}

@@ -1,0 +1,58 @@
+//! Anthropic's Messages API on top of servers that speak OpenAI's: a request mapper, an answer
+//! mapper and a stream transformer, with the errors, lists, counts and records that belong to the
+//! route (contract: translation).
+//!
+//! Everything here is pure: bytes in, bytes out. No sockets, no files, no clock but the time that
+//! is given, no randomness but a seed. What this module must not do: choose a backend, touch
+//! headers, or keep a body.
+//!
+//! The order of work for one request:
+//!
+//! 1. [`check`] validates the body and says what routing has to know ([`Checked`]).
+//! 2. For a native backend the body goes as it is (only with an alias the name is replaced, by
+//!    `inspect`); [`NativeTail`] follows the answer, [`is_not_spoken_here`] tells a server that
+//!    does not know the route.
+//! 3. For any other, [`to_openai`] makes the chat completion and [`Checked::context`] keeps what
+//!    the answer needs of the request. A whole answer goes through [`from_openai`], a stream
+//!    through [`StreamTransformer`], an error through [`error_from_backend`].
+//!
+//! A body that is passed over by copying spans is never turned into values; `json.rs` says how.
+//! Memory is bounded by the size of the request or answer, streams by [`EVENT_BYTES_MAX`].
+
+mod answer;
+mod assembly;
+mod calls;
+mod chunk;
+mod error;
+mod events;
+mod ids;
+mod inspector;
+mod json;
+mod messages;
+mod models;
+mod native;
+mod openai;
+mod outcome;
+#[cfg(test)]
+mod properties;
+mod request;
+mod sse;
+pub mod stats;
+mod stream;
+mod tokens;
+mod tools;
+
+pub use answer::{AnswerContext, from_openai};
+pub use assembly::Assembly;
+pub use error::{RETRY_HEADERS, Refusal, error_body, error_from_backend, error_kind};
+pub use ids::IdSeed;
+pub use inspector::{
+    FILE_MODE, FOLDER_MODE, Session, record_path, request_record, response_record, session,
+};
+pub use models::{model, models};
+pub use native::{NativeTail, is_not_spoken_here};
+pub use openai::{Translated, Warning, to_openai};
+pub use outcome::Usage;
+pub use request::{Checked, check};
+pub use stream::{EVENT_BYTES_MAX, End, Progress, StreamTransformer};
+pub use tokens::count_tokens;

@@ -1,0 +1,171 @@
+//! A request, from Anthropic Messages to an OpenAI chat completion (contract: translation 7).
+//!
+//! The body is written once, front to back: spans of the request are copied, nothing is parsed
+//! into values. Fields that have no counterpart are left out; `docs/translation.md` lists them.
+
+use std::fmt;
+
+use super::error::Refusal;
+use super::json::{self, Kind, Value};
+use super::messages::Messages;
+use super::request::{Checked, Fields};
+use super::tools;
+
+/// A translated document.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Translated {
+    /// Compact JSON.
+    pub body: Vec<u8>,
+    /// What the log should say.
+    pub warnings: Vec<Warning>,
+}
+
+/// Something that could not be translated, and was worth no refusal.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Warning {
+    /// A tool that nobody could execute was left out: one of Anthropic's own, or one without a
+    /// name.
+    ToolLeftOut {
+        /// Its `type`, else empty.
+        kind: String,
+        /// Its `name`, else empty.
+        name: String,
+    },
+    /// The arguments of a tool call were no JSON object; the client got an empty one.
+    ArgumentsUnreadable {
+        /// The tool.
+        name: String,
+    },
+    /// A streamed tool call never got a name and was dropped.
+    CallWithoutName,
+    /// Arguments came for a tool call whose block was closed, and were dropped.
+    ArgumentsTooLate {
+        /// The tool.
+        name: String,
+    },
+}
+
+/// The most warnings that one document gives; what comes after is not reported.
+pub(super) const WARNINGS_MAX: usize = 16;
+
+/// Keeps a warning if there is room. It is made only then.
+pub(super) fn warn(warnings: &mut Vec<Warning>, warning: impl FnOnce() -> Warning) {
+    if warnings.len() < WARNINGS_MAX {
+        warnings.push(warning());
+    }
+}
+
+impl fmt::Display for Warning {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::ToolLeftOut { kind, name } => {
+                write!(
+                    f,
+                    "tool {name:?} of type {kind:?} left out: no schema or no name"
+                )
+            }
+            Self::ArgumentsUnreadable { name } => {
+                write!(f, "arguments for tool {name:?} are not a JSON object")
+            }
+            Self::CallWithoutName => f.write_str("a tool call without a name was dropped"),
+            Self::ArgumentsTooLate { name } => {
+                write!(
+                    f,
+                    "arguments for tool {name:?} came after its end and were dropped"
+                )
+            }
+        }
+    }
+}
+
+/// Translates a request. `model` is the name that the backend knows, `body` the bytes that
+/// `checked` was made from; other bytes give a refusal or a body without meaning.
+///
+/// # Errors
+///
+/// Status 400 for what only translation has to refuse (contract: translation 4, 7.2).
+pub fn to_openai(body: &[u8], checked: &Checked, model: &str) -> Result<Translated, Refusal> {
+    let fields = checked.values(body);
+    let mut out = Vec::with_capacity(body.len() + 256);
+    let mut warnings = Vec::new();
+    out.extend_from_slice(br#"{"model":"#);
+    json::write_string(model, &mut out);
+    out.extend_from_slice(br#","messages":["#);
+    let mut messages = Messages::new(&mut out);
+    messages.system(fields.system);
+    for (at, message) in fields
+        .messages
+        .into_iter()
+        .flat_map(Value::elements)
+        .enumerate()
+    {
+        messages.message(at, message)?;
+    }
+    if messages.is_empty() {
+        return Err(Refusal::invalid(
+            "messages: nothing is left to send; every message is empty",
+        ));
+    }
+    out.push(b']');
+    sampling(&fields, checked.stream, &mut out);
+    if let Some(tools) = fields.tools {
+        tools::write(tools, fields.tool_choice, &mut out, &mut warnings)?;
+    }
+    response_format(&fields, &mut out);
+    out.push(b'}');
+    Ok(Translated {
+        body: out,
+        warnings,
+    })
+}
+
+/// The fields that only change their name, numbers as they are spelled.
+fn sampling(fields: &Fields<Option<Value<'_>>>, stream: bool, out: &mut Vec<u8>) {
+    let stop = fields
+        .stop_sequences
+        .filter(|stop| stop.elements().next().is_some());
+    for (name, value) in [
+        (&br#","max_tokens":"#[..], fields.max_tokens),
+        (br#","temperature":"#, fields.temperature),
+        (br#","top_p":"#, fields.top_p),
+        (br#","top_k":"#, fields.top_k),
+        (br#","stop":"#, stop),
+    ] {
+        if let Some(value) = value {
+            out.extend_from_slice(name);
+            value.write_compact(out);
+        }
+    }
+    // The counts of a stream come only to those who ask.
+    out.extend_from_slice(if stream {
+        br#","stream":true,"stream_options":{"include_usage":true}"#
+    } else {
+        br#","stream":false"#
+    });
+}
+
+/// `output_config.format` of type `json_schema`.
+fn response_format(fields: &Fields<Option<Value<'_>>>, out: &mut Vec<u8>) {
+    let Some(format) = fields
+        .output_config
+        .and_then(|output| output.field("format"))
+    else {
+        return;
+    };
+    let [kind, schema] = format.given(["type", "schema"]);
+    let is_schema = kind
+        .and_then(Value::string)
+        .is_some_and(|kind| kind.is("json_schema"));
+    if let Some(schema) = schema.filter(|schema| is_schema && schema.is(Kind::Object)) {
+        out.extend_from_slice(
+            br#","response_format":{"type":"json_schema","json_schema":{"name":"output","schema":"#,
+        );
+        schema.write_compact(out);
+        out.extend_from_slice(br#","strict":true}}"#);
+    }
+}
+
+#[cfg(test)]
+#[path = "openai_tests.rs"]
+mod tests;

@@ -1,0 +1,130 @@
+//! How an answer ended and what it cost, in both dialects (contract: translation 8.2, 8.5).
+
+use super::answer::AnswerContext;
+use super::json::{self, Text, Value};
+use super::tokens;
+
+/// Tokens as Anthropic counts them: input without what came from a cache.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Read by the model for this request.
+    pub input_tokens: u64,
+    /// Written by it.
+    pub output_tokens: u64,
+    /// Taken from the backend's cache.
+    pub cache_read_input_tokens: u64,
+}
+
+impl Usage {
+    /// Appends `"usage":{…}`.
+    pub(super) fn write(self, out: &mut Vec<u8>) {
+        out.extend_from_slice(br#""usage":{"input_tokens":"#);
+        json::write_number(self.input_tokens, out);
+        out.extend_from_slice(br#","output_tokens":"#);
+        json::write_number(self.output_tokens, out);
+        out.extend_from_slice(br#","cache_creation_input_tokens":0,"cache_read_input_tokens":"#);
+        json::write_number(self.cache_read_input_tokens, out);
+        out.push(b'}');
+    }
+}
+
+/// What a backend's `usage` says; a count that is no whole number is missing.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Counts {
+    prompt: Option<u64>,
+    completion: Option<u64>,
+    cached: u64,
+}
+
+impl Counts {
+    pub(super) fn read(usage: Value<'_>) -> Self {
+        let [prompt, completion, details] = usage.fields([
+            "prompt_tokens",
+            "completion_tokens",
+            "prompt_tokens_details",
+        ]);
+        let cached = details.and_then(|details| details.field("cached_tokens"));
+        Self {
+            prompt: prompt.and_then(Value::unsigned),
+            completion: completion.and_then(Value::unsigned),
+            cached: cached.and_then(Value::unsigned).unwrap_or_default(),
+        }
+    }
+
+    /// The usage to report, with estimates for what the backend did not count. `output_bytes` are
+    /// those of the answer's content so far.
+    pub(super) fn usage(self, ctx: &AnswerContext, output_bytes: u64) -> Usage {
+        let prompt = self.prompt.unwrap_or(ctx.input_tokens);
+        let cached = self.cached.min(prompt);
+        let counted = self.completion.filter(|tokens| *tokens > 0);
+        Usage {
+            input_tokens: prompt - cached,
+            output_tokens: counted.unwrap_or(match output_bytes {
+                0 => 0,
+                bytes => tokens::from_bytes(bytes),
+            }),
+            cache_read_input_tokens: cached,
+        }
+    }
+}
+
+/// A backend's `finish_reason`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) enum Finish {
+    Stop,
+    Length,
+    ContentFilter,
+    /// Missing, unknown, or said by the content itself.
+    #[default]
+    Other,
+}
+
+impl Finish {
+    pub(super) fn of(reason: Text<'_>) -> Self {
+        match reason.decode().as_ref() {
+            "stop" => Self::Stop,
+            "length" => Self::Length,
+            "content_filter" => Self::ContentFilter,
+            _ => Self::Other,
+        }
+    }
+}
+
+/// All that the stop reason depends on.
+#[derive(Debug, Default)]
+pub(super) struct Ending {
+    pub(super) finish: Finish,
+    /// The answer has a tool call.
+    pub(super) calls_tool: bool,
+    /// The model refused in so many words.
+    pub(super) refused: bool,
+    /// The text at which the backend says that it stopped.
+    pub(super) matched: Option<String>,
+}
+
+impl Ending {
+    /// Appends `"stop_reason":…,"stop_sequence":…`. The first rule that fits decides.
+    pub(super) fn write(&self, ctx: &AnswerContext, out: &mut Vec<u8>) {
+        let sequence = self.matched.as_ref().filter(|matched| {
+            self.finish == Finish::Stop && ctx.stop_sequences.iter().any(|stop| stop == *matched)
+        });
+        let (reason, sequence) = if self.finish == Finish::Length {
+            ("max_tokens", None)
+        } else if self.calls_tool {
+            ("tool_use", None)
+        } else if self.refused || self.finish == Finish::ContentFilter {
+            ("refusal", None)
+        } else if sequence.is_some() {
+            ("stop_sequence", sequence)
+        } else {
+            ("end_turn", None)
+        };
+        out.extend_from_slice(br#""stop_reason":""#);
+        out.extend_from_slice(reason.as_bytes());
+        out.extend_from_slice(br#"","stop_sequence":"#);
+        match sequence {
+            Some(sequence) => json::write_string(sequence, out),
+            None => out.extend_from_slice(b"null"),
+        }
+    }
+}

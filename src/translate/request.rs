@@ -1,0 +1,337 @@
+//! Validates a request and remembers where its fields stand (contract: translation 4).
+//!
+//! What holds in both modes is checked here, before a backend is chosen; what only translation
+//! cares about is refused while translating (`openai.rs`).
+
+use std::ops::Range;
+
+use super::answer::AnswerContext;
+use super::error::Refusal;
+use super::ids::IdSeed;
+use super::json::{self, Kind, Value};
+use super::tokens;
+
+/// A request that passed validation, and what routing has to know of it.
+///
+/// It holds no part of the body but positions, so it can be kept while the body moves; methods
+/// that take the body want the same bytes again.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Checked {
+    /// The model's name, without blanks around it; never empty.
+    pub model: String,
+    /// A stream of events is asked for.
+    pub stream: bool,
+    /// `tools` is not empty.
+    pub uses_tools: bool,
+    /// Thinking is asked for; `{"type":"disabled"}` is not.
+    pub uses_thinking: bool,
+    /// A message holds a picture, be it inside a tool's result.
+    pub has_images: bool,
+    pub(super) fields: Fields<Option<Range<usize>>>,
+}
+
+/// The members of a request that are read here or translated.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(super) struct Fields<T> {
+    pub(super) messages: T,
+    pub(super) system: T,
+    pub(super) max_tokens: T,
+    pub(super) temperature: T,
+    pub(super) top_p: T,
+    pub(super) top_k: T,
+    pub(super) stop_sequences: T,
+    pub(super) tools: T,
+    pub(super) tool_choice: T,
+    pub(super) output_config: T,
+}
+
+/// The limitations that keep a request from a native endpoint (contract: translation 5).
+const NO_TOOL_USE: &str = "no_tool_use";
+const NO_EXTENDED_THINKING: &str = "no_extended_thinking";
+const NO_VISION: &str = "no_vision";
+
+impl Checked {
+    /// Whether a native endpoint with these `limitations` can be given the request. Names that are
+    /// not known are information only.
+    pub fn fits(&self, limitations: &[String]) -> bool {
+        !limitations.iter().any(|name| match name.as_str() {
+            NO_TOOL_USE => self.uses_tools,
+            NO_EXTENDED_THINKING => self.uses_thinking,
+            NO_VISION => self.has_images,
+            _ => false,
+        })
+    }
+
+    /// What the translation of the answer needs to know of the request. `seed` makes the ids.
+    pub fn context(&self, body: &[u8], seed: IdSeed) -> AnswerContext {
+        let fields = self.values(body);
+        let stop_sequences = fields.stop_sequences.into_iter().flat_map(Value::elements);
+        AnswerContext {
+            model: self.model.clone(),
+            stop_sequences: stop_sequences
+                .filter_map(|sequence| Some(sequence.string()?.decode().into_owned()))
+                .collect(),
+            input_tokens: tokens::estimate(&fields),
+            seed,
+        }
+    }
+
+    /// The fields' values in the body that was checked.
+    pub(super) fn values<'a>(&self, body: &'a [u8]) -> Fields<Option<Value<'a>>> {
+        let value = |span: &Option<Range<usize>>| span.as_ref().map(|span| Value::at(body, span));
+        let fields = &self.fields;
+        Fields {
+            messages: value(&fields.messages),
+            system: value(&fields.system),
+            max_tokens: value(&fields.max_tokens),
+            temperature: value(&fields.temperature),
+            top_p: value(&fields.top_p),
+            top_k: value(&fields.top_k),
+            stop_sequences: value(&fields.stop_sequences),
+            tools: value(&fields.tools),
+            tool_choice: value(&fields.tool_choice),
+            output_config: value(&fields.output_config),
+        }
+    }
+}
+
+/// Checks what holds in both modes (contract: translation 4).
+///
+/// # Errors
+///
+/// Status 400; the message names the field and its bound.
+pub fn check(body: &[u8]) -> Result<Checked, Refusal> {
+    let Read {
+        model,
+        stream,
+        thinking,
+        metadata,
+        fields,
+    } = Read::of(body)?;
+    let model = model
+        .and_then(Value::string)
+        .map(|model| model.decode().trim().to_owned())
+        .filter(|model| !model.is_empty())
+        .ok_or_else(|| invalid("model", "expected a non-empty string"))?;
+    check_types(&fields, stream, metadata)?;
+    if fields
+        .messages
+        .is_none_or(|messages| messages.elements().next().is_none())
+    {
+        return Err(invalid("messages", "at least one message is required"));
+    }
+    let max_tokens = fields.max_tokens.and_then(Value::unsigned);
+    if max_tokens.is_none_or(|tokens| tokens == 0) {
+        return Err(invalid("max_tokens", "expected an integer of at least 1"));
+    }
+    check_range("temperature", fields.temperature, 2.0)?;
+    check_range("top_p", fields.top_p, 1.0)?;
+    if fields.top_k.is_some_and(|top_k| top_k.unsigned().is_none()) {
+        return Err(invalid("top_k", "expected an integer of at least 0"));
+    }
+    let tools = fields.tools;
+    Ok(Checked {
+        model,
+        stream: stream.is_some_and(Value::is_true),
+        uses_tools: tools.is_some_and(|tools| tools.elements().next().is_some()),
+        uses_thinking: thinking.is_some_and(asks_for_thinking),
+        has_images: fields.messages.is_some_and(has_images),
+        fields: fields.spans(),
+    })
+}
+
+/// As [`check`], for a request whose tokens are counted: `model`, `messages` and `max_tokens` may
+/// be missing, numbers out of range, but nothing has another type (contract: translation 11).
+pub(super) fn check_countable(body: &[u8]) -> Result<Fields<Option<Value<'_>>>, Refusal> {
+    let read = Read::of(body)?;
+    if read.model.is_some_and(|model| !model.is(Kind::String)) {
+        return Err(invalid("model", "expected a string"));
+    }
+    check_types(&read.fields, read.stream, read.metadata)?;
+    Ok(read.fields)
+}
+
+/// The members of a body that have a meaning here, `null` left out.
+struct Read<'a> {
+    model: Option<Value<'a>>,
+    stream: Option<Value<'a>>,
+    thinking: Option<Value<'a>>,
+    metadata: Option<Value<'a>>,
+    fields: Fields<Option<Value<'a>>>,
+}
+
+impl<'a> Read<'a> {
+    fn of(body: &'a [u8]) -> Result<Self, Refusal> {
+        if body.iter().all(u8::is_ascii_whitespace) {
+            return Err(Refusal::invalid("the request has no body"));
+        }
+        let request =
+            json::parse(body).ok_or_else(|| Refusal::invalid("the body is not valid JSON"))?;
+        if !request.is(Kind::Object) {
+            return Err(Refusal::invalid("the body must be a JSON object"));
+        }
+        let [model, stream, thinking, metadata] =
+            request.given(["model", "stream", "thinking", "metadata"]);
+        let [
+            messages,
+            system,
+            max_tokens,
+            temperature,
+            top_p,
+            top_k,
+            stop_sequences,
+            tools,
+            tool_choice,
+            output_config,
+        ] = request.given([
+            "messages",
+            "system",
+            "max_tokens",
+            "temperature",
+            "top_p",
+            "top_k",
+            "stop_sequences",
+            "tools",
+            "tool_choice",
+            "output_config",
+        ]);
+        Ok(Self {
+            model,
+            stream,
+            thinking,
+            metadata,
+            fields: Fields {
+                messages,
+                system,
+                max_tokens,
+                temperature,
+                top_p,
+                top_k,
+                stop_sequences,
+                tools,
+                tool_choice,
+                output_config,
+            },
+        })
+    }
+}
+
+impl Fields<Option<Value<'_>>> {
+    fn spans(self) -> Fields<Option<Range<usize>>> {
+        Fields {
+            messages: self.messages.map(Value::span),
+            system: self.system.map(Value::span),
+            max_tokens: self.max_tokens.map(Value::span),
+            temperature: self.temperature.map(Value::span),
+            top_p: self.top_p.map(Value::span),
+            top_k: self.top_k.map(Value::span),
+            stop_sequences: self.stop_sequences.map(Value::span),
+            tools: self.tools.map(Value::span),
+            tool_choice: self.tool_choice.map(Value::span),
+            output_config: self.output_config.map(Value::span),
+        }
+    }
+}
+
+fn check_types(
+    fields: &Fields<Option<Value<'_>>>,
+    stream: Option<Value<'_>>,
+    metadata: Option<Value<'_>>,
+) -> Result<(), Refusal> {
+    for (name, value, kind, expected) in [
+        ("messages", fields.messages, Kind::Array, "an array"),
+        ("max_tokens", fields.max_tokens, Kind::Number, "an integer"),
+        ("temperature", fields.temperature, Kind::Number, "a number"),
+        ("top_p", fields.top_p, Kind::Number, "a number"),
+        ("top_k", fields.top_k, Kind::Number, "an integer"),
+        (
+            "stop_sequences",
+            fields.stop_sequences,
+            Kind::Array,
+            "an array",
+        ),
+        ("tools", fields.tools, Kind::Array, "an array"),
+        ("stream", stream, Kind::Bool, "a boolean"),
+        ("metadata", metadata, Kind::Object, "an object"),
+    ] {
+        if value.is_some_and(|value| !value.is(kind)) {
+            return Err(invalid(name, &format!("expected {expected}")));
+        }
+    }
+    for (name, list, kind, expected) in [
+        ("messages", fields.messages, Kind::Object, "an object"),
+        (
+            "stop_sequences",
+            fields.stop_sequences,
+            Kind::String,
+            "a string",
+        ),
+    ] {
+        let mut elements = list.into_iter().flat_map(Value::elements);
+        if let Some(at) = elements.position(|element| !element.is(kind)) {
+            return Err(invalid(
+                &format!("{name}.{at}"),
+                &format!("expected {expected}"),
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn check_range(name: &str, value: Option<Value<'_>>, max: f64) -> Result<(), Refusal> {
+    match value.map(Value::number) {
+        None => Ok(()),
+        Some(Some(number)) if (0.0..=max).contains(&number) => Ok(()),
+        Some(_) => Err(invalid(
+            name,
+            &format!("expected a number from 0 to {max:.0}"),
+        )),
+    }
+}
+
+fn asks_for_thinking(thinking: Value<'_>) -> bool {
+    !thinking
+        .string_field("type")
+        .is_some_and(|kind| kind.is("disabled"))
+}
+
+/// Whether a message has an image block, at its top level or in a tool's result.
+fn has_images(messages: Value<'_>) -> bool {
+    messages.elements().any(|message| {
+        let content = message.field("content");
+        content.into_iter().flat_map(blocks).any(|block| {
+            let [kind, content] = block.fields(["type", "content"]);
+            let kind = kind.and_then(Value::string);
+            let is = |name| kind.is_some_and(|kind| kind.is(name));
+            is("image") || is("tool_result") && content.is_some_and(holds_image)
+        })
+    })
+}
+
+/// Whether one of the blocks of a content is an image.
+pub(super) fn holds_image(content: Value<'_>) -> bool {
+    blocks(content).any(|block| {
+        block
+            .string_field("type")
+            .is_some_and(|kind| kind.is("image"))
+    })
+}
+
+/// The blocks of a content: an array's elements, or the only one; what is no object is left out
+/// (contract: translation 7.2).
+pub(super) fn blocks(content: Value<'_>) -> impl Iterator<Item = Value<'_>> + Clone {
+    let single = content.is(Kind::Object).then_some(content);
+    content
+        .elements()
+        .filter(|element| element.is(Kind::Object))
+        .chain(single)
+}
+
+/// A refusal that names a field.
+pub(super) fn invalid(field: &str, problem: &str) -> Refusal {
+    Refusal::invalid(format!("{field}: {problem}"))
+}
+
+#[cfg(test)]
+#[path = "request_tests.rs"]
+mod tests;

@@ -1,0 +1,156 @@
+//! Event streams as lines: bytes cut anywhere go in, whole lines come out.
+
+use std::ops::ControlFlow;
+
+use memchr::memchr2;
+
+/// Buffers that grew larger than this for one long line are given back after it.
+const KEPT_BYTES_MAX: usize = 64 << 10;
+
+/// A line is longer than its reader allows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct TooLong;
+
+/// Cuts a stream at CR LF, LF or CR.
+#[derive(Debug)]
+pub(super) struct Lines {
+    /// The beginning of a line whose end has not come.
+    partial: Vec<u8>,
+    /// The last line ended with CR; an LF that follows belongs to it.
+    after_cr: bool,
+    line_bytes_max: usize,
+}
+
+impl Lines {
+    pub(super) fn new(line_bytes_max: usize) -> Self {
+        Self {
+            partial: Vec::new(),
+            after_cr: false,
+            line_bytes_max,
+        }
+    }
+
+    /// Calls `each` with every line that `input` completes, without its end, until it breaks.
+    /// A line that lies in `input` as a whole is not copied.
+    pub(super) fn feed(
+        &mut self,
+        mut input: &[u8],
+        mut each: impl FnMut(&[u8]) -> ControlFlow<()>,
+    ) -> Result<(), TooLong> {
+        loop {
+            if self.after_cr && !input.is_empty() {
+                self.after_cr = false;
+                input = input.strip_prefix(b"\n").unwrap_or(input);
+            }
+            let end = memchr2(b'\n', b'\r', input);
+            let run = input.get(..end.unwrap_or(input.len())).unwrap_or_default();
+            if self.partial.len() + run.len() > self.line_bytes_max {
+                self.partial = Vec::new();
+                return Err(TooLong);
+            }
+            let Some(end) = end else {
+                self.partial.extend_from_slice(run);
+                return Ok(());
+            };
+            self.after_cr = input.get(end) == Some(&b'\r');
+            input = input.get(end + 1..).unwrap_or_default();
+            let step = if self.partial.is_empty() {
+                each(run)
+            } else {
+                self.partial.extend_from_slice(run);
+                let step = each(&self.partial);
+                self.partial.clear();
+                self.partial.shrink_to(KEPT_BYTES_MAX);
+                step
+            };
+            if step.is_break() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// The last line, if the stream ended without its end.
+    pub(super) fn rest(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.partial)
+    }
+}
+
+/// What a line means to a reader that only wants data.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Line<'a> {
+    /// The end of an event.
+    Blank,
+    /// Data of the event.
+    Data(&'a [u8]),
+    /// A comment or another field.
+    Other,
+}
+
+impl<'a> Line<'a> {
+    /// The blank behind the colon is optional.
+    pub(super) fn read(line: &'a [u8]) -> Self {
+        match line.strip_prefix(b"data") {
+            _ if line.is_empty() => Self::Blank,
+            Some([]) => Self::Data(&[]),
+            Some([b':', b' ', data @ ..] | [b':', data @ ..]) => Self::Data(data),
+            _ => Self::Other,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cut(pieces: &[&[u8]], max: usize) -> Result<Vec<String>, TooLong> {
+        let mut lines = Lines::new(max);
+        let mut found = Vec::new();
+        for piece in pieces {
+            lines.feed(piece, |line| {
+                found.push(String::from_utf8_lossy(line).into_owned());
+                ControlFlow::Continue(())
+            })?;
+        }
+        found.push(String::from_utf8_lossy(&lines.rest()).into_owned());
+        Ok(found)
+    }
+
+    #[test]
+    fn lines_end_in_three_ways_wherever_they_are_cut() {
+        let text: &[u8] = b"a\nbc\r\n\r\nd\re\n\n\r\rf";
+        let expected = ["a", "bc", "", "d", "e", "", "", "", "f"];
+        assert_eq!(cut(&[text], 9).unwrap(), expected);
+        for at in 0..=text.len() {
+            let (one, two) = text.split_at(at);
+            assert_eq!(cut(&[one, b"", two], 9).unwrap(), expected, "{at}");
+        }
+        let bytes: Vec<_> = text.chunks(1).collect();
+        assert_eq!(cut(&bytes, 9).unwrap(), expected);
+    }
+
+    #[test]
+    fn long_lines_are_refused_however_they_arrive() {
+        assert!(cut(&[b"12345\n"], 5).is_ok());
+        assert_eq!(cut(&[b"123456\n"], 5), Err(TooLong));
+        assert_eq!(cut(&[b"123", b"456"], 5), Err(TooLong));
+    }
+
+    #[test]
+    fn what_lines_mean() {
+        for (line, meaning) in [
+            ("", Line::Blank),
+            ("data: x", Line::Data(b"x")),
+            ("data:x", Line::Data(b"x")),
+            ("data:  x", Line::Data(b" x")),
+            ("data:", Line::Data(b"")),
+            ("data", Line::Data(b"")),
+            ("database: x", Line::Other),
+            (": ping", Line::Other),
+            ("event: x", Line::Other),
+            (" data: x", Line::Other),
+            ("id", Line::Other),
+        ] {
+            assert_eq!(Line::read(line.as_bytes()), meaning, "{line:?}");
+        }
+    }
+}

@@ -1,0 +1,522 @@
+//! A streamed answer, from OpenAI chunks to Anthropic events (contract: translation 8.3, 8.4).
+//!
+//! Bytes cut anywhere go in; what they complete comes out at once, and nothing is merged. The
+//! output depends on the bytes alone, not on how they were cut. No clock is read: the caller says
+//! when nothing was sent for a while ([`StreamTransformer::idle`]).
+
+use std::ops::ControlFlow;
+
+use super::answer::{Answer, AnswerContext, Block};
+use super::calls::{CallPiece, Calls, Fate, TooMany};
+use super::chunk::{Chunk, Said};
+use super::error::{Refusal, error_kind};
+use super::events::{self, Prose};
+use super::ids::{message_id, tool_id};
+use super::json::{self, Text, Value};
+use super::openai::{Warning, warn};
+use super::outcome::{Counts, Ending, Usage};
+use super::sse::{Line, Lines, TooLong};
+
+/// The largest event of a backend, in bytes, and the largest whole answer in place of a stream.
+/// The contract asks for data lines of 16 MiB; a little more, so that the field name fits too.
+/// With the tool calls that are held back ([`super::calls::HELD_BYTES_MAX`]) it bounds the memory
+/// of a stream.
+pub const EVENT_BYTES_MAX: usize = (16 << 20) + 1024;
+
+const TOO_LONG: &str = "the backend sent an event that is too large";
+const TOO_MANY: &str = "the backend sent more tool calls than can be held";
+const BROKEN: &str = "the backend's answer broke off";
+const TIMED_OUT: &str = "the backend stopped answering";
+
+/// How a backend's answer ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// As it should: the last chunk, the announced length, or a close where that is an end.
+    Clean,
+    /// Before its end.
+    Broken,
+    /// By waiting too long for more.
+    TimedOut,
+}
+
+impl End {
+    /// The error event of an answer that ended like this, appended to `out`.
+    pub(super) fn write_error(self, out: &mut Vec<u8>) {
+        match self {
+            Self::TimedOut => events::error(error_kind(504), TIMED_OUT, out),
+            Self::Clean | Self::Broken => events::error(error_kind(502), BROKEN, out),
+        }
+    }
+}
+
+/// How far a stream has come.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Progress {
+    /// Nothing was written yet; the answer's head can wait.
+    Waiting,
+    /// Events were written; the head of status 200 has to be out.
+    Streaming,
+    /// The last event was written: end the answer, the backend is no longer needed.
+    Finished,
+    /// An error event was written as the last one: end the answer, close the backend's connection.
+    Failed,
+    /// Nothing was written, and nothing will be: answer with this instead.
+    Refused(Refusal),
+}
+
+/// Translates one stream.
+#[derive(Debug)]
+pub struct StreamTransformer {
+    form: Form,
+    lines: Lines,
+    /// Lines of data that are no JSON by themselves, or a whole answer in place of a stream.
+    data: Vec<u8>,
+    message: Message,
+}
+
+/// What the backend sends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Form {
+    /// Nothing so far.
+    Unknown,
+    Events,
+    /// A whole answer as JSON.
+    Whole,
+}
+
+impl StreamTransformer {
+    /// A transformer for the answer to one request.
+    pub fn new(ctx: AnswerContext) -> Self {
+        Self {
+            form: Form::Unknown,
+            lines: Lines::new(EVENT_BYTES_MAX),
+            data: Vec::new(),
+            message: Message::new(ctx),
+        }
+    }
+
+    /// Takes bytes of the answer's body and appends the events that they complete. After the last
+    /// event, further bytes are ignored.
+    pub fn push(&mut self, input: &[u8], out: &mut Vec<u8>) -> Progress {
+        let mut input = input;
+        if self.form == Form::Unknown {
+            // Blanks and the parts of a byte order mark: nothing that begins an event.
+            let blank = |byte: &u8| byte.is_ascii_whitespace() || b"\xef\xbb\xbf".contains(byte);
+            let start = input.iter().position(|byte| !blank(byte));
+            input = input
+                .get(start.unwrap_or(input.len())..)
+                .unwrap_or_default();
+            match input.first() {
+                None => {}
+                Some(b'{') => self.form = Form::Whole,
+                Some(_) => self.form = Form::Events,
+            }
+        }
+        if self.message.over {
+            return self.message.progress();
+        }
+        match self.form {
+            Form::Unknown => {}
+            Form::Whole if self.data.len() + input.len() > EVENT_BYTES_MAX => {
+                self.data = Vec::new();
+                self.message.fail(502, TOO_LONG, out);
+            }
+            Form::Whole => self.data.extend_from_slice(input),
+            Form::Events => self.events(input, out),
+        }
+        self.message.progress()
+    }
+
+    /// Takes the end of the answer's body.
+    pub fn end(&mut self, how: End, out: &mut Vec<u8>) -> Progress {
+        if self.message.over {
+            return self.message.progress();
+        }
+        if how != End::Clean {
+            self.message.break_off(how, out);
+            return self.message.progress();
+        }
+        match self.form {
+            Form::Whole => {
+                let answer = std::mem::take(&mut self.data);
+                match Answer::read(&answer) {
+                    Ok(answer) => self.message.whole(&answer, out),
+                    Err(refusal) => self.message.fail(refusal.status, &refusal.message, out),
+                }
+            }
+            Form::Unknown | Form::Events => {
+                // The last line may lack its end.
+                let rest = self.lines.rest();
+                for line in [rest.as_slice(), b""] {
+                    if line_of(&mut self.message, &mut self.data, line, out).is_break() {
+                        return self.message.progress();
+                    }
+                }
+                self.message.finish(out);
+            }
+        }
+        self.message.progress()
+    }
+
+    /// Nothing was sent for ten seconds since the backend's status of 2xx came: shows the client
+    /// that its request is alive.
+    pub fn idle(&mut self, out: &mut Vec<u8>) -> Progress {
+        if !self.message.over {
+            if self.message.started {
+                events::ping(out);
+            } else {
+                self.message.start(out);
+            }
+        }
+        self.message.progress()
+    }
+
+    /// What the log should say.
+    pub fn warnings(&self) -> &[Warning] {
+        &self.message.warnings
+    }
+
+    /// The tokens that were reported, or would be by now.
+    pub fn usage(&self) -> Usage {
+        self.message.usage()
+    }
+
+    fn events(&mut self, input: &[u8], out: &mut Vec<u8>) {
+        let Self {
+            lines,
+            data,
+            message,
+            ..
+        } = self;
+        let fed = lines.feed(input, |line| line_of(message, data, line, out));
+        if fed == Err(TooLong) {
+            self.message.fail(502, TOO_LONG, out);
+        }
+    }
+}
+
+/// Takes one line of an event stream. A line of data that is JSON by itself counts at once;
+/// others are joined up to the blank line, as event streams define it.
+fn line_of(
+    message: &mut Message,
+    data: &mut Vec<u8>,
+    line: &[u8],
+    out: &mut Vec<u8>,
+) -> ControlFlow<()> {
+    match Line::read(line) {
+        Line::Other => {}
+        Line::Blank if data.is_empty() => {}
+        Line::Blank => {
+            if let Some(value) = json::parse(data) {
+                message.take(value, out);
+            }
+            data.clear();
+            data.shrink_to(64 << 10);
+        }
+        Line::Data(line) if !data.is_empty() => {
+            if data.len() + line.len() > EVENT_BYTES_MAX {
+                message.fail(502, TOO_LONG, out);
+            } else {
+                data.push(b'\n');
+                data.extend_from_slice(line);
+            }
+        }
+        Line::Data(line) => match line.trim_ascii() {
+            b"" => {}
+            b"[DONE]" => message.finish(out),
+            line => match json::parse(line) {
+                Some(value) => message.take(value, out),
+                None => data.extend_from_slice(line),
+            },
+        },
+    }
+    if message.over {
+        ControlFlow::Break(())
+    } else {
+        ControlFlow::Continue(())
+    }
+}
+
+/// The message as the client has seen it.
+#[derive(Debug)]
+struct Message {
+    ctx: AnswerContext,
+    started: bool,
+    over: bool,
+    refusal: Option<Refusal>,
+    failed: bool,
+    /// The block that is open; a tool's call is open in `calls` too.
+    open: Option<Open>,
+    next_index: u64,
+    calls: Calls,
+    ids_made: u64,
+    counts: Counts,
+    ending: Ending,
+    has_text: bool,
+    /// Of text and thinking, and of the calls of a whole answer; `calls` counts its own.
+    output_bytes: u64,
+    warnings: Vec<Warning>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Open {
+    Prose(Prose),
+    Tool,
+}
+
+impl Message {
+    fn new(ctx: AnswerContext) -> Self {
+        Self {
+            ctx,
+            started: false,
+            over: false,
+            refusal: None,
+            failed: false,
+            open: None,
+            next_index: 0,
+            calls: Calls::default(),
+            ids_made: 0,
+            counts: Counts::default(),
+            ending: Ending::default(),
+            has_text: false,
+            output_bytes: 0,
+            warnings: Vec::new(),
+        }
+    }
+
+    fn progress(&self) -> Progress {
+        match &self.refusal {
+            Some(refusal) => Progress::Refused(refusal.clone()),
+            None if self.failed => Progress::Failed,
+            None if self.over => Progress::Finished,
+            None if self.started => Progress::Streaming,
+            None => Progress::Waiting,
+        }
+    }
+
+    fn usage(&self) -> Usage {
+        let bytes = self.output_bytes + self.calls.bytes();
+        self.counts.usage(&self.ctx, bytes)
+    }
+
+    /// Takes what one event of the backend says.
+    fn take(&mut self, value: Value<'_>, out: &mut Vec<u8>) {
+        match Said::read(value) {
+            Said::Nothing => {}
+            Said::Error(message) => self.fail(502, &message, out),
+            Said::Chunk(chunk) => self.chunk(&chunk, out),
+        }
+    }
+
+    /// In this order: model, usage, finish reason, reasoning, content, tool calls.
+    fn chunk(&mut self, chunk: &Chunk<'_>, out: &mut Vec<u8>) {
+        if let Some(counts) = chunk.counts {
+            self.counts = counts;
+        }
+        if !self.started {
+            self.start_as(chunk.model, out);
+        }
+        if let Some(finish) = chunk.finish {
+            self.ending.finish = finish;
+        }
+        if let Some(matched) = chunk.matched {
+            self.ending.matched = Some(matched.decode().into_owned());
+        }
+        if let Some(reasoning) = chunk.reasoning {
+            self.prose(Prose::Thinking, reasoning.len(), out, |out| {
+                reasoning.write(out);
+            });
+        }
+        if let Some(content) = chunk.content {
+            self.has_text = true;
+            self.prose(Prose::Text, content.len(), out, |out| content.write(out));
+        }
+        if let Some(refusal) = chunk
+            .refusal
+            .filter(|_| !self.has_text || self.ending.refused)
+        {
+            self.has_text = true;
+            self.ending.refused = true;
+            self.prose(Prose::Text, refusal.len(), out, |out| refusal.write(out));
+        }
+        for piece in chunk.calls() {
+            if self.call(&piece, out).is_err() {
+                self.fail(502, TOO_MANY, out);
+                return;
+            }
+        }
+    }
+
+    /// Starts with the name that the client asked for.
+    fn start(&mut self, out: &mut Vec<u8>) {
+        self.start_as(None, out);
+    }
+
+    fn start_as(&mut self, model: Option<Text<'_>>, out: &mut Vec<u8>) {
+        self.started = true;
+        let mut name = Vec::new();
+        match model {
+            Some(model) => model.write(&mut name),
+            None => json::write_escaped(self.ctx.model.as_bytes(), &mut name),
+        }
+        let usage = Usage {
+            output_tokens: 0,
+            ..self.usage()
+        };
+        events::message_start(&message_id(self.ctx.seed), &name, usage, out);
+    }
+
+    /// A piece of text or thinking.
+    fn prose(
+        &mut self,
+        prose: Prose,
+        bytes: usize,
+        out: &mut Vec<u8>,
+        write: impl FnOnce(&mut Vec<u8>),
+    ) {
+        self.output_bytes += bytes as u64;
+        if self.open != Some(Open::Prose(prose)) {
+            self.open_waiting_calls(true, out);
+            self.close(out);
+            events::prose_start(self.next_index, prose, out);
+            self.open = Some(Open::Prose(prose));
+        }
+        events::prose_delta(self.next_index, prose, out, write);
+    }
+
+    /// A piece of a tool call.
+    fn call(&mut self, piece: &CallPiece<'_>, out: &mut Vec<u8>) -> Result<(), TooMany> {
+        let at = self.calls.find(piece)?;
+        self.open_waiting_calls(false, out);
+        match self.calls.take(at, piece)? {
+            Fate::Empty | Fate::Held => {}
+            Fate::Send => {
+                events::arguments_delta(self.next_index, self.calls.piece(), out);
+            }
+            Fate::Late(at) => {
+                let name = || Warning::ArgumentsTooLate {
+                    name: self.calls.name(at),
+                };
+                warn(&mut self.warnings, name);
+            }
+        }
+        self.open_waiting_calls(false, out);
+        Ok(())
+    }
+
+    /// Opens the calls that may be, one after the other, each with what was held back of it.
+    fn open_waiting_calls(&mut self, force: bool, out: &mut Vec<u8>) {
+        while let Some(call) = self.calls.open_next(force) {
+            if self.open.take().is_some() {
+                events::block_stop(self.next_index, out);
+                self.next_index += 1;
+            }
+            if call.id.is_empty() {
+                let id = tool_id(self.ctx.seed, self.ids_made);
+                self.ids_made += 1;
+                events::tool_start(self.next_index, id.as_bytes(), &call.name, out);
+            } else {
+                events::tool_start(self.next_index, &call.id, &call.name, out);
+            }
+            self.open = Some(Open::Tool);
+            if !call.held.is_empty() {
+                events::arguments_delta(self.next_index, &call.held, out);
+                call.held = Vec::new();
+            }
+        }
+    }
+
+    fn close(&mut self, out: &mut Vec<u8>) {
+        self.calls.close();
+        if self.open.take().is_some() {
+            events::block_stop(self.next_index, out);
+            self.next_index += 1;
+        }
+    }
+
+    /// The backend has said everything.
+    fn finish(&mut self, out: &mut Vec<u8>) {
+        if !self.started {
+            self.start(out);
+        }
+        self.open_waiting_calls(true, out);
+        self.close(out);
+        if self.calls.any_waiting() {
+            warn(&mut self.warnings, || Warning::CallWithoutName);
+        }
+        self.ending.calls_tool |= self.calls.any_opened();
+        events::message_end(self.usage(), out, |out| self.ending.write(&self.ctx, out));
+        self.over = true;
+    }
+
+    /// Emits a whole answer as events: each block as start, one delta, stop.
+    fn whole(&mut self, answer: &Answer<'_>, out: &mut Vec<u8>) {
+        self.counts = answer.counts;
+        self.ending = answer.ending();
+        if !self.started {
+            self.start_as(answer.model, out);
+        }
+        for block in answer.blocks() {
+            match block {
+                Block::Thinking(text) => {
+                    self.prose(Prose::Thinking, block.len(), out, |out| text.write(out));
+                }
+                Block::Text(text) => {
+                    self.prose(Prose::Text, block.len(), out, |out| text.write(out));
+                }
+                Block::Tool(call) => {
+                    self.close(out);
+                    self.output_bytes += block.len() as u64;
+                    let (mut id, mut name, mut input) = (Vec::new(), Vec::new(), Vec::new());
+                    call.write_id(self.ctx.seed, &mut self.ids_made, &mut id);
+                    call.name.write(&mut name);
+                    call.write_input(&mut input, &mut self.warnings);
+                    events::tool_start(self.next_index, &id, &name, out);
+                    self.open = Some(Open::Tool);
+                    if input != b"{}" {
+                        let mut piece = Vec::with_capacity(input.len() + 16);
+                        json::write_escaped(&input, &mut piece);
+                        events::arguments_delta(self.next_index, &piece, out);
+                    }
+                }
+            }
+        }
+        self.finish(out);
+    }
+
+    /// The answer ended before its end.
+    fn break_off(&mut self, how: End, out: &mut Vec<u8>) {
+        let message = match how {
+            End::TimedOut => TIMED_OUT,
+            End::Clean | End::Broken => BROKEN,
+        };
+        if self.started {
+            how.write_error(out);
+            self.failed = true;
+        } else {
+            self.refusal = Some(Refusal::backend(message));
+        }
+        self.over = true;
+    }
+
+    /// Nothing can follow: an error event, or the answer is one if nothing was written.
+    fn fail(&mut self, status: u16, message: &str, out: &mut Vec<u8>) {
+        if self.started {
+            events::error(error_kind(status), message, out);
+            self.failed = true;
+        } else {
+            self.refusal = Some(Refusal {
+                status,
+                message: message.to_owned(),
+            });
+        }
+        self.over = true;
+    }
+}
+
+#[cfg(test)]
+#[path = "stream_calls_tests.rs"]
+mod calls_tests;
+#[cfg(test)]
+#[path = "stream_tests.rs"]
+pub(crate) mod tests;

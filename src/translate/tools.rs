@@ -1,0 +1,92 @@
+//! Tools and the choice among them (contract: translation 7.3).
+
+use super::error::Refusal;
+use super::json::{Kind, Value};
+use super::openai::{Warning, warn};
+use super::request::invalid;
+
+/// What a tool gets that has no schema.
+const NO_PARAMETERS: &[u8] = br#"{"type":"object","properties":{}}"#;
+
+/// Appends `tools`, `tool_choice` and `parallel_tool_calls`, as far as there are tools.
+pub(super) fn write(
+    tools: Value<'_>,
+    choice: Option<Value<'_>>,
+    out: &mut Vec<u8>,
+    warnings: &mut Vec<Warning>,
+) -> Result<(), Refusal> {
+    let start = out.len();
+    out.extend_from_slice(br#","tools":["#);
+    let first = out.len();
+    for tool in tools.elements().filter(|tool| tool.is(Kind::Object)) {
+        write_tool(tool, first, out, warnings);
+    }
+    if out.len() == first {
+        out.truncate(start);
+        return Ok(());
+    }
+    out.push(b']');
+    choice.map_or(Ok(()), |choice| write_choice(choice, out))
+}
+
+fn write_tool(tool: Value<'_>, first: usize, out: &mut Vec<u8>, warnings: &mut Vec<Warning>) {
+    let [kind, name, description, schema] =
+        tool.given(["type", "name", "description", "input_schema"]);
+    let kind = kind.and_then(Value::string);
+    let name = name.and_then(Value::string).filter(|name| !name.is_empty());
+    let is_custom = kind.is_none_or(|kind| kind.is("custom"));
+    let Some(name) = name.filter(|_| is_custom || schema.is_some()) else {
+        warn(warnings, || Warning::ToolLeftOut {
+            kind: kind
+                .map(|kind| kind.decode().into_owned())
+                .unwrap_or_default(),
+            name: name
+                .map(|name| name.decode().into_owned())
+                .unwrap_or_default(),
+        });
+        return;
+    };
+    if out.len() > first {
+        out.push(b',');
+    }
+    out.extend_from_slice(br#"{"type":"function","function":{"name":""#);
+    name.write(out);
+    out.push(b'"');
+    if let Some(description) = description.and_then(Value::string) {
+        out.extend_from_slice(br#","description":""#);
+        description.write(out);
+        out.push(b'"');
+    }
+    out.extend_from_slice(br#","parameters":"#);
+    match schema {
+        Some(schema) => schema.write_compact(out),
+        None => out.extend_from_slice(NO_PARAMETERS),
+    }
+    out.extend_from_slice(b"}}");
+}
+
+fn write_choice(choice: Value<'_>, out: &mut Vec<u8>) -> Result<(), Refusal> {
+    let [kind, name, one_at_a_time] = choice.fields(["type", "name", "disable_parallel_tool_use"]);
+    let kind = choice.string().or_else(|| kind.and_then(Value::string));
+    let is = |word| kind.is_some_and(|kind| kind.is(word));
+    out.extend_from_slice(br#","tool_choice":"#);
+    if is("any") {
+        out.extend_from_slice(br#""required""#);
+    } else if is("none") {
+        out.extend_from_slice(br#""none""#);
+    } else if is("tool") && choice.is(Kind::Object) {
+        let name = name
+            .and_then(Value::string)
+            .filter(|name| !name.is_empty())
+            .ok_or_else(|| invalid("tool_choice.name", "expected the name of a tool"))?;
+        out.extend_from_slice(br#"{"type":"function","function":{"name":""#);
+        name.write(out);
+        out.extend_from_slice(br#""}}"#);
+    } else {
+        out.extend_from_slice(br#""auto""#);
+    }
+    if one_at_a_time.is_some_and(Value::is_true) {
+        out.extend_from_slice(br#","parallel_tool_calls":false"#);
+    }
+    Ok(())
+}
