@@ -1,0 +1,173 @@
+//! One model in full.
+//!
+//! contract: catalogue 6.4
+
+use std::time::SystemTime;
+
+use bytes::Bytes;
+use percent::decoded;
+use serde::Serialize;
+
+use super::entry::{Entry, LOADED, Place};
+use super::query::shortened;
+use super::render::Selection;
+use super::{Catalogue, CatalogueError};
+use crate::fleet::EndpointSet;
+use crate::operations::format::{ago, bytes};
+
+#[derive(Serialize)]
+struct Detail<'a> {
+    id: &'a str,
+    family: &'a str,
+    variant: &'a str,
+    parameter_size: &'a str,
+    parameter_count: u64,
+    quantization: &'a str,
+    format: &'a str,
+    total_disk_size: String,
+    last_seen: String,
+    aliases: Vec<&'a str>,
+    endpoints: Vec<&'a str>,
+    loaded_endpoints: Vec<&'a str>,
+    capabilities: Vec<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    max_context_length: Option<u64>,
+}
+
+impl Catalogue {
+    /// `GET /olla/models/{id}`. The id is the whole rest of the path as it was sent: an id, a name
+    /// or an alias, in any letter case, percent-encoded or not.
+    ///
+    /// # Errors
+    /// No id, or no model of that id (contract: catalogue 6.7).
+    pub fn model(&self, id_as_in_path: &str, now: SystemTime) -> Result<Bytes, CatalogueError> {
+        let id = decoded(id_as_in_path);
+        let without_slash = id.strip_suffix('/');
+        if without_slash.unwrap_or(&id).is_empty() {
+            let message = "the path names no model: /olla/models/<id>".to_owned();
+            return Err(CatalogueError::bad_request("MODEL_ID_REQUIRED", message));
+        }
+        self.detail(&id, now)
+            .or_else(|| self.detail(without_slash?, now))
+            .ok_or_else(|| CatalogueError {
+                status: 404,
+                kind: "not_found",
+                code: "MODEL_NOT_FOUND",
+                message: format!("no model {:?} is known", shortened(&id)),
+            })
+    }
+
+    fn detail(&self, id: &str, now: SystemTime) -> Option<Bytes> {
+        let by_id = || {
+            self.entries
+                .get(*self.ids.get(&id.to_lowercase())? as usize)
+        };
+        let body = match self.named_entry(id).or_else(by_id) {
+            Some(entry) => self.entry_detail(entry, now),
+            None => self.alias_detail(id, now)?,
+        };
+        // Nothing in a detail can fail to be written.
+        serde_json::to_vec(&body).ok().map(Bytes::from)
+    }
+
+    fn entry_detail<'c>(&'c self, entry: &'c Entry, now: SystemTime) -> Detail<'c> {
+        let by_endpoint: Vec<_> = entry.by_endpoint().collect();
+        self.detail_of(&entry.id, entry, entry.names().collect(), &by_endpoint, now)
+    }
+
+    /// The alias's own spelling first, then any.
+    fn alias_detail(&self, id: &str, now: SystemTime) -> Option<Detail<'_>> {
+        let lower = id.to_lowercase();
+        let mut aliases = self.aliases.iter();
+        let alias = aliases
+            .clone()
+            .find(|alias| alias.name == id)
+            .or_else(|| aliases.find(|alias| alias.name.to_lowercase() == lower))?;
+        let among = |eligible: EndpointSet| {
+            let filter = |_: &Entry| true;
+            let own = EndpointSet::EMPTY;
+            self.alias_view(
+                alias,
+                &Selection {
+                    filter: &filter,
+                    eligible,
+                    own,
+                },
+            )
+        };
+        // As a model whose endpoints are all down is shown, so is an alias whose targets are.
+        let all = EndpointSet::first(self.endpoints.len());
+        let view = among(self.routable).or_else(|| among(all))?;
+        let by_endpoint: Vec<_> = view.places.chunks(1).collect();
+        Some(self.detail_of(&alias.name, view.entry, view.targets, &by_endpoint, now))
+    }
+
+    fn detail_of<'c>(
+        &'c self,
+        id: &'c str,
+        entry: &'c Entry,
+        aliases: Vec<&'c str>,
+        by_endpoint: &[&[Place]],
+        now: SystemTime,
+    ) -> Detail<'c> {
+        let firsts = || {
+            by_endpoint
+                .iter()
+                .filter_map(|places| Some((*places, places.first()?)))
+        };
+        let size = |places: &[Place]| self.first_fact(places, |model| model.disk_size);
+        let sizes = by_endpoint.iter().filter_map(|places| size(places));
+        let seen = firsts().filter_map(|(_, first)| self.listing(first)?.synced_at);
+        let loaded = firsts().filter(|(places, _)| self.state_at(places) == LOADED);
+        Detail {
+            id,
+            family: &entry.family,
+            variant: &entry.variant,
+            parameter_size: &entry.parameter_size,
+            parameter_count: entry.parameter_count,
+            quantization: &entry.quantization,
+            format: &entry.format,
+            total_disk_size: bytes(sizes.fold(0, u64::saturating_add)),
+            last_seen: ago(seen.max(), now),
+            aliases,
+            endpoints: firsts()
+                .map(|(_, first)| self.endpoint_name(first))
+                .collect(),
+            loaded_endpoints: loaded.map(|(_, first)| self.endpoint_name(first)).collect(),
+            capabilities: self.rules.words(entry.capabilities).collect(),
+            max_context_length: entry.context_length,
+        }
+    }
+}
+
+/// Percent escapes, decoded once.
+mod percent {
+    /// Escapes that are none, or spell no UTF-8, stay or become what no name holds.
+    pub(super) fn decoded(text: &str) -> String {
+        let mut out = Vec::with_capacity(text.len());
+        let mut rest = text.as_bytes();
+        while let Some((byte, tail)) = rest.split_first() {
+            let escaped = match (byte, tail) {
+                (b'%', [high, low, ..]) => hex(*high).zip(hex(*low)),
+                _ => None,
+            };
+            match escaped {
+                Some((high, low)) => {
+                    out.push(high << 4 | low);
+                    rest = tail.get(2..).unwrap_or_default();
+                }
+                None => {
+                    out.push(*byte);
+                    rest = tail;
+                }
+            }
+        }
+        String::from_utf8_lossy(&out).into_owned()
+    }
+
+    fn hex(digit: u8) -> Option<u8> {
+        char::from(digit)
+            .to_digit(16)
+            .and_then(|value| u8::try_from(value).ok())
+    }
+}

@@ -1,0 +1,151 @@
+//! One model of the catalogue: its names, where it is, and what is known of it.
+//!
+//! contract: catalogue 5.1
+
+use std::sync::Arc;
+
+use super::rules::Capabilities;
+use super::{Catalogue, Listing};
+use crate::fleet::EndpointSet;
+use crate::providers::{Kind, ListedModel};
+
+/// One model, under whatever names its endpoints report it.
+#[derive(Debug)]
+pub struct Entry {
+    pub(super) id: Arc<str>,
+    /// Each spelling once, in the order of the endpoints and of their listings; never empty.
+    pub(super) names: Box<[Arc<str>]>,
+    /// In the order of the endpoints and of their listings; never empty.
+    pub(super) places: Box<[Place]>,
+    /// As reported, else from the name; `""` = unknown.
+    pub family: Arc<str>,
+    /// From the name, unless the family was reported; `""` = none.
+    pub variant: Arc<str>,
+    /// In the short form (`3.2b`); `""` = unknown.
+    pub parameter_size: Arc<str>,
+    /// 0 = unknown.
+    pub parameter_count: u64,
+    /// In the short form (`q4km`); `""` = unknown.
+    pub quantization: Arc<str>,
+    /// Of the file (`gguf`); `""` = unknown.
+    pub format: Arc<str>,
+    /// What the model does.
+    pub kind: Kind,
+    /// What it can; [`Catalogue::capability_words`] spells it out.
+    pub capabilities: Capabilities,
+    /// Longest context in tokens, as reported, never guessed.
+    pub context_length: Option<u64>,
+    /// Unix seconds.
+    pub(super) first_seen: u64,
+}
+
+/// One item of one endpoint's listing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Place {
+    /// Index of the endpoint.
+    pub(super) endpoint: u32,
+    /// Index in its listing.
+    pub(super) model: u32,
+    /// The number of its name in lower case.
+    pub(super) fold: u32,
+}
+
+impl Entry {
+    /// What the entry is called in unified listings; unlike its names never that of another.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// Every name under which an endpoint reports it, first the one that comes first in the
+    /// configuration.
+    pub fn names(&self) -> impl Iterator<Item = &str> + Clone {
+        self.names.iter().map(|name| &**name)
+    }
+
+    /// The name that clients should use.
+    pub fn first_name(&self) -> &str {
+        self.names.first().unwrap_or(&self.id)
+    }
+
+    /// The endpoints that have it, routable or not.
+    pub fn endpoints(&self) -> EndpointSet {
+        let indices = self.places.iter().map(|place| place.endpoint as usize);
+        indices.collect()
+    }
+
+    pub(super) fn is_on(&self, endpoints: &EndpointSet) -> bool {
+        let mut places = self.places.iter();
+        places.any(|place| endpoints.contains(place.endpoint as usize))
+    }
+
+    /// Its places, those of one endpoint together.
+    pub(super) fn by_endpoint(&self) -> impl Iterator<Item = &[Place]> + Clone {
+        self.places.chunk_by(|a, b| a.endpoint == b.endpoint)
+    }
+}
+
+/// The state of a model whose endpoint is not routable.
+pub(super) const OFFLINE: &str = "offline";
+
+/// The state of a model that can answer at once.
+pub(super) const LOADED: &str = "loaded";
+
+/// The state of a model on an endpoint that answers (contract: catalogue 5.8).
+pub(super) fn state(model: &ListedModel) -> &str {
+    match &model.state {
+        Some(state) => state,
+        None if model.disk_size.is_some() => "available",
+        None => "unknown",
+    }
+}
+
+impl Catalogue {
+    pub(super) fn listed(&self, place: &Place) -> Option<&ListedModel> {
+        self.listing(place)?.models.get(place.model as usize)
+    }
+
+    pub(super) fn listing(&self, place: &Place) -> Option<&Listing> {
+        let member = self.endpoints.get(place.endpoint as usize)?;
+        Some(&member.listing)
+    }
+
+    pub(super) fn endpoint_name(&self, place: &Place) -> &str {
+        let member = self.endpoints.get(place.endpoint as usize);
+        member.map_or("", |member| &member.name)
+    }
+
+    /// The state of a model at the places of one endpoint: under several names it is loaded if it
+    /// is under one.
+    pub(super) fn state_at(&self, places: &[Place]) -> &str {
+        let Some(first) = places.first() else {
+            return OFFLINE;
+        };
+        if !self.routable.contains(first.endpoint as usize) {
+            return OFFLINE;
+        }
+        let mut states = places
+            .iter()
+            .filter_map(|place| self.listed(place))
+            .map(state);
+        let first = states.clone().next().unwrap_or(OFFLINE);
+        states.find(|state| *state == LOADED).unwrap_or(first)
+    }
+
+    /// The first fact of its kind that a place reports.
+    pub(super) fn first_fact<'c, T>(
+        &'c self,
+        places: &[Place],
+        fact: impl Fn(&'c ListedModel) -> Option<T>,
+    ) -> Option<T> {
+        let mut listed = places.iter().filter_map(|place| self.listed(place));
+        listed.find_map(fact)
+    }
+
+    /// Unix seconds: when the backend made the model, else when the gateway first saw it.
+    pub(super) fn created(&self, entry: &Entry, own: &[Place]) -> u64 {
+        let created = |model: &ListedModel| model.created;
+        self.first_fact(own, created)
+            .or_else(|| self.first_fact(&entry.places, created))
+            .unwrap_or(entry.first_seen)
+    }
+}

@@ -1,0 +1,219 @@
+//! All models of the fleet: what the endpoints report, merged, and its listings in every format.
+//!
+//! A [`Catalogue`] is built from the endpoints' listings whenever one of them, or the health of an
+//! endpoint, has changed, and never changes after that. What most clients ask for is rendered
+//! then, once; filtered listings are rendered when they are asked for.
+//!
+//! Opens no socket, reads no clock, and asks no backend. Which endpoint a request goes to is
+//! decided elsewhere, by the names that the endpoints themselves report.
+//!
+//! contract: catalogue 5, 6
+
+mod build;
+mod detail;
+mod entry;
+mod figures;
+mod formats;
+mod query;
+mod render;
+mod rules;
+mod scoped;
+mod status;
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use bytes::Bytes;
+use rustc_hash::FxHashMap;
+
+pub use crate::providers::{Kind, ListedModel, admits, glob};
+pub use entry::Entry;
+pub use formats::Format;
+pub use rules::{Capabilities, Rules};
+pub use scoped::{Scope, Scoped};
+pub use status::NamedModel;
+
+use crate::config::AliasPlan;
+use crate::fleet::EndpointSet;
+use crate::providers::Profile;
+
+/// One endpoint, in the order of the configuration.
+#[derive(Debug, Clone, Copy)]
+pub struct Source<'a> {
+    /// Its unique name.
+    pub name: &'a str,
+    /// That of its configured or detected type.
+    pub profile: &'a Arc<Profile>,
+    /// Whether requests may go to it: healthy, busy or warming.
+    pub routable: bool,
+    /// Its display URL; some facts come from the endpoint with the lowest.
+    pub url_key: &'a str,
+    /// Its models.
+    pub models: &'a Arc<Listing>,
+}
+
+/// What one endpoint reported last, after its model filter.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Listing {
+    /// In the backend's order.
+    pub models: Vec<ListedModel>,
+    /// When; `None` = never.
+    pub synced_at: Option<SystemTime>,
+}
+
+/// What a catalogue is built by.
+#[derive(Debug, Clone, Copy)]
+pub struct Options<'a> {
+    /// `[model_aliases]`.
+    pub aliases: &'a [AliasPlan],
+    /// False: every pair of endpoint and name is an entry of its own.
+    pub enable_unifier: bool,
+    /// How names are understood.
+    pub rules: &'a Arc<Rules>,
+    /// When models that were not there before count as first seen.
+    pub now: SystemTime,
+}
+
+/// All models (contract: catalogue 5).
+#[derive(Debug)]
+pub struct Catalogue {
+    endpoints: Vec<Member>,
+    routable: EndpointSet,
+    entries: Vec<Entry>,
+    /// Names in lower case to their number.
+    folds: FxHashMap<Arc<str>, u32>,
+    /// For each such number the first entry that has the name.
+    first: Vec<u32>,
+    /// Ids that are no names, in lower case (contract: catalogue 5.2, rule 3).
+    ids: FxHashMap<String, u32>,
+    aliases: Vec<Alias>,
+    rules: Arc<Rules>,
+    vision: EndpointSet,
+    unified: Bytes,
+    openai: Bytes,
+    scoped: Vec<scoped::Ready>,
+}
+
+/// An endpoint as the catalogue keeps it.
+#[derive(Debug)]
+struct Member {
+    name: Arc<str>,
+    profile: Arc<Profile>,
+    url_key: Arc<str>,
+    listing: Arc<Listing>,
+}
+
+/// A configured alias with at least one target that some endpoint lists.
+#[derive(Debug)]
+struct Alias {
+    name: String,
+    targets: Vec<AliasTarget>,
+}
+
+#[derive(Debug)]
+struct AliasTarget {
+    /// As configured.
+    name: String,
+    fold: u32,
+    /// The entries that have the name.
+    entries: Vec<u32>,
+}
+
+/// Why a listing route answers with an error (contract: catalogue 6.7).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CatalogueError {
+    /// The HTTP status.
+    pub status: u16,
+    /// `error.type`.
+    pub kind: &'static str,
+    /// `error.code`.
+    pub code: &'static str,
+    /// `error.message`.
+    pub message: String,
+}
+
+impl CatalogueError {
+    fn bad_request(code: &'static str, message: String) -> Self {
+        Self {
+            status: 400,
+            kind: "bad_request",
+            code,
+            message,
+        }
+    }
+}
+
+impl Default for Catalogue {
+    /// No endpoints, no models; its listings are empty ones.
+    fn default() -> Self {
+        Self::build(
+            &[],
+            &Options {
+                aliases: &[],
+                enable_unifier: true,
+                rules: &Arc::new(Rules::builtin().clone()),
+                now: SystemTime::UNIX_EPOCH,
+            },
+            None,
+        )
+    }
+}
+
+impl Catalogue {
+    /// Merges the listings of all endpoints (contract: catalogue 5.1-5.3). `previous` tells when
+    /// models were first seen; a model that it does not have is first seen now.
+    pub fn build(sources: &[Source<'_>], options: &Options<'_>, previous: Option<&Self>) -> Self {
+        let mut catalogue = build::merge(sources, options, previous);
+        catalogue.vision = catalogue.with_capability(options.rules.capability("vision"));
+        catalogue.unified = catalogue.render_unified();
+        catalogue.openai = catalogue.render_openai();
+        catalogue.scoped = catalogue.render_scoped();
+        catalogue
+    }
+
+    /// Every entry, in a stable order.
+    pub fn entries(&self) -> &[Entry] {
+        &self.entries
+    }
+
+    /// The endpoints that list a model with the capability `vision`, routable or not (contract:
+    /// balancing 4.4).
+    pub fn vision(&self) -> EndpointSet {
+        self.vision
+    }
+
+    /// The endpoints that were routable when the catalogue was built.
+    pub fn routable(&self) -> EndpointSet {
+        self.routable
+    }
+
+    /// The names of capabilities, sorted.
+    pub fn capability_words(&self, set: Capabilities) -> impl Iterator<Item = &str> + Clone {
+        self.rules.words(set)
+    }
+
+    /// The ids of the models that some routable endpoint serves, each once, in a stable order:
+    /// what `/olla/anthropic/v1/models` lists (contract: translation 12).
+    pub fn served_ids(&self) -> Vec<&str> {
+        let mut seen = rustc_hash::FxHashSet::default();
+        let served = |entry: &&Entry| entry.is_on(&self.routable);
+        let ids = self.entries.iter().filter(served).map(Entry::first_name);
+        ids.filter(|id| seen.insert(*id)).collect()
+    }
+
+    fn with_capability(&self, capability: Capabilities) -> EndpointSet {
+        let having = self.entries.iter();
+        having
+            .filter(|entry| entry.capabilities.meets(capability))
+            .fold(EndpointSet::EMPTY, |all, entry| all.or(&entry.endpoints()))
+    }
+
+    /// The first entry that has a name, in any letter case.
+    fn named_entry(&self, name: &str) -> Option<&Entry> {
+        let fold = self.folds.get(name.to_lowercase().as_str())?;
+        self.entries.get(*self.first.get(*fold as usize)? as usize)
+    }
+}
+
+#[cfg(test)]
+mod tests;

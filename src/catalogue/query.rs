@@ -1,0 +1,195 @@
+//! The query of `/olla/models`: what it may say, and which entries it lets through.
+//!
+//! contract: catalogue 6.2
+
+use std::borrow::Cow;
+
+use url::form_urlencoded;
+
+use super::entry::{Entry, LOADED, state};
+use super::formats::Format;
+use super::{Capabilities, Catalogue, CatalogueError};
+use crate::providers::Kind;
+
+/// States in which a model answers or soon will.
+const AVAILABLE: [&str; 4] = [LOADED, "available", "loading", "unknown"];
+
+/// Longest part of a wrong value that an error repeats, in characters.
+const MAX_ECHO_CHARS: usize = 100;
+
+/// The parsed query.
+#[derive(Debug, PartialEq)]
+pub(super) struct Query<'q> {
+    pub(super) format: Format,
+    family: Option<Cow<'q, str>>,
+    does: Does<'q>,
+    endpoint: Option<Cow<'q, str>>,
+    available: Option<bool>,
+    pub(super) include_unavailable: bool,
+}
+
+/// `type` and `capability`, of which the latter wins.
+#[derive(Debug, PartialEq)]
+enum Does<'q> {
+    Anything,
+    Kind(Kind),
+    Capability(Cow<'q, str>),
+    /// No model is of such a type.
+    Nothing,
+}
+
+impl<'q> Query<'q> {
+    /// Reads the text behind the `?`.
+    ///
+    /// # Errors
+    /// An unknown format, or a value of `available` that is neither `true` nor `false`.
+    pub(super) fn parse(query: &'q str) -> Result<Self, CatalogueError> {
+        // Of a repeated parameter the first value counts, and an empty one is none.
+        let mut pairs = [const { None::<Cow<'q, str>> }; 7];
+        const NAMES: [&str; 7] = [
+            "format",
+            "family",
+            "type",
+            "capability",
+            "endpoint",
+            "available",
+            "include_unavailable",
+        ];
+        for (key, value) in form_urlencoded::parse(query.as_bytes()) {
+            let mut slots = NAMES.iter().zip(&mut pairs);
+            if let Some((_, slot)) = slots.find(|(name, _)| **name == key) {
+                slot.get_or_insert(value);
+            }
+        }
+        let [
+            format,
+            family,
+            kind,
+            capability,
+            endpoint,
+            available,
+            include_unavailable,
+        ] = pairs.map(|value| value.filter(|value| !value.is_empty()));
+        let available = match available.as_deref() {
+            None => None,
+            Some("true") => Some(true),
+            Some("false") => Some(false),
+            Some(other) => {
+                let message = format!(
+                    "available must be true or false, not {:?}",
+                    shortened(other)
+                );
+                return Err(CatalogueError::bad_request("INVALID_PARAMETER", message));
+            }
+        };
+        Ok(Self {
+            format: format.map_or(Ok(Format::Unified), |word| parse_format(&word))?,
+            family,
+            does: does(kind, capability),
+            endpoint,
+            available,
+            include_unavailable: include_unavailable.as_deref() == Some("true"),
+        })
+    }
+
+    /// Whether it asks for nothing but a format.
+    pub(super) fn is_plain(&self) -> bool {
+        self.family.is_none()
+            && self.does == Does::Anything
+            && self.endpoint.is_none()
+            && self.available.is_none()
+            && !self.include_unavailable
+    }
+}
+
+fn does<'q>(kind: Option<Cow<'q, str>>, capability: Option<Cow<'q, str>>) -> Does<'q> {
+    match (capability, kind) {
+        (Some(word), _) => match word.to_lowercase().as_str() {
+            "vision" | "multimodal" => Does::Kind(Kind::Vlm),
+            "embedding" | "embeddings" | "vector_search" => Does::Kind(Kind::Embeddings),
+            "chat" | "text_generation" | "completion" => Does::Kind(Kind::Llm),
+            _ => Does::Capability(word),
+        },
+        (None, Some(word)) => Kind::parse(&word).map_or(Does::Nothing, Does::Kind),
+        (None, None) => Does::Anything,
+    }
+}
+
+fn parse_format(word: &str) -> Result<Format, CatalogueError> {
+    Format::parse(word).ok_or_else(|| {
+        let supported: Vec<_> = Format::ALL.iter().map(|format| format.as_str()).collect();
+        let message = format!(
+            "unknown format {:?}; supported are {}",
+            shortened(word),
+            supported.join(", ")
+        );
+        CatalogueError::bad_request("INVALID_FORMAT", message)
+    })
+}
+
+/// The beginning of what a client wrote, for a message.
+pub(super) fn shortened(text: &str) -> &str {
+    let end = text.char_indices().nth(MAX_ECHO_CHARS);
+    text.get(..end.map_or(text.len(), |(at, _)| at))
+        .unwrap_or(text)
+}
+
+impl Catalogue {
+    /// A test for entries that looks up once what the query names.
+    pub(super) fn filter<'s>(&'s self, query: &'s Query<'_>) -> impl Fn(&Entry) -> bool + 's {
+        let word = match &query.does {
+            Does::Capability(word) => self.rules.capability(word),
+            _ => Capabilities::default(),
+        };
+        let endpoint = query.endpoint.as_deref().map(|name| {
+            let mut members = self.endpoints.iter();
+            members.position(|member| *member.name == *name)
+        });
+        move |entry| {
+            (query.include_unavailable || entry.is_on(&self.routable))
+                && self.is_at(entry, endpoint, query.include_unavailable)
+                && query
+                    .family
+                    .as_deref()
+                    .is_none_or(|family| same_ignoring_case(family, &entry.family))
+                && match &query.does {
+                    Does::Anything => true,
+                    Does::Kind(kind) => entry.kind == *kind,
+                    Does::Capability(_) => entry.capabilities.meets(word),
+                    Does::Nothing => false,
+                }
+                && query
+                    .available
+                    .is_none_or(|wanted| self.is_available(entry) == wanted)
+        }
+    }
+
+    /// Whether the named endpoint has the entry; one that is not routable counts only on demand.
+    fn is_at(&self, entry: &Entry, endpoint: Option<Option<usize>>, also_down: bool) -> bool {
+        let Some(named) = endpoint else {
+            return true;
+        };
+        named.is_some_and(|index| {
+            (also_down || self.routable.contains(index))
+                && entry
+                    .places
+                    .iter()
+                    .any(|place| place.endpoint as usize == index)
+        })
+    }
+
+    fn is_available(&self, entry: &Entry) -> bool {
+        let mut up = entry
+            .places
+            .iter()
+            .filter(|place| self.routable.contains(place.endpoint as usize));
+        up.any(|place| {
+            self.listed(place)
+                .is_some_and(|model| AVAILABLE.contains(&state(model)))
+        })
+    }
+}
+
+fn same_ignoring_case(a: &str, b: &str) -> bool {
+    a.eq_ignore_ascii_case(b) || (!a.is_ascii() && a.to_lowercase() == b.to_lowercase())
+}

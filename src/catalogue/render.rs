@@ -1,0 +1,503 @@
+//! Writes listings: which items, in which order, under which names.
+//!
+//! contract: catalogue 5.2, 5.10, 6.2, 6.3
+
+use bytes::Bytes;
+use rustc_hash::FxHashMap;
+use serde::Serialize;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+use super::entry::{Entry, Place};
+use super::formats::{
+    Availability, Block, Format, LemonadeMore, LmStudio, LmdeployMore, Nothing, Ollama,
+    OllamaDetails, OpenAi, Permission, Seq, SglangMore, Unified, VllmMore, owner,
+};
+use super::query::Query;
+use super::{Alias, AliasTarget, Catalogue, CatalogueError, figures};
+use crate::fleet::EndpointSet;
+use crate::providers::{Extra, ListedModel};
+
+/// Who is said to own a model where no rule names somebody.
+const OLLA: &str = "olla";
+
+/// What of the catalogue a listing shows.
+pub(super) struct Selection<'s> {
+    /// The entries.
+    pub(super) filter: &'s dyn Fn(&Entry) -> bool,
+    /// Names are listed that one of these endpoints reports.
+    pub(super) eligible: EndpointSet,
+    /// Their spelling and their facts go before those of others.
+    pub(super) own: EndpointSet,
+}
+
+/// One name of one entry.
+struct Item<'c> {
+    id: &'c str,
+    entry: &'c Entry,
+    /// Where the name is reported by the selection's own endpoints.
+    own: Vec<Place>,
+}
+
+/// An alias with those of its targets that a selection shows.
+pub(super) struct AliasView<'c> {
+    pub(super) name: &'c str,
+    pub(super) targets: Vec<&'c str>,
+    /// That of the first target.
+    pub(super) entry: &'c Entry,
+    /// One for each endpoint that has a target.
+    pub(super) places: Vec<Place>,
+}
+
+/// A JSON document around a list.
+struct List {
+    out: Vec<u8>,
+    is_first: bool,
+}
+
+impl List {
+    fn new(head: &str) -> Self {
+        Self {
+            out: head.as_bytes().to_vec(),
+            is_first: true,
+        }
+    }
+
+    fn push(&mut self, item: &impl Serialize) {
+        let before = self.out.len();
+        if !self.is_first {
+            self.out.push(b',');
+        }
+        match serde_json::to_writer(&mut self.out, item) {
+            Ok(()) => self.is_first = false,
+            // Nothing in the items can fail; half an item would spoil the document.
+            Err(_) => self.out.truncate(before),
+        }
+    }
+
+    fn finish(mut self) -> Bytes {
+        self.out.extend_from_slice(b"]}");
+        self.out.shrink_to_fit();
+        Bytes::from(self.out)
+    }
+}
+
+impl Catalogue {
+    /// `GET /olla/models` with the text behind the `?`.
+    ///
+    /// # Errors
+    /// A value of the query that cannot be (contract: catalogue 6.7).
+    pub fn models(&self, query: &str) -> Result<Bytes, CatalogueError> {
+        let query = Query::parse(query)?;
+        match query.format {
+            Format::Unified if query.is_plain() => return Ok(self.unified.clone()),
+            Format::OpenAi if query.is_plain() => return Ok(self.openai.clone()),
+            _ => {}
+        }
+        let filter = self.filter(&query);
+        let mut eligible = if query.include_unavailable {
+            EndpointSet::first(self.endpoints.len())
+        } else {
+            self.routable
+        };
+        let own = query
+            .format
+            .provider()
+            .map_or(EndpointSet::EMPTY, |provider| {
+                self.endpoints_of(|profile| profile.name == provider)
+            });
+        if query.format.is_exclusive() {
+            eligible = eligible.and(&own);
+        }
+        let selection = Selection {
+            filter: &filter,
+            eligible,
+            own: own.and(&eligible),
+        };
+        Ok(self.render(query.format, &selection))
+    }
+
+    pub(super) fn render_unified(&self) -> Bytes {
+        self.render(Format::Unified, &self.served())
+    }
+
+    pub(super) fn render_openai(&self) -> Bytes {
+        self.render(Format::OpenAi, &self.served())
+    }
+
+    fn served(&self) -> Selection<'static> {
+        Selection {
+            filter: &|_| true,
+            eligible: self.routable,
+            own: EndpointSet::EMPTY,
+        }
+    }
+
+    pub(super) fn render(&self, format: Format, selection: &Selection<'_>) -> Bytes {
+        match format {
+            Format::Unified => self.unified(selection),
+            Format::Ollama => {
+                let mut list = List::new(r#"{"models":["#);
+                self.each_name(selection, |item| self.push_ollama(&mut list, &item));
+                list.finish()
+            }
+            _ => {
+                let mut list = List::new(r#"{"object":"list","data":["#);
+                self.each_name(selection, |item| self.push_data(&mut list, format, &item));
+                if format == Format::OpenAi {
+                    for alias in self.alias_views(selection) {
+                        let created = self.created(alias.entry, &alias.places);
+                        list.push(&openai(alias.name, created, OLLA, Nothing {}));
+                    }
+                }
+                list.finish()
+            }
+        }
+    }
+
+    fn unified(&self, selection: &Selection<'_>) -> Bytes {
+        let mut list = List::new(r#"{"object":"list","data":["#);
+        let shown = |entry: &&Entry| entry.is_on(&selection.eligible) && (selection.filter)(entry);
+        for entry in self.entries.iter().filter(shown) {
+            let availability = entry.by_endpoint().map(|places| self.availability(places));
+            list.push(&self.unified_item(
+                &entry.id,
+                entry,
+                self.created(entry, &[]),
+                Seq(entry.names()),
+                Seq(availability),
+            ));
+        }
+        for alias in self.alias_views(selection) {
+            let availability = alias.places.chunks(1);
+            list.push(&self.unified_item(
+                alias.name,
+                alias.entry,
+                self.created(alias.entry, &[]),
+                &alias.targets,
+                Seq(availability.map(|places| self.availability(places))),
+            ));
+        }
+        list.finish()
+    }
+
+    fn unified_item<'a, A: Serialize, V: Serialize>(
+        &'a self,
+        id: &'a str,
+        entry: &'a Entry,
+        created: u64,
+        aliases: A,
+        availability: V,
+    ) -> Unified<'a, A, V, impl Serialize> {
+        Unified {
+            id,
+            object: "model",
+            created,
+            owned_by: OLLA,
+            olla: Block {
+                family: &entry.family,
+                variant: &entry.variant,
+                parameter_size: &entry.parameter_size,
+                quantization: &entry.quantization,
+                aliases,
+                availability,
+                capabilities: Seq(self.rules.words(entry.capabilities)),
+                max_context_length: entry.context_length,
+            },
+        }
+    }
+
+    fn availability<'c>(&'c self, places: &[Place]) -> Availability<'c> {
+        Availability {
+            endpoint: places.first().map_or("", |place| self.endpoint_name(place)),
+            state: self.state_at(places),
+        }
+    }
+
+    /// Calls back for every name to be listed, each once whatever its letter case.
+    fn each_name<'c>(&'c self, selection: &Selection<'_>, mut call: impl FnMut(Item<'c>)) {
+        let mut seen = vec![false; self.first.len()];
+        for entry in &self.entries {
+            if !entry.is_on(&selection.eligible) || !(selection.filter)(entry) {
+                continue;
+            }
+            for places in names(entry) {
+                let on = |set: &EndpointSet, place: &Place| set.contains(place.endpoint as usize);
+                if !places.iter().any(|place| on(&selection.eligible, place)) {
+                    continue;
+                }
+                let Some(first) = places.first() else {
+                    continue;
+                };
+                let Some(seen) = seen.get_mut(first.fold as usize) else {
+                    continue;
+                };
+                if std::mem::replace(seen, true) {
+                    continue;
+                }
+                let is_own = |place: &&Place| on(&selection.own, place);
+                let own: Vec<_> = places.iter().filter(is_own).copied().collect();
+                let spelled = self.listed(own.first().unwrap_or(first));
+                call(Item {
+                    id: spelled.map_or("", |model| &model.name),
+                    entry,
+                    own,
+                });
+            }
+        }
+    }
+
+    /// The aliases of which some target is shown (contract: catalogue 5.10).
+    pub(super) fn alias_views<'c>(&'c self, selection: &Selection<'_>) -> Vec<AliasView<'c>> {
+        let view = |alias| self.alias_view(alias, selection);
+        self.aliases.iter().filter_map(view).collect()
+    }
+
+    pub(super) fn alias_view<'c>(
+        &'c self,
+        alias: &'c Alias,
+        selection: &Selection<'_>,
+    ) -> Option<AliasView<'c>> {
+        let mut first = None;
+        let mut targets = Vec::new();
+        let mut places: Vec<Place> = Vec::new();
+        for target in &alias.targets {
+            let mut is_available = false;
+            for (entry, at) in self.target_places(target, selection) {
+                let eligible = |place: &Place| selection.eligible.contains(place.endpoint as usize);
+                if at.iter().any(eligible) {
+                    is_available = true;
+                    first.get_or_insert(entry);
+                    places.extend(at);
+                }
+            }
+            if is_available {
+                targets.push(target.name.as_str());
+            }
+        }
+        places.sort_by_key(|place| place.endpoint);
+        places.dedup_by_key(|place| place.endpoint);
+        Some(AliasView {
+            name: &alias.name,
+            targets,
+            entry: first?,
+            places,
+        })
+    }
+
+    /// The entries that have a target's name and pass the filter, with the places of the name.
+    fn target_places<'c>(
+        &'c self,
+        target: &'c AliasTarget,
+        selection: &Selection<'_>,
+    ) -> impl Iterator<Item = (&'c Entry, Vec<Place>)> {
+        let entries = target.entries.iter();
+        entries
+            .filter_map(|at| self.entries.get(*at as usize))
+            .filter(|entry| (selection.filter)(entry))
+            .map(|entry| {
+                let named = entry
+                    .places
+                    .iter()
+                    .filter(|place| place.fold == target.fold);
+                (entry, named.copied().collect())
+            })
+    }
+
+    fn push_data(&self, list: &mut List, format: Format, item: &Item<'_>) {
+        let (id, entry) = (item.id, item.entry);
+        let created = self.created(entry, &item.own);
+        let context = || self.fact(item, |model| model.context_length);
+        let extra = |fact: fn(&Extra) -> Option<&str>| {
+            self.own_fact(item, |model| fact(model.extra.as_deref()?))
+        };
+        let owned = |default| owner(id, default);
+        match format {
+            Format::LmStudio => self.push_lm_studio(list, item),
+            Format::Sglang => self.push_sglang(list, item, created),
+            Format::Vllm => list.push(&openai(
+                id,
+                created,
+                owned("vllm"),
+                VllmMore {
+                    root: id,
+                    max_model_len: context(),
+                    permission: [Permission::of(id, created)],
+                },
+            )),
+            Format::Lmdeploy => list.push(&openai(
+                id,
+                created,
+                owned("lmdeploy"),
+                LmdeployMore {
+                    permission: [Permission::of(id, created)],
+                },
+            )),
+            Format::Lemonade => list.push(&openai(
+                id,
+                created,
+                owned("lemonade"),
+                LemonadeMore {
+                    checkpoint: extra(|extra| extra.checkpoint.as_deref()).unwrap_or_default(),
+                    recipe: extra(|extra| extra.recipe.as_deref()).unwrap_or_default(),
+                    downloaded: self
+                        .own_fact(item, |model| model.extra.as_ref()?.downloaded)
+                        .unwrap_or(false),
+                },
+            )),
+            Format::LlamaCpp => list.push(&openai(id, created, owned("llamacpp"), Nothing {})),
+            Format::VllmMlx => list.push(&openai(id, created, owned("vllm-mlx"), Nothing {})),
+            Format::DockerModelRunner => {
+                list.push(&openai(id, created, owned("docker"), Nothing {}));
+            }
+            Format::OpenAi | Format::Unified | Format::Ollama => {
+                list.push(&openai(id, created, OLLA, Nothing {}));
+            }
+        }
+    }
+
+    fn push_sglang(&self, list: &mut List, item: &Item<'_>, created: u64) {
+        let extra = |model: &'_ ListedModel| model.extra.is_some();
+        let listed = item.own.iter().filter_map(|place| self.listed(place));
+        let extra = listed.into_iter().find(|model| extra(model));
+        let extra = extra.and_then(|model| model.extra.as_deref());
+        let sees = item
+            .entry
+            .capabilities
+            .meets(self.rules.capability("vision"));
+        let more = SglangMore {
+            root: item.id,
+            max_model_len: self.fact(item, |model| model.context_length),
+            parent: extra.and_then(|extra| extra.parent.as_deref()),
+            supports_vision: extra
+                .and_then(|extra| extra.supports_vision)
+                .or(sees.then_some(true)),
+            radix_cache_size: extra.and_then(|extra| extra.radix_cache_size.as_ref()),
+            spec_decoding: extra.and_then(|extra| extra.spec_decoding.as_ref()),
+            frontend_enabled: extra.and_then(|extra| extra.frontend_enabled),
+        };
+        list.push(&openai(item.id, created, owner(item.id, "sglang"), more));
+    }
+
+    fn push_lm_studio(&self, list: &mut List, item: &Item<'_>) {
+        let lower = item.id.to_lowercase();
+        let publisher = self
+            .own_fact(item, |model| model.publisher.as_deref())
+            .or_else(|| item.id.split_once('/').map(|(publisher, _)| publisher))
+            .filter(|publisher| !publisher.is_empty())
+            .or_else(|| self.rules.publisher(&lower));
+        let family = self.own_fact(item, |model| model.family.as_deref());
+        let states = item.own.iter().filter_map(|place| self.listed(place));
+        let mut states = states.filter_map(|model| model.state.as_deref());
+        let first_state = states.clone().next().unwrap_or("not-loaded");
+        list.push(&LmStudio {
+            id: item.id,
+            object: "model",
+            kind: item.entry.kind.as_str(),
+            publisher: publisher.unwrap_or_default(),
+            arch: family.unwrap_or(&item.entry.family),
+            quantization: self
+                .fact(item, |model| model.quantization.as_deref())
+                .unwrap_or_default(),
+            state: states
+                .find(|state| *state == super::entry::LOADED)
+                .unwrap_or(first_state),
+            max_context_length: self.fact(item, |model| model.context_length),
+        });
+    }
+
+    fn push_ollama(&self, list: &mut List, item: &Item<'_>) {
+        let extra = |fact: fn(&Extra) -> Option<&str>| {
+            self.own_fact(item, |model| fact(model.extra.as_deref()?))
+        };
+        let created = self.created(item.entry, &item.own);
+        let written = extra(|extra| extra.modified_at.as_deref());
+        let modified_at = written.map_or_else(|| rfc3339(created).into(), Into::into);
+        let modified_at: std::borrow::Cow<'_, str> = modified_at;
+        let size = self
+            .own_fact(item, |model| model.parameter_size.as_deref())
+            .map(|reported| figures::parameter_size(reported).0);
+        let families = self.own_fact(item, |model| {
+            let families = &model.extra.as_deref()?.families;
+            (!families.is_empty()).then_some(families.as_slice())
+        });
+        let digest = self.own_fact(item, |model| model.digest.as_deref());
+        list.push(&Ollama {
+            name: item.id,
+            model: item.id,
+            modified_at: &modified_at,
+            size: self.own_fact(item, |model| model.disk_size).unwrap_or(0),
+            digest: digest.unwrap_or_default(),
+            details: OllamaDetails {
+                parent_model: extra(|extra| extra.parent_model.as_deref()),
+                format: self.fact(item, |model| model.format.as_deref()),
+                family: self
+                    .own_fact(item, |model| model.family.as_deref())
+                    .unwrap_or(&item.entry.family),
+                families: families.unwrap_or_default(),
+                parameter_size: size.as_deref().unwrap_or(&item.entry.parameter_size),
+                quantization_level: self
+                    .fact(item, |model| model.quantization.as_deref())
+                    .unwrap_or_default(),
+            },
+        });
+    }
+
+    /// A fact that one of the selection's own endpoints reports.
+    fn own_fact<'c, T>(
+        &'c self,
+        item: &Item<'_>,
+        fact: impl Fn(&'c ListedModel) -> Option<T>,
+    ) -> Option<T> {
+        self.first_fact(&item.own, fact)
+    }
+
+    /// A fact that one of the selection's own endpoints reports, else any.
+    fn fact<'c, T>(
+        &'c self,
+        item: &Item<'_>,
+        fact: impl Fn(&'c ListedModel) -> Option<T>,
+    ) -> Option<T> {
+        self.first_fact(&item.own, &fact)
+            .or_else(|| self.first_fact(&item.entry.places, &fact))
+    }
+}
+
+fn openai<'a, P>(id: &'a str, created: u64, owned_by: &'a str, more: P) -> OpenAi<'a, P> {
+    OpenAi {
+        id,
+        object: "model",
+        created,
+        owned_by,
+        more,
+    }
+}
+
+/// The places of an entry, those of one name together, whatever its letter case.
+fn names(entry: &Entry) -> Vec<std::borrow::Cow<'_, [Place]>> {
+    let places = &*entry.places;
+    let fold = places.first().map(|place| place.fold);
+    if places.iter().all(|place| Some(place.fold) == fold) {
+        return vec![places.into()];
+    }
+    let mut order: FxHashMap<u32, usize> = FxHashMap::default();
+    let mut groups: Vec<Vec<Place>> = Vec::new();
+    for place in places {
+        let at = *order.entry(place.fold).or_insert(groups.len());
+        if at == groups.len() {
+            groups.push(Vec::new());
+        }
+        if let Some(group) = groups.get_mut(at) {
+            group.push(*place);
+        }
+    }
+    groups.into_iter().map(Into::into).collect()
+}
+
+fn rfc3339(unix_seconds: u64) -> String {
+    let seconds = i64::try_from(unix_seconds).unwrap_or(i64::MAX);
+    OffsetDateTime::from_unix_timestamp(seconds)
+        .unwrap_or(OffsetDateTime::UNIX_EPOCH)
+        .format(&Rfc3339)
+        .unwrap_or_default()
+}

@@ -1,0 +1,127 @@
+//! The facts behind `/internal/status/models`: one item for each reported name.
+//!
+//! contract: operations 4
+
+use std::collections::BTreeMap;
+use std::time::SystemTime;
+
+use super::Catalogue;
+use super::entry::{Entry, Place};
+use crate::fleet::EndpointSet;
+use crate::providers::{Kind, ListedModel};
+
+/// From here on a context is long on the status pages.
+const LONG_CONTEXT_TOKENS: u64 = 100_000;
+
+/// What is known of one name. Of facts that several endpoints report, that of the endpoint with
+/// the lowest display URL.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NamedModel<'c> {
+    /// As reported.
+    pub name: &'c str,
+    /// The endpoints that list it under this name, routable or not.
+    pub endpoints: EndpointSet,
+    /// When one of them last listed it.
+    pub last_seen: Option<SystemTime>,
+    /// What the model does: reported, or told by its name.
+    pub kind: Kind,
+    /// As reported, else as the name tells; `None` = unknown.
+    pub family: Option<&'c str>,
+    /// Bytes on disk.
+    pub size: Option<u64>,
+    /// Number of parameters as reported: `8.0B`.
+    pub params: Option<&'c str>,
+    /// Quantisation as reported: `Q4_K_M`.
+    pub quant: Option<&'c str>,
+    /// The other names of the same model, sorted.
+    pub aliases: Vec<&'c str>,
+    /// In the words and the order of the status pages.
+    pub capabilities: Vec<&'static str>,
+}
+
+impl Catalogue {
+    /// Every reported name, sorted.
+    pub fn named_models(&self) -> Vec<NamedModel<'_>> {
+        let mut by_name: BTreeMap<&str, Vec<(&Entry, Place)>> = BTreeMap::new();
+        for entry in &self.entries {
+            for place in &entry.places {
+                if let Some(model) = self.listed(place) {
+                    by_name
+                        .entry(&model.name)
+                        .or_default()
+                        .push((entry, *place));
+                }
+            }
+        }
+        let rank = self.url_ranks();
+        let models = by_name.into_iter().map(|(name, mut places)| {
+            places.sort_by_key(|(_, place)| rank.get(place.endpoint as usize));
+            self.named_model(name, &places)
+        });
+        models.collect()
+    }
+
+    /// For each endpoint its place in the order of display URLs.
+    fn url_ranks(&self) -> Vec<usize> {
+        let mut order: Vec<usize> = (0..self.endpoints.len()).collect();
+        let url = |at: &usize| self.endpoints.get(*at).map(|member| &member.url_key);
+        order.sort_by(|a, b| url(a).cmp(&url(b)));
+        let mut ranks = vec![0; order.len()];
+        for (rank, at) in order.into_iter().enumerate() {
+            if let Some(slot) = ranks.get_mut(at) {
+                *slot = rank;
+            }
+        }
+        ranks
+    }
+
+    fn named_model<'c>(&'c self, name: &'c str, places: &[(&'c Entry, Place)]) -> NamedModel<'c> {
+        let bare: Vec<Place> = places.iter().map(|(_, place)| *place).collect();
+        let entry = places.first().map(|(entry, _)| *entry);
+        let seen = bare
+            .iter()
+            .filter_map(|place| self.listing(place)?.synced_at);
+        let derived = entry
+            .map(|entry| &*entry.family)
+            .filter(|family| !family.is_empty());
+        let kind = entry.map_or(Kind::Llm, |entry| entry.kind);
+        let quant = self.first_fact(&bare, |model| model.quantization.as_deref());
+        let context = self.first_fact(&bare, |model| model.context_length);
+        let mut aliases: Vec<_> = places
+            .iter()
+            .flat_map(|(entry, _)| entry.names())
+            .filter(|other| *other != name)
+            .collect();
+        aliases.sort_unstable();
+        aliases.dedup();
+        let family = |model: &'c ListedModel| model.family.as_deref();
+        NamedModel {
+            name,
+            endpoints: bare.iter().map(|place| place.endpoint as usize).collect(),
+            last_seen: seen.max(),
+            kind,
+            family: self.first_fact(&bare, family).or(derived),
+            size: self.first_fact(&bare, |model| model.disk_size),
+            params: self.first_fact(&bare, |model| model.parameter_size.as_deref()),
+            quant,
+            aliases,
+            capabilities: capabilities(kind, context, quant),
+        }
+    }
+}
+
+fn capabilities(kind: Kind, context: Option<u64>, quant: Option<&str>) -> Vec<&'static str> {
+    let mut words = match kind {
+        Kind::Vlm => vec!["vision", "multimodal"],
+        Kind::Embeddings => vec!["embeddings", "vector_search"],
+        Kind::Llm => vec!["text_generation", "chat"],
+    };
+    if context.is_some_and(|tokens| tokens > LONG_CONTEXT_TOKENS) {
+        words.push("long_context");
+    }
+    let quant = quant.unwrap_or_default().to_lowercase();
+    if quant.contains("fp16") || quant.contains("bf16") {
+        words.push("high_precision");
+    }
+    words
+}

@@ -1,0 +1,345 @@
+//! contract: catalogue 6.1, 6.3, 5.10
+
+use serde_json::json;
+
+use super::*;
+
+fn only(catalogue: &Catalogue, query: &str) -> Value {
+    let [item] = items(catalogue, query).try_into().unwrap();
+    item
+}
+
+fn llama() -> Backend {
+    let body = r#"{"models":[{"name":"llama3.2:3b","modified_at":"2024-06-01T10:00:00Z",
+        "size":2019393189,"digest":"a80c","details":{"parent_model":"","format":"gguf",
+        "family":"llama","families":["llama"],"parameter_size":"3.2B",
+        "quantization_level":"Q4_K_M"}}]}"#;
+    up("oll", "ollama", body)
+}
+
+#[test]
+fn unified() {
+    let expected = json!({
+        "id": "llama3.2:3b",
+        "object": "model",
+        "created": 1_717_236_000,
+        "owned_by": "olla",
+        "olla": {
+            "family": "llama",
+            "variant": "",
+            "parameter_size": "3.2b",
+            "quantization": "q4km",
+            "aliases": ["llama3.2:3b"],
+            "availability": [{"endpoint": "oll", "state": "available"}],
+            "capabilities": ["chat", "completion", "text-generation"],
+        },
+    });
+    let catalogue = build(&[llama()]);
+    for query in ["", "format=", "format=unified", "x=y"] {
+        assert_eq!(only(&catalogue, query), expected, "{query}");
+    }
+    let body = r#"{"data":[{"id":"v","max_model_len":8192}]}"#;
+    let item = only(&build(&[up("v", "vllm", body)]), "");
+    assert_eq!(item["olla"]["max_context_length"], 8192);
+    assert_eq!(item["created"], NOW, "when it was first seen");
+}
+
+#[test]
+fn openai() {
+    let expected = json!({
+        "id": "llama3.2:3b", "object": "model", "created": 1_717_236_000, "owned_by": "olla"
+    });
+    assert_eq!(only(&build(&[llama()]), "format=openai"), expected);
+}
+
+#[test]
+fn ollama() {
+    let vllm = up("v", "vllm", &data(&["other", "LLAMA3.2:3B"]));
+    let expected = json!({
+        "name": "llama3.2:3b",
+        "model": "llama3.2:3b",
+        "modified_at": "2024-06-01T10:00:00Z",
+        "size": 2_019_393_189_u64,
+        "digest": "a80c",
+        "details": {
+            "format": "gguf",
+            "family": "llama",
+            "families": ["llama"],
+            "parameter_size": "3.2b",
+            "quantization_level": "Q4_K_M",
+        },
+    });
+    let catalogue = build(&[vllm, llama()]);
+    assert_eq!(
+        only(&catalogue, "format=ollama"),
+        expected,
+        "whoever answered first"
+    );
+    let body = r#"{"models":[{"name":"x","details":{"parent_model":"y",
+        "quantization_level":"IQ4_XS","parameter_size":"8x7B"}}]}"#;
+    let expected = json!({
+        "name": "x",
+        "model": "x",
+        "modified_at": "2023-11-14T22:13:20Z",
+        "size": 0,
+        "digest": "",
+        "details": {
+            "parent_model": "y",
+            "family": "",
+            "parameter_size": "8x7B",
+            "quantization_level": "IQ4_XS",
+        },
+    });
+    assert_eq!(
+        only(&build(&[up("o", "ollama", body)]), "format=ollama"),
+        expected
+    );
+}
+
+#[test]
+fn lm_studio() {
+    let body = r#"{"data":[
+        {"id":"meta-llama-3.1-8b-instruct","object":"model","type":"llm",
+         "publisher":"lmstudio-community","arch":"llama","compatibility_type":"gguf",
+         "quantization":"Q4_K_M","state":"loaded","max_context_length":131072},
+        {"id":"zz-bare","object":"model"},
+        {"id":"phi-mini","object":"model","type":"vlm"},
+        {"id":"acme/phi-mini","type":"embeddings"}]}"#;
+    let catalogue = build(&[up("s", "lm-studio", body), llama()]);
+    assert_eq!(
+        items(&catalogue, "format=lmstudio"),
+        [
+            json!({
+                "id": "meta-llama-3.1-8b-instruct", "object": "model", "type": "llm",
+                "publisher": "lmstudio-community", "arch": "llama", "quantization": "Q4_K_M",
+                "state": "loaded", "max_context_length": 131_072
+            }),
+            json!({"id": "zz-bare", "object": "model", "type": "llm", "state": "not-loaded"}),
+            json!({
+                "id": "phi-mini", "object": "model", "type": "vlm", "publisher": "microsoft",
+                "arch": "phi", "state": "not-loaded"
+            }),
+            json!({
+                "id": "acme/phi-mini", "object": "model", "type": "embeddings",
+                "publisher": "acme", "arch": "phi", "state": "not-loaded"
+            }),
+        ]
+    );
+}
+
+#[test]
+fn vllm() {
+    let body = r#"{"data":[{"id":"meta-llama/Llama-3.1-8B","created":1700000001,
+        "owned_by":"vllm","max_model_len":131072}]}"#;
+    let permission = |id: &str, created: u64| {
+        json!([{
+            "id": id, "object": "model_permission", "created": created,
+            "allow_create_engine": false, "allow_sampling": true, "allow_logprobs": true,
+            "allow_search_indices": false, "allow_view": true, "allow_fine_tuning": false,
+            "organization": "*", "group": null, "is_blocking": false
+        }])
+    };
+    let catalogue = build(&[
+        up("v", "vllm", body),
+        up("o", "ollama", r#"{"models":[{"name":"plain"}]}"#),
+    ]);
+    assert_eq!(
+        items(&catalogue, "format=vllm"),
+        [
+            json!({
+                "id": "meta-llama/Llama-3.1-8B", "object": "model", "created": 1_700_000_001,
+                "owned_by": "meta-llama", "root": "meta-llama/Llama-3.1-8B",
+                "max_model_len": 131_072,
+                "permission": permission("modelperm-olla-meta-llama-Llama-3.1-8B", 1_700_000_001)
+            }),
+            json!({
+                "id": "plain", "object": "model", "created": NOW, "owned_by": "vllm",
+                "root": "plain", "permission": permission("modelperm-olla-plain", NOW)
+            }),
+        ]
+    );
+    let lmdeploy = items(&catalogue, "format=lmdeploy");
+    assert_eq!(
+        lmdeploy[1],
+        json!({
+            "id": "plain", "object": "model", "created": NOW, "owned_by": "lmdeploy",
+            "permission": permission("modelperm-olla-plain", NOW)
+        })
+    );
+}
+
+#[test]
+fn sglang() {
+    let body = r#"{"data":[
+        {"id":"a","owned_by":"sglang","max_model_len":10,"parent":"base","supports_vision":true,
+         "radix_cache_size":7,"spec_decoding":"eagle","frontend_enabled":false},
+        {"id":"b-vision"}, {"id":"c"}]}"#;
+    let studio = r#"{"data":[{"id":"d","publisher":"acme","max_context_length":5}]}"#;
+    let catalogue = build(&[up("g", "sglang", body), up("s", "lm-studio", studio)]);
+    let item = |id: &str, more: Value| {
+        let mut item = json!({
+            "id": id, "object": "model", "created": NOW, "owned_by": "sglang", "root": id
+        });
+        let fields = item.as_object_mut().unwrap();
+        fields.extend(more.as_object().unwrap().clone());
+        item
+    };
+    assert_eq!(
+        items(&catalogue, "format=sglang"),
+        [
+            item(
+                "a",
+                json!({
+                    "max_model_len": 10, "parent": "base", "supports_vision": true,
+                    "radix_cache_size": 7, "spec_decoding": "eagle", "frontend_enabled": false
+                })
+            ),
+            item("b-vision", json!({"supports_vision": true})),
+            item("c", json!({})),
+            item("d", json!({"max_model_len": 5})),
+        ]
+    );
+}
+
+#[test]
+fn lemonade() {
+    let body = r#"{"data":[{"id":"q","created":5,"checkpoint":"unsloth/q","recipe":"flm",
+        "downloaded":true}]}"#;
+    let catalogue = build(&[
+        up("l", "lemonade", body),
+        up("v", "vllm", &data(&["other"])),
+    ]);
+    assert_eq!(
+        items(&catalogue, "format=lemonade"),
+        [
+            json!({
+                "id": "q", "object": "model", "created": 5, "owned_by": "lemonade",
+                "checkpoint": "unsloth/q", "recipe": "flm", "downloaded": true
+            }),
+            json!({
+                "id": "other", "object": "model", "created": NOW, "owned_by": "lemonade",
+                "checkpoint": "", "recipe": "", "downloaded": false
+            }),
+        ]
+    );
+}
+
+#[test]
+fn owners() {
+    let ids = [
+        // id, owner; none = the default
+        ("meta-llama/X", "meta-llama"),
+        ("a/b/c", "a"),
+        ("/models/x.gguf", ""),
+        ("meta-llama-3", "meta"),
+        ("Qwen2.5-7B", "Qwen2.5"),
+        ("mistral-7b", "mistral"),
+        ("01ai-yi", "01ai"),
+        ("llava:7b", ""),
+        ("gemma-3", ""),
+        ("xx-openai", ""),
+        ("supercalifragilisticmeta-1", ""),
+        ("qwen", ""),
+        ("-x", ""),
+        ("", ""),
+    ];
+    let names: Vec<_> = ids.iter().map(|(id, _)| *id).collect();
+    let catalogue = build(&[up("v", "openai-compatible", &data(&names))]);
+    let defaults = [
+        ("llamacpp", "llamacpp"),
+        ("vllm", "vllm"),
+        ("vllm-mlx", "vllm-mlx"),
+        ("docker-model-runner", "docker"),
+    ];
+    for (format, default) in defaults {
+        let items = items(&catalogue, &format!("format={format}"));
+        assert_eq!(items.len(), ids.len() - 1, "the nameless one is none");
+        for (item, (id, owner)) in items.iter().zip(ids) {
+            let owner = if owner.is_empty() { default } else { owner };
+            assert_eq!(
+                (&item["id"], &item["owned_by"]),
+                (&json!(id), &json!(owner))
+            );
+            assert_eq!(item["created"], NOW);
+        }
+    }
+    let keys = |item: &Value| item.as_object().unwrap().len();
+    for format in ["llamacpp", "vllm-mlx", "docker-model-runner"] {
+        let items = items(&catalogue, &format!("format={format}"));
+        assert!(items.iter().all(|item| keys(item) == 4), "{format}");
+    }
+}
+
+#[test]
+fn aliases_are_listed_while_a_target_is_served() {
+    let aliases = [
+        alias("big", &["not-here", "second", "first", "asleep"]),
+        alias("first", &["second"]),
+        alias("sleeping", &["asleep"]),
+        alias("void", &["not-here"]),
+    ];
+    let first = r#"{"models":[{"name":"first","size":1,"modified_at":"2024-01-01T00:00:00Z"}]}"#;
+    let backends = [
+        up("a", "ollama", first),
+        up(
+            "b",
+            "vllm",
+            r#"{"data":[{"id":"second","max_model_len":9}]}"#,
+        ),
+        down("c", "ollama", &tags(&[("asleep", ""), ("second", "")])),
+    ];
+    let catalogue = Setup {
+        aliases: &aliases,
+        ..Setup::of(&backends)
+    }
+    .build();
+    assert_eq!(ids(&catalogue, ""), ["first", "second", "big"]);
+    assert_eq!(ids(&catalogue, "format=openai"), ["first", "second", "big"]);
+    for format in ["ollama", "vllm", "lemonade"] {
+        let listed = ids(&catalogue, &format!("format={format}"));
+        assert!(!listed.contains(&"big".to_owned()), "{format}");
+    }
+    let items = items(&catalogue, "");
+    let big = items.iter().find(|item| item["id"] == "big").unwrap();
+    assert_eq!(
+        *big,
+        json!({
+            "id": "big",
+            "object": "model",
+            "created": NOW,
+            "owned_by": "olla",
+            "olla": {
+                "family": "", "variant": "", "parameter_size": "", "quantization": "",
+                "aliases": ["second", "first"],
+                "availability": [
+                    {"endpoint": "a", "state": "available"},
+                    {"endpoint": "b", "state": "unknown"},
+                    {"endpoint": "c", "state": "offline"}
+                ],
+                "capabilities": ["chat", "completion", "text-generation"],
+                "max_context_length": 9
+            }
+        }),
+        "of the first available target, with the places of all"
+    );
+    assert_eq!(
+        ids(&catalogue, "include_unavailable=true"),
+        ["first", "second", "asleep", "big", "sleeping"]
+    );
+    assert_eq!(
+        ids(&catalogue, "endpoint=a"),
+        ["first", "big"],
+        "filters hold for targets"
+    );
+    let detail = model(&catalogue, "BIG");
+    assert_eq!(detail["id"], "big");
+    assert_eq!(detail["aliases"], json!(["second", "first"]));
+    assert_eq!(detail["endpoints"], json!(["a", "b", "c"]));
+    assert_eq!(
+        model(&catalogue, "first")["endpoints"],
+        json!(["a"]),
+        "a real model goes first"
+    );
+    assert_eq!(model(&catalogue, "sleeping")["endpoints"], json!(["c"]));
+    assert_eq!(catalogue.model("void", at(NOW)).unwrap_err().status, 404);
+}

@@ -1,0 +1,180 @@
+//! contract: catalogue 6.2, 6.7
+
+use super::*;
+
+fn fleet() -> Catalogue {
+    let ollama = r#"{"models":[
+        {"name":"llama3.2:3b","size":1,"details":{"family":"llama"}},
+        {"name":"nomic-embed-text","size":1,"details":{"family":"nomic-bert"}},
+        {"name":"llava:7b","size":1}]}"#;
+    let studio = r#"{"data":[{"id":"hot","type":"llm","state":"loaded"},
+        {"id":"cold","type":"llm","state":"not-loaded"},{"id":"odd","state":"broken"},
+        {"id":"soon","state":"loading"}]}"#;
+    build(&[
+        up("oll", "ollama", ollama),
+        up("vl", "vllm", &data(&["Qwen/Qwen2.5-Coder-7B", "both"])),
+        up("lms", "lm-studio", studio),
+        down("off", "ollama", &tags(&[("asleep", ""), ("both", "")])),
+    ])
+}
+
+#[test]
+fn filters_narrow_the_listing() {
+    let catalogue = fleet();
+    let all = [
+        "llama3.2:3b",
+        "nomic-embed-text",
+        "llava:7b",
+        "Qwen/Qwen2.5-Coder-7B",
+        "both",
+        "hot",
+        "cold",
+        "odd",
+        "soon",
+    ];
+    let llms = [
+        "llama3.2:3b",
+        "Qwen/Qwen2.5-Coder-7B",
+        "both",
+        "hot",
+        "cold",
+        "odd",
+        "soon",
+    ];
+    let available = [
+        "llama3.2:3b",
+        "nomic-embed-text",
+        "llava:7b",
+        "Qwen/Qwen2.5-Coder-7B",
+        "both",
+        "hot",
+        "soon",
+    ];
+    let table: [(&str, &[&str]); 47] = [
+        ("", &all),
+        ("unknown=1&&=x&family", &all),
+        ("family=llama", &["llama3.2:3b"]),
+        ("family=LLAMA", &["llama3.2:3b"]),
+        ("family=qwen", &["Qwen/Qwen2.5-Coder-7B"]),
+        ("family=nomic-bert", &["nomic-embed-text"]),
+        ("family=nothing", &[]),
+        ("family=", &all),
+        ("Family=llama", &all),
+        ("family=llama&family=qwen", &["llama3.2:3b"]),
+        ("type=llm", &llms),
+        ("type=vlm", &["llava:7b"]),
+        ("type=embeddings", &["nomic-embed-text"]),
+        ("type=odd", &[]),
+        ("type=", &all),
+        ("capability=vision", &["llava:7b"]),
+        ("capability=MultiModal", &["llava:7b"]),
+        ("capability=embedding", &["nomic-embed-text"]),
+        ("capability=embeddings", &["nomic-embed-text"]),
+        ("capability=vector_search", &["nomic-embed-text"]),
+        ("capability=chat", &llms),
+        ("capability=text_generation", &llms),
+        ("capability=completion", &llms),
+        ("capability=Code-Generation", &["Qwen/Qwen2.5-Coder-7B"]),
+        ("capability=image-understanding", &["llava:7b"]),
+        ("capability=nonsense", &[]),
+        ("capability=", &all),
+        ("capability=vision&type=embeddings", &["llava:7b"]),
+        ("endpoint=vl", &["Qwen/Qwen2.5-Coder-7B", "both"]),
+        ("endpoint=VL", &[]),
+        ("endpoint=nowhere", &[]),
+        ("endpoint=", &all),
+        ("endpoint=off", &[]),
+        ("endpoint=off&include_unavailable=true", &["both", "asleep"]),
+        ("available=true", &available),
+        ("available=false", &["cold", "odd"]),
+        (
+            "available=false&include_unavailable=true",
+            &["cold", "odd", "asleep"],
+        ),
+        ("available=", &all),
+        ("available=&available=true", &all),
+        ("include_unavailable=1", &all),
+        ("include_unavailable=TRUE", &all),
+        ("include_unavailable=true&family=llama", &["llama3.2:3b"]),
+        ("family=llama&type=vlm", &[]),
+        (
+            "family=llama&endpoint=oll&type=llm&available=true",
+            &["llama3.2:3b"],
+        ),
+        ("family=%6Clama", &["llama3.2:3b"]),
+        ("endpoint=o%6Cl&type=vlm", &["llava:7b"]),
+        ("family=%ff", &[]),
+    ];
+    for (query, expected) in table {
+        assert_eq!(ids(&catalogue, query), expected, "{query}");
+        let openai = format!("{query}&format=openai");
+        assert_eq!(ids(&catalogue, &openai), expected, "{openai}");
+    }
+    let everything = ids(&catalogue, "include_unavailable=true");
+    assert_eq!(everything.len(), all.len() + 1);
+}
+
+#[test]
+fn native_formats_list_what_their_endpoints_serve() {
+    let catalogue = fleet();
+    let table: [(&str, &[&str]); 6] = [
+        (
+            "format=ollama",
+            &["llama3.2:3b", "nomic-embed-text", "llava:7b"],
+        ),
+        (
+            "format=ollama&include_unavailable=true",
+            &[
+                "llama3.2:3b",
+                "nomic-embed-text",
+                "llava:7b",
+                "both",
+                "asleep",
+            ],
+        ),
+        ("format=ollama&endpoint=vl", &[]),
+        ("format=lmstudio", &["hot", "cold", "odd", "soon"]),
+        ("format=lmstudio&available=true", &["hot", "soon"]),
+        ("format=vllm&family=llama", &["llama3.2:3b"]),
+    ];
+    for (query, expected) in table {
+        assert_eq!(ids(&catalogue, query), expected, "{query}");
+    }
+}
+
+#[test]
+fn wrong_values_are_errors() {
+    let catalogue = fleet();
+    let table = [
+        ("format=bogus", "INVALID_FORMAT", "bogus"),
+        ("format=OpenAI", "INVALID_FORMAT", "openai"),
+        ("format=omlx", "INVALID_FORMAT", "unified"),
+        ("available=maybe", "INVALID_PARAMETER", "maybe"),
+        ("available=True", "INVALID_PARAMETER", "True"),
+        ("available=1", "INVALID_PARAMETER", "1"),
+        (
+            "format=openai&available=no",
+            "INVALID_PARAMETER",
+            "available",
+        ),
+    ];
+    for (query, code, word) in table {
+        let error = catalogue.models(query).unwrap_err();
+        assert_eq!(
+            (error.status, error.kind, error.code),
+            (400, "bad_request", code),
+            "{query}"
+        );
+        assert!(error.message.contains(word), "{}", error.message);
+    }
+    let error = catalogue.models("format=bogus").unwrap_err();
+    for format in Format::ALL {
+        assert!(error.message.contains(format.as_str()), "{}", error.message);
+    }
+    let long = format!("format={}", "é".repeat(10_000));
+    let error = catalogue.models(&long).unwrap_err();
+    assert!(
+        error.message.len() < 1000,
+        "a message repeats the beginning only"
+    );
+}

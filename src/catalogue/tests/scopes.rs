@@ -1,0 +1,184 @@
+//! contract: catalogue 6.5
+
+use super::*;
+
+fn fleet() -> Vec<Backend> {
+    vec![
+        up(
+            "oll",
+            "ollama",
+            &tags(&[("o1", "d"), ("o2", "d"), ("Shared", "")]),
+        ),
+        up(
+            "lms",
+            "lm-studio",
+            r#"{"data":[{"id":"l1","state":"loaded"}]}"#,
+        ),
+        up("vl", "vllm", &data(&["shared", "v1"])),
+        down("vl2", "vllm", &data(&["v2", "o1"])),
+        up("oa", "openai-compatible", &data(&["c1"])),
+        up(
+            "lem",
+            "lemonade",
+            r#"{"data":[{"id":"lem1","downloaded":true}]}"#,
+        ),
+        up("dmr", "docker-model-runner", &data(&["ai/d1"])),
+    ]
+}
+
+/// The ids at `/olla/<prefix><rest>`; `None` = that is no listing.
+fn listed(
+    catalogue: &Catalogue,
+    profiles: &Profiles,
+    prefix: &str,
+    rest: &str,
+) -> Option<Vec<String>> {
+    let body = json(&catalogue.scoped(Scoped::at(profiles, prefix, rest)?));
+    let list = body.get("data").or_else(|| body.get("models")).unwrap();
+    let list = list.as_array().unwrap().iter();
+    let id = |item: &Value| item.get("id").or_else(|| item.get("name")).cloned();
+    Some(
+        list.map(|item| id(item).unwrap().as_str().unwrap().to_owned())
+            .collect(),
+    )
+}
+
+#[test]
+fn each_prefix_lists_its_own_models() {
+    let catalogue = build(&fleet());
+    let profiles = Profiles::builtin();
+    let compatible = ["o1", "o2", "Shared", "l1", "v1", "c1", "lem1", "ai/d1"];
+    let table: [(&str, &str, Option<&[&str]>); 27] = [
+        ("ollama", "/api/tags", Some(&["o1", "o2", "Shared"])),
+        ("ollama", "/v1/models", Some(&["o1", "o2", "Shared"])),
+        ("lmstudio", "/v1/models", Some(&["l1"])),
+        ("lm-studio", "/api/v1/models", Some(&["l1"])),
+        ("lm_studio", "/api/v0/models", Some(&["l1"])),
+        ("vllm", "/v1/models", Some(&["shared", "v1"])),
+        ("openai", "/v1/models", Some(&compatible)),
+        ("openai-compatible", "/v1/models", Some(&compatible)),
+        ("proxy", "/v1/models", Some(&compatible)),
+        ("lemonade", "/v1/models", Some(&["lem1"])),
+        ("lemonade", "/api/v1/models", Some(&["lem1"])),
+        ("dmr", "/engines/v1/models", Some(&["ai/d1"])),
+        ("dmr", "/v1/models", Some(&["ai/d1"])),
+        ("sglang", "/v1/models", Some(&[])),
+        ("omlx", "/v1/models", Some(&[])),
+        ("litellm", "/v1/models", Some(&[])),
+        ("vllm", "/api/v1/models", None),
+        ("ollama", "/api/v0/models", None),
+        ("ollama", "/v1/models/", None),
+        ("ollama", "/v1/models/o1", None),
+        ("ollama", "/api/tags/", None),
+        ("ollama", "/api/ps", None),
+        ("proxy", "/api/tags", None),
+        ("openai", "/api/tags", None),
+        ("docker-model-runner", "/v1/models", None),
+        ("unknown", "/v1/models", None),
+        ("anthropic", "/v1/models", None),
+    ];
+    for (prefix, rest, expected) in table {
+        let found = listed(&catalogue, &profiles, prefix, rest);
+        let expected = expected.map(|ids| ids.iter().map(|id| (*id).to_owned()).collect());
+        assert_eq!(found, expected, "{prefix} {rest}");
+    }
+}
+
+#[test]
+fn each_listing_has_the_format_of_its_path() {
+    let catalogue = build(&fleet());
+    let profiles = Profiles::builtin();
+    let first = |prefix: &str, rest: &str| {
+        let body = json(&catalogue.scoped(Scoped::at(&profiles, prefix, rest).unwrap()));
+        let list = body.get("data").or_else(|| body.get("models")).cloned();
+        list.unwrap()[0].clone()
+    };
+    assert_eq!(first("ollama", "/api/tags")["digest"], "d");
+    assert_eq!(first("lmstudio", "/api/v0/models")["state"], "loaded");
+    assert_eq!(first("lemonade", "/api/v1/models")["downloaded"], true);
+    assert_eq!(first("dmr", "/engines/v1/models")["owned_by"], "ai");
+    let openai = [
+        ("ollama", "/v1/models"),
+        ("vllm", "/v1/models"),
+        ("lmstudio", "/api/v1/models"),
+    ];
+    for (prefix, rest) in openai {
+        let item = first(prefix, rest);
+        assert_eq!(item.as_object().unwrap().len(), 4, "{prefix}");
+        assert_eq!(item["owned_by"], "olla", "{prefix}");
+    }
+}
+
+#[test]
+fn empty_listings_keep_their_shape() {
+    let profiles = Profiles::builtin();
+    let catalogue = Catalogue::default();
+    let body =
+        |prefix: &str, rest: &str| catalogue.scoped(Scoped::at(&profiles, prefix, rest).unwrap());
+    assert_eq!(body("ollama", "/api/tags"), r#"{"models":[]}"#);
+    assert_eq!(body("vllm", "/v1/models"), r#"{"object":"list","data":[]}"#);
+}
+
+#[test]
+fn a_type_of_the_user_has_its_own_listings() {
+    let folder = std::env::temp_dir().join(format!("olla-scopes-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let write = |name: &str, compatible: bool| {
+        let text = format!(
+            "name = '{name}'\nrouting.prefixes = ['{name}']\n\
+             [api]\nopenai_compatible = {compatible}\nmodel_discovery_path = '/list'"
+        );
+        std::fs::write(folder.join(format!("{name}.toml")), text).unwrap();
+    };
+    write("mine", true);
+    write("other", false);
+    let (profiles, warnings) = Profiles::load(std::slice::from_ref(&folder));
+    std::fs::remove_dir_all(&folder).unwrap();
+    assert_eq!(warnings, [""; 0]);
+    let backend = |name: &'static str, id: &str| Backend {
+        profile: Arc::clone(profiles.get(name).unwrap()),
+        ..up(name, "openai-compatible", &data(&[id]))
+    };
+    let catalogue = build(&[backend("mine", "m"), backend("other", "o")]);
+    let listed = |prefix: &str, rest: &str| listed(&catalogue, &profiles, prefix, rest);
+    let ids = |ids: &[&str]| Some(ids.iter().map(|id| (*id).to_owned()).collect::<Vec<_>>());
+    assert_eq!(listed("mine", "/list"), ids(&["m"]));
+    assert_eq!(listed("mine", "/v1/models"), ids(&["m"]));
+    assert_eq!(listed("other", "/list"), ids(&["o"]));
+    assert_eq!(
+        listed("other", "/v1/models"),
+        None,
+        "it does not speak OpenAI's"
+    );
+    assert_eq!(listed("openai", "/v1/models"), ids(&["m"]));
+}
+
+#[test]
+fn aliases_are_listed_where_a_target_is() {
+    let aliases = [alias("big", &["v1", "c1"]), alias("down", &["v2"])];
+    let backends = fleet();
+    let catalogue = Setup {
+        aliases: &aliases,
+        ..Setup::of(&backends)
+    }
+    .build();
+    let profiles = Profiles::builtin();
+    let has = |prefix: &str, rest: &str, id: &str| {
+        let ids = listed(&catalogue, &profiles, prefix, rest).unwrap();
+        ids.iter().any(|listed| listed == id)
+    };
+    assert!(has("vllm", "/v1/models", "big"));
+    assert!(has("openai", "/v1/models", "big"));
+    assert!(!has("ollama", "/v1/models", "big"), "no target there");
+    assert!(!has("ollama", "/api/tags", "big"), "not OpenAI's format");
+    assert!(!has("vllm", "/v1/models", "down"));
+}
+
+#[test]
+fn served_ids_are_those_of_routable_endpoints() {
+    let catalogue = build(&fleet());
+    assert_eq!(
+        catalogue.served_ids(),
+        ["o1", "Shared", "l1", "v1", "c1", "lem1", "ai/d1"]
+    );
+}
