@@ -1,0 +1,322 @@
+//! `config.toml` is the reference of the configuration: every key with its default, its variable
+//! and one remark, as the declarations in `src/config` have them.
+//!
+//! The file is what this test writes. After a change of a key:
+//! `OLLA_WRITE_REFERENCE=1 cargo test --test config_reference`.
+
+use std::collections::BTreeSet;
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
+
+use olla::config::{
+    Env, Format, Inputs, KeyDoc, Loaded, NameFilter, TypeName, plan_from_str, reference,
+};
+
+const WIDTH: usize = 100;
+
+const ENDPOINTS: &str = "discovery.static.endpoints[]";
+
+/// Values of the endpoint that a configuration without endpoints has.
+const BUILT_IN: [(&str, &str); 3] = [
+    ("discovery.static.endpoints[].name", "\"localhost\""),
+    (
+        "discovery.static.endpoints[].url",
+        "\"http://localhost:11434\"",
+    ),
+    ("discovery.static.endpoints[].type", "\"ollama\""),
+];
+
+/// Examples of keys that have no default. They stand in comments.
+const EXAMPLES: [(&str, &str); 18] = [
+    ("server.tls.cert_file", "\"cert.pem\""),
+    ("server.tls.key_file", "\"key.pem\""),
+    (
+        "server.rate_limits.per_endpoint.overrides",
+        "{ gpu-1 = 60 }",
+    ),
+    (
+        "model_aliases",
+        "[\"llama3.1:70b\", \"meta-llama/Llama-3.1-70B\"]",
+    ),
+    (
+        "discovery.static.endpoints[].health_check_url",
+        "\"/health\"",
+    ),
+    ("discovery.static.endpoints[].model_url", "\"/v1/models\""),
+    (
+        "discovery.static.endpoints[].headers",
+        "{ X-Team = \"${TEAM:-none}\" }",
+    ),
+    ("discovery.static.endpoints[].auth.type", "\"bearer\""),
+    (
+        "discovery.static.endpoints[].auth.token",
+        "\"${GPU_TOKEN}\"",
+    ),
+    (
+        "discovery.static.endpoints[].auth.token_file",
+        "\"/run/secrets/gpu\"",
+    ),
+    ("discovery.static.endpoints[].auth.key", "\"${GPU_KEY}\""),
+    (
+        "discovery.static.endpoints[].auth.key_file",
+        "\"/run/secrets/key\"",
+    ),
+    ("discovery.static.endpoints[].auth.username", "\"olla\""),
+    (
+        "discovery.static.endpoints[].auth.username_file",
+        "\"/run/secrets/user\"",
+    ),
+    (
+        "discovery.static.endpoints[].auth.password",
+        "\"${GPU_PASSWORD}\"",
+    ),
+    (
+        "discovery.static.endpoints[].auth.password_file",
+        "\"/run/secrets/password\"",
+    ),
+    ("discovery.static.endpoints[].auth.header", "\"X-Api-Key\""),
+    ("discovery.static.endpoints[].tls.ca_file", "\"ca.pem\""),
+];
+
+const TITLE: &str = "\
+# The reference configuration: every key with its default. Copy what you change; a file may be
+# empty. `olla check -c FILE` judges one, `olla import olla.yaml` makes one of Olla's.
+#
+# A file's values stand over the defaults, variables (in brackets behind each key) over the file.
+# Lists replace the default list. Durations are texts: a number and ns, us, ms, s, m or h, also
+# together (\"1h30m\"). Sizes are bytes, or texts (\"10MB\", units of 1024). Commented keys have no
+# default and show an example.
+";
+
+#[test]
+fn config_toml_is_the_reference() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("config.toml");
+    let want = rendered();
+    if std::env::var_os("OLLA_WRITE_REFERENCE").is_some() {
+        std::fs::write(&path, &want).unwrap();
+    }
+    let text = std::fs::read_to_string(&path).unwrap();
+    let differs = text
+        .lines()
+        .zip(want.lines())
+        .enumerate()
+        .find(|(_, (is, want))| is != want);
+    if let Some((at, (is, want))) = differs {
+        panic!(
+            "config.toml:{}: is\n  {is}\nshould be\n  {want}\n(see the head of this test)",
+            at + 1
+        );
+    }
+    assert_eq!(
+        text.lines().count(),
+        want.lines().count(),
+        "see the head of this test"
+    );
+}
+
+#[test]
+fn config_toml_means_the_defaults() {
+    let text = reference_file();
+    let (given, default) = (load(&text), load(""));
+    assert_eq!(given.findings, []);
+    assert_eq!(given.plan.unwrap(), default.plan.unwrap());
+}
+
+#[test]
+fn config_toml_has_every_key_and_no_other() {
+    let text = reference_file();
+    let shown = keys(&text);
+    let is_key = |doc: &&KeyDoc| !doc.path.is_empty() && doc.path != "model_aliases";
+    let declared = reference()
+        .iter()
+        .filter(is_key)
+        .map(|doc| doc.path.clone());
+    assert_eq!(shown, declared.collect::<BTreeSet<_>>());
+    for doc in reference().iter().filter(|doc| doc.path.is_empty()) {
+        assert!(text.contains(doc.env.unwrap()), "{doc:?}");
+    }
+}
+
+#[test]
+fn examples_are_accepted() {
+    let commented = "server.rate_limits.per_endpoint.overrides";
+    for (path, example) in EXAMPLES.iter().filter(|(path, _)| *path != commented) {
+        let text = match path.strip_prefix(ENDPOINTS) {
+            Some(key) => format!(
+                "[[discovery.static.endpoints]]\n{} = {example}\n",
+                &key[1..]
+            ),
+            None if *path == "model_aliases" => format!("model_aliases.x = {example}\n"),
+            None => format!("{path} = {example}\n"),
+        };
+        let loaded = load(&text);
+        // Their kind is right; what goes with them is missing here.
+        let own = |key: &str| key.replace("[0]", "[]") == *path;
+        let faults: Vec<_> = loaded
+            .findings
+            .iter()
+            .filter(|f| own(&f.key))
+            .map(ToString::to_string)
+            .filter(|f| {
+                !["cannot be read", "is not set"]
+                    .iter()
+                    .any(|why| f.contains(why))
+            })
+            .filter(|f| !f.contains("goes with"))
+            .collect();
+        assert_eq!(faults, [""; 0], "{text}");
+        assert!(loaded.findings.iter().all(|f| !f.unknown_key), "{text}");
+    }
+}
+
+fn reference_file() -> String {
+    let path: PathBuf = Path::new(env!("CARGO_MANIFEST_DIR")).join("config.toml");
+    std::fs::read_to_string(path).unwrap()
+}
+
+fn load(text: &str) -> Loaded {
+    let env = Env::default();
+    let types = [TypeName {
+        written: "ollama".to_owned(),
+        canonical: "ollama".to_owned(),
+    }];
+    let admits = |_: &NameFilter, _: &str| true;
+    let inputs = Inputs {
+        env: &env,
+        cwd: Path::new("."),
+        types: &types,
+        admits: &admits,
+    };
+    plan_from_str(text, Format::Toml, Some(Path::new("config.toml")), &inputs)
+}
+
+/// Paths of the keys of the text, those in comments included.
+fn keys(text: &str) -> BTreeSet<String> {
+    let mut section = String::new();
+    let mut keys = BTreeSet::new();
+    for line in text.lines() {
+        if let Some(header) = line
+            .strip_prefix("[[")
+            .and_then(|line| line.strip_suffix("]]"))
+        {
+            section = format!("{header}[]");
+        } else if let Some(header) = line
+            .strip_prefix('[')
+            .and_then(|line| line.strip_suffix(']'))
+        {
+            section = header.to_owned();
+        } else if section != "model_aliases" {
+            let line = line.strip_prefix('#').unwrap_or(line);
+            if let Some((key, _)) = line.split_once(" = ").filter(|_| !line.starts_with(' ')) {
+                keys.insert(format!("{section}.{key}"));
+            }
+        }
+    }
+    keys
+}
+
+fn rendered() -> String {
+    let mut out = TITLE.to_owned();
+    let keys = || reference().iter().filter(|doc| !doc.path.is_empty());
+    let mut sections: Vec<&str> = Vec::new();
+    for doc in keys() {
+        let section = section_of(doc);
+        if !sections.contains(&section) {
+            sections.push(section);
+        }
+    }
+    for section in sections {
+        let header = match section.strip_suffix("[]") {
+            Some(list) => format!("[[{list}]]"),
+            None => format!("[{section}]"),
+        };
+        let _ = writeln!(out, "\n{header}");
+        for doc in keys().filter(|doc| section_of(doc) == section) {
+            key(&mut out, doc, section);
+        }
+    }
+    out.push_str("\n# Variables without a key:\n");
+    for doc in reference().iter().filter(|doc| doc.path.is_empty()) {
+        let default = if doc.default.is_empty() {
+            String::new()
+        } else {
+            format!(" Default {}.", doc.default)
+        };
+        let effect = if doc.inert { " No effect." } else { "" };
+        let name = doc.env.unwrap_or_default();
+        comment(&mut out, &format!("{name}: {}{default}{effect}", doc.doc));
+    }
+    out
+}
+
+/// The table that a key stands in. Tables of an endpoint are written inside of it.
+fn section_of(doc: &KeyDoc) -> &str {
+    if doc.path.starts_with(ENDPOINTS) {
+        return ENDPOINTS;
+    }
+    doc.path
+        .rsplit_once('.')
+        .map_or(doc.path.as_str(), |(section, _)| section)
+}
+
+fn key(out: &mut String, doc: &KeyDoc, section: &str) {
+    let mut notes: Vec<String> = doc.env.map(str::to_owned).into_iter().collect();
+    if doc.restart {
+        notes.push("needs a restart".to_owned());
+    }
+    if doc.inert {
+        notes.push("no effect".to_owned());
+    }
+    let mut remark = doc.doc.to_owned();
+    if let Some(words) = doc
+        .kind
+        .strip_prefix("one of ")
+        .or(doc.kind.strip_prefix("a list, each one of "))
+    {
+        let _ = write!(remark, " One of {words}.");
+    }
+    if !notes.is_empty() {
+        let _ = write!(remark, " [{}]", notes.join(", "));
+    }
+    comment(out, &remark);
+    let name = doc
+        .path
+        .strip_prefix(section)
+        .unwrap_or(&doc.path)
+        .trim_start_matches('.');
+    let of = |table: &[(&str, &'static str)]| {
+        table
+            .iter()
+            .find(|(path, _)| *path == doc.path)
+            .map(|(_, value)| *value)
+    };
+    let line = if doc.path == "model_aliases" {
+        format!("#\"gpt-4\" = {}", of(&EXAMPLES).unwrap_or_default())
+    } else if let Some(value) = of(&BUILT_IN) {
+        format!("{name} = {value}")
+    } else if let Some(value) = of(&EXAMPLES) {
+        format!("#{name} = {value}")
+    } else {
+        assert!(
+            !doc.default.is_empty(),
+            "{} has neither a default nor an example",
+            doc.path
+        );
+        format!("{name} = {}", doc.default)
+    };
+    let _ = writeln!(out, "{line}");
+}
+
+/// A comment, broken at blanks.
+fn comment(out: &mut String, text: &str) {
+    let mut line = String::from("#");
+    for word in text.split(' ') {
+        if line.len() + 1 + word.len() > WIDTH {
+            let _ = writeln!(out, "{line}");
+            line = String::from("#");
+        }
+        line.push(' ');
+        line.push_str(word);
+    }
+    let _ = writeln!(out, "{line}");
+}
