@@ -100,6 +100,33 @@ fn a_burst_spreads_evenly_over_all_cores() {
     }
 }
 
+/// One endpoint is far behind many others, so that a look at all of them takes its time and all
+/// threads choose that one until it has caught up: then none of them may overshoot.
+#[test]
+fn a_pick_counts_before_the_next_one_looks() {
+    let all = EndpointSet::first(200);
+    let (endpoints, turns) = (endpoints(&[1; 200]), Turns::default());
+    let picker = picker(&endpoints, Balancer::LeastConnections, &turns);
+    for endpoint in &endpoints[1..] {
+        (0..100).for_each(|_| endpoint.live.begin());
+    }
+    for _ in 0..100 {
+        let together = std::sync::Barrier::new(4);
+        let leases: Vec<Lease> = std::thread::scope(|scope| {
+            let work = || {
+                together.wait();
+                (0..30).map(|_| pick(&picker, &all)).collect::<Vec<_>>()
+            };
+            let threads: Vec<_> = (0..4).map(|_| scope.spawn(work)).collect();
+            let leases = threads.into_iter().map(|t| t.join().unwrap());
+            leases.flatten().collect()
+        });
+        let in_flight = endpoints[0].live.in_flight();
+        assert!((100..=101).contains(&in_flight), "{in_flight}");
+        drop(leases);
+    }
+}
+
 #[test]
 fn the_fewest_in_flight_is_taken() {
     let (endpoints, turns) = (endpoints(&[1, 1, 9]), Turns::default());

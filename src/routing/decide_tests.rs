@@ -166,7 +166,12 @@ fn strict_and_optimistic_rows() {
 
 /// Whether the refresh is on, the fallback and the refresh's outcome; model and who is up; and what
 /// comes of it.
-type DiscoveryRow = ((bool, Fallback, Refresh), &'static str, &'static [usize], &'static str);
+type DiscoveryRow = (
+    (bool, Fallback, Refresh),
+    &'static str,
+    &'static [usize],
+    &'static str,
+);
 
 #[rustfmt::skip]
 const DISCOVERY_ROWS: &[DiscoveryRow] = &[

@@ -152,11 +152,14 @@ mod tests {
         let index = index(&[
             (false, &["alpha:7b", "Qwen/X", "GRÖSSE", "solo"]),
             (false, &["Alpha:7B", "qwen/x", &long]),
-            (true, &["llama3:latest", "Solo:latest", "phi:Latest"]),
+            (
+                true,
+                &["llama3:latest", "Solo:latest", "phi:Latest", "a:b:latest"],
+            ),
             (false, &["llama3:latest", "zeta:latest"]),
         ]);
         let all = EndpointSet::first(4);
-        let table: [(&str, &[usize], &[usize]); 17] = [
+        let table: [(&str, &[usize], &[usize]); 18] = [
             // asked for, in scope, found
             ("alpha:7b", &[0, 1, 2, 3], &[0]),
             ("Alpha:7B", &[0, 1, 2, 3], &[1]),
@@ -174,6 +177,7 @@ mod tests {
             ("solo", &[0, 1, 2, 3], &[0]),
             ("solo", &[1, 2, 3], &[2]),
             ("phi", &[2], &[2]),
+            ("a:b", &[2], &[]),
             ("", &[0, 1, 2, 3], &[]),
         ];
         for (name, scope, found) in table {

@@ -303,6 +303,7 @@ mod tests {
             ("/olla/proxy/v1/a%2Fb/../c", "/olla/proxy/v1/a%2Fc"),
             ("/olla/proxy/v1/a%2fb%2f%2e%2e/c", "/olla/proxy/v1/a%2fc"),
             ("/olla/proxy/%2f../x", "/olla/proxy/x"),
+            ("/olla/proxy/a%2f/./b//c", "/olla/proxy/a%2f/b/c"),
             ("/internal/./status", "/internal/status"),
             ("/internal/ui/../status", "/internal/status"),
         ];

@@ -64,6 +64,11 @@ fn keys_are_as_different_as_conversations() {
     assert_ne!(key("s", Some("m1")), key("s", Some("m2")));
     assert_ne!(key("s", Some("m")), key("s", None));
     assert_ne!(key("sm", Some("x")), key("s", Some("mx")));
+    assert_ne!(
+        key("sm\0\0\0", None),
+        key("s", Some("m")),
+        "where the value ends"
+    );
     let of = |given: Sources<'_>| store.key(&usual, &given, None).map(|key| key.hash);
     assert_ne!(
         of(sources("x", "-", "-")),
