@@ -19,7 +19,7 @@ use crate::config::Balancer;
 use crate::fleet::{Endpoint, EndpointSet, Live, Status};
 
 /// Candidate sets whose turns are kept. There are about as many as pairs of a model and a scope;
-/// beyond that the oldest sets of a window begin anew.
+/// beyond that the set of a window with the fewest turns begins anew.
 const TURNS_MAX: usize = 1024;
 /// Places in which a set's turns may be.
 const WINDOW: usize = 8;
@@ -222,27 +222,13 @@ impl Picker<'_> {
         None
     }
 
-    /// The fewest in flight; among equals, whose turn it is. The count is raised only if it is
-    /// still what it was when it was read: counts rise one at a time, so in a burst no endpoint
-    /// is ever two ahead of another.
+    /// The fewest in flight; among equals, whose turn it is.
     fn by_connections(&self, left: &EndpointSet) -> Option<(usize, Lease)> {
         // One turn for each pick, however often another core was faster.
         let mut turn = None;
         loop {
-            let mut fewest = u32::MAX;
-            let mut tied = EndpointSet::EMPTY;
-            for index in left.iter() {
-                let in_flight = self.endpoints.get(index)?.live.in_flight();
-                if in_flight < fewest {
-                    fewest = in_flight;
-                    tied = EndpointSet::EMPTY;
-                }
-                if in_flight == fewest {
-                    tied.insert(index);
-                }
-            }
+            let (fewest, tied) = self.fewest(left)?;
             let index = match tied.len() {
-                0 => return None,
                 1 => tied.iter().next()?,
                 count => {
                     let turn = *turn.get_or_insert_with(|| self.turns.next(left));
@@ -250,11 +236,34 @@ impl Picker<'_> {
                     tied.iter().nth(usize::try_from(place).unwrap_or(0))?
                 }
             };
-            let live = &self.endpoints.get(index)?.live;
-            if live.try_begin(fewest) {
-                return Some((index, Lease::new(index, live)));
+            if let Some(lease) = self.begin_if(index, fewest) {
+                return Some((index, lease));
             }
         }
+    }
+
+    /// The smallest number in flight, and whose it is; `None` for nobody.
+    fn fewest(&self, left: &EndpointSet) -> Option<(u32, EndpointSet)> {
+        let mut fewest = u32::MAX;
+        let mut tied = EndpointSet::EMPTY;
+        for index in left.iter() {
+            let in_flight = self.endpoints.get(index)?.live.in_flight();
+            if in_flight < fewest {
+                fewest = in_flight;
+                tied = EndpointSet::EMPTY;
+            }
+            if in_flight == fewest {
+                tied.insert(index);
+            }
+        }
+        (!tied.is_empty()).then_some((fewest, tied))
+    }
+
+    /// Counts a request only if as many are in flight as were seen: counts then rise one at a
+    /// time, so that in a burst no endpoint is ever two ahead of another.
+    fn begin_if(&self, index: usize, seen: u32) -> Option<Lease> {
+        let live = &self.endpoints.get(index)?.live;
+        live.try_begin(seen).then(|| Lease::new(index, live))
     }
 }
 

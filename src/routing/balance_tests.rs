@@ -100,31 +100,20 @@ fn a_burst_spreads_evenly_over_all_cores() {
     }
 }
 
-/// One endpoint is far behind many others, so that a look at all of them takes its time and all
-/// threads choose that one until it has caught up: then none of them may overshoot.
 #[test]
-fn a_pick_counts_before_the_next_one_looks() {
-    let all = EndpointSet::first(200);
-    let (endpoints, turns) = (endpoints(&[1; 200]), Turns::default());
+fn what_another_core_took_meanwhile_counts() {
+    let (endpoints, turns) = (endpoints(&[1, 1]), Turns::default());
     let picker = picker(&endpoints, Balancer::LeastConnections, &turns);
-    for endpoint in &endpoints[1..] {
-        (0..100).for_each(|_| endpoint.live.begin());
-    }
-    for _ in 0..100 {
-        let together = std::sync::Barrier::new(4);
-        let leases: Vec<Lease> = std::thread::scope(|scope| {
-            let work = || {
-                together.wait();
-                (0..30).map(|_| pick(&picker, &all)).collect::<Vec<_>>()
-            };
-            let threads: Vec<_> = (0..4).map(|_| scope.spawn(work)).collect();
-            let leases = threads.into_iter().map(|t| t.join().unwrap());
-            leases.flatten().collect()
-        });
-        let in_flight = endpoints[0].live.in_flight();
-        assert!((100..=101).contains(&in_flight), "{in_flight}");
-        drop(leases);
-    }
+    let all = EndpointSet::first(2);
+    endpoints[1].live.begin();
+    let (fewest, tied) = picker.fewest(&all).unwrap();
+    assert_eq!((fewest, tied), (0, set(&[0])));
+    let first = pick(&picker, &all);
+    assert_eq!(first.endpoint(), 0);
+    assert!(picker.begin_if(0, fewest).is_none(), "it must look again");
+    let (fewest, tied) = picker.fewest(&all).unwrap();
+    assert_eq!((fewest, tied), (1, all));
+    assert!(picker.begin_if(1, fewest).is_some());
 }
 
 #[test]
