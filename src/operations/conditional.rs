@@ -1,0 +1,405 @@
+//! How a page becomes an answer: its tag, a 304 where the client has it already, gzip.
+//!
+//! contract: operations 3
+
+use std::borrow::Cow;
+use std::io::{self, Write};
+
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use serde::Serialize;
+
+use super::format::base36;
+
+/// Longest `If-None-Match` and `Accept-Encoding` that is looked at, in bytes.
+const HEADER_BYTES_MAX: usize = 1024;
+
+/// Least body that is worth compressing, in bytes.
+const GZIP_BYTES_MIN: usize = 256;
+
+/// `Content-Type` of the JSON pages.
+pub const JSON: &str = "application/json";
+
+/// A page before it is known who asks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Page {
+    /// 200, or 503 of `/internal/ready`.
+    pub status: u16,
+    /// Its `Content-Type`.
+    pub content_type: &'static str,
+    /// How it may be kept and packed.
+    pub caching: Caching,
+    /// Its bytes.
+    pub body: Vec<u8>,
+}
+
+/// The caching rules of the pages.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Caching {
+    /// Carries this `ETag`, answers conditional requests, is compressed.
+    Tagged(String),
+    /// Is compressed and never kept.
+    NoStore,
+    /// Is never kept and too small to be compressed.
+    NoStorePlain,
+    /// Nothing is said and it is sent as it is.
+    Plain,
+}
+
+/// The headers of a request that matter here; several lines of one name joined by `, `.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Asked<'a> {
+    /// `If-None-Match`.
+    pub if_none_match: Option<&'a [u8]>,
+    /// `Accept-Encoding`.
+    pub accept_encoding: Option<&'a [u8]>,
+}
+
+/// An answer. `Content-Length` is left to whoever sends it; for HEAD it leaves out the body.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reply {
+    /// The status.
+    pub status: u16,
+    /// In the order in which they are to be sent.
+    pub headers: Vec<(&'static str, Cow<'static, str>)>,
+    /// The body, already compressed if the headers say so.
+    pub body: Vec<u8>,
+}
+
+/// A page with a tag. The tag covers the page as [`Tagged::blank`] leaves it.
+pub(super) trait Tagged: Serialize {
+    /// Empties what changes by the mere passing of time.
+    fn blank(&mut self);
+}
+
+/// A JSON page with its tag.
+pub(super) fn tagged<T: Tagged>(mut page: T) -> Page {
+    let body = json(&page);
+    page.blank();
+    let mut hash = Fnv(0xcbf2_9ce4_8422_2325);
+    // Hashing never fails, and what could be written above can be written again.
+    let _ = serde_json::to_writer(&mut hash, &page);
+    Page {
+        status: 200,
+        content_type: JSON,
+        caching: Caching::Tagged(format!("W/\"{}\"", base36(hash.0))),
+        body,
+    }
+}
+
+/// A JSON page that is not kept.
+pub(super) fn no_store<T: Serialize>(page: &T) -> Page {
+    Page {
+        status: 200,
+        content_type: JSON,
+        caching: Caching::NoStore,
+        body: json(page),
+    }
+}
+
+/// The pages are plain structures with text keys, which serde_json always writes.
+pub(super) fn json<T: Serialize>(page: &T) -> Vec<u8> {
+    serde_json::to_vec(page).unwrap_or_default()
+}
+
+/// FNV-1a with 64 bits.
+struct Fnv(u64);
+
+impl Write for Fnv {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        for byte in bytes {
+            self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// The answer to a request for a page.
+pub fn answer(page: Page, asked: &Asked<'_>) -> Reply {
+    let Page {
+        status,
+        content_type,
+        caching,
+        body,
+    } = page;
+    let mut headers: Vec<(&'static str, Cow<'static, str>)> = Vec::with_capacity(5);
+    let mut unchanged = false;
+    let compressible = match caching {
+        Caching::Tagged(tag) => {
+            unchanged = asked.if_none_match.is_some_and(|list| matches(list, &tag));
+            headers.push(("ETag", tag.into()));
+            headers.push(("Cache-Control", "private, no-cache".into()));
+            true
+        }
+        Caching::NoStore => {
+            headers.push(("Cache-Control", "no-store".into()));
+            true
+        }
+        Caching::NoStorePlain => {
+            headers.push(("Cache-Control", "no-store".into()));
+            false
+        }
+        Caching::Plain => false,
+    };
+    if compressible {
+        headers.push(("Vary", "Accept-Encoding".into()));
+    }
+    if unchanged {
+        return Reply {
+            status: 304,
+            headers,
+            body: Vec::new(),
+        };
+    }
+    headers.push(("Content-Type", content_type.into()));
+    let wanted = compressible
+        && status == 200
+        && body.len() >= GZIP_BYTES_MIN
+        && asked.accept_encoding.is_some_and(accepts_gzip);
+    let packed = if wanted { gzip(&body) } else { None };
+    let body = match packed {
+        Some(packed) => {
+            headers.push(("Content-Encoding", "gzip".into()));
+            packed
+        }
+        None => body,
+    };
+    Reply {
+        status,
+        headers,
+        body,
+    }
+}
+
+/// `None` is never seen: writing to memory does not fail.
+fn gzip(body: &[u8]) -> Option<Vec<u8>> {
+    let mut encoder = GzEncoder::new(Vec::with_capacity(body.len() / 4), Compression::fast());
+    encoder.write_all(body).ok()?;
+    encoder.finish().ok()
+}
+
+/// Whether an `If-None-Match` names the tag (RFC 9110 sections 8.8.3.2 and 13.1.2).
+fn matches(list: &[u8], tag: &str) -> bool {
+    if list.len() > HEADER_BYTES_MAX {
+        return false;
+    }
+    if list.trim_ascii() == b"*" {
+        return true;
+    }
+    let opaque = |tag: &[u8]| {
+        let tag = tag.trim_ascii();
+        tag.strip_prefix(b"W/").unwrap_or(tag).to_vec()
+    };
+    let wanted = opaque(tag.as_bytes());
+    // Our tags hold no comma, so that cutting another's in two makes no difference.
+    list.split(|byte| *byte == b',')
+        .any(|part| opaque(part) == wanted)
+}
+
+/// Whether an `Accept-Encoding` gives gzip a weight above 0 (RFC 9110 section 12.5.3).
+fn accepts_gzip(list: &[u8]) -> bool {
+    if list.len() > HEADER_BYTES_MAX {
+        return false;
+    }
+    let Ok(list) = std::str::from_utf8(list) else {
+        return false;
+    };
+    let mut gzip = None;
+    let mut any = None;
+    for part in list.split(',') {
+        let (coding, parameters) = part.split_once(';').unwrap_or((part, ""));
+        let accepted = has_weight(parameters);
+        match coding.trim() {
+            "*" => any = Some(accepted),
+            coding if coding.eq_ignore_ascii_case("gzip") => gzip = Some(accepted),
+            _ => {}
+        }
+    }
+    gzip.or(any).unwrap_or(false)
+}
+
+/// Whether the weight among a coding's parameters is above 0; one that cannot be read is not.
+fn has_weight(parameters: &str) -> bool {
+    let weight = parameters.split(';').find_map(|parameter| {
+        let (name, value) = parameter.split_once('=')?;
+        name.trim().eq_ignore_ascii_case("q").then(|| value.trim())
+    });
+    weight.is_none_or(|weight| {
+        weight
+            .parse::<f32>()
+            .is_ok_and(|weight| weight > 0.0 && weight <= 1.0)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+
+    use super::*;
+
+    #[derive(Serialize, Clone)]
+    struct Sample {
+        timestamp: String,
+        value: u32,
+        text: String,
+    }
+
+    impl Tagged for Sample {
+        fn blank(&mut self) {
+            self.timestamp.clear();
+        }
+    }
+
+    fn sample() -> Sample {
+        Sample {
+            timestamp: "now".to_owned(),
+            value: 1,
+            text: "x".repeat(300),
+        }
+    }
+
+    fn tag(page: &Page) -> &str {
+        match &page.caching {
+            Caching::Tagged(tag) => tag,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn ask<'a>(if_none_match: Option<&'a str>, accept_encoding: Option<&'a str>) -> Asked<'a> {
+        Asked {
+            if_none_match: if_none_match.map(str::as_bytes),
+            accept_encoding: accept_encoding.map(str::as_bytes),
+        }
+    }
+
+    #[test]
+    fn the_tag_covers_all_but_the_time() {
+        let page = tagged(sample());
+        assert!(tag(&page).starts_with("W/\"") && tag(&page).ends_with('"'));
+        let later = tagged(Sample {
+            timestamp: "later".to_owned(),
+            ..sample()
+        });
+        assert_eq!(tag(&page), tag(&later));
+        assert_ne!(page.body, later.body);
+        let other = tagged(Sample {
+            value: 2,
+            ..sample()
+        });
+        assert_ne!(tag(&page), tag(&other));
+    }
+
+    #[test]
+    fn conditional_requests() {
+        let page = tagged(sample());
+        let tag = tag(&page).to_owned();
+        let strong = tag.trim_start_matches("W/").to_owned();
+        let long = format!("{}{tag}", "\"a\",".repeat(300));
+        for (header, status) in [
+            ("*", 304),
+            (" * ", 304),
+            (tag.as_str(), 304),
+            (strong.as_str(), 304),
+            (&format!("\"a\", {tag}"), 304),
+            (&format!("{strong},\"b\""), 304),
+            ("*, \"a\"", 200),
+            ("\"a\", *", 200),
+            ("W/\"nosuchtag\"", 200),
+            ("", 200),
+            (&long, 200),
+        ] {
+            let reply = answer(page.clone(), &ask(Some(header), Some("gzip")));
+            assert_eq!(reply.status, status, "{header}");
+            if status == 304 {
+                assert_eq!(
+                    reply.headers,
+                    [
+                        ("ETag", tag.clone().into()),
+                        ("Cache-Control", "private, no-cache".into()),
+                        ("Vary", "Accept-Encoding".into()),
+                    ]
+                );
+                assert!(reply.body.is_empty());
+            }
+        }
+    }
+
+    #[test]
+    fn gzip_is_negotiated() {
+        let long = format!("{}gzip", "br, ".repeat(300));
+        for (header, packed) in [
+            ("gzip", true),
+            ("GZip", true),
+            ("br, gzip;q=0.5", true),
+            ("*", true),
+            ("*;q=0.1, br", true),
+            ("gzip; q=0", false),
+            ("gzip;q=0.000, *", false),
+            ("*;q=0", false),
+            ("identity", false),
+            ("br", false),
+            ("", false),
+            ("gzip;q=x", false),
+            ("gzip;Q=1", true),
+            (&long, false),
+        ] {
+            let page = tagged(sample());
+            let plain = page.body.clone();
+            let reply = answer(page, &ask(None, Some(header)));
+            let encoding = reply.headers.contains(&("Content-Encoding", "gzip".into()));
+            assert_eq!(encoding, packed, "{header}");
+            assert!(reply.headers.contains(&("Vary", "Accept-Encoding".into())));
+            if packed {
+                let mut unpacked = Vec::new();
+                flate2::read::GzDecoder::new(&*reply.body)
+                    .read_to_end(&mut unpacked)
+                    .unwrap();
+                assert_eq!(unpacked, plain);
+            } else {
+                assert_eq!(reply.body, plain);
+            }
+        }
+        let reply = answer(tagged(sample()), &Asked::default());
+        assert!(reply.headers.contains(&("Vary", "Accept-Encoding".into())));
+        assert!(reply.headers.contains(&("Content-Type", JSON.into())));
+    }
+
+    #[test]
+    fn small_pages_failures_and_plain_pages_are_sent_as_they_are() {
+        let mut page = no_store(&sample());
+        let reply = answer(page.clone(), &ask(Some("*"), Some("gzip")));
+        assert_eq!(reply.status, 200, "there is no tag to match");
+        assert_eq!(
+            reply.headers,
+            [
+                ("Cache-Control", "no-store".into()),
+                ("Vary", "Accept-Encoding".into()),
+                ("Content-Type", JSON.into()),
+                ("Content-Encoding", "gzip".into()),
+            ]
+        );
+        page.body.truncate(GZIP_BYTES_MIN - 1);
+        let reply = answer(page, &ask(None, Some("gzip")));
+        assert_eq!(reply.headers.len(), 3);
+        for (caching, headers) in [
+            (Caching::Plain, vec![("Content-Type", JSON.into())]),
+            (
+                Caching::NoStorePlain,
+                vec![
+                    ("Cache-Control", "no-store".into()),
+                    ("Content-Type", JSON.into()),
+                ],
+            ),
+        ] {
+            let page = Page {
+                caching,
+                ..no_store(&sample())
+            };
+            assert_eq!(answer(page, &ask(Some("*"), Some("gzip"))).headers, headers);
+        }
+    }
+}

@@ -1,0 +1,236 @@
+//! `/internal/status/endpoints`.
+//!
+//! contract: operations 4
+
+use serde::Serialize;
+
+use super::Inputs;
+use super::conditional::{Page, Tagged, tagged};
+use super::format::{ago, instant, latency, millis, percentage_or_na};
+use super::system::{Seen, healthy};
+use crate::fleet::Status;
+
+#[derive(Serialize)]
+struct Endpoints<'a> {
+    timestamp: String,
+    total_count: usize,
+    healthy_count: usize,
+    routable_count: usize,
+    endpoints: Vec<Item<'a>>,
+}
+
+#[derive(Serialize)]
+struct Item<'a> {
+    id: String,
+    name: &'a str,
+    #[serde(rename = "type")]
+    kind: &'a str,
+    status: &'static str,
+    priority: u32,
+    url: &'a str,
+    model_count: usize,
+    request_count: u64,
+    success_rate: String,
+    min_latency_ms: u64,
+    max_latency_ms: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    avg_latency_ms: Option<u64>,
+    active_connections: u32,
+    health_check: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    health_check_at: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next_check_at: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    response_time: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    last_model_sync: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    last_model_sync_at: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    issues: Option<&'static str>,
+}
+
+impl Tagged for Endpoints<'_> {
+    fn blank(&mut self) {
+        self.timestamp.clear();
+        for item in &mut self.endpoints {
+            item.health_check.clear();
+            item.health_check_at = None;
+            item.next_check_at = None;
+            item.last_model_sync = None;
+            item.last_model_sync_at = None;
+        }
+    }
+}
+
+pub(super) fn page(inputs: &Inputs<'_>) -> Page {
+    let endpoints = &inputs.fleet.endpoints;
+    tagged(Endpoints {
+        timestamp: instant(inputs.now),
+        total_count: endpoints.len(),
+        healthy_count: healthy(inputs.fleet),
+        routable_count: endpoints.iter().filter(|e| e.status.is_routable()).count(),
+        endpoints: Seen::all(inputs)
+            .into_iter()
+            .map(|seen| item(seen, inputs))
+            .collect(),
+    })
+}
+
+fn item<'a>(seen: Seen<'a>, inputs: &Inputs<'_>) -> Item<'a> {
+    let issues = issue(&seen);
+    let Seen {
+        id,
+        endpoint,
+        counts,
+    } = seen;
+    let health = &endpoint.health;
+    let response_ms = health.response_time.map_or(0, millis);
+    let synced = endpoint.last_model_sync;
+    Item {
+        id,
+        name: endpoint.name(),
+        // The canonical type, for `auto` the one found (contract: README 4, catalogue 3.6).
+        kind: &endpoint.profile.name,
+        status: endpoint.status.as_str(),
+        priority: endpoint.plan.priority,
+        url: &endpoint.plan.url.display,
+        model_count: endpoint.model_count,
+        request_count: counts.requests,
+        success_rate: percentage_or_na(counts.unfailed(), counts.requests),
+        min_latency_ms: counts.latency_min_ms.unwrap_or(0),
+        max_latency_ms: counts.latency_max_ms,
+        avg_latency_ms: (counts.requests > 0).then(|| counts.mean_ms()),
+        active_connections: endpoint.live.in_flight(),
+        health_check: health
+            .checked_at
+            .map(|at| ago(Some(at), inputs.now))
+            .unwrap_or_default(),
+        health_check_at: health.checked_at.map(instant),
+        next_check_at: health.next_check_at.map(instant),
+        response_time: (response_ms > 0).then(|| latency(response_ms)),
+        last_model_sync: synced.map(|at| ago(Some(at), inputs.now)),
+        last_model_sync_at: synced.map(instant),
+        issues,
+    }
+}
+
+/// The one thing to say first.
+fn issue(seen: &Seen<'_>) -> Option<&'static str> {
+    let endpoint = seen.endpoint;
+    let sound = endpoint.status == Status::Healthy && endpoint.health.consecutive_failures == 0;
+    if seen.is_unavailable() {
+        Some("unavailable")
+    } else if seen.fails_checks() {
+        Some("unstable")
+    } else if !sound && seen.fails_often() {
+        Some("low success rate")
+    } else {
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use serde_json::json;
+
+    use super::*;
+    use crate::operations::stats::Outcome;
+    use crate::operations::testing::{World, value};
+
+    #[test]
+    fn every_field() {
+        let mut world = World::new();
+        world.endpoint("a", "http://127.0.0.1:9/far", 80, Status::Healthy);
+        world.endpoint("b", "http://b", 20, Status::Busy);
+        world.endpoint("c", "http://c", 10, Status::RateLimited);
+        world.checked(0, -61, 4);
+        world.fleet.endpoints[0].health.response_time = Some(Duration::from_micros(4_900));
+        world.fleet.endpoints[1].health.response_time = Some(Duration::from_micros(900));
+        world.fleet.endpoints[0].last_model_sync = Some(world.at(-3600));
+        world.fleet.endpoints[0].model_count = 2;
+        world.request("m", 0, Outcome::Success, 200, 5, 10);
+        world.request("m", 0, Outcome::Failure, 200, 5, 99);
+        world.request("m", 0, Outcome::Success, 200, 5, 31);
+        assert_eq!(
+            value(&page(&world.inputs())),
+            json!({
+                "timestamp": "2026-04-15T10:30:00Z",
+                "total_count": 3, "healthy_count": 1, "routable_count": 2,
+                "endpoints": [
+                    {
+                        "id": "1jhonaf", "name": "a", "type": "vllm", "status": "healthy",
+                        "priority": 80, "url": "http://127.0.0.1:9/far", "model_count": 2,
+                        "request_count": 3, "success_rate": "66.7%", "min_latency_ms": 10,
+                        "max_latency_ms": 31, "avg_latency_ms": 20, "active_connections": 0,
+                        "health_check": "1m ago", "health_check_at": "2026-04-15T10:28:59Z",
+                        "next_check_at": "2026-04-15T10:30:04Z", "response_time": "4ms",
+                        "last_model_sync": "1h ago",
+                        "last_model_sync_at": "2026-04-15T09:30:00Z",
+                    },
+                    {
+                        "id": "vnximj", "name": "b", "type": "vllm", "status": "busy",
+                        "priority": 20, "url": "http://b", "model_count": 0, "request_count": 0,
+                        "success_rate": "N/A", "min_latency_ms": 0, "max_latency_ms": 0,
+                        "active_connections": 0, "health_check": "",
+                    },
+                    {
+                        "id": "vdxwxk", "name": "c", "type": "vllm", "status": "rate_limited",
+                        "priority": 10, "url": "http://c", "model_count": 0, "request_count": 0,
+                        "success_rate": "N/A", "min_latency_ms": 0, "max_latency_ms": 0,
+                        "active_connections": 0, "health_check": "",
+                    },
+                ],
+            })
+        );
+    }
+
+    #[test]
+    fn one_issue_at_most() {
+        let table = [
+            // status, failed checks, failures of 11 requests
+            (Status::Offline, 9, 11, Some("unavailable")),
+            (Status::Unhealthy, 0, 0, Some("unavailable")),
+            (Status::Healthy, 4, 11, Some("unstable")),
+            (Status::Healthy, 1, 2, Some("low success rate")),
+            (Status::Healthy, 0, 11, None),
+            (Status::Busy, 0, 11, Some("low success rate")),
+            (Status::Busy, 3, 1, None),
+        ];
+        for (status, checks, failures, expected) in table {
+            let mut world = World::new();
+            world.endpoint("a", "http://a", 1, status);
+            world.fleet.endpoints[0].health.consecutive_failures = checks;
+            for nth in 0..11 {
+                let outcome = if nth < failures {
+                    Outcome::Failure
+                } else {
+                    Outcome::Success
+                };
+                world.request("m", 0, outcome, 200, 0, 1);
+            }
+            let page = value(&page(&world.inputs()));
+            let issues = page["endpoints"][0].get("issues").and_then(|i| i.as_str());
+            assert_eq!(issues, expected, "{status} {checks} {failures}");
+        }
+    }
+
+    #[test]
+    fn endpoints_with_one_address_get_numbers() {
+        let mut world = World::new();
+        world.endpoint("z", "http://127.0.0.1:9", 1, Status::Healthy);
+        world.endpoint("a", "http://127.0.0.1:9", 1, Status::Healthy);
+        world.endpoint("b", "http://127.0.0.1:9/api", 1, Status::Healthy);
+        let page = value(&page(&world.inputs()));
+        let ids: Vec<&str> = page["endpoints"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|e| e["id"].as_str().unwrap())
+            .collect();
+        assert_eq!(ids, ["duzvjl-0", "gpo2ta", "duzvjl-1"]);
+    }
+}

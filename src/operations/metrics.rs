@@ -1,0 +1,561 @@
+//! `/internal/metrics`: the text format of Prometheus, version 0.0.4.
+//!
+//! Each family stands together: HELP, TYPE, then its samples, endpoints and models in the order of
+//! their names. A family without samples still has its two lines, so that a scrape of a fresh
+//! process shows what there will be.
+//!
+//! contract: operations 4
+
+use std::fmt::Write;
+
+use super::Inputs;
+use super::conditional::{Caching, Page};
+use super::format::{decimal, percent};
+use super::stats::{BUCKETS_MS, Buckets, ModelTotals, PairTotals};
+use super::system::{Seen, System};
+use crate::fleet::Status;
+
+const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// The bounds of [`BUCKETS_MS`] in seconds, as they are written.
+const BUCKETS: [&str; BUCKETS_MS.len()] = [
+    "0.005", "0.01", "0.025", "0.05", "0.1", "0.25", "0.5", "1", "2.5", "5", "10", "30", "60",
+    "120", "300",
+];
+
+const CLASSES: [&str; 4] = ["2xx", "3xx", "4xx", "5xx"];
+
+pub(super) fn page(inputs: &Inputs<'_>) -> Page {
+    let mut text = Exposition::default();
+    let system = System::of(inputs);
+    let mut endpoints = Seen::all(inputs);
+    endpoints.sort_by(|a, b| a.endpoint.name().cmp(b.endpoint.name()));
+    let models = inputs.totals.models();
+    system_families(&mut text, inputs, &system);
+    security_families(&mut text, &system);
+    endpoint_families(&mut text, &endpoints);
+    traffic_families(&mut text, inputs, &endpoints, &system);
+    models_families(&mut text, inputs, &models);
+    model_families(&mut text, inputs, &models);
+    pair_families(&mut text, inputs, &models);
+    process_families(&mut text, inputs);
+    Page {
+        status: 200,
+        content_type: CONTENT_TYPE,
+        caching: Caching::NoStore,
+        body: text.0.into_bytes(),
+    }
+}
+
+fn system_families(text: &mut Exposition, inputs: &Inputs<'_>, system: &System) {
+    let proxy = &inputs.fleet.plan.proxy;
+    text.gauge("olla_info", "What runs, as labels.");
+    text.sample(
+        "olla_info",
+        &[
+            ("version", &inputs.build.version),
+            ("commit", &inputs.build.commit),
+            ("engine", proxy.engine.as_str()),
+            ("profile", proxy.profile.as_str()),
+            ("balancer", proxy.load_balancer.as_str()),
+        ],
+        1,
+    );
+    let requests = &system.requests;
+    let rate = percent(requests.unfailed(), requests.requests);
+    let up_for = inputs.now.duration_since(inputs.started);
+    let up_for = up_for.unwrap_or_default().as_secs_f64();
+    let gauges: [(&str, &str, f64); 8] = [
+        (
+            "olla_system_status",
+            "State of the system: 2 healthy, 1 degraded, 0 critical.",
+            system.verdict.as_number() as f64,
+        ),
+        (
+            "olla_endpoints_total",
+            "Configured endpoints.",
+            system.total as f64,
+        ),
+        (
+            "olla_endpoints_healthy",
+            "Healthy endpoints.",
+            system.healthy as f64,
+        ),
+        (
+            "olla_success_rate_percent",
+            "Requests that did not fail, in percent; 0 without traffic.",
+            rate,
+        ),
+        (
+            "olla_avg_latency_ms",
+            "Mean latency of successful requests in milliseconds.",
+            requests.mean_ms() as f64,
+        ),
+        (
+            "olla_total_traffic_bytes",
+            "Bytes of answers sent to clients.",
+            system.traffic_bytes as f64,
+        ),
+        (
+            "olla_uptime_seconds",
+            "Seconds since the process started.",
+            up_for,
+        ),
+        (
+            "olla_active_connections",
+            "Requests in flight on all endpoints.",
+            system.active_connections as f64,
+        ),
+    ];
+    for (name, help, value) in gauges {
+        text.gauge(name, help);
+        text.sample(name, &[], value);
+    }
+    text.counter_of("olla_requests_total", "Client requests.", requests.requests);
+    text.counter_of(
+        "olla_failures_total",
+        "Client requests that failed.",
+        requests.failures,
+    );
+}
+
+fn security_families(text: &mut Exposition, system: &System) {
+    text.counter_of(
+        "olla_security_violations_total",
+        "Requests refused by a limit.",
+        system.violations(),
+    );
+    text.counter_of(
+        "olla_security_rate_limit_violations_total",
+        "Requests refused by a rate limit.",
+        system.rate_limit_violations,
+    );
+    text.counter_of(
+        "olla_security_size_limit_violations_total",
+        "Requests refused by a size limit.",
+        system.size_violations,
+    );
+    text.gauge(
+        "olla_security_blocked_ips",
+        "Client addresses rate limited in the last hour.",
+    );
+    text.sample("olla_security_blocked_ips", &[], system.blocked_ips as u64);
+    text.gauge(
+        "olla_security_status",
+        "State of security: 1 normal, 0 elevated.",
+    );
+    let normal = u64::from(!system.is_elevated());
+    text.sample("olla_security_status", &[], normal);
+}
+
+fn endpoint_families(text: &mut Exposition, endpoints: &[Seen<'_>]) {
+    let is_up = |seen: &Seen<'_>| u64::from(seen.endpoint.status == Status::Healthy);
+    let name = "olla_endpoint_up";
+    text.gauge(name, "Whether the endpoint is healthy, with its status.");
+    for seen in endpoints {
+        let labels = [
+            ("endpoint", seen.endpoint.name()),
+            ("status", seen.endpoint.status.as_str()),
+        ];
+        text.sample(name, &labels, is_up(seen));
+    }
+    let mut family = |name, kind, help, value: &dyn Fn(&Seen<'_>) -> f64| {
+        text.family(name, kind, help);
+        for seen in endpoints {
+            text.sample(name, &[("endpoint", seen.endpoint.name())], value(seen));
+        }
+    };
+    family(
+        "olla_endpoint_healthy",
+        "gauge",
+        "Whether the endpoint is healthy.",
+        &|seen| is_up(seen) as f64,
+    );
+    family(
+        "olla_endpoint_requests_total",
+        "counter",
+        "Attempts on the endpoint.",
+        &|seen| seen.counts.requests as f64,
+    );
+    family(
+        "olla_endpoint_traffic_bytes",
+        "counter",
+        "Bytes of the endpoint's answers sent to clients.",
+        &|seen| seen.counts.bytes as f64,
+    );
+    family(
+        "olla_endpoint_connections",
+        "gauge",
+        "Requests in flight on the endpoint.",
+        &|seen| f64::from(seen.endpoint.live.in_flight()),
+    );
+    family(
+        "olla_endpoint_success_rate_percent",
+        "gauge",
+        "Attempts that did not fail, in percent; 0 without traffic.",
+        &|seen| percent(seen.counts.unfailed(), seen.counts.requests),
+    );
+    family(
+        "olla_endpoint_avg_latency_ms",
+        "gauge",
+        "Mean latency of successful attempts in milliseconds.",
+        &|seen| seen.counts.mean_ms() as f64,
+    );
+    family(
+        "olla_endpoint_priority",
+        "gauge",
+        "Configured priority of the endpoint.",
+        &|seen| f64::from(seen.endpoint.plan.priority),
+    );
+    family(
+        "olla_endpoint_models_count",
+        "gauge",
+        "Models that the endpoint lists.",
+        &|seen| seen.endpoint.model_count as f64,
+    );
+    family(
+        "olla_retries_total",
+        "counter",
+        "Attempts on the endpoint after another one failed.",
+        &|seen| seen.counts.retries as f64,
+    );
+}
+
+fn traffic_families(
+    text: &mut Exposition,
+    inputs: &Inputs<'_>,
+    endpoints: &[Seen<'_>],
+    system: &System,
+) {
+    let name = "olla_responses_total";
+    text.family(
+        name,
+        "counter",
+        "Answers of the endpoint by class of status.",
+    );
+    for seen in endpoints {
+        for (class, count) in CLASSES.iter().zip(seen.counts.classes) {
+            let labels = [("endpoint", seen.endpoint.name()), ("code", class)];
+            text.sample(name, &labels, count);
+        }
+    }
+    let none = Buckets::default();
+    let name = "olla_request_duration_seconds";
+    text.family(name, "histogram", "Duration of successful attempts.");
+    for seen in endpoints {
+        let totals = inputs.totals.endpoint(seen.endpoint.id);
+        let buckets = totals.map_or(&none, |totals| &totals.duration);
+        text.histogram(name, seen.endpoint.name(), buckets);
+    }
+    let name = "olla_time_to_first_byte_seconds";
+    text.family(
+        name,
+        "histogram",
+        "Time to the first byte of an answer's body.",
+    );
+    for seen in endpoints {
+        let totals = inputs.totals.endpoint(seen.endpoint.id);
+        let buckets = totals.map_or(&none, |totals| &totals.first_byte);
+        text.histogram(name, seen.endpoint.name(), buckets);
+    }
+    text.counter_of(
+        "olla_client_disconnects_total",
+        "Requests whose client hung up.",
+        system.client_disconnects,
+    );
+    let name = "olla_translator_requests_total";
+    text.family(name, "counter", "Requests of each translator by mode.");
+    let mut translators = inputs.totals.translators().to_vec();
+    translators.sort_by_key(|(name, _)| *name);
+    for (translator, counts) in translators {
+        for (mode, count) in [
+            ("passthrough", counts.passthrough),
+            ("translation", counts.requests - counts.passthrough),
+        ] {
+            text.sample(name, &[("translator", translator), ("mode", mode)], count);
+        }
+    }
+    text.gauge("olla_sticky_sessions", "Sticky sessions kept now.");
+    text.sample("olla_sticky_sessions", &[], inputs.sticky.active_sessions);
+    let reloads = inputs.totals.reloads();
+    let name = "olla_config_reloads_total";
+    text.family(name, "counter", "Reloads of the configuration by result.");
+    text.sample(name, &[("result", "success")], reloads.successes);
+    text.sample(name, &[("result", "failure")], reloads.failures);
+    let name = "olla_config_last_reload_successful";
+    text.gauge(
+        name,
+        "Whether the last reload of the configuration succeeded.",
+    );
+    text.sample(name, &[], u64::from(reloads.last_successful));
+}
+
+fn models_families(text: &mut Exposition, inputs: &Inputs<'_>, models: &[(&str, &ModelTotals)]) {
+    let ever = &inputs.totals.system().model_requests;
+    let active = models
+        .iter()
+        .filter(|(_, totals)| totals.is_active(inputs.now));
+    text.gauge("olla_models_total", "Models that have been requested.");
+    text.sample("olla_models_total", &[], models.len() as u64);
+    text.gauge("olla_models_active", "Models requested in the last hour.");
+    text.sample("olla_models_active", &[], active.count() as u64);
+    let name = "olla_models_success_rate_percent";
+    text.gauge(
+        name,
+        "Requests with a model that did not fail, in percent; 0 without traffic.",
+    );
+    text.sample(name, &[], percent(ever.unfailed(), ever.requests));
+    text.counter_of(
+        "olla_models_requests_total",
+        "Requests with a model.",
+        ever.requests,
+    );
+    text.counter_of(
+        "olla_models_traffic_bytes",
+        "Bytes of answers to requests with a model.",
+        ever.bytes,
+    );
+}
+
+fn model_families(text: &mut Exposition, inputs: &Inputs<'_>, models: &[(&str, &ModelTotals)]) {
+    let mut family = |name: &str, kind, help, value: &dyn Fn(&ModelTotals) -> f64| {
+        text.family(name, kind, help);
+        for (model, totals) in models {
+            text.sample(name, &[("model", model)], value(totals));
+        }
+    };
+    type Count = (&'static str, &'static str, fn(&ModelTotals) -> u64);
+    let counters: [Count; 9] = [
+        ("requests_total", "Requests for the model.", |m| {
+            m.counts.requests
+        }),
+        (
+            "successful_requests_total",
+            "Requests that succeeded.",
+            |m| m.counts.successes,
+        ),
+        ("failed_requests_total", "Requests that failed.", |m| {
+            m.counts.failures
+        }),
+        ("traffic_bytes", "Bytes of answers.", |m| m.counts.bytes),
+        (
+            "routing_hits_total",
+            "Requests served by the first endpoint.",
+            |m| m.counts.hits,
+        ),
+        (
+            "routing_misses_total",
+            "Requests that needed another endpoint.",
+            |m| m.counts.misses,
+        ),
+        (
+            "routing_fallbacks_total",
+            "Requests routed as a fallback.",
+            |m| m.counts.fallbacks,
+        ),
+        ("prompt_tokens_total", "Tokens of prompts.", |m| {
+            m.counts.prompt_tokens
+        }),
+        ("completion_tokens_total", "Tokens generated.", |m| {
+            m.counts.completion_tokens
+        }),
+    ];
+    for (name, help, count) in counters {
+        let name = format!("olla_model_{name}");
+        family(&name, "counter", help, &|totals| count(totals) as f64);
+    }
+    family(
+        "olla_model_success_rate_percent",
+        "gauge",
+        "Requests that did not fail, in percent.",
+        &|totals| percent(totals.counts.unfailed(), totals.counts.requests),
+    );
+    family(
+        "olla_model_avg_latency_ms",
+        "gauge",
+        "Mean latency of successful requests in milliseconds.",
+        &|totals| totals.counts.mean_ms() as f64,
+    );
+    family(
+        "olla_model_p95_latency_ms",
+        "gauge",
+        "95th percentile of a sample of successful latencies in milliseconds.",
+        &|totals| totals.p95_p99().0 as f64,
+    );
+    family(
+        "olla_model_p99_latency_ms",
+        "gauge",
+        "99th percentile of a sample of successful latencies in milliseconds.",
+        &|totals| totals.p95_p99().1 as f64,
+    );
+    family(
+        "olla_model_unique_clients",
+        "gauge",
+        "Client addresses of the last hour, at most 100.",
+        &|totals| totals.unique_clients(inputs.now) as f64,
+    );
+    family(
+        "olla_model_tokens_per_second",
+        "gauge",
+        "Tokens generated in a second of generation.",
+        &|totals| totals.counts.tokens_per_second(),
+    );
+}
+
+fn pair_families(text: &mut Exposition, inputs: &Inputs<'_>, models: &[(&str, &ModelTotals)]) {
+    let mut endpoints: Vec<_> = inputs.fleet.endpoints.iter().collect();
+    endpoints.sort_by_key(|endpoint| endpoint.name());
+    let mut family = |name, kind, help, value: &dyn Fn(&PairTotals) -> f64| {
+        text.family(name, kind, help);
+        for (model, totals) in models {
+            for endpoint in &endpoints {
+                if let Some(pair) = totals.endpoints.get(&endpoint.id) {
+                    let labels = [("model", *model), ("endpoint", endpoint.name())];
+                    text.sample(name, &labels, value(pair));
+                }
+            }
+        }
+    };
+    family(
+        "olla_model_endpoint_requests_total",
+        "counter",
+        "Attempts for the model on the endpoint.",
+        &|pair| pair.counts.requests as f64,
+    );
+    family(
+        "olla_model_endpoint_success_rate_percent",
+        "gauge",
+        "Attempts that did not fail, in percent.",
+        &|pair| percent(pair.counts.unfailed(), pair.counts.requests),
+    );
+    family(
+        "olla_model_endpoint_avg_latency_ms",
+        "gauge",
+        "Mean latency of successful attempts in milliseconds.",
+        &|pair| pair.counts.mean_ms() as f64,
+    );
+    family(
+        "olla_model_endpoint_consecutive_errors",
+        "gauge",
+        "Attempts that failed since the last that succeeded.",
+        &|pair| pair.counts.consecutive_errors as f64,
+    );
+}
+
+fn process_families(text: &mut Exposition, inputs: &Inputs<'_>) {
+    let facts = inputs.process;
+    let started = inputs.started.duration_since(std::time::UNIX_EPOCH);
+    text.family(
+        "process_cpu_seconds_total",
+        "counter",
+        "Processor time used, in seconds.",
+    );
+    text.sample("process_cpu_seconds_total", &[], facts.cpu_seconds);
+    let gauges: [(&str, &str, f64); 6] = [
+        (
+            "process_open_fds",
+            "Open files and sockets.",
+            facts.open_fds as f64,
+        ),
+        (
+            "process_max_fds",
+            "Most files and sockets that may be open.",
+            facts.max_fds as f64,
+        ),
+        (
+            "process_virtual_memory_bytes",
+            "Address space in bytes.",
+            facts.virtual_bytes as f64,
+        ),
+        (
+            "process_resident_memory_bytes",
+            "Bytes in memory.",
+            facts.resident_bytes as f64,
+        ),
+        ("process_threads", "Threads.", facts.threads as f64),
+        (
+            "process_start_time_seconds",
+            "Start of the process, in seconds since 1970.",
+            started.unwrap_or_default().as_secs_f64(),
+        ),
+    ];
+    for (name, help, value) in gauges {
+        text.gauge(name, help);
+        text.sample(name, &[], value);
+    }
+}
+
+/// A value of a sample. Counts are exact beyond 2^53.
+trait Value {
+    fn written(self) -> String;
+}
+
+impl Value for u64 {
+    fn written(self) -> String {
+        self.to_string()
+    }
+}
+
+impl Value for f64 {
+    fn written(self) -> String {
+        decimal(self)
+    }
+}
+
+/// The text while it is written. Writing to a string does not fail, so that results of `write!`
+/// say nothing.
+#[derive(Default)]
+struct Exposition(String);
+
+impl Exposition {
+    fn family(&mut self, name: &str, kind: &str, help: &str) {
+        let _ = write!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}\n");
+    }
+
+    fn gauge(&mut self, name: &str, help: &str) {
+        self.family(name, "gauge", help);
+    }
+
+    /// A counter without labels.
+    fn counter_of(&mut self, name: &str, help: &str, count: u64) {
+        self.family(name, "counter", help);
+        self.sample(name, &[], count);
+    }
+
+    fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: impl Value) {
+        self.0.push_str(name);
+        for (nth, (label, text)) in labels.iter().enumerate() {
+            self.0.push(if nth == 0 { '{' } else { ',' });
+            self.0.push_str(label);
+            self.0.push_str("=\"");
+            for c in text.chars() {
+                match c {
+                    '\\' => self.0.push_str(r"\\"),
+                    '"' => self.0.push_str(r#"\""#),
+                    '\n' => self.0.push_str(r"\n"),
+                    c => self.0.push(c),
+                }
+            }
+            self.0.push('"');
+        }
+        if !labels.is_empty() {
+            self.0.push('}');
+        }
+        let _ = writeln!(self.0, " {}", value.written());
+    }
+
+    fn histogram(&mut self, name: &str, endpoint: &str, buckets: &Buckets) {
+        let bucket = format!("{name}_bucket");
+        for (bound, count) in BUCKETS.iter().zip(buckets.cumulative()) {
+            self.sample(&bucket, &[("endpoint", endpoint), ("le", bound)], count);
+        }
+        let labels = [("endpoint", endpoint), ("le", "+Inf")];
+        self.sample(&bucket, &labels, buckets.count);
+        let labels = [("endpoint", endpoint)];
+        self.sample(&format!("{name}_sum"), &labels, buckets.sum_ms / 1000.0);
+        self.sample(&format!("{name}_count"), &labels, buckets.count);
+    }
+}
+
+#[cfg(test)]
+mod tests;

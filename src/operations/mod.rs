@@ -1,0 +1,173 @@
+//! What an operator sees: the `/internal/*` pages and `/version`, the statistics behind them, the
+//! figures in backends' answers, and who may look.
+//!
+//! Pure functions from snapshots to bytes. Nothing here opens a socket, starts a thread, waits,
+//! or reads a clock or a file: what a page shows is in [`Inputs`]. The dashboard's files are in
+//! `ui`, which only reads these pages.
+//!
+//! contract: operations 1-7
+
+pub mod access;
+pub mod conditional;
+mod endpoints;
+mod feed;
+pub mod format;
+mod metrics;
+mod models;
+pub mod process;
+pub mod provider;
+mod ready;
+pub mod stats;
+mod status;
+mod sticky;
+mod system;
+#[cfg(test)]
+mod testing;
+mod translators;
+mod usage;
+mod version;
+
+use std::time::SystemTime;
+
+pub use models::ModelFact;
+pub use sticky::StickyFacts;
+pub use version::{Build, CAPABILITIES};
+
+use crate::fleet::Fleet;
+use conditional::Page;
+use process::ProcessFacts;
+use stats::Totals;
+
+/// Everything that the pages are made of.
+#[derive(Debug, Clone, Copy)]
+pub struct Inputs<'a> {
+    /// The snapshot in force.
+    pub fleet: &'a Fleet,
+    /// The figures since start.
+    pub totals: &'a Totals,
+    /// Every reported model name, in any order.
+    pub models: &'a [ModelFact<'a>],
+    /// The sticky sessions.
+    pub sticky: StickyFacts,
+    /// The process, as the operating system sees it.
+    pub process: &'a ProcessFacts,
+    /// This build.
+    pub build: &'a Build,
+    /// When the process started.
+    pub started: SystemTime,
+    /// The time of the request.
+    pub now: SystemTime,
+    /// Whether the process is shutting down.
+    pub draining: bool,
+}
+
+/// The pages. All are read-only and answer `GET` and `HEAD` alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Route {
+    /// `/internal/health`; with its own rate limit (contract: surface 10.1).
+    Health,
+    /// `/internal/ready`.
+    Ready,
+    /// `/internal/status`.
+    Status,
+    /// `/internal/status/endpoints`.
+    Endpoints,
+    /// `/internal/status/models`.
+    Models,
+    /// `/internal/stats/models`.
+    Usage,
+    /// `/internal/stats/sticky`.
+    Sticky,
+    /// `/internal/stats/translators`.
+    Translators,
+    /// `/internal/stats/requests`: the last requests.
+    Requests,
+    /// `/internal/stats/latency`: quantiles by endpoint and by model.
+    Latency,
+    /// `/internal/process`.
+    Process,
+    /// `/internal/metrics`.
+    Metrics,
+    /// `/version`.
+    Version,
+}
+
+impl Route {
+    /// Every page and its path.
+    pub const ALL: [(&'static str, Self); 13] = [
+        ("/internal/health", Self::Health),
+        ("/internal/ready", Self::Ready),
+        ("/internal/status", Self::Status),
+        ("/internal/status/endpoints", Self::Endpoints),
+        ("/internal/status/models", Self::Models),
+        ("/internal/stats/models", Self::Usage),
+        ("/internal/stats/sticky", Self::Sticky),
+        ("/internal/stats/translators", Self::Translators),
+        ("/internal/stats/requests", Self::Requests),
+        ("/internal/stats/latency", Self::Latency),
+        ("/internal/process", Self::Process),
+        ("/internal/metrics", Self::Metrics),
+        ("/version", Self::Version),
+    ];
+
+    /// The page of exactly this path.
+    pub fn of(path: &str) -> Option<Self> {
+        let page = Self::ALL.iter().find(|(known, _)| *known == path);
+        page.map(|(_, route)| *route)
+    }
+
+    /// Makes the page; `query` without its question mark.
+    pub fn page(self, query: &str, inputs: &Inputs<'_>) -> Page {
+        match self {
+            Self::Health => ready::health(),
+            Self::Ready => ready::page(inputs),
+            Self::Status => status::page(inputs),
+            Self::Endpoints => endpoints::page(inputs),
+            Self::Models => models::page(query, inputs),
+            Self::Usage => usage::page(query, inputs),
+            Self::Sticky => sticky::page(&inputs.sticky),
+            Self::Translators => translators::page(inputs),
+            Self::Requests => feed::requests(inputs),
+            Self::Latency => feed::latency(inputs),
+            Self::Process => process::page(inputs),
+            Self::Metrics => metrics::page(inputs),
+            Self::Version => version::page(inputs.build),
+        }
+    }
+}
+
+/// Whether a query has exactly this pair, spelled so.
+fn asks(query: &str, pair: &str) -> bool {
+    query.split('&').any(|part| part == pair)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_are_exact() {
+        assert_eq!(Route::of("/internal/status"), Some(Route::Status));
+        assert_eq!(Route::of("/version"), Some(Route::Version));
+        for path in [
+            "/internal/status/",
+            "/internal/Status",
+            "/internal/status/x",
+            "/internal",
+            "/internal/nosuch",
+            "/version/",
+            "",
+        ] {
+            assert_eq!(Route::of(path), None, "{path}");
+        }
+    }
+
+    #[test]
+    fn query_pairs_are_literal() {
+        assert!(asks("a=1&detailed=true", "detailed=true"));
+        assert!(!asks(
+            "detailed=1&detailed=TRUE&xdetailed=true",
+            "detailed=true"
+        ));
+    }
+}

@@ -1,0 +1,471 @@
+//! Looks up a few paths in JSON text without building values.
+//!
+//! An answer is a kilobyte or sixty-four of them, of which some ten numbers matter; everything
+//! else is passed over. The text comes from a backend and may be anything: what is no JSON finds
+//! nothing, and no validity is promised for what is found.
+
+use memchr::{memchr_iter, memchr2};
+
+/// Most segments of a path; it also bounds how deep the search goes.
+pub(super) const SEGMENTS_MAX: usize = 8;
+
+/// Most different paths of one profile, the built-in ones included.
+pub(super) const SLOTS_MAX: usize = 64;
+
+/// Bytes at the end of a document without its beginning in which fields are looked for. Counts
+/// and times stand at the end of an answer, behind the text.
+const CUT_BYTES_MAX: usize = 8 * 1024;
+
+/// One step of a path.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Segment {
+    Key(Box<str>),
+    Index(usize),
+}
+
+/// Reads `usage.prompt_tokens`, `choices[0].finish_reason`; a leading `$.` means nothing.
+pub(super) fn parse_path(text: &str) -> Result<Vec<Segment>, String> {
+    let text = text.trim();
+    let bare = text.strip_prefix("$.").unwrap_or(text);
+    let mut segments = Vec::new();
+    for part in bare.split('.') {
+        let (key, mut rest) = part.split_at(part.find('[').unwrap_or(part.len()));
+        if key.is_empty() || key.contains(['"', '\\', '*', ']']) {
+            return Err(format!("{text:?} is no path such as usage.prompt_tokens"));
+        }
+        segments.push(Segment::Key(key.into()));
+        while !rest.is_empty() {
+            let (index, after) = rest
+                .strip_prefix('[')
+                .and_then(|rest| rest.split_once(']'))
+                .and_then(|(index, after)| Some((index.parse().ok()?, after)))
+                .ok_or_else(|| format!("{text:?} has an index that is no number"))?;
+            segments.push(Segment::Index(index));
+            rest = after;
+        }
+    }
+    if segments.len() > SEGMENTS_MAX {
+        return Err(format!("{text:?} has more than {SEGMENTS_MAX} parts"));
+    }
+    Ok(segments)
+}
+
+/// What stands at the end of a path. Texts are raw: escapes as sent.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum Scalar<'a> {
+    Number(f64),
+    Text(&'a [u8]),
+    Bool(bool),
+}
+
+/// What was found, by slot; `null` counts as not found.
+pub(super) type Found<'a> = [Option<Scalar<'a>>; SLOTS_MAX];
+
+/// All paths of a profile, merged to one tree.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Paths {
+    roots: Vec<Node>,
+    /// Last key of each path of several segments and its slot, for documents without beginning.
+    last_keys: Vec<(Box<str>, usize)>,
+    slots: Vec<Vec<Segment>>,
+}
+
+#[derive(Debug, Clone)]
+struct Node {
+    segment: Segment,
+    slot: Option<usize>,
+    children: Vec<Self>,
+}
+
+impl Paths {
+    /// The slot of a path; the same for the same path. `None`: there is no room for another.
+    pub(super) fn add(&mut self, path: Vec<Segment>) -> Option<usize> {
+        if let Some(slot) = self.slots.iter().position(|known| *known == path) {
+            return Some(slot);
+        }
+        let slot = self.slots.len();
+        if slot >= SLOTS_MAX {
+            return None;
+        }
+        let mut nodes = &mut self.roots;
+        for (nth, segment) in path.iter().enumerate() {
+            let at = nodes.iter().position(|node| node.segment == *segment);
+            let at = at.unwrap_or_else(|| {
+                nodes.push(Node {
+                    segment: segment.clone(),
+                    slot: None,
+                    children: Vec::new(),
+                });
+                nodes.len() - 1
+            });
+            let node = nodes.get_mut(at)?;
+            if nth + 1 == path.len() {
+                node.slot = Some(slot);
+            }
+            nodes = &mut node.children;
+        }
+        if let [_, .., Segment::Key(key)] = path.as_slice() {
+            self.last_keys.push((key.clone(), slot));
+        }
+        self.slots.push(path);
+        Some(slot)
+    }
+
+    /// Looks into a document that begins at the first byte. The place behind it, if it has an end.
+    pub(super) fn whole<'a>(&self, doc: &'a [u8], found: &mut Found<'a>) -> Option<usize> {
+        value(doc, 0, &self.roots, None, found)
+    }
+
+    /// Looks into the end of a document whose beginning is not there. Keys are recognised by their
+    /// quotes and colon: inside of texts the quotes are escaped. The last one of a name counts.
+    pub(super) fn cut<'a>(&self, doc: &'a [u8], found: &mut Found<'a>) {
+        let doc = doc
+            .get(doc.len().saturating_sub(CUT_BYTES_MAX)..)
+            .unwrap_or_default();
+        let mut by_last_key: Found<'a> = [None; SLOTS_MAX];
+        for quote in memchr_iter(b'"', doc) {
+            if quote > 0 && doc.get(quote - 1) == Some(&b'\\') {
+                continue;
+            }
+            for node in &self.roots {
+                if let Segment::Key(key) = &node.segment
+                    && let Some(at) = behind_key(doc, quote, key)
+                {
+                    value(doc, at, &node.children, node.slot, found);
+                }
+            }
+            for (key, slot) in &self.last_keys {
+                if let Some(at) = behind_key(doc, quote, key) {
+                    value(doc, at, &[], Some(*slot), &mut by_last_key);
+                }
+            }
+        }
+        fill(found, &by_last_key);
+    }
+}
+
+/// Takes over what is not there yet.
+pub(super) fn fill<'a>(found: &mut Found<'a>, more: &Found<'a>) {
+    for (slot, more) in found.iter_mut().zip(more) {
+        *slot = slot.or(*more);
+    }
+}
+
+/// Where the value of a key begins, if the quote at this place begins that key.
+fn behind_key(doc: &[u8], quote: usize, key: &str) -> Option<usize> {
+    let rest = doc.get(quote + 1..)?.strip_prefix(key.as_bytes())?;
+    let rest = rest.strip_prefix(b"\"")?;
+    let colon = skip_blanks(rest, 0);
+    (rest.get(colon) == Some(&b':')).then_some(doc.len() - rest.len() + colon + 1)
+}
+
+/// Reads one value, or passes over it; the place behind it. Recursion is as deep as the tree.
+fn value<'a>(
+    doc: &'a [u8],
+    at: usize,
+    nodes: &[Node],
+    slot: Option<usize>,
+    found: &mut Found<'a>,
+) -> Option<usize> {
+    let at = skip_blanks(doc, at);
+    match *doc.get(at)? {
+        b'{' if !nodes.is_empty() => object(doc, at + 1, nodes, found),
+        b'[' if !nodes.is_empty() => array(doc, at + 1, nodes, found),
+        b'{' | b'[' => nested_end(doc, at),
+        b'"' => {
+            let end = string_end(doc, at + 1)?;
+            keep(slot, doc.get(at + 1..end).map(Scalar::Text), found);
+            Some(end + 1)
+        }
+        _ => {
+            let rest = doc.get(at..)?;
+            let ends = |byte: &u8| matches!(byte, b',' | b'}' | b']' | b':' | b'"') || blank(*byte);
+            let len = rest.iter().position(ends).unwrap_or(rest.len());
+            let token = rest.get(..len).filter(|token| !token.is_empty())?;
+            if slot.is_some() {
+                keep(slot, scalar(token), found);
+            }
+            Some(at + len)
+        }
+    }
+}
+
+fn object<'a>(
+    doc: &'a [u8],
+    mut at: usize,
+    nodes: &[Node],
+    found: &mut Found<'a>,
+) -> Option<usize> {
+    loop {
+        at = skip_blanks(doc, at);
+        match *doc.get(at)? {
+            b'}' => return Some(at + 1),
+            b',' => at += 1,
+            b'"' => {
+                let end = string_end(doc, at + 1)?;
+                let key = doc.get(at + 1..end)?;
+                at = skip_blanks(doc, end + 1);
+                if doc.get(at) != Some(&b':') {
+                    return None;
+                }
+                let wanted = nodes.iter().find(
+                    |node| matches!(&node.segment, Segment::Key(name) if name.as_bytes() == key),
+                );
+                at = match wanted {
+                    Some(node) => value(doc, at + 1, &node.children, node.slot, found)?,
+                    None => value(doc, at + 1, &[], None, found)?,
+                };
+            }
+            _ => return None,
+        }
+    }
+}
+
+fn array<'a>(doc: &'a [u8], mut at: usize, nodes: &[Node], found: &mut Found<'a>) -> Option<usize> {
+    let mut index = 0;
+    loop {
+        at = skip_blanks(doc, at);
+        match *doc.get(at)? {
+            b']' => return Some(at + 1),
+            b',' => {
+                index += 1;
+                at += 1;
+            }
+            _ => {
+                let wanted = nodes
+                    .iter()
+                    .find(|node| node.segment == Segment::Index(index));
+                at = match wanted {
+                    Some(node) => value(doc, at, &node.children, node.slot, found)?,
+                    None => value(doc, at, &[], None, found)?,
+                };
+            }
+        }
+    }
+}
+
+fn keep<'a>(slot: Option<usize>, scalar: Option<Scalar<'a>>, found: &mut Found<'a>) {
+    if let Some(place) = slot.and_then(|slot| found.get_mut(slot)) {
+        *place = scalar;
+    }
+}
+
+fn scalar(token: &[u8]) -> Option<Scalar<'_>> {
+    match token {
+        b"true" => Some(Scalar::Bool(true)),
+        b"false" => Some(Scalar::Bool(false)),
+        _ => {
+            let number: f64 = std::str::from_utf8(token).ok()?.parse().ok()?;
+            number.is_finite().then_some(Scalar::Number(number))
+        }
+    }
+}
+
+/// The place of the quote that ends a string.
+fn string_end(doc: &[u8], mut at: usize) -> Option<usize> {
+    loop {
+        at += memchr2(b'"', b'\\', doc.get(at..)?)?;
+        if doc.get(at) == Some(&b'"') {
+            return Some(at);
+        }
+        at += 2;
+    }
+}
+
+/// The place behind the bracket that ends the object or array beginning here.
+fn nested_end(doc: &[u8], mut at: usize) -> Option<usize> {
+    let mut depth = 0_usize;
+    loop {
+        match *doc.get(at)? {
+            b'{' | b'[' => depth += 1,
+            b'}' | b']' => {
+                depth -= 1;
+                if depth == 0 {
+                    return Some(at + 1);
+                }
+            }
+            b'"' => at = string_end(doc, at + 1)?,
+            _ => {}
+        }
+        at += 1;
+    }
+}
+
+const fn blank(byte: u8) -> bool {
+    matches!(byte, b' ' | b'\t' | b'\n' | b'\r')
+}
+
+fn skip_blanks(doc: &[u8], mut at: usize) -> usize {
+    while doc.get(at).is_some_and(|byte| blank(*byte)) {
+        at += 1;
+    }
+    at
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn paths(list: &[&str]) -> Paths {
+        let mut paths = Paths::default();
+        for path in list {
+            paths.add(parse_path(path).unwrap()).unwrap();
+        }
+        paths
+    }
+
+    #[test]
+    fn paths_are_read_or_refused() {
+        let key = |key: &str| Segment::Key(key.into());
+        for (text, expected) in [
+            ("model", vec![key("model")]),
+            ("$.usage.total", vec![key("usage"), key("total")]),
+            (
+                "choices[0].finish_reason",
+                vec![key("choices"), Segment::Index(0), key("finish_reason")],
+            ),
+            (
+                "a[1][2]",
+                vec![key("a"), Segment::Index(1), Segment::Index(2)],
+            ),
+        ] {
+            assert_eq!(parse_path(text).unwrap(), expected, "{text}");
+        }
+        for text in [
+            "",
+            "$.",
+            "a..b",
+            ".a",
+            "a.",
+            "a[",
+            "a[x]",
+            "a[-1]",
+            "[0]",
+            "a[0]b",
+            "a.*",
+            "a.b.c.d.e.f.g.h.i",
+        ] {
+            assert!(parse_path(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn one_slot_for_one_path_and_no_more_than_there_are() {
+        let mut paths = Paths::default();
+        assert_eq!(paths.add(parse_path("a.b").unwrap()), Some(0));
+        assert_eq!(paths.add(parse_path("a").unwrap()), Some(1));
+        assert_eq!(paths.add(parse_path("$.a.b").unwrap()), Some(0));
+        for nth in 2..SLOTS_MAX {
+            assert_eq!(paths.add(vec![Segment::Index(nth)]), Some(nth));
+        }
+        assert_eq!(paths.add(parse_path("z").unwrap()), None);
+    }
+
+    #[test]
+    fn finds_what_is_there() {
+        let paths = paths(&["model", "usage.total", "choices[1].end", "done"]);
+        let text = |text: &'static str| Some(Scalar::Text(text.as_bytes()));
+        let number = |number| Some(Scalar::Number(number));
+        let table = [
+            (r#"{"model":"m"}"#, [text("m"), None, None, None]),
+            (
+                r#" { "x" : [1,{"model":"no"},"]"], "usage" : { "total" : 1.5e1 } , "done":true }"#,
+                [None, number(15.0), None, Some(Scalar::Bool(true))],
+            ),
+            (
+                r#"{"choices":[{"end":"a"},{"end":"b"}],"model":"q\"\\"}"#,
+                [text(r#"q\"\\"#), None, text("b"), None],
+            ),
+            (
+                r#"{"usage":null,"model":null,"done":"x"}"#,
+                [None, None, None, text("x")],
+            ),
+            (
+                r#"{"usage":{"total":{"deep":1}},"done":false}"#,
+                [None, None, None, Some(Scalar::Bool(false))],
+            ),
+            (
+                r#"{"usage":{"total":1,"total":2}}"#,
+                [None, number(2.0), None, None],
+            ),
+            // Cut or broken: what came before counts.
+            (
+                r#"{"model":"m","usage":{"total":7"#,
+                [text("m"), number(7.0), None, None],
+            ),
+            (r#"{"model" "m"}"#, [None; 4]),
+            (r#"[{"model":"m"}]"#, [None; 4]),
+            ("", [None; 4]),
+            ("\"", [None; 4]),
+            ("{\"model\":}", [None; 4]),
+            ("{\"model\":1e999}", [None; 4]),
+        ];
+        for (doc, expected) in table {
+            let mut found = [None; SLOTS_MAX];
+            paths.whole(doc.as_bytes(), &mut found);
+            assert_eq!(found[..4], expected, "{doc}");
+        }
+    }
+
+    #[test]
+    fn finds_fields_behind_a_cut() {
+        let paths = paths(&["eval_count", "usage.total", "choices[0].end"]);
+        let number = |number| Some(Scalar::Number(number));
+        let table = [
+            (r#"1,2],"eval_count":9}"#, [number(9.0), None, None]),
+            (
+                r#"text"}],"usage":{"in":1,"total" : 3}}"#,
+                [None, number(3.0), None],
+            ),
+            // In a text: escaped, so not a key.
+            (r#"he said \"eval_count\": 5 "}"#, [None; 3]),
+            (
+                r#""eval_count":1,"eval_count":2"#,
+                [number(2.0), None, None],
+            ),
+            // The way to it is cut off: its own name counts.
+            (
+                r#"x"},"end":"stop"}],"n":1}"#,
+                [None, None, Some(Scalar::Text(b"stop"))],
+            ),
+            (r#""eval_count""#, [None; 3]),
+        ];
+        for (doc, expected) in table {
+            let mut found = [None; SLOTS_MAX];
+            paths.cut(doc.as_bytes(), &mut found);
+            assert_eq!(found[..3], expected, "{doc}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_panics(doc in proptest::collection::vec(
+            prop_oneof![Just(b'{'), Just(b'}'), Just(b'['), Just(b']'), Just(b'"'), Just(b'\\'),
+                        Just(b':'), Just(b','), Just(b'a'), Just(b'1'), any::<u8>()], 0..80)) {
+            let paths = paths(&["a", "a.a", "a[0].a", "a.a.a"]);
+            let mut found = [None; SLOTS_MAX];
+            paths.whole(&doc, &mut found);
+            paths.cut(&doc, &mut found);
+        }
+
+        /// What serde_json reads, this finds.
+        #[test]
+        fn agrees_with_serde_json(text in ".*", number in any::<i32>(), other in ".*", deep in any::<bool>()) {
+            let doc = serde_json::json!({
+                "skip": {"usage": {"total": other}, "list": [other, number, {"model": 1}]},
+                "usage": {"x": [text], "total": number},
+                "done": deep,
+                "model": text,
+            });
+            let bytes = serde_json::to_vec(&doc).unwrap();
+            let paths = paths(&["model", "usage.total", "done"]);
+            let mut found = [None; SLOTS_MAX];
+            prop_assert_eq!(paths.whole(&bytes, &mut found), Some(bytes.len()));
+            let quoted = serde_json::to_vec(&text).unwrap();
+            prop_assert_eq!(found[0], Some(Scalar::Text(&quoted[1..quoted.len() - 1])));
+            prop_assert_eq!(found[1], Some(Scalar::Number(f64::from(number))));
+            prop_assert_eq!(found[2], Some(Scalar::Bool(deep)));
+        }
+    }
+}

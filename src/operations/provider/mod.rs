@@ -1,0 +1,507 @@
+//! What a backend's answer says of itself: tokens, times, model, finish reason.
+//!
+//! [`Tail`] keeps the end of an answer while it passes; [`Extractor`], made once from a profile,
+//! reads the figures out of it when the answer is over. Best effort: it never delays, alters or
+//! fails an answer, and what it does not understand it leaves out.
+//!
+//! The fields of a profile's `metrics.extraction` that become figures are `input_tokens`
+//! (`prompt_tokens`), `output_tokens` (`completion_tokens`), `total_tokens`, `model`,
+//! `finish_reason`, `is_complete`, `ttft_ms`, `total_ms`, `model_load_ms` (`load_ms`),
+//! `prompt_ms`, `generation_ms` and `tokens_per_second`; any other is a name for formulas. Of
+//! several paths of a field the first that finds something counts, and its formula only when none
+//! does. A name in a formula is a field that stands before it, or else a path into the answer.
+//! Where an answer has nothing in a profile's places for the token counts, the model or the finish
+//! reason, the usual places of the OpenAI and Anthropic APIs are looked at, as every kind of
+//! server speaks those too.
+//!
+//! contract: operations 6
+
+mod formula;
+mod json;
+mod tail;
+#[cfg(test)]
+mod tests;
+
+use std::borrow::Cow;
+
+use memchr::{memrchr, memrchr_iter};
+
+use crate::providers::MetricsExtraction;
+use formula::{Formula, Value};
+use json::{Found, Paths, SLOTS_MAX, Scalar};
+use tail::Kept;
+pub use tail::{AnswerKind, TAIL_BYTES_MAX, Tail};
+
+/// Most formulas of one profile.
+const CALCULATIONS_MAX: usize = 32;
+
+/// Longest model name and finish reason taken from an answer, in bytes.
+const TEXT_BYTES_MAX: usize = 256;
+
+/// Largest count that is believed: whole numbers up to it are exact in JSON readers.
+const COUNT_MAX: f64 = 9_007_199_254_740_992.0;
+
+/// What an answer said. 0 stands for not said.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct ProviderFigures<'a> {
+    /// Tokens of the prompt.
+    pub prompt_tokens: u64,
+    /// Tokens generated.
+    pub completion_tokens: u64,
+    /// Both together, or what the backend counts as all.
+    pub total_tokens: u64,
+    /// The whole request, in milliseconds, as the backend measured it.
+    pub total_ms: u64,
+    /// Loading the model, in milliseconds.
+    pub load_ms: u64,
+    /// Reading the prompt, in milliseconds.
+    pub prompt_ms: u64,
+    /// Until the first token, in milliseconds.
+    pub first_token_ms: u64,
+    /// Generating, in milliseconds.
+    pub generation_ms: u64,
+    /// Tokens generated in a second.
+    pub tokens_per_second: f64,
+    /// The model by its own name.
+    pub model: Option<Cow<'a, str>>,
+    /// Why the answer ended.
+    pub finish_reason: Option<Cow<'a, str>>,
+    /// Whether the answer says that it is whole.
+    pub complete: bool,
+}
+
+/// A field of a profile that was lost, for a warning at start.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LostField {
+    /// The profile's name.
+    pub profile: String,
+    /// The field below `metrics.extraction.paths` or `metrics.extraction.calculations`.
+    pub field: String,
+    /// What is wrong with it.
+    pub message: String,
+}
+
+/// The fields that become figures.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Field {
+    PromptTokens,
+    CompletionTokens,
+    TotalTokens,
+    Model,
+    FinishReason,
+    Complete,
+    FirstTokenMs,
+    TotalMs,
+    LoadMs,
+    PromptMs,
+    GenerationMs,
+    Speed,
+}
+
+/// Field, its names in a profile, and where it stands in answers of the common APIs: whole, then
+/// in the events of a stream.
+const FIELDS: [(Field, &[&str], &[&str]); 12] = [
+    (
+        Field::PromptTokens,
+        &["input_tokens", "prompt_tokens"],
+        &[
+            "usage.prompt_tokens",
+            "usage.input_tokens",
+            "response.usage.input_tokens",
+            "message.usage.input_tokens",
+        ],
+    ),
+    (
+        Field::CompletionTokens,
+        &["output_tokens", "completion_tokens"],
+        &[
+            "usage.completion_tokens",
+            "usage.output_tokens",
+            "response.usage.output_tokens",
+        ],
+    ),
+    (
+        Field::TotalTokens,
+        &["total_tokens"],
+        &["usage.total_tokens", "response.usage.total_tokens"],
+    ),
+    (
+        Field::Model,
+        &["model"],
+        &["model", "response.model", "message.model"],
+    ),
+    (
+        Field::FinishReason,
+        &["finish_reason"],
+        &[
+            "choices[0].finish_reason",
+            "stop_reason",
+            "delta.stop_reason",
+        ],
+    ),
+    (Field::Complete, &["is_complete"], &[]),
+    (Field::FirstTokenMs, &["ttft_ms"], &[]),
+    (Field::TotalMs, &["total_ms"], &[]),
+    (Field::LoadMs, &["model_load_ms", "load_ms"], &[]),
+    (Field::PromptMs, &["prompt_ms"], &[]),
+    (Field::GenerationMs, &["generation_ms"], &[]),
+    (Field::Speed, &["tokens_per_second"], &[]),
+];
+
+/// What a name in a formula stands for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Name {
+    /// What one path found.
+    Slot(usize),
+    /// A field, by its place in [`Extractor::fields`].
+    Field(usize),
+}
+
+/// Where the value of one field comes from.
+#[derive(Debug, Clone, Default)]
+struct Places {
+    /// Best first.
+    slots: Vec<usize>,
+    /// Place of the formula among the calculations, for when no path finds anything.
+    calculation: Option<usize>,
+    /// The usual places, for when there is no formula or it gives nothing.
+    usual: Vec<usize>,
+}
+
+/// Reads figures out of the answers of one kind of server.
+#[derive(Debug, Clone)]
+pub struct Extractor {
+    paths: Paths,
+    /// The figures in the order of [`FIELDS`], then the profile's further names.
+    fields: Vec<Places>,
+    calculations: Vec<Formula<Name>>,
+}
+
+/// A profile's extraction while it is compiled.
+struct Compiler<'p> {
+    profile: &'p str,
+    extractor: Extractor,
+    /// The profile's further names, behind those of [`FIELDS`].
+    names: Vec<&'p str>,
+    lost: Vec<LostField>,
+}
+
+impl<'p> Compiler<'p> {
+    fn lose(&mut self, field: &str, message: String) {
+        self.lost.push(LostField {
+            profile: self.profile.to_owned(),
+            field: field.to_owned(),
+            message,
+        });
+    }
+
+    fn known(&self, name: &str) -> Option<usize> {
+        let figure = FIELDS
+            .iter()
+            .position(|(_, names, _)| names.contains(&name));
+        let further = || self.names.iter().position(|known| *known == name);
+        figure.or_else(|| further().map(|at| FIELDS.len() + at))
+    }
+
+    /// The places of a field, made when it is new.
+    fn field(&mut self, name: &'p str) -> Option<&mut Places> {
+        let at = self.known(name).unwrap_or_else(|| {
+            self.names.push(name);
+            self.extractor.fields.push(Places::default());
+            FIELDS.len() + self.names.len() - 1
+        });
+        self.extractor.fields.get_mut(at)
+    }
+
+    fn slot(&mut self, path: &str) -> Result<usize, String> {
+        let path = json::parse_path(path)?;
+        let slot = self.extractor.paths.add(path);
+        slot.ok_or_else(|| format!("there are more than {SLOTS_MAX} paths"))
+    }
+
+    fn path(&mut self, field: &'p str, path: &str) {
+        match self.slot(path) {
+            Ok(slot) => {
+                if let Some(places) = self.field(field) {
+                    places.slots.push(slot);
+                }
+            }
+            Err(message) => self.lose(field, message),
+        }
+    }
+
+    fn calculation(&mut self, field: &'p str, text: &str) {
+        let nth = self.extractor.calculations.len();
+        if nth >= CALCULATIONS_MAX {
+            self.lose(field, format!("there are more than {CALCULATIONS_MAX}"));
+            return;
+        }
+        let formula = Formula::parse(text, &mut |name| match self.defined(name) {
+            Some(field) => Ok(Name::Field(field)),
+            None => self.slot(name).map(Name::Slot),
+        });
+        match formula {
+            Ok(formula) => {
+                self.extractor.calculations.push(formula);
+                if let Some(places) = self.field(field) {
+                    places.calculation = Some(nth);
+                }
+            }
+            Err(message) => self.lose(field, message),
+        }
+    }
+
+    /// A field that the profile has said something of. `total_duration` is none of its fields,
+    /// and `model` only if it names it.
+    fn defined(&self, name: &str) -> Option<usize> {
+        self.known(name).filter(|at| {
+            let places = self.extractor.fields.get(*at);
+            places.is_some_and(|places| !places.slots.is_empty() || places.calculation.is_some())
+        })
+    }
+}
+
+impl Extractor {
+    /// Compiles a profile's extraction. What cannot be compiled is lost and reported; all else
+    /// works.
+    pub fn compile(profile: &str, extraction: &MetricsExtraction) -> (Self, Vec<LostField>) {
+        let mut compiler = Compiler {
+            profile,
+            extractor: Self {
+                paths: Paths::default(),
+                fields: Vec::new(),
+                calculations: Vec::new(),
+            },
+            names: Vec::new(),
+            lost: Vec::new(),
+        };
+        // The built-in paths first: a long profile must not push them out.
+        for (_, _, places) in FIELDS {
+            let slots = places.iter().filter_map(|place| compiler.slot(place).ok());
+            let usual = slots.collect();
+            compiler.extractor.fields.push(Places {
+                usual,
+                ..Places::default()
+            });
+        }
+        for (field, path) in &extraction.paths {
+            compiler.path(field, path);
+        }
+        for (field, text) in &extraction.calculations {
+            compiler.calculation(field, text);
+        }
+        (compiler.extractor, compiler.lost)
+    }
+
+    /// The figures of an answer that is over; `None` = it has none.
+    pub fn read<'a>(&'a self, tail: &'a mut Tail) -> Option<ProviderFigures<'a>> {
+        let kept = tail.kept();
+        let mut found: Found<'a> = [None; SLOTS_MAX];
+        match kept.kind {
+            AnswerKind::Opaque => return None,
+            AnswerKind::Events => self.events(kept, &mut found),
+            AnswerKind::Lines => self.last_line(kept, &mut found),
+            AnswerKind::Json => self.document(kept, &mut found),
+            AnswerKind::Unknown => {
+                // RFC 9110 section 8.3 allows to look when there is no type.
+                let start = kept.tail.trim_ascii_start();
+                let events = [&b"data:"[..], b"event:", b"id:", b":"];
+                if !kept.cut && events.iter().any(|prefix| start.starts_with(prefix)) {
+                    self.events(kept, &mut found);
+                } else {
+                    self.document(kept, &mut found);
+                }
+            }
+        }
+        if found.iter().all(Option::is_none) {
+            return None;
+        }
+        Some(self.figures(&found)).filter(|figures| *figures != ProviderFigures::default())
+    }
+
+    /// The whole body; if more documents follow the first, the last one.
+    fn document<'a>(&self, kept: Kept<'a>, found: &mut Found<'a>) {
+        if kept.cut {
+            return self.last_line(kept, found);
+        }
+        let end = self.paths.whole(kept.tail, found);
+        let more = end.and_then(|end| kept.tail.get(end..));
+        if more.is_some_and(|more| !more.trim_ascii().is_empty()) {
+            *found = [None; SLOTS_MAX];
+            self.last_line(kept, found);
+        }
+    }
+
+    /// The last line that is not empty; the end of it, if its beginning was not kept.
+    fn last_line<'a>(&self, kept: Kept<'a>, found: &mut Found<'a>) {
+        let text = kept.tail.trim_ascii_end();
+        let start = memrchr(b'\n', text);
+        let line = text.get(start.map_or(0, |at| at + 1)..).unwrap_or_default();
+        let whole = start.is_some() || !kept.cut;
+        if whole && line.trim_ascii_start().starts_with(b"{") {
+            self.paths.whole(line, found);
+        } else {
+            // A document over several lines ends in a line that is not one.
+            self.paths.cut(text, found);
+        }
+    }
+
+    /// Each field from the last event that has it.
+    fn events<'a>(&self, kept: Kept<'a>, found: &mut Found<'a>) {
+        let mut end = kept.tail.len();
+        let mut events = 0;
+        for newline in memrchr_iter(b'\n', kept.tail) {
+            let line = kept.tail.get(newline + 1..end).unwrap_or_default();
+            end = newline;
+            events += usize::from(self.event(line, found));
+            if self.is_enough(found) {
+                return;
+            }
+        }
+        let first = kept.tail.get(..end).unwrap_or_default();
+        if !kept.cut {
+            self.event(first, found);
+            return;
+        }
+        if events == 0 {
+            // One event larger than what is kept.
+            self.paths.cut(kept.tail, found);
+        }
+        let head_end = memrchr(b'\n', kept.head).unwrap_or(0);
+        for line in kept
+            .head
+            .get(..head_end)
+            .unwrap_or_default()
+            .split(|b| *b == b'\n')
+        {
+            self.event(line, found);
+        }
+    }
+
+    /// Fills in what one line of an event stream has. Whether it is data.
+    fn event<'a>(&self, line: &'a [u8], found: &mut Found<'a>) -> bool {
+        let Some(data) = line.strip_prefix(b"data:") else {
+            return false;
+        };
+        let data = data.trim_ascii();
+        if !data.starts_with(b"{") {
+            return false;
+        }
+        let mut here: Found<'a> = [None; SLOTS_MAX];
+        self.paths.whole(data, &mut here);
+        json::fill(found, &here);
+        true
+    }
+
+    /// Whether earlier events have nothing to add: counts, model and finish reason are there.
+    fn is_enough(&self, found: &Found<'_>) -> bool {
+        let has = |slot: &usize| found.get(*slot).is_some_and(Option::is_some);
+        FIELDS
+            .iter()
+            .zip(&self.fields)
+            .all(|((field, _, _), places)| match field {
+                Field::PromptTokens
+                | Field::CompletionTokens
+                | Field::Model
+                | Field::FinishReason => places.slots.iter().chain(&places.usual).any(has),
+                _ => true,
+            })
+    }
+
+    /// The value of a field, as far as formulas have been computed.
+    fn value<'a>(
+        &self,
+        field: usize,
+        found: &Found<'a>,
+        results: &[Value<'a>; CALCULATIONS_MAX],
+    ) -> Value<'a> {
+        let Some(places) = self.fields.get(field) else {
+            return Value::Nothing;
+        };
+        let result = places.calculation.and_then(|nth| results.get(nth));
+        places
+            .slots
+            .iter()
+            .map(|slot| at_slot(*slot, found))
+            .chain(result.copied())
+            .chain(places.usual.iter().map(|slot| at_slot(*slot, found)))
+            .find(|value| !matches!(value, Value::Nothing | Value::Text(b"")))
+            .unwrap_or(Value::Nothing)
+    }
+
+    fn figures<'a>(&'a self, found: &Found<'a>) -> ProviderFigures<'a> {
+        let mut results = [Value::Nothing; CALCULATIONS_MAX];
+        for (nth, formula) in self.calculations.iter().enumerate() {
+            let result = formula.eval(&|name| match name {
+                Name::Slot(slot) => at_slot(*slot, found),
+                Name::Field(field) => self.value(*field, found, &results),
+            });
+            if let Some(place) = results.get_mut(nth) {
+                *place = result;
+            }
+        }
+        let of = |field: Field| {
+            let at = FIELDS.iter().position(|(known, _, _)| *known == field);
+            at.map_or(Value::Nothing, |at| self.value(at, found, &results))
+        };
+        let number = |field| match of(field) {
+            Value::Number(number) if number > 0.0 => number.min(COUNT_MAX),
+            _ => 0.0,
+        };
+        let count = |field| number(field).round() as u64;
+        let generation = number(Field::GenerationMs);
+        let prompt_tokens = count(Field::PromptTokens);
+        let completion_tokens = count(Field::CompletionTokens);
+        let total_tokens = match count(Field::TotalTokens) {
+            0 => prompt_tokens.saturating_add(completion_tokens),
+            total => total,
+        };
+        let tokens_per_second = match number(Field::Speed) {
+            0.0 if generation > 0.0 => completion_tokens as f64 * 1000.0 / generation,
+            speed => speed,
+        };
+        let finish_reason = text(of(Field::FinishReason));
+        let complete = match of(Field::Complete) {
+            Value::Bool(complete) => complete,
+            _ => finish_reason.is_some(),
+        };
+        ProviderFigures {
+            prompt_tokens,
+            completion_tokens,
+            total_tokens,
+            total_ms: count(Field::TotalMs),
+            load_ms: count(Field::LoadMs),
+            prompt_ms: count(Field::PromptMs),
+            first_token_ms: count(Field::FirstTokenMs),
+            generation_ms: generation.round() as u64,
+            tokens_per_second,
+            model: text(of(Field::Model)),
+            finish_reason,
+            complete,
+        }
+    }
+}
+
+fn at_slot<'a>(slot: usize, found: &Found<'a>) -> Value<'a> {
+    match found.get(slot).copied().flatten() {
+        Some(Scalar::Number(number)) => Value::Number(number),
+        Some(Scalar::Bool(bool)) => Value::Bool(bool),
+        Some(Scalar::Text(text)) => Value::Text(text),
+        None => Value::Nothing,
+    }
+}
+
+/// A text without its escapes, if it is one and not too long.
+fn text(value: Value<'_>) -> Option<Cow<'_, str>> {
+    let Value::Text(raw) = value else {
+        return None;
+    };
+    if raw.is_empty() || raw.len() > TEXT_BYTES_MAX {
+        return None;
+    }
+    if !raw.contains(&b'\\') {
+        return std::str::from_utf8(raw).ok().map(Cow::Borrowed);
+    }
+    let quoted = [b"\"", raw, b"\""].concat();
+    serde_json::from_slice(&quoted).ok().map(Cow::Owned)
+}

@@ -1,0 +1,298 @@
+//! Keeps the end of an answer while it passes, for the figures in it.
+//!
+//! A piece costs one bounded copy; nothing is looked at before the end.
+//!
+//! contract: operations 6
+
+/// Most bytes kept of one answer.
+pub const TAIL_BYTES_MAX: usize = 64 * 1024;
+
+/// Bytes kept of a stream of events or lines that arrives in small pieces: the last few of them
+/// matter, and there may be thousands of streams at one time.
+const TAIL_BYTES_SMALL: usize = 8 * 1024;
+
+/// From this size on a piece shows that a stream is made of larger parts.
+const LARGE_PIECE_BYTES: usize = 4 * 1024;
+
+/// Bytes kept of the beginning of a stream of events: Anthropic's first event has the model and
+/// the prompt's tokens.
+const HEAD_BYTES_MAX: usize = 1024;
+
+/// How an answer is made up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AnswerKind {
+    /// One JSON document.
+    Json,
+    /// One JSON document a line.
+    Lines,
+    /// Server-sent events.
+    Events,
+    /// Text of some kind: the bytes will tell.
+    Unknown,
+    /// Nothing to be read: binary or compressed.
+    Opaque,
+}
+
+impl AnswerKind {
+    /// By the values of `Content-Type` and `Content-Encoding`.
+    pub fn of(content_type: Option<&[u8]>, content_encoding: Option<&[u8]>) -> Self {
+        let encoding = content_encoding.unwrap_or_default().trim_ascii();
+        if !encoding.is_empty() && !encoding.eq_ignore_ascii_case(b"identity") {
+            return Self::Opaque;
+        }
+        let Some(written) = content_type else {
+            return Self::Unknown;
+        };
+        let end = written.iter().position(|byte| *byte == b';');
+        let kind = written.get(..end.unwrap_or(written.len()));
+        let kind = kind.unwrap_or_default().trim_ascii();
+        let is = |known: &str| kind.eq_ignore_ascii_case(known.as_bytes());
+        let ends = |end: &str| {
+            kind.len() >= end.len()
+                && kind
+                    .get(kind.len() - end.len()..)
+                    .is_some_and(|last| last.eq_ignore_ascii_case(end.as_bytes()))
+        };
+        if is("text/event-stream") {
+            Self::Events
+        } else if ends("ndjson") || ends("jsonl") || is("application/stream+json") {
+            Self::Lines
+        } else if is("application/json") || ends("+json") {
+            Self::Json
+        } else if kind.is_empty()
+            || ends("/json-seq")
+            || kind
+                .get(..5)
+                .is_some_and(|start| start.eq_ignore_ascii_case(b"text/"))
+        {
+            Self::Unknown
+        } else {
+            Self::Opaque
+        }
+    }
+}
+
+/// The end of one answer. Made once for a connection and begun anew for each answer, it allocates
+/// only when an answer is larger than all before.
+#[derive(Debug, Clone)]
+pub struct Tail {
+    kind: AnswerKind,
+    /// The last bytes, a ring as soon as `limit` is reached.
+    ring: Vec<u8>,
+    /// Where in the ring the oldest byte is.
+    oldest: usize,
+    /// How large the ring may become.
+    limit: usize,
+    /// The first bytes of a stream of events.
+    head: Vec<u8>,
+    /// Bytes of the whole answer.
+    total: u64,
+}
+
+impl Default for Tail {
+    fn default() -> Self {
+        Self {
+            kind: AnswerKind::Opaque,
+            ring: Vec::new(),
+            oldest: 0,
+            limit: TAIL_BYTES_SMALL,
+            head: Vec::new(),
+            total: 0,
+        }
+    }
+}
+
+/// What was kept.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Kept<'a> {
+    pub(super) kind: AnswerKind,
+    /// The last bytes.
+    pub(super) tail: &'a [u8],
+    /// The first bytes, if they are not in `tail`.
+    pub(super) head: &'a [u8],
+    /// Whether something before `tail` is missing.
+    pub(super) cut: bool,
+}
+
+impl Tail {
+    /// Begins an answer of this kind, forgetting the one before.
+    pub fn begin(&mut self, kind: AnswerKind) {
+        self.kind = kind;
+        self.ring.clear();
+        self.head.clear();
+        self.oldest = 0;
+        self.total = 0;
+        self.limit = match kind {
+            AnswerKind::Events | AnswerKind::Lines => TAIL_BYTES_SMALL,
+            // One document: its beginning matters too.
+            AnswerKind::Json | AnswerKind::Unknown | AnswerKind::Opaque => TAIL_BYTES_MAX,
+        };
+    }
+
+    /// Takes the next bytes of the answer.
+    #[inline]
+    pub fn push(&mut self, piece: &[u8]) {
+        if self.kind != AnswerKind::Opaque && !piece.is_empty() {
+            self.keep(piece);
+        }
+    }
+
+    fn keep(&mut self, piece: &[u8]) {
+        if self.kind == AnswerKind::Events && self.total < HEAD_BYTES_MAX as u64 {
+            let room = HEAD_BYTES_MAX - self.head.len();
+            let first = piece.get(..room).unwrap_or(piece);
+            self.head.extend_from_slice(first);
+        }
+        self.total = self.total.saturating_add(piece.len() as u64);
+        if piece.len() >= LARGE_PIECE_BYTES && self.limit < TAIL_BYTES_MAX {
+            self.straighten();
+            self.limit = TAIL_BYTES_MAX;
+        }
+        if let Some(last) = piece
+            .len()
+            .checked_sub(self.limit)
+            .and_then(|start| piece.get(start..))
+        {
+            self.ring.clear();
+            self.oldest = 0;
+            self.grow(last.len());
+            self.ring.extend_from_slice(last);
+            return;
+        }
+        let room = self.limit - self.ring.len();
+        let (appended, mut rest) = piece.split_at(room.min(piece.len()));
+        self.grow(appended.len());
+        self.ring.extend_from_slice(appended);
+        // The ring is full: over the oldest bytes, twice where it wraps.
+        while !rest.is_empty() {
+            let until_end = self.limit - self.oldest;
+            let (now, later) = rest.split_at(until_end.min(rest.len()));
+            if let Some(place) = self.ring.get_mut(self.oldest..self.oldest + now.len()) {
+                place.copy_from_slice(now);
+            }
+            self.oldest = (self.oldest + now.len()) % self.limit;
+            rest = later;
+        }
+    }
+
+    /// Makes room, doubling, but never beyond the limit.
+    fn grow(&mut self, more: usize) {
+        let needed = self.ring.len() + more;
+        if needed > self.ring.capacity() {
+            let wanted = needed.max(self.ring.capacity() * 2).min(self.limit);
+            self.ring.reserve_exact(wanted - self.ring.len());
+        }
+    }
+
+    /// Puts the oldest byte first.
+    fn straighten(&mut self) {
+        self.ring.rotate_left(self.oldest);
+        self.oldest = 0;
+    }
+
+    /// What was kept, in order.
+    pub(super) fn kept(&mut self) -> Kept<'_> {
+        self.straighten();
+        let cut = self.total > self.ring.len() as u64;
+        Kept {
+            kind: self.kind,
+            tail: &self.ring,
+            head: if cut { &self.head } else { &[] },
+            cut,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn kinds_come_from_the_headers() {
+        use AnswerKind::{Events, Json, Lines, Opaque, Unknown};
+        let table: [(Option<&str>, Option<&str>, AnswerKind); 16] = [
+            (Some("application/json"), None, Json),
+            (
+                Some("Application/JSON; charset=utf-8"),
+                Some("identity"),
+                Json,
+            ),
+            (Some("application/problem+json"), None, Json),
+            (Some("application/x-ndjson"), None, Lines),
+            (Some("application/jsonl"), None, Lines),
+            (Some("application/stream+json"), None, Lines),
+            (Some("text/event-stream;charset=utf-8"), None, Events),
+            (Some("text/plain"), None, Unknown),
+            (Some("application/json-seq"), None, Unknown),
+            (Some(""), None, Unknown),
+            (None, None, Unknown),
+            (Some("image/png"), None, Opaque),
+            (Some("application/octet-stream"), None, Opaque),
+            (Some("application/json"), Some("gzip"), Opaque),
+            (None, Some("br"), Opaque),
+            (Some("text/event-stream"), Some(""), Events),
+        ];
+        for (kind, encoding, expected) in table {
+            let of = AnswerKind::of(kind.map(str::as_bytes), encoding.map(str::as_bytes));
+            assert_eq!(of, expected, "{kind:?} {encoding:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_opaque_is_not_copied() {
+        let mut tail = Tail::default();
+        tail.begin(AnswerKind::Opaque);
+        tail.push(&[1; 100]);
+        assert_eq!(tail.ring.capacity(), 0);
+        assert!(tail.kept().tail.is_empty());
+    }
+
+    #[test]
+    fn a_stream_of_small_pieces_costs_little_memory() {
+        let mut tail = Tail::default();
+        tail.begin(AnswerKind::Events);
+        for _ in 0..10_000 {
+            tail.push(&[b'x'; 200]);
+        }
+        assert_eq!(tail.ring.capacity(), TAIL_BYTES_SMALL);
+        assert!(tail.head.capacity() <= 2 * HEAD_BYTES_MAX);
+        tail.push(&[b'y'; LARGE_PIECE_BYTES]);
+        tail.push(&[b'y'; 1 << 20]);
+        assert_eq!(tail.ring.capacity(), TAIL_BYTES_MAX);
+        assert_eq!(tail.kept().tail, vec![b'y'; TAIL_BYTES_MAX]);
+        tail.begin(AnswerKind::Json);
+        tail.push(b"{}");
+        let kept = tail.kept();
+        assert_eq!(
+            (kept.tail, kept.head, kept.cut),
+            (&b"{}"[..], &b""[..], false)
+        );
+    }
+
+    proptest! {
+        /// Whatever the pieces, the tail is the end of the answer.
+        #[test]
+        fn the_tail_is_the_end(lens in proptest::collection::vec(
+            prop_oneof![0_usize..50, 1000_usize..5000, Just(TAIL_BYTES_SMALL), 60_000_usize..70_000], 0..25)) {
+            let mut tail = Tail::default();
+            tail.begin(AnswerKind::Events);
+            let mut answer = Vec::new();
+            for (nth, len) in lens.iter().enumerate() {
+                let piece: Vec<u8> = (0..*len).map(|at| (at * 7 + nth) as u8).collect();
+                tail.push(&piece);
+                answer.extend(piece);
+            }
+            let limit = tail.limit;
+            let kept = tail.kept();
+            prop_assert!(answer.ends_with(kept.tail));
+            prop_assert_eq!(kept.cut, kept.tail.len() < answer.len());
+            prop_assert!(kept.tail.len() == answer.len().min(limit)
+                || kept.tail.len() >= TAIL_BYTES_SMALL);
+            if kept.cut {
+                prop_assert!(answer.starts_with(kept.head));
+                prop_assert_eq!(kept.head.len(), answer.len().min(HEAD_BYTES_MAX));
+            }
+        }
+    }
+}

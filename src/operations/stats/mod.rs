@@ -1,0 +1,439 @@
+//! What is counted, and by which rules.
+//!
+//! A core notes what ended in its own [`Recorder`], plain memory that nobody else sees, and hands
+//! a [`Delta`] over about every 50 ms; the control thread merges it into [`Totals`], from which
+//! the pages are made. Nothing here reads a clock or takes a lock.
+//!
+//! The rules (contract: operations 5):
+//! - An attempt counts on its endpoint, a client request once for the system and once for the
+//!   model that was sent; both when they end.
+//! - A relayed status of 500 and above is a failure, one below is none.
+//! - A client that hung up made a request that neither failed nor succeeded and has no latency;
+//!   it does not lower a success rate, which is the share of requests that did not fail.
+//! - What the gateway refuses with a 4xx of its own is in no figure; a 413 or 429 is a violation.
+//! - Bytes are those that reached the client, of failed answers too.
+//! - No counter falls while the process lives, although models and endpoints are forgotten.
+
+mod recorder;
+mod sample;
+#[cfg(test)]
+mod tests;
+mod totals;
+
+use std::net::IpAddr;
+
+use super::provider::ProviderFigures;
+use crate::config::MAX_ENDPOINTS;
+pub use recorder::{Delta, Recorder};
+pub use sample::Random;
+pub(super) use totals::{BUCKETS_MS, Buckets, ModelTotals, PairTotals, Quantiles};
+pub use totals::{Totals, TranslatorCounts};
+
+/// Most models kept (contract: operations 5, retention).
+pub const MODELS_MAX: usize = 1000;
+
+/// Longest model name that gets figures of its own, in bytes; the requests of a longer one count
+/// in the totals.
+pub const MODEL_NAME_BYTES_MAX: usize = 512;
+
+/// Most client addresses kept for one model (contract: operations 4, stats/models).
+pub const CLIENTS_MAX: usize = 100;
+
+/// Most rate-limited addresses kept (contract: operations 4, status).
+pub const BLOCKED_IPS_MAX: usize = 10_000;
+
+/// Requests in the feed of the last ones.
+pub const RECENT_MAX: usize = 200;
+
+/// Most endpoints remembered: those of a snapshot, and of those before it.
+const ENDPOINTS_MAX: usize = 2 * MAX_ENDPOINTS;
+
+/// Longest request id in the feed, in bytes (contract: surface 6).
+const REQUEST_ID_BYTES_MAX: usize = 128;
+
+/// How an attempt or a request ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// The answer was relayed to its end. With a status of 500 and above it counts as a failure.
+    Success,
+    /// Refused, reset, timed out or cut before its end; for a request, also a 5xx that the
+    /// gateway made.
+    Failure,
+    /// The client hung up.
+    Cancelled,
+    /// A 4xx that the gateway made: shown among the last requests, in no figure.
+    Refused,
+}
+
+impl Outcome {
+    /// What it counts as (contract: operations 5, backend errors).
+    pub(super) const fn judged(self, status: Option<u16>) -> Self {
+        match (self, status) {
+            (Self::Success, Some(500..)) => Self::Failure,
+            _ => self,
+        }
+    }
+
+    /// The word of the feed.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Success => "success",
+            Self::Failure => "failure",
+            Self::Cancelled => "cancelled",
+            Self::Refused => "refused",
+        }
+    }
+}
+
+/// The end of one attempt on one endpoint.
+#[derive(Debug, Clone, Copy)]
+pub struct AttemptEnd<'a> {
+    /// [`Endpoint::id`](crate::fleet::Endpoint::id).
+    pub endpoint_id: u32,
+    /// The model name sent to it.
+    pub model: Option<&'a str>,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// Status of its answer, if there was one.
+    pub status: Option<u16>,
+    /// Bytes of its answer's body that were sent to the client.
+    pub bytes: u64,
+    /// From the request's arrival to the last byte, in milliseconds.
+    pub latency_ms: u64,
+    /// From the request's arrival to the first byte of its answer's body, in microseconds.
+    pub first_byte_us: Option<u64>,
+    /// Whether another attempt of the same request was made before.
+    pub retry: bool,
+}
+
+/// Which of the endpoints tried served a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Route {
+    /// The first.
+    Hit,
+    /// Another.
+    Miss,
+    /// Any, and the routing decision was `fallback`.
+    Fallback,
+    /// None.
+    Unserved,
+}
+
+/// The words of the `X-Olla-Routing-*` headers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Routing {
+    /// Of `X-Olla-Routing-Strategy`.
+    pub strategy: &'static str,
+    /// Of `X-Olla-Routing-Decision`.
+    pub decision: &'static str,
+    /// Of `X-Olla-Routing-Reason`.
+    pub reason: &'static str,
+}
+
+/// The end of one client request on a proxied or translated route.
+#[derive(Debug, Clone, Copy)]
+pub struct RequestEnd<'a> {
+    /// Its id.
+    pub request_id: &'a str,
+    /// The model name sent to the endpoint; without an endpoint, the name asked for.
+    pub model: Option<&'a str>,
+    /// The endpoint of the last attempt; `None`: none was tried, and no model counts it.
+    pub endpoint_id: Option<u32>,
+    /// Whose request it is (contract: surface 10.3).
+    pub client: IpAddr,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// Status sent to the client; `None`: the client left before.
+    pub status: Option<u16>,
+    /// Bytes of the answer's body that were sent.
+    pub bytes: u64,
+    /// From arrival to the last byte, in milliseconds.
+    pub latency_ms: u64,
+    /// From arrival to the first byte of the answer's body, in microseconds.
+    pub first_byte_us: Option<u64>,
+    /// Which of the endpoints tried served it.
+    pub route: Route,
+    /// The routing decision, if model routing took part.
+    pub routing: Option<Routing>,
+    /// Whether the request asked for a stream.
+    pub streaming: bool,
+    /// What the answer said of itself.
+    pub figures: Option<&'a ProviderFigures<'a>>,
+}
+
+/// A refusal that counts as a violation (contract: operations 5).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Violation {
+    /// 429, and whose request it was.
+    RateLimit(IpAddr),
+    /// 413, the chunked body cut at the limit included.
+    Size,
+}
+
+/// Why a message was translated and not passed through (contract: translation 14).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TranslatorFallback {
+    /// There was no endpoint for it.
+    NoCompatibleEndpoints,
+    /// This translator never passes through.
+    PassthroughUnsupported,
+    /// The endpoints do not speak its dialect.
+    CannotPassthrough,
+}
+
+/// The end of one request of a translator (contract: translation 14).
+#[derive(Debug, Clone, Copy)]
+pub struct TranslatorEnd {
+    /// Its name, such as `anthropic`.
+    pub translator: &'static str,
+    /// Passed through, else translated.
+    pub passthrough: bool,
+    /// Whether a stream was asked for, once the request was known to be valid.
+    pub streaming: bool,
+    /// Status below 400 and, for streams, an end without `error`.
+    pub success: bool,
+    /// From arrival to the last byte, in milliseconds.
+    pub latency_ms: u64,
+    /// Why it was translated.
+    pub fallback: Option<TranslatorFallback>,
+}
+
+/// One of the last requests, as the feed shows it.
+#[derive(Debug, Clone)]
+pub struct Recent {
+    pub(super) request_id: String,
+    /// Empty = none.
+    pub(super) model: String,
+    pub(super) endpoint_id: Option<u32>,
+    pub(super) outcome: Outcome,
+    pub(super) status: Option<u16>,
+    pub(super) bytes: u64,
+    pub(super) latency_ms: u64,
+    pub(super) first_byte_us: Option<u64>,
+    pub(super) routing: Option<Routing>,
+    pub(super) streaming: bool,
+    pub(super) prompt_tokens: u64,
+    pub(super) completion_tokens: u64,
+    pub(super) tokens_per_second: f64,
+}
+
+/// Counters of one endpoint's attempts.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct EndpointCounts {
+    pub(super) requests: u64,
+    pub(super) successes: u64,
+    pub(super) failures: u64,
+    pub(super) bytes: u64,
+    /// Over successes, as the next two.
+    pub(super) latency_ms: u64,
+    /// `None` without successes.
+    pub(super) latency_min_ms: Option<u64>,
+    pub(super) latency_max_ms: u64,
+    pub(super) retries: u64,
+    /// Answers by class, `2xx` to `5xx`.
+    pub(super) classes: [u64; 4],
+}
+
+impl EndpointCounts {
+    fn count(&mut self, end: &AttemptEnd<'_>) {
+        self.requests += 1;
+        self.bytes = self.bytes.saturating_add(end.bytes);
+        self.retries += u64::from(end.retry);
+        let class = usize::from(end.status.unwrap_or(0) / 100);
+        if let Some(class) = class.checked_sub(2).and_then(|at| self.classes.get_mut(at)) {
+            *class += 1;
+        }
+        match end.outcome.judged(end.status) {
+            Outcome::Success => {
+                self.successes += 1;
+                self.latency_ms = self.latency_ms.saturating_add(end.latency_ms);
+                let min = self.latency_min_ms.unwrap_or(u64::MAX);
+                self.latency_min_ms = Some(min.min(end.latency_ms));
+                self.latency_max_ms = self.latency_max_ms.max(end.latency_ms);
+            }
+            Outcome::Failure => self.failures += 1,
+            Outcome::Cancelled | Outcome::Refused => {}
+        }
+    }
+
+    fn add(&mut self, more: &Self) {
+        self.requests += more.requests;
+        self.successes += more.successes;
+        self.failures += more.failures;
+        self.bytes = self.bytes.saturating_add(more.bytes);
+        self.latency_ms = self.latency_ms.saturating_add(more.latency_ms);
+        self.latency_min_ms = match (self.latency_min_ms, more.latency_min_ms) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        };
+        self.latency_max_ms = self.latency_max_ms.max(more.latency_max_ms);
+        self.retries += more.retries;
+        for (class, more) in self.classes.iter_mut().zip(more.classes) {
+            *class += more;
+        }
+    }
+
+    /// Mean over successes, divided as integers.
+    pub(super) const fn mean_ms(&self) -> u64 {
+        match self.latency_ms.checked_div(self.successes) {
+            Some(mean) => mean,
+            None => 0,
+        }
+    }
+
+    /// Requests that did not fail.
+    pub(super) const fn unfailed(&self) -> u64 {
+        self.requests.saturating_sub(self.failures)
+    }
+}
+
+/// Counters of requests: of the whole system, or of one model.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct RequestCounts {
+    pub(super) requests: u64,
+    pub(super) successes: u64,
+    pub(super) failures: u64,
+    pub(super) bytes: u64,
+    /// Over successes.
+    pub(super) latency_ms: u64,
+    pub(super) hits: u64,
+    pub(super) misses: u64,
+    pub(super) fallbacks: u64,
+    pub(super) prompt_tokens: u64,
+    pub(super) completion_tokens: u64,
+    pub(super) total_tokens: u64,
+    /// Of the requests that reported a generation time.
+    pub(super) generation_ms: u64,
+    /// Completion tokens of the same.
+    pub(super) generation_tokens: u64,
+}
+
+impl RequestCounts {
+    fn count(&mut self, end: &RequestEnd<'_>) {
+        self.requests += 1;
+        self.bytes = self.bytes.saturating_add(end.bytes);
+        match end.outcome.judged(end.status) {
+            Outcome::Success => {
+                self.successes += 1;
+                self.latency_ms = self.latency_ms.saturating_add(end.latency_ms);
+            }
+            Outcome::Failure => self.failures += 1,
+            Outcome::Cancelled | Outcome::Refused => {}
+        }
+        match end.route {
+            Route::Hit => self.hits += 1,
+            Route::Miss => self.misses += 1,
+            Route::Fallback => self.fallbacks += 1,
+            Route::Unserved => {}
+        }
+        if let Some(figures) = end.figures {
+            let add = |sum: &mut u64, more: u64| *sum = sum.saturating_add(more);
+            add(&mut self.prompt_tokens, figures.prompt_tokens);
+            add(&mut self.completion_tokens, figures.completion_tokens);
+            add(&mut self.total_tokens, figures.total_tokens);
+            if figures.generation_ms > 0 {
+                add(&mut self.generation_ms, figures.generation_ms);
+                add(&mut self.generation_tokens, figures.completion_tokens);
+            }
+        }
+    }
+
+    fn add(&mut self, more: &Self) {
+        let sums = [
+            (&mut self.requests, more.requests),
+            (&mut self.successes, more.successes),
+            (&mut self.failures, more.failures),
+            (&mut self.bytes, more.bytes),
+            (&mut self.latency_ms, more.latency_ms),
+            (&mut self.hits, more.hits),
+            (&mut self.misses, more.misses),
+            (&mut self.fallbacks, more.fallbacks),
+            (&mut self.prompt_tokens, more.prompt_tokens),
+            (&mut self.completion_tokens, more.completion_tokens),
+            (&mut self.total_tokens, more.total_tokens),
+            (&mut self.generation_ms, more.generation_ms),
+            (&mut self.generation_tokens, more.generation_tokens),
+        ];
+        for (sum, more) in sums {
+            *sum = sum.saturating_add(more);
+        }
+    }
+
+    /// Mean over successes, divided as integers.
+    pub(super) const fn mean_ms(&self) -> u64 {
+        match self.latency_ms.checked_div(self.successes) {
+            Some(mean) => mean,
+            None => 0,
+        }
+    }
+
+    /// Requests that did not fail.
+    pub(super) const fn unfailed(&self) -> u64 {
+        self.requests.saturating_sub(self.failures)
+    }
+
+    /// Completion tokens per second of generation, with one decimal; 0 when none was reported.
+    pub(super) fn tokens_per_second(&self) -> f64 {
+        if self.generation_ms == 0 {
+            return 0.0;
+        }
+        let speed = self.generation_tokens as f64 * 1000.0 / self.generation_ms as f64;
+        (speed * 10.0).round() / 10.0
+    }
+}
+
+/// Counters of one model on one endpoint.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct PairCounts {
+    pub(super) requests: u64,
+    pub(super) successes: u64,
+    pub(super) failures: u64,
+    /// Over successes.
+    pub(super) latency_ms: u64,
+    /// Failures since the last success.
+    pub(super) consecutive_errors: u64,
+}
+
+impl PairCounts {
+    fn count(&mut self, end: &AttemptEnd<'_>) {
+        self.requests += 1;
+        match end.outcome.judged(end.status) {
+            Outcome::Success => {
+                self.successes += 1;
+                self.latency_ms = self.latency_ms.saturating_add(end.latency_ms);
+                self.consecutive_errors = 0;
+            }
+            Outcome::Failure => {
+                self.failures += 1;
+                self.consecutive_errors += 1;
+            }
+            Outcome::Cancelled | Outcome::Refused => {}
+        }
+    }
+
+    /// Adds what happened later.
+    fn add(&mut self, later: &Self) {
+        self.requests += later.requests;
+        self.failures += later.failures;
+        self.latency_ms = self.latency_ms.saturating_add(later.latency_ms);
+        self.consecutive_errors = if later.successes > 0 {
+            later.consecutive_errors
+        } else {
+            self.consecutive_errors + later.consecutive_errors
+        };
+        self.successes += later.successes;
+    }
+
+    /// Mean over successes, divided as integers.
+    pub(super) const fn mean_ms(&self) -> u64 {
+        match self.latency_ms.checked_div(self.successes) {
+            Some(mean) => mean,
+            None => 0,
+        }
+    }
+
+    /// Requests that did not fail.
+    pub(super) const fn unfailed(&self) -> u64 {
+        self.requests.saturating_sub(self.failures)
+    }
+}

@@ -1,0 +1,485 @@
+//! The rules of contract: operations 5, row by row.
+
+use std::net::IpAddr;
+use std::time::{Duration, SystemTime};
+
+use super::*;
+use crate::operations::provider::ProviderFigures;
+
+fn now() -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_secs(1_776_249_000)
+}
+
+fn attempt() -> AttemptEnd<'static> {
+    AttemptEnd {
+        endpoint_id: 7,
+        model: Some("m"),
+        outcome: Outcome::Success,
+        status: Some(200),
+        bytes: 100,
+        latency_ms: 10,
+        first_byte_us: Some(2000),
+        retry: false,
+    }
+}
+
+fn request() -> RequestEnd<'static> {
+    RequestEnd {
+        request_id: "id",
+        model: Some("m"),
+        endpoint_id: Some(7),
+        client: [127, 0, 0, 1].into(),
+        outcome: Outcome::Success,
+        status: Some(200),
+        bytes: 100,
+        latency_ms: 10,
+        first_byte_us: Some(2000),
+        route: Route::Hit,
+        routing: None,
+        streaming: false,
+        figures: None,
+    }
+}
+
+fn merged(record: impl FnOnce(&mut Recorder)) -> Totals {
+    let mut totals = Totals::new(Random::new(1));
+    merge_into(&mut totals, now(), record);
+    totals
+}
+
+fn merge_into(totals: &mut Totals, at: SystemTime, record: impl FnOnce(&mut Recorder)) {
+    let mut recorder = Recorder::default();
+    record(&mut recorder);
+    totals.merge(recorder.take().unwrap_or_default(), at);
+}
+
+fn model<'a>(totals: &'a Totals, name: &str) -> Option<&'a ModelTotals> {
+    totals
+        .models()
+        .into_iter()
+        .find(|(known, _)| *known == name)
+        .map(|(_, totals)| totals)
+}
+
+#[test]
+fn nothing_recorded_is_nothing_handed_over() {
+    let mut recorder = Recorder::default();
+    assert!(recorder.take().is_none());
+    recorder.attempt(&attempt());
+    assert!(recorder.take().is_some());
+    assert!(recorder.take().is_none());
+}
+
+#[test]
+fn what_counts_as_success_and_failure() {
+    let table = [
+        // outcome, status, successes, failures, latency
+        (Outcome::Success, Some(200), 1, 0, 10),
+        (Outcome::Success, Some(404), 1, 0, 10),
+        (Outcome::Success, Some(500), 0, 1, 0),
+        (Outcome::Success, Some(503), 0, 1, 0),
+        (Outcome::Failure, Some(200), 0, 1, 0),
+        (Outcome::Failure, None, 0, 1, 0),
+        (Outcome::Cancelled, Some(200), 0, 0, 0),
+        (Outcome::Cancelled, None, 0, 0, 0),
+    ];
+    for (outcome, status, successes, failures, latency) in table {
+        let totals = merged(|recorder| {
+            recorder.attempt(&AttemptEnd {
+                outcome,
+                status,
+                ..attempt()
+            });
+            recorder.request(&RequestEnd {
+                outcome,
+                status,
+                ..request()
+            });
+        });
+        let case = format!("{outcome:?} {status:?}");
+        let endpoint = totals.endpoint(7).unwrap();
+        let system = totals.system().requests;
+        let model = model(&totals, "m").unwrap();
+        let pair = model.endpoints[&7].counts;
+        for (requests, found_successes, found_failures, latency_ms) in [
+            (
+                endpoint.counts.requests,
+                endpoint.counts.successes,
+                endpoint.counts.failures,
+                endpoint.counts.latency_ms,
+            ),
+            (
+                system.requests,
+                system.successes,
+                system.failures,
+                system.latency_ms,
+            ),
+            (
+                model.counts.requests,
+                model.counts.successes,
+                model.counts.failures,
+                model.counts.latency_ms,
+            ),
+            (
+                pair.requests,
+                pair.successes,
+                pair.failures,
+                pair.latency_ms,
+            ),
+        ] {
+            assert_eq!(requests, 1, "{case}");
+            assert_eq!(found_successes, successes, "{case}");
+            assert_eq!(found_failures, failures, "{case}");
+            assert_eq!(latency_ms, latency, "{case}");
+        }
+        // Delivered bytes count whatever happened.
+        assert_eq!(endpoint.counts.bytes, 100, "{case}");
+        assert_eq!(totals.system().endpoint_bytes, 100, "{case}");
+        let gone = u64::from(outcome == Outcome::Cancelled);
+        assert_eq!(totals.system().client_disconnects, gone, "{case}");
+        assert_eq!(endpoint.duration.count, successes, "{case}");
+        assert_eq!(endpoint.first_byte.count, 1, "{case}");
+    }
+}
+
+#[test]
+fn a_failover_is_two_attempts_and_one_request() {
+    let totals = merged(|recorder| {
+        recorder.attempt(&AttemptEnd {
+            endpoint_id: 1,
+            outcome: Outcome::Failure,
+            status: None,
+            bytes: 0,
+            first_byte_us: None,
+            ..attempt()
+        });
+        recorder.attempt(&AttemptEnd {
+            endpoint_id: 2,
+            retry: true,
+            ..attempt()
+        });
+        recorder.request(&RequestEnd {
+            endpoint_id: Some(2),
+            route: Route::Miss,
+            ..request()
+        });
+    });
+    assert_eq!(totals.system().requests.requests, 1);
+    assert_eq!(totals.system().requests.failures, 0);
+    assert_eq!(totals.endpoint(1).unwrap().counts.failures, 1);
+    assert_eq!(totals.endpoint(1).unwrap().counts.retries, 0);
+    assert_eq!(totals.endpoint(2).unwrap().counts.retries, 1);
+    let model = model(&totals, "m").unwrap();
+    assert_eq!((model.counts.hits, model.counts.misses), (0, 1));
+    assert_eq!(model.endpoints[&1].counts.consecutive_errors, 1);
+    assert_eq!(model.endpoints[&2].counts.consecutive_errors, 0);
+}
+
+#[test]
+fn refusals_and_requests_without_endpoint_or_model() {
+    let totals = merged(|recorder| {
+        recorder.request(&RequestEnd {
+            outcome: Outcome::Refused,
+            status: Some(404),
+            endpoint_id: None,
+            route: Route::Unserved,
+            ..request()
+        });
+        recorder.violation(Violation::Size);
+        recorder.violation(Violation::RateLimit([10, 0, 0, 1].into()));
+        recorder.violation(Violation::RateLimit([10, 0, 0, 1].into()));
+        // Nothing routable: a failed request of the system, and of no model.
+        recorder.request(&RequestEnd {
+            outcome: Outcome::Failure,
+            status: Some(503),
+            endpoint_id: None,
+            route: Route::Unserved,
+            ..request()
+        });
+        recorder.request(&RequestEnd {
+            model: None,
+            route: Route::Fallback,
+            ..request()
+        });
+    });
+    let system = totals.system();
+    assert_eq!(system.requests.requests, 2);
+    assert_eq!(system.requests.failures, 1);
+    assert_eq!(system.model_requests.requests, 0);
+    assert!(totals.models().is_empty());
+    assert_eq!(system.size_violations, 1);
+    assert_eq!(system.rate_limit_violations, 2);
+    assert_eq!(totals.blocked_ips(now()), 1);
+    assert_eq!(totals.recent().count(), 3);
+}
+
+#[test]
+fn latencies_over_successes_and_cores() {
+    let mut totals = merged(|recorder| {
+        for latency_ms in [30, 10, 21] {
+            recorder.attempt(&AttemptEnd {
+                latency_ms,
+                ..attempt()
+            });
+        }
+    });
+    merge_into(&mut totals, now(), |recorder| {
+        for (latency_ms, outcome) in [(1, Outcome::Failure), (5, Outcome::Success)] {
+            recorder.attempt(&AttemptEnd {
+                latency_ms,
+                outcome,
+                ..attempt()
+            });
+        }
+    });
+    let counts = totals.endpoint(7).unwrap().counts;
+    assert_eq!(counts.mean_ms(), 66 / 4);
+    assert_eq!(
+        (counts.latency_min_ms, counts.latency_max_ms),
+        (Some(5), 30)
+    );
+    assert_eq!(EndpointCounts::default().mean_ms(), 0);
+}
+
+#[test]
+fn answers_are_counted_by_class() {
+    let totals = merged(|recorder| {
+        for status in [200, 204, 302, 404, 503, 599, 101, 0, 999] {
+            recorder.attempt(&AttemptEnd {
+                status: Some(status),
+                ..attempt()
+            });
+        }
+    });
+    assert_eq!(totals.endpoint(7).unwrap().counts.classes, [2, 1, 1, 2]);
+}
+
+#[test]
+fn errors_in_a_row_survive_the_hand_over() {
+    let mut totals = merged(|recorder| {
+        for outcome in [Outcome::Success, Outcome::Failure, Outcome::Failure] {
+            recorder.attempt(&AttemptEnd {
+                outcome,
+                ..attempt()
+            });
+        }
+    });
+    let fail = |recorder: &mut Recorder| {
+        recorder.attempt(&AttemptEnd {
+            outcome: Outcome::Failure,
+            ..attempt()
+        });
+    };
+    merge_into(&mut totals, now(), fail);
+    let errors = |totals: &Totals| {
+        let model = model(totals, "m").unwrap();
+        model.endpoints[&7].counts.consecutive_errors
+    };
+    assert_eq!(errors(&totals), 3);
+    merge_into(&mut totals, now(), |recorder| recorder.attempt(&attempt()));
+    assert_eq!(errors(&totals), 0);
+}
+
+#[test]
+fn tokens_and_speed() {
+    let figures = |completion_tokens, generation_ms| ProviderFigures {
+        prompt_tokens: 1,
+        completion_tokens,
+        total_tokens: completion_tokens + 1,
+        generation_ms,
+        ..ProviderFigures::default()
+    };
+    let with_time = figures(30, 400);
+    let without = figures(1000, 0);
+    let totals = merged(|recorder| {
+        for figures in [&with_time, &without] {
+            recorder.request(&RequestEnd {
+                figures: Some(figures),
+                ..request()
+            });
+        }
+    });
+    let counts = model(&totals, "m").unwrap().counts;
+    assert_eq!(
+        (
+            counts.prompt_tokens,
+            counts.completion_tokens,
+            counts.total_tokens
+        ),
+        (2, 1030, 1032)
+    );
+    assert_eq!(counts.tokens_per_second(), 75.0);
+    assert_eq!(RequestCounts::default().tokens_per_second(), 0.0);
+}
+
+#[test]
+fn clients_and_blocked_addresses_are_bounded_and_forgotten() {
+    let address = |nth: usize| -> IpAddr { [10, 0, (nth >> 8) as u8, nth as u8].into() };
+    let mut totals = merged(|recorder| {
+        for nth in 0..3 * CLIENTS_MAX {
+            recorder.request(&RequestEnd {
+                client: address(nth),
+                ..request()
+            });
+        }
+        for nth in 0..BLOCKED_IPS_MAX + 50 {
+            recorder.violation(Violation::RateLimit(address(nth)));
+        }
+    });
+    let clients = |totals: &Totals, at| model(totals, "m").unwrap().unique_clients(at);
+    assert_eq!(clients(&totals, now()), CLIENTS_MAX);
+    assert_eq!(totals.blocked_ips(now()), BLOCKED_IPS_MAX);
+    let later = now() + Duration::from_secs(3601);
+    assert_eq!(clients(&totals, later), 0);
+    assert_eq!(totals.blocked_ips(later), 0);
+    // There is room again for others.
+    merge_into(&mut totals, later, |recorder| {
+        recorder.request(&RequestEnd {
+            client: [1, 1, 1, 1].into(),
+            ..request()
+        });
+        recorder.violation(Violation::RateLimit([1, 1, 1, 1].into()));
+    });
+    assert_eq!(clients(&totals, later), 1);
+    assert_eq!(totals.blocked_ips(later), 1);
+}
+
+#[test]
+fn models_are_bounded_and_their_sums_never_fall() {
+    let names: Vec<String> = (0..MODELS_MAX + 5).map(|nth| format!("m{nth}")).collect();
+    let mut totals = Totals::new(Random::new(1));
+    for (nth, chunk) in names.chunks(500).enumerate() {
+        let at = now() + Duration::from_secs(nth as u64);
+        merge_into(&mut totals, at, |recorder| {
+            for name in chunk {
+                recorder.request(&RequestEnd {
+                    model: Some(name),
+                    ..request()
+                });
+            }
+        });
+    }
+    assert_eq!(totals.models().len(), MODELS_MAX);
+    assert!(model(&totals, "m1004").is_some(), "the newest is kept");
+    assert_eq!(totals.system().model_requests.requests, 1005);
+    totals.sweep(std::iter::empty(), now() + Duration::from_secs(24 * 3600));
+    assert_eq!(totals.models().len(), 505, "the first 500 are a day old");
+    totals.sweep(std::iter::empty(), now() + Duration::from_secs(25 * 3600));
+    assert!(totals.models().is_empty());
+    assert_eq!(totals.system().model_requests.requests, 1005);
+    assert_eq!(totals.system().model_requests.bytes, 100_500);
+}
+
+#[test]
+fn too_many_and_too_long_names_at_one_time_count_in_the_sums() {
+    let names: Vec<String> = (0..MODELS_MAX + 5).map(|nth| format!("m{nth}")).collect();
+    let long = "x".repeat(MODEL_NAME_BYTES_MAX + 1);
+    let mut recorder = Recorder::default();
+    for name in names.iter().chain([&long]) {
+        recorder.request(&RequestEnd {
+            model: Some(name),
+            request_id: &long,
+            ..request()
+        });
+    }
+    let mut totals = Totals::new(Random::new(1));
+    totals.merge(recorder.take().unwrap(), now());
+    assert_eq!(totals.models().len(), MODELS_MAX);
+    assert_eq!(totals.system().model_requests.requests, 1006);
+    assert!(totals.recent().all(|(_, r)| r.request_id.len() == 128));
+    // The full list was emptied: other names have room.
+    recorder.request(&RequestEnd {
+        model: Some("new"),
+        ..request()
+    });
+    totals.merge(recorder.take().unwrap(), now());
+    assert!(model(&totals, "new").is_some());
+}
+
+#[test]
+fn removed_endpoints_keep_their_counters_while_there_is_room() {
+    let mut totals = merged(|recorder| recorder.attempt(&attempt()));
+    totals.sweep([1].into_iter(), now());
+    assert!(totals.endpoint(7).is_some());
+    merge_into(&mut totals, now(), |recorder| {
+        for endpoint_id in 100..100 + ENDPOINTS_MAX as u32 {
+            recorder.attempt(&AttemptEnd {
+                endpoint_id,
+                ..attempt()
+            });
+        }
+    });
+    totals.sweep([7].into_iter(), now());
+    assert!(totals.endpoint(7).is_some() && totals.endpoint(100).is_none());
+}
+
+#[test]
+fn percentiles_and_buckets() {
+    let totals = merged(|recorder| {
+        for latency_ms in 1..=21 {
+            recorder.attempt(&AttemptEnd {
+                latency_ms,
+                ..attempt()
+            });
+            recorder.request(&RequestEnd {
+                latency_ms,
+                ..request()
+            });
+        }
+    });
+    let model = model(&totals, "m").unwrap();
+    assert_eq!(model.p95_p99(), (20, 21));
+    assert_eq!(model.latency.percentile_ms(50.0), 11.0);
+    let endpoint = totals.endpoint(7).unwrap();
+    let buckets: Vec<u64> = endpoint.duration.cumulative().collect();
+    assert_eq!(buckets[..4], [5, 10, 21, 21]);
+    assert_eq!(
+        (endpoint.duration.count, endpoint.duration.sum_ms),
+        (21, 231.0)
+    );
+    assert_eq!(Quantiles::default().percentile_ms(99.0), 0.0);
+}
+
+#[test]
+fn slots_are_used_again_after_a_hand_over() {
+    let mut recorder = Recorder::default();
+    let mut totals = Totals::new(Random::new(1));
+    for round in 1..=3 {
+        for (endpoint_id, name) in [(1, "a"), (2, "b")] {
+            recorder.attempt(&AttemptEnd {
+                endpoint_id,
+                model: Some(name),
+                latency_ms: u64::from(endpoint_id) * 100,
+                ..attempt()
+            });
+            recorder.request(&RequestEnd {
+                endpoint_id: Some(endpoint_id),
+                model: Some(name),
+                latency_ms: u64::from(endpoint_id) * 100,
+                ..request()
+            });
+        }
+        totals.merge(recorder.take().unwrap(), now());
+        for (endpoint_id, name) in [(1, "a"), (2, "b")] {
+            let latency = f64::from(endpoint_id) * 100.0;
+            let endpoint = totals.endpoint(endpoint_id).unwrap();
+            assert_eq!(endpoint.counts.requests, round);
+            assert_eq!(endpoint.duration.sum_ms, latency * round as f64);
+            let model = model(&totals, name).unwrap();
+            assert_eq!(model.counts.requests, round);
+            assert_eq!(model.p95_p99().0 as f64, latency);
+            assert_eq!(model.endpoints.len(), 1);
+        }
+    }
+}
+
+#[test]
+fn reloads_are_counted() {
+    let mut totals = merged(|_| {});
+    assert!(totals.reloads().last_successful);
+    totals.reloaded(true);
+    totals.reloaded(false);
+    let reloads = totals.reloads();
+    assert_eq!((reloads.successes, reloads.failures), (1, 1));
+    assert!(!reloads.last_successful);
+}

@@ -1,0 +1,480 @@
+//! The figures of the whole process, merged from all cores.
+
+use std::collections::{HashMap, VecDeque};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use hdrhistogram::Histogram;
+use rustc_hash::{FxHashMap, FxHashSet};
+
+use super::recorder::{Delta, ModelDelta, Sample, SystemCounts};
+use super::sample::Reservoir;
+use super::{
+    BLOCKED_IPS_MAX, CLIENTS_MAX, ENDPOINTS_MAX, EndpointCounts, MODELS_MAX, PairCounts,
+    RECENT_MAX, Random, Recent, RequestCounts, TranslatorEnd, TranslatorFallback,
+};
+
+/// Contract: operations 4, unique clients, active models and blocked addresses.
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// How long an unused model is kept (contract: operations 5, retention).
+const MODEL_KEPT: Duration = Duration::from_secs(24 * 3600);
+
+/// How often full lists of addresses are looked through for old ones.
+const PURGE_EVERY: Duration = Duration::from_secs(60);
+
+/// Everything counted since the process started.
+#[derive(Debug)]
+pub struct Totals {
+    random: Random,
+    system: SystemCounts,
+    endpoints: FxHashMap<u32, EndpointTotals>,
+    models: HashMap<Arc<str>, ModelTotals>,
+    recent: VecDeque<(SystemTime, Recent)>,
+    blocked: HashMap<IpAddr, SystemTime>,
+    blocked_purged_at: Option<SystemTime>,
+    translators: Vec<(&'static str, TranslatorCounts)>,
+    reloads: Reloads,
+}
+
+/// How often the configuration was read again.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::operations) struct Reloads {
+    pub(in crate::operations) successes: u64,
+    pub(in crate::operations) failures: u64,
+    pub(in crate::operations) last_successful: bool,
+}
+
+/// Figures of one endpoint.
+#[derive(Debug, Default)]
+pub(in crate::operations) struct EndpointTotals {
+    pub(in crate::operations) counts: EndpointCounts,
+    /// Durations of successful attempts.
+    pub(in crate::operations) duration: Buckets,
+    /// Times to the first byte, of every attempt that had one.
+    pub(in crate::operations) first_byte: Buckets,
+    pub(in crate::operations) latency: Quantiles,
+    pub(in crate::operations) first_token: Quantiles,
+}
+
+/// Figures of one model.
+#[derive(Debug)]
+pub(in crate::operations) struct ModelTotals {
+    pub(in crate::operations) counts: RequestCounts,
+    pub(in crate::operations) last_requested: SystemTime,
+    pub(in crate::operations) latency: Quantiles,
+    pub(in crate::operations) first_token: Quantiles,
+    sample: Reservoir,
+    clients: FxHashMap<IpAddr, SystemTime>,
+    pub(in crate::operations) endpoints: FxHashMap<u32, PairTotals>,
+}
+
+/// Figures of one model on one endpoint.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::operations) struct PairTotals {
+    pub(in crate::operations) counts: PairCounts,
+    pub(in crate::operations) last_used: SystemTime,
+}
+
+impl Totals {
+    /// Nothing counted yet; the seed chooses the samples.
+    pub fn new(random: Random) -> Self {
+        Self {
+            random,
+            system: SystemCounts::default(),
+            endpoints: FxHashMap::default(),
+            models: HashMap::new(),
+            recent: VecDeque::new(),
+            blocked: HashMap::new(),
+            blocked_purged_at: None,
+            translators: Vec::new(),
+            reloads: Reloads {
+                successes: 0,
+                failures: 0,
+                last_successful: true,
+            },
+        }
+    }
+
+    /// Adds what one core counted until now.
+    pub fn merge(&mut self, delta: Delta, now: SystemTime) {
+        self.system.add(&delta.system);
+        let mut samples = Grouped::new(delta.attempt_samples, delta.endpoints.len());
+        for (slot, (id, counts)) in delta.endpoints.into_iter().enumerate() {
+            let totals = self.endpoints.entry(id).or_default();
+            totals.counts.add(&counts);
+            for sample in samples.of(slot) {
+                totals.note(sample);
+            }
+        }
+        let mut samples = Grouped::new(delta.request_samples, delta.models.len());
+        for (slot, model) in delta.models.into_iter().enumerate() {
+            self.merge_model(model, samples.of(slot), now);
+        }
+        for recent in delta.recent {
+            if self.recent.len() >= RECENT_MAX {
+                self.recent.pop_front();
+            }
+            self.recent.push_back((now, recent));
+        }
+        for client in delta.limited {
+            self.block(client, now);
+        }
+        for (name, counts) in delta.translators {
+            if counts.requests == 0 {
+                continue;
+            }
+            match self
+                .translators
+                .iter_mut()
+                .find(|(known, _)| *known == name)
+            {
+                Some((_, totals)) => totals.add(&counts),
+                None => self.translators.push((name, counts)),
+            }
+        }
+    }
+
+    fn merge_model(&mut self, delta: ModelDelta, samples: &[Sample], now: SystemTime) {
+        if !self.models.contains_key(&delta.name) && self.models.len() >= MODELS_MAX {
+            self.forget_oldest_model();
+        }
+        let totals = self
+            .models
+            .entry(delta.name)
+            .or_insert_with(|| ModelTotals::new(now));
+        totals.counts.add(&delta.counts);
+        totals.last_requested = now;
+        for sample in samples {
+            if let Some(latency_ms) = sample.latency_ms {
+                totals.sample.offer(latency_ms, &mut self.random);
+                totals.latency.record_ms(latency_ms);
+            }
+            if let Some(first_byte_us) = sample.first_byte_us {
+                totals.first_token.record_us(first_byte_us);
+            }
+        }
+        for client in delta.clients {
+            totals.seen(client, now);
+        }
+        for (id, counts) in delta.endpoints {
+            let pair = totals.endpoints.entry(id).or_insert(PairTotals {
+                counts: PairCounts::default(),
+                last_used: now,
+            });
+            pair.counts.add(&counts);
+            pair.last_used = now;
+        }
+    }
+
+    fn forget_oldest_model(&mut self) {
+        let oldest = self
+            .models
+            .iter()
+            .min_by_key(|(name, totals)| (totals.last_requested, Arc::clone(name)))
+            .map(|(name, _)| Arc::clone(name));
+        if let Some(name) = oldest {
+            self.models.remove(&name);
+        }
+    }
+
+    fn block(&mut self, client: IpAddr, now: SystemTime) {
+        if self.blocked.len() >= BLOCKED_IPS_MAX && !self.blocked.contains_key(&client) {
+            let due = self
+                .blocked_purged_at
+                .is_none_or(|at| !within(at, now, PURGE_EVERY));
+            if due {
+                self.blocked_purged_at = Some(now);
+                self.blocked.retain(|_, at| within(*at, now, HOUR));
+            }
+            if self.blocked.len() >= BLOCKED_IPS_MAX {
+                return;
+            }
+        }
+        self.blocked.insert(client, now);
+    }
+
+    /// Forgets what has not been used for long. To be called every few minutes, with the ids of
+    /// the configured endpoints.
+    pub fn sweep(&mut self, configured: impl Iterator<Item = u32>, now: SystemTime) {
+        let configured: FxHashSet<u32> = configured.collect();
+        // One that was taken out may come back with the next reload, and its counters must not
+        // have fallen.
+        if self.endpoints.len() > ENDPOINTS_MAX {
+            self.endpoints.retain(|id, _| configured.contains(id));
+        }
+        self.blocked.retain(|_, at| within(*at, now, HOUR));
+        self.models
+            .retain(|_, totals| within(totals.last_requested, now, MODEL_KEPT));
+        for totals in self.models.values_mut() {
+            if totals.endpoints.len() > ENDPOINTS_MAX {
+                totals.endpoints.retain(|id, _| configured.contains(id));
+            }
+            totals.clients.retain(|_, at| within(*at, now, HOUR));
+        }
+    }
+
+    /// Notes that the configuration was read again, and whether it is now in force.
+    pub fn reloaded(&mut self, successful: bool) {
+        self.reloads.last_successful = successful;
+        if successful {
+            self.reloads.successes += 1;
+        } else {
+            self.reloads.failures += 1;
+        }
+    }
+
+    /// Distinct addresses rate limited in the last hour.
+    pub(in crate::operations) fn blocked_ips(&self, now: SystemTime) -> usize {
+        let recent = |at: &&SystemTime| within(**at, now, HOUR);
+        self.blocked.values().filter(recent).count()
+    }
+
+    pub(in crate::operations) const fn system(&self) -> &SystemCounts {
+        &self.system
+    }
+
+    pub(in crate::operations) fn endpoint(&self, id: u32) -> Option<&EndpointTotals> {
+        self.endpoints.get(&id)
+    }
+
+    /// Models in the order of their names.
+    pub(in crate::operations) fn models(&self) -> Vec<(&str, &ModelTotals)> {
+        let mut models: Vec<_> = self
+            .models
+            .iter()
+            .map(|(name, totals)| (&**name, totals))
+            .collect();
+        models.sort_unstable_by_key(|(name, _)| *name);
+        models
+    }
+
+    /// The last requests, newest first, each with the time at which it was merged.
+    pub(in crate::operations) fn recent(&self) -> impl Iterator<Item = &(SystemTime, Recent)> {
+        self.recent.iter().rev()
+    }
+
+    /// Translators that have seen a request.
+    pub(in crate::operations) fn translators(&self) -> &[(&'static str, TranslatorCounts)] {
+        &self.translators
+    }
+
+    pub(in crate::operations) const fn reloads(&self) -> Reloads {
+        self.reloads
+    }
+}
+
+/// Whether something was less than so long ago.
+pub(in crate::operations) fn within(at: SystemTime, now: SystemTime, span: Duration) -> bool {
+    // A clock that was set back makes it recent.
+    now.duration_since(at).unwrap_or_default() < span
+}
+
+/// Samples by their slot.
+struct Grouped {
+    samples: Vec<Sample>,
+    ends: Vec<usize>,
+}
+
+impl Grouped {
+    fn new(mut samples: Vec<Sample>, slots: usize) -> Self {
+        samples.sort_by_key(|sample| sample.slot);
+        let end = |slot: usize| samples.partition_point(|sample| (sample.slot as usize) <= slot);
+        let ends = (0..slots).map(end).collect();
+        Self { samples, ends }
+    }
+
+    fn of(&mut self, slot: usize) -> &[Sample] {
+        let before = slot.checked_sub(1).and_then(|slot| self.ends.get(slot));
+        let start = before.copied().unwrap_or(0);
+        let end = self.ends.get(slot).copied().unwrap_or(start);
+        self.samples.get(start..end).unwrap_or_default()
+    }
+}
+
+impl SystemCounts {
+    fn add(&mut self, more: &Self) {
+        self.requests.add(&more.requests);
+        self.model_requests.add(&more.model_requests);
+        self.endpoint_bytes = self.endpoint_bytes.saturating_add(more.endpoint_bytes);
+        self.rate_limit_violations += more.rate_limit_violations;
+        self.size_violations += more.size_violations;
+        self.client_disconnects += more.client_disconnects;
+    }
+}
+
+impl EndpointTotals {
+    fn note(&mut self, sample: &Sample) {
+        if let Some(latency_ms) = sample.latency_ms {
+            self.duration.observe(f64::from(latency_ms));
+            self.latency.record_ms(latency_ms);
+        }
+        if let Some(first_byte_us) = sample.first_byte_us {
+            self.first_byte.observe(f64::from(first_byte_us) / 1000.0);
+            self.first_token.record_us(first_byte_us);
+        }
+    }
+}
+
+impl ModelTotals {
+    fn new(now: SystemTime) -> Self {
+        Self {
+            counts: RequestCounts::default(),
+            last_requested: now,
+            latency: Quantiles::default(),
+            first_token: Quantiles::default(),
+            sample: Reservoir::default(),
+            clients: FxHashMap::default(),
+            endpoints: FxHashMap::default(),
+        }
+    }
+
+    fn seen(&mut self, client: IpAddr, now: SystemTime) {
+        if self.clients.len() >= CLIENTS_MAX && !self.clients.contains_key(&client) {
+            self.clients.retain(|_, at| within(*at, now, HOUR));
+            if self.clients.len() >= CLIENTS_MAX {
+                return;
+            }
+        }
+        self.clients.insert(client, now);
+    }
+
+    /// Distinct clients of the last hour.
+    pub(in crate::operations) fn unique_clients(&self, now: SystemTime) -> usize {
+        let recent = |at: &&SystemTime| within(**at, now, HOUR);
+        self.clients.values().filter(recent).count()
+    }
+
+    /// Whether it was requested in the last hour.
+    pub(in crate::operations) fn is_active(&self, now: SystemTime) -> bool {
+        within(self.last_requested, now, HOUR)
+    }
+
+    /// The 95th and 99th percentile of successful latencies in milliseconds.
+    pub(in crate::operations) fn p95_p99(&self) -> (u64, u64) {
+        self.sample.p95_p99()
+    }
+}
+
+/// Upper bounds of the buckets of the Prometheus histograms, in milliseconds.
+pub(in crate::operations) const BUCKETS_MS: [f64; 15] = [
+    5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1e3, 2.5e3, 5e3, 1e4, 3e4, 6e4, 12e4, 3e5,
+];
+
+/// A Prometheus histogram.
+#[derive(Debug, Clone, Default)]
+pub(in crate::operations) struct Buckets {
+    /// What fell between the bound before and this one; not yet summed up.
+    counts: [u64; BUCKETS_MS.len()],
+    pub(in crate::operations) count: u64,
+    pub(in crate::operations) sum_ms: f64,
+}
+
+impl Buckets {
+    fn observe(&mut self, ms: f64) {
+        self.count += 1;
+        self.sum_ms += ms;
+        let at = BUCKETS_MS.partition_point(|bound| *bound < ms);
+        if let Some(count) = self.counts.get_mut(at) {
+            *count += 1;
+        }
+    }
+
+    /// Observations up to each of [`BUCKETS_MS`].
+    pub(in crate::operations) fn cumulative(&self) -> impl Iterator<Item = u64> + '_ {
+        self.counts.iter().scan(0, |sum, count| {
+            *sum += count;
+            Some(*sum)
+        })
+    }
+}
+
+/// Quantiles of times, within one percent. It grows with the longest time recorded, to 11 KB at
+/// one hour, which is also the longest that it tells apart.
+#[derive(Debug, Clone, Default)]
+pub(in crate::operations) struct Quantiles {
+    /// In tenths of a millisecond.
+    histogram: Option<Histogram<u32>>,
+}
+
+/// Tenths of a millisecond in an hour.
+const TENTHS_MAX: u64 = 36_000_000;
+
+impl Quantiles {
+    fn record_ms(&mut self, ms: u32) {
+        self.record(u64::from(ms) * 10);
+    }
+
+    fn record_us(&mut self, us: u32) {
+        self.record((u64::from(us) + 50) / 100);
+    }
+
+    fn record(&mut self, tenths: u64) {
+        // Two digits are always allowed, so there is no histogram only before the first record.
+        if self.histogram.is_none() {
+            self.histogram = Histogram::new(2).ok();
+        }
+        if let Some(histogram) = &mut self.histogram {
+            // It grows by itself, and the time is bounded: there is nothing to refuse.
+            let _ = histogram.record(tenths.min(TENTHS_MAX));
+        }
+    }
+
+    /// How many times were recorded.
+    pub(in crate::operations) fn count(&self) -> u64 {
+        self.histogram.as_ref().map_or(0, Histogram::len)
+    }
+
+    /// The time in milliseconds that so many of 100 did not exceed; 0 of nothing.
+    pub(in crate::operations) fn percentile_ms(&self, percent: f64) -> f64 {
+        let histogram = self.histogram.as_ref();
+        histogram.map_or(0.0, |histogram| {
+            let value = histogram.value_at_quantile(percent / 100.0);
+            value.min(histogram.max()) as f64 / 10.0
+        })
+    }
+}
+
+/// Counters of one translator (contract: translation 14).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct TranslatorCounts {
+    pub(in crate::operations) requests: u64,
+    pub(in crate::operations) successes: u64,
+    /// Over successes.
+    pub(in crate::operations) latency_ms: u64,
+    pub(in crate::operations) passthrough: u64,
+    pub(in crate::operations) streaming: u64,
+    pub(in crate::operations) no_compatible_endpoints: u64,
+    pub(in crate::operations) passthrough_unsupported: u64,
+    pub(in crate::operations) cannot_passthrough: u64,
+}
+
+impl TranslatorCounts {
+    pub(super) fn count(&mut self, end: &TranslatorEnd) {
+        self.requests += 1;
+        if end.success {
+            self.successes += 1;
+            self.latency_ms = self.latency_ms.saturating_add(end.latency_ms);
+        }
+        self.passthrough += u64::from(end.passthrough);
+        self.streaming += u64::from(end.streaming);
+        match end.fallback {
+            Some(TranslatorFallback::NoCompatibleEndpoints) => self.no_compatible_endpoints += 1,
+            Some(TranslatorFallback::PassthroughUnsupported) => self.passthrough_unsupported += 1,
+            Some(TranslatorFallback::CannotPassthrough) => self.cannot_passthrough += 1,
+            None => {}
+        }
+    }
+
+    pub(in crate::operations) fn add(&mut self, more: &Self) {
+        self.requests += more.requests;
+        self.successes += more.successes;
+        self.latency_ms = self.latency_ms.saturating_add(more.latency_ms);
+        self.passthrough += more.passthrough;
+        self.streaming += more.streaming;
+        self.no_compatible_endpoints += more.no_compatible_endpoints;
+        self.passthrough_unsupported += more.passthrough_unsupported;
+        self.cannot_passthrough += more.cannot_passthrough;
+    }
+}

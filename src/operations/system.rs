@@ -1,0 +1,208 @@
+//! What several pages say of the system and its endpoints, worked out once.
+//!
+//! contract: operations 4 (`/internal/status`)
+
+use crate::fleet::{Endpoint, Fleet, Status};
+
+use super::Inputs;
+use super::stats::{EndpointCounts, RequestCounts};
+
+/// More violations than this are an attack.
+const VIOLATIONS_NORMAL_MAX: u64 = 100;
+
+/// More blocked addresses than this are an attack.
+const BLOCKED_IPS_NORMAL_MAX: usize = 10;
+
+/// Failed checks in a row that are nothing unusual yet.
+const FAILED_CHECKS_NORMAL_MAX: u32 = 3;
+
+/// Requests from which on a success rate means something.
+const RATED_REQUESTS_MIN: u64 = 11;
+
+/// Least percentage of requests that should not fail.
+const SUCCESS_PERCENT_MIN: u64 = 90;
+
+/// Highest mean latency that is not an issue, in milliseconds.
+const MEAN_LATENCY_MS_MAX: u64 = 5000;
+
+/// Endpoints whose status is exactly `healthy`.
+pub(super) fn healthy(fleet: &Fleet) -> usize {
+    let endpoints = fleet.endpoints.iter();
+    endpoints.filter(|e| e.status == Status::Healthy).count()
+}
+
+/// How the system is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Verdict {
+    Critical,
+    Degraded,
+    Healthy,
+}
+
+impl Verdict {
+    pub(super) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Critical => "critical",
+            Self::Degraded => "degraded",
+            Self::Healthy => "healthy",
+        }
+    }
+
+    /// The value of `olla_system_status`.
+    pub(super) const fn as_number(self) -> u64 {
+        match self {
+            Self::Critical => 0,
+            Self::Degraded => 1,
+            Self::Healthy => 2,
+        }
+    }
+
+    /// By the shares of endpoints that are up and of requests that did not fail.
+    fn of(healthy: usize, total: usize, requests: &RequestCounts) -> Self {
+        let up = |percent: usize| healthy * 100 >= total * percent;
+        let succeed = |percent: u64| {
+            u128::from(requests.unfailed()) * 100
+                >= u128::from(requests.requests) * u128::from(percent)
+        };
+        if total == 0 || !up(50) || !succeed(90) {
+            Self::Critical
+        } else if !up(80) || !succeed(95) {
+            Self::Degraded
+        } else {
+            Self::Healthy
+        }
+    }
+}
+
+/// The system in figures.
+#[derive(Debug)]
+pub(super) struct System {
+    pub(super) verdict: Verdict,
+    pub(super) healthy: usize,
+    pub(super) total: usize,
+    pub(super) requests: RequestCounts,
+    pub(super) traffic_bytes: u64,
+    pub(super) active_connections: u64,
+    pub(super) rate_limit_violations: u64,
+    pub(super) size_violations: u64,
+    pub(super) client_disconnects: u64,
+    pub(super) blocked_ips: usize,
+}
+
+impl System {
+    pub(super) fn of(inputs: &Inputs<'_>) -> Self {
+        let fleet = inputs.fleet;
+        let counts = inputs.totals.system();
+        let (healthy, total) = (healthy(fleet), fleet.endpoints.len());
+        let in_flight = |endpoint: &Endpoint| u64::from(endpoint.live.in_flight());
+        Self {
+            verdict: Verdict::of(healthy, total, &counts.requests),
+            healthy,
+            total,
+            requests: counts.requests,
+            traffic_bytes: counts.endpoint_bytes,
+            active_connections: fleet.endpoints.iter().map(in_flight).sum(),
+            rate_limit_violations: counts.rate_limit_violations,
+            size_violations: counts.size_violations,
+            client_disconnects: counts.client_disconnects,
+            blocked_ips: inputs.totals.blocked_ips(inputs.now),
+        }
+    }
+
+    pub(super) const fn violations(&self) -> u64 {
+        self.rate_limit_violations + self.size_violations
+    }
+
+    /// Whether somebody seems to attack.
+    pub(super) const fn is_elevated(&self) -> bool {
+        self.violations() > VIOLATIONS_NORMAL_MAX || self.blocked_ips > BLOCKED_IPS_NORMAL_MAX
+    }
+}
+
+/// One endpoint with what was counted for it.
+pub(super) struct Seen<'a> {
+    pub(super) id: String,
+    pub(super) endpoint: &'a Endpoint,
+    pub(super) counts: EndpointCounts,
+}
+
+impl<'a> Seen<'a> {
+    /// All endpoints, the highest priority first, then the healthy ones, then by name and id.
+    pub(super) fn all(inputs: &Inputs<'a>) -> Vec<Self> {
+        let endpoints = &inputs.fleet.endpoints;
+        let ids = super::format::endpoint_ids(endpoints);
+        let seen = |(endpoint, id): (&'a Endpoint, String)| Self {
+            id,
+            endpoint,
+            counts: inputs
+                .totals
+                .endpoint(endpoint.id)
+                .map(|totals| totals.counts)
+                .unwrap_or_default(),
+        };
+        let mut all: Vec<Self> = endpoints.iter().zip(ids).map(seen).collect();
+        all.sort_by(|a, b| a.rank().cmp(&b.rank()));
+        all
+    }
+
+    fn rank(&self) -> (std::cmp::Reverse<u32>, bool, &str, &str) {
+        (
+            std::cmp::Reverse(self.endpoint.plan.priority),
+            self.endpoint.status != Status::Healthy,
+            self.endpoint.name(),
+            &self.id,
+        )
+    }
+
+    pub(super) const fn is_unavailable(&self) -> bool {
+        matches!(self.endpoint.status, Status::Offline | Status::Unhealthy)
+    }
+
+    pub(super) const fn fails_checks(&self) -> bool {
+        self.endpoint.health.consecutive_failures > FAILED_CHECKS_NORMAL_MAX
+    }
+
+    pub(super) const fn fails_often(&self) -> bool {
+        self.counts.requests >= RATED_REQUESTS_MIN
+            && self.counts.unfailed() as u128 * 100
+                < self.counts.requests as u128 * SUCCESS_PERCENT_MIN as u128
+    }
+
+    pub(super) const fn is_slow(&self) -> bool {
+        self.counts.mean_ms() > MEAN_LATENCY_MS_MAX
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_verdict_follows_the_thresholds() {
+        use Verdict::{Critical, Degraded, Healthy};
+        let table = [
+            // healthy, total, requests, failures
+            (0, 0, 0, 0, Critical),
+            (0, 1, 0, 0, Critical),
+            (1, 3, 0, 0, Critical),
+            (1, 2, 0, 0, Degraded),
+            (3, 4, 0, 0, Degraded),
+            (4, 5, 0, 0, Healthy),
+            (1, 1, 100, 0, Healthy),
+            (1, 1, 100, 5, Healthy),
+            (1, 1, 100, 6, Degraded),
+            (1, 1, 100, 10, Degraded),
+            (1, 1, 100, 11, Critical),
+            (1, 2, 100, 0, Degraded),
+        ];
+        for (healthy, total, requests, failures, expected) in table {
+            let counts = RequestCounts {
+                requests,
+                failures,
+                ..RequestCounts::default()
+            };
+            let verdict = Verdict::of(healthy, total, &counts);
+            assert_eq!(verdict, expected, "{healthy}/{total} {failures}/{requests}");
+        }
+    }
+}
