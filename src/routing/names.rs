@@ -1,7 +1,7 @@
 //! The index of model names: which endpoints list a name, in which spelling.
 //!
 //! Made once for each catalogue; a look-up allocates only for names that are not ASCII or longer
-//! than [`FOLD_BYTES`]. What this module must not do: merge names by digest, family or size. A
+//! than `FOLD_BYTES`. What this module must not do: merge names by digest, family or size. A
 //! request goes only to endpoints that report the very name (contract: catalogue 5.2).
 //!
 //! contract: balancing 4.1
