@@ -76,8 +76,10 @@ fn display(base: &Url) -> String {
     format!("http://{}", authority(base))
 }
 
-// A command has one thread and nothing else to do while a name is looked up.
-#[allow(clippy::disallowed_methods)]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a command has one thread and nothing else to do while a name is looked up"
+)]
 fn connect(base: &Url) -> io::Result<TcpStream> {
     let port = base.port().unwrap_or(80);
     let addresses = match base.host() {

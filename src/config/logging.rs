@@ -27,20 +27,20 @@ pub fn early_logging(env: &Env) -> LoggingPlan {
 /// `[logging]`.
 pub(super) fn logging(s: &mut Section<'_, '_>) -> LoggingPlan {
     let level = s
-        .key("level", "debug, info, warn or error.")
+        .key("level", "Least severity that is logged.")
         .env("OLLA_LOGGING_LEVEL")
         .lenient()
         .word_by(LogLevel::Info, level_word);
     let format = s
         .key(
             "format",
-            "json, or text; on a terminal text unless the variable says otherwise.",
+            "Of standard output; a terminal gets text unless the variable says otherwise.",
         )
         .env("OLLA_LOGGING_FORMAT")
         .lenient()
         .word_by(LogFormat::Json, lower);
     let output = s
-        .key("output", "stdout, or file for a rotated file besides.")
+        .key("output", "file = a rotated file besides standard output.")
         .env("OLLA_LOGGING_OUTPUT")
         .lenient()
         .word_by(LogOutput::Stdout, lower);
