@@ -22,9 +22,7 @@ fn reference(input: &[u8]) -> Meaning {
         let Some((line, next)) = line(input, at) else {
             return Meaning::Unfinished;
         };
-        let Ok(text) = std::str::from_utf8(line) else {
-            return Meaning::Broken;
-        };
+        let text: String = line.iter().copied().map(char::from).collect();
         let digits = text
             .find(|c: char| !c.is_ascii_hexdigit())
             .unwrap_or(text.len());

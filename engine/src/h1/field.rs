@@ -71,116 +71,74 @@ impl FieldId {
     /// Looks a name up, in any letter case. `name` is a token, as the name of an indexed field
     /// is; for other bytes the answer is some id.
     pub fn classify(name: &[u8]) -> Self {
+        let Some(first) = name.first() else {
+            return Self::Other;
+        };
+        // Length and first letter leave one candidate, and rarely two.
+        match (name.len(), first | 0x20) {
+            (2, b't') if is(name, b"te") => Self::Te,
+            (3, b'v') if is(name, b"via") => Self::Via,
+            (4, b'h') if is(name, b"host") => Self::Host,
+            (4, b'd') if is(name, b"date") => Self::Date,
+            (4, b'v') if is(name, b"vary") => Self::Vary,
+            (5, b'r') if is(name, b"range") => Self::Range,
+            (6, b'a') if is(name, b"accept") => Self::Accept,
+            (6, b'c') if is(name, b"cookie") => Self::Cookie,
+            (6, b'e') if is(name, b"expect") => Self::Expect,
+            (6, b'o') if is(name, b"origin") => Self::Origin,
+            (6, b's') if is(name, b"server") => Self::Server,
+            (7, b'r') if is(name, b"referer") => Self::Referer,
+            (7, b't') if is(name, b"trailer") => Self::Trailer,
+            (7, b'u') if is(name, b"upgrade") => Self::Upgrade,
+            (10, b'c') if is(name, b"connection") => Self::Connection,
+            (10, b'k') if is(name, b"keep-alive") => Self::KeepAlive,
+            (10, b's') if is(name, b"set-cookie") => Self::SetCookie,
+            (10, b'u') if is(name, b"user-agent") => Self::UserAgent,
+            (11, b'r') if is(name, b"retry-after") => Self::RetryAfter,
+            (12, b'c') if is(name, b"content-type") => Self::ContentType,
+            (13, b'a') if is(name, b"authorization") => Self::Authorization,
+            (13, b'i') if is(name, b"if-none-match") => Self::IfNoneMatch,
+            (14, b'c') if is(name, b"content-length") => Self::ContentLength,
+            (15, b'a') if is(name, b"accept-encoding") => Self::AcceptEncoding,
+            (16, b'c') if is(name, b"content-encoding") => Self::ContentEncoding,
+            (16, b'p') if is(name, b"proxy-connection") => Self::ProxyConnection,
+            (16, b'w') if is(name, b"www-authenticate") => Self::WwwAuthenticate,
+            (17, b't') if is(name, b"transfer-encoding") => Self::TransferEncoding,
+            (18, b'p') if is(name, b"proxy-authenticate") => Self::ProxyAuthenticate,
+            (19, b'p') if is(name, b"proxy-authorization") => Self::ProxyAuthorization,
+            (15.., b'a') => Self::of_access_control(name),
+            (7.., b'x') => Self::of_x(name),
+            _ => Self::Other,
+        }
+    }
+
+    fn of_access_control(name: &[u8]) -> Self {
         match name.len() {
-            2 if is(name, b"te") => Self::Te,
-            3 if is(name, b"via") => Self::Via,
-            4 => Self::of_4(name),
-            5 if is(name, b"range") => Self::Range,
-            6 => Self::of_6(name),
-            7 => Self::of_7(name),
+            29 if is(name, b"access-control-request-method") => Self::AcRequestMethod,
+            30 if is(name, b"access-control-request-headers") => Self::AcRequestHeaders,
+            _ if begins(name, b"access-control-") => Self::AccessControl,
+            _ => Self::Other,
+        }
+    }
+
+    fn of_x(name: &[u8]) -> Self {
+        match name.len() {
+            7 if is(name, b"x-model") => Self::XModel,
             9 if is(name, b"x-api-key") => Self::XApiKey,
             9 if is(name, b"x-real-ip") => Self::XRealIp,
-            10 => Self::of_10(name),
-            11 if is(name, b"retry-after") => Self::RetryAfter,
             11 if is(name, b"x-served-by") => Self::XServedBy,
-            12 => Self::of_12(name),
-            13 if is(name, b"authorization") => Self::Authorization,
-            13 if is(name, b"if-none-match") => Self::IfNoneMatch,
-            14 if is(name, b"content-length") => Self::ContentLength,
-            15 if is(name, b"accept-encoding") => Self::AcceptEncoding,
+            12 if is(name, b"x-request-id") => Self::XRequestId,
+            12 if is(name, b"x-auth-token") => Self::XAuthToken,
+            12 if is(name, b"x-proxied-by") => Self::XProxiedBy,
             15 if is(name, b"x-forwarded-for") => Self::XForwardedFor,
-            16 => Self::of_16(name),
-            17 => Self::of_17(name),
-            18 if is(name, b"proxy-authenticate") => Self::ProxyAuthenticate,
-            19 if is(name, b"proxy-authorization") => Self::ProxyAuthorization,
-            _ => Self::of_prefix(name),
-        }
-    }
-
-    fn of_4(name: &[u8]) -> Self {
-        match () {
-            () if is(name, b"host") => Self::Host,
-            () if is(name, b"date") => Self::Date,
-            () if is(name, b"vary") => Self::Vary,
-            () => Self::Other,
-        }
-    }
-
-    fn of_6(name: &[u8]) -> Self {
-        match () {
-            () if is(name, b"accept") => Self::Accept,
-            () if is(name, b"cookie") => Self::Cookie,
-            () if is(name, b"expect") => Self::Expect,
-            () if is(name, b"origin") => Self::Origin,
-            () if is(name, b"server") => Self::Server,
-            () => Self::Other,
-        }
-    }
-
-    fn of_7(name: &[u8]) -> Self {
-        match () {
-            () if is(name, b"referer") => Self::Referer,
-            () if is(name, b"trailer") => Self::Trailer,
-            () if is(name, b"upgrade") => Self::Upgrade,
-            () if is(name, b"x-model") => Self::XModel,
-            () => Self::of_prefix(name),
-        }
-    }
-
-    fn of_10(name: &[u8]) -> Self {
-        match () {
-            () if is(name, b"connection") => Self::Connection,
-            () if is(name, b"user-agent") => Self::UserAgent,
-            () if is(name, b"keep-alive") => Self::KeepAlive,
-            () if is(name, b"set-cookie") => Self::SetCookie,
-            () => Self::of_prefix(name),
-        }
-    }
-
-    fn of_12(name: &[u8]) -> Self {
-        match () {
-            () if is(name, b"content-type") => Self::ContentType,
-            () if is(name, b"x-request-id") => Self::XRequestId,
-            () if is(name, b"x-auth-token") => Self::XAuthToken,
-            () if is(name, b"x-proxied-by") => Self::XProxiedBy,
-            () => Self::of_prefix(name),
-        }
-    }
-
-    fn of_16(name: &[u8]) -> Self {
-        match () {
-            () if is(name, b"x-forwarded-host") => Self::XForwardedHost,
-            () if is(name, b"content-encoding") => Self::ContentEncoding,
-            () if is(name, b"proxy-connection") => Self::ProxyConnection,
-            () if is(name, b"www-authenticate") => Self::WwwAuthenticate,
-            () => Self::of_prefix(name),
-        }
-    }
-
-    fn of_17(name: &[u8]) -> Self {
-        match () {
-            () if is(name, b"transfer-encoding") => Self::TransferEncoding,
-            () if is(name, b"x-forwarded-proto") => Self::XForwardedProto,
-            () if is(name, b"x-ratelimit-limit") => Self::XRateLimit,
-            () if is(name, b"x-ratelimit-reset") => Self::XRateLimit,
-            () => Self::of_prefix(name),
-        }
-    }
-
-    /// Families of names, and long names that are rare.
-    fn of_prefix(name: &[u8]) -> Self {
-        match name.first() {
-            Some(b'x' | b'X') if begins(name, b"x-olla-") => match () {
-                () if is(name, b"x-olla-endpoint") => Self::XOllaEndpoint,
-                () if is(name, b"x-olla-session-id") => Self::XOllaSessionId,
-                () => Self::XOlla,
-            },
-            Some(b'x' | b'X') if is(name, b"x-ratelimit-remaining") => Self::XRateLimit,
-            Some(b'a' | b'A') if begins(name, b"access-control-") => match () {
-                () if is(name, b"access-control-request-method") => Self::AcRequestMethod,
-                () if is(name, b"access-control-request-headers") => Self::AcRequestHeaders,
-                () => Self::AccessControl,
-            },
+            15 if is(name, b"x-olla-endpoint") => Self::XOllaEndpoint,
+            16 if is(name, b"x-forwarded-host") => Self::XForwardedHost,
+            17 if is(name, b"x-forwarded-proto") => Self::XForwardedProto,
+            17 if is(name, b"x-olla-session-id") => Self::XOllaSessionId,
+            17 if is(name, b"x-ratelimit-limit") => Self::XRateLimit,
+            17 if is(name, b"x-ratelimit-reset") => Self::XRateLimit,
+            21 if is(name, b"x-ratelimit-remaining") => Self::XRateLimit,
+            _ if begins(name, b"x-olla-") => Self::XOlla,
             _ => Self::Other,
         }
     }

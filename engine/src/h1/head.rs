@@ -431,22 +431,25 @@ fn index(
     len: usize,
     fields: &mut Vec<Field>,
 ) -> Option<FieldSet> {
-    let ends_with_crlf =
-        |at: usize| at >= 2 && window.get(at - 2..at).is_some_and(|end| end == b"\r\n");
+    let ends_with_crlf = |at: usize| {
+        window
+            .get(at.wrapping_sub(2)..at)
+            .is_some_and(|end| end == b"\r\n")
+    };
     let mut present = FieldSet::default();
     let mut whole = ends_with_crlf(len) && ends_with_crlf(len.saturating_sub(2));
     fields.clear();
-    for header in headers {
+    fields.extend(headers.iter().map(|header| {
         let name = Span::within(window, header.name.as_bytes());
         let id = FieldId::classify(header.name.as_bytes());
         whole &= ends_with_crlf(name.start as usize);
         present.add(id);
-        fields.push(Field {
+        Field {
             name,
             value: Span::within(window, header.value),
             id,
-        });
-    }
+        }
+    }));
     whole.then_some(present)
 }
 
