@@ -395,7 +395,7 @@ fn the_write_timeout_spans_attempts_and_delivery() {
 
     let mut failed = fresh();
     failed.attempt(true, start);
-    assert_eq!(failed.on(Event::RequestSent, start), Continue);
+    assert_eq!(failed.on(RequestSent, start), Continue);
     assert_eq!(failed.on(Malformed, start), Fail(Fault::Malformed));
     assert_eq!(failed.on(Timer, by), timeout);
 
