@@ -2,16 +2,18 @@
 //! views of single requests and of times. Both are ours.
 //!
 //! `/internal/stats/requests` is `{"timestamp", "requests": [...]}` with the last 200 requests,
-//! newest first. Each has `time` (to about 50 ms), `request_id`, `outcome` (`success`, `failure`,
-//! `cancelled`, `refused`), `latency_ms`, `traffic_bytes`, `streaming`, and, as far as there are
-//! any, `model`, `endpoint`, `status`, `first_byte_ms`, `routing_strategy`, `routing_decision`,
-//! `routing_reason`, `prompt_tokens`, `completion_tokens`, `tokens_per_second`. No client
-//! addresses, paths or bodies: the page is not protected by default.
+//! newest first. Each has `at` (when it ended, to about 50 ms), `id`, `method`, `path` (without
+//! query), `outcome` (`success`, `failure`, `cancelled`, `refused`), `duration_ms`, `bytes` sent,
+//! `retries`, `streaming`, and, as far as there are any, `model`, `endpoint`, `status`,
+//! `first_byte_ms`, `strategy`, `decision` and `reason` of the routing, `prompt_tokens`,
+//! `completion_tokens`, `tokens_per_second`. No client addresses and no bodies: the page is not
+//! protected by default.
 //!
 //! `/internal/stats/latency` is `{"timestamp", "endpoints": [...], "models": [...]}`, each sorted
-//! by name. Each has `name` (endpoints also `id`, as on the status pages) and, in milliseconds,
-//! `latency_ms` and `time_to_first_token_ms`: `{"count", "p50", "p95", "p99"}`. Latencies are of
-//! successes; the first token is the first byte of an answer's body.
+//! by name. Each has `name` (endpoints also `id`, as on the status pages), `count` of the
+//! latencies, and in milliseconds `p50_ms`, `p95_ms`, `p99_ms` of the latency of successes and
+//! `ttft_p50_ms`, `ttft_p95_ms`, `ttft_p99_ms` of the time to the first byte of an answer's body.
+//! What was never measured is left out.
 
 use serde::Serialize;
 
@@ -28,8 +30,10 @@ struct Requests<'a> {
 
 #[derive(Serialize)]
 struct RequestItem<'a> {
-    time: String,
-    request_id: &'a str,
+    at: String,
+    id: &'a str,
+    method: &'a str,
+    path: &'a str,
     #[serde(skip_serializing_if = "str::is_empty")]
     model: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -37,10 +41,11 @@ struct RequestItem<'a> {
     outcome: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     status: Option<u16>,
-    latency_ms: u64,
+    duration_ms: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     first_byte_ms: Option<Number>,
-    traffic_bytes: u64,
+    bytes: u64,
+    retries: u32,
     streaming: bool,
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
     routing: Option<RoutingItem>,
@@ -54,9 +59,9 @@ struct RequestItem<'a> {
 
 #[derive(Serialize)]
 struct RoutingItem {
-    routing_strategy: &'static str,
-    routing_decision: &'static str,
-    routing_reason: &'static str,
+    strategy: &'static str,
+    decision: &'static str,
+    reason: &'static str,
 }
 
 const fn is_zero(number: &u64) -> bool {
@@ -65,37 +70,37 @@ const fn is_zero(number: &u64) -> bool {
 
 /// The last requests.
 pub(super) fn requests(inputs: &Inputs<'_>) -> Page {
-    let item = |(at, recent)| request_item(at, recent, inputs);
+    let recent = inputs.totals.recent();
     no_store(&Requests {
         timestamp: instant(inputs.now),
-        requests: inputs
-            .totals
-            .recent()
-            .map(|(at, recent)| (instant(*at), recent))
-            .map(item)
+        requests: recent
+            .map(|(at, recent)| request_item(instant(*at), recent, inputs))
             .collect(),
     })
 }
 
-fn request_item<'a>(time: String, recent: &'a Recent, inputs: &Inputs<'a>) -> RequestItem<'a> {
+fn request_item<'a>(at: String, recent: &'a Recent, inputs: &Inputs<'a>) -> RequestItem<'a> {
     let mut endpoints = inputs.fleet.endpoints.iter();
     let endpoint = endpoints.find(|endpoint| Some(endpoint.id) == recent.endpoint_id);
     let speed = (recent.tokens_per_second * 10.0).round() / 10.0;
     RequestItem {
-        time,
-        request_id: &recent.request_id,
+        at,
+        id: &recent.request_id,
+        method: &recent.method,
+        path: &recent.path,
         model: &recent.model,
         endpoint: endpoint.map(|endpoint| endpoint.name()),
         outcome: recent.outcome.as_str(),
         status: recent.status,
-        latency_ms: recent.latency_ms,
+        duration_ms: recent.latency_ms,
         first_byte_ms: recent.first_byte_us.map(|us| Number(us as f64 / 1000.0)),
-        traffic_bytes: recent.bytes,
+        bytes: recent.bytes,
+        retries: recent.retries,
         streaming: recent.streaming,
         routing: recent.routing.map(|routing| RoutingItem {
-            routing_strategy: routing.strategy,
-            routing_decision: routing.decision,
-            routing_reason: routing.reason,
+            strategy: routing.strategy,
+            decision: routing.decision,
+            reason: routing.reason,
         }),
         prompt_tokens: recent.prompt_tokens,
         completion_tokens: recent.completion_tokens,
@@ -106,41 +111,51 @@ fn request_item<'a>(time: String, recent: &'a Recent, inputs: &Inputs<'a>) -> Re
 #[derive(Serialize)]
 struct Latency<'a> {
     timestamp: String,
-    endpoints: Vec<EndpointTimes<'a>>,
-    models: Vec<ModelTimes<'a>>,
+    endpoints: Vec<Times<'a>>,
+    models: Vec<Times<'a>>,
 }
 
 #[derive(Serialize)]
-struct EndpointTimes<'a> {
+struct Times<'a> {
     name: &'a str,
-    id: String,
-    latency_ms: Times,
-    time_to_first_token_ms: Times,
-}
-
-#[derive(Serialize)]
-struct ModelTimes<'a> {
-    name: &'a str,
-    latency_ms: Times,
-    time_to_first_token_ms: Times,
-}
-
-#[derive(Serialize)]
-struct Times {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id: Option<String>,
     count: u64,
-    p50: Number,
-    p95: Number,
-    p99: Number,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    p50_ms: Option<Number>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    p95_ms: Option<Number>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    p99_ms: Option<Number>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ttft_p50_ms: Option<Number>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ttft_p95_ms: Option<Number>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ttft_p99_ms: Option<Number>,
 }
 
-impl Times {
-    fn of(quantiles: Option<&Quantiles>) -> Self {
-        let at = |percent| Number(quantiles.map_or(0.0, |times| times.percentile_ms(percent)));
+impl<'a> Times<'a> {
+    fn of(
+        name: &'a str,
+        id: Option<String>,
+        latency: Option<&Quantiles>,
+        first_byte: Option<&Quantiles>,
+    ) -> Self {
+        let at = |times: Option<&Quantiles>, percent| {
+            let times = times.filter(|times| times.count() > 0);
+            times.map(|times| Number(times.percentile_ms(percent)))
+        };
         Self {
-            count: quantiles.map_or(0, Quantiles::count),
-            p50: at(50.0),
-            p95: at(95.0),
-            p99: at(99.0),
+            name,
+            id,
+            count: latency.map_or(0, Quantiles::count),
+            p50_ms: at(latency, 50.0),
+            p95_ms: at(latency, 95.0),
+            p99_ms: at(latency, 99.0),
+            ttft_p50_ms: at(first_byte, 50.0),
+            ttft_p95_ms: at(first_byte, 95.0),
+            ttft_p99_ms: at(first_byte, 99.0),
         }
     }
 }
@@ -148,43 +163,23 @@ impl Times {
 /// Quantiles of times.
 pub(super) fn latency(inputs: &Inputs<'_>) -> Page {
     let ids = endpoint_ids(&inputs.fleet.endpoints);
-    let times = |(endpoint, id): (&'_ crate::fleet::Endpoint, String)| {
-        let totals = inputs.totals.endpoint(endpoint.id);
-        (
-            id,
-            Times::of(totals.map(|totals| &totals.latency)),
-            Times::of(totals.map(|totals| &totals.first_token)),
-        )
-    };
-    let mut endpoints: Vec<EndpointTimes<'_>> = inputs
-        .fleet
-        .endpoints
-        .iter()
-        .zip(ids)
+    let endpoints = inputs.fleet.endpoints.iter().zip(ids);
+    let mut endpoints: Vec<Times<'_>> = endpoints
         .map(|(endpoint, id)| {
-            let (id, latency_ms, time_to_first_token_ms) = times((endpoint, id));
-            EndpointTimes {
-                name: endpoint.name(),
-                id,
-                latency_ms,
-                time_to_first_token_ms,
-            }
+            let totals = inputs.totals.endpoint(endpoint.id);
+            let latency = totals.map(|totals| &totals.latency);
+            let first_byte = totals.map(|totals| &totals.first_token);
+            Times::of(endpoint.name(), Some(id), latency, first_byte)
         })
         .collect();
     endpoints.sort_by_key(|times| times.name);
+    let models = inputs.totals.models().into_iter().map(|(name, totals)| {
+        Times::of(name, None, Some(&totals.latency), Some(&totals.first_token))
+    });
     no_store(&Latency {
         timestamp: instant(inputs.now),
         endpoints,
-        models: inputs
-            .totals
-            .models()
-            .into_iter()
-            .map(|(name, totals)| ModelTimes {
-                name,
-                latency_ms: Times::of(Some(&totals.latency)),
-                time_to_first_token_ms: Times::of(Some(&totals.first_token)),
-            })
-            .collect(),
+        models: models.collect(),
     })
 }
 
@@ -211,6 +206,9 @@ mod tests {
         world.request("m", 0, Outcome::Success, 200, 10, 7);
         world.recorder.request(&RequestEnd {
             request_id: "refused-1",
+            method: "GET",
+            path: "/olla/proxy/v1/x",
+            retries: 0,
             model: Some("nosuch"),
             endpoint_id: None,
             client: [127, 0, 0, 1].into(),
@@ -234,17 +232,19 @@ mod tests {
                 "timestamp": "2026-04-15T10:30:00Z",
                 "requests": [
                     {
-                        "time": "2026-04-15T10:30:00Z", "request_id": "refused-1",
-                        "model": "nosuch", "outcome": "refused", "status": 404,
-                        "latency_ms": 0, "traffic_bytes": 90, "streaming": false,
-                        "routing_strategy": "strict", "routing_decision": "rejected",
-                        "routing_reason": "model_not_found",
+                        "at": "2026-04-15T10:30:00Z", "id": "refused-1", "method": "GET",
+                        "path": "/olla/proxy/v1/x", "model": "nosuch", "outcome": "refused",
+                        "status": 404, "duration_ms": 0, "bytes": 90, "retries": 0,
+                        "streaming": false, "strategy": "strict", "decision": "rejected",
+                        "reason": "model_not_found",
                     },
                     {
-                        "time": "2026-04-15T10:30:00Z", "request_id": "id", "model": "m",
-                        "endpoint": "a", "outcome": "success", "status": 200, "latency_ms": 7,
-                        "first_byte_ms": 1.5, "traffic_bytes": 10, "streaming": true,
-                        "prompt_tokens": 3, "completion_tokens": 4, "tokens_per_second": 12.3,
+                        "at": "2026-04-15T10:30:00Z", "id": "id", "method": "POST",
+                        "path": "/olla/proxy/v1/chat/completions", "model": "m",
+                        "endpoint": "a", "outcome": "success", "status": 200,
+                        "duration_ms": 7, "first_byte_ms": 1.5, "bytes": 10, "retries": 0,
+                        "streaming": true, "prompt_tokens": 3, "completion_tokens": 4,
+                        "tokens_per_second": 12.3,
                     },
                 ],
             })
@@ -265,23 +265,17 @@ mod tests {
             world.request("m", 0, Outcome::Success, 200, 10, ms);
         }
         world.request("m", 0, Outcome::Failure, 200, 10, 5000);
-        let none = json!({"count": 0, "p50": 0, "p95": 0, "p99": 0});
-        let latency_ms = json!({"count": 100, "p50": 50.1, "p95": 95.1, "p99": 99.1});
-        let first = json!({"count": 101, "p50": 1.5, "p95": 1.5, "p99": 1.5});
+        let mut b = json!({
+            "name": "b", "id": "duzvjl", "count": 100, "p50_ms": 50.1, "p95_ms": 95.1,
+            "p99_ms": 99.1, "ttft_p50_ms": 1.5, "ttft_p95_ms": 1.5, "ttft_p99_ms": 1.5,
+        });
+        let page = value(&latency(&world.inputs()));
         assert_eq!(
-            value(&latency(&world.inputs())),
-            json!({
-                "timestamp": "2026-04-15T10:30:00Z",
-                "endpoints": [
-                    {"name": "a", "id": "gpo2ta", "latency_ms": none,
-                     "time_to_first_token_ms": none},
-                    {"name": "b", "id": "duzvjl", "latency_ms": latency_ms,
-                     "time_to_first_token_ms": first},
-                ],
-                "models": [
-                    {"name": "m", "latency_ms": latency_ms, "time_to_first_token_ms": first},
-                ],
-            })
+            page["endpoints"],
+            json!([{"name": "a", "id": "gpo2ta", "count": 0}, b])
         );
+        b["name"] = "m".into();
+        b.as_object_mut().unwrap().remove("id");
+        assert_eq!(page["models"], json!([b]));
     }
 }

@@ -124,6 +124,9 @@ impl World {
         });
         self.recorder.request(&RequestEnd {
             request_id: "id",
+            method: "POST",
+            path: "/olla/proxy/v1/chat/completions",
+            retries: 0,
             model: Some(model),
             endpoint_id: Some(endpoint),
             client: [127, 0, 0, 1].into(),

@@ -94,8 +94,10 @@ fn openai_answers(more: &str) -> (String, String) {
     (whole, stream)
 }
 
-#[test]
-fn every_row_of_the_table_whole_and_streamed() {
+/// Name, extraction, members of the answer, expected times.
+type Row = (&'static str, Extractor, &'static str, &'static str);
+
+fn rows_of_plain_paths() -> Vec<Row> {
     let timings = [
         ("prompt_processing_ms", "timings.prompt_ms"),
         ("generation_ms", "timings.predicted_ms"),
@@ -104,7 +106,7 @@ fn every_row_of_the_table_whole_and_streamed() {
         ("predicted_n", "timings.predicted_n"),
     ];
     let llamacpp_speed = "per_second > 0 ? per_second : (generation_ms > 0 ? predicted_n * 1000.0 / generation_ms : 0)";
-    let table = [
+    vec![
         (
             "openai",
             with_openai(
@@ -153,6 +155,11 @@ fn every_row_of_the_table_whole_and_streamed() {
             r#","timings":{"prompt_ms":12,"predicted_ms":100,"predicted_per_second":199.5}"#,
             "total 0 load 0 prompt 0 first 12 generation 100 speed 199.5",
         ),
+    ]
+}
+
+fn rows_of_formulas() -> Vec<Row> {
+    vec![
         (
             "lm-studio",
             with_openai(
@@ -199,8 +206,13 @@ fn every_row_of_the_table_whole_and_streamed() {
             "",
             "total 0 load 0 prompt 0 first 0 generation 0 speed 0",
         ),
-    ];
-    for (name, extractor, more, times) in table {
+    ]
+}
+
+#[test]
+fn every_row_of_the_table_whole_and_streamed() {
+    let rows = rows_of_plain_paths().into_iter().chain(rows_of_formulas());
+    for (name, extractor, more, times) in rows {
         let expected = format!("7+20=27 {times} m stop complete");
         let (whole, stream) = openai_answers(more);
         for piece in [1, 7, 100, 1 << 20] {

@@ -51,6 +51,12 @@ const ENDPOINTS_MAX: usize = 2 * MAX_ENDPOINTS;
 /// Longest request id in the feed, in bytes (contract: surface 6).
 const REQUEST_ID_BYTES_MAX: usize = 128;
 
+/// Longest method in the feed, in bytes.
+const METHOD_BYTES_MAX: usize = 16;
+
+/// Longest path in the feed, in bytes; most routes need a fifth of it.
+const PATH_BYTES_MAX: usize = 256;
+
 /// How an attempt or a request ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
@@ -135,8 +141,14 @@ pub struct Routing {
 pub struct RequestEnd<'a> {
     /// Its id.
     pub request_id: &'a str,
+    /// Its method.
+    pub method: &'a str,
+    /// The path the client asked for, without the query, which may hold secrets.
+    pub path: &'a str,
     /// The model name sent to the endpoint; without an endpoint, the name asked for.
     pub model: Option<&'a str>,
+    /// Attempts after the first.
+    pub retries: u32,
     /// The endpoint of the last attempt; `None`: none was tried, and no model counts it.
     pub endpoint_id: Option<u32>,
     /// Whose request it is (contract: surface 10.3).
@@ -202,6 +214,9 @@ pub struct TranslatorEnd {
 #[derive(Debug, Clone)]
 pub struct Recent {
     pub(super) request_id: String,
+    pub(super) method: String,
+    pub(super) path: String,
+    pub(super) retries: u32,
     /// Empty = none.
     pub(super) model: String,
     pub(super) endpoint_id: Option<u32>,

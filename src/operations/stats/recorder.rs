@@ -7,9 +7,10 @@ use std::sync::Arc;
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::{
-    AttemptEnd, BLOCKED_IPS_MAX, CLIENTS_MAX, ENDPOINTS_MAX, EndpointCounts, MODEL_NAME_BYTES_MAX,
-    MODELS_MAX, Outcome, PairCounts, RECENT_MAX, REQUEST_ID_BYTES_MAX, Recent, RequestCounts,
-    RequestEnd, TranslatorCounts, TranslatorEnd, Violation,
+    AttemptEnd, BLOCKED_IPS_MAX, CLIENTS_MAX, ENDPOINTS_MAX, EndpointCounts, METHOD_BYTES_MAX,
+    MODEL_NAME_BYTES_MAX, MODELS_MAX, Outcome, PATH_BYTES_MAX, PairCounts, RECENT_MAX,
+    REQUEST_ID_BYTES_MAX, Recent, RequestCounts, RequestEnd, TranslatorCounts, TranslatorEnd,
+    Violation,
 };
 
 /// Most latencies handed over at one time, of attempts and of requests each. At 50 ms it is
@@ -292,6 +293,9 @@ impl Recorder {
             return;
         };
         set(&mut recent.request_id, end.request_id, REQUEST_ID_BYTES_MAX);
+        set(&mut recent.method, end.method, METHOD_BYTES_MAX);
+        set(&mut recent.path, end.path, PATH_BYTES_MAX);
+        recent.retries = end.retries;
         set(
             &mut recent.model,
             end.model.unwrap_or_default(),
@@ -342,6 +346,9 @@ impl Recent {
     const fn blank() -> Self {
         Self {
             request_id: String::new(),
+            method: String::new(),
+            path: String::new(),
+            retries: 0,
             model: String::new(),
             endpoint_id: None,
             outcome: Outcome::Refused,

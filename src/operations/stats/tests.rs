@@ -26,6 +26,9 @@ fn attempt() -> AttemptEnd<'static> {
 fn request() -> RequestEnd<'static> {
     RequestEnd {
         request_id: "id",
+        method: "POST",
+        path: "/olla/proxy/v1/chat/completions",
+        retries: 0,
         model: Some("m"),
         endpoint_id: Some(7),
         client: [127, 0, 0, 1].into(),
