@@ -72,6 +72,15 @@ fn script(rng: &mut Rng, limits: Limits, reused: bool) -> Vec<(Ms, Event)> {
         events.extend((0..rng.below(6)).map(|_| Event::AnswerPiece));
         events.push(Event::AnswerEnd);
     }
+    if reused && rng.percent(30) {
+        // It was dead; the request may have been sent before that shows.
+        events.truncate(rng.below(2) as usize * (sent + 1));
+        events.push(rng.pick(&[Event::UpstreamClosed, Event::UpstreamReset]));
+        return events
+            .into_iter()
+            .map(|event| (rng.below(5), event))
+            .collect();
+    }
     match rng.below(10) {
         // An early answer: the request is completed later, or never.
         0 => {
@@ -221,7 +230,7 @@ impl Sim<'_> {
             return;
         }
         // After `RetryFresh` it ought to be a new one; the machine must hold even if it is not.
-        let chance = if self.model.retrying { 10 } else { 80 };
+        let chance = if self.model.retrying { 30 } else { 80 };
         let reused = *self.idle > 0 && self.rng.percent(chance);
         if reused {
             *self.idle -= 1;

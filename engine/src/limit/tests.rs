@@ -157,6 +157,35 @@ fn leases_grow_while_spent_and_come_back_when_not() {
     assert_eq!(bucket.peek(SECOND).remaining, all);
 }
 
+/// The worst case: every core fills its lease, the bucket refills behind their backs, then all that
+/// is left is spent at one moment.
+#[test]
+fn the_cores_together_exceed_the_burst_by_one_lease_at_most() {
+    let burst = 6_400;
+    for count in [1, 4, 50, 51, 1_000] {
+        let bucket = Arc::new(Bucket::new(rate(60_000_000, burst)));
+        let mut cores: Vec<_> = (0..count)
+            .map(|_| Leased::new(Arc::clone(&bucket), count))
+            .collect();
+        for core in &mut cores {
+            for _ in 0..300.min(3_200 / count) {
+                core.take(0);
+            }
+        }
+        let now = LEASE_LASTS.as_nanos() as Nanos - 1;
+        assert_eq!(bucket.peek(now), admission(true, burst, 0, 0));
+        let mut admitted = 0;
+        for core in &mut cores {
+            while core.take(now).admitted {
+                admitted += 1;
+            }
+        }
+        let above = admitted - burst;
+        assert!(above <= burst / LEASE_PART, "{above} with {count} cores");
+        assert_eq!(above > 0, count <= 50, "{above} with {count} cores");
+    }
+}
+
 #[test]
 fn the_last_tokens_are_not_locked_away() {
     let bucket = Arc::new(Bucket::new(rate(60, 6_400)));
