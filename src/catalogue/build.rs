@@ -6,15 +6,14 @@
 //!
 //! contract: catalogue 5.2-5.7
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use bytes::Bytes;
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::entry::{Entry, Place};
 use super::figures;
-use super::rules::{Capabilities, Rules};
+use super::rules::Capabilities;
 use super::{Alias, AliasTarget, Catalogue, Member, Options, Source};
 use crate::config::AliasPlan;
 use crate::fleet::EndpointSet;
@@ -51,15 +50,15 @@ struct Draft<'a> {
 /// What a name alone tells.
 struct NameFacts {
     fold: u32,
-    family: Arc<str>,
-    variant: Arc<str>,
     capabilities: Capabilities,
 }
 
 struct Builder<'a> {
     sources: &'a [Source<'a>],
     options: &'a Options<'a>,
+    /// Derived texts, each once.
     texts: FxHashSet<Arc<str>>,
+    nothing: Arc<str>,
     folds: FxHashMap<Arc<str>, u32>,
     names: FxHashMap<&'a str, u32>,
     name_facts: Vec<NameFacts>,
@@ -80,6 +79,7 @@ impl<'a> Builder<'a> {
             sources,
             options,
             texts: FxHashSet::default(),
+            nothing: Arc::from(""),
             folds: FxHashMap::default(),
             names: FxHashMap::default(),
             name_facts: Vec::new(),
@@ -170,32 +170,37 @@ impl<'a> Builder<'a> {
     }
 
     /// The number of a name, with everything derived from it.
-    fn name(&mut self, name: &'a str) -> u32 {
-        if let Some(known) = self.names.get(name) {
+    fn name(&mut self, name: &'a Arc<str>) -> u32 {
+        if let Some(known) = self.names.get(&**name) {
             return *known;
         }
         let number = self.name_facts.len() as u32;
         let lower = name.to_lowercase();
-        let rules: &'a Rules = self.options.rules;
-        let (family, variant) = rules.family(&lower);
-        let (family, variant) = (self.text(family), self.text(variant));
-        let capabilities = rules.of_name(&lower);
-        let next = self.folds.len() as u32;
-        let fold = *self.folds.entry(Arc::from(lower)).or_insert(next);
-        if fold == next {
-            self.first.push(u32::MAX);
-        }
-        self.name_facts.push(NameFacts {
-            fold,
-            family,
-            variant,
-            capabilities,
-        });
+        let capabilities = self.options.rules.of_name(&lower);
+        let fold = match self.folds.get(lower.as_str()) {
+            Some(known) => *known,
+            None => {
+                let fold = self.first.len() as u32;
+                self.first.push(u32::MAX);
+                // Most names are in lower case already and need no text of their own.
+                let key = if lower == **name {
+                    Arc::clone(name)
+                } else {
+                    Arc::from(lower)
+                };
+                self.folds.insert(key, fold);
+                fold
+            }
+        };
+        self.name_facts.push(NameFacts { fold, capabilities });
         self.names.insert(name, number);
         number
     }
 
     fn text(&mut self, text: &str) -> Arc<str> {
+        if text.is_empty() {
+            return Arc::clone(&self.nothing);
+        }
         if let Some(known) = self.texts.get(text) {
             return Arc::clone(known);
         }
@@ -233,8 +238,8 @@ impl<'a> Builder<'a> {
             aliases,
             rules: Arc::clone(self.options.rules),
             vision: EndpointSet::EMPTY,
-            unified: Bytes::new(),
-            openai: Bytes::new(),
+            unified: OnceLock::new(),
+            openai: OnceLock::new(),
             scoped: Vec::new(),
         }
     }
@@ -286,15 +291,14 @@ impl<'a> Builder<'a> {
 
     /// What the first name tells that tells something.
     fn family_of(&mut self, names: &[Arc<str>]) -> (Arc<str>, Arc<str>) {
-        let facts = names.iter().filter_map(|name| {
-            let number = self.names.get(&**name)?;
-            self.name_facts.get(*number as usize)
-        });
-        let telling = facts.into_iter().find(|facts| !facts.family.is_empty());
-        match telling {
-            Some(facts) => (Arc::clone(&facts.family), Arc::clone(&facts.variant)),
-            None => (self.text(""), self.text("")),
+        for name in names {
+            let lower = name.to_lowercase();
+            let (family, variant) = self.options.rules.family(&lower);
+            if !family.is_empty() {
+                return (self.text(family), self.text(variant));
+            }
         }
+        (self.text(""), self.text(""))
     }
 }
 

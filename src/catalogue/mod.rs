@@ -2,7 +2,7 @@
 //!
 //! A [`Catalogue`] is built from the endpoints' listings whenever one of them, or the health of an
 //! endpoint, has changed, and never changes after that. What most clients ask for is rendered
-//! then, once; filtered listings are rendered when they are asked for.
+//! once, when it is built; filtered listings are rendered when they are asked for.
 //!
 //! Opens no socket, reads no clock, and asks no backend. Which endpoint a request goes to is
 //! decided elsewhere, by the names that the endpoints themselves report.
@@ -20,7 +20,7 @@ mod rules;
 mod scoped;
 mod status;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
 use bytes::Bytes;
@@ -36,6 +36,11 @@ pub use status::NamedModel;
 use crate::config::AliasPlan;
 use crate::fleet::EndpointSet;
 use crate::providers::Profile;
+
+/// Up to so many entries the usual listings are rendered with the catalogue, so that no client
+/// waits for it; beyond, each when it is first asked for. They take about half a kilobyte for each
+/// entry and format.
+const MAX_EAGER_ENTRIES: usize = 10_000;
 
 /// One endpoint, in the order of the configuration.
 #[derive(Debug, Clone, Copy)]
@@ -89,8 +94,8 @@ pub struct Catalogue {
     aliases: Vec<Alias>,
     rules: Arc<Rules>,
     vision: EndpointSet,
-    unified: Bytes,
-    openai: Bytes,
+    unified: OnceLock<Bytes>,
+    openai: OnceLock<Bytes>,
     scoped: Vec<scoped::Ready>,
 }
 
@@ -165,9 +170,10 @@ impl Catalogue {
     pub fn build(sources: &[Source<'_>], options: &Options<'_>, previous: Option<&Self>) -> Self {
         let mut catalogue = build::merge(sources, options, previous);
         catalogue.vision = catalogue.with_capability(options.rules.capability("vision"));
-        catalogue.unified = catalogue.render_unified();
-        catalogue.openai = catalogue.render_openai();
-        catalogue.scoped = catalogue.render_scoped();
+        catalogue.scoped = catalogue.usual_scopes();
+        if catalogue.entries.len() <= MAX_EAGER_ENTRIES {
+            catalogue.render_usual();
+        }
         catalogue
     }
 
@@ -199,6 +205,14 @@ impl Catalogue {
         let served = |entry: &&Entry| entry.is_on(&self.routable);
         let ids = self.entries.iter().filter(served).map(Entry::first_name);
         ids.filter(|id| seen.insert(*id)).collect()
+    }
+
+    fn render_usual(&self) {
+        self.unified_listing();
+        self.openai_listing();
+        for ready in &self.scoped {
+            self.ready_listing(ready);
+        }
     }
 
     fn with_capability(&self, capability: Capabilities) -> EndpointSet {

@@ -90,8 +90,8 @@ impl Catalogue {
     pub fn models(&self, query: &str) -> Result<Bytes, CatalogueError> {
         let query = Query::parse(query)?;
         match query.format {
-            Format::Unified if query.is_plain() => return Ok(self.unified.clone()),
-            Format::OpenAi if query.is_plain() => return Ok(self.openai.clone()),
+            Format::Unified if query.is_plain() => return Ok(self.unified_listing()),
+            Format::OpenAi if query.is_plain() => return Ok(self.openai_listing()),
             _ => {}
         }
         let filter = self.filter(&query);
@@ -117,12 +117,14 @@ impl Catalogue {
         Ok(self.render(query.format, &selection))
     }
 
-    pub(super) fn render_unified(&self) -> Bytes {
-        self.render(Format::Unified, &self.served())
+    pub(super) fn unified_listing(&self) -> Bytes {
+        let render = || self.render(Format::Unified, &self.served());
+        self.unified.get_or_init(render).clone()
     }
 
-    pub(super) fn render_openai(&self) -> Bytes {
-        self.render(Format::OpenAi, &self.served())
+    pub(super) fn openai_listing(&self) -> Bytes {
+        let render = || self.render(Format::OpenAi, &self.served());
+        self.openai.get_or_init(render).clone()
     }
 
     fn served(&self) -> Selection<'static> {
@@ -146,7 +148,7 @@ impl Catalogue {
                 self.each_name(selection, |item| self.push_data(&mut list, format, &item));
                 if format == Format::OpenAi {
                     for alias in self.alias_views(selection) {
-                        let created = self.created(alias.entry, &alias.places);
+                        let created = self.created(alias.entry, &[]);
                         list.push(&openai(alias.name, created, OLLA, Nothing {}));
                     }
                 }

@@ -2,7 +2,10 @@
 //!
 //! contract: catalogue 6.5
 
+use std::sync::OnceLock;
+
 use bytes::Bytes;
+use rustc_hash::FxHashSet;
 
 use super::Catalogue;
 use super::formats::Format;
@@ -67,68 +70,62 @@ impl<'a> Scoped<'a> {
     }
 }
 
-/// A listing that was rendered when the catalogue was built.
+/// A listing that clients are likely to ask for, rendered once.
 #[derive(Debug)]
 pub(super) struct Ready {
     /// `None` = every OpenAI-compatible type.
     kind: Option<String>,
     format: Format,
-    body: Bytes,
+    body: OnceLock<Bytes>,
+}
+
+impl Ready {
+    fn scoped(&self) -> Scoped<'_> {
+        let kind = self.kind.as_deref();
+        Scoped {
+            scope: kind.map_or(Scope::OpenAiCompatible, Scope::Type),
+            format: self.format,
+        }
+    }
 }
 
 impl Catalogue {
     /// A listing below a provider's prefix. Every query is ignored there.
     pub fn scoped(&self, scoped: Scoped<'_>) -> Bytes {
-        let kind = match scoped.scope {
-            Scope::Type(kind) => Some(kind),
-            Scope::OpenAiCompatible => None,
-        };
         let mut ready = self.scoped.iter();
-        let found =
-            ready.find(|ready| ready.kind.as_deref() == kind && ready.format == scoped.format);
-        // What was not rendered has no endpoint, or is not asked for by any known path.
-        found.map_or_else(|| self.render_scope(scoped), |ready| ready.body.clone())
+        match ready.find(|ready| ready.scoped() == scoped) {
+            Some(ready) => self.ready_listing(ready),
+            // A type without endpoints, or a format that no known path asks for.
+            None => self.render_scope(scoped),
+        }
     }
 
-    pub(super) fn render_scoped(&self) -> Vec<Ready> {
-        let openai = Scoped {
-            scope: Scope::OpenAiCompatible,
-            format: Format::OpenAi,
+    pub(super) fn ready_listing(&self, ready: &Ready) -> Bytes {
+        let render = || self.render_scope(ready.scoped());
+        ready.body.get_or_init(render).clone()
+    }
+
+    /// The listings of all types that have endpoints, not rendered yet.
+    pub(super) fn usual_scopes(&self) -> Vec<Ready> {
+        let ready = |kind: Option<&str>, format| Ready {
+            kind: kind.map(str::to_owned),
+            format,
+            body: OnceLock::new(),
         };
-        let mut all = vec![self.ready(openai)];
-        let mut profiles: Vec<&Profile> = Vec::new();
+        let mut all = vec![ready(None, Format::OpenAi)];
+        let mut known: FxHashSet<&str> = FxHashSet::default();
         for member in &self.endpoints {
-            if !profiles
-                .iter()
-                .any(|known| known.name == member.profile.name)
-            {
-                profiles.push(&member.profile);
+            let profile = &member.profile;
+            if !known.insert(&profile.name) {
+                continue;
             }
-        }
-        for profile in profiles {
-            let scope = Scope::Type(&profile.name);
-            let mut formats = vec![Format::OpenAi];
-            if profile.native_listing_path.is_some() {
-                formats.push(Format::native(profile));
-            }
-            formats.dedup();
-            for format in formats {
-                all.push(self.ready(Scoped { scope, format }));
+            all.push(ready(Some(&profile.name), Format::OpenAi));
+            let native = Format::native(profile);
+            if profile.native_listing_path.is_some() && native != Format::OpenAi {
+                all.push(ready(Some(&profile.name), native));
             }
         }
         all
-    }
-
-    fn ready(&self, scoped: Scoped<'_>) -> Ready {
-        let kind = match scoped.scope {
-            Scope::Type(kind) => Some(kind.to_owned()),
-            Scope::OpenAiCompatible => None,
-        };
-        Ready {
-            kind,
-            format: scoped.format,
-            body: self.render_scope(scoped),
-        }
     }
 
     fn render_scope(&self, scoped: Scoped<'_>) -> Bytes {

@@ -270,8 +270,9 @@ fn owners() {
     }
 }
 
-#[test]
-fn aliases_are_listed_while_a_target_is_served() {
+/// Two models that are served, one of them also on an endpoint that is down with a third, and
+/// aliases of them.
+fn with_aliases() -> Catalogue {
     let aliases = [
         alias("big", &["not-here", "second", "first", "asleep"]),
         alias("first", &["second"]),
@@ -288,11 +289,16 @@ fn aliases_are_listed_while_a_target_is_served() {
         ),
         down("c", "ollama", &tags(&[("asleep", ""), ("second", "")])),
     ];
-    let catalogue = Setup {
+    Setup {
         aliases: &aliases,
         ..Setup::of(&backends)
     }
-    .build();
+    .build()
+}
+
+#[test]
+fn aliases_are_listed_while_a_target_is_served() {
+    let catalogue = with_aliases();
     assert_eq!(ids(&catalogue, ""), ["first", "second", "big"]);
     assert_eq!(ids(&catalogue, "format=openai"), ["first", "second", "big"]);
     for format in ["ollama", "vllm", "lemonade"] {
@@ -331,6 +337,11 @@ fn aliases_are_listed_while_a_target_is_served() {
         ["first", "big"],
         "filters hold for targets"
     );
+}
+
+#[test]
+fn aliases_have_a_page() {
+    let catalogue = with_aliases();
     let detail = model(&catalogue, "BIG");
     assert_eq!(detail["id"], "big");
     assert_eq!(detail["aliases"], json!(["second", "first"]));

@@ -1,5 +1,10 @@
 //! contract: catalogue 5.1-5.3, 5.6-5.8
 
+use std::collections::BTreeSet;
+
+use proptest::collection::vec;
+use proptest::prelude::*;
+
 use super::*;
 
 fn endpoints(item: &Value) -> Vec<&str> {
@@ -107,7 +112,7 @@ fn ids_stay_distinct_against_all_odds() {
         ),
     ]);
     let ids = ids(&catalogue, "");
-    let distinct: std::collections::BTreeSet<_> = ids.iter().collect();
+    let distinct: BTreeSet<_> = ids.iter().collect();
     assert_eq!(distinct.len(), 6, "{ids:?}");
     for id in &ids {
         assert_eq!(model(&catalogue, id)["id"], **id);
@@ -226,67 +231,69 @@ fn without_the_unifier_nothing_is_merged() {
     );
 }
 
+/// A type, the listing of its backend, and the type of the model in it.
+const TYPES: [(&str, &str, &str); 16] = [
+    (
+        "lm-studio",
+        r#"{"data":[{"id":"x-embed","type":"vlm","object":"model"}]}"#,
+        "vlm",
+    ),
+    (
+        "lm-studio",
+        r#"{"data":[{"id":"x-embed","type":"odd"}]}"#,
+        "llm",
+    ),
+    (
+        "ollama",
+        r#"{"models":[{"name":"nomic-embed-text:latest"}]}"#,
+        "embeddings",
+    ),
+    (
+        "ollama",
+        r#"{"models":[{"name":"mxbai-embed-large"}]}"#,
+        "embeddings",
+    ),
+    ("ollama", r#"{"models":[{"name":"llava:7b"}]}"#, "vlm"),
+    (
+        "ollama",
+        r#"{"models":[{"name":"llama3.2-vision"}]}"#,
+        "vlm",
+    ),
+    ("ollama", r#"{"models":[{"name":"llama3"}]}"#, "llm"),
+    (
+        "vllm",
+        r#"{"data":[{"id":"nomic-ai/nomic-embed-text-v1"}]}"#,
+        "embeddings",
+    ),
+    ("vllm", r#"{"data":[{"id":"x-embed"}]}"#, "llm"),
+    (
+        "openai-compatible",
+        r#"{"data":[{"id":"text-embedding-3-small"}]}"#,
+        "embeddings",
+    ),
+    (
+        "openai-compatible",
+        r#"{"data":[{"id":"gpt-4-turbo-2024"}]}"#,
+        "vlm",
+    ),
+    ("litellm", r#"{"data":[{"id":"voyage-3"}]}"#, "embeddings"),
+    (
+        "llamacpp",
+        r#"{"data":[{"id":"MiniCPM-V-2_6.gguf"}]}"#,
+        "vlm",
+    ),
+    (
+        "lemonade",
+        r#"{"data":[{"id":"Llama-4-Scout-17B"}]}"#,
+        "vlm",
+    ),
+    ("lmdeploy", r#"{"data":[{"id":"InternVL3-8B"}]}"#, "vlm"),
+    ("sglang", r#"{"data":[{"id":"x-multimodal"}]}"#, "vlm"),
+];
+
 #[test]
 fn the_type_is_reported_or_told_by_the_name() {
-    let table = [
-        (
-            "lm-studio",
-            r#"{"data":[{"id":"x-embed","type":"vlm","object":"model"}]}"#,
-            "vlm",
-        ),
-        (
-            "lm-studio",
-            r#"{"data":[{"id":"x-embed","type":"odd"}]}"#,
-            "llm",
-        ),
-        (
-            "ollama",
-            r#"{"models":[{"name":"nomic-embed-text:latest"}]}"#,
-            "embeddings",
-        ),
-        (
-            "ollama",
-            r#"{"models":[{"name":"mxbai-embed-large"}]}"#,
-            "embeddings",
-        ),
-        ("ollama", r#"{"models":[{"name":"llava:7b"}]}"#, "vlm"),
-        (
-            "ollama",
-            r#"{"models":[{"name":"llama3.2-vision"}]}"#,
-            "vlm",
-        ),
-        ("ollama", r#"{"models":[{"name":"llama3"}]}"#, "llm"),
-        (
-            "vllm",
-            r#"{"data":[{"id":"nomic-ai/nomic-embed-text-v1"}]}"#,
-            "embeddings",
-        ),
-        ("vllm", r#"{"data":[{"id":"x-embed"}]}"#, "llm"),
-        (
-            "openai-compatible",
-            r#"{"data":[{"id":"text-embedding-3-small"}]}"#,
-            "embeddings",
-        ),
-        (
-            "openai-compatible",
-            r#"{"data":[{"id":"gpt-4-turbo-2024"}]}"#,
-            "vlm",
-        ),
-        ("litellm", r#"{"data":[{"id":"voyage-3"}]}"#, "embeddings"),
-        (
-            "llamacpp",
-            r#"{"data":[{"id":"MiniCPM-V-2_6.gguf"}]}"#,
-            "vlm",
-        ),
-        (
-            "lemonade",
-            r#"{"data":[{"id":"Llama-4-Scout-17B"}]}"#,
-            "vlm",
-        ),
-        ("lmdeploy", r#"{"data":[{"id":"InternVL3-8B"}]}"#, "vlm"),
-        ("sglang", r#"{"data":[{"id":"x-multimodal"}]}"#, "vlm"),
-    ];
-    for (kind, body, expected) in table {
+    for (kind, body, expected) in TYPES {
         let catalogue = build(&[up("x", kind, body)]);
         let [entry] = catalogue.entries() else {
             panic!("{body}");
@@ -374,4 +381,43 @@ fn what_is_no_longer_listed_is_gone() {
     let created = |id: &str| unified(&after, id)["created"].clone();
     assert_eq!(created("y"), NOW, "first seen before");
     assert_eq!(created("z"), NOW + 60, "first seen now");
+}
+
+proptest! {
+    /// Whatever is listed where: nothing is lost, nothing is there twice, and every name resolves.
+    #[test]
+    fn merging_keeps_everything_once(
+        listings in vec(vec((0..6_usize, 0..4_usize), 0..8), 0..5),
+        routable in vec(any::<bool>(), 5),
+        enable_unifier in any::<bool>(),
+    ) {
+        const NAMES: [&str; 6] = ["a", "A", "b", "a-d1", "c/d", "B"];
+        const DIGESTS: [&str; 4] = ["", "d1", "d2", "sha256:0123456789"];
+        const ENDPOINTS: [&str; 5] = ["e0", "e1", "e2", "e3", "e4"];
+        let backends: Vec<_> = listings.iter().zip(ENDPOINTS).zip(routable).map(
+            |((models, name), routable)| {
+                let models: Vec<_> =
+                    models.iter().map(|(name, digest)| (NAMES[*name], DIGESTS[*digest])).collect();
+                Backend { routable, ..up(name, "ollama", &tags(&models)) }
+            },
+        ).collect();
+        let catalogue = Setup { enable_unifier, ..Setup::of(&backends) }.build();
+        let placed: usize = catalogue.entries().iter().map(|entry| entry.places.len()).sum();
+        prop_assert_eq!(placed, listings.iter().map(Vec::len).sum::<usize>());
+        let everything = ids(&catalogue, "include_unavailable=true");
+        let distinct: BTreeSet<_> = everything.iter().collect();
+        if enable_unifier {
+            prop_assert_eq!(distinct.len(), everything.len());
+        }
+        let served = ids(&catalogue, "format=ollama");
+        let lower: BTreeSet<_> = served.iter().map(|name| name.to_lowercase()).collect();
+        prop_assert_eq!(lower.len(), served.len(), "each name once");
+        for backend in &backends {
+            for listed in &backend.listing.models {
+                prop_assert!(catalogue.model(&listed.name.replace('%', "%25"), at(NOW)).is_ok());
+                let is_served = lower.contains(&listed.name.to_lowercase());
+                prop_assert!(is_served || !backend.routable);
+            }
+        }
+    }
 }

@@ -18,100 +18,105 @@ fn fleet() -> Catalogue {
     ])
 }
 
+const ALL: &[&str] = &[
+    "llama3.2:3b",
+    "nomic-embed-text",
+    "llava:7b",
+    "Qwen/Qwen2.5-Coder-7B",
+    "both",
+    "hot",
+    "cold",
+    "odd",
+    "soon",
+];
+
+const LLMS: &[&str] = &[
+    "llama3.2:3b",
+    "Qwen/Qwen2.5-Coder-7B",
+    "both",
+    "hot",
+    "cold",
+    "odd",
+    "soon",
+];
+
+const AVAILABLE: &[&str] = &[
+    "llama3.2:3b",
+    "nomic-embed-text",
+    "llava:7b",
+    "Qwen/Qwen2.5-Coder-7B",
+    "both",
+    "hot",
+    "soon",
+];
+
+/// A query and the ids that it lists of [`fleet`].
+const QUERIES: [(&str, &[&str]); 47] = [
+    ("", ALL),
+    ("unknown=1&&=x&family", ALL),
+    ("family=llama", &["llama3.2:3b"]),
+    ("family=LLAMA", &["llama3.2:3b"]),
+    ("family=qwen", &["Qwen/Qwen2.5-Coder-7B"]),
+    ("family=nomic-bert", &["nomic-embed-text"]),
+    ("family=nothing", &[]),
+    ("family=", ALL),
+    ("Family=llama", ALL),
+    ("family=llama&family=qwen", &["llama3.2:3b"]),
+    ("type=llm", LLMS),
+    ("type=vlm", &["llava:7b"]),
+    ("type=embeddings", &["nomic-embed-text"]),
+    ("type=odd", &[]),
+    ("type=", ALL),
+    ("capability=vision", &["llava:7b"]),
+    ("capability=MultiModal", &["llava:7b"]),
+    ("capability=embedding", &["nomic-embed-text"]),
+    ("capability=embeddings", &["nomic-embed-text"]),
+    ("capability=vector_search", &["nomic-embed-text"]),
+    ("capability=chat", LLMS),
+    ("capability=text_generation", LLMS),
+    ("capability=completion", LLMS),
+    ("capability=Code-Generation", &["Qwen/Qwen2.5-Coder-7B"]),
+    ("capability=image-understanding", &["llava:7b"]),
+    ("capability=nonsense", &[]),
+    ("capability=", ALL),
+    ("capability=vision&type=embeddings", &["llava:7b"]),
+    ("endpoint=vl", &["Qwen/Qwen2.5-Coder-7B", "both"]),
+    ("endpoint=VL", &[]),
+    ("endpoint=nowhere", &[]),
+    ("endpoint=", ALL),
+    ("endpoint=off", &[]),
+    ("endpoint=off&include_unavailable=true", &["both", "asleep"]),
+    ("available=true", AVAILABLE),
+    ("available=false", &["cold", "odd"]),
+    (
+        "available=false&include_unavailable=true",
+        &["cold", "odd", "asleep"],
+    ),
+    ("available=", ALL),
+    ("available=&available=true", ALL),
+    ("include_unavailable=1", ALL),
+    ("include_unavailable=TRUE", ALL),
+    ("include_unavailable=true&family=llama", &["llama3.2:3b"]),
+    ("family=llama&type=vlm", &[]),
+    (
+        "family=llama&endpoint=oll&type=llm&available=true",
+        &["llama3.2:3b"],
+    ),
+    ("family=%6Clama", &["llama3.2:3b"]),
+    ("endpoint=o%6Cl&type=vlm", &["llava:7b"]),
+    ("family=%ff", &[]),
+];
+
 #[test]
 fn filters_narrow_the_listing() {
     let catalogue = fleet();
-    let all = [
-        "llama3.2:3b",
-        "nomic-embed-text",
-        "llava:7b",
-        "Qwen/Qwen2.5-Coder-7B",
-        "both",
-        "hot",
-        "cold",
-        "odd",
-        "soon",
-    ];
-    let llms = [
-        "llama3.2:3b",
-        "Qwen/Qwen2.5-Coder-7B",
-        "both",
-        "hot",
-        "cold",
-        "odd",
-        "soon",
-    ];
-    let available = [
-        "llama3.2:3b",
-        "nomic-embed-text",
-        "llava:7b",
-        "Qwen/Qwen2.5-Coder-7B",
-        "both",
-        "hot",
-        "soon",
-    ];
-    let table: [(&str, &[&str]); 47] = [
-        ("", &all),
-        ("unknown=1&&=x&family", &all),
-        ("family=llama", &["llama3.2:3b"]),
-        ("family=LLAMA", &["llama3.2:3b"]),
-        ("family=qwen", &["Qwen/Qwen2.5-Coder-7B"]),
-        ("family=nomic-bert", &["nomic-embed-text"]),
-        ("family=nothing", &[]),
-        ("family=", &all),
-        ("Family=llama", &all),
-        ("family=llama&family=qwen", &["llama3.2:3b"]),
-        ("type=llm", &llms),
-        ("type=vlm", &["llava:7b"]),
-        ("type=embeddings", &["nomic-embed-text"]),
-        ("type=odd", &[]),
-        ("type=", &all),
-        ("capability=vision", &["llava:7b"]),
-        ("capability=MultiModal", &["llava:7b"]),
-        ("capability=embedding", &["nomic-embed-text"]),
-        ("capability=embeddings", &["nomic-embed-text"]),
-        ("capability=vector_search", &["nomic-embed-text"]),
-        ("capability=chat", &llms),
-        ("capability=text_generation", &llms),
-        ("capability=completion", &llms),
-        ("capability=Code-Generation", &["Qwen/Qwen2.5-Coder-7B"]),
-        ("capability=image-understanding", &["llava:7b"]),
-        ("capability=nonsense", &[]),
-        ("capability=", &all),
-        ("capability=vision&type=embeddings", &["llava:7b"]),
-        ("endpoint=vl", &["Qwen/Qwen2.5-Coder-7B", "both"]),
-        ("endpoint=VL", &[]),
-        ("endpoint=nowhere", &[]),
-        ("endpoint=", &all),
-        ("endpoint=off", &[]),
-        ("endpoint=off&include_unavailable=true", &["both", "asleep"]),
-        ("available=true", &available),
-        ("available=false", &["cold", "odd"]),
-        (
-            "available=false&include_unavailable=true",
-            &["cold", "odd", "asleep"],
-        ),
-        ("available=", &all),
-        ("available=&available=true", &all),
-        ("include_unavailable=1", &all),
-        ("include_unavailable=TRUE", &all),
-        ("include_unavailable=true&family=llama", &["llama3.2:3b"]),
-        ("family=llama&type=vlm", &[]),
-        (
-            "family=llama&endpoint=oll&type=llm&available=true",
-            &["llama3.2:3b"],
-        ),
-        ("family=%6Clama", &["llama3.2:3b"]),
-        ("endpoint=o%6Cl&type=vlm", &["llava:7b"]),
-        ("family=%ff", &[]),
-    ];
-    for (query, expected) in table {
+    for (query, expected) in QUERIES {
         assert_eq!(ids(&catalogue, query), expected, "{query}");
         let openai = format!("{query}&format=openai");
         assert_eq!(ids(&catalogue, &openai), expected, "{openai}");
     }
     let everything = ids(&catalogue, "include_unavailable=true");
-    assert_eq!(everything.len(), all.len() + 1);
+    assert_eq!(everything.len(), ALL.len() + 1);
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! What each reader keeps of the listings in `fixtures/`, and how odd listings are read.
 
+use proptest::prelude::*;
+
 use super::*;
 
 fn fixture(parser: Parser) -> &'static str {
@@ -293,4 +295,20 @@ fn bytes_that_are_no_text_spoil_one_name_only() {
     let body = b"{\"data\":[{\"id\":\"a\xff\"},{\"id\":\"b\"}]}";
     let models = parse_listing(Parser::OpenAi, body).unwrap();
     assert_eq!(names(&models), ["a\u{fffd}", "b"]);
+}
+
+proptest! {
+    #[test]
+    fn any_text_is_read_or_refused(
+        body in r#"\{"data":\[(\{"(id|created|meta|parent)":(1e9|"x"|\{|\[|null|-1)[,\]\}]{0,3}){0,4}"#,
+        bytes in proptest::collection::vec(any::<u8>(), 0..64),
+    ) {
+        for parser in [Parser::Ollama, Parser::Sglang, Parser::LlamaCpp, Parser::Lemonade] {
+            for text in [body.as_bytes(), &bytes] {
+                if let Ok(models) = parse_listing(parser, text) {
+                    prop_assert!(models.iter().all(|model| !model.name.trim().is_empty()));
+                }
+            }
+        }
+    }
 }

@@ -38,114 +38,126 @@ impl Drop for Folder {
     }
 }
 
+/// Name, prefixes, health path, discovery path, reader, native listing.
+type Row = (
+    &'static str,
+    &'static [&'static str],
+    &'static str,
+    &'static str,
+    Parser,
+    Option<&'static str>,
+);
+
+const ROWS: [Row; 12] = [
+    (
+        "docker-model-runner",
+        &["dmr"],
+        "/engines/v1/models",
+        "/engines/v1/models",
+        Parser::DockerModelRunner,
+        Some("/engines/v1/models"),
+    ),
+    (
+        "lemonade",
+        &["lemonade"],
+        "/api/v1/health",
+        "/api/v1/models",
+        Parser::Lemonade,
+        Some("/api/v1/models"),
+    ),
+    (
+        "litellm",
+        &["litellm"],
+        "/health",
+        "/v1/models",
+        Parser::OpenAi,
+        None,
+    ),
+    (
+        "llamacpp",
+        &["llamacpp"],
+        "/health",
+        "/v1/models",
+        Parser::LlamaCpp,
+        None,
+    ),
+    (
+        "lm-studio",
+        &["lmstudio", "lm-studio", "lm_studio"],
+        "/v1/models",
+        "/api/v0/models",
+        Parser::LmStudio,
+        Some("/api/v0/models"),
+    ),
+    (
+        "lmdeploy",
+        &["lmdeploy"],
+        "/health",
+        "/v1/models",
+        Parser::Lmdeploy,
+        None,
+    ),
+    (
+        "ollama",
+        &["ollama"],
+        "/",
+        "/api/tags",
+        Parser::Ollama,
+        Some("/api/tags"),
+    ),
+    (
+        "omlx",
+        &["omlx"],
+        "/health",
+        "/v1/models",
+        Parser::OpenAi,
+        None,
+    ),
+    (
+        "openai-compatible",
+        &["openai", "openai-compatible"],
+        "/v1/models",
+        "/v1/models",
+        Parser::OpenAi,
+        None,
+    ),
+    (
+        "sglang",
+        &["sglang"],
+        "/health",
+        "/v1/models",
+        Parser::Sglang,
+        None,
+    ),
+    (
+        "vllm",
+        &["vllm"],
+        "/health",
+        "/v1/models",
+        Parser::Vllm,
+        None,
+    ),
+    (
+        "vllm-mlx",
+        &["vllm-mlx"],
+        "/health",
+        "/v1/models",
+        Parser::VllmMlx,
+        None,
+    ),
+];
+
 #[test]
 fn built_in_profiles_are_those_of_the_contract() {
     // contract: catalogue 1.1
-    let table: [(&str, &[&str], &str, &str, Parser, Option<&str>); 12] = [
-        (
-            "docker-model-runner",
-            &["dmr"],
-            "/engines/v1/models",
-            "/engines/v1/models",
-            Parser::DockerModelRunner,
-            Some("/engines/v1/models"),
-        ),
-        (
-            "lemonade",
-            &["lemonade"],
-            "/api/v1/health",
-            "/api/v1/models",
-            Parser::Lemonade,
-            Some("/api/v1/models"),
-        ),
-        (
-            "litellm",
-            &["litellm"],
-            "/health",
-            "/v1/models",
-            Parser::OpenAi,
-            None,
-        ),
-        (
-            "llamacpp",
-            &["llamacpp"],
-            "/health",
-            "/v1/models",
-            Parser::LlamaCpp,
-            None,
-        ),
-        (
-            "lm-studio",
-            &["lmstudio", "lm-studio", "lm_studio"],
-            "/v1/models",
-            "/api/v0/models",
-            Parser::LmStudio,
-            Some("/api/v0/models"),
-        ),
-        (
-            "lmdeploy",
-            &["lmdeploy"],
-            "/health",
-            "/v1/models",
-            Parser::Lmdeploy,
-            None,
-        ),
-        (
-            "ollama",
-            &["ollama"],
-            "/",
-            "/api/tags",
-            Parser::Ollama,
-            Some("/api/tags"),
-        ),
-        (
-            "omlx",
-            &["omlx"],
-            "/health",
-            "/v1/models",
-            Parser::OpenAi,
-            None,
-        ),
-        (
-            "openai-compatible",
-            &["openai", "openai-compatible"],
-            "/v1/models",
-            "/v1/models",
-            Parser::OpenAi,
-            None,
-        ),
-        (
-            "sglang",
-            &["sglang"],
-            "/health",
-            "/v1/models",
-            Parser::Sglang,
-            None,
-        ),
-        (
-            "vllm",
-            &["vllm"],
-            "/health",
-            "/v1/models",
-            Parser::Vllm,
-            None,
-        ),
-        (
-            "vllm-mlx",
-            &["vllm-mlx"],
-            "/health",
-            "/v1/models",
-            Parser::VllmMlx,
-            None,
-        ),
-    ];
+
     for text in BUILTIN {
         let (profile, ignored) = file::parse(text).unwrap();
         assert_eq!(ignored, [""; 0], "{}", profile.name);
     }
     let profiles = Profiles::builtin();
-    assert_eq!(names(&profiles), table.map(|row| row.0));
-    for (name, prefixes, health, discovery, parser, native) in table {
+    assert_eq!(names(&profiles), ROWS.map(|row| row.0));
+    for (name, prefixes, health, discovery, parser, native) in ROWS {
         let profile = profiles.get(name).unwrap();
         assert_eq!(profile.prefixes, prefixes, "{name}");
         assert_eq!(profile.health_path, health, "{name}");
