@@ -133,13 +133,28 @@ pub(super) fn signed(out: &mut Vec<u8>, number: i64) {
 
 /// A number with at most three digits after the point; `null` where it is none.
 pub(super) fn float(out: &mut Vec<u8>, number: f64) {
+    /// Below this a thousandth is exact enough to count in; beyond, nobody logs.
+    const COUNTED_MAX: f64 = 1e12;
     if !number.is_finite() {
         out.extend_from_slice(b"null");
         return;
     }
-    let rounded = (number * 1000.0).round() / 1000.0;
-    let shown = if rounded.is_finite() { rounded } else { number };
-    let _ = write!(out, "{}", shown + 0.0);
+    if number.abs() >= COUNTED_MAX {
+        let _ = write!(out, "{number}");
+        return;
+    }
+    let thousandths = (number.abs() * 1000.0).round() as u64;
+    if number < 0.0 && thousandths > 0 {
+        out.push(b'-');
+    }
+    unsigned(out, thousandths / 1000);
+    let digit = |value: u64| b'0' + (value % 10) as u8;
+    match thousandths % 1000 {
+        0 => {}
+        n if n % 100 == 0 => out.extend_from_slice(&[b'.', digit(n / 100)]),
+        n if n % 10 == 0 => out.extend_from_slice(&[b'.', digit(n / 100), digit(n / 10)]),
+        n => out.extend_from_slice(&[b'.', digit(n / 100), digit(n / 10), digit(n)]),
+    }
 }
 
 /// Writes instants; what changes once a second is kept.
@@ -254,6 +269,13 @@ mod tests {
             (0.0, "0"),
             (-0.0, "0"),
             (1.5, "1.5"),
+            (-1.25, "-1.25"),
+            (0.001, "0.001"),
+            (9.9996, "10"),
+            (-0.0001, "0"),
+            (100.05, "100.05"),
+            (999_999_999_999.5, "999999999999.5"),
+            (1e12, "1000000000000"),
             (66.666_67, "66.667"),
             (1e-9, "0"),
             (f64::NAN, "null"),

@@ -23,7 +23,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crossbeam_channel::{Receiver, Sender, TrySendError};
 
-use crate::config::{Env, LogFormat, LogLevel, LogOutput, LoggingPlan};
+use crate::config::{Env, Finding, LogFormat, LogLevel, LogOutput, LoggingPlan, Severity};
 
 pub use encode::FIELD_BYTES_MAX;
 pub use line::{HOLD_MS, Line, LineLog};
@@ -278,6 +278,22 @@ impl Logger {
                 line.value(key, value);
             }
         }
+    }
+
+    /// Writes a finding of the configuration: an ERROR or a WARN with key, value and place. It holds
+    /// no secret, since findings never do.
+    pub fn report(&self, finding: &Finding) {
+        let (level, msg) = match finding.severity {
+            Severity::Error => (Level::Error, events::CONFIG_INVALID),
+            Severity::Warning => (Level::Warn, events::CONFIG_WARNING),
+        };
+        let reason = finding.sentence();
+        let fields = [
+            ("key", Value::Str(&finding.key)),
+            ("reason", Value::Str(&reason)),
+        ];
+        let keyless = usize::from(finding.key.is_empty());
+        self.emit(level, msg, fields.get(keyless..).unwrap_or_default());
     }
 
     /// Whether lines of this level are written.

@@ -155,6 +155,35 @@ fn a_text_line_is_words_and_quotes() {
 }
 
 #[test]
+fn findings_of_the_configuration_are_lines() {
+    let (logger, out) = start(PIPE, &[]);
+    let mut finding = Finding {
+        severity: Severity::Error,
+        source: crate::config::Source::File {
+            path: "o.toml".into(),
+            line: 4,
+        },
+        key: "proxy.engine".to_owned(),
+        message: "\"turbo\"; one of olla, sherpa".to_owned(),
+        unknown_key: false,
+    };
+    logger.report(&finding);
+    finding.severity = Severity::Warning;
+    finding.key.clear();
+    logger.report(&finding);
+    assert!(logger.flush_and_stop(LONG));
+    let lines = out.lines();
+    assert_eq!(lines[0]["level"], "ERROR");
+    assert_eq!(lines[0]["key"], "proxy.engine");
+    let reason = "proxy.engine: \"turbo\"; one of olla, sherpa (o.toml line 4)";
+    assert_eq!(lines[0]["reason"], reason);
+    assert_eq!(
+        (&lines[1]["level"], lines[1].get("key")),
+        (&"WARN".into(), None)
+    );
+}
+
+#[test]
 fn levels_that_are_off_cost_nothing_and_write_nothing() {
     let table = [
         ("debug", 4),
