@@ -182,3 +182,24 @@ fn without_models_every_listing_is_an_empty_one() {
         assert_eq!(catalogue.model("none", at(NOW)).unwrap_err().status, 404);
     }
 }
+
+#[test]
+fn a_catalogue_beyond_the_bound_is_rendered_when_asked() {
+    let names: Vec<_> = (0..=MAX_EAGER_ENTRIES).map(|n| format!("m{n}")).collect();
+    let names: Vec<_> = names.iter().map(String::as_str).collect();
+    let large = build(&[up("v", "vllm", &data(&names))]);
+    assert!(large.unified.get().is_none() && large.openai.get().is_none());
+    let small = build(&[up("v", "vllm", &data(&names[1..]))]);
+    assert!(small.unified.get().is_some() && small.openai.get().is_some());
+    for (catalogue, count) in [(large, names.len()), (small, names.len() - 1)] {
+        for query in ["", "format=openai"] {
+            assert_eq!(items(&catalogue, query).len(), count, "{query}");
+        }
+        let scoped = Scoped {
+            scope: Scope::Type("vllm"),
+            format: Format::OpenAi,
+        };
+        let listing = json(&catalogue.scoped(scoped));
+        assert_eq!(listing["data"].as_array().unwrap().len(), count);
+    }
+}

@@ -14,7 +14,7 @@ use crate::config::EndpointPlan;
 /// One question to the server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Probe<'a> {
-    /// The value for [`super::target`]: a path below the endpoint's URL, or an absolute URL.
+    /// The value for [`super::target()`]: a path below the endpoint's URL, or an absolute URL.
     pub target: &'a str,
     shape: Shape,
 }
