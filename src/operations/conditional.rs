@@ -46,13 +46,18 @@ pub enum Caching {
     Plain,
 }
 
-/// The headers of a request that matter here; several lines of one name joined by `, `.
+/// The headers of a request that matter for pages and the dashboard's files; several lines of one
+/// name joined by `, `.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Asked<'a> {
     /// `If-None-Match`.
     pub if_none_match: Option<&'a [u8]>,
     /// `Accept-Encoding`.
     pub accept_encoding: Option<&'a [u8]>,
+    /// `Range`; for files only.
+    pub range: Option<&'a [u8]>,
+    /// `If-Range`; for files only.
+    pub if_range: Option<&'a [u8]>,
 }
 
 /// An answer. `Content-Length` is left to whoever sends it; for HEAD it leaves out the body.
@@ -63,7 +68,7 @@ pub struct Reply {
     /// In the order in which they are to be sent.
     pub headers: Vec<(&'static str, Cow<'static, str>)>,
     /// The body, already compressed if the headers say so.
-    pub body: Vec<u8>,
+    pub body: Cow<'static, [u8]>,
 }
 
 /// A page with a tag. The tag covers the page as [`Tagged::blank`] leaves it.
@@ -76,7 +81,7 @@ pub(super) trait Tagged: Serialize {
 pub(super) fn tagged<T: Tagged>(mut page: T) -> Page {
     let body = json(&page);
     page.blank();
-    let mut hash = Fnv(0xcbf2_9ce4_8422_2325);
+    let mut hash = Fnv::default();
     // Hashing never fails, and what could be written above can be written again.
     let _ = serde_json::to_writer(&mut hash, &page);
     Page {
@@ -103,13 +108,25 @@ pub(super) fn json<T: Serialize>(page: &T) -> Vec<u8> {
 }
 
 /// FNV-1a with 64 bits.
-struct Fnv(u64);
+pub(super) struct Fnv(pub(super) u64);
 
-impl Write for Fnv {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+impl Default for Fnv {
+    fn default() -> Self {
+        Self(0xcbf2_9ce4_8422_2325)
+    }
+}
+
+impl Fnv {
+    pub(super) fn update(&mut self, bytes: &[u8]) {
         for byte in bytes {
             self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
         }
+    }
+}
+
+impl Write for Fnv {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.update(bytes);
         Ok(bytes.len())
     }
 
@@ -152,7 +169,7 @@ pub fn answer(page: Page, asked: &Asked<'_>) -> Reply {
         return Reply {
             status: 304,
             headers,
-            body: Vec::new(),
+            body: Cow::Borrowed(&[]),
         };
     }
     headers.push(("Content-Type", content_type.into()));
@@ -171,7 +188,7 @@ pub fn answer(page: Page, asked: &Asked<'_>) -> Reply {
     Reply {
         status,
         headers,
-        body,
+        body: body.into(),
     }
 }
 
@@ -183,7 +200,7 @@ fn gzip(body: &[u8]) -> Option<Vec<u8>> {
 }
 
 /// Whether an `If-None-Match` names the tag (RFC 9110 sections 8.8.3.2 and 13.1.2).
-fn matches(list: &[u8], tag: &str) -> bool {
+pub(super) fn matches(list: &[u8], tag: &str) -> bool {
     if list.len() > HEADER_BYTES_MAX {
         return false;
     }
@@ -273,6 +290,7 @@ mod tests {
         Asked {
             if_none_match: if_none_match.map(str::as_bytes),
             accept_encoding: accept_encoding.map(str::as_bytes),
+            ..Asked::default()
         }
     }
 

@@ -6,22 +6,21 @@
 //!
 //! contract: operations 4
 
-use std::fmt::Write;
+mod exposition;
+#[cfg(test)]
+mod tests;
+
+use std::time::SystemTime;
 
 use super::Inputs;
 use super::conditional::{Caching, Page};
-use super::format::{decimal, percent};
-use super::stats::{BUCKETS_MS, Buckets, ModelTotals, PairTotals};
+use super::format::percent;
+use super::stats::{Buckets, ModelTotals, PairTotals};
 use super::system::{Seen, System};
 use crate::fleet::Status;
+use exposition::Exposition;
 
 const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
-
-/// The bounds of [`BUCKETS_MS`] in seconds, as they are written.
-const BUCKETS: [&str; BUCKETS_MS.len()] = [
-    "0.005", "0.01", "0.025", "0.05", "0.1", "0.25", "0.5", "1", "2.5", "5", "10", "30", "60",
-    "120", "300",
-];
 
 const CLASSES: [&str; 4] = ["2xx", "3xx", "4xx", "5xx"];
 
@@ -43,7 +42,7 @@ pub(super) fn page(inputs: &Inputs<'_>) -> Page {
         status: 200,
         content_type: CONTENT_TYPE,
         caching: Caching::NoStore,
-        body: text.0.into_bytes(),
+        body: text.into_bytes(),
     }
 }
 
@@ -61,11 +60,25 @@ fn system_families(text: &mut Exposition, inputs: &Inputs<'_>, system: &System) 
         ],
         1,
     );
+    for (name, help, value) in system_gauges(inputs, system) {
+        text.gauge(name, help);
+        text.sample(name, &[], value);
+    }
+    let requests = &system.requests;
+    text.counter_of("olla_requests_total", "Client requests.", requests.requests);
+    text.counter_of(
+        "olla_failures_total",
+        "Client requests that failed.",
+        requests.failures,
+    );
+}
+
+fn system_gauges(inputs: &Inputs<'_>, system: &System) -> [(&'static str, &'static str, f64); 8] {
     let requests = &system.requests;
     let rate = percent(requests.unfailed(), requests.requests);
     let up_for = inputs.now.duration_since(inputs.started);
     let up_for = up_for.unwrap_or_default().as_secs_f64();
-    let gauges: [(&str, &str, f64); 8] = [
+    [
         (
             "olla_system_status",
             "State of the system: 2 healthy, 1 degraded, 0 critical.",
@@ -106,17 +119,7 @@ fn system_families(text: &mut Exposition, inputs: &Inputs<'_>, system: &System) 
             "Requests in flight on all endpoints.",
             system.active_connections as f64,
         ),
-    ];
-    for (name, help, value) in gauges {
-        text.gauge(name, help);
-        text.sample(name, &[], value);
-    }
-    text.counter_of("olla_requests_total", "Client requests.", requests.requests);
-    text.counter_of(
-        "olla_failures_total",
-        "Client requests that failed.",
-        requests.failures,
-    );
+    ]
 }
 
 fn security_families(text: &mut Exposition, system: &System) {
@@ -148,8 +151,76 @@ fn security_families(text: &mut Exposition, system: &System) {
     text.sample("olla_security_status", &[], normal);
 }
 
+/// Families with one sample for each endpoint: name, type, help, value.
+type EndpointFamily = (
+    &'static str,
+    &'static str,
+    &'static str,
+    fn(&Seen<'_>) -> f64,
+);
+
+const ENDPOINT_FAMILIES: [EndpointFamily; 9] = [
+    (
+        "olla_endpoint_healthy",
+        "gauge",
+        "Whether the endpoint is healthy.",
+        |seen| is_up(seen),
+    ),
+    (
+        "olla_endpoint_requests_total",
+        "counter",
+        "Attempts on the endpoint.",
+        |seen| seen.counts.requests as f64,
+    ),
+    (
+        "olla_endpoint_traffic_bytes",
+        "counter",
+        "Bytes of the endpoint's answers sent to clients.",
+        |seen| seen.counts.bytes as f64,
+    ),
+    (
+        "olla_endpoint_connections",
+        "gauge",
+        "Requests in flight on the endpoint.",
+        |seen| f64::from(seen.endpoint.live.in_flight()),
+    ),
+    (
+        "olla_endpoint_success_rate_percent",
+        "gauge",
+        "Attempts that did not fail, in percent; 0 without traffic.",
+        |seen| percent(seen.counts.unfailed(), seen.counts.requests),
+    ),
+    (
+        "olla_endpoint_avg_latency_ms",
+        "gauge",
+        "Mean latency of successful attempts in milliseconds.",
+        |seen| seen.counts.mean_ms() as f64,
+    ),
+    (
+        "olla_endpoint_priority",
+        "gauge",
+        "Configured priority of the endpoint.",
+        |seen| f64::from(seen.endpoint.plan.priority),
+    ),
+    (
+        "olla_endpoint_models_count",
+        "gauge",
+        "Models that the endpoint lists.",
+        |seen| seen.endpoint.model_count as f64,
+    ),
+    (
+        "olla_retries_total",
+        "counter",
+        "Attempts on the endpoint after another one failed.",
+        |seen| seen.counts.retries as f64,
+    ),
+];
+
+fn is_up(seen: &Seen<'_>) -> f64 {
+    f64::from(u8::from(seen.endpoint.status == Status::Healthy))
+}
+
 fn endpoint_families(text: &mut Exposition, endpoints: &[Seen<'_>]) {
-    let is_up = |seen: &Seen<'_>| u64::from(seen.endpoint.status == Status::Healthy);
     let name = "olla_endpoint_up";
     text.gauge(name, "Whether the endpoint is healthy, with its status.");
     for seen in endpoints {
@@ -159,66 +230,12 @@ fn endpoint_families(text: &mut Exposition, endpoints: &[Seen<'_>]) {
         ];
         text.sample(name, &labels, is_up(seen));
     }
-    let mut family = |name, kind, help, value: &dyn Fn(&Seen<'_>) -> f64| {
+    for (name, kind, help, value) in ENDPOINT_FAMILIES {
         text.family(name, kind, help);
         for seen in endpoints {
             text.sample(name, &[("endpoint", seen.endpoint.name())], value(seen));
         }
-    };
-    family(
-        "olla_endpoint_healthy",
-        "gauge",
-        "Whether the endpoint is healthy.",
-        &|seen| is_up(seen) as f64,
-    );
-    family(
-        "olla_endpoint_requests_total",
-        "counter",
-        "Attempts on the endpoint.",
-        &|seen| seen.counts.requests as f64,
-    );
-    family(
-        "olla_endpoint_traffic_bytes",
-        "counter",
-        "Bytes of the endpoint's answers sent to clients.",
-        &|seen| seen.counts.bytes as f64,
-    );
-    family(
-        "olla_endpoint_connections",
-        "gauge",
-        "Requests in flight on the endpoint.",
-        &|seen| f64::from(seen.endpoint.live.in_flight()),
-    );
-    family(
-        "olla_endpoint_success_rate_percent",
-        "gauge",
-        "Attempts that did not fail, in percent; 0 without traffic.",
-        &|seen| percent(seen.counts.unfailed(), seen.counts.requests),
-    );
-    family(
-        "olla_endpoint_avg_latency_ms",
-        "gauge",
-        "Mean latency of successful attempts in milliseconds.",
-        &|seen| seen.counts.mean_ms() as f64,
-    );
-    family(
-        "olla_endpoint_priority",
-        "gauge",
-        "Configured priority of the endpoint.",
-        &|seen| f64::from(seen.endpoint.plan.priority),
-    );
-    family(
-        "olla_endpoint_models_count",
-        "gauge",
-        "Models that the endpoint lists.",
-        &|seen| seen.endpoint.model_count as f64,
-    );
-    family(
-        "olla_retries_total",
-        "counter",
-        "Attempts on the endpoint after another one failed.",
-        &|seen| seen.counts.retries as f64,
-    );
+    }
 }
 
 fn traffic_families(
@@ -317,89 +334,114 @@ fn models_families(text: &mut Exposition, inputs: &Inputs<'_>, models: &[(&str, 
     );
 }
 
-fn model_families(text: &mut Exposition, inputs: &Inputs<'_>, models: &[(&str, &ModelTotals)]) {
-    let mut family = |name: &str, kind, help, value: &dyn Fn(&ModelTotals) -> f64| {
-        text.family(name, kind, help);
-        for (model, totals) in models {
-            text.sample(name, &[("model", model)], value(totals));
-        }
-    };
-    type Count = (&'static str, &'static str, fn(&ModelTotals) -> u64);
-    let counters: [Count; 9] = [
-        ("requests_total", "Requests for the model.", |m| {
-            m.counts.requests
-        }),
-        (
-            "successful_requests_total",
-            "Requests that succeeded.",
-            |m| m.counts.successes,
-        ),
-        ("failed_requests_total", "Requests that failed.", |m| {
-            m.counts.failures
-        }),
-        ("traffic_bytes", "Bytes of answers.", |m| m.counts.bytes),
-        (
-            "routing_hits_total",
-            "Requests served by the first endpoint.",
-            |m| m.counts.hits,
-        ),
-        (
-            "routing_misses_total",
-            "Requests that needed another endpoint.",
-            |m| m.counts.misses,
-        ),
-        (
-            "routing_fallbacks_total",
-            "Requests routed as a fallback.",
-            |m| m.counts.fallbacks,
-        ),
-        ("prompt_tokens_total", "Tokens of prompts.", |m| {
-            m.counts.prompt_tokens
-        }),
-        ("completion_tokens_total", "Tokens generated.", |m| {
-            m.counts.completion_tokens
-        }),
-    ];
-    for (name, help, count) in counters {
-        let name = format!("olla_model_{name}");
-        family(&name, "counter", help, &|totals| count(totals) as f64);
-    }
-    family(
+/// Families with one sample for each model: name, type, help, value at a time.
+type ModelFamily = (
+    &'static str,
+    &'static str,
+    &'static str,
+    fn(&ModelTotals, SystemTime) -> f64,
+);
+
+const MODEL_FAMILIES: [ModelFamily; 15] = [
+    (
+        "olla_model_requests_total",
+        "counter",
+        "Requests for the model.",
+        |model, _| model.counts.requests as f64,
+    ),
+    (
+        "olla_model_successful_requests_total",
+        "counter",
+        "Requests that succeeded.",
+        |model, _| model.counts.successes as f64,
+    ),
+    (
+        "olla_model_failed_requests_total",
+        "counter",
+        "Requests that failed.",
+        |model, _| model.counts.failures as f64,
+    ),
+    (
+        "olla_model_traffic_bytes",
+        "counter",
+        "Bytes of answers.",
+        |model, _| model.counts.bytes as f64,
+    ),
+    (
+        "olla_model_routing_hits_total",
+        "counter",
+        "Requests served by the first endpoint.",
+        |model, _| model.counts.hits as f64,
+    ),
+    (
+        "olla_model_routing_misses_total",
+        "counter",
+        "Requests that needed another endpoint.",
+        |model, _| model.counts.misses as f64,
+    ),
+    (
+        "olla_model_routing_fallbacks_total",
+        "counter",
+        "Requests routed as a fallback.",
+        |model, _| model.counts.fallbacks as f64,
+    ),
+    (
+        "olla_model_prompt_tokens_total",
+        "counter",
+        "Tokens of prompts.",
+        |model, _| model.counts.prompt_tokens as f64,
+    ),
+    (
+        "olla_model_completion_tokens_total",
+        "counter",
+        "Tokens generated.",
+        |model, _| model.counts.completion_tokens as f64,
+    ),
+    (
         "olla_model_success_rate_percent",
         "gauge",
         "Requests that did not fail, in percent.",
-        &|totals| percent(totals.counts.unfailed(), totals.counts.requests),
-    );
-    family(
+        |model, _| percent(model.counts.unfailed(), model.counts.requests),
+    ),
+    (
         "olla_model_avg_latency_ms",
         "gauge",
         "Mean latency of successful requests in milliseconds.",
-        &|totals| totals.counts.mean_ms() as f64,
-    );
-    family(
+        |model, _| model.counts.mean_ms() as f64,
+    ),
+    (
         "olla_model_p95_latency_ms",
         "gauge",
         "95th percentile of a sample of successful latencies in milliseconds.",
-        &|totals| totals.p95_p99().0 as f64,
-    );
-    family(
+        |model, _| model.p95_p99().0 as f64,
+    ),
+    (
         "olla_model_p99_latency_ms",
         "gauge",
         "99th percentile of a sample of successful latencies in milliseconds.",
-        &|totals| totals.p95_p99().1 as f64,
-    );
-    family(
+        |model, _| model.p95_p99().1 as f64,
+    ),
+    (
         "olla_model_unique_clients",
         "gauge",
         "Client addresses of the last hour, at most 100.",
-        &|totals| totals.unique_clients(inputs.now) as f64,
-    );
-    family(
+        |model, now| model.unique_clients(now) as f64,
+    ),
+    (
         "olla_model_tokens_per_second",
         "gauge",
         "Tokens generated in a second of generation.",
-        &|totals| totals.counts.tokens_per_second(),
-    );
+        |model, _| model.counts.tokens_per_second(),
+    ),
+];
+
+fn model_families(text: &mut Exposition, inputs: &Inputs<'_>, models: &[(&str, &ModelTotals)]) {
+    for (name, kind, help, value) in MODEL_FAMILIES {
+        text.family(name, kind, help);
+        for (model, totals) in models {
+            text.sample(name, &[("model", model)], value(totals, inputs.now));
+        }
+    }
 }
 
 fn pair_families(text: &mut Exposition, inputs: &Inputs<'_>, models: &[(&str, &ModelTotals)]) {
@@ -484,78 +526,3 @@ fn process_families(text: &mut Exposition, inputs: &Inputs<'_>) {
         text.sample(name, &[], value);
     }
 }
-
-/// A value of a sample. Counts are exact beyond 2^53.
-trait Value {
-    fn written(self) -> String;
-}
-
-impl Value for u64 {
-    fn written(self) -> String {
-        self.to_string()
-    }
-}
-
-impl Value for f64 {
-    fn written(self) -> String {
-        decimal(self)
-    }
-}
-
-/// The text while it is written. Writing to a string does not fail, so that results of `write!`
-/// say nothing.
-#[derive(Default)]
-struct Exposition(String);
-
-impl Exposition {
-    fn family(&mut self, name: &str, kind: &str, help: &str) {
-        let _ = write!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}\n");
-    }
-
-    fn gauge(&mut self, name: &str, help: &str) {
-        self.family(name, "gauge", help);
-    }
-
-    /// A counter without labels.
-    fn counter_of(&mut self, name: &str, help: &str, count: u64) {
-        self.family(name, "counter", help);
-        self.sample(name, &[], count);
-    }
-
-    fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: impl Value) {
-        self.0.push_str(name);
-        for (nth, (label, text)) in labels.iter().enumerate() {
-            self.0.push(if nth == 0 { '{' } else { ',' });
-            self.0.push_str(label);
-            self.0.push_str("=\"");
-            for c in text.chars() {
-                match c {
-                    '\\' => self.0.push_str(r"\\"),
-                    '"' => self.0.push_str(r#"\""#),
-                    '\n' => self.0.push_str(r"\n"),
-                    c => self.0.push(c),
-                }
-            }
-            self.0.push('"');
-        }
-        if !labels.is_empty() {
-            self.0.push('}');
-        }
-        let _ = writeln!(self.0, " {}", value.written());
-    }
-
-    fn histogram(&mut self, name: &str, endpoint: &str, buckets: &Buckets) {
-        let bucket = format!("{name}_bucket");
-        for (bound, count) in BUCKETS.iter().zip(buckets.cumulative()) {
-            self.sample(&bucket, &[("endpoint", endpoint), ("le", bound)], count);
-        }
-        let labels = [("endpoint", endpoint), ("le", "+Inf")];
-        self.sample(&bucket, &labels, buckets.count);
-        let labels = [("endpoint", endpoint)];
-        self.sample(&format!("{name}_sum"), &labels, buckets.sum_ms / 1000.0);
-        self.sample(&format!("{name}_count"), &labels, buckets.count);
-    }
-}
-
-#[cfg(test)]
-mod tests;

@@ -2,13 +2,14 @@
 //! figures in backends' answers, and who may look.
 //!
 //! Pure functions from snapshots to bytes. Nothing here opens a socket, starts a thread, waits,
-//! or reads a clock or a file: what a page shows is in [`Inputs`]. The dashboard's files are in
-//! `ui`, which only reads these pages.
+//! or reads a clock or a file: what a page shows is in [`Inputs`]. The dashboard's files, in `ui`,
+//! are part of the binary; in the browser they read these pages and nothing else.
 //!
 //! contract: operations 1-7
 
 pub mod access;
 pub mod conditional;
+pub mod dashboard;
 mod endpoints;
 mod feed;
 pub mod format;

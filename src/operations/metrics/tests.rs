@@ -1,8 +1,11 @@
+//! The text, family by family and line by line.
+
 use std::collections::BTreeSet;
 
+use super::exposition::BUCKETS;
 use super::*;
 use crate::operations::process::ProcessFacts;
-use crate::operations::stats::{Outcome, TranslatorEnd};
+use crate::operations::stats::{BUCKETS_MS, Outcome, TranslatorEnd};
 use crate::operations::testing::World;
 
 fn text(world: &mut World) -> String {

@@ -1,6 +1,7 @@
 //! The rows of the table of contract: operations 6, each streamed, whole and cut.
 
 use super::*;
+use crate::providers::Profiles;
 
 fn extraction(paths: &[(&str, &str)], calculations: &[(&str, &str)]) -> MetricsExtraction {
     let owned = |list: &[(&str, &str)]| {
@@ -229,9 +230,89 @@ fn every_row_of_the_table_whole_and_streamed() {
     }
 }
 
+/// Profile, members of an OpenAI answer, expected times.
+const BUILT_IN: [(&str, &str, &str); 14] = [
+    (
+        "openai-compatible",
+        r#","metrics":{"time_to_first_token":30,"total_time":400}"#,
+        "total 400 load 0 prompt 0 first 30 generation 400 speed 50",
+    ),
+    (
+        "vllm",
+        r#","metrics":{"time_to_first_token_ms":30,"generation_time_ms":250}"#,
+        "total 0 load 0 prompt 0 first 30 generation 250 speed 80",
+    ),
+    (
+        "vllm-mlx",
+        r#","metrics":{"time_to_first_token_ms":30,"generation_time_ms":250}"#,
+        "total 0 load 0 prompt 0 first 30 generation 250 speed 80",
+    ),
+    (
+        "sglang",
+        r#","metrics":{"time_to_first_token_ms":30,"generation_time_ms":250}"#,
+        "total 0 load 0 prompt 0 first 30 generation 250 speed 80",
+    ),
+    (
+        "llamacpp",
+        r#","timings":{"prompt_ms":12,"predicted_ms":100,"predicted_n":21,"total_ms":112}"#,
+        "total 112 load 0 prompt 12 first 12 generation 100 speed 210",
+    ),
+    (
+        "llamacpp",
+        r#","timings":{"prompt_ms":12,"predicted_ms":100,"predicted_n":21,"predicted_per_second":9.5}"#,
+        "total 0 load 0 prompt 12 first 12 generation 100 speed 9.5",
+    ),
+    (
+        "lm-studio",
+        r#","stats":{"time_to_first_token":0.1,"generation_time":0.5,"tokens_per_second":41.5}"#,
+        "total 600 load 0 prompt 0 first 100 generation 500 speed 41.5",
+    ),
+    (
+        "lm-studio",
+        r#","timings":{"prompt_ms":12,"predicted_ms":100,"predicted_per_second":9.5}"#,
+        "total 112 load 0 prompt 12 first 12 generation 100 speed 9.5",
+    ),
+    ("lemonade", "", NO_TIMES),
+    ("litellm", "", NO_TIMES),
+    ("lmdeploy", "", NO_TIMES),
+    ("omlx", "", NO_TIMES),
+    ("docker-model-runner", "", NO_TIMES),
+    ("ollama", "", NO_TIMES),
+];
+
+const NO_TIMES: &str = "total 0 load 0 prompt 0 first 0 generation 0 speed 0";
+
+/// The last line of an Ollama answer.
+const OLLAMA: &str = r#"{"model":"llama3:8b","created_at":"x","message":{"role":"assistant","content":""},"done":true,"done_reason":"stop","total_duration":5000000000,"load_duration":1000000000,"prompt_eval_count":26,"prompt_eval_duration":130000000,"eval_count":100,"eval_duration":2000000000}"#;
+
+#[test]
+fn the_built_in_profiles_read_their_servers() {
+    let profiles = Profiles::builtin();
+    for profile in profiles.all() {
+        let (_, lost) = Extractor::compile(&profile.name, &profile.metrics);
+        assert_eq!(lost, []);
+    }
+    let extractor = |name: &str| {
+        let profile = profiles.get(name).unwrap();
+        Extractor::compile(name, &profile.metrics).0
+    };
+    for (name, more, times) in BUILT_IN {
+        let expected = format!("7+20=27 {times} m stop complete");
+        let (whole, stream) = openai_answers(more);
+        for (kind, answer) in [(AnswerKind::Json, &whole), (AnswerKind::Events, &stream)] {
+            let read = read(&extractor(name), kind, answer, 100);
+            assert_eq!(read, expected, "{name} {kind:?}");
+        }
+    }
+    assert_eq!(
+        read(&extractor("ollama"), AnswerKind::Lines, OLLAMA, 100),
+        "26+100=126 total 5000 load 1000 prompt 130 first 130 generation 2000 speed 50 llama3:8b stop complete"
+    );
+}
+
 #[test]
 fn ollama_whole_streamed_and_on_its_openai_paths() {
-    let last = r#"{"model":"llama3:8b","created_at":"x","message":{"role":"assistant","content":""},"done":true,"done_reason":"stop","total_duration":5000000000,"load_duration":1000000000,"prompt_eval_count":26,"prompt_eval_duration":130000000,"eval_count":100,"eval_duration":2000000000}"#;
+    let last = OLLAMA;
     let piece = r#"{"model":"llama3:8b","message":{"content":"hi"},"done":false}"#;
     let stream = format!("{piece}\n{piece}\n{last}\n");
     let expected = "26+100=126 total 5000 load 1000 prompt 130 first 130 generation 2000 speed 50 llama3:8b stop complete";

@@ -1,0 +1,360 @@
+//! The dashboard's files: built into the binary, found by their path, answered whole, in part or
+//! not at all.
+//!
+//! Who may see them is `access`; that comes first, also before the redirect. All names are short
+//! and without hashes, so that no file may be kept for ever.
+//!
+//! contract: operations 7
+
+use std::borrow::Cow;
+use std::ops::Range;
+use std::sync::OnceLock;
+
+use super::conditional::{Asked, Fnv, Reply, matches};
+use super::format::base36;
+
+/// Where the dashboard is, without the closing slash.
+pub const ROOT: &str = "/internal/ui";
+
+/// The page itself.
+const PAGE: &str = "index.html";
+
+/// Below [`ROOT`], where everything but the page is.
+const ASSETS: &str = "assets/";
+
+/// Declares files by their names in `ui`.
+macro_rules! files {
+    ($($name:literal,)+) => {
+        /// Name and bytes of every file.
+        const FILES: &[(&str, &[u8])] = &[
+            $(($name, include_bytes!(concat!("ui/", $name))),)+
+        ];
+    };
+}
+
+files! {
+    "app.js",
+    "chart.js",
+    "dom.js",
+    "endpoints.js",
+    "fleet.js",
+    "format.js",
+    "history.js",
+    "icon.svg",
+    "index.html",
+    "models.js",
+    "overview.js",
+    "poll.js",
+    "requests.js",
+    "style.css",
+    "theme.js",
+}
+
+/// Whether a path belongs to the dashboard.
+pub fn is_dashboard(path: &str) -> bool {
+    path.strip_prefix(ROOT)
+        .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+/// The answer to GET and HEAD of a path of the dashboard; `None`: there is no such file (404).
+/// The headers of [`SECURITY_HEADERS`](super::access::SECURITY_HEADERS) are not among its own:
+/// refusals need them too.
+pub fn answer(path: &str, asked: &Asked<'_>) -> Option<Reply> {
+    let rest = path.strip_prefix(ROOT)?;
+    let Some(rest) = rest.strip_prefix('/') else {
+        return rest.is_empty().then(redirect);
+    };
+    let last = rest.rsplit('/').next().unwrap_or_default();
+    let name = match rest.strip_prefix(ASSETS) {
+        Some(PAGE) => return None,
+        Some(name) => name,
+        None if rest == PAGE => PAGE,
+        // A place inside the page, which its script understands.
+        None if !last.contains('.') => PAGE,
+        None => return None,
+    };
+    let index = FILES.iter().position(|(known, _)| *known == name)?;
+    let (name, bytes) = FILES.get(index)?;
+    let tag = tags().get(index)?;
+    Some(file(name, bytes, tag, asked))
+}
+
+fn redirect() -> Reply {
+    Reply {
+        status: 307,
+        headers: vec![("Location", Cow::Borrowed("/internal/ui/"))],
+        body: Cow::Borrowed(&[]),
+    }
+}
+
+fn file(name: &str, bytes: &'static [u8], tag: &'static str, asked: &Asked<'_>) -> Reply {
+    let cache = if name == PAGE {
+        "no-cache"
+    } else {
+        "public, max-age=3600"
+    };
+    let mut headers: Vec<(&'static str, Cow<'static, str>)> = vec![
+        ("ETag", tag.into()),
+        ("Cache-Control", cache.into()),
+        ("Accept-Ranges", "bytes".into()),
+    ];
+    if asked.if_none_match.is_some_and(|list| matches(list, tag)) {
+        return Reply {
+            status: 304,
+            headers,
+            body: Cow::Borrowed(&[]),
+        };
+    }
+    // RFC 9110 section 13.1.5: another state than the client's, and dates, which there are none
+    // of, are answered with the whole.
+    let same = asked
+        .if_range
+        .is_none_or(|state| state.trim_ascii() == tag.as_bytes());
+    let part = asked
+        .range
+        .filter(|_| same)
+        .map(|text| part(text, bytes.len()));
+    let (status, body) = match part {
+        Some(Part::Of(range)) => {
+            let shown = format!("bytes {}-{}/{}", range.start, range.end - 1, bytes.len());
+            headers.push(("Content-Range", shown.into()));
+            (206, bytes.get(range).unwrap_or_default())
+        }
+        Some(Part::Beyond) => {
+            headers.push(("Content-Range", format!("bytes */{}", bytes.len()).into()));
+            (416, &[][..])
+        }
+        Some(Part::All) | None => (200, bytes),
+    };
+    headers.push(("Content-Type", content_type(name).into()));
+    Reply {
+        status,
+        headers,
+        body: Cow::Borrowed(body),
+    }
+}
+
+/// What a `Range` asks for.
+#[derive(Debug, PartialEq, Eq)]
+enum Part {
+    /// Not empty.
+    Of(Range<usize>),
+    /// Nothing of it is there.
+    Beyond,
+    /// Everything: another unit, several parts, or not understood (RFC 9110 section 14.2).
+    All,
+}
+
+fn part(text: &[u8], len: usize) -> Part {
+    let text = std::str::from_utf8(text).unwrap_or_default();
+    let spec = text.trim().strip_prefix("bytes=").map(str::trim);
+    let Some((first, last)) = spec.and_then(|spec| spec.split_once('-')) else {
+        return Part::All;
+    };
+    let number = |text: &str| {
+        let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+        // What does not fit lies behind every file.
+        digits.then(|| text.parse().unwrap_or(usize::MAX))
+    };
+    let range = match (first, number(first), last, number(last)) {
+        (_, Some(first), "", _) => first..len,
+        (_, Some(first), _, Some(last)) if first <= last => first..last.saturating_add(1).min(len),
+        ("", _, _, Some(count)) => len.saturating_sub(count)..len,
+        _ => return Part::All,
+    };
+    if range.is_empty() {
+        Part::Beyond
+    } else {
+        Part::Of(range)
+    }
+}
+
+/// The strong tags of [`FILES`], in their order.
+fn tags() -> &'static [String] {
+    static TAGS: OnceLock<Vec<String>> = OnceLock::new();
+    TAGS.get_or_init(|| {
+        let tag = |(_, bytes): &(&str, &[u8])| {
+            let mut hash = Fnv::default();
+            hash.update(bytes);
+            format!("\"{}\"", base36(hash.0))
+        };
+        FILES.iter().map(tag).collect()
+    })
+}
+
+fn content_type(name: &str) -> &'static str {
+    match name.rsplit_once('.').map(|(_, ending)| ending) {
+        Some("html") => "text/html; charset=utf-8",
+        Some("js") => "text/javascript; charset=utf-8",
+        Some("css") => "text/css; charset=utf-8",
+        Some("svg") => "image/svg+xml",
+        _ => "application/octet-stream",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::path::Path;
+
+    use super::*;
+
+    fn header<'a>(reply: &'a Reply, name: &str) -> Option<&'a str> {
+        let found = reply.headers.iter().find(|(known, _)| *known == name);
+        found.map(|(_, value)| &**value)
+    }
+
+    fn get(path: &str) -> Option<Reply> {
+        answer(path, &Asked::default())
+    }
+
+    #[test]
+    fn every_file_is_built_in() {
+        let folder = Path::new(file!()).with_file_name("ui");
+        let there: BTreeSet<String> = std::fs::read_dir(folder)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        let built_in: BTreeSet<String> = FILES.iter().map(|(name, _)| (*name).to_owned()).collect();
+        assert_eq!(there, built_in);
+        for (name, _) in FILES {
+            assert_ne!(content_type(name), "application/octet-stream", "{name}");
+        }
+    }
+
+    #[test]
+    fn paths() {
+        for (path, ours) in [
+            ("/internal/ui", true),
+            ("/internal/ui/", true),
+            ("/internal/ui/assets/app.js", true),
+            ("/internal/uix", false),
+            ("/internal/", false),
+        ] {
+            assert_eq!(is_dashboard(path), ours, "{path}");
+        }
+        let redirect = get("/internal/ui").unwrap();
+        assert_eq!(redirect.status, 307);
+        assert_eq!(header(&redirect, "Location"), Some("/internal/ui/"));
+        for path in [
+            "/internal/ui/",
+            "/internal/ui/index.html",
+            "/internal/ui/endpoints",
+            "/internal/ui/endpoints/duzvjl",
+        ] {
+            let page = get(path).unwrap();
+            assert_eq!(page.status, 200);
+            assert_eq!(
+                header(&page, "Content-Type"),
+                Some("text/html; charset=utf-8")
+            );
+            assert_eq!(header(&page, "Cache-Control"), Some("no-cache"));
+        }
+        let script = get("/internal/ui/assets/app.js").unwrap();
+        assert_eq!(
+            header(&script, "Cache-Control"),
+            Some("public, max-age=3600")
+        );
+        for path in [
+            "/internal/ui/app.js",
+            "/internal/ui/assets/index.html",
+            "/internal/ui/assets/",
+            "/internal/ui/assets/nosuch.js",
+            "/internal/ui/assets/missing-0a1b2c3d.js",
+            "/internal/ui/assets/x",
+            "/internal/ui/../mod.rs",
+            "/internal/ui//app.js",
+            "/internal/uix",
+        ] {
+            assert_eq!(get(path), None, "{path}");
+        }
+    }
+
+    #[test]
+    fn what_the_page_and_its_scripts_name_is_there() {
+        let quoted = |text: &str, before: &str| -> Vec<String> {
+            let starts = text.match_indices(before).map(|(at, _)| at + before.len());
+            starts
+                .filter_map(|at| text[at..].split('"').next().map(str::to_owned))
+                .collect()
+        };
+        for (name, bytes) in FILES {
+            let text = std::str::from_utf8(bytes).unwrap();
+            let mut named = quoted(text, "from \"./");
+            named.extend(quoted(text, "=\"/internal/ui/assets/"));
+            for other in named {
+                let path = format!("/internal/ui/assets/{other}");
+                assert_eq!(
+                    get(&path).map(|reply| reply.status),
+                    Some(200),
+                    "{other} in {name}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn conditional_requests() {
+        let page = get("/internal/ui/").unwrap();
+        let tag = header(&page, "ETag").unwrap().to_owned();
+        assert!(tag.starts_with('"') && tag.ends_with('"'));
+        for (list, status) in [("*", 304), (tag.as_str(), 304), ("\"x\"", 200)] {
+            let asked = Asked {
+                if_none_match: Some(list.as_bytes()),
+                ..Asked::default()
+            };
+            let reply = answer("/internal/ui/", &asked).unwrap();
+            assert_eq!(reply.status, status, "{list}");
+            assert_eq!(reply.body.is_empty(), status == 304);
+            assert_eq!(header(&reply, "Content-Type").is_none(), status == 304);
+        }
+        let script = get("/internal/ui/assets/app.js").unwrap();
+        assert_ne!(header(&script, "ETag"), Some(tag.as_str()));
+    }
+
+    #[test]
+    fn parts_of_a_file() {
+        let table = [
+            ("bytes=0-4", Part::Of(0..5)),
+            ("bytes=5-", Part::Of(5..10)),
+            ("bytes=-3", Part::Of(7..10)),
+            ("bytes=-30", Part::Of(0..10)),
+            ("bytes=8-99", Part::Of(8..10)),
+            ("bytes=0-99999999999999999999999", Part::Of(0..10)),
+            ("bytes=10-", Part::Beyond),
+            ("bytes=99999999999999999999999-", Part::Beyond),
+            ("bytes=-0", Part::Beyond),
+            ("bytes=4-2", Part::All),
+            ("bytes=0-1,3-4", Part::All),
+            ("bytes=a-b", Part::All),
+            ("bytes=+1-2", Part::All),
+            ("bytes=-", Part::All),
+            ("lines=0-1", Part::All),
+            ("", Part::All),
+        ];
+        for (text, expected) in table {
+            assert_eq!(part(text.as_bytes(), 10), expected, "{text}");
+        }
+        let whole = get("/internal/ui/assets/app.js").unwrap();
+        let tag = header(&whole, "ETag").unwrap();
+        let ask = |range: &'static str, if_range: Option<&str>| {
+            let asked = Asked {
+                range: Some(range.as_bytes()),
+                if_range: if_range.map(str::as_bytes),
+                ..Asked::default()
+            };
+            answer("/internal/ui/assets/app.js", &asked).unwrap()
+        };
+        let len = whole.body.len();
+        let reply = ask("bytes=1-3", Some(tag));
+        assert_eq!((reply.status, &reply.body[..]), (206, &whole.body[1..4]));
+        let shown = format!("bytes 1-3/{len}");
+        assert_eq!(header(&reply, "Content-Range"), Some(shown.as_str()));
+        let reply = ask("bytes=99999999-", None);
+        assert_eq!((reply.status, reply.body.len()), (416, 0));
+        let shown = format!("bytes */{len}");
+        assert_eq!(header(&reply, "Content-Range"), Some(shown.as_str()));
+        assert_eq!(ask("bytes=1-3", Some("\"other\"")), whole);
+        assert_eq!(ask("bytes=0-1,3-4", None), whole);
+    }
+}
