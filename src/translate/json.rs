@@ -4,28 +4,51 @@
 //!
 //! [`parse`] checks the whole text once, with serde_json; everything else relies on that and only
 //! walks. On a text that was never checked the walk finds less or other things, but it ends and
-//! does not panic. Nothing here allocates except [`Text::decode`] and the writers, and nothing
+//! does not panic. Nothing here allocates except the index, [`Text::decode`] and the writers, and nothing
 //! recurses, so nesting costs no stack.
 
 use std::borrow::Cow;
 use std::io::Write;
 use std::ops::Range;
 
-use memchr::{memchr, memchr2};
+use memchr::{memchr, memchr_iter, memchr2, memmem};
 use serde_json::value::RawValue;
+
+use index::{Index, NO_INDEX};
 
 /// Checks that `text` is one JSON value, blanks around it aside.
 ///
 /// Escapes of lone surrogates are let through, as everywhere in this module: they pass unchanged,
 /// and whether they are a character is for the reader at the far end to say.
 pub(super) fn parse(text: &[u8]) -> Option<Value<'_>> {
+    parse_with(text, &NO_INDEX)
+}
+
+/// As [`parse`], for a large text that is walked several times: `index` is made to lead the walks
+/// past its long values.
+pub(super) fn parse_indexed<'a>(text: &'a [u8], index: &'a mut Index) -> Option<Value<'a>> {
+    parse(text)?;
+    *index = Index::of(text);
+    parse_checked(text, index)
+}
+
+fn parse_with<'a>(text: &'a [u8], index: &'a Index) -> Option<Value<'a>> {
     serde_json::from_slice::<&RawValue>(text).ok()?;
+    parse_checked(text, index)
+}
+
+fn parse_checked<'a>(text: &'a [u8], index: &'a Index) -> Option<Value<'a>> {
     let start = skip_blanks(text, 0);
     let end = text
         .iter()
         .rposition(|byte| !is_blank(*byte))
         .map_or(start, |last| last + 1);
-    Some(Value { text, start, end })
+    Some(Value {
+        text,
+        index,
+        start,
+        end,
+    })
 }
 
 /// What a value is.
@@ -43,15 +66,36 @@ pub(super) enum Kind {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Value<'a> {
     text: &'a [u8],
+    index: &'a Index,
     start: usize,
     end: usize,
 }
 
 impl<'a> Value<'a> {
     /// The value at a span that [`Self::span`] gave for the same text.
-    pub(super) fn at(text: &'a [u8], span: &Range<usize>) -> Self {
+    pub(super) fn at(text: &'a [u8], index: &'a Index, span: &Range<usize>) -> Self {
         let Range { start, end } = *span;
-        Self { text, start, end }
+        Self {
+            text,
+            index,
+            start,
+            end,
+        }
+    }
+
+    /// The value of the same text that begins at `pos`, which is left behind it; `None` at a
+    /// closing bracket.
+    fn next_at(self, pos: &mut usize) -> Option<Self> {
+        let text = self.text.get(..self.end)?;
+        let start = *pos;
+        let end = match text.get(start)? {
+            b'"' => string_end(text, start + 1, self.index, start) + 1,
+            b'{' | b'[' => nested_end(text, start, self.index),
+            b'}' | b']' => return None,
+            _ => scalar_end(text, start),
+        };
+        *pos = end;
+        Some(Self { start, end, ..self })
     }
 
     /// Where it stands in the text that was parsed.
@@ -165,7 +209,7 @@ impl<'a> Value<'a> {
         while let Some(&byte) = raw.get(pos) {
             pos += 1;
             if byte == b'"' {
-                let end = string_end(raw, pos);
+                let end = quote_from(raw, pos);
                 out.push(b'"');
                 Text(raw.get(pos..end).unwrap_or_default()).write(out);
                 out.push(b'"');
@@ -188,9 +232,8 @@ impl<'a> Iterator for Elements<'a> {
     type Item = Value<'a>;
 
     fn next(&mut self) -> Option<Value<'a>> {
-        let text = self.of.text.get(..self.of.end)?;
-        self.pos = skip_separators(text, self.pos);
-        value_at(text, &mut self.pos)
+        self.pos = skip_separators(self.of.text, self.pos);
+        self.of.next_at(&mut self.pos)
     }
 }
 
@@ -204,25 +247,12 @@ impl<'a> Iterator for Members<'a> {
     type Item = (Text<'a>, Value<'a>);
 
     fn next(&mut self) -> Option<Self::Item> {
-        let text = self.of.text.get(..self.of.end)?;
+        let text = self.of.text;
         self.pos = skip_separators(text, self.pos);
-        let key = value_at(text, &mut self.pos)?.string()?;
+        let key = self.of.next_at(&mut self.pos)?.string()?;
         self.pos = skip_separators(text, self.pos);
-        Some((key, value_at(text, &mut self.pos)?))
+        Some((key, self.of.next_at(&mut self.pos)?))
     }
-}
-
-/// The value that begins at `pos`, which is left behind it; `None` at a closing bracket.
-fn value_at<'a>(text: &'a [u8], pos: &mut usize) -> Option<Value<'a>> {
-    let start = *pos;
-    let end = match text.get(start)? {
-        b'"' => string_end(text, start + 1) + 1,
-        b'{' | b'[' => nested_end(text, start),
-        b'}' | b']' => return None,
-        _ => scalar_end(text, start),
-    };
-    *pos = end;
-    Some(Value { text, start, end })
 }
 
 fn is_blank(byte: u8) -> bool {
@@ -253,8 +283,27 @@ fn skip_while(text: &[u8], from: usize, skipped: impl Fn(u8) -> bool) -> usize {
         .unwrap_or(rest.len())
 }
 
-/// Where the string that began before `from` has its closing quote; the end of the text if none.
-fn string_end(text: &[u8], from: usize) -> usize {
+/// Where the string that began at `start` has its closing quote; the end of the text if it has
+/// none. `from` is the position behind the opening quote.
+fn string_end(text: &[u8], from: usize, index: &Index, start: usize) -> usize {
+    // Most strings are short, and a call for each costs more than the loop.
+    const NEAR: usize = 16;
+    let near = text.get(from..).unwrap_or_default();
+    for (at, byte) in near.iter().take(NEAR).enumerate() {
+        match byte {
+            b'"' => return from + at,
+            b'\\' => break,
+            _ => {}
+        }
+    }
+    match index.end_of(start) {
+        Some(end) => end - 1,
+        None => quote_from(text, from),
+    }
+}
+
+/// The position of the quote that ends the string which goes on at `from`, or the text's end.
+fn quote_from(text: &[u8], from: usize) -> usize {
     let mut pos = from;
     while let Some(at) = text.get(pos..).and_then(|rest| memchr2(b'"', b'\\', rest)) {
         pos += at;
@@ -267,13 +316,16 @@ fn string_end(text: &[u8], from: usize) -> usize {
 }
 
 /// The end of the array or object that opens at `from`.
-fn nested_end(text: &[u8], from: usize) -> usize {
+fn nested_end(text: &[u8], from: usize, index: &Index) -> usize {
+    if let Some(end) = index.end_of(from) {
+        return end;
+    }
     let mut depth = 0_usize;
     let mut pos = from;
     while let Some(&byte) = text.get(pos) {
         pos += 1;
         match byte {
-            b'"' => pos = string_end(text, pos) + 1,
+            b'"' => pos = string_end(text, pos, &NO_INDEX, pos - 1) + 1,
             b'{' | b'[' => depth += 1,
             b'}' | b']' => {
                 depth = depth.saturating_sub(1);
@@ -298,8 +350,11 @@ impl<'a> Text<'a> {
 
     /// Whether it says this, however it is written.
     pub(super) fn is(self, expected: &str) -> bool {
+        // An escape is longer than what it stands for.
         self.0 == expected.as_bytes()
-            || memchr(b'\\', self.0).is_some() && self.decode() == expected
+            || self.0.len() > expected.len()
+                && memchr(b'\\', self.0).is_some()
+                && self.decode() == expected
     }
 
     /// What it says. A lone surrogate becomes U+FFFD.
@@ -323,6 +378,12 @@ impl<'a> Text<'a> {
 
     /// The length of [`Self::decode`] in bytes.
     pub(super) fn len(self) -> usize {
+        if self.is_long() && memmem::find(self.0, br"\u").is_none() {
+            // Each escape is two bytes for one, and of a run of backslashes two are one.
+            let backslashes = memchr_iter(b'\\', self.0).count();
+            let pairs = memmem::find_iter(self.0, br"\\").count();
+            return self.0.len() - (backslashes - pairs);
+        }
         self.pieces()
             .map(|piece| match piece {
                 Piece::Run(run) => run.len(),
@@ -335,6 +396,12 @@ impl<'a> Text<'a> {
     /// Appends it as the inside of a JSON string: escapes only where JSON needs them, all else as
     /// UTF-8. Lone surrogates stay escapes, so that halves which meet again are whole.
     pub(super) fn write(self, out: &mut Vec<u8>) {
+        let is_written_so =
+            || memmem::find(self.0, br"\u").is_none() && memmem::find(self.0, br"\/").is_none();
+        if self.is_long() && is_written_so() {
+            out.extend_from_slice(self.0);
+            return;
+        }
         for piece in self.pieces() {
             match piece {
                 Piece::Run(run) | Piece::Lone(run) => out.extend_from_slice(run),
@@ -342,6 +409,11 @@ impl<'a> Text<'a> {
                 Piece::Char(c) => push_char(c, out),
             }
         }
+    }
+
+    /// Whether a look at the whole text pays.
+    fn is_long(self) -> bool {
+        self.0.len() >= 64
     }
 
     /// It, cut at its escapes.
@@ -490,6 +562,9 @@ pub(super) fn write_number(number: u64, out: &mut Vec<u8>) {
     // Writing to a Vec cannot fail.
     let _ = write!(out, "{number}");
 }
+
+#[path = "json_index.rs"]
+pub(super) mod index;
 
 #[cfg(test)]
 #[path = "json_tests.rs"]

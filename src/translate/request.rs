@@ -8,6 +8,7 @@ use std::ops::Range;
 use super::answer::AnswerContext;
 use super::error::Refusal;
 use super::ids::IdSeed;
+use super::json::index::Index;
 use super::json::{self, Kind, Value};
 use super::tokens;
 
@@ -28,6 +29,7 @@ pub struct Checked {
     /// A message holds a picture, be it inside a tool's result.
     pub has_images: bool,
     pub(super) fields: Fields<Option<Range<usize>>>,
+    index: Index,
 }
 
 /// The members of a request that are read here or translated.
@@ -77,8 +79,11 @@ impl Checked {
     }
 
     /// The fields' values in the body that was checked.
-    pub(super) fn values<'a>(&self, body: &'a [u8]) -> Fields<Option<Value<'a>>> {
-        let value = |span: &Option<Range<usize>>| span.as_ref().map(|span| Value::at(body, span));
+    pub(super) fn values<'a>(&'a self, body: &'a [u8]) -> Fields<Option<Value<'a>>> {
+        let value = |span: &Option<Range<usize>>| {
+            let span = span.as_ref()?;
+            Some(Value::at(body, &self.index, span))
+        };
         let fields = &self.fields;
         Fields {
             messages: value(&fields.messages),
@@ -101,13 +106,14 @@ impl Checked {
 ///
 /// Status 400; the message names the field and its bound.
 pub fn check(body: &[u8]) -> Result<Checked, Refusal> {
+    let mut index = Index::default();
     let Read {
         model,
         stream,
         thinking,
         metadata,
         fields,
-    } = Read::of(body)?;
+    } = Read::of(body, &mut index)?;
     let model = model
         .and_then(Value::string)
         .map(|model| model.decode().trim().to_owned())
@@ -137,13 +143,17 @@ pub fn check(body: &[u8]) -> Result<Checked, Refusal> {
         uses_thinking: thinking.is_some_and(asks_for_thinking),
         has_images: fields.messages.is_some_and(has_images),
         fields: fields.spans(),
+        index,
     })
 }
 
 /// As [`check`], for a request whose tokens are counted: `model`, `messages` and `max_tokens` may
 /// be missing, numbers out of range, but nothing has another type (contract: translation 11).
-pub(super) fn check_countable(body: &[u8]) -> Result<Fields<Option<Value<'_>>>, Refusal> {
-    let read = Read::of(body)?;
+pub(super) fn check_countable<'a>(
+    body: &'a [u8],
+    index: &'a mut Index,
+) -> Result<Fields<Option<Value<'a>>>, Refusal> {
+    let read = Read::of(body, index)?;
     if read.model.is_some_and(|model| !model.is(Kind::String)) {
         return Err(invalid("model", "expected a string"));
     }
@@ -161,12 +171,12 @@ struct Read<'a> {
 }
 
 impl<'a> Read<'a> {
-    fn of(body: &'a [u8]) -> Result<Self, Refusal> {
+    fn of(body: &'a [u8], index: &'a mut Index) -> Result<Self, Refusal> {
         if body.iter().all(u8::is_ascii_whitespace) {
             return Err(Refusal::invalid("the request has no body"));
         }
-        let request =
-            json::parse(body).ok_or_else(|| Refusal::invalid("the body is not valid JSON"))?;
+        let request = json::parse_indexed(body, index)
+            .ok_or_else(|| Refusal::invalid("the body is not valid JSON"))?;
         if !request.is(Kind::Object) {
             return Err(Refusal::invalid("the body must be a JSON object"));
         }

@@ -2,6 +2,7 @@
 //! (contract: translation 11). No backend is asked.
 
 use super::error::Refusal;
+use super::json::index::Index;
 use super::json::{Kind, Value};
 use super::request::{Fields, blocks, check_countable};
 
@@ -18,7 +19,8 @@ const LEVELS_MAX: u32 = 4;
 ///
 /// Status 400 if the body is not a JSON object or a field has another type.
 pub fn count_tokens(body: &[u8]) -> Result<Vec<u8>, Refusal> {
-    let fields = check_countable(body)?;
+    let mut index = Index::default();
+    let fields = check_countable(body, &mut index)?;
     Ok(format!(r#"{{"input_tokens":{}}}"#, estimate(&fields)).into_bytes())
 }
 
