@@ -20,102 +20,148 @@ fn body(fields: &str) -> Result<RequestBody, Reject> {
     decide("1.1", &format!("Host: h\r\n{fields}")).map(|framing| framing.body)
 }
 
+/// Fields of a request of HTTP/1.1 with `Host`, and what is decided about its body.
+const REQUESTS: &[(&str, Result<RequestBody, Reject>)] = &[
+    // Row 1
+    (
+        "Content-Length: 3\r\nTransfer-Encoding: chunked\r\n",
+        Err(Reject::ContentLengthAndTransferEncoding),
+    ),
+    (
+        "Transfer-Encoding: chunked\r\nContent-Length: 0\r\n",
+        Err(Reject::ContentLengthAndTransferEncoding),
+    ),
+    (
+        "Transfer-Encoding: gzip\r\nContent-Length: x\r\n",
+        Err(Reject::ContentLengthAndTransferEncoding),
+    ),
+    // Row 3
+    ("Transfer-Encoding: chunked\r\n", Ok(RequestBody::Chunked)),
+    (
+        "transfer-encoding:\t CHUNKED \r\n",
+        Ok(RequestBody::Chunked),
+    ),
+    // Row 4
+    (
+        "Transfer-Encoding: gzip\r\n",
+        Err(Reject::UnsupportedTransferEncoding),
+    ),
+    (
+        "Transfer-Encoding: identity\r\n",
+        Err(Reject::UnsupportedTransferEncoding),
+    ),
+    (
+        "Transfer-Encoding: gzip, chunked\r\n",
+        Err(Reject::UnsupportedTransferEncoding),
+    ),
+    (
+        "Transfer-Encoding: chunked, gzip\r\n",
+        Err(Reject::UnsupportedTransferEncoding),
+    ),
+    (
+        "Transfer-Encoding: chunked;q=1\r\n",
+        Err(Reject::UnsupportedTransferEncoding),
+    ),
+    (
+        "Transfer-Encoding: chunked chunked\r\n",
+        Err(Reject::UnsupportedTransferEncoding),
+    ),
+    (
+        "Transfer-Encoding: \"chunked\"\r\n",
+        Err(Reject::UnsupportedTransferEncoding),
+    ),
+    (
+        "Transfer-Encoding: xchunked\r\n",
+        Err(Reject::UnsupportedTransferEncoding),
+    ),
+    (
+        "Transfer-Encoding: identity\r\nTransfer-Encoding: chunked\r\n",
+        Err(Reject::UnsupportedTransferEncoding),
+    ),
+    // Row 5
+    ("Transfer-Encoding:\r\n", Err(Reject::BadTransferEncoding)),
+    ("Transfer-Encoding: ,\r\n", Err(Reject::BadTransferEncoding)),
+    (
+        "Transfer-Encoding: chunked,\r\n",
+        Err(Reject::BadTransferEncoding),
+    ),
+    (
+        "Transfer-Encoding: , chunked\r\n",
+        Err(Reject::BadTransferEncoding),
+    ),
+    (
+        "Transfer-Encoding: chunked, chunked\r\n",
+        Err(Reject::BadTransferEncoding),
+    ),
+    (
+        "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n",
+        Err(Reject::BadTransferEncoding),
+    ),
+    (
+        "Transfer-Encoding: chunked\r\nTransfer-Encoding:\r\n",
+        Err(Reject::BadTransferEncoding),
+    ),
+    // Row 6
+    ("Content-Length: 0\r\n", Ok(RequestBody::None)),
+    ("Content-Length: 000\r\n", Ok(RequestBody::None)),
+    ("Content-Length: 3\r\n", Ok(RequestBody::Length(3))),
+    ("CONTENT-LENGTH:003\r\n", Ok(RequestBody::Length(3))),
+    (
+        "Content-Length: 18446744073709551615\r\n",
+        Ok(RequestBody::Length(u64::MAX)),
+    ),
+    // Row 7
+    (
+        "Content-Length: 18446744073709551616\r\n",
+        Err(Reject::BadContentLength),
+    ),
+    ("Content-Length:\r\n", Err(Reject::BadContentLength)),
+    ("Content-Length: +3\r\n", Err(Reject::BadContentLength)),
+    ("Content-Length: -1\r\n", Err(Reject::BadContentLength)),
+    ("Content-Length: 3 1\r\n", Err(Reject::BadContentLength)),
+    ("Content-Length: 0x3\r\n", Err(Reject::BadContentLength)),
+    ("Content-Length: 3_1\r\n", Err(Reject::BadContentLength)),
+    ("Content-Length: 3, 3\r\n", Err(Reject::BadContentLength)),
+    ("Content-Length: 3,\r\n", Err(Reject::BadContentLength)),
+    (
+        "Content-Length: 3\r\nContent-Length: 3\r\n",
+        Err(Reject::BadContentLength),
+    ),
+    (
+        "Content-Length: 3\r\nContent-Length: 4\r\n",
+        Err(Reject::BadContentLength),
+    ),
+    (
+        "Content-Length: \u{0663}\r\n",
+        Err(Reject::BadContentLength),
+    ),
+    // Row 8
+    ("", Ok(RequestBody::None)),
+    (
+        "Content_Length: 3\r\nTransfer_Encoding: chunked\r\n",
+        Ok(RequestBody::None),
+    ),
+    // Row 10
+    ("Expect: 100-continue\r\n", Ok(RequestBody::None)),
+    ("Expect: 200-ok\r\n", Err(Reject::UnknownExpectation)),
+    (
+        "Expect: 100-continue, x\r\n",
+        Err(Reject::UnknownExpectation),
+    ),
+    (
+        "Expect: 100-continue\r\nExpect: x\r\n",
+        Err(Reject::UnknownExpectation),
+    ),
+    // Row 11
+    (
+        "Content-Type: a/b\r\nContent-Type: c/d\r\n",
+        Err(Reject::ManyContentTypes),
+    ),
+];
+
 #[test]
 fn bodies_of_requests() {
-    use RequestBody::{Chunked, Length, None};
-    let both = Reject::ContentLengthAndTransferEncoding;
-    let (length, coding) = (Reject::BadContentLength, Reject::BadTransferEncoding);
-    let unknown = Reject::UnsupportedTransferEncoding;
-    let table: &[(&str, Result<RequestBody, Reject>)] = &[
-        // Row 1
-        (
-            "Content-Length: 3\r\nTransfer-Encoding: chunked\r\n",
-            Err(both),
-        ),
-        (
-            "Transfer-Encoding: chunked\r\nContent-Length: 0\r\n",
-            Err(both),
-        ),
-        (
-            "Transfer-Encoding: gzip\r\nContent-Length: x\r\n",
-            Err(both),
-        ),
-        // Row 3
-        ("Transfer-Encoding: chunked\r\n", Ok(Chunked)),
-        ("transfer-encoding:\t CHUNKED \r\n", Ok(Chunked)),
-        // Row 4
-        ("Transfer-Encoding: gzip\r\n", Err(unknown)),
-        ("Transfer-Encoding: identity\r\n", Err(unknown)),
-        ("Transfer-Encoding: gzip, chunked\r\n", Err(unknown)),
-        ("Transfer-Encoding: chunked, gzip\r\n", Err(unknown)),
-        ("Transfer-Encoding: chunked;q=1\r\n", Err(unknown)),
-        ("Transfer-Encoding: chunked chunked\r\n", Err(unknown)),
-        ("Transfer-Encoding: \"chunked\"\r\n", Err(unknown)),
-        ("Transfer-Encoding: xchunked\r\n", Err(unknown)),
-        (
-            "Transfer-Encoding: identity\r\nTransfer-Encoding: chunked\r\n",
-            Err(unknown),
-        ),
-        // Row 5
-        ("Transfer-Encoding:\r\n", Err(coding)),
-        ("Transfer-Encoding: ,\r\n", Err(coding)),
-        ("Transfer-Encoding: chunked,\r\n", Err(coding)),
-        ("Transfer-Encoding: , chunked\r\n", Err(coding)),
-        ("Transfer-Encoding: chunked, chunked\r\n", Err(coding)),
-        (
-            "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n",
-            Err(coding),
-        ),
-        (
-            "Transfer-Encoding: chunked\r\nTransfer-Encoding:\r\n",
-            Err(coding),
-        ),
-        // Row 6
-        ("Content-Length: 0\r\n", Ok(None)),
-        ("Content-Length: 000\r\n", Ok(None)),
-        ("Content-Length: 3\r\n", Ok(Length(3))),
-        ("CONTENT-LENGTH:003\r\n", Ok(Length(3))),
-        (
-            "Content-Length: 18446744073709551615\r\n",
-            Ok(Length(u64::MAX)),
-        ),
-        // Row 7
-        ("Content-Length: 18446744073709551616\r\n", Err(length)),
-        ("Content-Length:\r\n", Err(length)),
-        ("Content-Length: +3\r\n", Err(length)),
-        ("Content-Length: -1\r\n", Err(length)),
-        ("Content-Length: 3 1\r\n", Err(length)),
-        ("Content-Length: 0x3\r\n", Err(length)),
-        ("Content-Length: 3_1\r\n", Err(length)),
-        ("Content-Length: 3, 3\r\n", Err(length)),
-        ("Content-Length: 3,\r\n", Err(length)),
-        ("Content-Length: 3\r\nContent-Length: 3\r\n", Err(length)),
-        ("Content-Length: 3\r\nContent-Length: 4\r\n", Err(length)),
-        ("Content-Length: \u{0663}\r\n", Err(length)),
-        // Row 8
-        ("", Ok(None)),
-        (
-            "Content_Length: 3\r\nTransfer_Encoding: chunked\r\n",
-            Ok(None),
-        ),
-        // Row 10
-        ("Expect: 100-continue\r\n", Ok(None)),
-        ("Expect: 200-ok\r\n", Err(Reject::UnknownExpectation)),
-        (
-            "Expect: 100-continue, x\r\n",
-            Err(Reject::UnknownExpectation),
-        ),
-        (
-            "Expect: 100-continue\r\nExpect: x\r\n",
-            Err(Reject::UnknownExpectation),
-        ),
-        // Row 11
-        (
-            "Content-Type: a/b\r\nContent-Type: c/d\r\n",
-            Err(Reject::ManyContentTypes),
-        ),
-    ];
-    for (fields, expected) in table {
+    for (fields, expected) in REQUESTS {
         assert_eq!(body(fields), *expected, "{fields:?}");
     }
 }
@@ -247,137 +293,193 @@ fn answered(start: &str, fields: &str, to_head: bool) -> Result<ResponseFraming,
     response(&head, buf.as_bytes(), to_head)
 }
 
+/// Version and status, fields, whether HEAD was asked; body, and whether the connection is kept.
+type Answer = (
+    &'static str,
+    &'static str,
+    bool,
+    Result<(ResponseBody, bool), Malformed>,
+);
+
+const ANSWERS: &[Answer] = &[
+    // Row 1
+    (
+        "1.1 200",
+        "Content-Length: 5\r\n",
+        true,
+        Ok((ResponseBody::None, true)),
+    ),
+    (
+        "1.1 200",
+        "Transfer-Encoding: chunked\r\n",
+        true,
+        Ok((ResponseBody::None, true)),
+    ),
+    ("1.1 200", "", true, Ok((ResponseBody::None, true))),
+    (
+        "1.1 204",
+        "Content-Length: 5\r\n",
+        false,
+        Ok((ResponseBody::None, true)),
+    ),
+    (
+        "1.1 304",
+        "Content-Length: 5\r\n",
+        false,
+        Ok((ResponseBody::None, true)),
+    ),
+    (
+        "1.1 304",
+        "Transfer-Encoding: chunked\r\n",
+        false,
+        Ok((ResponseBody::None, true)),
+    ),
+    ("1.1 100", "", false, Ok((ResponseBody::None, true))),
+    (
+        "1.1 103",
+        "Content-Length: 5\r\n",
+        false,
+        Ok((ResponseBody::None, true)),
+    ),
+    (
+        "1.1 101",
+        "Connection: upgrade\r\n",
+        false,
+        Ok((ResponseBody::None, false)),
+    ),
+    ("1.0 204", "", false, Ok((ResponseBody::None, false))),
+    (
+        "1.1 204",
+        "Content-Length: x\r\n",
+        false,
+        Err(Malformed::BadContentLength),
+    ),
+    // Row 2
+    (
+        "1.0 200",
+        "Transfer-Encoding: chunked\r\n",
+        false,
+        Err(Malformed::BadTransferEncoding),
+    ),
+    // Row 3
+    (
+        "1.1 200",
+        "Transfer-Encoding: Chunked\r\n",
+        false,
+        Ok((ResponseBody::Chunked, true)),
+    ),
+    (
+        "1.1 200",
+        "Transfer-Encoding: chunked\r\nContent-Length: 5\r\n",
+        false,
+        Ok((ResponseBody::Chunked, false)),
+    ),
+    // Row 4
+    (
+        "1.1 200",
+        "Transfer-Encoding: gzip, chunked\r\n",
+        false,
+        Err(Malformed::BadTransferEncoding),
+    ),
+    (
+        "1.1 200",
+        "Transfer-Encoding: gzip\r\n",
+        false,
+        Err(Malformed::BadTransferEncoding),
+    ),
+    (
+        "1.1 200",
+        "Transfer-Encoding:\r\n",
+        false,
+        Err(Malformed::BadTransferEncoding),
+    ),
+    (
+        "1.1 200",
+        "Transfer-Encoding: chunked, chunked\r\n",
+        false,
+        Err(Malformed::BadTransferEncoding),
+    ),
+    // Row 5
+    (
+        "1.1 200",
+        "Content-Length: 5\r\n",
+        false,
+        Ok((ResponseBody::Length(5), true)),
+    ),
+    (
+        "1.1 200",
+        "Content-Length: 0\r\n",
+        false,
+        Ok((ResponseBody::Length(0), true)),
+    ),
+    (
+        "1.1 500",
+        "Content-Length: 5\r\nContent-Length: 5\r\n",
+        false,
+        Ok((ResponseBody::Length(5), true)),
+    ),
+    (
+        "1.1 200",
+        "Content-Length: 5, 5\r\n",
+        false,
+        Ok((ResponseBody::Length(5), true)),
+    ),
+    (
+        "1.0 200",
+        "Content-Length: 5\r\n",
+        false,
+        Ok((ResponseBody::Length(5), false)),
+    ),
+    // Row 6
+    (
+        "1.1 200",
+        "Content-Length: 5\r\nContent-Length: 6\r\n",
+        false,
+        Err(Malformed::BadContentLength),
+    ),
+    (
+        "1.1 200",
+        "Content-Length: 5, 6\r\n",
+        false,
+        Err(Malformed::BadContentLength),
+    ),
+    (
+        "1.1 200",
+        "Content-Length: 5,\r\n",
+        false,
+        Err(Malformed::BadContentLength),
+    ),
+    (
+        "1.1 200",
+        "Content-Length:\r\n",
+        false,
+        Err(Malformed::BadContentLength),
+    ),
+    (
+        "1.1 200",
+        "Content-Length: -5\r\n",
+        false,
+        Err(Malformed::BadContentLength),
+    ),
+    // Row 7
+    ("1.1 200", "", false, Ok((ResponseBody::ToClose, false))),
+    (
+        "1.0 200",
+        "Connection: keep-alive\r\n",
+        false,
+        Ok((ResponseBody::ToClose, false)),
+    ),
+    (
+        "1.1 404",
+        "Connection: close\r\n",
+        false,
+        Ok((ResponseBody::ToClose, false)),
+    ),
+];
+
 #[test]
 fn bodies_of_answers() {
-    use ResponseBody::{Chunked, Length, None, ToClose};
-    let (length, coding) = (Malformed::BadContentLength, Malformed::BadTransferEncoding);
-    type Row = (
-        &'static str,
-        &'static str,
-        bool,
-        Result<(ResponseBody, bool), Malformed>,
-    );
-    let table: &[Row] = &[
-        // Row 1
-        ("1.1 200", "Content-Length: 5\r\n", true, Ok((None, true))),
-        (
-            "1.1 200",
-            "Transfer-Encoding: chunked\r\n",
-            true,
-            Ok((None, true)),
-        ),
-        ("1.1 200", "", true, Ok((None, true))),
-        ("1.1 204", "Content-Length: 5\r\n", false, Ok((None, true))),
-        ("1.1 304", "Content-Length: 5\r\n", false, Ok((None, true))),
-        (
-            "1.1 304",
-            "Transfer-Encoding: chunked\r\n",
-            false,
-            Ok((None, true)),
-        ),
-        ("1.1 100", "", false, Ok((None, true))),
-        ("1.1 103", "Content-Length: 5\r\n", false, Ok((None, true))),
-        (
-            "1.1 101",
-            "Connection: upgrade\r\n",
-            false,
-            Ok((None, false)),
-        ),
-        ("1.0 204", "", false, Ok((None, false))),
-        ("1.1 204", "Content-Length: x\r\n", false, Err(length)),
-        // Row 2
-        (
-            "1.0 200",
-            "Transfer-Encoding: chunked\r\n",
-            false,
-            Err(coding),
-        ),
-        // Row 3
-        (
-            "1.1 200",
-            "Transfer-Encoding: Chunked\r\n",
-            false,
-            Ok((Chunked, true)),
-        ),
-        (
-            "1.1 200",
-            "Transfer-Encoding: chunked\r\nContent-Length: 5\r\n",
-            false,
-            Ok((Chunked, false)),
-        ),
-        // Row 4
-        (
-            "1.1 200",
-            "Transfer-Encoding: gzip, chunked\r\n",
-            false,
-            Err(coding),
-        ),
-        ("1.1 200", "Transfer-Encoding: gzip\r\n", false, Err(coding)),
-        ("1.1 200", "Transfer-Encoding:\r\n", false, Err(coding)),
-        (
-            "1.1 200",
-            "Transfer-Encoding: chunked, chunked\r\n",
-            false,
-            Err(coding),
-        ),
-        // Row 5
-        (
-            "1.1 200",
-            "Content-Length: 5\r\n",
-            false,
-            Ok((Length(5), true)),
-        ),
-        (
-            "1.1 200",
-            "Content-Length: 0\r\n",
-            false,
-            Ok((Length(0), true)),
-        ),
-        (
-            "1.1 500",
-            "Content-Length: 5\r\nContent-Length: 5\r\n",
-            false,
-            Ok((Length(5), true)),
-        ),
-        (
-            "1.1 200",
-            "Content-Length: 5, 5\r\n",
-            false,
-            Ok((Length(5), true)),
-        ),
-        (
-            "1.0 200",
-            "Content-Length: 5\r\n",
-            false,
-            Ok((Length(5), false)),
-        ),
-        // Row 6
-        (
-            "1.1 200",
-            "Content-Length: 5\r\nContent-Length: 6\r\n",
-            false,
-            Err(length),
-        ),
-        ("1.1 200", "Content-Length: 5, 6\r\n", false, Err(length)),
-        ("1.1 200", "Content-Length: 5,\r\n", false, Err(length)),
-        ("1.1 200", "Content-Length:\r\n", false, Err(length)),
-        ("1.1 200", "Content-Length: -5\r\n", false, Err(length)),
-        // Row 7
-        ("1.1 200", "", false, Ok((ToClose, false))),
-        (
-            "1.0 200",
-            "Connection: keep-alive\r\n",
-            false,
-            Ok((ToClose, false)),
-        ),
-        (
-            "1.1 404",
-            "Connection: close\r\n",
-            false,
-            Ok((ToClose, false)),
-        ),
-    ];
-    for (start, fields, to_head, expected) in table {
+    for (start, fields, to_head, expected) in ANSWERS {
         let framing = answered(start, fields, *to_head);
         let found = framing.map(|framing| (framing.body, framing.keep_alive));
         assert_eq!(found, *expected, "{start} {fields:?}");
