@@ -1,3 +1,17 @@
-//! The gateway.
+//! What it means to serve LLMs, on top of the engine: which server has which model, which of them
+//! a request goes to, and what clients and operators are told. `docs/architecture.md` has the
+//! picture.
+
+pub mod catalogue;
+pub mod cli;
 pub mod config;
+pub mod control;
+pub mod fleet;
+pub mod gateway;
 pub mod inspect;
+pub mod log;
+pub mod operations;
+pub mod providers;
+pub mod routing;
+pub mod serve;
+pub mod translate;

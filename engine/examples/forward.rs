@@ -12,8 +12,8 @@ use olla_engine::core::{Engine, Options};
 use olla_engine::exchange::{Fault, Timeouts};
 use olla_engine::h1::{FieldId, emit, field};
 use olla_engine::handler::{
-    Answer, AtHead, AttemptEnd, Cx, Done, End, Handler, Limits, Local, Passing, Pick, Refusal,
-    Request, Routed, Target,
+    Answer, AtHead, AttemptEnd, Cx, Done, End, Handler, Limits, Local, Made, Passing, Pick,
+    Refusal, Request, Routed, Target,
 };
 use olla_engine::rt::Wanted;
 
@@ -61,6 +61,7 @@ impl Handler for Forward {
         _: &Cx<'_>,
         (): &mut (),
         _: &Request<'_>,
+        _: &[u8],
         failed: Option<Fault>,
         local: &mut Local,
     ) -> Pick {
@@ -140,11 +141,17 @@ impl Handler for Forward {
 
     fn tap(&self, (): &mut (), _: &[u8]) {}
 
-    fn transform(&self, (): &mut (), _: &[u8], _: Option<End>, _: &mut Vec<u8>) -> bool {
-        false
+    fn transform(&self, (): &mut (), _: &[u8], _: Option<End>, _: &mut Vec<u8>) -> Made {
+        Made::Broken
     }
 
-    fn collected(&self, _: &Cx<'_>, (): &mut (), _: &Request<'_>, _: &[u8], _: &mut Local) {}
+    fn idle(&self, (): &mut (), _: &mut Vec<u8>) -> Made {
+        Made::More
+    }
+
+    fn collected(&self, _: &Cx<'_>, (): &mut (), _: &Request<'_>, _: &[u8], _: &mut Local) -> bool {
+        true
+    }
 
     fn failed(&self, _: &Cx<'_>, (): &mut (), _: &Request<'_>, fault: Fault, local: &mut Local) {
         self.failed_with(fault, local);

@@ -130,12 +130,27 @@ pub enum Passing {
     Pass,
     /// Untouched, and [`Handler::tap`] sees them.
     Tap,
-    /// As [`Handler::transform`] makes them, piece by piece.
-    Transform,
+    /// As [`Handler::transform`] makes them, piece by piece. The head waits for the first of them.
+    /// After so long without any, [`Handler::idle`] is asked.
+    Transform(Duration),
     /// As [`Handler::collected`] makes them of the whole, which has at most so many bytes.
     Collect(usize),
     /// Not at all: this attempt is over and another is picked.
     Again,
+}
+
+/// What a transformation came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Made {
+    /// There is more to come.
+    More,
+    /// The client's answer is complete, whatever the backend still has to say.
+    Complete,
+    /// The client's answer ends here and shall not look whole.
+    Broken,
+    /// Nothing was made and nothing will be: [`Handler::collected`] has the answer instead. Where
+    /// the head is out already, this is [`Self::Broken`].
+    Instead,
 }
 
 /// Where the end of an answer was.
@@ -262,6 +277,7 @@ pub trait Handler: 'static {
         cx: &Cx<'_>,
         x: &mut Self::Exchange,
         request: &Request<'_>,
+        body: &[u8],
         failed: Option<Fault>,
         local: &mut Local,
     ) -> Pick;
@@ -301,17 +317,19 @@ pub trait Handler: 'static {
     /// Bytes of the body that pass.
     fn tap(&self, x: &mut Self::Exchange, payload: &[u8]);
 
-    /// Makes other bytes of them. With `end` it is the last call; the answer is whole for the
-    /// client after it, also if it was broken, when the function says true.
+    /// Makes other bytes of them. With `end` it is the last call.
     fn transform(
         &self,
         x: &mut Self::Exchange,
         payload: &[u8],
         end: Option<End>,
         out: &mut Vec<u8>,
-    ) -> bool;
+    ) -> Made;
 
-    /// Makes an answer of a whole one.
+    /// Nothing has come for a while.
+    fn idle(&self, x: &mut Self::Exchange, out: &mut Vec<u8>) -> Made;
+
+    /// Makes an answer of a whole one. False: pick again instead.
     fn collected(
         &self,
         cx: &Cx<'_>,
@@ -319,7 +337,7 @@ pub trait Handler: 'static {
         request: &Request<'_>,
         body: &[u8],
         local: &mut Local,
-    );
+    ) -> bool;
 
     /// No backend could serve it; the last fault says why.
     fn failed(

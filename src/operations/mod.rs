@@ -32,7 +32,7 @@ use std::time::SystemTime;
 
 pub use models::ModelFact;
 pub use sticky::StickyFacts;
-pub use version::{Build, CAPABILITIES};
+pub use version::{Build, CAPABILITIES, Links};
 
 use crate::fleet::Fleet;
 use conditional::Page;

@@ -112,6 +112,10 @@ impl<H: Handler> Lane<'_, H> {
             has_body: !bodyless,
         };
         let begun = exchange.on(event, self.core.now());
+        if !matches!(begun, Action::Continue | Action::Finish { .. }) {
+            // An answer that was there before the request was sent belongs to nobody.
+            return Err(begun);
+        }
         let now = self.core.clock();
         self.out.clear();
         let passing = {

@@ -69,7 +69,7 @@ impl<H: Handler> Lane<'_, H> {
     }
 
     /// Asks the handler something that it may answer itself.
-    fn ask<R>(
+    pub(super) fn ask<R>(
         &mut self,
         now: Instant,
         question: impl FnOnce(&Core<H>, &Cx<'_>, &mut H::Exchange, &Request<'_>, &[u8], &mut Local) -> R,
@@ -102,8 +102,8 @@ impl<H: Handler> Lane<'_, H> {
         loop {
             let now = self.core.now();
             let before = failed.take();
-            let pick = self.ask(now, |core, cx, x, request, _, local| {
-                core.handler.pick(cx, x, request, before, local)
+            let pick = self.ask(now, |core, cx, x, request, body, local| {
+                core.handler.pick(cx, x, request, body, before, local)
             });
             let target = match pick {
                 Pick::Answered => {

@@ -8,6 +8,7 @@ mod connection;
 mod lane;
 mod relay;
 mod serve;
+mod transform;
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;

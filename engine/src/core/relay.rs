@@ -10,11 +10,12 @@ use std::time::Duration;
 use super::attempt::Backend;
 use super::lane::{COPIED_BYTES_MAX, Lane, Step};
 use crate::buf::Buf;
-use crate::exchange::{Action, Event, Exchange, Fault};
+use crate::exchange::{Action, Event, Exchange};
 use crate::h1::chunk::{Decoder, LAST_CHUNK, Piece, encode_size};
 use crate::h1::framing::{ResponseBody, ResponseFraming};
 use crate::h1::{FieldId, ResponseHead, Version, emit};
-use crate::handler::{AttemptEnd, End, Handler, Outcome, Passing, Target};
+use crate::handler::{AttemptEnd, Handler, Outcome, Passing, Target};
+use crate::incoming::Incoming;
 use crate::limits::UPSTREAM_READ_BYTES_MAX;
 
 /// What is known of an answer once its head was passed to the handler.
@@ -29,19 +30,12 @@ pub(super) struct Relayed<'r> {
 
 /// How the body is framed towards the client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Outgoing {
+pub(super) enum Outgoing {
     /// By its length, or there is none.
     Plain,
     /// In chunks.
     Chunked,
     /// By the end of the connection.
-    ToClose,
-}
-
-/// How far the body from the backend is.
-enum Incoming {
-    Length(u64),
-    Chunked(Decoder),
     ToClose,
 }
 
@@ -62,24 +56,20 @@ impl<H: Handler> Lane<'_, H> {
         mut buf: Buf,
         relayed: &Relayed<'_>,
     ) -> Step {
-        if let Passing::Collect(bytes_max) = relayed.passing {
-            return self
-                .collect(exchange, backend, buf, relayed, bytes_max)
-                .await;
+        match relayed.passing {
+            Passing::Collect(bytes_max) => {
+                return self.collect(exchange, backend, buf, relayed, bytes_max).await;
+            }
+            Passing::Transform(idle) => {
+                return self.relay_transformed(exchange, backend, buf, relayed, idle).await;
+            }
+            _ => {}
         }
         let outgoing = self.frame(&buf, relayed);
         buf.consume(relayed.head.len);
-        let mut incoming = match relayed.framing.body {
-            ResponseBody::None => Incoming::Length(0),
-            ResponseBody::Length(len) => Incoming::Length(len),
-            ResponseBody::Chunked => Incoming::Chunked(Decoder::new()),
-            ResponseBody::ToClose => Incoming::ToClose,
-        };
+        let mut incoming = Incoming::of(relayed.framing.body);
         if let Action::Finish { reuse_upstream } = relayed.begun {
             let clean = buf.is_empty();
-            if relayed.passing == Passing::Transform {
-                self.transform(&[], Some(End::Whole), outgoing);
-            }
             let sent = self.deliver(exchange, &[]).await;
             self.give_back(backend, relayed, reuse_upstream && clean);
             return self.over(exchange, sent);
@@ -90,7 +80,7 @@ impl<H: Handler> Lane<'_, H> {
                 .await
             {
                 Ok(taken) => taken,
-                Err(action) => return self.broken(exchange, action, outgoing, relayed).await,
+                Err(action) => return self.broken(action, outgoing),
             };
             if taken.ended {
                 return self.finish(exchange, backend, relayed, taken.excess);
@@ -103,29 +93,29 @@ impl<H: Handler> Lane<'_, H> {
             backend.upstream.socket.arm(buf);
             let (result, came) = match self.wait(exchange, backend.read()).await {
                 Ok(read) => read,
-                Err(action) => return self.broken(exchange, action, outgoing, relayed).await,
+                Err(action) => return self.broken(action, outgoing),
             };
             buf = came;
             match result {
                 Ok(1..) => {
                     exchange.on(Event::AnswerPiece, self.core.now());
                 }
-                Ok(0) if matches!(incoming, Incoming::ToClose) => {
-                    return self.closed(exchange, outgoing, relayed).await;
+                Ok(0) if incoming.ends_with_connection() => {
+                    return self.closed(exchange, outgoing).await;
                 }
                 ended => {
                     let action = exchange.on(end_event(&ended), self.core.now());
-                    return self.broken(exchange, action, outgoing, relayed).await;
+                    return self.broken(action, outgoing);
                 }
             }
         }
     }
 
     /// Ends the head that the handler has written with what frames the body.
-    fn frame(&mut self, bytes: &[u8], relayed: &Relayed<'_>) -> Outgoing {
+    pub(super) fn frame(&mut self, bytes: &[u8], relayed: &Relayed<'_>) -> Outgoing {
         let old = self.request.head.version == Version::Http10;
         let out = &mut *self.out;
-        let transformed = relayed.passing == Passing::Transform;
+        let transformed = matches!(relayed.passing, Passing::Transform(_));
         let outgoing = match relayed.framing.body {
             ResponseBody::None => {
                 // What a HEAD says of the body it leaves out.
@@ -173,7 +163,7 @@ impl<H: Handler> Lane<'_, H> {
                 let payload = buf.get(..here).unwrap_or_default();
                 *left -= here as u64;
                 let ended = *left == 0;
-                self.send_payload(exchange, payload, outgoing, passing, ended)
+                self.send_payload(exchange, payload, outgoing, passing)
                     .await?;
                 Ok(Taken {
                     ended,
@@ -181,15 +171,14 @@ impl<H: Handler> Lane<'_, H> {
                 })
             }
             Incoming::ToClose => {
-                self.send_payload(exchange, buf, outgoing, passing, false)
-                    .await?;
+                self.send_payload(exchange, buf, outgoing, passing).await?;
                 Ok(Taken {
                     ended: false,
                     excess: false,
                 })
             }
             Incoming::Chunked(decoder) => {
-                if outgoing == Outgoing::Chunked && passing != Passing::Transform {
+                if outgoing == Outgoing::Chunked {
                     return self.pass_chunks(exchange, buf, decoder, passing).await;
                 }
                 self.unchunk(exchange, buf, decoder, outgoing, passing)
@@ -277,11 +266,6 @@ impl<H: Handler> Lane<'_, H> {
                 }
                 Ok(Piece::Skip { to }) => at = to,
                 Ok(Piece::Done { at }) => {
-                    if passing == Passing::Transform {
-                        self.transform(&[], Some(End::Whole), outgoing);
-                    } else if outgoing == Outgoing::Chunked {
-                        self.out.extend_from_slice(LAST_CHUNK);
-                    }
                     self.deliver(exchange, &[]).await?;
                     return Ok(Taken {
                         ended: true,
@@ -306,13 +290,8 @@ impl<H: Handler> Lane<'_, H> {
 
     /// Appends payload to what is being written.
     fn put_payload(&mut self, payload: &[u8], outgoing: Outgoing, passing: Passing) {
-        match passing {
-            Passing::Transform => {
-                self.transform(payload, None, outgoing);
-                return;
-            }
-            Passing::Tap => self.core.handler.tap(self.x, payload),
-            _ => {}
+        if passing == Passing::Tap {
+            self.core.handler.tap(self.x, payload);
         }
         self.answer_bytes += payload.len() as u64;
         if outgoing == Outgoing::Chunked {
@@ -322,21 +301,16 @@ impl<H: Handler> Lane<'_, H> {
         }
     }
 
-    /// Sends payload, and the end of the body behind it.
+    /// Sends payload.
     async fn send_payload(
         &mut self,
         exchange: &mut Exchange,
         payload: &[u8],
         outgoing: Outgoing,
         passing: Passing,
-        ended: bool,
     ) -> Result<(), Action> {
-        let by_hand = passing == Passing::Transform || outgoing == Outgoing::Chunked;
-        if by_hand || payload.len() <= COPIED_BYTES_MAX {
+        if outgoing == Outgoing::Chunked || payload.len() <= COPIED_BYTES_MAX {
             self.put_payload(payload, outgoing, passing);
-            if ended && passing == Passing::Transform {
-                self.transform(&[], Some(End::Whole), outgoing);
-            }
             return self.deliver(exchange, &[]).await;
         }
         if passing == Passing::Tap {
@@ -346,34 +320,10 @@ impl<H: Handler> Lane<'_, H> {
         self.deliver(exchange, payload).await
     }
 
-    /// Appends what the handler makes of payload; with an end, the end of the body too, unless the
-    /// handler says that it is none.
-    fn transform(&mut self, payload: &[u8], end: Option<End>, outgoing: Outgoing) -> bool {
-        let mut made = Vec::new();
-        let whole = self.core.handler.transform(self.x, payload, end, &mut made);
-        self.answer_bytes += made.len() as u64;
-        if outgoing == Outgoing::Chunked {
-            chunk(self.out, &made);
-            if end.is_some() && whole {
-                self.out.extend_from_slice(LAST_CHUNK);
-            }
-        } else {
-            self.out.extend_from_slice(&made);
-        }
-        whole
-    }
-
     /// The backend has closed, which is the end of its answer.
-    async fn closed(
-        &mut self,
-        exchange: &mut Exchange,
-        outgoing: Outgoing,
-        relayed: &Relayed<'_>,
-    ) -> Step {
+    async fn closed(&mut self, exchange: &mut Exchange, outgoing: Outgoing) -> Step {
         exchange.on(Event::AnswerEnd, self.core.now());
-        if relayed.passing == Passing::Transform {
-            self.transform(&[], Some(End::Whole), outgoing);
-        } else if outgoing == Outgoing::Chunked {
+        if outgoing == Outgoing::Chunked {
             self.out.extend_from_slice(LAST_CHUNK);
         }
         let sent = self.deliver(exchange, &[]).await;
@@ -399,7 +349,7 @@ impl<H: Handler> Lane<'_, H> {
         self.over(exchange, Ok(()))
     }
 
-    fn over(&mut self, exchange: &mut Exchange, sent: Result<(), Action>) -> Step {
+    pub(super) fn over(&mut self, exchange: &mut Exchange, sent: Result<(), Action>) -> Step {
         match sent {
             Ok(()) => {
                 exchange.on(Event::Delivered, self.core.now());
@@ -410,7 +360,7 @@ impl<H: Handler> Lane<'_, H> {
         }
     }
 
-    fn give_back(&self, backend: Backend, relayed: &Relayed<'_>, reuse: bool) {
+    pub(super) fn give_back(&self, backend: Backend, relayed: &Relayed<'_>, reuse: bool) {
         if !reuse || self.core.is_draining() {
             return;
         }
@@ -434,125 +384,17 @@ impl<H: Handler> Lane<'_, H> {
     }
 
     /// The answer broke off, or the client did.
-    async fn broken(
-        &mut self,
-        exchange: &mut Exchange,
-        action: Action,
-        outgoing: Outgoing,
-        relayed: &Relayed<'_>,
-    ) -> Step {
+    fn broken(&mut self, action: Action, outgoing: Outgoing) -> Step {
         self.keep = false;
-        if let Action::Cut(fault) = action {
-            if relayed.passing == Passing::Transform && fault != Fault::WriteTimeout {
-                // The dialect may have a way to say so.
-                self.out.clear();
-                if self.transform(&[], Some(End::Broken(fault)), outgoing) {
-                    let _ = self.deliver(exchange, &[]).await;
-                    self.attempt_ended(AttemptEnd::Failed(fault));
-                    return Step::Over(Outcome::Broken(fault));
-                }
-            }
-            if outgoing == Outgoing::ToClose {
-                // Its end would look like that of the answer.
-                self.io.break_off();
-            }
+        if matches!(action, Action::Cut(_)) && outgoing == Outgoing::ToClose {
+            // Its end would look like that of the answer.
+            self.io.break_off();
         }
         self.give_up(action)
     }
-
-    /// Waits for the whole answer and lets the handler make another one of it.
-    async fn collect(
-        &mut self,
-        exchange: &mut Exchange,
-        mut backend: Backend,
-        mut buf: Buf,
-        relayed: &Relayed<'_>,
-        bytes_max: usize,
-    ) -> Step {
-        let mut body = Vec::new();
-        buf.consume(relayed.head.len);
-        let mut incoming = match relayed.framing.body {
-            ResponseBody::None => Incoming::Length(0),
-            ResponseBody::Length(len) => Incoming::Length(len),
-            ResponseBody::Chunked => Incoming::Chunked(Decoder::new()),
-            ResponseBody::ToClose => Incoming::ToClose,
-        };
-        let fault = loop {
-            match gather(&buf, &mut incoming, &mut body) {
-                Ok(Some(excess)) => {
-                    let reuse = match relayed.begun {
-                        Action::Finish { reuse_upstream } => reuse_upstream,
-                        _ => matches!(
-                            exchange.on(Event::AnswerEnd, self.core.now()),
-                            Action::Finish {
-                                reuse_upstream: true
-                            }
-                        ),
-                    };
-                    self.give_back(backend, relayed, reuse && !excess);
-                    return self.collected(exchange, &body).await;
-                }
-                Ok(None) if body.len() <= bytes_max => {}
-                _ => break Fault::Malformed,
-            }
-            buf.clear();
-            backend
-                .upstream
-                .socket
-                .arm(buf.grown(UPSTREAM_READ_BYTES_MAX));
-            let (result, came) = match self.wait(exchange, backend.read()).await {
-                Ok(read) => read,
-                Err(Action::Cut(fault)) => break fault,
-                Err(action) => return self.give_up(action),
-            };
-            buf = came;
-            match result {
-                Ok(1..) => drop(exchange.on(Event::AnswerPiece, self.core.now())),
-                Ok(0) if matches!(incoming, Incoming::ToClose) => {
-                    return self.collected(exchange, &body).await;
-                }
-                Ok(0) => break Fault::Closed,
-                Err(_) => break Fault::Reset,
-            }
-        };
-        // Nothing of it has reached the client, who can still be told.
-        self.attempt_ended(AttemptEnd::Failed(fault));
-        Step::Fail(fault)
-    }
-
-    async fn collected(&mut self, exchange: &mut Exchange, body: &[u8]) -> Step {
-        let now = self.core.now();
-        self.answer_bytes = 0;
-        self.local.clear();
-        {
-            let date = self.core.date();
-            let cx = crate::handler::Cx {
-                now,
-                peer: self.peer,
-                arrived: self.arrived,
-                date: &date,
-                unix_ms: self.core.unix_ms(),
-            };
-            self.core
-                .handler
-                .collected(&cx, self.x, &self.request, body, self.local);
-        }
-        let outcome = match self.send_local().await {
-            Outcome::Local => {
-                exchange.on(Event::Delivered, now);
-                self.attempt_ended(AttemptEnd::Whole);
-                Outcome::Relayed
-            }
-            other => {
-                self.attempt_ended(AttemptEnd::Abandoned);
-                other
-            }
-        };
-        Step::Over(outcome)
-    }
 }
 
-fn end_event(result: &io::Result<usize>) -> Event {
+pub(super) fn end_event(result: &io::Result<usize>) -> Event {
     if result.is_ok() {
         Event::UpstreamClosed
     } else {
@@ -561,40 +403,10 @@ fn end_event(result: &io::Result<usize>) -> Event {
 }
 
 /// Appends payload as a chunk; nothing for none, which would be the end.
-fn chunk(out: &mut Vec<u8>, payload: &[u8]) {
+pub(super) fn chunk(out: &mut Vec<u8>, payload: &[u8]) {
     if !payload.is_empty() {
         encode_size(payload.len(), out);
         out.extend_from_slice(payload);
         out.extend_from_slice(b"\r\n");
-    }
-}
-
-/// Appends payload; at the end of the body, whether bytes follow it.
-fn gather(buf: &[u8], incoming: &mut Incoming, body: &mut Vec<u8>) -> Result<Option<bool>, ()> {
-    match incoming {
-        Incoming::Length(left) => {
-            let here = buf.len().min(usize::try_from(*left).unwrap_or(usize::MAX));
-            body.extend_from_slice(buf.get(..here).unwrap_or_default());
-            *left -= here as u64;
-            Ok((*left == 0).then_some(buf.len() > here))
-        }
-        Incoming::ToClose => {
-            body.extend_from_slice(buf);
-            Ok(None)
-        }
-        Incoming::Chunked(decoder) => {
-            let mut at = 0;
-            loop {
-                match decoder.next(buf, at).map_err(|_| ())? {
-                    Piece::Data { start, end } => {
-                        body.extend_from_slice(buf.get(start..end).unwrap_or_default());
-                        at = end;
-                    }
-                    Piece::Skip { to } => at = to,
-                    Piece::Done { at } => return Ok(Some(at < buf.len())),
-                    Piece::More => return Ok(None),
-                }
-            }
-        }
     }
 }

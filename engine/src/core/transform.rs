@@ -1,0 +1,282 @@
+//! Answers that reach the client as the handler makes them: piece by piece, or of the whole.
+
+use std::time::Duration;
+
+use super::attempt::Backend;
+use super::lane::{Lane, Step};
+use super::relay::{Outgoing, Relayed, chunk, end_event};
+use crate::buf::Buf;
+use crate::exchange::{Action, Event, Exchange, Fault};
+use crate::h1::chunk::LAST_CHUNK;
+use crate::handler::{AttemptEnd, End, Handler, Made, Outcome};
+use crate::incoming::Incoming;
+use crate::limits::UPSTREAM_READ_BYTES_MAX;
+use crate::rt;
+
+/// How a transformed answer stands.
+struct Transformed {
+    outgoing: Outgoing,
+    /// The client has seen the head.
+    begun: bool,
+    /// What the handler has made of the last piece.
+    made: Vec<u8>,
+}
+
+impl<H: Handler> Lane<'_, H> {
+    /// Passes an answer on as the handler makes it. The head leaves with the first piece.
+    pub(super) async fn relay_transformed(
+        &mut self,
+        exchange: &mut Exchange,
+        mut backend: Backend,
+        mut buf: Buf,
+        relayed: &Relayed<'_>,
+        idle: Duration,
+    ) -> Step {
+        let outgoing = self.frame(&buf, relayed);
+        buf.consume(relayed.head.len);
+        let mut incoming = Incoming::of(relayed.framing.body);
+        let mut state = Transformed {
+            outgoing,
+            begun: false,
+            made: Vec::new(),
+        };
+        let mut payload = Vec::new();
+        loop {
+            payload.clear();
+            let (end, excess) = match incoming.gather(&buf, &mut payload) {
+                Ok(Some(excess)) => (Some(End::Whole), excess),
+                Ok(None) => (None, false),
+                Err(_) => (Some(End::Broken(Fault::Malformed)), true),
+            };
+            if let Some(End::Whole) = end {
+                let action = match relayed.begun {
+                    Action::Continue => exchange.on(Event::AnswerEnd, self.core.now()),
+                    begun => begun,
+                };
+                let reuse = matches!(
+                    action,
+                    Action::Finish {
+                        reuse_upstream: true
+                    }
+                ) && !excess;
+                self.give_back(backend, relayed, reuse);
+                return self
+                    .end_transformed(exchange, &mut state, &payload, End::Whole)
+                    .await;
+            }
+            let made = self
+                .core
+                .handler
+                .transform(self.x, &payload, None, &mut state.made);
+            if let Some(step) = self.send_made(exchange, &mut state, made).await {
+                return step;
+            }
+            if let Some(end) = end {
+                return self.end_transformed(exchange, &mut state, &[], end).await;
+            }
+            buf.clear();
+            backend
+                .upstream
+                .socket
+                .arm(buf.grown(UPSTREAM_READ_BYTES_MAX));
+            let ended = match self
+                .read_or_idle(exchange, &mut backend, &mut state, idle)
+                .await
+            {
+                Ok((Ok(1..), came)) => {
+                    exchange.on(Event::AnswerPiece, self.core.now());
+                    buf = came;
+                    continue;
+                }
+                Ok((Ok(0), _)) if incoming.ends_with_connection() => {
+                    exchange.on(Event::AnswerEnd, self.core.now());
+                    End::Whole
+                }
+                Ok((result, _)) => match exchange.on(end_event(&result), self.core.now()) {
+                    Action::Cut(fault) => End::Broken(fault),
+                    action => return self.give_up(action),
+                },
+                Err(Ok(step)) => return step,
+                Err(Err(Action::Cut(fault))) if fault != Fault::WriteTimeout => End::Broken(fault),
+                Err(Err(action)) => return self.give_up(action),
+            };
+            return self.end_transformed(exchange, &mut state, &[], ended).await;
+        }
+    }
+
+    /// The next read; while there is none, now and then what the handler says to that.
+    async fn read_or_idle(
+        &mut self,
+        exchange: &mut Exchange,
+        backend: &mut Backend,
+        state: &mut Transformed,
+        idle: Duration,
+    ) -> Result<(std::io::Result<usize>, Buf), Result<Step, Action>> {
+        loop {
+            // Giving up the wait does not give up the read, which belongs to the socket.
+            let waited = rt::timeout(idle, self.wait(exchange, backend.read())).await;
+            if let Some(read) = waited {
+                return read.map_err(Err);
+            }
+            let made = self.core.handler.idle(self.x, &mut state.made);
+            if let Some(step) = self.send_made(exchange, state, made).await {
+                return Err(Ok(step));
+            }
+        }
+    }
+
+    /// Sends what was made of a piece; some when the answer is over with it.
+    async fn send_made(
+        &mut self,
+        exchange: &mut Exchange,
+        state: &mut Transformed,
+        made: Made,
+    ) -> Option<Step> {
+        if made == Made::Instead && !state.begun {
+            return Some(self.collected(exchange, &[]).await);
+        }
+        if state.made.is_empty() && made == Made::More {
+            return None;
+        }
+        state.begun = true;
+        self.answer_bytes += state.made.len() as u64;
+        if state.outgoing == Outgoing::Chunked {
+            chunk(self.out, &state.made);
+            if made == Made::Complete {
+                self.out.extend_from_slice(LAST_CHUNK);
+            }
+        } else {
+            self.out.extend_from_slice(&state.made);
+        }
+        state.made.clear();
+        let sent = self.deliver(exchange, &[]).await;
+        match (made, sent) {
+            (Made::More, Ok(())) => None,
+            (Made::More | Made::Complete, sent) => Some(self.over(exchange, sent)),
+            (_, sent) => {
+                self.keep = false;
+                if state.outgoing == Outgoing::ToClose {
+                    self.io.break_off();
+                }
+                Some(self.give_up(sent.err().unwrap_or(Action::Cut(Fault::Closed))))
+            }
+        }
+    }
+
+    /// The last call of the handler, and what becomes of it.
+    async fn end_transformed(
+        &mut self,
+        exchange: &mut Exchange,
+        state: &mut Transformed,
+        payload: &[u8],
+        end: End,
+    ) -> Step {
+        let made = self
+            .core
+            .handler
+            .transform(self.x, payload, Some(end), &mut state.made);
+        // There is no more, whatever the handler hopes for.
+        let made = if made == Made::More {
+            Made::Broken
+        } else {
+            made
+        };
+        if let End::Broken(fault) = end
+            && made == Made::Complete
+        {
+            // It was said in the dialect's own way; the attempt failed all the same.
+            let _ = self.send_made(exchange, state, made).await;
+            self.attempt_ended(AttemptEnd::Failed(fault));
+            return Step::Over(Outcome::Broken(fault));
+        }
+        match self.send_made(exchange, state, made).await {
+            Some(step) => step,
+            None => self.over(exchange, Ok(())),
+        }
+    }
+
+    /// Waits for the whole answer and lets the handler make another one of it.
+    pub(super) async fn collect(
+        &mut self,
+        exchange: &mut Exchange,
+        mut backend: Backend,
+        mut buf: Buf,
+        relayed: &Relayed<'_>,
+        bytes_max: usize,
+    ) -> Step {
+        let mut body = Vec::new();
+        buf.consume(relayed.head.len);
+        let mut incoming = Incoming::of(relayed.framing.body);
+        let fault = loop {
+            match incoming.gather(&buf, &mut body) {
+                Ok(Some(excess)) => {
+                    let reuse = match relayed.begun {
+                        Action::Finish { reuse_upstream } => reuse_upstream,
+                        _ => matches!(
+                            exchange.on(Event::AnswerEnd, self.core.now()),
+                            Action::Finish {
+                                reuse_upstream: true
+                            }
+                        ),
+                    };
+                    self.give_back(backend, relayed, reuse && !excess);
+                    return self.collected(exchange, &body).await;
+                }
+                Ok(None) if body.len() <= bytes_max => {}
+                _ => break Fault::Malformed,
+            }
+            buf.clear();
+            backend
+                .upstream
+                .socket
+                .arm(buf.grown(UPSTREAM_READ_BYTES_MAX));
+            let (result, came) = match self.wait(exchange, backend.read()).await {
+                Ok(read) => read,
+                Err(Action::Cut(fault)) => break fault,
+                Err(action) => return self.give_up(action),
+            };
+            buf = came;
+            match result {
+                Ok(1..) => drop(exchange.on(Event::AnswerPiece, self.core.now())),
+                Ok(0) if incoming.ends_with_connection() => {
+                    return self.collected(exchange, &body).await;
+                }
+                Ok(0) => break Fault::Closed,
+                Err(_) => break Fault::Reset,
+            }
+        };
+        // Nothing of it has reached the client, who can still be told.
+        self.attempt_ended(AttemptEnd::Failed(fault));
+        Step::Fail(fault)
+    }
+
+    async fn collected(&mut self, exchange: &mut Exchange, body: &[u8]) -> Step {
+        let now = self.core.now();
+        self.answer_bytes = 0;
+        {
+            let date = self.core.date();
+            let cx = crate::handler::Cx {
+                now,
+                peer: self.peer,
+                arrived: self.arrived,
+                date: &date,
+                unix_ms: self.core.unix_ms(),
+            };
+            self.core
+                .handler
+                .collected(&cx, self.x, &self.request, body, self.local);
+        }
+        let outcome = match self.send_local().await {
+            Outcome::Local => {
+                exchange.on(Event::Delivered, now);
+                self.attempt_ended(AttemptEnd::Whole);
+                Outcome::Relayed
+            }
+            other => {
+                self.attempt_ended(AttemptEnd::Abandoned);
+                other
+            }
+        };
+        Step::Over(outcome)
+    }
+}

@@ -1,0 +1,66 @@
+//! How far the body of an answer is.
+
+use crate::h1::chunk::{BadChunk, Decoder, Piece};
+use crate::h1::framing::ResponseBody;
+
+/// What is still to come of a body.
+pub(crate) enum Incoming {
+    /// So many bytes.
+    Length(u64),
+    /// Until the decoder says so.
+    Chunked(Decoder),
+    /// Until the connection ends.
+    ToClose,
+}
+
+impl Incoming {
+    /// All of it.
+    pub(crate) fn of(body: ResponseBody) -> Self {
+        match body {
+            ResponseBody::None => Self::Length(0),
+            ResponseBody::Length(len) => Self::Length(len),
+            ResponseBody::Chunked => Self::Chunked(Decoder::new()),
+            ResponseBody::ToClose => Self::ToClose,
+        }
+    }
+
+    /// Whether the end of the connection is the end of the body.
+    pub(crate) fn ends_with_connection(&self) -> bool {
+        matches!(self, Self::ToClose)
+    }
+
+    /// Appends the payload of what a read has brought. At the end of the body: whether further
+    /// bytes follow it.
+    pub(crate) fn gather(
+        &mut self,
+        buf: &[u8],
+        body: &mut Vec<u8>,
+    ) -> Result<Option<bool>, BadChunk> {
+        match self {
+            Self::Length(left) => {
+                let here = buf.len().min(usize::try_from(*left).unwrap_or(usize::MAX));
+                body.extend_from_slice(buf.get(..here).unwrap_or_default());
+                *left -= here as u64;
+                Ok((*left == 0).then_some(buf.len() > here))
+            }
+            Self::ToClose => {
+                body.extend_from_slice(buf);
+                Ok(None)
+            }
+            Self::Chunked(decoder) => {
+                let mut at = 0;
+                loop {
+                    match decoder.next(buf, at)? {
+                        Piece::Data { start, end } => {
+                            body.extend_from_slice(buf.get(start..end).unwrap_or_default());
+                            at = end;
+                        }
+                        Piece::Skip { to } => at = to,
+                        Piece::Done { at } => return Ok(Some(at < buf.len())),
+                        Piece::More => return Ok(None),
+                    }
+                }
+            }
+        }
+    }
+}

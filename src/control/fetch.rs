@@ -1,0 +1,127 @@
+//! One GET of the control thread: a check, or a listing. Follows redirects; credentials stay with
+//! the endpoint's own origin.
+//!
+//! contract: balancing 11 (request), catalogue 3.3
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use olla_engine::client::{self, ClientFault, Reply};
+use olla_engine::exchange::ConnectFault;
+use olla_engine::h1::emit;
+
+use super::State;
+use super::member::Member;
+use crate::config::{BaseUrl, Scheme};
+use crate::gateway::own_fields;
+use crate::providers::{self, Target};
+
+/// Redirects in a row that are followed.
+const REDIRECTS_MAX: usize = 5;
+
+/// What is asked for.
+pub(super) struct Get<'g> {
+    pub(super) member: &'g Member,
+    pub(super) target: Target,
+    /// Fields of the kind of request: `User-Agent`, `Accept`, …
+    pub(super) fields: &'g [(&'g str, &'g str)],
+    /// For all of it.
+    pub(super) limit: Duration,
+    pub(super) body_bytes_max: usize,
+}
+
+/// Asks.
+///
+/// # Errors
+/// [`ClientFault`]; too many redirects count as a malformed answer.
+pub(super) async fn get(state: &State, mut get: Get<'_>) -> Result<Reply, ClientFault> {
+    let end = Instant::now() + get.limit;
+    for _ in 0..=REDIRECTS_MAX {
+        let reply = once(state, &get, end).await?;
+        let location = match reply.status {
+            301 | 302 | 303 | 307 | 308 => reply.field("location"),
+            _ => None,
+        };
+        let Some(location) = location else { return Ok(reply) };
+        let Some(next) = redirected(&get.target, &get.member.plan.url, location) else {
+            return Err(ClientFault::Malformed);
+        };
+        get.target = next;
+    }
+    Err(ClientFault::Malformed)
+}
+
+async fn once(state: &State, get: &Get<'_>, end: Instant) -> Result<Reply, ClientFault> {
+    let left = || end.saturating_duration_since(Instant::now());
+    let target = &get.target;
+    let resolving = state.resolver.resolve(&target.host, target.port);
+    let addresses: Arc<[SocketAddr]> = olla_engine::rt::timeout(left(), resolving)
+        .await
+        .ok_or(ClientFault::TimedOut)?
+        .ok_or(ClientFault::Connect(ConnectFault::Unresolved))?;
+    if target.is_own_origin {
+        *get.member.addresses.borrow_mut() = Arc::clone(&addresses);
+    }
+    if target.scheme == Scheme::Https {
+        return Err(ClientFault::Connect(ConnectFault::Tls));
+    }
+    let request = head(get);
+    client::ask(&addresses, &request, left(), get.body_bytes_max).await
+}
+
+fn head(get: &Get<'_>) -> Vec<u8> {
+    let target = &get.target;
+    let mut out = Vec::with_capacity(512);
+    out.extend_from_slice(b"GET ");
+    out.extend_from_slice(target.path_and_query.as_bytes());
+    out.extend_from_slice(b" HTTP/1.1\r\n");
+    emit::field(&mut out, b"Host", target.host_header.as_bytes());
+    let own = if target.is_own_origin { own_fields(&get.member.plan) } else { Vec::new() };
+    for (name, value) in get.fields {
+        if !own.iter().any(|(own, _)| own.eq_ignore_ascii_case(name)) {
+            emit::field(&mut out, name.as_bytes(), value.as_bytes());
+        }
+    }
+    for (name, value) in &own {
+        emit::field(&mut out, name.as_bytes(), value.as_bytes());
+    }
+    emit::field(&mut out, b"Connection", b"close");
+    out.extend_from_slice(b"\r\n");
+    out
+}
+
+/// Where a redirect leads.
+fn redirected(from: &Target, base: &BaseUrl, location: &str) -> Option<Target> {
+    let origin = format!("{}://{}", from.scheme.as_str(), from.host_header);
+    let here = url::Url::parse(&format!("{origin}{}", from.path_and_query)).ok()?;
+    let there = here.join(location.trim()).ok()?;
+    providers::target(base, there.as_str()).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn redirects_are_resolved_and_credentials_stay_at_home() {
+        let base = BaseUrl::parse("http://h:8000/base").unwrap();
+        let from = providers::target(&base, "/health").unwrap();
+        let table = [
+            ("/ok", Some(("h:8000", "/ok", true))),
+            ("ok?x=1", Some(("h:8000", "/base/ok?x=1", true))),
+            ("http://h:8000/a", Some(("h:8000", "/a", true))),
+            ("http://other/a", Some(("other", "/a", false))),
+            ("//other:9/b", Some(("other:9", "/b", false))),
+            ("ftp://h/x", None),
+            ("http://", None),
+        ];
+        for (location, want) in table {
+            let got = redirected(&from, &base, location);
+            let got = got.as_ref().map(|target| {
+                (target.host_header.as_str(), target.path_and_query.as_str(), target.is_own_origin)
+            });
+            assert_eq!(got, want, "{location}");
+        }
+    }
+}

@@ -1,0 +1,165 @@
+//! The channels between cores and the control thread.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+use olla_engine::rt::Bell;
+
+use super::CoreRinger;
+use crate::catalogue::Rules;
+use crate::config::Plan;
+use crate::operations;
+use crate::operations::stats::Delta;
+use crate::providers::Profiles;
+
+/// Events under way to the control thread. What a core cannot put in is lost: another request will
+/// find the same.
+const EVENTS_MAX: usize = 4096;
+
+/// Letters under way to one core; as many requests may wait for one.
+const LETTERS_MAX: usize = 4096;
+
+/// What a core tells the control thread.
+#[derive(Debug)]
+pub enum Event {
+    /// A request could not reach an endpoint.
+    Failed {
+        /// Its `Endpoint.id`.
+        endpoint: u32,
+        /// One word.
+        error: &'static str,
+    },
+    /// A request's model is not available: ask these endpoints for their models now.
+    Refresh {
+        /// Their `Endpoint.id`s.
+        endpoints: Vec<u32>,
+        /// At most so long.
+        limit: Duration,
+        /// Where the outcome goes.
+        reply: Address,
+    },
+    /// The configuration was read again and is to be followed.
+    Reload {
+        /// The configuration.
+        plan: Arc<Plan>,
+        /// The profiles, filtered as it says.
+        profiles: Arc<Profiles>,
+        /// How names of models are understood.
+        rules: Arc<Rules>,
+    },
+    /// The configuration was read again: whether it can be followed.
+    Reloaded {
+        /// False: the old one stays.
+        successful: bool,
+    },
+    /// What a core has counted.
+    Counted(Box<Delta>),
+    /// A client wants a page.
+    Page {
+        /// Which, and how.
+        ask: Box<PageAsk>,
+        /// Where it goes.
+        reply: Address,
+    },
+}
+
+/// A page that a client wants.
+#[derive(Debug)]
+pub struct PageAsk {
+    /// Which.
+    pub route: operations::Route,
+    /// Without its question mark.
+    pub query: String,
+    /// The request's `If-None-Match`.
+    pub if_none_match: Option<Vec<u8>>,
+    /// The request's `Accept-Encoding`.
+    pub accept_encoding: Option<Vec<u8>>,
+}
+
+/// Where an answer goes: a core, and which of its requests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Address {
+    /// Index of the core.
+    pub core: usize,
+    /// Number of the request, unique on its core.
+    pub ticket: u64,
+}
+
+/// What the control thread tells a core.
+#[derive(Debug)]
+pub enum ToCore {
+    /// A refresh is over.
+    Refreshed {
+        /// Which request waits for it.
+        ticket: u64,
+        /// Whether any endpoint answered.
+        any: bool,
+    },
+    /// A page.
+    Page {
+        /// Which request waits for it.
+        ticket: u64,
+        /// The answer.
+        page: Box<Rendered>,
+    },
+}
+
+/// An answer to a [`PageAsk`].
+pub use crate::operations::conditional::Reply as Rendered;
+
+/// A core's end.
+#[derive(Debug, Clone)]
+pub struct Link {
+    events: Sender<Event>,
+    bell: Bell,
+}
+
+impl Link {
+    /// Both ends of the way to the control thread.
+    pub fn new(bell: Bell) -> (Self, Receiver<Event>) {
+        let (events, receiver) = bounded(EVENTS_MAX);
+        (Self { events, bell }, receiver)
+    }
+
+    /// Tells the control thread something; false when it has too much to do already.
+    pub fn tell(&self, event: Event) -> bool {
+        let told = self.events.try_send(event).is_ok();
+        self.bell.ring();
+        told
+    }
+}
+
+/// The control thread's ends of the ways to the cores.
+#[derive(Debug, Clone)]
+pub struct Mailboxes {
+    senders: Arc<[Sender<ToCore>]>,
+    ringer: CoreRinger,
+}
+
+impl Mailboxes {
+    /// The boxes of so many cores, and the cores' ends.
+    pub fn new(cores: usize, ringer: CoreRinger) -> (Self, Vec<Receiver<ToCore>>) {
+        let (senders, receivers): (Vec<_>, Vec<_>) =
+            (0..cores).map(|_| bounded(LETTERS_MAX)).unzip();
+        (Self { senders: senders.into(), ringer }, receivers)
+    }
+
+    /// Sends a letter to one core.
+    pub fn send(&self, core: usize, letter: ToCore) {
+        if let Some(sender) = self.senders.get(core) {
+            // A full box means that many requests have given up waiting.
+            let _ = sender.try_send(letter);
+        }
+        if let Some(ringer) = self.ringer.get() {
+            ringer.ring_one(core);
+        }
+    }
+
+    /// Rings every core.
+    pub fn ring(&self) {
+        if let Some(ringer) = self.ringer.get() {
+            ringer.ring();
+        }
+    }
+}

@@ -1,0 +1,415 @@
+//! The control thread: checks, discovery, name resolution, reload, and the pages that take a
+//! moment. It owns everything slow; cores get its results as snapshots.
+//!
+//! One thread with an event loop of its own (always epoll: what it does is neither frequent nor
+//! large), one task for each endpoint. Never on a request's path, except where a request has
+//! nothing to do but wait for it.
+//!
+//! contract: balancing 11, 12; catalogue 3, 5.3
+
+mod discover;
+mod fetch;
+mod link;
+mod member;
+mod pages;
+mod probe;
+mod resolve;
+mod schedule;
+mod snapshots;
+
+use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Poll, Waker};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant, SystemTime};
+
+use olla_engine::core::Ringer;
+use olla_engine::limit::{Bucket, Rate};
+use olla_engine::rt::{self, Bell, Wanted};
+use olla_engine::snapshot::Broadcast;
+
+use crate::catalogue::{Catalogue, Rules};
+use crate::config::Plan;
+use crate::gateway::{Common, Snapshot};
+use crate::log::{Level, Logger, Value};
+use crate::operations::Build;
+use crate::operations::stats::{Random, Totals};
+use crate::providers::Profiles;
+use crate::routing::aliases::Aliases;
+use crate::routing::route::RouteTable;
+
+pub use snapshots::first_snapshot;
+pub use link::{Address, Event, Link, Mailboxes, PageAsk, Rendered, ToCore};
+use member::Member;
+
+/// What the control thread is started with.
+#[derive(Debug)]
+pub struct Setup {
+    /// The configuration.
+    pub plan: Arc<Plan>,
+    /// The profiles, filtered as the configuration says.
+    pub profiles: Arc<Profiles>,
+    /// How names of models are understood.
+    pub rules: Arc<Rules>,
+    /// Where lines go.
+    pub logger: Logger,
+    /// Where snapshots go.
+    pub broadcast: Arc<Broadcast<Snapshot>>,
+    /// What cores send.
+    pub events: crossbeam_channel::Receiver<Event>,
+    /// Where answers to cores go.
+    pub mailboxes: Mailboxes,
+    /// What the pages say of the process.
+    pub about: About,
+    /// What the cores share.
+    pub common: Arc<Common>,
+}
+
+/// What the pages say of the process.
+#[derive(Debug)]
+pub struct About {
+    /// This build.
+    pub build: Build,
+    /// When the process started.
+    pub started: SystemTime,
+    /// Event loops.
+    pub workers: usize,
+}
+
+/// The running thread.
+#[derive(Debug)]
+pub struct Control {
+    thread: JoinHandle<()>,
+}
+
+impl Control {
+    /// Starts the thread. `listening` is the far end of the bell that cores ring.
+    ///
+    /// # Errors
+    /// When no thread can be started.
+    pub fn start(setup: Setup, listening: rt::Listening) -> std::io::Result<Self> {
+        let builder = std::thread::Builder::new().name("control".to_owned());
+        let thread = builder.spawn(move || {
+            let logger = setup.logger.clone();
+            let ended = rt::run(Wanted::Epoll, |_| run(setup, listening));
+            if let Err(error) = ended {
+                let error = error.to_string();
+                logger.emit(Level::Error, "Control thread ended", &[("error", error.as_str().into())]);
+            }
+        })?;
+        Ok(Self { thread })
+    }
+
+    /// Whether it has ended, which it never does by itself.
+    pub fn is_broken(&self) -> bool {
+        self.thread.is_finished()
+    }
+}
+
+/// The thread's state, shared by its tasks.
+struct State {
+    plan: RefCell<Arc<Plan>>,
+    profiles: RefCell<Arc<Profiles>>,
+    rules: RefCell<Arc<Rules>>,
+    logger: Logger,
+    broadcast: Arc<Broadcast<Snapshot>>,
+    mailboxes: Mailboxes,
+    resolver: resolve::Resolver,
+    /// In the order of the configuration.
+    members: RefCell<Vec<Rc<Member>>>,
+    catalogue: RefCell<Arc<Catalogue>>,
+    routes: RefCell<Arc<RouteTable>>,
+    aliases: RefCell<Arc<Aliases>>,
+    models: RefCell<Arc<crate::routing::names::ModelIndex>>,
+    /// Listings or routable endpoints have changed since the catalogue was built.
+    catalogue_stale: Cell<bool>,
+    dirty: Signal,
+    version: Cell<u64>,
+    started: Cell<bool>,
+    next_id: Cell<u32>,
+    refreshes: RefCell<Vec<discover::Refresh>>,
+    totals: RefCell<Totals>,
+    about: About,
+    common: Arc<Common>,
+}
+
+/// How long changes are gathered before a snapshot is made of them.
+const GATHER: Duration = Duration::from_millis(2);
+
+/// Between two sweeps of what is kept for a while.
+const SWEEP_EVERY: Duration = Duration::from_secs(300);
+
+/// When the first round of checks counts as over whoever has not answered (contract: README 13).
+const FIRST_ROUND_MAX: Duration = Duration::from_secs(2);
+
+async fn run(setup: Setup, listening: rt::Listening) {
+    let (bell, resolved) = match Bell::new() {
+        Ok(both) => both,
+        Err(error) => {
+            let error = error.to_string();
+            setup.logger.emit(Level::Error, "No bell", &[("error", error.as_str().into())]);
+            return;
+        }
+    };
+    let events = setup.events;
+    let state = Rc::new(State {
+        routes: RefCell::new(Arc::new(snapshots::routes(&setup.plan, &setup.profiles))),
+        aliases: RefCell::new(Arc::new(Aliases::new(&setup.plan.model_aliases))),
+        plan: RefCell::new(setup.plan),
+        profiles: RefCell::new(setup.profiles),
+        rules: RefCell::new(setup.rules),
+        logger: setup.logger,
+        broadcast: setup.broadcast,
+        mailboxes: setup.mailboxes,
+        resolver: resolve::Resolver::start(bell),
+        members: RefCell::new(Vec::new()),
+        catalogue: RefCell::new(Arc::new(Catalogue::default())),
+        models: RefCell::default(),
+        catalogue_stale: Cell::new(true),
+        dirty: Signal::default(),
+        version: Cell::new(1),
+        started: Cell::new(false),
+        next_id: Cell::new(0),
+        refreshes: RefCell::new(Vec::new()),
+        totals: RefCell::new(Totals::new(Random::new(probe::seed()))),
+        about: setup.about,
+        common: setup.common,
+    });
+    state.adopt_endpoints();
+    state.publish();
+    let publishing = Rc::clone(&state);
+    rt::spawn(async move { publishing.keep_publishing().await });
+    let rounds = Rc::clone(&state);
+    rt::spawn(async move { discover::rounds(&rounds).await });
+    let sweeping = Rc::clone(&state);
+    rt::spawn(async move { sweeping.keep_sweeping().await });
+    let first = Rc::clone(&state);
+    rt::spawn(async move { first.end_first_round().await });
+    let resolving = Rc::clone(&state);
+    rt::spawn(async move {
+        let _ = resolved.listen(|| resolving.resolver.deliver()).await;
+    });
+    let heard = || {
+        while let Ok(event) = events.try_recv() {
+            state.on_event(event);
+        }
+    };
+    let _ = listening.listen(heard).await;
+}
+
+impl State {
+    fn on_event(self: &Rc<Self>, event: Event) {
+        match event {
+            Event::Failed { endpoint, error } => {
+                if let Some(member) = self.member(endpoint) {
+                    self.mark_offline(&member, error);
+                }
+            }
+            Event::Refresh { endpoints, limit, reply } => {
+                discover::refresh(self, endpoints, limit, reply);
+            }
+            Event::Reload { plan, profiles, rules } => self.reload(plan, profiles, rules),
+            Event::Reloaded { successful } => self.totals.borrow_mut().reloaded(successful),
+            Event::Counted(delta) => self.totals.borrow_mut().merge(*delta, SystemTime::now()),
+            Event::Page { ask, reply } => {
+                let page = Box::new(self.page(&ask));
+                self.mailboxes.send(reply.core, ToCore::Page { ticket: reply.ticket, page });
+            }
+        }
+    }
+
+    /// Follows another configuration: endpoints that are the same keep their health, figures and
+    /// connections (contract: operations 9).
+    fn reload(self: &Rc<Self>, plan: Arc<Plan>, profiles: Arc<Profiles>, rules: Arc<Rules>) {
+        *self.routes.borrow_mut() = Arc::new(snapshots::routes(&plan, &profiles));
+        *self.aliases.borrow_mut() = Arc::new(Aliases::new(&plan.model_aliases));
+        *self.plan.borrow_mut() = plan;
+        *self.profiles.borrow_mut() = profiles;
+        *self.rules.borrow_mut() = rules;
+        self.adopt_endpoints();
+        self.catalogue_stale.set(true);
+        self.totals.borrow_mut().reloaded(true);
+        self.publish();
+    }
+
+    fn member(&self, id: u32) -> Option<Rc<Member>> {
+        self.members.borrow().iter().find(|member| member.id == id).cloned()
+    }
+
+    /// Makes the endpoints of the configuration members, keeping those that are the same, and
+    /// starts their tasks.
+    fn adopt_endpoints(self: &Rc<Self>) {
+        let plan = Arc::clone(&self.plan.borrow());
+        let old = self.members.take();
+        let mut members = Vec::with_capacity(plan.discovery.endpoints.len());
+        for endpoint in &plan.discovery.endpoints {
+            let same = old.iter().find(|member| member.is_same(endpoint));
+            let member = match same {
+                Some(member) => Rc::clone(member),
+                None => self.new_member(endpoint),
+            };
+            members.push(member);
+        }
+        for gone in old.iter().filter(|old| !members.iter().any(|new| Rc::ptr_eq(new, old))) {
+            gone.removed.set(true);
+            gone.moved.notify();
+        }
+        *self.members.borrow_mut() = members;
+    }
+
+    fn new_member(self: &Rc<Self>, endpoint: &crate::config::EndpointPlan) -> Rc<Member> {
+        let id = self.next_id.get();
+        self.next_id.set(id + 1);
+        let profiles = Arc::clone(&self.profiles.borrow());
+        let profile = profiles.get(&endpoint.kind).cloned().unwrap_or_else(|| profiles.fallback());
+        let plan = self.plan.borrow();
+        let backend = crate::gateway::Backend::new(
+            endpoint,
+            plan.proxy.connection_keep_alive,
+            plan.proxy.idle_connection_timeout,
+        );
+        let rates = &plan.server.rate_limits;
+        let bucket = rates.per_endpoint.of(&endpoint.name).map(|rate| {
+            Arc::new(Bucket::new(Rate::new(rate, rates.burst_size)))
+        });
+        let member = Rc::new(Member::new(id, endpoint.clone(), profile, backend, bucket));
+        let (state, watched) = (Rc::clone(self), Rc::clone(&member));
+        rt::spawn(async move { probe::watch(&state, &watched).await });
+        member
+    }
+
+    /// A request could not reach an endpoint (contract: balancing 9).
+    fn mark_offline(&self, member: &Rc<Member>, error: &'static str) {
+        let now = Instant::now();
+        member.failed_live(now);
+        if member.status.get() == crate::fleet::Status::Offline {
+            return;
+        }
+        let from = member.status.replace(crate::fleet::Status::Offline);
+        member.checked.set(true);
+        self.log_change(member, from, None, Some(error));
+        self.catalogue_stale.set(true);
+        self.publish();
+    }
+
+    fn end_if_first_round_is_over(&self) {
+        let over = self.members.borrow().iter().all(|member| member.settled.get());
+        if over && !self.started.replace(true) {
+            self.dirty.notify();
+        }
+    }
+
+    async fn end_first_round(&self) {
+        rt::sleep(FIRST_ROUND_MAX).await;
+        if !self.started.replace(true) {
+            self.dirty.notify();
+        }
+    }
+
+    async fn keep_publishing(&self) {
+        loop {
+            self.dirty.wait().await;
+            rt::sleep(GATHER).await;
+            self.dirty.take();
+            self.publish();
+        }
+    }
+
+    /// Forgets what is too old.
+    async fn keep_sweeping(&self) {
+        loop {
+            let plan = Arc::clone(&self.plan.borrow());
+            let interval = plan.server.rate_limits.cleanup_interval.unwrap_or(SWEEP_EVERY);
+            rt::sleep(interval.min(SWEEP_EVERY).max(Duration::from_secs(1))).await;
+            let ids: Vec<_> = self.members.borrow().iter().map(|member| member.id).collect();
+            self.totals.borrow_mut().sweep(ids.into_iter(), SystemTime::now());
+            if plan.server.rate_limits.cleanup_interval.is_some() {
+                let limiters = self.common.limiters.read().map(|limiters| Arc::clone(&limiters));
+                if let Ok(limiters) = limiters {
+                    limiters.sweep(Instant::now());
+                }
+            }
+        }
+    }
+
+    /// Says that an endpoint's status has changed.
+    fn log_change(
+        &self,
+        member: &Member,
+        from: crate::fleet::Status,
+        status_code: Option<u16>,
+        error: Option<&str>,
+    ) {
+        let to = member.status.get();
+        let recovered = to.is_routable();
+        let (level, msg) = if recovered {
+            (Level::Info, crate::log::events::ENDPOINT_RECOVERED)
+        } else {
+            (Level::Warn, crate::log::events::ENDPOINT_STATUS_CHANGED)
+        };
+        let until = member.next_check.get().saturating_duration_since(Instant::now());
+        let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+        let mut fields = vec![
+            ("endpoint", Value::Str(&member.plan.name)),
+            ("endpoint_url", Value::Str(&member.plan.url.display)),
+            ("from", Value::Str(from.as_str())),
+            ("to", Value::Str(to.as_str())),
+            ("latency_ms", Value::Num(member.response_time.get().map_or(0, millis))),
+            ("next_check_in_ms", Value::Num(millis(until))),
+        ];
+        if let Some(code) = status_code {
+            fields.push(("status_code", Value::Num(code.into())));
+        }
+        if let Some(error) = error {
+            fields.push(("error", Value::Str(error)));
+        }
+        self.logger.emit(level, msg, &fields);
+    }
+}
+
+/// Something that one task waits for and others bring about.
+#[derive(Debug, Default)]
+struct Signal {
+    raised: Cell<bool>,
+    waker: RefCell<Option<Waker>>,
+}
+
+impl Signal {
+    fn notify(&self) {
+        self.raised.set(true);
+        if let Some(waker) = self.waker.borrow_mut().take() {
+            waker.wake();
+        }
+    }
+
+    /// Whether it was raised since it was last taken.
+    fn take(&self) -> bool {
+        self.raised.replace(false)
+    }
+
+    async fn wait(&self) {
+        poll_fn(|cx| {
+            if self.take() {
+                return Poll::Ready(());
+            }
+            *self.waker.borrow_mut() = Some(cx.waker().clone());
+            Poll::Pending
+        })
+        .await;
+    }
+}
+
+/// The moment of a monotonic one on the system's clock, for people.
+fn wall(at: Instant) -> SystemTime {
+    let now = Instant::now();
+    let system = SystemTime::now();
+    match at.checked_duration_since(now) {
+        Some(ahead) => system + ahead,
+        None => system.checked_sub(now.saturating_duration_since(at)).unwrap_or(system),
+    }
+}
+
+/// Rings every core after a snapshot or a letter.
+pub type CoreRinger = Arc<std::sync::OnceLock<Ringer>>;

@@ -1,0 +1,138 @@
+//! Making snapshots of the state, and handing them out.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use super::State;
+use super::member::Member;
+use crate::catalogue::{Catalogue, Options, Source};
+use crate::config::Plan;
+use crate::fleet::{EndpointSet, Fleet};
+use crate::gateway::Snapshot;
+use crate::providers::Profiles;
+use crate::routing::aliases::Aliases;
+use crate::routing::names::ModelIndex;
+use crate::routing::route::RouteTable;
+use crate::routing::scope::Scopes;
+
+/// The routes of a configuration.
+pub(super) fn routes(plan: &Plan, profiles: &Profiles) -> RouteTable {
+    RouteTable::new(profiles.all(), plan.translators.anthropic.enabled)
+}
+
+/// What the cores begin with, for the moment until the control thread has looked around: all
+/// endpoints are there and none has been checked.
+pub fn first_snapshot(plan: &Arc<Plan>, profiles: &Arc<Profiles>) -> Snapshot {
+    Snapshot {
+        scopes: Scopes::new(profiles.all(), &[]),
+        routes: Arc::new(routes(plan, profiles)),
+        aliases: Arc::new(Aliases::new(&plan.model_aliases)),
+        models: Arc::default(),
+        backends: Vec::new(),
+        endpoint_buckets: Vec::new(),
+        extractors: Vec::new(),
+        messages_refused: EndpointSet::EMPTY,
+        fleet: Fleet {
+            version: 0,
+            plan: Arc::clone(plan),
+            profiles: Arc::clone(profiles),
+            endpoints: Vec::new(),
+            catalogue: Arc::default(),
+            routable: EndpointSet::EMPTY,
+            unchecked: EndpointSet::EMPTY,
+            started: false,
+        },
+    }
+}
+
+impl State {
+    /// Makes a snapshot and hands it to every core.
+    pub(super) fn publish(&self) {
+        if self.catalogue_stale.replace(false) {
+            self.rebuild_catalogue();
+        }
+        let snapshot = self.snapshot();
+        self.broadcast.publish(Arc::new(snapshot));
+        self.mailboxes.ring();
+    }
+
+    fn snapshot(&self) -> Snapshot {
+        let version = self.version.replace(self.version.get() + 1);
+        let members = self.members.borrow();
+        let profiles = Arc::clone(&self.profiles.borrow());
+        let endpoints: Vec<_> = members.iter().map(|member| member.endpoint()).collect();
+        let started = self.started.get();
+        let unchecked = if started { EndpointSet::EMPTY } else { unsettled(&members) };
+        Snapshot {
+            scopes: Scopes::new(profiles.all(), &endpoints),
+            routes: Arc::clone(&self.routes.borrow()),
+            aliases: Arc::clone(&self.aliases.borrow()),
+            models: Arc::clone(&self.models.borrow()),
+            backends: members.iter().map(|member| Arc::clone(&member.backend)).collect(),
+            endpoint_buckets: members.iter().map(|member| member.bucket.clone()).collect(),
+            extractors: members
+                .iter()
+                .map(|member| Arc::clone(&member.extractor.borrow()))
+                .collect(),
+            messages_refused: EndpointSet::EMPTY,
+            fleet: Fleet {
+                version,
+                plan: Arc::clone(&self.plan.borrow()),
+                profiles,
+                routable: routable(&members),
+                unchecked,
+                endpoints,
+                catalogue: Arc::clone(&self.catalogue.borrow()),
+                started,
+            },
+        }
+    }
+
+    fn rebuild_catalogue(&self) {
+        let members = self.members.borrow();
+        let plan = Arc::clone(&self.plan.borrow());
+        let profiles: Vec<_> = members.iter().map(|member| member.profile()).collect();
+        let listings: Vec<_> =
+            members.iter().map(|member| Arc::clone(&member.listing.borrow())).collect();
+        let sources: Vec<_> = members
+            .iter()
+            .zip(profiles.iter().zip(&listings))
+            .map(|(member, (profile, models))| Source {
+                name: &member.plan.name,
+                profile,
+                routable: member.status.get().is_routable(),
+                url_key: &member.plan.url.display,
+                models,
+            })
+            .collect();
+        let rules = Arc::clone(&self.rules.borrow());
+        let options = Options {
+            aliases: &plan.model_aliases,
+            enable_unifier: plan.model_registry.enable_unifier,
+            rules: &rules,
+            now: SystemTime::now(),
+        };
+        let previous = Arc::clone(&self.catalogue.borrow());
+        let catalogue = Catalogue::build(&sources, &options, Some(&previous));
+        let names = profiles.iter().zip(&listings).enumerate().map(|(index, (profile, listing))| {
+            let names = listing.models.iter().map(|model| &model.name);
+            (index, profile.name == "ollama", names)
+        });
+        *self.models.borrow_mut() = Arc::new(ModelIndex::build(names));
+        *self.catalogue.borrow_mut() = Arc::new(catalogue);
+    }
+}
+
+fn routable(members: &[Rc<Member>]) -> EndpointSet {
+    places(members, |member| member.status.get().is_routable())
+}
+
+fn unsettled(members: &[Rc<Member>]) -> EndpointSet {
+    places(members, |member| !member.settled.get())
+}
+
+fn places(members: &[Rc<Member>], fits: impl Fn(&Member) -> bool) -> EndpointSet {
+    let indices = members.iter().enumerate();
+    indices.filter(|(_, member)| fits(member)).map(|(index, _)| index).collect()
+}

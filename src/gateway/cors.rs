@@ -1,0 +1,156 @@
+//! Cross-origin requests: preflights, and what other answers carry.
+//!
+//! contract: surface 12
+
+use olla_engine::h1::{FieldId, emit, field};
+use olla_engine::handler::{Local, Request};
+
+use crate::config::CorsPlan;
+
+const EXPOSED: &str = "X-Olla-Request-ID, X-Olla-Endpoint, X-Olla-Backend-Type, X-Olla-Model, \
+    X-Olla-Response-Time, X-Olla-Routing-Strategy, X-Olla-Routing-Decision, X-Olla-Routing-Reason, \
+    X-Olla-Mode, X-Olla-Sticky-Session, X-Olla-Sticky-Key-Source, X-Olla-Session-ID";
+
+/// What a page may send when any header is allowed, besides what it asks for.
+const USUAL_HEADERS: &str = "Content-Type, Authorization";
+
+/// `[server.cors]` made ready.
+#[derive(Debug)]
+pub(super) struct Cors {
+    plan: CorsPlan,
+    any_origin: bool,
+    any_header: bool,
+    methods: String,
+    headers: String,
+    exposed: String,
+    max_age: Option<u64>,
+}
+
+/// What one request's answer carries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) enum Grant {
+    /// Nothing: CORS is off.
+    #[default]
+    Off,
+    /// `Vary` alone.
+    None,
+    /// Everything, for the origin of the request.
+    Origin,
+}
+
+impl Cors {
+    pub(super) fn new(plan: &CorsPlan) -> Self {
+        let any_header = plan.allowed_headers.iter().any(|name| name == "*");
+        Self {
+            any_origin: plan.any_origin(),
+            any_header,
+            methods: plan.allowed_methods.join(", "),
+            headers: if any_header { USUAL_HEADERS.to_owned() } else { plan.allowed_headers.join(", ") },
+            exposed: if plan.exposed_headers.is_empty() {
+                EXPOSED.to_owned()
+            } else {
+                plan.exposed_headers.join(", ")
+            },
+            max_age: plan.max_age.map(|age| age.as_secs()),
+            plan: plan.clone(),
+        }
+    }
+
+    pub(super) fn is_on(&self) -> bool {
+        self.plan.enabled
+    }
+
+    /// What the answer to a request that is no preflight carries.
+    pub(super) fn grant(&self, request: &Request<'_>) -> Grant {
+        if !self.plan.enabled {
+            return Grant::Off;
+        }
+        let Some(origin) = request.head.get(request.bytes, FieldId::Origin) else {
+            return Grant::None;
+        };
+        let method = request.head.method.of(request.bytes);
+        if self.admits_origin(origin) && self.admits_method(method) {
+            Grant::Origin
+        } else {
+            Grant::None
+        }
+    }
+
+    /// Answers a preflight; false if the request is none.
+    pub(super) fn preflight(&self, request: &Request<'_>, local: &mut Local) -> bool {
+        let Request { head, bytes, .. } = request;
+        if !self.plan.enabled || head.method.of(bytes) != b"OPTIONS" {
+            return false;
+        }
+        let Some(method) = head.get(bytes, FieldId::AcRequestMethod) else { return false };
+        let origin = head.get(bytes, FieldId::Origin);
+        let out = &mut local.head;
+        emit::status_line(out, 204, b"No Content");
+        local.bodyless = true;
+        emit::field(
+            out,
+            b"Vary",
+            b"Origin, Access-Control-Request-Method, Access-Control-Request-Headers",
+        );
+        let asked = || {
+            let lines = head.all(FieldId::AcRequestHeaders);
+            lines.flat_map(|line| field::list_items(line.value.of(bytes)))
+        };
+        let Some(origin) = origin.filter(|origin| self.admits_origin(origin)) else { return true };
+        if !self.admits_method(method) || !asked().all(|name| self.admits_header(name)) {
+            return true;
+        }
+        self.allow_origin(origin, out);
+        emit::field(out, b"Access-Control-Allow-Methods", self.methods.as_bytes());
+        out.extend_from_slice(b"Access-Control-Allow-Headers: ");
+        out.extend_from_slice(self.headers.as_bytes());
+        if self.any_header {
+            let usual = |name: &&[u8]| {
+                !USUAL_HEADERS.split(", ").any(|own| own.as_bytes().eq_ignore_ascii_case(name))
+            };
+            for name in asked().filter(usual) {
+                out.extend_from_slice(b", ");
+                out.extend_from_slice(name);
+            }
+        }
+        out.extend_from_slice(b"\r\n");
+        if let Some(seconds) = self.max_age {
+            emit::field_number(out, b"Access-Control-Max-Age", seconds);
+        }
+        true
+    }
+
+    /// Writes what an answer carries, but for `Vary`.
+    pub(super) fn write(&self, grant: Grant, origin: Option<&[u8]>, out: &mut Vec<u8>) {
+        let (Grant::Origin, Some(origin)) = (grant, origin) else { return };
+        self.allow_origin(origin, out);
+        emit::field(out, b"Access-Control-Expose-Headers", self.exposed.as_bytes());
+        emit::field(out, b"Access-Control-Allow-Methods", self.methods.as_bytes());
+        emit::field(out, b"Access-Control-Allow-Headers", self.headers.as_bytes());
+    }
+
+    fn allow_origin(&self, origin: &[u8], out: &mut Vec<u8>) {
+        let allowed = if self.any_origin { b"*" } else { origin };
+        emit::field(out, b"Access-Control-Allow-Origin", allowed);
+        if self.plan.allow_credentials {
+            emit::field(out, b"Access-Control-Allow-Credentials", b"true");
+        }
+    }
+
+    fn admits_origin(&self, origin: &[u8]) -> bool {
+        self.any_origin
+            || std::str::from_utf8(origin).is_ok_and(|origin| {
+                self.plan.allowed_origins.iter().any(|pattern| pattern.admits(origin))
+            })
+    }
+
+    fn admits_method(&self, method: &[u8]) -> bool {
+        let mut allowed = self.plan.allowed_methods.iter();
+        method == b"OPTIONS" || allowed.any(|known| known.as_bytes() == method)
+    }
+
+    fn admits_header(&self, name: &[u8]) -> bool {
+        let mut allowed = self.plan.allowed_headers.iter();
+        self.any_header || allowed.any(|known| known.as_bytes().eq_ignore_ascii_case(name))
+    }
+}

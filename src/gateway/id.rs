@@ -1,0 +1,154 @@
+//! Request ids.
+//!
+//! contract: surface 6
+
+use std::cell::RefCell;
+
+/// Longest id that is taken from a client, in bytes.
+pub(super) const ID_BYTES_MAX: usize = 128;
+
+/// Random bytes fetched from the system at one time.
+const RANDOM_BYTES: usize = 4096;
+
+/// Hex digits of a made id.
+const HEX_DIGITS: usize = 12;
+
+const ADJECTIVES: [&str; 32] = [
+    "amber", "brisk", "calm", "clear", "daring", "deft", "eager", "early", "fleet", "frank",
+    "gentle", "grand", "hardy", "humble", "keen", "kind", "lively", "lucid", "merry", "mild",
+    "noble", "placid", "proud", "quick", "quiet", "rapid", "sharp", "steady", "sunny", "swift",
+    "vivid", "witty",
+];
+
+const NOUNS: [&str; 32] = [
+    "alpaca", "badger", "beaver", "bison", "condor", "coyote", "crane", "dingo", "egret", "falcon",
+    "ferret", "finch", "gecko", "heron", "ibex", "jackal", "kestrel", "lemur", "llama", "lynx",
+    "marten", "narwhal", "ocelot", "osprey", "otter", "panda", "puffin", "raven", "stoat", "tapir",
+    "vicuna", "walrus",
+];
+
+/// The id of one request.
+#[derive(Debug, Clone)]
+pub(super) struct RequestId {
+    bytes: [u8; ID_BYTES_MAX],
+    len: u8,
+}
+
+impl Default for RequestId {
+    fn default() -> Self {
+        Self { bytes: [0; ID_BYTES_MAX], len: 0 }
+    }
+}
+
+impl RequestId {
+    /// Takes the client's own, if it is acceptable.
+    pub(super) fn take(&mut self, own: Option<&[u8]>) -> bool {
+        let Some(own) = own.filter(|own| is_acceptable(own)) else { return false };
+        self.len = 0;
+        self.push(own);
+        true
+    }
+
+    /// Makes a new one: two words and twelve hex digits of the system's randomness.
+    pub(super) fn make(&mut self, random: &Randomness) {
+        const DIGITS: &[u8; 16] = b"0123456789abcdef";
+        let bytes = random.take();
+        let word = |words: &[&'static str; 32], byte: u8| {
+            words.get(usize::from(byte % 32)).copied().unwrap_or_default()
+        };
+        self.len = 0;
+        self.push(word(&ADJECTIVES, bytes[6]).as_bytes());
+        self.push(b"-");
+        self.push(word(&NOUNS, bytes[7]).as_bytes());
+        self.push(b"-");
+        for byte in bytes.iter().take(HEX_DIGITS / 2) {
+            let digit = |nibble: u8| DIGITS.get(usize::from(nibble)).copied().unwrap_or(b'0');
+            self.push(&[digit(byte >> 4), digit(byte & 15)]);
+        }
+    }
+
+    fn push(&mut self, bytes: &[u8]) {
+        let at = usize::from(self.len);
+        if let Some(room) = self.bytes.get_mut(at..at + bytes.len()) {
+            room.copy_from_slice(bytes);
+            self.len += bytes.len() as u8;
+        }
+    }
+
+    /// The id; printable ASCII.
+    pub(super) fn as_bytes(&self) -> &[u8] {
+        self.bytes.get(..usize::from(self.len)).unwrap_or_default()
+    }
+
+    /// The id as a text.
+    pub(super) fn as_str(&self) -> &str {
+        std::str::from_utf8(self.as_bytes()).unwrap_or_default()
+    }
+}
+
+fn is_acceptable(id: &[u8]) -> bool {
+    (1..=ID_BYTES_MAX).contains(&id.len()) && id.iter().all(|byte| (0x21..=0x7e).contains(byte))
+}
+
+/// The system's randomness, fetched a page at a time.
+#[derive(Debug)]
+pub(super) struct Randomness(RefCell<(Vec<u8>, usize)>);
+
+impl Randomness {
+    pub(super) fn new() -> Self {
+        Self(RefCell::new((vec![0; RANDOM_BYTES], RANDOM_BYTES)))
+    }
+
+    /// Eight random bytes.
+    pub(super) fn take(&self) -> [u8; 8] {
+        let (bytes, at) = &mut *self.0.borrow_mut();
+        if *at + 8 > bytes.len() {
+            // A system without randomness does not start; should it fail later, ids repeat.
+            let _ = getrandom::fill(bytes);
+            *at = 0;
+        }
+        let taken = bytes.get(*at..*at + 8).and_then(|taken| taken.try_into().ok());
+        *at += 8;
+        taken.unwrap_or_default()
+    }
+
+    /// A random number.
+    pub(super) fn number(&self) -> u64 {
+        u64::from_le_bytes(self.take())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clients_id_is_taken_if_it_is_printable_and_short() {
+        let long = "x".repeat(128);
+        for own in ["a", "req-1", "~!\"#", long.as_str()] {
+            let mut id = RequestId::default();
+            assert!(id.take(Some(own.as_bytes())));
+            assert_eq!(id.as_str(), own);
+        }
+        let longer = "x".repeat(129);
+        for own in ["", "a b", "a\tb", "é", "a\u{7f}", longer.as_str()] {
+            assert!(!RequestId::default().take(Some(own.as_bytes())), "{own:?}");
+        }
+        assert!(!RequestId::default().take(None));
+    }
+
+    #[test]
+    fn made_ids_are_words_and_digits_and_differ() {
+        let random = Randomness::new();
+        let mut seen = std::collections::HashSet::new();
+        for _ in 0..2000 {
+            let mut id = RequestId::default();
+            id.make(&random);
+            let parts: Vec<_> = id.as_str().split('-').collect();
+            assert_eq!(parts.len(), 3, "{}", id.as_str());
+            assert!(parts[2].len() == 12 && u64::from_str_radix(parts[2], 16).is_ok());
+            assert!((8..=64).contains(&id.as_bytes().len()));
+            assert!(seen.insert(id.as_str().to_owned()));
+        }
+    }
+}

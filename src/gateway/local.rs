@@ -1,0 +1,244 @@
+//! Requests that the gateway answers itself: listings at once, pages with the control thread's
+//! help, the dashboard from what is built in.
+//!
+//! contract: catalogue 6, operations 3, 4, 7
+
+use std::borrow::Cow;
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use olla_engine::h1::{FieldId, emit};
+use olla_engine::handler::{Cx, Local, Request, Routed};
+
+use super::answers::{self, Error};
+use super::arrive::not_found;
+use super::exchange::{Exchange, Kind};
+use super::view::View;
+use super::{Gateway, Letter};
+use crate::catalogue::{CatalogueError, Scoped};
+use crate::control::{Address, Event, PageAsk, Rendered};
+use crate::log::{Level, events};
+use crate::operations::conditional::Asked;
+use crate::operations::{self, access};
+use crate::routing::route::Route;
+
+/// How long a page may take before its client is told that it failed.
+const PAGE_WAIT: Duration = Duration::from_secs(10);
+
+/// Whether there is such a page.
+pub(super) fn exists(route: &Route<'_, '_>) -> bool {
+    match route {
+        Route::Internal { rest } => page_of(rest).is_some(),
+        _ => true,
+    }
+}
+
+fn page_of(rest: &[u8]) -> Option<operations::Route> {
+    if rest.is_empty() {
+        return Some(operations::Route::Version);
+    }
+    let rest = std::str::from_utf8(rest).ok()?;
+    operations::Route::of(&format!("/internal/{rest}"))
+}
+
+impl Gateway {
+    /// Answers a request that needs no backend.
+    pub(super) fn answer_locally(
+        &self,
+        cx: &Cx<'_>,
+        x: &mut Exchange,
+        request: &Request<'_>,
+        body: &[u8],
+        local: &mut Local,
+    ) -> Routed {
+        let view = self.view();
+        let query = String::from_utf8_lossy(request.head.query.of(request.bytes));
+        let catalogue = &view.snapshot.fleet.catalogue;
+        match x.kind {
+            Kind::Models => {
+                let listing = catalogue.models(&query);
+                self.listing(cx, x, request, listing, local);
+            }
+            Kind::Model => {
+                let id = String::from_utf8_lossy(x.rest(request.bytes)).into_owned();
+                let model = catalogue.model(&id, SystemTime::now());
+                self.listing(cx, x, request, model, local);
+            }
+            Kind::Listing(_) => self.scoped(cx, x, &view, request, local),
+            Kind::Dashboard => dashboard(cx, x, request, local),
+            Kind::Internal => return self.page(cx, x, &view, request, &query, local),
+            _ => self.messages_locally(cx, x, &view, request, body, local),
+        }
+        Routed::Answered
+    }
+
+    fn listing(
+        &self,
+        cx: &Cx<'_>,
+        x: &mut Exchange,
+        request: &Request<'_>,
+        listing: Result<Bytes, CatalogueError>,
+        local: &mut Local,
+    ) {
+        match listing {
+            Ok(body) => answers::json(cx, x, request, body, local),
+            Err(fault) => {
+                let error = Error::new(fault.status, fault.kind, fault.code, fault.message);
+                answers::error(cx, x, Some(request), &error, local);
+            }
+        }
+    }
+
+    fn scoped(
+        &self,
+        cx: &Cx<'_>,
+        x: &mut Exchange,
+        view: &View,
+        request: &Request<'_>,
+        local: &mut Local,
+    ) {
+        let fleet = &view.snapshot.fleet;
+        let body = scoped_at(x.path(request))
+            .and_then(|(prefix, rest)| Scoped::at(&fleet.profiles, prefix, rest))
+            .map(|scoped| fleet.catalogue.scoped(scoped));
+        match body {
+            Some(body) => answers::json(cx, x, request, body, local),
+            None => answers::error(cx, x, Some(request), &not_found(), local),
+        }
+    }
+
+    /// A page is made by the control thread, which has all the figures.
+    fn page(
+        &self,
+        cx: &Cx<'_>,
+        x: &mut Exchange,
+        view: &View,
+        request: &Request<'_>,
+        query: &str,
+        local: &mut Local,
+    ) -> Routed {
+        let Some(route) = page_of(x.rest(request.bytes)) else {
+            answers::error(cx, x, Some(request), &not_found(), local);
+            return Routed::Answered;
+        };
+        if x.ticket == 0 {
+            x.ticket = self.ticket();
+            // What this core has counted so far belongs on the page.
+            self.hand_over_counts(cx.now, true);
+            let _ = view;
+            let ask = PageAsk {
+                route,
+                query: query.to_owned(),
+                if_none_match: joined(request, FieldId::IfNoneMatch),
+                accept_encoding: joined(request, FieldId::AcceptEncoding),
+            };
+            let reply = Address { core: self.core, ticket: x.ticket };
+            if self.link.tell(Event::Page { ask: Box::new(ask), reply }) {
+                return Routed::Wait(cx.now + PAGE_WAIT);
+            }
+        } else if let Some(letter) = self.arrived.borrow_mut().remove(&x.ticket) {
+            x.ticket = 0;
+            if let Letter::Page(page) = letter {
+                write_page(cx, x, request, *page, local);
+                return Routed::Answered;
+            }
+        } else if cx.now < cx.arrived + PAGE_WAIT {
+            return Routed::Wait(cx.arrived + PAGE_WAIT);
+        }
+        let error =
+            Error::new(500, "internal_error", "INTERNAL_ERROR", "the page could not be made");
+        answers::error(cx, x, Some(request), &error, local);
+        Routed::Answered
+    }
+
+    /// Who may look (contract: operations 7).
+    pub(super) fn check_access(
+        &self,
+        cx: &Cx<'_>,
+        view: &View,
+        request: &Request<'_>,
+        route: &Route<'_, '_>,
+    ) -> Result<(), Error<'static>> {
+        let plan = &view.plan().dashboard;
+        let gated = match route {
+            Route::Dashboard { .. } if !plan.enabled => return Err(not_found()),
+            Route::Dashboard { .. } => true,
+            Route::Internal { .. } | Route::Version => plan.gate_internal_api,
+            _ => false,
+        };
+        if !gated {
+            return Ok(());
+        }
+        let peer = cx.peer.ip().to_canonical();
+        let host = request.head.host(request.bytes);
+        let Err(denied) = access::admit(&plan.access_policy, peer, host) else { return Ok(()) };
+        let mut log = self.log.borrow_mut();
+        if let Some(mut line) = log.event(Level::Warn, events::DASHBOARD_DENIED, cx.unix_ms) {
+            line.str("reason", denied.reason())
+                .str("config_key", denied.config_key())
+                .str("client_ip", &peer.to_string())
+                .str("host", &access::shown_host(host));
+        }
+        Err(Error::new(403, "forbidden", "ACCESS_DENIED", denied.message(peer, host)))
+    }
+}
+
+/// The values of all lines of a field, as one.
+fn joined(request: &Request<'_>, id: FieldId) -> Option<Vec<u8>> {
+    let lines: Vec<_> = request.head.all(id).map(|line| line.value.of(request.bytes)).collect();
+    (!lines.is_empty()).then(|| lines.join(&b", "[..]))
+}
+
+/// Prefix and rest of a path below `/olla/`.
+fn scoped_at(path: &[u8]) -> Option<(&str, &str)> {
+    let inner = std::str::from_utf8(path).ok()?.strip_prefix("/olla/")?;
+    let slash = inner.find('/')?;
+    inner.split_at_checked(slash)
+}
+
+fn write_page(
+    cx: &Cx<'_>,
+    x: &mut Exchange,
+    request: &Request<'_>,
+    page: Rendered,
+    local: &mut Local,
+) {
+    answers::begin(cx, x, Some(request), page.status, local);
+    for (name, value) in &page.headers {
+        emit::field(&mut local.head, name.as_bytes(), value.as_bytes());
+    }
+    local.bodyless = page.status == 304;
+    local.body = match page.body {
+        Cow::Borrowed(body) => Bytes::from_static(body),
+        Cow::Owned(body) => Bytes::from(body),
+    };
+}
+
+/// The dashboard's files (contract: operations 7).
+fn dashboard(cx: &Cx<'_>, x: &mut Exchange, request: &Request<'_>, local: &mut Local) {
+    let (none_match, encoding) =
+        (joined(request, FieldId::IfNoneMatch), joined(request, FieldId::AcceptEncoding));
+    let asked = Asked {
+        if_none_match: none_match.as_deref(),
+        accept_encoding: encoding.as_deref(),
+        range: request.head.get(request.bytes, FieldId::Range),
+        if_range: None,
+    };
+    let path = String::from_utf8_lossy(x.path(request)).into_owned();
+    match operations::dashboard::answer(&path, &asked) {
+        Some(page) => write_page(cx, x, request, page, local),
+        None => answers::error(cx, x, Some(request), &not_found(), local),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn prefixes_are_taken_off() {
+        assert_eq!(scoped_at(b"/olla/vllm/v1/models"), Some(("vllm", "/v1/models")));
+        assert_eq!(scoped_at(b"/olla/vllm"), None);
+        assert_eq!(scoped_at(b"/other/vllm/"), None);
+    }
+}

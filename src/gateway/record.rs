@@ -1,0 +1,355 @@
+//! What is kept of a request: log lines and figures.
+//!
+//! contract: operations 5, 6, 8
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::time::{Duration, Instant};
+
+use olla_engine::h1::{FieldId, RequestHead, Span};
+use olla_engine::handler::{AttemptEnd, Cx, Done, Outcome, Request};
+
+use super::Gateway;
+use super::exchange::{Exchange, Kind};
+use super::view::{View, millis};
+use crate::control::Event;
+use crate::log::{Level, Line, events, redact};
+use crate::operations::provider::ProviderFigures;
+use crate::operations::stats::{self, AttemptEnd as AttemptRecord, RequestEnd, Route};
+use crate::routing::rejection::{Reason, Verdict};
+
+/// The address that stands for no client.
+const NOBODY: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+
+/// How often a core tells what it has counted.
+const HAND_OVER_EVERY: Duration = Duration::from_millis(50);
+
+impl Gateway {
+    /// Hands over what was counted since the last time, if it is due or now.
+    pub(super) fn hand_over_counts(&self, now: Instant, at_once: bool) {
+        if !at_once && now.saturating_duration_since(self.told.get()) < HAND_OVER_EVERY {
+            return;
+        }
+        self.told.set(now);
+        let delta = self.recorder.borrow_mut().take();
+        if let Some(delta) = delta {
+            self.link.tell(Event::Counted(Box::new(delta)));
+        }
+    }
+
+    pub(super) fn log_received(
+        &self,
+        cx: &Cx<'_>,
+        x: &Exchange,
+        view: &View,
+        request: &Request<'_>,
+    ) {
+        if !view.logs_requests {
+            return;
+        }
+        let mut log = self.log.borrow_mut();
+        let Some(mut line) = log.event(Level::Info, events::REQUEST_RECEIVED, cx.unix_ms) else {
+            return;
+        };
+        let Request { head, bytes, .. } = *request;
+        let field = |id| head.get(bytes, id).unwrap_or_default();
+        line.str("request_id", x.id.as_str());
+        client(&mut line, cx, x, "client_ip");
+        line.bytes("method", head.method.of(bytes))
+            .bytes("path", head.path.of(bytes))
+            .num("compatible_endpoints", x.candidates.len() as u64);
+        let agent = field(FieldId::UserAgent);
+        if !agent.is_empty() {
+            line.bytes("user_agent", agent);
+        }
+        line.some("model", &x.model);
+        if let Some(mode) = x.message.mode() {
+            line.str("translator_mode", mode);
+        }
+    }
+
+    pub(super) fn log_dispatching(
+        &self,
+        cx: &Cx<'_>,
+        x: &Exchange,
+        view: &View,
+        request: &Request<'_>,
+    ) {
+        if !view.logs_requests {
+            return;
+        }
+        let index = x.endpoint.unwrap_or(usize::MAX);
+        let Some(endpoint) = view.snapshot.fleet.endpoints.get(index) else { return };
+        let mut log = self.log.borrow_mut();
+        if let Some(mut line) = log.event(Level::Info, events::REQUEST_DISPATCHING, cx.unix_ms) {
+            line.str("request_id", x.id.as_str())
+                .str("endpoint", endpoint.name())
+                .bytes("target", x.rest(request.bytes))
+                .str("model", x.sent_model().unwrap_or_default());
+        }
+    }
+
+    /// Counts one attempt.
+    pub(super) fn record_attempt(
+        &self,
+        cx: &Cx<'_>,
+        x: &Exchange,
+        view: &View,
+        index: usize,
+        end: AttemptEnd,
+        bytes: u64,
+    ) {
+        let Some(endpoint) = view.snapshot.fleet.endpoints.get(index) else { return };
+        let elapsed = cx.now.saturating_duration_since(cx.arrived);
+        self.recorder.borrow_mut().attempt(&AttemptRecord {
+            endpoint_id: endpoint.id,
+            model: x.sent_model(),
+            outcome: match end {
+                AttemptEnd::Whole => stats::Outcome::Success,
+                AttemptEnd::Failed(_) => stats::Outcome::Failure,
+                AttemptEnd::Abandoned => stats::Outcome::Cancelled,
+            },
+            status: x.answer_status,
+            bytes,
+            latency_ms: millis(elapsed),
+            first_byte_us: None,
+            retry: x.attempts > 1,
+        });
+    }
+
+    /// The request is over.
+    pub(super) fn record(
+        &self,
+        cx: &Cx<'_>,
+        x: &mut Exchange,
+        request: Option<&Request<'_>>,
+        done: &Done,
+    ) {
+        let Some(view) = x.view.take() else { return };
+        let index = x.endpoint.unwrap_or(usize::MAX);
+        let extractor = view.snapshot.extractors.get(index).cloned();
+        let mut tail = x.tail.take();
+        let figures = match (&extractor, &mut tail) {
+            (Some(extractor), Some(tail)) if x.reads_figures => extractor.read(tail),
+            _ => None,
+        };
+        if x.kind.is_proxied() {
+            self.count(x, &view, request, done, figures.as_ref());
+            self.count_message(x, done.outcome, done.total);
+            self.log_outcome(cx, x, &view, request, done, figures.as_ref());
+        }
+        self.log_access(cx, x, &view, request, done);
+        drop(figures);
+        x.tail = tail;
+        if let Some(session) = x.session.take()
+            && x.endpoint.is_some()
+        {
+            self.common.sticky.count(&session);
+        }
+    }
+
+    fn count(
+        &self,
+        x: &Exchange,
+        view: &View,
+        request: Option<&Request<'_>>,
+        done: &Done,
+        figures: Option<&ProviderFigures<'_>>,
+    ) {
+        let text = |part: fn(&RequestHead) -> Span| {
+            let bytes = request.map(|request| part(request.head).of(request.bytes));
+            std::str::from_utf8(bytes.unwrap_or_default()).unwrap_or_default()
+        };
+        let index = x.endpoint.unwrap_or(usize::MAX);
+        let endpoint = view.snapshot.fleet.endpoints.get(index);
+        let outcome = match done.outcome {
+            Outcome::ClientLeft => stats::Outcome::Cancelled,
+            Outcome::Broken(_) => stats::Outcome::Failure,
+            Outcome::Relayed => stats::Outcome::Success,
+            Outcome::Local if x.status >= 500 => stats::Outcome::Failure,
+            Outcome::Local => stats::Outcome::Refused,
+        };
+        let fallback = x.routing.is_some_and(|routing| routing.verdict == Verdict::Fallback);
+        let route = match (endpoint, x.attempts) {
+            (None, _) => Route::Unserved,
+            _ if fallback => Route::Fallback,
+            (_, 0 | 1) => Route::Hit,
+            _ => Route::Miss,
+        };
+        self.recorder.borrow_mut().request(&RequestEnd {
+            request_id: x.id.as_str(),
+            method: text(|head| head.method),
+            path: text(|head| head.path),
+            model: x.sent_model(),
+            retries: x.attempts.saturating_sub(1),
+            endpoint_id: endpoint.map(|endpoint| endpoint.id),
+            client: x.client.unwrap_or(NOBODY),
+            outcome,
+            status: (x.status > 0).then_some(x.status),
+            bytes: done.answer_bytes,
+            latency_ms: millis(done.total),
+            first_byte_us: done.first_byte.map(|first| {
+                u64::try_from(first.as_micros()).unwrap_or(u64::MAX)
+            }),
+            route,
+            routing: x.routing.map(|routing| stats::Routing {
+                strategy: routing.strategy,
+                decision: routing.verdict.as_str(),
+                reason: match routing.reason {
+                    Reason::Word(word) => word,
+                    Reason::Alias { .. } => "alias",
+                },
+            }),
+            streaming: x.findings.stream,
+            figures,
+        });
+    }
+
+    fn log_outcome(
+        &self,
+        cx: &Cx<'_>,
+        x: &Exchange,
+        view: &View,
+        request: Option<&Request<'_>>,
+        done: &Done,
+        figures: Option<&ProviderFigures<'_>>,
+    ) {
+        let mut log = self.log.borrow_mut();
+        let index = x.endpoint.unwrap_or(usize::MAX);
+        let endpoint = view.snapshot.fleet.endpoints.get(index);
+        let (level, msg) = match done.outcome {
+            Outcome::Relayed => (Level::Info, events::REQUEST_COMPLETED),
+            Outcome::Local if x.status < 500 || endpoint.is_none() => {
+                (Level::Warn, events::REQUEST_REJECTED)
+            }
+            Outcome::Local | Outcome::Broken(_) => (Level::Error, events::REQUEST_FAILED),
+            Outcome::ClientLeft => (Level::Info, events::REQUEST_COMPLETED),
+        };
+        if level == Level::Info && !view.logs_requests {
+            return;
+        }
+        let Some(mut line) = log.event(level, msg, cx.unix_ms) else { return };
+        line.str("request_id", x.id.as_str());
+        if let Some(endpoint) = endpoint {
+            line.str("endpoint", endpoint.name());
+        }
+        line.num("duration_ms", millis(done.total));
+        match done.outcome {
+            Outcome::Relayed => {
+                line.str("status", "completed");
+            }
+            Outcome::ClientLeft => {
+                line.str("status", "client_left");
+            }
+            Outcome::Local => {
+                client(&mut line, cx, x, "client_ip");
+                if let Some(request) = request {
+                    line.bytes("path", request.head.path.of(request.bytes));
+                }
+                line.num("status", x.status.into());
+            }
+            Outcome::Broken(fault) => {
+                line.str("error", fault.as_str());
+            }
+        }
+        line.some("model", &x.model).positive("total_bytes", done.answer_bytes);
+        if let Some(mode) = x.message.mode() {
+            line.str("translator_mode", mode);
+        }
+        if let Some(figures) = figures {
+            provider_fields(&mut line, figures);
+        }
+        if let Some(routing) = &x.routing {
+            line.str("routing_strategy", routing.strategy)
+                .str("routing_action", routing.verdict.as_str());
+            match routing.reason {
+                Reason::Word(word) => line.str("routing_reason", word),
+                reason => {
+                    line.str("routing_reason", &reason.show(&view.snapshot.aliases).to_string())
+                }
+            };
+        }
+        if let Some(session) = &x.session {
+            line.str("sticky_outcome", session.outcome().as_str());
+        }
+    }
+
+    fn log_access(
+        &self,
+        cx: &Cx<'_>,
+        x: &Exchange,
+        view: &View,
+        request: Option<&Request<'_>>,
+        done: &Done,
+    ) {
+        if !view.plan().server.request_logging {
+            return;
+        }
+        let quiet = matches!(x.kind, Kind::Internal | Kind::Dashboard)
+            && (x.status < 300 || x.status == 304);
+        let mut log = self.log.borrow_mut();
+        let level = if quiet { Level::Debug } else { Level::Info };
+        let Some(mut line) = log.access(level, cx.unix_ms) else { return };
+        line.str("request_id", x.id.as_str());
+        client(&mut line, cx, x, "remote_addr");
+        if let Some(Request { head, bytes, .. }) = request {
+            let bytes = *bytes;
+            let field = |id| head.get(bytes, id).unwrap_or_default();
+            line.bytes("method", head.method.of(bytes)).bytes("path", head.path.of(bytes));
+            match std::str::from_utf8(head.query.of(bytes)) {
+                Ok("") => line.str("query", ""),
+                Ok(query) => line.str("query", &redact::query(query)),
+                Err(_) => line.str("query", "[not UTF-8]"),
+            };
+            line.num("status", x.status.into())
+                .num("request_bytes", done.request_bytes)
+                .num("response_bytes", done.answer_bytes)
+                .num("duration_ms", millis(done.total))
+                .bytes("user_agent", field(FieldId::UserAgent))
+                .bytes("referer", field(FieldId::Referer))
+                .bytes("content_type", field(FieldId::ContentType))
+                .bytes("accept", field(FieldId::Accept));
+        } else {
+            line.num("status", x.status.into()).num("duration_ms", millis(done.total));
+        }
+    }
+}
+
+fn client(line: &mut Line<'_>, cx: &Cx<'_>, x: &Exchange, key: &'static str) {
+    use std::fmt::Write as _;
+    let ip = x.client.unwrap_or_else(|| cx.peer.ip());
+    let mut text = Text { bytes: [0; 46], len: 0 };
+    let _ = write!(text, "{ip}");
+    line.str(key, text.as_str());
+}
+
+/// Room for an address without the heap.
+struct Text {
+    bytes: [u8; 46],
+    len: usize,
+}
+
+impl Text {
+    fn as_str(&self) -> &str {
+        std::str::from_utf8(self.bytes.get(..self.len).unwrap_or_default()).unwrap_or_default()
+    }
+}
+
+impl std::fmt::Write for Text {
+    fn write_str(&mut self, text: &str) -> std::fmt::Result {
+        let room = self.bytes.get_mut(self.len..self.len + text.len()).ok_or(std::fmt::Error)?;
+        room.copy_from_slice(text.as_bytes());
+        self.len += text.len();
+        Ok(())
+    }
+}
+
+fn provider_fields(line: &mut Line<'_>, figures: &ProviderFigures<'_>) {
+    line.positive("provider_total_ms", figures.total_ms)
+        .positive("provider_prompt_tokens", figures.prompt_tokens)
+        .positive("provider_completion_tokens", figures.completion_tokens)
+        .positive("provider_total_tokens", figures.total_tokens);
+    if figures.tokens_per_second > 0.0 {
+        line.float("provider_tokens_per_second", figures.tokens_per_second);
+    }
+    line.some("provider_model", figures.model.as_deref().unwrap_or_default());
+}

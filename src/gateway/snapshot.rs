@@ -1,0 +1,124 @@
+//! Everything that a request is carried by, made ready once for each state of the fleet.
+//!
+//! contract: surface 3.1, 4, 5; balancing 14
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use base64::Engine as _;
+use olla_engine::h1::emit;
+use olla_engine::limit::Bucket;
+
+use crate::config::{Auth, EndpointPlan};
+use crate::fleet::{EndpointSet, Fleet};
+use crate::operations::provider::Extractor;
+use crate::routing::aliases::Aliases;
+use crate::routing::names::ModelIndex;
+use crate::routing::route::RouteTable;
+use crate::routing::scope::{Scopes, Standing};
+
+/// What a core works with: one state of the fleet with the tables made of it.
+#[derive(Debug)]
+pub struct Snapshot {
+    /// The fleet itself.
+    pub fleet: Fleet,
+    /// Paths to routes.
+    pub routes: Arc<RouteTable>,
+    /// Prefixes and paths to endpoints.
+    pub scopes: Scopes,
+    /// `[model_aliases]`.
+    pub aliases: Arc<Aliases>,
+    /// Names of models to endpoints.
+    pub models: Arc<ModelIndex>,
+    /// How each endpoint is written to, in the order of the fleet's endpoints.
+    pub backends: Vec<Arc<Backend>>,
+    /// The rate limit of each endpoint, in the same order; `None` = no limit.
+    pub endpoint_buckets: Vec<Option<Arc<Bucket>>>,
+    /// What reads token figures out of an endpoint's answers, in the same order.
+    pub extractors: Vec<Arc<Extractor>>,
+    /// Endpoints that do not speak the Messages API although their type does (contract:
+    /// translation 5).
+    pub messages_refused: EndpointSet,
+}
+
+impl Snapshot {
+    /// Who may be sent requests and who is worth waiting for, less what this core has found out
+    /// since.
+    pub fn standing(&self, marked: &EndpointSet, wait: bool) -> Standing {
+        Standing {
+            routable: self.fleet.routable.minus(marked),
+            unchecked: if wait { self.fleet.unchecked } else { EndpointSet::EMPTY },
+        }
+    }
+}
+
+/// How an endpoint is written to: the parts of heads that never change.
+#[derive(Debug)]
+pub struct Backend {
+    /// `Host` and the fields that are set on every request to it, as they go out.
+    pub fields: Vec<u8>,
+    /// Names of request fields that are not passed on because the endpoint has its own.
+    pub replaced: Vec<Box<[u8]>>,
+    /// Names of answer fields that are not passed on (contract: surface 5.1).
+    pub withheld: Vec<Box<[u8]>>,
+    /// Whether it has credentials: the client's are then dropped.
+    pub has_auth: bool,
+    /// Whether its own `User-Agent` is set.
+    pub base_path: String,
+    /// Whether requests keep the base path.
+    pub preserve_path: bool,
+    /// TCP keep-alive interval.
+    pub keep_alive: Duration,
+    /// How long idle connections to it are kept.
+    pub idle_max: Duration,
+}
+
+impl Backend {
+    /// Makes ready what the plan says.
+    pub fn new(plan: &EndpointPlan, keep_alive: Duration, idle_max: Duration) -> Self {
+        let mut fields = Vec::new();
+        emit::field(&mut fields, b"Host", plan.url.host_header.as_bytes());
+        let mut replaced: Vec<Box<[u8]>> = Vec::new();
+        for (name, value) in own_fields(plan) {
+            emit::field(&mut fields, name.as_bytes(), value.as_bytes());
+            replaced.push(name.as_bytes().into());
+        }
+        Self {
+            withheld: replaced.clone(),
+            fields,
+            replaced,
+            has_auth: plan.auth.is_some(),
+            base_path: plan.url.base_path.clone(),
+            preserve_path: plan.preserve_path,
+            keep_alive,
+            idle_max,
+        }
+    }
+}
+
+/// The fields that are set on every request to an endpoint, checks and discovery included; `auth`
+/// wins over `headers` (contract: balancing 14).
+pub fn own_fields(plan: &EndpointPlan) -> Vec<(String, String)> {
+    let auth = plan.auth.as_ref().map(|auth| match auth {
+        Auth::Bearer { token } => {
+            ("Authorization".to_owned(), format!("Bearer {}", token.expose()))
+        }
+        Auth::ApiKey { header, key } => (header.clone(), key.expose().to_owned()),
+        Auth::Basic { username, password } => {
+            let pair = format!("{}:{}", username.expose(), password.expose());
+            let encoded = base64::engine::general_purpose::STANDARD.encode(pair);
+            ("Authorization".to_owned(), format!("Basic {encoded}"))
+        }
+    });
+    let is_auth = |name: &str| {
+        auth.as_ref().is_some_and(|(own, _)| own.eq_ignore_ascii_case(name))
+    };
+    let mut fields: Vec<_> = plan
+        .headers
+        .iter()
+        .filter(|(name, _)| !is_auth(name))
+        .map(|(name, value)| (name.clone(), value.expose().to_owned()))
+        .collect();
+    fields.extend(auth);
+    fields
+}

@@ -1,0 +1,98 @@
+//! What one core makes of a snapshot for its requests: the snapshot, and what is derived from it
+//! once instead of for each request. Requests share it by `Rc`, so that the counter of references
+//! is this core's own.
+
+use std::cell::RefCell;
+use std::sync::Arc;
+use std::time::Duration;
+
+use olla_engine::exchange::Timeouts;
+use olla_engine::handler::Limits;
+
+use super::clients::{Limiters, Shards};
+use super::cors::Cors;
+use super::snapshot::Snapshot;
+use crate::config::{LogLevel, Plan};
+use crate::inspect::Wanted;
+use crate::routing::sticky::Bounds;
+
+/// Room for what a head may hold beyond what is counted: `Host`, blanks, the ends of lines.
+const HEAD_SLACK_BYTES: u64 = 8 << 10;
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct View {
+    pub(super) snapshot: Arc<Snapshot>,
+    pub(super) cors: Cors,
+    pub(super) shards: RefCell<Shards>,
+    pub(super) limits: Limits,
+    pub(super) timeouts: Timeouts,
+    pub(super) sticky: Option<Bounds>,
+    pub(super) prefix_bytes: Option<usize>,
+    pub(super) body_max: Option<u64>,
+    pub(super) logs_requests: bool,
+}
+
+impl View {
+    pub(super) fn new(snapshot: Arc<Snapshot>, limiters: &Limiters) -> Self {
+        let plan = &snapshot.fleet.plan;
+        let sticky = &plan.proxy.sticky_sessions;
+        Self {
+            cors: Cors::new(&plan.server.cors),
+            shards: RefCell::new(limiters.shards()),
+            limits: limits(plan),
+            timeouts: timeouts(plan),
+            sticky: sticky.enabled.then(|| Bounds::of(sticky)),
+            prefix_bytes: sticky
+                .enabled
+                .then(|| sticky.prefix_hash_bytes.map_or(0, std::num::NonZeroUsize::get)),
+            body_max: plan.server.request_limits.max_body_size,
+            logs_requests: plan.server.request_logging
+                && matches!(plan.logging.level, LogLevel::Debug | LogLevel::Info),
+            snapshot,
+        }
+    }
+
+    pub(super) fn plan(&self) -> &Plan {
+        &self.snapshot.fleet.plan
+    }
+
+    /// What to look for in a body.
+    pub(super) fn wanted(&self, path: &[u8]) -> Wanted {
+        Wanted {
+            name_key: path.ends_with(b"/api/show"),
+            prefix_bytes: self.prefix_bytes,
+            vision: true,
+        }
+    }
+}
+
+fn limits(plan: &Plan) -> Limits {
+    let server = &plan.server;
+    let head = server.request_limits.max_header_size.saturating_add(HEAD_SLACK_BYTES);
+    Limits {
+        head_bytes_max: usize::try_from(head)
+            .unwrap_or(usize::MAX)
+            .min(olla_engine::limits::REQUEST_HEAD_BYTES_CEILING),
+        head_timeout: server.read_header_timeout,
+        request_timeout: server.read_timeout,
+        idle_timeout: server.idle_timeout,
+    }
+}
+
+fn timeouts(plan: &Plan) -> Timeouts {
+    let proxy = &plan.proxy;
+    Timeouts {
+        connect: proxy.connection_timeout,
+        tls: proxy.tls_handshake_timeout,
+        response_header: proxy.response_header_timeout,
+        read: proxy.read_timeout,
+        response: proxy.response_timeout,
+        write: plan.server.write_timeout,
+    }
+}
+
+/// Milliseconds, as far as they fit.
+pub(super) fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,139 @@
+//! A process that serves: from a configuration to running threads, and from a signal to the end.
+//!
+//! contract: operations 9 (start, signals, limits), balancing 12
+
+mod signals;
+mod start;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::catalogue::Rules;
+use crate::cli::{self, Ask, Options, Outcome, remote};
+use crate::config::{self, Env, Finding, Inputs, Loaded, NameFilter, Severity, Source};
+use crate::log::{Level, Logger, events};
+use crate::providers::{self, Profiles};
+
+/// Everything that is read before anything is started.
+#[derive(Debug)]
+pub(crate) struct Read {
+    /// The configuration, or what is wrong with it.
+    pub(crate) loaded: Loaded,
+    /// The profiles, not yet filtered.
+    pub(crate) profiles: Profiles,
+    /// How names of models are understood.
+    pub(crate) rules: Rules,
+    /// What profiles and rules have to say.
+    pub(crate) warnings: Vec<String>,
+}
+
+/// Reads configuration, profiles and rules.
+pub(crate) fn read(named: Option<&Path>, env: &Env) -> Read {
+    let cwd = std::env::current_dir().unwrap_or_else(|_| PathBuf::from("."));
+    let place = config::locate(named, env, &cwd);
+    let beside = place.as_deref().and_then(Path::parent).map(|parent| cwd.join(parent));
+    // Beside the configuration first; what is read later wins, so it comes last.
+    let mut dirs = vec![cwd.join("config/profiles")];
+    let own = beside.as_ref().map(|dir| dir.join("profiles"));
+    dirs.extend(own.filter(|own| *own != dirs[0]));
+    let (profiles, mut warnings) = Profiles::load(&dirs);
+    let types = profiles.type_names();
+    let admits = |filter: &NameFilter, name: &str| providers::admits(filter, name);
+    let inputs = Inputs { env, cwd: &cwd, types: &types, admits: &admits };
+    let loaded = config::load(named, &inputs);
+    let dir = env.get("OLLA_CONFIG_DIR").map(PathBuf::from);
+    let mut places = Vec::new();
+    places.extend(beside.map(|dir| dir.join("models.toml")));
+    places.extend(Rules::places(&cwd, dir.as_deref()));
+    let (rules, remarks) = Rules::load(&places);
+    warnings.extend(remarks);
+    Read { loaded, profiles, rules, warnings }
+}
+
+/// Serves until a signal; the exit code.
+pub fn serve(options: &Options, env: Env) -> u8 {
+    let logger = match Logger::start(&env) {
+        Ok(logger) => logger,
+        Err(error) => {
+            eprintln!("olla: the log cannot be started: {error}");
+            return Outcome::FAILED;
+        }
+    };
+    let read = read(options.config.as_deref(), &env);
+    let code = match configured(&read, &logger) {
+        None => Outcome::FAILED,
+        Some(plan) => {
+            for word in &options.ignored {
+                logger.emit(Level::Warn, "Word ignored", &[("word", word.as_str().into())]);
+            }
+            let setup = start::Setup {
+                plan,
+                profiles: read.profiles,
+                rules: Arc::new(read.rules),
+                fingerprints: read.loaded.fingerprints,
+                config: options.config.clone(),
+                profile: options.profile,
+                env,
+            };
+            start::run(setup, &logger, |_| {})
+        }
+    };
+    logger.flush_and_stop(std::time::Duration::from_secs(2));
+    code
+}
+
+/// Says everything about a configuration; the plan if it can be used.
+pub(crate) fn configured(read: &Read, logger: &Logger) -> Option<Arc<config::Plan>> {
+    if let Some(plan) = &read.loaded.plan {
+        logger.configure(&plan.logging);
+    }
+    for finding in &read.loaded.findings {
+        logger.report(finding);
+    }
+    for warning in &read.warnings {
+        logger.emit(Level::Warn, events::CONFIG_WARNING, &[("reason", warning.as_str().into())]);
+    }
+    read.loaded.plan.clone().map(Arc::new)
+}
+
+/// Serves in front of simulated backends; the exit code.
+pub fn demo(demo: &cli::Demo, env: Env) -> u8 {
+    start::demo(demo, env)
+}
+
+/// Judges a configuration.
+pub fn check(options: &Options, env: &Env) -> Outcome {
+    let read = read(options.config.as_deref(), env);
+    let more: Vec<Finding> = read
+        .warnings
+        .iter()
+        .map(|warning| Finding {
+            severity: Severity::Warning,
+            source: Source::Builtin,
+            key: String::new(),
+            message: warning.clone(),
+            unknown_key: false,
+        })
+        .collect();
+    cli::check::report(&read.loaded, &more)
+}
+
+/// Converts a file of Olla's.
+pub fn import(file: &Path, env: &Env) -> Outcome {
+    let cwd = std::env::current_dir().unwrap_or_else(|_| PathBuf::from("."));
+    let types = Profiles::builtin().type_names();
+    let admits = |filter: &NameFilter, name: &str| providers::admits(filter, name);
+    cli::import::run(file, &Inputs { env, cwd: &cwd, types: &types, admits: &admits })
+}
+
+/// Asks a gateway that runs.
+pub fn ask(ask: &Ask, env: &Env) -> Outcome {
+    let address = ask.url.clone().unwrap_or_else(|| {
+        let read = read(ask.config.as_deref(), env);
+        read.loaded.plan.map_or_else(
+            || "http://localhost:40114".to_owned(),
+            |plan| remote::address_of(&plan.server),
+        )
+    });
+    remote::run(ask.subject, &address, ask.json)
+}

@@ -1,0 +1,57 @@
+//! What signals ask for.
+
+use std::time::{Duration, Instant};
+
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+/// What a signal asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Asked {
+    /// The end.
+    End(i32),
+    /// The configuration anew.
+    Reload,
+}
+
+/// The signals that mean something.
+pub(super) struct Listening(Signals);
+
+impl Listening {
+    /// Takes them over.
+    ///
+    /// # Errors
+    /// The system's refusal.
+    pub(super) fn start() -> std::io::Result<Self> {
+        Signals::new([SIGHUP, SIGINT, SIGTERM]).map(Self)
+    }
+
+    /// What has been asked since the last call, without waiting.
+    pub(super) fn pending(&mut self) -> Option<Asked> {
+        self.0.pending().next().map(asked)
+    }
+
+    /// Waits for the next, at most until then.
+    pub(super) fn wait(&mut self, until: Instant) -> Option<Asked> {
+        loop {
+            if let Some(asked) = self.pending() {
+                return Some(asked);
+            }
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return None;
+            }
+            // A signal ends the sleep of no other thread, so it is looked for now and then.
+            std::thread::sleep(left.min(Duration::from_millis(20)));
+        }
+    }
+}
+
+fn asked(signal: i32) -> Asked {
+    if signal == SIGHUP { Asked::Reload } else { Asked::End(signal) }
+}
+
+/// The name of a signal that ends.
+pub(super) fn name(signal: i32) -> &'static str {
+    if signal == SIGINT { "SIGINT" } else { "SIGTERM" }
+}

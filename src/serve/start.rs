@@ -1,0 +1,352 @@
+//! Starting the threads, waiting for signals, ending.
+
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs, UdpSocket};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock, RwLock};
+use std::time::{Duration, Instant, SystemTime};
+
+use olla_engine::core::{Engine, Options};
+use olla_engine::rt::{Bell, Wanted, sys};
+use olla_engine::snapshot::Broadcast;
+
+use super::signals::{Asked, Listening, name};
+use super::{Read, configured, read};
+use crate::catalogue::Rules;
+use crate::cli::{self, Outcome, build_info};
+use crate::config::{Env, Fingerprints, IoDriver, Plan};
+use crate::control::{self, About, Control, Event, Link, Mailboxes};
+use crate::gateway::{Common, Gateway, Limiters, Snapshot};
+use crate::log::{Level, Logger, Value, events};
+use crate::operations::process::{ProcTexts, ProcessFacts};
+use crate::operations::{Build, Links, format};
+use crate::providers::Profiles;
+
+/// What is started.
+pub(super) struct Setup {
+    pub(super) plan: Arc<Plan>,
+    pub(super) profiles: Profiles,
+    pub(super) rules: Arc<Rules>,
+    pub(super) fingerprints: Fingerprints,
+    /// Where the configuration is read again from.
+    pub(super) config: Option<PathBuf>,
+    /// The profiler was asked for.
+    pub(super) profile: bool,
+    pub(super) env: Env,
+}
+
+/// A running gateway.
+struct Running {
+    engine: Engine,
+    control: Control,
+    link: Link,
+    common: Arc<Common>,
+    fingerprints: Fingerprints,
+    plan: Arc<Plan>,
+    cores: usize,
+}
+
+/// Between two looks whether all threads are well.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+
+/// Fewer open files than this are worth a warning.
+const OPEN_FILES_MIN: u64 = 4096;
+
+/// Runs until a signal; the exit code. `ready` is called once the socket is open.
+pub(super) fn run(setup: Setup, logger: &Logger, ready: impl FnOnce(&str)) -> u8 {
+    let started = Instant::now();
+    let mut signals = match Listening::start() {
+        Ok(signals) => signals,
+        Err(error) => return failed(logger, "signals cannot be handled", &error.to_string()),
+    };
+    raise_open_files(logger);
+    warn_of_dangers(&setup, logger);
+    let (config, env) = (setup.config.clone(), setup.env.clone());
+    let mut running = match start(setup, logger) {
+        Ok(running) => running,
+        Err(error) => return failed(logger, "the gateway cannot be started", &error),
+    };
+    ready(&shown_url(&running.plan));
+    loop {
+        match signals.wait(Instant::now() + LOOK_EVERY) {
+            Some(Asked::End(signal)) => {
+                return end(&running, &mut signals, signal, started, logger);
+            }
+            Some(Asked::Reload) => reload(&mut running, config.clone(), &env, logger),
+            None if running.engine.is_broken() || running.control.is_broken() => {
+                return failed(logger, "a thread has ended", "see the message above");
+            }
+            None => {}
+        }
+    }
+}
+
+fn failed(logger: &Logger, what: &str, error: &str) -> u8 {
+    logger.emit(Level::Error, what, &[("error", error.into())]);
+    Outcome::FAILED
+}
+
+fn raise_open_files(logger: &Logger) {
+    if let Ok((before, after)) = sys::raise_open_files() {
+        let level = if after < OPEN_FILES_MIN { Level::Warn } else { Level::Info };
+        let fields = [("soft_before", before.into()), ("soft", Value::Num(after))];
+        logger.emit(level, "Open file limit", &fields);
+    }
+}
+
+/// Says at every start what an operator should not forget.
+fn warn_of_dangers(setup: &Setup, logger: &Logger) {
+    for endpoint in &setup.plan.discovery.endpoints {
+        if endpoint.tls.insecure_skip_verify {
+            let fields = [("endpoint", endpoint.name.as_str().into())];
+            logger.emit(Level::Warn, "TLS certificates of this endpoint are not verified", &fields);
+        }
+    }
+    if setup.profile || setup.plan.process.enable_profiler {
+        logger.emit(Level::Warn, "The profiler is not built in", &[]);
+    }
+}
+
+/// The processors that the event loops run on.
+fn workers(plan: &Plan) -> usize {
+    plan.server.workers.map_or_else(|| sys::cpus().len().max(1), std::num::NonZeroUsize::get)
+}
+
+fn start(setup: Setup, logger: &Logger) -> Result<Running, String> {
+    let plan = Arc::clone(&setup.plan);
+    let now = Instant::now();
+    let cores = workers(&plan);
+    let addresses = addresses(&plan)?;
+    let common = Arc::new(Common {
+        start: now,
+        started_rfc3339: format::instant(SystemTime::now()),
+        turns: crate::routing::balance::Turns::default(),
+        sticky: crate::routing::sticky::Sticky::default(),
+        limiters: RwLock::new(Arc::new(Limiters::new(&plan.server.rate_limits, cores, now))),
+        logger: logger.clone(),
+        draining: AtomicBool::new(false),
+    });
+    let profiles = Arc::new(setup.profiles.filtered(&plan.proxy.profile_filter));
+    let first = control::first_snapshot(&plan, &profiles);
+    let broadcast = Arc::new(Broadcast::new(Arc::new(first)));
+    let ringer = Arc::new(OnceLock::new());
+    let (bell, listening) = Bell::new().map_err(|error| error.to_string())?;
+    let (link, events) = Link::new(bell);
+    let (mailboxes, letters) = Mailboxes::new(cores, Arc::clone(&ringer));
+    let control = Control::start(
+        control::Setup {
+            plan: Arc::clone(&plan),
+            profiles,
+            rules: setup.rules,
+            logger: logger.clone(),
+            broadcast: Arc::clone(&broadcast),
+            events,
+            mailboxes,
+            about: About { build: build(), started: SystemTime::now(), workers: cores },
+            common: Arc::clone(&common),
+        },
+        listening,
+    )
+    .map_err(|error| error.to_string())?;
+    let options = Options {
+        addresses,
+        workers: cores,
+        pin: plan.server.pin_workers,
+        driver: match plan.server.io_driver {
+            IoDriver::Auto => Wanted::Auto,
+            IoDriver::IoUring => Wanted::IoUring,
+            IoDriver::Epoll => Wanted::Epoll,
+        },
+        buffered_bytes_max: buffered_bytes_max(&plan),
+    };
+    let make = gateways(Arc::clone(&common), broadcast, link.clone(), letters);
+    let engine = Engine::start(&options, make).map_err(|error| error.to_string())?;
+    // Nobody else sets it.
+    let _ = ringer.set(engine.ringer());
+    engine.ringer().ring();
+    log_started(&engine, &options, &plan, logger);
+    Ok(Running { engine, control, link, common, fingerprints: setup.fingerprints, plan, cores })
+}
+
+/// What makes the handler of each core.
+fn gateways(
+    common: Arc<Common>,
+    broadcast: Arc<Broadcast<Snapshot>>,
+    link: Link,
+    letters: Vec<crossbeam_channel::Receiver<control::ToCore>>,
+) -> impl Fn(usize) -> Gateway + Clone + Send + 'static {
+    let letters = Arc::new(letters);
+    move |core| {
+        let letters = letters.get(core).cloned().unwrap_or_else(crossbeam_channel::never);
+        Gateway::new(core, Arc::clone(&common), broadcast.subscribe(), link.clone(), letters)
+    }
+}
+
+fn log_started(engine: &Engine, options: &Options, plan: &Plan, logger: &Logger) {
+    let driver = engine.driver().to_string();
+    for address in &options.addresses {
+        let address = address.to_string();
+        let fields = [
+            ("address", Value::Str(&address)),
+            ("io_driver", Value::Str(&driver)),
+            ("workers", Value::Num(options.workers as u64)),
+        ];
+        logger.emit(Level::Info, events::LISTENING, &fields);
+    }
+    let bind = format!("{}:{}", plan.server.host, plan.server.port);
+    logger.emit(Level::Info, events::STARTED, &[("bind", bind.as_str().into())]);
+    if plan.dashboard.enabled {
+        let url = format!("{}/internal/ui/", shown_url(plan));
+        logger.emit(Level::Info, events::DASHBOARD, &[("url", url.as_str().into())]);
+    }
+}
+
+/// The gateway's address for people.
+fn shown_url(plan: &Plan) -> String {
+    let host = match plan.server.host.as_str() {
+        "" | "0.0.0.0" | "::" => "localhost".to_owned(),
+        host if host.contains(':') => format!("[{host}]"),
+        host => host.to_owned(),
+    };
+    format!("http://{host}:{}", plan.server.port)
+}
+
+/// Where to listen: each address of the host that this machine can have.
+#[expect(clippy::disallowed_methods, reason = "at start, before any core runs")]
+fn addresses(plan: &Plan) -> Result<Vec<SocketAddr>, String> {
+    let (host, port) = (plan.server.host.as_str(), plan.server.port);
+    let mut addresses: Vec<SocketAddr> = if host.is_empty() {
+        vec![SocketAddr::from(([0, 0, 0, 0], port)), SocketAddr::from(([0_u16; 8], port))]
+    } else {
+        let resolved = (host, port).to_socket_addrs();
+        resolved
+            .map_err(|error| format!("server.host \"{host}\" cannot be resolved: {error}"))?
+            .collect()
+    };
+    addresses.sort_unstable();
+    addresses.dedup();
+    // A machine without IPv6 may still have it in its name service.
+    let all = addresses.clone();
+    addresses.retain(|address| can_have(address.ip()));
+    if addresses.is_empty() { Ok(all) } else { Ok(addresses) }
+}
+
+fn can_have(ip: IpAddr) -> bool {
+    ip.is_ipv4() || UdpSocket::bind((ip, 0)).is_ok()
+}
+
+fn buffered_bytes_max(plan: &Plan) -> usize {
+    let configured = plan.server.request_limits.max_buffered_bytes;
+    let bytes = configured.unwrap_or_else(|| {
+        let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
+        let (meminfo, group) = (read("/proc/meminfo"), read("/sys/fs/cgroup/memory.max"));
+        let texts =
+            ProcTexts { meminfo: &meminfo, cgroup_memory_max: &group, ..ProcTexts::default() };
+        (ProcessFacts::read(&texts).memory_limit_bytes / 4).max(64 << 20)
+    });
+    usize::try_from(bytes).unwrap_or(usize::MAX)
+}
+
+fn build() -> Build {
+    Build {
+        name: "olla".to_owned(),
+        version: build_info::VERSION.to_owned(),
+        edition: "rust".to_owned(),
+        description: env!("CARGO_PKG_DESCRIPTION").to_owned(),
+        commit: build_info::COMMIT.to_owned(),
+        date: build_info::DATE.to_owned(),
+        compiler: build_info::COMPILER.to_owned(),
+        os: std::env::consts::OS.to_owned(),
+        arch: std::env::consts::ARCH.to_owned(),
+        links: Links {
+            homepage: env!("CARGO_PKG_HOMEPAGE").to_owned(),
+            documentation: concat!(env!("CARGO_PKG_HOMEPAGE"), "#readme").to_owned(),
+            releases: concat!(env!("CARGO_PKG_HOMEPAGE"), "/releases").to_owned(),
+        },
+    }
+}
+
+/// Reads the configuration again (contract: operations 9, SIGHUP).
+fn reload(running: &mut Running, config: Option<PathBuf>, env: &Env, logger: &Logger) {
+    // The environment of a process does not change under it; the file does.
+    let read: Read = read(config.as_deref(), env);
+    let Some(plan) = configured(&read, logger) else {
+        running.link.tell(Event::Reloaded { successful: false });
+        logger.emit(Level::Error, events::RELOAD_FAILED, &[]);
+        return;
+    };
+    let changed = read.loaded.fingerprints.changed_since(&running.fingerprints).join(",");
+    let old = &running.plan;
+    let fixed = [
+        ("server.host", old.server.host != plan.server.host),
+        ("server.port", old.server.port != plan.server.port),
+        ("proxy.engine", old.proxy.engine != plan.proxy.engine),
+        ("server.workers", old.server.workers != plan.server.workers),
+        ("server.io_driver", old.server.io_driver != plan.server.io_driver),
+    ];
+    for (key, _) in fixed.iter().filter(|(_, changed)| *changed) {
+        let fields = [("key", Value::Str(key))];
+        logger.emit(Level::Warn, "This key needs a restart; its old value stays", &fields);
+    }
+    let mut plan = Arc::unwrap_or_clone(plan);
+    plan.server.host.clone_from(&old.server.host);
+    plan.server.port = old.server.port;
+    plan.proxy.engine = old.proxy.engine;
+    let plan = Arc::new(plan);
+    if old.server.rate_limits != plan.server.rate_limits {
+        let limiters =
+            Limiters::new(&plan.server.rate_limits, running.cores, running.common.start);
+        if let Ok(mut current) = running.common.limiters.write() {
+            *current = Arc::new(limiters);
+        }
+    }
+    let profiles = Arc::new(read.profiles.filtered(&plan.proxy.profile_filter));
+    running.link.tell(Event::Reload {
+        plan: Arc::clone(&plan),
+        profiles,
+        rules: Arc::new(read.rules),
+    });
+    running.plan = plan;
+    running.fingerprints = read.loaded.fingerprints;
+    logger.emit(Level::Info, events::RELOADED, &[("changed", changed.as_str().into())]);
+}
+
+/// Lets requests under way finish, then ends (contract: balancing 12, operations 9).
+fn end(
+    running: &Running,
+    signals: &mut Listening,
+    signal: i32,
+    started: Instant,
+    logger: &Logger,
+) -> u8 {
+    logger.emit(Level::Info, events::SHUTDOWN_SIGNAL, &[("signal", name(signal).into())]);
+    running.common.draining.store(true, Ordering::Relaxed);
+    let under_way = running.engine.requests();
+    running.engine.drain();
+    let until = Instant::now() + running.plan.server.shutdown_timeout;
+    while running.engine.requests() > 0 && Instant::now() < until {
+        if let Some(Asked::End(signal)) =
+            signals.wait(until.min(Instant::now() + Duration::from_millis(20)))
+        {
+            return u8::try_from(128 + signal).unwrap_or(u8::MAX);
+        }
+    }
+    let cut = running.engine.requests();
+    if cut > 0 {
+        logger.emit(Level::Warn, events::REQUESTS_CUT, &[("cut", Value::Num(cut as u64))]);
+    }
+    let uptime = format::uptime(started.elapsed());
+    let drained = under_way.saturating_sub(cut);
+    let fields = [
+        ("uptime", Value::Str(&uptime)),
+        ("drained", Value::Num(drained as u64)),
+        ("cut", Value::Num(cut as u64)),
+    ];
+    logger.emit(Level::Info, events::SHUT_DOWN, &fields);
+    0
+}
+
+/// Serves in front of simulated backends.
+pub(super) fn demo(_demo: &cli::Demo, _env: Env) -> u8 {
+    Outcome::FAILED
+}
