@@ -348,8 +348,9 @@ impl<'a> Text<'a> {
         self.0.is_empty()
     }
 
-    /// Whether it says this, however it is written.
+    /// Whether it says this, however it is written. Only for names without a backslash.
     pub(super) fn is(self, expected: &str) -> bool {
+        debug_assert!(!expected.contains('\\'), "{expected}");
         // An escape is longer than what it stands for.
         self.0 == expected.as_bytes()
             || self.0.len() > expected.len()

@@ -14,7 +14,8 @@
 //!    does not know the route.
 //! 3. For any other, [`to_openai`] makes the chat completion and [`Checked::context`] keeps what
 //!    the answer needs of the request. A whole answer goes through [`from_openai`], a stream
-//!    through [`StreamTransformer`], an error through [`error_from_backend`].
+//!    through [`StreamTransformer`], an error through [`error_from_backend`]; each after
+//!    [`Inflater`], if the backend compressed it unasked.
 //!
 //! A body that is passed over by copying spans is never turned into values; `json.rs` says how.
 //! Memory is bounded by the size of the request or answer, streams by [`EVENT_BYTES_MAX`].
@@ -26,6 +27,7 @@ mod chunk;
 mod error;
 mod events;
 mod ids;
+mod inflate;
 mod inspector;
 mod json;
 mod messages;
@@ -46,6 +48,7 @@ pub use answer::{AnswerContext, from_openai};
 pub use assembly::Assembly;
 pub use error::{RETRY_HEADERS, Refusal, error_body, error_from_backend, error_kind};
 pub use ids::IdSeed;
+pub use inflate::Inflater;
 pub use inspector::{
     FILE_MODE, FOLDER_MODE, Session, record_path, request_record, response_record, session,
 };

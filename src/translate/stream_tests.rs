@@ -51,30 +51,7 @@ fn digest_event(event: &str) -> String {
                 tokens(&message["usage"])
             )
         }
-        "content_block_start" => {
-            let block = &data["content_block"];
-            match text(&block["type"]).as_str() {
-                "text" => {
-                    assert_eq!(*block, json!({"type": "text", "text": ""}));
-                    format!("{index} text")
-                }
-                "thinking" => {
-                    assert_eq!(
-                        *block,
-                        json!({"type": "thinking", "thinking": "", "signature": ""})
-                    );
-                    format!("{index} thinking")
-                }
-                kind => {
-                    assert_eq!((kind, &block["input"]), ("tool_use", &json!({})));
-                    format!(
-                        "{index} tool {} {}",
-                        text(&block["id"]),
-                        text(&block["name"])
-                    )
-                }
-            }
-        }
+        "content_block_start" => format!("{index} {}", digest_block(&data["content_block"])),
         "content_block_delta" => {
             let delta = &data["delta"];
             let key = match text(&delta["type"]).as_str() {
@@ -101,6 +78,24 @@ fn digest_event(event: &str) -> String {
         ),
         other => panic!("{other}"),
     }
+}
+
+fn digest_block(block: &Json) -> String {
+    match block["type"].as_str().unwrap() {
+        "text" => assert_eq!(*block, json!({"type": "text", "text": ""})),
+        "thinking" => {
+            assert_eq!(
+                *block,
+                json!({"type": "thinking", "thinking": "", "signature": ""})
+            );
+        }
+        kind => {
+            assert_eq!((kind, &block["input"]), ("tool_use", &json!({})));
+            let text = |key: &str| block[key].as_str().unwrap();
+            return format!("tool {} {}", text("id"), text("name"));
+        }
+    }
+    block["type"].as_str().unwrap().to_owned()
 }
 
 pub(super) fn lines(chunks: &[&str]) -> String {
