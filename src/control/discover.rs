@@ -35,12 +35,19 @@ struct Failure {
 pub(super) async fn rounds(state: &Rc<State>) {
     loop {
         let plan = state.plan.borrow().discovery.model_discovery.clone();
-        rt::sleep(if plan.enabled { plan.interval } else { Duration::from_secs(60) }).await;
+        rt::sleep(if plan.enabled {
+            plan.interval
+        } else {
+            Duration::from_secs(60)
+        })
+        .await;
         if !plan.enabled {
             continue;
         }
         let members = state.members.borrow();
-        let healthy = members.iter().filter(|member| member.status.get().is_routable());
+        let healthy = members
+            .iter()
+            .filter(|member| member.status.get().is_routable());
         let queue = Rc::new(RefCell::new(healthy.cloned().collect::<VecDeque<_>>()));
         drop(members);
         for _ in 0..plan.concurrent_workers.min(queue.borrow().len()) {
@@ -87,7 +94,9 @@ fn warn(state: &State, member: &Member, failure: &Failure) {
         ("endpoint", Value::Str(&member.plan.name)),
         ("reason", Value::Str(&failure.reason)),
     ];
-    state.logger.emit(Level::Warn, "Model discovery failed", &fields);
+    state
+        .logger
+        .emit(Level::Warn, "Model discovery failed", &fields);
 }
 
 /// Asks once, and takes the models in.
@@ -96,8 +105,10 @@ async fn list(state: &State, member: &Rc<Member>, limit: Duration) -> Result<(),
         detected(state, member, limit).await?
     } else {
         let profile = member.profile();
-        let target = providers::model_url(&member.plan, &profile)
-            .map_err(|_| Failure { reason: "unusable model_url".to_owned(), again: false })?;
+        let target = providers::model_url(&member.plan, &profile).map_err(|_| Failure {
+            reason: "unusable model_url".to_owned(),
+            again: false,
+        })?;
         let reply = ask(state, member, target, limit).await?;
         let models = parse(profile.parser, &reply)?;
         (profile, models)
@@ -106,8 +117,10 @@ async fn list(state: &State, member: &Rc<Member>, limit: Duration) -> Result<(),
         return Ok(());
     }
     let filter = &member.plan.model_filter;
-    let models: Vec<ListedModel> =
-        models.into_iter().filter(|model| providers::admits(filter, &model.name)).collect();
+    let models: Vec<ListedModel> = models
+        .into_iter()
+        .filter(|model| providers::admits(filter, &model.name))
+        .collect();
     let changed = {
         let old = member.listing.borrow();
         old.models != models || !Arc::ptr_eq(&member.profile(), &profile)
@@ -131,7 +144,17 @@ async fn ask(
     const AGENT: &str = concat!("olla-Discovery/", env!("CARGO_PKG_VERSION"));
     let fields = [("User-Agent", AGENT), ("Accept", "application/json")];
     let body_bytes_max = MAX_LISTING_BYTES;
-    let reply = get(state, Get { member, target, fields: &fields, limit, body_bytes_max }).await;
+    let reply = get(
+        state,
+        Get {
+            member,
+            target,
+            fields: &fields,
+            limit,
+            body_bytes_max,
+        },
+    )
+    .await;
     let reply = reply.map_err(|fault| Failure {
         reason: fault.as_str().to_owned(),
         again: !matches!(fault, ClientFault::TooLong),
@@ -146,8 +169,10 @@ async fn ask(
 }
 
 fn parse(parser: Parser, reply: &Reply) -> Result<Vec<ListedModel>, Failure> {
-    providers::parse_listing(parser, &reply.body)
-        .map_err(|fault| Failure { reason: fault.to_string(), again: true })
+    providers::parse_listing(parser, &reply.body).map_err(|fault| Failure {
+        reason: fault.to_string(),
+        again: true,
+    })
 }
 
 /// Finds out what kind of server it is; its models come with the answer (contract: catalogue 3.6).
@@ -156,9 +181,14 @@ async fn detected(
     member: &Rc<Member>,
     limit: Duration,
 ) -> Result<(Arc<Profile>, Vec<ListedModel>), Failure> {
-    let mut last = Failure { reason: "its type could not be found out".to_owned(), again: true };
+    let mut last = Failure {
+        reason: "its type could not be found out".to_owned(),
+        again: true,
+    };
     for probe in detect::probes(&member.plan) {
-        let Ok(target) = providers::target(&member.plan.url, probe.target) else { continue };
+        let Ok(target) = providers::target(&member.plan.url, probe.target) else {
+            continue;
+        };
         let reply = match ask(state, member, target, limit).await {
             Ok(reply) => reply,
             Err(failure) => {
@@ -166,9 +196,14 @@ async fn detected(
                 continue;
             }
         };
-        let Some(kind) = detect::judge(&probe, reply.status, &reply.body) else { continue };
+        let Some(kind) = detect::judge(&probe, reply.status, &reply.body) else {
+            continue;
+        };
         let profiles = Arc::clone(&state.profiles.borrow());
-        let profile = profiles.get(kind).cloned().unwrap_or_else(|| profiles.fallback());
+        let profile = profiles
+            .get(kind)
+            .cloned()
+            .unwrap_or_else(|| profiles.fallback());
         let models = parse(profile.parser, &reply)?;
         return Ok((profile, models));
     }
@@ -183,43 +218,56 @@ pub(super) struct Refresh {
 
 /// Asks endpoints for their models because a request missed one. Requests that miss at the same
 /// time share one refresh (contract: balancing 5).
-pub(super) fn refresh(
-    state: &Rc<State>,
-    mut endpoints: Vec<u32>,
-    limit: Duration,
-    reply: Address,
-) {
+pub(super) fn refresh(state: &Rc<State>, mut endpoints: Vec<u32>, limit: Duration, reply: Address) {
     endpoints.sort_unstable();
     let mut running = state.refreshes.borrow_mut();
-    if let Some(same) = running.iter().find(|refresh| refresh.endpoints == endpoints) {
+    if let Some(same) = running
+        .iter()
+        .find(|refresh| refresh.endpoints == endpoints)
+    {
         same.waiting.borrow_mut().push(reply);
         return;
     }
     let waiting = Rc::new(RefCell::new(vec![reply]));
-    running.push(Refresh { endpoints: endpoints.clone(), waiting: Rc::clone(&waiting) });
+    running.push(Refresh {
+        endpoints: endpoints.clone(),
+        waiting: Rc::clone(&waiting),
+    });
     drop(running);
     let state = Rc::clone(state);
     rt::spawn(async move {
         let any = ask_all(&state, &endpoints, limit).await;
-        state.refreshes.borrow_mut().retain(|refresh| !Rc::ptr_eq(&refresh.waiting, &waiting));
+        state
+            .refreshes
+            .borrow_mut()
+            .retain(|refresh| !Rc::ptr_eq(&refresh.waiting, &waiting));
         state.publish();
         for Address { core, ticket } in waiting.take() {
-            state.mailboxes.send(core, ToCore::Refreshed { ticket, any });
+            state
+                .mailboxes
+                .send(core, ToCore::Refreshed { ticket, any });
         }
     });
 }
 
 /// Asks all of them at once; whether any answered in time.
 async fn ask_all(state: &Rc<State>, endpoints: &[u32], limit: Duration) -> bool {
-    let members: Vec<_> = endpoints.iter().filter_map(|id| state.member(*id)).collect();
+    let members: Vec<_> = endpoints
+        .iter()
+        .filter_map(|id| state.member(*id))
+        .collect();
     let (left, any) = (Rc::new(Cell::new(members.len())), Rc::new(Cell::new(false)));
     let over = Rc::new(Signal::default());
     if members.is_empty() {
         return false;
     }
     for member in members {
-        let (state, left, any, over) =
-            (Rc::clone(state), Rc::clone(&left), Rc::clone(&any), Rc::clone(&over));
+        let (state, left, any, over) = (
+            Rc::clone(state),
+            Rc::clone(&left),
+            Rc::clone(&any),
+            Rc::clone(&over),
+        );
         rt::spawn(async move {
             if list(&state, &member, limit).await.is_ok() {
                 any.set(true);

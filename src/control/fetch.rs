@@ -43,7 +43,9 @@ pub(super) async fn get(state: &State, mut get: Get<'_>) -> Result<Reply, Client
             301 | 302 | 303 | 307 | 308 => reply.field("location"),
             _ => None,
         };
-        let Some(location) = location else { return Ok(reply) };
+        let Some(location) = location else {
+            return Ok(reply);
+        };
         let Some(next) = redirected(&get.target, &get.member.plan.url, location) else {
             return Err(ClientFault::Malformed);
         };
@@ -77,7 +79,11 @@ fn head(get: &Get<'_>) -> Vec<u8> {
     out.extend_from_slice(target.path_and_query.as_bytes());
     out.extend_from_slice(b" HTTP/1.1\r\n");
     emit::field(&mut out, b"Host", target.host_header.as_bytes());
-    let own = if target.is_own_origin { own_fields(&get.member.plan) } else { Vec::new() };
+    let own = if target.is_own_origin {
+        own_fields(&get.member.plan)
+    } else {
+        Vec::new()
+    };
     for (name, value) in get.fields {
         if !own.iter().any(|(own, _)| own.eq_ignore_ascii_case(name)) {
             emit::field(&mut out, name.as_bytes(), value.as_bytes());
@@ -119,7 +125,11 @@ mod tests {
         for (location, want) in table {
             let got = redirected(&from, &base, location);
             let got = got.as_ref().map(|target| {
-                (target.host_header.as_str(), target.path_and_query.as_str(), target.is_own_origin)
+                (
+                    target.host_header.as_str(),
+                    target.path_and_query.as_str(),
+                    target.is_own_origin,
+                )
             });
             assert_eq!(got, want, "{location}");
         }

@@ -55,6 +55,11 @@ pub enum Event {
     },
     /// What a core has counted.
     Counted(Box<Delta>),
+    /// A core has told all that it had counted when it was asked to.
+    HandedOver {
+        /// Which asking.
+        round: u64,
+    },
     /// A client wants a page.
     Page {
         /// Which, and how.
@@ -95,6 +100,11 @@ pub enum ToCore {
         ticket: u64,
         /// Whether any endpoint answered.
         any: bool,
+    },
+    /// Tell now what was counted, then say so.
+    HandOver {
+        /// Which asking.
+        round: u64,
     },
     /// A page.
     Page {
@@ -142,7 +152,13 @@ impl Mailboxes {
     pub fn new(cores: usize, ringer: CoreRinger) -> (Self, Vec<Receiver<ToCore>>) {
         let (senders, receivers): (Vec<_>, Vec<_>) =
             (0..cores).map(|_| bounded(LETTERS_MAX)).unzip();
-        (Self { senders: senders.into(), ringer }, receivers)
+        (
+            Self {
+                senders: senders.into(),
+                ringer,
+            },
+            receivers,
+        )
     }
 
     /// Sends a letter to one core.
@@ -154,6 +170,17 @@ impl Mailboxes {
         if let Some(ringer) = self.ringer.get() {
             ringer.ring_one(core);
         }
+    }
+
+    /// Asks every core to tell what it has counted; how many were asked.
+    pub fn ask_for_counts(&self, round: u64) -> usize {
+        let asked = self
+            .senders
+            .iter()
+            .filter(|sender| sender.try_send(ToCore::HandOver { round }).is_ok());
+        let count = asked.count();
+        self.ring();
+        count
     }
 
     /// Rings every core.

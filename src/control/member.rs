@@ -3,7 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use olla_engine::limit::Bucket;
 
@@ -52,8 +52,13 @@ impl Member {
         bucket: Option<Arc<Bucket>>,
     ) -> Self {
         // An address needs no resolving, so that the first request need not wait for a check.
-        let address = plan.url.host.parse().map(|ip| SocketAddr::new(ip, plan.url.port));
-        let addresses: Arc<[SocketAddr]> = address.map_or_else(|_| Arc::from([]), |a| Arc::from([a]));
+        let address = plan
+            .url
+            .host
+            .parse()
+            .map(|ip| SocketAddr::new(ip, plan.url.port));
+        let addresses: Arc<[SocketAddr]> =
+            address.map_or_else(|_| Arc::from([]), |a| Arc::from([a]));
         let (extractor, _) = Extractor::compile(&profile.name, &profile.metrics);
         let extractor = Arc::new(extractor);
         Self {
@@ -130,10 +135,5 @@ impl Member {
             model_count: listing.models.len(),
             live: Arc::clone(&self.live),
         }
-    }
-
-    /// When its models were listed last.
-    pub(super) fn synced_at(&self) -> Option<SystemTime> {
-        self.listing.borrow().synced_at
     }
 }

@@ -40,9 +40,9 @@ use crate::providers::Profiles;
 use crate::routing::aliases::Aliases;
 use crate::routing::route::RouteTable;
 
-pub use snapshots::first_snapshot;
 pub use link::{Address, Event, Link, Mailboxes, PageAsk, Rendered, ToCore};
 use member::Member;
+pub use snapshots::first_snapshot;
 
 /// What the control thread is started with.
 #[derive(Debug)]
@@ -96,7 +96,11 @@ impl Control {
             let ended = rt::run(Wanted::Epoll, |_| run(setup, listening));
             if let Err(error) = ended {
                 let error = error.to_string();
-                logger.emit(Level::Error, "Control thread ended", &[("error", error.as_str().into())]);
+                logger.emit(
+                    Level::Error,
+                    "Control thread ended",
+                    &[("error", error.as_str().into())],
+                );
             }
         })?;
         Ok(Self { thread })
@@ -133,6 +137,8 @@ struct State {
     totals: RefCell<Totals>,
     about: About,
     common: Arc<Common>,
+    rounds: RefCell<Vec<pages::Round>>,
+    next_round: Cell<u64>,
 }
 
 /// How long changes are gathered before a snapshot is made of them.
@@ -149,7 +155,9 @@ async fn run(setup: Setup, listening: rt::Listening) {
         Ok(both) => both,
         Err(error) => {
             let error = error.to_string();
-            setup.logger.emit(Level::Error, "No bell", &[("error", error.as_str().into())]);
+            setup
+                .logger
+                .emit(Level::Error, "No bell", &[("error", error.as_str().into())]);
             return;
         }
     };
@@ -176,6 +184,8 @@ async fn run(setup: Setup, listening: rt::Listening) {
         totals: RefCell::new(Totals::new(Random::new(probe::seed()))),
         about: setup.about,
         common: setup.common,
+        rounds: RefCell::default(),
+        next_round: Cell::new(0),
     });
     state.adopt_endpoints();
     state.publish();
@@ -207,16 +217,22 @@ impl State {
                     self.mark_offline(&member, error);
                 }
             }
-            Event::Refresh { endpoints, limit, reply } => {
+            Event::Refresh {
+                endpoints,
+                limit,
+                reply,
+            } => {
                 discover::refresh(self, endpoints, limit, reply);
             }
-            Event::Reload { plan, profiles, rules } => self.reload(plan, profiles, rules),
+            Event::Reload {
+                plan,
+                profiles,
+                rules,
+            } => self.reload(plan, profiles, rules),
             Event::Reloaded { successful } => self.totals.borrow_mut().reloaded(successful),
             Event::Counted(delta) => self.totals.borrow_mut().merge(*delta, SystemTime::now()),
-            Event::Page { ask, reply } => {
-                let page = Box::new(self.page(&ask));
-                self.mailboxes.send(reply.core, ToCore::Page { ticket: reply.ticket, page });
-            }
+            Event::HandedOver { round } => self.handed_over(round),
+            Event::Page { ask, reply } => self.make_page(ask, reply),
         }
     }
 
@@ -235,7 +251,11 @@ impl State {
     }
 
     fn member(&self, id: u32) -> Option<Rc<Member>> {
-        self.members.borrow().iter().find(|member| member.id == id).cloned()
+        self.members
+            .borrow()
+            .iter()
+            .find(|member| member.id == id)
+            .cloned()
     }
 
     /// Makes the endpoints of the configuration members, keeping those that are the same, and
@@ -252,7 +272,10 @@ impl State {
             };
             members.push(member);
         }
-        for gone in old.iter().filter(|old| !members.iter().any(|new| Rc::ptr_eq(new, old))) {
+        for gone in old
+            .iter()
+            .filter(|old| !members.iter().any(|new| Rc::ptr_eq(new, old)))
+        {
             gone.removed.set(true);
             gone.moved.notify();
         }
@@ -263,7 +286,10 @@ impl State {
         let id = self.next_id.get();
         self.next_id.set(id + 1);
         let profiles = Arc::clone(&self.profiles.borrow());
-        let profile = profiles.get(&endpoint.kind).cloned().unwrap_or_else(|| profiles.fallback());
+        let profile = profiles
+            .get(&endpoint.kind)
+            .cloned()
+            .unwrap_or_else(|| profiles.fallback());
         let plan = self.plan.borrow();
         let backend = crate::gateway::Backend::new(
             endpoint,
@@ -271,9 +297,10 @@ impl State {
             plan.proxy.idle_connection_timeout,
         );
         let rates = &plan.server.rate_limits;
-        let bucket = rates.per_endpoint.of(&endpoint.name).map(|rate| {
-            Arc::new(Bucket::new(Rate::new(rate, rates.burst_size)))
-        });
+        let bucket = rates
+            .per_endpoint
+            .of(&endpoint.name)
+            .map(|rate| Arc::new(Bucket::new(Rate::new(rate, rates.burst_size))));
         let member = Rc::new(Member::new(id, endpoint.clone(), profile, backend, bucket));
         let (state, watched) = (Rc::clone(self), Rc::clone(&member));
         rt::spawn(async move { probe::watch(&state, &watched).await });
@@ -295,7 +322,11 @@ impl State {
     }
 
     fn end_if_first_round_is_over(&self) {
-        let over = self.members.borrow().iter().all(|member| member.settled.get());
+        let over = self
+            .members
+            .borrow()
+            .iter()
+            .all(|member| member.settled.get());
         if over && !self.started.replace(true) {
             self.dirty.notify();
         }
@@ -321,12 +352,27 @@ impl State {
     async fn keep_sweeping(&self) {
         loop {
             let plan = Arc::clone(&self.plan.borrow());
-            let interval = plan.server.rate_limits.cleanup_interval.unwrap_or(SWEEP_EVERY);
+            let interval = plan
+                .server
+                .rate_limits
+                .cleanup_interval
+                .unwrap_or(SWEEP_EVERY);
             rt::sleep(interval.min(SWEEP_EVERY).max(Duration::from_secs(1))).await;
-            let ids: Vec<_> = self.members.borrow().iter().map(|member| member.id).collect();
-            self.totals.borrow_mut().sweep(ids.into_iter(), SystemTime::now());
+            let ids: Vec<_> = self
+                .members
+                .borrow()
+                .iter()
+                .map(|member| member.id)
+                .collect();
+            self.totals
+                .borrow_mut()
+                .sweep(ids.into_iter(), SystemTime::now());
             if plan.server.rate_limits.cleanup_interval.is_some() {
-                let limiters = self.common.limiters.read().map(|limiters| Arc::clone(&limiters));
+                let limiters = self
+                    .common
+                    .limiters
+                    .read()
+                    .map(|limiters| Arc::clone(&limiters));
                 if let Ok(limiters) = limiters {
                     limiters.sweep(Instant::now());
                 }
@@ -349,14 +395,20 @@ impl State {
         } else {
             (Level::Warn, crate::log::events::ENDPOINT_STATUS_CHANGED)
         };
-        let until = member.next_check.get().saturating_duration_since(Instant::now());
+        let until = member
+            .next_check
+            .get()
+            .saturating_duration_since(Instant::now());
         let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
         let mut fields = vec![
             ("endpoint", Value::Str(&member.plan.name)),
             ("endpoint_url", Value::Str(&member.plan.url.display)),
             ("from", Value::Str(from.as_str())),
             ("to", Value::Str(to.as_str())),
-            ("latency_ms", Value::Num(member.response_time.get().map_or(0, millis))),
+            (
+                "latency_ms",
+                Value::Num(member.response_time.get().map_or(0, millis)),
+            ),
             ("next_check_in_ms", Value::Num(millis(until))),
         ];
         if let Some(code) = status_code {
@@ -407,7 +459,9 @@ fn wall(at: Instant) -> SystemTime {
     let system = SystemTime::now();
     match at.checked_duration_since(now) {
         Some(ahead) => system + ahead,
-        None => system.checked_sub(now.saturating_duration_since(at)).unwrap_or(system),
+        None => system
+            .checked_sub(now.saturating_duration_since(at))
+            .unwrap_or(system),
     }
 }
 

@@ -1,17 +1,77 @@
 //! The internal pages, made where the figures are.
 
-use std::time::{Instant, SystemTime};
+use std::rc::Rc;
+use std::time::{Duration, Instant, SystemTime};
 
-use super::State;
-use super::link::{PageAsk, Rendered};
+use olla_engine::rt;
+
+use super::link::{Address, PageAsk, Rendered, ToCore};
+use super::{Signal, State};
 use crate::operations::conditional::{Asked, answer};
 use crate::operations::process::{ProcTexts, ProcessFacts};
 use crate::operations::{Inputs, ModelFact, Route, StickyFacts};
 use crate::routing::sticky::Bounds;
 
+/// How long a page waits for what the cores have counted since they last told.
+const COUNTS_WAIT: Duration = Duration::from_millis(30);
+
+/// An asking of all cores for what they have counted.
+pub(super) struct Round {
+    number: u64,
+    left: usize,
+    over: Rc<Signal>,
+}
+
 impl State {
+    /// Makes a page and sends it. One that shows figures asks the cores for the newest first.
+    pub(super) fn make_page(self: &Rc<Self>, ask: Box<PageAsk>, reply: Address) {
+        if !ask.route.shows_figures() {
+            self.send_page(&ask, reply);
+            return;
+        }
+        let number = self.next_round.replace(self.next_round.get() + 1);
+        let left = self.mailboxes.ask_for_counts(number);
+        let over = Rc::new(Signal::default());
+        self.rounds.borrow_mut().push(Round {
+            number,
+            left,
+            over: Rc::clone(&over),
+        });
+        let state = Rc::clone(self);
+        rt::spawn(async move {
+            let _ = rt::timeout(COUNTS_WAIT, over.wait()).await;
+            state
+                .rounds
+                .borrow_mut()
+                .retain(|round| round.number != number);
+            state.send_page(&ask, reply);
+        });
+    }
+
+    /// A core has told what it had.
+    pub(super) fn handed_over(&self, number: u64) {
+        let mut rounds = self.rounds.borrow_mut();
+        if let Some(round) = rounds.iter_mut().find(|round| round.number == number) {
+            round.left = round.left.saturating_sub(1);
+            if round.left == 0 {
+                round.over.notify();
+            }
+        }
+    }
+
+    fn send_page(&self, ask: &PageAsk, reply: Address) {
+        let page = Box::new(self.page(ask));
+        self.mailboxes.send(
+            reply.core,
+            ToCore::Page {
+                ticket: reply.ticket,
+                page,
+            },
+        );
+    }
+
     /// A page for one client.
-    pub(super) fn page(&self, ask: &PageAsk) -> Rendered {
+    fn page(&self, ask: &PageAsk) -> Rendered {
         let snapshot = self.broadcast.newest();
         let fleet = &snapshot.fleet;
         let named = match ask.route {
@@ -47,7 +107,10 @@ impl State {
             build: &self.about.build,
             started: self.about.started,
             now: SystemTime::now(),
-            draining: self.common.draining.load(std::sync::atomic::Ordering::Relaxed),
+            draining: self
+                .common
+                .draining
+                .load(std::sync::atomic::Ordering::Relaxed),
         };
         let page = ask.route.page(&ask.query, &inputs);
         answer(
@@ -95,7 +158,7 @@ impl State {
         });
         facts.open_fds = std::fs::read_dir("/proc/self/fd").map_or(0, |fds| fds.count() as u64);
         facts.live_tasks = self.members.borrow().len() as u64;
-        facts.cpus = olla_engine::rt::sys::cpus().len() as u64;
+        facts.cpus = rt::sys::cpus().len() as u64;
         facts.workers = self.about.workers as u64;
         facts
     }

@@ -27,7 +27,10 @@ pub(super) async fn watch(state: &Rc<State>, member: &Rc<Member>) {
         check(state, member).await;
         loop {
             member.moved.take();
-            let left = member.next_check.get().saturating_duration_since(Instant::now());
+            let left = member
+                .next_check
+                .get()
+                .saturating_duration_since(Instant::now());
             if left.is_zero() || member.removed.get() {
                 break;
             }
@@ -48,7 +51,11 @@ async fn check(state: &Rc<State>, member: &Rc<Member>) {
     let from = member.status.replace(verdict);
     member.last_check.set(Some(Instant::now()));
     member.response_time.set(Some(took));
-    let failures = if verdict.is_routable() { 0 } else { member.failures.get().saturating_add(1) };
+    let failures = if verdict.is_routable() {
+        0
+    } else {
+        member.failures.get().saturating_add(1)
+    };
     member.failures.set(failures);
     let rest = match &answer {
         Ok(reply) if verdict == Status::RateLimited => {
@@ -58,7 +65,10 @@ async fn check(state: &Rc<State>, member: &Rc<Member>) {
         _ => None,
     };
     member.not_before.set(rest);
-    member.next_check.set(later(began + wait(member.plan.check_interval, failures), rest));
+    member.next_check.set(later(
+        began + wait(member.plan.check_interval, failures),
+        rest,
+    ));
     let first = !member.checked.replace(true);
     if from != verdict {
         state.catalogue_stale.set(true);
@@ -90,6 +100,11 @@ async fn check(state: &Rc<State>, member: &Rc<Member>) {
 
 async fn ask(state: &State, member: &Member) -> Result<Reply, ClientFault> {
     let mut answer = once(state, member).await;
+    if answer.is_err() && member.status.get() == Status::Unknown {
+        // The tries that follow may find it after all; until then it is known to be away.
+        member.status.set(Status::Offline);
+        state.dirty.notify();
+    }
     for pause in PAUSES {
         match &answer {
             Err(fault) if fault.is_connection() && !member.removed.get() => {
@@ -114,7 +129,17 @@ async fn once(state: &State, member: &Member) -> Result<Reply, ClientFault> {
         ("Cache-Control", "no-cache"),
     ];
     let limit = member.plan.check_timeout;
-    get(state, Get { member, target, fields: &fields, limit, body_bytes_max: 0 }).await
+    get(
+        state,
+        Get {
+            member,
+            target,
+            fields: &fields,
+            limit,
+            body_bytes_max: 0,
+        },
+    )
+    .await
 }
 
 /// The status that a check leads to.
@@ -163,8 +188,15 @@ mod tests {
             (304, 0, Status::Unhealthy),
         ];
         for (status, secs, want) in table {
-            let reply = Reply { status, ..Reply::default() };
-            assert_eq!(judge(&Ok(reply), Duration::from_secs(secs)), want, "{status} {secs}s");
+            let reply = Reply {
+                status,
+                ..Reply::default()
+            };
+            assert_eq!(
+                judge(&Ok(reply), Duration::from_secs(secs)),
+                want,
+                "{status} {secs}s"
+            );
         }
         for fault in [
             ClientFault::Connect(ConnectFault::Refused),

@@ -102,12 +102,21 @@ impl Resolver {
         }
         let number = self.next.replace(self.next.get() + 1);
         self.asked.borrow_mut().insert(number, Asked::default());
-        let forget = Forget { resolver: self, number };
-        let question = Question { host: key.0.clone(), port, number };
+        let forget = Forget {
+            resolver: self,
+            number,
+        };
+        let question = Question {
+            host: key.0.clone(),
+            port,
+            number,
+        };
         self.questions.send(question).ok()?;
         let addresses = poll_fn(|cx| {
             let mut asked = self.asked.borrow_mut();
-            let Some(asked) = asked.get_mut(&number) else { return Poll::Ready(None) };
+            let Some(asked) = asked.get_mut(&number) else {
+                return Poll::Ready(None);
+            };
             match asked.answer.take() {
                 Some(answer) => Poll::Ready(answer),
                 None => {
@@ -122,7 +131,9 @@ impl Resolver {
         if self.known.borrow().len() >= KNOWN_MAX {
             self.known.borrow_mut().clear();
         }
-        self.known.borrow_mut().insert(key, (Instant::now(), Arc::clone(&addresses)));
+        self.known
+            .borrow_mut()
+            .insert(key, (Instant::now(), Arc::clone(&addresses)));
         Some(addresses)
     }
 }
@@ -139,7 +150,10 @@ impl Drop for Forget<'_> {
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "on a thread of its own, which may block")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "on a thread of its own, which may block"
+)]
 fn blocking(host: &str, port: u16) -> Option<Arc<[SocketAddr]>> {
     let addresses: Vec<_> = (host, port).to_socket_addrs().ok()?.collect();
     (!addresses.is_empty()).then(|| addresses.into())

@@ -25,14 +25,19 @@ pub(super) fn wait(interval: Duration, failures: u32) -> Duration {
 pub(super) fn retry_after(value: Option<&str>, unix_secs: u64) -> Duration {
     const DEFAULT: Duration = Duration::from_secs(30);
     const MAX: Duration = Duration::from_secs(24 * 3600);
-    let Some(value) = value.map(str::trim) else { return DEFAULT };
+    let Some(value) = value.map(str::trim) else {
+        return DEFAULT;
+    };
     if let Ok(seconds) = value.parse::<u64>() {
         return Duration::from_secs(seconds).min(MAX);
     }
     let format = time::format_description::well_known::Rfc2822;
     // An HTTP date is an RFC 2822 one but for the name of its zone.
     let date = time::OffsetDateTime::parse(&value.replace("GMT", "+0000"), &format);
-    match date.map(time::OffsetDateTime::unix_timestamp).map(u64::try_from) {
+    match date
+        .map(time::OffsetDateTime::unix_timestamp)
+        .map(u64::try_from)
+    {
         Ok(Ok(at)) => Duration::from_secs(at.saturating_sub(unix_secs)).min(MAX),
         _ => DEFAULT,
     }
@@ -76,7 +81,11 @@ mod tests {
             (300, 9, 300),
         ];
         for (interval, failures, want) in table {
-            assert_eq!(wait(secs(interval), failures), secs(want), "{interval}s × {failures}");
+            assert_eq!(
+                wait(secs(interval), failures),
+                secs(want),
+                "{interval}s × {failures}"
+            );
         }
     }
 

@@ -63,13 +63,20 @@ impl State {
         let profiles = Arc::clone(&self.profiles.borrow());
         let endpoints: Vec<_> = members.iter().map(|member| member.endpoint()).collect();
         let started = self.started.get();
-        let unchecked = if started { EndpointSet::EMPTY } else { unsettled(&members) };
+        let unchecked = if started {
+            EndpointSet::EMPTY
+        } else {
+            unsettled(&members)
+        };
         Snapshot {
             scopes: Scopes::new(profiles.all(), &endpoints),
             routes: Arc::clone(&self.routes.borrow()),
             aliases: Arc::clone(&self.aliases.borrow()),
             models: Arc::clone(&self.models.borrow()),
-            backends: members.iter().map(|member| Arc::clone(&member.backend)).collect(),
+            backends: members
+                .iter()
+                .map(|member| Arc::clone(&member.backend))
+                .collect(),
             endpoint_buckets: members.iter().map(|member| member.bucket.clone()).collect(),
             extractors: members
                 .iter()
@@ -93,8 +100,10 @@ impl State {
         let members = self.members.borrow();
         let plan = Arc::clone(&self.plan.borrow());
         let profiles: Vec<_> = members.iter().map(|member| member.profile()).collect();
-        let listings: Vec<_> =
-            members.iter().map(|member| Arc::clone(&member.listing.borrow())).collect();
+        let listings: Vec<_> = members
+            .iter()
+            .map(|member| Arc::clone(&member.listing.borrow()))
+            .collect();
         let sources: Vec<_> = members
             .iter()
             .zip(profiles.iter().zip(&listings))
@@ -115,10 +124,15 @@ impl State {
         };
         let previous = Arc::clone(&self.catalogue.borrow());
         let catalogue = Catalogue::build(&sources, &options, Some(&previous));
-        let names = profiles.iter().zip(&listings).enumerate().map(|(index, (profile, listing))| {
-            let names = listing.models.iter().map(|model| &model.name);
-            (index, profile.name == "ollama", names)
-        });
+        let names =
+            profiles
+                .iter()
+                .zip(&listings)
+                .enumerate()
+                .map(|(index, (profile, listing))| {
+                    let names = listing.models.iter().map(|model| &model.name);
+                    (index, profile.name == "ollama", names)
+                });
         *self.models.borrow_mut() = Arc::new(ModelIndex::build(names));
         *self.catalogue.borrow_mut() = Arc::new(catalogue);
     }
@@ -134,5 +148,8 @@ fn unsettled(members: &[Rc<Member>]) -> EndpointSet {
 
 fn places(members: &[Rc<Member>], fits: impl Fn(&Member) -> bool) -> EndpointSet {
     let indices = members.iter().enumerate();
-    indices.filter(|(_, member)| fits(member)).map(|(index, _)| index).collect()
+    indices
+        .filter(|(_, member)| fits(member))
+        .map(|(index, _)| index)
+        .collect()
 }

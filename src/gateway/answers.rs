@@ -11,6 +11,7 @@ use olla_engine::handler::{Answer, Cx, Local, Request};
 
 use super::exchange::{Exchange, Kind};
 use super::view::{View, millis};
+use crate::config::StickySource;
 use crate::operations::access::SECURITY_HEADERS;
 
 /// What `X-Served-By` and `X-Proxied-By` say.
@@ -38,7 +39,14 @@ impl<'e> Error<'e> {
         code: &'e str,
         message: impl Into<String>,
     ) -> Self {
-        Self { status, kind, code, message: message.into(), allow: None, retry_after: None }
+        Self {
+            status,
+            kind,
+            code,
+            message: message.into(),
+            allow: None,
+            retry_after: None,
+        }
     }
 }
 
@@ -84,6 +92,18 @@ pub(super) fn begin(
     status: u16,
     local: &mut Local,
 ) {
+    begin_varying(cx, x, request, status, "", local);
+}
+
+/// The same for an answer that varies by the fields named, besides those that all vary by.
+pub(super) fn begin_varying(
+    cx: &Cx<'_>,
+    x: &mut Exchange,
+    request: Option<&Request<'_>>,
+    status: u16,
+    varies_by: &str,
+    local: &mut Local,
+) {
     local.clear();
     x.status = status;
     let out = &mut local.head;
@@ -95,7 +115,13 @@ pub(super) fn begin(
         }
     }
     if let Some(view) = x.view.clone() {
-        common(cx, x, &view, request, None, out);
+        match (view.cors.is_on(), varies_by) {
+            (true, "") => emit::field(out, b"Vary", b"Origin"),
+            (true, own) => emit::field(out, b"Vary", format!("{own}, Origin").as_bytes()),
+            (false, "") => {}
+            (false, own) => emit::field(out, b"Vary", own.as_bytes()),
+        }
+        common(cx, x, &view, request, out);
     }
 }
 
@@ -158,7 +184,9 @@ pub(super) fn relayed(
                 out.extend_from_slice(b": ");
                 out.extend_from_slice(value);
                 let has = field::list_items(value);
-                if !has.into_iter().any(|item| item == b"*" || item.eq_ignore_ascii_case(b"origin"))
+                if !has
+                    .into_iter()
+                    .any(|item| item == b"*" || item.eq_ignore_ascii_case(b"origin"))
                 {
                     out.extend_from_slice(b", Origin");
                 }
@@ -183,7 +211,10 @@ pub(super) fn relayed(
         emit::field(out, b"Via", VIA.as_bytes());
     }
     emit::field(out, b"X-Served-By", PRODUCT.as_bytes());
-    common(cx, x, &view, Some(request), Some(vary), out);
+    if cors && !vary {
+        emit::field(out, b"Vary", b"Origin");
+    }
+    common(cx, x, &view, Some(request), out);
 }
 
 /// `Via` in one line: what others said, then ourselves.
@@ -197,49 +228,57 @@ pub(super) fn joined_via<'v>(lines: impl Iterator<Item = &'v [u8]>, out: &mut Ve
     out.extend_from_slice(b"\r\n");
 }
 
-/// The fields that every answer has, and those that depend on what has been decided. `vary` is
-/// some for a backend's answer, and true when it has a `Vary` of its own.
+/// The fields that every answer has, and those that depend on what has been decided.
 fn common(
     cx: &Cx<'_>,
     x: &Exchange,
     view: &View,
     request: Option<&Request<'_>>,
-    vary: Option<bool>,
     out: &mut Vec<u8>,
 ) {
     emit::field(out, b"X-Olla-Request-ID", x.id.as_bytes());
     out.extend_from_slice(b"X-Olla-Response-Time: ");
     emit::decimal(out, millis(cx.now.saturating_duration_since(cx.arrived)));
     out.extend_from_slice(b"ms\r\n");
-    if let Some(endpoint) = x.endpoint.and_then(|index| view.snapshot.fleet.endpoints.get(index)) {
+    if let Some(endpoint) = x
+        .endpoint
+        .and_then(|index| view.snapshot.fleet.endpoints.get(index))
+    {
         emit::field(out, b"X-Olla-Endpoint", endpoint.name().as_bytes());
-        emit::field(out, b"X-Olla-Backend-Type", endpoint.type_shown().as_bytes());
+        emit::field(
+            out,
+            b"X-Olla-Backend-Type",
+            endpoint.type_shown().as_bytes(),
+        );
         if let Some(model) = x.model() {
             emit::field_lossy(out, b"X-Olla-Model", model.as_bytes());
         }
     }
-    routing(x, view, out);
+    routing(x, view, request, out);
     if let Some((admission, limit)) = x.admission {
         emit::field_number(out, b"X-RateLimit-Limit", limit.into());
         emit::field_number(out, b"X-RateLimit-Remaining", admission.remaining.into());
-        let full = cx.unix_ms.saturating_add(millis(admission.full_at)).div_ceil(1000);
+        let full = cx
+            .unix_ms
+            .saturating_add(millis(admission.full_at))
+            .div_ceil(1000);
         emit::field_number(out, b"X-RateLimit-Reset", full);
     }
     if view.cors.is_on() {
-        if !vary.unwrap_or(false) {
-            emit::field(out, b"Vary", b"Origin");
-        }
-        let origin =
-            request.and_then(|request| request.head.get(request.bytes, FieldId::Origin));
+        let origin = request.and_then(|request| request.head.get(request.bytes, FieldId::Origin));
         view.cors.write(x.cors, origin, out);
     }
 }
 
-fn routing(x: &Exchange, view: &View, out: &mut Vec<u8>) {
+fn routing(x: &Exchange, view: &View, request: Option<&Request<'_>>, out: &mut Vec<u8>) {
     use std::io::Write as _;
     if let Some(routing) = &x.routing {
         emit::field(out, b"X-Olla-Routing-Strategy", routing.strategy.as_bytes());
-        emit::field(out, b"X-Olla-Routing-Decision", routing.verdict.as_str().as_bytes());
+        emit::field(
+            out,
+            b"X-Olla-Routing-Decision",
+            routing.verdict.as_str().as_bytes(),
+        );
         // Writing to a vector does not fail.
         let _ = write!(
             out,
@@ -252,16 +291,33 @@ fn routing(x: &Exchange, view: &View, out: &mut Vec<u8>) {
     }
     // A request that was rejected leaves no trace of a session.
     if let Some(session) = x.session.as_ref().filter(|_| x.endpoint.is_some()) {
-        emit::field(out, b"X-Olla-Sticky-Session", session.outcome().as_str().as_bytes());
+        emit::field(
+            out,
+            b"X-Olla-Sticky-Session",
+            session.outcome().as_str().as_bytes(),
+        );
         if let Some(key) = session.key() {
-            emit::field(out, b"X-Olla-Sticky-Key-Source", key.source().as_str().as_bytes());
+            emit::field(
+                out,
+                b"X-Olla-Sticky-Key-Source",
+                key.source().as_str().as_bytes(),
+            );
+            let own = request
+                .and_then(|request| request.head.get(request.bytes, FieldId::XOllaSessionId))
+                .filter(|_| key.source() == StickySource::SessionHeader);
+            if let Some(own) = own {
+                emit::field(out, b"X-Olla-Session-ID", own);
+            }
         }
     }
 }
 
 /// Whole seconds until then, rounded up, at least one.
 pub(super) fn seconds_until(duration: std::time::Duration) -> u64 {
-    duration.as_secs().saturating_add(u64::from(duration.subsec_nanos() > 0)).max(1)
+    duration
+        .as_secs()
+        .saturating_add(u64::from(duration.subsec_nanos() > 0))
+        .max(1)
 }
 
 /// Milliseconds of the process's clock, for breakers and sessions.

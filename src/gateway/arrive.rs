@@ -68,10 +68,21 @@ impl Gateway {
         request: &Request<'_>,
     ) -> Result<(), Error<'static>> {
         let Request { head, bytes, .. } = *request;
-        let end = if head.query.is_empty() { head.path.end } else { head.query.end };
-        let target = bytes.get(head.path.start as usize..end as usize).unwrap_or_default();
+        let end = if head.query.is_empty() {
+            head.path.end
+        } else {
+            head.query.end
+        };
+        let target = bytes
+            .get(head.path.start as usize..end as usize)
+            .unwrap_or_default();
         let normal = normalise(target).map_err(|PathFault| {
-            Error::new(400, "bad_request", "INVALID_PATH", "the path climbs above its root")
+            Error::new(
+                400,
+                "bad_request",
+                "INVALID_PATH",
+                "the path climbs above its root",
+            )
         })?;
         match normal.path {
             Cow::Borrowed(path) => {
@@ -101,9 +112,19 @@ impl Gateway {
         let (kind, rest) = match route {
             Route::Proxy { prefix, rest } => {
                 let provider = prefix.profile.is_some();
-                (Kind::Proxy { scope: prefix.scope, provider }, at(rest))
+                (
+                    Kind::Proxy {
+                        scope: prefix.scope,
+                        provider,
+                    },
+                    at(rest),
+                )
             }
-            Route::Management { prefix, operation, rest } => {
+            Route::Management {
+                prefix,
+                operation,
+                rest,
+            } => {
                 let forward = view.plan().proxy.model_management == ModelManagement::Forward;
                 if !forward || !operation.is_forwardable() {
                     return Err(management_refused());
@@ -168,10 +189,17 @@ impl Gateway {
             Limit::Health => (&mut shards.health, rates.health_requests_per_minute),
             _ => (&mut shards.proxied, rates.per_ip_requests_per_minute),
         };
-        let Decision { refusal, client: admission } = shard.admit(client, now);
+        let Decision {
+            refusal,
+            client: admission,
+        } = shard.admit(client, now);
         x.admission = admission.map(|admission| (admission, per_minute));
-        let Some(refusal) = refusal else { return Ok(()) };
-        self.recorder.borrow_mut().violation(Violation::RateLimit(client));
+        let Some(refusal) = refusal else {
+            return Ok(());
+        };
+        self.recorder
+            .borrow_mut()
+            .violation(Violation::RateLimit(client));
         let (whose, rate) = match refusal.by {
             Refuser::Global => ("all clients together", rates.global_requests_per_minute),
             Refuser::Client => ("one client address", per_minute),

@@ -29,9 +29,8 @@ impl Limiters {
         let rate = |per_minute: u32| {
             NonZeroU32::new(per_minute).map(|rate| Rate::new(rate, plan.burst_size))
         };
-        let keyed = |per_minute: u32| {
-            rate(per_minute).map(|rate| Arc::new(KeyedLimiter::new(rate, cores)))
-        };
+        let keyed =
+            |per_minute: u32| rate(per_minute).map(|rate| Arc::new(KeyedLimiter::new(rate, cores)));
         Self {
             epoch: Epoch::new(now),
             cores,
@@ -44,14 +43,24 @@ impl Limiters {
     /// One core's view.
     pub(super) fn shards(&self) -> Shards {
         let keyed = |limiter: &Option<Arc<KeyedLimiter>>| {
-            limiter.as_ref().map(|limiter| KeyedShard::new(Arc::clone(limiter)))
+            limiter
+                .as_ref()
+                .map(|limiter| KeyedShard::new(Arc::clone(limiter)))
         };
-        let global =
-            self.global.as_ref().map(|bucket| Leased::new(Arc::clone(bucket), self.cores));
+        let global = self
+            .global
+            .as_ref()
+            .map(|bucket| Leased::new(Arc::clone(bucket), self.cores));
         Shards {
             epoch: self.epoch,
-            proxied: Shard { global, clients: keyed(&self.clients) },
-            health: Shard { global: None, clients: keyed(&self.health) },
+            proxied: Shard {
+                global,
+                clients: keyed(&self.clients),
+            },
+            health: Shard {
+                global: None,
+                clients: keyed(&self.health),
+            },
         }
     }
 
@@ -80,10 +89,14 @@ pub(super) fn client_ip(plan: &Plan, peer: IpAddr, head: &RequestHead, bytes: &[
         return peer;
     }
     if head.has(FieldId::XForwardedFor) {
-        let lines = head.all(FieldId::XForwardedFor).map(|line| line.value.of(bytes));
+        let lines = head
+            .all(FieldId::XForwardedFor)
+            .map(|line| line.value.of(bytes));
         return forwarded_for(&limits.trusted_proxy_cidrs, lines).unwrap_or(peer);
     }
-    head.get(bytes, FieldId::XRealIp).and_then(address).unwrap_or(peer)
+    head.get(bytes, FieldId::XRealIp)
+        .and_then(address)
+        .unwrap_or(peer)
 }
 
 /// The rightmost address that is not trusted, else the leftmost; `None` when an entry on the way
@@ -117,7 +130,8 @@ fn address(text: &[u8]) -> Option<IpAddr> {
         return inner.split(']').next()?.parse().ok();
     }
     let ip: Option<IpAddr> = text.parse().ok();
-    ip.or_else(|| text.split_once(':')?.0.parse().ok()).map(|ip| ip.to_canonical())
+    ip.or_else(|| text.split_once(':')?.0.parse().ok())
+        .map(|ip| ip.to_canonical())
 }
 
 #[cfg(test)]
@@ -126,7 +140,9 @@ mod tests {
 
     #[test]
     fn the_client_is_the_last_that_no_trusted_proxy_named() {
-        let trusted: Vec<IpNet> = ["127.0.0.0/8", "10.0.0.0/8"].map(|n| n.parse().unwrap()).into();
+        let trusted: Vec<IpNet> = ["127.0.0.0/8", "10.0.0.0/8"]
+            .map(|n| n.parse().unwrap())
+            .into();
         let table: [(&[&str], Option<&str>); 10] = [
             (&["203.0.113.5"], Some("203.0.113.5")),
             (&["1.2.3.4, 203.0.113.5"], Some("203.0.113.5")),

@@ -45,7 +45,11 @@ impl Cors {
             any_origin: plan.any_origin(),
             any_header,
             methods: plan.allowed_methods.join(", "),
-            headers: if any_header { USUAL_HEADERS.to_owned() } else { plan.allowed_headers.join(", ") },
+            headers: if any_header {
+                USUAL_HEADERS.to_owned()
+            } else {
+                plan.allowed_headers.join(", ")
+            },
             exposed: if plan.exposed_headers.is_empty() {
                 EXPOSED.to_owned()
             } else {
@@ -82,7 +86,9 @@ impl Cors {
         if !self.plan.enabled || head.method.of(bytes) != b"OPTIONS" {
             return false;
         }
-        let Some(method) = head.get(bytes, FieldId::AcRequestMethod) else { return false };
+        let Some(method) = head.get(bytes, FieldId::AcRequestMethod) else {
+            return false;
+        };
         let origin = head.get(bytes, FieldId::Origin);
         let out = &mut local.head;
         emit::status_line(out, 204, b"No Content");
@@ -96,17 +102,25 @@ impl Cors {
             let lines = head.all(FieldId::AcRequestHeaders);
             lines.flat_map(|line| field::list_items(line.value.of(bytes)))
         };
-        let Some(origin) = origin.filter(|origin| self.admits_origin(origin)) else { return true };
+        let Some(origin) = origin.filter(|origin| self.admits_origin(origin)) else {
+            return true;
+        };
         if !self.admits_method(method) || !asked().all(|name| self.admits_header(name)) {
             return true;
         }
         self.allow_origin(origin, out);
-        emit::field(out, b"Access-Control-Allow-Methods", self.methods.as_bytes());
+        emit::field(
+            out,
+            b"Access-Control-Allow-Methods",
+            self.methods.as_bytes(),
+        );
         out.extend_from_slice(b"Access-Control-Allow-Headers: ");
         out.extend_from_slice(self.headers.as_bytes());
         if self.any_header {
             let usual = |name: &&[u8]| {
-                !USUAL_HEADERS.split(", ").any(|own| own.as_bytes().eq_ignore_ascii_case(name))
+                !USUAL_HEADERS
+                    .split(", ")
+                    .any(|own| own.as_bytes().eq_ignore_ascii_case(name))
             };
             for name in asked().filter(usual) {
                 out.extend_from_slice(b", ");
@@ -122,11 +136,25 @@ impl Cors {
 
     /// Writes what an answer carries, but for `Vary`.
     pub(super) fn write(&self, grant: Grant, origin: Option<&[u8]>, out: &mut Vec<u8>) {
-        let (Grant::Origin, Some(origin)) = (grant, origin) else { return };
+        let (Grant::Origin, Some(origin)) = (grant, origin) else {
+            return;
+        };
         self.allow_origin(origin, out);
-        emit::field(out, b"Access-Control-Expose-Headers", self.exposed.as_bytes());
-        emit::field(out, b"Access-Control-Allow-Methods", self.methods.as_bytes());
-        emit::field(out, b"Access-Control-Allow-Headers", self.headers.as_bytes());
+        emit::field(
+            out,
+            b"Access-Control-Expose-Headers",
+            self.exposed.as_bytes(),
+        );
+        emit::field(
+            out,
+            b"Access-Control-Allow-Methods",
+            self.methods.as_bytes(),
+        );
+        emit::field(
+            out,
+            b"Access-Control-Allow-Headers",
+            self.headers.as_bytes(),
+        );
     }
 
     fn allow_origin(&self, origin: &[u8], out: &mut Vec<u8>) {
@@ -140,7 +168,10 @@ impl Cors {
     fn admits_origin(&self, origin: &[u8]) -> bool {
         self.any_origin
             || std::str::from_utf8(origin).is_ok_and(|origin| {
-                self.plan.allowed_origins.iter().any(|pattern| pattern.admits(origin))
+                self.plan
+                    .allowed_origins
+                    .iter()
+                    .any(|pattern| pattern.admits(origin))
             })
     }
 

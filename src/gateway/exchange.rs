@@ -111,7 +111,10 @@ impl Kind {
 
     /// Whether it goes to a backend, so that it counts as a client request.
     pub(super) const fn is_proxied(self) -> bool {
-        matches!(self, Self::Proxy { .. } | Self::Management(..) | Self::Messages)
+        matches!(
+            self,
+            Self::Proxy { .. } | Self::Management(..) | Self::Messages
+        )
     }
 }
 
@@ -172,7 +175,9 @@ impl Exchange {
 
     /// The name of the model that the last endpoint was asked for.
     pub(super) fn sent_model(&self) -> Option<&str> {
-        Some(self.sent_model.as_str()).filter(|model| !model.is_empty()).or_else(|| self.model())
+        Some(self.sent_model.as_str())
+            .filter(|model| !model.is_empty())
+            .or_else(|| self.model())
     }
 
     /// The path in normal form.

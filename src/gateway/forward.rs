@@ -49,9 +49,7 @@ pub(super) fn head(
             | FieldId::XProxiedBy
             | FieldId::XRequestId => continue,
             id if field::is_hop_by_hop(id) => continue,
-            FieldId::Authorization | FieldId::XApiKey | FieldId::XAuthToken
-                if backend.has_auth =>
-            {
+            FieldId::Authorization | FieldId::XApiKey | FieldId::XAuthToken if backend.has_auth => {
                 continue;
             }
             FieldId::XModel if has_model => continue,
@@ -60,7 +58,10 @@ pub(super) fn head(
             _ => {}
         }
         if nominated.contains(each)
-            || backend.replaced.iter().any(|own| own.eq_ignore_ascii_case(name))
+            || backend
+                .replaced
+                .iter()
+                .any(|own| own.eq_ignore_ascii_case(name))
         {
             continue;
         }
@@ -88,7 +89,11 @@ pub(super) fn head(
     let _ = write!(out, "{peer}\r\n");
     if !proto {
         let tls = view.plan().server.tls.cert_file.is_some();
-        emit::field(out, b"X-Forwarded-Proto", if tls { b"https" } else { b"http" });
+        emit::field(
+            out,
+            b"X-Forwarded-Proto",
+            if tls { b"https" } else { b"http" },
+        );
     }
     if !host {
         emit::field(out, b"X-Forwarded-Host", head.host(bytes));
@@ -102,7 +107,11 @@ pub(super) fn head(
     }
     emit::field(out, b"X-Request-ID", x.id.as_bytes());
     if has_model {
-        emit::field_lossy(out, b"X-Model", x.sent_model().unwrap_or_default().as_bytes());
+        emit::field_lossy(
+            out,
+            b"X-Model",
+            x.sent_model().unwrap_or_default().as_bytes(),
+        );
     }
     if translated {
         emit::field(out, b"Content-Type", b"application/json");

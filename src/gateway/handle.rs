@@ -7,8 +7,8 @@ use std::time::Instant;
 use olla_engine::exchange::{Fault, Timeouts};
 use olla_engine::h1::FieldId;
 use olla_engine::handler::{
-    Answer, AtHead, AttemptEnd, Cx, Done, End, Handler, Limits, Local, Made, Passing, Pick, Refusal,
-    Request, Routed,
+    Answer, AtHead, AttemptEnd, Cx, Done, End, Handler, Limits, Local, Made, Passing, Pick,
+    Refusal, Request, Routed,
 };
 
 use super::answers::{self, Error};
@@ -89,13 +89,18 @@ impl Handler for Gateway {
 
     fn addresses(&self, x: &Exchange) -> Arc<[SocketAddr]> {
         let endpoint = x.view.as_ref().and_then(|view| {
-            view.snapshot.fleet.endpoints.get(x.endpoint.unwrap_or(usize::MAX))
+            view.snapshot
+                .fleet
+                .endpoints
+                .get(x.endpoint.unwrap_or(usize::MAX))
         });
         endpoint.map_or_else(|| Arc::from([]), |endpoint| Arc::clone(&endpoint.addresses))
     }
 
     fn timeouts(&self, x: &Exchange) -> Timeouts {
-        x.view.as_ref().map_or_else(|| self.view.borrow().timeouts, |view| view.timeouts)
+        x.view
+            .as_ref()
+            .map_or_else(|| self.view.borrow().timeouts, |view| view.timeouts)
     }
 
     fn upstream_head(
@@ -108,7 +113,9 @@ impl Handler for Gateway {
     ) {
         let Some(view) = x.view.clone() else { return };
         let index = x.endpoint.unwrap_or(usize::MAX);
-        let Some(backend) = view.snapshot.backends.get(index) else { return };
+        let Some(backend) = view.snapshot.backends.get(index) else {
+            return;
+        };
         let message = self.message_target(x, &view);
         forward::head(cx, x, &view, backend, request, message.as_ref(), out);
         self.log_dispatching(cx, x, &view, request);
@@ -143,7 +150,11 @@ impl Handler for Gateway {
             answers::relayed(cx, x, request, answer, out);
         }
         self.begin_tail(x, answer);
-        if x.reads_figures { Passing::Tap } else { Passing::Pass }
+        if x.reads_figures {
+            Passing::Tap
+        } else {
+            Passing::Pass
+        }
     }
 
     fn tap(&self, x: &mut Exchange, payload: &[u8]) {
@@ -199,13 +210,7 @@ impl Handler for Gateway {
         self.end_attempt(cx, x, end, bytes);
     }
 
-    fn done(
-        &self,
-        cx: &Cx<'_>,
-        x: &mut Exchange,
-        request: Option<&Request<'_>>,
-        done: &Done,
-    ) {
+    fn done(&self, cx: &Cx<'_>, x: &mut Exchange, request: Option<&Request<'_>>, done: &Done) {
         self.record(cx, x, request, done);
     }
 
@@ -234,7 +239,9 @@ impl Gateway {
         );
         x.reads_figures = kind != AnswerKind::Opaque && answer.head.status < 400;
         if x.reads_figures {
-            x.tail.get_or_insert_with(|| Box::new(Tail::default())).begin(kind);
+            x.tail
+                .get_or_insert_with(|| Box::new(Tail::default()))
+                .begin(kind);
         }
     }
 }

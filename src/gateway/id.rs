@@ -36,14 +36,19 @@ pub(super) struct RequestId {
 
 impl Default for RequestId {
     fn default() -> Self {
-        Self { bytes: [0; ID_BYTES_MAX], len: 0 }
+        Self {
+            bytes: [0; ID_BYTES_MAX],
+            len: 0,
+        }
     }
 }
 
 impl RequestId {
     /// Takes the client's own, if it is acceptable.
     pub(super) fn take(&mut self, own: Option<&[u8]>) -> bool {
-        let Some(own) = own.filter(|own| is_acceptable(own)) else { return false };
+        let Some(own) = own.filter(|own| is_acceptable(own)) else {
+            return false;
+        };
         self.len = 0;
         self.push(own);
         true
@@ -54,7 +59,10 @@ impl RequestId {
         const DIGITS: &[u8; 16] = b"0123456789abcdef";
         let bytes = random.take();
         let word = |words: &[&'static str; 32], byte: u8| {
-            words.get(usize::from(byte % 32)).copied().unwrap_or_default()
+            words
+                .get(usize::from(byte % 32))
+                .copied()
+                .unwrap_or_default()
         };
         self.len = 0;
         self.push(word(&ADJECTIVES, bytes[6]).as_bytes());
@@ -107,7 +115,9 @@ impl Randomness {
             let _ = getrandom::fill(bytes);
             *at = 0;
         }
-        let taken = bytes.get(*at..*at + 8).and_then(|taken| taken.try_into().ok());
+        let taken = bytes
+            .get(*at..*at + 8)
+            .and_then(|taken| taken.try_into().ok());
         *at += 8;
         taken.unwrap_or_default()
     }

@@ -66,7 +66,7 @@ impl Gateway {
             }
             Kind::Listing(_) => self.scoped(cx, x, &view, request, local),
             Kind::Dashboard => dashboard(cx, x, request, local),
-            Kind::Internal => return self.page(cx, x, &view, request, &query, local),
+            Kind::Internal => return self.page(cx, x, request, &query, local),
             _ => self.messages_locally(cx, x, &view, request, body, local),
         }
         Routed::Answered
@@ -112,7 +112,6 @@ impl Gateway {
         &self,
         cx: &Cx<'_>,
         x: &mut Exchange,
-        view: &View,
         request: &Request<'_>,
         query: &str,
         local: &mut Local,
@@ -121,19 +120,33 @@ impl Gateway {
             answers::error(cx, x, Some(request), &not_found(), local);
             return Routed::Answered;
         };
+        if route == operations::Route::Health {
+            // Says that this core serves, so it asks nobody.
+            answers::json(
+                cx,
+                x,
+                request,
+                Bytes::from_static(operations::HEALTHY),
+                local,
+            );
+            return Routed::Answered;
+        }
         if x.ticket == 0 {
             x.ticket = self.ticket();
-            // What this core has counted so far belongs on the page.
-            self.hand_over_counts(cx.now, true);
-            let _ = view;
             let ask = PageAsk {
                 route,
                 query: query.to_owned(),
                 if_none_match: joined(request, FieldId::IfNoneMatch),
                 accept_encoding: joined(request, FieldId::AcceptEncoding),
             };
-            let reply = Address { core: self.core, ticket: x.ticket };
-            if self.link.tell(Event::Page { ask: Box::new(ask), reply }) {
+            let reply = Address {
+                core: self.core,
+                ticket: x.ticket,
+            };
+            if self.link.tell(Event::Page {
+                ask: Box::new(ask),
+                reply,
+            }) {
                 return Routed::Wait(cx.now + PAGE_WAIT);
             }
         } else if let Some(letter) = self.arrived.borrow_mut().remove(&x.ticket) {
@@ -145,8 +158,12 @@ impl Gateway {
         } else if cx.now < cx.arrived + PAGE_WAIT {
             return Routed::Wait(cx.arrived + PAGE_WAIT);
         }
-        let error =
-            Error::new(500, "internal_error", "INTERNAL_ERROR", "the page could not be made");
+        let error = Error::new(
+            500,
+            "internal_error",
+            "INTERNAL_ERROR",
+            "the page could not be made",
+        );
         answers::error(cx, x, Some(request), &error, local);
         Routed::Answered
     }
@@ -171,7 +188,9 @@ impl Gateway {
         }
         let peer = cx.peer.ip().to_canonical();
         let host = request.head.host(request.bytes);
-        let Err(denied) = access::admit(&plan.access_policy, peer, host) else { return Ok(()) };
+        let Err(denied) = access::admit(&plan.access_policy, peer, host) else {
+            return Ok(());
+        };
         let mut log = self.log.borrow_mut();
         if let Some(mut line) = log.event(Level::Warn, events::DASHBOARD_DENIED, cx.unix_ms) {
             line.str("reason", denied.reason())
@@ -179,13 +198,22 @@ impl Gateway {
                 .str("client_ip", &peer.to_string())
                 .str("host", &access::shown_host(host));
         }
-        Err(Error::new(403, "forbidden", "ACCESS_DENIED", denied.message(peer, host)))
+        Err(Error::new(
+            403,
+            "forbidden",
+            "ACCESS_DENIED",
+            denied.message(peer, host),
+        ))
     }
 }
 
 /// The values of all lines of a field, as one.
 fn joined(request: &Request<'_>, id: FieldId) -> Option<Vec<u8>> {
-    let lines: Vec<_> = request.head.all(id).map(|line| line.value.of(request.bytes)).collect();
+    let lines: Vec<_> = request
+        .head
+        .all(id)
+        .map(|line| line.value.of(request.bytes))
+        .collect();
     (!lines.is_empty()).then(|| lines.join(&b", "[..]))
 }
 
@@ -203,8 +231,10 @@ fn write_page(
     page: Rendered,
     local: &mut Local,
 ) {
-    answers::begin(cx, x, Some(request), page.status, local);
-    for (name, value) in &page.headers {
+    let vary = page.headers.iter().find(|(name, _)| *name == "Vary");
+    let vary = vary.map_or("", |(_, value)| value.as_ref());
+    answers::begin_varying(cx, x, Some(request), page.status, vary, local);
+    for (name, value) in page.headers.iter().filter(|(name, _)| *name != "Vary") {
         emit::field(&mut local.head, name.as_bytes(), value.as_bytes());
     }
     local.bodyless = page.status == 304;
@@ -216,8 +246,10 @@ fn write_page(
 
 /// The dashboard's files (contract: operations 7).
 fn dashboard(cx: &Cx<'_>, x: &mut Exchange, request: &Request<'_>, local: &mut Local) {
-    let (none_match, encoding) =
-        (joined(request, FieldId::IfNoneMatch), joined(request, FieldId::AcceptEncoding));
+    let (none_match, encoding) = (
+        joined(request, FieldId::IfNoneMatch),
+        joined(request, FieldId::AcceptEncoding),
+    );
     let asked = Asked {
         if_none_match: none_match.as_deref(),
         accept_encoding: encoding.as_deref(),
@@ -237,7 +269,10 @@ mod tests {
 
     #[test]
     fn prefixes_are_taken_off() {
-        assert_eq!(scoped_at(b"/olla/vllm/v1/models"), Some(("vllm", "/v1/models")));
+        assert_eq!(
+            scoped_at(b"/olla/vllm/v1/models"),
+            Some(("vllm", "/v1/models"))
+        );
         assert_eq!(scoped_at(b"/olla/vllm"), None);
         assert_eq!(scoped_at(b"/other/vllm/"), None);
     }

@@ -83,7 +83,10 @@ enum Collecting {
 impl Message {
     pub(super) fn begin(&mut self) {
         if self.checked.is_some() {
-            *self = Self { body: std::mem::take(&mut self.body), ..Self::default() };
+            *self = Self {
+                body: std::mem::take(&mut self.body),
+                ..Self::default()
+            };
         }
     }
 
@@ -133,7 +136,11 @@ impl Message {
 
 /// An error in Anthropic's shape.
 pub(super) fn error_body(error: &Error<'_>, request_id: &str) -> Bytes {
-    Bytes::from(translate::error_body(error.status, &error.message, request_id))
+    Bytes::from(translate::error_body(
+        error.status,
+        &error.message,
+        request_id,
+    ))
 }
 
 impl Gateway {
@@ -163,8 +170,12 @@ impl Gateway {
         }
         let routed = self.decide(cx, x, request, body, local);
         if routed == Routed::Upstream {
-            let Some(view) = x.view.clone() else { return routed };
-            let Some(checked) = &x.message.checked else { return routed };
+            let Some(view) = x.view.clone() else {
+                return routed;
+            };
+            let Some(checked) = &x.message.checked else {
+                return routed;
+            };
             let uses = Uses {
                 tools: checked.uses_tools,
                 thinking: checked.uses_thinking,
@@ -206,12 +217,15 @@ impl Gateway {
         body: &[u8],
         local: &mut Local,
     ) -> bool {
-        let Some(checked) = &x.message.checked else { return true };
+        let Some(checked) = &x.message.checked else {
+            return true;
+        };
         let index = x.endpoint.unwrap_or(usize::MAX);
         let snapshot = &view.snapshot;
-        let real = x.alias.as_ref().and_then(|alias| {
-            snapshot.aliases.real_name(alias, &snapshot.models, index)
-        });
+        let real = x
+            .alias
+            .as_ref()
+            .and_then(|alias| snapshot.aliases.real_name(alias, &snapshot.models, index));
         let name = real
             .or_else(|| snapshot.models.spelling(index, &x.model))
             .unwrap_or(&x.model);
@@ -248,10 +262,14 @@ impl Gateway {
     ) {
         let mut log = self.log.borrow_mut();
         for warning in warnings {
-            let line =
-                log.event(crate::log::Level::Warn, "Not everything was translated", cx.unix_ms);
+            let line = log.event(
+                crate::log::Level::Warn,
+                "Not everything was translated",
+                cx.unix_ms,
+            );
             if let Some(mut line) = line {
-                line.str("request_id", x.id.as_str()).str("reason", &warning.to_string());
+                line.str("request_id", x.id.as_str())
+                    .str("reason", &warning.to_string());
             }
         }
     }
@@ -264,7 +282,10 @@ impl Gateway {
             (Mode::Passthrough, Some(native)) => &native.messages_path,
             _ => &endpoint.profile.chat_path,
         };
-        Some(MessageTarget { path: path.clone(), translated: mode == Mode::Translation })
+        Some(MessageTarget {
+            path: path.clone(),
+            translated: mode == Mode::Translation,
+        })
     }
 
     /// What becomes of a backend's answer; `None` for other requests.
@@ -279,13 +300,23 @@ impl Gateway {
         let mode = x.message.mode.filter(|_| x.kind == Kind::Messages)?;
         let status = answer.head.status;
         let is = |kind: &[u8]| {
-            let value = answer.head.get(answer.bytes, FieldId::ContentType).unwrap_or_default();
-            value.get(..kind.len()).is_some_and(|start| start.eq_ignore_ascii_case(kind))
+            let value = answer
+                .head
+                .get(answer.bytes, FieldId::ContentType)
+                .unwrap_or_default();
+            value
+                .get(..kind.len())
+                .is_some_and(|start| start.eq_ignore_ascii_case(kind))
         };
         let events = is(b"text/event-stream");
         if mode == Mode::Passthrough {
             answers::relayed(cx, x, request, answer, out);
-            if !answer.head.fields.iter().any(|f| f.name.of(answer.bytes).eq_ignore_ascii_case(b"request-id")) {
+            if !answer
+                .head
+                .fields
+                .iter()
+                .any(|f| f.name.of(answer.bytes).eq_ignore_ascii_case(b"request-id"))
+            {
                 emit::field(out, b"request-id", x.id.as_bytes());
             }
             if matches!(status, 404 | 405 | 501) {
@@ -306,14 +337,22 @@ impl Gateway {
             x.message.held.clear();
             for each in &answer.head.fields {
                 let name = each.name.of(answer.bytes);
-                if RETRY_HEADERS.iter().any(|known| known.as_bytes().eq_ignore_ascii_case(name)) {
+                if RETRY_HEADERS
+                    .iter()
+                    .any(|known| known.as_bytes().eq_ignore_ascii_case(name))
+                {
                     emit::field(&mut x.message.held, name, each.value.of(answer.bytes));
                 }
             }
             return Some(Passing::Collect(ERROR_BYTES_MAX));
         }
         self.begin_tail(x, answer);
-        if !x.message.checked.as_ref().is_some_and(|checked| checked.stream) {
+        if !x
+            .message
+            .checked
+            .as_ref()
+            .is_some_and(|checked| checked.stream)
+        {
             x.message.collecting = Collecting::Answer;
             return Some(Passing::Collect(EVENT_BYTES_MAX));
         }
@@ -367,7 +406,9 @@ impl Gateway {
                 }
             };
         }
-        let Some(stream) = &mut x.message.stream else { return Made::Broken };
+        let Some(stream) = &mut x.message.stream else {
+            return Made::Broken;
+        };
         let mut progress = stream.push(payload, out);
         if let Some(how) = how {
             progress = stream.end(how, out);
@@ -377,7 +418,9 @@ impl Gateway {
 
     /// Nothing has come for a while.
     pub(super) fn message_idle(&self, x: &mut Exchange, out: &mut Vec<u8>) -> Made {
-        let Some(stream) = &mut x.message.stream else { return Made::More };
+        let Some(stream) = &mut x.message.stream else {
+            return Made::More;
+        };
         let progress = stream.idle(out);
         self.progress(x, progress, out)
     }
@@ -434,7 +477,9 @@ impl Gateway {
                 if let Some(tail) = x.tail.as_mut().filter(|_| x.reads_figures) {
                     tail.push(body);
                 }
-                let Some(context) = x.message.context.take() else { return true };
+                let Some(context) = x.message.context.take() else {
+                    return true;
+                };
                 match translate::from_openai(body, &context) {
                     Ok(translated) => {
                         self.log_warnings(cx, x, translated.warnings.iter());
@@ -482,7 +527,11 @@ impl Gateway {
         self.recorder.borrow_mut().translator(&TranslatorEnd {
             translator: NAME,
             passthrough,
-            streaming: x.message.checked.as_ref().is_some_and(|checked| checked.stream),
+            streaming: x
+                .message
+                .checked
+                .as_ref()
+                .is_some_and(|checked| checked.stream),
             success: whole && x.status < 400 && !x.message.failed,
             latency_ms: millis(total),
             fallback,
@@ -503,16 +552,16 @@ impl Gateway {
         let since = &self.common.started_rfc3339;
         let made = match x.kind {
             Kind::CountTokens => translate::count_tokens(body).map(Bytes::from),
-            Kind::MessagesModels => {
-                Ok(Bytes::from(translate::models(ids.iter().copied(), since)))
-            }
+            Kind::MessagesModels => Ok(Bytes::from(translate::models(ids.iter().copied(), since))),
             _ => {
                 let asked = percent_decoded(x.rest(request.bytes));
                 let found = ids.iter().find(|id| id.eq_ignore_ascii_case(&asked));
-                found.map(|id| Bytes::from(translate::model(id, since))).ok_or_else(|| Refusal {
-                    status: 404,
-                    message: format!("model not found: {asked}"),
-                })
+                found
+                    .map(|id| Bytes::from(translate::model(id, since)))
+                    .ok_or_else(|| Refusal {
+                        status: 404,
+                        message: format!("model not found: {asked}"),
+                    })
             }
         };
         match made {
@@ -527,7 +576,10 @@ impl Gateway {
 
 /// The head of a translated stream.
 fn stream_head(cx: &Cx<'_>, x: &mut Exchange, request: &Request<'_>, out: &mut Vec<u8>) {
-    let mut local = Local { head: std::mem::take(out), ..Local::default() };
+    let mut local = Local {
+        head: std::mem::take(out),
+        ..Local::default()
+    };
     answers::begin(cx, x, Some(request), 200, &mut local);
     *out = local.head;
     emit::field(out, b"Content-Type", b"text/event-stream");

@@ -36,7 +36,7 @@ pub use answers::clock_ms;
 pub use clients::Limiters;
 pub use snapshot::{Backend, Snapshot, own_fields};
 
-use crate::control::{Link, Rendered, ToCore};
+use crate::control::{Event, Link, Rendered, ToCore};
 use crate::fleet::EndpointSet;
 use crate::log::{LineLog, Logger};
 use crate::operations::stats::Recorder;
@@ -150,6 +150,10 @@ impl Gateway {
             match letter {
                 ToCore::Refreshed { ticket, any } => {
                     arrived.insert(ticket, Letter::Refreshed(any));
+                }
+                ToCore::HandOver { round } => {
+                    self.hand_over_counts(Instant::now(), true);
+                    self.link.tell(Event::HandedOver { round });
                 }
                 ToCore::Page { ticket, page } => {
                     arrived.insert(ticket, Letter::Page(page));

@@ -78,7 +78,9 @@ impl Gateway {
             return;
         }
         let index = x.endpoint.unwrap_or(usize::MAX);
-        let Some(endpoint) = view.snapshot.fleet.endpoints.get(index) else { return };
+        let Some(endpoint) = view.snapshot.fleet.endpoints.get(index) else {
+            return;
+        };
         let mut log = self.log.borrow_mut();
         if let Some(mut line) = log.event(Level::Info, events::REQUEST_DISPATCHING, cx.unix_ms) {
             line.str("request_id", x.id.as_str())
@@ -98,7 +100,9 @@ impl Gateway {
         end: AttemptEnd,
         bytes: u64,
     ) {
-        let Some(endpoint) = view.snapshot.fleet.endpoints.get(index) else { return };
+        let Some(endpoint) = view.snapshot.fleet.endpoints.get(index) else {
+            return;
+        };
         let elapsed = cx.now.saturating_duration_since(cx.arrived);
         self.recorder.borrow_mut().attempt(&AttemptRecord {
             endpoint_id: endpoint.id,
@@ -168,7 +172,9 @@ impl Gateway {
             Outcome::Local if x.status >= 500 => stats::Outcome::Failure,
             Outcome::Local => stats::Outcome::Refused,
         };
-        let fallback = x.routing.is_some_and(|routing| routing.verdict == Verdict::Fallback);
+        let fallback = x
+            .routing
+            .is_some_and(|routing| routing.verdict == Verdict::Fallback);
         let route = match (endpoint, x.attempts) {
             (None, _) => Route::Unserved,
             _ if fallback => Route::Fallback,
@@ -187,9 +193,9 @@ impl Gateway {
             status: (x.status > 0).then_some(x.status),
             bytes: done.answer_bytes,
             latency_ms: millis(done.total),
-            first_byte_us: done.first_byte.map(|first| {
-                u64::try_from(first.as_micros()).unwrap_or(u64::MAX)
-            }),
+            first_byte_us: done
+                .first_byte
+                .map(|first| u64::try_from(first.as_micros()).unwrap_or(u64::MAX)),
             route,
             routing: x.routing.map(|routing| stats::Routing {
                 strategy: routing.strategy,
@@ -227,7 +233,9 @@ impl Gateway {
         if level == Level::Info && !view.logs_requests {
             return;
         }
-        let Some(mut line) = log.event(level, msg, cx.unix_ms) else { return };
+        let Some(mut line) = log.event(level, msg, cx.unix_ms) else {
+            return;
+        };
         line.str("request_id", x.id.as_str());
         if let Some(endpoint) = endpoint {
             line.str("endpoint", endpoint.name());
@@ -251,7 +259,8 @@ impl Gateway {
                 line.str("error", fault.as_str());
             }
         }
-        line.some("model", &x.model).positive("total_bytes", done.answer_bytes);
+        line.some("model", &x.model)
+            .positive("total_bytes", done.answer_bytes);
         if let Some(mode) = x.message.mode() {
             line.str("translator_mode", mode);
         }
@@ -263,9 +272,10 @@ impl Gateway {
                 .str("routing_action", routing.verdict.as_str());
             match routing.reason {
                 Reason::Word(word) => line.str("routing_reason", word),
-                reason => {
-                    line.str("routing_reason", &reason.show(&view.snapshot.aliases).to_string())
-                }
+                reason => line.str(
+                    "routing_reason",
+                    &reason.show(&view.snapshot.aliases).to_string(),
+                ),
             };
         }
         if let Some(session) = &x.session {
@@ -288,13 +298,16 @@ impl Gateway {
             && (x.status < 300 || x.status == 304);
         let mut log = self.log.borrow_mut();
         let level = if quiet { Level::Debug } else { Level::Info };
-        let Some(mut line) = log.access(level, cx.unix_ms) else { return };
+        let Some(mut line) = log.access(level, cx.unix_ms) else {
+            return;
+        };
         line.str("request_id", x.id.as_str());
         client(&mut line, cx, x, "remote_addr");
         if let Some(Request { head, bytes, .. }) = request {
             let bytes = *bytes;
             let field = |id| head.get(bytes, id).unwrap_or_default();
-            line.bytes("method", head.method.of(bytes)).bytes("path", head.path.of(bytes));
+            line.bytes("method", head.method.of(bytes))
+                .bytes("path", head.path.of(bytes));
             match std::str::from_utf8(head.query.of(bytes)) {
                 Ok("") => line.str("query", ""),
                 Ok(query) => line.str("query", &redact::query(query)),
@@ -309,7 +322,8 @@ impl Gateway {
                 .bytes("content_type", field(FieldId::ContentType))
                 .bytes("accept", field(FieldId::Accept));
         } else {
-            line.num("status", x.status.into()).num("duration_ms", millis(done.total));
+            line.num("status", x.status.into())
+                .num("duration_ms", millis(done.total));
         }
     }
 }
@@ -317,7 +331,10 @@ impl Gateway {
 fn client(line: &mut Line<'_>, cx: &Cx<'_>, x: &Exchange, key: &'static str) {
     use std::fmt::Write as _;
     let ip = x.client.unwrap_or_else(|| cx.peer.ip());
-    let mut text = Text { bytes: [0; 46], len: 0 };
+    let mut text = Text {
+        bytes: [0; 46],
+        len: 0,
+    };
     let _ = write!(text, "{ip}");
     line.str(key, text.as_str());
 }
@@ -336,7 +353,10 @@ impl Text {
 
 impl std::fmt::Write for Text {
     fn write_str(&mut self, text: &str) -> std::fmt::Result {
-        let room = self.bytes.get_mut(self.len..self.len + text.len()).ok_or(std::fmt::Error)?;
+        let room = self
+            .bytes
+            .get_mut(self.len..self.len + text.len())
+            .ok_or(std::fmt::Error)?;
         room.copy_from_slice(text.as_bytes());
         self.len += text.len();
         Ok(())
@@ -351,5 +371,8 @@ fn provider_fields(line: &mut Line<'_>, figures: &ProviderFigures<'_>) {
     if figures.tokens_per_second > 0.0 {
         line.float("provider_tokens_per_second", figures.tokens_per_second);
     }
-    line.some("provider_model", figures.model.as_deref().unwrap_or_default());
+    line.some(
+        "provider_model",
+        figures.model.as_deref().unwrap_or_default(),
+    );
 }

@@ -29,7 +29,9 @@ const REFRESH_SLACK: Duration = Duration::from_millis(500);
 impl Gateway {
     /// Reads what the body says; once for each request.
     pub(super) fn inspect(&self, x: &mut Exchange, body: &[u8]) {
-        let Some(mut inspector) = x.inspector.take() else { return };
+        let Some(mut inspector) = x.inspector.take() else {
+            return;
+        };
         x.findings = inspector.finish(body);
         if let Some(found) = &x.findings.model {
             x.model.push_str(&inspect::model_name(body, found));
@@ -76,7 +78,9 @@ impl Gateway {
         let standing = view.snapshot.standing(&self.marked.get(), wait);
         match x.kind {
             Kind::Proxy { scope, .. } => {
-                view.snapshot.scopes.find(scope, x.rest(request.bytes), &standing)
+                view.snapshot
+                    .scopes
+                    .find(scope, x.rest(request.bytes), &standing)
             }
             Kind::Management(scope, _) => view.snapshot.scopes.unnarrowed(scope, &standing),
             _ => view
@@ -95,8 +99,9 @@ impl Gateway {
     ) -> Decision {
         let snapshot = &view.snapshot;
         if let Kind::Management(..) = x.kind {
-            let named =
-                request.head.get(request.bytes, olla_engine::h1::FieldId::XOllaEndpoint);
+            let named = request
+                .head
+                .get(request.bytes, olla_engine::h1::FieldId::XOllaEndpoint);
             return decide_management(&snapshot.fleet.endpoints, scope, named);
         }
         let vision = snapshot.fleet.catalogue.vision();
@@ -127,7 +132,11 @@ impl Gateway {
             Some(_) => x.refresh = Refresh::Failed,
             None => {
                 let Some(view) = &x.view else { return };
-                let limit = view.plan().model_registry.routing_strategy.discovery_timeout;
+                let limit = view
+                    .plan()
+                    .model_registry
+                    .routing_strategy
+                    .discovery_timeout;
                 if cx.now < cx.arrived + limit + REFRESH_SLACK {
                     return;
                 }
@@ -137,22 +146,26 @@ impl Gateway {
         x.ticket = 0;
     }
 
-    fn ask_for_refresh(
-        &self,
-        cx: &Cx<'_>,
-        x: &mut Exchange,
-        view: &View,
-        scope: &Scope,
-    ) -> Routed {
-        let limit = view.plan().model_registry.routing_strategy.discovery_timeout;
+    fn ask_for_refresh(&self, cx: &Cx<'_>, x: &mut Exchange, view: &View, scope: &Scope) -> Routed {
+        let limit = view
+            .plan()
+            .model_registry
+            .routing_strategy
+            .discovery_timeout;
         if x.ticket == 0 {
             x.ticket = self.ticket();
             let endpoints = &view.snapshot.fleet.endpoints;
-            let ids = scope.routable.iter().filter_map(|index| Some(endpoints.get(index)?.id));
+            let ids = scope
+                .routable
+                .iter()
+                .filter_map(|index| Some(endpoints.get(index)?.id));
             let event = Event::Refresh {
                 endpoints: ids.collect(),
                 limit,
-                reply: Address { core: self.core, ticket: x.ticket },
+                reply: Address {
+                    core: self.core,
+                    ticket: x.ticket,
+                },
             };
             self.link.tell(event);
         }
@@ -191,7 +204,9 @@ impl Gateway {
         failed: Option<Fault>,
         local: &mut Local,
     ) -> Pick {
-        let Some(view) = x.view.clone() else { return Pick::Answered };
+        let Some(view) = x.view.clone() else {
+            return Pick::Answered;
+        };
         let snapshot = &view.snapshot;
         let attempts_max = view.plan().proxy.retry.attempts_max(x.candidates.len());
         let now_ms = clock_ms(self.common.start, cx.now);
@@ -206,8 +221,10 @@ impl Gateway {
                 now_ms,
                 random: self.random.number(),
             };
-            let pinned =
-                x.session.as_ref().and_then(|s| s.pinned(&snapshot.fleet.endpoints));
+            let pinned = x
+                .session
+                .as_ref()
+                .and_then(|s| s.pinned(&snapshot.fleet.endpoints));
             let token = |index| self.take_endpoint_token(&view, index, cx.now);
             picker.pick(&candidates, &tried, pinned, token)
         };
@@ -230,11 +247,17 @@ impl Gateway {
         x.endpoint = Some(index);
         x.answer_status = None;
         x.lease = Some(lease);
-        let Some(endpoint) = snapshot.fleet.endpoints.get(index) else { return Pick::Answered };
+        let Some(endpoint) = snapshot.fleet.endpoints.get(index) else {
+            return Pick::Answered;
+        };
         if let (Some(session), Some(bounds)) = (x.session.as_mut(), view.sticky) {
-            self.common.sticky.picked(session, endpoint.id, bounds, now_ms);
+            self.common
+                .sticky
+                .picked(session, endpoint.id, bounds, now_ms);
         }
-        let Some(backend) = snapshot.backends.get(index) else { return Pick::Answered };
+        let Some(backend) = snapshot.backends.get(index) else {
+            return Pick::Answered;
+        };
         if x.kind == Kind::Messages {
             if !self.translate_for_endpoint(cx, x, &view, request, body, local) {
                 x.lease = None;
@@ -255,17 +278,27 @@ impl Gateway {
     pub(super) fn name_for_endpoint(&self, x: &mut Exchange, view: &View) {
         x.sent_model.clear();
         x.splice = None;
-        let (Some(alias), Some(index)) = (&x.alias, x.endpoint) else { return };
+        let (Some(alias), Some(index)) = (&x.alias, x.endpoint) else {
+            return;
+        };
         let snapshot = &view.snapshot;
         let real = snapshot.aliases.real_name(alias, &snapshot.models, index);
-        let Some(real) = real.filter(|real| *real != x.model) else { return };
+        let Some(real) = real.filter(|real| *real != x.model) else {
+            return;
+        };
         x.sent_model.push_str(real);
-        x.splice = x.findings.model.as_ref().and_then(|found| rewrite_model(found, real));
+        x.splice = x
+            .findings
+            .model
+            .as_ref()
+            .and_then(|found| rewrite_model(found, real));
     }
 
     /// An attempt is over: what it says about its endpoint (contract: balancing 9, 10).
     pub(super) fn end_attempt(&self, cx: &Cx<'_>, x: &mut Exchange, end: AttemptEnd, bytes: u64) {
-        let Some(mut lease) = x.lease.take() else { return };
+        let Some(mut lease) = x.lease.take() else {
+            return;
+        };
         let Some(view) = x.view.clone() else { return };
         let index = lease.endpoint();
         if let AttemptEnd::Failed(fault) = end
@@ -277,7 +310,10 @@ impl Gateway {
             if fault.marks_offline() {
                 self.mark(index);
                 if let Some(endpoint) = view.snapshot.fleet.endpoints.get(index) {
-                    self.link.tell(Event::Failed { endpoint: endpoint.id, error: fault.as_str() });
+                    self.link.tell(Event::Failed {
+                        endpoint: endpoint.id,
+                        error: fault.as_str(),
+                    });
                     let left = x.candidates.minus(&x.tried).len() as u64;
                     let mut log = self.log.borrow_mut();
                     if let Some(mut line) =
@@ -310,11 +346,20 @@ impl Gateway {
             | crate::routing::route::Route::Management { prefix, .. } => prefix.provider(),
             _ => None,
         };
-        let endpoint = x.endpoint.and_then(|index| view.snapshot.fleet.endpoints.get(index));
-        let about =
-            About { provider, model: x.model(), endpoint: endpoint.map(crate::fleet::Endpoint::name) };
-        let mut error =
-            Error::new(fault.status(), fault.kind(), fault.code(), fault.message(about).to_string());
+        let endpoint = x
+            .endpoint
+            .and_then(|index| view.snapshot.fleet.endpoints.get(index));
+        let about = About {
+            provider,
+            model: x.model(),
+            endpoint: endpoint.map(crate::fleet::Endpoint::name),
+        };
+        let mut error = Error::new(
+            fault.status(),
+            fault.kind(),
+            fault.code(),
+            fault.message(about).to_string(),
+        );
         if fault == rejection::Fault::Throttled {
             error.retry_after = Some(1);
         }
@@ -323,11 +368,14 @@ impl Gateway {
 
     /// Per-endpoint limits (contract: surface 10.1).
     fn take_endpoint_token(&self, view: &View, index: usize, now: Instant) -> bool {
-        let bucket = view.snapshot.endpoint_buckets.get(index).and_then(Option::as_ref);
+        let bucket = view
+            .snapshot
+            .endpoint_buckets
+            .get(index)
+            .and_then(Option::as_ref);
         bucket.is_none_or(|bucket| {
             let now = view.shards.borrow().epoch.nanos(now);
             bucket.take(now).admitted
         })
     }
 }
-

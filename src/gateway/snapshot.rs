@@ -47,7 +47,11 @@ impl Snapshot {
     pub fn standing(&self, marked: &EndpointSet, wait: bool) -> Standing {
         Standing {
             routable: self.fleet.routable.minus(marked),
-            unchecked: if wait { self.fleet.unchecked } else { EndpointSet::EMPTY },
+            unchecked: if wait {
+                self.fleet.unchecked
+            } else {
+                EndpointSet::EMPTY
+            },
         }
     }
 }
@@ -100,9 +104,10 @@ impl Backend {
 /// wins over `headers` (contract: balancing 14).
 pub fn own_fields(plan: &EndpointPlan) -> Vec<(String, String)> {
     let auth = plan.auth.as_ref().map(|auth| match auth {
-        Auth::Bearer { token } => {
-            ("Authorization".to_owned(), format!("Bearer {}", token.expose()))
-        }
+        Auth::Bearer { token } => (
+            "Authorization".to_owned(),
+            format!("Bearer {}", token.expose()),
+        ),
         Auth::ApiKey { header, key } => (header.clone(), key.expose().to_owned()),
         Auth::Basic { username, password } => {
             let pair = format!("{}:{}", username.expose(), password.expose());
@@ -111,7 +116,8 @@ pub fn own_fields(plan: &EndpointPlan) -> Vec<(String, String)> {
         }
     });
     let is_auth = |name: &str| {
-        auth.as_ref().is_some_and(|(own, _)| own.eq_ignore_ascii_case(name))
+        auth.as_ref()
+            .is_some_and(|(own, _)| own.eq_ignore_ascii_case(name))
     };
     let mut fields: Vec<_> = plan
         .headers

@@ -43,9 +43,11 @@ impl View {
             limits: limits(plan),
             timeouts: timeouts(plan),
             sticky: sticky.enabled.then(|| Bounds::of(sticky)),
-            prefix_bytes: sticky
-                .enabled
-                .then(|| sticky.prefix_hash_bytes.map_or(0, std::num::NonZeroUsize::get)),
+            prefix_bytes: sticky.enabled.then(|| {
+                sticky
+                    .prefix_hash_bytes
+                    .map_or(0, std::num::NonZeroUsize::get)
+            }),
             body_max: plan.server.request_limits.max_body_size,
             logs_requests: plan.server.request_logging
                 && matches!(plan.logging.level, LogLevel::Debug | LogLevel::Info),
@@ -69,7 +71,10 @@ impl View {
 
 fn limits(plan: &Plan) -> Limits {
     let server = &plan.server;
-    let head = server.request_limits.max_header_size.saturating_add(HEAD_SLACK_BYTES);
+    let head = server
+        .request_limits
+        .max_header_size
+        .saturating_add(HEAD_SLACK_BYTES);
     Limits {
         head_bytes_max: usize::try_from(head)
             .unwrap_or(usize::MAX)

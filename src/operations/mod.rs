@@ -31,6 +31,7 @@ mod version;
 use std::time::SystemTime;
 
 pub use models::ModelFact;
+pub use ready::HEALTHY;
 pub use sticky::StickyFacts;
 pub use version::{Build, CAPABILITIES, Links};
 
@@ -115,6 +116,19 @@ impl Route {
     pub fn of(path: &str) -> Option<Self> {
         let page = Self::ALL.iter().find(|(known, _)| *known == path);
         page.map(|(_, route)| *route)
+    }
+
+    /// Whether it shows what cores count, so that it is worth asking them first.
+    pub const fn shows_figures(self) -> bool {
+        !matches!(
+            self,
+            Self::Health
+                | Self::Ready
+                | Self::Models
+                | Self::Sticky
+                | Self::Process
+                | Self::Version
+        )
     }
 
     /// Makes the page; `query` without its question mark.

@@ -8,13 +8,16 @@ use super::Inputs;
 use super::conditional::{Caching, JSON, Page, json};
 use super::system::healthy;
 
+/// The body of `/internal/health`.
+pub const HEALTHY: &[u8] = br#"{"status":"healthy"}"#;
+
 /// 200 whenever the process serves, whatever the backends do.
 pub(super) fn health() -> Page {
     Page {
         status: 200,
         content_type: JSON,
         caching: Caching::Plain,
-        body: br#"{"status":"healthy"}"#.to_vec(),
+        body: HEALTHY.to_vec(),
     }
 }
 

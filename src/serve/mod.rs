@@ -31,7 +31,10 @@ pub(crate) struct Read {
 pub(crate) fn read(named: Option<&Path>, env: &Env) -> Read {
     let cwd = std::env::current_dir().unwrap_or_else(|_| PathBuf::from("."));
     let place = config::locate(named, env, &cwd);
-    let beside = place.as_deref().and_then(Path::parent).map(|parent| cwd.join(parent));
+    let beside = place
+        .as_deref()
+        .and_then(Path::parent)
+        .map(|parent| cwd.join(parent));
     // Beside the configuration first; what is read later wins, so it comes last.
     let mut dirs = vec![cwd.join("config/profiles")];
     let own = beside.as_ref().map(|dir| dir.join("profiles"));
@@ -39,7 +42,12 @@ pub(crate) fn read(named: Option<&Path>, env: &Env) -> Read {
     let (profiles, mut warnings) = Profiles::load(&dirs);
     let types = profiles.type_names();
     let admits = |filter: &NameFilter, name: &str| providers::admits(filter, name);
-    let inputs = Inputs { env, cwd: &cwd, types: &types, admits: &admits };
+    let inputs = Inputs {
+        env,
+        cwd: &cwd,
+        types: &types,
+        admits: &admits,
+    };
     let loaded = config::load(named, &inputs);
     let dir = env.get("OLLA_CONFIG_DIR").map(PathBuf::from);
     let mut places = Vec::new();
@@ -47,7 +55,12 @@ pub(crate) fn read(named: Option<&Path>, env: &Env) -> Read {
     places.extend(Rules::places(&cwd, dir.as_deref()));
     let (rules, remarks) = Rules::load(&places);
     warnings.extend(remarks);
-    Read { loaded, profiles, rules, warnings }
+    Read {
+        loaded,
+        profiles,
+        rules,
+        warnings,
+    }
 }
 
 /// Serves until a signal; the exit code.
@@ -64,7 +77,11 @@ pub fn serve(options: &Options, env: Env) -> u8 {
         None => Outcome::FAILED,
         Some(plan) => {
             for word in &options.ignored {
-                logger.emit(Level::Warn, "Word ignored", &[("word", word.as_str().into())]);
+                logger.emit(
+                    Level::Warn,
+                    "Word ignored",
+                    &[("word", word.as_str().into())],
+                );
             }
             let setup = start::Setup {
                 plan,
@@ -91,7 +108,11 @@ pub(crate) fn configured(read: &Read, logger: &Logger) -> Option<Arc<config::Pla
         logger.report(finding);
     }
     for warning in &read.warnings {
-        logger.emit(Level::Warn, events::CONFIG_WARNING, &[("reason", warning.as_str().into())]);
+        logger.emit(
+            Level::Warn,
+            events::CONFIG_WARNING,
+            &[("reason", warning.as_str().into())],
+        );
     }
     read.loaded.plan.clone().map(Arc::new)
 }
@@ -123,7 +144,15 @@ pub fn import(file: &Path, env: &Env) -> Outcome {
     let cwd = std::env::current_dir().unwrap_or_else(|_| PathBuf::from("."));
     let types = Profiles::builtin().type_names();
     let admits = |filter: &NameFilter, name: &str| providers::admits(filter, name);
-    cli::import::run(file, &Inputs { env, cwd: &cwd, types: &types, admits: &admits })
+    cli::import::run(
+        file,
+        &Inputs {
+            env,
+            cwd: &cwd,
+            types: &types,
+            admits: &admits,
+        },
+    )
 }
 
 /// Asks a gateway that runs.

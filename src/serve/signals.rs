@@ -48,10 +48,18 @@ impl Listening {
 }
 
 fn asked(signal: i32) -> Asked {
-    if signal == SIGHUP { Asked::Reload } else { Asked::End(signal) }
+    if signal == SIGHUP {
+        Asked::Reload
+    } else {
+        Asked::End(signal)
+    }
 }
 
 /// The name of a signal that ends.
 pub(super) fn name(signal: i32) -> &'static str {
-    if signal == SIGINT { "SIGINT" } else { "SIGTERM" }
+    if signal == SIGINT {
+        "SIGINT"
+    } else {
+        "SIGTERM"
+    }
 }

@@ -88,7 +88,11 @@ fn failed(logger: &Logger, what: &str, error: &str) -> u8 {
 
 fn raise_open_files(logger: &Logger) {
     if let Ok((before, after)) = sys::raise_open_files() {
-        let level = if after < OPEN_FILES_MIN { Level::Warn } else { Level::Info };
+        let level = if after < OPEN_FILES_MIN {
+            Level::Warn
+        } else {
+            Level::Info
+        };
         let fields = [("soft_before", before.into()), ("soft", Value::Num(after))];
         logger.emit(level, "Open file limit", &fields);
     }
@@ -99,7 +103,11 @@ fn warn_of_dangers(setup: &Setup, logger: &Logger) {
     for endpoint in &setup.plan.discovery.endpoints {
         if endpoint.tls.insecure_skip_verify {
             let fields = [("endpoint", endpoint.name.as_str().into())];
-            logger.emit(Level::Warn, "TLS certificates of this endpoint are not verified", &fields);
+            logger.emit(
+                Level::Warn,
+                "TLS certificates of this endpoint are not verified",
+                &fields,
+            );
         }
     }
     if setup.profile || setup.plan.process.enable_profiler {
@@ -109,7 +117,9 @@ fn warn_of_dangers(setup: &Setup, logger: &Logger) {
 
 /// The processors that the event loops run on.
 fn workers(plan: &Plan) -> usize {
-    plan.server.workers.map_or_else(|| sys::cpus().len().max(1), std::num::NonZeroUsize::get)
+    plan.server
+        .workers
+        .map_or_else(|| sys::cpus().len().max(1), std::num::NonZeroUsize::get)
 }
 
 fn start(setup: Setup, logger: &Logger) -> Result<Running, String> {
@@ -122,7 +132,11 @@ fn start(setup: Setup, logger: &Logger) -> Result<Running, String> {
         started_rfc3339: format::instant(SystemTime::now()),
         turns: crate::routing::balance::Turns::default(),
         sticky: crate::routing::sticky::Sticky::default(),
-        limiters: RwLock::new(Arc::new(Limiters::new(&plan.server.rate_limits, cores, now))),
+        limiters: RwLock::new(Arc::new(Limiters::new(
+            &plan.server.rate_limits,
+            cores,
+            now,
+        ))),
         logger: logger.clone(),
         draining: AtomicBool::new(false),
     });
@@ -142,7 +156,11 @@ fn start(setup: Setup, logger: &Logger) -> Result<Running, String> {
             broadcast: Arc::clone(&broadcast),
             events,
             mailboxes,
-            about: About { build: build(), started: SystemTime::now(), workers: cores },
+            about: About {
+                build: build(),
+                started: SystemTime::now(),
+                workers: cores,
+            },
             common: Arc::clone(&common),
         },
         listening,
@@ -165,7 +183,15 @@ fn start(setup: Setup, logger: &Logger) -> Result<Running, String> {
     let _ = ringer.set(engine.ringer());
     engine.ringer().ring();
     log_started(&engine, &options, &plan, logger);
-    Ok(Running { engine, control, link, common, fingerprints: setup.fingerprints, plan, cores })
+    Ok(Running {
+        engine,
+        control,
+        link,
+        common,
+        fingerprints: setup.fingerprints,
+        plan,
+        cores,
+    })
 }
 
 /// What makes the handler of each core.
@@ -177,8 +203,17 @@ fn gateways(
 ) -> impl Fn(usize) -> Gateway + Clone + Send + 'static {
     let letters = Arc::new(letters);
     move |core| {
-        let letters = letters.get(core).cloned().unwrap_or_else(crossbeam_channel::never);
-        Gateway::new(core, Arc::clone(&common), broadcast.subscribe(), link.clone(), letters)
+        let letters = letters
+            .get(core)
+            .cloned()
+            .unwrap_or_else(crossbeam_channel::never);
+        Gateway::new(
+            core,
+            Arc::clone(&common),
+            broadcast.subscribe(),
+            link.clone(),
+            letters,
+        )
     }
 }
 
@@ -194,10 +229,18 @@ fn log_started(engine: &Engine, options: &Options, plan: &Plan, logger: &Logger)
         logger.emit(Level::Info, events::LISTENING, &fields);
     }
     let bind = format!("{}:{}", plan.server.host, plan.server.port);
-    logger.emit(Level::Info, events::STARTED, &[("bind", bind.as_str().into())]);
+    logger.emit(
+        Level::Info,
+        events::STARTED,
+        &[("bind", bind.as_str().into())],
+    );
     if plan.dashboard.enabled {
         let url = format!("{}/internal/ui/", shown_url(plan));
-        logger.emit(Level::Info, events::DASHBOARD, &[("url", url.as_str().into())]);
+        logger.emit(
+            Level::Info,
+            events::DASHBOARD,
+            &[("url", url.as_str().into())],
+        );
     }
 }
 
@@ -216,7 +259,10 @@ fn shown_url(plan: &Plan) -> String {
 fn addresses(plan: &Plan) -> Result<Vec<SocketAddr>, String> {
     let (host, port) = (plan.server.host.as_str(), plan.server.port);
     let mut addresses: Vec<SocketAddr> = if host.is_empty() {
-        vec![SocketAddr::from(([0, 0, 0, 0], port)), SocketAddr::from(([0_u16; 8], port))]
+        vec![
+            SocketAddr::from(([0, 0, 0, 0], port)),
+            SocketAddr::from(([0_u16; 8], port)),
+        ]
     } else {
         let resolved = (host, port).to_socket_addrs();
         resolved
@@ -228,7 +274,11 @@ fn addresses(plan: &Plan) -> Result<Vec<SocketAddr>, String> {
     // A machine without IPv6 may still have it in its name service.
     let all = addresses.clone();
     addresses.retain(|address| can_have(address.ip()));
-    if addresses.is_empty() { Ok(all) } else { Ok(addresses) }
+    if addresses.is_empty() {
+        Ok(all)
+    } else {
+        Ok(addresses)
+    }
 }
 
 fn can_have(ip: IpAddr) -> bool {
@@ -240,8 +290,11 @@ fn buffered_bytes_max(plan: &Plan) -> usize {
     let bytes = configured.unwrap_or_else(|| {
         let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
         let (meminfo, group) = (read("/proc/meminfo"), read("/sys/fs/cgroup/memory.max"));
-        let texts =
-            ProcTexts { meminfo: &meminfo, cgroup_memory_max: &group, ..ProcTexts::default() };
+        let texts = ProcTexts {
+            meminfo: &meminfo,
+            cgroup_memory_max: &group,
+            ..ProcTexts::default()
+        };
         (ProcessFacts::read(&texts).memory_limit_bytes / 4).max(64 << 20)
     });
     usize::try_from(bytes).unwrap_or(usize::MAX)
@@ -275,18 +328,29 @@ fn reload(running: &mut Running, config: Option<PathBuf>, env: &Env, logger: &Lo
         logger.emit(Level::Error, events::RELOAD_FAILED, &[]);
         return;
     };
-    let changed = read.loaded.fingerprints.changed_since(&running.fingerprints).join(",");
+    let changed = read
+        .loaded
+        .fingerprints
+        .changed_since(&running.fingerprints)
+        .join(",");
     let old = &running.plan;
     let fixed = [
         ("server.host", old.server.host != plan.server.host),
         ("server.port", old.server.port != plan.server.port),
         ("proxy.engine", old.proxy.engine != plan.proxy.engine),
         ("server.workers", old.server.workers != plan.server.workers),
-        ("server.io_driver", old.server.io_driver != plan.server.io_driver),
+        (
+            "server.io_driver",
+            old.server.io_driver != plan.server.io_driver,
+        ),
     ];
     for (key, _) in fixed.iter().filter(|(_, changed)| *changed) {
         let fields = [("key", Value::Str(key))];
-        logger.emit(Level::Warn, "This key needs a restart; its old value stays", &fields);
+        logger.emit(
+            Level::Warn,
+            "This key needs a restart; its old value stays",
+            &fields,
+        );
     }
     let mut plan = Arc::unwrap_or_clone(plan);
     plan.server.host.clone_from(&old.server.host);
@@ -294,8 +358,11 @@ fn reload(running: &mut Running, config: Option<PathBuf>, env: &Env, logger: &Lo
     plan.proxy.engine = old.proxy.engine;
     let plan = Arc::new(plan);
     if old.server.rate_limits != plan.server.rate_limits {
-        let limiters =
-            Limiters::new(&plan.server.rate_limits, running.cores, running.common.start);
+        let limiters = Limiters::new(
+            &plan.server.rate_limits,
+            running.cores,
+            running.common.start,
+        );
         if let Ok(mut current) = running.common.limiters.write() {
             *current = Arc::new(limiters);
         }
@@ -308,7 +375,11 @@ fn reload(running: &mut Running, config: Option<PathBuf>, env: &Env, logger: &Lo
     });
     running.plan = plan;
     running.fingerprints = read.loaded.fingerprints;
-    logger.emit(Level::Info, events::RELOADED, &[("changed", changed.as_str().into())]);
+    logger.emit(
+        Level::Info,
+        events::RELOADED,
+        &[("changed", changed.as_str().into())],
+    );
 }
 
 /// Lets requests under way finish, then ends (contract: balancing 12, operations 9).
@@ -319,7 +390,11 @@ fn end(
     started: Instant,
     logger: &Logger,
 ) -> u8 {
-    logger.emit(Level::Info, events::SHUTDOWN_SIGNAL, &[("signal", name(signal).into())]);
+    logger.emit(
+        Level::Info,
+        events::SHUTDOWN_SIGNAL,
+        &[("signal", name(signal).into())],
+    );
     running.common.draining.store(true, Ordering::Relaxed);
     let under_way = running.engine.requests();
     running.engine.drain();
@@ -333,7 +408,11 @@ fn end(
     }
     let cut = running.engine.requests();
     if cut > 0 {
-        logger.emit(Level::Warn, events::REQUESTS_CUT, &[("cut", Value::Num(cut as u64))]);
+        logger.emit(
+            Level::Warn,
+            events::REQUESTS_CUT,
+            &[("cut", Value::Num(cut as u64))],
+        );
     }
     let uptime = format::uptime(started.elapsed());
     let drained = under_way.saturating_sub(cut);

@@ -58,10 +58,14 @@ impl<H: Handler> Lane<'_, H> {
     ) -> Step {
         match relayed.passing {
             Passing::Collect(bytes_max) => {
-                return self.collect(exchange, backend, buf, relayed, bytes_max).await;
+                return self
+                    .collect(exchange, backend, buf, relayed, bytes_max)
+                    .await;
             }
             Passing::Transform(idle) => {
-                return self.relay_transformed(exchange, backend, buf, relayed, idle).await;
+                return self
+                    .relay_transformed(exchange, backend, buf, relayed, idle)
+                    .await;
             }
             _ => {}
         }
