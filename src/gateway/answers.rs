@@ -13,6 +13,7 @@ use super::exchange::{Exchange, Kind};
 use super::view::{View, millis};
 use crate::config::StickySource;
 use crate::operations::access::SECURITY_HEADERS;
+use crate::routing::rejection::Reason;
 
 /// What `X-Served-By` and `X-Proxied-By` say.
 pub(super) const PRODUCT: &str = concat!("Olla/", env!("CARGO_PKG_VERSION"));
@@ -279,12 +280,13 @@ fn routing(x: &Exchange, view: &View, request: Option<&Request<'_>>, out: &mut V
             b"X-Olla-Routing-Decision",
             routing.verdict.as_str().as_bytes(),
         );
-        // Writing to a vector does not fail.
-        let _ = write!(
-            out,
-            "X-Olla-Routing-Reason: {}\r\n",
-            routing.reason.show(&view.snapshot.aliases)
-        );
+        out.extend_from_slice(b"X-Olla-Routing-Reason: ");
+        match routing.reason {
+            Reason::Word(word) => out.extend_from_slice(word.as_bytes()),
+            // Writing to a vector does not fail.
+            reason => drop(write!(out, "{}", reason.show(&view.snapshot.aliases))),
+        }
+        out.extend_from_slice(b"\r\n");
     }
     if let Some(mode) = x.message.mode_shown() {
         emit::field(out, b"X-Olla-Mode", mode.as_bytes());

@@ -35,7 +35,10 @@ impl Gateway {
         if !x.id.take(head.get(bytes, FieldId::XRequestId)) {
             x.id.make(&self.random);
         }
-        x.client = Some(client_ip(view.plan(), cx.peer.ip(), head, bytes));
+        let client = client_ip(view.plan(), cx.peer.ip(), head, bytes);
+        x.client = Some(client);
+        x.client_text.set(client);
+        x.peer_text.set(cx.peer.ip().to_canonical());
         if view.cors.preflight(request, local) {
             self.end_preflight(cx, x, local);
             return AtHead::Answered;

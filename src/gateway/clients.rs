@@ -81,6 +81,29 @@ pub(super) struct Shards {
     pub(super) health: Shard,
 }
 
+/// An address as a text, written anew only when it is another one.
+#[derive(Debug, Default)]
+pub(super) struct IpText {
+    ip: Option<IpAddr>,
+    text: String,
+}
+
+impl IpText {
+    pub(super) fn set(&mut self, ip: IpAddr) {
+        use std::fmt::Write as _;
+        if self.ip != Some(ip) {
+            self.ip = Some(ip);
+            self.text.clear();
+            // Writing to a string does not fail.
+            let _ = write!(self.text, "{ip}");
+        }
+    }
+
+    pub(super) fn as_str(&self) -> &str {
+        &self.text
+    }
+}
+
 /// The client's address (contract: surface 10.3).
 pub(super) fn client_ip(plan: &Plan, peer: IpAddr, head: &RequestHead, bytes: &[u8]) -> IpAddr {
     let peer = peer.to_canonical();

@@ -8,6 +8,7 @@ use std::rc::Rc;
 use olla_engine::handler::Request;
 use olla_engine::limit::Admission;
 
+use super::clients::IpText;
 use super::cors::Grant;
 use super::id::RequestId;
 use super::messages::Message;
@@ -31,6 +32,9 @@ pub struct Exchange {
     pub(super) id: RequestId,
     pub(super) kind: Kind,
     pub(super) client: Option<IpAddr>,
+    /// The client's address as a text, and that of its end of the connection.
+    pub(super) client_text: IpText,
+    pub(super) peer_text: IpText,
     pub(super) cors: Grant,
     /// The client's bucket, for the headers of limited routes.
     pub(super) admission: Option<(Admission, u32)>,

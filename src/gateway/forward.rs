@@ -2,10 +2,8 @@
 //!
 //! contract: surface 3.1, 4
 
-use std::io::Write as _;
-
 use olla_engine::h1::{FieldId, RequestHead, emit, field};
-use olla_engine::handler::{Cx, Request};
+use olla_engine::handler::Request;
 
 use super::answers::{PRODUCT, joined_via};
 use super::exchange::Exchange;
@@ -16,7 +14,6 @@ use crate::routing::path::upstream_target;
 
 /// Writes request line and fields. A message has a target of its own.
 pub(super) fn head(
-    cx: &Cx<'_>,
     x: &Exchange,
     view: &View,
     backend: &Backend,
@@ -79,14 +76,13 @@ pub(super) fn head(
         }
         emit::field(out, name, value);
     }
-    let peer = cx.peer.ip().to_canonical();
     out.extend_from_slice(b"X-Forwarded-For: ");
     for line in head.all(FieldId::XForwardedFor) {
         out.extend_from_slice(line.value.of(bytes));
         out.extend_from_slice(b", ");
     }
-    // Writing to a vector does not fail.
-    let _ = write!(out, "{peer}\r\n");
+    out.extend_from_slice(x.peer_text.as_str().as_bytes());
+    out.extend_from_slice(b"\r\n");
     if !proto {
         let tls = view.plan().server.tls.cert_file.is_some();
         emit::field(
@@ -99,7 +95,7 @@ pub(super) fn head(
         emit::field(out, b"X-Forwarded-Host", head.host(bytes));
     }
     if !real_ip {
-        let _ = write!(out, "X-Real-IP: {}\r\n", x.client.unwrap_or(peer));
+        emit::field(out, b"X-Real-IP", x.client_text.as_str().as_bytes());
     }
     emit::field(out, b"X-Proxied-By", PRODUCT.as_bytes());
     if !via {

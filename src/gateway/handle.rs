@@ -117,7 +117,7 @@ impl Handler for Gateway {
             return;
         };
         let message = self.message_target(x, &view);
-        forward::head(cx, x, &view, backend, request, message.as_ref(), out);
+        forward::head(x, &view, backend, request, message.as_ref(), out);
         self.log_dispatching(cx, x, &view, request);
     }
 

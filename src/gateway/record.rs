@@ -53,7 +53,7 @@ impl Gateway {
         let Request { head, bytes, .. } = *request;
         let field = |id| head.get(bytes, id).unwrap_or_default();
         line.str("request_id", x.id.as_str());
-        client(&mut line, cx, x, "client_ip");
+        line.str("client_ip", x.client_text.as_str());
         line.bytes("method", head.method.of(bytes))
             .bytes("path", head.path.of(bytes))
             .num("compatible_endpoints", x.candidates.len() as u64);
@@ -249,7 +249,7 @@ impl Gateway {
                 line.str("status", "client_left");
             }
             Outcome::Local => {
-                client(&mut line, cx, x, "client_ip");
+                line.str("client_ip", x.client_text.as_str());
                 if let Some(request) = request {
                     line.bytes("path", request.head.path.of(request.bytes));
                 }
@@ -302,7 +302,7 @@ impl Gateway {
             return;
         };
         line.str("request_id", x.id.as_str());
-        client(&mut line, cx, x, "remote_addr");
+        line.str("remote_addr", x.client_text.as_str());
         if let Some(Request { head, bytes, .. }) = request {
             let bytes = *bytes;
             let field = |id| head.get(bytes, id).unwrap_or_default();
@@ -325,41 +325,6 @@ impl Gateway {
             line.num("status", x.status.into())
                 .num("duration_ms", millis(done.total));
         }
-    }
-}
-
-fn client(line: &mut Line<'_>, cx: &Cx<'_>, x: &Exchange, key: &'static str) {
-    use std::fmt::Write as _;
-    let ip = x.client.unwrap_or_else(|| cx.peer.ip());
-    let mut text = Text {
-        bytes: [0; 46],
-        len: 0,
-    };
-    let _ = write!(text, "{ip}");
-    line.str(key, text.as_str());
-}
-
-/// Room for an address without the heap.
-struct Text {
-    bytes: [u8; 46],
-    len: usize,
-}
-
-impl Text {
-    fn as_str(&self) -> &str {
-        std::str::from_utf8(self.bytes.get(..self.len).unwrap_or_default()).unwrap_or_default()
-    }
-}
-
-impl std::fmt::Write for Text {
-    fn write_str(&mut self, text: &str) -> std::fmt::Result {
-        let room = self
-            .bytes
-            .get_mut(self.len..self.len + text.len())
-            .ok_or(std::fmt::Error)?;
-        room.copy_from_slice(text.as_bytes());
-        self.len += text.len();
-        Ok(())
     }
 }
 

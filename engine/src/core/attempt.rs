@@ -5,14 +5,14 @@ use std::io::{self, IoSlice};
 use std::pin::pin;
 use std::task::{Context, Poll};
 
-use super::lane::{COPIED_BYTES_MAX, Lane, Step};
+use super::lane::{COPIED_BYTES_MAX, Lane, Step, Wire};
 use super::relay::Relayed;
 use crate::buf::Buf;
 use crate::exchange::{Action, ConnectFault, Event, Exchange};
 use crate::h1::emit;
 use crate::h1::framing::{self, RequestBody, ResponseBody, ResponseFraming};
 use crate::h1::{ResponseHead, Scan};
-use crate::handler::{Answer, AttemptEnd, Handler, Outcome, Passing, Target};
+use crate::handler::{Answer, AttemptEnd, Cx, Handler, Outcome, Passing, Request, Target};
 use crate::limits::{
     INTERIM_RESPONSES_MAX, RESPONSE_HEAD_BYTES_MAX, UPSTREAM_READ_BYTES_MAX,
     UPSTREAM_READ_BYTES_START,
@@ -125,7 +125,7 @@ impl<H: Handler> Lane<'_, H> {
                 reused: exchange.is_reused(),
             };
             let date = self.core.date();
-            let cx = crate::handler::Cx {
+            let cx = Cx {
                 now,
                 peer: self.peer,
                 arrived: self.arrived,
@@ -159,7 +159,7 @@ impl<H: Handler> Lane<'_, H> {
     ) -> Result<Upstream, Action> {
         let addresses = self.core.handler.addresses(self.x);
         let connecting = upstream::connect(&addresses, target.keep_alive);
-        match self.wait(exchange, connecting).await? {
+        match self.wire.wait(exchange, connecting).await? {
             Ok(socket) => {
                 let now = self.core.now();
                 exchange.on(Event::Connected, now);
@@ -187,51 +187,89 @@ impl<H: Handler> Lane<'_, H> {
                 .arm(Buf::with_capacity(UPSTREAM_READ_BYTES_START));
         }
         self.out.clear();
-        let mut out = std::mem::take(self.out);
-        let now = core.now();
         let (request, body) = (self.request, self.body);
         {
             let date = core.date();
-            let cx = crate::handler::Cx {
-                now,
+            let cx = Cx {
+                now: core.now(),
                 peer: self.peer,
                 arrived: self.arrived,
                 date: &date,
                 unix_ms: core.unix_ms(),
             };
             core.handler
-                .upstream_head(&cx, self.x, &request, body, &mut out);
+                .upstream_head(&cx, self.x, &request, body, self.out);
         }
-        // Taken out of the lane, because waiting needs all of it.
-        let x = std::mem::take(self.x);
-        let parts = core.handler.payload(&x, body);
+        let parts = core.handler.payload(self.x, body);
         let len: usize = parts.iter().map(|part| part.len()).sum();
-        if len > 0 || self.expects_a_length() {
-            emit::field_number(&mut out, b"Content-Length", len as u64);
+        if len > 0 || expects_a_length(&request) {
+            emit::field_number(self.out, b"Content-Length", len as u64);
         }
-        out.extend_from_slice(b"\r\n");
+        self.out.extend_from_slice(b"\r\n");
         let [mut a, mut b, mut c] = parts;
         if len <= COPIED_BYTES_MAX {
             for part in [a, b, c] {
-                out.extend_from_slice(part);
+                self.out.extend_from_slice(part);
             }
             (a, b, c) = (&[], &[], &[]);
         }
-        let sent = self.send_parts(exchange, backend, [&out, a, b, c]).await;
-        *self.x = x;
-        *self.out = out;
-        sent
+        self.wire
+            .send_parts(exchange, backend, [self.out, a, b, c])
+            .await
+    }
+    /// The head of the final answer; the buffer begins with it.
+    async fn answer_head(
+        &mut self,
+        exchange: &mut Exchange,
+        backend: &mut Backend,
+        head: &mut ResponseHead,
+    ) -> Result<(Buf, ResponseFraming), Action> {
+        let is_head = self.is_head_request();
+        let mut scan = Scan::default();
+        let mut interim = 0;
+        loop {
+            let (result, mut buf) = self.wire.wait(exchange, backend.read()).await?;
+            match result {
+                Ok(0) => return Err(exchange.on(Event::UpstreamClosed, self.core.now())),
+                Err(_) => return Err(exchange.on(Event::UpstreamReset, self.core.now())),
+                Ok(_) => {}
+            }
+            loop {
+                match head.parse(&buf, &mut scan, RESPONSE_HEAD_BYTES_MAX) {
+                    Ok(true) if head.status == 101 || interim > INTERIM_RESPONSES_MAX => {
+                        return Err(self.malformed(exchange));
+                    }
+                    Ok(true) if head.status < 200 => {
+                        buf.consume(head.len);
+                        scan.reset();
+                        interim += 1;
+                    }
+                    Ok(true) => match framing::response(head, &buf, is_head) {
+                        Ok(framing) => return Ok((buf, framing)),
+                        Err(_) => return Err(self.malformed(exchange)),
+                    },
+                    Ok(false) => break,
+                    Err(_) => return Err(self.malformed(exchange)),
+                }
+            }
+            match exchange.on(Event::AnswerBytes, self.core.now()) {
+                Action::Continue => {}
+                action => return Err(action),
+            }
+            if buf.spare() == 0 {
+                buf = buf.grown(UPSTREAM_READ_BYTES_MAX);
+            }
+            backend.upstream.socket.arm(buf);
+        }
     }
 
-    /// A method that usually has a body says so when it has none (RFC 9110 8.6).
-    fn expects_a_length(&self) -> bool {
-        self.request.framing.body != RequestBody::None
-            || matches!(
-                self.request.head.method.of(self.request.bytes),
-                b"POST" | b"PUT" | b"PATCH"
-            )
+    fn malformed(&self, exchange: &mut Exchange) -> Action {
+        exchange.on(Event::Malformed, self.core.now())
     }
+}
 
+impl<H: Handler> Wire<'_, H> {
+    /// Sends the parts of a request, all of them.
     async fn send_parts(
         &mut self,
         exchange: &mut Exchange,
@@ -275,56 +313,15 @@ impl<H: Handler> Lane<'_, H> {
             }
         }
     }
+}
 
-    /// The head of the final answer; the buffer begins with it.
-    async fn answer_head(
-        &mut self,
-        exchange: &mut Exchange,
-        backend: &mut Backend,
-        head: &mut ResponseHead,
-    ) -> Result<(Buf, ResponseFraming), Action> {
-        let is_head = self.is_head_request();
-        let mut scan = Scan::default();
-        let mut interim = 0;
-        loop {
-            let (result, mut buf) = self.wait(exchange, backend.read()).await?;
-            match result {
-                Ok(0) => return Err(exchange.on(Event::UpstreamClosed, self.core.now())),
-                Err(_) => return Err(exchange.on(Event::UpstreamReset, self.core.now())),
-                Ok(_) => {}
-            }
-            loop {
-                match head.parse(&buf, &mut scan, RESPONSE_HEAD_BYTES_MAX) {
-                    Ok(true) if head.status == 101 || interim > INTERIM_RESPONSES_MAX => {
-                        return Err(self.malformed(exchange));
-                    }
-                    Ok(true) if head.status < 200 => {
-                        buf.consume(head.len);
-                        scan.reset();
-                        interim += 1;
-                    }
-                    Ok(true) => match framing::response(head, &buf, is_head) {
-                        Ok(framing) => return Ok((buf, framing)),
-                        Err(_) => return Err(self.malformed(exchange)),
-                    },
-                    Ok(false) => break,
-                    Err(_) => return Err(self.malformed(exchange)),
-                }
-            }
-            match exchange.on(Event::AnswerBytes, self.core.now()) {
-                Action::Continue => {}
-                action => return Err(action),
-            }
-            if buf.spare() == 0 {
-                buf = buf.grown(UPSTREAM_READ_BYTES_MAX);
-            }
-            backend.upstream.socket.arm(buf);
-        }
-    }
-
-    fn malformed(&self, exchange: &mut Exchange) -> Action {
-        exchange.on(Event::Malformed, self.core.now())
-    }
+/// A method that usually has a body says so when it has none (RFC 9110 8.6).
+fn expects_a_length(request: &Request<'_>) -> bool {
+    request.framing.body != RequestBody::None
+        || matches!(
+            request.head.method.of(request.bytes),
+            b"POST" | b"PUT" | b"PATCH"
+        )
 }
 
 /// Takes sent bytes off the front of the parts; whether nothing is left.

@@ -20,7 +20,7 @@ pub(super) const COPIED_BYTES_MAX: usize = 4 << 10;
 /// See the module.
 pub(super) struct Lane<'l, H: Handler> {
     pub(super) core: &'l Core<H>,
-    pub(super) io: &'l mut Io,
+    pub(super) wire: Wire<'l, H>,
     pub(super) x: &'l mut H::Exchange,
     pub(super) request: Request<'l>,
     pub(super) body: &'l [u8],
@@ -34,6 +34,13 @@ pub(super) struct Lane<'l, H: Handler> {
     /// Bytes of the answer's body that the client has taken.
     pub(super) answer_bytes: u64,
     pub(super) first_byte: Option<Duration>,
+}
+
+/// The client's side of a request on its way, apart from what the handler keeps of it: bytes that
+/// are borrowed from there can be sent while the client is watched.
+pub(super) struct Wire<'l, H: Handler> {
+    pub(super) core: &'l Core<H>,
+    pub(super) io: &'l mut Io,
 }
 
 /// What one attempt led to.
@@ -87,8 +94,8 @@ impl<H: Handler> Lane<'_, H> {
     }
 
     async fn wait_for_news(&mut self, until: Instant) -> Result<(), Interrupt> {
-        self.io.deadline.set(Some(until));
-        match self.io.guard(self.core.wait_for_news()).await {
+        self.wire.io.deadline.set(Some(until));
+        match self.wire.io.guard(self.core.wait_for_news()).await {
             Err(Interrupt::Left) => Err(Interrupt::Left),
             _ => Ok(()),
         }
@@ -142,6 +149,44 @@ impl<H: Handler> Lane<'_, H> {
         });
     }
 
+    /// Sends pieces of a backend's answer to the client, all of them.
+    pub(super) async fn deliver(
+        &mut self,
+        exchange: &mut Exchange,
+        body: &[u8],
+    ) -> Result<(), Action> {
+        let sent = self.wire.deliver(exchange, [self.out, body]).await;
+        self.out.clear();
+        sent
+    }
+
+    /// Sends the handler's own answer.
+    pub(super) async fn send_local(&mut self) -> Outcome {
+        self.first_byte = Some(self.core.clock().saturating_duration_since(self.arrived));
+        let is_head = self.is_head_request();
+        let old = self.request.head.version == Version::Http10;
+        let body = write_local(self.out, self.local, self.keep, is_head, old);
+        self.answer_bytes += body.len() as u64;
+        send_local(self.wire.io, self.out, &body, self.core.now()).await
+    }
+
+    pub(super) fn is_head_request(&self) -> bool {
+        self.request.head.method.of(self.request.bytes) == b"HEAD"
+    }
+
+    /// The figures at the end.
+    pub(super) fn done(&self, outcome: Outcome, now: Instant) -> Done {
+        Done {
+            outcome,
+            request_bytes: self.body.len() as u64,
+            answer_bytes: self.answer_bytes,
+            first_byte: self.first_byte,
+            total: now.saturating_duration_since(self.arrived),
+        }
+    }
+}
+
+impl<H: Handler> Wire<'_, H> {
     /// Waits for something of the attempt while the client is there and time is left. `Err` says
     /// what the exchange wants done instead.
     pub(super) async fn wait<F: Future>(
@@ -165,20 +210,8 @@ impl<H: Handler> Lane<'_, H> {
         }
     }
 
-    /// Sends pieces of a backend's answer to the client, all of them.
+    /// Sends pieces of a backend's answer, all of them.
     pub(super) async fn deliver(
-        &mut self,
-        exchange: &mut Exchange,
-        body: &[u8],
-    ) -> Result<(), Action> {
-        let out = std::mem::take(self.out);
-        let sent = self.deliver_parts(exchange, [&out, body]).await;
-        *self.out = out;
-        self.out.clear();
-        sent
-    }
-
-    async fn deliver_parts(
         &mut self,
         exchange: &mut Exchange,
         mut parts: [&[u8]; 2],
@@ -202,31 +235,6 @@ impl<H: Handler> Lane<'_, H> {
                 }
                 Err(_) => return Err(exchange.on(Event::ClientLeft, self.core.now())),
             }
-        }
-    }
-
-    /// Sends the handler's own answer.
-    pub(super) async fn send_local(&mut self) -> Outcome {
-        self.first_byte = Some(self.core.clock().saturating_duration_since(self.arrived));
-        let is_head = self.is_head_request();
-        let old = self.request.head.version == Version::Http10;
-        let body = write_local(self.out, self.local, self.keep, is_head, old);
-        self.answer_bytes += body.len() as u64;
-        send_local(self.io, self.out, &body, self.core.now()).await
-    }
-
-    pub(super) fn is_head_request(&self) -> bool {
-        self.request.head.method.of(self.request.bytes) == b"HEAD"
-    }
-
-    /// The figures at the end.
-    pub(super) fn done(&self, outcome: Outcome, now: Instant) -> Done {
-        Done {
-            outcome,
-            request_bytes: self.body.len() as u64,
-            answer_bytes: self.answer_bytes,
-            first_byte: self.first_byte,
-            total: now.saturating_duration_since(self.arrived),
         }
     }
 }

@@ -95,7 +95,7 @@ impl<H: Handler> Lane<'_, H> {
                 buf = buf.grown(UPSTREAM_READ_BYTES_MAX);
             }
             backend.upstream.socket.arm(buf);
-            let (result, came) = match self.wait(exchange, backend.read()).await {
+            let (result, came) = match self.wire.wait(exchange, backend.read()).await {
                 Ok(read) => read,
                 Err(action) => return self.broken(action, outgoing),
             };
@@ -392,7 +392,7 @@ impl<H: Handler> Lane<'_, H> {
         self.keep = false;
         if matches!(action, Action::Cut(_)) && outgoing == Outgoing::ToClose {
             // Its end would look like that of the answer.
-            self.io.break_off();
+            self.wire.io.break_off();
         }
         self.give_up(action)
     }

@@ -7,7 +7,7 @@ use std::time::Instant;
 use super::Core;
 use super::body::{Body, NoBody, Receiving};
 use super::connection::{Io, after, earliest};
-use super::lane::{Lane, send_local, write_local};
+use super::lane::{Lane, Wire, send_local, write_local};
 use crate::buf::Buf;
 use crate::h1::framing::{self, RequestBody, RequestFraming};
 use crate::h1::{Reject, RequestHead, Scan, Version};
@@ -286,7 +286,10 @@ impl<H: Handler> Connection<H> {
         self.io.read_into(rest);
         let mut lane = Lane {
             core: &core,
-            io: &mut self.io,
+            wire: Wire {
+                core: &core,
+                io: &mut self.io,
+            },
             x: &mut self.x,
             request: Request {
                 head: &self.head,

@@ -114,7 +114,7 @@ impl<H: Handler> Lane<'_, H> {
     ) -> Result<(std::io::Result<usize>, Buf), Result<Step, Action>> {
         loop {
             // Giving up the wait does not give up the read, which belongs to the socket.
-            let waited = rt::timeout(idle, self.wait(exchange, backend.read())).await;
+            let waited = rt::timeout(idle, self.wire.wait(exchange, backend.read())).await;
             if let Some(read) = waited {
                 return read.map_err(Err);
             }
@@ -156,7 +156,7 @@ impl<H: Handler> Lane<'_, H> {
             (_, sent) => {
                 self.keep = false;
                 if state.outgoing == Outgoing::ToClose {
-                    self.io.break_off();
+                    self.wire.io.break_off();
                 }
                 Some(self.give_up(sent.err().unwrap_or(Action::Cut(Fault::Closed))))
             }
@@ -230,7 +230,7 @@ impl<H: Handler> Lane<'_, H> {
                 .upstream
                 .socket
                 .arm(buf.grown(UPSTREAM_READ_BYTES_MAX));
-            let (result, came) = match self.wait(exchange, backend.read()).await {
+            let (result, came) = match self.wire.wait(exchange, backend.read()).await {
                 Ok(read) => read,
                 Err(Action::Cut(fault)) => break fault,
                 Err(action) => return self.give_up(action),
