@@ -6,6 +6,7 @@ pub mod catalogue;
 pub mod cli;
 pub mod config;
 pub mod control;
+pub mod demo;
 pub mod fleet;
 pub mod gateway;
 pub mod inspect;

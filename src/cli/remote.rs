@@ -26,15 +26,7 @@ pub fn run(subject: Subject, address: &str, json: bool) -> Outcome {
         Subject::Models => "/internal/status/models?detailed=true&group=family",
         Subject::Status => "/internal/status",
     };
-    let answer = http::base(address).and_then(|base| {
-        let answer = http::get(&base, path)?;
-        let body = String::from_utf8_lossy(&answer.body).into_owned();
-        if answer.status == 200 {
-            Ok(body)
-        } else {
-            Err(refusal(&base, answer.status, &body))
-        }
-    });
+    let answer = fetch(address, path);
     let body = match answer {
         Ok(body) => body,
         Err(fault) => return Outcome::bad(format!("olla: {fault}\n"), Outcome::FAILED),
@@ -49,6 +41,26 @@ pub fn run(subject: Subject, address: &str, json: bool) -> Outcome {
             let fault = format!("olla: {address}: the answer is not JSON: {error}\n");
             Outcome::bad(fault, Outcome::FAILED)
         }
+    }
+}
+
+/// A page as a JSON document.
+///
+/// # Errors
+/// A sentence that says why there is none.
+pub fn document(address: &str, path: &str) -> Result<Value, String> {
+    let body = fetch(address, path)?;
+    serde_json::from_str(&body).map_err(|error| format!("{address}: not JSON: {error}"))
+}
+
+fn fetch(address: &str, path: &str) -> Result<String, String> {
+    let base = http::base(address)?;
+    let answer = http::get(&base, path)?;
+    let body = String::from_utf8_lossy(&answer.body).into_owned();
+    if answer.status == 200 {
+        Ok(body)
+    } else {
+        Err(refusal(&base, answer.status, &body))
     }
 }
 

@@ -2,6 +2,7 @@
 //!
 //! contract: operations 9 (start, signals, limits), balancing 12
 
+mod demo;
 mod signals;
 mod start;
 
@@ -119,7 +120,7 @@ pub(crate) fn configured(read: &Read, logger: &Logger) -> Option<Arc<config::Pla
 
 /// Serves in front of simulated backends; the exit code.
 pub fn demo(demo: &cli::Demo, env: Env) -> u8 {
-    start::demo(demo, env)
+    demo::run(demo, env)
 }
 
 /// Judges a configuration.

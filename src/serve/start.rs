@@ -13,7 +13,7 @@ use olla_engine::snapshot::Broadcast;
 use super::signals::{Asked, Listening, name};
 use super::{Read, configured, read};
 use crate::catalogue::Rules;
-use crate::cli::{self, Outcome, build_info};
+use crate::cli::{Outcome, build_info};
 use crate::config::{Env, Fingerprints, IoDriver, Plan};
 use crate::control::{self, About, Control, Event, Link, Mailboxes};
 use crate::gateway::{Common, Gateway, Limiters, Snapshot};
@@ -423,9 +423,4 @@ fn end(
     ];
     logger.emit(Level::Info, events::SHUT_DOWN, &fields);
     0
-}
-
-/// Serves in front of simulated backends.
-pub(super) fn demo(_demo: &cli::Demo, _env: Env) -> u8 {
-    Outcome::FAILED
 }

@@ -253,18 +253,13 @@ impl<H: Handler> Lane<'_, H> {
     async fn collected(&mut self, exchange: &mut Exchange, body: &[u8]) -> Step {
         let now = self.core.now();
         self.answer_bytes = 0;
-        {
-            let date = self.core.date();
-            let cx = crate::handler::Cx {
-                now,
-                peer: self.peer,
-                arrived: self.arrived,
-                date: &date,
-                unix_ms: self.core.unix_ms(),
-            };
-            self.core
-                .handler
-                .collected(&cx, self.x, &self.request, body, self.local);
+        let answered = self.ask(now, |core, cx, x, request, _, local| {
+            core.handler.collected(cx, x, request, body, local)
+        });
+        if !answered {
+            self.attempt_ended(AttemptEnd::Abandoned);
+            *exchange = Exchange::new(self.core.handler.timeouts(self.x), self.arrived);
+            return Step::Again;
         }
         let outcome = match self.send_local().await {
             Outcome::Local => {
