@@ -23,6 +23,18 @@ pub(super) fn json_string(out: &mut Vec<u8>, text: &str) {
     out.push(b'"');
 }
 
+/// [`json_string`] of a text that is ASCII and not too long; false if it is neither. Saves the
+/// check that it is UTF-8, which costs as much as writing it.
+pub(super) fn json_ascii(out: &mut Vec<u8>, text: &[u8]) -> bool {
+    let fits = text.len() <= FIELD_BYTES_MAX && text.is_ascii();
+    if fits {
+        out.push(b'"');
+        json_escaped(out, text);
+        out.push(b'"');
+    }
+    fits
+}
+
 fn json_escaped(out: &mut Vec<u8>, bytes: &[u8]) {
     let mut rest = bytes;
     loop {

@@ -174,6 +174,15 @@ impl Line<'_> {
 
     /// Bytes that should be UTF-8; what is not is replaced.
     pub fn bytes(&mut self, key: &'static str, value: &[u8]) -> &mut Self {
+        if self.json && !self.text {
+            let out = &mut self.log.buffers.json;
+            let before = out.len();
+            json_key(out, key);
+            if encode::json_ascii(out, value) {
+                return self;
+            }
+            out.truncate(before);
+        }
         match std::str::from_utf8(value) {
             Ok(text) => self.str(key, text),
             Err(_) => {
@@ -284,14 +293,18 @@ impl Buffers {
 
 /// One field of an object.
 pub(super) fn json_field(out: &mut Vec<u8>, key: &str, value: &Value<'_>) {
-    debug_assert!(is_plain(key), "{key:?} would need escaping");
-    out.extend_from_slice(b",\"");
-    out.extend_from_slice(key.as_bytes());
-    out.extend_from_slice(b"\":");
+    json_key(out, key);
     match value {
         Value::Str(text) => encode::json_string(out, text),
         other => scalar(out, other),
     }
+}
+
+fn json_key(out: &mut Vec<u8>, key: &str) {
+    debug_assert!(is_plain(key), "{key:?} would need escaping");
+    out.extend_from_slice(b",\"");
+    out.extend_from_slice(key.as_bytes());
+    out.extend_from_slice(b"\":");
 }
 
 /// One `key=value`.
