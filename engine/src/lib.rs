@@ -1,4 +1,47 @@
-//! Thread-per-core HTTP/1.1 proxy engine.
+//! A thread-per-core HTTP/1.1 proxy engine that has never heard of models.
+//!
+//! One event loop for each core, pinned, with its own listener, its own connections to backends and
+//! nothing shared on a request's path. What a request means is asked of a [`handler::Handler`];
+//! this crate carries bytes.
+//!
+//! # Layers
+//!
+//! ```text
+//! core ──▶ upstream, exchange, handler, budget ──▶ rt, buf, h1 ──▶ limits
+//! client ─▶ upstream, rt, h1
+//! snapshot, limit, meter: parts for whoever implements a handler
+//! ```
+//!
+//! An arrow is a permission to call; there are none back. [`h1`] and [`exchange`] are sans-io:
+//! bytes, events and `now` in, decisions out. Only [`rt`] knows the runtime and the kernel.
+//!
+//! # Thread rules
+//!
+//! A core's state is never touched by another thread. What crosses threads goes through a channel,
+//! and a [`rt::Bell`] wakes the receiver; snapshots ([`snapshot`]) are handed over whole. A core
+//! resolves no name, reads no file and takes no lock that somebody may hold for long. A handler
+//! answers at once: whatever takes time it lets somebody else do and asks to be asked again
+//! ([`handler::Routed::Wait`]).
+//!
+//! # Buffers
+//!
+//! A [`buf::Buf`] is owned by exactly one party: a connection, or the read that is under way into
+//! it. There is one bounded buffer a direction and no queue; the next piece is read when the last
+//! one is gone. Large buffers are kept for reuse, up to a bound for each thread. Every other bound
+//! is in [`limits`].
+//!
+//! # The cancel rule
+//!
+//! A read under way is never given up while its connection goes on: on io_uring its bytes would be
+//! lost. [`rt::Socket`] keeps the rule by owning its read; waiting for it may be dropped at any
+//! time. Writes are tried at once and then wait for writability, which may be dropped too, but a
+//! connection with half a message written is never used again: [`exchange`] decides that.
+//!
+//! # Panics and errors
+//!
+//! Hostile input is an answer and a counter, never a panic. A panic is a bug; it ends its core,
+//! and the process must end with it ([`core::Engine::is_broken`]). Errors are small enums; each is
+//! mapped to a status, a counter and a sentence in one place.
 
 mod budget;
 pub mod buf;
