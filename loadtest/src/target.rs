@@ -44,6 +44,7 @@ impl std::error::Error for BadTarget {}
 impl FromStr for Target {
     type Err = BadTarget;
 
+    #[expect(clippy::disallowed_methods, reason = "before the load begins")]
     fn from_str(url: &str) -> Result<Self, BadTarget> {
         let rest = url.strip_prefix("http://").ok_or(BadTarget::Form)?;
         let (host, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));

@@ -26,9 +26,12 @@ pub(super) struct Resolver {
     questions: Sender<Question>,
     answers: Receiver<Answer>,
     asked: RefCell<HashMap<u64, Asked>>,
-    known: RefCell<HashMap<(String, u16), (Instant, Arc<[SocketAddr]>)>>,
+    known: RefCell<HashMap<(String, u16), Known>>,
     next: Cell<u64>,
 }
+
+/// Addresses, and when they were found.
+type Known = (Instant, Arc<[SocketAddr]>);
 
 struct Question {
     host: String,

@@ -208,6 +208,10 @@ impl Generation<'_> {
         (words, whole)
     }
 
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "a thread of its own, at a human pace"
+    )]
     fn pause(&self) {
         std::thread::sleep(Duration::from_secs(1) / self.shared.pace.max(1));
     }

@@ -77,6 +77,7 @@ pub(super) fn run(demo: &cli::Demo, env: Env) -> u8 {
 }
 
 /// Prints each request once it has ended, as the gateway itself tells.
+#[expect(clippy::disallowed_methods, reason = "a thread of its own")]
 fn watch(url: &str) {
     let mut last = String::new();
     loop {

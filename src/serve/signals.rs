@@ -41,10 +41,18 @@ impl Listening {
             if left.is_zero() {
                 return None;
             }
-            // A signal ends the sleep of no other thread, so it is looked for now and then.
-            std::thread::sleep(left.min(Duration::from_millis(20)));
+            pause(left.min(Duration::from_millis(20)));
         }
     }
+}
+
+/// A signal ends the sleep of no other thread, so it is looked for now and then.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the main thread has nothing else to do"
+)]
+fn pause(duration: Duration) {
+    std::thread::sleep(duration);
 }
 
 fn asked(signal: i32) -> Asked {

@@ -49,17 +49,7 @@ impl<H: Handler> Lane<'_, H> {
                 Err(_) => (Some(End::Broken(Fault::Malformed)), true),
             };
             if let Some(End::Whole) = end {
-                let action = match relayed.begun {
-                    Action::Continue => exchange.on(Event::AnswerEnd, self.core.now()),
-                    begun => begun,
-                };
-                let reuse = matches!(
-                    action,
-                    Action::Finish {
-                        reuse_upstream: true
-                    }
-                ) && !excess;
-                self.give_back(backend, relayed, reuse);
+                self.came_whole(exchange, backend, relayed, excess);
                 return self
                     .end_transformed(exchange, &mut state, &payload, End::Whole)
                     .await;
@@ -74,15 +64,10 @@ impl<H: Handler> Lane<'_, H> {
             if let Some(end) = end {
                 return self.end_transformed(exchange, &mut state, &[], end).await;
             }
-            buf.clear();
-            backend
-                .upstream
-                .socket
-                .arm(buf.grown(UPSTREAM_READ_BYTES_MAX));
-            let ended = match self
-                .read_or_idle(exchange, &mut backend, &mut state, idle)
-                .await
-            {
+            let next = self
+                .next_read(exchange, &mut backend, &mut state, idle, buf)
+                .await;
+            let ended = match next {
                 Ok((Ok(1..), came)) => {
                     exchange.on(Event::AnswerPiece, self.core.now());
                     buf = came;
@@ -104,14 +89,42 @@ impl<H: Handler> Lane<'_, H> {
         }
     }
 
+    /// The body came whole: the connection may be used again.
+    fn came_whole(
+        &mut self,
+        exchange: &mut Exchange,
+        backend: Backend,
+        relayed: &Relayed<'_>,
+        excess: bool,
+    ) {
+        let action = match relayed.begun {
+            Action::Continue => exchange.on(Event::AnswerEnd, self.core.now()),
+            begun => begun,
+        };
+        let reuse = matches!(
+            action,
+            Action::Finish {
+                reuse_upstream: true
+            }
+        );
+        self.give_back(backend, relayed, reuse && !excess);
+    }
+
     /// The next read; while there is none, now and then what the handler says to that.
-    async fn read_or_idle(
+    async fn next_read(
         &mut self,
         exchange: &mut Exchange,
         backend: &mut Backend,
         state: &mut Transformed,
         idle: Duration,
+        mut buf: Buf,
     ) -> Result<(std::io::Result<usize>, Buf), Result<Step, Action>> {
+        let full = buf.spare() == 0;
+        buf.clear();
+        if full {
+            buf = buf.grown(UPSTREAM_READ_BYTES_MAX);
+        }
+        backend.upstream.socket.arm(buf);
         loop {
             // Giving up the wait does not give up the read, which belongs to the socket.
             let waited = rt::timeout(idle, self.wire.wait(exchange, backend.read())).await;
