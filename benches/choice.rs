@@ -1,0 +1,123 @@
+//! What a choice costs among 1, 10 and 200 endpoints that all list the model: the scope, the
+//! decision by the model's name, and the balancer's pick with its counting.
+
+use std::hint::black_box;
+use std::sync::Arc;
+use std::time::Duration;
+
+use criterion::Criterion;
+use olla::config::{
+    Balancer, BaseUrl, EndpointPlan, EndpointTlsPlan, Fallback, NameFilter, RoutingPlan, Strategy,
+};
+use olla::fleet::{Endpoint, EndpointSet, Health, Live, Status};
+use olla::providers::Profiles;
+use olla::routing::aliases::Aliases;
+use olla::routing::balance::{Picker, Turns};
+use olla::routing::decide::{Ask, Decision, Refresh, Rules, decide};
+use olla::routing::names::ModelIndex;
+use olla::routing::scope::{ScopeId, Scopes, Standing};
+
+const MODEL: &str = "qwen3:8b";
+
+fn main() {
+    let mut criterion = Criterion::default().configure_from_args();
+    for balancer in [
+        Balancer::Priority,
+        Balancer::RoundRobin,
+        Balancer::LeastConnections,
+    ] {
+        choice(&mut criterion, balancer);
+    }
+    criterion.final_summary();
+}
+
+fn choice(criterion: &mut Criterion, balancer: Balancer) {
+    let profiles = Profiles::builtin();
+    let routing = RoutingPlan {
+        strategy: Strategy::Strict,
+        fallback_behavior: Fallback::None,
+        discovery_timeout: Duration::from_secs(2),
+        discovery_refresh_on_miss: false,
+    };
+    let (aliases, turns) = (Aliases::new(&[]), Turns::default());
+    let mut group = criterion.benchmark_group(format!("choice/{balancer}"));
+    group
+        .warm_up_time(Duration::from_millis(500))
+        .measurement_time(Duration::from_secs(2));
+    for count in [1, 10, 200] {
+        let endpoints: Vec<_> = (0..count).map(|id| endpoint(&profiles, id)).collect();
+        let names: [Arc<str>; 1] = [MODEL.into()];
+        let models = ModelIndex::build((0..count).map(|index| (index, false, &names)));
+        let scopes = Scopes::new(profiles.all(), &endpoints);
+        let standing = Standing {
+            routable: EndpointSet::first(count),
+            unchecked: EndpointSet::EMPTY,
+        };
+        let rules = Rules {
+            routing: &routing,
+            aliases: &aliases,
+            models: &models,
+            vision: &EndpointSet::EMPTY,
+        };
+        let mut random = 1_u64;
+        group.bench_function(count.to_string(), |b| {
+            b.iter(|| {
+                let path = black_box(b"v1/chat/completions");
+                let scope = scopes.find(ScopeId::OpenAi, path, &standing);
+                let ask = Ask {
+                    scope: &scope,
+                    has_provider: true,
+                    model: Some(black_box(MODEL)),
+                    images: false,
+                    refresh: Refresh::Before,
+                };
+                let Decision::Route(routed) = decide(&rules, &ask) else {
+                    panic!("every endpoint lists the model");
+                };
+                random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                let picker = Picker {
+                    endpoints: &endpoints,
+                    balancer,
+                    turns: &turns,
+                    now_ms: 1,
+                    random,
+                };
+                let tried = EndpointSet::EMPTY;
+                picker.pick(&routed.candidates, &tried, None, |_| true)
+            });
+        });
+    }
+    group.finish();
+}
+
+/// A healthy vLLM endpoint.
+fn endpoint(profiles: &Profiles, id: usize) -> Endpoint {
+    let profile = profiles.all().iter().find(|profile| profile.name == "vllm");
+    Endpoint {
+        id: u32::try_from(id).expect("a small number"),
+        plan: Arc::new(EndpointPlan {
+            name: format!("e{id}"),
+            url: BaseUrl::parse("http://127.0.0.1:8000").expect("a valid URL"),
+            kind: "vllm".to_owned(),
+            kind_as_written: "vllm".to_owned(),
+            priority: 100,
+            health_check_url: None,
+            model_url: None,
+            check_interval: Duration::from_secs(5),
+            check_timeout: Duration::from_secs(2),
+            preserve_path: false,
+            model_filter: NameFilter::default(),
+            headers: Vec::new(),
+            auth: None,
+            tls: EndpointTlsPlan::default(),
+        }),
+        profile: Arc::clone(profile.expect("a built-in profile")),
+        is_auto: false,
+        status: Status::Healthy,
+        health: Health::default(),
+        addresses: Arc::from([]),
+        last_model_sync: None,
+        model_count: 1,
+        live: Arc::new(Live::default()),
+    }
+}
