@@ -16,6 +16,7 @@ use olla_engine::handler::{
     Refusal, Request, Routed, Target,
 };
 use olla_engine::rt::Wanted;
+use olla_engine::tls::{TlsClient, TlsListener};
 
 struct Forward {
     to: Arc<[SocketAddr]>,
@@ -75,6 +76,10 @@ impl Handler for Forward {
             idle_max,
             keep_alive,
         })
+    }
+
+    fn tls(&self, (): &()) -> Option<TlsClient> {
+        None
     }
 
     fn addresses(&self, (): &()) -> Arc<[SocketAddr]> {
@@ -185,6 +190,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         pin: false,
         driver: if epoll { Wanted::Epoll } else { Wanted::Auto },
         buffered_bytes_max: 1 << 30,
+        tls: TlsListener::default(),
     };
     let engine = Engine::start(&options, move |_| Forward {
         to: Arc::from([backend]),

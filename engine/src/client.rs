@@ -3,7 +3,7 @@
 //!
 //! Bounded in time and in bytes. Follows no redirect and resolves no name.
 
-use std::io::IoSlice;
+use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -17,6 +17,7 @@ use crate::limits::{
     UPSTREAM_READ_BYTES_START,
 };
 use crate::rt::{self, Socket};
+use crate::tls::TlsClient;
 use crate::upstream;
 
 /// Why there is no answer.
@@ -43,7 +44,7 @@ impl ClientFault {
             Self::Connect(ConnectFault::Refused) => "connection refused",
             Self::Connect(ConnectFault::Unresolved) => "name not resolved",
             Self::Connect(ConnectFault::TimedOut) => "connection timed out",
-            Self::Connect(ConnectFault::Tls) => "TLS handshake failed",
+            Self::Connect(ConnectFault::Tls(fault)) => fault.as_str(),
             Self::Connect(ConnectFault::Local) => "the gateway is out of resources",
             Self::Connect(_) => "host unreachable",
             Self::Reset => "connection reset",
@@ -82,6 +83,8 @@ impl Reply {
 
 /// Sends a request and waits for its answer.
 ///
+/// With `tls` the connection is secured, without it is plain.
+///
 /// `request` is complete, framing and all, and asks the server to close the connection.
 /// `body_bytes_max` of 0 means that nobody wants the body.
 ///
@@ -89,11 +92,12 @@ impl Reply {
 /// [`ClientFault`].
 pub async fn ask(
     addresses: &[SocketAddr],
+    tls: Option<&TlsClient>,
     request: &[u8],
     limit: Duration,
     body_bytes_max: usize,
 ) -> Result<Reply, ClientFault> {
-    let asking = ask_without_limit(addresses, request, body_bytes_max);
+    let asking = ask_without_limit(addresses, tls, request, body_bytes_max);
     // The connection is dropped with the future, so nothing can be lost by giving up.
     rt::timeout(limit, asking)
         .await
@@ -102,11 +106,16 @@ pub async fn ask(
 
 async fn ask_without_limit(
     addresses: &[SocketAddr],
+    tls: Option<&TlsClient>,
     request: &[u8],
     body_bytes_max: usize,
 ) -> Result<Reply, ClientFault> {
     let connected = upstream::connect(addresses, Duration::from_secs(30)).await;
     let mut socket = connected.map_err(ClientFault::Connect)?;
+    if let Some(tls) = tls {
+        let secured = socket.secure(tls).await;
+        socket = secured.map_err(|fault| ClientFault::Connect(ConnectFault::Tls(fault)))?;
+    }
     send(&socket, request).await?;
     let mut head = ResponseHead::new();
     let (mut buf, body) = read_head(&mut socket, &mut head).await?;
@@ -153,7 +162,7 @@ async fn send(socket: &Socket, request: &[u8]) -> Result<(), ClientFault> {
     while !rest.is_empty() {
         match socket.send_now(&[IoSlice::new(rest)]) {
             Ok(sent) => rest = rest.get(sent..).unwrap_or_default(),
-            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 socket.writable().await.map_err(|_| ClientFault::Reset)?;
             }
             Err(_) => return Err(ClientFault::Reset),
@@ -165,7 +174,12 @@ async fn send(socket: &Socket, request: &[u8]) -> Result<(), ClientFault> {
 async fn read(socket: &mut Socket, buf: Buf) -> Result<(usize, Buf), ClientFault> {
     socket.arm(buf);
     let (result, buf) = socket.read().await;
-    Ok((result.map_err(|_| ClientFault::Reset)?, buf))
+    let count = result.map_err(|error| match error.kind() {
+        // A secured connection whose end was not announced.
+        io::ErrorKind::UnexpectedEof => ClientFault::Closed,
+        _ => ClientFault::Reset,
+    })?;
+    Ok((count, buf))
 }
 
 async fn read_head(

@@ -23,6 +23,7 @@ use crate::exchange::{Fault, Timeouts};
 use crate::h1::Reject;
 use crate::h1::framing::RequestFraming;
 use crate::h1::head::{RequestHead, ResponseHead};
+use crate::tls::TlsClient;
 
 /// What holds while a question is asked.
 #[derive(Debug, Clone, Copy)]
@@ -285,6 +286,10 @@ pub trait Handler: 'static {
     /// The addresses of the backend that was picked, the preferred first; asked only when a
     /// connection has to be made.
     fn addresses(&self, x: &Self::Exchange) -> Arc<[SocketAddr]>;
+
+    /// How a connection to the backend that was picked is secured, `None` if it is plain; asked
+    /// after [`Self::addresses`]. Connections of one [`Target::key`] must not differ in it.
+    fn tls(&self, x: &Self::Exchange) -> Option<TlsClient>;
 
     /// How long this exchange may take where.
     fn timeouts(&self, x: &Self::Exchange) -> Timeouts;

@@ -56,4 +56,5 @@ pub mod limits;
 pub mod meter;
 pub mod rt;
 pub mod snapshot;
+pub mod tls;
 mod upstream;

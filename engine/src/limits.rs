@@ -77,6 +77,16 @@ pub const BODY_READ_BYTES_MIN: usize = 16 << 10;
 /// noticeably longer for their turn.
 pub const BODY_READ_BYTES_MAX: usize = 256 << 10;
 
+/// What a secured connection reads ciphertext into at first: a flight of a handshake, or some events.
+pub const TLS_READ_BYTES_START: usize = 4 << 10;
+
+/// What that grows to when a read fills it, and shrinks from when one brings little: some records
+/// of at most 16 KiB each.
+pub const TLS_READ_BYTES_MAX: usize = 64 << 10;
+
+/// What is encrypted before the kernel has taken the ciphertext of the batch before.
+pub const TLS_SEND_BYTES_MAX: usize = 64 << 10;
+
 /// What is read and thrown away after an answer that ends a connection early, so that the answer
 /// is not destroyed by a reset (lingering close).
 pub const LINGER_BYTES_MAX: usize = 256 << 20;

@@ -14,7 +14,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::time::{Duration, Instant};
 
 use model::{Limits, Link, Model, Ms};
-use olla_engine::exchange::{Action, ConnectFault, Event, Exchange, Phase};
+use olla_engine::exchange::{Action, ConnectFault, Event, Exchange, Phase, TlsFault};
 
 const SEEDS: u64 = 256;
 const EXCHANGES_PER_SEED: usize = 8;
@@ -110,7 +110,7 @@ fn disaster(rng: &mut Rng, events: &mut Vec<Event>, connected: usize, sent: usiz
         ConnectFault::Unreachable,
         ConnectFault::Unresolved,
         ConnectFault::TimedOut,
-        ConnectFault::Tls,
+        ConnectFault::Tls(TlsFault::UnknownIssuer),
         ConnectFault::Local,
     ];
     let end = rng.pick(&[Event::UpstreamClosed, Event::UpstreamReset]);

@@ -45,7 +45,7 @@ pub struct EndpointPlan {
 }
 
 /// `tls` of an endpoint.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub struct EndpointTlsPlan {
     /// PEM file with further trust anchors.
     pub ca_file: Option<PathBuf>,

@@ -8,6 +8,8 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use olla_engine::tls::Roots;
+
 use super::auth;
 use super::endpoint::{
     BaseUrl, EndpointPlan, EndpointTlsPlan, NameFilter, Secret, UrlFault, http_url,
@@ -291,10 +293,15 @@ fn check_times(s: &mut Section<'_, '_>, interval: Duration, timeout: Duration) -
 }
 
 fn judge_tls(s: &mut Section<'_, '_>, tls: &EndpointTlsPlan, inputs: &Inputs<'_>) {
-    if let Some(path) = &tls.ca_file
-        && let Err(error) = std::fs::File::open(inputs.cwd.join(path))
-    {
-        s.refuse("ca_file", format_args!("cannot be read: {error}"));
+    if let Some(path) = &tls.ca_file {
+        match std::fs::read(inputs.cwd.join(path)) {
+            Ok(pem) => {
+                if let Err(fault) = Roots::default().with_pem(&pem) {
+                    s.refuse("ca_file", fault);
+                }
+            }
+            Err(error) => s.refuse("ca_file", format_args!("cannot be read: {error}")),
+        }
     }
     if tls.insecure_skip_verify {
         s.warn(

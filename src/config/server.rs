@@ -139,12 +139,16 @@ fn host(s: &mut Section<'_, '_>) -> String {
 
 fn server_tls(s: &mut Section<'_, '_>) -> ServerTlsPlan {
     let cert_file = s
-        .key("cert_file", "PEM file with the listener's certificates.")
-        .restart()
+        .key(
+            "cert_file",
+            "PEM file with the listener's certificates; read again on SIGHUP.",
+        )
         .path();
     let key_file = s
-        .key("key_file", "PEM file with the listener's private key.")
-        .restart()
+        .key(
+            "key_file",
+            "PEM file with the listener's private key; read again on SIGHUP.",
+        )
         .path();
     match (&cert_file, &key_file) {
         (Some(_), None) => s.refuse("key_file", "goes with server.tls.cert_file"),

@@ -57,19 +57,34 @@ pub(super) async fn get(state: &State, mut get: Get<'_>) -> Result<Reply, Client
 async fn once(state: &State, get: &Get<'_>, end: Instant) -> Result<Reply, ClientFault> {
     let left = || end.saturating_duration_since(Instant::now());
     let target = &get.target;
-    let resolving = state.resolver.resolve(&target.host, target.port);
-    let addresses: Arc<[SocketAddr]> = olla_engine::rt::timeout(left(), resolving)
+    let own = &get.member.plan.url;
+    let own_addresses = resolved(state, &own.host, own.port, left()).await;
+    if let Ok(addresses) = &own_addresses {
+        *get.member.addresses.borrow_mut() = Arc::clone(addresses);
+    }
+    let addresses = if target.is_own_origin {
+        own_addresses?
+    } else {
+        resolved(state, &target.host, target.port, left()).await?
+    };
+    let tls = (target.scheme == Scheme::Https)
+        .then(|| state.trusts.of_check(&get.member.plan, &target.host));
+    let request = head(get);
+    let bytes_max = get.body_bytes_max;
+    client::ask(&addresses, tls.as_ref(), &request, left(), bytes_max).await
+}
+
+async fn resolved(
+    state: &State,
+    host: &str,
+    port: u16,
+    limit: Duration,
+) -> Result<Arc<[SocketAddr]>, ClientFault> {
+    let resolving = state.resolver.resolve(host, port);
+    olla_engine::rt::timeout(limit, resolving)
         .await
         .ok_or(ClientFault::TimedOut)?
-        .ok_or(ClientFault::Connect(ConnectFault::Unresolved))?;
-    if target.is_own_origin {
-        *get.member.addresses.borrow_mut() = Arc::clone(&addresses);
-    }
-    if target.scheme == Scheme::Https {
-        return Err(ClientFault::Connect(ConnectFault::Tls));
-    }
-    let request = head(get);
-    client::ask(&addresses, &request, left(), get.body_bytes_max).await
+        .ok_or(ClientFault::Connect(ConnectFault::Unresolved))
 }
 
 fn head(get: &Get<'_>) -> Vec<u8> {

@@ -21,7 +21,7 @@ pub(super) struct Member {
     pub(super) id: u32,
     pub(super) plan: Arc<EndpointPlan>,
     pub(super) profile: RefCell<Arc<Profile>>,
-    pub(super) backend: Arc<Backend>,
+    pub(super) backend: RefCell<Arc<Backend>>,
     pub(super) status: Cell<Status>,
     /// Whether its first check has ended.
     pub(super) checked: Cell<bool>,
@@ -65,7 +65,7 @@ impl Member {
             id,
             plan: Arc::new(plan),
             profile: RefCell::new(profile),
-            backend: Arc::new(backend),
+            backend: RefCell::new(Arc::new(backend)),
             status: Cell::new(Status::Unknown),
             checked: Cell::new(false),
             settled: Cell::new(false),

@@ -16,6 +16,7 @@ mod probe;
 mod resolve;
 mod schedule;
 mod snapshots;
+mod trust;
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
@@ -85,15 +86,17 @@ pub struct Control {
 }
 
 impl Control {
-    /// Starts the thread. `listening` is the far end of the bell that cores ring.
+    /// Starts the thread, and waits until there is a snapshot with all endpoints, which none of
+    /// them has to answer for. `listening` is the far end of the bell that cores ring.
     ///
     /// # Errors
     /// When no thread can be started.
     pub fn start(setup: Setup, listening: rt::Listening) -> std::io::Result<Self> {
         let builder = std::thread::Builder::new().name("control".to_owned());
+        let (told, published) = crossbeam_channel::bounded(1);
         let thread = builder.spawn(move || {
             let logger = setup.logger.clone();
-            let ended = rt::run(Wanted::Epoll, |_| run(setup, listening));
+            let ended = rt::run(Wanted::Epoll, |_| run(setup, listening, told));
             if let Err(error) = ended {
                 let error = error.to_string();
                 logger.emit(
@@ -103,6 +106,8 @@ impl Control {
                 );
             }
         })?;
+        // Nothing comes when the thread could not begin, which shows soon enough.
+        let _ = published.recv();
         Ok(Self { thread })
     }
 
@@ -121,6 +126,7 @@ struct State {
     broadcast: Arc<Broadcast<Snapshot>>,
     mailboxes: Mailboxes,
     resolver: resolve::Resolver,
+    trusts: trust::Trusts,
     /// In the order of the configuration.
     members: RefCell<Vec<Rc<Member>>>,
     catalogue: RefCell<Arc<Catalogue>>,
@@ -150,7 +156,7 @@ const SWEEP_EVERY: Duration = Duration::from_secs(300);
 /// When the first round of checks counts as over whoever has not answered (contract: README 13).
 const FIRST_ROUND_MAX: Duration = Duration::from_secs(2);
 
-async fn run(setup: Setup, listening: rt::Listening) {
+async fn run(setup: Setup, listening: rt::Listening, told: crossbeam_channel::Sender<()>) {
     let (bell, resolved) = match Bell::new() {
         Ok(both) => both,
         Err(error) => {
@@ -168,6 +174,7 @@ async fn run(setup: Setup, listening: rt::Listening) {
         plan: RefCell::new(setup.plan),
         profiles: RefCell::new(setup.profiles),
         rules: RefCell::new(setup.rules),
+        trusts: trust::Trusts::new(setup.logger.clone()),
         logger: setup.logger,
         broadcast: setup.broadcast,
         mailboxes: setup.mailboxes,
@@ -189,6 +196,8 @@ async fn run(setup: Setup, listening: rt::Listening) {
     });
     state.adopt_endpoints();
     state.publish();
+    let _ = told.send(());
+    drop(told);
     let publishing = Rc::clone(&state);
     rt::spawn(async move { publishing.keep_publishing().await });
     let rounds = Rc::clone(&state);
@@ -244,6 +253,7 @@ impl State {
         *self.plan.borrow_mut() = plan;
         *self.profiles.borrow_mut() = profiles;
         *self.rules.borrow_mut() = rules;
+        self.trusts.forget();
         self.adopt_endpoints();
         self.catalogue_stale.set(true);
         self.totals.borrow_mut().reloaded(true);
@@ -267,7 +277,10 @@ impl State {
         for endpoint in &plan.discovery.endpoints {
             let same = old.iter().find(|member| member.is_same(endpoint));
             let member = match same {
-                Some(member) => Rc::clone(member),
+                Some(member) => {
+                    self.trust_anew(member);
+                    Rc::clone(member)
+                }
                 None => self.new_member(endpoint),
             };
             members.push(member);
@@ -280,6 +293,17 @@ impl State {
             gone.moved.notify();
         }
         *self.members.borrow_mut() = members;
+    }
+
+    /// An endpoint stays, but who vouches for it may have changed.
+    fn trust_anew(&self, member: &Member) {
+        if let Some(tls) = self.trusts.of_endpoint(&member.plan) {
+            let mut backend = member.backend.borrow_mut();
+            *backend = Arc::new(crate::gateway::Backend {
+                tls: Some(tls),
+                ..crate::gateway::Backend::clone(&backend)
+            });
+        }
     }
 
     fn new_member(self: &Rc<Self>, endpoint: &crate::config::EndpointPlan) -> Rc<Member> {
@@ -295,6 +319,7 @@ impl State {
             endpoint,
             plan.proxy.connection_keep_alive,
             plan.proxy.idle_connection_timeout,
+            self.trusts.of_endpoint(endpoint),
         );
         let rates = &plan.server.rate_limits;
         let bucket = rates

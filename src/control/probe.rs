@@ -70,6 +70,8 @@ async fn check(state: &Rc<State>, member: &Rc<Member>) {
         rest,
     ));
     let first = !member.checked.replace(true);
+    // A first check that failed has marked it as away before it tried again.
+    let from = if first { Status::Unknown } else { from };
     if from != verdict {
         state.catalogue_stale.set(true);
         if from.is_routable() && !verdict.is_routable() {

@@ -75,7 +75,7 @@ impl State {
             models: Arc::clone(&self.models.borrow()),
             backends: members
                 .iter()
-                .map(|member| Arc::clone(&member.backend))
+                .map(|member| Arc::clone(&member.backend.borrow()))
                 .collect(),
             endpoint_buckets: members.iter().map(|member| member.bucket.clone()).collect(),
             extractors: members

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::ops::Range;
 use std::rc::Rc;
 
+use olla_engine::exchange::Fault;
 use olla_engine::handler::Request;
 use olla_engine::limit::Admission;
 
@@ -67,6 +68,8 @@ pub struct Exchange {
     pub(super) status: u16,
     /// Status of the last endpoint's answer.
     pub(super) answer_status: Option<u16>,
+    /// Why the last attempt brought no answer, if it did not.
+    pub(super) failed_by: Option<Fault>,
     pub(super) message: Message,
     pub(super) tail: Option<Box<Tail>>,
     /// The end of the answer is read for token figures.
@@ -168,6 +171,7 @@ impl Exchange {
         self.waited = false;
         self.status = 0;
         self.answer_status = None;
+        self.failed_by = None;
         self.message.begin();
         self.reads_figures = false;
     }

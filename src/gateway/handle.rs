@@ -10,6 +10,7 @@ use olla_engine::handler::{
     Answer, AtHead, AttemptEnd, Cx, Done, End, Handler, Limits, Local, Made, Passing, Pick,
     Refusal, Request, Routed,
 };
+use olla_engine::tls::TlsClient;
 
 use super::answers::{self, Error};
 use super::exchange::{Exchange, Kind};
@@ -95,6 +96,11 @@ impl Handler for Gateway {
                 .get(x.endpoint.unwrap_or(usize::MAX))
         });
         endpoint.map_or_else(|| Arc::from([]), |endpoint| Arc::clone(&endpoint.addresses))
+    }
+
+    fn tls(&self, x: &Exchange) -> Option<TlsClient> {
+        let view = x.view.as_ref()?;
+        view.snapshot.backends.get(x.endpoint?)?.tls.clone()
     }
 
     fn timeouts(&self, x: &Exchange) -> Timeouts {

@@ -304,6 +304,7 @@ impl Gateway {
         if let AttemptEnd::Failed(fault) = end
             && x.answer_status.is_none()
         {
+            x.failed_by = Some(fault);
             if fault.counts_for_breaker() {
                 lease.failed(clock_ms(self.common.start, cx.now));
             }
@@ -353,6 +354,7 @@ impl Gateway {
             provider,
             model: x.model(),
             endpoint: endpoint.map(crate::fleet::Endpoint::name),
+            because: x.failed_by.map(Fault::sentence),
         };
         let mut error = Error::new(
             fault.status(),

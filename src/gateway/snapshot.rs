@@ -8,6 +8,7 @@ use std::time::Duration;
 use base64::Engine as _;
 use olla_engine::h1::emit;
 use olla_engine::limit::Bucket;
+use olla_engine::tls::TlsClient;
 
 use crate::config::{Auth, EndpointPlan};
 use crate::fleet::{EndpointSet, Fleet};
@@ -57,7 +58,7 @@ impl Snapshot {
 }
 
 /// How an endpoint is written to: the parts of heads that never change.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Backend {
     /// `Host` and the fields that are set on every request to it, as they go out.
     pub fields: Vec<u8>,
@@ -75,11 +76,18 @@ pub struct Backend {
     pub keep_alive: Duration,
     /// How long idle connections to it are kept.
     pub idle_max: Duration,
+    /// How connections to it are secured; `None` = it is plain http.
+    pub tls: Option<TlsClient>,
 }
 
 impl Backend {
     /// Makes ready what the plan says.
-    pub fn new(plan: &EndpointPlan, keep_alive: Duration, idle_max: Duration) -> Self {
+    pub fn new(
+        plan: &EndpointPlan,
+        keep_alive: Duration,
+        idle_max: Duration,
+        tls: Option<TlsClient>,
+    ) -> Self {
         let mut fields = Vec::new();
         emit::field(&mut fields, b"Host", plan.url.host_header.as_bytes());
         let mut replaced: Vec<Box<[u8]>> = Vec::new();
@@ -96,6 +104,7 @@ impl Backend {
             preserve_path: plan.preserve_path,
             keep_alive,
             idle_max,
+            tls,
         }
     }
 }

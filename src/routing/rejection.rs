@@ -88,6 +88,8 @@ pub struct About<'a> {
     pub model: Option<&'a str>,
     /// The endpoint that was asked last, or that the client named.
     pub endpoint: Option<&'a str>,
+    /// What that endpoint did, in words that follow its name.
+    pub because: Option<&'a str>,
 }
 
 /// A message, to be printed.
@@ -109,8 +111,14 @@ impl fmt::Display for Message<'_> {
             Fault::ModelNotFound => write!(f, "no endpoint has{model}"),
             Fault::ModelUnavailable => write!(f, "no healthy endpoint has{model}"),
             Fault::Throttled => write!(f, "all endpoints{for_model} are at their request limit"),
-            Fault::BackendError => write!(f, "backend{endpoint} gave no usable answer"),
-            Fault::BackendTimeout => write!(f, "backend{endpoint} did not answer in time"),
+            Fault::BackendError => {
+                let because = self.about.because.unwrap_or("gave no usable answer");
+                write!(f, "backend{endpoint} {because}")
+            }
+            Fault::BackendTimeout => {
+                let because = self.about.because.unwrap_or("did not answer in time");
+                write!(f, "backend{endpoint} {because}")
+            }
             Fault::EndpointNeeded => {
                 write!(
                     f,
@@ -234,6 +242,7 @@ mod tests {
             provider: Some("vllm"),
             model: Some("m1"),
             endpoint: Some("gpu-1"),
+            because: None,
         };
         for (fault, status, kind, code, named) in ANSWERS {
             assert_eq!(fault.status(), status, "{fault:?}");
@@ -242,6 +251,18 @@ mod tests {
             assert!(message.contains(named), "{message}");
             assert!(!fault.message(About::default()).to_string().contains('"'));
         }
+    }
+
+    #[test]
+    fn a_message_says_what_the_backend_did() {
+        let about = About {
+            endpoint: Some("gpu-1"),
+            because: Some("has a TLS certificate that has expired"),
+            ..About::default()
+        };
+        let message = Fault::BackendError.message(about).to_string();
+        let want = "backend \"gpu-1\" has a TLS certificate that has expired";
+        assert_eq!(message, want);
     }
 
     #[test]

@@ -91,7 +91,7 @@ impl Gateway {
                 let about = About {
                     provider: prefix.provider(),
                     model,
-                    endpoint: None,
+                    ..About::default()
                 };
                 let fault = rejected.fault;
                 let message = fault.message(about);

@@ -1,7 +1,7 @@
 //! Starting the threads, waiting for signals, ending.
 
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs, UdpSocket};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, RwLock};
 use std::time::{Duration, Instant, SystemTime};
@@ -9,6 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 use olla_engine::core::{Engine, Options};
 use olla_engine::rt::{Bell, Wanted, sys};
 use olla_engine::snapshot::Broadcast;
+use olla_engine::tls::{TlsIdentity, TlsListener};
 
 use super::signals::{Asked, Listening, name};
 use super::{Read, configured, read};
@@ -44,6 +45,7 @@ struct Running {
     fingerprints: Fingerprints,
     plan: Arc<Plan>,
     cores: usize,
+    tls: TlsListener,
 }
 
 /// Between two looks whether all threads are well.
@@ -166,17 +168,8 @@ fn start(setup: Setup, logger: &Logger) -> Result<Running, String> {
         listening,
     )
     .map_err(|error| error.to_string())?;
-    let options = Options {
-        addresses,
-        workers: cores,
-        pin: plan.server.pin_workers,
-        driver: match plan.server.io_driver {
-            IoDriver::Auto => Wanted::Auto,
-            IoDriver::IoUring => Wanted::IoUring,
-            IoDriver::Epoll => Wanted::Epoll,
-        },
-        buffered_bytes_max: buffered_bytes_max(&plan),
-    };
+    let options = options(&plan, addresses, cores);
+    options.tls.set(identity(&plan)?);
     let make = gateways(Arc::clone(&common), broadcast, link.clone(), letters);
     let engine = Engine::start(&options, make).map_err(|error| error.to_string())?;
     // Nobody else sets it.
@@ -191,6 +184,45 @@ fn start(setup: Setup, logger: &Logger) -> Result<Running, String> {
         fingerprints: setup.fingerprints,
         plan,
         cores,
+        tls: options.tls,
+    })
+}
+
+fn options(plan: &Plan, addresses: Vec<SocketAddr>, workers: usize) -> Options {
+    Options {
+        addresses,
+        workers,
+        pin: plan.server.pin_workers,
+        driver: match plan.server.io_driver {
+            IoDriver::Auto => Wanted::Auto,
+            IoDriver::IoUring => Wanted::IoUring,
+            IoDriver::Epoll => Wanted::Epoll,
+        },
+        buffered_bytes_max: buffered_bytes_max(plan),
+        tls: TlsListener::default(),
+    }
+}
+
+/// Who the listener is, if it speaks TLS.
+fn identity(plan: &Plan) -> Result<Option<TlsIdentity>, String> {
+    let tls = &plan.server.tls;
+    let (Some(certificate), Some(key)) = (&tls.cert_file, &tls.key_file) else {
+        return Ok(None);
+    };
+    let read = |name: &str, path: &Path| {
+        let read = std::fs::read(path);
+        read.map_err(|error| format!("server.tls.{name} cannot be read: {error}"))
+    };
+    let certificate = read("cert_file", certificate)?;
+    let key = read("key_file", key)?;
+    let identity = TlsIdentity::from_pem(&certificate, &key);
+    identity.map(Some).map_err(|fault| {
+        let name = if fault.is_about_key() {
+            "key_file"
+        } else {
+            "cert_file"
+        };
+        format!("server.tls.{name}: {fault}")
     })
 }
 
@@ -251,7 +283,12 @@ fn shown_url(plan: &Plan) -> String {
         host if host.contains(':') => format!("[{host}]"),
         host => host.to_owned(),
     };
-    format!("http://{host}:{}", plan.server.port)
+    let scheme = if plan.server.tls.cert_file.is_some() {
+        "https"
+    } else {
+        "http"
+    };
+    format!("{scheme}://{host}:{}", plan.server.port)
 }
 
 /// Where to listen: each address of the host that this machine can have.
@@ -323,11 +360,20 @@ fn build() -> Build {
 fn reload(running: &mut Running, config: Option<PathBuf>, env: &Env, logger: &Logger) {
     // The environment of a process does not change under it; the file does.
     let read: Read = read(config.as_deref(), env);
-    let Some(plan) = configured(&read, logger) else {
+    let plan = configured(&read, logger);
+    let followed = plan.and_then(|plan| match identity(&plan) {
+        Ok(identity) => Some((plan, identity)),
+        Err(error) => {
+            failed(logger, "the listener's certificate cannot be used", &error);
+            None
+        }
+    });
+    let Some((plan, identity)) = followed else {
         running.link.tell(Event::Reloaded { successful: false });
         logger.emit(Level::Error, events::RELOAD_FAILED, &[]);
         return;
     };
+    running.tls.set(identity);
     let changed = read
         .loaded
         .fingerprints

@@ -71,11 +71,25 @@ fn hand_over<H: Handler>(
 pub(super) fn adopt<H: Handler>(core: &Rc<Core<H>>, stream: TcpStream, peer: SocketAddr) {
     let core = Rc::clone(core);
     rt::spawn(async move {
-        if let Ok(socket) = Socket::from_std(stream) {
+        if let Some(socket) = taken_over(&core, stream).await {
             serve::serve(&core, socket, peer).await;
         }
         if let Some(shared) = core.shared() {
             shared.connections.0.fetch_sub(1, Ordering::Relaxed);
         }
     });
+}
+
+/// The socket as this core's, secured if the listener is. `None`: it is no good, or the client has
+/// not shaken hands in the time that it has for a head.
+async fn taken_over<H: Handler>(core: &Core<H>, stream: TcpStream) -> Option<Socket> {
+    let socket = Socket::from_std(stream).ok()?;
+    let Some(identity) = core.tls.current() else {
+        return Some(socket);
+    };
+    let limit = core.handler.limits().head_timeout;
+    // Given up with the connection, so nothing can be lost.
+    rt::timeout(limit, Box::pin(socket.secure_accepted(&identity)))
+        .await?
+        .ok()
 }

@@ -17,6 +17,8 @@ use crate::limits::{
     INTERIM_RESPONSES_MAX, RESPONSE_HEAD_BYTES_MAX, UPSTREAM_READ_BYTES_MAX,
     UPSTREAM_READ_BYTES_START,
 };
+use crate::rt::Socket;
+use crate::tls::TlsClient;
 use crate::upstream::{self, Upstream};
 
 /// A backend's connection during one attempt, with what it has brought already.
@@ -159,14 +161,29 @@ impl<H: Handler> Lane<'_, H> {
     ) -> Result<Upstream, Action> {
         let addresses = self.core.handler.addresses(self.x);
         let connecting = upstream::connect(&addresses, target.keep_alive);
-        match self.wire.wait(exchange, connecting).await? {
-            Ok(socket) => {
-                let now = self.core.now();
-                exchange.on(Event::Connected, now);
-                Ok(Upstream::new(socket, now))
-            }
-            Err(fault) => Err(self.connect_failed(exchange, fault)),
-        }
+        let socket = match self.wire.wait(exchange, connecting).await? {
+            Ok(socket) => socket,
+            Err(fault) => return Err(self.connect_failed(exchange, fault)),
+        };
+        let socket = match self.core.handler.tls(self.x) {
+            None => socket,
+            // Boxed, or every connection's task would have the room of a handshake.
+            Some(tls) => Box::pin(self.secure(exchange, socket, &tls)).await?,
+        };
+        let now = self.core.now();
+        exchange.on(Event::Connected, now);
+        Ok(Upstream::new(socket, now))
+    }
+
+    async fn secure(
+        &mut self,
+        exchange: &mut Exchange,
+        socket: Socket,
+        tls: &TlsClient,
+    ) -> Result<Socket, Action> {
+        exchange.on(Event::TlsBegun, self.core.now());
+        let secured = self.wire.wait(exchange, socket.secure(tls)).await?;
+        secured.map_err(|fault| self.connect_failed(exchange, ConnectFault::Tls(fault)))
     }
 
     fn connect_failed(&self, exchange: &mut Exchange, fault: ConnectFault) -> Action {

@@ -28,6 +28,7 @@ use crate::h1::emit;
 use crate::handler::Handler;
 use crate::limits::HANDED_OVER_MAX;
 use crate::rt::{self, Bell, Deadlines, Driver, Listener, Wanted, sys};
+use crate::tls::TlsListener;
 use crate::upstream::Pool;
 
 /// How a set of cores is started.
@@ -43,6 +44,8 @@ pub struct Options {
     pub driver: Wanted,
     /// Bytes of request bodies that all cores together may hold.
     pub buffered_bytes_max: usize,
+    /// Who the listeners are, if they speak TLS.
+    pub tls: TlsListener,
 }
 
 /// What the cores and the rest of the process know of one core.
@@ -76,6 +79,7 @@ pub(crate) struct Core<H: Handler> {
     pub(crate) pool: Pool,
     pub(crate) deadlines: Deadlines,
     pub(crate) budget: Budget,
+    tls: TlsListener,
     index: usize,
     cores: Arc<[Shared]>,
     draining: Arc<AtomicBool>,
@@ -133,6 +137,7 @@ impl Engine {
                 cores: Arc::clone(&cores),
                 draining: Arc::clone(&draining),
                 budget: budget.clone(),
+                tls: options.tls.clone(),
                 told: told.clone(),
             };
             let make = make.clone();
@@ -256,6 +261,7 @@ struct Start {
     cores: Arc<[Shared]>,
     draining: Arc<AtomicBool>,
     budget: Budget,
+    tls: TlsListener,
     told: Sender<io::Result<Driver>>,
 }
 
@@ -282,6 +288,7 @@ impl Start {
             pool: Pool::default(),
             deadlines: Deadlines::new(now),
             budget: self.budget,
+            tls: self.tls,
             index: self.index,
             cores: self.cores,
             draining: self.draining,

@@ -13,9 +13,78 @@ pub enum ConnectFault {
     /// The transport gave up by itself, before the machine's own deadline.
     TimedOut,
     /// The TLS handshake failed; a certificate that does not verify included.
-    Tls,
+    Tls(TlsFault),
     /// The gateway has no file descriptor, port or memory left. Says nothing about the endpoint.
     Local,
+}
+
+/// Why a TLS handshake failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum TlsFault {
+    /// The certificate is past its time.
+    Expired,
+    /// The certificate's time has not come.
+    NotYetValid,
+    /// Nobody who is trusted has issued the certificate.
+    UnknownIssuer,
+    /// The certificate is for other names.
+    WrongName,
+    /// The certificate cannot be used for another reason, or there is none.
+    BadCertificate,
+    /// No protocol version, cipher or signature in common.
+    Incompatible,
+    /// The other side has ended the handshake by an alert.
+    Refused,
+    /// What came is not TLS.
+    NotTls,
+    /// The handshake broke off, or was not conducted as the protocol wants it.
+    Broken,
+}
+
+impl TlsFault {
+    /// Every fault.
+    pub const ALL: [Self; 9] = [
+        Self::Expired,
+        Self::NotYetValid,
+        Self::UnknownIssuer,
+        Self::WrongName,
+        Self::BadCertificate,
+        Self::Incompatible,
+        Self::Refused,
+        Self::NotTls,
+        Self::Broken,
+    ];
+
+    /// One word for logs and counters.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Expired => "tls_certificate_expired",
+            Self::NotYetValid => "tls_certificate_not_yet_valid",
+            Self::UnknownIssuer => "tls_unknown_issuer",
+            Self::WrongName => "tls_wrong_name",
+            Self::BadCertificate => "tls_bad_certificate",
+            Self::Incompatible => "tls_incompatible",
+            Self::Refused => "tls_refused",
+            Self::NotTls => "tls_not_spoken",
+            Self::Broken => "tls_broken_off",
+        }
+    }
+
+    /// What happened, in words that follow the endpoint's name (see [`Fault::sentence`]).
+    pub const fn sentence(self) -> &'static str {
+        match self {
+            Self::Expired => "has a TLS certificate that has expired",
+            Self::NotYetValid => "has a TLS certificate that is not valid yet",
+            Self::UnknownIssuer => "has a TLS certificate of an unknown issuer",
+            Self::WrongName => "has a TLS certificate for another name",
+            Self::BadCertificate => "has a TLS certificate that cannot be used",
+            Self::Incompatible => "has no TLS version or cipher in common with the gateway",
+            Self::Refused => "refused the TLS handshake",
+            Self::NotTls => "does not speak TLS",
+            Self::Broken => "broke off the TLS handshake",
+        }
+    }
 }
 
 /// How an exchange, or one attempt of it, failed.
@@ -35,7 +104,7 @@ pub enum Fault {
     /// No connection within `connect`.
     ConnectTimeout,
     /// The TLS handshake failed.
-    Tls,
+    Tls(TlsFault),
     /// The TLS handshake took longer than `tls`.
     TlsTimeout,
     /// The connection was reset.
@@ -62,12 +131,20 @@ pub enum Fault {
 
 impl Fault {
     /// Every fault, for counters by fault.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 24] = [
         Self::Refused,
         Self::Unreachable,
         Self::Unresolved,
         Self::ConnectTimeout,
-        Self::Tls,
+        Self::Tls(TlsFault::Expired),
+        Self::Tls(TlsFault::NotYetValid),
+        Self::Tls(TlsFault::UnknownIssuer),
+        Self::Tls(TlsFault::WrongName),
+        Self::Tls(TlsFault::BadCertificate),
+        Self::Tls(TlsFault::Incompatible),
+        Self::Tls(TlsFault::Refused),
+        Self::Tls(TlsFault::NotTls),
+        Self::Tls(TlsFault::Broken),
         Self::TlsTimeout,
         Self::Reset,
         Self::Closed,
@@ -89,7 +166,7 @@ impl Fault {
             | Self::Unreachable
             | Self::Unresolved
             | Self::ConnectTimeout
-            | Self::Tls
+            | Self::Tls(_)
             | Self::TlsTimeout
             | Self::Reset
             | Self::Closed => true,
@@ -135,7 +212,7 @@ impl Fault {
             Self::Unreachable => "unreachable",
             Self::Unresolved => "unresolved",
             Self::ConnectTimeout => "connect_timeout",
-            Self::Tls => "tls",
+            Self::Tls(fault) => fault.as_str(),
             Self::TlsTimeout => "tls_timeout",
             Self::Reset => "reset",
             Self::Closed => "closed",
@@ -158,7 +235,7 @@ impl Fault {
             Self::Unreachable => "could not be reached",
             Self::Unresolved => "has a host name that does not resolve",
             Self::ConnectTimeout => "did not accept the connection in time",
-            Self::Tls => "failed the TLS handshake",
+            Self::Tls(fault) => fault.sentence(),
             Self::TlsTimeout => "did not complete the TLS handshake in time",
             Self::Reset => "reset the connection",
             Self::Closed => "closed the connection before its answer was complete",
@@ -181,7 +258,7 @@ impl From<ConnectFault> for Fault {
             ConnectFault::Unreachable => Self::Unreachable,
             ConnectFault::Unresolved => Self::Unresolved,
             ConnectFault::TimedOut => Self::ConnectTimeout,
-            ConnectFault::Tls => Self::Tls,
+            ConnectFault::Tls(fault) => Self::Tls(fault),
             ConnectFault::Local => Self::Local,
         }
     }

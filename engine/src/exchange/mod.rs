@@ -26,7 +26,7 @@ mod tests;
 
 use std::time::{Duration, Instant};
 
-pub use fault::{ConnectFault, Fault};
+pub use fault::{ConnectFault, Fault, TlsFault};
 
 /// How long each part of an exchange may take (contract: balancing 13, surface 1.2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -2,7 +2,7 @@
 //!
 //! Everything else of the engine works with what this module offers: a driver that is chosen and
 //! named at start ([`run`]), tasks ([`spawn`]), sleep ([`sleep`]), sockets that are always being
-//! read ([`Socket`]), listeners ([`Listener`]), a bell that wakes another core ([`Bell`]), one
+//! read and may be secured ([`Socket`]), listeners ([`Listener`]), a bell that wakes another core ([`Bell`]), one
 //! lazily re-armed deadline for each connection ([`Deadline`]).
 //!
 //! **The cancel rule.** A read that is under way must never be given up while its connection goes
@@ -17,6 +17,7 @@ mod driver;
 mod listener;
 mod socket;
 pub mod sys;
+mod tls;
 
 use std::future::Future;
 use std::time::Duration;

@@ -1,8 +1,9 @@
-//! A TCP connection of one thread: one read that is armed and kept, writes that are tried at once.
+//! A TCP connection of one thread, plain or secured: one read that is armed and kept, writes that
+//! are tried at once.
 
 #![allow(unsafe_code)]
 
-use std::cell::UnsafeCell;
+use std::cell::{RefCell, UnsafeCell};
 use std::future::{Future, poll_fn};
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
@@ -16,16 +17,19 @@ use monoio::io::AsyncReadRent;
 use monoio::net::TcpStream;
 
 use super::sys::{self, Peek};
+use super::tls::Session;
 use crate::buf::Buf;
 
 /// A connection. Dropping it closes it, whatever is under way.
 pub struct Socket {
-    tcp: Rc<Shared>,
-    fd: RawFd,
-    read: Pin<Box<dyn ReadSlot>>,
+    pub(super) tcp: Rc<Shared>,
+    pub(super) fd: RawFd,
+    pub(super) read: Pin<Box<dyn ReadSlot>>,
+    /// `None`: plain.
+    pub(super) tls: Option<Box<RefCell<Session>>>,
 }
 
-struct Shared(UnsafeCell<TcpStream>);
+pub(super) struct Shared(UnsafeCell<TcpStream>);
 
 /// A buffer as the ring sees it: the room behind its last byte.
 struct Tail(Buf);
@@ -48,7 +52,7 @@ unsafe impl IoBufMut for Tail {
 }
 
 /// The place of a connection's one read; the future in it is replaced, never moved.
-trait ReadSlot {
+pub(super) trait ReadSlot {
     fn arm(self: Pin<&mut Self>, tcp: Rc<Shared>, buf: Buf);
     fn is_armed(&self) -> bool;
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<(io::Result<usize>, Buf)>;
@@ -110,6 +114,7 @@ impl Socket {
                 future: None,
                 make: read,
             }),
+            tls: None,
         }
     }
 
@@ -134,18 +139,27 @@ impl Socket {
     /// Hands a buffer to the next read. There must be none under way, and there must be room.
     pub fn arm(&mut self, buf: Buf) {
         debug_assert!(buf.spare() > 0, "no room to read into");
-        self.read.as_mut().arm(Rc::clone(&self.tcp), buf);
+        match &mut self.tls {
+            None => self.read.as_mut().arm(Rc::clone(&self.tcp), buf),
+            Some(tls) => tls.get_mut().arm(buf),
+        }
     }
 
     /// Whether a read is under way.
     pub fn is_armed(&self) -> bool {
-        self.read.is_armed()
+        match &self.tls {
+            None => self.read.is_armed(),
+            Some(tls) => tls.borrow().is_armed(),
+        }
     }
 
     /// The end of the read that is under way: how much it brought (0 = the peer is done), and the
     /// buffer. The first poll after [`Self::arm`] also begins the read.
     pub fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<(io::Result<usize>, Buf)> {
-        self.read.as_mut().poll(cx)
+        match self.tls {
+            None => self.read.as_mut().poll(cx),
+            Some(_) => self.poll_read_secured(cx),
+        }
     }
 
     /// Waits for the read that is under way. Dropping the wait does not end the read.
@@ -153,12 +167,16 @@ impl Socket {
         poll_fn(|cx| self.poll_read(cx)).await
     }
 
-    /// Sends what is taken at once.
+    /// Sends what is taken at once. After `WouldBlock` the next call must begin with the same
+    /// bytes: on a secured connection they may be on their way already.
     ///
     /// # Errors
     /// `WouldBlock`: nothing now. Anything else is final.
     pub fn send_now(&self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
-        sys::send_now(self.fd, parts)
+        match &self.tls {
+            None => sys::send_now(self.fd, parts),
+            Some(tls) => tls.borrow_mut().send(self.fd, parts),
+        }
     }
 
     /// Waits until the socket takes bytes again. The future owns what it needs and may be dropped.
@@ -172,7 +190,7 @@ impl Socket {
         }
     }
 
-    /// Looks at a connection that should be silent.
+    /// Looks at a connection that should be silent and whose read is under way.
     pub fn peek(&self) -> Peek {
         sys::peek(self.fd)
     }
@@ -184,6 +202,9 @@ impl Socket {
 
     /// Says that nothing more will be sent; the peer can still send.
     pub fn shutdown_write(&self) {
+        if let Some(tls) = &self.tls {
+            tls.borrow_mut().close(self.fd);
+        }
         sys::shutdown_write(self.fd);
     }
 
@@ -206,6 +227,9 @@ impl std::fmt::Debug for Socket {
 
 impl Drop for Socket {
     fn drop(&mut self) {
+        if let Some(tls) = &mut self.tls {
+            tls.get_mut().close_politely(self.fd);
+        }
         // The descriptor is closed when the ring has let go of the read. The peer shall know now.
         if self.read.is_armed() {
             sys::shutdown_both(self.fd);

@@ -1,0 +1,301 @@
+//! TLS on a [`Socket`]: what is read is ciphertext in a buffer of its own, what the caller gets is
+//! what was in it.
+//!
+//! Sending keeps the promise of a plain socket: bytes are reported as taken when the kernel has
+//! their ciphertext. Until then they count as not taken, and the caller, who comes again with the
+//! same bytes, hears of them once the rest is gone. So at most one batch is held, and whoever
+//! waits for a slow peer waits as he would without TLS.
+
+use std::cell::RefCell;
+use std::io::{self, BufRead, IoSlice, Write};
+use std::os::fd::RawFd;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+use rustls::Connection;
+
+use super::Socket;
+use super::sys;
+use crate::buf::Buf;
+use crate::exchange::TlsFault;
+use crate::limits::{TLS_READ_BYTES_MAX, TLS_READ_BYTES_START, TLS_SEND_BYTES_MAX};
+use crate::tls::{TlsClient, TlsIdentity, fault_of};
+
+/// The TLS side of one connection.
+pub(super) struct Session {
+    conn: Connection,
+    /// Ciphertext that was read and not looked at yet; `None` while it is lent to the read.
+    cipher: Option<Buf>,
+    /// What the next read fills: large after a full one.
+    read_bytes: usize,
+    /// The caller's buffer, while he waits for it to be filled.
+    armed: Option<Buf>,
+    /// Bytes of the caller that are encrypted but not yet reported as taken.
+    owed: usize,
+    /// The connection can bring nothing more, for this reason.
+    failed: Option<io::ErrorKind>,
+}
+
+/// What a client is told that speaks HTTP where TLS is expected.
+const PLAIN_ANSWER: &[u8] = b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\n\
+    Content-Length: 38\r\nConnection: close\r\n\r\nThis port speaks https, and only that.";
+
+impl Session {
+    fn new(mut conn: Connection) -> Self {
+        conn.set_buffer_limit(Some(TLS_SEND_BYTES_MAX));
+        Self {
+            conn,
+            cipher: Some(Buf::with_capacity(0)),
+            read_bytes: TLS_READ_BYTES_START,
+            armed: None,
+            owed: 0,
+            failed: None,
+        }
+    }
+
+    pub(super) fn is_armed(&self) -> bool {
+        self.armed.is_some()
+    }
+
+    pub(super) fn arm(&mut self, buf: Buf) {
+        debug_assert!(self.armed.is_none(), "one read at a time");
+        self.armed = Some(buf);
+    }
+
+    /// See [`Socket::send_now`].
+    pub(super) fn send(&mut self, fd: RawFd, parts: &[IoSlice<'_>]) -> io::Result<usize> {
+        if !self.flush(fd)? {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        if self.owed > 0 {
+            return Ok(std::mem::take(&mut self.owed));
+        }
+        let taken = self.conn.writer().write_vectored(parts)?;
+        if self.flush(fd)? {
+            return Ok(taken);
+        }
+        self.owed = taken;
+        Err(io::ErrorKind::WouldBlock.into())
+    }
+
+    /// Sends what is encrypted; whether all of it is gone.
+    fn flush(&mut self, fd: RawFd) -> io::Result<bool> {
+        while self.conn.wants_write() {
+            match self.conn.write_tls(&mut Wire(fd)) {
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(true)
+    }
+
+    /// Says that nothing more will be sent, as far as the peer takes it now.
+    pub(super) fn close(&mut self, fd: RawFd) {
+        self.conn.send_close_notify();
+        let _ = self.flush(fd);
+    }
+
+    /// Closes from the side that asks: what it sent is framed, so that the end can be told by
+    /// anybody. The side that answers may be in the middle of an answer that ends with the
+    /// connection, and must not call it whole.
+    pub(super) fn close_politely(&mut self, fd: RawFd) {
+        if matches!(self.conn, Connection::Client(_)) && !self.conn.is_handshaking() {
+            self.close(fd);
+        }
+    }
+
+    /// A buffer for the next read.
+    fn lend(&mut self) -> Buf {
+        let mut cipher = self.cipher.take().unwrap_or_else(|| Buf::with_capacity(0));
+        debug_assert!(cipher.is_empty(), "not looked at yet");
+        cipher.clear();
+        if cipher.capacity() < self.read_bytes || cipher.capacity() > 2 * self.read_bytes {
+            cipher = Buf::with_capacity(self.read_bytes);
+        }
+        cipher
+    }
+
+    /// Takes back what a read has filled.
+    fn came(&mut self, result: &io::Result<usize>, cipher: Buf) {
+        match result {
+            Ok(0) => {
+                // Whether that is the end that the peer has announced, the reader will say.
+                let _ = self.conn.read_tls(&mut io::empty());
+            }
+            Ok(count) if cipher.spare() == 0 => {
+                debug_assert!(*count > 0);
+                self.read_bytes = TLS_READ_BYTES_MAX;
+            }
+            Ok(count) if *count < TLS_READ_BYTES_START => self.read_bytes = TLS_READ_BYTES_START,
+            Ok(_) => {}
+            Err(error) => self.failed = Some(error.kind()),
+        }
+        self.cipher = Some(cipher);
+    }
+
+    /// Decrypts some of what was read.
+    fn feed(&mut self, fd: RawFd) -> Result<(), rustls::Error> {
+        let Some(cipher) = &mut self.cipher else {
+            return Ok(());
+        };
+        let mut bytes: &[u8] = cipher;
+        let taken = self.conn.read_tls(&mut bytes);
+        let Ok(taken) = taken else {
+            // Its buffer is full, which it is not as long as it is emptied before.
+            return Err(rustls::Error::HandshakeNotComplete);
+        };
+        cipher.consume(taken);
+        self.conn.process_new_packets()?;
+        // An answer to a change of keys. What the peer does not take now goes before what is sent
+        // next.
+        let _ = self.flush(fd);
+        Ok(())
+    }
+
+    /// Fills a buffer with what has come, as [`Socket::poll_read`] reports it; `None` when it
+    /// takes another read.
+    fn fill(&mut self, fd: RawFd, buf: &mut Buf) -> Option<io::Result<usize>> {
+        let before = buf.len();
+        let ended = loop {
+            let spare = buf.spare();
+            if spare == 0 {
+                break None;
+            }
+            match self.conn.reader().fill_buf() {
+                Ok([]) => break Some(Ok(0)),
+                Ok(chunk) => {
+                    let count = chunk.len().min(spare);
+                    buf.extend(chunk.get(..count).unwrap_or_default());
+                    self.conn.reader().consume(count);
+                    continue;
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                // An end that was not announced: perhaps somebody has cut it off.
+                Err(error) => break Some(Err(error)),
+            }
+            if let Some(kind) = self.failed {
+                break Some(Err(kind.into()));
+            }
+            if self.cipher.as_ref().is_none_or(|cipher| cipher.is_empty()) {
+                break None;
+            }
+            if self.feed(fd).is_err() {
+                let _ = self.flush(fd);
+                self.failed = Some(io::ErrorKind::InvalidData);
+            }
+        };
+        match buf.len() - before {
+            0 => ended,
+            count => Some(Ok(count)),
+        }
+    }
+}
+
+/// The socket as rustls writes to it.
+struct Wire(RawFd);
+
+impl Write for Wire {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        sys::send_now(self.0, &[IoSlice::new(buf)])
+    }
+
+    fn write_vectored(&mut self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
+        sys::send_now(self.0, parts)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Socket {
+    /// Makes a fresh connection a secured one, as its client. May be dropped, and the connection
+    /// with it; the caller bounds the time.
+    ///
+    /// # Errors
+    /// Why the handshake failed.
+    pub async fn secure(self, client: &TlsClient) -> Result<Self, TlsFault> {
+        let conn = client.begin().ok_or(TlsFault::WrongName)?;
+        self.shake_hands(conn).await
+    }
+
+    /// The same as its server.
+    ///
+    /// # Errors
+    /// Why the handshake failed.
+    pub async fn secure_accepted(self, identity: &TlsIdentity) -> Result<Self, TlsFault> {
+        let conn = identity.begin().ok_or(TlsFault::Broken)?;
+        self.shake_hands(conn).await
+    }
+
+    async fn shake_hands(mut self, conn: Connection) -> Result<Self, TlsFault> {
+        debug_assert!(!self.read.is_armed(), "nothing may be read before");
+        // On the heap from the start: it is large, and every connection's task would be.
+        let mut secured = Box::new(RefCell::new(Session::new(conn)));
+        let fd = self.fd;
+        loop {
+            let session = secured.get_mut();
+            if !session.flush(fd).map_err(|_| TlsFault::Broken)? {
+                self.writable().await.map_err(|_| TlsFault::Broken)?;
+                continue;
+            }
+            if !session.conn.is_handshaking() {
+                self.tls = Some(secured);
+                return Ok(self);
+            }
+            if session
+                .cipher
+                .as_ref()
+                .is_none_or(|cipher| cipher.is_empty())
+            {
+                self.arm(session.lend());
+                let (result, cipher) = self.read().await;
+                if !matches!(result, Ok(1..)) {
+                    return Err(TlsFault::Broken);
+                }
+                session.came(&result, cipher);
+            }
+            if let Err(error) = session.feed(fd) {
+                let fault = fault_of(&error);
+                if fault == TlsFault::NotTls && matches!(session.conn, Connection::Server(_)) {
+                    let _ = sys::send_now(fd, &[IoSlice::new(PLAIN_ANSWER)]);
+                } else {
+                    // The alert that says why.
+                    let _ = session.flush(fd);
+                }
+                return Err(fault);
+            }
+        }
+    }
+
+    /// [`Socket::poll_read`] of a secured connection.
+    pub(super) fn poll_read_secured(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<(io::Result<usize>, Buf)> {
+        let Some(session) = self.tls.as_mut().map(|tls| tls.get_mut()) else {
+            return Poll::Pending;
+        };
+        let Some(mut buf) = session.armed.take() else {
+            debug_assert!(false, "polled without a read");
+            return Poll::Pending;
+        };
+        loop {
+            if !self.read.is_armed() {
+                if let Some(result) = session.fill(self.fd, &mut buf) {
+                    return Poll::Ready((result, buf));
+                }
+                let cipher = session.lend();
+                self.read.as_mut().arm(Rc::clone(&self.tcp), cipher);
+            }
+            match self.read.as_mut().poll(cx) {
+                Poll::Ready((result, cipher)) => session.came(&result, cipher),
+                Poll::Pending => {
+                    session.armed = Some(buf);
+                    return Poll::Pending;
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,38 @@
+//! What rustls says, in the few words that the exchange knows.
+
+use rustls::{CertificateError, Error, InvalidMessage};
+
+use crate::exchange::TlsFault;
+
+/// Why a handshake failed.
+pub(crate) fn fault_of(error: &Error) -> TlsFault {
+    match error {
+        Error::InvalidCertificate(error) => of_certificate(error),
+        Error::NoCertificatesPresented => TlsFault::BadCertificate,
+        Error::PeerIncompatible(_) | Error::NoApplicationProtocol => TlsFault::Incompatible,
+        Error::AlertReceived(_) => TlsFault::Refused,
+        // The first bytes are no record of TLS.
+        Error::InvalidMessage(
+            InvalidMessage::InvalidContentType
+            | InvalidMessage::UnknownProtocolVersion
+            | InvalidMessage::MessageTooLarge
+            | InvalidMessage::InvalidEmptyPayload,
+        ) => TlsFault::NotTls,
+        _ => TlsFault::Broken,
+    }
+}
+
+fn of_certificate(error: &CertificateError) -> TlsFault {
+    match error {
+        CertificateError::Expired | CertificateError::ExpiredContext { .. } => TlsFault::Expired,
+        CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
+            TlsFault::NotYetValid
+        }
+        // Somebody of the same name is trusted, as when an issuer was made anew.
+        CertificateError::UnknownIssuer | CertificateError::BadSignature => TlsFault::UnknownIssuer,
+        CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
+            TlsFault::WrongName
+        }
+        _ => TlsFault::BadCertificate,
+    }
+}

@@ -1,0 +1,217 @@
+//! Who is trusted, and who one is: everything about TLS that is settled before a connection.
+//!
+//! Files are read elsewhere; here their bytes become what handshakes are made with. Making these is
+//! slow (certificates are parsed), using them is not: they are shared by all cores. The bytes of a
+//! connection pass in `rt`. HTTP/1.1 is the only protocol that is offered (ALPN).
+
+mod crypto;
+mod fault;
+mod pem;
+mod verify;
+
+use std::fmt;
+use std::sync::{Arc, RwLock};
+
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, RootCertStore, ServerConfig};
+
+pub(crate) use fault::fault_of;
+pub use pem::PemFault;
+use verify::Verifier;
+
+/// What is offered and accepted as the protocol inside TLS.
+const ALPN: &[u8] = b"http/1.1";
+
+/// Certificates whose holders may issue others, and single certificates that are trusted as they
+/// are.
+#[derive(Debug, Clone)]
+pub struct Roots {
+    issuers: Arc<RootCertStore>,
+    exact: Arc<[CertificateDer<'static>]>,
+}
+
+impl Roots {
+    /// Those that can be read of these DER certificates; the others are passed over, as a system's
+    /// store holds some that nobody can use.
+    pub fn new<D: AsRef<[u8]>>(certificates: impl IntoIterator<Item = D>) -> Self {
+        let mut issuers = RootCertStore::empty();
+        issuers.add_parsable_certificates(
+            certificates
+                .into_iter()
+                .map(|der| CertificateDer::from(der.as_ref().to_vec())),
+        );
+        Self {
+            issuers: Arc::new(issuers),
+            exact: Arc::from([]),
+        }
+    }
+
+    /// Further ones, of a PEM file. A server that shows exactly one of these is trusted too, as
+    /// long as name and time are right: a certificate that somebody has made for one server is
+    /// often its own issuer.
+    ///
+    /// # Errors
+    /// No certificate in it, or one that cannot be read.
+    pub fn with_pem(&self, pem: &[u8]) -> Result<Self, PemFault> {
+        let own = pem::certificates(pem)?;
+        let mut issuers = RootCertStore::clone(&self.issuers);
+        for certificate in &own {
+            issuers
+                .add(certificate.clone())
+                .map_err(|_| PemFault::BadCertificate)?;
+        }
+        Ok(Self {
+            issuers: Arc::new(issuers),
+            exact: own.into(),
+        })
+    }
+
+    /// How many issuers are trusted.
+    pub fn len(&self) -> usize {
+        self.issuers.len()
+    }
+
+    /// Whether nobody is trusted.
+    pub fn is_empty(&self) -> bool {
+        self.issuers.is_empty()
+    }
+}
+
+impl Default for Roots {
+    /// Nobody is trusted.
+    fn default() -> Self {
+        Self::new::<&[u8]>([])
+    }
+}
+
+/// How servers are judged. Connections made with the same one resume each other's sessions.
+#[derive(Clone)]
+pub struct TlsTrust(Option<Arc<ClientConfig>>);
+
+impl TlsTrust {
+    /// Servers must show a certificate that these roots vouch for.
+    pub fn verifying(roots: &Roots) -> Self {
+        Self::with(Verifier::new(
+            Arc::clone(&roots.issuers),
+            Arc::clone(&roots.exact),
+        ))
+    }
+
+    /// Any server will do. Whoever sits between sees and changes everything.
+    pub fn insecure() -> Self {
+        Self::with(Verifier::insecure())
+    }
+
+    fn with(verifier: Verifier) -> Self {
+        let config = crypto::client(Arc::new(verifier)).map(|builder| {
+            let mut config = builder.with_no_client_auth();
+            config.alpn_protocols = vec![ALPN.to_vec()];
+            Arc::new(config)
+        });
+        Self(config.ok())
+    }
+
+    /// For one server: its name in lower case, or its address without brackets.
+    pub fn client(&self, host: &str) -> TlsClient {
+        TlsClient(Arc::new(Client {
+            config: self.0.clone(),
+            name: ServerName::try_from(host.to_owned()).ok(),
+        }))
+    }
+}
+
+/// How connections to one server are secured.
+#[derive(Clone)]
+pub struct TlsClient(Arc<Client>);
+
+struct Client {
+    /// `None`: the cryptography has no cipher, which ring has.
+    config: Option<Arc<ClientConfig>>,
+    /// `None`: no certificate can be for such a name.
+    name: Option<ServerName<'static>>,
+}
+
+impl TlsClient {
+    /// The client's end of a new connection; `None` if the name is none that a certificate can
+    /// have.
+    pub(crate) fn begin(&self) -> Option<rustls::Connection> {
+        let (name, config) = (self.0.name.clone()?, self.0.config.clone()?);
+        rustls::ClientConnection::new(config, name)
+            .ok()
+            .map(rustls::Connection::from)
+    }
+}
+
+/// A certificate with its key.
+#[derive(Clone)]
+pub struct TlsIdentity(Arc<ServerConfig>);
+
+impl TlsIdentity {
+    /// Of two PEM files: the certificate with those that lead to its issuer, and the key.
+    ///
+    /// # Errors
+    /// [`PemFault`].
+    pub fn from_pem(certificates: &[u8], key: &[u8]) -> Result<Self, PemFault> {
+        let chain = pem::certificates(certificates)?;
+        let key = pem::key(key)?;
+        let mut config = crypto::server()
+            .map_err(|_| PemFault::BadKey)?
+            .with_no_client_auth()
+            .with_single_cert(chain, key)
+            .map_err(|error| PemFault::of_identity(&error))?;
+        config.alpn_protocols = vec![ALPN.to_vec()];
+        // Without tickets only a few hundred sessions could be resumed.
+        if let Some(ticketer) = crypto::ticketer() {
+            config.ticketer = ticketer;
+        }
+        Ok(Self(Arc::new(config)))
+    }
+
+    /// The server's end of a new connection.
+    pub(crate) fn begin(&self) -> Option<rustls::Connection> {
+        rustls::ServerConnection::new(Arc::clone(&self.0))
+            .ok()
+            .map(rustls::Connection::from)
+    }
+}
+
+/// Who a listener is, if it speaks TLS at all; can be changed while it listens. Connections made
+/// before go on as they are.
+#[derive(Debug, Clone, Default)]
+pub struct TlsListener(Arc<RwLock<Option<TlsIdentity>>>);
+
+impl TlsListener {
+    /// Changes it; `None` = new connections are plain.
+    pub fn set(&self, identity: Option<TlsIdentity>) {
+        match self.0.write() {
+            Ok(mut current) => *current = identity,
+            Err(poisoned) => *poisoned.into_inner() = identity,
+        }
+    }
+
+    /// Who it is for a new connection.
+    pub(crate) fn current(&self) -> Option<TlsIdentity> {
+        match self.0.read() {
+            Ok(current) => current.clone(),
+            Err(poisoned) => poisoned.into_inner().clone(),
+        }
+    }
+}
+
+impl fmt::Debug for TlsTrust {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("TlsTrust")
+    }
+}
+
+impl fmt::Debug for TlsClient {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "TlsClient({:?})", self.0.name)
+    }
+}
+
+impl fmt::Debug for TlsIdentity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("TlsIdentity")
+    }
+}
