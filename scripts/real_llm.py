@@ -14,6 +14,7 @@ from pathlib import Path
 
 # What every instance lists, so that a gateway sees one model on several endpoints.
 MODEL_NAME = "gemma3-270m"
+CHAT_TEMPLATE = Path(__file__).with_suffix(".jinja")
 SLOTS = 2
 CONTEXT_TOKENS_PER_SLOT = 2048
 # A connection that is kept alive holds a thread of llama.cpp's HTTP server until it closes: there
@@ -167,6 +168,7 @@ def serve(model, port):
     params.endpoint_slots = True
     params.cache_ram_mib = 0
     params.ui = False
+    params.chat_template = CHAT_TEMPLATE.read_text()
     server = xllamacpp.Server(params)
     print(server.listening_address, flush=True)
     sys.stdin.buffer.read()
