@@ -18,12 +18,14 @@ usage() {
 usage: real-llm.sh setup
        real-llm.sh run [--instances N] [--port-base P] [--log-dir DIR]
        real-llm.sh python FILE [ARGUMENT]...
+       real-llm.sh versions
 
-setup   install llama.cpp's server, the model and the OpenAI client below target/real-llm
-        (or $OLLA_REAL_LLM_DIR); does nothing when that is done already
-run     start the instances (2), print `ready NAME URL PID` for each, and keep them running until
-        SIGINT or SIGTERM; instance I listens on P+I-1, without --port-base on a free port
-python  run a Python program with the installed packages
+setup     install llama.cpp's server, the model and the OpenAI client below target/real-llm
+          (or $OLLA_REAL_LLM_DIR); does nothing when that is done already
+run       start the instances (2), print `ready NAME URL PID` for each, and keep them running until
+          SIGINT or SIGTERM; instance I listens on P+I-1, without --port-base on a free port
+python    run a Python program with the installed packages
+versions  print the versions of the server and of the model
 TEXT
 }
 
@@ -89,6 +91,9 @@ run)
     need_set_up
     exec "$cache/python" "$here/real_llm.py" run --model "$cache/model.gguf" \
         --log-dir "$cache/logs" "$@"
+    ;;
+versions)
+    echo "${packages[*]:0:2}"
     ;;
 python)
     need_set_up

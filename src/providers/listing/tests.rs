@@ -183,6 +183,31 @@ fn lemonade() {
     assert_eq!((flm.format, flm.publisher), (text("gguf"), None));
 }
 
+/// Listings as real servers sent them, byte for byte; the file's name tells the version.
+#[test]
+fn recorded() {
+    let llama_cpp = include_str!("../fixtures/recorded/llamacpp-xllamacpp-2026.10.11549.json");
+    let expected = ListedModel {
+        parameter_count: Some(268_098_176),
+        format: text("gguf"),
+        context_length: Some(32_768),
+        disk_size: Some(246_587_904),
+        created: Some(1_795_531_682),
+        ..ListedModel::named("gemma3-270m")
+    };
+    let models = parse_listing(Parser::LlamaCpp, llama_cpp.as_bytes()).unwrap();
+    assert_eq!(models, [expected]);
+
+    let litellm = include_str!("../fixtures/recorded/litellm-1.108.7.json");
+    let model = |name| ListedModel {
+        publisher: text("openai"),
+        created: Some(1_677_610_602),
+        ..ListedModel::named(name)
+    };
+    let models = parse_listing(Parser::OpenAi, litellm.as_bytes()).unwrap();
+    assert_eq!(models, [model("mock-plain"), model("mock-tools")]);
+}
+
 #[test]
 fn odd_entries_never_lose_others() {
     let body = r#"{"object":7,"data":[

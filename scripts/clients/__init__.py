@@ -1,0 +1,1 @@
+"""The checks of scripts/try-clients.sh, one module for each client library."""
