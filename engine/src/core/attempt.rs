@@ -139,9 +139,7 @@ impl<H: Handler> Lane<'_, H> {
                 .answer(&cx, self.x, &self.request, &answer, self.out)
         };
         if passing == Passing::Again {
-            self.attempt_ended(AttemptEnd::Abandoned);
-            *exchange = Exchange::new(self.core.handler.timeouts(self.x), self.arrived);
-            return Ok(Step::Again);
+            return Ok(self.again(exchange));
         }
         self.first_byte = Some(now.saturating_duration_since(self.arrived));
         let relayed = Relayed {
@@ -152,6 +150,15 @@ impl<H: Handler> Lane<'_, H> {
             begun,
         };
         Ok(self.relay(exchange, backend, buf, &relayed).await)
+    }
+
+    /// The handler wants another pick although this attempt has an answer, of which the client has
+    /// seen nothing.
+    pub(super) fn again(&mut self, exchange: &mut Exchange) -> Step {
+        self.attempt_ended(AttemptEnd::Abandoned);
+        *exchange = Exchange::new(self.core.handler.timeouts(self.x), self.arrived);
+        self.first_byte = None;
+        Step::Again
     }
 
     async fn connect(

@@ -84,17 +84,18 @@ impl<H: Handler> Connection<H> {
             Ok(framing) => framing,
             Err(reject) => return self.refuse_head(arrived, reject).await,
         };
-        let mut next = Next::Linger;
         let verdict = self.ask_head(arrived, framing);
         let keep = framing.keep_alive && !core.is_draining();
         let outcome = match verdict {
             AtHead::Answered => {
-                let clear = self.discard_body(framing, &limits, arrived).await;
-                let keep = keep && clear;
-                if keep {
-                    next = Next::Request;
-                }
-                self.answer_locally(keep).await
+                let keep = keep && is_discardable(framing);
+                let outcome = self.answer_locally(keep).await;
+                self.tell_done(arrived, Some(framing), outcome);
+                return match outcome {
+                    Outcome::Local if keep => self.discard_body(framing, &limits, arrived).await,
+                    Outcome::Local => Next::Linger,
+                    _ => Next::Close,
+                };
             }
             AtHead::Body(bytes_max) => {
                 match self.receive(framing, bytes_max, &limits, arrived).await {
@@ -111,7 +112,7 @@ impl<H: Handler> Connection<H> {
         };
         self.tell_done(arrived, Some(framing), outcome);
         if outcome == Outcome::Local {
-            next
+            Next::Linger
         } else {
             Next::Close
         }
@@ -192,33 +193,17 @@ impl<H: Handler> Connection<H> {
             .head(&cx, &mut self.x, &request, &mut self.local)
     }
 
-    /// Gets rid of a body that nobody wants; true if the connection can go on.
+    /// Gets rid of a body that nobody wants, after the answer has been sent: a client that waits
+    /// for a word before it sends the rest would wait for ever.
     async fn discard_body(
         &mut self,
         framing: RequestFraming,
         limits: &Limits,
         arrived: Instant,
-    ) -> bool {
-        match framing.body {
-            RequestBody::None => {
-                self.leave_rest();
-                true
-            }
-            // The client waits for a word before it sends.
-            _ if framing.expect_continue => false,
-            RequestBody::Length(len) if len <= DISCARDED_BODY_BYTES_MAX => {
-                let read = self.read_body(framing, Some(len), limits, arrived).await;
-                read.is_ok()
-            }
-            _ => false,
-        }
-    }
-
-    fn leave_rest(&mut self) {
-        let rest = self.message.get(self.head.len..).unwrap_or_default();
-        if !rest.is_empty() {
-            self.rest.extend(rest);
-            self.message.truncate(self.head.len);
+    ) -> Next {
+        match self.read_body(framing, None, limits, arrived).await {
+            Ok(_) => Next::Request,
+            Err(_) => Next::Close,
         }
     }
 
@@ -375,6 +360,17 @@ impl<H: Handler> Connection<H> {
         let date = core.date();
         let cx = context(core, self.peer, arrived, now, &date);
         core.handler.done(&cx, &mut self.x, request.as_ref(), &done);
+    }
+}
+
+/// Whether a body that nobody wants is little enough to be read and thrown away.
+fn is_discardable(framing: RequestFraming) -> bool {
+    match framing.body {
+        RequestBody::None => true,
+        // The client may never send it now.
+        _ if framing.expect_continue => false,
+        RequestBody::Length(len) => len <= DISCARDED_BODY_BYTES_MAX,
+        RequestBody::Chunked => false,
     }
 }
 

@@ -270,9 +270,7 @@ impl<H: Handler> Lane<'_, H> {
             core.handler.collected(cx, x, request, body, local)
         });
         if !answered {
-            self.attempt_ended(AttemptEnd::Abandoned);
-            *exchange = Exchange::new(self.core.handler.timeouts(self.x), self.arrived);
-            return Step::Again;
+            return self.again(exchange);
         }
         let outcome = match self.send_local().await {
             Outcome::Local => {

@@ -135,6 +135,19 @@ pub fn raise_open_files() -> io::Result<(u64, u64)> {
     Ok((before, limit.rlim_cur))
 }
 
+/// How far the machine's own clock on the wall is ahead of UTC at a moment, in seconds.
+pub fn utc_offset_secs(unix_secs: i64) -> i32 {
+    let time: libc::time_t = unix_secs;
+    // SAFETY: a tm of zeros is a valid one, and is only read when the call has filled it.
+    let mut local: libc::tm = unsafe { std::mem::zeroed() };
+    // SAFETY: both point to live values, and nothing in this process changes its environment.
+    let filled = unsafe { libc::localtime_r(&raw const time, &raw mut local) };
+    if filled.is_null() {
+        return 0;
+    }
+    i32::try_from(local.tm_gmtoff).unwrap_or(0)
+}
+
 /// The CPUs that this process may use, in order.
 pub fn cpus() -> Vec<usize> {
     core_affinity::get_core_ids()
