@@ -154,6 +154,9 @@ pub struct Live {
     pub(crate) open_until_ms: AtomicU64,
     /// Milliseconds at which the half-open probe was let through; 0 = none is out.
     pub(crate) probe_since_ms: AtomicU64,
+    /// Milliseconds on the process's clock until which it counts as not speaking the Messages API,
+    /// although its type does (contract: translation 5); 0 = it does.
+    no_messages_until_ms: AtomicU64,
 }
 
 impl Live {
@@ -173,6 +176,21 @@ impl Live {
     /// Counts one more, whatever others do.
     pub fn begin(&self) {
         self.in_flight.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// It turned out not to speak the Messages API: remembered until then.
+    pub fn refuse_messages(&self, until_ms: u64) {
+        self.no_messages_until_ms.store(until_ms, Ordering::Relaxed);
+    }
+
+    /// Its models have been listed again: it may be another server by now.
+    pub fn forget_refusals(&self) {
+        self.no_messages_until_ms.store(0, Ordering::Relaxed);
+    }
+
+    /// Whether it lately turned out not to speak the Messages API.
+    pub fn refuses_messages(&self, now_ms: u64) -> bool {
+        self.no_messages_until_ms.load(Ordering::Relaxed) > now_ms
     }
 
     /// Ends one that [`Self::begin`] or [`Self::try_begin`] counted.

@@ -126,6 +126,7 @@ async fn list(state: &State, member: &Rc<Member>, limit: Duration) -> Result<(),
         old.models != models || !Arc::ptr_eq(&member.profile(), &profile)
     };
     member.set_profile(profile);
+    member.live.forget_refusals();
     let synced_at = Some(SystemTime::now());
     *member.listing.borrow_mut() = Arc::new(Listing { models, synced_at });
     if changed {

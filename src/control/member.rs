@@ -38,7 +38,7 @@ pub(super) struct Member {
     /// Its next check has moved, or it was removed.
     pub(super) moved: Signal,
     pub(super) removed: Cell<bool>,
-    live: Arc<Live>,
+    pub(super) live: Arc<Live>,
     pub(super) bucket: Option<Arc<Bucket>>,
     pub(super) extractor: RefCell<Arc<Extractor>>,
 }

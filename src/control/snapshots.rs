@@ -32,7 +32,6 @@ pub fn first_snapshot(plan: &Arc<Plan>, profiles: &Arc<Profiles>) -> Snapshot {
         backends: Vec::new(),
         endpoint_buckets: Vec::new(),
         extractors: Vec::new(),
-        messages_refused: EndpointSet::EMPTY,
         fleet: Fleet {
             version: 0,
             plan: Arc::clone(plan),
@@ -82,7 +81,6 @@ impl State {
                 .iter()
                 .map(|member| Arc::clone(&member.extractor.borrow()))
                 .collect(),
-            messages_refused: EndpointSet::EMPTY,
             fleet: Fleet {
                 version,
                 plan: Arc::clone(&self.plan.borrow()),

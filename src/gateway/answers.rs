@@ -10,6 +10,7 @@ use olla_engine::h1::{FieldId, emit, field};
 use olla_engine::handler::{Answer, Cx, Local, Request};
 
 use super::exchange::{Exchange, Kind};
+use super::snapshot::Backend;
 use super::view::{View, millis};
 use crate::config::StickySource;
 use crate::operations::access::SECURITY_HEADERS;
@@ -67,6 +68,9 @@ pub(super) fn error(
         });
         Bytes::from(body.to_string())
     };
+    if let Some(recording) = &mut x.message.recording {
+        recording.whole(&body);
+    }
     begin(cx, x, request, error.status, local);
     let out = &mut local.head;
     emit::field(out, b"Content-Type", b"application/json");
@@ -149,49 +153,26 @@ pub(super) fn relayed(
 ) {
     let Some(view) = x.view.clone() else { return };
     let Answer { head, bytes, .. } = *answer;
-    let index = x.endpoint.unwrap_or(usize::MAX);
-    let backend = view.snapshot.backends.get(index);
     x.status = head.status;
     emit::status_line(out, head.status, head.reason.of(bytes));
-    let nominated = head.nominated(bytes);
     let cors = view.cors.is_on();
-    let limited = x.admission.is_some();
+    let index = x.endpoint.unwrap_or(usize::MAX);
+    let rules = Withheld {
+        backend: view.snapshot.backends.get(index).map(AsRef::as_ref),
+        cors,
+        limits: x.admission.is_some(),
+    };
+    let nominated = head.nominated(bytes);
     let (mut vary, mut via, mut dated) = (false, false, false);
     for each in &head.fields {
-        let (name, value) = (each.name.of(bytes), each.value.of(bytes));
-        match each.id {
-            FieldId::ContentLength
-            | FieldId::Authorization
-            | FieldId::ProxyAuthorization
-            | FieldId::XApiKey
-            | FieldId::XAuthToken
-            | FieldId::SetCookie
-            | FieldId::XServedBy => continue,
-            id if field::is_hop_by_hop(id) || id.is_x_olla() => continue,
-            id if id.is_access_control() && cors => continue,
-            FieldId::XRateLimit if limited => continue,
-            _ => {}
-        }
-        if nominated.contains(each) {
+        let name = each.name.of(bytes);
+        if rules.hold(each.id, name) || nominated.contains(each) {
             continue;
         }
-        let withheld = |own: &[u8]| own.eq_ignore_ascii_case(name);
-        if backend.is_some_and(|backend| backend.withheld.iter().any(|own| withheld(own))) {
-            continue;
-        }
+        let value = each.value.of(bytes);
         match each.id {
             FieldId::Vary if cors && !std::mem::replace(&mut vary, true) => {
-                out.extend_from_slice(name);
-                out.extend_from_slice(b": ");
-                out.extend_from_slice(value);
-                let has = field::list_items(value);
-                if !has
-                    .into_iter()
-                    .any(|item| item == b"*" || item.eq_ignore_ascii_case(b"origin"))
-                {
-                    out.extend_from_slice(b", Origin");
-                }
-                out.extend_from_slice(b"\r\n");
+                vary_by_origin(value, out);
                 continue;
             }
             FieldId::Via => {
@@ -209,13 +190,56 @@ pub(super) fn relayed(
         emit::field(out, b"Date", cx.date);
     }
     if !via {
-        emit::field(out, b"Via", VIA.as_bytes());
+        joined_via(std::iter::empty(), out);
     }
     emit::field(out, b"X-Served-By", PRODUCT.as_bytes());
     if cors && !vary {
         emit::field(out, b"Vary", b"Origin");
     }
     common(cx, x, &view, Some(request), out);
+}
+
+/// Which fields of a backend's answer do not reach the client (contract: surface 5.1).
+struct Withheld<'v> {
+    backend: Option<&'v Backend>,
+    /// The gateway has its own words about origins.
+    cors: bool,
+    /// The gateway has its own words about limits.
+    limits: bool,
+}
+
+impl Withheld<'_> {
+    fn hold(&self, id: FieldId, name: &[u8]) -> bool {
+        match id {
+            FieldId::ContentLength
+            | FieldId::Authorization
+            | FieldId::ProxyAuthorization
+            | FieldId::XApiKey
+            | FieldId::XAuthToken
+            | FieldId::SetCookie
+            | FieldId::XServedBy => true,
+            FieldId::XRateLimit if self.limits => true,
+            id if field::is_hop_by_hop(id) || id.is_x_olla() => true,
+            id if self.cors && id.is_access_control() => true,
+            _ => self.backend.is_some_and(|backend| backend.replaces(name)),
+        }
+    }
+}
+
+/// A backend's `Vary`, with `Origin` in it.
+fn vary_by_origin(value: &[u8], out: &mut Vec<u8>) {
+    let names_it = |item: &[u8]| item == b"*" || item.eq_ignore_ascii_case(b"origin");
+    out.extend_from_slice(b"Vary: ");
+    out.extend_from_slice(value);
+    if !field::list_items(value).any(names_it) {
+        let more: &[u8] = if value.is_empty() {
+            b"Origin"
+        } else {
+            b", Origin"
+        };
+        out.extend_from_slice(more);
+    }
+    out.extend_from_slice(b"\r\n");
 }
 
 /// `Via` in one line: what others said, then ourselves.

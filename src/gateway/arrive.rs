@@ -80,6 +80,9 @@ impl Gateway {
             .get(head.path.start as usize..end as usize)
             .unwrap_or_default();
         let normal = normalise(target).map_err(|PathFault| {
+            if is_of_messages(view, target) {
+                x.kind = Kind::MessagesModel;
+            }
             Error::new(
                 400,
                 "bad_request",
@@ -134,15 +137,15 @@ impl Gateway {
                 }
                 (Kind::Management(prefix.scope, *operation), at(rest))
             }
-            Route::Listing { form, .. } => (Kind::Listing(*form), at(b"")),
-            Route::Models => (Kind::Models, at(b"")),
+            Route::Listing { form, .. } => (Kind::Listing(*form), PathAt::Nothing),
+            Route::Models => (Kind::Models, PathAt::Nothing),
             Route::Model { id } => (Kind::Model, at(id)),
-            Route::Anthropic(Anthropic::Messages) => (Kind::Messages, at(b"")),
-            Route::Anthropic(Anthropic::CountTokens) => (Kind::CountTokens, at(b"")),
-            Route::Anthropic(Anthropic::Models) => (Kind::MessagesModels, at(b"")),
+            Route::Anthropic(Anthropic::Messages) => (Kind::Messages, PathAt::Nothing),
+            Route::Anthropic(Anthropic::CountTokens) => (Kind::CountTokens, PathAt::Nothing),
+            Route::Anthropic(Anthropic::Models) => (Kind::MessagesModels, PathAt::Nothing),
             Route::Anthropic(Anthropic::Model { id }) => (Kind::MessagesModel, at(id)),
             Route::Internal { rest } => (Kind::Internal, at(rest)),
-            Route::Version => (Kind::Internal, at(b"")),
+            Route::Version => (Kind::Internal, PathAt::Nothing),
             Route::Dashboard { rest } => (Kind::Dashboard, at(rest)),
             Route::NotFound | Route::Anthropic(Anthropic::Unknown) => {
                 if matches!(route, Route::Anthropic(_)) && view.plan().translators.anthropic.enabled
@@ -241,17 +244,31 @@ impl Gateway {
             let path = x.rest(request.bytes);
             x.inspector = Some(Inspector::new(view.wanted(path)));
         }
-        let own = match x.kind {
-            Kind::Messages | Kind::CountTokens => {
-                Some(view.plan().translators.anthropic.max_message_size)
-            }
-            _ => None,
-        };
-        AtHead::Body(match (view.body_max, own) {
-            (Some(a), Some(b)) => Some(a.min(b)),
-            (one, other) => one.or(other),
-        })
+        AtHead::Body(body_limit(x.kind, view).0)
     }
+}
+
+/// The largest body that a request may have, and the key that says so.
+pub(super) fn body_limit(kind: Kind, view: &View) -> (Option<u64>, &'static str) {
+    if let Kind::Messages | Kind::CountTokens = kind {
+        let own = view.plan().translators.anthropic.max_message_size;
+        if view.body_max.is_none_or(|max| own <= max) {
+            return (Some(own), "translators.anthropic.max_message_size");
+        }
+    }
+    (view.body_max, "server.request_limits.max_body_size")
+}
+
+/// Whether a path that cannot be brought to its normal form begins like the Messages API's.
+fn is_of_messages(view: &View, target: &[u8]) -> bool {
+    let path = target.split(|byte| *byte == b'?').next();
+    let mut segments = path
+        .unwrap_or_default()
+        .split(|byte| *byte == b'/')
+        .filter(|segment| !segment.is_empty());
+    view.plan().translators.anthropic.enabled
+        && segments.next() == Some(b"olla")
+        && segments.next() == Some(b"anthropic")
 }
 
 pub(super) fn not_found() -> Error<'static> {

@@ -4,6 +4,7 @@
 use std::net::IpAddr;
 use std::ops::Range;
 use std::rc::Rc;
+use std::time::Instant;
 
 use olla_engine::exchange::Fault;
 use olla_engine::handler::Request;
@@ -62,8 +63,12 @@ pub struct Exchange {
     pub(super) refresh: Refresh,
     /// The letter that is waited for; 0 = none.
     pub(super) ticket: u64,
+    /// When it is no longer waited for.
+    pub(super) ticket_by: Option<Instant>,
     /// Waiting for first checks is over.
     pub(super) waited: bool,
+    /// Candidates have been looked for.
+    pub(super) routed: bool,
     /// Status sent to the client; 0 = none yet.
     pub(super) status: u16,
     /// Status of the last endpoint's answer.
@@ -127,19 +132,32 @@ impl Kind {
 
 /// Where a part of the path is.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct PathAt {
-    /// In `own_path`, else in the request's bytes.
-    own: bool,
-    range: Range<usize>,
+pub(super) enum PathAt {
+    /// Nowhere.
+    #[default]
+    Nothing,
+    /// Nowhere either: the `/` that the client did not write behind a prefix.
+    Root,
+    /// In `own_path`.
+    Own(Range<usize>),
+    /// In the request's bytes.
+    Sent(Range<usize>),
 }
 
 impl PathAt {
-    /// The place of a part of a larger slice.
+    /// The place of a part of a larger slice; what is no part of it stands for `/`.
     pub(super) fn of(part: &[u8], whole: &[u8], own: bool) -> Self {
         let offset = (part.as_ptr() as usize).wrapping_sub(whole.as_ptr() as usize);
         let range = offset..offset.wrapping_add(part.len());
-        debug_assert!(part.is_empty() || whole.get(range.clone()).is_some());
-        Self { own, range }
+        if whole.get(range.clone()).is_none() {
+            debug_assert!(part.is_empty() || part == b"/");
+            return Self::Root;
+        }
+        if own {
+            Self::Own(range)
+        } else {
+            Self::Sent(range)
+        }
     }
 }
 
@@ -168,6 +186,8 @@ impl Exchange {
         self.session = None;
         self.refresh = Refresh::Before;
         self.ticket = 0;
+        self.ticket_by = None;
+        self.routed = false;
         self.waited = false;
         self.status = 0;
         self.answer_status = None;
@@ -199,7 +219,12 @@ impl Exchange {
 
     /// A part of the path.
     pub(super) fn rest<'b>(&'b self, bytes: &'b [u8]) -> &'b [u8] {
-        let whole = if self.rest.own { &self.own_path } else { bytes };
-        whole.get(self.rest.range.clone()).unwrap_or_default()
+        let (whole, range) = match &self.rest {
+            PathAt::Nothing => return b"",
+            PathAt::Root => return b"/",
+            PathAt::Own(range) => (self.own_path.as_slice(), range),
+            PathAt::Sent(range) => (bytes, range),
+        };
+        whole.get(range.clone()).unwrap_or_default()
     }
 }

@@ -12,13 +12,22 @@ use super::snapshot::Backend;
 use super::view::View;
 use crate::routing::path::upstream_target;
 
+/// What of the client's request has a say in what is added to it.
+#[derive(Default)]
+struct Passed {
+    proto: bool,
+    host: bool,
+    real_ip: bool,
+    via: bool,
+}
+
 /// Writes request line and fields. A message has a target of its own.
 pub(super) fn head(
     x: &Exchange,
     view: &View,
     backend: &Backend,
     request: &Request<'_>,
-    message: Option<&MessageTarget>,
+    message: Option<&MessageTarget<'_>>,
     out: &mut Vec<u8>,
 ) {
     let Request { head, bytes, .. } = *request;
@@ -31,83 +40,10 @@ pub(super) fn head(
     upstream_target(&backend.base_path, backend.preserve_path, rest, query, out);
     out.extend_from_slice(b" HTTP/1.1\r\n");
     out.extend_from_slice(&backend.fields);
-    let nominated = head.nominated(bytes);
-    let has_model = x.model().is_some();
-    let (mut proto, mut host, mut real_ip, mut via) = (false, false, false, false);
-    for each in &head.fields {
-        let (name, value) = (each.name.of(bytes), each.value.of(bytes));
-        match each.id {
-            FieldId::Host
-            | FieldId::ContentLength
-            | FieldId::Expect
-            | FieldId::Cookie
-            | FieldId::ProxyAuthorization
-            | FieldId::XForwardedFor
-            | FieldId::XProxiedBy
-            | FieldId::XRequestId => continue,
-            id if field::is_hop_by_hop(id) => continue,
-            FieldId::Authorization | FieldId::XApiKey | FieldId::XAuthToken if backend.has_auth => {
-                continue;
-            }
-            FieldId::XModel if has_model => continue,
-            FieldId::ContentType | FieldId::ContentEncoding if translated => continue,
-            FieldId::AcceptEncoding if translated => continue,
-            _ => {}
-        }
-        if nominated.contains(each)
-            || backend
-                .replaced
-                .iter()
-                .any(|own| own.eq_ignore_ascii_case(name))
-        {
-            continue;
-        }
-        match each.id {
-            FieldId::XForwardedProto => proto = true,
-            FieldId::XForwardedHost => host = true,
-            FieldId::XRealIp => real_ip = true,
-            FieldId::Via => {
-                if !std::mem::replace(&mut via, true) {
-                    joined_via(head.all(FieldId::Via).map(|line| line.value.of(bytes)), out);
-                }
-                continue;
-            }
-            _ => {}
-        }
-        emit::field(out, name, value);
-    }
-    out.extend_from_slice(b"X-Forwarded-For: ");
-    for line in head.all(FieldId::XForwardedFor) {
-        out.extend_from_slice(line.value.of(bytes));
-        out.extend_from_slice(b", ");
-    }
-    out.extend_from_slice(x.peer_text.as_str().as_bytes());
-    out.extend_from_slice(b"\r\n");
-    if !proto {
-        let tls = view.plan().server.tls.cert_file.is_some();
-        emit::field(
-            out,
-            b"X-Forwarded-Proto",
-            if tls { b"https" } else { b"http" },
-        );
-    }
-    if !host {
-        emit::field(out, b"X-Forwarded-Host", head.host(bytes));
-    }
-    if !real_ip {
-        emit::field(out, b"X-Real-IP", x.client_text.as_str().as_bytes());
-    }
-    emit::field(out, b"X-Proxied-By", PRODUCT.as_bytes());
-    if !via {
-        joined_via(std::iter::empty(), out);
-    }
-    emit::field(out, b"X-Request-ID", x.id.as_bytes());
-    if has_model {
-        emit::field_lossy(
-            out,
-            b"X-Model",
-            x.sent_model().unwrap_or_default().as_bytes(),
-        );
+    let passed = pass_fields(x, backend, request, translated, out);
+    add_trace(x, view, backend, request, &passed, out);
+    if let Some(model) = x.model().filter(|_| !backend.owns(FieldId::XModel)) {
+        emit::field_lossy(out, b"X-Model", model.as_bytes());
     }
     if translated {
         emit::field(out, b"Content-Type", b"application/json");
@@ -116,10 +52,110 @@ pub(super) fn head(
     }
 }
 
+/// Passes the client's fields on, but for those that end here.
+fn pass_fields(
+    x: &Exchange,
+    backend: &Backend,
+    request: &Request<'_>,
+    translated: bool,
+    out: &mut Vec<u8>,
+) -> Passed {
+    let Request { head, bytes, .. } = *request;
+    let nominated = head.nominated(bytes);
+    let has_model = x.model().is_some();
+    let mut passed = Passed::default();
+    for each in &head.fields {
+        match each.id {
+            FieldId::Host
+            | FieldId::ContentLength
+            | FieldId::Expect
+            | FieldId::Cookie
+            | FieldId::XForwardedFor
+            | FieldId::XProxiedBy
+            | FieldId::XRequestId => continue,
+            id if field::is_hop_by_hop(id) => continue,
+            FieldId::Authorization | FieldId::XApiKey | FieldId::XAuthToken if backend.has_auth => {
+                continue;
+            }
+            FieldId::XModel if has_model => continue,
+            FieldId::ContentType | FieldId::ContentEncoding | FieldId::AcceptEncoding
+                if translated =>
+            {
+                continue;
+            }
+            _ => {}
+        }
+        let name = each.name.of(bytes);
+        if nominated.contains(each) || backend.replaces(name) {
+            continue;
+        }
+        match each.id {
+            FieldId::XForwardedProto => passed.proto = true,
+            FieldId::XForwardedHost => passed.host = true,
+            FieldId::XRealIp => passed.real_ip = true,
+            FieldId::Via => {
+                if !std::mem::replace(&mut passed.via, true) {
+                    joined_via(head.all(FieldId::Via).map(|line| line.value.of(bytes)), out);
+                }
+                continue;
+            }
+            _ => {}
+        }
+        emit::field(out, name, each.value.of(bytes));
+    }
+    passed
+}
+
+/// Adds who asks and through whom. What the endpoint has configured is there already.
+fn add_trace(
+    x: &Exchange,
+    view: &View,
+    backend: &Backend,
+    request: &Request<'_>,
+    passed: &Passed,
+    out: &mut Vec<u8>,
+) {
+    let Request { head, bytes, .. } = *request;
+    if !backend.owns(FieldId::XForwardedFor) {
+        out.extend_from_slice(b"X-Forwarded-For: ");
+        let lines = head.all(FieldId::XForwardedFor);
+        for value in lines.map(|line| line.value.of(bytes)) {
+            if !value.is_empty() {
+                out.extend_from_slice(value);
+                out.extend_from_slice(b", ");
+            }
+        }
+        out.extend_from_slice(x.peer_text.as_str().as_bytes());
+        out.extend_from_slice(b"\r\n");
+    }
+    if !passed.proto && !backend.owns(FieldId::XForwardedProto) {
+        let tls = view.plan().server.tls.cert_file.is_some();
+        let proto: &[u8] = if tls { b"https" } else { b"http" };
+        emit::field(out, b"X-Forwarded-Proto", proto);
+    }
+    if !passed.host && !backend.owns(FieldId::XForwardedHost) {
+        emit::field(out, b"X-Forwarded-Host", head.host(bytes));
+    }
+    if !passed.real_ip && !backend.owns(FieldId::XRealIp) {
+        emit::field(out, b"X-Real-IP", x.client_text.as_str().as_bytes());
+    }
+    if !backend.owns(FieldId::XProxiedBy) {
+        emit::field(out, b"X-Proxied-By", PRODUCT.as_bytes());
+    }
+    if !passed.via && !backend.owns(FieldId::Via) {
+        joined_via(std::iter::empty(), out);
+    }
+    if !backend.owns(FieldId::XRequestId) {
+        emit::field(out, b"X-Request-ID", x.id.as_bytes());
+    }
+}
+
 /// OpenAI's servers take a key in another field than Anthropic's clients send it in (contract:
 /// translation 10).
 fn bearer_of_api_key(head: &RequestHead, bytes: &[u8], backend: &Backend, out: &mut Vec<u8>) {
-    if backend.has_auth || head.has(FieldId::Authorization) {
+    let has_own =
+        backend.has_auth || backend.owns(FieldId::Authorization) || backend.owns(FieldId::XApiKey);
+    if has_own || head.has(FieldId::Authorization) {
         return;
     }
     if let Some(key) = head.get(bytes, FieldId::XApiKey) {

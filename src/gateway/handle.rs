@@ -13,6 +13,7 @@ use olla_engine::handler::{
 use olla_engine::tls::TlsClient;
 
 use super::answers::{self, Error};
+use super::arrive::body_limit;
 use super::exchange::{Exchange, Kind};
 use super::{Gateway, forward};
 use crate::operations::provider::{AnswerKind, Tail};
@@ -51,7 +52,7 @@ impl Handler for Gateway {
         if refusal == Refusal::BodyTooLarge {
             self.recorder.borrow_mut().violation(Violation::Size);
         }
-        let error = refused(refusal);
+        let error = refused(x, refusal);
         answers::error(cx, x, request, &error, local);
     }
 
@@ -124,7 +125,8 @@ impl Handler for Gateway {
         };
         let message = self.message_target(x, &view);
         forward::head(x, &view, backend, request, message.as_ref(), out);
-        self.log_dispatching(cx, x, &view, request);
+        let target = message.map_or_else(|| x.rest(request.bytes), |m| m.path.as_bytes());
+        self.log_dispatching(cx, x, &view, target);
     }
 
     fn payload<'b>(&'b self, x: &'b Exchange, body: &'b [u8]) -> [&'b [u8]; 3] {
@@ -156,7 +158,7 @@ impl Handler for Gateway {
             answers::relayed(cx, x, request, answer, out);
         }
         self.begin_tail(x, answer);
-        if x.reads_figures {
+        if x.reads_figures || x.message.watches() {
             Passing::Tap
         } else {
             Passing::Pass
@@ -164,7 +166,7 @@ impl Handler for Gateway {
     }
 
     fn tap(&self, x: &mut Exchange, payload: &[u8]) {
-        if let Some(tail) = &mut x.tail {
+        if let Some(tail) = x.tail.as_mut().filter(|_| x.reads_figures) {
             tail.push(payload);
         }
         x.message.saw(payload);
@@ -253,7 +255,7 @@ impl Gateway {
 }
 
 /// The error of a request that could not be asked about (contract: surface 1.1, 1.2, 9).
-fn refused(refusal: Refusal) -> Error<'static> {
+fn refused(x: &Exchange, refusal: Refusal) -> Error<'static> {
     match refusal {
         Refusal::Head(reject) => {
             let (kind, code) = match reject.status() {
@@ -268,7 +270,12 @@ fn refused(refusal: Refusal) -> Error<'static> {
             413,
             "request_too_large",
             "BODY_TOO_LARGE",
-            "the request's body is larger than server.request_limits.max_body_size allows",
+            match x.view.as_ref().map(|view| body_limit(x.kind, view)) {
+                Some((Some(max), key)) => {
+                    format!("the request's body is larger than the {max} bytes that {key} allows")
+                }
+                _ => "the request's body is too large".to_owned(),
+            },
         ),
         Refusal::BodyBroken => Error::new(
             400,

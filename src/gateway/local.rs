@@ -28,7 +28,7 @@ const PAGE_WAIT: Duration = Duration::from_secs(10);
 /// Whether there is such a page.
 pub(super) fn exists(route: &Route<'_, '_>) -> bool {
     match route {
-        Route::Internal { rest } => page_of(rest).is_some(),
+        Route::Internal { rest } => !rest.is_empty() && page_of(rest).is_some(),
         _ => true,
     }
 }

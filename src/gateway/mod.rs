@@ -18,6 +18,7 @@ mod id;
 mod local;
 mod messages;
 mod record;
+mod records;
 mod route;
 mod snapshot;
 mod view;
@@ -34,6 +35,7 @@ use rustc_hash::FxHashMap;
 
 pub use answers::clock_ms;
 pub use clients::Limiters;
+pub use records::Records;
 pub use snapshot::{Backend, Snapshot, own_fields};
 
 use crate::control::{Event, Link, Rendered, ToCore};
@@ -60,6 +62,8 @@ pub struct Common {
     pub limiters: RwLock<Arc<Limiters>>,
     /// Where lines go.
     pub logger: Logger,
+    /// Files of the inspector.
+    pub records: Records,
     /// Whether the process is shutting down.
     pub draining: AtomicBool,
 }

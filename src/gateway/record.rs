@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 use olla_engine::h1::{FieldId, RequestHead, Span};
 use olla_engine::handler::{AttemptEnd, Cx, Done, Outcome, Request};
 
-use super::Gateway;
 use super::exchange::{Exchange, Kind};
 use super::view::{View, millis};
+use super::{Gateway, messages};
 use crate::control::Event;
 use crate::log::{Level, Line, events, redact};
 use crate::operations::provider::ProviderFigures;
@@ -67,13 +67,7 @@ impl Gateway {
         }
     }
 
-    pub(super) fn log_dispatching(
-        &self,
-        cx: &Cx<'_>,
-        x: &Exchange,
-        view: &View,
-        request: &Request<'_>,
-    ) {
+    pub(super) fn log_dispatching(&self, cx: &Cx<'_>, x: &Exchange, view: &View, target: &[u8]) {
         if !view.logs_requests {
             return;
         }
@@ -85,7 +79,7 @@ impl Gateway {
         if let Some(mut line) = log.event(Level::Info, events::REQUEST_DISPATCHING, cx.unix_ms) {
             line.str("request_id", x.id.as_str())
                 .str("endpoint", endpoint.name())
-                .bytes("target", x.rest(request.bytes))
+                .bytes("target", target)
                 .str("model", x.sent_model().unwrap_or_default());
         }
     }
@@ -138,7 +132,7 @@ impl Gateway {
         };
         if x.kind.is_proxied() {
             self.count(x, &view, request, done, figures.as_ref());
-            self.count_message(x, done.outcome, done.total);
+            self.end_message(cx, x, done.outcome, done.total);
             self.log_outcome(cx, x, &view, request, done, figures.as_ref());
         }
         self.log_access(cx, x, &view, request, done);
@@ -263,6 +257,9 @@ impl Gateway {
             .positive("total_bytes", done.answer_bytes);
         if let Some(mode) = x.message.mode() {
             line.str("translator_mode", mode);
+        }
+        if let Some(fallback) = messages::fallback(x) {
+            line.str("fallback_reason", fallback.as_str());
         }
         if let Some(figures) = figures {
             provider_fields(&mut line, figures);

@@ -7,14 +7,14 @@ use std::time::{Duration, Instant};
 use olla_engine::exchange::Fault;
 use olla_engine::handler::{AttemptEnd, Cx, Local, Pick, Request, Routed, Target};
 
-use super::answers::{self, Error, clock_ms};
+use super::answers::{self, Error, clock_ms, seconds_until};
 use super::exchange::{Exchange, Kind};
 use super::view::View;
 use super::{Gateway, Letter};
 use crate::control::{Address, Event};
 use crate::inspect::{self, rewrite_model};
 use crate::log::{Level, events};
-use crate::routing::balance::{NoPick, Picker};
+use crate::routing::balance::{Lease, NoPick, Picker};
 use crate::routing::decide::{Ask, Decision, Refresh, Rules, decide, decide_management};
 use crate::routing::rejection::{self, About};
 use crate::routing::scope::Scope;
@@ -48,6 +48,7 @@ impl Gateway {
         local: &mut Local,
     ) -> Routed {
         self.inspect(x, body);
+        x.routed = true;
         self.hear_of_refresh(cx, x);
         let view = self.view();
         x.view = Some(std::rc::Rc::clone(&view));
@@ -131,13 +132,7 @@ impl Gateway {
             Some(Letter::Refreshed(true)) => x.refresh = Refresh::Done,
             Some(_) => x.refresh = Refresh::Failed,
             None => {
-                let Some(view) = &x.view else { return };
-                let limit = view
-                    .plan()
-                    .model_registry
-                    .routing_strategy
-                    .discovery_timeout;
-                if cx.now < cx.arrived + limit + REFRESH_SLACK {
+                if x.ticket_by.is_some_and(|by| cx.now < by) {
                     return;
                 }
                 x.refresh = Refresh::Failed;
@@ -152,8 +147,10 @@ impl Gateway {
             .model_registry
             .routing_strategy
             .discovery_timeout;
+        let by = cx.now + limit + REFRESH_SLACK;
         if x.ticket == 0 {
             x.ticket = self.ticket();
+            x.ticket_by = Some(by);
             let endpoints = &view.snapshot.fleet.endpoints;
             let ids = scope
                 .routable
@@ -169,7 +166,7 @@ impl Gateway {
             };
             self.link.tell(event);
         }
-        Routed::Wait(cx.arrived + limit + REFRESH_SLACK)
+        Routed::Wait(x.ticket_by.unwrap_or(by))
     }
 
     fn open_session(
@@ -208,27 +205,8 @@ impl Gateway {
             return Pick::Answered;
         };
         let snapshot = &view.snapshot;
-        let attempts_max = view.plan().proxy.retry.attempts_max(x.candidates.len());
         let now_ms = clock_ms(self.common.start, cx.now);
-        let (candidates, tried) = x.message.choice(&x.candidates, &x.tried);
-        let lease = if x.tried.len() >= attempts_max.max(1) && failed.is_some() {
-            Err(NoPick::Nobody)
-        } else {
-            let picker = Picker {
-                endpoints: &snapshot.fleet.endpoints,
-                balancer: view.plan().proxy.load_balancer,
-                turns: &self.common.turns,
-                now_ms,
-                random: self.random.number(),
-            };
-            let pinned = x
-                .session
-                .as_ref()
-                .and_then(|s| s.pinned(&snapshot.fleet.endpoints));
-            let token = |index| self.take_endpoint_token(&view, index, cx.now);
-            picker.pick(&candidates, &tried, pinned, token)
-        };
-        let lease = match lease {
+        let lease = match self.lease(cx, x, &view, failed) {
             Ok(lease) => lease,
             Err(none) => {
                 let fault = match (none.fault(!x.tried.is_empty()), failed) {
@@ -271,6 +249,37 @@ impl Gateway {
             idle_max: backend.idle_max,
             keep_alive: backend.keep_alive,
         })
+    }
+
+    /// One of the candidates that are left, counted as in flight.
+    fn lease(
+        &self,
+        cx: &Cx<'_>,
+        x: &mut Exchange,
+        view: &View,
+        failed: Option<Fault>,
+    ) -> Result<Lease, NoPick> {
+        let attempts_max = view.plan().proxy.retry.attempts_max(x.candidates.len());
+        if failed.is_some() && x.tried.len() >= attempts_max.max(1) {
+            return Err(NoPick::Nobody);
+        }
+        let endpoints = &view.snapshot.fleet.endpoints;
+        let pinned = x.session.as_ref().and_then(|s| s.pinned(endpoints));
+        loop {
+            let (candidates, tried) = x.message.choice(&x.candidates, &x.tried);
+            let picker = Picker {
+                endpoints,
+                balancer: view.plan().proxy.load_balancer,
+                turns: &self.common.turns,
+                now_ms: clock_ms(self.common.start, cx.now),
+                random: self.random.number(),
+            };
+            let token = |index| self.take_endpoint_token(view, index, cx.now);
+            match picker.pick(&candidates, &tried, pinned, token) {
+                Err(_) if x.message.leave_native() => {}
+                picked => return picked,
+            }
+        }
     }
 
     /// The name that the picked endpoint knows the model by, if that is another than the client
@@ -363,9 +372,19 @@ impl Gateway {
             fault.message(about).to_string(),
         );
         if fault == rejection::Fault::Throttled {
-            error.retry_after = Some(1);
+            error.retry_after = Some(self.token_in(cx, x, view));
         }
         answers::error(cx, x, Some(request), &error, local);
+    }
+
+    /// Seconds until one of the candidates has a token again.
+    fn token_in(&self, cx: &Cx<'_>, x: &Exchange, view: &View) -> u64 {
+        let now = view.shards.borrow().epoch.nanos(cx.now);
+        let waits = x.candidates.iter().filter_map(|index| {
+            let bucket = view.snapshot.endpoint_buckets.get(index)?.as_ref()?;
+            Some(bucket.peek(now).retry_after)
+        });
+        seconds_until(waits.min().unwrap_or_default())
     }
 
     /// Per-endpoint limits (contract: surface 10.1).

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine as _;
-use olla_engine::h1::emit;
+use olla_engine::h1::{FieldId, emit, field};
 use olla_engine::limit::Bucket;
 use olla_engine::tls::TlsClient;
 
@@ -37,9 +37,6 @@ pub struct Snapshot {
     pub endpoint_buckets: Vec<Option<Arc<Bucket>>>,
     /// What reads token figures out of an endpoint's answers, in the same order.
     pub extractors: Vec<Arc<Extractor>>,
-    /// Endpoints that do not speak the Messages API although their type does (contract:
-    /// translation 5).
-    pub messages_refused: EndpointSet,
 }
 
 impl Snapshot {
@@ -62,13 +59,12 @@ impl Snapshot {
 pub struct Backend {
     /// `Host` and the fields that are set on every request to it, as they go out.
     pub fields: Vec<u8>,
-    /// Names of request fields that are not passed on because the endpoint has its own.
-    pub replaced: Vec<Box<[u8]>>,
-    /// Names of answer fields that are not passed on (contract: surface 5.1).
-    pub withheld: Vec<Box<[u8]>>,
+    /// Names of fields that the endpoint has its own of: those of a request are not passed on, and
+    /// those of an answer neither, for they may be secrets reflected (contract: surface 5.1).
+    own: Vec<(FieldId, Box<[u8]>)>,
     /// Whether it has credentials: the client's are then dropped.
     pub has_auth: bool,
-    /// Whether its own `User-Agent` is set.
+    /// Path of its URL, without a slash at the end.
     pub base_path: String,
     /// Whether requests keep the base path.
     pub preserve_path: bool,
@@ -89,16 +85,21 @@ impl Backend {
         tls: Option<TlsClient>,
     ) -> Self {
         let mut fields = Vec::new();
-        emit::field(&mut fields, b"Host", plan.url.host_header.as_bytes());
-        let mut replaced: Vec<Box<[u8]>> = Vec::new();
+        let mut own: Vec<(FieldId, Box<[u8]>)> = Vec::new();
         for (name, value) in own_fields(plan) {
-            emit::field(&mut fields, name.as_bytes(), value.as_bytes());
-            replaced.push(name.as_bytes().into());
+            let id = FieldId::classify(name.as_bytes());
+            // Framing is nobody's to configure.
+            if !field::is_hop_by_hop(id) && id != FieldId::ContentLength {
+                emit::field(&mut fields, name.as_bytes(), value.as_bytes());
+            }
+            own.push((id, name.as_bytes().into()));
+        }
+        if !own.iter().any(|(id, _)| *id == FieldId::Host) {
+            emit::field(&mut fields, b"Host", plan.url.host_header.as_bytes());
         }
         Self {
-            withheld: replaced.clone(),
             fields,
-            replaced,
+            own,
             has_auth: plan.auth.is_some(),
             base_path: plan.url.base_path.clone(),
             preserve_path: plan.preserve_path,
@@ -106,6 +107,18 @@ impl Backend {
             idle_max,
             tls,
         }
+    }
+
+    /// Whether the endpoint has its own field of this name.
+    pub fn replaces(&self, name: &[u8]) -> bool {
+        self.own
+            .iter()
+            .any(|(_, own)| own.eq_ignore_ascii_case(name))
+    }
+
+    /// The same for a field that is known by more than its name.
+    pub fn owns(&self, id: FieldId) -> bool {
+        self.own.iter().any(|(own, _)| *own == id)
     }
 }
 

@@ -16,8 +16,10 @@ use crate::config::{LogLevel, Plan};
 use crate::inspect::Wanted;
 use crate::routing::sticky::Bounds;
 
-/// Room for what a head may hold beyond what is counted: `Host`, blanks, the ends of lines.
-const HEAD_SLACK_BYTES: u64 = 8 << 10;
+/// Room for what a head may hold beyond what is counted: `Host`, blanks, the ends of lines. And so
+/// much that most heads over the limit are still understood, and refused in the shape and with the
+/// fields of their route.
+const HEAD_SLACK_BYTES: u64 = 64 << 10;
 
 /// See the module.
 #[derive(Debug)]

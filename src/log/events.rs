@@ -32,6 +32,12 @@ pub const CONNECTION_FAILED: &str = "Connection failed to endpoint, marking as u
 pub const ENDPOINT_STATUS_CHANGED: &str = "Endpoint status changed";
 /// A check found an endpoint well again. INFO, fields as [`ENDPOINT_STATUS_CHANGED`].
 pub const ENDPOINT_RECOVERED: &str = "Endpoint recovered";
+/// Something of a request or an answer of the Messages API has no counterpart. WARN: `reason`.
+pub const NOT_TRANSLATED: &str = "Not everything was translated";
+/// A record of the inspector is lost. WARN: \[`path`], `error`.
+pub const NOT_RECORDED: &str = "Inspector record not written";
+/// A client named a session that cannot be a file's name. WARN.
+pub const SESSION_REPLACED: &str = "Inspector session name not usable, default taken";
 /// The socket is open. INFO: `address`.
 pub const LISTENING: &str = "HTTP server listening";
 /// The start is over. INFO: `bind`.

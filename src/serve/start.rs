@@ -17,7 +17,7 @@ use crate::catalogue::Rules;
 use crate::cli::{Outcome, build_info};
 use crate::config::{Env, Fingerprints, IoDriver, Plan};
 use crate::control::{self, About, Control, Event, Link, Mailboxes};
-use crate::gateway::{Common, Gateway, Limiters, Snapshot};
+use crate::gateway::{Common, Gateway, Limiters, Records, Snapshot};
 use crate::log::{Level, Logger, Value, events};
 use crate::operations::process::{ProcTexts, ProcessFacts};
 use crate::operations::{Build, Links, format};
@@ -50,6 +50,9 @@ struct Running {
 
 /// Between two looks whether all threads are well.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
+
+/// How long the end waits for the inspector's files.
+const RECORDS_WAIT: Duration = Duration::from_secs(1);
 
 /// Fewer open files than this are worth a warning.
 const OPEN_FILES_MIN: u64 = 4096;
@@ -140,6 +143,7 @@ fn start(setup: Setup, logger: &Logger) -> Result<Running, String> {
             now,
         ))),
         logger: logger.clone(),
+        records: Records::new(logger.clone()),
         draining: AtomicBool::new(false),
     });
     let profiles = Arc::new(setup.profiles.filtered(&plan.proxy.profile_filter));
@@ -460,6 +464,7 @@ fn end(
             &[("cut", Value::Num(cut as u64))],
         );
     }
+    running.common.records.flush(RECORDS_WAIT);
     let uptime = format::uptime(started.elapsed());
     let drained = under_way.saturating_sub(cut);
     let fields = [

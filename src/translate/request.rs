@@ -107,18 +107,15 @@ impl Checked {
 /// Status 400; the message names the field and its bound.
 pub fn check(body: &[u8]) -> Result<Checked, Refusal> {
     let mut index = Index::default();
+    let read = Read::of(body, &mut index)?;
+    let model = model_in(&read).ok_or_else(|| invalid("model", "expected a non-empty string"))?;
     let Read {
-        model,
         stream,
         thinking,
         metadata,
         fields,
-    } = Read::of(body, &mut index)?;
-    let model = model
-        .and_then(Value::string)
-        .map(|model| model.decode().trim().to_owned())
-        .filter(|model| !model.is_empty())
-        .ok_or_else(|| invalid("model", "expected a non-empty string"))?;
+        ..
+    } = read;
     check_types(&fields, stream, metadata)?;
     if fields
         .messages
@@ -145,6 +142,18 @@ pub fn check(body: &[u8]) -> Result<Checked, Refusal> {
         fields: fields.spans(),
         index,
     })
+}
+
+/// The model that a request names which did not pass [`check`]: who would have served it still
+/// matters.
+pub fn model_of(body: &[u8]) -> Option<String> {
+    let mut index = Index::default();
+    model_in(&Read::of(body, &mut index).ok()?)
+}
+
+fn model_in(read: &Read<'_>) -> Option<String> {
+    let model = read.model.and_then(Value::string)?;
+    Some(model.decode().trim().to_owned()).filter(|model| !model.is_empty())
 }
 
 /// As [`check`], for a request whose tokens are counted: `model`, `messages` and `max_tokens` may

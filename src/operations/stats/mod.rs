@@ -193,6 +193,17 @@ pub enum TranslatorFallback {
     CannotPassthrough,
 }
 
+impl TranslatorFallback {
+    /// The word in the log, `fallback_reason`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::NoCompatibleEndpoints => "no_compatible_endpoints",
+            Self::PassthroughUnsupported => "translator_does_not_support_passthrough",
+            Self::CannotPassthrough => "cannot_passthrough",
+        }
+    }
+}
+
 /// The end of one request of a translator (contract: translation 14).
 #[derive(Debug, Clone, Copy)]
 pub struct TranslatorEnd {

@@ -1,0 +1,105 @@
+//! One request and its answer on the way to the inspector's files. For debugging only: it copies.
+//!
+//! contract: translation 13
+
+use std::path::PathBuf;
+
+use olla_engine::handler::Request;
+
+use crate::config::InspectorPlan;
+use crate::gateway::records::{Record, Said};
+use crate::translate::{Assembly, Inflater, session};
+
+/// The most bytes of an answer that are kept; the rest is not written.
+const ANSWER_BYTES_MAX: usize = 16 << 20;
+
+/// What has been seen of an answer.
+#[derive(Debug)]
+pub(in crate::gateway) struct Recording {
+    folder: PathBuf,
+    session: String,
+    is_replaced: bool,
+    /// For a stream of events.
+    assembly: Option<Box<Assembly>>,
+    inflater: Option<Box<Inflater>>,
+    body: Vec<u8>,
+}
+
+impl Recording {
+    pub(super) fn begin(plan: &InspectorPlan, request: &Request<'_>) -> Self {
+        let value = |name: &[u8]| {
+            let mut fields = request.head.fields.iter();
+            fields
+                .find(|field| field.name.of(request.bytes).eq_ignore_ascii_case(name))
+                .map(|field| field.value.of(request.bytes))
+        };
+        let session = session(
+            value(plan.session_header.as_bytes()),
+            value(b"X-Request-ID"),
+        );
+        Self {
+            folder: plan.output_dir.clone(),
+            session: session.name.to_owned(),
+            is_replaced: session.is_replaced,
+            assembly: None,
+            inflater: None,
+            body: Vec::new(),
+        }
+    }
+
+    /// Whether the client named a session that cannot be a file's name.
+    pub(super) fn is_replaced(&self) -> bool {
+        self.is_replaced
+    }
+
+    pub(super) fn request(&self, model: &str, body: &[u8]) -> Record {
+        self.record(Said::Request(model.to_owned()), body.to_vec())
+    }
+
+    /// An answer begins: as events or not, compressed or not.
+    pub(super) fn answers(&mut self, events: bool, inflater: Option<Box<Inflater>>) {
+        self.assembly = events.then(Box::default);
+        self.inflater = inflater;
+        self.body.clear();
+    }
+
+    /// A piece of it, as the client gets it.
+    pub(super) fn push(&mut self, piece: &[u8]) {
+        let (assembly, body) = (&mut self.assembly, &mut self.body);
+        let mut keep = |piece: &[u8]| match assembly {
+            Some(assembly) => assembly.push(piece),
+            None => {
+                let room = ANSWER_BYTES_MAX.saturating_sub(body.len());
+                body.extend_from_slice(piece.get(..room).unwrap_or(piece));
+            }
+        };
+        match &mut self.inflater {
+            None => keep(piece),
+            // What cannot be read is not written.
+            Some(inflater) => drop(inflater.push(piece, keep)),
+        }
+    }
+
+    /// A whole answer, in place of anything seen before.
+    pub(in crate::gateway) fn whole(&mut self, body: &[u8]) {
+        self.answers(false, None);
+        self.push(body);
+    }
+
+    pub(super) fn response(mut self, status: u16) -> Record {
+        let body = match self.assembly.take() {
+            Some(assembly) => assembly.finish(),
+            None => std::mem::take(&mut self.body),
+        };
+        self.record(Said::Response(status), body)
+    }
+
+    fn record(&self, said: Said, body: Vec<u8>) -> Record {
+        Record {
+            folder: self.folder.clone(),
+            session: self.session.clone(),
+            said,
+            body,
+        }
+    }
+}

@@ -1,0 +1,223 @@
+//! The inspector's files: written by a thread of their own, which begins with the first record.
+//! A core hands a record over and never waits; what the thread cannot keep up with is lost, and
+//! the log says so.
+//!
+//! contract: translation 13
+
+use std::fs::{DirBuilder, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+use olla_engine::rt::sys;
+use time::{OffsetDateTime, UtcOffset};
+
+use crate::log::{Level, Logger, Value, events};
+use crate::translate::{
+    FILE_MODE, FOLDER_MODE, Session, record_path, request_record, response_record,
+};
+
+/// Records under way to the files. Each holds a body, so this bounds memory too.
+const RECORDS_MAX: usize = 64;
+
+/// One line of a session's file, before it is made.
+#[derive(Debug)]
+pub(super) struct Record {
+    pub(super) folder: PathBuf,
+    /// Fit to be a file's name.
+    pub(super) session: String,
+    pub(super) said: Said,
+    pub(super) body: Vec<u8>,
+}
+
+/// By whom.
+#[derive(Debug)]
+pub(super) enum Said {
+    /// The client, asking for a model.
+    Request(String),
+    /// The gateway, with a status.
+    Response(u16),
+}
+
+#[derive(Debug)]
+enum Order {
+    Write(OffsetDateTime, Box<Record>),
+    /// Say when everything before is written.
+    Flush(Sender<()>),
+}
+
+/// The way to the files.
+#[derive(Debug)]
+pub struct Records {
+    logger: Logger,
+    orders: OnceLock<Sender<Order>>,
+    /// Records lost since the log last said so.
+    lost: Arc<AtomicU64>,
+}
+
+impl Records {
+    /// Begins nothing yet.
+    pub fn new(logger: Logger) -> Self {
+        Self {
+            logger,
+            orders: OnceLock::new(),
+            lost: Arc::default(),
+        }
+    }
+
+    /// Hands a record over.
+    pub(super) fn write(&self, record: Record) {
+        let orders = self.orders.get_or_init(|| self.begin());
+        let order = Order::Write(now(), Box::new(record));
+        if orders.try_send(order).is_err() {
+            self.lost.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn begin(&self) -> Sender<Order> {
+        let (sender, orders) = bounded(RECORDS_MAX);
+        let writer = Writer {
+            orders,
+            logger: self.logger.clone(),
+            lost: Arc::clone(&self.lost),
+        };
+        let thread = std::thread::Builder::new().name("inspector".to_owned());
+        if let Err(error) = thread.spawn(move || writer.run()) {
+            // Every record is lost then; a system without threads has other worries.
+            let error = error.to_string();
+            let fields = [("error", Value::Str(&error))];
+            self.logger.emit(Level::Warn, events::NOT_RECORDED, &fields);
+        }
+        sender
+    }
+
+    /// Waits until what was handed over is written, but not for long.
+    pub fn flush(&self, limit: Duration) {
+        let Some(orders) = self.orders.get() else {
+            return;
+        };
+        let (done, is_done) = bounded(1);
+        if orders.send_timeout(Order::Flush(done), limit).is_ok() {
+            // Too slow a disk loses lines, which nobody must wait for.
+            let _ = is_done.recv_timeout(limit);
+        }
+    }
+}
+
+struct Writer {
+    orders: Receiver<Order>,
+    logger: Logger,
+    lost: Arc<AtomicU64>,
+}
+
+impl Writer {
+    fn run(self) {
+        for order in &self.orders {
+            match order {
+                Order::Write(at, record) => self.write(at, &record),
+                Order::Flush(done) => {
+                    // Who asked may have left.
+                    let _ = done.send(());
+                }
+            }
+            let lost = self.lost.swap(0, Ordering::Relaxed);
+            if lost > 0 {
+                let fields = [
+                    ("error", Value::Str("too many were under way")),
+                    ("lost", Value::Num(lost)),
+                ];
+                self.logger.emit(Level::Warn, events::NOT_RECORDED, &fields);
+            }
+        }
+    }
+
+    fn write(&self, at: OffsetDateTime, record: &Record) {
+        let session = Session {
+            name: &record.session,
+            is_replaced: false,
+        };
+        let path = record_path(&record.folder, at, session);
+        if let Err(error) = append(&path, &line(at, record)) {
+            let (path, error) = (path.display().to_string(), error.to_string());
+            let fields = [("path", Value::Str(&path)), ("error", Value::Str(&error))];
+            self.logger.emit(Level::Warn, events::NOT_RECORDED, &fields);
+        }
+    }
+}
+
+fn line(at: OffsetDateTime, record: &Record) -> Vec<u8> {
+    match &record.said {
+        Said::Request(model) => request_record(at, model, &record.body),
+        Said::Response(status) => response_record(at, *status, &record.body),
+    }
+}
+
+fn append(path: &Path, line: &[u8]) -> io::Result<()> {
+    if let Some(folder) = path.parent() {
+        let mut builder = DirBuilder::new();
+        builder.recursive(true).mode(FOLDER_MODE).create(folder)?;
+    }
+    let mut options = OpenOptions::new();
+    let mut file = options
+        .append(true)
+        .create(true)
+        .mode(FILE_MODE)
+        .open(path)?;
+    file.write_all(line)
+}
+
+/// The time, as the machine's own clock on the wall shows it.
+fn now() -> OffsetDateTime {
+    let now = OffsetDateTime::now_utc();
+    let offset = sys::utc_offset_secs(now.unix_timestamp());
+    UtcOffset::from_whole_seconds(offset).map_or(now, |offset| now.to_offset(offset))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+    use crate::config::Env;
+
+    #[test]
+    fn records_become_lines_of_files_that_only_the_owner_reads() {
+        let name = format!("olla-records-{}", std::process::id());
+        let folder = std::env::temp_dir().join(name);
+        let records = Records::new(Logger::start(&Env::of([])).unwrap());
+        for (said, body) in [
+            (Said::Request("m".to_owned()), "{\n\"a\":1}"),
+            (Said::Response(502), "{\"error\":{}}"),
+        ] {
+            records.write(Record {
+                folder: folder.join("deep/er"),
+                session: "s-1".to_owned(),
+                said,
+                body: body.into(),
+            });
+        }
+        records.flush(Duration::from_secs(10));
+        let day = std::fs::read_dir(folder.join("deep/er"))
+            .unwrap()
+            .next()
+            .unwrap()
+            .unwrap()
+            .path();
+        let file = day.join("s-1.jsonl");
+        let mode = |path: &Path| path.metadata().unwrap().permissions().mode() & 0o777;
+        assert_eq!((mode(&day), mode(&file)), (FOLDER_MODE, FILE_MODE));
+        let text = std::fs::read_to_string(file).unwrap();
+        let lines: Vec<_> = text.lines().collect();
+        assert_eq!(lines.len(), 2, "{text}");
+        assert!(
+            lines[0].starts_with(r#"{"type":"request","ts":""#)
+                && lines[0].contains(r#""body":{"a":1}"#)
+        );
+        assert!(lines[1].contains(r#""status":502"#), "{text}");
+        std::fs::remove_dir_all(folder).unwrap();
+    }
+}
