@@ -10,7 +10,6 @@ use crate::h1::chunk::{Decoder, Piece};
 use crate::h1::framing::RequestBody;
 use crate::handler::{Handler, Refusal};
 use crate::limits::{BODY_BYTES_START, BODY_READ_BYTES_MIN, NO_ROOM_WAIT};
-use crate::rt;
 
 /// Where a request's body is.
 #[derive(Debug, Default)]
@@ -118,7 +117,27 @@ impl Receiving<'_> {
             });
         }
         let mut share = core.budget.share();
-        self.room(&mut share, len).await?;
+        self.room(core, &mut share, len).await?;
+        match self.fill(core, x, len).await {
+            Ok(own) => Ok(Body {
+                own: Some(own),
+                behind_head: 0,
+                _share: Some(share),
+            }),
+            Err(no_body) => {
+                self.io.hold(share);
+                Err(no_body)
+            }
+        }
+    }
+
+    /// Receives a body of a known length into a buffer of its own.
+    async fn fill<H: Handler>(
+        &mut self,
+        core: &Core<H>,
+        x: &mut H::Exchange,
+        len: usize,
+    ) -> Result<Buf, NoBody> {
         // A body that is announced and never comes shall not cost its whole size.
         let mut own = Buf::with_capacity(len.min(BODY_BYTES_START));
         self.move_out(&mut own);
@@ -134,11 +153,7 @@ impl Receiving<'_> {
             self.rest.extend(rest);
             own.truncate(len);
         }
-        Ok(Body {
-            own: Some(own),
-            behind_head: 0,
-            _share: Some(share),
-        })
+        Ok(own)
     }
 
     async fn chunked<H: Handler>(
@@ -147,8 +162,29 @@ impl Receiving<'_> {
         x: &mut H::Exchange,
         max: usize,
     ) -> Result<Body, NoBody> {
-        let mut decoder = Decoder::new();
         let mut share = core.budget.share();
+        match self.fill_unchunked(core, x, max, &mut share).await {
+            Ok(own) => Ok(Body {
+                own: Some(own),
+                behind_head: 0,
+                _share: Some(share),
+            }),
+            Err(no_body) => {
+                self.io.hold(share);
+                Err(no_body)
+            }
+        }
+    }
+
+    /// Receives a body in chunks into a buffer of its own, without the framing.
+    async fn fill_unchunked<H: Handler>(
+        &mut self,
+        core: &Core<H>,
+        x: &mut H::Exchange,
+        max: usize,
+        share: &mut Share,
+    ) -> Result<Buf, NoBody> {
+        let mut decoder = Decoder::new();
         let mut own = Buf::with_capacity(BODY_READ_BYTES_MIN);
         self.move_out(&mut own);
         let mut payload = 0;
@@ -158,11 +194,7 @@ impl Receiving<'_> {
                 return Err(NoBody::Refused(Refusal::BodyTooLarge));
             }
             if decoder.is_done() {
-                return Ok(Body {
-                    own: Some(own),
-                    behind_head: 0,
-                    _share: Some(share),
-                });
+                return Ok(own);
             }
             core.handler
                 .arrived(x, own.get(..payload).unwrap_or_default());
@@ -171,7 +203,7 @@ impl Receiving<'_> {
                     .capacity()
                     .saturating_mul(2)
                     .max(2 * BODY_READ_BYTES_MIN);
-                self.room(&mut share, capacity).await?;
+                self.room(core, share, capacity).await?;
                 own = own.grown(capacity);
             }
             own = self.more(own).await?;
@@ -225,20 +257,31 @@ impl Receiving<'_> {
     }
 
     /// Waits for room in the process's budget; the body waits unread.
-    async fn room(&mut self, share: &mut Share, bytes: usize) -> Result<(), NoBody> {
+    async fn room<H: Handler>(
+        &mut self,
+        core: &Core<H>,
+        share: &mut Share,
+        bytes: usize,
+    ) -> Result<(), NoBody> {
         if share.enlarge(bytes) {
             return Ok(());
         }
         let give_up = Instant::now() + NO_ROOM_WAIT;
         self.io.deadline.set(earliest(self.until, Some(give_up)));
+        // No read is under way that would tell that the client leaves.
+        let watch = self.io.watch();
         let room = async {
             while !share.enlarge(bytes) {
-                rt::sleep(rt::TICK).await;
+                core.wait_for_room().await;
+                if watch.has_left() {
+                    return false;
+                }
             }
+            true
         };
         match self.io.guard(room).await {
-            Ok(()) => Ok(()),
-            Err(Interrupt::Left) => Err(NoBody::Left),
+            Ok(true) => Ok(()),
+            Ok(false) | Err(Interrupt::Left) => Err(NoBody::Left),
             Err(Interrupt::Deadline) => Err(NoBody::Refused(Refusal::NoRoom)),
         }
     }

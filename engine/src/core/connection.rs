@@ -9,9 +9,10 @@ use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use crate::budget::Share;
 use crate::buf::Buf;
 use crate::limits::{LINGER_BYTES_MAX, LINGER_SILENCE, LINGER_TIME};
-use crate::rt::{Deadline, Socket};
+use crate::rt::{Deadline, Socket, Watch};
 
 /// Why waiting for something else ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,6 +30,8 @@ pub(super) struct Io {
     /// What the next read has brought; `None` while it is under way.
     held: Option<Buf>,
     gone: bool,
+    /// For the buffer of a read that outlives what it was for.
+    share: Option<Share>,
     pub(super) deadline: Deadline,
 }
 
@@ -38,6 +41,7 @@ impl Io {
             socket,
             held: None,
             gone: false,
+            share: None,
             deadline,
         }
     }
@@ -51,6 +55,17 @@ impl Io {
         } else {
             self.held = Some(buf);
         }
+    }
+
+    /// Keeps a part of the budget to the end of the connection: a body was given up, and the read
+    /// under way still owns its buffer.
+    pub(super) fn hold(&mut self, share: Share) {
+        self.share = Some(share);
+    }
+
+    /// For looking whether the client has left, while nothing is read.
+    pub(super) fn watch(&self) -> Watch {
+        self.socket.watch()
     }
 
     /// Goes on reading behind what has come. There must be room.
@@ -180,13 +195,21 @@ impl Io {
     }
 }
 
-/// An empty buffer that is worth a read.
+/// An empty buffer that is worth a read: larger only for a client that fills it, since there may be
+/// thousands that send nothing more.
 fn reusable(mut buf: Buf) -> Buf {
+    let filled = buf.spare() == 0;
     buf.clear();
-    buf.grown(LINGER_READ_BYTES)
+    let capacity = if filled {
+        LINGER_READ_BYTES_MAX
+    } else {
+        LINGER_READ_BYTES_MIN
+    };
+    buf.grown(capacity)
 }
 
-const LINGER_READ_BYTES: usize = 64 << 10;
+const LINGER_READ_BYTES_MIN: usize = 1 << 10;
+const LINGER_READ_BYTES_MAX: usize = 64 << 10;
 
 /// The shorter of a duration that may be none and another.
 pub(super) fn earliest(a: Option<Instant>, b: Option<Instant>) -> Option<Instant> {

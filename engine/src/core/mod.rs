@@ -7,21 +7,22 @@ mod body;
 mod connection;
 mod lane;
 mod relay;
+mod rounds;
 mod serve;
 mod transform;
 
-use std::cell::{Cell, RefCell};
-use std::future::poll_fn;
+use std::cell::Cell;
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::task::{Poll, Waker};
 use std::thread::JoinHandle;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
+
+use rounds::Rounds;
 
 use crate::budget::Budget;
 use crate::h1::emit;
@@ -87,9 +88,8 @@ pub(crate) struct Core<H: Handler> {
     unix_ms: Cell<u64>,
     date: Cell<[u8; 29]>,
     date_second: Cell<u64>,
-    /// Of requests that wait for news.
-    waiting: RefCell<Vec<Waker>>,
-    news: Cell<u64>,
+    news: Rounds,
+    room: Rounds,
 }
 
 impl Engine {
@@ -296,8 +296,8 @@ impl Start {
             unix_ms: Cell::new(0),
             date: Cell::new([b' '; 29]),
             date_second: Cell::new(u64::MAX),
-            waiting: RefCell::new(Vec::new()),
-            news: Cell::new(0),
+            news: Rounds::default(),
+            room: Rounds::default(),
         });
         core.look_at_the_clock();
         let mut stops = Vec::new();
@@ -331,11 +331,15 @@ impl Start {
                 accept::adopt(&core, stream, peer);
             }
             core.handler.news(core.now());
-            core.tell_news();
+            core.news.tell();
         };
         let _ = self.listening.listen(heard).await;
     }
 }
+
+/// Ticks between two rounds of those that wait for room for a body. All are woken together: with a
+/// timer for each, a thousand of them would keep a core busy with nothing.
+const ROOM_TICKS: u32 = 2;
 
 /// Looks after what time alone moves.
 async fn tick<H: Handler>(core: Rc<Core<H>>) {
@@ -346,6 +350,9 @@ async fn tick<H: Handler>(core: Rc<Core<H>>) {
         core.deadlines.tick(core.now());
         core.handler.tick(core.now());
         ticks = ticks.wrapping_add(1);
+        if ticks.is_multiple_of(ROOM_TICKS) {
+            core.room.tell();
+        }
         if ticks.is_multiple_of(16) {
             core.pool.expire(core.now());
         }
@@ -403,22 +410,14 @@ impl<H: Handler> Core<H> {
         RequestGuard(counter)
     }
 
-    fn tell_news(&self) {
-        self.news.set(self.news.get().wrapping_add(1));
-        self.waiting.take().into_iter().for_each(Waker::wake);
-    }
-
     /// Waits until the bell was rung once more.
     pub(crate) async fn wait_for_news(&self) {
-        let seen = self.news.get();
-        poll_fn(|cx| {
-            if self.news.get() != seen {
-                return Poll::Ready(());
-            }
-            self.waiting.borrow_mut().push(cx.waker().clone());
-            Poll::Pending
-        })
-        .await;
+        self.news.wait().await;
+    }
+
+    /// Waits until it is time to ask again for room for a body.
+    pub(crate) async fn wait_for_room(&self) {
+        self.room.wait().await;
     }
 }
 

@@ -26,7 +26,7 @@ pub use bell::{Bell, Listening};
 pub use deadline::{Deadline, Deadlines, TICK};
 pub use driver::{Driver, Wanted, run};
 pub use listener::{Listener, Stop, bind, is_exhausted};
-pub use socket::Socket;
+pub use socket::{Socket, Watch};
 
 /// Runs a task on this thread.
 pub fn spawn<F: Future<Output = ()> + 'static>(task: F) {

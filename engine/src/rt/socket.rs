@@ -195,6 +195,14 @@ impl Socket {
         sys::peek(self.fd)
     }
 
+    /// For [`Watch::has_left`].
+    pub fn watch(&self) -> Watch {
+        Watch {
+            _tcp: Rc::clone(&self.tcp),
+            fd: self.fd,
+        }
+    }
+
     /// Ends the connection at once; a read under way ends too.
     pub fn shutdown(&self) {
         sys::shutdown_both(self.fd);
@@ -216,6 +224,20 @@ impl Socket {
     /// Sends TCP keep-alive probes.
     pub fn keep_alive(&self, interval: std::time::Duration) {
         sys::keep_alive(self.fd, interval);
+    }
+}
+
+/// Looks at a connection without reading from it. Keeps its descriptor open.
+pub struct Watch {
+    _tcp: Rc<Shared>,
+    fd: RawFd,
+}
+
+impl Watch {
+    /// Whether the peer has ended its side or reset the connection, even if bytes of it have not
+    /// been read yet.
+    pub fn has_left(&self) -> bool {
+        sys::has_left(self.fd)
     }
 }
 

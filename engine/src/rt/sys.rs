@@ -59,6 +59,18 @@ pub(super) fn peek(fd: RawFd) -> Peek {
     }
 }
 
+/// Whether the peer has ended its side or reset the connection, whatever is still unread.
+pub(super) fn has_left(fd: RawFd) -> bool {
+    let mut ask = libc::pollfd {
+        fd,
+        events: libc::POLLRDHUP,
+        revents: 0,
+    };
+    // SAFETY: one live struct, and a count of one; it does not wait.
+    let ready = unsafe { libc::poll(&raw mut ask, 1, 0) };
+    ready > 0 && ask.revents & (libc::POLLRDHUP | libc::POLLHUP | libc::POLLERR) != 0
+}
+
 /// Ends both directions at once; a read that is under way ends with it.
 pub(super) fn shutdown_both(fd: RawFd) {
     // SAFETY: no memory is involved; a wrong descriptor is an error that is ignored.
@@ -165,4 +177,30 @@ pub fn pin_to(cpu: usize) -> bool {
 /// The descriptor of anything that has one.
 pub(super) fn fd_of(of: &impl AsRawFd) -> RawFd {
     of.as_raw_fd()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+    use std::net::{Shutdown, TcpListener, TcpStream};
+
+    #[test]
+    fn a_peer_that_has_left_shows_behind_bytes_that_nobody_has_read() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (served, _) = listener.accept().unwrap();
+        let fd = fd_of(&served);
+        client.write_all(b"unread").unwrap();
+        let mut byte = [0];
+        served.peek(&mut byte).unwrap();
+        assert!(!has_left(fd), "it is still there");
+        client.shutdown(Shutdown::Write).unwrap();
+        let limit = std::time::Instant::now() + Duration::from_secs(10);
+        while !has_left(fd) {
+            assert!(std::time::Instant::now() < limit, "its end never showed");
+            std::thread::yield_now();
+        }
+        assert!(peek(fd) == Peek::Bytes, "nothing was taken");
+    }
 }
