@@ -334,11 +334,12 @@ impl State {
 
     /// A request could not reach an endpoint (contract: balancing 9).
     fn mark_offline(&self, member: &Rc<Member>, error: &'static str) {
-        let now = Instant::now();
-        member.failed_live(now);
         if member.status.get() == crate::fleet::Status::Offline {
+            // Of requests that were under way when it failed: one outage, however many it met.
             return;
         }
+        let now = Instant::now();
+        member.failed_live(now);
         let from = member.status.replace(crate::fleet::Status::Offline);
         member.checked.set(true);
         self.log_change(member, from, None, Some(error));
