@@ -6,6 +6,8 @@
 //! | [`stub`] | a stub LLM server: JSON answers, event streams on schedule, faults on request |
 //! | [`chat`] | JSON load, closed or open loop, that checks whose answer it got |
 //! | [`sse`] | event-stream load that measures the delay of every event |
+//! | [`mixed`] | JSON and streams at a steady rate, with a line for what became of each |
+//! | [`hostile`] | clients that mean no good, and the generator of doubtful requests |
 //! | [`relay`] | a bare byte relay: the floor below every gateway |
 //!
 //! Each runs on one thread, to be pinned from outside (`taskset`), and knows nothing of the gateway
@@ -17,7 +19,9 @@ pub mod alarm;
 pub mod chat;
 pub mod clock;
 pub mod events;
+pub mod hostile;
 pub mod link;
+pub mod mixed;
 pub mod relay;
 pub mod report;
 pub mod scan;

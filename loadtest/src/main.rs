@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use olla_loadtest::{chat, relay, report, sse, stub};
+use olla_loadtest::{chat, hostile, mixed, relay, report, sse, stub};
 use serde_json::Value;
 
 /// Stub server, load clients and byte relay for measuring HTTP gateways in front of LLM servers.
@@ -28,6 +28,10 @@ enum Tool {
     Chat(chat::Options),
     /// Open event streams and measure the delay of every event
     Sse(sse::Options),
+    /// Misbehave towards a gateway: one attack, bounded
+    Hostile(hostile::Options),
+    /// Send JSON requests and event streams at a steady rate and tell what became of each
+    Mixed(mixed::Options),
     /// Copy bytes between a listener and a server: the floor below every gateway
     Relay(relay::Options),
 }
@@ -39,6 +43,12 @@ fn main() -> ExitCode {
             .and_then(|report| tell(&report, options.json.as_deref(), chat::is_success(&report))),
         Tool::Sse(options) => sse::run(&options)
             .and_then(|report| tell(&report, options.json.as_deref(), sse::is_success(&report))),
+        Tool::Hostile(options) => {
+            hostile::run(&options).and_then(|report| tell(&report, options.json.as_deref(), true))
+        }
+        Tool::Mixed(options) => {
+            mixed::run(&options).and_then(|report| tell(&report, options.json.as_deref(), true))
+        }
         Tool::Relay(options) => run_relay(&options),
     };
     outcome.unwrap_or_else(|error| {

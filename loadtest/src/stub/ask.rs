@@ -62,6 +62,8 @@ pub(super) struct Defaults {
     pub(super) gap_ms: u64,
     /// See [`Ask::delay_ms`].
     pub(super) delay_ms: u64,
+    /// See [`Ask::fault`].
+    pub(super) fault: Option<Fault>,
 }
 
 /// Why the field `stub` of a request was refused.
@@ -93,8 +95,9 @@ impl Ask {
                 serde_json::from_slice(&rest[..=end]).map_err(|_| BadStubField)?
             }
         };
-        let delay_ms = match field.fault {
-            Some(Fault::Slow) => SLOW_MS,
+        let fault = field.fault.or(defaults.fault);
+        let delay_ms = match fault {
+            Some(Fault::Slow) if defaults.delay_ms == 0 => SLOW_MS,
             _ => defaults.delay_ms,
         };
         Ok(Self {
@@ -106,8 +109,40 @@ impl Ask {
             gap_ms: field.gap_ms.unwrap_or(defaults.gap_ms),
             delay_ms: field.delay_ms.unwrap_or(delay_ms),
             tools: field.tools,
-            fault: field.fault,
+            fault,
         })
+    }
+
+    /// What a route without a body asks for: nothing but what applies to everybody.
+    pub(super) fn plain(defaults: Defaults) -> Self {
+        Self {
+            nonce: None,
+            stream: false,
+            events: defaults.events,
+            gap_ms: defaults.gap_ms,
+            delay_ms: match defaults.fault {
+                Some(Fault::Slow) if defaults.delay_ms == 0 => SLOW_MS,
+                _ => defaults.delay_ms,
+            },
+            tools: false,
+            fault: defaults.fault,
+        }
+    }
+}
+
+impl Defaults {
+    /// Takes what the body of `POST /stub/fault` says: the fields of `stub`, those left out as they
+    /// are but for the fault and the delay, which are then none.
+    ///
+    /// # Errors
+    /// [`BadStubField`], as for [`Ask::read`].
+    pub(super) fn set(&mut self, body: &[u8]) -> Result<(), BadStubField> {
+        let field: StubField = serde_json::from_slice(body).map_err(|_| BadStubField)?;
+        self.events = field.events.unwrap_or(self.events);
+        self.gap_ms = field.gap_ms.unwrap_or(self.gap_ms);
+        self.delay_ms = field.delay_ms.unwrap_or(0);
+        self.fault = field.fault;
+        Ok(())
     }
 }
 
@@ -130,6 +165,7 @@ mod tests {
         events: 20,
         gap_ms: 10,
         delay_ms: 0,
+        fault: None,
     };
 
     fn plain() -> Ask {
@@ -218,6 +254,27 @@ mod tests {
         for (body, want) in table {
             assert_eq!(Ask::read(body.as_bytes(), DEFAULTS), Ok(want), "{body}");
         }
+    }
+
+    #[test]
+    fn what_applies_to_everybody_can_be_set_and_yields_to_the_request() {
+        let mut defaults = DEFAULTS;
+        assert_eq!(defaults.set(br#"{"fault":"reset","gap_ms":3}"#), Ok(()));
+        let read = |body: &str| Ask::read(body.as_bytes(), defaults).unwrap();
+        assert_eq!(read("{}").fault, Some(Fault::Reset));
+        assert_eq!(read("{}").gap_ms, 3);
+        assert_eq!(
+            read(r#"{"stub":{"fault":"hang"}}"#).fault,
+            Some(Fault::Hang)
+        );
+        assert_eq!(Ask::plain(defaults).fault, Some(Fault::Reset));
+        assert_eq!(defaults.set(br#"{"fault":"slow"}"#), Ok(()));
+        assert_eq!(Ask::plain(defaults).delay_ms, SLOW_MS);
+        assert_eq!(defaults.set(br#"{"fault":"slow","delay_ms":9}"#), Ok(()));
+        assert_eq!(Ask::plain(defaults).delay_ms, 9);
+        assert_eq!(defaults.set(br#"{"fault":"explode"}"#), Err(BadStubField));
+        assert_eq!(defaults.set(b"{}"), Ok(()));
+        assert_eq!(Ask::plain(defaults).fault, None);
     }
 
     #[test]

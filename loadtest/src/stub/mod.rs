@@ -6,6 +6,7 @@
 //! last one *was due*, so a late one does not slow the stream down.
 
 mod ask;
+mod record;
 mod reply;
 mod texts;
 
@@ -13,6 +14,7 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use mio::net::{TcpListener, TcpStream};
@@ -22,6 +24,7 @@ use slab::Slab;
 use crate::clock::{NS_PER_MS, now_ns};
 use crate::wire::RequestReader;
 use ask::{Ask, BadStubField, Defaults, Fault};
+use record::Record;
 use reply::{BROKEN_CHUNK, Event, Replies, Route, STREAM_END, STREAM_HEAD};
 
 const LISTENER: Token = Token(usize::MAX);
@@ -45,11 +48,16 @@ pub struct Options {
     /// Milliseconds before an answer
     #[arg(long, default_value_t = 0)]
     pub delay_ms: u64,
+    /// Append a line for everything that is seen: what a test judges a gateway by
+    #[arg(long, value_name = "FILE")]
+    pub record: Option<PathBuf>,
 }
 
 const STUB_HELP: &str = "\
 Routes: GET / /health /v1/models /api/tags /stub/counters, POST /v1/chat/completions
 /v1/completions /v1/embeddings /api/chat.
+POST /stub/fault {...} sets the fields of `stub` for every request that follows, GET ones (health
+checks) too; {} ends that.
 
 Fields of a request's body, found by scanning it:
   \"nonce\":\"x\"     echoed in the answer and in each event (letters, digits, - _ .)
@@ -68,6 +76,7 @@ pub struct Stub {
     timers: BinaryHeap<Reverse<Timer>>,
     defaults: Defaults,
     replies: Replies,
+    record: Record,
     counters: Counters,
     accepted: u64,
 }
@@ -99,8 +108,8 @@ enum Stage {
     /// Waiting for the time to answer.
     Delayed(Route, Ask),
     Streaming(StreamState),
-    /// Never to answer.
-    Hung,
+    /// Never to answer the request of this nonce.
+    Hung(Option<String>),
 }
 
 #[derive(Debug)]
@@ -153,7 +162,9 @@ impl Stub {
                 events: options.events,
                 gap_ms: options.gap_ms,
                 delay_ms: options.delay_ms,
+                fault: None,
             },
+            record: Record::open(options.record.as_deref())?,
             replies: Replies::new(&options.models),
             counters: Counters::default(),
             accepted: 0,
@@ -247,13 +258,20 @@ impl Stub {
                 Ok(Some(request)) => {
                     conn.close_when_sent = request.close;
                     let route = Route::of(request.method, request.path);
-                    let ask = route
-                        .is_inference()
-                        .then(|| Ask::read(request.body, self.defaults));
+                    let ask = match route {
+                        Route::Counters => None,
+                        Route::SetFault => self.defaults.set(request.body).err().map(Err),
+                        _ if route.is_inference() => Some(Ask::read(request.body, self.defaults)),
+                        _ => Some(Ok(Ask::plain(self.defaults))),
+                    };
+                    if !route.is_control() {
+                        self.record.arrived(&request);
+                    }
                     (route, ask)
                 }
                 Err(_) => {
                     self.counters.requests_malformed += 1;
+                    self.record.malformed();
                     conn.close_when_sent = true;
                     reply::write_json(&mut conn.out, "400 Bad Request", b"{}");
                     fate = conn.flush();
@@ -305,7 +323,11 @@ impl Stub {
             return Fate::Keep;
         };
         self.counters.faults += u64::from(ask.fault.is_some());
-        let middle = matches!(ask.fault, Some(Fault::Cut | Fault::BadChunk));
+        let middle =
+            route.is_inference() && matches!(ask.fault, Some(Fault::Cut | Fault::BadChunk));
+        if !matches!(ask.fault, Some(Fault::Reset | Fault::Close | Fault::Hang)) {
+            self.record.begun(ask.nonce.as_deref());
+        }
         match ask.fault {
             Some(Fault::Reset) => {
                 // With a linger time of zero a close sends RST (socket(7), SO_LINGER).
@@ -315,13 +337,14 @@ impl Stub {
             }
             Some(Fault::Close) => return Fate::Drop,
             Some(Fault::Hang) => {
-                conn.stage = Stage::Hung;
+                conn.stage = Stage::Hung(ask.nonce);
                 return Fate::Keep;
             }
             Some(Fault::Status500) => {
                 let body = br#"{"error":{"message":"asked for","type":"server_error"}}"#;
                 reply::write_json(&mut conn.out, "500 Internal Server Error", body);
             }
+            _ if !route.is_inference() => self.replies.write_fixed(route, &mut conn.out),
             _ if ask.stream => {
                 self.counters.streams_started += 1;
                 conn.out.extend_from_slice(STREAM_HEAD);
@@ -431,10 +454,17 @@ impl Stub {
     fn drop_conn(&mut self, slot: usize) {
         let mut conn = self.conns.remove(slot);
         match conn.stage {
-            Stage::Streaming(_) => self.counters.streams_aborted += 1,
-            Stage::Delayed(..) | Stage::Hung => self.counters.requests_aborted += 1,
+            Stage::Streaming(state) => {
+                self.counters.streams_aborted += 1;
+                self.record.left(state.ask.nonce.as_deref());
+            }
+            Stage::Delayed(_, Ask { nonce, .. }) | Stage::Hung(nonce) => {
+                self.counters.requests_aborted += 1;
+                self.record.left(nonce.as_deref());
+            }
             Stage::Reading if conn.reader.is_inside_request() => {
                 self.counters.requests_aborted += 1;
+                self.record.partial();
             }
             Stage::Reading => {}
         }

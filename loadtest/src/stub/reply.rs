@@ -17,6 +17,8 @@ pub(super) enum Route {
     Tags,
     /// `GET /stub/counters`
     Counters,
+    /// `POST /stub/fault`
+    SetFault,
     /// `POST /v1/chat/completions`
     Chat,
     /// `POST /v1/completions`
@@ -31,12 +33,13 @@ pub(super) enum Route {
 
 impl Route {
     /// Every route, in the order of their numbers.
-    pub(super) const ALL: [Self; 10] = [
+    pub(super) const ALL: [Self; 11] = [
         Self::Health,
         Self::Root,
         Self::Models,
         Self::Tags,
         Self::Counters,
+        Self::SetFault,
         Self::Chat,
         Self::Completions,
         Self::Embeddings,
@@ -49,7 +52,7 @@ impl Route {
         let path = path.split('?').next().unwrap_or_default();
         let known = Self::ALL.into_iter().find(|route| route.path() == path);
         match known {
-            Some(route) if route.is_inference() == (method == "POST") => route,
+            Some(route) if route.takes_post() == (method == "POST") => route,
             _ => Self::Unknown,
         }
     }
@@ -62,12 +65,22 @@ impl Route {
             Self::Models => "/v1/models",
             Self::Tags => "/api/tags",
             Self::Counters => "/stub/counters",
+            Self::SetFault => "/stub/fault",
             Self::Chat => "/v1/chat/completions",
             Self::Completions => "/v1/completions",
             Self::Embeddings => "/v1/embeddings",
             Self::OllamaChat => "/api/chat",
             Self::Unknown => "other",
         }
+    }
+
+    /// True for the routes that look into the stub, or tell it what to do.
+    pub(super) fn is_control(self) -> bool {
+        matches!(self, Self::Counters | Self::SetFault)
+    }
+
+    fn takes_post(self) -> bool {
+        self.is_inference() || self == Self::SetFault
     }
 
     /// True for the routes that a model would answer.
@@ -152,6 +165,7 @@ impl Replies {
             Route::Root => ("200 OK", r#"{"service":"stub LLM server"}"#),
             Route::Models => ("200 OK", self.models.as_str()),
             Route::Tags => ("200 OK", self.tags.as_str()),
+            Route::SetFault => ("200 OK", "{}"),
             _ => ("404 Not Found", r#"{"error":{"message":"no such route"}}"#),
         };
         write_json(out, status, body.as_bytes());
@@ -389,6 +403,8 @@ mod tests {
             ("POST", "/v1/chat/completions", Route::Chat),
             ("GET", "/v1/chat/completions", Route::Unknown),
             ("POST", "/v1/models", Route::Unknown),
+            ("POST", "/stub/fault", Route::SetFault),
+            ("GET", "/stub/fault", Route::Unknown),
             ("GET", "other", Route::Unknown),
         ];
         for (method, path, route) in table {

@@ -10,7 +10,7 @@ mod request;
 mod response;
 
 pub use chunk::ChunkDecoder;
-pub use request::{BODY_BYTES_MAX, Request, RequestReader};
+pub use request::{BODY_BYTES_MAX, Request, RequestReader, body_hash};
 pub use response::{Part, ResponseHead, ResponseReader};
 
 /// The longest head that is read, in bytes; gateways add fields, but not this many.

@@ -1,5 +1,6 @@
 //! Requests, as the stub reads them.
 
+use std::hash::{DefaultHasher, Hasher};
 use std::ops::Range;
 
 use super::{ChunkDecoder, FIELDS_MAX, Facts, Framing, HEAD_BYTES_MAX, WireError};
@@ -21,6 +22,13 @@ pub struct Request<'a> {
     pub close: bool,
     /// The body without its chunks.
     pub body: &'a [u8],
+}
+
+/// A number that tells one body from another; the same in every process of one build.
+pub fn body_hash(body: &[u8]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    hasher.write(body);
+    hasher.finish()
 }
 
 /// Reads requests one after another from the bytes of a connection; pipelined bytes wait their

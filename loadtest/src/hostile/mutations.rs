@@ -1,0 +1,57 @@
+//! Sends the generated cases, each on a connection of its own.
+
+use std::io::Write;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use super::{Field, case, first_status, hear};
+
+/// Connections at one time.
+const THREADS: usize = 32;
+
+/// How long an answer to a case is waited for; one that is not complete gets none.
+const PATIENCE: Duration = Duration::from_millis(300);
+
+/// How long more answers are waited for behind the first: what was smuggled would be answered.
+const AFTERWARDS: Duration = Duration::from_millis(30);
+
+pub(super) fn run(field: &Field<'_>) {
+    let next = AtomicUsize::new(0);
+    let count = field.count(2400);
+    std::thread::scope(|scope| {
+        for _ in 0..THREADS {
+            scope.spawn(|| {
+                loop {
+                    let number = next.fetch_add(1, Ordering::Relaxed);
+                    if number >= count || field.is_over() {
+                        return;
+                    }
+                    send(field, number);
+                }
+            });
+        }
+    });
+}
+
+fn send(field: &Field<'_>, number: usize) {
+    let case = case(field.options.seed, number, field.target());
+    let Some(mut stream) = field.connect() else {
+        return;
+    };
+    field.mark(&case.marks);
+    let mut heard = Vec::new();
+    let mut ended = stream.write_all(&case.bytes).is_err();
+    if !ended {
+        ended = hear(&mut stream, &mut heard, PATIENCE, |heard| {
+            first_status(heard).is_some()
+        });
+    }
+    if !ended && !heard.is_empty() {
+        ended = hear(&mut stream, &mut heard, AFTERWARDS, |_| false);
+    }
+    field.note(|tally| {
+        tally.sent += 1;
+        tally.bytes += case.bytes.len() as u64;
+        tally.end(&heard, ended);
+    });
+}
