@@ -173,3 +173,23 @@ room = max(0, int(sys.argv[1]) - len(head) - len(tail))
 print(head + text * (room // len(text)) + "." * (room % len(text)) + tail, end="")
 PYTHON
 }
+
+# run_on_stand PROGRAM ARGUMENTS...: builds, unless --no-build comes first, and hands over to a
+# program that takes the binaries as options.
+run_on_stand() {
+    local program=$root/scripts/$1 argument
+    shift
+    for argument in "$@"; do
+        case $argument in
+            -h | --help) exec python3 "$program" --help ;;
+        esac
+    done
+    if [[ ${1:-} == --no-build ]]; then
+        shift
+        olla=${OLLA_BIN:-${CARGO_TARGET_DIR:-$root/target}/release/olla}
+        loadtest=${LOADTEST_BIN:-${CARGO_TARGET_DIR:-$root/target}/release/olla-loadtest}
+    else
+        build
+    fi
+    python3 "$program" --bin "$olla" --loadtest-bin "$loadtest" "$@"
+}
