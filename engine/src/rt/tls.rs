@@ -299,3 +299,111 @@ impl Socket {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+    use std::net::{TcpListener, TcpStream};
+    use std::sync::Arc;
+    use std::sync::mpsc::{Receiver, channel};
+    use std::thread::JoinHandle;
+
+    use rustls::{ClientConnection, RootCertStore, StreamOwned};
+
+    use super::*;
+    use crate::rt::{Wanted, run};
+
+    /// More than the sockets of both sides hold.
+    const BYTES: usize = 16 << 20;
+
+    fn piece(at: usize) -> u8 {
+        u8::try_from(at % 251).unwrap()
+    }
+
+    fn identity() -> (TlsIdentity, String) {
+        let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+        let (certificate, key) = (made.cert.pem(), made.signing_key.serialize_pem());
+        let identity = TlsIdentity::from_pem(certificate.as_bytes(), key.as_bytes());
+        (identity.unwrap(), certificate)
+    }
+
+    /// A client that begins to read when it is told to; what it has read at the end.
+    fn slow_client(pem: &str, tcp: TcpStream, go: Receiver<()>) -> JoinHandle<Vec<u8>> {
+        use rustls::pki_types::pem::PemObject;
+        let mut roots = RootCertStore::empty();
+        let certificate = rustls::pki_types::CertificateDer::from_pem_slice(pem.as_bytes());
+        roots.add(certificate.unwrap()).unwrap();
+        let config = rustls::ClientConfig::builder()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let name = "localhost".try_into().unwrap();
+        let session = ClientConnection::new(Arc::new(config), name).unwrap();
+        std::thread::spawn(move || {
+            let mut stream = StreamOwned::new(session, tcp);
+            while stream.conn.is_handshaking() {
+                stream.conn.complete_io(&mut stream.sock).unwrap();
+            }
+            go.recv().unwrap();
+            let mut bytes = Vec::new();
+            stream.read_to_end(&mut bytes).unwrap();
+            bytes
+        })
+    }
+
+    /// Sends everything to a client that reads only once nothing more is taken; how often that
+    /// was, and what the client has read.
+    fn sent_to_a_slow_client(wanted: Wanted) -> (usize, Vec<u8>) {
+        let (identity, pem) = identity();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let tcp = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (accepted, _) = listener.accept().unwrap();
+        let (start, go) = channel();
+        let client = slow_client(&pem, tcp, go);
+        let blocked = run(wanted, |_| async move {
+            let socket = Socket::from_std(accepted).unwrap();
+            let socket = socket.secure_accepted(&identity).await.unwrap();
+            let all: Vec<u8> = (0..BYTES).map(piece).collect();
+            let (mut at, mut blocked) = (0, 0);
+            while at < all.len() {
+                // Two parts, as a head and a body are.
+                let (head, body) = all[at..].split_at((all.len() - at).min(100));
+                match socket.send_now(&[IoSlice::new(head), IoSlice::new(body)]) {
+                    Ok(sent) => at += sent,
+                    Err(error) => {
+                        assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
+                        if blocked == 0 {
+                            start.send(()).unwrap();
+                        }
+                        blocked += 1;
+                        socket.writable().await.unwrap();
+                    }
+                }
+            }
+            socket.shutdown_write();
+            blocked
+        });
+        (blocked.unwrap(), client.join().unwrap())
+    }
+
+    #[test]
+    fn a_slow_peer_gets_every_byte_once() {
+        for wanted in [Wanted::Auto, Wanted::Epoll] {
+            let (blocked, bytes) = sent_to_a_slow_client(wanted);
+            assert!(blocked > 0, "the peer was not slow");
+            assert_eq!(bytes.len(), BYTES, "{wanted:?}");
+            assert!(
+                bytes
+                    .iter()
+                    .enumerate()
+                    .all(|(at, byte)| *byte == piece(at))
+            );
+        }
+    }
+
+    #[test]
+    fn the_answer_to_plain_http_is_framed() {
+        let text = std::str::from_utf8(PLAIN_ANSWER).unwrap();
+        let (head, body) = text.split_once("\r\n\r\n").unwrap();
+        assert!(head.contains(&format!("\r\nContent-Length: {}\r\n", body.len())));
+    }
+}
