@@ -74,7 +74,9 @@ fn choice(criterion: &mut Criterion, balancer: Balancer) {
                 let Decision::Route(routed) = decide(&rules, &ask) else {
                     panic!("every endpoint lists the model");
                 };
-                random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                random = random
+                    .wrapping_mul(6_364_136_223_846_793_005)
+                    .wrapping_add(1);
                 let picker = Picker {
                     endpoints: &endpoints,
                     balancer,

@@ -163,17 +163,9 @@ impl Gateway {
             return Err(not_found());
         }
         if !route.admits(method) {
-            let mut error = Error::new(
-                405,
-                "method_not_allowed",
-                "METHOD_NOT_ALLOWED",
-                "this route does not have that method",
-            );
-            error.allow = route.allow();
-            return Err(error);
+            return Err(method_refused(route));
         }
-        let limit = route.limit();
-        self.take_tokens(cx, x, view, limit)
+        self.take_tokens(cx, x, view, route.limit())
     }
 
     /// Rate limits (contract: surface 10).
@@ -273,6 +265,17 @@ fn is_of_messages(view: &View, target: &[u8]) -> bool {
 
 pub(super) fn not_found() -> Error<'static> {
     Error::new(404, "not_found", "NOT_FOUND", "there is no such route")
+}
+
+fn method_refused(route: &Route<'_, '_>) -> Error<'static> {
+    let mut error = Error::new(
+        405,
+        "method_not_allowed",
+        "METHOD_NOT_ALLOWED",
+        "this route does not have that method",
+    );
+    error.allow = route.allow();
+    error
 }
 
 fn management_refused() -> Error<'static> {

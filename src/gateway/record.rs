@@ -264,17 +264,7 @@ impl Gateway {
         if let Some(figures) = figures {
             provider_fields(&mut line, figures);
         }
-        if let Some(routing) = &x.routing {
-            line.str("routing_strategy", routing.strategy)
-                .str("routing_action", routing.verdict.as_str());
-            match routing.reason {
-                Reason::Word(word) => line.str("routing_reason", word),
-                reason => line.str(
-                    "routing_reason",
-                    &reason.show(&view.snapshot.aliases).to_string(),
-                ),
-            };
-        }
+        routing_fields(&mut line, x, view);
         if let Some(session) = &x.session {
             line.str("sticky_outcome", session.outcome().as_str());
         }
@@ -322,6 +312,20 @@ impl Gateway {
             line.num("status", x.status.into())
                 .num("duration_ms", millis(done.total));
         }
+    }
+}
+
+fn routing_fields(line: &mut Line<'_>, x: &Exchange, view: &View) {
+    if let Some(routing) = &x.routing {
+        line.str("routing_strategy", routing.strategy)
+            .str("routing_action", routing.verdict.as_str());
+        match routing.reason {
+            Reason::Word(word) => line.str("routing_reason", word),
+            reason => line.str(
+                "routing_reason",
+                &reason.show(&view.snapshot.aliases).to_string(),
+            ),
+        };
     }
 }
 
