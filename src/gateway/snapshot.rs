@@ -61,7 +61,7 @@ pub struct Backend {
     pub fields: Vec<u8>,
     /// Names of fields that the endpoint has its own of: those of a request are not passed on, and
     /// those of an answer neither, for they may be secrets reflected (contract: surface 5.1).
-    own: Vec<(FieldId, Box<[u8]>)>,
+    pub own: Vec<(FieldId, Box<[u8]>)>,
     /// Whether it has credentials: the client's are then dropped.
     pub has_auth: bool,
     /// Path of its URL, without a slash at the end.
