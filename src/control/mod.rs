@@ -299,10 +299,7 @@ impl State {
     fn trust_anew(&self, member: &Member) {
         if let Some(tls) = self.trusts.of_endpoint(&member.plan) {
             let mut backend = member.backend.borrow_mut();
-            *backend = Arc::new(crate::gateway::Backend {
-                tls: Some(tls),
-                ..crate::gateway::Backend::clone(&backend)
-            });
+            *backend = Arc::new(backend.trusting(tls));
         }
     }
 

@@ -120,6 +120,15 @@ impl Backend {
     pub fn owns(&self, id: FieldId) -> bool {
         self.own.iter().any(|(own, _)| *own == id)
     }
+
+    /// The same, with its certificate judged by others.
+    #[must_use]
+    pub fn trusting(&self, tls: TlsClient) -> Self {
+        Self {
+            tls: Some(tls),
+            ..self.clone()
+        }
+    }
 }
 
 /// The fields that are set on every request to an endpoint, checks and discovery included; `auth`
