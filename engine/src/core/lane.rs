@@ -165,6 +165,7 @@ impl<H: Handler> Lane<'_, H> {
         self.first_byte = Some(self.core.clock().saturating_duration_since(self.arrived));
         let is_head = self.is_head_request();
         let old = self.request.head.version == Version::Http10;
+        self.keep &= !self.core.is_draining();
         let body = write_local(self.out, self.local, self.keep, is_head, old);
         self.answer_bytes += body.len() as u64;
         send_local(self.wire.io, self.out, &body, self.core.now()).await

@@ -118,6 +118,8 @@ impl<H: Handler> Lane<'_, H> {
     /// Ends the head that the handler has written with what frames the body.
     pub(super) fn frame(&mut self, bytes: &[u8], relayed: &Relayed<'_>) -> Outgoing {
         let old = self.request.head.version == Version::Http10;
+        // A drain may have begun since the request came.
+        self.keep &= !self.core.is_draining();
         let out = &mut *self.out;
         let transformed = matches!(relayed.passing, Passing::Transform(_));
         let outgoing = match relayed.framing.body {
