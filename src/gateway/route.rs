@@ -55,7 +55,13 @@ impl Gateway {
         let waited = x.waited || cx.now >= cx.arrived + FIRST_CHECK_WAIT;
         x.waited = waited;
         let scope = self.scope(x, &view, request, !waited);
-        let decision = self.decision(x, &view, request, &scope);
+        let mut decision = self.decision(x, &view, request, &scope);
+        if x.ticket != 0 && matches!(decision, Decision::Route(_)) {
+            // The snapshot with the refreshed listings may come before the word that they are.
+            x.ticket = 0;
+            x.refresh = Refresh::Done;
+            decision = self.decision(x, &view, request, &scope);
+        }
         match decision {
             Decision::Route(routed) => {
                 x.candidates = routed.candidates;
