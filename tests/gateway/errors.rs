@@ -1,0 +1,431 @@
+//! Every error of the gateway: when, which status, type and code, in its one shape.
+//!
+//! contract: surface 9, balancing 6
+
+use crate::common::{
+    Answer, Backend, Client, Config, Driver, Gateway, endpoint, exchange, get, on_both_drivers,
+    post,
+};
+
+/// Nothing listens there.
+const NOWHERE: &str = "http://127.0.0.1:1";
+
+const CHAT: &str = "/olla/proxy/v1/chat/completions";
+
+fn over(driver: Driver, backend: &Backend, more: &str) -> Gateway {
+    let endpoints = endpoint("one", "vllm", backend, "");
+    Gateway::start(&Config::new(driver).more(&endpoints).more(more))
+}
+
+/// A gateway whose endpoints are all down.
+fn over_nothing(driver: Driver, kind: &str) -> Gateway {
+    let down = format!(
+        "[[discovery.static.endpoints]]\nname = \"down\"\ntype = \"{kind}\"\nurl = \"{NOWHERE}\""
+    );
+    Gateway::start(&Config::new(driver).more(&down))
+}
+
+fn was_not_routed(answer: &Answer) {
+    for name in [
+        "X-Olla-Endpoint",
+        "X-Olla-Backend-Type",
+        "X-Served-By",
+        "Via",
+    ] {
+        assert_eq!(answer.header(name), None, "{name}");
+    }
+}
+
+#[test]
+fn an_unknown_route_is_404_not_found() {
+    on_both_drivers(|driver| {
+        let backend = Backend::ok(&["m"]);
+        let gateway = over(driver, &backend, "");
+        let unknown = [
+            "/",
+            "/olla",
+            "/olla/",
+            "/v1/chat/completions",
+            "/api/chat",
+            "/olla/nosuch/v1/models",
+            "/olla/OpenAI/v1/models",
+            "/Olla/openai/v1/models",
+            "/olla/openai_compatible/v1/models",
+            "/olla/openaix/v1/models",
+            "/olla/llama-cpp/v1/models",
+            "/olla/llama_cpp/v1/models",
+            "/olla/vllmmlx/v1/models",
+            "/olla/docker-model-runner/v1/models",
+            "/olla/auto/v1/models",
+            "/internal/nosuch",
+            "/internal/health/",
+        ];
+        for path in unknown {
+            let answer = get(&gateway, path, &[]);
+            answer.is_error(404, "not_found", "NOT_FOUND");
+            was_not_routed(&answer);
+        }
+        assert_eq!(backend.count(), 0);
+    });
+}
+
+#[test]
+fn a_path_that_climbs_out_is_400_invalid_path() {
+    on_both_drivers(|driver| {
+        let backend = Backend::ok(&["m"]);
+        let gateway = over(driver, &backend, "");
+        let climbing = [
+            "/olla/proxy/../internal/status",
+            "/olla/proxy/%2e%2e/internal/status",
+            "/olla/proxy/a/../../x",
+            "/olla/../olla/proxy/x",
+            "/olla/./proxy/x",
+            "/internal/../olla/proxy/x",
+        ];
+        for path in climbing {
+            let answer = get(&gateway, path, &[]);
+            answer.is_error(400, "bad_request", "INVALID_PATH");
+            was_not_routed(&answer);
+        }
+        assert_eq!(backend.count(), 0);
+    });
+}
+
+#[test]
+fn an_upload_that_is_broken_or_cut_is_400_invalid_body() {
+    on_both_drivers(|driver| {
+        let backend = Backend::ok(&["m"]);
+        let gateway = over(driver, &backend, "");
+        let chunked = "Transfer-Encoding: chunked\r\n\r\n";
+        let broken = [
+            (chunked, "zz\r\nhello\r\n0\r\n\r\n"),
+            (chunked, "5\r\nhelloXX0\r\n\r\n"),
+            (chunked, "-1\r\nhello\r\n0\r\n\r\n"),
+            (chunked, "fffffffffffffffff\r\n"),
+            (chunked, "5\nhello\r\n0\r\n\r\n"),
+            (chunked, "5\r\nhello\r\n"),
+            (chunked, "5\r\nhello\r\n0\r\n"),
+            ("Content-Length: 10\r\n\r\n", "12345"),
+            ("Content-Length: 100000\r\n\r\n", "12345"),
+        ];
+        for (fields, body) in broken {
+            let mut client = Client::to(&gateway);
+            client.send(format!("POST {CHAT} HTTP/1.1\r\nHost: h\r\n{fields}{body}"));
+            client.end_sending();
+            let answer = client.answer();
+            answer.is_error(400, "bad_request", "INVALID_BODY");
+            assert_eq!(answer.header("Connection"), Some("close"), "{body}");
+            assert!(client.is_closed());
+        }
+        assert_eq!(backend.count(), 0);
+        assert_eq!(gateway.endpoint("one")["status"], "healthy");
+    });
+}
+
+#[test]
+fn a_provider_without_endpoints_is_404_endpoint_not_found() {
+    on_both_drivers(|driver| {
+        let backend = Backend::ok(&["m"]);
+        let gateway = over(driver, &backend, "");
+        let answer = post(&gateway, "/olla/ollama/api/chat", &[], r#"{"model":"m"}"#);
+        let message = answer.is_error(404, "not_found", "ENDPOINT_NOT_FOUND");
+        assert!(message.contains("ollama"), "{message}");
+        was_not_routed(&answer);
+        assert_eq!(backend.count(), 0);
+    });
+}
+
+#[test]
+fn an_unknown_model_is_404_model_not_found() {
+    on_both_drivers(|driver| {
+        let backend = Backend::ok(&["m"]);
+        let gateway = over(driver, &backend, "");
+        for path in [
+            CHAT,
+            "/olla/vllm/v1/completions",
+            "/olla/openai/v1/unlisted",
+        ] {
+            let answer = post(&gateway, path, &[], r#"{"model":"nosuch-model"}"#);
+            let message = answer.is_error(404, "not_found", "MODEL_NOT_FOUND");
+            assert!(message.contains("nosuch-model"), "{message}");
+            was_not_routed(&answer);
+            let routing = ["Strategy", "Decision", "Reason"]
+                .map(|name| answer.header(&format!("X-Olla-Routing-{name}")).unwrap());
+            assert_eq!(routing, ["strict", "rejected", "model_not_found"]);
+        }
+        assert_eq!(backend.count(), 0);
+    });
+}
+
+#[test]
+fn a_fixed_route_answers_405_to_other_methods() {
+    on_both_drivers(|driver| {
+        let backend = Backend::ok(&["m"]);
+        let gateway = over(driver, &backend, "");
+        let fixed = [
+            ("DELETE", "/internal/health", "GET, HEAD"),
+            ("POST", "/internal/status", "GET, HEAD"),
+            ("PUT", "/version", "GET, HEAD"),
+            ("POST", "/olla/models", "GET, HEAD"),
+            ("POST", "/olla/proxy/v1/models", "GET, HEAD"),
+            ("POST", "/olla/vllm/v1/models", "GET, HEAD"),
+        ];
+        for (method, path, allow) in fixed {
+            let answer = exchange(&gateway, &format!("{method} {path}"), b"{}");
+            answer.is_error(405, "method_not_allowed", "METHOD_NOT_ALLOWED");
+            assert_eq!(answer.header("Allow"), Some(allow), "{method} {path}");
+        }
+        assert_eq!(backend.count(), 0);
+    });
+}
+
+#[test]
+fn an_upload_that_is_too_slow_is_408_request_timeout() {
+    on_both_drivers(|driver| {
+        let backend = Backend::ok(&["m"]);
+        let gateway = over(driver, &backend, "[server]\nread_timeout = \"300ms\"");
+        for (fields, some) in [
+            ("Content-Length: 10", "12345"),
+            ("Content-Length: 1000000", "12345"),
+            ("Transfer-Encoding: chunked", "5\r\nhello\r\n"),
+        ] {
+            let mut client = Client::to(&gateway);
+            client.send(format!(
+                "POST {CHAT} HTTP/1.1\r\nHost: h\r\n{fields}\r\n\r\n{some}"
+            ));
+            let answer = client.answer();
+            answer.is_error(408, "request_timeout", "REQUEST_TIMEOUT");
+            assert_eq!(answer.header("Connection"), Some("close"));
+            assert!(client.is_closed());
+        }
+        assert_eq!(backend.count(), 0);
+        assert_eq!(gateway.endpoint("one")["status"], "healthy");
+    });
+}
+
+#[test]
+fn management_of_models_is_501_not_supported() {
+    on_both_drivers(|driver| {
+        let backend = Backend::ok(&["m"]);
+        let gateway = over(driver, &backend, "");
+        for operation in ["pull", "push", "create", "copy", "delete", "list"] {
+            for method in ["POST", "DELETE", "GET"] {
+                let head = format!("{method} /olla/ollama/api/{operation}");
+                let answer = exchange(&gateway, &head, br#"{"model":"m"}"#);
+                let message = answer.is_error(501, "not_implemented", "NOT_SUPPORTED");
+                assert!(message.contains("proxy.model_management"), "{message}");
+            }
+        }
+        assert_eq!(backend.count(), 0);
+    });
+}
+
+#[test]
+fn a_backend_that_fails_is_502_backend_error() {
+    on_both_drivers(|driver| {
+        let failing =
+            |request: &crate::common::Received, link: &mut crate::common::Link| match request
+                .target
+                .as_str()
+            {
+                "/close" => link.close(),
+                "/reset" => link.reset(),
+                "/nonsense" => drop(link.send("SSH-2.0-OpenSSH\r\n\r\n")),
+                "/half" => {
+                    link.send("HTTP/1.1 200 OK\r\nContent-");
+                    link.close();
+                }
+                "/switch" => {
+                    link.send("HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\n\r\n");
+                }
+                "/large" => {
+                    let large = "x".repeat(40 << 10);
+                    link.send(format!("HTTP/1.1 200 OK\r\nX-Large: {large}\r\n\r\n"));
+                }
+                _ => link.ok(),
+            };
+        for path in [
+            "/close",
+            "/reset",
+            "/nonsense",
+            "/half",
+            "/switch",
+            "/large",
+        ] {
+            let backend = Backend::new(&["m"], failing);
+            let gateway = over(driver, &backend, "");
+            let answer = get(&gateway, &format!("/olla/proxy{path}"), &[]);
+            answer.is_error(502, "bad_gateway", "BACKEND_ERROR");
+            assert!(backend.count() >= 1, "{path}");
+        }
+    });
+}
+
+#[test]
+fn routing_headers_stand_on_a_502_too() {
+    on_both_drivers(|driver| {
+        let backend = Backend::new(&["m"], |_, link| link.close());
+        let gateway = over(driver, &backend, "");
+        let answer = post(&gateway, CHAT, &[], r#"{"model":"m"}"#);
+        answer.is_error(502, "bad_gateway", "BACKEND_ERROR");
+        let routing = ["Strategy", "Decision", "Reason"]
+            .map(|name| answer.header(&format!("X-Olla-Routing-{name}")).unwrap());
+        assert_eq!(routing, ["strict", "routed", "model_found"]);
+    });
+}
+
+#[test]
+fn a_silent_backend_is_502_backend_timeout() {
+    on_both_drivers(|driver| {
+        let backend = Backend::new(&["m"], |_, link| {
+            link.left_within(crate::common::PATIENCE);
+        });
+        let gateway = over(
+            driver,
+            &backend,
+            "[proxy]\nresponse_header_timeout = \"300ms\"",
+        );
+        let answer = post(&gateway, CHAT, &[], r#"{"model":"m"}"#);
+        answer.is_error(502, "bad_gateway", "BACKEND_TIMEOUT");
+        assert_eq!(backend.count(), 1);
+        // It may be working: it stays in the fleet.
+        assert_eq!(gateway.endpoint("one")["status"], "healthy");
+    });
+}
+
+#[test]
+fn a_fleet_that_is_down_is_503_no_healthy_endpoints() {
+    on_both_drivers(|driver| {
+        let gateway = over_nothing(driver, "vllm");
+        for path in [
+            CHAT,
+            "/olla/vllm/v1/completions",
+            "/olla/openai/v1/completions",
+        ] {
+            let answer = get(&gateway, path, &[]);
+            answer.is_error(503, "service_unavailable", "NO_HEALTHY_ENDPOINTS");
+            was_not_routed(&answer);
+            assert_eq!(answer.header("X-Olla-Routing-Reason"), None);
+        }
+        // With a model the routing says why, although nobody knows the model.
+        let answer = post(&gateway, CHAT, &[], r#"{"model":"m"}"#);
+        answer.is_error(503, "service_unavailable", "NO_HEALTHY_ENDPOINTS");
+        assert_eq!(answer.header("X-Olla-Routing-Decision"), Some("rejected"));
+        assert_eq!(
+            answer.header("X-Olla-Routing-Reason"),
+            Some("model_unavailable")
+        );
+    });
+}
+
+#[test]
+fn an_empty_fleet_is_503_on_the_universal_prefix_and_404_on_a_provider_s() {
+    on_both_drivers(|driver| {
+        let config = Config::new(driver).more("discovery.static.endpoints = []");
+        let gateway = Gateway::start(&config);
+        assert_eq!(get(&gateway, "/internal/health", &[]).status, 200);
+        let answer = get(&gateway, "/olla/proxy/x", &[]);
+        answer.is_error(503, "service_unavailable", "NO_HEALTHY_ENDPOINTS");
+        let answer = get(&gateway, "/olla/vllm/x", &[]);
+        answer.is_error(404, "not_found", "ENDPOINT_NOT_FOUND");
+    });
+}
+
+#[test]
+fn a_known_model_on_endpoints_that_are_down_is_503_model_unavailable() {
+    on_both_drivers(|driver| {
+        let (one, two) = (Backend::ok(&["mine"]), Backend::ok(&["other"]));
+        let endpoints = [
+            endpoint("one", "vllm", &one, ""),
+            endpoint("two", "vllm", &two, ""),
+        ];
+        let gateway = Gateway::start(&Config::new(driver).more(&endpoints.concat()));
+        one.set_health(500);
+        gateway.wait_status("one", "unhealthy");
+        let answer = post(&gateway, CHAT, &[], r#"{"model":"mine"}"#);
+        let message = answer.is_error(503, "service_unavailable", "MODEL_UNAVAILABLE");
+        assert!(message.contains("mine"), "{message}");
+        assert_eq!(
+            answer.header("X-Olla-Routing-Reason"),
+            Some("model_unavailable")
+        );
+        was_not_routed(&answer);
+        assert_eq!((one.count(), two.count()), (0, 0));
+    });
+}
+
+#[test]
+fn a_body_without_room_waits_and_is_503_overloaded() {
+    on_both_drivers(|driver| {
+        let backend = Backend::ok(&["m"]);
+        let limits = "[server.request_limits]\nmax_buffered_bytes = \"1MB\"";
+        let gateway = over(driver, &backend, limits);
+        // Takes most of the room, and keeps it by never ending.
+        let mut holder = Client::to(&gateway);
+        let head = |length: usize| {
+            format!("POST {CHAT} HTTP/1.1\r\nHost: h\r\nContent-Length: {length}\r\n\r\n")
+        };
+        holder.send(head(900_000)).send(vec![b' '; 500_000]);
+        let whole = [head(200_000).into_bytes(), vec![b' '; 200_000]].concat();
+        crate::common::wait_until("the upload under way", || {
+            // Answered at once as long as there is room.
+            let mut other = Client::to(&gateway);
+            other.send(&whole);
+            other.is_silent_for(std::time::Duration::from_millis(300))
+        });
+        let served = backend.count();
+        let mut other = Client::to(&gateway);
+        other.send(&whole);
+        let answer = other.answer();
+        answer.is_error(503, "service_unavailable", "OVERLOADED");
+        assert!(answer.header("Retry-After").is_some());
+        assert_eq!(backend.count(), served);
+        // The room comes back with the end of the one that held it.
+        holder.send(vec![b' '; 400_000]);
+        assert_eq!(holder.answer().status, 200);
+        let answer = exchange(&gateway, &format!("POST {CHAT}"), &vec![b' '; 800_000]);
+        assert_eq!(answer.status, 200);
+        assert_eq!(backend.count(), served + 2);
+    });
+}
+
+#[test]
+fn an_error_to_head_has_the_headers_without_the_body() {
+    on_both_drivers(|driver| {
+        let gateway = over_nothing(driver, "vllm");
+        let mut client = Client::to(&gateway);
+        let errors = [
+            ("/nosuch", 404),
+            ("/olla/ollama/x", 404),
+            ("/olla/proxy/x", 503),
+            ("/olla/proxy/../x", 400),
+            ("/olla/ollama/api/pull", 501),
+        ];
+        for (path, status) in errors {
+            client.send(format!("HEAD {path} HTTP/1.1\r\nHost: h\r\n\r\n"));
+            let answer = client.answer_to("HEAD");
+            assert_eq!(answer.status, status, "{path}");
+            assert_eq!(answer.header("Content-Type"), Some("application/json"));
+            answer.has_the_fields_of_every_answer();
+        }
+        // Nothing but heads came on it: the next answer is understood.
+        client.send("GET /internal/health HTTP/1.1\r\nHost: h\r\n\r\n");
+        assert_eq!(client.answer().status, 200);
+    });
+}
+
+#[test]
+fn messages_name_endpoints_and_never_addresses() {
+    on_both_drivers(|driver| {
+        let backend = Backend::new(&["m"], |_, link| link.reset());
+        let gateway = over(driver, &backend, "");
+        let answer = post(&gateway, CHAT, &[], r#"{"model":"m"}"#);
+        let message = answer.is_error(502, "bad_gateway", "BACKEND_ERROR");
+        assert!(message.contains("one"), "{message}");
+        let port = backend.authority().split_once(':').unwrap().1.to_owned();
+        assert!(
+            !message.contains(&port) && !message.contains("http"),
+            "{message}"
+        );
+    });
+}

@@ -1,0 +1,464 @@
+//! Starting, ending, changing: what a configuration, a signal and a machine may do to the process.
+//!
+//! contract: balancing 12, operations 9
+
+use std::net::TcpListener;
+use std::process::Command;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::common::{
+    Backend, Client, Config, Driver, Gateway, PATIENCE, endpoint, get, on_both_drivers, post,
+    run_to_end, wait_for, wait_until,
+};
+
+const X: &str = "/olla/proxy/x";
+const ASK: &str = "GET /olla/proxy/x HTTP/1.1\r\nHost: h\r\n\r\n";
+const STREAM: &str = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
+
+/// A backend that streams one event, and the other and the end when it is told.
+fn streaming() -> (Backend, mpsc::Sender<()>) {
+    let (word, heard) = mpsc::channel();
+    let heard = Mutex::new(heard);
+    let backend = Backend::new(&["m"], move |_, link| {
+        link.send(STREAM);
+        link.chunk("first");
+        if heard.lock().unwrap().recv_timeout(PATIENCE).is_ok() {
+            link.chunk("second");
+            link.chunk("");
+        }
+    });
+    (backend, word)
+}
+
+fn over(driver: Driver, backend: &Backend, more: &str) -> Gateway {
+    let endpoints = endpoint("one", "vllm", backend, "");
+    Gateway::start(&Config::new(driver).more(&endpoints).more(more))
+}
+
+#[test]
+fn a_bad_configuration_is_refused_with_key_value_and_line() {
+    let endpoint = "[[discovery.static.endpoints]]\nname = \"e\"\nurl = \"http://127.0.0.1:1\"\n";
+    let of_endpoint = |more: &str| format!("{endpoint}{more}");
+    // The file, and what must be said of it.
+    let rows: [(String, &[&str]); 16] = [
+        (
+            "[server]\nport = 70000".into(),
+            &["server.port", "70000", "line 2"],
+        ),
+        (
+            "[server]\nhost = \"127.0.0.1\"\nread_timeout = \"soon\"".into(),
+            &["server.read_timeout", "soon", "line 3"],
+        ),
+        (
+            "[server]\nread_timeout = \"-1s\"".into(),
+            &["server.read_timeout", "-1s"],
+        ),
+        (
+            "[server]\nio_driver = \"kqueue\"".into(),
+            &["server.io_driver", "kqueue"],
+        ),
+        (
+            "[server.cors]\nallow_credentials = true".into(),
+            &["cors", "allow_credentials"],
+        ),
+        (
+            "[server.cors]\nallowed_origins = []".into(),
+            &["cors", "allowed_origins"],
+        ),
+        (
+            "[server.cors]\nmax_age = -1".into(),
+            &["cors", "max_age", "-1"],
+        ),
+        (
+            "[server.rate_limits]\ntrusted_proxy_cidrs = [\"10.0.0.0/99\"]".into(),
+            &["trusted_proxy_cidrs", "10.0.0.0/99"],
+        ),
+        (
+            "[proxy]\nload_balancer = \"fastest\"".into(),
+            &["proxy.load_balancer", "fastest", "line 2"],
+        ),
+        (
+            "[proxy]\nengine = \"warp\"".into(),
+            &["proxy.engine", "warp"],
+        ),
+        (
+            "[proxy]\nprofile = \"odd\"".into(),
+            &["proxy.profile", "odd"],
+        ),
+        (
+            "[model_registry.routing_strategy]\ntype = \"guess\"".into(),
+            &["routing_strategy.type", "guess"],
+        ),
+        ("[model_aliases]\nx = []".into(), &["model_aliases", "x"]),
+        (
+            of_endpoint("type = \"abacus\""),
+            &["type", "abacus", "line 4"],
+        ),
+        (
+            of_endpoint("auth.type = \"bearer\"\nauth.token = \"${TEST_NOT_SET}\""),
+            &["TEST_NOT_SET"],
+        ),
+        ("this is no TOML".into(), &["line 1"]),
+    ];
+    for (text, said) in rows {
+        let (code, log) = run_to_end(&text);
+        assert_eq!(code, Some(1), "{text}\n{log}");
+        for word in said {
+            assert!(log.contains(word), "{word} is not in\n{log}\nfor\n{text}");
+        }
+    }
+}
+
+#[test]
+fn a_port_in_use_is_said_and_ends_the_start() {
+    on_both_drivers(|driver| {
+        let holder = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = holder.local_addr().unwrap().port();
+        let name = driver.name();
+        for workers in [1, 2] {
+            let (code, log) = run_to_end(&format!(
+                "[server]\nhost = \"127.0.0.1\"\nport = {port}\nio_driver = \"{name}\"\n\
+                 workers = {workers}\npin_workers = false\n[discovery.static]\nendpoints = []"
+            ));
+            assert_eq!(code, Some(1), "{log}");
+            assert!(
+                log.contains("in use") && log.contains(&port.to_string()),
+                "{log}"
+            );
+        }
+    });
+}
+
+#[test]
+fn a_port_of_another_gateway_is_in_use_too() {
+    on_both_drivers(|driver| {
+        let first = Gateway::start(&Config::new(driver).more("discovery.static.endpoints = []"));
+        let (code, log) = run_to_end(&format!(
+            "[server]\nhost = \"127.0.0.1\"\nport = {}\nio_driver = \"{}\"\nworkers = 2\n\
+             pin_workers = false\n[discovery.static]\nendpoints = []",
+            first.port,
+            driver.name()
+        ));
+        assert_eq!(code, Some(1), "{log}");
+        assert!(log.contains("in use"), "{log}");
+    });
+}
+
+#[test]
+fn an_endpoint_that_is_down_leaves_the_others_served() {
+    on_both_drivers(|driver| {
+        let (up, down) = (Backend::ok(&["m"]), Backend::ok(&["m"]));
+        down.stop();
+        let endpoints = [
+            endpoint("up", "vllm", &up, ""),
+            endpoint("down", "vllm", &down, ""),
+        ];
+        let gateway = Gateway::start(&Config::new(driver).more(&endpoints.concat()));
+        for _ in 0..10 {
+            let answer = post(&gateway, X, &[], r#"{"model":"m"}"#);
+            assert_eq!(answer.header("X-Olla-Endpoint"), Some("up"));
+        }
+        let ready = get(&gateway, "/internal/ready", &[]);
+        assert_eq!((ready.status, &ready.json()["healthy"]), (200, &1.into()));
+    });
+}
+
+#[test]
+fn a_request_before_the_first_check_waits_for_it() {
+    on_both_drivers(|driver| {
+        let backend = Backend::ok(&["m"]);
+        let endpoints = endpoint("one", "vllm", &backend, "");
+        for _ in 0..5 {
+            let config = Config::new(driver).more(&endpoints).unsettled();
+            let gateway = Gateway::start(&config);
+            let answer = get(&gateway, X, &[]);
+            assert_eq!(answer.status, 200, "{}", answer.text());
+        }
+    });
+}
+
+#[test]
+fn a_drain_finishes_what_is_under_way() {
+    on_both_drivers(|driver| {
+        let (backend, word) = streaming();
+        let mut gateway = over(driver, &backend, "[server]\nshutdown_timeout = \"15s\"");
+        let mut idle = Client::to(&gateway);
+        idle.send("GET /internal/health HTTP/1.1\r\nHost: h\r\n\r\n");
+        assert_eq!(idle.answer().status, 200);
+        let mut busy = Client::to(&gateway);
+        busy.send(ASK).head();
+        assert_eq!(busy.chunk().unwrap(), b"first");
+        gateway.signal("TERM");
+        // Idle connections close at once, and there are no new ones.
+        assert!(idle.is_closed());
+        let port = gateway.port;
+        wait_until("the listener to close", || {
+            std::net::TcpStream::connect(("127.0.0.1", port)).is_err()
+        });
+        assert!(gateway.is_running());
+        word.send(()).unwrap();
+        assert_eq!(busy.chunk().unwrap(), b"second");
+        assert_eq!(busy.chunk().unwrap(), b"");
+        assert_eq!(gateway.wait_end(PATIENCE).code(), Some(0));
+        assert!(gateway.log().contains("\"drained\":1"), "{}", gateway.log());
+    });
+}
+
+#[test]
+fn an_answer_during_a_drain_says_close() {
+    on_both_drivers(|driver| {
+        let (word, heard) = mpsc::channel::<()>();
+        let heard = Mutex::new(heard);
+        let backend = Backend::new(&["m"], move |_, link| {
+            let _ = heard.lock().unwrap().recv_timeout(PATIENCE);
+            link.ok();
+        });
+        let mut gateway = over(driver, &backend, "[server]\nshutdown_timeout = \"15s\"");
+        let mut client = Client::to(&gateway);
+        client.send(ASK);
+        backend.wait_count(1);
+        gateway.signal("INT");
+        gateway.wait_log("hutdown");
+        word.send(()).unwrap();
+        let answer = client.answer();
+        assert_eq!(
+            (answer.status, answer.header("Connection")),
+            (200, Some("close"))
+        );
+        assert!(client.is_closed());
+        assert_eq!(gateway.wait_end(PATIENCE).code(), Some(0));
+    });
+}
+
+#[test]
+fn what_outlives_the_shutdown_timeout_is_cut() {
+    on_both_drivers(|driver| {
+        let (backend, _word) = streaming();
+        let mut gateway = over(driver, &backend, "[server]\nshutdown_timeout = \"300ms\"");
+        let mut busy = Client::to(&gateway);
+        busy.send(ASK).head();
+        assert_eq!(busy.chunk().unwrap(), b"first");
+        let start = Instant::now();
+        gateway.signal("TERM");
+        assert_eq!(gateway.wait_end(PATIENCE).code(), Some(0));
+        let took = start.elapsed();
+        assert!(
+            took >= Duration::from_millis(290) && took < Duration::from_secs(5),
+            "{took:?}"
+        );
+        // Not the end of an answer.
+        assert!(busy.is_closed());
+        let log = gateway.log();
+        assert!(log.contains("WARN") && log.contains("\"cut\":1"), "{log}");
+    });
+}
+
+#[test]
+fn a_second_signal_ends_at_once() {
+    on_both_drivers(|driver| {
+        let (backend, _word) = streaming();
+        let mut gateway = over(driver, &backend, "[server]\nshutdown_timeout = \"60s\"");
+        let mut busy = Client::to(&gateway);
+        busy.send(ASK).head();
+        gateway.signal("INT");
+        gateway.wait_log("hutdown");
+        assert!(gateway.is_running());
+        gateway.signal("TERM");
+        assert_eq!(gateway.wait_end(PATIENCE).code(), Some(128 + 15));
+    });
+}
+
+#[test]
+fn a_reload_under_load_fails_no_request() {
+    on_both_drivers(|driver| {
+        let (one, two) = (Backend::ok(&["m"]), Backend::ok(&["m"]));
+        let first = endpoint("one", "vllm", &one, "");
+        let second = endpoint("two", "vllm", &two, "");
+        let mut gateway = Gateway::start(&Config::new(driver).more(&first));
+        let (stop, served) = (AtomicBool::new(false), AtomicUsize::new(0));
+        let port = gateway.port;
+        thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    let mut client = Client::to_port(port);
+                    while !stop.load(Ordering::Relaxed) {
+                        client.send(ASK);
+                        let answer = client.answer();
+                        assert_eq!(answer.status, 200, "{}", answer.text());
+                        served.fetch_add(1, Ordering::Relaxed);
+                    }
+                });
+            }
+            for round in 0..6 {
+                let before = served.load(Ordering::Relaxed);
+                wait_until("load", || served.load(Ordering::Relaxed) > before + 50);
+                let endpoints = if round % 2 == 0 {
+                    format!("{first}{second}")
+                } else {
+                    first.clone()
+                };
+                gateway.rewrite(&endpoints);
+                gateway.signal("HUP");
+                wait_until("the reload", || {
+                    gateway.log().matches("Configuration reloaded").count() == round + 1
+                });
+                wait_until("the fleet", || {
+                    let all = gateway.endpoints();
+                    all.len() == 2 - round % 2 && all.iter().all(|each| each["status"] == "healthy")
+                });
+            }
+            stop.store(true, Ordering::Relaxed);
+        });
+        assert!(two.count() > 0);
+        let log = gateway.log();
+        assert!(log.contains("discovery.static.endpoints"), "{log}");
+    });
+}
+
+#[test]
+fn a_removed_endpoint_finishes_what_it_has() {
+    on_both_drivers(|driver| {
+        let (old, word) = streaming();
+        let new = Backend::ok(&["m"]);
+        let mut gateway = over(driver, &old, "");
+        let mut busy = Client::to(&gateway);
+        busy.send(ASK).head();
+        assert_eq!(busy.chunk().unwrap(), b"first");
+        gateway.rewrite(&endpoint("new", "vllm", &new, ""));
+        gateway.signal("HUP");
+        wait_until("the new fleet", || {
+            let all = gateway.endpoints();
+            all.len() == 1 && all[0]["name"] == "new" && all[0]["status"] == "healthy"
+        });
+        let answer = get(&gateway, X, &[]);
+        assert_eq!(answer.header("X-Olla-Endpoint"), Some("new"));
+        word.send(()).unwrap();
+        assert_eq!(busy.chunk().unwrap(), b"second");
+        assert_eq!(busy.chunk().unwrap(), b"");
+    });
+}
+
+#[test]
+fn a_reload_takes_new_limits_aliases_and_cors() {
+    on_both_drivers(|driver| {
+        let backend = Backend::ok(&["m"]);
+        let mut gateway = over(driver, &backend, "");
+        gateway.rewrite(
+            "[model_aliases]\neasy = [\"m\"]\n[server.cors]\nenabled = false\n\
+             [server.request_limits]\nmax_body_size = 20\n\
+             [server.rate_limits]\nper_ip_requests_per_minute = 60\nburst_size = 3",
+        );
+        gateway.signal("HUP");
+        gateway.wait_log("Configuration reloaded");
+        let answer = wait_for("the alias", PATIENCE, || {
+            let answer = post(&gateway, X, &[], r#"{"model":"easy"}"#);
+            (answer.status == 200).then_some(answer)
+        });
+        assert_eq!(answer.header("X-Olla-Routing-Strategy"), Some("alias"));
+        assert_eq!(answer.header("X-RateLimit-Limit"), Some("60"));
+        assert_eq!(answer.header("Vary"), None);
+        assert_eq!(post(&gateway, X, &[], [b' '; 21]).status, 413);
+    });
+}
+
+#[test]
+fn a_wrong_file_at_a_reload_keeps_the_old_configuration() {
+    on_both_drivers(|driver| {
+        let backend = Backend::ok(&["m"]);
+        let mut gateway = over(driver, &backend, "");
+        let metric = |gateway: &Gateway| {
+            let text = get(gateway, "/internal/metrics", &[]).text();
+            let line = text
+                .lines()
+                .find(|line| line.starts_with("olla_config_last_reload_successful"));
+            line.unwrap_or_default().to_owned()
+        };
+        for broken in ["no TOML at all", "[proxy]\nload_balancer = \"fastest\""] {
+            std::fs::write(gateway.config_file(), broken).unwrap();
+            gateway.signal("HUP");
+            wait_until("the refusal", || metric(&gateway).ends_with(" 0"));
+            let log = gateway.log();
+            assert!(log.lines().any(|line| line.contains("\"ERROR\"")), "{log}");
+            let answer = get(&gateway, X, &[]);
+            assert_eq!(
+                (answer.status, answer.header("X-Olla-Endpoint")),
+                (200, Some("one"))
+            );
+            gateway.rewrite("");
+            gateway.signal("HUP");
+            wait_until("the good file", || metric(&gateway).ends_with(" 1"));
+        }
+        assert!(gateway.log().contains("fastest"));
+    });
+}
+
+/// How to make the kernel refuse io_uring to a program, if this machine has what that needs.
+fn refusing_io_uring() -> Option<Vec<&'static str>> {
+    let inject = "inject=io_uring_setup:error=EPERM";
+    // The tracer is the child, so that the program has the id which is known here.
+    let words = ["strace", "-D", "-f", "-qq", "-o", "/dev/null", "-e", inject];
+    let works = Command::new(words[0])
+        .args(&words[1..])
+        .arg("true")
+        .output();
+    match works {
+        Ok(output) if output.status.success() => Some(words.to_vec()),
+        Ok(output) => {
+            println!("skipped: {}", String::from_utf8_lossy(&output.stderr));
+            None
+        }
+        Err(error) => {
+            println!("skipped: strace cannot be run: {error}");
+            None
+        }
+    }
+}
+
+#[test]
+fn without_io_uring_it_starts_on_epoll_and_says_why() {
+    let Some(words) = refusing_io_uring() else {
+        return;
+    };
+    let backend = Backend::ok(&["m"]);
+    let config = Config::new(Driver::Epoll)
+        .more("[server]\nio_driver = \"auto\"")
+        .more(&endpoint("one", "vllm", &backend, ""))
+        .under(&words);
+    let gateway = Gateway::start(&config);
+    assert_eq!(get(&gateway, X, &[]).status, 200);
+    let log = gateway.log();
+    let says =
+        |line: &str| line.contains("epoll (io_uring is not available") && line.contains("seccomp");
+    assert!(log.lines().any(says), "{log}");
+}
+
+#[test]
+fn without_io_uring_the_demand_for_it_ends_the_start() {
+    let Some(words) = refusing_io_uring() else {
+        return;
+    };
+    let config = Config::new(Driver::IoUring)
+        .more("discovery.static.endpoints = []")
+        .under(&words);
+    let Err(log) = Gateway::try_start(&config) else {
+        panic!("it has started");
+    };
+    assert!(
+        log.contains("io_uring is not available") && log.contains("seccomp"),
+        "{log}"
+    );
+}
+
+#[test]
+fn the_driver_asked_for_is_the_driver_used() {
+    on_both_drivers(|driver| {
+        let gateway = Gateway::start(&Config::new(driver).more("discovery.static.endpoints = []"));
+        let log = gateway.log();
+        let says = |line: &str| line.contains(&format!("\"io_driver\":\"{}", driver.name()));
+        assert!(log.lines().any(says), "{log}");
+    });
+}

@@ -1,0 +1,26 @@
+//! The whole program: the real binary between real sockets, on both drivers. A module for each
+//! part of the contract, a test for each scenario.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a panic is how a test fails, in its helpers too"
+)]
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod balancing;
+mod cors;
+mod errors;
+mod failover;
+mod headers;
+mod leaving;
+mod life;
+mod malformed;
+mod paths;
+mod rates;
+mod requests;
+mod soak;
+mod streams;
+mod vectors;
