@@ -119,7 +119,6 @@ struct Shared {
     models: Mutex<Vec<String>>,
     script: Box<Script>,
     health: AtomicU16,
-    probes: AtomicUsize,
     listings: AtomicUsize,
     seen: Mutex<Vec<Received>>,
     open: Mutex<HashMap<u64, TcpStream>>,
@@ -140,7 +139,6 @@ impl Backend {
                 models: Mutex::new(models.iter().map(|&model| model.to_owned()).collect()),
                 script: Box::new(script),
                 health: AtomicU16::new(200),
-                probes: AtomicUsize::new(0),
                 listings: AtomicUsize::new(0),
                 seen: Mutex::default(),
                 open: Mutex::default(),
@@ -191,11 +189,6 @@ impl Backend {
     /// Lists these models from now on.
     pub(crate) fn set_models(&self, models: &[&str]) {
         *locked(&self.shared.models) = models.iter().map(|&model| model.to_owned()).collect();
-    }
-
-    /// Health checks so far.
-    pub(crate) fn probes(&self) -> usize {
-        self.shared.probes.load(Ordering::SeqCst)
     }
 
     /// Model listings so far.
@@ -295,7 +288,6 @@ impl Shared {
             .unwrap_or_default()
             .to_owned();
         if agent.starts_with("olla-HealthChecker") {
-            self.probes.fetch_add(1, Ordering::SeqCst);
             let status = self.health.load(Ordering::SeqCst);
             return link.answer(status, "text/plain", "health");
         }

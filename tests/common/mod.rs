@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 pub(crate) use backend::{Backend, Link, Received};
 pub(crate) use client::{Answer, Client, exchange, get, post};
-pub(crate) use process::{Config, Gateway, endpoint, free_port, run_to_end};
+pub(crate) use process::{Config, Gateway, endpoint, run_to_end};
 
 /// What moves the bytes in the gateway.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -34,7 +34,6 @@ level = "info"
 pub(crate) struct Config {
     tree: toml::Table,
     env: Vec<(String, String)>,
-    arguments: Vec<String>,
     prefix: Vec<String>,
     settle: bool,
 }
@@ -47,7 +46,6 @@ impl Config {
         Self {
             tree,
             env: Vec::new(),
-            arguments: Vec::new(),
             prefix: Vec::new(),
             settle: true,
         }
@@ -67,13 +65,6 @@ impl Config {
     #[must_use]
     pub(crate) fn env(mut self, name: &str, value: &str) -> Self {
         self.env.push((name.to_owned(), value.to_owned()));
-        self
-    }
-
-    /// One more word of the command line.
-    #[must_use]
-    pub(crate) fn argument(mut self, word: &str) -> Self {
-        self.arguments.push(word.to_owned());
         self
     }
 
@@ -150,7 +141,7 @@ impl Drop for Folder {
 }
 
 /// A port that was free just now.
-pub(crate) fn free_port() -> u16 {
+fn free_port() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     listener.local_addr().unwrap().port()
 }
@@ -336,7 +327,6 @@ fn command(config: &Config, folder: &Path) -> Command {
         .args(&words[1..])
         .arg("--config")
         .arg(folder.join("olla.toml"));
-    command.args(&config.arguments);
     // What the environment of whoever runs the tests says is not meant for these.
     for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("OLLA_")) {
         command.env_remove(name);

@@ -462,3 +462,39 @@ fn the_driver_asked_for_is_the_driver_used() {
         assert!(log.lines().any(says), "{log}");
     });
 }
+
+#[test]
+fn variables_stand_over_the_file() {
+    on_both_drivers(|driver| {
+        let backend = Backend::ok(&["m"]);
+        let config = Config::new(driver)
+            .more(&endpoint("one", "vllm", &backend, ""))
+            .more("[server.request_limits]\nmax_body_size = 5");
+        let gateway = Gateway::start(
+            &config
+                .clone()
+                .env("OLLA_SERVER_MAX_BODY_SIZE", "1KB")
+                .env("OLLA_SERVER_PER_IP_RATE_LIMIT", "90")
+                .env("OLLA_SERVER_RATE_BURST_SIZE", "9")
+                .env(
+                    "OLLA_SERVER_CORS_ALLOWED_ORIGINS",
+                    "https://a.test,https://b.test",
+                ),
+        );
+        let answer = post(&gateway, X, &["Origin: https://b.test"], [b' '; 1024]);
+        assert_eq!(answer.status, 200);
+        assert_eq!(answer.header("X-RateLimit-Limit"), Some("90"));
+        assert_eq!(answer.header("X-RateLimit-Remaining"), Some("8"));
+        let granted = answer.header("Access-Control-Allow-Origin");
+        assert_eq!(granted, Some("https://b.test"));
+        assert_eq!(post(&gateway, X, &[], [b' '; 1025]).status, 413);
+        // One that cannot be read is refused by its name.
+        let Err(log) = Gateway::try_start(&config.env("OLLA_SERVER_READ_TIMEOUT", "soon")) else {
+            panic!("it has started");
+        };
+        assert!(
+            log.contains("OLLA_SERVER_READ_TIMEOUT") && log.contains("soon"),
+            "{log}"
+        );
+    });
+}

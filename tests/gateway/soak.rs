@@ -131,6 +131,7 @@ fn a_thousand_streams_through_one_worker_arrive_each_whole_and_in_order() {
             events: 10,
             gap_ms: 100,
             delay_ms: 0,
+            record: None,
         };
         let stub = Stub::bind(&options).unwrap();
         let address = stub.local_addr().unwrap();
