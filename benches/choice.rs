@@ -120,6 +120,7 @@ fn endpoint(profiles: &Profiles, id: usize) -> Endpoint {
         addresses: Arc::from([]),
         last_model_sync: None,
         model_count: 1,
+        lost_heard: 0,
         live: Arc::new(Live::default()),
     }
 }

@@ -60,11 +60,18 @@ pub struct Endpoint {
     pub last_model_sync: Option<SystemTime>,
     /// Number of models in that listing.
     pub model_count: usize,
+    /// How many of the failures to reach it ([`Live::lost`]) this status has taken into account.
+    pub lost_heard: u32,
     /// Counters that all cores share.
     pub live: Arc<Live>,
 }
 
 impl Endpoint {
+    /// Whether a core could not reach it and the status does not know of that yet.
+    pub fn is_lost(&self) -> bool {
+        self.live.lost() != self.lost_heard
+    }
+
     /// The endpoint's unique name.
     pub fn name(&self) -> &str {
         &self.plan.name
@@ -148,6 +155,8 @@ pub struct Health {
 pub struct Live {
     /// Requests from the pick until their end.
     in_flight: AtomicU32,
+    /// How often a core could not reach it; wraps.
+    lost: AtomicU32,
     /// Consecutive failures of live traffic; the breaker's (contract: balancing 10).
     pub(crate) failures: AtomicU32,
     /// Milliseconds on the process's clock until which the breaker is open; 0 = closed.
@@ -191,6 +200,16 @@ impl Live {
     /// Whether it lately turned out not to speak the Messages API.
     pub fn refuses_messages(&self, now_ms: u64) -> bool {
         self.no_messages_until_ms.load(Ordering::Relaxed) > now_ms
+    }
+
+    /// A core could not reach the endpoint: all leave it out until the control thread has heard.
+    pub fn lose(&self) {
+        self.lost.fetch_add(1, Ordering::Release);
+    }
+
+    /// Counts the calls of [`Self::lose`]; wraps.
+    pub fn lost(&self) -> u32 {
+        self.lost.load(Ordering::Acquire)
     }
 
     /// Ends one that [`Self::begin`] or [`Self::try_begin`] counted.
@@ -325,5 +344,15 @@ mod tests {
         live.begin();
         live.end();
         assert_eq!(live.in_flight(), 1);
+    }
+
+    #[test]
+    fn a_loss_holds_until_it_was_heard() {
+        let mut endpoint = crate::routing::testing::endpoint(0, "e", "vllm");
+        assert!(!endpoint.is_lost());
+        endpoint.live.lose();
+        assert!(endpoint.is_lost());
+        endpoint.lost_heard = endpoint.live.lost();
+        assert!(!endpoint.is_lost());
     }
 }

@@ -38,6 +38,8 @@ pub(super) struct Member {
     /// Its next check has moved, or it was removed.
     pub(super) moved: Signal,
     pub(super) removed: Cell<bool>,
+    /// See [`Endpoint::lost_heard`].
+    lost_heard: Cell<u32>,
     pub(super) live: Arc<Live>,
     pub(super) bucket: Option<Arc<Bucket>>,
     pub(super) extractor: RefCell<Arc<Extractor>>,
@@ -78,6 +80,7 @@ impl Member {
             listing: RefCell::default(),
             moved: Signal::default(),
             removed: Cell::new(false),
+            lost_heard: Cell::new(0),
             live: Arc::default(),
             bucket,
             extractor: RefCell::new(extractor),
@@ -100,6 +103,11 @@ impl Member {
         let due = now + wait(self.plan.check_interval, failures);
         self.next_check.set(later(due, self.not_before.get()));
         self.moved.notify();
+    }
+
+    /// Its status is now as of this moment: what the cores found out before is settled.
+    pub(super) fn hear(&self) {
+        self.lost_heard.set(self.live.lost());
     }
 
     /// Takes on another profile, when its type was found out.
@@ -133,6 +141,7 @@ impl Member {
             addresses: Arc::clone(&self.addresses.borrow()),
             last_model_sync: listing.synced_at,
             model_count: listing.models.len(),
+            lost_heard: self.lost_heard.get(),
             live: Arc::clone(&self.live),
         }
     }

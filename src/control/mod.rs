@@ -331,6 +331,7 @@ impl State {
 
     /// A request could not reach an endpoint (contract: balancing 9).
     fn mark_offline(&self, member: &Rc<Member>, error: &'static str) {
+        member.hear();
         if member.status.get() == crate::fleet::Status::Offline {
             // Of requests that were under way when it failed: one outage, however many it met.
             return;

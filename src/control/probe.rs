@@ -69,6 +69,7 @@ async fn check(state: &Rc<State>, member: &Rc<Member>) {
         began + wait(member.plan.check_interval, failures),
         rest,
     ));
+    member.hear();
     let first = !member.checked.replace(true);
     // A first check that failed has marked it as away before it tried again.
     let from = if first { Status::Unknown } else { from };

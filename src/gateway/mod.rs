@@ -25,7 +25,7 @@ mod view;
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, RwLock};
 use std::time::Instant;
 
@@ -39,7 +39,6 @@ pub use records::Records;
 pub use snapshot::{Backend, Snapshot, own_fields};
 
 use crate::control::{Event, Link, Rendered, ToCore};
-use crate::fleet::EndpointSet;
 use crate::log::{LineLog, Logger};
 use crate::operations::stats::Recorder;
 use crate::routing::balance::Turns;
@@ -64,6 +63,9 @@ pub struct Common {
     pub logger: Logger,
     /// Files of the inspector.
     pub records: Records,
+    /// Counts the endpoints that a core could not reach, so that every core knows with one load
+    /// whether it has to look.
+    pub losses: AtomicU64,
     /// Whether the process is shutting down.
     pub draining: AtomicBool,
 }
@@ -75,8 +77,6 @@ pub struct Gateway {
     common: Arc<Common>,
     snapshots: RefCell<Subscriber<Snapshot>>,
     view: RefCell<Rc<View>>,
-    /// Endpoints that this core could not reach, until the next snapshot tells.
-    marked: Cell<EndpointSet>,
     link: Link,
     letters: Receiver<ToCore>,
     /// Letters by ticket, until the request that waits for one asks again.
@@ -114,7 +114,6 @@ impl Gateway {
             common,
             snapshots: RefCell::new(snapshots),
             view: RefCell::new(view),
-            marked: Cell::new(EndpointSet::EMPTY),
             link,
             letters,
             arrived: RefCell::default(),
@@ -130,18 +129,9 @@ impl Gateway {
         let mut snapshots = self.snapshots.borrow_mut();
         if snapshots.is_behind() {
             let view = new_view(&self.common, Arc::clone(snapshots.current()));
-            self.marked.set(EndpointSet::EMPTY);
             *self.view.borrow_mut() = view;
         }
         Rc::clone(&self.view.borrow())
-    }
-
-    /// An endpoint could not be reached: this core leaves it out at once, the others when the
-    /// control thread has heard.
-    fn mark(&self, index: usize) {
-        let mut marked = self.marked.get();
-        marked.insert(index);
-        self.marked.set(marked);
     }
 
     fn ticket(&self) -> u64 {

@@ -2,6 +2,7 @@
 //!
 //! contract: balancing 1-9
 
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use olla_engine::exchange::Fault;
@@ -82,7 +83,9 @@ impl Gateway {
     }
 
     fn scope(&self, x: &Exchange, view: &View, request: &Request<'_>, wait: bool) -> Scope {
-        let standing = view.snapshot.standing(&self.marked.get(), wait);
+        let standing = view
+            .snapshot
+            .standing(&view.lost(&self.common.losses), wait);
         match x.kind {
             Kind::Proxy { scope, .. } => {
                 view.snapshot
@@ -324,8 +327,9 @@ impl Gateway {
                 lease.failed(clock_ms(self.common.start, cx.now));
             }
             if fault.marks_offline() {
-                self.mark(index);
                 if let Some(endpoint) = view.snapshot.fleet.endpoints.get(index) {
+                    endpoint.live.lose();
+                    self.common.losses.fetch_add(1, Ordering::Release);
                     self.link.tell(Event::Failed {
                         endpoint: endpoint.id,
                         error: fault.as_str(),

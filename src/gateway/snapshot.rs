@@ -40,11 +40,10 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// Who may be sent requests and who is worth waiting for, less what this core has found out
-    /// since.
-    pub fn standing(&self, marked: &EndpointSet, wait: bool) -> Standing {
+    /// Who may be sent requests and who is worth waiting for, less those that were lost since.
+    pub fn standing(&self, lost: &EndpointSet, wait: bool) -> Standing {
         Standing {
-            routable: self.fleet.routable.minus(marked),
+            routable: self.fleet.routable.minus(lost),
             unchecked: if wait {
                 self.fleet.unchecked
             } else {

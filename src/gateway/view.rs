@@ -2,8 +2,9 @@
 //! once instead of for each request. Requests share it by `Rc`, so that the counter of references
 //! is this core's own.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use olla_engine::exchange::Timeouts;
@@ -13,6 +14,7 @@ use super::clients::{Limiters, Shards};
 use super::cors::Cors;
 use super::snapshot::Snapshot;
 use crate::config::{LogLevel, Plan};
+use crate::fleet::EndpointSet;
 use crate::inspect::Wanted;
 use crate::routing::sticky::Bounds;
 
@@ -33,6 +35,8 @@ pub(super) struct View {
     pub(super) prefix_bytes: Option<usize>,
     pub(super) body_max: Option<u64>,
     pub(super) logs_requests: bool,
+    /// Endpoints that were lost since the snapshot was made, and how many losses that is as of.
+    lost: Cell<(u64, EndpointSet)>,
 }
 
 impl View {
@@ -53,8 +57,27 @@ impl View {
             body_max: plan.server.request_limits.max_body_size,
             logs_requests: plan.server.request_logging
                 && matches!(plan.logging.level, LogLevel::Debug | LogLevel::Info),
+            // Another number than the counter ever has: the first request looks.
+            lost: Cell::new((u64::MAX, EndpointSet::EMPTY)),
             snapshot,
         }
+    }
+
+    /// Endpoints that some core could not reach and whose status does not say so yet; `losses` is
+    /// the counter of all of these events.
+    pub(super) fn lost(&self, losses: &AtomicU64) -> EndpointSet {
+        let now = losses.load(Ordering::Acquire);
+        let (seen, lost) = self.lost.get();
+        if seen == now {
+            return lost;
+        }
+        let endpoints = self.snapshot.fleet.endpoints.iter().enumerate();
+        let lost = endpoints
+            .filter(|(_, endpoint)| endpoint.is_lost())
+            .map(|(index, _)| index)
+            .collect();
+        self.lost.set((now, lost));
+        lost
     }
 
     pub(super) fn plan(&self) -> &Plan {

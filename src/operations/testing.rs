@@ -90,6 +90,7 @@ impl World {
             addresses: Arc::new([]),
             last_model_sync: None,
             model_count: 0,
+            lost_heard: 0,
             live: Arc::new(Live::default()),
         });
     }

@@ -26,6 +26,6 @@ pub mod scope;
 pub mod sticky;
 pub mod tables;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 #[cfg(test)]
 mod tests;

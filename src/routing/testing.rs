@@ -13,7 +13,7 @@ pub(super) fn profiles() -> Vec<Arc<Profile>> {
 }
 
 /// A healthy endpoint of a type (`auto` included).
-pub(super) fn endpoint(id: usize, name: &str, kind: &str) -> Endpoint {
+pub(crate) fn endpoint(id: usize, name: &str, kind: &str) -> Endpoint {
     let shown = if kind == AUTO {
         OPENAI_COMPATIBLE
     } else {
@@ -48,6 +48,7 @@ pub(super) fn endpoint(id: usize, name: &str, kind: &str) -> Endpoint {
         addresses: Arc::from([]),
         last_model_sync: None,
         model_count: 0,
+        lost_heard: 0,
         live: Arc::new(Live::default()),
     }
 }

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs, UdpSocket};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, RwLock};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -144,6 +144,7 @@ fn start(setup: Setup, logger: &Logger) -> Result<Running, String> {
         ))),
         logger: logger.clone(),
         records: Records::new(logger.clone()),
+        losses: AtomicU64::new(0),
         draining: AtomicBool::new(false),
     });
     let profiles = Arc::new(setup.profiles.filtered(&plan.proxy.profile_filter));
