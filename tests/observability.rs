@@ -1,11 +1,14 @@
 //! The Grafana dashboard and the alert rules ask only for what the gateway tells: every series,
 //! label and value of a label in them is on `/internal/metrics` of the real binary.
 
+#[path = "observability/query.rs"]
+mod query;
 mod scrape;
 
 use std::collections::BTreeSet;
 use std::path::Path;
 
+use query::faults_of;
 use scrape::Page;
 use serde_json::Value;
 
@@ -63,7 +66,7 @@ fn the_dashboard_asks_for_what_there_is() {
     let faults: Vec<String> = queries
         .iter()
         .flat_map(|query| {
-            page.faults_of(query)
+            faults_of(page, query)
                 .into_iter()
                 .map(move |fault| format!("{query}: {fault}"))
         })
@@ -88,7 +91,7 @@ fn the_dashboards_variables_ask_for_what_there_is() {
             .and_then(|q| q.strip_suffix(')'));
         let (selector, label) = inner.unwrap().rsplit_once(',').unwrap();
         assert_eq!(
-            page.faults_of(&format!("sum by ({label}) ({selector})")),
+            faults_of(page, &format!("sum by ({label}) ({selector})")),
             [""; 0]
         );
     }
@@ -139,7 +142,7 @@ fn the_rules_ask_for_what_there_is() {
     assert_eq!(rules.len(), text.matches("alert: ").count());
     assert!(rules.len() > 5, "the rules are elsewhere");
     for (name, expr) in rules {
-        assert_eq!(Page::get().faults_of(expr), [""; 0], "{name}: {expr}");
+        assert_eq!(faults_of(Page::get(), expr), [""; 0], "{name}: {expr}");
     }
 }
 
@@ -154,10 +157,23 @@ fn the_queries_of_the_documents_ask_for_what_there_is() {
     let mut count = 0;
     for row in rows {
         let query = row.split('`').nth(1).unwrap();
-        assert_eq!(Page::get().faults_of(query), [""; 0], "{query}");
+        assert_eq!(faults_of(Page::get(), query), [""; 0], "{query}");
         count += 1;
     }
     assert!(count > 3, "the queries are elsewhere");
+}
+
+#[test]
+fn every_family_says_what_it_is() {
+    for (name, family) in &Page::get().families {
+        assert!(family.help.ends_with('.'), "{name}: {}", family.help);
+        let kinds = ["counter", "gauge", "histogram"];
+        assert!(
+            kinds.contains(&family.kind.as_str()),
+            "{name}: {}",
+            family.kind
+        );
+    }
 }
 
 #[test]
@@ -194,6 +210,6 @@ fn what_is_not_there_is_found() {
         ("vector(1)", "asks for no series"),
     ];
     for (query, fault) in cases {
-        assert_eq!(page.faults_of(query).join("; "), fault, "{query}");
+        assert_eq!(faults_of(page, query).join("; "), fault, "{query}");
     }
 }
