@@ -9,6 +9,7 @@
 
 mod discover;
 mod fetch;
+pub mod host;
 mod link;
 mod member;
 mod pages;

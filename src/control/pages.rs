@@ -5,6 +5,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use olla_engine::rt;
 
+use super::host::{cgroup_memory_max, read};
 use super::link::{Address, PageAsk, Rendered, ToCore};
 use super::{Signal, State};
 use crate::operations::conditional::{Asked, answer};
@@ -145,10 +146,9 @@ impl State {
     }
 
     fn process(&self) -> ProcessFacts {
-        let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
         let (status, stat) = (read("/proc/self/status"), read("/proc/self/stat"));
         let (limits, meminfo) = (read("/proc/self/limits"), read("/proc/meminfo"));
-        let group = read("/sys/fs/cgroup/memory.max");
+        let group = cgroup_memory_max();
         let mut facts = ProcessFacts::read(&ProcTexts {
             status: &status,
             stat: &stat,

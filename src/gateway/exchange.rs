@@ -73,6 +73,8 @@ pub struct Exchange {
     pub(super) status: u16,
     /// Status of the last endpoint's answer.
     pub(super) answer_status: Option<u16>,
+    /// When that came.
+    pub(super) answered_at: Option<Instant>,
     /// Why the last attempt brought no answer, if it did not.
     pub(super) failed_by: Option<Fault>,
     pub(super) message: Message,
@@ -191,6 +193,7 @@ impl Exchange {
         self.waited = false;
         self.status = 0;
         self.answer_status = None;
+        self.answered_at = None;
         self.failed_by = None;
         self.message.begin();
         self.reads_figures = false;

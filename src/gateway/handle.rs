@@ -151,6 +151,7 @@ impl Handler for Gateway {
             lease.succeeded();
         }
         x.answer_status = Some(answer.head.status);
+        x.answered_at = Some(cx.now);
         if let Some(passing) = self.message_answer(cx, x, request, answer, out) {
             return passing;
         }

@@ -9,7 +9,7 @@ use olla_engine::h1::{FieldId, RequestHead, Span};
 use olla_engine::handler::{AttemptEnd, Cx, Done, Outcome, Request};
 
 use super::exchange::{Exchange, Kind};
-use super::view::{View, millis};
+use super::view::{View, micros, millis};
 use super::{Gateway, messages};
 use crate::control::Event;
 use crate::log::{Level, Line, events, redact};
@@ -109,7 +109,9 @@ impl Gateway {
             status: x.answer_status,
             bytes,
             latency_ms: millis(elapsed),
-            first_byte_us: None,
+            first_byte_us: x
+                .answered_at
+                .map(|at| micros(at.saturating_duration_since(cx.arrived))),
             retry: x.attempts > 1,
         });
     }
@@ -187,9 +189,7 @@ impl Gateway {
             status: (x.status > 0).then_some(x.status),
             bytes: done.answer_bytes,
             latency_ms: millis(done.total),
-            first_byte_us: done
-                .first_byte
-                .map(|first| u64::try_from(first.as_micros()).unwrap_or(u64::MAX)),
+            first_byte_us: done.first_byte.map(micros),
             route,
             routing: x.routing.map(|routing| stats::Routing {
                 strategy: routing.strategy,

@@ -233,6 +233,7 @@ impl Gateway {
         x.attempts += 1;
         x.endpoint = Some(index);
         x.answer_status = None;
+        x.answered_at = None;
         x.lease = Some(lease);
         let Some(endpoint) = snapshot.fleet.endpoints.get(index) else {
             return Pick::Answered;

@@ -16,10 +16,9 @@ use super::{Read, configured, read};
 use crate::catalogue::Rules;
 use crate::cli::{Outcome, build_info};
 use crate::config::{Env, Fingerprints, IoDriver, Plan};
-use crate::control::{self, About, Control, Event, Link, Mailboxes};
+use crate::control::{self, About, Control, Event, Link, Mailboxes, host};
 use crate::gateway::{Common, Gateway, Limiters, Records, Snapshot};
 use crate::log::{Level, Logger, Value, events};
-use crate::operations::process::{ProcTexts, ProcessFacts};
 use crate::operations::{Build, Links, format};
 use crate::providers::Profiles;
 
@@ -329,16 +328,7 @@ fn can_have(ip: IpAddr) -> bool {
 
 fn buffered_bytes_max(plan: &Plan) -> usize {
     let configured = plan.server.request_limits.max_buffered_bytes;
-    let bytes = configured.unwrap_or_else(|| {
-        let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
-        let (meminfo, group) = (read("/proc/meminfo"), read("/sys/fs/cgroup/memory.max"));
-        let texts = ProcTexts {
-            meminfo: &meminfo,
-            cgroup_memory_max: &group,
-            ..ProcTexts::default()
-        };
-        (ProcessFacts::read(&texts).memory_limit_bytes / 4).max(64 << 20)
-    });
+    let bytes = configured.unwrap_or_else(|| (host::memory_limit_bytes() / 4).max(64 << 20));
     usize::try_from(bytes).unwrap_or(usize::MAX)
 }
 

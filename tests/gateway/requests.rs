@@ -44,6 +44,24 @@ fn a_connection_serves_request_after_request() {
     });
 }
 
+/// contract: operations, metrics (c)
+#[test]
+fn the_first_byte_of_each_endpoint_is_timed() {
+    on_both_drivers(|driver| {
+        let backend = echo();
+        let gateway = over(driver, &backend, "");
+        assert_eq!(get(&gateway, "/olla/proxy/x", &[]).status, 200);
+        let text = get(&gateway, "/internal/metrics", &[]).text();
+        for series in [
+            "olla_time_to_first_byte_seconds",
+            "olla_request_duration_seconds",
+        ] {
+            let line = format!("{series}_count{{endpoint=\"one\"}} 1\n");
+            assert!(text.contains(&line), "{line} is not in\n{text}");
+        }
+    });
+}
+
 #[test]
 fn close_is_honoured_and_answered() {
     on_both_drivers(|driver| {
