@@ -6,9 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use criterion::Criterion;
-use olla::config::{
-    Balancer, BaseUrl, EndpointPlan, EndpointTlsPlan, Fallback, NameFilter, RoutingPlan, Strategy,
-};
+use olla::config::{Balancer, BaseUrl, EndpointPlan, Fallback, RoutingPlan, Strategy};
 use olla::fleet::{Endpoint, EndpointSet, Health, Live, Status};
 use olla::providers::Profiles;
 use olla::routing::aliases::Aliases;
@@ -95,24 +93,10 @@ fn choice(criterion: &mut Criterion, balancer: Balancer) {
 /// A healthy vLLM endpoint.
 fn endpoint(profiles: &Profiles, id: usize) -> Endpoint {
     let profile = profiles.all().iter().find(|profile| profile.name == "vllm");
+    let url = BaseUrl::parse("http://127.0.0.1:8000").expect("a valid URL");
     Endpoint {
         id: u32::try_from(id).expect("a small number"),
-        plan: Arc::new(EndpointPlan {
-            name: format!("e{id}"),
-            url: BaseUrl::parse("http://127.0.0.1:8000").expect("a valid URL"),
-            kind: "vllm".to_owned(),
-            kind_as_written: "vllm".to_owned(),
-            priority: 100,
-            health_check_url: None,
-            model_url: None,
-            check_interval: Duration::from_secs(5),
-            check_timeout: Duration::from_secs(2),
-            preserve_path: false,
-            model_filter: NameFilter::default(),
-            headers: Vec::new(),
-            auth: None,
-            tls: EndpointTlsPlan::default(),
-        }),
+        plan: Arc::new(EndpointPlan::new(&format!("e{id}"), url, "vllm")),
         profile: Arc::clone(profile.expect("a built-in profile")),
         is_auto: false,
         status: Status::Healthy,

@@ -44,6 +44,28 @@ pub struct EndpointPlan {
     pub tls: EndpointTlsPlan,
 }
 
+impl EndpointPlan {
+    /// An endpoint with the defaults of everything else.
+    pub fn new(name: &str, url: BaseUrl, kind: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            url,
+            kind: kind.to_owned(),
+            kind_as_written: kind.to_owned(),
+            priority: 100,
+            health_check_url: None,
+            model_url: None,
+            check_interval: Duration::from_secs(5),
+            check_timeout: Duration::from_secs(2),
+            preserve_path: false,
+            model_filter: NameFilter::default(),
+            headers: Vec::new(),
+            auth: None,
+            tls: EndpointTlsPlan::default(),
+        }
+    }
+}
+
 /// `tls` of an endpoint.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub struct EndpointTlsPlan {

@@ -73,29 +73,15 @@ pub(super) fn endpoints(
 fn built_in() -> EndpointPlan {
     let host = "localhost".to_owned();
     let authority = format!("{host}:11434");
-    EndpointPlan {
-        name: host.clone(),
-        url: BaseUrl {
-            scheme: super::endpoint::Scheme::Http,
-            host,
-            port: 11434,
-            display: format!("http://{authority}"),
-            host_header: authority,
-            base_path: String::new(),
-        },
-        kind: "ollama".to_owned(),
-        kind_as_written: "ollama".to_owned(),
-        priority: 100,
-        health_check_url: None,
-        model_url: None,
-        check_interval: secs(5),
-        check_timeout: secs(2),
-        preserve_path: false,
-        model_filter: NameFilter::default(),
-        headers: Vec::new(),
-        auth: None,
-        tls: EndpointTlsPlan::default(),
-    }
+    let url = BaseUrl {
+        scheme: super::endpoint::Scheme::Http,
+        host: host.clone(),
+        port: 11434,
+        display: format!("http://{authority}"),
+        host_header: authority,
+        base_path: String::new(),
+    };
+    EndpointPlan::new(&host, url, "ollama")
 }
 
 /// An endpoint as it was typed.

@@ -327,24 +327,24 @@ impl Gateway {
             if fault.counts_for_breaker() {
                 lease.failed(clock_ms(self.common.start, cx.now));
             }
-            if fault.marks_offline() {
-                if let Some(endpoint) = view.snapshot.fleet.endpoints.get(index) {
-                    endpoint.live.lose();
-                    self.common.losses.fetch_add(1, Ordering::Release);
-                    self.link.tell(Event::Failed {
-                        endpoint: endpoint.id,
-                        error: fault.as_str(),
-                    });
-                    let left = x.candidates.minus(&x.tried).len() as u64;
-                    let mut log = self.log.borrow_mut();
-                    if let Some(mut line) =
-                        log.event(Level::Warn, events::CONNECTION_FAILED, cx.unix_ms)
-                    {
-                        line.str("request_id", x.id.as_str())
-                            .str("endpoint", endpoint.name())
-                            .str("error", fault.as_str())
-                            .num("remaining_endpoints", left);
-                    }
+            if fault.marks_offline()
+                && let Some(endpoint) = view.snapshot.fleet.endpoints.get(index)
+            {
+                endpoint.live.lose();
+                self.common.losses.fetch_add(1, Ordering::Release);
+                self.link.tell(Event::Failed {
+                    endpoint: endpoint.id,
+                    error: fault.as_str(),
+                });
+                let left = x.candidates.minus(&x.tried).len() as u64;
+                let mut log = self.log.borrow_mut();
+                if let Some(mut line) =
+                    log.event(Level::Warn, events::CONNECTION_FAILED, cx.unix_ms)
+                {
+                    line.str("request_id", x.id.as_str())
+                        .str("endpoint", endpoint.name())
+                        .str("error", fault.as_str())
+                        .num("remaining_endpoints", left);
                 }
             }
         }

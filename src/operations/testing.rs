@@ -10,10 +10,7 @@ use super::stats::{AttemptEnd, Outcome, Random, Recorder, RequestEnd, Route, Tot
 use super::version::Links;
 use super::{Build, Inputs, ModelFact, StickyFacts};
 use crate::catalogue::Catalogue;
-use crate::config::{
-    BaseUrl, EndpointPlan, EndpointTlsPlan, Env, Format, Inputs as ConfigInputs, NameFilter,
-    plan_from_str,
-};
+use crate::config::{BaseUrl, EndpointPlan, Env, Format, Inputs as ConfigInputs, plan_from_str};
 use crate::fleet::{Endpoint, EndpointSet, Fleet, Health, Live, Status};
 use crate::providers::{MetricsExtraction, Parser, Profile, Profiles};
 
@@ -194,20 +191,8 @@ fn build() -> Build {
 
 fn endpoint_plan(name: &str, url: &str, priority: u32) -> EndpointPlan {
     EndpointPlan {
-        name: name.to_owned(),
-        url: BaseUrl::parse(url).unwrap(),
-        kind: "vllm".to_owned(),
-        kind_as_written: "vllm".to_owned(),
         priority,
-        health_check_url: None,
-        model_url: None,
-        check_interval: Duration::from_secs(5),
-        check_timeout: Duration::from_secs(2),
-        preserve_path: false,
-        model_filter: NameFilter::default(),
-        headers: Vec::new(),
-        auth: None,
-        tls: EndpointTlsPlan::default(),
+        ..EndpointPlan::new(name, BaseUrl::parse(url).unwrap(), "vllm")
     }
 }
 

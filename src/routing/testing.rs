@@ -1,9 +1,8 @@
 //! Profiles and endpoints for the tests of this area.
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use crate::config::{AUTO, BaseUrl, EndpointPlan, EndpointTlsPlan, NameFilter};
+use crate::config::{AUTO, BaseUrl, EndpointPlan};
 use crate::fleet::{Endpoint, Health, Live, Status};
 use crate::providers::{OPENAI_COMPATIBLE, Profile, Profiles};
 
@@ -25,22 +24,11 @@ pub(crate) fn endpoint(id: usize, name: &str, kind: &str) -> Endpoint {
         .unwrap();
     Endpoint {
         id: u32::try_from(id).unwrap(),
-        plan: Arc::new(EndpointPlan {
-            name: name.to_owned(),
-            url: BaseUrl::parse("http://h:1").unwrap(),
-            kind: kind.to_owned(),
-            kind_as_written: kind.to_owned(),
-            priority: 100,
-            health_check_url: None,
-            model_url: None,
-            check_interval: Duration::from_secs(5),
-            check_timeout: Duration::from_secs(2),
-            preserve_path: false,
-            model_filter: NameFilter::default(),
-            headers: Vec::new(),
-            auth: None,
-            tls: EndpointTlsPlan::default(),
-        }),
+        plan: Arc::new(EndpointPlan::new(
+            name,
+            BaseUrl::parse("http://h:1").unwrap(),
+            kind,
+        )),
         profile,
         is_auto: kind == AUTO,
         status: Status::Healthy,

@@ -118,7 +118,14 @@ impl Receiving<'_> {
         }
         let mut share = core.budget.share();
         self.room(core, &mut share, len).await?;
-        match self.fill(core, x, len).await {
+        let own = self.fill(core, x, len).await;
+        self.own(own, share)
+    }
+
+    /// A body in a buffer of its own; without one, what was held for it is held until the
+    /// connection has done with the request.
+    fn own(&mut self, own: Result<Buf, NoBody>, share: Share) -> Result<Body, NoBody> {
+        match own {
             Ok(own) => Ok(Body {
                 own: Some(own),
                 behind_head: 0,
@@ -163,17 +170,8 @@ impl Receiving<'_> {
         max: usize,
     ) -> Result<Body, NoBody> {
         let mut share = core.budget.share();
-        match self.fill_unchunked(core, x, max, &mut share).await {
-            Ok(own) => Ok(Body {
-                own: Some(own),
-                behind_head: 0,
-                _share: Some(share),
-            }),
-            Err(no_body) => {
-                self.io.hold(share);
-                Err(no_body)
-            }
-        }
+        let own = self.fill_unchunked(core, x, max, &mut share).await;
+        self.own(own, share)
     }
 
     /// Receives a body in chunks into a buffer of its own, without the framing.
