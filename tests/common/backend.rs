@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use socket2::SockRef;
+use socket2::{Domain, SockRef, Socket, Type};
 
 use super::{PATIENCE, wait_for};
 
@@ -113,6 +113,8 @@ pub(crate) struct Backend {
     address: SocketAddr,
     shared: Arc<Shared>,
     accepting: Mutex<Option<JoinHandle<()>>>,
+    /// Keeps the port while nobody listens, so that the system gives it to nobody else.
+    reserved: Mutex<Option<Socket>>,
 }
 
 struct Shared {
@@ -146,6 +148,7 @@ impl Backend {
                 stopping: AtomicBool::new(false),
             }),
             accepting: Mutex::default(),
+            reserved: Mutex::default(),
         };
         backend.listen(listener);
         backend
@@ -231,15 +234,16 @@ impl Backend {
         let _ = TcpStream::connect(self.address);
         if let Some(accepting) = locked(&self.accepting).take() {
             accepting.join().unwrap();
+            *locked(&self.reserved) = Some(bound(self.address));
         }
         self.drop_connections();
     }
 
     /// Listens again, on the same port.
     pub(crate) fn restart(&self) {
-        let listener = wait_for("the backend's port", PATIENCE, || {
-            TcpListener::bind(self.address).ok()
-        });
+        let socket = locked(&self.reserved).take().expect("it was stopped");
+        socket.listen(128).unwrap();
+        let listener = TcpListener::from(socket);
         self.shared.stopping.store(false, Ordering::SeqCst);
         self.listen(listener);
     }
@@ -313,6 +317,15 @@ impl Shared {
         let items = items.map(|model| serde_json::json!({"id": model, "object": "model"}));
         serde_json::json!({"object": "list", "data": items.collect::<Vec<_>>()}).to_string()
     }
+}
+
+/// A socket that has this address and refuses connections.
+fn bound(address: SocketAddr) -> Socket {
+    wait_for("the backend's port", PATIENCE, || {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        socket.set_reuse_address(true).unwrap();
+        socket.bind(&address.into()).is_ok().then_some(socket)
+    })
 }
 
 /// A panic elsewhere is told elsewhere.

@@ -110,10 +110,11 @@ pub(crate) fn endpoint(name: &str, kind: &str, backend: &Backend, more: &str) ->
     } else {
         format!("url = \"{}\"\n", backend.url())
     };
-    let interval = if more.contains("check_interval") {
+    // Prompt, and as patient as that allows: the machine may be busy.
+    let interval = if more.contains("check_") {
         ""
     } else {
-        "check_interval = \"1s\"\n"
+        "check_interval = \"1s\"\ncheck_timeout = \"950ms\"\n"
     };
     format!(
         "[[discovery.static.endpoints]]\nname = \"{name}\"\ntype = \"{kind}\"\n{url}{interval}{more}\n"
@@ -209,7 +210,12 @@ impl Gateway {
             return false;
         };
         let ask = "GET /internal/health HTTP/1.1\r\nHost: h\r\n\r\n";
-        client.try_send(ask).is_ok() && client.try_head().is_some_and(|head| head.status == 200)
+        // Somebody else's server may have taken the port: the gateway then ends, and another port
+        // is tried.
+        client.try_send(ask).is_ok()
+            && client
+                .try_head()
+                .is_some_and(|head| head.header("X-Olla-Request-ID").is_some())
     }
 
     /// Waits until every endpoint has been checked and the healthy ones have been asked for their
@@ -262,12 +268,20 @@ impl Gateway {
         fs::read_to_string(self.folder.0.join("log")).unwrap_or_default()
     }
 
+    /// Waits until one line of the log has all of these: lines are written beside the work.
+    #[track_caller]
+    pub(crate) fn wait_line(&self, words: &[&str]) {
+        wait_for(&format!("{words:?} in the log"), PATIENCE, || {
+            let log = self.log();
+            let has_all = |line: &str| words.iter().all(|word| line.contains(word));
+            log.lines().any(has_all).then_some(())
+        });
+    }
+
     /// Waits until it has logged this.
     #[track_caller]
     pub(crate) fn wait_log(&self, what: &str) {
-        wait_for(&format!("\"{what}\" in the log"), PATIENCE, || {
-            self.log().contains(what).then_some(())
-        });
+        self.wait_line(&[what]);
     }
 
     /// Writes its configuration anew, changed by `more`.

@@ -381,8 +381,7 @@ fn a_wrong_file_at_a_reload_keeps_the_old_configuration() {
             std::fs::write(gateway.config_file(), broken).unwrap();
             gateway.signal("HUP");
             wait_until("the refusal", || metric(&gateway).ends_with(" 0"));
-            let log = gateway.log();
-            assert!(log.lines().any(|line| line.contains("\"ERROR\"")), "{log}");
+            gateway.wait_line(&["\"ERROR\""]);
             let answer = get(&gateway, X, &[]);
             assert_eq!(
                 (answer.status, answer.header("X-Olla-Endpoint")),
@@ -392,7 +391,7 @@ fn a_wrong_file_at_a_reload_keeps_the_old_configuration() {
             gateway.signal("HUP");
             wait_until("the good file", || metric(&gateway).ends_with(" 1"));
         }
-        assert!(gateway.log().contains("fastest"));
+        gateway.wait_line(&["proxy.load_balancer", "fastest"]);
     });
 }
 
@@ -430,10 +429,7 @@ fn without_io_uring_it_starts_on_epoll_and_says_why() {
         .under(&words);
     let gateway = Gateway::start(&config);
     assert_eq!(get(&gateway, X, &[]).status, 200);
-    let log = gateway.log();
-    let says =
-        |line: &str| line.contains("epoll (io_uring is not available") && line.contains("seccomp");
-    assert!(log.lines().any(says), "{log}");
+    gateway.wait_line(&["epoll (io_uring is not available", "seccomp"]);
 }
 
 #[test]
@@ -457,9 +453,7 @@ fn without_io_uring_the_demand_for_it_ends_the_start() {
 fn the_driver_asked_for_is_the_driver_used() {
     on_both_drivers(|driver| {
         let gateway = Gateway::start(&Config::new(driver).more("discovery.static.endpoints = []"));
-        let log = gateway.log();
-        let says = |line: &str| line.contains(&format!("\"io_driver\":\"{}", driver.name()));
-        assert!(log.lines().any(says), "{log}");
+        gateway.wait_line(&[&format!("\"io_driver\":\"{}", driver.name())]);
     });
 }
 
