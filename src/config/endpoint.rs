@@ -239,7 +239,7 @@ pub(super) fn http_url(text: &str) -> Result<Url, UrlFault> {
     if has_user_info(text) {
         return Err(UrlFault::Credentials);
     }
-    let Some((scheme, _)) = text.split_once("://") else {
+    let Some((scheme, rest)) = text.split_once("://") else {
         return Err(UrlFault::NoScheme);
     };
     if !scheme.eq_ignore_ascii_case("http") && !scheme.eq_ignore_ascii_case("https") {
@@ -253,7 +253,9 @@ pub(super) fn http_url(text: &str) -> Result<Url, UrlFault> {
             UrlFault::NoScheme
         });
     }
-    if text.bytes().any(|b| b <= b' ' || b == 0x7f || b == b'\\') {
+    // Parsers for browsers take the first name after any number of slashes for the host.
+    let has_host = !rest.starts_with('/');
+    if !has_host || text.bytes().any(|b| b <= b' ' || b == 0x7f || b == b'\\') {
         return Err(UrlFault::Unreadable);
     }
     let url = Url::parse(text).map_err(|_| UrlFault::Unreadable)?;
@@ -353,6 +355,7 @@ mod tests {
             ("http://h\\x", UrlFault::Unreadable),
             ("http://h:99999", UrlFault::Unreadable),
             ("http://h:0", UrlFault::Unreadable),
+            ("http:///h", UrlFault::Unreadable),
             ("http://[::1", UrlFault::Unreadable),
             ("http://u:p@h", UrlFault::Credentials),
             ("http://u@h", UrlFault::Credentials),

@@ -10,7 +10,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use olla_engine::client::{ClientFault, Reply};
 use olla_engine::rt;
@@ -19,8 +19,7 @@ use super::fetch::{Get, get};
 use super::link::{Address, ToCore};
 use super::member::Member;
 use super::{Signal, State};
-use crate::catalogue::Listing;
-use crate::config::ModelDiscoveryPlan;
+use crate::config::{EndpointPlan, ModelDiscoveryPlan};
 use crate::log::{Level, Value};
 use crate::providers::{self, ListedModel, MAX_LISTING_BYTES, Parser, Profile, detect};
 
@@ -35,30 +34,75 @@ struct Failure {
 pub(super) async fn rounds(state: &Rc<State>) {
     loop {
         let plan = state.plan.borrow().discovery.model_discovery.clone();
-        rt::sleep(if plan.enabled {
-            plan.interval
-        } else {
-            Duration::from_secs(60)
-        })
-        .await;
         if !plan.enabled {
+            state.reloaded_rounds.wait().await;
             continue;
         }
+        let reloaded = rt::timeout(plan.interval, state.reloaded_rounds.wait());
+        if reloaded.await.is_none() {
+            round(state, &plan).await;
+        }
+    }
+}
+
+/// Asks every healthy endpoint, so many at one time.
+async fn round(state: &Rc<State>, plan: &ModelDiscoveryPlan) {
+    let queue = Rc::new(RefCell::new(state.healthy_members()));
+    let workers = plan.concurrent_workers.min(queue.borrow().len());
+    let (left, over) = (Rc::new(Cell::new(workers)), Rc::new(Signal::default()));
+    for _ in 0..workers {
+        let (state, queue) = (Rc::clone(state), Rc::clone(&queue));
+        let (left, over) = (Rc::clone(&left), Rc::clone(&over));
+        rt::spawn(async move {
+            loop {
+                let next = queue.borrow_mut().pop_front();
+                let Some(member) = next else { break };
+                one(&state, &member).await;
+            }
+            left.set(left.get() - 1);
+            if left.get() == 0 {
+                over.notify();
+            }
+        });
+    }
+    if workers > 0 {
+        over.wait().await;
+    }
+}
+
+impl State {
+    /// In the order of the configuration.
+    fn healthy_members(&self) -> VecDeque<Rc<Member>> {
+        let members = self.members.borrow();
+        let is_healthy = |member: &&Rc<Member>| member.status.get().is_routable();
+        members.iter().filter(is_healthy).cloned().collect()
+    }
+}
+
+/// Lists the models of one endpoint now, outside of the rounds.
+pub(super) fn at_once(state: &Rc<State>, member: &Rc<Member>) {
+    let (state, member) = (Rc::clone(state), Rc::clone(member));
+    rt::spawn(async move {
+        one(&state, &member).await;
+        member.settled.set(true);
+        state.dirty.notify();
+        state.end_if_first_round_is_over();
+    });
+}
+
+/// Empties the listings of endpoints that have not been listed for too long (contract: catalogue
+/// 5.3).
+pub(super) async fn sweeps(state: &Rc<State>) {
+    loop {
+        let plan = state.plan.borrow().model_registry.unification.clone();
+        let _ = rt::timeout(plan.cleanup_interval, state.reloaded_sweeps.wait()).await;
         let members = state.members.borrow();
-        let healthy = members
+        let stale = members
             .iter()
-            .filter(|member| member.status.get().is_routable());
-        let queue = Rc::new(RefCell::new(healthy.cloned().collect::<VecDeque<_>>()));
-        drop(members);
-        for _ in 0..plan.concurrent_workers.min(queue.borrow().len()) {
-            let (state, queue) = (Rc::clone(state), Rc::clone(&queue));
-            rt::spawn(async move {
-                loop {
-                    let next = queue.borrow_mut().pop_front();
-                    let Some(member) = next else { return };
-                    one(&state, &member).await;
-                }
-            });
+            .filter(|member| member.is_stale(plan.stale_threshold));
+        if stale.filter(|member| member.forget_models()).count() > 0 {
+            state.catalogue_stale.set(true);
+            state.dirty.notify();
         }
     }
 }
@@ -90,8 +134,9 @@ fn longest_pause(plan: &ModelDiscoveryPlan) -> Duration {
 }
 
 fn warn(state: &State, member: &Member, failure: &Failure) {
+    let name = &member.plan().name;
     let fields = [
-        ("endpoint", Value::Str(&member.plan.name)),
+        ("endpoint", Value::Str(name)),
         ("reason", Value::Str(&failure.reason)),
     ];
     state
@@ -101,39 +146,50 @@ fn warn(state: &State, member: &Member, failure: &Failure) {
 
 /// Asks once, and takes the models in.
 async fn list(state: &State, member: &Rc<Member>, limit: Duration) -> Result<(), Failure> {
-    let (profile, models) = if member.is_auto() {
-        detected(state, member, limit).await?
+    let plan = member.plan();
+    let (profile, models) = if member.is_auto() && !member.found.get() {
+        detected(state, member, &plan, limit).await?
     } else {
         let profile = member.profile();
-        let target = providers::model_url(&member.plan, &profile).map_err(|_| Failure {
-            reason: "unusable model_url".to_owned(),
-            again: false,
-        })?;
-        let reply = ask(state, member, target, limit).await?;
-        let models = parse(profile.parser, &reply)?;
-        (profile, models)
+        let listed = listed(state, member, &plan, &profile, limit).await;
+        if listed.is_err() && member.is_auto() {
+            // Perhaps another kind of server has taken its place.
+            member.found.set(false);
+        }
+        (profile, listed?)
     };
-    if member.removed.get() {
+    if member.removed.get() || !Arc::ptr_eq(&plan, &member.plan()) {
+        // A reload has asked anew.
         return Ok(());
     }
-    let filter = &member.plan.model_filter;
-    let models: Vec<ListedModel> = models
-        .into_iter()
-        .filter(|model| providers::admits(filter, &model.name))
-        .collect();
-    let changed = {
-        let old = member.listing.borrow();
-        old.models != models || !Arc::ptr_eq(&member.profile(), &profile)
-    };
-    member.set_profile(profile);
+    member.found.set(member.is_auto());
+    let filter = &plan.model_filter;
+    let admitted = |model: &ListedModel| providers::admits(filter, &model.name);
+    member.listed(models.into_iter().filter(admitted).collect());
     member.live.forget_refusals();
-    let synced_at = Some(SystemTime::now());
-    *member.listing.borrow_mut() = Arc::new(Listing { models, synced_at });
-    if changed {
-        state.catalogue_stale.set(true);
+    if !Arc::ptr_eq(&member.profile(), &profile) {
+        member.set_profile(profile);
     }
+    // Also when the models are the same: the catalogue tells when they were last seen.
+    state.catalogue_stale.set(true);
     state.dirty.notify();
     Ok(())
+}
+
+/// The models of an endpoint whose type is known.
+async fn listed(
+    state: &State,
+    member: &Member,
+    plan: &EndpointPlan,
+    profile: &Profile,
+    limit: Duration,
+) -> Result<Vec<ListedModel>, Failure> {
+    let target = providers::model_url(plan, profile).map_err(|_| Failure {
+        reason: "unusable model_url".to_owned(),
+        again: false,
+    })?;
+    let reply = ask(state, member, target, limit).await?;
+    parse(profile.parser, &reply)
 }
 
 async fn ask(
@@ -179,15 +235,16 @@ fn parse(parser: Parser, reply: &Reply) -> Result<Vec<ListedModel>, Failure> {
 /// Finds out what kind of server it is; its models come with the answer (contract: catalogue 3.6).
 async fn detected(
     state: &State,
-    member: &Rc<Member>,
+    member: &Member,
+    plan: &EndpointPlan,
     limit: Duration,
 ) -> Result<(Arc<Profile>, Vec<ListedModel>), Failure> {
     let mut last = Failure {
         reason: "its type could not be found out".to_owned(),
         again: true,
     };
-    for probe in detect::probes(&member.plan) {
-        let Ok(target) = providers::target(&member.plan.url, probe.target) else {
+    for probe in detect::probes(plan) {
+        let Ok(target) = providers::target(&plan.url, probe.target) else {
             continue;
         };
         let reply = match ask(state, member, target, limit).await {
@@ -200,11 +257,10 @@ async fn detected(
         let Some(kind) = detect::judge(&probe, reply.status, &reply.body) else {
             continue;
         };
-        let profiles = Arc::clone(&state.profiles.borrow());
-        let profile = profiles
-            .get(kind)
-            .cloned()
-            .unwrap_or_else(|| profiles.fallback());
+        // A type that the profile filter excludes does not exist: another answer may do.
+        let Some(profile) = state.profiles.borrow().get(kind).cloned() else {
+            continue;
+        };
         let models = parse(profile.parser, &reply)?;
         return Ok((profile, models));
     }

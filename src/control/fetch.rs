@@ -46,7 +46,7 @@ pub(super) async fn get(state: &State, mut get: Get<'_>) -> Result<Reply, Client
         let Some(location) = location else {
             return Ok(reply);
         };
-        let Some(next) = redirected(&get.target, &get.member.plan.url, location) else {
+        let Some(next) = redirected(&get.target, &get.member.plan().url, location) else {
             return Err(ClientFault::Malformed);
         };
         get.target = next;
@@ -57,7 +57,8 @@ pub(super) async fn get(state: &State, mut get: Get<'_>) -> Result<Reply, Client
 async fn once(state: &State, get: &Get<'_>, end: Instant) -> Result<Reply, ClientFault> {
     let left = || end.saturating_duration_since(Instant::now());
     let target = &get.target;
-    let own = &get.member.plan.url;
+    let plan = get.member.plan();
+    let own = &plan.url;
     let own_addresses = resolved(state, &own.host, own.port, left()).await;
     if let Ok(addresses) = &own_addresses {
         *get.member.addresses.borrow_mut() = Arc::clone(addresses);
@@ -68,7 +69,7 @@ async fn once(state: &State, get: &Get<'_>, end: Instant) -> Result<Reply, Clien
         resolved(state, &target.host, target.port, left()).await?
     };
     let tls = (target.scheme == Scheme::Https)
-        .then(|| state.trusts.of_check(&get.member.plan, &target.host));
+        .then(|| state.trusts.of_check(&get.member.plan(), &target.host));
     let request = head(get);
     let bytes_max = get.body_bytes_max;
     client::ask(&addresses, tls.as_ref(), &request, left(), bytes_max).await
@@ -95,7 +96,7 @@ fn head(get: &Get<'_>) -> Vec<u8> {
     out.extend_from_slice(b" HTTP/1.1\r\n");
     emit::field(&mut out, b"Host", target.host_header.as_bytes());
     let own = if target.is_own_origin {
-        own_fields(&get.member.plan)
+        own_fields(&get.member.plan())
     } else {
         Vec::new()
     };

@@ -20,6 +20,9 @@ const EVENTS_MAX: usize = 4096;
 /// Letters under way to one core; as many requests may wait for one.
 const LETTERS_MAX: usize = 4096;
 
+/// How long [`Link::insist`] waits.
+const INSIST: Duration = Duration::from_secs(5);
+
 /// What a core tells the control thread.
 #[derive(Debug)]
 pub enum Event {
@@ -130,6 +133,14 @@ impl Link {
     pub fn new(bell: Bell) -> (Self, Receiver<Event>) {
         let (events, receiver) = bounded(EVENTS_MAX);
         (Self { events, bell }, receiver)
+    }
+
+    /// Tells the control thread something that must not be lost; waits a little for room. Not for
+    /// cores.
+    pub fn insist(&self, event: Event) -> bool {
+        let told = self.events.send_timeout(event, INSIST).is_ok();
+        self.bell.ring();
+        told
     }
 
     /// Tells the control thread something; false when it has too much to do already.

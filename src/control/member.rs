@@ -3,25 +3,34 @@
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
-use olla_engine::limit::Bucket;
+use olla_engine::limit::{Bucket, Rate};
+use olla_engine::tls::TlsClient;
 
 use super::schedule::{later, wait};
 use super::{Signal, wall};
 use crate::catalogue::Listing;
-use crate::config::{AUTO, EndpointPlan};
+use crate::config::{AUTO, EndpointPlan, Plan};
 use crate::fleet::{Endpoint, Health, Live, Status};
 use crate::gateway::Backend;
 use crate::operations::provider::Extractor;
-use crate::providers::Profile;
+use crate::providers::{ListedModel, Profile, Profiles};
+
+/// When the first check of an endpoint counts as over, whether it has answered or not (contract:
+/// README 13).
+pub(super) const FIRST_CHECK_MAX: Duration = Duration::from_secs(2);
 
 /// See the module.
 pub(super) struct Member {
     pub(super) id: u32,
-    pub(super) plan: Arc<EndpointPlan>,
-    pub(super) profile: RefCell<Arc<Profile>>,
-    pub(super) backend: RefCell<Arc<Backend>>,
+    /// When it was taken up.
+    pub(super) born: Instant,
+    plan: RefCell<Arc<EndpointPlan>>,
+    profile: RefCell<Arc<Profile>>,
+    backend: RefCell<Arc<Backend>>,
+    /// With `type = "auto"`: its type was found out.
+    pub(super) found: Cell<bool>,
     pub(super) status: Cell<Status>,
     /// Whether its first check has ended.
     pub(super) checked: Cell<bool>,
@@ -34,73 +43,114 @@ pub(super) struct Member {
     pub(super) not_before: Cell<Option<Instant>>,
     pub(super) response_time: Cell<Option<Duration>>,
     pub(super) addresses: RefCell<Arc<[SocketAddr]>>,
-    pub(super) listing: RefCell<Arc<Listing>>,
+    listing: RefCell<Arc<Listing>>,
+    /// When that was listed, by the clock that nobody sets.
+    listed_at: Cell<Option<Instant>>,
     /// Its next check has moved, or it was removed.
     pub(super) moved: Signal,
     pub(super) removed: Cell<bool>,
     /// See [`Endpoint::lost_heard`].
     lost_heard: Cell<u32>,
     pub(super) live: Arc<Live>,
-    pub(super) bucket: Option<Arc<Bucket>>,
-    pub(super) extractor: RefCell<Arc<Extractor>>,
+    rate: Cell<Option<Rate>>,
+    bucket: RefCell<Option<Arc<Bucket>>>,
+    extractor: RefCell<Arc<Extractor>>,
 }
 
 impl Member {
+    /// A new one, of which nothing is known yet.
     pub(super) fn new(
         id: u32,
-        plan: EndpointPlan,
-        profile: Arc<Profile>,
-        backend: Backend,
-        bucket: Option<Arc<Bucket>>,
+        endpoint: &EndpointPlan,
+        plan: &Plan,
+        profiles: &Profiles,
+        tls: Option<TlsClient>,
     ) -> Self {
         // An address needs no resolving, so that the first request need not wait for a check.
-        let address = plan
-            .url
-            .host
-            .parse()
-            .map(|ip| SocketAddr::new(ip, plan.url.port));
+        let ip = endpoint.url.host.parse();
+        let address = ip.map(|ip| SocketAddr::new(ip, endpoint.url.port));
         let addresses: Arc<[SocketAddr]> =
             address.map_or_else(|_| Arc::from([]), |a| Arc::from([a]));
-        let (extractor, _) = Extractor::compile(&profile.name, &profile.metrics);
-        let extractor = Arc::new(extractor);
+        let profile = profile_of(endpoint, profiles);
+        let now = Instant::now();
+        let rate = rate_of(endpoint, plan);
         Self {
             id,
-            plan: Arc::new(plan),
+            born: now,
+            plan: RefCell::new(Arc::new(endpoint.clone())),
+            extractor: RefCell::new(Arc::new(extractor_of(&profile))),
             profile: RefCell::new(profile),
-            backend: RefCell::new(Arc::new(backend)),
+            backend: RefCell::new(Arc::new(backend_of(endpoint, plan, tls))),
+            found: Cell::new(false),
             status: Cell::new(Status::Unknown),
             checked: Cell::new(false),
             settled: Cell::new(false),
             failures: Cell::new(0),
             last_check: Cell::new(None),
-            next_check: Cell::new(Instant::now()),
+            next_check: Cell::new(now),
             not_before: Cell::new(None),
             response_time: Cell::new(None),
             addresses: RefCell::new(addresses),
             listing: RefCell::default(),
+            listed_at: Cell::new(None),
             moved: Signal::default(),
             removed: Cell::new(false),
             lost_heard: Cell::new(0),
             live: Arc::default(),
-            bucket,
-            extractor: RefCell::new(extractor),
+            rate: Cell::new(rate),
+            bucket: RefCell::new(rate.map(|rate| Arc::new(Bucket::new(rate)))),
         }
     }
 
-    /// Whether it is what a plan says, so that a reload leaves it alone.
+    /// Whether it is the one that a plan names, so that a reload keeps its health, figures and
+    /// connections (contract: operations 9).
     pub(super) fn is_same(&self, plan: &EndpointPlan) -> bool {
-        *self.plan == *plan
+        let own = self.plan.borrow();
+        own.name == plan.name && own.url == plan.url
+    }
+
+    /// Follows what a reload says of it. True: it should be checked and listed anew.
+    pub(super) fn follow(
+        &self,
+        endpoint: &EndpointPlan,
+        plan: &Plan,
+        profiles: &Profiles,
+        tls: Option<TlsClient>,
+    ) -> bool {
+        let rate = rate_of(endpoint, plan);
+        if self.rate.replace(rate) != rate {
+            *self.bucket.borrow_mut() = rate.map(|rate| Arc::new(Bucket::new(rate)));
+        }
+        *self.backend.borrow_mut() = Arc::new(backend_of(endpoint, plan, tls));
+        let changed = *self.plan.borrow().as_ref() != *endpoint;
+        let kept = self.found.get() && self.is_auto() && endpoint.kind == AUTO;
+        let known = kept.then(|| profiles.get(&self.profile().name)).flatten();
+        self.found.set(known.is_some());
+        let profile = known.map_or_else(|| profile_of(endpoint, profiles), Arc::clone);
+        let other = *profile != **self.profile.borrow();
+        if changed {
+            *self.plan.borrow_mut() = Arc::new(endpoint.clone());
+        }
+        if other {
+            self.set_profile(profile);
+        }
+        changed || other
+    }
+
+    /// What was configured.
+    pub(super) fn plan(&self) -> Arc<EndpointPlan> {
+        Arc::clone(&self.plan.borrow())
     }
 
     pub(super) fn is_auto(&self) -> bool {
-        self.plan.kind == AUTO
+        self.plan.borrow().kind == AUTO
     }
 
     /// Counts a failure of live traffic and moves the next check accordingly.
     pub(super) fn failed_live(&self, now: Instant) {
         let failures = self.failures.get().saturating_add(1);
         self.failures.set(failures);
-        let due = now + wait(self.plan.check_interval, failures);
+        let due = now + wait(self.plan.borrow().check_interval, failures);
         self.next_check.set(later(due, self.not_before.get()));
         self.moved.notify();
     }
@@ -110,17 +160,61 @@ impl Member {
         self.lost_heard.set(self.live.lost());
     }
 
-    /// Takes on another profile, when its type was found out.
+    /// Takes on another profile.
     pub(super) fn set_profile(&self, profile: Arc<Profile>) {
-        if !Arc::ptr_eq(&self.profile.borrow(), &profile) {
-            let (extractor, _) = Extractor::compile(&profile.name, &profile.metrics);
-            *self.extractor.borrow_mut() = Arc::new(extractor);
-            *self.profile.borrow_mut() = profile;
-        }
+        *self.extractor.borrow_mut() = Arc::new(extractor_of(&profile));
+        *self.profile.borrow_mut() = profile;
     }
 
     pub(super) fn profile(&self) -> Arc<Profile> {
         Arc::clone(&self.profile.borrow())
+    }
+
+    pub(super) fn backend(&self) -> Arc<Backend> {
+        Arc::clone(&self.backend.borrow())
+    }
+
+    pub(super) fn bucket(&self) -> Option<Arc<Bucket>> {
+        self.bucket.borrow().clone()
+    }
+
+    pub(super) fn extractor(&self) -> Arc<Extractor> {
+        Arc::clone(&self.extractor.borrow())
+    }
+
+    pub(super) fn listing(&self) -> Arc<Listing> {
+        Arc::clone(&self.listing.borrow())
+    }
+
+    /// Takes in what it has listed now.
+    pub(super) fn listed(&self, models: Vec<ListedModel>) {
+        self.listed_at.set(Some(Instant::now()));
+        let synced_at = Some(SystemTime::now());
+        *self.listing.borrow_mut() = Arc::new(Listing { models, synced_at });
+    }
+
+    /// Forgets its models. False: there were none.
+    pub(super) fn forget_models(&self) -> bool {
+        let mut listing = self.listing.borrow_mut();
+        if listing.models.is_empty() {
+            return false;
+        }
+        *listing = Arc::new(Listing {
+            models: Vec::new(),
+            synced_at: listing.synced_at,
+        });
+        true
+    }
+
+    /// Whether its models were listed so long ago that they count as gone.
+    pub(super) fn is_stale(&self, threshold: Duration) -> bool {
+        let listed_at = self.listed_at.get();
+        listed_at.is_some_and(|at| at.elapsed() > threshold)
+    }
+
+    /// Whether requests may wait for its first check (contract: README 13).
+    pub(super) fn is_awaited(&self) -> bool {
+        !self.settled.get() && self.born.elapsed() < FIRST_CHECK_MAX
     }
 
     /// As the cores see it.
@@ -128,7 +222,7 @@ impl Member {
         let listing = self.listing.borrow();
         Endpoint {
             id: self.id,
-            plan: Arc::clone(&self.plan),
+            plan: self.plan(),
             profile: self.profile(),
             is_auto: self.is_auto(),
             status: self.status.get(),
@@ -145,4 +239,30 @@ impl Member {
             live: Arc::clone(&self.live),
         }
     }
+}
+
+fn profile_of(endpoint: &EndpointPlan, profiles: &Profiles) -> Arc<Profile> {
+    let named = profiles.get(&endpoint.kind).cloned();
+    named.unwrap_or_else(|| profiles.fallback())
+}
+
+fn extractor_of(profile: &Profile) -> Extractor {
+    // What is wrong with its formulas was said when the profiles were read.
+    Extractor::compile(&profile.name, &profile.metrics).0
+}
+
+fn backend_of(endpoint: &EndpointPlan, plan: &Plan, tls: Option<TlsClient>) -> Backend {
+    let proxy = &plan.proxy;
+    Backend::new(
+        endpoint,
+        proxy.connection_keep_alive,
+        proxy.idle_connection_timeout,
+        tls,
+    )
+}
+
+fn rate_of(endpoint: &EndpointPlan, plan: &Plan) -> Option<Rate> {
+    let rates = &plan.server.rate_limits;
+    let rate = rates.per_endpoint.of(&endpoint.name);
+    rate.map(|rate| Rate::new(rate, rates.burst_size))
 }

@@ -7,6 +7,7 @@
 //!
 //! contract: balancing 11, 12; catalogue 3, 5.3
 
+mod adopt;
 mod discover;
 mod fetch;
 pub mod host;
@@ -28,7 +29,6 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
 use olla_engine::core::Ringer;
-use olla_engine::limit::{Bucket, Rate};
 use olla_engine::rt::{self, Bell, Wanted};
 use olla_engine::snapshot::Broadcast;
 
@@ -43,7 +43,8 @@ use crate::routing::aliases::Aliases;
 use crate::routing::route::RouteTable;
 
 pub use link::{Address, Event, Link, Mailboxes, PageAsk, Rendered, ToCore};
-use member::Member;
+use member::{FIRST_CHECK_MAX, Member};
+pub use pages::process_facts;
 pub use snapshots::first_snapshot;
 
 /// What the control thread is started with.
@@ -137,6 +138,10 @@ struct State {
     /// Listings or routable endpoints have changed since the catalogue was built.
     catalogue_stale: Cell<bool>,
     dirty: Signal,
+    /// A reload may have changed when rounds of discovery are.
+    reloaded_rounds: Signal,
+    /// A reload may have changed when stale models go.
+    reloaded_sweeps: Signal,
     version: Cell<u64>,
     started: Cell<bool>,
     next_id: Cell<u32>,
@@ -153,9 +158,6 @@ const GATHER: Duration = Duration::from_millis(2);
 
 /// Between two sweeps of what is kept for a while.
 const SWEEP_EVERY: Duration = Duration::from_secs(300);
-
-/// When the first round of checks counts as over whoever has not answered (contract: README 13).
-const FIRST_ROUND_MAX: Duration = Duration::from_secs(2);
 
 async fn run(setup: Setup, listening: rt::Listening, told: crossbeam_channel::Sender<()>) {
     let (bell, resolved) = match Bell::new() {
@@ -185,6 +187,8 @@ async fn run(setup: Setup, listening: rt::Listening, told: crossbeam_channel::Se
         models: RefCell::default(),
         catalogue_stale: Cell::new(true),
         dirty: Signal::default(),
+        reloaded_rounds: Signal::default(),
+        reloaded_sweeps: Signal::default(),
         version: Cell::new(1),
         started: Cell::new(false),
         next_id: Cell::new(0),
@@ -203,6 +207,8 @@ async fn run(setup: Setup, listening: rt::Listening, told: crossbeam_channel::Se
     rt::spawn(async move { publishing.keep_publishing().await });
     let rounds = Rc::clone(&state);
     rt::spawn(async move { discover::rounds(&rounds).await });
+    let forgetting = Rc::clone(&state);
+    rt::spawn(async move { discover::sweeps(&forgetting).await });
     let sweeping = Rc::clone(&state);
     rt::spawn(async move { sweeping.keep_sweeping().await });
     let first = Rc::clone(&state);
@@ -246,21 +252,6 @@ impl State {
         }
     }
 
-    /// Follows another configuration: endpoints that are the same keep their health, figures and
-    /// connections (contract: operations 9).
-    fn reload(self: &Rc<Self>, plan: Arc<Plan>, profiles: Arc<Profiles>, rules: Arc<Rules>) {
-        *self.routes.borrow_mut() = Arc::new(snapshots::routes(&plan, &profiles));
-        *self.aliases.borrow_mut() = Arc::new(Aliases::new(&plan.model_aliases));
-        *self.plan.borrow_mut() = plan;
-        *self.profiles.borrow_mut() = profiles;
-        *self.rules.borrow_mut() = rules;
-        self.trusts.forget();
-        self.adopt_endpoints();
-        self.catalogue_stale.set(true);
-        self.totals.borrow_mut().reloaded(true);
-        self.publish();
-    }
-
     fn member(&self, id: u32) -> Option<Rc<Member>> {
         self.members
             .borrow()
@@ -269,76 +260,14 @@ impl State {
             .cloned()
     }
 
-    /// Makes the endpoints of the configuration members, keeping those that are the same, and
-    /// starts their tasks.
-    fn adopt_endpoints(self: &Rc<Self>) {
-        let plan = Arc::clone(&self.plan.borrow());
-        let old = self.members.take();
-        let mut members = Vec::with_capacity(plan.discovery.endpoints.len());
-        for endpoint in &plan.discovery.endpoints {
-            let same = old.iter().find(|member| member.is_same(endpoint));
-            let member = match same {
-                Some(member) => {
-                    self.trust_anew(member);
-                    Rc::clone(member)
-                }
-                None => self.new_member(endpoint),
-            };
-            members.push(member);
-        }
-        for gone in old
-            .iter()
-            .filter(|old| !members.iter().any(|new| Rc::ptr_eq(new, old)))
-        {
-            gone.removed.set(true);
-            gone.moved.notify();
-        }
-        *self.members.borrow_mut() = members;
-    }
-
-    /// An endpoint stays, but who vouches for it may have changed.
-    fn trust_anew(&self, member: &Member) {
-        if let Some(tls) = self.trusts.of_endpoint(&member.plan) {
-            let mut backend = member.backend.borrow_mut();
-            *backend = Arc::new(backend.trusting(tls));
-        }
-    }
-
-    fn new_member(self: &Rc<Self>, endpoint: &crate::config::EndpointPlan) -> Rc<Member> {
-        let id = self.next_id.get();
-        self.next_id.set(id + 1);
-        let profiles = Arc::clone(&self.profiles.borrow());
-        let profile = profiles
-            .get(&endpoint.kind)
-            .cloned()
-            .unwrap_or_else(|| profiles.fallback());
-        let plan = self.plan.borrow();
-        let backend = crate::gateway::Backend::new(
-            endpoint,
-            plan.proxy.connection_keep_alive,
-            plan.proxy.idle_connection_timeout,
-            self.trusts.of_endpoint(endpoint),
-        );
-        let rates = &plan.server.rate_limits;
-        let bucket = rates
-            .per_endpoint
-            .of(&endpoint.name)
-            .map(|rate| Arc::new(Bucket::new(Rate::new(rate, rates.burst_size))));
-        let member = Rc::new(Member::new(id, endpoint.clone(), profile, backend, bucket));
-        let (state, watched) = (Rc::clone(self), Rc::clone(&member));
-        rt::spawn(async move { probe::watch(&state, &watched).await });
-        member
-    }
-
     /// A request could not reach an endpoint (contract: balancing 9).
     fn mark_offline(&self, member: &Rc<Member>, error: &'static str) {
         member.hear();
         if member.status.get() == crate::fleet::Status::Offline {
-            // Of requests that were under way when it failed: one outage, however many it met.
+            // All that were on their way to it fail together; that is one failure.
             return;
         }
-        let now = Instant::now();
-        member.failed_live(now);
+        member.failed_live(Instant::now());
         let from = member.status.replace(crate::fleet::Status::Offline);
         member.checked.set(true);
         self.log_change(member, from, None, Some(error));
@@ -358,7 +287,7 @@ impl State {
     }
 
     async fn end_first_round(&self) {
-        rt::sleep(FIRST_ROUND_MAX).await;
+        rt::sleep(FIRST_CHECK_MAX).await;
         if !self.started.replace(true) {
             self.dirty.notify();
         }
@@ -425,9 +354,10 @@ impl State {
             .get()
             .saturating_duration_since(Instant::now());
         let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+        let plan = member.plan();
         let mut fields = vec![
-            ("endpoint", Value::Str(&member.plan.name)),
-            ("endpoint_url", Value::Str(&member.plan.url.display)),
+            ("endpoint", Value::Str(&plan.name)),
+            ("endpoint_url", Value::Str(&plan.url.display)),
             ("from", Value::Str(from.as_str())),
             ("to", Value::Str(to.as_str())),
             (

@@ -146,20 +146,29 @@ impl State {
     }
 
     fn process(&self) -> ProcessFacts {
-        let (status, stat) = (read("/proc/self/status"), read("/proc/self/stat"));
-        let (limits, meminfo) = (read("/proc/self/limits"), read("/proc/meminfo"));
-        let group = cgroup_memory_max();
-        let mut facts = ProcessFacts::read(&ProcTexts {
-            status: &status,
-            stat: &stat,
-            limits: &limits,
-            meminfo: &meminfo,
-            cgroup_memory_max: &group,
-        });
-        facts.open_fds = std::fs::read_dir("/proc/self/fd").map_or(0, |fds| fds.count() as u64);
-        facts.live_tasks = self.members.borrow().len() as u64;
-        facts.cpus = rt::sys::cpus().len() as u64;
-        facts.workers = self.about.workers as u64;
-        facts
+        ProcessFacts {
+            live_tasks: self.members.borrow().len() as u64,
+            workers: self.about.workers as u64,
+            ..process_facts()
+        }
+    }
+}
+
+/// What the operating system says of this process.
+pub fn process_facts() -> ProcessFacts {
+    let (status, stat) = (read("/proc/self/status"), read("/proc/self/stat"));
+    let (limits, meminfo) = (read("/proc/self/limits"), read("/proc/meminfo"));
+    let group = cgroup_memory_max();
+    let facts = ProcessFacts::read(&ProcTexts {
+        status: &status,
+        stat: &stat,
+        limits: &limits,
+        meminfo: &meminfo,
+        cgroup_memory_max: &group,
+    });
+    ProcessFacts {
+        open_fds: std::fs::read_dir("/proc/self/fd").map_or(0, |fds| fds.count() as u64),
+        cpus: rt::sys::cpus().len() as u64,
+        ..facts
     }
 }

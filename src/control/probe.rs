@@ -66,7 +66,7 @@ async fn check(state: &Rc<State>, member: &Rc<Member>) {
     };
     member.not_before.set(rest);
     member.next_check.set(later(
-        began + wait(member.plan.check_interval, failures),
+        began + wait(member.plan().check_interval, failures),
         rest,
     ));
     member.hear();
@@ -89,13 +89,7 @@ async fn check(state: &Rc<State>, member: &Rc<Member>) {
         member.settled.set(true);
     } else if !from.is_routable() {
         // At the start, and whenever it comes back, its models are listed at once.
-        let (state, member) = (Rc::clone(state), Rc::clone(member));
-        rt::spawn(async move {
-            discover::one(&state, &member).await;
-            member.settled.set(true);
-            state.dirty.notify();
-            state.end_if_first_round_is_over();
-        });
+        discover::at_once(state, member);
     }
     state.dirty.notify();
     state.end_if_first_round_is_over();
@@ -122,8 +116,8 @@ async fn ask(state: &State, member: &Member) -> Result<Reply, ClientFault> {
 
 async fn once(state: &State, member: &Member) -> Result<Reply, ClientFault> {
     const AGENT: &str = concat!("olla-HealthChecker/", env!("CARGO_PKG_VERSION"));
-    let profile = member.profile();
-    let Ok(target) = providers::health_url(&member.plan, &profile) else {
+    let (plan, profile) = (member.plan(), member.profile());
+    let Ok(target) = providers::health_url(&plan, &profile) else {
         return Err(ClientFault::Malformed);
     };
     let fields = [
@@ -131,7 +125,7 @@ async fn once(state: &State, member: &Member) -> Result<Reply, ClientFault> {
         ("Accept", "application/json, text/plain, */*"),
         ("Cache-Control", "no-cache"),
     ];
-    let limit = member.plan.check_timeout;
+    let limit = plan.check_timeout;
     get(
         state,
         Get {

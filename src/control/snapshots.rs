@@ -62,25 +62,15 @@ impl State {
         let profiles = Arc::clone(&self.profiles.borrow());
         let endpoints: Vec<_> = members.iter().map(|member| member.endpoint()).collect();
         let started = self.started.get();
-        let unchecked = if started {
-            EndpointSet::EMPTY
-        } else {
-            unsettled(&members)
-        };
+        let unchecked = places(&members, Member::is_awaited);
         Snapshot {
             scopes: Scopes::new(profiles.all(), &endpoints),
             routes: Arc::clone(&self.routes.borrow()),
             aliases: Arc::clone(&self.aliases.borrow()),
             models: Arc::clone(&self.models.borrow()),
-            backends: members
-                .iter()
-                .map(|member| Arc::clone(&member.backend.borrow()))
-                .collect(),
-            endpoint_buckets: members.iter().map(|member| member.bucket.clone()).collect(),
-            extractors: members
-                .iter()
-                .map(|member| Arc::clone(&member.extractor.borrow()))
-                .collect(),
+            backends: members.iter().map(|member| member.backend()).collect(),
+            endpoint_buckets: members.iter().map(|member| member.bucket()).collect(),
+            extractors: members.iter().map(|member| member.extractor()).collect(),
             fleet: Fleet {
                 version,
                 plan: Arc::clone(&self.plan.borrow()),
@@ -98,18 +88,17 @@ impl State {
         let members = self.members.borrow();
         let plan = Arc::clone(&self.plan.borrow());
         let profiles: Vec<_> = members.iter().map(|member| member.profile()).collect();
-        let listings: Vec<_> = members
-            .iter()
-            .map(|member| Arc::clone(&member.listing.borrow()))
-            .collect();
+        let plans: Vec<_> = members.iter().map(|member| member.plan()).collect();
+        let listings: Vec<_> = members.iter().map(|member| member.listing()).collect();
         let sources: Vec<_> = members
             .iter()
+            .zip(&plans)
             .zip(profiles.iter().zip(&listings))
-            .map(|(member, (profile, models))| Source {
-                name: &member.plan.name,
+            .map(|((member, plan), (profile, models))| Source {
+                name: &plan.name,
                 profile,
                 routable: member.status.get().is_routable(),
-                url_key: &member.plan.url.display,
+                url_key: &plan.url.display,
                 models,
             })
             .collect();
@@ -138,10 +127,6 @@ impl State {
 
 fn routable(members: &[Rc<Member>]) -> EndpointSet {
     places(members, |member| member.status.get().is_routable())
-}
-
-fn unsettled(members: &[Rc<Member>]) -> EndpointSet {
-    places(members, |member| !member.settled.get())
 }
 
 fn places(members: &[Rc<Member>], fits: impl Fn(&Member) -> bool) -> EndpointSet {

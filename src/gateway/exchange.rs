@@ -73,14 +73,26 @@ pub struct Exchange {
     pub(super) status: u16,
     /// Status of the last endpoint's answer.
     pub(super) answer_status: Option<u16>,
-    /// When that came.
-    pub(super) answered_at: Option<Instant>,
     /// Why the last attempt brought no answer, if it did not.
     pub(super) failed_by: Option<Fault>,
+    pub(super) times: Times,
     pub(super) message: Message,
     pub(super) tail: Option<Box<Tail>>,
     /// The end of the answer is read for token figures.
     pub(super) reads_figures: bool,
+}
+
+/// When the steps of a request were taken; `None` = not yet.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Times {
+    /// Its head was complete.
+    pub(super) headed: Option<Instant>,
+    /// It was complete.
+    pub(super) routed: Option<Instant>,
+    /// The last attempt began.
+    pub(super) dispatched: Option<Instant>,
+    /// The head of an answer had come.
+    pub(super) answered: Option<Instant>,
 }
 
 /// What kind of request it is, once its route is known.
@@ -193,8 +205,8 @@ impl Exchange {
         self.waited = false;
         self.status = 0;
         self.answer_status = None;
-        self.answered_at = None;
         self.failed_by = None;
+        self.times = Times::default();
         self.message.begin();
         self.reads_figures = false;
     }

@@ -34,7 +34,9 @@ impl Handler for Gateway {
         request: &Request<'_>,
         local: &mut Local,
     ) -> AtHead {
-        self.arrive(cx, x, request, local)
+        let at_head = self.arrive(cx, x, request, local);
+        x.times.headed = Some(cx.now);
+        at_head
     }
 
     fn refuse(
@@ -70,11 +72,16 @@ impl Handler for Gateway {
         body: &[u8],
         local: &mut Local,
     ) -> Routed {
-        match x.kind {
+        x.times.routed.get_or_insert(cx.now);
+        let routed = match x.kind {
             Kind::Proxy { .. } | Kind::Management(..) => self.decide(cx, x, request, body, local),
             Kind::Messages => self.decide_message(cx, x, request, body, local),
-            _ => self.answer_locally(cx, x, request, body, local),
+            _ => return self.answer_locally(cx, x, request, body, local),
+        };
+        if routed == Routed::Upstream {
+            self.log_received(cx, x, request);
         }
+        routed
     }
 
     fn pick(
@@ -125,6 +132,7 @@ impl Handler for Gateway {
         };
         let message = self.message_target(x, &view);
         forward::head(x, &view, backend, request, message.as_ref(), out);
+        x.times.dispatched = Some(cx.now);
         let target = message.map_or_else(|| x.rest(request.bytes), |m| m.path.as_bytes());
         self.log_dispatching(cx, x, &view, target);
     }
@@ -151,7 +159,7 @@ impl Handler for Gateway {
             lease.succeeded();
         }
         x.answer_status = Some(answer.head.status);
-        x.answered_at = Some(cx.now);
+        x.times.answered = Some(cx.now);
         if let Some(passing) = self.message_answer(cx, x, request, answer, out) {
             return passing;
         }
@@ -206,6 +214,7 @@ impl Handler for Gateway {
         fault: Fault,
         local: &mut Local,
     ) {
+        x.failed_by = Some(fault);
         let fault = if fault.is_silence() {
             rejection::Fault::BackendTimeout
         } else {

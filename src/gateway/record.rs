@@ -5,12 +5,16 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::{Duration, Instant};
 
+use olla_engine::exchange::Fault;
+use olla_engine::h1::framing::RequestBody;
 use olla_engine::h1::{FieldId, RequestHead, Span};
 use olla_engine::handler::{AttemptEnd, Cx, Done, Outcome, Request};
 
+use super::answers::clock_ms;
 use super::exchange::{Exchange, Kind};
 use super::view::{View, micros, millis};
 use super::{Gateway, messages};
+use crate::config::StickySource;
 use crate::control::Event;
 use crate::log::{Level, Line, events, redact};
 use crate::operations::provider::ProviderFigures;
@@ -36,14 +40,8 @@ impl Gateway {
         }
     }
 
-    pub(super) fn log_received(
-        &self,
-        cx: &Cx<'_>,
-        x: &Exchange,
-        view: &View,
-        request: &Request<'_>,
-    ) {
-        if !view.logs_requests {
+    pub(super) fn log_received(&self, cx: &Cx<'_>, x: &Exchange, request: &Request<'_>) {
+        if !x.view.as_ref().is_some_and(|view| view.logs_requests) {
             return;
         }
         let mut log = self.log.borrow_mut();
@@ -62,8 +60,11 @@ impl Gateway {
             line.bytes("user_agent", agent);
         }
         line.some("model", &x.model);
-        if let Some(mode) = x.message.mode() {
-            line.str("translator_mode", mode);
+        if let RequestBody::Length(bytes) = request.framing.body {
+            line.positive("content_length", bytes);
+        }
+        if x.kind == Kind::Messages {
+            line.str("translator_mode", x.message.first_mode());
         }
     }
 
@@ -110,8 +111,10 @@ impl Gateway {
             bytes,
             latency_ms: millis(elapsed),
             first_byte_us: x
-                .answered_at
+                .times
+                .answered
                 .map(|at| micros(at.saturating_duration_since(cx.arrived))),
+            at_ms: clock_ms(self.common.start, cx.now),
             retry: x.attempts > 1,
         });
     }
@@ -136,6 +139,9 @@ impl Gateway {
             self.count(x, &view, request, done, figures.as_ref());
             self.end_message(cx, x, done.outcome, done.total);
             self.log_outcome(cx, x, &view, request, done, figures.as_ref());
+            if done.outcome == Outcome::Relayed {
+                self.log_metrics(cx, x, &view, done, figures.as_ref());
+            }
         }
         self.log_access(cx, x, &view, request, done);
         drop(figures);
@@ -234,39 +240,91 @@ impl Gateway {
         if let Some(endpoint) = endpoint {
             line.str("endpoint", endpoint.name());
         }
-        line.num("duration_ms", millis(done.total));
         match done.outcome {
-            Outcome::Relayed => {
-                line.str("status", "completed");
+            Outcome::Relayed | Outcome::ClientLeft => {
+                let left = done.outcome == Outcome::ClientLeft;
+                line.num("duration_ms", millis(done.total))
+                    .str("status", if left { "client_left" } else { "completed" })
+                    .some("model", &x.model)
+                    .positive("total_bytes", done.answer_bytes);
             }
-            Outcome::ClientLeft => {
-                line.str("status", "client_left");
-            }
-            Outcome::Local => {
+            Outcome::Local if msg == events::REQUEST_REJECTED => {
                 line.str("client_ip", x.client_text.as_str());
                 if let Some(request) = request {
                     line.bytes("path", request.head.path.of(request.bytes));
                 }
-                line.num("status", x.status.into());
+                line.num("status", x.status.into())
+                    .num("duration_ms", millis(done.total))
+                    .some("model", &x.model);
             }
-            Outcome::Broken(fault) => {
-                line.str("error", fault.as_str());
+            Outcome::Local | Outcome::Broken(_) => {
+                let fault = match done.outcome {
+                    Outcome::Broken(fault) => Some(fault),
+                    _ => x.failed_by,
+                };
+                line.str("error", fault.map_or("no answer", Fault::as_str));
+                metrics_fields(&mut line, cx, x, done);
             }
         }
-        line.some("model", &x.model)
-            .positive("total_bytes", done.answer_bytes);
         if let Some(mode) = x.message.mode() {
             line.str("translator_mode", mode);
         }
-        if let Some(fallback) = messages::fallback(x) {
-            line.str("fallback_reason", fallback.as_str());
-        }
         if let Some(figures) = figures {
             provider_fields(&mut line, figures);
+            if msg == events::REQUEST_FAILED {
+                more_provider_fields(&mut line, figures);
+            }
         }
-        routing_fields(&mut line, x, view);
+        Self::log_decisions(&mut line, x, view, request);
+    }
+
+    /// How a request was routed, and kept where it was.
+    fn log_decisions(
+        line: &mut Line<'_>,
+        x: &Exchange,
+        view: &View,
+        request: Option<&Request<'_>>,
+    ) {
+        routing_fields(line, x, view);
         if let Some(session) = &x.session {
             line.str("sticky_outcome", session.outcome().as_str());
+            let source = session.key().map(|key| key.source());
+            let own = request
+                .and_then(|request| request.head.get(request.bytes, FieldId::XOllaSessionId));
+            if source == Some(StickySource::SessionHeader)
+                && let Some(own) = own
+            {
+                line.bytes("session_id", own);
+            }
+        }
+        if let Some(reason) = messages::fallback(x) {
+            line.str("fallback_reason", reason.as_str());
+        }
+    }
+
+    /// Where the time of a request went.
+    fn log_metrics(
+        &self,
+        cx: &Cx<'_>,
+        x: &Exchange,
+        view: &View,
+        done: &Done,
+        figures: Option<&ProviderFigures<'_>>,
+    ) {
+        let index = x.endpoint.unwrap_or(usize::MAX);
+        let Some(endpoint) = view.snapshot.fleet.endpoints.get(index) else {
+            return;
+        };
+        let mut log = self.log.borrow_mut();
+        let Some(mut line) = log.event(Level::Debug, events::REQUEST_METRICS, cx.unix_ms) else {
+            return;
+        };
+        line.str("request_id", x.id.as_str())
+            .str("endpoint", endpoint.name());
+        metrics_fields(&mut line, cx, x, done);
+        if let Some(figures) = figures {
+            provider_fields(&mut line, figures);
+            more_provider_fields(&mut line, figures);
         }
     }
 
@@ -341,4 +399,45 @@ fn provider_fields(line: &mut Line<'_>, figures: &ProviderFigures<'_>) {
         "provider_model",
         figures.model.as_deref().unwrap_or_default(),
     );
+}
+
+fn more_provider_fields(line: &mut Line<'_>, figures: &ProviderFigures<'_>) {
+    line.positive("provider_ttft_ms", figures.first_token_ms)
+        .positive("provider_prompt_ms", figures.prompt_ms)
+        .positive("provider_generation_ms", figures.generation_ms)
+        .some(
+            "provider_finish_reason",
+            figures.finish_reason.as_deref().unwrap_or_default(),
+        );
+}
+
+/// The fields of `Request metrics`. The times between the steps are those of the engine's
+/// questions, so that no clock is read for them.
+fn metrics_fields(line: &mut Line<'_>, cx: &Cx<'_>, x: &Exchange, done: &Done) {
+    let between = |from: Option<Instant>, to: Option<Instant>| match (from, to) {
+        (Some(from), Some(to)) => millis(to.saturating_duration_since(from)),
+        _ => 0,
+    };
+    let (times, arrived) = (&x.times, Some(cx.arrived));
+    let total = millis(done.total);
+    let first_data = done.first_byte.map(millis);
+    line.str("model", x.sent_model().unwrap_or_default())
+        .str("client_ip", x.client_text.as_str())
+        .num("total_bytes", done.answer_bytes)
+        .num("duration_ms", total)
+        .num("latency_ms", total)
+        .num("request_processing_ms", between(arrived, times.dispatched))
+        .num(
+            "backend_response_ms",
+            between(times.dispatched, times.answered),
+        )
+        .num("first_data_ms", first_data.unwrap_or(0))
+        .num(
+            "streaming_ms",
+            first_data.map_or(0, |first| total.saturating_sub(first)),
+        )
+        .num("header_processing_ms", between(arrived, times.headed))
+        // The path is resolved within the question about the head.
+        .num("path_resolution_ms", 0)
+        .num("selection_ms", between(times.routed, times.dispatched));
 }

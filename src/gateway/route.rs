@@ -68,7 +68,6 @@ impl Gateway {
                 x.candidates = routed.candidates;
                 x.routing = routed.routing;
                 x.alias = routed.alias;
-                self.log_received(cx, x, &view, request);
                 self.open_session(cx, x, &view, request, body);
                 Routed::Upstream
             }
@@ -233,7 +232,7 @@ impl Gateway {
         x.attempts += 1;
         x.endpoint = Some(index);
         x.answer_status = None;
-        x.answered_at = None;
+        x.times.answered = None;
         x.lease = Some(lease);
         let Some(endpoint) = snapshot.fleet.endpoints.get(index) else {
             return Pick::Answered;

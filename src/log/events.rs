@@ -48,6 +48,12 @@ pub const DASHBOARD: &str = "Dashboard available";
 pub const SHUTDOWN_SIGNAL: &str = "Shutdown signal received";
 /// Requests were cut at the end of the shutdown. WARN: `cut`.
 pub const REQUESTS_CUT: &str = "Requests cut at shutdown";
+/// Memory at shutdown. INFO: `resident_bytes`, `resident_peak_bytes`, `virtual_bytes`,
+/// `anonymous_bytes`.
+pub const NERDSTATS_MEMORY: &str = "Process memory stats";
+/// The runtime at shutdown. INFO: `cpu_seconds`, `threads`, `open_fds`, `workers`, `io_driver`,
+/// `compiler`.
+pub const NERDSTATS_RUNTIME: &str = "Runtime stats";
 /// The end. INFO: `uptime`, `drained`, `cut`.
 pub const SHUT_DOWN: &str = "Olla has shutdown";
 /// A reload is in force. INFO: `changed`, the key paths separated by commas.

@@ -80,30 +80,31 @@ pub(super) fn requests(inputs: &Inputs<'_>) -> Page {
 }
 
 fn request_item<'a>(at: String, recent: &'a Recent, inputs: &Inputs<'a>) -> RequestItem<'a> {
+    let figures = recent.figures();
     let mut endpoints = inputs.fleet.endpoints.iter();
-    let endpoint = endpoints.find(|endpoint| Some(endpoint.id) == recent.endpoint_id);
-    let speed = (recent.tokens_per_second * 10.0).round() / 10.0;
+    let endpoint = endpoints.find(|endpoint| Some(endpoint.id) == figures.endpoint_id);
+    let speed = (figures.tokens_per_second * 10.0).round() / 10.0;
     RequestItem {
         at,
-        id: &recent.request_id,
-        method: &recent.method,
-        path: &recent.path,
-        model: &recent.model,
+        id: recent.request_id(),
+        method: recent.method(),
+        path: recent.path(),
+        model: recent.model(),
         endpoint: endpoint.map(|endpoint| endpoint.name()),
-        outcome: recent.outcome.as_str(),
-        status: recent.status,
-        duration_ms: recent.latency_ms,
-        first_byte_ms: recent.first_byte_us.map(|us| Number(us as f64 / 1000.0)),
-        bytes: recent.bytes,
-        retries: recent.retries,
-        streaming: recent.streaming,
-        routing: recent.routing.map(|routing| RoutingItem {
+        outcome: figures.outcome.as_str(),
+        status: figures.status,
+        duration_ms: figures.latency_ms,
+        first_byte_ms: figures.first_byte_us.map(|us| Number(us as f64 / 1000.0)),
+        bytes: figures.bytes,
+        retries: figures.retries,
+        streaming: figures.streaming,
+        routing: figures.routing.map(|routing| RoutingItem {
             strategy: routing.strategy,
             decision: routing.decision,
             reason: routing.reason,
         }),
-        prompt_tokens: recent.prompt_tokens,
-        completion_tokens: recent.completion_tokens,
+        prompt_tokens: figures.prompt_tokens,
+        completion_tokens: figures.completion_tokens,
         tokens_per_second: (speed > 0.0).then_some(Number(speed)),
     }
 }

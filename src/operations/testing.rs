@@ -118,6 +118,7 @@ impl World {
             bytes,
             latency_ms,
             first_byte_us: Some(1500),
+            at_ms: 1,
             retry: false,
         });
         self.recorder.request(&RequestEnd {

@@ -13,6 +13,7 @@ use crate::catalogue::Rules;
 use crate::cli::{self, Ask, Options, Outcome, remote};
 use crate::config::{self, Env, Finding, Inputs, Loaded, NameFilter, Severity, Source};
 use crate::log::{Level, Logger, events};
+use crate::operations::provider::Extractor;
 use crate::providers::{self, Profiles};
 
 /// Everything that is read before anything is started.
@@ -41,6 +42,10 @@ pub(crate) fn read(named: Option<&Path>, env: &Env) -> Read {
     let own = beside.as_ref().map(|dir| dir.join("profiles"));
     dirs.extend(own.filter(|own| *own != dirs[0]));
     let (profiles, mut warnings) = Profiles::load(&dirs);
+    for profile in profiles.all() {
+        let (_, lost) = Extractor::compile(&profile.name, &profile.metrics);
+        warnings.extend(lost.iter().map(ToString::to_string));
+    }
     let types = profiles.type_names();
     let admits = |filter: &NameFilter, name: &str| providers::admits(filter, name);
     let inputs = Inputs {

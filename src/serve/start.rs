@@ -299,7 +299,8 @@ fn shown_url(plan: &Plan) -> String {
 #[expect(clippy::disallowed_methods, reason = "at start, before any core runs")]
 fn addresses(plan: &Plan) -> Result<Vec<SocketAddr>, String> {
     let (host, port) = (plan.server.host.as_str(), plan.server.port);
-    let mut addresses: Vec<SocketAddr> = if host.is_empty() {
+    // The sockets of both families are separate, and `::` has always meant both.
+    let mut addresses: Vec<SocketAddr> = if host.is_empty() || host == "::" {
         vec![
             SocketAddr::from(([0, 0, 0, 0], port)),
             SocketAddr::from(([0_u16; 8], port)),
@@ -364,7 +365,7 @@ fn reload(running: &mut Running, config: Option<PathBuf>, env: &Env, logger: &Lo
         }
     });
     let Some((plan, identity)) = followed else {
-        running.link.tell(Event::Reloaded { successful: false });
+        running.link.insist(Event::Reloaded { successful: false });
         logger.emit(Level::Error, events::RELOAD_FAILED, &[]);
         return;
     };
@@ -375,14 +376,51 @@ fn reload(running: &mut Running, config: Option<PathBuf>, env: &Env, logger: &Lo
         .changed_since(&running.fingerprints)
         .join(",");
     let old = &running.plan;
+    let plan = Arc::new(without_fixed(plan, old, logger));
+    if old.server.rate_limits != plan.server.rate_limits {
+        let limiters = Limiters::new(
+            &plan.server.rate_limits,
+            running.cores,
+            running.common.start,
+        );
+        if let Ok(mut current) = running.common.limiters.write() {
+            *current = Arc::new(limiters);
+        }
+    }
+    let profiles = Arc::new(read.profiles.filtered(&plan.proxy.profile_filter));
+    running.link.insist(Event::Reload {
+        plan: Arc::clone(&plan),
+        profiles,
+        rules: Arc::new(read.rules),
+    });
+    running.plan = plan;
+    running.fingerprints = read.loaded.fingerprints;
+    logger.emit(
+        Level::Info,
+        events::RELOADED,
+        &[("changed", changed.as_str().into())],
+    );
+}
+
+/// What a reload can follow: some keys need a restart and keep their old values.
+fn without_fixed(plan: Arc<Plan>, old: &Plan, logger: &Logger) -> Plan {
     let fixed = [
         ("server.host", old.server.host != plan.server.host),
         ("server.port", old.server.port != plan.server.port),
         ("proxy.engine", old.proxy.engine != plan.proxy.engine),
         ("server.workers", old.server.workers != plan.server.workers),
         (
+            "server.pin_workers",
+            old.server.pin_workers != plan.server.pin_workers,
+        ),
+        (
             "server.io_driver",
             old.server.io_driver != plan.server.io_driver,
+        ),
+        (
+            "server.request_limits.max_buffered_bytes",
+            old.server.request_limits.max_buffered_bytes
+                != plan.server.request_limits.max_buffered_bytes,
         ),
     ];
     for (key, _) in fixed.iter().filter(|(_, changed)| *changed) {
@@ -397,30 +435,7 @@ fn reload(running: &mut Running, config: Option<PathBuf>, env: &Env, logger: &Lo
     plan.server.host.clone_from(&old.server.host);
     plan.server.port = old.server.port;
     plan.proxy.engine = old.proxy.engine;
-    let plan = Arc::new(plan);
-    if old.server.rate_limits != plan.server.rate_limits {
-        let limiters = Limiters::new(
-            &plan.server.rate_limits,
-            running.cores,
-            running.common.start,
-        );
-        if let Ok(mut current) = running.common.limiters.write() {
-            *current = Arc::new(limiters);
-        }
-    }
-    let profiles = Arc::new(read.profiles.filtered(&plan.proxy.profile_filter));
-    running.link.tell(Event::Reload {
-        plan: Arc::clone(&plan),
-        profiles,
-        rules: Arc::new(read.rules),
-    });
-    running.plan = plan;
-    running.fingerprints = read.loaded.fingerprints;
-    logger.emit(
-        Level::Info,
-        events::RELOADED,
-        &[("changed", changed.as_str().into())],
-    );
+    plan
 }
 
 /// Lets requests under way finish, then ends (contract: balancing 12, operations 9).
@@ -456,6 +471,9 @@ fn end(
         );
     }
     running.common.records.flush(RECORDS_WAIT);
+    if running.plan.engineering.show_nerdstats {
+        log_nerdstats(running, logger);
+    }
     let uptime = format::uptime(started.elapsed());
     let drained = under_way.saturating_sub(cut);
     let fields = [
@@ -465,4 +483,26 @@ fn end(
     ];
     logger.emit(Level::Info, events::SHUT_DOWN, &fields);
     0
+}
+
+/// Memory and runtime figures for who is curious (contract: operations 9).
+fn log_nerdstats(running: &Running, logger: &Logger) {
+    let facts = control::process_facts();
+    let memory = [
+        ("resident_bytes", Value::Num(facts.resident_bytes)),
+        ("resident_peak_bytes", Value::Num(facts.resident_peak_bytes)),
+        ("virtual_bytes", Value::Num(facts.virtual_bytes)),
+        ("anonymous_bytes", Value::Num(facts.anonymous_bytes)),
+    ];
+    logger.emit(Level::Info, events::NERDSTATS_MEMORY, &memory);
+    let driver = running.engine.driver().to_string();
+    let runtime = [
+        ("cpu_seconds", Value::Float(facts.cpu_seconds)),
+        ("threads", Value::Num(facts.threads)),
+        ("open_fds", Value::Num(facts.open_fds)),
+        ("workers", Value::Num(running.cores as u64)),
+        ("io_driver", Value::Str(&driver)),
+        ("compiler", Value::Str(build_info::COMPILER)),
+    ];
+    logger.emit(Level::Info, events::NERDSTATS_RUNTIME, &runtime);
 }

@@ -106,10 +106,12 @@ impl Message {
 
     /// The mode in words, for the log.
     pub(super) fn mode(&self) -> Option<&'static str> {
-        self.mode.map(|mode| match mode {
-            Mode::Passthrough => "passthrough",
-            Mode::Translation => "translation",
-        })
+        self.mode.map(word)
+    }
+
+    /// The mode that the first attempt will have, in words.
+    pub(super) fn first_mode(&self) -> &'static str {
+        word(self.split.next(&EndpointSet::EMPTY).1)
     }
 
     /// The body for the backend, when it is another than the client's.
@@ -204,4 +206,11 @@ pub(super) fn error_body(error: &Error<'_>, request_id: &str) -> Bytes {
         &error.message,
         request_id,
     ))
+}
+
+const fn word(mode: Mode) -> &'static str {
+    match mode {
+        Mode::Passthrough => "passthrough",
+        Mode::Translation => "translation",
+    }
 }

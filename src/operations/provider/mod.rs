@@ -81,6 +81,20 @@ pub struct LostField {
     pub message: String,
 }
 
+impl std::fmt::Display for LostField {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self {
+            profile,
+            field,
+            message,
+        } = self;
+        write!(
+            f,
+            "profile {profile:?}: metrics.extraction: {field}: {message}; it is lost"
+        )
+    }
+}
+
 /// The fields that become figures.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Field {

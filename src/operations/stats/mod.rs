@@ -14,6 +14,7 @@
 //! - Bytes are those that reached the client, of failed answers too.
 //! - No counter falls while the process lives, although models and endpoints are forgotten.
 
+mod recent;
 mod recorder;
 mod sample;
 #[cfg(test)]
@@ -24,6 +25,7 @@ use std::net::IpAddr;
 
 use super::provider::ProviderFigures;
 use crate::config::MAX_ENDPOINTS;
+pub use recent::Recent;
 pub use recorder::{Delta, Recorder};
 pub use sample::Random;
 pub(super) use totals::{BUCKETS_MS, Buckets, ModelTotals, PairTotals, Quantiles};
@@ -47,15 +49,6 @@ pub const RECENT_MAX: usize = 200;
 
 /// Most endpoints remembered: those of a snapshot, and of those before it.
 const ENDPOINTS_MAX: usize = 2 * MAX_ENDPOINTS;
-
-/// Longest request id in the feed, in bytes (contract: surface 6).
-const REQUEST_ID_BYTES_MAX: usize = 128;
-
-/// Longest method in the feed, in bytes.
-const METHOD_BYTES_MAX: usize = 16;
-
-/// Longest path in the feed, in bytes; most routes need a fifth of it.
-const PATH_BYTES_MAX: usize = 256;
 
 /// How an attempt or a request ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -106,8 +99,10 @@ pub struct AttemptEnd<'a> {
     pub bytes: u64,
     /// From the request's arrival to the last byte, in milliseconds.
     pub latency_ms: u64,
-    /// From the request's arrival to the first byte of its answer's body, in microseconds.
+    /// From the request's arrival to the first byte of its answer, in microseconds.
     pub first_byte_us: Option<u64>,
+    /// When it ended, in milliseconds since the process started.
+    pub at_ms: u64,
     /// Whether another attempt of the same request was made before.
     pub retry: bool,
 }
@@ -219,28 +214,6 @@ pub struct TranslatorEnd {
     pub latency_ms: u64,
     /// Why it was translated.
     pub fallback: Option<TranslatorFallback>,
-}
-
-/// One of the last requests, as the feed shows it.
-#[derive(Debug, Clone)]
-pub struct Recent {
-    pub(super) request_id: String,
-    pub(super) method: String,
-    pub(super) path: String,
-    pub(super) retries: u32,
-    /// Empty = none.
-    pub(super) model: String,
-    pub(super) endpoint_id: Option<u32>,
-    pub(super) outcome: Outcome,
-    pub(super) status: Option<u16>,
-    pub(super) bytes: u64,
-    pub(super) latency_ms: u64,
-    pub(super) first_byte_us: Option<u64>,
-    pub(super) routing: Option<Routing>,
-    pub(super) streaming: bool,
-    pub(super) prompt_tokens: u64,
-    pub(super) completion_tokens: u64,
-    pub(super) tokens_per_second: f64,
 }
 
 /// Counters of one endpoint's attempts.
@@ -418,6 +391,10 @@ pub(super) struct PairCounts {
     pub(super) latency_ms: u64,
     /// Failures since the last success.
     pub(super) consecutive_errors: u64,
+    /// When the last success ended, in milliseconds since the process started; 0 = never.
+    succeeded_ms: u64,
+    /// The same of the last failure.
+    failed_ms: u64,
 }
 
 impl PairCounts {
@@ -428,26 +405,32 @@ impl PairCounts {
                 self.successes += 1;
                 self.latency_ms = self.latency_ms.saturating_add(end.latency_ms);
                 self.consecutive_errors = 0;
+                self.succeeded_ms = end.at_ms;
             }
             Outcome::Failure => {
                 self.failures += 1;
                 self.consecutive_errors += 1;
+                self.failed_ms = end.at_ms;
             }
             Outcome::Cancelled | Outcome::Refused => {}
         }
     }
 
-    /// Adds what happened later.
-    fn add(&mut self, later: &Self) {
-        self.requests += later.requests;
-        self.failures += later.failures;
-        self.latency_ms = self.latency_ms.saturating_add(later.latency_ms);
-        self.consecutive_errors = if later.successes > 0 {
-            later.consecutive_errors
-        } else {
-            self.consecutive_errors + later.consecutive_errors
+    /// Adds what another core counted. Which core tells first says nothing about what came first,
+    /// so the times of the last success and failure decide which errors still count.
+    fn add(&mut self, more: &Self) {
+        let succeeded_ms = self.succeeded_ms.max(more.succeeded_ms);
+        let since = |counts: &Self| {
+            let later = counts.succeeded_ms == succeeded_ms || counts.failed_ms > succeeded_ms;
+            u64::from(later) * counts.consecutive_errors
         };
-        self.successes += later.successes;
+        self.consecutive_errors = since(self) + since(more);
+        self.succeeded_ms = succeeded_ms;
+        self.failed_ms = self.failed_ms.max(more.failed_ms);
+        self.requests += more.requests;
+        self.successes += more.successes;
+        self.failures += more.failures;
+        self.latency_ms = self.latency_ms.saturating_add(more.latency_ms);
     }
 
     /// Mean over successes, divided as integers.

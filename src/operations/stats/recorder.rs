@@ -6,10 +6,10 @@ use std::sync::Arc;
 
 use rustc_hash::{FxHashMap, FxHashSet};
 
+use super::recent::{Batch, Ring};
 use super::{
-    AttemptEnd, BLOCKED_IPS_MAX, CLIENTS_MAX, ENDPOINTS_MAX, EndpointCounts, METHOD_BYTES_MAX,
-    MODEL_NAME_BYTES_MAX, MODELS_MAX, Outcome, PATH_BYTES_MAX, PairCounts, RECENT_MAX,
-    REQUEST_ID_BYTES_MAX, Recent, RequestCounts, RequestEnd, TranslatorCounts, TranslatorEnd,
+    AttemptEnd, BLOCKED_IPS_MAX, CLIENTS_MAX, ENDPOINTS_MAX, EndpointCounts, MODEL_NAME_BYTES_MAX,
+    MODELS_MAX, Outcome, PairCounts, RequestCounts, RequestEnd, TranslatorCounts, TranslatorEnd,
     Violation,
 };
 
@@ -34,9 +34,7 @@ pub struct Recorder {
     touched_models: Vec<usize>,
     attempt_samples: Vec<Sample>,
     request_samples: Vec<Sample>,
-    recent: Vec<Recent>,
-    /// Requests noted since the last hand-over; the newest is at this number, wrapped.
-    recent_count: usize,
+    recent: Ring,
     limited: HashSet<IpAddr>,
     translators: Vec<(&'static str, TranslatorCounts)>,
 }
@@ -52,8 +50,7 @@ pub struct Delta {
     pub(super) attempt_samples: Vec<Sample>,
     /// Their slots are places in `models`.
     pub(super) request_samples: Vec<Sample>,
-    /// Oldest first.
-    pub(super) recent: Vec<Recent>,
+    pub(super) recent: Batch,
     pub(super) limited: Vec<IpAddr>,
     pub(super) translators: Vec<(&'static str, TranslatorCounts)>,
 }
@@ -144,7 +141,7 @@ impl Recorder {
     /// Counts the end of a client request.
     pub fn request(&mut self, end: &RequestEnd<'_>) {
         self.any = true;
-        self.remember(end);
+        self.recent.note(end);
         if end.outcome == Outcome::Refused {
             return;
         }
@@ -233,7 +230,7 @@ impl Recorder {
             models,
             attempt_samples: self.attempt_samples.clone(),
             request_samples: self.request_samples.clone(),
-            recent: self.take_recent(),
+            recent: self.recent.take(),
             limited: self.limited.drain().collect(),
             translators: self.translators.clone(),
         };
@@ -281,47 +278,6 @@ impl Recorder {
         self.model_slots.insert(name, at);
         Some(at)
     }
-
-    /// Notes a request for the feed, over the oldest one when there are enough.
-    fn remember(&mut self, end: &RequestEnd<'_>) {
-        let at = self.recent_count % RECENT_MAX;
-        self.recent_count += 1;
-        if at >= self.recent.len() {
-            self.recent.push(Recent::blank());
-        }
-        let Some(recent) = self.recent.get_mut(at) else {
-            return;
-        };
-        set(&mut recent.request_id, end.request_id, REQUEST_ID_BYTES_MAX);
-        set(&mut recent.method, end.method, METHOD_BYTES_MAX);
-        set(&mut recent.path, end.path, PATH_BYTES_MAX);
-        recent.retries = end.retries;
-        set(
-            &mut recent.model,
-            end.model.unwrap_or_default(),
-            MODEL_NAME_BYTES_MAX,
-        );
-        recent.endpoint_id = end.endpoint_id;
-        recent.outcome = end.outcome.judged(end.status);
-        recent.status = end.status;
-        recent.bytes = end.bytes;
-        recent.latency_ms = end.latency_ms;
-        recent.first_byte_us = end.first_byte_us;
-        recent.routing = end.routing;
-        recent.streaming = end.streaming;
-        recent.prompt_tokens = end.figures.map_or(0, |figures| figures.prompt_tokens);
-        recent.completion_tokens = end.figures.map_or(0, |figures| figures.completion_tokens);
-        recent.tokens_per_second = end.figures.map_or(0.0, |figures| figures.tokens_per_second);
-    }
-
-    /// The requests noted, oldest first. The slots keep their memory.
-    fn take_recent(&mut self) -> Vec<Recent> {
-        let count = std::mem::take(&mut self.recent_count);
-        let first = count.saturating_sub(RECENT_MAX);
-        (first..count)
-            .filter_map(|nth| self.recent.get(nth % RECENT_MAX).cloned())
-            .collect()
-    }
 }
 
 impl ModelSlot {
@@ -338,29 +294,6 @@ impl ModelSlot {
             counts: std::mem::take(&mut self.counts),
             clients: self.clients.drain().collect(),
             endpoints,
-        }
-    }
-}
-
-impl Recent {
-    const fn blank() -> Self {
-        Self {
-            request_id: String::new(),
-            method: String::new(),
-            path: String::new(),
-            retries: 0,
-            model: String::new(),
-            endpoint_id: None,
-            outcome: Outcome::Refused,
-            status: None,
-            bytes: 0,
-            latency_ms: 0,
-            first_byte_us: None,
-            routing: None,
-            streaming: false,
-            prompt_tokens: 0,
-            completion_tokens: 0,
-            tokens_per_second: 0.0,
         }
     }
 }
@@ -394,10 +327,4 @@ fn note(
 
 fn bounded(number: u64) -> u32 {
     u32::try_from(number).unwrap_or(u32::MAX)
-}
-
-/// Replaces a text, keeping its memory, cut at a character's edge.
-fn set(text: &mut String, new: &str, bytes_max: usize) {
-    text.clear();
-    text.push_str(new.get(..new.floor_char_boundary(bytes_max)).unwrap_or(new));
 }

@@ -19,6 +19,7 @@ fn attempt() -> AttemptEnd<'static> {
         bytes: 100,
         latency_ms: 10,
         first_byte_us: Some(2000),
+        at_ms: 1000,
         retry: false,
     }
 }
@@ -258,29 +259,36 @@ fn answers_are_counted_by_class() {
 }
 
 #[test]
-fn errors_in_a_row_survive_the_hand_over() {
-    let mut totals = merged(|recorder| {
-        for outcome in [Outcome::Success, Outcome::Failure, Outcome::Failure] {
-            recorder.attempt(&AttemptEnd {
-                outcome,
-                ..attempt()
+fn errors_in_a_row_survive_the_hand_over_in_any_order() {
+    let (good, bad) = (Outcome::Success, Outcome::Failure);
+    type Core = [(Outcome, u64)];
+    // What each core saw, in the order in which they tell; then the errors in a row.
+    let table: [(&[&Core], u64); 8] = [
+        (&[&[(good, 1), (bad, 2), (bad, 2)]], 2),
+        (&[&[(good, 1), (bad, 1)]], 1),
+        (&[&[(good, 1), (bad, 2)], &[(bad, 3)]], 2),
+        (&[&[(bad, 3)], &[(good, 1), (bad, 2)]], 2),
+        (&[&[(bad, 2), (bad, 3)], &[(good, 4)]], 0),
+        (&[&[(good, 4)], &[(bad, 2), (bad, 3)]], 0),
+        (&[&[(good, 4)], &[(bad, 2), (bad, 5)], &[(good, 6)]], 0),
+        (&[&[(bad, 1)], &[(bad, 1)], &[(bad, 2)]], 3),
+    ];
+    for (cores, want) in table {
+        let mut totals = Totals::new(Random::new(1));
+        for core in cores {
+            merge_into(&mut totals, now(), |recorder| {
+                for (outcome, at_ms) in *core {
+                    recorder.attempt(&AttemptEnd {
+                        outcome: *outcome,
+                        at_ms: *at_ms,
+                        ..attempt()
+                    });
+                }
             });
         }
-    });
-    let fail = |recorder: &mut Recorder| {
-        recorder.attempt(&AttemptEnd {
-            outcome: Outcome::Failure,
-            ..attempt()
-        });
-    };
-    merge_into(&mut totals, now(), fail);
-    let errors = |totals: &Totals| {
-        let model = model(totals, "m").unwrap();
-        model.endpoints[&7].counts.consecutive_errors
-    };
-    assert_eq!(errors(&totals), 3);
-    merge_into(&mut totals, now(), |recorder| recorder.attempt(&attempt()));
-    assert_eq!(errors(&totals), 0);
+        let counts = model(&totals, "m").unwrap().endpoints[&7].counts;
+        assert_eq!(counts.consecutive_errors, want, "{cores:?}");
+    }
 }
 
 #[test]
@@ -389,7 +397,7 @@ fn too_many_and_too_long_names_at_one_time_count_in_the_sums() {
     totals.merge(recorder.take().unwrap(), now());
     assert_eq!(totals.models().len(), MODELS_MAX);
     assert_eq!(totals.system().model_requests.requests, 1006);
-    assert!(totals.recent().all(|(_, r)| r.request_id.len() == 128));
+    assert!(totals.recent().all(|(_, r)| r.request_id().len() == 128));
     // The full list was emptied: other names have room.
     recorder.request(&RequestEnd {
         model: Some("new"),

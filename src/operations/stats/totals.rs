@@ -1,6 +1,6 @@
 //! The figures of the whole process, merged from all cores.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -8,11 +8,12 @@ use std::time::{Duration, SystemTime};
 use hdrhistogram::Histogram;
 use rustc_hash::{FxHashMap, FxHashSet};
 
+use super::recent::Feed;
 use super::recorder::{Delta, ModelDelta, Sample, SystemCounts};
 use super::sample::Reservoir;
 use super::{
-    BLOCKED_IPS_MAX, CLIENTS_MAX, ENDPOINTS_MAX, EndpointCounts, MODELS_MAX, PairCounts,
-    RECENT_MAX, Random, Recent, RequestCounts, TranslatorEnd, TranslatorFallback,
+    BLOCKED_IPS_MAX, CLIENTS_MAX, ENDPOINTS_MAX, EndpointCounts, MODELS_MAX, PairCounts, Random,
+    Recent, RequestCounts, TranslatorEnd, TranslatorFallback,
 };
 
 /// Contract: operations 4, unique clients, active models and blocked addresses.
@@ -31,7 +32,7 @@ pub struct Totals {
     system: SystemCounts,
     endpoints: FxHashMap<u32, EndpointTotals>,
     models: HashMap<Arc<str>, ModelTotals>,
-    recent: VecDeque<(SystemTime, Recent)>,
+    recent: Feed,
     blocked: HashMap<IpAddr, SystemTime>,
     blocked_purged_at: Option<SystemTime>,
     translators: Vec<(&'static str, TranslatorCounts)>,
@@ -85,7 +86,7 @@ impl Totals {
             system: SystemCounts::default(),
             endpoints: FxHashMap::default(),
             models: HashMap::new(),
-            recent: VecDeque::new(),
+            recent: Feed::default(),
             blocked: HashMap::new(),
             blocked_purged_at: None,
             translators: Vec::new(),
@@ -112,12 +113,7 @@ impl Totals {
         for (slot, model) in delta.models.into_iter().enumerate() {
             self.merge_model(model, samples.of(slot), now);
         }
-        for recent in delta.recent {
-            if self.recent.len() >= RECENT_MAX {
-                self.recent.pop_front();
-            }
-            self.recent.push_back((now, recent));
-        }
+        self.recent.add(&delta.recent, now);
         for client in delta.limited {
             self.block(client, now);
         }
@@ -252,7 +248,7 @@ impl Totals {
 
     /// The last requests, newest first, each with the time at which it was merged.
     pub(in crate::operations) fn recent(&self) -> impl Iterator<Item = &(SystemTime, Recent)> {
-        self.recent.iter().rev()
+        self.recent.newest()
     }
 
     /// Translators that have seen a request.

@@ -1,0 +1,216 @@
+//! The last requests, for the feed: noted by each core, handed over, kept by the totals.
+//!
+//! Noting one allocates nothing once the rooms are there; handing them over allocates twice,
+//! however many they are.
+
+use std::collections::VecDeque;
+use std::ops::Range;
+use std::time::SystemTime;
+
+use super::{MODEL_NAME_BYTES_MAX, Outcome, RECENT_MAX, RequestEnd, Routing};
+
+/// Longest request id in the feed, in bytes (contract: surface 6).
+const REQUEST_ID_BYTES_MAX: usize = 128;
+
+/// Longest method in the feed, in bytes.
+const METHOD_BYTES_MAX: usize = 16;
+
+/// Longest path in the feed, in bytes; most routes need a fifth of it.
+const PATH_BYTES_MAX: usize = 256;
+
+/// One of the last requests, as the feed shows it.
+#[derive(Debug, Clone, Default)]
+pub struct Recent {
+    texts: Texts<String>,
+    figures: Figures,
+}
+
+/// The texts of a request.
+#[derive(Debug, Clone, Default)]
+struct Texts<T> {
+    request_id: T,
+    method: T,
+    path: T,
+    /// Empty = none.
+    model: T,
+}
+
+/// What else there is to say of a request.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::operations) struct Figures {
+    pub(in crate::operations) retries: u32,
+    pub(in crate::operations) endpoint_id: Option<u32>,
+    pub(in crate::operations) outcome: Outcome,
+    pub(in crate::operations) status: Option<u16>,
+    pub(in crate::operations) bytes: u64,
+    pub(in crate::operations) latency_ms: u64,
+    pub(in crate::operations) first_byte_us: Option<u64>,
+    pub(in crate::operations) routing: Option<Routing>,
+    pub(in crate::operations) streaming: bool,
+    pub(in crate::operations) prompt_tokens: u64,
+    pub(in crate::operations) completion_tokens: u64,
+    pub(in crate::operations) tokens_per_second: f64,
+}
+
+impl Default for Figures {
+    fn default() -> Self {
+        Self {
+            retries: 0,
+            endpoint_id: None,
+            outcome: Outcome::Refused,
+            status: None,
+            bytes: 0,
+            latency_ms: 0,
+            first_byte_us: None,
+            routing: None,
+            streaming: false,
+            prompt_tokens: 0,
+            completion_tokens: 0,
+            tokens_per_second: 0.0,
+        }
+    }
+}
+
+impl Recent {
+    pub(in crate::operations) fn request_id(&self) -> &str {
+        &self.texts.request_id
+    }
+
+    pub(in crate::operations) fn method(&self) -> &str {
+        &self.texts.method
+    }
+
+    pub(in crate::operations) fn path(&self) -> &str {
+        &self.texts.path
+    }
+
+    /// Empty = none.
+    pub(in crate::operations) fn model(&self) -> &str {
+        &self.texts.model
+    }
+
+    pub(in crate::operations) const fn figures(&self) -> &Figures {
+        &self.figures
+    }
+}
+
+/// The last requests of one core since it last told.
+#[derive(Debug, Default)]
+pub(super) struct Ring {
+    slots: Vec<Recent>,
+    /// Requests noted since the last hand-over; the newest is at this number, wrapped.
+    count: usize,
+}
+
+impl Ring {
+    /// Notes a request, over the oldest one when there are enough.
+    pub(super) fn note(&mut self, end: &RequestEnd<'_>) {
+        let at = self.count % RECENT_MAX;
+        self.count += 1;
+        if at >= self.slots.len() {
+            self.slots.push(Recent::default());
+        }
+        let Some(slot) = self.slots.get_mut(at) else {
+            return;
+        };
+        let texts = &mut slot.texts;
+        set(&mut texts.request_id, end.request_id, REQUEST_ID_BYTES_MAX);
+        set(&mut texts.method, end.method, METHOD_BYTES_MAX);
+        set(&mut texts.path, end.path, PATH_BYTES_MAX);
+        let model = end.model.unwrap_or_default();
+        set(&mut texts.model, model, MODEL_NAME_BYTES_MAX);
+        slot.figures = Figures {
+            retries: end.retries,
+            endpoint_id: end.endpoint_id,
+            outcome: end.outcome.judged(end.status),
+            status: end.status,
+            bytes: end.bytes,
+            latency_ms: end.latency_ms,
+            first_byte_us: end.first_byte_us,
+            routing: end.routing,
+            streaming: end.streaming,
+            prompt_tokens: end.figures.map_or(0, |figures| figures.prompt_tokens),
+            completion_tokens: end.figures.map_or(0, |figures| figures.completion_tokens),
+            tokens_per_second: end.figures.map_or(0.0, |figures| figures.tokens_per_second),
+        };
+    }
+
+    /// The requests noted since the last call.
+    pub(super) fn take(&mut self) -> Batch {
+        let count = std::mem::take(&mut self.count);
+        let first = count.saturating_sub(RECENT_MAX);
+        let noted = (first..count).filter_map(|nth| self.slots.get(nth % RECENT_MAX));
+        let mut batch = Batch {
+            text: String::with_capacity(noted.clone().map(text_bytes).sum()),
+            rows: Vec::with_capacity(count - first),
+        };
+        for recent in noted {
+            let mut add = |text: &str| {
+                let start = batch.text.len();
+                batch.text.push_str(text);
+                start..batch.text.len()
+            };
+            let texts = Texts {
+                request_id: add(&recent.texts.request_id),
+                method: add(&recent.texts.method),
+                path: add(&recent.texts.path),
+                model: add(&recent.texts.model),
+            };
+            batch.rows.push((texts, recent.figures));
+        }
+        batch
+    }
+}
+
+fn text_bytes(recent: &Recent) -> usize {
+    let texts = &recent.texts;
+    texts.request_id.len() + texts.method.len() + texts.path.len() + texts.model.len()
+}
+
+/// Requests on their way from a core, oldest first, all their texts in one.
+#[derive(Debug, Default)]
+pub(super) struct Batch {
+    text: String,
+    rows: Vec<(Texts<Range<usize>>, Figures)>,
+}
+
+/// The last requests of all cores, each with the time at which it was merged.
+#[derive(Debug, Default)]
+pub(super) struct Feed(VecDeque<(SystemTime, Recent)>);
+
+impl Feed {
+    /// Adds those of one core; the oldest give their rooms to them.
+    pub(super) fn add(&mut self, batch: &Batch, now: SystemTime) {
+        for (at, figures) in &batch.rows {
+            let room = if self.0.len() >= RECENT_MAX {
+                self.0.pop_front()
+            } else {
+                None
+            };
+            let mut recent = room.map(|(_, recent)| recent).unwrap_or_default();
+            let texts = &mut recent.texts;
+            for (text, range) in [
+                (&mut texts.request_id, &at.request_id),
+                (&mut texts.method, &at.method),
+                (&mut texts.path, &at.path),
+                (&mut texts.model, &at.model),
+            ] {
+                let new = batch.text.get(range.clone()).unwrap_or_default();
+                set(text, new, usize::MAX);
+            }
+            recent.figures = *figures;
+            self.0.push_back((now, recent));
+        }
+    }
+
+    /// Newest first.
+    pub(super) fn newest(&self) -> impl Iterator<Item = &(SystemTime, Recent)> {
+        self.0.iter().rev()
+    }
+}
+
+/// Replaces a text, keeping its room, cut at a character's edge.
+fn set(text: &mut String, new: &str, bytes_max: usize) {
+    text.clear();
+    text.push_str(new.get(..new.floor_char_boundary(bytes_max)).unwrap_or(new));
+}
