@@ -260,18 +260,20 @@ impl<H: Handler> Lane<'_, H> {
             }
             loop {
                 match head.parse(&buf, &mut scan, RESPONSE_HEAD_BYTES_MAX) {
-                    Ok(true) if head.status == 101 || interim > INTERIM_RESPONSES_MAX => {
+                    Ok(true) if head.status >= 200 => {
+                        return match framing::response(head, &buf, is_head) {
+                            Ok(framing) => Ok((buf, framing)),
+                            Err(_) => Err(self.malformed(exchange)),
+                        };
+                    }
+                    Ok(true) if head.status == 101 || interim >= INTERIM_RESPONSES_MAX => {
                         return Err(self.malformed(exchange));
                     }
-                    Ok(true) if head.status < 200 => {
+                    Ok(true) => {
                         buf.consume(head.len);
                         scan.reset();
                         interim += 1;
                     }
-                    Ok(true) => match framing::response(head, &buf, is_head) {
-                        Ok(framing) => return Ok((buf, framing)),
-                        Err(_) => return Err(self.malformed(exchange)),
-                    },
                     Ok(false) => break,
                     Err(_) => return Err(self.malformed(exchange)),
                 }

@@ -28,7 +28,14 @@ const sources = {
 const place = { panel: "overview", item: "", query: "", show: "all" };
 let pendingItem = "";
 
+let failing = false;
+
 function onStatus(source) {
+  // It is back: what has a longer interval need not wait for it.
+  if (failing && !source.error) {
+    for (const other of Object.values(sources)) if (other.error) other.start();
+  }
+  failing = Boolean(source.error);
   const system = source.data?.system;
   if (source.error) history.requests.gap(Date.now());
   else if (system) {
@@ -116,8 +123,7 @@ function readPlace() {
   const [panel, item = ""] = path.split("/", 2);
   const fromPath = location.pathname.split("/").filter(Boolean).at(-1);
   const parameters = new URLSearchParams(options);
-  place.panel = panel in PANELS ? panel : place.panel;
-  if (!panel && fromPath in PANELS) place.panel = fromPath;
+  place.panel = [panel, fromPath].find((name) => name in PANELS) ?? "overview";
   place.item = decode(item);
   place.query = parameters.get("q") ?? "";
   place.show = parameters.get("show") ?? "all";

@@ -136,7 +136,7 @@ function describe(cell, endpoint, now) {
   const rows = [
     ["URL", endpoint.url],
     ["Priority", endpoint.priority],
-    ["Breaker", endpoint.breaker || "–"],
+    ...(endpoint.breaker ? [["Breaker", endpoint.breaker]] : []),
     ["Checked", endpoint.health_check_at ? `${ago(endpoint.health_check_at, now)}, took ${endpoint.response_time ?? "0ms"}` : "never"],
     ["Next check", until(endpoint.next_check_at, now)],
     ["Models listed", ago(endpoint.last_model_sync_at, now)],

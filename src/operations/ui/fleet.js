@@ -146,14 +146,21 @@ function sum(a, b) {
   return isNumber(a) || isNumber(b) ? (a ?? 0) + (b ?? 0) : undefined;
 }
 
-/** Whether a request ended well, as the statistics count it. */
-export const failed = (request) => !(request.status > 0 && request.status < 500);
+/** Whether a request counts as a failure in the statistics; a client that left is none. */
+export function failed({ outcome, status }) {
+  return outcome ? outcome === "failure" : !(status > 0 && status < 500);
+}
+
+/** Whether it went its whole way. */
+export function succeeded({ outcome, status }) {
+  return (outcome === undefined || outcome === "success") && status >= 200 && status < 400;
+}
 
 /** Failed and refused requests among the last ones, by what went wrong. */
 export function errorKinds(requests) {
   const kinds = new Map();
   for (const request of requests ?? []) {
-    if (request.status >= 200 && request.status < 400) continue;
+    if (succeeded(request)) continue;
     const kind = kindOf(request);
     const entry = kinds.get(kind) ?? { kind, count: 0, at: request.at, bad: failed(request) };
     entry.count += 1;
@@ -169,8 +176,10 @@ const KINDS = {
   500: "internal error", 501: "not supported", 502: "backend failed", 503: "nobody available", 504: "backend too slow",
 };
 
-function kindOf({ status, reason, decision }) {
-  if (!status) return "cut before an answer";
+function kindOf({ status, reason, decision, outcome }) {
+  if (outcome === "cancelled") return "client left";
+  if (!status) return "no answer";
+  if (outcome === "failure" && status < 400) return "answer cut short";
   if (decision === "rejected" && reason) return `${status} ${reason.replaceAll("_", " ")}`;
   return `${status} ${KINDS[status] ?? "error"}`;
 }

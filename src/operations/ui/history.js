@@ -15,8 +15,8 @@ export class History {
   /** Takes the counters as they stand now; `run` changes when the gateway was restarted. */
   add(now, run, counters) {
     const before = this.last;
-    if (run !== this.run) {
-      if (this.run !== undefined) this.gap(now);
+    if (run !== this.run || !before) {
+      if (before) this.gap(now);
       this.run = run;
       this.last = { now, counters };
       return;

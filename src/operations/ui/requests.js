@@ -1,8 +1,8 @@
 // The panel of the last requests, newest first, each with where it went and why.
 
 import { attr, byId, h, keyed, live, text } from "./dom.js";
-import { failed } from "./fleet.js";
-import { bytes, clock, count, millis, words } from "./format.js";
+import { failed, succeeded } from "./fleet.js";
+import { bytes, clock, count, millis, rate, words } from "./format.js";
 
 let frozen;
 
@@ -41,10 +41,10 @@ function named(requests) {
 }
 
 function wanted(request, query, show) {
-  if (show === "failed" && request.status >= 200 && request.status < 400) return false;
+  if (show === "failed" && succeeded(request)) return false;
   if (show === "retried" && !(request.retries > 0)) return false;
   if (!query) return true;
-  const parts = [request.path, request.model, request.endpoint, request.strategy, request.decision, request.reason, String(request.status)];
+  const parts = [request.path, request.model, request.endpoint, request.outcome, request.strategy, request.decision, request.reason, String(request.status)];
   return parts.some((part) => part?.toLowerCase().includes(query));
 }
 
@@ -65,8 +65,9 @@ function row() {
     h("td", { "data-label": "Routing" }, h("span", { class: "two" }, reason, how)), took, size);
   return live(node, ({ request }) => {
     text(at, clock(request.at));
-    text(status, request.status || "cut");
-    attr(status, "data-tone", failed(request) ? "bad" : request.status >= 400 ? "warn" : "ok");
+    text(status, request.status || "–");
+    attr(status, "data-tone", failed(request) ? "bad" : succeeded(request) ? "ok" : "warn");
+    attr(status, "title", request.outcome);
     text(method, request.method);
     text(path, request.path);
     text(model, request.model || "–");
@@ -74,9 +75,12 @@ function row() {
     text(endpoint, request.endpoint || "–");
     text(reason, words(request.reason) || "–");
     const tries = request.retries > 0 ? `${request.retries} ${request.retries === 1 ? "retry" : "retries"}` : "";
-    text(how, [request.strategy, request.decision, tries].filter(Boolean).join(" · "));
+    const end = request.outcome === "cancelled" ? "client left" : request.outcome === "failure" && request.status < 400 ? "cut short" : "";
+    const speed = request.tokens_per_second > 0 ? `${rate(request.tokens_per_second)} tok/s` : "";
+    text(how, [request.strategy, request.decision, tries, end, speed].filter(Boolean).join(" · "));
     node.classList.toggle("retried", request.retries > 0);
     text(took, millis(request.duration_ms));
+    attr(took, "title", request.first_byte_ms === undefined ? null : `first byte after ${millis(request.first_byte_ms)}`);
     text(size, bytes(request.bytes));
   });
 }
