@@ -1,0 +1,159 @@
+// The dashboard in a real browser, against the mock or, with URL=…, against a running gateway.
+
+import assert from "node:assert/strict";
+import { after, before, test } from "node:test";
+import { browser } from "./browser.mjs";
+import { start } from "./mock.mjs";
+
+const real = process.env.URL_UNDER_TEST;
+/** Two intervals of five seconds, with their jitter, and the time to draw. */
+const TWO_INTERVALS_MS = 2 * 5_000 * 1.12 + 1_500;
+const PHONE = { width: 360, height: 740 };
+
+let chrome;
+before(async () => (chrome = await browser()));
+after(() => chrome.close());
+
+/** Opens the page and fails the test on any complaint of the browser. */
+async function open(t, base, hash = "overview", options = {}) {
+  const page = await chrome.newPage({ viewport: { width: 1280, height: 900 }, ...options });
+  const complaints = [];
+  page.on("console", (message) => message.type() === "error" && complaints.push(message.text()));
+  page.on("pageerror", (error) => complaints.push(error.message));
+  page.on("request", (request) => {
+    if (!request.url().startsWith(base) && !request.url().startsWith("data:")) complaints.push(`foreign request ${request.url()}`);
+  });
+  t.after(() => page.close());
+  await page.goto(`${base}/internal/ui/#${hash}`);
+  await page.locator("#live-text", { hasText: "live" }).waitFor();
+  return { page, complaints };
+}
+
+async function mocked(t, options) {
+  const mock = await start(options);
+  t.after(() => mock.close().catch(() => {}));
+  return mock;
+}
+
+const base = async (t, options) => real ?? (await mocked(t, options)).url;
+const quiet = (complaints) => assert.deepEqual(complaints, []);
+
+for (const panel of ["overview", "endpoints", "models", "requests"]) {
+  test(`${panel} loads without complaints and fits a phone`, async (t) => {
+    const url = await base(t, { count: 60 });
+    for (const colorScheme of ["light", "dark"]) {
+      const { page, complaints } = await open(t, url, panel, { viewport: PHONE, colorScheme });
+      await page.locator(`#${panel}`).waitFor();
+      const [wide, room] = await page.evaluate(() => [document.documentElement.scrollWidth, innerWidth]);
+      assert.ok(wide <= room, `${wide} px of content in ${room} px`);
+      quiet(complaints);
+    }
+  });
+}
+
+test("themes follow the system until one is chosen, and the choice stays", async (t) => {
+  const url = await base(t, { count: 3 });
+  const { page, complaints } = await open(t, url, "overview", { colorScheme: "dark" });
+  const background = () => page.evaluate(() => getComputedStyle(document.body).backgroundColor);
+  const dark = await background();
+  await page.emulateMedia({ colorScheme: "light" });
+  const light = await background();
+  assert.notEqual(dark, light);
+  await page.selectOption("#theme", "dark");
+  assert.equal(await background(), dark);
+  await page.reload();
+  assert.equal(await background(), dark);
+  quiet(complaints);
+});
+
+test("panels are kept in the fragment and reached by keyboard", async (t) => {
+  const url = await base(t, { count: 3 });
+  const { page, complaints } = await open(t, url, "");
+  const reached = [];
+  for (let step = 0; step < 6; step++) {
+    await page.keyboard.press("Tab");
+    reached.push(await page.evaluate(() => document.activeElement.getAttribute("href")));
+  }
+  assert.deepEqual(reached, ["#main", "#overview", "#overview", "#endpoints", "#models", "#requests"]);
+  await page.keyboard.press("Shift+Tab");
+  await page.keyboard.press("Enter");
+  await page.locator("#models").waitFor();
+  assert.equal(new URL(page.url()).hash, "#models");
+  await page.goBack();
+  await page.locator("#overview").waitFor();
+  await page.goto(`${url}/internal/ui/endpoints`);
+  await page.locator("#endpoints").waitFor();
+  quiet(complaints);
+});
+
+test("a host of a model leads to its endpoint", { skip: real }, async (t) => {
+  const { url } = await mocked(t, { count: 3 });
+  const { page, complaints } = await open(t, url, "models");
+  const chip = page.locator("#models-table a.chip").first();
+  const id = (await chip.getAttribute("href")).split("/")[1];
+  await chip.focus();
+  await page.keyboard.press("Enter");
+  await page.locator(`#details-${id}`).waitFor();
+  assert.equal(await page.evaluate(() => document.activeElement.getAttribute("aria-controls")), `details-${id}`);
+  quiet(complaints);
+});
+
+test("an endpoint going down and coming back shows within two intervals", { skip: real }, async (t) => {
+  const { url, fleet } = await mocked(t, { count: 3 });
+  const { page, complaints } = await open(t, url);
+  const cell = page.locator("#fleet a", { hasText: fleet.endpoints[1].name });
+  await cell.and(page.locator('[data-tone="ok"]')).waitFor();
+  fleet.endpoints[1].status = "offline";
+  await cell.and(page.locator('[data-tone="bad"]')).waitFor({ timeout: TWO_INTERVALS_MS });
+  assert.match(await cell.textContent(), /cannot be reached/);
+  fleet.endpoints[1].status = "healthy";
+  await cell.and(page.locator('[data-tone="ok"]')).waitFor({ timeout: TWO_INTERVALS_MS });
+  quiet(complaints);
+});
+
+test("a restart of the gateway is survived, and old figures are marked", { skip: real }, async (t) => {
+  const mock = await mocked(t, { count: 3 });
+  const { page } = await open(t, mock.url);
+  await mock.close();
+  await page.locator("#notice:not([hidden])").waitFor({ timeout: 25_000 });
+  assert.equal(await page.locator("#live-text").textContent(), "stale");
+  assert.match(await page.locator("#notice").textContent(), /does not answer/);
+  mock.fleet.run = new Date().toISOString();
+  await mock.listen();
+  await page.locator("#live-text", { hasText: "live" }).waitFor({ timeout: TWO_INTERVALS_MS });
+  assert.ok(await page.locator("#notice").isHidden());
+});
+
+test("routes that are missing hide their parts", { skip: real }, async (t) => {
+  const mock = await mocked(t, { count: 3 });
+  mock.fleet.latencyKnown = false;
+  const { page } = await open(t, mock.url);
+  await page.locator("#slow-card").waitFor({ state: "hidden" });
+  assert.ok(await page.locator('nav [data-panel="requests"]').isHidden());
+  await page.goto(`${mock.url}/internal/ui/#endpoints`);
+  await page.locator("#endpoints-table.without-latency tbody td.avg").first().waitFor();
+});
+
+test("what has not changed is asked for conditionally", { skip: real }, async (t) => {
+  const mock = await mocked(t, { count: 3 });
+  clearInterval(mock.fleet.clock);
+  const { complaints } = await open(t, mock.url);
+  const polls = () => mock.seen.filter(({ route }) => route === "status/endpoints");
+  const until = Date.now() + TWO_INTERVALS_MS;
+  while (polls().length < 2 && Date.now() < until) await new Promise((resolve) => setTimeout(resolve, 100));
+  assert.match(polls()[1]?.conditional ?? "", /^W\//);
+  quiet(complaints);
+});
+
+test("names of models and endpoints never become markup", { skip: real }, async (t) => {
+  const mock = await mocked(t, { count: 3 });
+  const name = '<img src=x onerror="document.title=1">';
+  mock.fleet.endpoints[0].name = name;
+  for (const request of mock.fleet.requests) request.model = name;
+  for (const panel of ["overview", "endpoints", "models", "requests"]) {
+    const { page, complaints } = await open(t, mock.url, panel);
+    await page.getByText(name).first().waitFor({ state: "attached" });
+    assert.equal(await page.locator("main img").count(), 0);
+    quiet(complaints);
+  }
+});
