@@ -92,6 +92,8 @@ function paint({ state, series, format, grid, shapes, cursor, readout, picture, 
   grid.replaceChildren(...gridLines({ top, step, y, format, width: state.width }), ...times(from, to, x));
   shapes.replaceChildren(
     ...series.flatMap(({ key, tone }, index) => {
+      // A second line that never left zero would only look like one that did.
+      if (index > 0 && shown.every((sample) => !sample[key])) return [];
       const runs = split(shown, key).map((run) => run.map((s) => [x(s.t), y(s[key])]));
       const lines = svg("path", { class: `line ${tone}`, d: runs.map(path).join("") });
       const dots = runs.filter((run) => run.length === 1).map(([[cx, cy]]) =>
