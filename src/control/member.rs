@@ -37,6 +37,8 @@ pub(super) struct Member {
     /// Whether, if it was healthy, its models were asked for too.
     pub(super) settled: Cell<bool>,
     pub(super) failures: Cell<u32>,
+    /// Whether its last check failed.
+    pub(super) failed_check: Cell<bool>,
     pub(super) last_check: Cell<Option<Instant>>,
     pub(super) next_check: Cell<Instant>,
     /// It asked to be left alone until then.
@@ -86,6 +88,7 @@ impl Member {
             checked: Cell::new(false),
             settled: Cell::new(false),
             failures: Cell::new(0),
+            failed_check: Cell::new(false),
             last_check: Cell::new(None),
             next_check: Cell::new(now),
             not_before: Cell::new(None),

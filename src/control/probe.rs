@@ -14,6 +14,7 @@ use super::schedule::{jittered, later, retry_after, wait};
 use super::{State, discover};
 use crate::fleet::Status;
 use crate::providers;
+use crate::routing::breaker;
 
 /// A good check that took longer means that the endpoint is busy.
 const BUSY_AFTER: Duration = Duration::from_secs(10);
@@ -57,6 +58,11 @@ async fn check(state: &Rc<State>, member: &Rc<Member>) {
         member.failures.get().saturating_add(1)
     };
     member.failures.set(failures);
+    if member.failed_check.replace(!verdict.is_routable()) && verdict.is_routable() {
+        // It was away and is back: one good check returns it to full traffic (contract:
+        // balancing 11), whatever its breaker has seen of that.
+        breaker::reset(&member.live);
+    }
     let rest = match &answer {
         Ok(reply) if verdict == Status::RateLimited => {
             let now = crate::log::unix_ms() / 1000;

@@ -323,7 +323,8 @@ impl Gateway {
             && x.answer_status.is_none()
         {
             x.failed_by = Some(fault);
-            if fault.counts_for_breaker() {
+            let met_before = fault.marks_offline() && self.is_known_away(&view, index);
+            if fault.counts_for_breaker() && !met_before {
                 lease.failed(clock_ms(self.common.start, cx.now));
             }
             if fault.marks_offline()
@@ -349,6 +350,23 @@ impl Gateway {
         }
         drop(lease);
         self.record_attempt(cx, x, &view, index, end, bytes);
+    }
+
+    /// Whether an endpoint of a request's view has already been found to be away: a connection to
+    /// it that fails now belongs to the same outage, and many at once shall not open its breaker
+    /// for longer than the outage lasts.
+    fn is_known_away(&self, view: &View, index: usize) -> bool {
+        let newest = self.view();
+        let endpoints = (
+            &view.snapshot.fleet.endpoints,
+            &newest.snapshot.fleet.endpoints,
+        );
+        match (endpoints.0.get(index), endpoints.1.get(index)) {
+            (Some(then), Some(now)) => {
+                then.id == now.id && (now.is_lost() || !now.status.is_routable())
+            }
+            _ => false,
+        }
     }
 
     /// The answer that nobody will serve this request.

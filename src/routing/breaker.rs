@@ -99,6 +99,11 @@ pub fn on_success(live: &Live) {
     }
 }
 
+/// The endpoint was found to be back by other means than a request.
+pub fn reset(live: &Live) {
+    on_success(live);
+}
+
 /// A failure of a request, which was the probe if it had claimed one. Those that set out before
 /// the breaker opened, and fail later, prolong nothing.
 pub fn on_failure(live: &Live, now_ms: u64, probe: Option<Probe>) {
@@ -202,6 +207,15 @@ mod tests {
         let first = probe(&live, OPEN_MS);
         release(&live, first);
         assert_eq!(state(&live, OPEN_MS), State::HalfOpen);
+    }
+
+    #[test]
+    fn an_endpoint_that_is_back_is_let_in_at_once() {
+        let live = opened(0);
+        reset(&live);
+        assert_eq!(claim(&live, 1), Ok(None));
+        (0..4).for_each(|_| on_failure(&live, 2, None));
+        assert_eq!(state(&live, 2), State::Closed, "the count begins anew");
     }
 
     #[test]
