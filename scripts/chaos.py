@@ -30,7 +30,8 @@ Columns
   whole ... one for each outcome (`olla-loadtest mixed --help`)
   settled   seconds from the fault's beginning to the end of the last request it spoilt; those that
             must wait for a timeout of the gateway included
-  back      seconds from the fault's end to the first request at the backend that had it
+  back      seconds from the fault's end until the backend that had it gets its share of the
+            traffic again, at least half of it
   allowed   two check intervals, or what is longer: the wait that the health checks' backoff has
             reached by then (contract: balancing 11) and one interval
 
@@ -41,7 +42,7 @@ Criteria, each with its exit status 1
 """
 
 INTERVAL = 1.0
-HEADER_TIMEOUT = 2.0
+HEADER_TIMEOUT = 1.0
 READ_TIMEOUT = 2.0
 PROXY = f"""\
 connection_timeout = "1s"
@@ -89,6 +90,8 @@ class Run:
         self.stand, self.options = stand, options
         self.faults = options.faults.split(",")
         self.failures = []
+        # When each request ended, by nonce.
+        self.ends = {}
 
     def all(self):
         outcomes = self.stand.directory / "outcomes"
@@ -166,7 +169,8 @@ class Run:
         ended = 0
         patience = max(HEADER_TIMEOUT, READ_TIMEOUT) + 1
         for line in outcomes.read_text().splitlines():
-            due, end, _, _, outcome = line.split()
+            due, end, nonce, _, outcome = line.split()
+            self.ends[nonce] = int(end) / 1e9
             due, end, ended = int(due) / 1e9, int(end) / 1e9, ended + 1
             # A fault spoils what runs when it begins, and what begins before it has been noticed.
             hit = next((p for p in phases if end >= p.begin and due <= p.end + 2 * INTERVAL), calm)
@@ -192,8 +196,7 @@ class Run:
         if phase.stub is None:
             return {"held": "", "settled": "", "back": "", "allowed": ""}
         held = phase.end - phase.begin
-        back = next((at - phase.end for at, kind, _, stub in records
-                     if kind == "A" and stub is phase.stub and at > phase.end), None)
+        back = self.time_until_back(phase, records)
         allowed = 2 * INTERVAL
         if phase.name not in UNSEEN:
             passed, step = 0.0, 0
@@ -208,6 +211,19 @@ class Run:
         shown = "never" if back is None else f"{back:.2f}"
         return {"held": f"{held:.1f}", "settled": f"{phase.settled:.2f}", "back": shown,
                 "allowed": f"{allowed:.0f}"}
+
+    def time_until_back(self, phase, records):
+        """Seconds until the backend has half of its share of the traffic, over a quarter of one."""
+        window = 0.25
+        enough = 0.5 * window * self.options.rate / len(self.stand.stubs)
+        # What a frozen backend wakes up to are requests that have ended long ago.
+        came = [at for at, kind, nonce, stub in records
+                if kind == "A" and stub is phase.stub and at > phase.end and self.ends[nonce] >= at]
+        need = max(1, int(enough))
+        for first, last in zip(came, came[need - 1:]):
+            if last - first <= window:
+                return first - phase.end
+        return None
 
     def judge_repeats(self, records):
         """What the backends saw twice."""

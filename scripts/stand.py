@@ -48,7 +48,7 @@ name = "{name}"
 url = "http://127.0.0.1:{port}"
 type = "openai-compatible"
 check_interval = "{interval}"
-check_timeout = "500ms"
+check_timeout = "{patience}ms"
 """
 
 
@@ -167,12 +167,12 @@ class Stand:
         self.stop()
 
     def start(self, *, server="", limits=NO_LIMITS, proxy="", balancer="least-connections",
-              interval="1s", more="", extra_endpoints=()):
+              interval="1s", patience=500, more="", extra_endpoints=()):
         for stub in self.stubs:
             stub.start()
         endpoints = [(stub.name, stub.port) for stub in self.stubs] + list(extra_endpoints)
         for name, port in endpoints:
-            more += ENDPOINT.format(name=name, port=port, interval=interval)
+            more += ENDPOINT.format(name=name, port=port, interval=interval, patience=patience)
         config = self.directory / "olla.toml"
         config.write_text(CONFIG.format(
             port=self.port, workers=self.workers, server=server, limits=limits, proxy=proxy,
@@ -209,6 +209,17 @@ class Stand:
 
     def is_alive(self):
         return self.gateway.poll() is None
+
+    def sockets(self):
+        """The gateway's sockets by inode. The list of all of the machine's would take far longer."""
+        directory = f"/proc/{self.gateway.pid}/fd"
+        links = set()
+        for number in os.listdir(directory):
+            try:
+                links.add(os.readlink(f"{directory}/{number}"))
+            except OSError:
+                pass
+        return {link for link in links if link.startswith("socket:")}
 
     def rss_kb(self):
         try:
