@@ -209,7 +209,7 @@ fn reusable(mut buf: Buf) -> Buf {
 }
 
 const LINGER_READ_BYTES_MIN: usize = 1 << 10;
-const LINGER_READ_BYTES_MAX: usize = 64 << 10;
+const LINGER_READ_BYTES_MAX: usize = 16 << 10;
 
 /// The shorter of a duration that may be none and another.
 pub(super) fn earliest(a: Option<Instant>, b: Option<Instant>) -> Option<Instant> {
