@@ -12,7 +12,7 @@ use std::ops::{Deref, Range};
 const POOLED_MIN: usize = 32 << 10;
 
 /// Bytes of capacity that one thread keeps for later.
-pub const KEPT_BYTES_MAX: usize = 6 << 20;
+pub const KEPT_BYTES_MAX: usize = 12 << 20;
 
 /// Buffers that one thread keeps for later.
 const KEPT_MAX: usize = 64;
