@@ -5,6 +5,7 @@ import argparse
 import json
 import signal
 import sys
+import threading
 import time
 from collections import Counter, defaultdict
 
@@ -77,6 +78,31 @@ def main():
         sys.exit(Run(stand, options).all())
 
 
+class Stillness:
+    """Notes when this process, which has next to nothing to do, was not run for 0.3 s or more."""
+
+    def __init__(self):
+        self.found = []
+        self.over = threading.Event()
+        self.thread = threading.Thread(target=self.run, daemon=True)
+
+    def __enter__(self):
+        self.thread.start()
+        return self
+
+    def run(self):
+        before = time.monotonic()
+        while not self.over.wait(0.05):
+            now = time.monotonic()
+            if now - before > 0.35:
+                self.found.append((before, now - before - 0.05))
+            before = now
+
+    def __exit__(self, *_):
+        self.over.set()
+        self.thread.join()
+
+
 class Phase:
     def __init__(self, name, stub, begin):
         self.name, self.stub, self.begin, self.end = name, stub, begin, begin
@@ -92,6 +118,8 @@ class Run:
         self.failures = []
         # When each request ended, by nonce.
         self.ends = {}
+        # Outcomes but whole ones outside faults, by the second they were due in.
+        self.spoilt_calm = defaultdict(Counter)
 
     def all(self):
         outcomes = self.stand.directory / "outcomes"
@@ -100,8 +128,9 @@ class Run:
             "mixed", "--url", f"{self.stand.url}/v1/chat/completions", "--model", "stub-model",
             "--rate", self.options.rate, "--duration", self.options.seconds,
             "--outcomes", outcomes, "--json", report)
-        phases = self.make_trouble()
-        load.wait()
+        with Stillness() as stillness:
+            phases = self.make_trouble()
+            load.wait()
         told = json.loads(report.read_text())
         records = self.read_records()
         rows = self.judge(phases, outcomes, told, records)
@@ -109,6 +138,11 @@ class Run:
         self.judge_repeats(records)
         late = 100 * told["late"] / max(told["requests"], 1)
         print(f"{told['requests']} requests, {late:.2f} % sent more than 50 ms late by the load itself")
+        start = phases[0].begin if phases else 0
+        for second, counts in sorted(self.spoilt_calm.items()):
+            print(f"outside faults, {second - start:+.0f} s from the first: {dict(counts)}")
+        for at, lasted in stillness.found:
+            print(f"the machine stood still for {lasted:.2f} s, {at - start:+.0f} s from the first fault")
         if not self.stand.is_alive():
             self.failures.append(f"the gateway ended:\n{self.stand.log_tail()}")
         for failure in self.failures:
@@ -175,6 +209,8 @@ class Run:
             # A fault spoils what runs when it begins, and what begins before it has been noticed.
             hit = next((p for p in phases if end >= p.begin and due <= p.end + 2 * INTERVAL), calm)
             hit.counts[outcome] += 1
+            if hit is calm and outcome != "whole":
+                self.spoilt_calm[int(due)][outcome] += 1
             if outcome in BAD:
                 self.failures.append(f"{hit.name}: {line}")
             if outcome != "whole":

@@ -10,6 +10,7 @@ import resource
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -150,6 +151,8 @@ class Stand:
 
     def __init__(self, options, count, *, workers=1, records=False, stub_options=(), pin=False):
         raise_descriptor_limit()
+        # What was started is stopped, too, when this is.
+        signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
         self.loadtest, self.bin = str(options.loadtest_bin), str(options.bin)
         self.workers, self.with_records = workers, records
         self.stub_options = [str(option) for option in stub_options]
