@@ -4,21 +4,15 @@
 //! outcome must be the same; where it differs from what the source expects, `skips.txt` says what
 //! it is and why.
 
-use std::collections::BTreeMap;
+#[path = "vectors/reader.rs"]
+mod reader;
 
 use olla_engine::h1::chunk::{Decoder, Piece};
 use olla_engine::h1::framing::{self, RequestBody, ResponseBody};
 use olla_engine::h1::{RequestHead, ResponseHead, Scan};
+use reader::Case;
 
 const HEAD_BYTES_MAX: usize = 1 << 20;
-
-#[derive(Debug, Default)]
-struct Case {
-    id: String,
-    is_response: bool,
-    expect: String,
-    bytes: Vec<u8>,
-}
 
 /// What became of a case.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,7 +50,7 @@ impl Outcome {
 /// All cases of a file; those in which a request of HTTP/1.1 has no `Host` are given one, so that
 /// what they are about is what decides.
 fn cases(text: &str) -> Vec<Case> {
-    let mut cases = parsed(text);
+    let mut cases = reader::cases(text);
     for case in cases.iter_mut().filter(|case| !case.is_response) {
         while let Some(start) = hostless_request(&case.bytes) {
             let line = case.bytes[start..]
@@ -80,47 +74,6 @@ fn hostless_request(bytes: &[u8]) -> Option<usize> {
         .take_while(|byte| b"\r\n".contains(byte))
         .count();
     refused.then_some(wire.start + blank)
-}
-
-fn parsed(text: &str) -> Vec<Case> {
-    let mut cases: Vec<Case> = Vec::new();
-    for line in text.lines() {
-        if let Some(id) = line.strip_prefix("case ") {
-            cases.push(Case {
-                id: id.into(),
-                ..Case::default()
-            });
-        }
-        let Some(case) = cases.last_mut() else {
-            continue;
-        };
-        match line.split_once(' ') {
-            Some(("kind", kind)) => case.is_response = kind == "response",
-            Some(("expect", expect)) => case.expect = expect.into(),
-            Some(("|", escaped)) => unescape(escaped, &mut case.bytes),
-            _ => {}
-        }
-    }
-    cases
-}
-
-fn unescape(text: &str, out: &mut Vec<u8>) {
-    let mut rest = text.bytes();
-    while let Some(byte) = rest.next() {
-        if byte != b'\\' {
-            out.push(byte);
-            continue;
-        }
-        let mut digit = || char::from(rest.next().unwrap());
-        out.push(match digit() {
-            'r' => b'\r',
-            'n' => b'\n',
-            't' => b'\t',
-            '\\' => b'\\',
-            'x' => u8::from_str_radix(&format!("{}{}", digit(), digit()), 16).unwrap(),
-            other => panic!("unknown escape {other}"),
-        });
-    }
 }
 
 /// A connection's bytes as they arrive: grown by `feed`, used up from the front.
@@ -267,21 +220,9 @@ fn run(case: &Case, cut: usize) -> Outcome {
 }
 
 /// Outcome and reason of each case that ends otherwise than its source expects.
-fn skips() -> BTreeMap<&'static str, (&'static str, &'static str)> {
-    include_str!("vectors/skips.txt")
-        .lines()
-        .filter(|line| !line.is_empty() && !line.starts_with('#'))
-        .map(|line| {
-            let mut parts = line.splitn(3, " | ");
-            let mut part = || parts.next().unwrap_or_else(|| panic!("{line}"));
-            (part(), (part(), part()))
-        })
-        .collect()
-}
-
 #[test]
 fn every_vector_ends_as_expected_or_is_explained() {
-    let mut skips = skips();
+    let mut skips = reader::skips(include_str!("vectors/skips.txt"));
     let mut wrong = Vec::new();
     for text in [
         include_str!("vectors/gunicorn.txt"),

@@ -130,11 +130,7 @@ impl<'a> Load<'a> {
     fn new(options: &'a Options) -> io::Result<Self> {
         let start_ns = now_ns();
         let poll = Poll::new()?;
-        let mut streamed = options.request.clone();
-        if streamed.stub.is_none() {
-            let (events, gap_ms) = (options.events, options.gap_ms);
-            streamed.stub = Some(format!(r#"{{"events":{events},"gap_ms":{gap_ms}}}"#));
-        }
+        let streamed = options.request.streaming(options.events, options.gap_ms);
         Ok(Self {
             options,
             alarm: Alarm::new(poll.registry(), ALARM)?,

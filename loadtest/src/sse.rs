@@ -205,11 +205,7 @@ impl<'a> Load<'a> {
     fn new(options: &'a Options) -> io::Result<Self> {
         let start_ns = now_ns();
         let poll = Poll::new()?;
-        let mut request = options.request.clone();
-        if request.stub.is_none() {
-            let (events, gap_ms) = (options.events, options.gap_ms);
-            request.stub = Some(format!(r#"{{"events":{events},"gap_ms":{gap_ms}}}"#));
-        }
+        let request = options.request.streaming(options.events, options.gap_ms);
         Ok(Self {
             options,
             alarm: Alarm::new(poll.registry(), ALARM)?,

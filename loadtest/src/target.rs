@@ -102,6 +102,17 @@ pub struct RequestOptions {
     pub stub: Option<String>,
 }
 
+impl RequestOptions {
+    /// The same, asking the stub for a stream of so many events unless it asks for something else.
+    pub fn streaming(&self, events: u32, gap_ms: u64) -> Self {
+        let stub = || format!(r#"{{"events":{events},"gap_ms":{gap_ms}}}"#);
+        Self {
+            stub: Some(self.stub.clone().unwrap_or_else(stub)),
+            ..self.clone()
+        }
+    }
+}
+
 /// A request rendered once; each sending puts its own nonce into the middle.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Payload {

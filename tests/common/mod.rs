@@ -6,6 +6,7 @@
 
 mod backend;
 mod client;
+mod full;
 mod process;
 
 use std::sync::OnceLock;
@@ -14,6 +15,7 @@ use std::time::{Duration, Instant};
 
 pub(crate) use backend::{Backend, Link, Received};
 pub(crate) use client::{Answer, Client, exchange, get, post};
+pub(crate) use full::FullListener;
 pub(crate) use process::{Config, Gateway, endpoint, run_to_end};
 
 /// What moves the bytes in the gateway.

@@ -2,13 +2,12 @@
 //!
 //! contract: balancing 9, 10
 
-use std::net::TcpListener;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::common::{
-    Answer, Backend, Client, Config, Driver, Gateway, Link, PATIENCE, Received, endpoint, exchange,
-    get, on_both_drivers, post,
+    Answer, Backend, Client, Config, Driver, FullListener, Gateway, Link, PATIENCE, Received,
+    endpoint, exchange, get, on_both_drivers, post,
 };
 
 const X: &str = "/olla/proxy/x";
@@ -98,18 +97,7 @@ fn a_connection_that_ends_before_the_answer_goes_on_to_the_next_endpoint() {
 #[test]
 fn a_connect_timeout_goes_on_to_the_next_endpoint() {
     on_both_drivers(|driver| {
-        let socket =
-            socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
-        socket
-            .bind(
-                &"127.0.0.1:0"
-                    .parse::<std::net::SocketAddr>()
-                    .unwrap()
-                    .into(),
-            )
-            .unwrap();
-        socket.listen(0).unwrap();
-        let full = TcpListener::from(socket).local_addr_and_fill();
+        let full = FullListener::new();
         let (one, two) = (Backend::ok(&["m"]), Backend::ok(&["m"]));
         let more = format!(
             "url = \"http://{}\"\nhealth_check_url = \"{1}/health\"\nmodel_url = \"{1}/v1/models\"\n\
@@ -125,34 +113,6 @@ fn a_connect_timeout_goes_on_to_the_next_endpoint() {
         let gateway = Gateway::start(&Config::new(driver).more(&endpoints.concat()).more(proxy));
         was_served_by_two(&get(&gateway, X, &[]));
     });
-}
-
-/// A listener whose backlog is full: connecting to it hangs.
-struct Full {
-    address: std::net::SocketAddr,
-    _listener: TcpListener,
-    _open: Vec<std::net::TcpStream>,
-}
-
-trait Fill {
-    fn local_addr_and_fill(self) -> Full;
-}
-
-impl Fill for TcpListener {
-    fn local_addr_and_fill(self) -> Full {
-        let address = self.local_addr().unwrap();
-        let wait = std::time::Duration::from_millis(300);
-        let mut open = Vec::new();
-        while let Ok(stream) = std::net::TcpStream::connect_timeout(&address, wait) {
-            open.push(stream);
-            assert!(open.len() < 100, "the backlog has no end");
-        }
-        Full {
-            address,
-            _listener: self,
-            _open: open,
-        }
-    }
 }
 
 #[test]

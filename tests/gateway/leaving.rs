@@ -8,8 +8,8 @@ use std::sync::mpsc::{self, Receiver};
 use std::time::{Duration, Instant};
 
 use crate::common::{
-    Backend, Client, Config, Driver, Gateway, Link, PATIENCE, Received, endpoint, get,
-    on_both_drivers, wait_for,
+    Backend, Client, Config, Driver, FullListener, Gateway, Link, PATIENCE, Received, endpoint,
+    get, on_both_drivers, wait_for,
 };
 
 const ASK: &str = "POST /olla/proxy/v1/chat/completions HTTP/1.1\r\nHost: h\r\n\
@@ -146,30 +146,17 @@ fn leaving_a_full_pipe_stops_the_backend() {
 #[test]
 fn leaving_while_a_backend_is_connected_to_ends_the_attempt() {
     on_both_drivers(|driver| {
-        // A listener whose backlog is full answers no further SYN: connecting hangs.
-        let socket =
-            socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
-        socket
-            .bind(
-                &"127.0.0.1:0"
-                    .parse::<std::net::SocketAddr>()
-                    .unwrap()
-                    .into(),
-            )
-            .unwrap();
-        socket.listen(0).unwrap();
-        let listener = TcpListener::from(socket);
-        let address = listener.local_addr().unwrap();
+        let full = FullListener::new();
         let backend = Backend::ok(&["m"]);
         // The endpoint is checked elsewhere, so that it is healthy.
         let more = format!(
-            "url = \"http://{address}\"\nhealth_check_url = \"{0}/health\"\n\
-             model_url = \"{0}/v1/models\"",
+            "url = \"http://{}\"\nhealth_check_url = \"{1}/health\"\n\
+             model_url = \"{1}/v1/models\"",
+            full.address,
             backend.url()
         );
         let endpoints = endpoint("one", "vllm", &backend, &more);
         let gateway = Gateway::start(&Config::new(driver).more(&endpoints));
-        let _full = fill(address);
         let mut client = Client::to(&gateway);
         client.send(ASK);
         wait_for("the request under way", PATIENCE, || {
@@ -184,36 +171,12 @@ fn leaving_while_a_backend_is_connected_to_ends_the_attempt() {
     });
 }
 
-/// Connections that nobody accepts, until one more has to wait.
-fn fill(address: std::net::SocketAddr) -> Vec<std::net::TcpStream> {
-    let mut open = Vec::new();
-    while let Ok(stream) =
-        std::net::TcpStream::connect_timeout(&address, Duration::from_millis(300))
-    {
-        open.push(stream);
-        assert!(open.len() < 100, "the backlog has no end");
-    }
-    open
-}
-
 #[test]
 fn leaving_while_the_first_check_is_waited_for_reaches_no_backend() {
     on_both_drivers(|driver| {
-        // Connecting to it hangs, and so does its first check.
-        let socket =
-            socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
-        socket
-            .bind(
-                &"127.0.0.1:0"
-                    .parse::<std::net::SocketAddr>()
-                    .unwrap()
-                    .into(),
-            )
-            .unwrap();
-        socket.listen(16).unwrap();
-        let address = TcpListener::from(socket.try_clone().unwrap())
-            .local_addr()
-            .unwrap();
+        // Nobody accepts what connects to it: its first check hangs.
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
         let silent = Backend::ok(&["m"]);
         let more = format!("url = \"http://{address}\"\ncheck_timeout = \"900ms\"");
         let endpoints = endpoint("one", "vllm", &silent, &more);

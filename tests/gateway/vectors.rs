@@ -3,10 +3,13 @@
 //!
 //! Targets are moved below `/olla/proxy`, so that a request which is let through reaches a backend.
 
-use std::collections::BTreeMap;
+#[path = "../../engine/tests/vectors/reader.rs"]
+mod reader;
+
 use std::time::Duration;
 
 use crate::common::{Backend, Client, Config, Driver, Gateway, endpoint, on_both_drivers};
+use reader::Case;
 
 const GUNICORN: &str = include_str!("../../engine/tests/vectors/gunicorn.txt");
 const LLHTTP: &str = include_str!("../../engine/tests/vectors/llhttp.txt");
@@ -16,62 +19,11 @@ const SKIPS: &str = include_str!("../../engine/tests/vectors/skips.txt");
 /// makes a case easier: its client leaves early.
 const UNFINISHED: Duration = Duration::from_millis(100);
 
-#[derive(Debug, Default)]
-struct Case {
-    id: String,
-    is_request: bool,
-    expect: String,
-    bytes: Vec<u8>,
-}
-
-fn cases(text: &str) -> Vec<Case> {
-    let mut cases: Vec<Case> = Vec::new();
-    for line in text.lines() {
-        if let Some(id) = line.strip_prefix("case ") {
-            cases.push(Case {
-                id: id.to_owned(),
-                ..Case::default()
-            });
-        }
-        let Some(case) = cases.last_mut() else {
-            continue;
-        };
-        match line.split_once(' ') {
-            Some(("kind", kind)) => case.is_request = kind == "request",
-            Some(("expect", expect)) => case.expect = expect.to_owned(),
-            Some(("|", escaped)) => unescape(escaped, &mut case.bytes),
-            _ => {}
-        }
-    }
-    cases.retain(|case| case.is_request);
+/// The requests of a file.
+fn requests(text: &str) -> Vec<Case> {
+    let mut cases = reader::cases(text);
+    cases.retain(|case| !case.is_response);
     cases
-}
-
-fn unescape(text: &str, out: &mut Vec<u8>) {
-    let mut rest = text.bytes();
-    while let Some(byte) = rest.next() {
-        if byte != b'\\' {
-            out.push(byte);
-            continue;
-        }
-        let mut digit = || char::from(rest.next().unwrap());
-        out.push(match digit() {
-            'r' => b'\r',
-            'n' => b'\n',
-            't' => b'\t',
-            '\\' => b'\\',
-            'x' => u8::from_str_radix(&format!("{}{}", digit(), digit()), 16).unwrap(),
-            other => panic!("unknown escape {other}"),
-        });
-    }
-}
-
-/// What the engine's tests say about a case that ends otherwise than its source expects.
-fn skips() -> BTreeMap<&'static str, &'static str> {
-    let lines = SKIPS.lines().filter(|line| !line.starts_with('#'));
-    let rows = lines.filter_map(|line| line.split_once(" | "));
-    rows.map(|(id, rest)| (id, rest.split(" | ").next().unwrap_or_default()))
-        .collect()
 }
 
 /// Moves the first target below the prefix, and adds the `Host` that the source does without.
@@ -102,7 +54,8 @@ fn run(driver: Driver, cases: &[Case]) {
     let backend = Backend::ok(&["m"]);
     let endpoints = endpoint("one", "vllm", &backend, "");
     let gateway = Gateway::start(&Config::new(driver).more(&endpoints));
-    let skips = skips();
+    // What the engine's tests say about a case that ends otherwise than its source expects.
+    let skips = reader::skips(SKIPS);
     let mut faults = Vec::new();
     for case in cases {
         let before = backend.count();
@@ -110,7 +63,7 @@ fn run(driver: Driver, cases: &[Case]) {
         // A server that has seen enough need not take the rest.
         let _ = client.try_send(adapted(case));
         let wanted = match skips.get(case.id.as_str()) {
-            Some(&"accept") => "accept",
+            Some(("accept", _)) => "accept",
             Some(_) => "reject",
             None => case.expect.as_str(),
         };
@@ -137,14 +90,14 @@ fn run(driver: Driver, cases: &[Case]) {
 
 #[test]
 fn gunicorn_s_requests_end_as_it_expects_or_the_skips_say() {
-    let cases = cases(GUNICORN);
+    let cases = requests(GUNICORN);
     assert_eq!(cases.len(), 137);
     on_both_drivers(|driver| run(driver, &cases));
 }
 
 #[test]
 fn llhttp_s_requests_end_as_it_expects_or_the_skips_say() {
-    let cases = cases(LLHTTP);
+    let cases = requests(LLHTTP);
     assert!(cases.len() > 80);
     on_both_drivers(|driver| run(driver, &cases));
 }
