@@ -130,7 +130,7 @@ impl State {
         if !plan.enabled {
             return StickyFacts::default();
         }
-        let now_ms = crate::gateway::clock_ms(self.common.start, Instant::now());
+        let now_ms = self.common.clock_ms(Instant::now());
         let figures = self.common.sticky.figures(Bounds::of(plan), now_ms);
         StickyFacts {
             enabled: true,

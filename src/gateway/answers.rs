@@ -3,8 +3,6 @@
 //!
 //! contract: surface 5, 6, 9, 10.4
 
-use std::time::Instant;
-
 use bytes::Bytes;
 use olla_engine::h1::{FieldId, emit, field};
 use olla_engine::handler::{Answer, Cx, Local, Request};
@@ -156,9 +154,8 @@ pub(super) fn relayed(
     x.status = head.status;
     emit::status_line(out, head.status, head.reason.of(bytes));
     let cors = view.cors.is_on();
-    let index = x.endpoint.unwrap_or(usize::MAX);
     let rules = Withheld {
-        backend: view.snapshot.backends.get(index).map(AsRef::as_ref),
+        backend: view.backend(x.endpoint),
         cors,
         limits: x.admission.is_some(),
     };
@@ -344,10 +341,4 @@ pub(super) fn seconds_until(duration: std::time::Duration) -> u64 {
         .as_secs()
         .saturating_add(u64::from(duration.subsec_nanos() > 0))
         .max(1)
-}
-
-/// Milliseconds of the process's clock, for breakers and sessions.
-pub fn clock_ms(start: Instant, now: Instant) -> u64 {
-    // One more, because 0 stands for never.
-    millis(now.saturating_duration_since(start)).saturating_add(1)
 }

@@ -97,18 +97,13 @@ impl Handler for Gateway {
     }
 
     fn addresses(&self, x: &Exchange) -> Arc<[SocketAddr]> {
-        let endpoint = x.view.as_ref().and_then(|view| {
-            view.snapshot
-                .fleet
-                .endpoints
-                .get(x.endpoint.unwrap_or(usize::MAX))
-        });
+        let endpoint = x.view.as_ref().and_then(|view| view.endpoint(x.endpoint));
         endpoint.map_or_else(|| Arc::from([]), |endpoint| Arc::clone(&endpoint.addresses))
     }
 
     fn tls(&self, x: &Exchange) -> Option<TlsClient> {
         let view = x.view.as_ref()?;
-        view.snapshot.backends.get(x.endpoint?)?.tls.clone()
+        view.backend(x.endpoint)?.tls.clone()
     }
 
     fn timeouts(&self, x: &Exchange) -> Timeouts {
@@ -126,8 +121,7 @@ impl Handler for Gateway {
         out: &mut Vec<u8>,
     ) {
         let Some(view) = x.view.clone() else { return };
-        let index = x.endpoint.unwrap_or(usize::MAX);
-        let Some(backend) = view.snapshot.backends.get(index) else {
+        let Some(backend) = view.backend(x.endpoint) else {
             return;
         };
         let message = self.message_target(x, &view);

@@ -33,7 +33,6 @@ use crossbeam_channel::Receiver;
 use olla_engine::snapshot::Subscriber;
 use rustc_hash::FxHashMap;
 
-pub use answers::clock_ms;
 pub use clients::Limiters;
 pub use records::Records;
 pub use snapshot::{Backend, Snapshot, own_fields};
@@ -68,6 +67,14 @@ pub struct Common {
     pub losses: AtomicU64,
     /// Whether the process is shutting down.
     pub draining: AtomicBool,
+}
+
+impl Common {
+    /// Milliseconds of the process's clock, for breakers and sessions.
+    pub fn clock_ms(&self, now: Instant) -> u64 {
+        // One more, because 0 stands for never.
+        view::millis(now.saturating_duration_since(self.start)).saturating_add(1)
+    }
 }
 
 /// The handler of one core.

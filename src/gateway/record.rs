@@ -10,7 +10,6 @@ use olla_engine::h1::framing::RequestBody;
 use olla_engine::h1::{FieldId, RequestHead, Span};
 use olla_engine::handler::{AttemptEnd, Cx, Done, Outcome, Request};
 
-use super::answers::clock_ms;
 use super::exchange::{Exchange, Kind};
 use super::view::{View, micros, millis};
 use super::{Gateway, messages};
@@ -72,8 +71,7 @@ impl Gateway {
         if !view.logs_requests {
             return;
         }
-        let index = x.endpoint.unwrap_or(usize::MAX);
-        let Some(endpoint) = view.snapshot.fleet.endpoints.get(index) else {
+        let Some(endpoint) = view.endpoint(x.endpoint) else {
             return;
         };
         let mut log = self.log.borrow_mut();
@@ -95,7 +93,7 @@ impl Gateway {
         end: AttemptEnd,
         bytes: u64,
     ) {
-        let Some(endpoint) = view.snapshot.fleet.endpoints.get(index) else {
+        let Some(endpoint) = view.endpoint(Some(index)) else {
             return;
         };
         let elapsed = cx.now.saturating_duration_since(cx.arrived);
@@ -114,7 +112,7 @@ impl Gateway {
                 .times
                 .answered
                 .map(|at| micros(at.saturating_duration_since(cx.arrived))),
-            at_ms: clock_ms(self.common.start, cx.now),
+            at_ms: self.common.clock_ms(cx.now),
             retry: x.attempts > 1,
         });
     }
@@ -128,10 +126,9 @@ impl Gateway {
         done: &Done,
     ) {
         let Some(view) = x.view.take() else { return };
-        let index = x.endpoint.unwrap_or(usize::MAX);
-        let extractor = view.snapshot.extractors.get(index).cloned();
+        let extractor = x.endpoint.and_then(|at| view.snapshot.extractors.get(at));
         let mut tail = x.tail.take();
-        let figures = match (&extractor, &mut tail) {
+        let figures = match (extractor, &mut tail) {
             (Some(extractor), Some(tail)) if x.reads_figures => extractor.read(tail),
             _ => None,
         };
@@ -165,8 +162,7 @@ impl Gateway {
             let bytes = request.map(|request| part(request.head).of(request.bytes));
             std::str::from_utf8(bytes.unwrap_or_default()).unwrap_or_default()
         };
-        let index = x.endpoint.unwrap_or(usize::MAX);
-        let endpoint = view.snapshot.fleet.endpoints.get(index);
+        let endpoint = view.endpoint(x.endpoint);
         let outcome = match done.outcome {
             Outcome::ClientLeft => stats::Outcome::Cancelled,
             Outcome::Broken(_) => stats::Outcome::Failure,
@@ -220,8 +216,7 @@ impl Gateway {
         figures: Option<&ProviderFigures<'_>>,
     ) {
         let mut log = self.log.borrow_mut();
-        let index = x.endpoint.unwrap_or(usize::MAX);
-        let endpoint = view.snapshot.fleet.endpoints.get(index);
+        let endpoint = view.endpoint(x.endpoint);
         let (level, msg) = match done.outcome {
             Outcome::Relayed => (Level::Info, events::REQUEST_COMPLETED),
             Outcome::Local if x.status < 500 || endpoint.is_none() => {
@@ -311,8 +306,7 @@ impl Gateway {
         done: &Done,
         figures: Option<&ProviderFigures<'_>>,
     ) {
-        let index = x.endpoint.unwrap_or(usize::MAX);
-        let Some(endpoint) = view.snapshot.fleet.endpoints.get(index) else {
+        let Some(endpoint) = view.endpoint(x.endpoint) else {
             return;
         };
         let mut log = self.log.borrow_mut();

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use olla_engine::exchange::Fault;
 use olla_engine::handler::{AttemptEnd, Cx, Local, Pick, Request, Routed, Target};
 
-use super::answers::{self, Error, clock_ms, seconds_until};
+use super::answers::{self, Error, seconds_until};
 use super::exchange::{Exchange, Kind};
 use super::view::View;
 use super::{Gateway, Letter};
@@ -196,7 +196,7 @@ impl Gateway {
         };
         let sticky = &self.common.sticky;
         let key = sticky.key(&view.plan().proxy.sticky_sessions, &sources, x.model());
-        x.session = Some(sticky.open(key, bounds, clock_ms(self.common.start, cx.now)));
+        x.session = Some(sticky.open(key, bounds, self.common.clock_ms(cx.now)));
     }
 
     /// The next endpoint, or the answer that there is none.
@@ -213,7 +213,7 @@ impl Gateway {
             return Pick::Answered;
         };
         let snapshot = &view.snapshot;
-        let now_ms = clock_ms(self.common.start, cx.now);
+        let now_ms = self.common.clock_ms(cx.now);
         let lease = match self.lease(cx, x, &view, failed) {
             Ok(lease) => lease,
             Err(none) => {
@@ -280,7 +280,7 @@ impl Gateway {
                 endpoints,
                 balancer: view.plan().proxy.load_balancer,
                 turns: &self.common.turns,
-                now_ms: clock_ms(self.common.start, cx.now),
+                now_ms: self.common.clock_ms(cx.now),
                 random: self.random.number(),
             };
             let token = |index| self.take_endpoint_token(view, index, cx.now);
@@ -325,7 +325,7 @@ impl Gateway {
             x.failed_by = Some(fault);
             let met_before = fault.marks_offline() && self.is_known_away(&view, index);
             if fault.counts_for_breaker() && !met_before {
-                lease.failed(clock_ms(self.common.start, cx.now));
+                lease.failed(self.common.clock_ms(cx.now));
             }
             if fault.marks_offline()
                 && let Some(endpoint) = view.snapshot.fleet.endpoints.get(index)

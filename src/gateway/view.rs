@@ -12,9 +12,9 @@ use olla_engine::handler::Limits;
 
 use super::clients::{Limiters, Shards};
 use super::cors::Cors;
-use super::snapshot::Snapshot;
+use super::snapshot::{Backend, Snapshot};
 use crate::config::{LogLevel, Plan};
-use crate::fleet::EndpointSet;
+use crate::fleet::{Endpoint, EndpointSet};
 use crate::inspect::Wanted;
 use crate::routing::sticky::Bounds;
 
@@ -78,6 +78,16 @@ impl View {
             .collect();
         self.lost.set((now, lost));
         lost
+    }
+
+    /// An endpoint by its place, if there is one; as in [`super::exchange::Exchange::endpoint`].
+    pub(super) fn endpoint(&self, place: Option<usize>) -> Option<&Endpoint> {
+        self.snapshot.fleet.endpoints.get(place?)
+    }
+
+    /// How that endpoint is written to.
+    pub(super) fn backend(&self, place: Option<usize>) -> Option<&Backend> {
+        self.snapshot.backends.get(place?).map(AsRef::as_ref)
     }
 
     pub(super) fn plan(&self) -> &Plan {

@@ -7,7 +7,7 @@ use olla_engine::handler::{Cx, Local, Request, Routed};
 use super::{MessageTarget, Recording};
 use crate::fleet::EndpointSet;
 use crate::gateway::Gateway;
-use crate::gateway::answers::{self, Error, clock_ms};
+use crate::gateway::answers::{self, Error};
 use crate::gateway::exchange::{Exchange, Kind};
 use crate::gateway::view::View;
 use crate::inspect::rewrite_model;
@@ -66,7 +66,7 @@ impl Gateway {
             vision: checked.has_images,
         });
         let endpoints = &view.snapshot.fleet.endpoints;
-        let now_ms = clock_ms(self.common.start, cx.now);
+        let now_ms = self.common.clock_ms(cx.now);
         let refuses = |index: &usize| {
             let endpoint = endpoints.get(*index);
             endpoint.is_some_and(|endpoint| endpoint.live.refuses_messages(now_ms))

@@ -11,7 +11,7 @@ use olla_engine::handler::{Answer, Cx, End, Local, Made, Outcome, Passing, Reque
 
 use super::{Collecting, ERROR_BYTES_MAX, IDLE, Message, REFUSED_FOR, fallback};
 use crate::gateway::Gateway;
-use crate::gateway::answers::{self, Error, clock_ms};
+use crate::gateway::answers::{self, Error};
 use crate::gateway::exchange::{Exchange, Kind};
 use crate::gateway::view::millis;
 use crate::operations::stats::TranslatorEnd;
@@ -216,12 +216,11 @@ impl Gateway {
     ) -> bool {
         let plain = x.message.plain(body).unwrap_or_default();
         if translate::is_not_spoken_here(status, &plain) {
-            let endpoints = x.view.as_ref().map(|view| &view.snapshot.fleet.endpoints);
-            let index = x.endpoint.unwrap_or(usize::MAX);
-            if let Some(endpoint) = endpoints.and_then(|endpoints| endpoints.get(index)) {
-                let until = clock_ms(self.common.start, cx.now) + millis(REFUSED_FOR);
+            let endpoint = x.view.as_ref().and_then(|view| view.endpoint(x.endpoint));
+            if let Some(endpoint) = endpoint {
+                let until = self.common.clock_ms(cx.now) + millis(REFUSED_FOR);
                 endpoint.live.refuse_messages(until);
-                x.message.again = Some(index);
+                x.message.again = x.endpoint;
                 return false;
             }
         }
