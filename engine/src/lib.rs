@@ -34,8 +34,9 @@
 //!
 //! A read under way is never given up while its connection goes on: on io_uring its bytes would be
 //! lost. [`rt::Socket`] keeps the rule by owning its read; waiting for it may be dropped at any
-//! time. Writes are tried at once and then wait for writability, which may be dropped too, but a
-//! connection with half a message written is never used again: [`exchange`] decides that.
+//! time. Writes are tried at once (at the end of the turn, `core/turn.rs`) and then wait for
+//! writability, which may be dropped too, but a connection with half a message written is never
+//! used again: [`exchange`] decides that.
 //!
 //! # Panics and errors
 //!

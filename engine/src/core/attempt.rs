@@ -302,6 +302,7 @@ impl<H: Handler> Wire<'_, H> {
         backend: &mut Backend,
         mut parts: [&[u8]; 4],
     ) -> Result<(), Action> {
+        self.core.end_of_turn().await;
         loop {
             let slices = parts.map(IoSlice::new);
             // Most requests are one piece, which is the cheaper call.

@@ -218,6 +218,7 @@ impl<H: Handler> Wire<'_, H> {
         mut parts: [&[u8]; 2],
     ) -> Result<(), Action> {
         let mut blocked = false;
+        self.core.end_of_turn().await;
         loop {
             match self.io.send_now(&mut parts) {
                 Ok(true) if blocked => {

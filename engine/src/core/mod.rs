@@ -10,6 +10,7 @@ mod relay;
 mod rounds;
 mod serve;
 mod transform;
+mod turn;
 
 use std::cell::Cell;
 use std::io;
@@ -23,6 +24,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use crossbeam_channel::{Receiver, Sender, bounded};
 
 use rounds::Rounds;
+use turn::Turn;
 
 use crate::budget::Budget;
 use crate::h1::emit;
@@ -90,6 +92,7 @@ pub(crate) struct Core<H: Handler> {
     date_second: Cell<u64>,
     news: Rounds,
     room: Rounds,
+    turn: Turn,
 }
 
 impl Engine {
@@ -298,6 +301,7 @@ impl Start {
             date_second: Cell::new(u64::MAX),
             news: Rounds::default(),
             room: Rounds::default(),
+            turn: Turn::default(),
         });
         core.look_at_the_clock();
         let mut stops = Vec::new();
@@ -316,6 +320,8 @@ impl Start {
         let watched = Rc::clone(&core);
         rt::spawn(async move { watched.pool.watch().await });
         rt::spawn(tick(Rc::clone(&core)));
+        let turning = Rc::clone(&core);
+        rt::spawn(async move { turning.turn.run().await });
         let _ = self.told.send(Ok(driver));
         drop(self.told);
         let receiver = self.receiver;
@@ -413,6 +419,16 @@ impl<H: Handler> Core<H> {
     /// Waits until the bell was rung once more.
     pub(crate) async fn wait_for_news(&self) {
         self.news.wait().await;
+    }
+
+    /// Waits until everything else that is ready has had its turn; see [`Turn`].
+    pub(crate) async fn end_of_turn(&self) {
+        let alone = self
+            .shared()
+            .is_none_or(|shared| shared.requests.0.load(Ordering::Relaxed) <= 1);
+        if !alone {
+            self.turn.end().await;
+        }
     }
 
     /// Waits until it is time to ask again for room for a body.

@@ -76,7 +76,7 @@ impl<H: Handler> Lane<'_, H> {
             let clean = buf.is_empty();
             let sent = self.deliver(exchange, &[]).await;
             self.give_back(backend, relayed, reuse_upstream && clean);
-            return self.over(exchange, sent);
+            return self.over(exchange, sent).await;
         }
         loop {
             let taken = match self
@@ -87,7 +87,7 @@ impl<H: Handler> Lane<'_, H> {
                 Err(action) => return self.broken(action, outgoing),
             };
             if taken.ended {
-                return self.finish(exchange, backend, relayed, taken.excess);
+                return self.finish(exchange, backend, relayed, taken.excess).await;
             }
             let full = buf.spare() == 0;
             buf.clear();
@@ -333,11 +333,11 @@ impl<H: Handler> Lane<'_, H> {
             self.out.extend_from_slice(LAST_CHUNK);
         }
         let sent = self.deliver(exchange, &[]).await;
-        self.over(exchange, sent)
+        self.over(exchange, sent).await
     }
 
     /// The answer is complete and sent.
-    fn finish(
+    async fn finish(
         &mut self,
         exchange: &mut Exchange,
         backend: Backend,
@@ -352,13 +352,14 @@ impl<H: Handler> Lane<'_, H> {
             }
         ) && !excess;
         self.give_back(backend, relayed, reuse);
-        self.over(exchange, Ok(()))
+        self.over(exchange, Ok(())).await
     }
 
-    pub(super) fn over(&mut self, exchange: &mut Exchange, sent: Result<(), Action>) -> Step {
+    pub(super) async fn over(&mut self, exchange: &mut Exchange, sent: Result<(), Action>) -> Step {
         match sent {
             Ok(()) => {
                 exchange.on(Event::Delivered, self.core.now());
+                self.core.end_of_turn().await;
                 self.attempt_ended(AttemptEnd::Whole);
                 Step::Over(Outcome::Relayed)
             }

@@ -15,7 +15,7 @@ impl Rounds {
     /// Wakes all that wait.
     pub(super) fn tell(&self) {
         self.round.set(self.round.get().wrapping_add(1));
-        self.waiting.take().into_iter().for_each(Waker::wake);
+        self.waiting.borrow_mut().drain(..).for_each(Waker::wake);
     }
 
     /// Waits for the next round.

@@ -165,7 +165,7 @@ impl<H: Handler> Lane<'_, H> {
         let sent = self.deliver(exchange, &[]).await;
         match (made, sent) {
             (Made::More, Ok(())) => None,
-            (Made::More | Made::Complete, sent) => Some(self.over(exchange, sent)),
+            (Made::More | Made::Complete, sent) => Some(self.over(exchange, sent).await),
             (_, sent) => {
                 self.keep = false;
                 if state.outgoing == Outgoing::ToClose {
@@ -204,7 +204,7 @@ impl<H: Handler> Lane<'_, H> {
         }
         match self.send_made(exchange, state, made).await {
             Some(step) => step,
-            None => self.over(exchange, Ok(())),
+            None => self.over(exchange, Ok(())).await,
         }
     }
 

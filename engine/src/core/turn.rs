@@ -1,0 +1,83 @@
+//! The end of a turn: the moment at which every task that was ready has run once.
+//!
+//! A completion queue is emptied in one go, so what is ready comes in turns: sixty requests that
+//! have arrived, forty events of sixty streams. Sent one by one, each between the work for two
+//! others, their bytes wake the peers again and again, and kernel and gateway take the processor's
+//! caches from each other. Sends therefore wait for the end of the turn and leave one after the
+//! other; so does the book-keeping of an answer that is sent. Nobody waits for anything but the
+//! work that would have been done in between anyway, and a request that is alone does not wait.
+//! With 64 connections a chat request cost a sixth less processor time (medians of interleaved
+//! rounds: 21.8 µs before, 18.3 µs with it, nginx 17.5 µs).
+
+use std::cell::RefCell;
+use std::future::poll_fn;
+use std::task::{Poll, Waker};
+
+use super::rounds::Rounds;
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(super) struct Turn {
+    ends: Rounds,
+    /// Wakes [`Self::run`]; taken by the first that waits in a turn.
+    runner: RefCell<Option<Waker>>,
+}
+
+impl Turn {
+    /// Ends one turn after the other. A task of its own: woken by the first that waits, it stands
+    /// behind all that were ready by then.
+    pub(super) async fn run(&self) {
+        poll_fn(|cx| {
+            self.ends.tell();
+            *self.runner.borrow_mut() = Some(cx.waker().clone());
+            Poll::<()>::Pending
+        })
+        .await;
+    }
+
+    /// Waits for the end of this turn.
+    pub(super) async fn end(&self) {
+        if let Some(runner) = self.runner.borrow_mut().take() {
+            runner.wake();
+        }
+        self.ends.wait().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::cell::Cell;
+    use std::rc::Rc;
+
+    use crate::rt;
+
+    #[test]
+    fn all_that_are_ready_work_before_one_goes_on() {
+        const TASKS: usize = 5;
+        const TURNS: usize = 3;
+        let seen = rt::run(rt::Wanted::Epoll, |_| async {
+            let turn = Rc::new(Turn::default());
+            let runner = Rc::clone(&turn);
+            rt::spawn(async move { runner.run().await });
+            let seen = Rc::new(RefCell::new(Vec::new()));
+            let left = Rc::new(Cell::new(TASKS));
+            for _ in 0..TASKS {
+                let (turn, seen, left) = (Rc::clone(&turn), Rc::clone(&seen), Rc::clone(&left));
+                rt::spawn(async move {
+                    for number in 0..TURNS {
+                        seen.borrow_mut().push(number);
+                        turn.end().await;
+                    }
+                    left.set(left.get() - 1);
+                });
+            }
+            while left.get() > 0 {
+                rt::sleep(rt::TICK).await;
+            }
+            seen.take()
+        });
+        let expected: Vec<usize> = (0..TURNS).flat_map(|turn| [turn; TASKS]).collect();
+        assert_eq!(seen.unwrap(), expected);
+    }
+}
