@@ -16,6 +16,9 @@ pub(super) const SLOTS_MAX: usize = 64;
 /// and times stand at the end of an answer, behind the text.
 const CUT_BYTES_MAX: usize = 8 * 1024;
 
+/// Digits of a whole number that an f64 holds exactly, whatever they are.
+const DIGITS_MAX: usize = 15;
+
 /// One step of a path.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Segment {
@@ -254,6 +257,11 @@ fn scalar(token: &[u8]) -> Option<Scalar<'_>> {
     match token {
         b"true" => Some(Scalar::Bool(true)),
         b"false" => Some(Scalar::Bool(false)),
+        // Most numbers are counts, and those are quickly read.
+        _ if token.len() <= DIGITS_MAX && token.iter().all(u8::is_ascii_digit) => {
+            let digit = |number: u64, byte: &u8| number * 10 + u64::from(byte - b'0');
+            Some(Scalar::Number(token.iter().fold(0, digit) as f64))
+        }
         _ => {
             let number: f64 = std::str::from_utf8(token).ok()?.parse().ok()?;
             number.is_finite().then_some(Scalar::Number(number))
