@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::common::{
     Answer, Backend, Client, Config, Driver, FullListener, Gateway, Link, PATIENCE, Received,
-    endpoint, exchange, get, on_both_drivers, post,
+    endpoint, exchange, get, on_both_drivers, post, wait_until,
 };
 
 const X: &str = "/olla/proxy/x";
@@ -297,6 +297,52 @@ fn five_hangs_open_the_breaker_and_others_serve() {
         // With nobody else to serve, all breakers are open.
         let answer = get(&gateway, "/olla/vllm/x", &[]);
         answer.is_error(503, "service_unavailable", "NO_HEALTHY_ENDPOINTS");
+    });
+}
+
+#[test]
+fn an_outage_under_load_opens_no_breaker_for_longer_than_it_lasts() {
+    const AT_ONCE: usize = 12;
+    on_both_drivers(|driver| {
+        let one = Backend::new(&["m"], |request, link| {
+            if request.target == "/hold" {
+                link.left_within(PATIENCE);
+            } else {
+                link.ok();
+            }
+        });
+        let two = Backend::ok(&["m"]);
+        let checks = |priority| format!("priority = {priority}\ncheck_interval = \"1s\"");
+        let endpoints = [
+            endpoint("one", "vllm", &one, &checks(200)),
+            endpoint("two", "ollama", &two, &checks(100)),
+        ];
+        let gateway = Gateway::start(
+            &Config::new(driver)
+                .more(&endpoints.concat())
+                .more("[proxy]\nload_balancer = \"priority\""),
+        );
+        let mut clients = Vec::new();
+        for _ in 0..AT_ONCE {
+            let mut client = Client::to(&gateway);
+            client.send("GET /olla/proxy/hold HTTP/1.1\r\nHost: h\r\n\r\n");
+            clients.push(client);
+        }
+        one.wait_count(AT_ONCE);
+        one.stop();
+        // More failures than open a breaker, and yet none that a client sees.
+        for client in &mut clients {
+            was_served_by_two(&client.answer());
+        }
+        gateway.wait_status("one", "offline");
+        // Away until a check has failed, too.
+        let next_check = || gateway.endpoint("one")["next_check_at"].clone();
+        let before = next_check();
+        wait_until("a failed check", || next_check() != before);
+        one.restart();
+        gateway.wait_status("one", "healthy");
+        let answer = get(&gateway, X, &[]);
+        assert_eq!(answer.header("X-Olla-Endpoint"), Some("one"));
     });
 }
 
