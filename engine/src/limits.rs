@@ -59,8 +59,12 @@ pub const CHUNK_SIZE_LINE_BYTES_MAX: usize = CHUNK_SIZE_DIGITS_MAX + 2;
 /// and with it comes most or all of a small chat's body.
 pub const CLIENT_READ_BYTES_START: usize = 4 << 10;
 
-/// What a connection to a backend reads into at first: a head and some events.
-pub const UPSTREAM_READ_BYTES_START: usize = 8 << 10;
+/// What a connection keeps to write heads and small bodies into; what was larger is given back.
+pub const OUT_BYTES_KEPT_MAX: usize = 16 << 10;
+
+/// What a connection to a backend reads into at first: a head and some events. Every stream and
+/// every idle connection holds one.
+pub const UPSTREAM_READ_BYTES_START: usize = 4 << 10;
 
 /// What it grows to when reads fill it. It is also the most that waits in the gateway while a
 /// client reads slowly (contract: surface 1.2, `proxy.stream_buffer_size`).

@@ -142,6 +142,9 @@ impl Gateway {
         }
         self.log_access(cx, x, &view, request, done);
         drop(figures);
+        if let Some(tail) = &mut tail {
+            tail.end();
+        }
         x.tail = tail;
         if let Some(session) = x.session.take()
             && x.endpoint.is_some()

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::common::{
     Backend, Client, Config, Driver, Gateway, Link, PATIENCE, Received, endpoint, get,
-    on_both_drivers,
+    on_both_drivers, post,
 };
 
 const HEAD: &str = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\
@@ -163,6 +163,39 @@ fn a_stream_arrives_unaltered_in_whatever_pieces_it_comes() {
             let answer = get(&gateway, &format!("/olla/proxy/{size}"), &[]);
             assert!(answer.whole && answer.body == *text, "in pieces of {size}");
         }
+    });
+}
+
+#[test]
+fn an_answer_under_way_does_not_hold_its_prompt() {
+    on_both_drivers(|driver| {
+        let (word, heard) = mpsc::channel();
+        let heard = Mutex::new(heard);
+        let backend = Backend::new(&["m"], move |request, link| {
+            if request.target == "/long" {
+                link.send(HEAD);
+                link.chunk("data: 0\n\n");
+                heard.lock().unwrap().recv_timeout(PATIENCE).unwrap();
+                link.chunk("");
+            } else {
+                link.ok();
+            }
+        });
+        // Room for one of the two prompts.
+        let limits = "[server.request_limits]\nmax_buffered_bytes = \"1MB\"";
+        let gateway = over(driver, &backend, limits);
+        let prompt = "p".repeat(700_000);
+        let mut client = Client::to(&gateway);
+        client.send(format!(
+            "POST /olla/proxy/long HTTP/1.1\r\nHost: h\r\nContent-Length: {}\r\n\r\n{prompt}",
+            prompt.len()
+        ));
+        client.head();
+        client.chunk().unwrap();
+        assert_eq!(post(&gateway, "/olla/proxy/x", &[], &prompt).status, 200);
+        word.send(()).unwrap();
+        assert_eq!(client.chunk().unwrap(), b"");
+        assert_eq!(backend.seen()[0].text(), prompt);
     });
 }
 

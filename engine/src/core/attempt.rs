@@ -5,6 +5,7 @@ use std::io::{self, IoSlice};
 use std::pin::pin;
 use std::task::{Context, Poll};
 
+use super::body::Body;
 use super::lane::{COPIED_BYTES_MAX, Lane, Step, Wire};
 use super::relay::Relayed;
 use crate::buf::Buf;
@@ -141,6 +142,10 @@ impl<H: Handler> Lane<'_, H> {
         if passing == Passing::Again {
             return Ok(self.again(exchange));
         }
+        if !matches!(passing, Passing::Collect(_)) {
+            // Nobody is tried any more: a long answer does not hold a long prompt.
+            self.body = Body::default();
+        }
         self.first_byte = Some(now.saturating_duration_since(self.arrived));
         let relayed = Relayed {
             head: &head,
@@ -211,7 +216,8 @@ impl<H: Handler> Lane<'_, H> {
                 .arm(Buf::with_capacity(UPSTREAM_READ_BYTES_START));
         }
         self.out.clear();
-        let (request, body) = (self.request, self.body);
+        let request = self.request;
+        let body = self.body.of(&request);
         {
             let date = core.date();
             let cx = Cx {

@@ -8,7 +8,7 @@ use crate::budget::Share;
 use crate::buf::Buf;
 use crate::h1::chunk::{Decoder, Piece};
 use crate::h1::framing::RequestBody;
-use crate::handler::{Handler, Refusal};
+use crate::handler::{Handler, Refusal, Request};
 use crate::limits::{BODY_BYTES_START, BODY_READ_BYTES_MIN, NO_ROOM_WAIT};
 
 /// Where a request's body is.
@@ -32,12 +32,14 @@ pub(super) enum NoBody {
 }
 
 impl Body {
-    /// The bytes. `message` is the buffer that begins with the head.
-    pub(super) fn bytes<'b>(&'b self, message: &'b Buf, head_len: usize) -> &'b [u8] {
+    /// The bytes of the body of this request.
+    pub(super) fn of<'b>(&'b self, request: &Request<'b>) -> &'b [u8] {
+        let head = request.head.len;
         match &self.own {
             Some(own) => own,
-            None => message
-                .get(head_len..head_len + self.behind_head)
+            None => request
+                .bytes
+                .get(head..head + self.behind_head)
                 .unwrap_or_default(),
         }
     }

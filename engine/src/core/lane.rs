@@ -7,6 +7,7 @@ use std::pin::pin;
 use std::time::{Duration, Instant};
 
 use super::Core;
+use super::body::Body;
 use super::connection::{Interrupt, Io, after};
 use crate::exchange::{Action, Event, Exchange, Fault};
 use crate::h1::Version;
@@ -23,7 +24,10 @@ pub(super) struct Lane<'l, H: Handler> {
     pub(super) wire: Wire<'l, H>,
     pub(super) x: &'l mut H::Exchange,
     pub(super) request: Request<'l>,
-    pub(super) body: &'l [u8],
+    /// Until an answer is passed on, which ends the attempts.
+    pub(super) body: Body,
+    /// Bytes of it.
+    pub(super) body_bytes: u64,
     pub(super) local: &'l mut Local,
     /// What is being written, to the client or to a backend.
     pub(super) out: &'l mut Vec<u8>,
@@ -90,7 +94,8 @@ impl<H: Handler> Lane<'_, H> {
             date: &date,
             unix_ms: self.core.unix_ms(),
         };
-        question(self.core, &cx, self.x, &self.request, self.body, self.local)
+        let body = self.body.of(&self.request);
+        question(self.core, &cx, self.x, &self.request, body, self.local)
     }
 
     async fn wait_for_news(&mut self, until: Instant) -> Result<(), Interrupt> {
@@ -179,7 +184,7 @@ impl<H: Handler> Lane<'_, H> {
     pub(super) fn done(&self, outcome: Outcome, now: Instant) -> Done {
         Done {
             outcome,
-            request_bytes: self.body.len() as u64,
+            request_bytes: self.body_bytes,
             answer_bytes: self.answer_bytes,
             first_byte: self.first_byte,
             total: now.saturating_duration_since(self.arrived),

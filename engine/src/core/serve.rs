@@ -12,7 +12,7 @@ use crate::buf::Buf;
 use crate::h1::framing::{self, RequestBody, RequestFraming};
 use crate::h1::{Reject, RequestHead, Scan, Version};
 use crate::handler::{AtHead, Cx, Done, Handler, Limits, Local, Outcome, Refusal, Request};
-use crate::limits::{CLIENT_READ_BYTES_START, DISCARDED_BODY_BYTES_MAX};
+use crate::limits::{CLIENT_READ_BYTES_START, DISCARDED_BODY_BYTES_MAX, OUT_BYTES_KEPT_MAX};
 use crate::rt::Socket;
 
 /// Everything that a connection keeps from one request to the next.
@@ -100,7 +100,7 @@ impl<H: Handler> Connection<H> {
             AtHead::Body(bytes_max) => {
                 match self.receive(framing, bytes_max, &limits, arrived).await {
                     Ok(body) => {
-                        let (ended, kept) = self.carry(framing, &body, keep, arrived).await;
+                        let (ended, kept) = self.carry(framing, body, keep, arrived).await;
                         return self.end(ended, kept);
                     }
                     Err(NoBody::Left) => Outcome::ClientLeft,
@@ -261,7 +261,7 @@ impl<H: Handler> Connection<H> {
     async fn carry(
         &mut self,
         framing: RequestFraming,
-        body: &Body,
+        body: Body,
         keep: bool,
         arrived: Instant,
     ) -> (Outcome, bool) {
@@ -269,6 +269,11 @@ impl<H: Handler> Connection<H> {
         // From here on the read of the next request is the watch for the client's leaving.
         let rest = std::mem::replace(&mut self.rest, Buf::with_capacity(0));
         self.io.read_into(rest);
+        let request = Request {
+            head: &self.head,
+            bytes: &self.message,
+            framing,
+        };
         let mut lane = Lane {
             core: &core,
             wire: Wire {
@@ -276,12 +281,9 @@ impl<H: Handler> Connection<H> {
                 io: &mut self.io,
             },
             x: &mut self.x,
-            request: Request {
-                head: &self.head,
-                bytes: &self.message,
-                framing,
-            },
-            body: body.bytes(&self.message, self.head.len),
+            request,
+            body_bytes: body.of(&request).len() as u64,
+            body,
             local: &mut self.local,
             out: &mut self.out,
             peer: self.peer,
@@ -296,6 +298,9 @@ impl<H: Handler> Connection<H> {
         let (keep, date) = (lane.keep, core.date());
         let cx = context(&core, lane.peer, arrived, now, &date);
         core.handler.done(&cx, lane.x, Some(&lane.request), &done);
+        if self.out.capacity() > OUT_BYTES_KEPT_MAX {
+            self.out = Vec::new();
+        }
         (outcome, keep)
     }
 

@@ -92,10 +92,7 @@ enum Collecting {
 impl Message {
     pub(super) fn begin(&mut self) {
         if self.read {
-            *self = Self {
-                body: std::mem::take(&mut self.body),
-                ..Self::default()
-            };
+            *self = Self::default();
         }
     }
 
@@ -117,6 +114,11 @@ impl Message {
     /// The body for the backend, when it is another than the client's.
     pub(super) fn payload(&self) -> Option<&[u8]> {
         self.translated.then_some(self.body.as_slice())
+    }
+
+    /// No attempt follows: the body for the backend is not needed any more.
+    pub(super) fn is_sent(&mut self) {
+        self.body = Vec::new();
     }
 
     /// Whether bytes that pass are of interest.

@@ -90,6 +90,7 @@ impl Gateway {
         answer: &Answer<'_>,
         out: &mut Vec<u8>,
     ) -> Passing {
+        x.message.is_sent();
         let status = answer.head.status;
         if status >= 400 {
             x.message.collecting = Collecting::Error(status);
@@ -269,6 +270,7 @@ impl Gateway {
         if x.kind != Kind::Messages {
             return;
         }
+        x.message.is_sent();
         if let Some(stream) = &x.message.stream {
             self.log_warnings(cx, x, stream.warnings().iter());
         }

@@ -9,7 +9,7 @@ pub const TAIL_BYTES_MAX: usize = 64 * 1024;
 
 /// Bytes kept of a stream of events or lines that arrives in small pieces: the last few of them
 /// matter, and there may be thousands of streams at one time.
-const TAIL_BYTES_SMALL: usize = 8 * 1024;
+const TAIL_BYTES_SMALL: usize = 4 * 1024;
 
 /// From this size on a piece shows that a stream is made of larger parts.
 const LARGE_PIECE_BYTES: usize = 4 * 1024;
@@ -73,7 +73,7 @@ impl AnswerKind {
 }
 
 /// The end of one answer. Made once for a connection and begun anew for each answer, it allocates
-/// only when an answer is larger than all before.
+/// only when an answer is larger than those before, or than what is kept between them.
 #[derive(Debug, Clone)]
 pub struct Tail {
     kind: AnswerKind,
@@ -127,6 +127,13 @@ impl Tail {
             // One document: its beginning matters too.
             AnswerKind::Json | AnswerKind::Unknown | AnswerKind::Opaque => TAIL_BYTES_MAX,
         };
+    }
+
+    /// Ends with an answer: what a large one took is given back.
+    pub fn end(&mut self) {
+        if self.ring.capacity() > TAIL_BYTES_SMALL {
+            self.ring = Vec::new();
+        }
     }
 
     /// Takes the next bytes of the answer.
