@@ -20,7 +20,7 @@ usage() {
     cat <<'TEXT'
 usage: try-clients.sh [--bin PATH]
 
-Starts real servers (llama.cpp's with a small model, LiteLLM's proxy with mock models), simulated
+Starts real servers (llama.cpp's with a small model, LiteLLM's proxy in front of it), simulated
 ones (Ollama, LM Studio) and two gateways in front of them, all on loopback, and checks what the
 Python packages openai, anthropic and ollama and the JavaScript package @anthropic-ai/sdk see.
 Exit status 1 if a check fails. Installs what it needs below target/ (or $OLLA_CLIENTS_DIR and

@@ -39,6 +39,9 @@ CLIENTS = Path(__file__).resolve().parent / "clients"
 FIXTURES = CLIENTS.parent.parent / "src" / "providers" / "fixtures"
 # LiteLLM's proxy refuses to serve without a key; the gateway has it as the endpoint's `auth`.
 LITELLM_KEY = "LITELLM_MASTER_KEY"
+# Of clients/litellm.yaml, which has the other end of the variable too.
+LITELLM_MODEL = "gemma3-by-litellm"
+LITELLM_UPSTREAM = "LITELLM_UPSTREAM"
 
 
 @dataclass
@@ -50,7 +53,6 @@ class Target:
     model: str
     # native: an Anthropic request passes untouched; translated; or plain for other clients
     mode: str = "plain"
-    tool_model: str | None = None
     # What of it is worth asking: the checks' modules have the words.
     can: list = field(default_factory=list)
 
@@ -137,10 +139,16 @@ class Server:
 def start_servers(options, started, directory):
     """Starts every backend; returns them by name."""
     (name, url), = start_backends(options.backends, 1, started).items()
-    key = f'auth = {{ type = "bearer", token = "${{{LITELLM_KEY}}}" }}\n'
+    # LiteLLM's `/health`, the path of its profile, asks every model for an answer each time.
+    more = (
+        'health_check_url = "/health/liveness"\n'
+        f'auth = {{ type = "bearer", token = "${{{LITELLM_KEY}}}" }}\n'
+    )
     return {
         name: Server(url, "llamacpp", 1),
-        "litellm": Server(start_litellm(options.litellm, started, directory), "litellm", 2, key),
+        "litellm": Server(
+            start_litellm(options.litellm, url, started, directory), "litellm", 1, more
+        ),
         "ollama": Server(start_simulated("ollama", "ollama.json", started, directory), "ollama", 3),
         "lm-studio": Server(
             start_simulated("lm-studio", "lmstudio.json", started, directory), "lm-studio", 3
@@ -148,12 +156,16 @@ def start_servers(options, started, directory):
     }
 
 
-def start_litellm(program, started, directory):
-    """Starts LiteLLM's proxy with two mock models; returns its URL."""
+def start_litellm(program, upstream, started, directory):
+    """Starts LiteLLM's proxy in front of a llama.cpp server; returns its URL."""
     os.environ[LITELLM_KEY] = "sk-" + secrets.token_hex(32)
     port = free_port()
     # Its price list is to be the one of the package, not fetched.
-    environment = {**os.environ, "LITELLM_LOCAL_MODEL_COST_MAP": "True"}
+    environment = {
+        **os.environ,
+        "LITELLM_LOCAL_MODEL_COST_MAP": "True",
+        LITELLM_UPSTREAM: f"{upstream}/v1",
+    }
     command = [program, "--config", CLIENTS / "litellm.yaml", "--host", "127.0.0.1"]
     with open(directory / "litellm.log", "wb") as log:
         process = spawn(
@@ -215,10 +227,8 @@ def openai_targets(gateway):
         Target(
             f"{gateway}/olla/litellm",
             "litellm",
-            "mock-plain",
-            tool_model="mock-tools",
-            # In a stream its mock leaves the tool calls out.
-            can=["retrieve", "tools"],
+            LITELLM_MODEL,
+            can=["retrieve", *LLAMA_CAN],
         ),
         Target(
             f"{gateway}/olla/ollama",
@@ -238,11 +248,11 @@ def openai_targets(gateway):
 def anthropic_targets(native, translated):
     llama = {"backend": "llama-1", "model": MODEL_NAME}
     can = ["tools", "forced tools", "tool stream"]
-    mock = {"backend": "litellm", "model": "mock-plain", "tool_model": "mock-tools"}
+    litellm = {"backend": "litellm", "model": LITELLM_MODEL}
     return [
         Target(f"{native}/olla/anthropic", **llama, mode="native", can=can),
         Target(f"{translated}/olla/anthropic", **llama, mode="translated", can=[*can, "schema"]),
-        Target(f"{native}/olla/anthropic", **mock, mode="translated", can=["tools"]),
+        Target(f"{native}/olla/anthropic", **litellm, mode="translated", can=[*can, "schema"]),
         # Simulated without /v1/messages, as before its version 0.14.
         Target(
             f"{native}/olla/anthropic",

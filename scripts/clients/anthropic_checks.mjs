@@ -1,8 +1,7 @@
 // What is checked with the official @anthropic-ai/sdk package.
 //
 // node anthropic_checks.mjs FOLDER_OF_PACKAGES TARGET, where TARGET is JSON with url, model,
-// tool_model, backend, mode and can. Writes a line of JSON for each check: name, and remark or
-// failure.
+// backend, mode and can. Writes a line of JSON for each check: name, and remark or failure.
 
 import { createRequire } from "node:module";
 
@@ -36,7 +35,7 @@ const body = {
   messages: [{ role: "user", content: "Say hello." }],
 };
 const toolsBody = {
-  model: target.tool_model || target.model,
+  model: target.model,
   max_tokens: 200,
   temperature: 0,
   tools: [tool],

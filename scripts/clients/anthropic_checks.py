@@ -61,7 +61,7 @@ class Parts:
             base_url=target.url, api_key="none", max_retries=0, timeout=60
         )
         self.tools_body = {
-            "model": target.tool_model or self.model,
+            "model": self.model,
             "max_tokens": 200,
             **EXACT,
             "tools": [TOOL],

@@ -67,7 +67,7 @@ class Parts:
             base_url=f"{target.url}/v1", api_key="none", max_retries=0, timeout=60
         )
         self.tools_body = {
-            "model": target.tool_model or self.model,
+            "model": self.model,
             "messages": [{"role": "user", "content": "Weather in Paris?"}],
             "tools": [TOOL],
             "max_tokens": 200,
