@@ -2,6 +2,11 @@
 //!
 //! contract: surface 9, balancing 6
 
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::path::Path;
+use std::process::Command;
+
 use crate::common::{
     Answer, Backend, Client, Config, Driver, Gateway, endpoint, exchange, get, on_both_drivers,
     post,
@@ -200,6 +205,56 @@ fn an_upload_that_is_too_slow_is_408_request_timeout() {
         }
         assert_eq!(backend.count(), 0);
         assert_eq!(gateway.endpoint("one")["status"], "healthy");
+    });
+}
+
+/// Gives this to whoever has opened the pipe; waits for one.
+fn pour(pipe: &Path, text: &str) {
+    let mut end = OpenOptions::new().write(true).open(pipe).unwrap();
+    end.write_all(text.as_bytes()).unwrap();
+}
+
+/// The pages are made by a thread that also reads certificates: a file that cannot be read to its
+/// end, as on a file system that hangs, keeps it from them.
+#[test]
+fn a_page_that_cannot_be_made_is_500_internal_error() {
+    on_both_drivers(|driver| {
+        let backend = Backend::ok(&["m"]);
+        let mut gateway = over(driver, &backend, "");
+        let pipe = gateway.config_file().with_file_name("ca.pem");
+        assert!(
+            Command::new("mkfifo")
+                .arg(&pipe)
+                .status()
+                .unwrap()
+                .success()
+        );
+        let issuer = rcgen::generate_simple_self_signed([]).unwrap().cert.pem();
+        gateway.rewrite(&format!(
+            "{}[[discovery.static.endpoints]]\nname = \"secured\"\ntype = \"vllm\"\n\
+             url = \"https://127.0.0.1:1\"\ntls.ca_file = \"{}\"",
+            endpoint("one", "vllm", &backend, ""),
+            pipe.display()
+        ));
+        gateway.signal("HUP");
+        // The first reader judges the file, the second wants to use it.
+        pour(&pipe, &issuer);
+        gateway.wait_log("Configuration reloaded");
+        std::thread::scope(|scope| {
+            let pages = ["/internal/status", "/internal/metrics", "/version"];
+            let asked = pages.map(|page| scope.spawn(|| get(&gateway, page, &[])));
+            // Whoever needs no page is served meanwhile.
+            assert_eq!(get(&gateway, "/internal/health", &[]).status, 200);
+            assert_eq!(post(&gateway, CHAT, &[], r#"{"model":"m"}"#).status, 200);
+            for answer in asked {
+                let answer = answer.join().unwrap();
+                answer.is_error(500, "internal_error", "INTERNAL_ERROR");
+                was_not_routed(&answer);
+            }
+        });
+        // It was late, and nothing else: the connections and the thread go on.
+        pour(&pipe, &issuer);
+        crate::common::wait_until("a page", || get(&gateway, "/version", &[]).status == 200);
     });
 }
 

@@ -300,6 +300,8 @@ fn an_answer_loses_secrets_cookies_and_connection_level_headers() {
         for name in removed {
             assert!(answer.all(name).is_empty(), "{name}");
         }
+        // The connection to the client is another one.
+        assert_eq!(answer.header("Connection"), None);
         assert_eq!(answer.header("X-Olla-Endpoint"), Some("one"));
         assert_eq!(answer.header("Access-Control-Allow-Origin"), Some("*"));
         assert_eq!(answer.header("X-Kept"), Some("1"));
@@ -331,6 +333,50 @@ fn an_answer_says_where_it_came_from() {
         ] {
             assert_eq!(answer.header(absent), None, "{absent}");
         }
+    });
+}
+
+#[test]
+fn a_backend_s_type_is_told_as_it_is_spelled_or_as_it_was_found_out() {
+    on_both_drivers(|driver| {
+        let backend = Backend::ok(&["m"]);
+        let types = [
+            ("lm_studio", "lm_studio"),
+            ("openai", "openai"),
+            ("openai-compatible", "openai-compatible"),
+            ("auto", "ollama"),
+        ];
+        for (spelled, told) in types {
+            let endpoints = endpoint("one", spelled, &backend, "");
+            let gateway = Gateway::start(&Config::new(driver).more(&endpoints));
+            let answer = post(&gateway, CHAT, &[], r#"{"model":"m"}"#);
+            assert_eq!(
+                answer.header("X-Olla-Backend-Type"),
+                Some(told),
+                "{spelled}"
+            );
+        }
+    });
+}
+
+/// The longest head of an answer that is taken.
+#[test]
+fn a_backend_s_head_of_32_kib_passes_and_one_byte_more_is_502() {
+    on_both_drivers(|driver| {
+        let backend = Backend::new(&["m"], |request, link| {
+            let length: usize = request.target.trim_start_matches('/').parse().unwrap();
+            let around = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nX-Pad: \r\n\r\n".len();
+            let pad = "p".repeat(length - around);
+            link.send(format!(
+                "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nX-Pad: {pad}\r\n\r\nok"
+            ));
+        });
+        let gateway = over(driver, &backend, "");
+        let ask = |length: usize| get(&gateway, &format!("/olla/proxy/{length}"), &[]);
+        let answer = ask(32 << 10);
+        assert_eq!((answer.status, answer.text().as_str()), (200, "ok"));
+        assert!(answer.header("X-Pad").is_some_and(|pad| pad.len() > 32_000));
+        ask((32 << 10) + 1).is_error(502, "bad_gateway", "BACKEND_ERROR");
     });
 }
 

@@ -88,6 +88,8 @@ fn the_endpoint_s_own_path_is_replaced_or_kept() {
     on_both_drivers(|driver| {
         let rows = [
             ("", "false", "/v1/x", "/v1/x"),
+            ("", "true", "/v1/x", "/v1/x"),
+            ("/", "false", "/v1/x", "/v1/x"),
             ("/", "true", "/v1/x", "/v1/x"),
             ("/base", "false", "/v1/x", "/v1/x"),
             ("/base/", "false", "/v1/x", "/v1/x"),
@@ -98,6 +100,8 @@ fn the_endpoint_s_own_path_is_replaced_or_kept() {
             ("/api/v1", "true", "/v1/x", "/api/v1/v1/x"),
             ("/team%20a/api", "true", "/v1/x", "/team%20a/api/v1/x"),
             ("/base?key=1", "true", "/v1/x?a=2", "/base/v1/x?a=2"),
+            ("/base?key=1#part", "true", "/v1/x", "/base/v1/x"),
+            ("?key=1#part", "false", "/v1/x", "/v1/x"),
         ];
         let backend = Backend::ok(&["m"]);
         for (base, preserve, path, wanted) in rows {

@@ -229,6 +229,32 @@ fn an_endpoint_without_a_token_is_left_out() {
 }
 
 #[test]
+fn a_second_attempt_takes_a_token_too() {
+    on_both_drivers(|driver| {
+        let (one, two) = (Backend::ok(&["m"]), Backend::ok(&["m"]));
+        let endpoints = [
+            endpoint(
+                "one",
+                "vllm",
+                &one,
+                "priority = 200\ncheck_interval = \"1h\"",
+            ),
+            endpoint("two", "vllm", &two, "priority = 100"),
+        ];
+        let limits = "proxy.load_balancer = \"priority\"\n[server.rate_limits]\nburst_size = 1\n\
+                      [server.rate_limits.per_endpoint]\ndefault_requests_per_minute = 1";
+        let gateway = Gateway::start(&Config::new(driver).more(&endpoints.concat()).more(limits));
+        one.stop();
+        let answer = get(&gateway, X, &[]);
+        assert_eq!(answer.status, 200);
+        assert_eq!(answer.header("X-Olla-Endpoint"), Some("two"));
+        // Its token went to the attempt that came after the failed one.
+        is_refused(&get(&gateway, X, &[]));
+        assert_eq!(two.count(), 1);
+    });
+}
+
+#[test]
 fn an_endpoint_s_override_of_zero_is_no_limit() {
     on_both_drivers(|driver| {
         let backend = Backend::ok(&["m"]);
@@ -383,20 +409,23 @@ fn a_backend_s_own_figures_pass_only_without_a_limit() {
                  X-RateLimit-Remaining: 7\r\nX-RateLimit-Reset: 1\r\n\r\n",
             );
         });
+        let names = [
+            "X-RateLimit-Limit",
+            "X-RateLimit-Remaining",
+            "X-RateLimit-Reset",
+        ];
         let gateway = over(driver, &backend, "");
-        assert_eq!(
-            get(&gateway, X, &[]).header("X-RateLimit-Limit"),
-            Some("77")
-        );
+        let answer = get(&gateway, X, &[]);
+        assert_eq!(names.map(|name| number(&answer, name)), [77, 7, 1]);
         let gateway = over(
             driver,
             &backend,
             "per_ip_requests_per_minute = 60\nburst_size = 5",
         );
-        assert_eq!(
-            get(&gateway, X, &[]).header("X-RateLimit-Limit"),
-            Some("60")
-        );
+        let answer = get(&gateway, X, &[]);
+        let [limit, remaining, reset] = names.map(|name| number(&answer, name));
+        assert_eq!((limit, remaining), (60, 4));
+        assert!(reset > 1, "{reset}");
     });
 }
 

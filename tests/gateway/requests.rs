@@ -234,6 +234,11 @@ fn expectations_are_met_when_the_body_is_wanted() {
             client.send(head(path, length));
             assert_eq!(client.answer().status, status);
         }
+        let limits = "[server.rate_limits]\nper_ip_requests_per_minute = 1\nburst_size = 0";
+        let gateway = over(driver, &backend, limits);
+        let mut client = Client::to(&gateway);
+        client.send(head("/olla/proxy/x", 5));
+        assert_eq!(client.answer().status, 429);
     });
 }
 
@@ -510,6 +515,44 @@ fn an_idle_connection_is_closed_silently() {
             assert!(waited >= Duration::from_millis(250), "{waited:?}");
             assert!(waited < Duration::from_secs(5), "{waited:?}");
         }
+    });
+}
+
+/// The time of a request is not that of its headers alone: whichever ends first counts.
+#[test]
+fn the_read_timeout_limits_the_headers_too() {
+    on_both_drivers(|driver| {
+        let backend = echo();
+        let more = "[server]\nread_header_timeout = \"1h\"\nread_timeout = \"300ms\"";
+        let gateway = over(driver, &backend, more);
+        let mut client = Client::to(&gateway);
+        client.send("GET /olla/proxy/x HTTP/1.1\r\nHo");
+        // A 408 is allowed, silence too.
+        if let Some(answer) = client.try_head() {
+            assert_eq!(answer.status, 408);
+        }
+        assert_eq!(backend.count(), 0);
+    });
+}
+
+#[test]
+fn without_a_read_timeout_neither_a_slow_body_nor_an_idle_connection_ends() {
+    on_both_drivers(|driver| {
+        let backend = echo();
+        let open = over(driver, &backend, "[server]\nread_timeout = \"0s\"");
+        let timed = over(driver, &backend, "[server]\nread_timeout = \"300ms\"");
+        let begun = "POST /olla/proxy/x HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n\r\nhe";
+        let mut idle = Client::to(&open);
+        idle.send("GET /olla/proxy/x HTTP/1.1\r\nHost: h\r\n\r\n");
+        assert_eq!(idle.answer().status, 200);
+        let mut slow = Client::to(&open);
+        slow.send(begun);
+        // Longer than a limit that counts.
+        let mut limited = Client::to(&timed);
+        assert_eq!(limited.send(begun).answer().status, 408);
+        assert_eq!(slow.send("llo").answer().text(), "POST /x");
+        idle.send("GET /olla/proxy/y HTTP/1.1\r\nHost: h\r\n\r\n");
+        assert_eq!(idle.answer().text(), "GET /y");
     });
 }
 
