@@ -18,6 +18,7 @@ mod headers;
 mod leaving;
 mod life;
 mod malformed;
+mod messages;
 mod paths;
 mod rates;
 mod requests;

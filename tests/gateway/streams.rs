@@ -21,7 +21,7 @@ fn over(driver: Driver, backend: &Backend, more: &str) -> Gateway {
 }
 
 /// A backend that goes on when it is told, and how to tell it.
-fn on_word(
+pub(crate) fn on_word(
     script: impl Fn(&Received, &mut Link, &mpsc::Receiver<()>) + Send + Sync + 'static,
 ) -> (Backend, mpsc::Sender<()>) {
     let (word, heard) = mpsc::channel();
