@@ -1,13 +1,16 @@
 //! What translation costs: a request of the size that coding agents send (a 60 KB system prompt,
-//! 20 tools, 40 messages), a whole answer, and the events of a stream.
+//! 20 tools, 40 messages with tool calls and their results, three pictures), a whole answer, and
+//! the events of a stream.
 
-use std::fmt::Write;
 use std::hint::black_box;
 use std::time::Duration;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use criterion::{Criterion, Throughput};
 use olla::translate::{
-    AnswerContext, End, IdSeed, StreamTransformer, check, count_tokens, from_openai, to_openai,
+    AnswerContext, End, IdSeed, NativeTail, StreamTransformer, check, count_tokens, from_openai,
+    to_openai,
 };
 
 /// Events of the measured stream.
@@ -29,6 +32,14 @@ fn request(criterion: &mut Criterion) {
         .warm_up_time(Duration::from_millis(500))
         .measurement_time(Duration::from_secs(2))
         .throughput(Throughput::Bytes(body.len() as u64));
+    // All that one request costs; the parts of it follow.
+    group.bench_function("whole", |b| {
+        b.iter(|| {
+            let checked = check(black_box(body)).expect("a valid request");
+            let context = checked.context(body, IdSeed([1; 16]));
+            (context, to_openai(body, &checked, "qwen3"))
+        });
+    });
     group.bench_function("check", |b| b.iter(|| check(black_box(body))));
     let checked = check(body).expect("a valid request");
     group.bench_function("to_openai", |b| {
@@ -101,6 +112,23 @@ fn stream(criterion: &mut Criterion) {
             });
         });
     }
+    // What the same costs when the stream passes as it is.
+    let native = concat!(
+        "event: content_block_delta\ndata: {\"type\":\"content_block_delta\",\"index\":0,",
+        "\"delta\":{\"type\":\"text_delta\",\"text\":\" token\\n\"}}\n\n"
+    );
+    group.bench_function("passed", |b| {
+        let mut out = Vec::new();
+        b.iter(|| {
+            let mut tail = NativeTail::default();
+            for _ in 0..EVENTS {
+                out.clear();
+                tail.push(black_box(native.as_bytes()));
+                out.extend_from_slice(native.as_bytes());
+            }
+            tail.is_complete()
+        });
+    });
     group.finish();
 }
 
@@ -113,43 +141,74 @@ fn context() -> AnswerContext {
     }
 }
 
-/// About 120 KB, the way Claude Code sends it.
+/// About 520 KB, the way Claude Code sends it: one picture is the user's own, one the result of a
+/// tool, one is named by its address.
 fn agent_request() -> String {
     let line = r#"- IMPORTANT: use \"Read\" before \"Edit\".\n"#;
     let system = line.repeat((60 << 10) / line.len());
     let mut body = format!(
         r#"{{"model":"qwen3","max_tokens":32000,"stream":true,"temperature":1,"system":[{{"type":"text","text":"{system}","cache_control":{{"type":"ephemeral"}}}}],"tools":["#
     );
-    for n in 0..20 {
-        let comma = if n == 0 { "" } else { "," };
-        let description = "What the tool does and when it is of use.\\n".repeat(10);
-        write!(
-            body,
-            concat!(
-                r#"{}{{"name":"tool_{}","description":"{}","input_schema":{{"type":"object","#,
-                r#""properties":{{"path":{{"type":"string","description":"The path"}},"#,
-                r#""limit":{{"type":"number","minimum":0}}}},"required":["path"],"#,
-                r#""additionalProperties":false}}}}"#
-            ),
-            comma, n, description
-        )
-        .expect("a String takes everything");
-    }
+    let tools: Vec<String> = (0..20).map(tool).collect();
+    body += &tools.join(",");
     body += r#"],"messages":["#;
-    let file = r#"    12\tlet x = format!(\"{a}\");\n"#.repeat(50);
-    for n in 0..20 {
-        let comma = if n == 0 { "" } else { "," };
-        write!(
-            body,
-            concat!(
-                r#"{}{{"role":"assistant","content":[{{"type":"text","text":"I look at it."}},"#,
-                r#"{{"type":"tool_use","id":"toolu_{}","name":"tool_1","input":{{"path":"/a/b.rs"}}}}]}},"#,
-                r#"{{"role":"user","content":[{{"type":"tool_result","tool_use_id":"toolu_{}","#,
-                r#""content":[{{"type":"text","text":"{}"}}]}}]}}"#
+    let file = text(&r#"    12\tlet x = format!(\"{a}\");\n"#.repeat(50));
+    let by_address =
+        r#"{"type":"image","source":{"type":"url","url":"https://pictures.test/plan.png"}}"#;
+    let turns: Vec<String> = (0..20)
+        .map(|n| match n {
+            7 => turn(n, &png(100 << 10), ""),
+            12 => turn(
+                n,
+                &file,
+                &format!(",{},{}", text("Like this."), png(200 << 10)),
             ),
-            comma, n, n, file
-        )
-        .expect("a String takes everything");
-    }
-    body + "]}"
+            19 => turn(n, &file, &format!(",{},{by_address}", text("And this."))),
+            _ => turn(n, &file, ""),
+        })
+        .collect();
+    body + &turns.join(",") + "]}"
+}
+
+fn tool(n: usize) -> String {
+    let description = "What the tool does and when it is of use.\\n".repeat(10);
+    format!(
+        concat!(
+            r#"{{"name":"tool_{}","description":"{}","input_schema":{{"type":"object","#,
+            r#""properties":{{"path":{{"type":"string","description":"The path"}},"#,
+            r#""limit":{{"type":"number","minimum":0}}}},"required":["path"],"#,
+            r#""additionalProperties":false}}}}"#
+        ),
+        n, description
+    )
+}
+
+/// Two messages: a call of a tool, and its result with what else the user sends.
+fn turn(n: usize, result: &str, more: &str) -> String {
+    format!(
+        concat!(
+            r#"{{"role":"assistant","content":[{{"type":"text","text":"I look at it."}},"#,
+            r#"{{"type":"tool_use","id":"toolu_{0}","name":"tool_1","input":{{"path":"/a/b.rs"}}}}]}},"#,
+            r#"{{"role":"user","content":[{{"type":"tool_result","tool_use_id":"toolu_{0}","#,
+            r#""content":[{1}]}}{2}]}}"#
+        ),
+        n, result, more
+    )
+}
+
+fn text(written: &str) -> String {
+    format!(r#"{{"type":"text","text":"{written}"}}"#)
+}
+
+/// A picture of so many bytes: what is compressed looks like noise.
+fn png(bytes: usize) -> String {
+    let mut state = 1_u32;
+    let noise = std::iter::repeat_with(|| {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (state >> 24) as u8
+    });
+    let data = STANDARD.encode(noise.take(bytes).collect::<Vec<u8>>());
+    format!(
+        r#"{{"type":"image","source":{{"type":"base64","media_type":"image/png","data":"{data}"}}}}"#
+    )
 }

@@ -397,9 +397,7 @@ impl<'a> Text<'a> {
     /// Appends it as the inside of a JSON string: escapes only where JSON needs them, all else as
     /// UTF-8. Lone surrogates stay escapes, so that halves which meet again are whole.
     pub(super) fn write(self, out: &mut Vec<u8>) {
-        let is_written_so =
-            || memmem::find(self.0, br"\u").is_none() && memmem::find(self.0, br"\/").is_none();
-        if self.is_long() && is_written_so() {
+        if self.is_long() && self.is_written_so() {
             out.extend_from_slice(self.0);
             return;
         }
@@ -410,6 +408,15 @@ impl<'a> Text<'a> {
                 Piece::Char(c) => push_char(c, out),
             }
         }
+    }
+
+    /// Whether [`Self::write`] would write it as it is, which one look tells of a text without
+    /// escapes, such as the base64 of a picture.
+    fn is_written_so(self) -> bool {
+        let escaped = memchr(b'\\', self.0).and_then(|at| self.0.get(at..));
+        escaped.is_none_or(|rest| {
+            memmem::find(rest, br"\u").is_none() && memmem::find(rest, br"\/").is_none()
+        })
     }
 
     /// Whether a look at the whole text pays.
