@@ -40,8 +40,11 @@ impl<'a> Chunk<'a> {
     }
 
     /// `None` if a field has a wrong type.
-    fn read(value: Value<'a>, choices: Option<Value<'a>>) -> Option<Self> {
-        let [model, usage] = value.given(["model", "usage"]);
+    fn read(
+        model: Option<Value<'a>>,
+        usage: Option<Value<'a>>,
+        choices: Option<Value<'a>>,
+    ) -> Option<Self> {
         let mut chunk = Self {
             model: filled(typed(model, &[Kind::String])?),
             counts: typed(usage, &[Kind::Object])?.map(Counts::read),
@@ -87,12 +90,13 @@ impl<'a> Chunk<'a> {
 
 impl<'a> Said<'a> {
     pub(super) fn read(value: Value<'a>) -> Self {
-        let [error, object, choices] = value.fields(["error", "object", "choices"]);
+        // All at once: each look at this level walks over the whole event.
+        let [error, object, choices, model, usage] =
+            value.given(["error", "object", "choices", "model", "usage"]);
         if error::is_error(error, object) {
             return Self::Error(error::stream_message(value));
         }
-        let choices = choices.filter(|choices| !choices.is(Kind::Null));
-        match Chunk::read(value, choices).filter(|_| value.is(Kind::Object)) {
+        match Chunk::read(model, usage, choices).filter(|_| value.is(Kind::Object)) {
             Some(chunk) => Self::Chunk(chunk),
             None => Self::Nothing,
         }
