@@ -13,9 +13,10 @@
 //! Each runs on one thread, to be pinned from outside (`taskset`), and knows nothing of the gateway
 //! it measures. Below them lie [`wire`] (HTTP/1.1 framing), [`events`] (server-sent events),
 //! [`scan`] (single JSON fields), [`target`] (requests), [`link`] (a client connection),
-//! [`report`], [`clock`] and [`alarm`].
+//! [`report`], [`chance`], [`clock`] and [`alarm`].
 
 pub mod alarm;
+pub mod chance;
 pub mod chat;
 pub mod clock;
 pub mod events;

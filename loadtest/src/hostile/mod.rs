@@ -22,6 +22,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
+use crate::chance::Chance;
 use crate::report::counts_to_json;
 use crate::scan::string_of;
 use crate::target::Target;
@@ -316,38 +317,6 @@ fn mark_of(target: &str, body: &[u8]) -> Mark {
         target: target.to_owned(),
         bytes: body.len(),
         hash: body_hash(body),
-    }
-}
-
-/// Numbers by chance that can be had again: SplitMix64.
-#[derive(Clone, Debug)]
-pub struct Chance(u64);
-
-impl Chance {
-    /// Begins at `seed`.
-    pub fn new(seed: u64) -> Self {
-        Self(seed)
-    }
-
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-
-    /// A number below `bound`, 0 when that is 0.
-    fn below(&mut self, bound: usize) -> usize {
-        (self.next() % (bound.max(1) as u64)) as usize
-    }
-
-    fn one_in(&mut self, count: usize) -> bool {
-        self.below(count) == 0
-    }
-
-    fn pick<T: Copy>(&mut self, table: &[T]) -> T {
-        table[self.below(table.len())]
     }
 }
 
