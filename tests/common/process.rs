@@ -263,6 +263,13 @@ impl Gateway {
         });
     }
 
+    /// The value of a sample on its page of metrics, by its name and labels as they stand there.
+    pub(crate) fn metric(&self, sample: &str) -> Option<f64> {
+        let page = get(self, "/internal/metrics", &[]).text();
+        let value = |line: &str| line.strip_prefix(sample)?.strip_prefix(' ')?.parse().ok();
+        page.lines().find_map(value)
+    }
+
     /// Everything that it has logged.
     pub(crate) fn log(&self) -> String {
         fs::read_to_string(self.folder.0.join("log")).unwrap_or_default()

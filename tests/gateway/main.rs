@@ -24,4 +24,5 @@ mod rates;
 mod requests;
 mod soak;
 mod streams;
+mod tokens;
 mod vectors;
