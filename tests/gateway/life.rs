@@ -5,14 +5,12 @@
 use std::net::TcpListener;
 use std::process::Command;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc;
-use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::common::{
     Backend, Client, Config, Driver, Gateway, PATIENCE, endpoint, get, on_both_drivers, post,
-    run_to_end, wait_for, wait_until,
+    run_to_end, wait_until,
 };
 
 const X: &str = "/olla/proxy/x";
@@ -20,7 +18,7 @@ const ASK: &str = "GET /olla/proxy/x HTTP/1.1\r\nHost: h\r\n\r\n";
 const STREAM: &str = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
 
 /// A backend that streams one event, and the other and the end when it is told.
-fn streaming() -> (Backend, mpsc::Sender<()>) {
+pub(super) fn streaming() -> (Backend, mpsc::Sender<()>) {
     let (word, heard) = mpsc::channel();
     let heard = Mutex::new(heard);
     let backend = Backend::new(&["m"], move |_, link| {
@@ -34,7 +32,7 @@ fn streaming() -> (Backend, mpsc::Sender<()>) {
     (backend, word)
 }
 
-fn over(driver: Driver, backend: &Backend, more: &str) -> Gateway {
+pub(super) fn over(driver: Driver, backend: &Backend, more: &str) -> Gateway {
     let endpoints = endpoint("one", "vllm", backend, "");
     Gateway::start(&Config::new(driver).more(&endpoints).more(more))
 }
@@ -269,129 +267,6 @@ fn a_second_signal_ends_at_once() {
         assert!(gateway.is_running());
         gateway.signal("TERM");
         assert_eq!(gateway.wait_end(PATIENCE).code(), Some(128 + 15));
-    });
-}
-
-#[test]
-fn a_reload_under_load_fails_no_request() {
-    on_both_drivers(|driver| {
-        let (one, two) = (Backend::ok(&["m"]), Backend::ok(&["m"]));
-        let first = endpoint("one", "vllm", &one, "");
-        let second = endpoint("two", "vllm", &two, "");
-        let mut gateway = Gateway::start(&Config::new(driver).more(&first));
-        let (stop, served) = (AtomicBool::new(false), AtomicUsize::new(0));
-        let port = gateway.port;
-        thread::scope(|scope| {
-            for _ in 0..4 {
-                scope.spawn(|| {
-                    let mut client = Client::to_port(port);
-                    while !stop.load(Ordering::Relaxed) {
-                        client.send(ASK);
-                        let answer = client.answer();
-                        assert_eq!(answer.status, 200, "{}", answer.text());
-                        served.fetch_add(1, Ordering::Relaxed);
-                    }
-                });
-            }
-            for round in 0..6 {
-                let before = served.load(Ordering::Relaxed);
-                wait_until("load", || served.load(Ordering::Relaxed) > before + 50);
-                let endpoints = if round % 2 == 0 {
-                    format!("{first}{second}")
-                } else {
-                    first.clone()
-                };
-                gateway.rewrite(&endpoints);
-                gateway.signal("HUP");
-                wait_until("the reload", || {
-                    gateway.log().matches("Configuration reloaded").count() == round + 1
-                });
-                wait_until("the fleet", || {
-                    let all = gateway.endpoints();
-                    all.len() == 2 - round % 2 && all.iter().all(|each| each["status"] == "healthy")
-                });
-            }
-            stop.store(true, Ordering::Relaxed);
-        });
-        assert!(two.count() > 0);
-        let log = gateway.log();
-        assert!(log.contains("discovery.static.endpoints"), "{log}");
-    });
-}
-
-#[test]
-fn a_removed_endpoint_finishes_what_it_has() {
-    on_both_drivers(|driver| {
-        let (old, word) = streaming();
-        let new = Backend::ok(&["m"]);
-        let mut gateway = over(driver, &old, "");
-        let mut busy = Client::to(&gateway);
-        busy.send(ASK).head();
-        assert_eq!(busy.chunk().unwrap(), b"first");
-        gateway.rewrite(&endpoint("new", "vllm", &new, ""));
-        gateway.signal("HUP");
-        wait_until("the new fleet", || {
-            let all = gateway.endpoints();
-            all.len() == 1 && all[0]["name"] == "new" && all[0]["status"] == "healthy"
-        });
-        let answer = get(&gateway, X, &[]);
-        assert_eq!(answer.header("X-Olla-Endpoint"), Some("new"));
-        word.send(()).unwrap();
-        assert_eq!(busy.chunk().unwrap(), b"second");
-        assert_eq!(busy.chunk().unwrap(), b"");
-    });
-}
-
-#[test]
-fn a_reload_takes_new_limits_aliases_and_cors() {
-    on_both_drivers(|driver| {
-        let backend = Backend::ok(&["m"]);
-        let mut gateway = over(driver, &backend, "");
-        gateway.rewrite(
-            "[model_aliases]\neasy = [\"m\"]\n[server.cors]\nenabled = false\n\
-             [server.request_limits]\nmax_body_size = 20\n\
-             [server.rate_limits]\nper_ip_requests_per_minute = 60\nburst_size = 3",
-        );
-        gateway.signal("HUP");
-        gateway.wait_log("Configuration reloaded");
-        let answer = wait_for("the alias", PATIENCE, || {
-            let answer = post(&gateway, X, &[], r#"{"model":"easy"}"#);
-            (answer.status == 200).then_some(answer)
-        });
-        assert_eq!(answer.header("X-Olla-Routing-Strategy"), Some("alias"));
-        assert_eq!(answer.header("X-RateLimit-Limit"), Some("60"));
-        assert_eq!(answer.header("Vary"), None);
-        assert_eq!(post(&gateway, X, &[], [b' '; 21]).status, 413);
-    });
-}
-
-#[test]
-fn a_wrong_file_at_a_reload_keeps_the_old_configuration() {
-    on_both_drivers(|driver| {
-        let backend = Backend::ok(&["m"]);
-        let mut gateway = over(driver, &backend, "");
-        let metric = |gateway: &Gateway| {
-            let text = get(gateway, "/internal/metrics", &[]).text();
-            let line = text
-                .lines()
-                .find(|line| line.starts_with("olla_config_last_reload_successful"));
-            line.unwrap_or_default().to_owned()
-        };
-        for broken in ["no TOML at all", "[proxy]\nload_balancer = \"fastest\""] {
-            std::fs::write(gateway.config_file(), broken).unwrap();
-            gateway.signal("HUP");
-            wait_until("the refusal", || metric(&gateway).ends_with(" 0"));
-            gateway.wait_line(&["\"ERROR\""]);
-            let answer = get(&gateway, X, &[]);
-            assert_eq!(
-                (answer.status, answer.header("X-Olla-Endpoint")),
-                (200, Some("one"))
-            );
-            gateway.rewrite("");
-            gateway.signal("HUP");
-            wait_until("the good file", || metric(&gateway).ends_with(" 1"));
-        }
-        gateway.wait_line(&["proxy.load_balancer", "fastest"]);
     });
 }
 

@@ -21,6 +21,7 @@ mod malformed;
 mod messages;
 mod paths;
 mod rates;
+mod reloads;
 mod requests;
 mod soak;
 mod streams;
