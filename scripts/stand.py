@@ -34,7 +34,7 @@ load_balancer = "{balancer}"
 {proxy}
 
 [logging]
-level = "warn"
+level = "{level}"
 
 {more}
 """
@@ -159,6 +159,7 @@ class Stand:
         self.gateway_cpu, self.load_cpu = (cpus() if pin else None) or (None, None)
         self.holder = tempfile.TemporaryDirectory(prefix="olla-stand-")
         self.directory = Path(self.holder.name)
+        self.config = self.directory / "olla.toml"
         self.port, *ports = free_ports(count + 1)
         self.stubs = [Stub(self, f"b{number}", port) for number, port in enumerate(ports)]
         self.gateway = None
@@ -169,18 +170,24 @@ class Stand:
     def __exit__(self, *_):
         self.stop()
 
-    def start(self, *, server="", limits=NO_LIMITS, proxy="", balancer="least-connections",
-              interval="1s", patience=500, more="", extra_endpoints=()):
-        for stub in self.stubs:
-            stub.start()
-        endpoints = [(stub.name, stub.port) for stub in self.stubs] + list(extra_endpoints)
+    def configure(self, *, stubs=None, server="", limits=NO_LIMITS, proxy="", level="warn",
+                  balancer="least-connections", interval="1s", patience=500, more="",
+                  extra_endpoints=()):
+        """Writes the configuration file, with all stubs as endpoints unless told otherwise."""
+        stubs = self.stubs if stubs is None else stubs
+        endpoints = [(stub.name, stub.port) for stub in stubs] + list(extra_endpoints)
         for name, port in endpoints:
             more += ENDPOINT.format(name=name, port=port, interval=interval, patience=patience)
-        config = self.directory / "olla.toml"
-        config.write_text(CONFIG.format(
+        self.config.write_text(CONFIG.format(
             port=self.port, workers=self.workers, server=server, limits=limits, proxy=proxy,
-            balancer=balancer, more=more))
-        command = pinned(self.gateway_cpu, [self.bin, "--config", str(config)])
+            balancer=balancer, level=level, more=more))
+
+    def start(self, **settings):
+        """Starts the stubs, and the gateway as `configure` says."""
+        for stub in self.stubs:
+            stub.start()
+        self.configure(**settings)
+        command = pinned(self.gateway_cpu, [self.bin, "--config", str(self.config)])
         self.log = (self.directory / "olla.log").open("wb")
         self.gateway = subprocess.Popen(command, stdout=self.log, stderr=subprocess.STDOUT)
         wait_until("the gateway", self.is_ready)
@@ -194,6 +201,12 @@ class Stand:
             return False
         healthy = [one for one in status.get("endpoints", []) if one.get("status") == "healthy"]
         return len(healthy) >= len(self.stubs)
+
+    def metrics(self):
+        """The samples of the page of metrics by name and labels, as they stand there."""
+        text = request(self.port, "GET", "/internal/metrics")[2].decode()
+        pairs = (line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
+        return {name: float(value) for name, value in pairs}
 
     def log_tail(self):
         return (self.directory / "olla.log").read_text(errors="replace")[-2000:]
