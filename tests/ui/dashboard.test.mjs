@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
-import { browser } from "./browser.mjs";
+import { browser, open as openIn } from "./browser.mjs";
 import { start } from "./mock.mjs";
 
 const real = process.env.URL_UNDER_TEST;
@@ -14,19 +14,11 @@ let chrome;
 before(async () => (chrome = await browser()));
 after(() => chrome.close());
 
-/** Opens the page and fails the test on any complaint of the browser. */
-async function open(t, base, hash = "overview", options = {}) {
-  const page = await chrome.newPage({ viewport: { width: 1280, height: 900 }, ...options });
-  const complaints = [];
-  page.on("console", (message) => message.type() === "error" && complaints.push(message.text()));
-  page.on("pageerror", (error) => complaints.push(error.message));
-  page.on("request", (request) => {
-    if (!request.url().startsWith(base) && !request.url().startsWith("data:")) complaints.push(`foreign request ${request.url()}`);
-  });
-  t.after(() => page.close());
-  await page.goto(`${base}/internal/ui/#${hash}`);
-  await page.locator("#live-text", { hasText: "live" }).waitFor();
-  return { page, complaints };
+/** Opens the page for as long as a test lasts. */
+async function open(t, base, hash, options) {
+  const shown = await openIn(chrome, base, hash, options);
+  t.after(() => shown.page.close());
+  return shown;
 }
 
 async function mocked(t, options) {

@@ -15,8 +15,8 @@ const GUARD = {
   "Content-Security-Policy":
     "default-src 'self'; script-src 'self'; style-src 'self'; img-src 'self' data:; font-src 'self'; connect-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
 };
-const KINDS = ["ollama", "vllm", "lm-studio", "llamacpp", "sglang"];
-const MODELS = [
+export const KINDS = ["ollama", "vllm", "lm-studio", "llamacpp", "sglang"];
+export const MODELS = [
   ["llama3.1:8b", "llama", "llm", "4.58 GB", "8.0b", "Q4_K_M"],
   ["llama3.3:70b", "llama", "llm", "39.60 GB", "70.6b", "Q4_K_M"],
   ["qwen2.5-coder:14b", "qwen", "llm", "8.37 GB", "14.8b", "Q4_K_M"],
@@ -29,7 +29,7 @@ const MODELS = [
 ];
 
 /** A small generator with a seed: the same fleet at each start. */
-function random(seed) {
+export function random(seed) {
   return () => {
     seed = (Math.imul(seed, 1664525) + 1013904223) >>> 0;
     return seed / 2 ** 32;
