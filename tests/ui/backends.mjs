@@ -61,12 +61,14 @@ export class Backend {
     if (this.next() < 0.01) return send(response, 500, { error: { message: "out of memory" } });
     const tokens = 20 + Math.round(this.next() ** 2 * 180);
     const usage = { prompt_tokens: prompt, completion_tokens: tokens, total_tokens: prompt + tokens };
+    // As llama.cpp tells them.
+    const timings = { predicted_n: tokens, predicted_ms: tokens * 4 * this.slowness };
     await pause((60 + this.next() * 200) * this.slowness);
     const events = Math.ceil(tokens / 10);
     if (!stream) {
       await pause(events * 40 * this.slowness);
       const choice = { index: 0, finish_reason: "stop", message: { role: "assistant", content: "…" } };
-      return send(response, 200, { id: "c", model, choices: [choice], usage });
+      return send(response, 200, { id: "c", model, choices: [choice], usage, timings });
     }
     response.writeHead(200, { "Content-Type": "text/event-stream" });
     const event = (choices, more) => response.write(`data: ${JSON.stringify({ id: "c", model, choices, ...more })}\n\n`);
@@ -75,7 +77,7 @@ export class Backend {
       await pause(40 * this.slowness);
     }
     event([{ index: 0, delta: {}, finish_reason: "stop" }]);
-    event([], { usage });
+    event([], { usage, timings });
     response.end("data: [DONE]\n\n");
   }
 }

@@ -38,6 +38,8 @@ for (const panel of ["overview", "endpoints", "models", "requests"]) {
       await page.locator(`#${panel}`).waitFor();
       const [wide, room] = await page.evaluate(() => [document.documentElement.scrollWidth, innerWidth]);
       assert.ok(wide <= room, `${wide} px of content in ${room} px`);
+      await page.evaluate(() => new Promise(requestAnimationFrame));
+      assert.equal(await page.evaluate(() => scrollY), 0, "its top is below the head");
       quiet(complaints);
     }
   });
@@ -124,6 +126,20 @@ test("routes that are missing hide their parts", { skip: real }, async (t) => {
   assert.ok(await page.locator('nav [data-panel="requests"]').isHidden());
   await page.goto(`${mock.url}/internal/ui/#endpoints`);
   await page.locator("#endpoints-table.without-latency tbody td.avg").first().waitFor();
+});
+
+test("a name that is too long keeps its end, and is whole to who cannot see it", { skip: real }, async (t) => {
+  const mock = await mocked(t, { count: 60 });
+  const name = `gateway-of-the-second-building-${"x".repeat(60)}-17`;
+  mock.fleet.endpoints[0].name = name;
+  const { page, complaints } = await open(t, mock.url, "overview", { viewport: PHONE });
+  const link = page.locator("#fleet a", { hasText: name });
+  await link.waitFor();
+  const [cell, end] = await link.evaluate((node) => [node, node.querySelector("b").lastChild].map((part) => part.getBoundingClientRect().right));
+  assert.ok(end <= cell, `the end is at ${end}, the cell ends at ${cell}`);
+  assert.equal(await link.locator("b span").last().textContent(), name.slice(-6));
+  assert.match(await link.getAttribute("aria-label"), new RegExp(`^${name} · healthy`));
+  quiet(complaints);
 });
 
 test("what has not changed is asked for conditionally", { skip: real }, async (t) => {

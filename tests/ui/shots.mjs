@@ -1,45 +1,53 @@
-// Takes the pictures of docs/: `node shots.mjs FOLDER [URL]`. Without a URL, of the mock.
+// Takes the pictures of docs/dashboard: `node shots.mjs FOLDER`. Real gateways in front of few and of
+// many stub servers, with clients; all pages watch for the same while.
 
 import { mkdir } from "node:fs/promises";
-import { browser } from "./browser.mjs";
-import { start } from "./mock.mjs";
+import { join } from "node:path";
+import { setTimeout as pause } from "node:timers/promises";
+import { fleet, traffic } from "./backends.mjs";
+import { browser, open } from "./browser.mjs";
+import { Gateway } from "./gateway.mjs";
 
-const [folder, url] = process.argv.slice(2);
+/** Long enough for lines that fill the charts. */
+const WATCH_MS = 115_000;
+const SIZES = {
+  "": { viewport: { width: 1360, height: 900 } },
+  "-phone": { viewport: { width: 390, height: 844 }, deviceScaleFactor: 2 },
+};
+/** As much of a page as a picture shows, in pixels of the page. */
+const HEIGHT_MAX = 1600;
+
+const folder = process.argv[2];
 await mkdir(folder, { recursive: true });
 const chrome = await browser();
+const clients = new AbortController();
 
-async function shoot(name, { base, hash, theme = "dark", width = 1360, height = 900, full = false, wait = 9_000 }) {
-  const page = await chrome.newPage({ viewport: { width, height }, colorScheme: theme, deviceScaleFactor: width < 500 ? 2 : 1 });
-  page.on("console", (message) => message.type() === "error" && console.log(name, message.text()));
-  page.on("pageerror", (error) => console.log(name, error.message));
-  await page.goto(`${base}/internal/ui/#${hash}`);
-  await page.waitForTimeout(wait);
-  await page.screenshot({ path: `${folder}/${name}.png`, fullPage: full });
-  await page.close();
+async function stand(count, perSecond) {
+  const backends = await fleet(count);
+  const gateway = new Gateway(backends);
+  await gateway.start();
+  traffic(gateway.url, perSecond, clients.signal);
+  const pages = [];
+  for (const colorScheme of ["light", "dark"]) {
+    for (const [size, options] of Object.entries(SIZES)) {
+      const { page, complaints } = await open(chrome, gateway.url, "overview", { ...options, colorScheme });
+      pages.push({ page, complaints, name: `${count}-${colorScheme}${size}` });
+    }
+  }
+  return { gateway, pages };
 }
 
-if (url) {
-  await Promise.all([
-    shoot("dashboard", { base: url, hash: "overview", wait: 75_000 }),
-    shoot("dashboard-light", { base: url, hash: "overview", theme: "light", wait: 75_000 }),
-  ]);
-} else {
-  const [few, many] = await Promise.all([start({ count: 3 }), start({ count: 60 })]);
-  const all = { full: true };
-  await Promise.all([
-    shoot("overview-3", { base: few.url, hash: "overview", wait: 24_000 }),
-    shoot("overview-60", { base: many.url, hash: "overview", ...all, wait: 24_000 }),
-    shoot("overview-60-light", { base: many.url, hash: "overview", theme: "light", ...all, wait: 24_000 }),
-    shoot("endpoints-60", { base: many.url, hash: `endpoints/${many.fleet.endpoints[7].id}` }),
-    shoot("models-60", { base: many.url, hash: "models", theme: "light" }),
-    shoot("models-3", { base: few.url, hash: "models" }),
-    shoot("requests-60", { base: many.url, hash: "requests" }),
-    shoot("phone-overview-3", { base: few.url, hash: "overview", width: 390, height: 844, ...all }),
-    shoot("phone-endpoints-60", { base: many.url, hash: "endpoints", width: 390, height: 844, theme: "light" }),
-    shoot("phone-requests-60", { base: many.url, hash: "requests", width: 390, height: 844 }),
-    shoot("phone-models-3", { base: few.url, hash: "models", width: 390, height: 844 }),
-  ]);
-  await Promise.all([few.close(), many.close()]);
+const stands = [await stand(3, 3), await stand(60, 9)];
+await pause(WATCH_MS);
+for (const { page, name, complaints } of stands.flatMap(({ pages }) => pages)) {
+  for (const complaint of complaints) console.error(`${name}: ${complaint}`);
+  // In front, or a chart waits for its frame.
+  await page.bringToFront();
+  const height = await page.evaluate(() => document.documentElement.scrollHeight);
+  await page.setViewportSize({ ...page.viewportSize(), height: Math.min(height, HEIGHT_MAX) });
+  await page.screenshot({ path: join(folder, `${name}.png`) });
 }
+clients.abort();
+await Promise.all(stands.map(({ gateway }) => gateway.stop()));
 await chrome.close();
 process.exit(0);

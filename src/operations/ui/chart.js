@@ -92,9 +92,7 @@ function paint({ state, series, format, grid, shapes, cursor, readout, picture, 
   grid.replaceChildren(...gridLines({ top, step, y, format, width: state.width }), ...times(from, to, x));
   shapes.replaceChildren(
     ...series.flatMap(({ key, tone }, index) => {
-      // A second line that never left zero would only look like one that did.
-      if (index > 0 && shown.every((sample) => !sample[key])) return [];
-      const runs = split(shown, key).map((run) => run.map((s) => [x(s.t), y(s[key])]));
+      const runs = split(index > 0 ? risen(shown, key) : shown, key).map((run) => run.map((s) => [x(s.t), y(s[key])]));
       const lines = svg("path", { class: `line ${tone}`, d: runs.map(path).join("") });
       const dots = runs.filter((run) => run.length === 1).map(([[cx, cy]]) =>
         svg("circle", { class: `dot ${tone}`, cx, cy, r: 2 }));
@@ -124,7 +122,8 @@ function gridLines({ top, step, y, format, width }) {
   for (let value = 0; value <= top * 1.0001; value += step) {
     const at = Math.round(y(value)) + 0.5;
     const label = svg("text", { x: LEFT - 8, y: at + 4, class: "tick end" });
-    text(label, format(value));
+    // Steps are round: what they are marked with needs no zeros behind a point.
+    text(label, format(value).replace(/\.0+$/, ""));
     lines.push(svg("line", { x1: LEFT, x2: width - RIGHT, y1: at, y2: at }), label);
   }
   return lines;
@@ -148,6 +147,12 @@ function scale(peak) {
   const power = 10 ** Math.floor(Math.log10(rough));
   const step = [1, 2, 2.5, 5, 10].map((m) => m * power).find((s) => s >= rough);
   return { top: Math.ceil(peak / step) * step, step };
+}
+
+/** Gaps where a value stays at zero: a line along the axis would look like one that left it. */
+function risen(samples, key) {
+  const isUp = (sample) => sample?.[key] > 0;
+  return samples.map((sample, at) => (samples.slice(Math.max(0, at - 1), at + 2).some(isUp) ? sample : { t: sample.t, gap: true }));
 }
 
 function split(samples, key) {

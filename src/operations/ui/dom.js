@@ -29,6 +29,19 @@ export function text(node, value) {
   if (node.textContent !== wanted) node.textContent = wanted;
 }
 
+/** Characters at a name's end that stay whatever is cut: names of a fleet differ there. */
+const NAME_END = 6;
+
+/** Sets a name, which loses characters from its middle where there is too little room. */
+export function name(node, value) {
+  const wanted = String(value ?? "");
+  if (node.textContent === wanted) return;
+  const letters = [...wanted];
+  const at = Math.max(0, letters.length - NAME_END);
+  node.classList.add("name");
+  node.replaceChildren(h("span", { class: "cut" }, letters.slice(0, at).join("")), h("span", {}, letters.slice(at).join("")));
+}
+
 /** Sets or removes one attribute only when it differs. */
 export function attr(node, name, value) {
   if (value === null || value === undefined || value === false) {

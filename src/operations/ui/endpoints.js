@@ -1,6 +1,6 @@
 // The panel of all endpoints: a table that sorts and filters, each row opening into its details.
 
-import { attr, bodies, byId, h, keyed, live, text } from "./dom.js";
+import { attr, bodies, byId, h, keyed, live, name as setName, text } from "./dom.js";
 import { ago, count, millis, until } from "./format.js";
 
 const open = new Set();
@@ -85,7 +85,7 @@ function wanted(endpoint, query, show) {
 }
 
 function row({ endpoint: { id } }) {
-  const name = h("b", { class: "cut" });
+  const name = h("b", {});
   const type = h("small", {});
   const button = h("button", { type: "button", class: "opener", "aria-controls": `details-${id}` },
     h("i", { class: "caret", "aria-hidden": "true" }), h("span", { class: "two" }, name, type));
@@ -103,7 +103,7 @@ function row({ endpoint: { id } }) {
     refresh();
   });
   return live(node, ({ endpoint, now }) => {
-    text(name, endpoint.name);
+    setName(name, endpoint.name);
     text(type, endpoint.type);
     text(status, endpoint.status.replaceAll("_", " "));
     text(why, endpoint.why.join(", "));

@@ -1,6 +1,6 @@
 // The first panel: what an operator wants at a glance.
 
-import { attr, byId, h, keyed, live, prop, text } from "./dom.js";
+import { attr, byId, h, keyed, live, name as setName, prop, text } from "./dom.js";
 import { lineChart } from "./chart.js";
 import { attention, errorKinds } from "./fleet.js";
 import { ago, bytes, count, isNumber, millis, parseLatency, rate, span } from "./format.js";
@@ -59,19 +59,22 @@ export function render(view) {
 function tile(name, value, note, tone) {
   const { node, value: figure, note: small } = tiles.get(name);
   text(figure, value);
-  text(small, note || "\u00a0");
+  setName(small, note || "\u00a0");
   attr(node, "data-tone", tone);
 }
 
 function showTiles({ data, fleet, history }) {
   const system = data.status?.system;
-    const tones = { healthy: "ok", degraded: "warn", critical: "bad" };
+  const tones = { healthy: "ok", degraded: "warn", critical: "bad" };
   const up = fleet.filter((endpoint) => endpoint.routable).length;
   tile("Fleet", system ? `${up}/${fleet.length}` : "–", system?.status, tones[system?.status]);
   tile("Requests/s", rate(history.requests.newest?.requests), `${count(system?.total_requests)} in all`);
   const usage = data.usage?.summary;
   tile("Tokens/s", rate(history.tokens.newest?.completion), isNumber(usage?.total_completion_tokens) ? `${count(usage.total_completion_tokens)} generated` : "");
-  tile("In flight", count(system?.active_connections), system ? `${fleet.filter((e) => e.inFlight > 0).length} endpoints at work` : "");
+  // Both from one route, or they would be of different moments.
+  const working = fleet.filter((endpoint) => endpoint.inFlight > 0).length;
+  const inFlight = fleet.reduce((sum, endpoint) => sum + endpoint.inFlight, 0);
+  tile("In flight", system ? count(inFlight) : "–", system ? `${working} ${working === 1 ? "endpoint" : "endpoints"} at work` : "");
   const failures = system?.total_failures ?? 0;
   tile("Success", system?.success_rate ?? "–", `${count(failures)} failed`, failures > 0 && parseFloat(system.success_rate) < 95 ? "bad" : undefined);
   const slowest = worst(fleet, "p95_ms");
@@ -109,12 +112,14 @@ function cell({ endpoint }) {
   const note = h("small", {});
   const link = h("a", { href: `#endpoints/${encodeURIComponent(endpoint.id)}` }, icon, name, flight, note, h("u", { class: "load", "aria-hidden": "true" }));
   return live(h("li", {}, link), ({ endpoint: now, peak }) => {
-    text(name, now.name);
+    setName(name, now.name);
     text(flight, now.inFlight > 0 ? now.inFlight : "");
     const doing = now.requests > 0 ? `${count(now.requests)} requests` : `${now.modelCount} models`;
     text(note, now.why[0] ?? doing);
     attr(link, "data-tone", now.tone);
-    attr(link, "title", [now.name, now.status, ...now.why, `${now.inFlight} in flight`].join(" · "));
+    const whole = [now.name, now.status, ...now.why, `${now.inFlight} in flight`].join(" · ");
+    attr(link, "title", whole);
+    attr(link, "aria-label", whole);
     prop(link, "--load", Math.min(1, now.inFlight / peak).toFixed(3));
   });
 }
@@ -134,7 +139,9 @@ function slowBar(item) {
   const marks = ["p50", "p95", "p99", "ttft"].map((kind) => h("i", { class: `mark ${kind}` }));
   const track = h("span", { class: "track", "aria-hidden": "true" }, h("u", {}), marks);
   const value = h("b", {});
-  const node = h("li", {}, h("a", { href: item.href, class: "cut" }, item.name), track, value);
+  const link = h("a", { href: item.href, "aria-label": item.name });
+  setName(link, item.name);
+  const node = h("li", {}, link, track, value);
   return live(node, (now) => {
     const at = (ms) => (isNumber(ms) ? Math.sqrt(ms / now.top).toFixed(4) : "-1");
     const [p50, p95, p99, ttft] = marks;
