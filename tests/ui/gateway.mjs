@@ -52,8 +52,8 @@ ${backends.map(({ name, kind, url }) => `
 name = "${name}"
 type = "${kind}"
 url = "${url}"
-check_interval = "1s"
-check_timeout = "950ms"`).join("\n")}
+check_interval = "2s"
+check_timeout = "1900ms"`).join("\n")}
 `;
 
 /** A gateway in front of these servers. */
