@@ -131,12 +131,18 @@ impl Case {
         let mut chance = Chance::new(SEED ^ ((number as u64) << 32));
         let kind = &KINDS[chance.below(KINDS.len())];
         let ask = if kind.name == "ollama" {
-            let asks = [Ask::OllamaChat, Ask::OllamaGenerate];
-            chance.pick(&[asks[0], asks[1], asks[0], asks[1], Ask::Chat, Ask::Messages])
+            chance.pick(&[
+                Ask::OllamaChat,
+                Ask::OllamaGenerate,
+                Ask::OllamaChat,
+                Ask::OllamaGenerate,
+                Ask::Chat,
+                Ask::Messages,
+            ])
         } else {
             chance.pick(&[Ask::Chat, Ask::Chat, Ask::Completion, Ask::Messages])
         };
-        // Whose turn it is with the model that all have is no matter of the case's; a prefix says.
+        // Of those that have the model which all have, only a prefix chooses.
         let models = if ask == Ask::Messages { 2 } else { 3 };
         let model = kind.models()[chance.below(models)].clone();
         let mut count = |bound| Some(1 + chance.below(bound) as u64);
