@@ -90,22 +90,7 @@ impl<H: Handler> Lane<'_, H> {
         target: &Target,
         fresh: bool,
     ) -> Result<Step, Action> {
-        let now = self.core.now();
-        let kept = if fresh {
-            None
-        } else {
-            self.core.pool.take(target.key, now)
-        };
-        exchange.attempt(kept.is_some(), now);
-        let upstream = match kept {
-            Some(upstream) => upstream,
-            None => self.connect(exchange, target).await?,
-        };
-        let mut backend = Backend {
-            upstream,
-            early: None,
-        };
-        backend.upstream.uses += 1;
+        let mut backend = self.backend(exchange, target, fresh).await?;
         self.send_request(exchange, &mut backend).await?;
         let mut head = ResponseHead::new();
         let (buf, framing) = self.answer_head(exchange, &mut backend, &mut head).await?;
@@ -155,6 +140,31 @@ impl<H: Handler> Lane<'_, H> {
             begun,
         };
         Ok(self.relay(exchange, backend, buf, &relayed).await)
+    }
+
+    /// A kept connection, unless a fresh one is wanted or none is kept.
+    async fn backend(
+        &mut self,
+        exchange: &mut Exchange,
+        target: &Target,
+        fresh: bool,
+    ) -> Result<Backend, Action> {
+        let now = self.core.now();
+        let kept = if fresh {
+            None
+        } else {
+            self.core.pool.take(target.key, now)
+        };
+        exchange.attempt(kept.is_some(), now);
+        let mut upstream = match kept {
+            Some(upstream) => upstream,
+            None => self.connect(exchange, target).await?,
+        };
+        upstream.uses += 1;
+        Ok(Backend {
+            upstream,
+            early: None,
+        })
     }
 
     /// The handler wants another pick although this attempt has an answer, of which the client has
