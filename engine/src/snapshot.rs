@@ -5,7 +5,8 @@
 //! through a channel that holds one; of several that a core has missed it only gets the newest.
 //!
 //! Guarantees: once [`Broadcast::publish`] has returned, every later `current` returns that snapshot
-//! or a newer one; versions never go back; a subscriber starts with the newest.
+//! or a newer one; versions never go back; a subscriber starts with the newest; a snapshot is
+//! dropped by who publishes, never by a core, for it may be large ([`Broadcast::reclaim`]).
 //!
 //! What this module must not do: wake a core that sleeps. Who publishes rings a doorbell if that
 //! matters.
@@ -41,6 +42,8 @@ struct Shared<T> {
 struct State<T> {
     newest: Versioned<T>,
     subscribers: Vec<Sender<Versioned<T>>>,
+    /// Earlier ones that somebody may still hold; no more than there are holders.
+    retired: Vec<Arc<T>>,
 }
 
 struct Versioned<T> {
@@ -74,6 +77,7 @@ impl<T> Broadcast<T> {
         let state = Mutex::new(State {
             newest,
             subscribers: Vec::new(),
+            retired: Vec::new(),
         });
         Self {
             shared: Arc::new(Shared {
@@ -89,6 +93,7 @@ impl<T> Broadcast<T> {
         let version = state.newest.version + 1;
         let newest = Versioned { version, snapshot };
         let old = std::mem::replace(&mut state.newest, newest.clone());
+        state.retired.push(old.snapshot);
         state
             .subscribers
             .retain(|subscriber| match subscriber.try_send(newest.clone()) {
@@ -100,9 +105,22 @@ impl<T> Broadcast<T> {
         // Only now, so that a core that sees the number also finds the snapshot.
         self.shared.newest.store(version, Ordering::Release);
         drop(state);
-        // Perhaps the last owner of something large: not under the lock.
-        drop(old);
+        self.reclaim();
         version
+    }
+
+    /// Drops the earlier snapshots that nobody else holds any more; how many others do. They are
+    /// dropped here and at each [`Broadcast::publish`], and nowhere else.
+    pub fn reclaim(&self) -> usize {
+        let mut state = self.shared.state();
+        // Who holds none of a retired one cannot get it any more, so the last stays the last.
+        let is_free = |old: &mut Arc<T>| Arc::strong_count(old) == 1;
+        let free: Vec<_> = state.retired.extract_if(.., is_free).collect();
+        let held = state.retired.len();
+        drop(state);
+        // It may take a while: not under the lock.
+        drop(free);
+        held
     }
 
     /// A new subscriber, which starts with the newest snapshot.
@@ -236,9 +254,56 @@ mod tests {
         drop(gone);
         broadcast.publish(Arc::new(()));
         assert_eq!(broadcast.shared.state().subscribers.len(), 1);
-        assert_eq!(Arc::strong_count(&first), 2, "its owner and the subscriber");
+        assert_eq!(broadcast.reclaim(), 1, "the subscriber has not looked");
         subscriber.current();
-        assert_eq!(Arc::strong_count(&first), 1);
+        assert_eq!(
+            Arc::strong_count(&first),
+            2,
+            "nothing is dropped by looking"
+        );
+        // Its owner here is one of those that hold it.
+        assert_eq!(broadcast.reclaim(), 1);
+        let watched = Arc::downgrade(&first);
+        drop(first);
+        assert_eq!(broadcast.reclaim(), 0);
+        assert_eq!(watched.strong_count(), 0);
+    }
+
+    /// However the cores move on, it is the publishing thread that drops what they leave behind.
+    #[test]
+    fn cores_drop_nothing() {
+        struct Large(thread::ThreadId);
+        impl Drop for Large {
+            fn drop(&mut self) {
+                assert_eq!(thread::current().id(), self.0);
+            }
+        }
+        let here = thread::current().id();
+        let broadcast = Broadcast::new(Arc::new(Large(here)));
+        let gate = Barrier::new(2);
+        let mut subscriber = broadcast.subscribe();
+        thread::scope(|scope| {
+            let core = scope.spawn(|| {
+                for _ in 0..3 {
+                    gate.wait();
+                    subscriber.current();
+                    gate.wait();
+                }
+                subscriber
+            });
+            for _ in 0..3 {
+                broadcast.publish(Arc::new(Large(here)));
+                assert_eq!(broadcast.reclaim(), 1, "the one that the core has");
+                gate.wait();
+                gate.wait();
+                assert_eq!(broadcast.reclaim(), 0);
+            }
+            // With what it holds last it is the same.
+            let subscriber = core.join().unwrap();
+            broadcast.publish(Arc::new(Large(here)));
+            drop(subscriber);
+            assert_eq!(broadcast.reclaim(), 0);
+        });
     }
 
     #[test]
