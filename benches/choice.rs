@@ -45,7 +45,7 @@ fn choice(criterion: &mut Criterion, balancer: Balancer) {
     for count in [1, 10, 200] {
         let endpoints: Vec<_> = (0..count).map(|id| endpoint(&profiles, id)).collect();
         let names: [Arc<str>; 1] = [MODEL.into()];
-        let models = ModelIndex::build((0..count).map(|index| (index, false, &names)));
+        let models = ModelIndex::build((0..count).map(|index| (index, false, names.clone())));
         let scopes = Scopes::new(profiles.all(), &endpoints);
         let standing = Standing {
             routable: EndpointSet::first(count),

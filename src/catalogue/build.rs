@@ -1,41 +1,44 @@
 //! Merges the listings of all endpoints into entries.
 //!
 //! One pass over every item, in the order of the endpoints and of their listings; each step is a
-//! look-up in a hash map, so that the cost grows with the number of items alone. Names and derived
-//! texts are kept once however often they occur.
+//! look-up in a hash map, so that the cost grows with the number of items alone. Derived texts are
+//! kept once however often they occur, and what a name tells is taken over from the last time: it
+//! takes regular expressions to find out.
 //!
 //! contract: catalogue 5.2-5.7
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::entry::{Entry, Place};
-use super::figures;
-use super::rules::Capabilities;
-use super::{Alias, AliasTarget, Catalogue, Member, Options, Source};
+use super::merged::{Alias, AliasTarget, Member, Merged, NameFacts, Names};
+use super::rules::{Capabilities, Rules};
+use super::{Options, Source, figures};
 use crate::config::AliasPlan;
-use crate::fleet::EndpointSet;
 use crate::providers::{Kind, ListedModel, Profile, glob};
 
-/// Everything but what is rendered.
+/// All listings as one.
 pub(super) fn merge(
     sources: &[Source<'_>],
     options: &Options<'_>,
-    previous: Option<&Catalogue>,
-) -> Catalogue {
-    let mut builder = Builder::new(sources, options);
+    previous: Option<&Merged>,
+) -> Merged {
+    let mut builder = Builder::new(sources, options, previous);
     for (endpoint, source) in sources.iter().enumerate() {
         if !options.enable_unifier {
             builder.forget_matches();
         }
-        for (at, model) in source.models.models.iter().enumerate() {
+        for (at, model) in source.models.iter().enumerate() {
             builder.add(endpoint, at, model);
         }
     }
-    builder.finish(previous)
+    builder.finish()
 }
+
+/// No entry.
+const NONE: u32 = u32::MAX;
 
 /// An entry in the making.
 struct Draft<'a> {
@@ -47,78 +50,78 @@ struct Draft<'a> {
     capabilities: Capabilities,
 }
 
-/// What a name alone tells.
-struct NameFacts {
-    fold: u32,
-    capabilities: Capabilities,
-}
-
 struct Builder<'a> {
     sources: &'a [Source<'a>],
     options: &'a Options<'a>,
-    /// Derived texts, each once.
-    texts: FxHashSet<Arc<str>>,
-    nothing: Arc<str>,
-    folds: FxHashMap<Arc<str>, u32>,
-    names: FxHashMap<&'a str, u32>,
-    name_facts: Vec<NameFacts>,
-    drafts: Vec<Draft<'a>>,
-    by_digest: FxHashMap<&'a str, u32>,
+    previous: Option<&'a Merged>,
+    names: Names,
     /// For each fold the first entry that takes its models: of several with one name only the
     /// first can be without a digest, for a model without one always joins it.
-    by_fold: FxHashMap<u32, u32>,
-    /// For each fold the first entry ever.
-    first: Vec<u32>,
-    /// Pairs of an entry and a name that it has.
-    spelled: FxHashSet<(u32, u32)>,
+    by_fold: Vec<u32>,
+    /// For each fold when its name was first seen.
+    first_seen: Vec<u64>,
+    drafts: Vec<Draft<'a>>,
+    by_digest: FxHashMap<&'a str, u32>,
+    /// Pairs of an entry and a name that it has besides its first.
+    also_spelled: FxHashSet<(u32, &'a str)>,
+    /// What a name tells by the patterns of a profile.
+    kinds: FxHashMap<(u32, *const Profile), Option<Kind>>,
+    derived: Derived<'a>,
 }
 
 impl<'a> Builder<'a> {
-    fn new(sources: &'a [Source<'a>], options: &'a Options<'a>) -> Self {
+    fn new(
+        sources: &'a [Source<'a>],
+        options: &'a Options<'a>,
+        previous: Option<&'a Merged>,
+    ) -> Self {
         Self {
             sources,
             options,
-            texts: FxHashSet::default(),
-            nothing: Arc::from(""),
-            folds: FxHashMap::default(),
-            names: FxHashMap::default(),
-            name_facts: Vec::new(),
+            previous,
+            names: Names::default(),
+            by_fold: Vec::new(),
+            first_seen: Vec::new(),
             drafts: Vec::new(),
             by_digest: FxHashMap::default(),
-            by_fold: FxHashMap::default(),
-            first: Vec::new(),
-            spelled: FxHashSet::default(),
+            also_spelled: FxHashSet::default(),
+            kinds: FxHashMap::default(),
+            derived: Derived::default(),
         }
     }
 
     /// What comes now is merged with nothing before.
     fn forget_matches(&mut self) {
         self.by_digest.clear();
-        self.by_fold.clear();
+        self.by_fold.fill(NONE);
     }
 
     fn add(&mut self, endpoint: usize, at: usize, model: &'a ListedModel) {
-        let name = self.name(&model.name);
-        let Some(facts) = self.name_facts.get(name as usize) else {
-            return;
-        };
-        let (fold, capabilities) = (facts.fold, facts.capabilities);
+        let fold = self.fold(&model.name);
         // Without the unifier names alone count, within one endpoint.
         let digest = model
             .digest
             .as_deref()
             .filter(|_| self.options.enable_unifier);
         let entry = self.entry(fold, digest);
-        let is_new_name = self.spelled.insert((entry, name));
-        let Some(draft) = self.drafts.get_mut(entry as usize) else {
+        let (Some(draft), Some(facts)) = (
+            self.drafts.get_mut(entry as usize),
+            self.names.facts.get(fold as usize),
+        ) else {
             return;
         };
-        if is_new_name {
+        let is_first_name = draft
+            .names
+            .first()
+            .is_some_and(|first| *first == model.name);
+        if !is_first_name
+            && (draft.names.is_empty() || self.also_spelled.insert((entry, &model.name)))
+        {
             draft.names.push(Arc::clone(&model.name));
         }
         let context = model.context_length.unwrap_or(0);
         let by_context = self.options.rules.of_context(context);
-        draft.capabilities = draft.capabilities.or(capabilities).or(by_context);
+        draft.capabilities = draft.capabilities.or(facts.capabilities).or(by_context);
         draft.places.push(Place {
             endpoint: endpoint as u32,
             model: at as u32,
@@ -132,25 +135,23 @@ impl<'a> Builder<'a> {
             && let Some(entry) = self.by_digest.get(digest)
         {
             let entry = *entry;
-            self.by_fold.entry(fold).or_insert(entry);
-            self.note_first(fold, entry);
+            self.take_name(fold, entry);
             return entry;
         }
-        let taken = self.by_fold.get(&fold).copied();
-        if let Some(entry) = taken
-            && let Some(draft) = self.drafts.get_mut(entry as usize)
+        let taken = self.by_fold.get(fold as usize).copied().unwrap_or(NONE);
+        if let Some(draft) = self.drafts.get_mut(taken as usize)
             && (digest.is_none() || draft.digest.is_none())
         {
             if let Some(digest) = digest {
                 draft.digest = Some(digest);
-                self.by_digest.insert(digest, entry);
+                self.by_digest.insert(digest, taken);
             }
-            return entry;
+            return taken;
         }
         let entry = self.drafts.len() as u32;
         self.drafts.push(Draft {
             digest,
-            split: taken.is_some(),
+            split: taken != NONE,
             names: Vec::with_capacity(1),
             places: Vec::with_capacity(1),
             capabilities: Capabilities::default(),
@@ -158,45 +159,188 @@ impl<'a> Builder<'a> {
         if let Some(digest) = digest {
             self.by_digest.insert(digest, entry);
         }
-        self.by_fold.entry(fold).or_insert(entry);
-        self.note_first(fold, entry);
+        self.take_name(fold, entry);
         entry
     }
 
-    fn note_first(&mut self, fold: u32, entry: u32) {
-        if let Some(first) = self.first.get_mut(fold as usize) {
-            *first = (*first).min(entry);
+    /// Makes an entry that of a name, unless there is one.
+    fn take_name(&mut self, fold: u32, entry: u32) {
+        if let Some(slot) = self.by_fold.get_mut(fold as usize)
+            && *slot == NONE
+        {
+            *slot = entry;
+        }
+        if let Some(facts) = self.names.facts.get_mut(fold as usize) {
+            facts.first = facts.first.min(entry);
         }
     }
 
-    /// The number of a name, with everything derived from it.
-    fn name(&mut self, name: &'a Arc<str>) -> u32 {
-        if let Some(known) = self.names.get(&**name) {
+    /// The number of a name, with what the name alone tells.
+    fn fold(&mut self, name: &Arc<str>) -> u32 {
+        // Most names are in lower case already and need no text of their own.
+        let is_lower = |byte: u8| byte.is_ascii() && !byte.is_ascii_uppercase();
+        let lower = if name.bytes().all(is_lower) {
+            Arc::clone(name)
+        } else {
+            Arc::from(name.to_lowercase())
+        };
+        if let Some(known) = self.names.folds.get(&lower) {
             return *known;
         }
-        let number = self.name_facts.len() as u32;
-        let lower = name.to_lowercase();
-        let capabilities = self.options.rules.of_name(&lower);
-        let fold = match self.folds.get(lower.as_str()) {
-            Some(known) => *known,
-            None => {
-                let fold = self.first.len() as u32;
-                self.first.push(u32::MAX);
-                // Most names are in lower case already and need no text of their own.
-                let key = if lower == **name {
-                    Arc::clone(name)
-                } else {
-                    Arc::from(lower)
-                };
-                self.folds.insert(key, fold);
-                fold
-            }
+        let before = self.previous.and_then(|previous| {
+            let facts = previous.names.get(&lower)?;
+            Some((previous, facts))
+        });
+        let same_rules = |previous: &Merged| Arc::ptr_eq(&previous.rules, self.options.rules);
+        let facts = match before.filter(|(previous, _)| same_rules(previous)) {
+            Some((_, facts)) => NameFacts {
+                first: NONE,
+                ..facts.clone()
+            },
+            None => NameFacts {
+                first: NONE,
+                capabilities: self.options.rules.of_name(&lower),
+                family: None,
+            },
         };
-        self.name_facts.push(NameFacts { fold, capabilities });
-        self.names.insert(name, number);
-        number
+        let entry = before.and_then(|(previous, facts)| previous.entries.get(facts.first as usize));
+        let now = || unix_seconds(self.options.now);
+        self.first_seen
+            .push(entry.map_or_else(now, |entry| entry.first_seen));
+        let fold = self.names.facts.len() as u32;
+        self.names.facts.push(facts);
+        self.by_fold.push(NONE);
+        self.names.folds.insert(lower, fold);
+        fold
     }
 
+    fn finish(mut self) -> Merged {
+        let drafts = std::mem::take(&mut self.drafts);
+        let mut ids = Ids::default();
+        let mut entries = Vec::with_capacity(drafts.len());
+        for draft in drafts {
+            let name = draft.names.first().cloned().unwrap_or_default();
+            let id = match draft.digest.filter(|_| draft.split) {
+                Some(digest) => ids.make(&name, digest, entries.len() as u32, &self.names),
+                None => name,
+            };
+            entries.push(self.entry_of(draft, id));
+        }
+        self.names.facts.shrink_to_fit();
+        Merged {
+            endpoints: self.sources.iter().map(member).collect(),
+            aliases: aliases(self.options.aliases, &self.names, &entries),
+            entries,
+            names: self.names,
+            ids: ids.made,
+            alias_plans: self.options.aliases.to_vec(),
+            enable_unifier: self.options.enable_unifier,
+            rules: Arc::clone(self.options.rules),
+        }
+    }
+
+    /// Gathers the facts: each from the first place that reports it.
+    fn entry_of(&mut self, draft: Draft<'a>, id: Arc<str>) -> Entry {
+        let sources = self.sources;
+        let models = || {
+            draft
+                .places
+                .iter()
+                .filter_map(|place| listed(sources, place))
+        };
+        let (family, variant) = match models().find_map(|model| model.family.as_deref()) {
+            Some(reported) => (self.derived.text(reported), self.derived.text("")),
+            None => self.family_of(&draft.places),
+        };
+        let derived = &mut self.derived;
+        let size = models().find_map(|model| model.parameter_size.as_deref());
+        let (parameter_size, count) = derived.size(size.unwrap_or_default());
+        let counted = models().find_map(|model| model.parameter_count);
+        let quantization = match models().find_map(|model| model.quantization.as_deref()) {
+            Some(reported) => derived.quantization(reported, self.options.rules),
+            None => derived.text(""),
+        };
+        let format = models().find_map(|model| model.format.as_deref());
+        let format = derived.text(format.unwrap_or_default());
+        let reported = models().find_map(|model| model.kind);
+        let kind = reported
+            .or_else(|| self.kind_of(&draft.places))
+            .unwrap_or(Kind::Llm);
+        let first_seen = draft
+            .places
+            .first()
+            .and_then(|place| self.first_seen.get(place.fold as usize));
+        Entry {
+            id,
+            family,
+            variant,
+            parameter_size,
+            parameter_count: counted.filter(|_| count == 0).unwrap_or(count),
+            quantization,
+            format,
+            kind,
+            capabilities: draft.capabilities.or(self.options.rules.of_kind(kind)),
+            context_length: models().find_map(|model| model.context_length),
+            first_seen: first_seen.copied().unwrap_or(0),
+            names: draft.names.into_boxed_slice(),
+            places: draft.places.into_boxed_slice(),
+        }
+    }
+
+    /// What the first name tells that tells something.
+    fn family_of(&mut self, places: &[Place]) -> (Arc<str>, Arc<str>) {
+        let mut last = NONE;
+        for place in places {
+            if place.fold == last {
+                continue;
+            }
+            last = place.fold;
+            let (Some(model), Some(facts)) = (
+                listed(self.sources, place),
+                self.names.facts.get_mut(place.fold as usize),
+            ) else {
+                continue;
+            };
+            let (family, variant) = facts.family.get_or_insert_with(|| {
+                let lower = model.name.to_lowercase();
+                let (family, variant) = self.options.rules.family(&lower);
+                (self.derived.text(family), self.derived.text(variant))
+            });
+            if !family.is_empty() {
+                return (Arc::clone(family), Arc::clone(variant));
+            }
+        }
+        (self.derived.text(""), self.derived.text(""))
+    }
+
+    /// What the first name tells that tells something by the patterns of its endpoint's profile.
+    fn kind_of(&mut self, places: &[Place]) -> Option<Kind> {
+        places.iter().find_map(|place| {
+            let profile = self.sources.get(place.endpoint as usize)?.profile;
+            let key = (place.fold, Arc::as_ptr(profile));
+            *self
+                .kinds
+                .entry(key)
+                .or_insert_with(|| told_by_name(profile, &listed(self.sources, place)?.name))
+        })
+    }
+}
+
+fn listed<'a>(sources: &[Source<'a>], place: &Place) -> Option<&'a ListedModel> {
+    let source = sources.get(place.endpoint as usize)?;
+    source.models.get(place.model as usize)
+}
+
+/// Texts made of reported ones, each kept once.
+#[derive(Default)]
+struct Derived<'a> {
+    nothing: Arc<str>,
+    texts: FxHashSet<Arc<str>>,
+    sizes: FxHashMap<&'a str, (Arc<str>, u64)>,
+    quantizations: FxHashMap<&'a str, Arc<str>>,
+}
+
+impl<'a> Derived<'a> {
     fn text(&mut self, text: &str) -> Arc<str> {
         if text.is_empty() {
             return Arc::clone(&self.nothing);
@@ -209,96 +353,24 @@ impl<'a> Builder<'a> {
         text
     }
 
-    fn finish(mut self, previous: Option<&Catalogue>) -> Catalogue {
-        let drafts = std::mem::take(&mut self.drafts);
-        let mut ids = Ids::default();
-        let mut entries = Vec::with_capacity(drafts.len());
-        let now = unix_seconds(self.options.now);
-        for draft in drafts {
-            let name = draft.names.first().cloned().unwrap_or_default();
-            let id = match draft.digest.filter(|_| draft.split) {
-                Some(digest) => ids.make(&name, digest, entries.len() as u32, &self.folds),
-                None => Arc::clone(&name),
-            };
-            let before = previous.and_then(|previous| previous.named_entry(&name));
-            let first_seen = before.map_or(now, |entry| entry.first_seen);
-            entries.push(self.entry_of(draft, id, first_seen));
+    /// A parameter size in its short form, and the number.
+    fn size(&mut self, reported: &'a str) -> (Arc<str>, u64) {
+        if let Some((short, count)) = self.sizes.get(reported) {
+            return (Arc::clone(short), *count);
         }
-        let routable = self.sources.iter().enumerate();
-        let routable = routable.filter(|(_, source)| source.routable);
-        let routable: EndpointSet = routable.map(|(at, _)| at).collect();
-        let aliases = aliases(self.options.aliases, &self.folds, &entries);
-        Catalogue {
-            endpoints: self.sources.iter().map(member).collect(),
-            routable,
-            entries,
-            folds: self.folds,
-            first: self.first,
-            ids: ids.made,
-            aliases,
-            rules: Arc::clone(self.options.rules),
-            vision: EndpointSet::EMPTY,
-            unified: OnceLock::new(),
-            openai: OnceLock::new(),
-            scoped: Vec::new(),
-        }
+        let (short, count) = figures::parameter_size(reported);
+        let short = self.text(&short);
+        self.sizes.insert(reported, (Arc::clone(&short), count));
+        (short, count)
     }
 
-    /// Gathers the facts: each from the first place that reports it.
-    fn entry_of(&mut self, draft: Draft<'a>, id: Arc<str>, first_seen: u64) -> Entry {
-        let sources = self.sources;
-        let source = |place: &Place| sources.get(place.endpoint as usize);
-        let listed = |place: &Place| source(place)?.models.models.get(place.model as usize);
-        let models: Vec<&ListedModel> = draft.places.iter().filter_map(listed).collect();
-        let (family, variant) = match models.iter().find_map(|model| model.family.as_deref()) {
-            Some(reported) => (self.text(reported), self.text("")),
-            None => self.family_of(&draft.names),
-        };
-        let sizes = models
-            .iter()
-            .find_map(|model| model.parameter_size.as_deref());
-        let (size, count) = sizes.map(figures::parameter_size).unwrap_or_default();
-        let counted = models.iter().find_map(|model| model.parameter_count);
-        let quantization = models
-            .iter()
-            .find_map(|model| model.quantization.as_deref());
-        let quantization = quantization.map(|text| figures::quantization(text, self.options.rules));
-        let format = models.iter().find_map(|model| model.format.as_deref());
-        let reported = models.iter().find_map(|model| model.kind);
-        let kind = reported.unwrap_or_else(|| {
-            let mut told = draft
-                .places
-                .iter()
-                .filter_map(|place| told_by_name(source(place)?.profile, &listed(place)?.name));
-            told.next().unwrap_or(Kind::Llm)
-        });
-        Entry {
-            id,
-            family,
-            variant,
-            parameter_size: self.text(&size),
-            parameter_count: counted.filter(|_| count == 0).unwrap_or(count),
-            quantization: self.text(&quantization.unwrap_or_default()),
-            format: self.text(format.unwrap_or_default()),
-            kind,
-            capabilities: draft.capabilities.or(self.options.rules.of_kind(kind)),
-            context_length: models.iter().find_map(|model| model.context_length),
-            first_seen,
-            names: draft.names.into_boxed_slice(),
-            places: draft.places.into_boxed_slice(),
+    fn quantization(&mut self, reported: &'a str, rules: &Rules) -> Arc<str> {
+        if let Some(short) = self.quantizations.get(reported) {
+            return Arc::clone(short);
         }
-    }
-
-    /// What the first name tells that tells something.
-    fn family_of(&mut self, names: &[Arc<str>]) -> (Arc<str>, Arc<str>) {
-        for name in names {
-            let lower = name.to_lowercase();
-            let (family, variant) = self.options.rules.family(&lower);
-            if !family.is_empty() {
-                return (self.text(family), self.text(variant));
-            }
-        }
-        (self.text(""), self.text(""))
+        let short = self.text(&figures::quantization(reported, rules));
+        self.quantizations.insert(reported, Arc::clone(&short));
+        short
     }
 }
 
@@ -319,20 +391,14 @@ struct Ids {
 
 impl Ids {
     /// `<name>-<last 8 characters of the digest>`; more of the digest where that is taken.
-    fn make(
-        &mut self,
-        name: &str,
-        digest: &str,
-        entry: u32,
-        names: &FxHashMap<Arc<str>, u32>,
-    ) -> Arc<str> {
+    fn make(&mut self, name: &str, digest: &str, entry: u32, names: &Names) -> Arc<str> {
         let short = digest.char_indices().rev().nth(7).map_or(0, |(at, _)| at);
         let short = digest.get(short..).unwrap_or(digest);
         let numbered = format!("{digest}-{entry}");
         for end in [short, digest, &numbered] {
             let id = format!("{name}-{end}");
             let lower = id.to_lowercase();
-            if !names.contains_key(lower.as_str()) && !self.made.contains_key(&lower) {
+            if names.get(&lower).is_none() && !self.made.contains_key(&lower) {
                 self.made.insert(lower, entry);
                 return Arc::from(id);
             }
@@ -347,14 +413,14 @@ fn member(source: &Source<'_>) -> Member {
         name: Arc::from(source.name),
         profile: Arc::clone(source.profile),
         url_key: Arc::from(source.url_key),
-        listing: Arc::clone(source.models),
+        models: Arc::clone(source.models),
     }
 }
 
 /// The aliases that no model has for its name, with those of their targets that are listed
 /// somewhere.
-fn aliases(plans: &[AliasPlan], folds: &FxHashMap<Arc<str>, u32>, entries: &[Entry]) -> Vec<Alias> {
-    let number = |name: &str| folds.get(name.to_lowercase().as_str()).copied();
+fn aliases(plans: &[AliasPlan], names: &Names, entries: &[Entry]) -> Vec<Alias> {
+    let number = |name: &str| names.folds.get(name.to_lowercase().as_str()).copied();
     let targets = plans.iter().flat_map(|plan| &plan.targets);
     let mut having: FxHashMap<u32, Vec<u32>> = targets
         .filter_map(|name| Some((number(name)?, Vec::new())))

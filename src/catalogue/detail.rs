@@ -34,21 +34,38 @@ struct Detail<'a> {
     max_context_length: Option<u64>,
 }
 
+/// What a model's page needs that changes while the models stay as they are.
+#[derive(Clone, Copy)]
+pub struct Times<'t> {
+    /// When it is.
+    pub now: SystemTime,
+    /// When an endpoint, named by its index, was last listed with success.
+    pub synced_at: &'t dyn Fn(usize) -> Option<SystemTime>,
+}
+
+impl std::fmt::Debug for Times<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Times")
+            .field("now", &self.now)
+            .finish_non_exhaustive()
+    }
+}
+
 impl Catalogue {
     /// `GET /olla/models/{id}`. The id is the whole rest of the path as it was sent: an id, a name
     /// or an alias, in any letter case, percent-encoded or not.
     ///
     /// # Errors
     /// No id, or no model of that id (contract: catalogue 6.7).
-    pub fn model(&self, id_as_in_path: &str, now: SystemTime) -> Result<Bytes, CatalogueError> {
+    pub fn model(&self, id_as_in_path: &str, times: &Times<'_>) -> Result<Bytes, CatalogueError> {
         let id = decoded(id_as_in_path);
         let without_slash = id.strip_suffix('/');
         if without_slash.unwrap_or(&id).is_empty() {
             let message = "the path names no model: /olla/models/<id>".to_owned();
             return Err(CatalogueError::bad_request("MODEL_ID_REQUIRED", message));
         }
-        self.detail(&id, now)
-            .or_else(|| self.detail(without_slash?, now))
+        self.detail(&id, times)
+            .or_else(|| self.detail(without_slash?, times))
             .ok_or_else(|| CatalogueError {
                 status: 404,
                 kind: "not_found",
@@ -57,28 +74,35 @@ impl Catalogue {
             })
     }
 
-    fn detail(&self, id: &str, now: SystemTime) -> Option<Bytes> {
+    fn detail(&self, id: &str, times: &Times<'_>) -> Option<Bytes> {
         let by_id = || {
-            self.entries
-                .get(*self.ids.get(&id.to_lowercase())? as usize)
+            self.merged
+                .entries
+                .get(*self.merged.ids.get(&id.to_lowercase())? as usize)
         };
-        let body = match self.named_entry(id).or_else(by_id) {
-            Some(entry) => self.entry_detail(entry, now),
-            None => self.alias_detail(id, now)?,
+        let body = match self.merged.named_entry(id).or_else(by_id) {
+            Some(entry) => self.entry_detail(entry, times),
+            None => self.alias_detail(id, times)?,
         };
         // Nothing in a detail can fail to be written.
         serde_json::to_vec(&body).ok().map(Bytes::from)
     }
 
-    fn entry_detail<'c>(&'c self, entry: &'c Entry, now: SystemTime) -> Detail<'c> {
+    fn entry_detail<'c>(&'c self, entry: &'c Entry, times: &Times<'_>) -> Detail<'c> {
         let by_endpoint: Vec<_> = entry.by_endpoint().collect();
-        self.detail_of(&entry.id, entry, entry.names().collect(), &by_endpoint, now)
+        self.detail_of(
+            &entry.id,
+            entry,
+            entry.names().collect(),
+            &by_endpoint,
+            times,
+        )
     }
 
     /// The alias's own spelling first, then any.
-    fn alias_detail(&self, id: &str, now: SystemTime) -> Option<Detail<'_>> {
+    fn alias_detail(&self, id: &str, times: &Times<'_>) -> Option<Detail<'_>> {
         let lower = id.to_lowercase();
-        let mut aliases = self.aliases.iter();
+        let mut aliases = self.merged.aliases.iter();
         let alias = aliases
             .clone()
             .find(|alias| alias.name == id)
@@ -96,10 +120,10 @@ impl Catalogue {
             )
         };
         // As a model whose endpoints are all down is shown, so is an alias whose targets are.
-        let all = EndpointSet::first(self.endpoints.len());
+        let all = EndpointSet::first(self.merged.endpoints.len());
         let view = among(self.routable).or_else(|| among(all))?;
         let by_endpoint: Vec<_> = view.places.chunks(1).collect();
-        Some(self.detail_of(&alias.name, view.entry, view.targets, &by_endpoint, now))
+        Some(self.detail_of(&alias.name, view.entry, view.targets, &by_endpoint, times))
     }
 
     fn detail_of<'c>(
@@ -108,16 +132,16 @@ impl Catalogue {
         entry: &'c Entry,
         aliases: Vec<&'c str>,
         by_endpoint: &[&[Place]],
-        now: SystemTime,
+        times: &Times<'_>,
     ) -> Detail<'c> {
         let firsts = || {
             by_endpoint
                 .iter()
                 .filter_map(|places| Some((*places, places.first()?)))
         };
-        let size = |places: &[Place]| self.first_fact(places, |model| model.disk_size);
+        let size = |places: &[Place]| self.merged.first_fact(places, |model| model.disk_size);
         let sizes = by_endpoint.iter().filter_map(|places| size(places));
-        let seen = firsts().filter_map(|(_, first)| self.listing(first)?.synced_at);
+        let seen = firsts().filter_map(|(_, first)| (times.synced_at)(first.endpoint as usize));
         let loaded = firsts().filter(|(places, _)| self.state_at(places) == LOADED);
         Detail {
             id,
@@ -128,13 +152,15 @@ impl Catalogue {
             quantization: &entry.quantization,
             format: &entry.format,
             total_disk_size: bytes(sizes.fold(0, u64::saturating_add)),
-            last_seen: ago(seen.max(), now),
+            last_seen: ago(seen.max(), times.now),
             aliases,
             endpoints: firsts()
-                .map(|(_, first)| self.endpoint_name(first))
+                .map(|(_, first)| self.merged.endpoint_name(first))
                 .collect(),
-            loaded_endpoints: loaded.map(|(_, first)| self.endpoint_name(first)).collect(),
-            capabilities: self.rules.words(entry.capabilities).collect(),
+            loaded_endpoints: loaded
+                .map(|(_, first)| self.merged.endpoint_name(first))
+                .collect(),
+            capabilities: self.merged.rules.words(entry.capabilities).collect(),
             max_context_length: entry.context_length,
         }
     }

@@ -4,8 +4,8 @@
 
 use std::sync::Arc;
 
+use super::Catalogue;
 use super::rules::Capabilities;
-use super::{Catalogue, Listing};
 use crate::fleet::EndpointSet;
 use crate::providers::{Kind, ListedModel};
 
@@ -100,20 +100,6 @@ pub(super) fn state(model: &ListedModel) -> &str {
 }
 
 impl Catalogue {
-    pub(super) fn listed(&self, place: &Place) -> Option<&ListedModel> {
-        self.listing(place)?.models.get(place.model as usize)
-    }
-
-    pub(super) fn listing(&self, place: &Place) -> Option<&Listing> {
-        let member = self.endpoints.get(place.endpoint as usize)?;
-        Some(&member.listing)
-    }
-
-    pub(super) fn endpoint_name(&self, place: &Place) -> &str {
-        let member = self.endpoints.get(place.endpoint as usize);
-        member.map_or("", |member| &member.name)
-    }
-
     /// The state of a model at the places of one endpoint: under several names it is loaded if it
     /// is under one.
     pub(super) fn state_at(&self, places: &[Place]) -> &str {
@@ -125,27 +111,9 @@ impl Catalogue {
         }
         let mut states = places
             .iter()
-            .filter_map(|place| self.listed(place))
+            .filter_map(|place| self.merged.listed(place))
             .map(state);
         let first = states.clone().next().unwrap_or(OFFLINE);
         states.find(|state| *state == LOADED).unwrap_or(first)
-    }
-
-    /// The first fact of its kind that a place reports.
-    pub(super) fn first_fact<'c, T>(
-        &'c self,
-        places: &[Place],
-        fact: impl Fn(&'c ListedModel) -> Option<T>,
-    ) -> Option<T> {
-        let mut listed = places.iter().filter_map(|place| self.listed(place));
-        listed.find_map(fact)
-    }
-
-    /// Unix seconds: when the backend made the model, else when the gateway first saw it.
-    pub(super) fn created(&self, entry: &Entry, own: &[Place]) -> u64 {
-        let created = |model: &ListedModel| model.created;
-        self.first_fact(own, created)
-            .or_else(|| self.first_fact(&entry.places, created))
-            .unwrap_or(entry.first_seen)
     }
 }

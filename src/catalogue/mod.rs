@@ -14,6 +14,7 @@ mod detail;
 mod entry;
 mod figures;
 mod formats;
+mod merged;
 mod query;
 mod render;
 mod rules;
@@ -24,9 +25,9 @@ use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
 use bytes::Bytes;
-use rustc_hash::FxHashMap;
 
 pub use crate::providers::{Kind, ListedModel, admits, glob};
+pub use detail::Times;
 pub use entry::Entry;
 pub use formats::Format;
 pub use rules::{Capabilities, Rules};
@@ -36,6 +37,7 @@ pub use status::NamedModel;
 use crate::config::AliasPlan;
 use crate::fleet::EndpointSet;
 use crate::providers::Profile;
+use merged::Merged;
 
 /// Up to so many entries the usual listings are rendered with the catalogue, so that no client
 /// waits for it; beyond, each when it is first asked for. They take about half a kilobyte for each
@@ -53,17 +55,8 @@ pub struct Source<'a> {
     pub routable: bool,
     /// Its display URL; some facts come from the endpoint with the lowest.
     pub url_key: &'a str,
-    /// Its models.
-    pub models: &'a Arc<Listing>,
-}
-
-/// What one endpoint reported last, after its model filter.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct Listing {
-    /// In the backend's order.
-    pub models: Vec<ListedModel>,
-    /// When; `None` = never.
-    pub synced_at: Option<SystemTime>,
+    /// What it reported last, after its model filter, in its order.
+    pub models: &'a Arc<[ListedModel]>,
 }
 
 /// What a catalogue is built by.
@@ -82,46 +75,12 @@ pub struct Options<'a> {
 /// All models (contract: catalogue 5).
 #[derive(Debug)]
 pub struct Catalogue {
-    endpoints: Vec<Member>,
+    merged: Arc<Merged>,
     routable: EndpointSet,
-    entries: Vec<Entry>,
-    /// Names in lower case to their number.
-    folds: FxHashMap<Arc<str>, u32>,
-    /// For each such number the first entry that has the name.
-    first: Vec<u32>,
-    /// Ids that are no names, in lower case (contract: catalogue 5.2, rule 3).
-    ids: FxHashMap<String, u32>,
-    aliases: Vec<Alias>,
-    rules: Arc<Rules>,
     vision: EndpointSet,
     unified: OnceLock<Bytes>,
     openai: OnceLock<Bytes>,
     scoped: Vec<scoped::Ready>,
-}
-
-/// An endpoint as the catalogue keeps it.
-#[derive(Debug)]
-struct Member {
-    name: Arc<str>,
-    profile: Arc<Profile>,
-    url_key: Arc<str>,
-    listing: Arc<Listing>,
-}
-
-/// A configured alias with at least one target that some endpoint lists.
-#[derive(Debug)]
-struct Alias {
-    name: String,
-    targets: Vec<AliasTarget>,
-}
-
-#[derive(Debug)]
-struct AliasTarget {
-    /// As configured.
-    name: String,
-    fold: u32,
-    /// The entries that have the name.
-    entries: Vec<u32>,
 }
 
 /// Why a listing route answers with an error (contract: catalogue 6.7).
@@ -166,20 +125,38 @@ impl Default for Catalogue {
 
 impl Catalogue {
     /// Merges the listings of all endpoints (contract: catalogue 5.1-5.3). `previous` tells when
-    /// models were first seen; a model that it does not have is first seen now.
+    /// models were first seen; a model that it does not have is first seen now. What is as it was
+    /// in `previous` is taken over: all of the merging, if only the health of endpoints is another.
     pub fn build(sources: &[Source<'_>], options: &Options<'_>, previous: Option<&Self>) -> Self {
-        let mut catalogue = build::merge(sources, options, previous);
-        catalogue.vision = catalogue.with_capability(options.rules.capability("vision"));
-        catalogue.scoped = catalogue.usual_scopes();
-        if catalogue.entries.len() <= MAX_EAGER_ENTRIES {
+        let previous = previous.map(|previous| &previous.merged);
+        let merged = match previous.filter(|previous| previous.is_of(sources, options)) {
+            Some(same) => Arc::clone(same),
+            None => Arc::new(build::merge(sources, options, previous.map(AsRef::as_ref))),
+        };
+        let routable = sources.iter().enumerate();
+        let routable = routable.filter(|(_, source)| source.routable);
+        let catalogue = Self {
+            routable: routable.map(|(at, _)| at).collect(),
+            vision: merged.with_capability(options.rules.capability("vision")),
+            unified: OnceLock::new(),
+            openai: OnceLock::new(),
+            scoped: scoped::usual(&merged),
+            merged,
+        };
+        if catalogue.merged.entries.len() <= MAX_EAGER_ENTRIES {
             catalogue.render_usual();
         }
         catalogue
     }
 
+    /// Whether another one has the very same models, whoever is up.
+    pub fn has_models_of(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.merged, &other.merged)
+    }
+
     /// Every entry, in a stable order.
     pub fn entries(&self) -> &[Entry] {
-        &self.entries
+        &self.merged.entries
     }
 
     /// The endpoints that list a model with the capability `vision`, routable or not (contract:
@@ -195,7 +172,7 @@ impl Catalogue {
 
     /// The names of capabilities, sorted.
     pub fn capability_words(&self, set: Capabilities) -> impl Iterator<Item = &str> + Clone {
-        self.rules.words(set)
+        self.merged.rules.words(set)
     }
 
     /// The ids of the models that some routable endpoint serves, each once, in a stable order:
@@ -203,7 +180,12 @@ impl Catalogue {
     pub fn served_ids(&self) -> Vec<&str> {
         let mut seen = rustc_hash::FxHashSet::default();
         let served = |entry: &&Entry| entry.is_on(&self.routable);
-        let ids = self.entries.iter().filter(served).map(Entry::first_name);
+        let ids = self
+            .merged
+            .entries
+            .iter()
+            .filter(served)
+            .map(Entry::first_name);
         ids.filter(|id| seen.insert(*id)).collect()
     }
 
@@ -213,19 +195,6 @@ impl Catalogue {
         for ready in &self.scoped {
             self.ready_listing(ready);
         }
-    }
-
-    fn with_capability(&self, capability: Capabilities) -> EndpointSet {
-        let having = self.entries.iter();
-        having
-            .filter(|entry| entry.capabilities.meets(capability))
-            .fold(EndpointSet::EMPTY, |all, entry| all.or(&entry.endpoints()))
-    }
-
-    /// The first entry that has a name, in any letter case.
-    fn named_entry(&self, name: &str) -> Option<&Entry> {
-        let fold = self.folds.get(name.to_lowercase().as_str())?;
-        self.entries.get(*self.first.get(*fold as usize)? as usize)
     }
 }
 

@@ -138,11 +138,11 @@ impl Catalogue {
     /// A test for entries that looks up once what the query names.
     pub(super) fn filter<'s>(&'s self, query: &'s Query<'_>) -> impl Fn(&Entry) -> bool + 's {
         let word = match &query.does {
-            Does::Capability(word) => self.rules.capability(word),
+            Does::Capability(word) => self.merged.rules.capability(word),
             _ => Capabilities::default(),
         };
         let endpoint = query.endpoint.as_deref().map(|name| {
-            let mut members = self.endpoints.iter();
+            let mut members = self.merged.endpoints.iter();
             members.position(|member| *member.name == *name)
         });
         move |entry| {
@@ -184,7 +184,8 @@ impl Catalogue {
             .iter()
             .filter(|place| self.routable.contains(place.endpoint as usize));
         up.any(|place| {
-            self.listed(place)
+            self.merged
+                .listed(place)
                 .is_some_and(|model| AVAILABLE.contains(&state(model)))
         })
     }

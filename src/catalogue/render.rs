@@ -13,8 +13,9 @@ use super::formats::{
     Availability, Block, Format, LemonadeMore, LmStudio, LmdeployMore, Nothing, Ollama,
     OllamaDetails, OpenAi, Permission, Seq, SglangMore, Unified, VllmMore, owner,
 };
+use super::merged::{Alias, AliasTarget};
 use super::query::Query;
-use super::{Alias, AliasTarget, Catalogue, CatalogueError, figures};
+use super::{Catalogue, CatalogueError, figures};
 use crate::fleet::EndpointSet;
 use crate::providers::{Extra, ListedModel};
 
@@ -96,7 +97,7 @@ impl Catalogue {
         }
         let filter = self.filter(&query);
         let mut eligible = if query.include_unavailable {
-            EndpointSet::first(self.endpoints.len())
+            EndpointSet::first(self.merged.endpoints.len())
         } else {
             self.routable
         };
@@ -104,7 +105,7 @@ impl Catalogue {
             .format
             .provider()
             .map_or(EndpointSet::EMPTY, |provider| {
-                self.endpoints_of(|profile| profile.name == provider)
+                self.merged.endpoints_of(|profile| profile.name == provider)
             });
         if query.format.is_exclusive() {
             eligible = eligible.and(&own);
@@ -148,7 +149,7 @@ impl Catalogue {
                 self.each_name(selection, |item| self.push_data(&mut list, format, &item));
                 if format == Format::OpenAi {
                     for alias in self.alias_views(selection) {
-                        let created = self.created(alias.entry, &[]);
+                        let created = self.merged.created(alias.entry, &[]);
                         list.push(&openai(alias.name, created, OLLA, Nothing {}));
                     }
                 }
@@ -160,12 +161,12 @@ impl Catalogue {
     fn unified(&self, selection: &Selection<'_>) -> Bytes {
         let mut list = List::new(r#"{"object":"list","data":["#);
         let shown = |entry: &&Entry| entry.is_on(&selection.eligible) && (selection.filter)(entry);
-        for entry in self.entries.iter().filter(shown) {
+        for entry in self.merged.entries.iter().filter(shown) {
             let availability = entry.by_endpoint().map(|places| self.availability(places));
             list.push(&self.unified_item(
                 &entry.id,
                 entry,
-                self.created(entry, &[]),
+                self.merged.created(entry, &[]),
                 Seq(entry.names()),
                 Seq(availability),
             ));
@@ -175,7 +176,7 @@ impl Catalogue {
             list.push(&self.unified_item(
                 alias.name,
                 alias.entry,
-                self.created(alias.entry, &[]),
+                self.merged.created(alias.entry, &[]),
                 &alias.targets,
                 Seq(availability.map(|places| self.availability(places))),
             ));
@@ -203,7 +204,7 @@ impl Catalogue {
                 quantization: &entry.quantization,
                 aliases,
                 availability,
-                capabilities: Seq(self.rules.words(entry.capabilities)),
+                capabilities: Seq(self.merged.rules.words(entry.capabilities)),
                 max_context_length: entry.context_length,
             },
         }
@@ -211,15 +212,17 @@ impl Catalogue {
 
     fn availability<'c>(&'c self, places: &[Place]) -> Availability<'c> {
         Availability {
-            endpoint: places.first().map_or("", |place| self.endpoint_name(place)),
+            endpoint: places
+                .first()
+                .map_or("", |place| self.merged.endpoint_name(place)),
             state: self.state_at(places),
         }
     }
 
     /// Calls back for every name to be listed, each once whatever its letter case.
     fn each_name<'c>(&'c self, selection: &Selection<'_>, mut call: impl FnMut(Item<'c>)) {
-        let mut seen = vec![false; self.first.len()];
-        for entry in &self.entries {
+        let mut seen = vec![false; self.merged.names.facts.len()];
+        for entry in &self.merged.entries {
             if !entry.is_on(&selection.eligible) || !(selection.filter)(entry) {
                 continue;
             }
@@ -239,7 +242,7 @@ impl Catalogue {
                 }
                 let is_own = |place: &&Place| on(&selection.own, place);
                 let own: Vec<_> = places.iter().filter(is_own).copied().collect();
-                let spelled = self.listed(own.first().unwrap_or(first));
+                let spelled = self.merged.listed(own.first().unwrap_or(first));
                 call(Item {
                     id: spelled.map_or("", |model| &model.name),
                     entry,
@@ -252,7 +255,7 @@ impl Catalogue {
     /// The aliases of which some target is shown (contract: catalogue 5.10).
     pub(super) fn alias_views<'c>(&'c self, selection: &Selection<'_>) -> Vec<AliasView<'c>> {
         let view = |alias| self.alias_view(alias, selection);
-        self.aliases.iter().filter_map(view).collect()
+        self.merged.aliases.iter().filter_map(view).collect()
     }
 
     pub(super) fn alias_view<'c>(
@@ -295,7 +298,7 @@ impl Catalogue {
     ) -> impl Iterator<Item = (&'c Entry, Vec<Place>)> {
         let entries = target.entries.iter();
         entries
-            .filter_map(|at| self.entries.get(*at as usize))
+            .filter_map(|at| self.merged.entries.get(*at as usize))
             .filter(|entry| (selection.filter)(entry))
             .map(|entry| {
                 let named = entry
@@ -308,7 +311,7 @@ impl Catalogue {
 
     fn push_data(&self, list: &mut List, format: Format, item: &Item<'_>) {
         let (id, entry) = (item.id, item.entry);
-        let created = self.created(entry, &item.own);
+        let created = self.merged.created(entry, &item.own);
         let context = || self.fact(item, |model| model.context_length);
         let extra = |fact: fn(&Extra) -> Option<&str>| {
             self.own_fact(item, |model| fact(model.extra.as_deref()?))
@@ -360,13 +363,16 @@ impl Catalogue {
 
     fn push_sglang(&self, list: &mut List, item: &Item<'_>, created: u64) {
         let extra = |model: &'_ ListedModel| model.extra.is_some();
-        let listed = item.own.iter().filter_map(|place| self.listed(place));
+        let listed = item
+            .own
+            .iter()
+            .filter_map(|place| self.merged.listed(place));
         let extra = listed.into_iter().find(|model| extra(model));
         let extra = extra.and_then(|model| model.extra.as_deref());
         let sees = item
             .entry
             .capabilities
-            .meets(self.rules.capability("vision"));
+            .meets(self.merged.rules.capability("vision"));
         let more = SglangMore {
             root: item.id,
             max_model_len: self.fact(item, |model| model.context_length),
@@ -387,9 +393,12 @@ impl Catalogue {
             .own_fact(item, |model| model.publisher.as_deref())
             .or_else(|| item.id.split_once('/').map(|(publisher, _)| publisher))
             .filter(|publisher| !publisher.is_empty())
-            .or_else(|| self.rules.publisher(&lower));
+            .or_else(|| self.merged.rules.publisher(&lower));
         let family = self.own_fact(item, |model| model.family.as_deref());
-        let states = item.own.iter().filter_map(|place| self.listed(place));
+        let states = item
+            .own
+            .iter()
+            .filter_map(|place| self.merged.listed(place));
         let mut states = states.filter_map(|model| model.state.as_deref());
         let first_state = states.clone().next().unwrap_or("not-loaded");
         list.push(&LmStudio {
@@ -412,7 +421,7 @@ impl Catalogue {
         let extra = |fact: fn(&Extra) -> Option<&str>| {
             self.own_fact(item, |model| fact(model.extra.as_deref()?))
         };
-        let created = self.created(item.entry, &item.own);
+        let created = self.merged.created(item.entry, &item.own);
         let written = extra(|extra| extra.modified_at.as_deref());
         let modified_at = written.map_or_else(|| rfc3339(created).into(), Into::into);
         let modified_at: std::borrow::Cow<'_, str> = modified_at;
@@ -451,7 +460,7 @@ impl Catalogue {
         item: &Item<'_>,
         fact: impl Fn(&'c ListedModel) -> Option<T>,
     ) -> Option<T> {
-        self.first_fact(&item.own, fact)
+        self.merged.first_fact(&item.own, fact)
     }
 
     /// A fact that one of the selection's own endpoints reports, else any.
@@ -460,8 +469,9 @@ impl Catalogue {
         item: &Item<'_>,
         fact: impl Fn(&'c ListedModel) -> Option<T>,
     ) -> Option<T> {
-        self.first_fact(&item.own, &fact)
-            .or_else(|| self.first_fact(&item.entry.places, &fact))
+        self.merged
+            .first_fact(&item.own, &fact)
+            .or_else(|| self.merged.first_fact(&item.entry.places, &fact))
     }
 }
 

@@ -9,9 +9,9 @@ use rustc_hash::FxHashSet;
 
 use super::Catalogue;
 use super::formats::Format;
+use super::merged::Merged;
 use super::render::Selection;
-use crate::fleet::EndpointSet;
-use crate::providers::{OPENAI_COMPATIBLE, Profile, Profiles};
+use crate::providers::{OPENAI_COMPATIBLE, Profiles};
 
 /// The prefix that reaches every endpoint.
 const PROXY_PREFIX: &str = "proxy";
@@ -105,33 +105,12 @@ impl Catalogue {
         ready.body.get_or_init(render).clone()
     }
 
-    /// The listings of all types that have endpoints, not rendered yet.
-    pub(super) fn usual_scopes(&self) -> Vec<Ready> {
-        let ready = |kind: Option<&str>, format| Ready {
-            kind: kind.map(str::to_owned),
-            format,
-            body: OnceLock::new(),
-        };
-        let mut all = vec![ready(None, Format::OpenAi)];
-        let mut known: FxHashSet<&str> = FxHashSet::default();
-        for member in &self.endpoints {
-            let profile = &member.profile;
-            if !known.insert(&profile.name) {
-                continue;
-            }
-            all.push(ready(Some(&profile.name), Format::OpenAi));
-            let native = Format::native(profile);
-            if profile.native_listing_path.is_some() && native != Format::OpenAi {
-                all.push(ready(Some(&profile.name), native));
-            }
-        }
-        all
-    }
-
     fn render_scope(&self, scoped: Scoped<'_>) -> Bytes {
         let members = match scoped.scope {
-            Scope::Type(kind) => self.endpoints_of(|profile| profile.name == kind),
-            Scope::OpenAiCompatible => self.endpoints_of(|profile| profile.openai_compatible),
+            Scope::Type(kind) => self.merged.endpoints_of(|profile| profile.name == kind),
+            Scope::OpenAiCompatible => self
+                .merged
+                .endpoints_of(|profile| profile.openai_compatible),
         };
         let eligible = members.and(&self.routable);
         self.render(
@@ -143,10 +122,27 @@ impl Catalogue {
             },
         )
     }
+}
 
-    pub(super) fn endpoints_of(&self, wanted: impl Fn(&Profile) -> bool) -> EndpointSet {
-        let members = self.endpoints.iter().enumerate();
-        let members = members.filter(|(_, member)| wanted(&member.profile));
-        members.map(|(at, _)| at).collect()
+/// The listings of all types that have endpoints, not rendered yet.
+pub(super) fn usual(merged: &Merged) -> Vec<Ready> {
+    let ready = |kind: Option<&str>, format| Ready {
+        kind: kind.map(str::to_owned),
+        format,
+        body: OnceLock::new(),
+    };
+    let mut all = vec![ready(None, Format::OpenAi)];
+    let mut known: FxHashSet<&str> = FxHashSet::default();
+    for member in &merged.endpoints {
+        let profile = &member.profile;
+        if !known.insert(&profile.name) {
+            continue;
+        }
+        all.push(ready(Some(&profile.name), Format::OpenAi));
+        let native = Format::native(profile);
+        if profile.native_listing_path.is_some() && native != Format::OpenAi {
+            all.push(ready(Some(&profile.name), native));
+        }
     }
+    all
 }

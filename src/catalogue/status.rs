@@ -3,7 +3,6 @@
 //! contract: operations 4
 
 use std::collections::BTreeMap;
-use std::time::SystemTime;
 
 use super::Catalogue;
 use super::entry::{Entry, Place};
@@ -21,8 +20,6 @@ pub struct NamedModel<'c> {
     pub name: &'c str,
     /// The endpoints that list it under this name, routable or not.
     pub endpoints: EndpointSet,
-    /// When one of them last listed it.
-    pub last_seen: Option<SystemTime>,
     /// What the model does: reported, or told by its name.
     pub kind: Kind,
     /// As reported, else as the name tells; `None` = unknown.
@@ -43,9 +40,9 @@ impl Catalogue {
     /// Every reported name, sorted.
     pub fn named_models(&self) -> Vec<NamedModel<'_>> {
         let mut by_name: BTreeMap<&str, Vec<(&Entry, Place)>> = BTreeMap::new();
-        for entry in &self.entries {
+        for entry in &self.merged.entries {
             for place in &entry.places {
-                if let Some(model) = self.listed(place) {
+                if let Some(model) = self.merged.listed(place) {
                     by_name
                         .entry(&model.name)
                         .or_default()
@@ -63,8 +60,8 @@ impl Catalogue {
 
     /// For each endpoint its place in the order of display URLs.
     fn url_ranks(&self) -> Vec<usize> {
-        let mut order: Vec<usize> = (0..self.endpoints.len()).collect();
-        let url = |at: &usize| self.endpoints.get(*at).map(|member| &member.url_key);
+        let mut order: Vec<usize> = (0..self.merged.endpoints.len()).collect();
+        let url = |at: &usize| self.merged.endpoints.get(*at).map(|member| &member.url_key);
         order.sort_by(|a, b| url(a).cmp(&url(b)));
         let mut ranks = vec![0; order.len()];
         for (rank, at) in order.into_iter().enumerate() {
@@ -78,15 +75,14 @@ impl Catalogue {
     fn named_model<'c>(&'c self, name: &'c str, places: &[(&'c Entry, Place)]) -> NamedModel<'c> {
         let bare: Vec<Place> = places.iter().map(|(_, place)| *place).collect();
         let entry = places.first().map(|(entry, _)| *entry);
-        let seen = bare
-            .iter()
-            .filter_map(|place| self.listing(place)?.synced_at);
         let derived = entry
             .map(|entry| &*entry.family)
             .filter(|family| !family.is_empty());
         let kind = entry.map_or(Kind::Llm, |entry| entry.kind);
-        let quant = self.first_fact(&bare, |model| model.quantization.as_deref());
-        let context = self.first_fact(&bare, |model| model.context_length);
+        let quant = self
+            .merged
+            .first_fact(&bare, |model| model.quantization.as_deref());
+        let context = self.merged.first_fact(&bare, |model| model.context_length);
         let mut aliases: Vec<_> = places
             .iter()
             .flat_map(|(entry, _)| entry.names())
@@ -98,11 +94,12 @@ impl Catalogue {
         NamedModel {
             name,
             endpoints: bare.iter().map(|place| place.endpoint as usize).collect(),
-            last_seen: seen.max(),
             kind,
-            family: self.first_fact(&bare, family).or(derived),
-            size: self.first_fact(&bare, |model| model.disk_size),
-            params: self.first_fact(&bare, |model| model.parameter_size.as_deref()),
+            family: self.merged.first_fact(&bare, family).or(derived),
+            size: self.merged.first_fact(&bare, |model| model.disk_size),
+            params: self
+                .merged
+                .first_fact(&bare, |model| model.parameter_size.as_deref()),
             quant,
             aliases,
             capabilities: capabilities(kind, context, quant),

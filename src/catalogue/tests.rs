@@ -3,10 +3,12 @@
 
 mod detail;
 mod formats;
+mod incremental;
 mod merging;
 mod queries;
 mod scopes;
 
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -21,12 +23,23 @@ fn at(seconds: u64) -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)
 }
 
+/// Every endpoint was listed at [`NOW`].
+fn times(now: u64) -> Times<'static> {
+    fn synced_at(_: usize) -> Option<SystemTime> {
+        Some(at(NOW))
+    }
+    Times {
+        now: at(now),
+        synced_at: &synced_at,
+    }
+}
+
 /// One endpoint: name, type, and the body of its listing.
 struct Backend {
     name: &'static str,
     profile: Arc<Profile>,
     routable: bool,
-    listing: Arc<Listing>,
+    models: Arc<[ListedModel]>,
 }
 
 /// A backend that is up.
@@ -38,10 +51,7 @@ fn up(name: &'static str, kind: &str, body: &str) -> Backend {
         name,
         profile,
         routable: true,
-        listing: Arc::new(Listing {
-            models,
-            synced_at: Some(at(NOW)),
-        }),
+        models: models.into(),
     }
 }
 
@@ -79,9 +89,12 @@ struct Setup<'a> {
     backends: &'a [Backend],
     aliases: &'a [AliasPlan],
     enable_unifier: bool,
+    rules: &'a Arc<Rules>,
     now: u64,
     previous: Option<&'a Catalogue>,
 }
+
+static RULES: LazyLock<Arc<Rules>> = LazyLock::new(|| Arc::new(Rules::builtin().clone()));
 
 impl<'a> Setup<'a> {
     fn of(backends: &'a [Backend]) -> Self {
@@ -89,6 +102,7 @@ impl<'a> Setup<'a> {
             backends,
             aliases: &[],
             enable_unifier: true,
+            rules: &RULES,
             now: NOW,
             previous: None,
         }
@@ -103,13 +117,13 @@ impl<'a> Setup<'a> {
                 profile: &backend.profile,
                 routable: backend.routable,
                 url_key: backend.name,
-                models: &backend.listing,
+                models: &backend.models,
             })
             .collect();
         let options = Options {
             aliases: self.aliases,
             enable_unifier: self.enable_unifier,
-            rules: &Arc::new(Rules::builtin().clone()),
+            rules: self.rules,
             now: at(self.now),
         };
         Catalogue::build(&sources, &options, self.previous)
@@ -150,7 +164,7 @@ fn unified(catalogue: &Catalogue, id: &str) -> Value {
 }
 
 fn model(catalogue: &Catalogue, id: &str) -> Value {
-    json(&catalogue.model(id, at(NOW)).unwrap())
+    json(&catalogue.model(id, &times(NOW)).unwrap())
 }
 
 #[test]
@@ -179,7 +193,10 @@ fn without_models_every_listing_is_an_empty_one() {
         );
         assert!(catalogue.entries().is_empty() && catalogue.vision().is_empty());
         assert!(catalogue.named_models().is_empty() && catalogue.served_ids().is_empty());
-        assert_eq!(catalogue.model("none", at(NOW)).unwrap_err().status, 404);
+        assert_eq!(
+            catalogue.model("none", &times(NOW)).unwrap_err().status,
+            404
+        );
     }
 }
 

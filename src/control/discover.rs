@@ -165,13 +165,16 @@ async fn list(state: &State, member: &Rc<Member>, limit: Duration) -> Result<(),
     member.found.set(member.is_auto());
     let filter = &plan.model_filter;
     let admitted = |model: &ListedModel| providers::admits(filter, &model.name);
-    member.listed(models.into_iter().filter(admitted).collect());
+    let mut is_news = member.listed(models.into_iter().filter(admitted).collect());
     member.live.forget_refusals();
     if !Arc::ptr_eq(&member.profile(), &profile) {
         member.set_profile(profile);
+        is_news = true;
     }
-    // Also when the models are the same: the catalogue tells when they were last seen.
-    state.catalogue_stale.set(true);
+    if is_news {
+        state.catalogue_stale.set(true);
+    }
+    // Also when the models are the same: pages tell when they were last seen.
     state.dirty.notify();
     Ok(())
 }

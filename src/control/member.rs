@@ -10,7 +10,6 @@ use olla_engine::tls::TlsClient;
 
 use super::schedule::{later, wait};
 use super::{Signal, wall};
-use crate::catalogue::Listing;
 use crate::config::{AUTO, EndpointPlan, Plan};
 use crate::fleet::{Endpoint, Health, Live, Status};
 use crate::gateway::Backend;
@@ -45,8 +44,11 @@ pub(super) struct Member {
     pub(super) not_before: Cell<Option<Instant>>,
     pub(super) response_time: Cell<Option<Duration>>,
     pub(super) addresses: RefCell<Arc<[SocketAddr]>>,
-    listing: RefCell<Arc<Listing>>,
-    /// When that was listed, by the clock that nobody sets.
+    /// What it listed last, after its model filter.
+    models: RefCell<Arc<[ListedModel]>>,
+    /// When.
+    synced_at: Cell<Option<SystemTime>>,
+    /// When, by the clock that nobody sets.
     listed_at: Cell<Option<Instant>>,
     /// Its next check has moved, or it was removed.
     pub(super) moved: Signal,
@@ -94,7 +96,8 @@ impl Member {
             not_before: Cell::new(None),
             response_time: Cell::new(None),
             addresses: RefCell::new(addresses),
-            listing: RefCell::default(),
+            models: RefCell::default(),
+            synced_at: Cell::new(None),
             listed_at: Cell::new(None),
             moved: Signal::default(),
             removed: Cell::new(false),
@@ -185,28 +188,25 @@ impl Member {
         Arc::clone(&self.extractor.borrow())
     }
 
-    pub(super) fn listing(&self) -> Arc<Listing> {
-        Arc::clone(&self.listing.borrow())
+    pub(super) fn models(&self) -> Arc<[ListedModel]> {
+        Arc::clone(&self.models.borrow())
     }
 
-    /// Takes in what it has listed now.
-    pub(super) fn listed(&self, models: Vec<ListedModel>) {
+    /// Takes in what it has listed now. False: the same as before.
+    pub(super) fn listed(&self, models: Vec<ListedModel>) -> bool {
         self.listed_at.set(Some(Instant::now()));
-        let synced_at = Some(SystemTime::now());
-        *self.listing.borrow_mut() = Arc::new(Listing { models, synced_at });
+        self.synced_at.set(Some(SystemTime::now()));
+        let mut known = self.models.borrow_mut();
+        let is_news = **known != *models;
+        if is_news {
+            *known = models.into();
+        }
+        is_news
     }
 
     /// Forgets its models. False: there were none.
     pub(super) fn forget_models(&self) -> bool {
-        let mut listing = self.listing.borrow_mut();
-        if listing.models.is_empty() {
-            return false;
-        }
-        *listing = Arc::new(Listing {
-            models: Vec::new(),
-            synced_at: listing.synced_at,
-        });
-        true
+        !self.models.take().is_empty()
     }
 
     /// Whether its models were listed so long ago that they count as gone.
@@ -222,7 +222,6 @@ impl Member {
 
     /// As the cores see it.
     pub(super) fn endpoint(&self) -> Endpoint {
-        let listing = self.listing.borrow();
         Endpoint {
             id: self.id,
             plan: self.plan(),
@@ -236,8 +235,8 @@ impl Member {
                 consecutive_failures: self.failures.get(),
             },
             addresses: Arc::clone(&self.addresses.borrow()),
-            last_model_sync: listing.synced_at,
-            model_count: listing.models.len(),
+            last_model_sync: self.synced_at.get(),
+            model_count: self.models.borrow().len(),
             lost_heard: self.lost_heard.get(),
             live: Arc::clone(&self.live),
         }

@@ -138,6 +138,8 @@ struct State {
     /// Listings or routable endpoints have changed since the catalogue was built.
     catalogue_stale: Cell<bool>,
     dirty: Signal,
+    /// A snapshot was published, so that there is an earlier one to get rid of.
+    published: Signal,
     /// A reload may have changed when rounds of discovery are.
     reloaded_rounds: Signal,
     /// A reload may have changed when stale models go.
@@ -155,6 +157,9 @@ struct State {
 
 /// How long changes are gathered before a snapshot is made of them.
 const GATHER: Duration = Duration::from_millis(2);
+
+/// How often it is looked whether earlier snapshots can go, as long as there are any.
+const RECLAIM_EVERY: Duration = Duration::from_millis(100);
 
 /// Between two sweeps of what is kept for a while.
 const SWEEP_EVERY: Duration = Duration::from_secs(300);
@@ -187,6 +192,7 @@ async fn run(setup: Setup, listening: rt::Listening, told: crossbeam_channel::Se
         models: RefCell::default(),
         catalogue_stale: Cell::new(true),
         dirty: Signal::default(),
+        published: Signal::default(),
         reloaded_rounds: Signal::default(),
         reloaded_sweeps: Signal::default(),
         version: Cell::new(1),
@@ -205,6 +211,8 @@ async fn run(setup: Setup, listening: rt::Listening, told: crossbeam_channel::Se
     drop(told);
     let publishing = Rc::clone(&state);
     rt::spawn(async move { publishing.keep_publishing().await });
+    let reclaiming = Rc::clone(&state);
+    rt::spawn(async move { reclaiming.keep_reclaiming().await });
     let rounds = Rc::clone(&state);
     rt::spawn(async move { discover::rounds(&rounds).await });
     let forgetting = Rc::clone(&state);
@@ -294,11 +302,25 @@ impl State {
     }
 
     async fn keep_publishing(&self) {
+        let mut took = Duration::ZERO;
         loop {
             self.dirty.wait().await;
-            rt::sleep(GATHER).await;
+            // While many listings come in, half of the time at most goes into snapshots.
+            rt::sleep(GATHER.max(took)).await;
             self.dirty.take();
+            let begun = Instant::now();
             self.publish();
+            took = begun.elapsed();
+        }
+    }
+
+    /// Drops earlier snapshots once the cores and their requests have left them.
+    async fn keep_reclaiming(&self) {
+        loop {
+            self.published.wait().await;
+            while self.broadcast.reclaim() > 0 {
+                rt::sleep(RECLAIM_EVERY).await;
+            }
         }
     }
 

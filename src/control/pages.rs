@@ -79,12 +79,13 @@ impl State {
             Route::Models => fleet.catalogue.named_models(),
             _ => Vec::new(),
         };
+        let synced_at = |at: usize| fleet.endpoints.get(at)?.last_model_sync;
         let facts: Vec<ModelFact<'_>> = named
             .iter()
             .map(|model| ModelFact {
                 name: model.name,
                 endpoints: model.endpoints,
-                last_seen: model.last_seen,
+                last_seen: model.endpoints.iter().filter_map(synced_at).max(),
                 kind: model.kind.as_str(),
                 family: model.family.unwrap_or_default(),
                 size: model.size.unwrap_or_default(),

@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use super::State;
 use super::member::Member;
@@ -10,6 +10,8 @@ use crate::catalogue::{Catalogue, Options, Source};
 use crate::config::Plan;
 use crate::fleet::{EndpointSet, Fleet};
 use crate::gateway::Snapshot;
+use crate::log::events::CATALOGUE_BUILT;
+use crate::log::{Level, Value};
 use crate::providers::Profiles;
 use crate::routing::aliases::Aliases;
 use crate::routing::names::ModelIndex;
@@ -54,6 +56,7 @@ impl State {
         let snapshot = self.snapshot();
         self.broadcast.publish(Arc::new(snapshot));
         self.mailboxes.ring();
+        self.published.notify();
     }
 
     fn snapshot(&self) -> Snapshot {
@@ -85,11 +88,12 @@ impl State {
     }
 
     fn rebuild_catalogue(&self) {
+        let begun = Instant::now();
         let members = self.members.borrow();
         let plan = Arc::clone(&self.plan.borrow());
         let profiles: Vec<_> = members.iter().map(|member| member.profile()).collect();
         let plans: Vec<_> = members.iter().map(|member| member.plan()).collect();
-        let listings: Vec<_> = members.iter().map(|member| member.listing()).collect();
+        let listings: Vec<_> = members.iter().map(|member| member.models()).collect();
         let sources: Vec<_> = members
             .iter()
             .zip(&plans)
@@ -111,16 +115,27 @@ impl State {
         };
         let previous = Arc::clone(&self.catalogue.borrow());
         let catalogue = Catalogue::build(&sources, &options, Some(&previous));
-        let names =
-            profiles
-                .iter()
-                .zip(&listings)
-                .enumerate()
-                .map(|(index, (profile, listing))| {
-                    let names = listing.models.iter().map(|model| &model.name);
-                    (index, profile.name == "ollama", names)
-                });
-        *self.models.borrow_mut() = Arc::new(ModelIndex::build(names));
+        let is_new = !catalogue.has_models_of(&previous);
+        if is_new {
+            let listings = profiles.iter().zip(&listings).enumerate();
+            let names = listings.map(|(index, (profile, models))| {
+                let names = models.iter().map(|model| Arc::clone(&model.name));
+                (index, profile.name == "ollama", names)
+            });
+            *self.models.borrow_mut() = Arc::new(ModelIndex::build(names));
+        }
+        let listed: usize = listings.iter().map(|models| models.len()).sum();
+        let took = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let fields = [
+            (
+                "changed",
+                Value::Str(if is_new { "models" } else { "health" }),
+            ),
+            ("models", Value::Num(catalogue.entries().len() as u64)),
+            ("listed", Value::Num(listed as u64)),
+            ("duration_ms", Value::Num(took)),
+        ];
+        self.logger.emit(Level::Debug, CATALOGUE_BUILT, &fields);
         *self.catalogue.borrow_mut() = Arc::new(catalogue);
     }
 }

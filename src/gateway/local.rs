@@ -15,7 +15,7 @@ use super::arrive::not_found;
 use super::exchange::{Exchange, Kind};
 use super::view::View;
 use super::{Gateway, Letter};
-use crate::catalogue::{CatalogueError, Scoped};
+use crate::catalogue::{CatalogueError, Scoped, Times};
 use crate::control::{Address, Event, PageAsk, Rendered};
 use crate::log::{Level, events};
 use crate::operations::conditional::Asked;
@@ -61,7 +61,12 @@ impl Gateway {
             }
             Kind::Model => {
                 let id = String::from_utf8_lossy(x.rest(request.bytes)).into_owned();
-                let model = catalogue.model(&id, SystemTime::now());
+                let endpoints = &view.snapshot.fleet.endpoints;
+                let times = Times {
+                    now: SystemTime::now(),
+                    synced_at: &|at| endpoints.get(at)?.last_model_sync,
+                };
+                let model = catalogue.model(&id, &times);
                 self.listing(cx, x, request, model, local);
             }
             Kind::Listing(_) => self.scoped(cx, x, &view, request, local),

@@ -32,6 +32,9 @@ pub const CONNECTION_FAILED: &str = "Connection failed to endpoint, marking as u
 pub const ENDPOINT_STATUS_CHANGED: &str = "Endpoint status changed";
 /// A check found an endpoint well again. INFO, fields as [`ENDPOINT_STATUS_CHANGED`].
 pub const ENDPOINT_RECOVERED: &str = "Endpoint recovered";
+/// The models of all endpoints were put together anew, because listings or only the health of
+/// endpoints had changed. DEBUG: `changed` (`models`, `health`), `models`, `listed`, `duration_ms`.
+pub const CATALOGUE_BUILT: &str = "Catalogue built";
 /// Something of a request or an answer of the Messages API has no counterpart. WARN: `reason`.
 pub const NOT_TRANSLATED: &str = "Not everything was translated";
 /// A record of the inspector is lost. WARN: \[`path`], `error`.

@@ -14,7 +14,7 @@ pub struct Aliases {
     all: Vec<AliasPlan>,
     exact: FxHashMap<Box<str>, AliasId>,
     /// By the name in lower case; of several the first.
-    folded: FxHashMap<Box<[u8]>, AliasId>,
+    folded: FxHashMap<Box<str>, AliasId>,
 }
 
 /// One alias of an [`Aliases`].

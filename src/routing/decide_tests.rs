@@ -54,7 +54,7 @@ fn world(strategy: Strategy, fallback: Fallback, refresh: bool) -> World {
             listings
                 .iter()
                 .enumerate()
-                .map(|(index, names)| (index, index == 2, names)),
+                .map(|(index, names)| (index, index == 2, names.iter().cloned())),
         ),
         vision: set(&[1, 3]),
     }

@@ -1,6 +1,6 @@
 //! The index of model names: which endpoints list a name, in which spelling.
 //!
-//! Made once for each catalogue; a look-up allocates only for names that are not ASCII or longer
+//! Made when a listing has changed; a look-up allocates only for names that are not ASCII or longer
 //! than `FOLD_BYTES`. What this module must not do: merge names by digest, family or size. A
 //! request goes only to endpoints that report the very name (contract: catalogue 5.2).
 //!
@@ -21,18 +21,55 @@ const FOLD_BYTES: usize = 192;
 /// The names of all endpoints.
 #[derive(Debug, Default)]
 pub struct ModelIndex {
-    exact: FxHashMap<Arc<str>, EndpointSet>,
+    exact: FxHashMap<Arc<str>, SetId>,
     /// By the name in lower case.
-    folded: FxHashMap<Box<[u8]>, Spellings>,
+    folded: FxHashMap<Arc<str>, Spellings>,
+    sets: Sets,
     ollama: EndpointSet,
 }
 
 /// What the endpoints call one name, letter case aside.
 #[derive(Debug, Default)]
 struct Spellings {
-    endpoints: EndpointSet,
-    /// The first spelling in each endpoint's listing, sorted by endpoint.
-    of_endpoint: Vec<(usize, Arc<str>)>,
+    endpoints: SetId,
+    /// The first spelling in each endpoint's listing, sorted by endpoint, where it is not in lower
+    /// case.
+    of_endpoint: Vec<(u32, Arc<str>)>,
+}
+
+/// Sets of endpoints, each kept once: there are far fewer than names.
+#[derive(Debug, Default)]
+struct Sets {
+    all: Vec<EndpointSet>,
+    /// What a set is with one more endpoint.
+    with: FxHashMap<(SetId, u32), SetId>,
+}
+
+/// The place of a set in [`Sets`] plus one.
+type SetId = u32;
+
+/// The empty set.
+const NOBODY: SetId = 0;
+
+impl Sets {
+    fn get(&self, id: SetId) -> EndpointSet {
+        let at = id.checked_sub(1).map(|at| at as usize);
+        at.and_then(|at| self.all.get(at))
+            .copied()
+            .unwrap_or_default()
+    }
+
+    fn with(&mut self, id: SetId, endpoint: u32) -> SetId {
+        let mut set = self.get(id);
+        if set.contains(endpoint as usize) {
+            return id;
+        }
+        *self.with.entry((id, endpoint)).or_insert_with(|| {
+            set.insert(endpoint as usize);
+            self.all.push(set);
+            self.all.len() as SetId
+        })
+    }
 }
 
 impl ModelIndex {
@@ -40,7 +77,7 @@ impl ModelIndex {
     /// names that it listed and its filter left.
     pub fn build<N>(listings: impl IntoIterator<Item = (usize, bool, N)>) -> Self
     where
-        N: IntoIterator<Item: AsRef<str>>,
+        N: IntoIterator<Item: Into<Arc<str>>>,
     {
         let mut index = Self::default();
         for (endpoint, is_ollama, names) in listings {
@@ -48,27 +85,48 @@ impl ModelIndex {
                 index.ollama.insert(endpoint);
             }
             for name in names {
-                index.add(endpoint, name.as_ref());
+                index.add(endpoint as u32, &name.into());
             }
         }
         for spellings in index.folded.values_mut() {
             spellings.of_endpoint.sort_by_key(|(endpoint, _)| *endpoint);
+            spellings.of_endpoint.shrink_to_fit();
         }
+        // Only building needs it.
+        index.sets.with = FxHashMap::default();
         index
     }
 
-    fn add(&mut self, endpoint: usize, name: &str) {
-        let own = match self.exact.get_key_value(name) {
-            Some((own, _)) => Arc::clone(own),
-            None => Arc::from(name),
-        };
-        let exact = self.exact.entry(Arc::clone(&own)).or_default();
-        exact.insert(endpoint);
+    fn add(&mut self, endpoint: u32, name: &Arc<str>) {
+        let Self {
+            exact,
+            folded,
+            sets,
+            ..
+        } = self;
+        match exact.get_mut(name) {
+            Some(listed) => *listed = sets.with(*listed, endpoint),
+            None => {
+                exact.insert(Arc::clone(name), sets.with(NOBODY, endpoint));
+            }
+        }
         with_folded(name, "", |key| {
-            let spellings = self.folded.entry(key.into()).or_default();
-            if !spellings.endpoints.contains(endpoint) {
-                spellings.endpoints.insert(endpoint);
-                spellings.of_endpoint.push((endpoint, own));
+            let is_lower = *key == **name;
+            let spellings = match folded.get_mut(key) {
+                Some(known) => known,
+                None => {
+                    let key = if is_lower {
+                        Arc::clone(name)
+                    } else {
+                        Arc::from(key)
+                    };
+                    folded.entry(key).or_default()
+                }
+            };
+            let before = spellings.endpoints;
+            spellings.endpoints = sets.with(before, endpoint);
+            if spellings.endpoints != before && !is_lower {
+                spellings.of_endpoint.push((endpoint, Arc::clone(name)));
             }
         });
     }
@@ -78,7 +136,7 @@ impl ModelIndex {
     /// endpoints that list it as `:latest`.
     pub fn find(&self, name: &str, scope: &EndpointSet) -> EndpointSet {
         if let Some(listed) = self.exact.get(name) {
-            let found = listed.and(scope);
+            let found = self.sets.get(*listed).and(scope);
             if !found.is_empty() {
                 return found;
             }
@@ -97,31 +155,32 @@ impl ModelIndex {
     /// What an endpoint itself calls a name that it lists, perhaps in another letter case. `None`
     /// if it does not, and for a name that only gains a tag there: it is understood as it is.
     pub fn spelling(&self, endpoint: usize, name: &str) -> Option<&str> {
+        let has = |set: SetId| self.sets.get(set).contains(endpoint);
         if let Some((own, listed)) = self.exact.get_key_value(name)
-            && listed.contains(endpoint)
+            && has(*listed)
         {
             return Some(own);
         }
         with_folded(name, "", |key| {
-            let spellings = self.folded.get(key)?;
-            let at = spellings
-                .of_endpoint
-                .binary_search_by_key(&endpoint, |(endpoint, _)| *endpoint)
-                .ok()?;
-            spellings.of_endpoint.get(at).map(|(_, own)| &**own)
+            let (lower, spellings) = self.folded.get_key_value(key)?;
+            let number = u32::try_from(endpoint).ok()?;
+            let others = &spellings.of_endpoint;
+            match others.binary_search_by_key(&number, |(endpoint, _)| *endpoint) {
+                Ok(at) => others.get(at).map(|(_, own)| &**own),
+                Err(_) => has(spellings.endpoints).then_some(&**lower),
+            }
         })
     }
 
-    fn folded_in(&self, key: &[u8], scope: &EndpointSet) -> EndpointSet {
-        self.folded
-            .get(key)
-            .map(|spellings| spellings.endpoints.and(scope))
-            .unwrap_or_default()
+    fn folded_in(&self, key: &str, scope: &EndpointSet) -> EndpointSet {
+        let spellings = self.folded.get(key);
+        let listed = spellings.map_or(NOBODY, |spellings| spellings.endpoints);
+        self.sets.get(listed).and(scope)
     }
 }
 
 /// Calls a function with a name in lower case and a suffix behind it.
-pub(super) fn with_folded<R>(name: &str, suffix: &str, look: impl FnOnce(&[u8]) -> R) -> R {
+pub(super) fn with_folded<R>(name: &str, suffix: &str, look: impl FnOnce(&str) -> R) -> R {
     let mut stack = [0; FOLD_BYTES];
     if name.is_ascii()
         && let Some(key) = stack.get_mut(..name.len() + suffix.len())
@@ -130,11 +189,13 @@ pub(super) fn with_folded<R>(name: &str, suffix: &str, look: impl FnOnce(&[u8]) 
         front.copy_from_slice(name.as_bytes());
         front.make_ascii_lowercase();
         back.copy_from_slice(suffix.as_bytes());
-        return look(key);
+        if let Ok(key) = std::str::from_utf8(key) {
+            return look(key);
+        }
     }
     let mut key = name.to_lowercase();
     key.push_str(suffix);
-    look(key.as_bytes())
+    look(&key)
 }
 
 #[cfg(test)]
@@ -143,7 +204,9 @@ mod tests {
 
     fn index(listings: &[(bool, &[&str])]) -> ModelIndex {
         let listings = listings.iter().enumerate();
-        ModelIndex::build(listings.map(|(at, (ollama, names))| (at, *ollama, *names)))
+        ModelIndex::build(
+            listings.map(|(at, (ollama, names))| (at, *ollama, names.iter().copied())),
+        )
     }
 
     #[test]

@@ -56,7 +56,7 @@ impl FleetTables {
         vision: EndpointSet,
     ) -> Self
     where
-        N: IntoIterator<Item: AsRef<str>>,
+        N: IntoIterator<Item: Into<Arc<str>>>,
     {
         let listings = endpoints.iter().zip(listings).enumerate();
         Self {

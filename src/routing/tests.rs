@@ -43,7 +43,7 @@ impl Gateway {
             })
             .collect();
         let profiles = profiles();
-        let listings = given.iter().map(|(.., models)| *models);
+        let listings = given.iter().map(|(.., models)| models.iter().copied());
         Self {
             routes: RouteTable::new(&profiles, true),
             tables: FleetTables::new(&profiles, &endpoints, listings, EndpointSet::EMPTY),

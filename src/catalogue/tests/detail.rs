@@ -28,8 +28,33 @@ fn every_field_of_a_model() {
     for id in ["Llama3:8B", "llama3:8b", "LLAMA3%3A8b", "llama3:8b/"] {
         assert_eq!(model(&catalogue, id), expected, "{id}");
     }
-    let later = catalogue.model("llama3:8b", at(NOW + 12)).unwrap();
+    let later = catalogue.model("llama3:8b", &times(NOW + 12)).unwrap();
     assert_eq!(json(&later)["last_seen"], "12s ago");
+}
+
+#[test]
+fn a_model_was_seen_where_it_was_listed_last() {
+    let catalogue = build(&[
+        up("a", "vllm", &data(&["m"])),
+        up("b", "vllm", &data(&["m"])),
+        up("other", "vllm", &data(&["n"])),
+    ]);
+    let synced_at = |endpoint: usize| Some(at(NOW + endpoint as u64));
+    let times = Times {
+        now: at(NOW + 10),
+        synced_at: &synced_at,
+    };
+    let seen = |id: &str| json(&catalogue.model(id, &times).unwrap())["last_seen"].clone();
+    assert_eq!((seen("m"), seen("n")), (json!("9s ago"), json!("8s ago")));
+    let never = Times {
+        synced_at: &|_| None,
+        ..times
+    };
+    let shown = catalogue.model("m", &never).unwrap();
+    assert_eq!(
+        json(&shown)["last_seen"],
+        crate::operations::format::ago(None, at(NOW))
+    );
 }
 
 #[test]
@@ -67,7 +92,7 @@ fn ids_may_hold_slashes_and_escapes() {
         ("a+b", None),
     ];
     for (path, expected) in table {
-        let found = catalogue.model(path, at(NOW)).ok();
+        let found = catalogue.model(path, &times(NOW)).ok();
         let id = found.map(|body| json(&body)["id"].as_str().unwrap().to_owned());
         assert_eq!(id.as_deref(), expected, "{path}");
     }
@@ -101,7 +126,7 @@ fn loaded_endpoints_are_named() {
 fn errors() {
     let catalogue = build(&[up("v", "vllm", &data(&["m"]))]);
     for path in ["", "/", "%2F"] {
-        let error = catalogue.model(path, at(NOW)).unwrap_err();
+        let error = catalogue.model(path, &times(NOW)).unwrap_err();
         assert_eq!(
             (error.status, error.code),
             (400, "MODEL_ID_REQUIRED"),
@@ -109,11 +134,13 @@ fn errors() {
         );
         assert_eq!(error.kind, "bad_request");
     }
-    let error = catalogue.model("no-such-model", at(NOW)).unwrap_err();
+    let error = catalogue.model("no-such-model", &times(NOW)).unwrap_err();
     assert_eq!((error.status, error.kind), (404, "not_found"));
     assert_eq!(error.code, "MODEL_NOT_FOUND");
     assert!(error.message.contains("no-such-model"), "{}", error.message);
-    let error = catalogue.model(&"x".repeat(100_000), at(NOW)).unwrap_err();
+    let error = catalogue
+        .model(&"x".repeat(100_000), &times(NOW))
+        .unwrap_err();
     assert!(error.message.len() < 1000);
 }
 
@@ -124,14 +151,9 @@ fn the_status_page_has_one_item_for_each_name() {
             "family": "llama", "parameter_size": "8.0B", "quantization_level": quant}}]})
         .to_string()
     };
-    let mut late = up("a-low", "ollama", &ollama("llama3:8b", "", 7));
-    late.listing = Arc::new(Listing {
-        models: late.listing.models.clone(),
-        synced_at: Some(at(NOW + 5)),
-    });
     let catalogue = build(&[
         up("z-high", "ollama", &ollama("llama3:8b", "BF16", 9)),
-        late,
+        up("a-low", "ollama", &ollama("llama3:8b", "", 7)),
         down("off", "ollama", &ollama("llama3:latest", "Q4_0", 9)),
         up(
             "v",
@@ -144,7 +166,6 @@ fn the_status_page_has_one_item_for_each_name() {
     assert_eq!(names, ["llama3:8b", "llama3:latest", "odd", "qwen3"]);
     let [llama, latest, odd, qwen] = models.try_into().unwrap();
     assert_eq!(llama.endpoints.iter().collect::<Vec<_>>(), [0, 1]);
-    assert_eq!(llama.last_seen, Some(at(NOW + 5)), "the newest");
     assert_eq!(llama.size, Some(7), "of the lowest URL");
     assert_eq!(llama.quant, Some("BF16"), "of the lowest URL that has it");
     assert_eq!((llama.family, llama.params), (Some("llama"), Some("8.0B")));

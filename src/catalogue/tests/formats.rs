@@ -352,5 +352,8 @@ fn aliases_have_a_page() {
         "a real model goes first"
     );
     assert_eq!(model(&catalogue, "sleeping")["endpoints"], json!(["c"]));
-    assert_eq!(catalogue.model("void", at(NOW)).unwrap_err().status, 404);
+    assert_eq!(
+        catalogue.model("void", &times(NOW)).unwrap_err().status,
+        404
+    );
 }

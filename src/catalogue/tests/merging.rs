@@ -377,7 +377,7 @@ fn what_is_no_longer_listed_is_gone() {
     }
     .build();
     assert_eq!(ids(&after, ""), ["y", "z"]);
-    assert_eq!(after.model("x", at(NOW)).unwrap_err().status, 404);
+    assert_eq!(after.model("x", &times(NOW)).unwrap_err().status, 404);
     let created = |id: &str| unified(&after, id)["created"].clone();
     assert_eq!(created("y"), NOW, "first seen before");
     assert_eq!(created("z"), NOW + 60, "first seen now");
@@ -413,8 +413,8 @@ proptest! {
         let lower: BTreeSet<_> = served.iter().map(|name| name.to_lowercase()).collect();
         prop_assert_eq!(lower.len(), served.len(), "each name once");
         for backend in &backends {
-            for listed in &backend.listing.models {
-                prop_assert!(catalogue.model(&listed.name.replace('%', "%25"), at(NOW)).is_ok());
+            for listed in &*backend.models {
+                prop_assert!(catalogue.model(&listed.name.replace('%', "%25"), &times(NOW)).is_ok());
                 let is_served = lower.contains(&listed.name.to_lowercase());
                 prop_assert!(is_served || !backend.routable);
             }

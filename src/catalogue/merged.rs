@@ -1,0 +1,147 @@
+//! The models of all listings, merged: what of a catalogue does not depend on anybody's health.
+//!
+//! Catalogues share it for as long as no listing changes, for it is by far the most of their work
+//! and of their memory.
+//!
+//! contract: catalogue 5.1-5.3
+
+use std::sync::Arc;
+
+use rustc_hash::FxHashMap;
+
+use super::entry::{Entry, Place};
+use super::rules::{Capabilities, Rules};
+use super::{Options, Source};
+use crate::config::AliasPlan;
+use crate::fleet::EndpointSet;
+use crate::providers::{ListedModel, Profile};
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Merged {
+    pub(super) endpoints: Vec<Member>,
+    pub(super) entries: Vec<Entry>,
+    pub(super) names: Names,
+    /// Ids that are no names, in lower case (contract: catalogue 5.2, rule 3).
+    pub(super) ids: FxHashMap<String, u32>,
+    pub(super) aliases: Vec<Alias>,
+    /// What the aliases were made of.
+    pub(super) alias_plans: Vec<AliasPlan>,
+    pub(super) enable_unifier: bool,
+    pub(super) rules: Arc<Rules>,
+}
+
+/// An endpoint as the catalogue keeps it.
+#[derive(Debug)]
+pub(super) struct Member {
+    pub(super) name: Arc<str>,
+    pub(super) profile: Arc<Profile>,
+    pub(super) url_key: Arc<str>,
+    pub(super) models: Arc<[ListedModel]>,
+}
+
+/// A configured alias with at least one target that some endpoint lists.
+#[derive(Debug)]
+pub(super) struct Alias {
+    pub(super) name: String,
+    pub(super) targets: Vec<AliasTarget>,
+}
+
+#[derive(Debug)]
+pub(super) struct AliasTarget {
+    /// As configured.
+    pub(super) name: String,
+    pub(super) fold: u32,
+    /// The entries that have the name.
+    pub(super) entries: Vec<u32>,
+}
+
+/// All names, letter case aside. Each has a number, its fold.
+#[derive(Debug, Default)]
+pub(super) struct Names {
+    /// In lower case.
+    pub(super) folds: FxHashMap<Arc<str>, u32>,
+    /// By fold.
+    pub(super) facts: Vec<NameFacts>,
+}
+
+/// What is known of a name.
+#[derive(Debug, Clone)]
+pub(super) struct NameFacts {
+    /// The first entry that has it.
+    pub(super) first: u32,
+    /// What the name tells of them.
+    pub(super) capabilities: Capabilities,
+    /// Family and variant that the name tells; `None` = nobody has asked.
+    pub(super) family: Option<(Arc<str>, Arc<str>)>,
+}
+
+impl Names {
+    pub(super) fn get(&self, lower: &str) -> Option<&NameFacts> {
+        self.facts.get(*self.folds.get(lower)? as usize)
+    }
+}
+
+impl Merged {
+    /// Whether merging these sources would make the same again.
+    pub(super) fn is_of(&self, sources: &[Source<'_>], options: &Options<'_>) -> bool {
+        self.endpoints.len() == sources.len()
+            && self.enable_unifier == options.enable_unifier
+            && Arc::ptr_eq(&self.rules, options.rules)
+            && self.alias_plans == options.aliases
+            && self.endpoints.iter().zip(sources).all(|(member, source)| {
+                Arc::ptr_eq(&member.models, source.models)
+                    && Arc::ptr_eq(&member.profile, source.profile)
+                    && *member.name == *source.name
+                    && *member.url_key == *source.url_key
+            })
+    }
+
+    /// The first entry that has a name, in any letter case.
+    pub(super) fn named_entry(&self, name: &str) -> Option<&Entry> {
+        let facts = self.names.get(&name.to_lowercase())?;
+        self.entries.get(facts.first as usize)
+    }
+
+    /// The endpoints that list a model with one of these capabilities.
+    pub(super) fn with_capability(&self, capability: Capabilities) -> EndpointSet {
+        let having = self.entries.iter();
+        having
+            .filter(|entry| entry.capabilities.meets(capability))
+            .fold(EndpointSet::EMPTY, |all, entry| all.or(&entry.endpoints()))
+    }
+
+    pub(super) fn endpoints_of(&self, wanted: impl Fn(&Profile) -> bool) -> EndpointSet {
+        let members = self.endpoints.iter().enumerate();
+        let members = members.filter(|(_, member)| wanted(&member.profile));
+        members.map(|(at, _)| at).collect()
+    }
+
+    pub(super) fn listed(&self, place: &Place) -> Option<&ListedModel> {
+        let member = self.endpoints.get(place.endpoint as usize)?;
+        member.models.get(place.model as usize)
+    }
+
+    pub(super) fn endpoint_name(&self, place: &Place) -> &str {
+        let member = self.endpoints.get(place.endpoint as usize);
+        member.map_or("", |member| &member.name)
+    }
+
+    /// The first fact of its kind that a place reports.
+    pub(super) fn first_fact<'c, T>(
+        &'c self,
+        places: &[Place],
+        fact: impl Fn(&'c ListedModel) -> Option<T>,
+    ) -> Option<T> {
+        let mut listed = places.iter().filter_map(|place| self.listed(place));
+        listed.find_map(fact)
+    }
+
+    /// Unix seconds: when the backend made the model, else when the gateway first saw it.
+    pub(super) fn created(&self, entry: &Entry, own: &[Place]) -> u64 {
+        let created = |model: &ListedModel| model.created;
+        self.first_fact(own, created)
+            .or_else(|| self.first_fact(&entry.places, created))
+            .unwrap_or(entry.first_seen)
+    }
+}
