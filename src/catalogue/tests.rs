@@ -5,6 +5,7 @@ mod detail;
 mod formats;
 mod incremental;
 mod merging;
+mod names;
 mod queries;
 mod scopes;
 
