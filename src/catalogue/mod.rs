@@ -40,8 +40,8 @@ use crate::providers::Profile;
 use merged::Merged;
 
 /// Up to so many entries the usual listings are rendered with the catalogue, so that no client
-/// waits for it; beyond, each when it is first asked for. They take about half a kilobyte for each
-/// entry and format.
+/// waits for it, and others where they are asked for; beyond, each by the control thread when it is
+/// first asked for. They take about half a kilobyte for each entry and format.
 const MAX_EAGER_ENTRIES: usize = 10_000;
 
 /// One endpoint, in the order of the configuration.
@@ -143,10 +143,15 @@ impl Catalogue {
             scoped: scoped::usual(&merged),
             merged,
         };
-        if catalogue.merged.entries.len() <= MAX_EAGER_ENTRIES {
+        if !catalogue.is_large() {
             catalogue.render_usual();
         }
         catalogue
+    }
+
+    /// Whether a listing is too much work for between two requests.
+    fn is_large(&self) -> bool {
+        self.merged.entries.len() > MAX_EAGER_ENTRIES
     }
 
     /// Whether another one has the very same models, whoever is up.

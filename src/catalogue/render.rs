@@ -90,12 +90,38 @@ impl Catalogue {
     /// A value of the query that cannot be (contract: catalogue 6.7).
     pub fn models(&self, query: &str) -> Result<Bytes, CatalogueError> {
         let query = Query::parse(query)?;
-        match query.format {
-            Format::Unified if query.is_plain() => return Ok(self.unified_listing()),
-            Format::OpenAi if query.is_plain() => return Ok(self.openai_listing()),
-            _ => {}
+        Ok(self
+            .ready_models(&query)
+            .unwrap_or_else(|| self.render_models(&query)))
+    }
+
+    /// The same where it costs next to nothing: `None` = writing it takes a while.
+    pub fn models_at_once(&self, query: &str) -> Option<Result<Bytes, CatalogueError>> {
+        if !self.is_large() {
+            return Some(self.models(query));
         }
-        let filter = self.filter(&query);
+        match Query::parse(query) {
+            Ok(query) if query.is_plain() => match query.format {
+                Format::Unified => self.unified.get().cloned().map(Ok),
+                Format::OpenAi => self.openai.get().cloned().map(Ok),
+                _ => None,
+            },
+            Ok(_) => None,
+            Err(error) => Some(Err(error)),
+        }
+    }
+
+    /// One of those that are kept once they are written.
+    fn ready_models(&self, query: &Query<'_>) -> Option<Bytes> {
+        match query.format {
+            Format::Unified if query.is_plain() => Some(self.unified_listing()),
+            Format::OpenAi if query.is_plain() => Some(self.openai_listing()),
+            _ => None,
+        }
+    }
+
+    fn render_models(&self, query: &Query<'_>) -> Bytes {
+        let filter = self.filter(query);
         let mut eligible = if query.include_unavailable {
             EndpointSet::first(self.merged.endpoints.len())
         } else {
@@ -115,7 +141,7 @@ impl Catalogue {
             eligible,
             own: own.and(&eligible),
         };
-        Ok(self.render(query.format, &selection))
+        self.render(query.format, &selection)
     }
 
     pub(super) fn unified_listing(&self) -> Bytes {

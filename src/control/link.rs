@@ -3,11 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use olla_engine::rt::Bell;
 
 use super::CoreRinger;
-use crate::catalogue::Rules;
+use crate::catalogue::{CatalogueError, Rules};
 use crate::config::Plan;
 use crate::operations;
 use crate::operations::stats::Delta;
@@ -63,6 +64,13 @@ pub enum Event {
         /// Which asking.
         round: u64,
     },
+    /// A client wants a long listing.
+    Listing {
+        /// Which.
+        ask: Box<ListingAsk>,
+        /// Where it goes.
+        reply: Address,
+    },
     /// A client wants a page.
     Page {
         /// Which, and how.
@@ -70,6 +78,15 @@ pub enum Event {
         /// Where it goes.
         reply: Address,
     },
+}
+
+/// A listing of the catalogue that is too long for a core to write.
+#[derive(Debug)]
+pub enum ListingAsk {
+    /// `/olla/models` with this query.
+    Models(String),
+    /// Below a provider's prefix: that, and the rest of the path.
+    Scoped(String, String),
 }
 
 /// A page that a client wants.
@@ -108,6 +125,13 @@ pub enum ToCore {
     HandOver {
         /// Which asking.
         round: u64,
+    },
+    /// A listing.
+    Listing {
+        /// Which request waits for it.
+        ticket: u64,
+        /// The answer; `None` = there is no such listing any more.
+        listing: Option<Result<Bytes, CatalogueError>>,
     },
     /// A page.
     Page {

@@ -42,7 +42,7 @@ use crate::providers::Profiles;
 use crate::routing::aliases::Aliases;
 use crate::routing::route::RouteTable;
 
-pub use link::{Address, Event, Link, Mailboxes, PageAsk, Rendered, ToCore};
+pub use link::{Address, Event, Link, ListingAsk, Mailboxes, PageAsk, Rendered, ToCore};
 use member::{FIRST_CHECK_MAX, Member};
 pub use pages::process_facts;
 pub use snapshots::first_snapshot;
@@ -256,6 +256,7 @@ impl State {
             Event::Reloaded { successful } => self.totals.borrow_mut().reloaded(successful),
             Event::Counted(delta) => self.totals.borrow_mut().merge(*delta, SystemTime::now()),
             Event::HandedOver { round } => self.handed_over(round),
+            Event::Listing { ask, reply } => self.make_listing(&ask, reply),
             Event::Page { ask, reply } => self.make_page(ask, reply),
         }
     }

@@ -6,8 +6,9 @@ use std::time::{Duration, Instant, SystemTime};
 use olla_engine::rt;
 
 use super::host::{cgroup_memory_max, read};
-use super::link::{Address, PageAsk, Rendered, ToCore};
+use super::link::{Address, ListingAsk, PageAsk, Rendered, ToCore};
 use super::{Signal, State};
+use crate::catalogue::Scoped;
 use crate::operations::conditional::{Asked, answer};
 use crate::operations::process::{ProcTexts, ProcessFacts};
 use crate::operations::{Inputs, ModelFact, Route, StickyFacts};
@@ -47,6 +48,20 @@ impl State {
                 .retain(|round| round.number != number);
             state.send_page(&ask, reply);
         });
+    }
+
+    /// Writes a long listing and sends it.
+    pub(super) fn make_listing(&self, ask: &ListingAsk, reply: Address) {
+        let snapshot = self.broadcast.newest();
+        let fleet = &snapshot.fleet;
+        let listing = match ask {
+            ListingAsk::Models(query) => Some(fleet.catalogue.models(query)),
+            ListingAsk::Scoped(prefix, rest) => Scoped::at(&fleet.profiles, prefix, rest)
+                .map(|scoped| Ok(fleet.catalogue.scoped(scoped))),
+        };
+        let ticket = reply.ticket;
+        let letter = ToCore::Listing { ticket, listing };
+        self.mailboxes.send(reply.core, letter);
     }
 
     /// A core has told what it had.

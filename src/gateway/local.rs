@@ -4,7 +4,7 @@
 //! contract: catalogue 6, operations 3, 4, 7
 
 use std::borrow::Cow;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use olla_engine::h1::{FieldId, emit};
@@ -16,7 +16,7 @@ use super::exchange::{Exchange, Kind};
 use super::view::View;
 use super::{Gateway, Letter};
 use crate::catalogue::{CatalogueError, Scoped, Times};
-use crate::control::{Address, Event, PageAsk, Rendered};
+use crate::control::{Address, Event, ListingAsk, PageAsk, Rendered};
 use crate::log::{Level, events};
 use crate::operations::conditional::Asked;
 use crate::operations::{self, access};
@@ -24,6 +24,17 @@ use crate::routing::route::Route;
 
 /// How long a page may take before its client is told that it failed.
 const PAGE_WAIT: Duration = Duration::from_secs(10);
+
+/// A listing of the catalogue; `None` = there is no such one.
+type Listing = Option<Result<Bytes, CatalogueError>>;
+
+/// Where an answer of the control thread is.
+enum Awaited {
+    /// On its way; to be looked for again by then.
+    Later(Instant),
+    Arrived(Letter),
+    Never,
+}
 
 /// Whether there is such a page.
 pub(super) fn exists(route: &Route<'_, '_>) -> bool {
@@ -56,8 +67,9 @@ impl Gateway {
         let catalogue = &view.snapshot.fleet.catalogue;
         match x.kind {
             Kind::Models => {
-                let listing = catalogue.models(&query);
-                self.listing(cx, x, request, listing, local);
+                let ready = catalogue.models_at_once(&query).map(Some);
+                let ask = || ListingAsk::Models(query.into_owned());
+                return self.listing(cx, x, request, ready, ask, local);
             }
             Kind::Model => {
                 let id = String::from_utf8_lossy(x.rest(request.bytes)).into_owned();
@@ -67,31 +79,14 @@ impl Gateway {
                     synced_at: &|at| endpoints.get(at)?.last_model_sync,
                 };
                 let model = catalogue.model(&id, &times);
-                self.listing(cx, x, request, model, local);
+                write_listing(cx, x, request, Some(model), local);
             }
-            Kind::Listing(_) => self.scoped(cx, x, &view, request, local),
+            Kind::Listing(_) => return self.scoped(cx, x, &view, request, local),
             Kind::Dashboard => dashboard(cx, x, request, local),
             Kind::Internal => return self.page(cx, x, request, &query, local),
             _ => self.messages_locally(cx, x, &view, request, body, local),
         }
         Routed::Answered
-    }
-
-    fn listing(
-        &self,
-        cx: &Cx<'_>,
-        x: &mut Exchange,
-        request: &Request<'_>,
-        listing: Result<Bytes, CatalogueError>,
-        local: &mut Local,
-    ) {
-        match listing {
-            Ok(body) => answers::json(cx, x, request, body, local),
-            Err(fault) => {
-                let error = Error::new(fault.status, fault.kind, fault.code, fault.message);
-                answers::error(cx, x, Some(request), &error, local);
-            }
-        }
     }
 
     fn scoped(
@@ -101,15 +96,70 @@ impl Gateway {
         view: &View,
         request: &Request<'_>,
         local: &mut Local,
-    ) {
+    ) -> Routed {
         let fleet = &view.snapshot.fleet;
-        let body = scoped_at(x.path(request))
-            .and_then(|(prefix, rest)| Scoped::at(&fleet.profiles, prefix, rest))
-            .map(|scoped| fleet.catalogue.scoped(scoped));
-        match body {
-            Some(body) => answers::json(cx, x, request, body, local),
-            None => answers::error(cx, x, Some(request), &not_found(), local),
+        let path = String::from_utf8_lossy(x.path(request)).into_owned();
+        let at = scoped_at(&path).and_then(|(prefix, rest)| {
+            Some((prefix, rest, Scoped::at(&fleet.profiles, prefix, rest)?))
+        });
+        let Some((prefix, rest, scoped)) = at else {
+            answers::error(cx, x, Some(request), &not_found(), local);
+            return Routed::Answered;
+        };
+        let ready = fleet.catalogue.scoped_at_once(scoped);
+        let ask = || ListingAsk::Scoped(prefix.to_owned(), rest.to_owned());
+        self.listing(cx, x, request, ready.map(|body| Some(Ok(body))), ask, local)
+    }
+
+    /// A listing that is ready is sent; a long one is written by the control thread first.
+    fn listing(
+        &self,
+        cx: &Cx<'_>,
+        x: &mut Exchange,
+        request: &Request<'_>,
+        ready: Option<Listing>,
+        ask: impl FnOnce() -> ListingAsk,
+        local: &mut Local,
+    ) -> Routed {
+        // What was asked for is what is sent, also if it has become ready since.
+        if x.ticket == 0
+            && let Some(listing) = ready
+        {
+            write_listing(cx, x, request, listing, local);
+            return Routed::Answered;
         }
+        let ask = |reply| Event::Listing {
+            ask: Box::new(ask()),
+            reply,
+        };
+        match self.letter(cx, x, ask) {
+            Awaited::Later(until) => return Routed::Wait(until),
+            Awaited::Arrived(Letter::Listing(listing)) => {
+                write_listing(cx, x, request, listing, local);
+            }
+            Awaited::Arrived(_) | Awaited::Never => write_failure(cx, x, request, local),
+        }
+        Routed::Answered
+    }
+
+    /// The control thread's answer to what a request asks it for, once.
+    fn letter(&self, cx: &Cx<'_>, x: &mut Exchange, ask: impl FnOnce(Address) -> Event) -> Awaited {
+        if x.ticket == 0 {
+            x.ticket = self.ticket();
+            let reply = Address {
+                core: self.core,
+                ticket: x.ticket,
+            };
+            if self.link.tell(ask(reply)) {
+                return Awaited::Later(cx.now + PAGE_WAIT);
+            }
+        } else if let Some(letter) = self.arrived.borrow_mut().remove(&x.ticket) {
+            x.ticket = 0;
+            return Awaited::Arrived(letter);
+        } else if cx.now < cx.arrived + PAGE_WAIT {
+            return Awaited::Later(cx.arrived + PAGE_WAIT);
+        }
+        Awaited::Never
     }
 
     /// A page is made by the control thread, which has all the figures.
@@ -136,40 +186,20 @@ impl Gateway {
             );
             return Routed::Answered;
         }
-        if x.ticket == 0 {
-            x.ticket = self.ticket();
-            let ask = PageAsk {
+        let ask = |reply| Event::Page {
+            ask: Box::new(PageAsk {
                 route,
                 query: query.to_owned(),
                 if_none_match: joined(request, FieldId::IfNoneMatch),
                 accept_encoding: joined(request, FieldId::AcceptEncoding),
-            };
-            let reply = Address {
-                core: self.core,
-                ticket: x.ticket,
-            };
-            if self.link.tell(Event::Page {
-                ask: Box::new(ask),
-                reply,
-            }) {
-                return Routed::Wait(cx.now + PAGE_WAIT);
-            }
-        } else if let Some(letter) = self.arrived.borrow_mut().remove(&x.ticket) {
-            x.ticket = 0;
-            if let Letter::Page(page) = letter {
-                write_page(cx, x, request, *page, local);
-                return Routed::Answered;
-            }
-        } else if cx.now < cx.arrived + PAGE_WAIT {
-            return Routed::Wait(cx.arrived + PAGE_WAIT);
+            }),
+            reply,
+        };
+        match self.letter(cx, x, ask) {
+            Awaited::Later(until) => return Routed::Wait(until),
+            Awaited::Arrived(Letter::Page(page)) => write_page(cx, x, request, *page, local),
+            Awaited::Arrived(_) | Awaited::Never => write_failure(cx, x, request, local),
         }
-        let error = Error::new(
-            500,
-            "internal_error",
-            "INTERNAL_ERROR",
-            "the page could not be made",
-        );
-        answers::error(cx, x, Some(request), &error, local);
         Routed::Answered
     }
 
@@ -223,10 +253,35 @@ fn joined(request: &Request<'_>, id: FieldId) -> Option<Vec<u8>> {
 }
 
 /// Prefix and rest of a path below `/olla/`.
-fn scoped_at(path: &[u8]) -> Option<(&str, &str)> {
-    let inner = std::str::from_utf8(path).ok()?.strip_prefix("/olla/")?;
+fn scoped_at(path: &str) -> Option<(&str, &str)> {
+    let inner = path.strip_prefix("/olla/")?;
     let slash = inner.find('/')?;
     inner.split_at_checked(slash)
+}
+
+fn write_listing(
+    cx: &Cx<'_>,
+    x: &mut Exchange,
+    request: &Request<'_>,
+    listing: Listing,
+    local: &mut Local,
+) {
+    let error = match listing {
+        Some(Ok(body)) => return answers::json(cx, x, request, body, local),
+        Some(Err(fault)) => Error::new(fault.status, fault.kind, fault.code, fault.message),
+        None => not_found(),
+    };
+    answers::error(cx, x, Some(request), &error, local);
+}
+
+fn write_failure(cx: &Cx<'_>, x: &mut Exchange, request: &Request<'_>, local: &mut Local) {
+    let error = Error::new(
+        500,
+        "internal_error",
+        "INTERNAL_ERROR",
+        "the page could not be made",
+    );
+    answers::error(cx, x, Some(request), &error, local);
 }
 
 fn write_page(
@@ -275,10 +330,10 @@ mod tests {
     #[test]
     fn prefixes_are_taken_off() {
         assert_eq!(
-            scoped_at(b"/olla/vllm/v1/models"),
+            scoped_at("/olla/vllm/v1/models"),
             Some(("vllm", "/v1/models"))
         );
-        assert_eq!(scoped_at(b"/olla/vllm"), None);
-        assert_eq!(scoped_at(b"/other/vllm/"), None);
+        assert_eq!(scoped_at("/olla/vllm"), None);
+        assert_eq!(scoped_at("/other/vllm/"), None);
     }
 }

@@ -29,6 +29,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, RwLock};
 use std::time::Instant;
 
+use bytes::Bytes;
 use crossbeam_channel::Receiver;
 use olla_engine::snapshot::Subscriber;
 use rustc_hash::FxHashMap;
@@ -37,6 +38,7 @@ pub use clients::Limiters;
 pub use records::Records;
 pub use snapshot::{Backend, Snapshot, own_fields};
 
+use crate::catalogue::CatalogueError;
 use crate::control::{Event, Link, Rendered, ToCore};
 use crate::log::{LineLog, Logger};
 use crate::operations::stats::Recorder;
@@ -99,6 +101,7 @@ pub struct Gateway {
 #[derive(Debug)]
 enum Letter {
     Refreshed(bool),
+    Listing(Option<Result<Bytes, CatalogueError>>),
     Page(Box<Rendered>),
 }
 
@@ -155,6 +158,9 @@ impl Gateway {
                 ToCore::HandOver { round } => {
                     self.hand_over_counts(Instant::now(), true);
                     self.link.tell(Event::HandedOver { round });
+                }
+                ToCore::Listing { ticket, listing } => {
+                    arrived.insert(ticket, Letter::Listing(listing));
                 }
                 ToCore::Page { ticket, page } => {
                     arrived.insert(ticket, Letter::Page(page));

@@ -11,6 +11,7 @@
 mod common;
 
 mod balancing;
+mod catalogue;
 mod cors;
 mod errors;
 mod failover;
