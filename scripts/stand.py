@@ -50,6 +50,7 @@ url = "http://127.0.0.1:{port}"
 type = "openai-compatible"
 check_interval = "{interval}"
 check_timeout = "{patience}ms"
+{own}
 """
 
 
@@ -172,12 +173,14 @@ class Stand:
 
     def configure(self, *, stubs=None, server="", limits=NO_LIMITS, proxy="", level="warn",
                   balancer="least-connections", interval="1s", patience=500, more="",
-                  extra_endpoints=()):
-        """Writes the configuration file, with all stubs as endpoints unless told otherwise."""
+                  extra_endpoints=(), own=lambda name: ""):
+        """Writes the configuration file, with all stubs as endpoints unless told otherwise. `own`
+        gives further keys of an endpoint."""
         stubs = self.stubs if stubs is None else stubs
         endpoints = [(stub.name, stub.port) for stub in stubs] + list(extra_endpoints)
         for name, port in endpoints:
-            more += ENDPOINT.format(name=name, port=port, interval=interval, patience=patience)
+            more += ENDPOINT.format(name=name, port=port, interval=interval, patience=patience,
+                                    own=own(name))
         self.config.write_text(CONFIG.format(
             port=self.port, workers=self.workers, server=server, limits=limits, proxy=proxy,
             balancer=balancer, level=level, more=more))
