@@ -158,6 +158,9 @@ struct State {
 /// How long changes are gathered before a snapshot is made of them.
 const GATHER: Duration = Duration::from_millis(2);
 
+/// The same at the most, however long the last snapshot took.
+const GATHER_MAX: Duration = Duration::from_millis(250);
+
 /// How often it is looked whether earlier snapshots can go, as long as there are any.
 const RECLAIM_EVERY: Duration = Duration::from_millis(100);
 
@@ -307,7 +310,7 @@ impl State {
         loop {
             self.dirty.wait().await;
             // While many listings come in, half of the time at most goes into snapshots.
-            rt::sleep(GATHER.max(took)).await;
+            rt::sleep(took.clamp(GATHER, GATHER_MAX)).await;
             self.dirty.take();
             let begun = Instant::now();
             self.publish();
