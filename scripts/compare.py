@@ -30,7 +30,8 @@ Targets
   relay        a byte relay on io_uring that knows no HTTP: the floor (relay-epoll: on epoll)
   nginx        kept-alive upstream connections, no response buffering, bodies in memory
   haproxy      one thread, http-reuse always, http-no-delay
-  olla         the gateway with its defaults, rate limits out of reach but on (olla-epoll: on epoll)
+  olla         the gateway with its defaults, rate limits out of reach but on (olla-epoll: on
+               epoll; olla-before: the program of --before, to see what a change costs)
 
 Scenarios (in this order, so that large bodies do not blur the memory of streams)
   sse          500 event streams, an event every 50 ms in each
@@ -134,6 +135,7 @@ def arguments():
         help="server.io_driver of the target olla (default: auto)",
     )
     add("--bin", default=os.path.join(release, "olla"), help="the gateway's binary")
+    add("--before", metavar="BIN", help="an earlier build of it, as the target olla-before")
     add("--loadtest-bin", default=os.path.join(release, "olla-loadtest"), help="the load tools")
     add("--target-cpu", type=int, help="processor of the targets (default: the first allowed)")
     add("--load-cpu", type=int, help="processor of stub and client (default: the second allowed)")
@@ -147,6 +149,11 @@ def arguments():
     if not os.access(settings.loadtest_bin, os.X_OK):
         parser.error(f"{settings.loadtest_bin} is missing (cargo build --release -p olla-loadtest)")
     settings.bin = os.path.abspath(settings.bin)
+    if settings.before:
+        settings.before = os.path.abspath(settings.before)
+        settings.targets = settings.targets or [*DEFAULT_NAMES, "olla-before"]
+    elif "olla-before" in (settings.targets or []):
+        parser.error("olla-before needs --before BIN")
     settings.loadtest_bin = os.path.abspath(settings.loadtest_bin)
     settings.scenarios = [name for name in SCENARIOS if name in settings.scenarios]
     choose_cpus(settings)

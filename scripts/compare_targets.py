@@ -94,7 +94,7 @@ name = "stub"
 type = "openai-compatible"
 """
 
-NAMES = ["direct", "relay", "relay-epoll", "nginx", "haproxy", "olla", "olla-epoll"]
+NAMES = ["direct", "relay", "relay-epoll", "nginx", "haproxy", "olla", "olla-epoll", "olla-before"]
 DEFAULT_NAMES = ["direct", "relay", "nginx", "haproxy", "olla"]
 
 
@@ -197,9 +197,9 @@ class Fleet:
             config = self._write(name, "cfg", HAPROXY.format(**values))
             command = [executable("haproxy"), "-db", "-q", "-f", config]
         else:
-            values["driver"] = variant or self._settings.gateway_driver
+            values["driver"] = "epoll" if variant == "epoll" else self._settings.gateway_driver
             config = self._write(name, "toml", OLLA.format(**values))
-            command = [self._settings.bin, "--config", config]
+            command = [gateway_binary(name, self._settings), "--config", config]
         process = self._spawn(name, command, self._settings.target_cpu)
         path = "/olla/openai" + CHAT_PATH if base == "olla" else CHAT_PATH
         target = Target(name, f"http://127.0.0.1:{port}{path}", process)
@@ -262,13 +262,18 @@ def executable(name):
     return path
 
 
+def gateway_binary(name, settings):
+    """The gateway's program for this target."""
+    return settings.before if name == "olla-before" else settings.bin
+
+
 def check_available(name, settings):
     """Raises Unavailable when the target's program is missing."""
     base = name.partition("-")[0]
     if base in ("nginx", "haproxy"):
         executable(base)
-    if base == "olla" and not os.access(settings.bin, os.X_OK):
-        raise Unavailable(f"{settings.bin} is missing (cargo build --release)")
+    if base == "olla" and not os.access(gateway_binary(name, settings), os.X_OK):
+        raise Unavailable(f"{gateway_binary(name, settings)} is missing (cargo build --release)")
 
 
 def free_port():
