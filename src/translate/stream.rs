@@ -80,7 +80,7 @@ enum Form {
     /// Nothing so far.
     Unknown,
     Events,
-    /// A whole answer as JSON.
+    /// What should be a whole answer as JSON.
     Whole,
 }
 
@@ -108,8 +108,9 @@ impl StreamTransformer {
                 .unwrap_or_default();
             match input.first() {
                 None => {}
-                Some(b'{') => self.form = Form::Whole,
-                Some(_) => self.form = Form::Events,
+                // The first letters of the fields of an event stream, and a comment's colon.
+                Some(b'd' | b'e' | b'i' | b'r' | b':') => self.form = Form::Events,
+                Some(_) => self.form = Form::Whole,
             }
         }
         if self.message.over {

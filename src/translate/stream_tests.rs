@@ -473,6 +473,13 @@ fn a_whole_answer_in_place_of_a_stream() {
     for (answer, message) in [
         ("{}", "the backend's answer is not a chat completion"),
         ("{oops", "the backend's answer is not a chat completion"),
+        // Neither is what is no stream of events to begin with.
+        (
+            "<html>hi</html>",
+            "the backend's answer is not a chat completion",
+        ),
+        ("[]", "the backend's answer is not a chat completion"),
+        ("nope", "the backend's answer is not a chat completion"),
         (r#"{"error":"busy"}"#, "busy"),
     ] {
         assert_eq!(
