@@ -166,6 +166,10 @@ pub(super) fn check_countable<'a>(
     if read.model.is_some_and(|model| !model.is(Kind::String)) {
         return Err(invalid("model", "expected a string"));
     }
+    let is_text = |system: Value<'_>| system.is(Kind::String) || system.is(Kind::Array);
+    if read.fields.system.is_some_and(|system| !is_text(system)) {
+        return Err(invalid("system", "expected a string or an array"));
+    }
     check_types(&read.fields, read.stream, read.metadata)?;
     Ok(read.fields)
 }

@@ -209,6 +209,8 @@ mod tests {
             r#"{"messages":"x"}"#,
             r#"{"messages":["x"]}"#,
             r#"{"model":5}"#,
+            r#"{"system":5}"#,
+            r#"{"system":{}}"#,
             r#"{"tools":{}}"#,
             r#"{"max_tokens":"5"}"#,
         ] {
