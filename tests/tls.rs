@@ -218,14 +218,19 @@ fn verification_is_left_out_only_when_asked_and_said() {
 #[test]
 fn the_environment_adds_to_whom_the_system_trusts() {
     let issuer = Issuer::new("environment");
-    let backend = Backend::start(&issuer.issue(&["localhost"]));
-    let folder = Folder::new("environment");
-    let file = folder.write("own.pem", &issuer.pem());
-    let endpoint = endpoint("gpu-1", &backend.url("localhost"), "");
-    let env = [("SSL_CERT_FILE", file.as_str())];
-    let mut gateway = Gateway::spawn(&folder, &endpoint, &driver("auto"), &env);
-    gateway.wait_for("waiting for requests");
-    assert_eq!(gateway.post("/echo", b"hello").text(), "hello");
+    let issued = (issuer.issue(&["localhost"]), issuer.pem());
+    let own = Issuer::own_for_localhost();
+    let named = own.certificate.clone();
+    for (name, (identity, trusted)) in [("issued", issued), ("own", (own, named))] {
+        let backend = Backend::start(&identity);
+        let folder = Folder::new(&format!("environment-{name}"));
+        let file = folder.write("own.pem", &trusted);
+        let endpoint = endpoint("gpu-1", &backend.url("localhost"), "");
+        let env = [("SSL_CERT_FILE", file.as_str())];
+        let mut gateway = Gateway::spawn(&folder, &endpoint, &driver("auto"), &env);
+        gateway.wait_for("waiting for requests");
+        assert_eq!(gateway.post("/echo", b"hello").text(), "hello", "{name}");
+    }
 }
 
 #[test]

@@ -81,11 +81,13 @@ impl Trusts {
     }
 
     /// The system's store. `SSL_CERT_FILE` and `SSL_CERT_DIR` add to it; the library alone would
-    /// take them in its place.
+    /// take them in its place. A certificate that they name may also be a server's own.
     fn system(&self) -> Roots {
         let mut found = rustls_native_certs::load_native_certs();
+        let mut own = Vec::new();
         let named = ["SSL_CERT_FILE", "SSL_CERT_DIR"];
         if named.iter().any(|name| std::env::var_os(name).is_some()) {
+            own.clone_from(&found.certs);
             for dir in openssl_probe::candidate_cert_dirs() {
                 let more = rustls_native_certs::load_certs_from_paths(None, Some(dir));
                 found.certs.extend(more.certs);
@@ -99,7 +101,7 @@ impl Trusts {
             self.logger
                 .emit(Level::Warn, "Trusted certificates cannot be read", &fields);
         }
-        let roots = Roots::new(&found.certs);
+        let roots = Roots::new(&found.certs).with_exact(&own);
         if roots.is_empty() {
             let words = "This system trusts no certificates; https endpoints need tls.ca_file";
             self.logger.emit(Level::Warn, words, &[]);

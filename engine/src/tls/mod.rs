@@ -46,6 +46,17 @@ impl Roots {
         }
     }
 
+    /// The same, with certificates among them that are trusted as they are, too.
+    #[must_use]
+    pub fn with_exact<D: AsRef<[u8]>>(self, certificates: impl IntoIterator<Item = D>) -> Self {
+        let owned = |der: D| CertificateDer::from(der.as_ref().to_vec());
+        let exact = self.exact.iter().cloned();
+        Self {
+            exact: exact.chain(certificates.into_iter().map(owned)).collect(),
+            ..self
+        }
+    }
+
     /// Further ones, of a PEM file. A server that shows exactly one of these is trusted too, as
     /// long as name and time are right: a certificate that somebody has made for one server is
     /// often its own issuer.
@@ -62,8 +73,9 @@ impl Roots {
         }
         Ok(Self {
             issuers: Arc::new(issuers),
-            exact: own.into(),
-        })
+            exact: Arc::clone(&self.exact),
+        }
+        .with_exact(own))
     }
 
     /// How many issuers are trusted.
