@@ -222,6 +222,8 @@ async fn run(setup: Setup, listening: rt::Listening, told: crossbeam_channel::Se
     rt::spawn(async move { discover::sweeps(&forgetting).await });
     let sweeping = Rc::clone(&state);
     rt::spawn(async move { sweeping.keep_sweeping().await });
+    // Without endpoints there is nothing to wait for.
+    state.end_if_first_round_is_over();
     let first = Rc::clone(&state);
     rt::spawn(async move { first.end_first_round().await });
     let resolving = Rc::clone(&state);
