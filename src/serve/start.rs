@@ -1,5 +1,6 @@
 //! Starting the threads, waiting for signals, ending.
 
+use std::borrow::Cow;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -264,7 +265,7 @@ fn log_started(engine: &Engine, options: &Options, plan: &Plan, logger: &Logger)
         ];
         logger.emit(Level::Info, events::LISTENING, &fields);
     }
-    let bind = format!("{}:{}", plan.server.host, plan.server.port);
+    let bind = format!("{}:{}", bracketed(&plan.server.host), plan.server.port);
     logger.emit(
         Level::Info,
         events::STARTED,
@@ -283,9 +284,8 @@ fn log_started(engine: &Engine, options: &Options, plan: &Plan, logger: &Logger)
 /// The gateway's address for people.
 fn shown_url(plan: &Plan) -> String {
     let host = match plan.server.host.as_str() {
-        "" | "0.0.0.0" | "::" => "localhost".to_owned(),
-        host if host.contains(':') => format!("[{host}]"),
-        host => host.to_owned(),
+        "" | "0.0.0.0" | "::" => "localhost".into(),
+        host => bracketed(host),
     };
     let scheme = if plan.server.tls.cert_file.is_some() {
         "https"
@@ -293,6 +293,15 @@ fn shown_url(plan: &Plan) -> String {
         "http"
     };
     format!("{scheme}://{host}:{}", plan.server.port)
+}
+
+/// A host as it stands before a port.
+fn bracketed(host: &str) -> Cow<'_, str> {
+    if host.contains(':') {
+        format!("[{host}]").into()
+    } else {
+        host.into()
+    }
 }
 
 /// Where to listen: each address of the host that this machine can have.
