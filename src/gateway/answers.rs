@@ -124,8 +124,17 @@ pub(super) fn begin_varying(
             (false, "") => {}
             (false, own) => emit::field(out, b"Vary", own.as_bytes()),
         }
+        if x.answer_status.is_some() {
+            served(out);
+        }
         common(cx, x, &view, request, out);
     }
+}
+
+/// What a backend's answer has gained on its way (contract: surface 5.2), if it had no `Via`.
+fn served(out: &mut Vec<u8>) {
+    joined_via(std::iter::empty(), out);
+    emit::field(out, b"X-Served-By", PRODUCT.as_bytes());
 }
 
 /// A JSON document as the whole answer.

@@ -39,7 +39,7 @@ pub(super) fn head(
     let rest = message.map_or_else(|| x.rest(bytes), |message| message.path.as_bytes());
     upstream_target(&backend.base_path, backend.preserve_path, rest, query, out);
     out.extend_from_slice(b" HTTP/1.1\r\n");
-    out.extend_from_slice(&backend.fields);
+    out.extend_from_slice(backend.fields_for(head.method.of(bytes)));
     let passed = pass_fields(x, backend, request, translated, out);
     add_trace(x, view, backend, request, &passed, out);
     if let Some(model) = x.model().filter(|_| !backend.owns(FieldId::XModel)) {

@@ -258,6 +258,9 @@ impl Gateway {
     }
 }
 
+/// What `Allow` says of a route that passes methods on.
+const ANY_METHOD: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS, TRACE";
+
 /// The error of a request that could not be asked about (contract: surface 1.1, 1.2, 9).
 fn refused(x: &Exchange, refusal: Refusal) -> Error<'static> {
     match refusal {
@@ -268,7 +271,10 @@ fn refused(x: &Exchange, refusal: Refusal) -> Error<'static> {
                 501 => ("not_implemented", "NOT_SUPPORTED"),
                 _ => ("bad_request", "BAD_REQUEST"),
             };
-            Error::new(reject.status(), kind, code, reject.sentence())
+            let mut error = Error::new(reject.status(), kind, code, reject.sentence());
+            // RFC 9110 15.5.6: said of every 405. Any other method may do.
+            error.allow = (error.status == 405).then_some(ANY_METHOD);
+            error
         }
         Refusal::BodyTooLarge => Error::new(
             413,

@@ -57,7 +57,9 @@ impl Snapshot {
 #[derive(Debug, Clone)]
 pub struct Backend {
     /// `Host` and the fields that are set on every request to it, as they go out.
-    pub fields: Vec<u8>,
+    fields: Vec<u8>,
+    /// Bytes of them that are `Host`'s.
+    host_bytes: usize,
     /// Names of fields that the endpoint has its own of: those of a request are not passed on, and
     /// those of an answer neither, for they may be secrets reflected (contract: surface 5.1).
     pub own: Vec<(FieldId, Box<[u8]>)>,
@@ -84,20 +86,21 @@ impl Backend {
         tls: Option<TlsClient>,
     ) -> Self {
         let mut fields = Vec::new();
+        emit::field(&mut fields, b"Host", plan.url.host_header.as_bytes());
+        let host_bytes = fields.len();
         let mut own: Vec<(FieldId, Box<[u8]>)> = Vec::new();
         for (name, value) in own_fields(plan) {
             let id = FieldId::classify(name.as_bytes());
-            // Framing is nobody's to configure.
-            if !field::is_hop_by_hop(id) && id != FieldId::ContentLength {
+            // Framing is nobody's to configure, nor is what the URL says.
+            let fixed = matches!(id, FieldId::ContentLength | FieldId::Host);
+            if !field::is_hop_by_hop(id) && !fixed {
                 emit::field(&mut fields, name.as_bytes(), value.as_bytes());
             }
             own.push((id, name.as_bytes().into()));
         }
-        if !own.iter().any(|(id, _)| *id == FieldId::Host) {
-            emit::field(&mut fields, b"Host", plan.url.host_header.as_bytes());
-        }
         Self {
             fields,
+            host_bytes,
             own,
             has_auth: plan.auth.is_some(),
             base_path: plan.url.base_path.clone(),
@@ -106,6 +109,17 @@ impl Backend {
             idle_max,
             tls,
         }
+    }
+
+    /// The endpoint's own fields for a request of this method.
+    pub fn fields_for(&self, method: &[u8]) -> &[u8] {
+        // RFC 9110 9.3.8: what echoes the request must not show its client the endpoint's keys.
+        let bytes = if method == b"TRACE" {
+            self.host_bytes
+        } else {
+            self.fields.len()
+        };
+        self.fields.get(..bytes).unwrap_or_default()
     }
 
     /// Whether the endpoint has its own field of this name.

@@ -3,7 +3,8 @@
 //! contract: surface 4, 5, 6, balancing 14
 
 use crate::common::{
-    Backend, Client, Config, Driver, Gateway, Received, endpoint, get, on_both_drivers, post,
+    Backend, Client, Config, Driver, Gateway, Received, endpoint, exchange, get, on_both_drivers,
+    post,
 };
 
 const X: &str = "/olla/proxy/x";
@@ -230,6 +231,13 @@ fn an_endpoint_s_credential_replaces_all_of_the_client_s() {
                     "{auth}: {other}"
                 );
             }
+            // What a TRACE carries comes back to the client.
+            exchange(&gateway, "TRACE /olla/proxy/x\r\nX-A: 1", b"");
+            let traced = backend.last();
+            assert_eq!(
+                (traced.method.as_str(), traced.header(name)),
+                ("TRACE", None)
+            );
         }
     });
 }

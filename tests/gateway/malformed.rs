@@ -199,6 +199,8 @@ fn what_is_no_request_is_refused_and_touches_no_backend() {
                 _ => ("bad_request", "BAD_REQUEST"),
             };
             answer.is_error(answer.status, kind, code);
+            // RFC 9110 15.5.6.
+            assert_eq!(answer.header("Allow").is_some(), answer.status == 405);
             assert_eq!(answer.header("Connection"), Some("close"), "{name}");
             assert!(client.is_closed(), "{name}");
             assert_eq!(backend.count(), 0, "{name}");

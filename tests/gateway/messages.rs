@@ -56,6 +56,9 @@ fn is_translated(answer: &Answer) {
     assert_eq!(answer.header("X-Olla-Mode"), None);
     assert_eq!(answer.header("X-Olla-Endpoint"), Some("one"));
     assert_eq!(answer.header("X-Olla-Model"), Some("m"));
+    for name in ["Via", "X-Served-By"] {
+        assert!(answer.header(name).is_some(), "{name}");
+    }
     assert_eq!(
         answer.header("request-id"),
         answer.header("X-Olla-Request-ID")

@@ -318,6 +318,7 @@ fn every_method_goes_on_with_its_body() {
         let gateway = over(driver, &backend, "");
         let methods = [
             "GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS", "PURGE", "M-SEARCH",
+            "TRACE",
         ];
         for method in methods {
             let answer = exchange(&gateway, &format!("{method} /olla/proxy/x"), b"body");

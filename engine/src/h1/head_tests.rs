@@ -176,7 +176,6 @@ const INVALID: &[(&[u8], Reject)] = &[
     (b"GET foo HTTP/1.1\r\n\r\n", Reject::BadTarget),
     (b"GET /%zz HTTP/1.1\r\n\r\n", Reject::BadTarget),
     (b"CONNECT h:443 HTTP/1.1\r\n\r\n", Reject::MethodNotAllowed),
-    (b"TRACE / HTTP/1.1\r\n\r\n", Reject::MethodNotAllowed),
 ];
 
 #[test]

@@ -22,7 +22,7 @@ pub enum Reject {
     HeadTooLarge,
     /// The target is none of the forms of RFC 9112 3.2 for this method, or has a broken escape.
     BadTarget,
-    /// `CONNECT` or `TRACE` (405).
+    /// `CONNECT` (405).
     MethodNotAllowed,
     /// HTTP/1.1 without `Host`.
     NoHost,
@@ -74,7 +74,7 @@ impl Reject {
             Self::BareCr => "A line of the request's head has a CR that LF does not follow.",
             Self::HeadTooLarge => "The request's headers are larger than allowed.",
             Self::BadTarget => "The request target is malformed.",
-            Self::MethodNotAllowed => "CONNECT and TRACE are not supported.",
+            Self::MethodNotAllowed => "CONNECT is not supported.",
             Self::NoHost => "The Host header is missing.",
             Self::ManyHosts => "There is more than one Host header.",
             Self::BadHost => "The Host header does not hold a valid host.",

@@ -26,9 +26,8 @@ impl Target {
     pub(super) fn parse(buf: &[u8], method: Span, span: Span) -> Result<Self, Reject> {
         let text = span.of(buf);
         match method.of(buf) {
-            // RFC 9110 9.3.6 and 9.3.8: a tunnel is not what a gateway is for (surface 1), and an
-            // echo of the request would show its client the keys that were added to it.
-            b"CONNECT" | b"TRACE" => return Err(Reject::MethodNotAllowed),
+            // RFC 9110 9.3.6: a tunnel is not what a gateway is for (contract: surface 1).
+            b"CONNECT" => return Err(Reject::MethodNotAllowed),
             // RFC 9112 3.2.4: the asterisk form belongs to OPTIONS.
             b"OPTIONS" if text == b"*" => {
                 return Ok(Self {
@@ -256,7 +255,7 @@ mod tests {
                 "{method} {target}"
             );
         }
-        for (method, target) in [("CONNECT", "h:443"), ("CONNECT", "/"), ("TRACE", "/")] {
+        for (method, target) in [("CONNECT", "h:443"), ("CONNECT", "/")] {
             assert_eq!(
                 parts(method, target),
                 Err(Reject::MethodNotAllowed),
