@@ -3,6 +3,7 @@
 
 mod endpoints;
 mod environment;
+mod refusals;
 mod sources;
 mod values;
 
