@@ -59,6 +59,12 @@ pub const CHUNK_SIZE_LINE_BYTES_MAX: usize = CHUNK_SIZE_DIGITS_MAX + 2;
 /// and with it comes most or all of a small chat's body.
 pub const CLIENT_READ_BYTES_START: usize = 4 << 10;
 
+/// How often a port that is in use is asked for again at start, and after what time each. A start
+/// that cannot be shall fail within a second (contract: operations 11).
+pub const BIND_RETRIES: u32 = 5;
+/// See [`BIND_RETRIES`].
+pub const BIND_RETRY_AFTER: Duration = Duration::from_millis(100);
+
 /// What a connection keeps to write heads and small bodies into; what was larger is given back.
 pub const OUT_BYTES_KEPT_MAX: usize = 16 << 10;
 

@@ -29,7 +29,7 @@ use turn::Turn;
 use crate::budget::Budget;
 use crate::h1::emit;
 use crate::handler::Handler;
-use crate::limits::HANDED_OVER_MAX;
+use crate::limits::{BIND_RETRIES, BIND_RETRY_AFTER, HANDED_OVER_MAX};
 use crate::rt::{self, Bell, Deadlines, Driver, Listener, Wanted, sys};
 use crate::tls::TlsListener;
 use crate::upstream::Pool;
@@ -230,13 +230,29 @@ fn bind_all(addresses: &[SocketAddr], workers: usize) -> io::Result<Vec<Vec<TcpL
     // Bound once alone first: with SO_REUSEPORT the kernel would let a second gateway of the same
     // user share the port, and take half of the traffic, without a word.
     for address in addresses {
-        drop(rt::bind(*address, false).map_err(|error| named(*address, &error))?);
+        let alone = patiently(|| rt::bind(*address, false));
+        drop(alone.map_err(|error| named(*address, &error))?);
     }
     let bind =
         |address: &SocketAddr| rt::bind(*address, true).map_err(|error| named(*address, &error));
     (0..workers)
         .map(|_| addresses.iter().map(bind).collect())
         .collect()
+}
+
+/// Binds to a port that may be held for a moment longer: by the process that this one takes over
+/// from, or by a connection to elsewhere that was given it by chance.
+#[expect(clippy::disallowed_methods, reason = "at start, before any core runs")]
+fn patiently<T>(mut bind: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    for _ in 0..BIND_RETRIES {
+        match bind() {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+                std::thread::sleep(BIND_RETRY_AFTER);
+            }
+            bound => return bound,
+        }
+    }
+    bind()
 }
 
 fn named(address: SocketAddr, error: &io::Error) -> io::Error {
@@ -445,5 +461,26 @@ impl Drop for RequestGuard<'_> {
         if let Some(counter) = self.0 {
             counter.fetch_sub(1, Ordering::Relaxed);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_that_is_in_use_is_asked_for_again_but_not_for_ever() {
+        let in_use = || io::Error::from(io::ErrorKind::AddrInUse);
+        let mut answers = vec![Ok(7), Err(in_use()), Err(in_use())];
+        assert_eq!(patiently(|| answers.pop().unwrap()).unwrap(), 7);
+        let mut asked = 0;
+        let never: io::Result<()> = patiently(|| {
+            asked += 1;
+            Err(in_use())
+        });
+        assert_eq!(never.unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        assert_eq!(asked, BIND_RETRIES + 1);
+        let other: io::Result<()> = patiently(|| Err(io::ErrorKind::PermissionDenied.into()));
+        assert_eq!(other.unwrap_err().kind(), io::ErrorKind::PermissionDenied);
     }
 }
