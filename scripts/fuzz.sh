@@ -6,6 +6,12 @@ set -eu
 cd "$(dirname "$0")/.."
 
 seconds=${1:-600}
+case $seconds in
+  '' | *[!0-9]*)
+    echo "fuzz: '$seconds' is no number of seconds: scripts/fuzz.sh [seconds each] [target...]" >&2
+    exit 2
+    ;;
+esac
 [ $# -eq 0 ] || shift
 [ $# -gt 0 ] || set -- head chunk inspect translate
 
