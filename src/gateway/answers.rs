@@ -125,15 +125,18 @@ pub(super) fn begin_varying(
             (false, own) => emit::field(out, b"Vary", own.as_bytes()),
         }
         if x.answer_status.is_some() {
-            served(out);
+            served(false, out);
         }
         common(cx, x, &view, request, out);
     }
 }
 
-/// What a backend's answer has gained on its way (contract: surface 5.2), if it had no `Via`.
-fn served(out: &mut Vec<u8>) {
-    joined_via(std::iter::empty(), out);
+/// What a backend's answer has gained on its way (contract: surface 5.2), unless its own `Via`
+/// was written already, with ours at its end.
+fn served(has_via: bool, out: &mut Vec<u8>) {
+    if !has_via {
+        joined_via(std::iter::empty(), out);
+    }
     emit::field(out, b"X-Served-By", PRODUCT.as_bytes());
 }
 
@@ -195,10 +198,7 @@ pub(super) fn relayed(
     if !dated {
         emit::field(out, b"Date", cx.date);
     }
-    if !via {
-        joined_via(std::iter::empty(), out);
-    }
-    emit::field(out, b"X-Served-By", PRODUCT.as_bytes());
+    served(via, out);
     if cors && !vary {
         emit::field(out, b"Vary", b"Origin");
     }

@@ -6,7 +6,7 @@ use std::pin::pin;
 use std::task::{Context, Poll};
 
 use super::body::Body;
-use super::lane::{COPIED_BYTES_MAX, Lane, Step, TURN_BYTES_MAX, Wire};
+use super::lane::{COPIED_BYTES_MAX, Lane, Step, Wire};
 use super::relay::Relayed;
 use crate::buf::Buf;
 use crate::exchange::{Action, ConnectFault, Event, Exchange};
@@ -318,9 +318,7 @@ impl<H: Handler> Wire<'_, H> {
         backend: &mut Backend,
         mut parts: [&[u8]; 4],
     ) -> Result<(), Action> {
-        if parts.iter().map(|part| part.len()).sum::<usize>() <= TURN_BYTES_MAX {
-            self.core.end_of_turn().await;
-        }
+        self.turn_to_send(&parts).await;
         loop {
             let slices = parts.map(IoSlice::new);
             // Most requests are one piece, which is the cheaper call.

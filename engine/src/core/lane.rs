@@ -20,7 +20,7 @@ pub(super) const COPIED_BYTES_MAX: usize = 4 << 10;
 
 /// What waits for the end of the turn to be sent. More would be gone from the processor's caches by
 /// then: eight prompts of a megabyte cost three quarters more when each waited for the others.
-pub(super) const TURN_BYTES_MAX: usize = 16 << 10;
+const TURN_BYTES_MAX: usize = 16 << 10;
 
 /// See the module.
 pub(super) struct Lane<'l, H: Handler> {
@@ -220,6 +220,13 @@ impl<H: Handler> Wire<'_, H> {
         }
     }
 
+    /// Waits until it is time to send these; see [`super::turn`].
+    pub(super) async fn turn_to_send(&self, parts: &[&[u8]]) {
+        if parts.iter().map(|part| part.len()).sum::<usize>() <= TURN_BYTES_MAX {
+            self.core.end_of_turn().await;
+        }
+    }
+
     /// Sends pieces of a backend's answer, all of them.
     pub(super) async fn deliver(
         &mut self,
@@ -227,9 +234,7 @@ impl<H: Handler> Wire<'_, H> {
         mut parts: [&[u8]; 2],
     ) -> Result<(), Action> {
         let mut blocked = false;
-        if parts.iter().map(|part| part.len()).sum::<usize>() <= TURN_BYTES_MAX {
-            self.core.end_of_turn().await;
-        }
+        self.turn_to_send(&parts).await;
         loop {
             match self.io.send_now(&mut parts) {
                 Ok(true) if blocked => {
