@@ -7,9 +7,10 @@ bodies up to 2 MB in memory, events passed on at once, no access log. Nothing he
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import time
+
+from ports import reserve_port
 
 CLOCK_TICKS = os.sysconf("SC_CLK_TCK")
 CHAT_PATH = "/v1/chat/completions"
@@ -187,7 +188,7 @@ class Fleet:
             command += ["--driver", driver]
             process, addr = self._start_listening(name, command, self._settings.target_cpu)
             return Target(name, f"http://{addr}{CHAT_PATH}", process)
-        port = free_port()
+        port = reserve_port()
         values = {"stub": self._stub_addr, "port": port, "dir": self._dir}
         if base == "nginx":
             values["user"] = "user root;" if os.geteuid() == 0 else ""
@@ -274,13 +275,6 @@ def check_available(name, settings):
         executable(base)
     if base == "olla" and not os.access(gateway_binary(name, settings), os.X_OK):
         raise Unavailable(f"{gateway_binary(name, settings)} is missing (cargo build --release)")
-
-
-def free_port():
-    """A port that is free now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def _stat(pid):

@@ -70,14 +70,6 @@ build() {
     fi
 }
 
-# A port that is free now.
-free_port() {
-    python3 -c 'import socket
-s = socket.socket()
-s.bind(("127.0.0.1", 0))
-print(s.getsockname()[1])'
-}
-
 # start NAME COMMAND...: runs it in the background, its output in $scratch/NAME.{out,err}.
 start() {
     local name=$1
@@ -120,7 +112,7 @@ start_stub_and_gateway() {
     wait_until 10 "the stub" grep -q '^listening on' "$scratch/stub.out"
     local addr port
     addr=$(sed -n 's/^listening on //p' "$scratch/stub.out")
-    port=$(free_port)
+    port=$(python3 "$root/scripts/ports.py")
     cat >"$scratch/olla.toml" <<TOML
 [server]
 host = "127.0.0.1"

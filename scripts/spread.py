@@ -13,7 +13,8 @@ import threading
 import time
 from collections import Counter
 
-from stand import NotReady, Stand, add_binaries, free_ports, request, table, wait_until
+from ports import reserve_port
+from stand import NotReady, Stand, add_binaries, request, table, wait_until
 
 HELP = """\
 Parts (--parts)
@@ -190,7 +191,7 @@ LEFT_MS_MAX = 100.0
 
 
 def cancel(options, failures):
-    (full_port,) = free_ports(1)
+    full_port = reserve_port()
     stub_options = ["--model", "full-model", "--events", 2000, "--gap-ms", 5]
     with FullListener(full_port), Stand(options, 1, records=True, stub_options=stub_options) as stand:
         more = FULL.format(port=full_port, stub=stand.stubs[0].port)

@@ -8,13 +8,14 @@ import json
 import os
 import resource
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
 import threading
 import time
 from pathlib import Path
+
+from ports import reserve_ports
 
 START_SECONDS_MAX = 20
 CONFIG = """\
@@ -61,17 +62,6 @@ class NotReady(Exception):
 def raise_descriptor_limit():
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-
-
-def free_ports(count):
-    """Ports that are free now, all different."""
-    sockets = [socket.socket() for _ in range(count)]
-    for one in sockets:
-        one.bind(("127.0.0.1", 0))
-    ports = [one.getsockname()[1] for one in sockets]
-    for one in sockets:
-        one.close()
-    return ports
 
 
 def wait_until(what, condition, seconds=START_SECONDS_MAX):
@@ -161,7 +151,7 @@ class Stand:
         self.holder = tempfile.TemporaryDirectory(prefix="olla-stand-")
         self.directory = Path(self.holder.name)
         self.config = self.directory / "olla.toml"
-        self.port, *ports = free_ports(count + 1)
+        self.port, *ports = reserve_ports(count + 1)
         self.stubs = [Stub(self, f"b{number}", port) for number, port in enumerate(ports)]
         self.gateway = None
 

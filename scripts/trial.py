@@ -9,7 +9,6 @@ import json
 import os
 import select
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -17,6 +16,8 @@ import time
 import traceback
 from pathlib import Path
 from urllib.parse import urlsplit
+
+from ports import reserve_port
 
 START_SECONDS_MAX = 130
 STOP_SECONDS_MAX = 15
@@ -149,7 +150,7 @@ class Gateway:
 
     def __init__(self, binary, config, directory, started, name="gateway", environment=None):
         """`config` is the configuration file less its server section."""
-        self.port = free_port()
+        self.port = reserve_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.log = directory / f"{name}.log"
         file = directory / f"{name}.toml"
@@ -191,13 +192,6 @@ name = "{name}"
 url = "{url}"
 type = "{kind}"
 """
-
-
-def free_port():
-    """A port that nothing listens on now."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
 
 
 def stop(process):

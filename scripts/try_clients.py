@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from clients import anthropic_checks, ollama_checks, openai_checks
+from ports import reserve_port
 from real_llm import MODEL_NAME
 from trial import (
     START_SECONDS_MAX,
@@ -24,7 +25,6 @@ from trial import (
     NotStarted,
     endpoint_config,
     expect,
-    free_port,
     get_json,
     run_trial,
     spawn,
@@ -159,7 +159,7 @@ def start_servers(options, started, directory):
 def start_litellm(program, upstream, started, directory):
     """Starts LiteLLM's proxy in front of a llama.cpp server; returns its URL."""
     os.environ[LITELLM_KEY] = "sk-" + secrets.token_hex(32)
-    port = free_port()
+    port = reserve_port()
     # Its price list is to be the one of the package, not fetched.
     environment = {
         **os.environ,

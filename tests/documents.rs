@@ -5,6 +5,7 @@
 //! The two tables are what this test writes, between their marks:
 //! `OLLA_WRITE_REFERENCE=1 cargo test --test documents`.
 
+mod ports;
 mod scrape;
 
 use std::collections::BTreeSet;

@@ -1,6 +1,7 @@
 //! The Grafana dashboard and the alert rules ask only for what the gateway tells: every series,
 //! label and value of a label in them is on `/internal/metrics` of the real binary.
 
+mod ports;
 #[path = "observability/query.rs"]
 mod query;
 mod scrape;

@@ -8,6 +8,7 @@
 mod backend;
 #[path = "tls/gateway.rs"]
 mod gateway;
+mod ports;
 
 use std::io::{Read, Write};
 use std::net::TcpListener;

@@ -8,9 +8,10 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use socket2::{Domain, SockRef, Socket, Type};
+use socket2::SockRef;
 
 use super::{PATIENCE, wait_for};
+use crate::ports;
 
 /// A request as it reached a backend.
 #[derive(Clone, Debug, Default)]
@@ -113,8 +114,6 @@ pub(crate) struct Backend {
     address: SocketAddr,
     shared: Arc<Shared>,
     accepting: Mutex<Option<JoinHandle<()>>>,
-    /// Keeps the port while nobody listens, so that the system gives it to nobody else.
-    reserved: Mutex<Option<Socket>>,
 }
 
 struct Shared {
@@ -134,9 +133,8 @@ impl Backend {
         models: &[&str],
         script: impl Fn(&Received, &mut Link) + Send + Sync + 'static,
     ) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let backend = Self {
-            address: listener.local_addr().unwrap(),
+            address: ports::reserve(),
             shared: Arc::new(Shared {
                 models: Mutex::new(models.iter().map(|&model| model.to_owned()).collect()),
                 script: Box::new(script),
@@ -148,9 +146,8 @@ impl Backend {
                 stopping: AtomicBool::new(false),
             }),
             accepting: Mutex::default(),
-            reserved: Mutex::default(),
         };
-        backend.listen(listener);
+        backend.listen();
         backend
     }
 
@@ -159,7 +156,8 @@ impl Backend {
         Self::new(models, |_, link| link.ok())
     }
 
-    fn listen(&self, listener: TcpListener) {
+    fn listen(&self) {
+        let listener = TcpListener::bind(self.address).unwrap();
         let shared = Arc::clone(&self.shared);
         let accept = move || {
             for stream in listener.incoming() {
@@ -234,18 +232,14 @@ impl Backend {
         let _ = TcpStream::connect(self.address);
         if let Some(accepting) = locked(&self.accepting).take() {
             accepting.join().unwrap();
-            *locked(&self.reserved) = Some(bound(self.address));
         }
         self.drop_connections();
     }
 
     /// Listens again, on the same port.
     pub(crate) fn restart(&self) {
-        let socket = locked(&self.reserved).take().expect("it was stopped");
-        socket.listen(128).unwrap();
-        let listener = TcpListener::from(socket);
         self.shared.stopping.store(false, Ordering::SeqCst);
-        self.listen(listener);
+        self.listen();
     }
 }
 
@@ -317,15 +311,6 @@ impl Shared {
         let items = items.map(|model| serde_json::json!({"id": model, "object": "model"}));
         serde_json::json!({"object": "list", "data": items.collect::<Vec<_>>()}).to_string()
     }
-}
-
-/// A socket that has this address and refuses connections.
-fn bound(address: SocketAddr) -> Socket {
-    wait_for("the backend's port", PATIENCE, || {
-        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
-        socket.set_reuse_address(true).unwrap();
-        socket.bind(&address.into()).is_ok().then_some(socket)
-    })
 }
 
 /// A panic elsewhere is told elsewhere.

@@ -9,6 +9,8 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+#[path = "../ports/mod.rs"]
+mod ports;
 
 mod balancing;
 mod catalogue;
