@@ -2,6 +2,7 @@
 //!
 //! contract: surface 8, 13
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -415,5 +416,67 @@ fn a_slow_client_stops_the_reading_from_its_backend() {
             assert!(!piece.is_empty() && piece.iter().all(|&byte| byte == b'x'));
             got += piece.len();
         }
+    });
+}
+
+/// Sends are gathered where requests share a core: one that is not taken must hold up nobody else,
+/// lose nothing, and not hide that its client leaves.
+#[test]
+fn a_slow_client_among_others_gets_all_and_is_missed_when_it_leaves() {
+    on_both_drivers(|driver| {
+        const PIECE: usize = 2000;
+        const PIECES: usize = 10_000;
+        let piece = |number: usize| number.to_be_bytes().repeat(PIECE / 8);
+        let sent = Arc::new(AtomicUsize::new(0));
+        let (word, heard) = mpsc::channel();
+        let (left, leaving) = mpsc::channel();
+        let (at_backend, heard) = (Arc::clone(&sent), Mutex::new(heard));
+        let backend = Backend::new(&["m"], move |request, link| {
+            link.send(HEAD);
+            if request.target == "/companion" {
+                link.chunk("here");
+                heard.lock().unwrap().recv_timeout(PATIENCE).unwrap();
+            } else {
+                for number in 0..PIECES {
+                    if !link.chunk(piece(number)) {
+                        left.send(()).unwrap();
+                        return;
+                    }
+                    at_backend.fetch_add(1, Ordering::Relaxed);
+                }
+            }
+            link.chunk("");
+        });
+        let gateway = over(driver, &backend, "server.workers = 1");
+        let mut companion = Client::to(&gateway);
+        companion.send("GET /olla/proxy/companion HTTP/1.1\r\nHost: h\r\n\r\n");
+        companion.head();
+        assert_eq!(companion.chunk().unwrap(), b"here");
+        let stalled = || {
+            sent.store(0, Ordering::Relaxed);
+            let mut client = Client::to(&gateway);
+            client.send(ASK).head();
+            let mut before = 0;
+            crate::common::wait_for("the backend to be stopped", PATIENCE, || {
+                std::thread::park_timeout(Duration::from_millis(300));
+                let now = sent.load(Ordering::Relaxed);
+                let stands = now > 0 && now == std::mem::replace(&mut before, now);
+                stands.then_some(())
+            });
+            assert!(before < PIECES, "all of it waits somewhere");
+            client
+        };
+        let mut patient = stalled();
+        let mut got = Vec::new();
+        while got.len() < PIECE * PIECES {
+            let chunk = patient.chunk().expect("it is whole");
+            assert!(!chunk.is_empty(), "only {} bytes came", got.len());
+            got.extend(chunk);
+        }
+        assert!(got == (0..PIECES).flat_map(piece).collect::<Vec<_>>());
+        drop(stalled());
+        leaving.recv_timeout(PATIENCE).unwrap();
+        word.send(()).unwrap();
+        assert_eq!(companion.chunk().unwrap(), b"");
     });
 }

@@ -253,6 +253,14 @@ impl<H: Handler> Lane<'_, H> {
             }
             (a, b, c) = (&[], &[], &[]);
         }
+        let in_one_piece = a.len() + b.len() + c.len() == 0;
+        if in_one_piece
+            && backend.upstream.socket.batches()
+            && self.wire.has_company(self.out.len())
+            && self.wire.send_batched(exchange, backend, self.out).await?
+        {
+            return Ok(());
+        }
         self.wire
             .send_parts(exchange, backend, [self.out, a, b, c])
             .await
@@ -311,6 +319,32 @@ impl<H: Handler> Lane<'_, H> {
 }
 
 impl<H: Handler> Wire<'_, H> {
+    /// Sends a request through the ring; whether that is over. What the backend did not take of it
+    /// is left.
+    async fn send_batched(
+        &mut self,
+        exchange: &mut Exchange,
+        backend: &mut Backend,
+        out: &mut Vec<u8>,
+    ) -> Result<bool, Action> {
+        let sending = backend.upstream.socket.send_batched(std::mem::take(out));
+        let sending = either(sending, |cx| backend.poll_early(cx));
+        let Some((Ok(sent), bytes)) = self.wait(exchange, sending).await? else {
+            // It has answered, or ended, and takes no more.
+            exchange.on(Event::SendFailed, self.core.now());
+            return Ok(true);
+        };
+        *out = bytes;
+        out.drain(..sent);
+        let event = if out.is_empty() {
+            Event::RequestSent
+        } else {
+            Event::RequestProgress
+        };
+        exchange.on(event, self.core.now());
+        Ok(out.is_empty())
+    }
+
     /// Sends the parts of a request, all of them.
     async fn send_parts(
         &mut self,
@@ -377,14 +411,17 @@ fn take_off(parts: &mut [&[u8]; 4], mut sent: usize) -> bool {
     parts.iter().all(|part| part.is_empty())
 }
 
-/// Ready when one of the two is.
-async fn either<F: Future>(future: F, mut other: impl FnMut(&mut Context<'_>) -> Poll<()>) {
+/// Ready when one of the two is; `None` = the other was first.
+async fn either<F: Future>(
+    future: F,
+    mut other: impl FnMut(&mut Context<'_>) -> Poll<()>,
+) -> Option<F::Output> {
     let mut future = pin!(future);
     poll_fn(|cx| {
-        if future.as_mut().poll(cx).is_ready() {
-            return Poll::Ready(());
+        if let Poll::Ready(output) = future.as_mut().poll(cx) {
+            return Poll::Ready(Some(output));
         }
-        other(cx)
+        other(cx).map(|()| None)
     })
-    .await;
+    .await
 }

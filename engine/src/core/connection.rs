@@ -134,6 +134,19 @@ impl Io {
         self.gone
     }
 
+    /// See [`Socket::batches`].
+    pub(super) fn batches(&self) -> bool {
+        self.socket.batches()
+    }
+
+    /// See [`Socket::send_batched`].
+    pub(super) fn send_batched(
+        &self,
+        bytes: Vec<u8>,
+    ) -> impl Future<Output = (io::Result<usize>, Vec<u8>)> + 'static {
+        self.socket.send_batched(bytes)
+    }
+
     /// What the client takes at once; see [`Socket::send_now`].
     pub(super) fn try_send(&self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
         self.socket.send_now(parts)

@@ -164,6 +164,12 @@ impl<H: Handler> Lane<'_, H> {
         exchange: &mut Exchange,
         body: &[u8],
     ) -> Result<(), Action> {
+        if body.is_empty() && self.wire.io.batches() && self.wire.has_company(self.out.len()) {
+            self.wire.deliver_batched(exchange, self.out).await?;
+        }
+        if self.out.is_empty() && body.is_empty() {
+            return Ok(());
+        }
         let sent = self.wire.deliver(exchange, [self.out, body]).await;
         self.out.clear();
         sent
@@ -220,10 +226,36 @@ impl<H: Handler> Wire<'_, H> {
         }
     }
 
+    /// Whether so many bytes leave with what else is sent in this turn; see [`super::turn`].
+    pub(super) fn has_company(&self, len: usize) -> bool {
+        len <= TURN_BYTES_MAX && self.core.is_shared()
+    }
+
     /// Waits until it is time to send these; see [`super::turn`].
     pub(super) async fn turn_to_send(&self, parts: &[&[u8]]) {
-        if parts.iter().map(|part| part.len()).sum::<usize>() <= TURN_BYTES_MAX {
+        if self.has_company(parts.iter().map(|part| part.len()).sum()) {
             self.core.end_of_turn().await;
+        }
+    }
+
+    /// Sends pieces of a backend's answer through the ring. What the client did not take is left.
+    async fn deliver_batched(
+        &mut self,
+        exchange: &mut Exchange,
+        out: &mut Vec<u8>,
+    ) -> Result<(), Action> {
+        // The ring does not say when it is the client that is waited for.
+        exchange.on(Event::ClientBlocked, self.core.now());
+        let sending = self.io.send_batched(std::mem::take(out));
+        let (sent, bytes) = self.wait(exchange, sending).await?;
+        *out = bytes;
+        match sent {
+            Ok(sent) => {
+                out.drain(..sent);
+                exchange.on(Event::ClientTook, self.core.now());
+                Ok(())
+            }
+            Err(_) => Err(exchange.on(Event::ClientLeft, self.core.now())),
         }
     }
 

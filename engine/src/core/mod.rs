@@ -437,14 +437,15 @@ impl<H: Handler> Core<H> {
         self.news.wait().await;
     }
 
+    /// Whether there is more than one request under way.
+    pub(crate) fn is_shared(&self) -> bool {
+        self.shared()
+            .is_some_and(|shared| shared.requests.0.load(Ordering::Relaxed) > 1)
+    }
+
     /// Waits until everything else that is ready has had its turn; see [`Turn`].
     pub(crate) async fn end_of_turn(&self) {
-        let alone = self
-            .shared()
-            .is_none_or(|shared| shared.requests.0.load(Ordering::Relaxed) <= 1);
-        if !alone {
-            self.turn.end().await;
-        }
+        self.turn.end().await;
     }
 
     /// Waits until it is time to ask again for room for a body.

@@ -359,7 +359,10 @@ impl<H: Handler> Lane<'_, H> {
         match sent {
             Ok(()) => {
                 exchange.on(Event::Delivered, self.core.now());
-                self.core.end_of_turn().await;
+                // What the ring sends is sent before anybody goes on.
+                if !self.wire.io.batches() && self.core.is_shared() {
+                    self.core.end_of_turn().await;
+                }
                 self.attempt_ended(AttemptEnd::Whole);
                 Step::Over(Outcome::Relayed)
             }

@@ -8,6 +8,11 @@
 //! work that would have been done in between anyway, and a request that is alone does not wait.
 //! With 64 connections a chat request cost a sixth less processor time (medians of interleaved
 //! rounds: 21.8 µs before, 18.3 µs with it, nginx 17.5 µs).
+//!
+//! On io_uring what is one piece does not wait here: it is handed to the ring, whose next submission
+//! is the end of the turn, and one system call sends it all. Sent one by one, each call also worked
+//! off what had come for the ring meanwhile, a little at a time (on another machine 15.6 µs one by
+//! one, 13.4 µs by the ring, nginx 11.6 µs).
 
 use std::cell::RefCell;
 use std::future::poll_fn;

@@ -13,7 +13,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use monoio::buf::IoBufMut;
-use monoio::io::AsyncReadRent;
+use monoio::io::{AsyncReadRent, AsyncWriteRent};
 use monoio::net::TcpStream;
 
 use super::sys::{self, Peek};
@@ -27,6 +27,7 @@ pub struct Socket {
     pub(super) read: Pin<Box<dyn ReadSlot>>,
     /// `None`: plain.
     pub(super) tls: Option<Box<RefCell<Session>>>,
+    ring: bool,
 }
 
 pub(super) struct Shared(UnsafeCell<TcpStream>);
@@ -95,8 +96,8 @@ where
 }
 
 async fn read(tcp: Rc<Shared>, buf: Buf) -> (io::Result<usize>, Buf) {
-    // SAFETY: only this read and direct system calls use the stream at one time; the reference is
-    // not held by anything else across the await.
+    // SAFETY: making the operation copies the descriptor; after that neither it nor a write that
+    // may be made meanwhile touches the stream.
     let stream = unsafe { &mut *tcp.0.get() };
     let (result, Tail(buf)) = stream.read(Tail(buf)).await;
     (result, buf)
@@ -115,6 +116,7 @@ impl Socket {
                 make: read,
             }),
             tls: None,
+            ring: !monoio::utils::is_legacy(),
         }
     }
 
@@ -176,6 +178,28 @@ impl Socket {
         match &self.tls {
             None => sys::send_now(self.fd, parts),
             Some(tls) => tls.borrow_mut().send(self.fd, parts),
+        }
+    }
+
+    /// Whether [`Self::send_batched`] may be used: a plain connection on io_uring.
+    pub fn batches(&self) -> bool {
+        self.ring && self.tls.is_none()
+    }
+
+    /// Hands bytes to the ring, which sends them together with all that is handed to it before this
+    /// thread next waits: how many were taken, and the bytes again. It is pending at the first poll.
+    /// A dropped future leaves it open what was sent: the connection is good for nothing then.
+    pub fn send_batched(
+        &self,
+        bytes: Vec<u8>,
+    ) -> impl Future<Output = (io::Result<usize>, Vec<u8>)> + 'static {
+        debug_assert!(self.batches(), "only the ring sends in batches");
+        let tcp = Rc::clone(&self.tcp);
+        async move {
+            // SAFETY: making the operation copies the descriptor; after that neither it nor the
+            // read that may be under way touches the stream.
+            let stream = unsafe { &mut *tcp.0.get() };
+            stream.write(bytes).await
         }
     }
 
