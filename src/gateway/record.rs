@@ -49,7 +49,7 @@ impl Gateway {
         };
         let Request { head, bytes, .. } = *request;
         let field = |id| head.get(bytes, id).unwrap_or_default();
-        line.str("request_id", x.id.as_str());
+        line.bytes("request_id", x.id.as_bytes());
         line.str("client_ip", x.client_text.as_str());
         line.bytes("method", head.method.of(bytes))
             .bytes("path", head.path.of(bytes))
@@ -76,7 +76,7 @@ impl Gateway {
         };
         let mut log = self.log.borrow_mut();
         if let Some(mut line) = log.event(Level::Info, events::REQUEST_DISPATCHING, cx.unix_ms) {
-            line.str("request_id", x.id.as_str())
+            line.bytes("request_id", x.id.as_bytes())
                 .str("endpoint", endpoint.name())
                 .bytes("target", target)
                 .str("model", x.sent_model().unwrap_or_default());
@@ -234,7 +234,7 @@ impl Gateway {
         let Some(mut line) = log.event(level, msg, cx.unix_ms) else {
             return;
         };
-        line.str("request_id", x.id.as_str());
+        line.bytes("request_id", x.id.as_bytes());
         if let Some(endpoint) = endpoint {
             line.str("endpoint", endpoint.name());
         }
@@ -316,7 +316,7 @@ impl Gateway {
         let Some(mut line) = log.event(Level::Debug, events::REQUEST_METRICS, cx.unix_ms) else {
             return;
         };
-        line.str("request_id", x.id.as_str())
+        line.bytes("request_id", x.id.as_bytes())
             .str("endpoint", endpoint.name());
         metrics_fields(&mut line, cx, x, done);
         if let Some(figures) = figures {
@@ -343,7 +343,7 @@ impl Gateway {
         let Some(mut line) = log.access(level, cx.unix_ms) else {
             return;
         };
-        line.str("request_id", x.id.as_str());
+        line.bytes("request_id", x.id.as_bytes());
         line.str("remote_addr", x.client_text.as_str());
         if let Some(Request { head, bytes, .. }) = request {
             let bytes = *bytes;

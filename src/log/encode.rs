@@ -6,6 +6,9 @@
 
 use std::io::Write;
 
+use olla_engine::h1::emit::decimal;
+use wide::u8x16;
+
 /// A longer text is cut here: a header may hold a megabyte, a line of the log must not.
 pub const FIELD_BYTES_MAX: usize = 4096;
 
@@ -14,31 +17,73 @@ const CUT: &str = "…";
 
 /// A text in quotes, escaped by RFC 8259 section 7.
 pub(super) fn json_string(out: &mut Vec<u8>, text: &str) {
+    if !json_plain(out, text.as_bytes()) {
+        json_escaped(out, text);
+    }
+}
+
+/// [`json_string`] of the usual text: ASCII, nothing to escape, not too long. False, and nothing
+/// is written, for any other. Bytes need no check that they are UTF-8, then, which would cost more
+/// than writing them.
+pub(super) fn json_plain(out: &mut Vec<u8>, text: &[u8]) -> bool {
+    let plain = text.len() <= FIELD_BYTES_MAX && is_plain(text);
+    if plain {
+        out.reserve(text.len() + 2);
+        out.push(b'"');
+        out.extend_from_slice(text);
+        out.push(b'"');
+    }
+    plain
+}
+
+/// Whether all bytes are ASCII that JSON takes as it is: sixteen at a time, the last ones once more
+/// where the length is no multiple of that.
+#[inline]
+fn is_plain(bytes: &[u8]) -> bool {
+    let (blocks, rest) = bytes.as_chunks();
+    let mut few = [b' '; BLOCK];
+    let last = match (rest.len(), bytes.last_chunk()) {
+        (0, _) => &few,
+        (_, Some(last)) => last,
+        (len, None) => {
+            if let Some(room) = few.get_mut(..len) {
+                room.copy_from_slice(rest);
+            }
+            &few
+        }
+    };
+    blocks.iter().all(is_plain_block) && is_plain_block(last)
+}
+
+const BLOCK: usize = 16;
+
+fn is_plain_block(block: &[u8; BLOCK]) -> bool {
+    const HIGHEST: u8 = 0x7f - b' ';
+    let block = u8x16::from(*block);
+    let (quote, backslash) = (u8x16::splat(b'"'), u8x16::splat(b'\\'));
+    // Control characters wrap around and end up beyond the highest, like what is not ASCII.
+    let shifted = block - u8x16::splat(b' ');
+    let in_range = shifted.min(u8x16::splat(HIGHEST)).simd_eq(shifted);
+    let special = block.simd_eq(quote) | block.simd_eq(backslash);
+    (in_range & !special).to_bitmask() == u32::from(u16::MAX)
+}
+
+#[cold]
+fn json_escaped(out: &mut Vec<u8>, text: &str) {
     let (text, cut) = bounded(text);
     out.push(b'"');
-    json_escaped(out, text.as_bytes());
+    escaped(out, text.as_bytes());
     if cut {
         out.extend_from_slice(CUT.as_bytes());
     }
     out.push(b'"');
 }
 
-/// [`json_string`] of a text that is ASCII and not too long; false if it is neither. Saves the
-/// check that it is UTF-8, which costs as much as writing it.
-pub(super) fn json_ascii(out: &mut Vec<u8>, text: &[u8]) -> bool {
-    let fits = text.len() <= FIELD_BYTES_MAX && text.is_ascii();
-    if fits {
-        out.push(b'"');
-        json_escaped(out, text);
-        out.push(b'"');
-    }
-    fits
-}
-
-fn json_escaped(out: &mut Vec<u8>, bytes: &[u8]) {
+fn escaped(out: &mut Vec<u8>, bytes: &[u8]) {
+    let special = |byte: &u8| *byte < 0x20 || *byte == b'"' || *byte == b'\\';
     let mut rest = bytes;
     loop {
-        let clean = clean_len(rest);
+        let clean = rest.iter().position(special).unwrap_or(rest.len());
         let (head, tail) = rest.split_at(clean);
         out.extend_from_slice(head);
         let Some((byte, tail)) = tail.split_first() else {
@@ -58,29 +103,6 @@ fn json_escaped(out: &mut Vec<u8>, bytes: &[u8]) {
         }
         rest = tail;
     }
-}
-
-/// Length of the leading bytes that JSON takes as they are. Eight at a time: the usual text has
-/// nothing to escape.
-fn clean_len(bytes: &[u8]) -> usize {
-    const ONES: u64 = 0x0101_0101_0101_0101;
-    const HIGHS: u64 = 0x8080_8080_8080_8080;
-    // Has a byte below `n`, for n up to 128; exact when no byte below it stands before.
-    let below = |word: u64, n: u64| word.wrapping_sub(ONES * n) & !word & HIGHS;
-    let equals = |word: u64, byte: u8| below(word ^ (ONES * u64::from(byte)), 1);
-    let mut at = 0;
-    let (words, _) = bytes.as_chunks::<8>();
-    for chunk in words {
-        let word = u64::from_le_bytes(*chunk);
-        let hit = below(word, 0x20) | equals(word, b'"') | equals(word, b'\\');
-        if hit != 0 {
-            return at + (hit.trailing_zeros() / 8) as usize;
-        }
-        at += 8;
-    }
-    let special = |byte: &u8| *byte < 0x20 || *byte == b'"' || *byte == b'\\';
-    let tail = bytes.get(at..).unwrap_or_default();
-    at + tail.iter().position(special).unwrap_or(tail.len())
 }
 
 /// A text as a value of the text form: bare where nothing in it could be misread, else in quotes.
@@ -120,27 +142,12 @@ fn bounded(text: &str) -> (&str, bool) {
     (text.get(..end).unwrap_or_default(), true)
 }
 
-/// A number in decimal digits.
-pub(super) fn unsigned(out: &mut Vec<u8>, mut number: u64) {
-    let mut digits = [0; 20];
-    let mut at = digits.len();
-    for digit in digits.iter_mut().rev() {
-        *digit = b'0' + (number % 10) as u8;
-        number /= 10;
-        at -= 1;
-        if number == 0 {
-            break;
-        }
-    }
-    out.extend_from_slice(digits.get(at..).unwrap_or_default());
-}
-
 /// A number with its sign.
 pub(super) fn signed(out: &mut Vec<u8>, number: i64) {
     if number < 0 {
         out.push(b'-');
     }
-    unsigned(out, number.unsigned_abs());
+    decimal(out, number.unsigned_abs());
 }
 
 /// A number with at most three digits after the point; `null` where it is none.
@@ -159,7 +166,7 @@ pub(super) fn float(out: &mut Vec<u8>, number: f64) {
     if number < 0.0 && thousandths > 0 {
         out.push(b'-');
     }
-    unsigned(out, thousandths / 1000);
+    decimal(out, thousandths / 1000);
     let digit = |value: u64| b'0' + (value % 10) as u8;
     match thousandths % 1000 {
         0 => {}
@@ -169,38 +176,45 @@ pub(super) fn float(out: &mut Vec<u8>, number: f64) {
     }
 }
 
-/// Writes instants; what changes once a second is kept.
+/// Shows instants; the last one is kept, as a core's clock stands for a tick.
 #[derive(Debug)]
 pub(super) struct Stamp {
-    second: u64,
-    /// `2026-04-15T10:30:00`.
-    text: [u8; 19],
+    unix_ms: u64,
+    /// `2026-04-15T10:30:00.123Z`.
+    text: [u8; 24],
 }
 
 impl Default for Stamp {
     fn default() -> Self {
         Self {
-            second: 0,
-            text: *b"1970-01-01T00:00:00",
+            unix_ms: 0,
+            text: *b"1970-01-01T00:00:00.000Z",
         }
     }
 }
 
 impl Stamp {
     /// An instant as RFC 3339 in UTC with milliseconds.
-    pub(super) fn write(&mut self, out: &mut Vec<u8>, unix_ms: u64) {
-        let (second, ms) = (unix_ms / 1000, unix_ms % 1000);
-        if second != self.second {
-            self.renew(second);
+    #[inline]
+    pub(super) fn of(&mut self, unix_ms: u64) -> &[u8; 24] {
+        if unix_ms != self.unix_ms {
+            self.renew(unix_ms);
         }
-        out.extend_from_slice(&self.text);
-        let digit = |value: u64| b'0' + (value % 10) as u8;
-        let fraction = [b'.', digit(ms / 100), digit(ms / 10), digit(ms), b'Z'];
-        out.extend_from_slice(&fraction);
+        &self.text
     }
 
-    fn renew(&mut self, second: u64) {
-        self.second = second;
+    fn renew(&mut self, unix_ms: u64) {
+        let (second, ms) = (unix_ms / 1000, unix_ms % 1000);
+        if second != self.unix_ms / 1000 {
+            self.renew_second(second);
+        }
+        self.unix_ms = unix_ms;
+        let digit = |value: u64| b'0' + (value % 10) as u8;
+        let [.., hundreds, tens, ones, _] = &mut self.text;
+        (*hundreds, *tens, *ones) = (digit(ms / 100), digit(ms / 10), digit(ms));
+    }
+
+    fn renew_second(&mut self, second: u64) {
         // Beyond the year 9999 the text stays what it was: no clock shows that.
         let instant = i64::try_from(second)
             .ok()
@@ -271,9 +285,6 @@ mod tests {
 
     #[test]
     fn numbers() {
-        for number in [0, 9, 10, 99, 100, 12_345, u64::MAX] {
-            assert_eq!(shown(|out| unsigned(out, number)), number.to_string());
-        }
         for number in [0, -1, 7, i64::MIN, i64::MAX] {
             assert_eq!(shown(|out| signed(out, number)), number.to_string());
         }
@@ -312,9 +323,9 @@ mod tests {
             (951_782_400_000, "2000-02-29T00:00:00.000Z"),
         ];
         for (unix_ms, want) in table {
-            assert_eq!(shown(|out| stamp.write(out, unix_ms)), want);
+            assert_eq!(shown(|out| out.extend(stamp.of(unix_ms))), want);
         }
-        assert!(shown(|out| stamp.write(out, u64::MAX)).ends_with('Z'));
+        assert!(shown(|out| out.extend(stamp.of(u64::MAX))).ends_with('Z'));
     }
 
     proptest! {

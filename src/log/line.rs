@@ -6,6 +6,8 @@
 //!
 //! contract: operations 8
 
+use olla_engine::h1::emit::decimal;
+
 use super::encode::{self, Stamp};
 use super::writer::Chunk;
 use super::{Level, Logger, Mode, Value};
@@ -159,8 +161,14 @@ pub struct Line<'a> {
 
 impl Line<'_> {
     /// A text.
+    #[inline]
     pub fn str(&mut self, key: &'static str, value: &str) -> &mut Self {
-        self.value(key, &Value::Str(value))
+        if self.json {
+            let out = &mut self.log.buffers.json;
+            json_key(out, key);
+            encode::json_string(out, value);
+        }
+        self.text_too(key, &Value::Str(value))
     }
 
     /// A text, unless it is empty.
@@ -173,16 +181,22 @@ impl Line<'_> {
     }
 
     /// Bytes that should be UTF-8; what is not is replaced.
+    #[inline]
     pub fn bytes(&mut self, key: &'static str, value: &[u8]) -> &mut Self {
         if self.json && !self.text {
             let out = &mut self.log.buffers.json;
             let before = out.len();
             json_key(out, key);
-            if encode::json_ascii(out, value) {
+            if encode::json_plain(out, value) {
                 return self;
             }
             out.truncate(before);
         }
+        self.any_bytes(key, value)
+    }
+
+    #[cold]
+    fn any_bytes(&mut self, key: &'static str, value: &[u8]) -> &mut Self {
         match std::str::from_utf8(value) {
             Ok(text) => self.str(key, text),
             Err(_) => {
@@ -194,8 +208,14 @@ impl Line<'_> {
     }
 
     /// A whole number.
+    #[inline]
     pub fn num(&mut self, key: &'static str, value: u64) -> &mut Self {
-        self.value(key, &Value::Num(value))
+        if self.json {
+            let out = &mut self.log.buffers.json;
+            json_key(out, key);
+            decimal(out, value);
+        }
+        self.text_too(key, &Value::Num(value))
     }
 
     /// A whole number, unless it is 0.
@@ -219,12 +239,17 @@ impl Line<'_> {
 
     /// A value of any kind.
     pub fn value(&mut self, key: &'static str, value: &Value<'_>) -> &mut Self {
-        let buffers = &mut self.log.buffers;
         if self.json {
-            json_field(&mut buffers.json, key, value);
+            json_field(&mut self.log.buffers.json, key, value);
         }
+        self.text_too(key, value)
+    }
+
+    /// The same in the other form, if somebody reads that.
+    #[inline]
+    fn text_too(&mut self, key: &'static str, value: &Value<'_>) -> &mut Self {
         if self.text {
-            text_field(&mut buffers.text, self.colour, key, value);
+            text_field(&mut self.log.buffers.text, self.colour, key, value);
         }
         self
     }
@@ -258,7 +283,7 @@ impl Buffers {
         if json {
             let out = &mut self.json;
             out.extend_from_slice(b"{\"timestamp\":\"");
-            self.stamp.write(out, unix_ms);
+            out.extend_from_slice(self.stamp.of(unix_ms));
             out.extend_from_slice(b"\",\"level\":\"");
             out.extend_from_slice(name.as_bytes());
             out.extend_from_slice(b"\",\"msg\":");
@@ -267,7 +292,7 @@ impl Buffers {
         if text {
             let out = &mut self.text;
             out.extend_from_slice(b"time=");
-            self.stamp.write(out, unix_ms);
+            out.extend_from_slice(self.stamp.of(unix_ms));
             out.extend_from_slice(b" level=");
             if colour {
                 out.extend_from_slice(level_colour(level));
@@ -300,11 +325,20 @@ pub(super) fn json_field(out: &mut Vec<u8>, key: &str, value: &Value<'_>) {
     }
 }
 
+/// Put together first and written at once: of a key that the compiler knows a few moves are left.
+#[inline]
 fn json_key(out: &mut Vec<u8>, key: &str) {
     debug_assert!(is_plain(key), "{key:?} would need escaping");
-    out.extend_from_slice(b",\"");
-    out.extend_from_slice(key.as_bytes());
-    out.extend_from_slice(b"\":");
+    let mut whole = [0; KEY_BYTES_MAX + 4];
+    let end = key.len() + 2;
+    match whole.get_mut(..end + 2) {
+        Some([b1, b2, name @ .., b3, b4]) if name.len() == key.len() => {
+            (*b1, *b2, *b3, *b4) = (b',', b'"', b'"', b':');
+            name.copy_from_slice(key.as_bytes());
+            out.extend_from_slice(whole.get(..end + 2).unwrap_or_default());
+        }
+        _ => debug_assert!(false, "{key:?} is too long"),
+    }
 }
 
 /// One `key=value`.
@@ -327,7 +361,7 @@ pub(super) fn text_field(out: &mut Vec<u8>, colour: bool, key: &str, value: &Val
 fn scalar(out: &mut Vec<u8>, value: &Value<'_>) {
     match *value {
         Value::Str(_) => {}
-        Value::Num(number) => encode::unsigned(out, number),
+        Value::Num(number) => decimal(out, number),
         Value::Int(number) => encode::signed(out, number),
         Value::Float(number) => encode::float(out, number),
         Value::Bool(true) => out.extend_from_slice(b"true"),
@@ -341,6 +375,9 @@ fn is_plain(key: &str) -> bool {
             .bytes()
             .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
 }
+
+/// The longest key.
+const KEY_BYTES_MAX: usize = 32;
 
 const PLAIN: &[u8] = b"\x1b[0m";
 const DIM: &[u8] = b"\x1b[2m";

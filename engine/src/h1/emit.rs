@@ -16,6 +16,7 @@ pub fn status_line(out: &mut Vec<u8>, status: u16, reason: &[u8]) {
 
 /// Appends `name: value` and CRLF. Both must be valid as they are: bytes of a parsed head, or
 /// checked with [`is_field_value`] when they come from elsewhere.
+#[inline]
 pub fn field(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
     debug_assert!(is_field_value(value) && !name.is_empty());
     out.reserve(name.len() + value.len() + 4);
@@ -42,6 +43,7 @@ pub fn field_lossy(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
 }
 
 /// Appends `name: number` and CRLF.
+#[inline]
 pub fn field_number(out: &mut Vec<u8>, name: &[u8], number: u64) {
     out.extend_from_slice(name);
     out.extend_from_slice(b": ");
@@ -51,18 +53,8 @@ pub fn field_number(out: &mut Vec<u8>, name: &[u8], number: u64) {
 
 /// Appends a number in decimal digits.
 pub fn decimal(out: &mut Vec<u8>, number: u64) {
-    let mut digits = [0u8; 20];
-    let mut at = digits.len();
-    let mut rest = number;
-    for (index, digit) in digits.iter_mut().enumerate().rev() {
-        *digit = b'0' + (rest % 10) as u8;
-        rest /= 10;
-        at = index;
-        if rest == 0 {
-            break;
-        }
-    }
-    out.extend_from_slice(digits.get(at..).unwrap_or_default());
+    let mut digits = itoa::Buffer::new();
+    out.extend_from_slice(digits.format(number).as_bytes());
 }
 
 /// Whether bytes can stand in a field's value or a reason phrase: no control character but the

@@ -5,6 +5,7 @@
 //! nothing, and no validity is promised for what is found.
 
 use memchr::{memchr_iter, memchr2};
+use wide::u8x16;
 
 /// Most segments of a path; it also bounds how deep the search goes.
 pub(super) const SEGMENTS_MAX: usize = 8;
@@ -67,7 +68,7 @@ pub(super) type Found<'a> = [Option<Scalar<'a>>; SLOTS_MAX];
 /// All paths of a profile, merged to one tree.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Paths {
-    roots: Vec<Node>,
+    roots: Level,
     /// Last key of each path of several segments and its slot, for documents without beginning.
     last_keys: Vec<(Box<str>, usize)>,
     slots: Vec<Vec<Segment>>,
@@ -77,7 +78,78 @@ pub(super) struct Paths {
 struct Node {
     segment: Segment,
     slot: Option<usize>,
-    children: Vec<Self>,
+    children: Level,
+}
+
+/// What may follow at one place.
+#[derive(Debug, Clone, Default)]
+struct Level {
+    /// Of the keys, with the places of their nodes. Nearly all keys of an answer are looked for in
+    /// vain, which these few words tell.
+    signs: Vec<(u64, usize)>,
+    nodes: Vec<Node>,
+}
+
+/// Behind the end of all paths.
+static NOTHING: Level = Level {
+    signs: Vec::new(),
+    nodes: Vec::new(),
+};
+
+impl Level {
+    /// The node of a segment, made when it is new.
+    fn node(&mut self, segment: &Segment) -> Option<&mut Node> {
+        let known = self.nodes.iter().position(|node| node.segment == *segment);
+        let at = known.unwrap_or_else(|| {
+            let at = self.nodes.len();
+            if let Segment::Key(key) = segment {
+                self.signs.push((sign(key.as_bytes()), at));
+            }
+            self.nodes.push(Node {
+                segment: segment.clone(),
+                slot: None,
+                children: Self::default(),
+            });
+            at
+        });
+        self.nodes.get_mut(at)
+    }
+
+    fn is_empty(&self) -> bool {
+        self.nodes.is_empty()
+    }
+
+    #[inline]
+    fn of_key(&self, key: &[u8]) -> Option<&Node> {
+        let wanted = sign(key);
+        let of_sign = |(known, at): &(u64, usize)| {
+            if *known != wanted {
+                return None;
+            }
+            let node = self.nodes.get(*at)?;
+            matches!(&node.segment, Segment::Key(name) if name.as_bytes() == key).then_some(node)
+        };
+        self.signs.iter().find_map(of_sign)
+    }
+
+    fn of_index(&self, index: usize) -> Option<&Node> {
+        let mut nodes = self.nodes.iter();
+        nodes.find(|node| node.segment == Segment::Index(index))
+    }
+}
+
+/// The first bytes of a key, or all of a short one, and its length: different for different keys,
+/// with few exceptions.
+#[inline]
+fn sign(key: &[u8]) -> u64 {
+    let bytes = if let Some(first) = key.first_chunk() {
+        u64::from_le_bytes(*first)
+    } else if let (Some(first), Some(last)) = (key.first_chunk(), key.last_chunk()) {
+        u64::from(u32::from_le_bytes(*first)) << 32 | u64::from(u32::from_le_bytes(*last))
+    } else {
+        key.iter().fold(0, |all, byte| all << 8 | u64::from(*byte))
+    };
+    bytes ^ (key.len() as u64) << 56
 }
 
 impl Paths {
@@ -90,22 +162,13 @@ impl Paths {
         if slot >= SLOTS_MAX {
             return None;
         }
-        let mut nodes = &mut self.roots;
+        let mut level = &mut self.roots;
         for (nth, segment) in path.iter().enumerate() {
-            let at = nodes.iter().position(|node| node.segment == *segment);
-            let at = at.unwrap_or_else(|| {
-                nodes.push(Node {
-                    segment: segment.clone(),
-                    slot: None,
-                    children: Vec::new(),
-                });
-                nodes.len() - 1
-            });
-            let node = nodes.get_mut(at)?;
+            let node = level.node(segment)?;
             if nth + 1 == path.len() {
                 node.slot = Some(slot);
             }
-            nodes = &mut node.children;
+            level = &mut node.children;
         }
         if let [_, .., Segment::Key(key)] = path.as_slice() {
             self.last_keys.push((key.clone(), slot));
@@ -130,7 +193,7 @@ impl Paths {
             if quote > 0 && doc.get(quote - 1) == Some(&b'\\') {
                 continue;
             }
-            for node in &self.roots {
+            for node in &self.roots.nodes {
                 if let Segment::Key(key) = &node.segment
                     && let Some(at) = behind_key(doc, quote, key)
                 {
@@ -139,7 +202,7 @@ impl Paths {
             }
             for (key, slot) in &self.last_keys {
                 if let Some(at) = behind_key(doc, quote, key) {
-                    value(doc, at, &[], Some(*slot), &mut by_last_key);
+                    value(doc, at, &NOTHING, Some(*slot), &mut by_last_key);
                 }
             }
         }
@@ -166,39 +229,49 @@ fn behind_key(doc: &[u8], quote: usize, key: &str) -> Option<usize> {
 fn value<'a>(
     doc: &'a [u8],
     at: usize,
-    nodes: &[Node],
+    level: &Level,
     slot: Option<usize>,
     found: &mut Found<'a>,
 ) -> Option<usize> {
     let at = skip_blanks(doc, at);
     match *doc.get(at)? {
-        b'{' if !nodes.is_empty() => object(doc, at + 1, nodes, found),
-        b'[' if !nodes.is_empty() => array(doc, at + 1, nodes, found),
-        b'{' | b'[' => nested_end(doc, at),
+        b'{' if !level.is_empty() => object(doc, at + 1, level, found),
+        b'[' if !level.is_empty() => array(doc, at + 1, level, found),
         b'"' => {
             let end = string_end(doc, at + 1)?;
             keep(slot, doc.get(at + 1..end).map(Scalar::Text), found);
             Some(end + 1)
         }
+        b'{' | b'[' => nested_end(doc, at),
         _ => {
-            let rest = doc.get(at..)?;
-            let ends = |byte: &u8| matches!(byte, b',' | b'}' | b']' | b':' | b'"') || blank(*byte);
-            let len = rest.iter().position(ends).unwrap_or(rest.len());
-            let token = rest.get(..len).filter(|token| !token.is_empty())?;
+            let end = token_end(doc, at)?;
             if slot.is_some() {
-                keep(slot, scalar(token), found);
+                keep(slot, doc.get(at..end).and_then(scalar), found);
             }
-            Some(at + len)
+            Some(end)
         }
     }
 }
 
-fn object<'a>(
-    doc: &'a [u8],
-    mut at: usize,
-    nodes: &[Node],
-    found: &mut Found<'a>,
-) -> Option<usize> {
+/// Passes over one value; the place behind it.
+fn value_end(doc: &[u8], at: usize) -> Option<usize> {
+    let at = skip_blanks(doc, at);
+    match *doc.get(at)? {
+        b'"' => Some(string_end(doc, at + 1)? + 1),
+        b'{' | b'[' => nested_end(doc, at),
+        _ => token_end(doc, at),
+    }
+}
+
+/// The place behind a number, or a literal.
+fn token_end(doc: &[u8], at: usize) -> Option<usize> {
+    let ends = |byte: &u8| matches!(byte, b',' | b'}' | b']' | b':' | b'"') || blank(*byte);
+    let rest = doc.get(at..)?;
+    let len = rest.iter().position(ends).unwrap_or(rest.len());
+    (len > 0).then_some(at + len)
+}
+
+fn object<'a>(doc: &'a [u8], mut at: usize, level: &Level, found: &mut Found<'a>) -> Option<usize> {
     loop {
         at = skip_blanks(doc, at);
         match *doc.get(at)? {
@@ -211,12 +284,9 @@ fn object<'a>(
                 if doc.get(at) != Some(&b':') {
                     return None;
                 }
-                let wanted = nodes.iter().find(
-                    |node| matches!(&node.segment, Segment::Key(name) if name.as_bytes() == key),
-                );
-                at = match wanted {
+                at = match level.of_key(key) {
                     Some(node) => value(doc, at + 1, &node.children, node.slot, found)?,
-                    None => value(doc, at + 1, &[], None, found)?,
+                    None => value_end(doc, at + 1)?,
                 };
             }
             _ => return None,
@@ -224,7 +294,7 @@ fn object<'a>(
     }
 }
 
-fn array<'a>(doc: &'a [u8], mut at: usize, nodes: &[Node], found: &mut Found<'a>) -> Option<usize> {
+fn array<'a>(doc: &'a [u8], mut at: usize, level: &Level, found: &mut Found<'a>) -> Option<usize> {
     let mut index = 0;
     loop {
         at = skip_blanks(doc, at);
@@ -235,12 +305,9 @@ fn array<'a>(doc: &'a [u8], mut at: usize, nodes: &[Node], found: &mut Found<'a>
                 at += 1;
             }
             _ => {
-                let wanted = nodes
-                    .iter()
-                    .find(|node| node.segment == Segment::Index(index));
-                at = match wanted {
+                at = match level.of_index(index) {
                     Some(node) => value(doc, at, &node.children, node.slot, found)?,
-                    None => value(doc, at, &[], None, found)?,
+                    None => value_end(doc, at)?,
                 };
             }
         }
@@ -270,14 +337,29 @@ fn scalar(token: &[u8]) -> Option<Scalar<'_>> {
 }
 
 /// The place of the quote that ends a string.
+#[inline]
 fn string_end(doc: &[u8], mut at: usize) -> Option<usize> {
     loop {
-        at += memchr2(b'"', b'\\', doc.get(at..)?)?;
+        let rest = doc.get(at..)?;
+        at += match near(rest) {
+            Some(near) => near,
+            None => memchr2(b'"', b'\\', rest)?,
+        };
         if doc.get(at) == Some(&b'"') {
             return Some(at);
         }
         at += 2;
     }
+}
+
+/// Where the first quote or backslash is, if it is near: most keys and many texts are short, and a
+/// search that is made for long ones has begun when these have ended.
+#[inline]
+fn near(rest: &[u8]) -> Option<usize> {
+    let block = u8x16::from(*rest.first_chunk::<16>()?);
+    let hits = block.simd_eq(u8x16::splat(b'"')) | block.simd_eq(u8x16::splat(b'\\'));
+    let hits = hits.to_bitmask();
+    (hits != 0).then(|| hits.trailing_zeros() as usize)
 }
 
 /// The place behind the bracket that ends the object or array beginning here.
@@ -299,10 +381,12 @@ fn nested_end(doc: &[u8], mut at: usize) -> Option<usize> {
     }
 }
 
+#[inline]
 const fn blank(byte: u8) -> bool {
     matches!(byte, b' ' | b'\t' | b'\n' | b'\r')
 }
 
+#[inline]
 fn skip_blanks(doc: &[u8], mut at: usize) -> usize {
     while doc.get(at).is_some_and(|byte| blank(*byte)) {
         at += 1;

@@ -429,17 +429,18 @@ impl Extractor {
         found: &Found<'a>,
         results: &[Value<'a>; CALCULATIONS_MAX],
     ) -> Value<'a> {
+        let is_one = |value: &Value<'_>| !matches!(value, Value::Nothing | Value::Text(b""));
+        let first = |slots: &[usize]| {
+            let mut values = slots.iter().map(|slot| at_slot(*slot, found));
+            values.find(is_one)
+        };
         let Some(places) = self.fields.get(field) else {
             return Value::Nothing;
         };
-        let result = places.calculation.and_then(|nth| results.get(nth));
-        places
-            .slots
-            .iter()
-            .map(|slot| at_slot(*slot, found))
-            .chain(result.copied())
-            .chain(places.usual.iter().map(|slot| at_slot(*slot, found)))
-            .find(|value| !matches!(value, Value::Nothing | Value::Text(b"")))
+        let result = || results.get(places.calculation?).copied().filter(is_one);
+        first(&places.slots)
+            .or_else(result)
+            .or_else(|| first(&places.usual))
             .unwrap_or(Value::Nothing)
     }
 
