@@ -208,11 +208,11 @@ class Stand:
     def url(self):
         return f"http://127.0.0.1:{self.port}/olla/proxy"
 
-    def tool(self, name, *arguments, nice=0, **kwargs):
-        """Starts a load tool."""
+    def tool(self, name, *arguments, idle=False, **kwargs):
+        """Starts a load tool. An idle one runs when nobody else wants the processor (SCHED_IDLE)."""
         command = [self.loadtest, name, *map(str, arguments)]
-        if nice:
-            command = ["nice", "-n", str(nice), *command]
+        if idle:
+            command = ["chrt", "--idle", "0", *command]
         return subprocess.Popen(
             pinned(self.load_cpu, command), stdout=subprocess.DEVNULL, **kwargs)
 

@@ -1,15 +1,19 @@
 //! Receiving a request's body: in large reads, into one place, looked at while it arrives.
 
+use std::cell::Cell;
 use std::time::Instant;
 
 use super::Core;
 use super::connection::{Interrupt, Io, earliest};
+use super::rounds::Rounds;
 use crate::budget::Share;
 use crate::buf::Buf;
 use crate::h1::chunk::{Decoder, Piece};
 use crate::h1::framing::RequestBody;
 use crate::handler::{Handler, Refusal, Request};
-use crate::limits::{BODY_BYTES_START, BODY_READ_BYTES_MIN, NO_ROOM_WAIT};
+use crate::limits::{
+    BODIES_AT_ONCE_MAX, BODIES_BREATH_BYTES, BODY_BYTES_START, BODY_READ_BYTES_MIN, NO_ROOM_WAIT,
+};
 
 /// Where a request's body is.
 #[derive(Debug, Default)]
@@ -42,6 +46,63 @@ impl Body {
                 .get(head..head + self.behind_head)
                 .unwrap_or_default(),
         }
+    }
+}
+
+/// The bodies that a core is receiving into buffers of their own. A few are read as they come. Many
+/// take turns: what arrives in a flood shall not keep all other requests from theirs.
+#[derive(Debug, Default)]
+pub(super) struct Incoming {
+    count: Cell<usize>,
+    /// Bytes that may still be read before the next [`Self::refill`].
+    left: Cell<usize>,
+    waiting: Rounds,
+}
+
+/// One of them.
+struct Joined<'i>(&'i Incoming);
+
+impl Incoming {
+    fn join(&self) -> Joined<'_> {
+        self.count.set(self.count.get() + 1);
+        Joined(self)
+    }
+
+    fn is_flood(&self) -> bool {
+        self.count.get() > BODIES_AT_ONCE_MAX
+    }
+
+    /// Lets the next ones read. Whether that is to be done again after [`BREATH`].
+    ///
+    /// [`BREATH`]: crate::limits::BREATH
+    pub(super) fn refill(&self) -> bool {
+        self.left.set(BODIES_BREATH_BYTES);
+        self.waiting
+            .tell_first(BODIES_BREATH_BYTES / BODY_READ_BYTES_MIN);
+        self.is_flood()
+    }
+}
+
+impl Joined<'_> {
+    /// Waits for its turn; how much may be read then.
+    async fn turn(&self) -> usize {
+        let Self(incoming) = self;
+        loop {
+            if !incoming.is_flood() {
+                return usize::MAX;
+            }
+            if let Some(left) = incoming.left.get().checked_sub(BODY_READ_BYTES_MIN) {
+                incoming.left.set(left);
+                return BODY_READ_BYTES_MIN;
+            }
+            incoming.waiting.wait().await;
+        }
+    }
+}
+
+impl Drop for Joined<'_> {
+    fn drop(&mut self) {
+        self.0.count.set(self.0.count.get() - 1);
     }
 }
 
@@ -147,6 +208,7 @@ impl Receiving<'_> {
         x: &mut H::Exchange,
         len: usize,
     ) -> Result<Buf, NoBody> {
+        let incoming = core.incoming_bodies.join();
         // A body that is announced and never comes shall not cost its whole size.
         let mut own = Buf::with_capacity(len.min(BODY_BYTES_START));
         self.move_out(&mut own);
@@ -155,7 +217,7 @@ impl Receiving<'_> {
                 let capacity = own.len().saturating_mul(2).min(len);
                 own = own.grown(capacity);
             }
-            own = self.more(own).await?;
+            own = self.more_in_turn(own, &incoming).await?;
             core.handler.arrived(x, own.get(..len).unwrap_or(&own));
         }
         if let Some(rest) = own.get(len..).filter(|rest| !rest.is_empty()) {
@@ -184,6 +246,7 @@ impl Receiving<'_> {
         max: usize,
         share: &mut Share,
     ) -> Result<Buf, NoBody> {
+        let incoming = core.incoming_bodies.join();
         let mut decoder = Decoder::new();
         let mut own = Buf::with_capacity(BODY_READ_BYTES_MIN);
         self.move_out(&mut own);
@@ -206,7 +269,7 @@ impl Receiving<'_> {
                 self.room(core, share, capacity).await?;
                 own = own.grown(capacity);
             }
-            own = self.more(own).await?;
+            own = self.more_in_turn(own, &incoming).await?;
         }
     }
 
@@ -247,8 +310,20 @@ impl Receiving<'_> {
 
     /// One more read.
     async fn more(&mut self, buf: Buf) -> Result<Buf, NoBody> {
+        self.more_at_most(buf, usize::MAX).await
+    }
+
+    /// The same when it is this body's turn.
+    async fn more_in_turn(&mut self, buf: Buf, joined: &Joined<'_>) -> Result<Buf, NoBody> {
         self.io.deadline.set(self.until);
-        self.io.read_on(buf);
+        let turn = self.io.guard(joined.turn()).await;
+        let bytes_max = turn.map_err(|_| NoBody::Refused(Refusal::BodyTooSlow))?;
+        self.more_at_most(buf, bytes_max).await
+    }
+
+    async fn more_at_most(&mut self, buf: Buf, bytes_max: usize) -> Result<Buf, NoBody> {
+        self.io.deadline.set(self.until);
+        self.io.read_on_at_most(buf, bytes_max);
         self.io.next().await.map_err(|interrupt| match interrupt {
             // A client that ended its side may still read why.
             Interrupt::Left => NoBody::Refused(Refusal::BodyBroken),

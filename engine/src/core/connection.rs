@@ -73,6 +73,11 @@ impl Io {
         self.socket.arm(buf);
     }
 
+    /// The same, so many bytes at most.
+    pub(super) fn read_on_at_most(&mut self, buf: Buf, bytes_max: usize) {
+        self.socket.arm_at_most(buf, bytes_max);
+    }
+
     /// What the read under way brings; `Err` when the client is gone or it takes too long.
     pub(super) async fn next(&mut self) -> Result<Buf, Interrupt> {
         if let Some(buf) = self.held.take() {

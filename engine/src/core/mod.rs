@@ -29,7 +29,9 @@ use turn::Turn;
 use crate::budget::Budget;
 use crate::h1::emit;
 use crate::handler::Handler;
-use crate::limits::{BIND_RETRIES, BIND_RETRY_AFTER, HANDED_OVER_MAX};
+use crate::limits::{
+    BIND_RETRIES, BIND_RETRY_AFTER, BREATH, HANDED_OVER_MAX, PASSED_MAX, ROOM_TOLD_MAX,
+};
 use crate::rt::{self, Bell, Deadlines, Driver, Listener, Wanted, sys};
 use crate::tls::TlsListener;
 use crate::upstream::Pool;
@@ -93,6 +95,7 @@ pub(crate) struct Core<H: Handler> {
     news: Rounds,
     room: Rounds,
     turn: Turn,
+    incoming_bodies: body::Incoming,
 }
 
 impl Engine {
@@ -318,6 +321,7 @@ impl Start {
             news: Rounds::default(),
             room: Rounds::default(),
             turn: Turn::default(),
+            incoming_bodies: body::Incoming::default(),
         });
         core.look_at_the_clock();
         let mut stops = Vec::new();
@@ -359,22 +363,24 @@ impl Start {
     }
 }
 
-/// Ticks between two rounds of those that wait for room for a body. All are woken together: with a
-/// timer for each, a thousand of them would keep a core busy with nothing.
-const ROOM_TICKS: u32 = 2;
-
 /// Looks after what time alone moves.
 async fn tick<H: Handler>(core: Rc<Core<H>>) {
     let mut ticks = 0_u32;
+    let mut next = core.now() + rt::TICK;
     loop {
-        rt::sleep(rt::TICK).await;
+        let more_deadlines = core.deadlines.tick(core.now(), PASSED_MAX);
+        let more_bodies = core.incoming_bodies.refill();
+        let more = more_deadlines || more_bodies;
+        rt::sleep(if more { BREATH } else { rt::TICK }).await;
         core.look_at_the_clock();
-        core.deadlines.tick(core.now());
-        core.handler.tick(core.now());
-        ticks = ticks.wrapping_add(1);
-        if ticks.is_multiple_of(ROOM_TICKS) {
-            core.room.tell();
+        if core.now() < next {
+            continue;
         }
+        next = core.now() + rt::TICK;
+        core.handler.tick(core.now());
+        // Without a timer for each: a thousand of them would keep a core busy with nothing.
+        core.room.tell_first(ROOM_TOLD_MAX);
+        ticks = ticks.wrapping_add(1);
         if ticks.is_multiple_of(16) {
             core.pool.expire(core.now());
         }

@@ -2,7 +2,9 @@
 //!
 //! A timer for each wait would cost more than the wait. Instead one task for each thread looks at
 //! all deadlines a few dozen times a second and wakes the connections whose time has come. That is
-//! exact to one tick, which is enough: the shortest deadline of the contract is a second.
+//! exact to one tick, which is enough: the shortest deadline of the contract is a second. Of very
+//! many that are due at one moment (a flood of clients that went silent together) a few are woken at
+//! a time, so that everybody else's requests go on in between.
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
@@ -70,16 +72,22 @@ impl Deadlines {
         }
     }
 
-    /// Wakes whose time has come, forgets those that are gone. To be called every [`TICK`].
-    pub fn tick(&self, now: Instant) {
+    /// Wakes those whose time has come, `wakes_max` of them at most, and forgets those that are gone.
+    /// Whether there are more to be woken. To be called every [`TICK`].
+    pub fn tick(&self, now: Instant, wakes_max: usize) -> bool {
         let now_ms = millis(now.saturating_duration_since(self.start));
+        let mut wakes = 0;
         let mut slots = self.slots.borrow_mut();
         slots.retain(|slot| {
             if slot.due_ms.get() <= now_ms {
-                slot.pass();
+                if wakes < wakes_max {
+                    slot.pass();
+                }
+                wakes += 1;
             }
             Rc::strong_count(slot) > 1
         });
+        wakes > wakes_max
     }
 }
 
@@ -147,18 +155,38 @@ mod tests {
         let other = deadlines.make();
         let cx = Context::from_waker(Waker::noop());
         one.set(Some(at(100)));
-        deadlines.tick(at(100));
+        assert!(!deadlines.tick(at(100), 1));
         assert!(one.poll_passed(&cx).is_pending(), "not early");
-        deadlines.tick(at(101));
+        assert!(!deadlines.tick(at(101), 1));
         assert!(one.poll_passed(&cx).is_ready());
         assert!(other.poll_passed(&cx).is_pending());
         one.set(Some(at(300)));
         assert!(one.poll_passed(&cx).is_pending(), "moved");
         one.set(None);
-        deadlines.tick(at(1000));
+        deadlines.tick(at(1000), 1);
         assert!(one.poll_passed(&cx).is_pending(), "never");
         drop(one);
-        deadlines.tick(at(1001));
+        deadlines.tick(at(1001), 1);
         assert_eq!(deadlines.slots.borrow().len(), 1);
+    }
+
+    #[test]
+    fn of_many_that_are_due_a_few_pass_at_a_time() {
+        let start = Instant::now();
+        let deadlines = Deadlines::new(start);
+        let cx = Context::from_waker(Waker::noop());
+        let many: Vec<_> = (0..20).map(|_| deadlines.make()).collect();
+        for deadline in &many {
+            deadline.set(Some(start));
+        }
+        let later = start + Duration::from_secs(1);
+        let passed = || {
+            many.iter()
+                .filter(|one| one.poll_passed(&cx).is_ready())
+                .count()
+        };
+        for (more, so_far) in [(true, 8), (true, 16), (false, 20), (false, 20)] {
+            assert_eq!((deadlines.tick(later, 8), passed()), (more, so_far));
+        }
     }
 }

@@ -32,29 +32,32 @@ pub struct Socket {
 
 pub(super) struct Shared(UnsafeCell<TcpStream>);
 
-/// A buffer as the ring sees it: the room behind its last byte.
-struct Tail(Buf);
+/// A buffer as the ring sees it: the room behind its last byte, or the beginning of that.
+struct Tail {
+    buf: Buf,
+    bytes_max: usize,
+}
 
 // SAFETY: the room stays where it is while the buffer is owned by the operation: `Buf` keeps it on
-// the heap, and nobody else can reach it. `bytes_total` is the length of that room.
+// the heap, and nobody else can reach it. `bytes_total` is at most the length of that room.
 unsafe impl IoBufMut for Tail {
     fn write_ptr(&mut self) -> *mut u8 {
-        self.0.tail_ptr()
+        self.buf.tail_ptr()
     }
 
     fn bytes_total(&mut self) -> usize {
-        self.0.spare()
+        self.buf.spare().min(self.bytes_max)
     }
 
     unsafe fn set_init(&mut self, count: usize) {
         // SAFETY: the kernel has written so many bytes to the room, promised by the caller.
-        unsafe { self.0.added(count) }
+        unsafe { self.buf.added(count) }
     }
 }
 
 /// The place of a connection's one read; the future in it is replaced, never moved.
 pub(super) trait ReadSlot {
-    fn arm(self: Pin<&mut Self>, tcp: Rc<Shared>, buf: Buf);
+    fn arm(self: Pin<&mut Self>, tcp: Rc<Shared>, buf: Buf, bytes_max: usize);
     fn is_armed(&self) -> bool;
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<(io::Result<usize>, Buf)>;
 }
@@ -67,14 +70,14 @@ struct Slot<F, M> {
 impl<F, M> ReadSlot for Slot<F, M>
 where
     F: Future<Output = (io::Result<usize>, Buf)>,
-    M: Fn(Rc<Shared>, Buf) -> F,
+    M: Fn(Rc<Shared>, Buf, usize) -> F,
 {
-    fn arm(self: Pin<&mut Self>, tcp: Rc<Shared>, buf: Buf) {
+    fn arm(self: Pin<&mut Self>, tcp: Rc<Shared>, buf: Buf, bytes_max: usize) {
         // SAFETY: the old future, if any, is dropped in place and the new one is written to its
         // place; neither is moved after it was pinned.
         let slot = unsafe { self.get_unchecked_mut() };
         debug_assert!(slot.future.is_none(), "one read at a time");
-        slot.future = Some((slot.make)(tcp, buf));
+        slot.future = Some((slot.make)(tcp, buf, bytes_max));
     }
 
     fn is_armed(&self) -> bool {
@@ -95,12 +98,12 @@ where
     }
 }
 
-async fn read(tcp: Rc<Shared>, buf: Buf) -> (io::Result<usize>, Buf) {
+async fn read(tcp: Rc<Shared>, buf: Buf, bytes_max: usize) -> (io::Result<usize>, Buf) {
     // SAFETY: making the operation copies the descriptor; after that neither it nor a write that
     // may be made meanwhile touches the stream.
     let stream = unsafe { &mut *tcp.0.get() };
-    let (result, Tail(buf)) = stream.read(Tail(buf)).await;
-    (result, buf)
+    let (result, tail) = stream.read(Tail { buf, bytes_max }).await;
+    (result, tail.buf)
 }
 
 impl Socket {
@@ -140,9 +143,15 @@ impl Socket {
 
     /// Hands a buffer to the next read. There must be none under way, and there must be room.
     pub fn arm(&mut self, buf: Buf) {
-        debug_assert!(buf.spare() > 0, "no room to read into");
+        self.arm_at_most(buf, usize::MAX);
+    }
+
+    /// The same for a read of so many bytes at most. On a secured connection it is that of the
+    /// ciphertext that has its own bound.
+    pub fn arm_at_most(&mut self, buf: Buf, bytes_max: usize) {
+        debug_assert!(buf.spare() > 0 && bytes_max > 0, "no room to read into");
         match &mut self.tls {
-            None => self.read.as_mut().arm(Rc::clone(&self.tcp), buf),
+            None => self.read.as_mut().arm(Rc::clone(&self.tcp), buf, bytes_max),
             Some(tls) => tls.get_mut().arm(buf),
         }
     }

@@ -287,7 +287,8 @@ impl Socket {
                     return Poll::Ready((result, buf));
                 }
                 let cipher = session.lend();
-                self.read.as_mut().arm(Rc::clone(&self.tcp), cipher);
+                let tcp = Rc::clone(&self.tcp);
+                self.read.as_mut().arm(tcp, cipher, usize::MAX);
             }
             match self.read.as_mut().poll(cx) {
                 Poll::Ready((result, cipher)) => session.came(&result, cipher),
