@@ -30,6 +30,9 @@ pub(super) const NESTING_MAX: u32 = u128::BITS;
 /// arrived, the string goes on at the end of this `body`. `escaped` is the state of that string
 /// between calls, false at its start: the next byte stands behind a backslash.
 pub(super) fn string_end(body: &[u8], pos: usize, escaped: &mut bool) -> Option<usize> {
+    if let (false, Some(quote)) = (*escaped, near_end(body, pos)) {
+        return Some(quote);
+    }
     let mut pos = pos;
     loop {
         // Only quotes are searched for: whether one is escaped shows in the run of backslashes
@@ -58,6 +61,16 @@ pub(super) fn string_end(body: &[u8], pos: usize, escaped: &mut bool) -> Option<
             pos += block.len;
         }
     }
+}
+
+/// The end of a short string without escapes, such as a key: found before a search that is made for
+/// long ones would have begun.
+fn near_end(body: &[u8], pos: usize) -> Option<usize> {
+    let block = body.get(pos..)?.first_chunk::<16>()?;
+    let lane = u8x16::new(*block);
+    let hits = lane.simd_eq(u8x16::splat(b'"')) | lane.simd_eq(u8x16::splat(b'\\'));
+    let at = hits.to_bitmask().trailing_zeros() as usize;
+    (block.get(at) == Some(&b'"')).then_some(pos + at)
 }
 
 /// The first position from `pos` on that is not blank, or the length of the body.

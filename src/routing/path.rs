@@ -164,6 +164,17 @@ fn dots(name: &[u8]) -> Option<Dots> {
 }
 
 fn is_normal(path: &[u8]) -> bool {
+    // Most paths have nothing that a piece would have to be looked at for.
+    let mut behind = 0;
+    let is_simple = path.iter().all(|&byte| {
+        let dotted = behind == b'/' && matches!(byte, b'/' | b'.');
+        behind = byte;
+        byte != b'%' && !dotted
+    });
+    is_simple || has_normal_pieces(path)
+}
+
+fn has_normal_pieces(path: &[u8]) -> bool {
     let Some(inner) = path.strip_prefix(b"/") else {
         // `*` and the like: no path of ours, and no backend ever sees it.
         return true;

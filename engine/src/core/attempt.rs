@@ -92,8 +92,9 @@ impl<H: Handler> Lane<'_, H> {
     ) -> Result<Step, Action> {
         let mut backend = self.backend(exchange, target, fresh).await?;
         self.send_request(exchange, &mut backend).await?;
-        let mut head = ResponseHead::new();
-        let (buf, framing) = self.answer_head(exchange, &mut backend, &mut head).await?;
+        // One that stays away after a failure is made anew.
+        let mut head = std::mem::take(self.answer_head);
+        let (buf, framing) = self.read_head(exchange, &mut backend, &mut head).await?;
         let bodyless = matches!(framing.body, ResponseBody::None | ResponseBody::Length(0));
         let event = Event::AnswerHead {
             reusable: framing.keep_alive,
@@ -139,7 +140,9 @@ impl<H: Handler> Lane<'_, H> {
             target,
             begun,
         };
-        Ok(self.relay(exchange, backend, buf, &relayed).await)
+        let step = self.relay(exchange, backend, buf, &relayed).await;
+        *self.answer_head = head;
+        Ok(step)
     }
 
     /// A kept connection, unless a fresh one is wanted or none is kept.
@@ -266,7 +269,7 @@ impl<H: Handler> Lane<'_, H> {
             .await
     }
     /// The head of the final answer; the buffer begins with it.
-    async fn answer_head(
+    async fn read_head(
         &mut self,
         exchange: &mut Exchange,
         backend: &mut Backend,

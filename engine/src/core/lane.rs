@@ -10,7 +10,7 @@ use super::Core;
 use super::body::Body;
 use super::connection::{Interrupt, Io, after};
 use crate::exchange::{Action, Event, Exchange, Fault};
-use crate::h1::Version;
+use crate::h1::{ResponseHead, Version};
 use crate::handler::{AttemptEnd, Cx, Done, Handler, Local, Outcome, Pick, Request, Routed};
 use crate::limits::LOCAL_ANSWER_TIME;
 
@@ -33,6 +33,8 @@ pub(super) struct Lane<'l, H: Handler> {
     /// Bytes of it.
     pub(super) body_bytes: u64,
     pub(super) local: &'l mut Local,
+    /// The index of the last answer's head, for that of the next.
+    pub(super) answer_head: &'l mut ResponseHead,
     /// What is being written, to the client or to a backend.
     pub(super) out: &'l mut Vec<u8>,
     pub(super) peer: SocketAddr,

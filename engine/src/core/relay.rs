@@ -75,7 +75,7 @@ impl<H: Handler> Lane<'_, H> {
         if let Action::Finish { reuse_upstream } = relayed.begun {
             let clean = buf.is_empty();
             let sent = self.deliver(exchange, &[]).await;
-            self.give_back(backend, relayed, reuse_upstream && clean);
+            self.give_back(backend, buf, relayed, reuse_upstream && clean);
             return self.over(exchange, sent).await;
         }
         loop {
@@ -87,7 +87,8 @@ impl<H: Handler> Lane<'_, H> {
                 Err(action) => return self.broken(action, outgoing),
             };
             if taken.ended {
-                return self.finish(exchange, backend, relayed, taken.excess).await;
+                let excess = taken.excess;
+                return self.finish(exchange, backend, buf, relayed, excess).await;
             }
             let full = buf.spare() == 0;
             buf.clear();
@@ -341,6 +342,7 @@ impl<H: Handler> Lane<'_, H> {
         &mut self,
         exchange: &mut Exchange,
         backend: Backend,
+        buf: Buf,
         relayed: &Relayed<'_>,
         excess: bool,
     ) -> Step {
@@ -351,7 +353,7 @@ impl<H: Handler> Lane<'_, H> {
                 reuse_upstream: true
             }
         ) && !excess;
-        self.give_back(backend, relayed, reuse);
+        self.give_back(backend, buf, relayed, reuse);
         self.over(exchange, Ok(())).await
     }
 
@@ -370,7 +372,8 @@ impl<H: Handler> Lane<'_, H> {
         }
     }
 
-    pub(super) fn give_back(&self, backend: Backend, relayed: &Relayed<'_>, reuse: bool) {
+    /// Keeps the connection for another request, if that is possible, and what it read into.
+    pub(super) fn give_back(&self, backend: Backend, buf: Buf, relayed: &Relayed<'_>, reuse: bool) {
         if !reuse || self.core.is_draining() {
             return;
         }
@@ -388,6 +391,7 @@ impl<H: Handler> Lane<'_, H> {
         self.core.pool.keep(
             relayed.target.key,
             backend.upstream,
+            buf,
             idle_max,
             self.core.now(),
         );

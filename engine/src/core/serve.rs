@@ -10,7 +10,7 @@ use super::connection::{Io, after, earliest};
 use super::lane::{Lane, Wire, send_local, write_local};
 use crate::buf::Buf;
 use crate::h1::framing::{self, RequestBody, RequestFraming};
-use crate::h1::{Reject, RequestHead, Scan, Version};
+use crate::h1::{Reject, RequestHead, ResponseHead, Scan, Version};
 use crate::handler::{AtHead, Cx, Done, Handler, Limits, Local, Outcome, Refusal, Request};
 use crate::limits::{CLIENT_READ_BYTES_START, DISCARDED_BODY_BYTES_MAX, OUT_BYTES_KEPT_MAX};
 use crate::rt::Socket;
@@ -28,6 +28,7 @@ struct Connection<H: Handler> {
     rest: Buf,
     x: H::Exchange,
     local: Local,
+    answer_head: ResponseHead,
     out: Vec<u8>,
     /// When the connection was made, until the first request has come.
     fresh: Option<Instant>,
@@ -55,6 +56,7 @@ pub(super) async fn serve<H: Handler>(core: &Rc<Core<H>>, socket: Socket, peer: 
         rest: Buf::with_capacity(CLIENT_READ_BYTES_START),
         x: H::Exchange::default(),
         local: Local::default(),
+        answer_head: ResponseHead::default(),
         out: Vec::new(),
         fresh: Some(core.clock()),
     };
@@ -285,6 +287,7 @@ impl<H: Handler> Connection<H> {
             body_bytes: body.of(&request).len() as u64,
             body,
             local: &mut self.local,
+            answer_head: &mut self.answer_head,
             out: &mut self.out,
             peer: self.peer,
             arrived,

@@ -49,7 +49,7 @@ impl<H: Handler> Lane<'_, H> {
                 Err(_) => (Some(End::Broken(Fault::Malformed)), true),
             };
             if let Some(End::Whole) = end {
-                self.came_whole(exchange, backend, relayed, excess);
+                self.came_whole(exchange, backend, buf, relayed, excess);
                 return self
                     .end_transformed(exchange, &mut state, &payload, End::Whole)
                     .await;
@@ -94,6 +94,7 @@ impl<H: Handler> Lane<'_, H> {
         &mut self,
         exchange: &mut Exchange,
         backend: Backend,
+        buf: Buf,
         relayed: &Relayed<'_>,
         excess: bool,
     ) {
@@ -107,7 +108,7 @@ impl<H: Handler> Lane<'_, H> {
                 reuse_upstream: true
             }
         );
-        self.give_back(backend, relayed, reuse && !excess);
+        self.give_back(backend, buf, relayed, reuse && !excess);
     }
 
     /// The next read; while there is none, now and then what the handler says to that.
@@ -232,7 +233,7 @@ impl<H: Handler> Lane<'_, H> {
                             }
                         ),
                     };
-                    self.give_back(backend, relayed, reuse && !excess);
+                    self.give_back(backend, buf, relayed, reuse && !excess);
                     return self.collected(exchange, &body).await;
                 }
                 Ok(None) if body.len() <= bytes_max => {}

@@ -1,8 +1,6 @@
 //! Writes heads, piece by piece, at the end of the caller's vector. Decides nothing: what is
 //! written where is the caller's matter.
 
-use memchr::memchr3;
-
 /// Appends `HTTP/1.1 <status> <reason>` and CRLF. `reason` may be empty; the blank before it
 /// stays (RFC 9112 4).
 pub fn status_line(out: &mut Vec<u8>, status: u16, reason: &[u8]) {
@@ -60,7 +58,7 @@ pub fn decimal(out: &mut Vec<u8>, number: u64) {
 /// Whether bytes can stand in a field's value or a reason phrase: no control character but the
 /// tab (RFC 9110 5.5).
 pub fn is_field_value(value: &[u8]) -> bool {
-    memchr3(0, b'\r', b'\n', value).is_none() && value.iter().all(|&byte| is_value_byte(byte))
+    value.iter().all(|&byte| is_value_byte(byte))
 }
 
 /// A byte of a value: no control character but the tab.

@@ -75,15 +75,26 @@ impl Pool {
         None
     }
 
-    /// Keeps a connection whose last answer is complete and which is silent.
-    pub(crate) fn keep(&self, key: u64, mut upstream: Upstream, idle_max: Duration, now: Instant) {
+    /// Keeps a connection whose last answer is complete and which is silent. Its next read may use
+    /// the buffer of the last one, unless that has grown.
+    pub(crate) fn keep(
+        &self,
+        key: u64,
+        mut upstream: Upstream,
+        mut buf: Buf,
+        idle_max: Duration,
+        now: Instant,
+    ) {
         if idle_max.is_zero() {
             return;
         }
         debug_assert!(!upstream.socket.is_armed());
-        upstream
-            .socket
-            .arm(Buf::with_capacity(UPSTREAM_READ_BYTES_START));
+        if buf.capacity() == UPSTREAM_READ_BYTES_START {
+            buf.clear();
+        } else {
+            buf = Buf::with_capacity(UPSTREAM_READ_BYTES_START);
+        }
+        upstream.socket.arm(buf);
         let watcher = self.watcher.borrow();
         let waker = watcher.as_ref().map_or(Waker::noop(), |waker| waker);
         if upstream
