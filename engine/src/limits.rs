@@ -84,12 +84,12 @@ pub const PIPELINED_BYTES_MAX: usize = 16 << 10;
 /// what has come as far as there is room ([`BODY_BYTES_START`]), but of a flood no more than this.
 pub const BODY_READ_BYTES_MIN: usize = 16 << 10;
 
-/// Bodies that a core reads as they come. More at one time take turns with small reads: a thousand
-/// clients with a megabyte each would otherwise keep everybody else waiting.
+/// Reads of bodies in one [`BREATH`] that bring what has come. More are small and take turns: a
+/// thousand clients with a megabyte each would otherwise keep everybody else waiting.
 pub const BODIES_AT_ONCE_MAX: usize = 16;
 
-/// What those that take turns may read before the next [`BREATH`], together: half a millisecond of a
-/// core's time, and more than a network of 5 Gbit/s brings.
+/// What the small ones may bring before the next [`BREATH`], together: half a millisecond of a core's
+/// time.
 pub const BODIES_BREATH_BYTES: usize = 1 << 20;
 
 /// Deadlines that pass at one time. For each an answer is made and sent, a buffer given back and a
@@ -97,7 +97,7 @@ pub const BODIES_BREATH_BYTES: usize = 1 << 20;
 pub const PASSED_MAX: usize = 8;
 
 /// What others get to do their work in when more deadlines have passed than [`PASSED_MAX`], or more
-/// bodies arrive than [`BODIES_AT_ONCE_MAX`].
+/// bodies are to be read than [`BODIES_AT_ONCE_MAX`].
 pub const BREATH: Duration = Duration::from_millis(1);
 
 /// Bodies that are told in one tick that there may be room for them; a microsecond each.

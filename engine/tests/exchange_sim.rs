@@ -193,7 +193,7 @@ impl Sim<'_> {
             return self.choose();
         }
         // Nothing is read while the client does not take what was read.
-        let blocked = |link: &Link| link.head.is_some_and(|head| head.blocked);
+        let blocked = |link: &Link| link.head.is_some_and(|head| head.blocked.is_some());
         let deaf = self.model.link.as_ref().is_some_and(blocked);
         let next = (0..self.queue.len())
             .filter(|place| !deaf || self.queue[*place].2 == From::Client)

@@ -1,14 +1,16 @@
 //! Much at a time, with backends that come and go: every request ends in an answer, and in its own.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Barrier};
 use std::thread;
 
 use olla_loadtest::sse;
 use olla_loadtest::stub::{self, Stub};
 use olla_loadtest::target::RequestOptions;
 
-use crate::common::{Backend, Client, Config, Gateway, endpoint, on_both_drivers, wait_until};
+use crate::common::{
+    Backend, Client, Config, Gateway, endpoint, on_both_drivers, post, wait_until,
+};
 
 const CLIENTS: usize = 8;
 /// Of both drivers together.
@@ -179,5 +181,42 @@ fn a_thousand_streams_through_one_worker_arrive_each_whole_and_in_order() {
         assert!(sse::is_success(&report), "{report}");
         assert_eq!(report["streams_completed"], 1000, "{report}");
         assert_eq!(report["events"], 10_000, "{report}");
+    });
+}
+
+/// More bodies than are read as they come, in waves: they take turns, and none loses a byte.
+#[test]
+fn large_bodies_that_come_at_once_arrive_whole() {
+    const UPLOADERS: usize = 60;
+    const WAVES: usize = 3;
+    on_both_drivers(|driver| {
+        let backend = Backend::new(&["m"], |request, link| {
+            link.answer(200, "application/octet-stream", &request.body);
+        });
+        let endpoints = endpoint("one", "vllm", &backend, "");
+        let config = Config::new(driver)
+            .more(&endpoints)
+            .more("[server]\nworkers = 1");
+        let gateway = Gateway::start(&config);
+        let together = Barrier::new(UPLOADERS);
+        thread::scope(|scope| {
+            for client in 0..UPLOADERS {
+                let (gateway, together) = (&gateway, &together);
+                scope.spawn(move || {
+                    for wave in 0..WAVES {
+                        let body: Vec<u8> = (0..50_000 + client)
+                            .flat_map(|at| ((at * (client + 1) + wave) as u32).to_be_bytes())
+                            .collect();
+                        together.wait();
+                        let answer = post(gateway, "/olla/proxy/x", &[], &body);
+                        assert!(
+                            answer.status == 200 && answer.body == body,
+                            "{client}, {wave}"
+                        );
+                    }
+                });
+            }
+        });
+        assert_eq!(backend.count(), UPLOADERS * WAVES);
     });
 }

@@ -6,7 +6,7 @@ use std::pin::pin;
 use std::task::{Context, Poll};
 
 use super::body::Body;
-use super::lane::{COPIED_BYTES_MAX, Lane, Step, Wire};
+use super::lane::{COPIED_BYTES_MAX, Lane, Step, Wire, taken};
 use super::relay::Relayed;
 use crate::buf::Buf;
 use crate::exchange::{Action, ConnectFault, Event, Exchange};
@@ -332,19 +332,19 @@ impl<H: Handler> Wire<'_, H> {
     ) -> Result<bool, Action> {
         let sending = backend.upstream.socket.send_batched(std::mem::take(out));
         let sending = either(sending, |cx| backend.poll_early(cx));
-        let Some((Ok(sent), bytes)) = self.wait(exchange, sending).await? else {
+        let ended = self.wait(exchange, sending).await?;
+        let Some((Ok(sent), bytes)) = ended.map(|(sent, bytes)| (taken(sent), bytes)) else {
             // It has answered, or ended, and takes no more.
             exchange.on(Event::SendFailed, self.core.now());
             return Ok(true);
         };
         *out = bytes;
         out.drain(..sent);
-        let event = if out.is_empty() {
-            Event::RequestSent
-        } else {
-            Event::RequestProgress
-        };
-        exchange.on(event, self.core.now());
+        if out.is_empty() {
+            exchange.on(Event::RequestSent, self.core.now());
+        } else if sent > 0 {
+            exchange.on(Event::RequestProgress, self.core.now());
+        }
         Ok(out.is_empty())
     }
 

@@ -1,6 +1,8 @@
 //! Receiving a request's body: in large reads, into one place, looked at while it arrives.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
+use std::task::{Poll, Waker};
 use std::time::Instant;
 
 use super::Core;
@@ -12,8 +14,10 @@ use crate::h1::chunk::{Decoder, Piece};
 use crate::h1::framing::RequestBody;
 use crate::handler::{Handler, Refusal, Request};
 use crate::limits::{
-    BODIES_AT_ONCE_MAX, BODIES_BREATH_BYTES, BODY_BYTES_START, BODY_READ_BYTES_MIN, NO_ROOM_WAIT,
+    BODIES_AT_ONCE_MAX, BODIES_BREATH_BYTES, BODY_BYTES_START, BODY_READ_BYTES_MIN, BREATH,
+    NO_ROOM_WAIT,
 };
+use crate::rt;
 
 /// Where a request's body is.
 #[derive(Debug, Default)]
@@ -49,60 +53,79 @@ impl Body {
     }
 }
 
-/// The bodies that a core is receiving into buffers of their own. A few are read as they come. Many
-/// take turns: what arrives in a flood shall not keep all other requests from theirs.
-#[derive(Debug, Default)]
+/// The reads of bodies into buffers of their own. A few are as large as what has come. Of many at
+/// one time the others are small and wait for their turn: what arrives in a flood shall not keep all
+/// other requests from theirs.
+#[derive(Debug)]
 pub(super) struct Incoming {
-    count: Cell<usize>,
-    /// Bytes that may still be read before the next [`Self::refill`].
+    /// When the present breath began.
+    began: Cell<Instant>,
+    /// Reads since then.
+    reads: Cell<usize>,
+    /// Bytes that small ones may still bring.
     left: Cell<usize>,
     waiting: Rounds,
+    /// Wakes [`Self::run`]; taken by the first that waits.
+    runner: RefCell<Option<Waker>>,
 }
-
-/// One of them.
-struct Joined<'i>(&'i Incoming);
 
 impl Incoming {
-    fn join(&self) -> Joined<'_> {
-        self.count.set(self.count.get() + 1);
-        Joined(self)
-    }
-
-    fn is_flood(&self) -> bool {
-        self.count.get() > BODIES_AT_ONCE_MAX
-    }
-
-    /// Lets the next ones read. Whether that is to be done again after [`BREATH`].
-    ///
-    /// [`BREATH`]: crate::limits::BREATH
-    pub(super) fn refill(&self) -> bool {
-        self.left.set(BODIES_BREATH_BYTES);
-        self.waiting
-            .tell_first(BODIES_BREATH_BYTES / BODY_READ_BYTES_MIN);
-        self.is_flood()
-    }
-}
-
-impl Joined<'_> {
-    /// Waits for its turn; how much may be read then.
-    async fn turn(&self) -> usize {
-        let Self(incoming) = self;
-        loop {
-            if !incoming.is_flood() {
-                return usize::MAX;
-            }
-            if let Some(left) = incoming.left.get().checked_sub(BODY_READ_BYTES_MIN) {
-                incoming.left.set(left);
-                return BODY_READ_BYTES_MIN;
-            }
-            incoming.waiting.wait().await;
+    pub(super) fn new(now: Instant) -> Self {
+        Self {
+            began: Cell::new(now),
+            reads: Cell::new(0),
+            left: Cell::new(BODIES_BREATH_BYTES),
+            waiting: Rounds::default(),
+            runner: RefCell::new(None),
         }
     }
-}
 
-impl Drop for Joined<'_> {
-    fn drop(&mut self) {
-        self.0.count.set(self.0.count.get() - 1);
+    /// As long as anybody waits, lets some read after each [`BREATH`]. Never ends; a task of each
+    /// core.
+    pub(super) async fn run<H: Handler>(&self, core: &Core<H>) {
+        loop {
+            poll_fn(|cx| {
+                if self.waiting.is_empty() {
+                    *self.runner.borrow_mut() = Some(cx.waker().clone());
+                    return Poll::Pending;
+                }
+                Poll::Ready(())
+            })
+            .await;
+            rt::sleep(BREATH).await;
+            self.begin(core.clock());
+            let small = BODIES_BREATH_BYTES / BODY_READ_BYTES_MIN;
+            self.waiting.tell_first(BODIES_AT_ONCE_MAX + small);
+        }
+    }
+
+    fn begin(&self, now: Instant) {
+        self.began.set(now);
+        self.reads.set(0);
+        self.left.set(BODIES_BREATH_BYTES);
+    }
+
+    /// Waits until a body may be read; how much of it then.
+    async fn turn<H: Handler>(&self, core: &Core<H>) -> usize {
+        loop {
+            let now = core.now();
+            if now.saturating_duration_since(self.began.get()) >= BREATH {
+                self.begin(now);
+            }
+            let reads = self.reads.get();
+            if reads < BODIES_AT_ONCE_MAX {
+                self.reads.set(reads + 1);
+                return usize::MAX;
+            }
+            if let Some(left) = self.left.get().checked_sub(BODY_READ_BYTES_MIN) {
+                self.left.set(left);
+                return BODY_READ_BYTES_MIN;
+            }
+            if let Some(runner) = self.runner.borrow_mut().take() {
+                runner.wake();
+            }
+            self.waiting.wait().await;
+        }
     }
 }
 
@@ -208,7 +231,6 @@ impl Receiving<'_> {
         x: &mut H::Exchange,
         len: usize,
     ) -> Result<Buf, NoBody> {
-        let incoming = core.incoming_bodies.join();
         // A body that is announced and never comes shall not cost its whole size.
         let mut own = Buf::with_capacity(len.min(BODY_BYTES_START));
         self.move_out(&mut own);
@@ -217,7 +239,7 @@ impl Receiving<'_> {
                 let capacity = own.len().saturating_mul(2).min(len);
                 own = own.grown(capacity);
             }
-            own = self.more_in_turn(own, &incoming).await?;
+            own = self.more_in_turn(core, own).await?;
             core.handler.arrived(x, own.get(..len).unwrap_or(&own));
         }
         if let Some(rest) = own.get(len..).filter(|rest| !rest.is_empty()) {
@@ -246,7 +268,6 @@ impl Receiving<'_> {
         max: usize,
         share: &mut Share,
     ) -> Result<Buf, NoBody> {
-        let incoming = core.incoming_bodies.join();
         let mut decoder = Decoder::new();
         let mut own = Buf::with_capacity(BODY_READ_BYTES_MIN);
         self.move_out(&mut own);
@@ -269,7 +290,7 @@ impl Receiving<'_> {
                 self.room(core, share, capacity).await?;
                 own = own.grown(capacity);
             }
-            own = self.more_in_turn(own, &incoming).await?;
+            own = self.more_in_turn(core, own).await?;
         }
     }
 
@@ -314,9 +335,9 @@ impl Receiving<'_> {
     }
 
     /// The same when it is this body's turn.
-    async fn more_in_turn(&mut self, buf: Buf, joined: &Joined<'_>) -> Result<Buf, NoBody> {
+    async fn more_in_turn<H: Handler>(&mut self, core: &Core<H>, buf: Buf) -> Result<Buf, NoBody> {
         self.io.deadline.set(self.until);
-        let turn = self.io.guard(joined.turn()).await;
+        let turn = self.io.guard(core.incoming_bodies.turn(core)).await;
         let bytes_max = turn.map_err(|_| NoBody::Refused(Refusal::BodyTooSlow))?;
         self.more_at_most(buf, bytes_max).await
     }

@@ -166,11 +166,14 @@ impl<H: Handler> Lane<'_, H> {
         exchange: &mut Exchange,
         body: &[u8],
     ) -> Result<(), Action> {
-        if body.is_empty() && self.wire.io.batches() && self.wire.has_company(self.out.len()) {
-            self.wire.deliver_batched(exchange, self.out).await?;
-        }
-        if self.out.is_empty() && body.is_empty() {
-            return Ok(());
+        if body.is_empty() {
+            let batched = self.wire.io.batches() && self.wire.has_company(self.out.len());
+            if batched && !self.out.is_empty() {
+                self.wire.deliver_batched(exchange, self.out).await?;
+            }
+            if self.out.is_empty() {
+                return Ok(());
+            }
         }
         let sent = self.wire.deliver(exchange, [self.out, body]).await;
         self.out.clear();
@@ -251,7 +254,7 @@ impl<H: Handler> Wire<'_, H> {
         let sending = self.io.send_batched(std::mem::take(out));
         let (sent, bytes) = self.wait(exchange, sending).await?;
         *out = bytes;
-        match sent {
+        match taken(sent) {
             Ok(sent) => {
                 out.drain(..sent);
                 exchange.on(Event::ClientTook, self.core.now());
@@ -288,6 +291,22 @@ impl<H: Handler> Wire<'_, H> {
                 Err(_) => return Err(exchange.on(Event::ClientLeft, self.core.now())),
             }
         }
+    }
+}
+
+/// How many bytes the ring has sent. Where it could not wait for the socket, that is none: the rest is
+/// sent without it.
+pub(super) fn taken(sent: io::Result<usize>) -> io::Result<usize> {
+    match sent {
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
+            ) =>
+        {
+            Ok(0)
+        }
+        sent => sent,
     }
 }
 

@@ -321,7 +321,7 @@ impl Start {
             news: Rounds::default(),
             room: Rounds::default(),
             turn: Turn::default(),
-            incoming_bodies: body::Incoming::default(),
+            incoming_bodies: body::Incoming::new(now),
         });
         core.look_at_the_clock();
         let mut stops = Vec::new();
@@ -342,6 +342,8 @@ impl Start {
         rt::spawn(tick(Rc::clone(&core)));
         let turning = Rc::clone(&core);
         rt::spawn(async move { turning.turn.run().await });
+        let reading = Rc::clone(&core);
+        rt::spawn(async move { reading.incoming_bodies.run(&reading).await });
         let _ = self.told.send(Ok(driver));
         drop(self.told);
         let receiver = self.receiver;
@@ -368,15 +370,14 @@ async fn tick<H: Handler>(core: Rc<Core<H>>) {
     let mut ticks = 0_u32;
     let mut next = core.now() + rt::TICK;
     loop {
-        let more_deadlines = core.deadlines.tick(core.now(), PASSED_MAX);
-        let more_bodies = core.incoming_bodies.refill();
-        let more = more_deadlines || more_bodies;
+        let more = core.deadlines.wake(core.now(), PASSED_MAX);
         rt::sleep(if more { BREATH } else { rt::TICK }).await;
         core.look_at_the_clock();
         if core.now() < next {
             continue;
         }
         next = core.now() + rt::TICK;
+        core.deadlines.look(core.now());
         core.handler.tick(core.now());
         // Without a timer for each: a thousand of them would keep a core busy with nothing.
         core.room.tell_first(ROOM_TOLD_MAX);

@@ -84,8 +84,8 @@ pub enum Event {
     /// What came is not valid: a head, a 101, chunk framing.
     Malformed,
 
-    /// A write to the client did not complete at once. Until [`Event::ClientTook`] nothing is read
-    /// from the endpoint, so its silence is not its fault and not measured.
+    /// A write to the client has begun, or did not complete at once. Until [`Event::ClientTook`]
+    /// nothing is read from the endpoint, so its silence is not its fault and not measured.
     ClientBlocked,
     /// That write completed.
     ClientTook,
@@ -195,6 +195,8 @@ struct Conn {
     reusable: bool,
     /// When the current phase takes too long.
     phase_by: Option<Instant>,
+    /// What was left of that when a write to the client blocked.
+    silence_left: Option<Duration>,
     /// `response` of the timeouts, as a moment.
     response_by: Option<Instant>,
 }
@@ -370,12 +372,23 @@ impl Exchange {
 
     fn on_answering(&mut self, event: Event, now: Instant) -> Action {
         match event {
-            Event::AnswerPiece | Event::ClientTook => {
+            Event::AnswerPiece => {
+                self.conn.silence_left = None;
                 self.enter(Phase::Answering, self.timeouts.read, now);
                 Action::Continue
             }
             Event::ClientBlocked => {
-                self.conn.phase_by = None;
+                // Twice is once.
+                if let Some(by) = self.conn.phase_by.take() {
+                    self.conn.silence_left = Some(by.saturating_duration_since(now));
+                }
+                Action::Continue
+            }
+            Event::ClientTook => {
+                // What was sent need not have come from the endpoint just now: a ping does not.
+                if let Some(left) = self.conn.silence_left.take() {
+                    self.conn.phase_by = now.checked_add(left);
+                }
                 Action::Continue
             }
             Event::AnswerEnd => self.finish(),

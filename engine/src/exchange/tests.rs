@@ -339,6 +339,7 @@ fn deadlines() {
     expect(Some(HEAD), 430, 904);
     expect(Some(ClientBlocked), 431, 904);
     expect(Some(ClientTook), 500, 904);
+    expect(Some(AnswerPiece), 501, 904);
     assert_eq!(
         exchange.on(Timer, start + secs(904)),
         Cut(Fault::ResponseTimeout)
@@ -366,6 +367,31 @@ fn a_slow_client_is_not_the_endpoints_silence() {
         exchange.on(Timer, start + secs(10_600)),
         Cut(Fault::ReadTimeout)
     );
+}
+
+#[test]
+fn what_is_written_without_the_endpoint_does_not_renew_its_time() {
+    let start = Instant::now();
+    let timeouts = Timeouts {
+        response: None,
+        ..TIMEOUTS
+    };
+    let mut exchange = Exchange::new(timeouts, start);
+    exchange.attempt(true, start);
+    for event in [RequestSent, HEAD, AnswerPiece] {
+        assert_eq!(exchange.on(event, start), Continue);
+    }
+    // A ping every ten seconds, each blocked for one, one of them told twice.
+    for (ping, blocked) in [(10, 1), (20, 2), (30, 3)] {
+        let at = |seconds| start + secs(seconds);
+        assert_eq!(exchange.on(ClientBlocked, at(ping)), Continue);
+        assert_eq!(exchange.deadline(), None);
+        assert_eq!(exchange.on(ClientBlocked, at(ping)), Continue);
+        assert_eq!(exchange.on(ClientTook, at(ping + 1)), Continue);
+        assert_eq!(exchange.deadline(), Some(at(600 + blocked)));
+        assert_eq!(exchange.on(ClientTook, at(ping + 2)), Continue);
+        assert_eq!(exchange.deadline(), Some(at(600 + blocked)));
+    }
 }
 
 #[test]

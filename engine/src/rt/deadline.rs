@@ -7,6 +7,7 @@
 //! a time, so that everybody else's requests go on in between.
 
 use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
@@ -22,6 +23,8 @@ const NEVER: u64 = u64::MAX;
 pub struct Deadlines {
     start: Instant,
     slots: RefCell<Vec<Rc<Slot>>>,
+    /// Those that were due at the last look and have not been woken yet.
+    due: RefCell<VecDeque<Rc<Slot>>>,
 }
 
 #[derive(Debug)]
@@ -29,6 +32,8 @@ struct Slot {
     /// Milliseconds since the start of the thread.
     due_ms: Cell<u64>,
     passed: Cell<bool>,
+    /// It stands among those that are due.
+    queued: Cell<bool>,
     /// Its connection is between two requests.
     idle: Cell<bool>,
     waker: RefCell<Option<Waker>>,
@@ -47,6 +52,7 @@ impl Deadlines {
         Self {
             start: now,
             slots: RefCell::new(Vec::new()),
+            due: RefCell::new(VecDeque::new()),
         }
     }
 
@@ -55,6 +61,7 @@ impl Deadlines {
         let slot = Rc::new(Slot {
             due_ms: Cell::new(NEVER),
             passed: Cell::new(false),
+            queued: Cell::new(false),
             idle: Cell::new(false),
             waker: RefCell::new(None),
         });
@@ -72,22 +79,39 @@ impl Deadlines {
         }
     }
 
-    /// Wakes those whose time has come, `wakes_max` of them at most, and forgets those that are gone.
-    /// Whether there are more to be woken. To be called every [`TICK`].
-    pub fn tick(&self, now: Instant, wakes_max: usize) -> bool {
-        let now_ms = millis(now.saturating_duration_since(self.start));
-        let mut wakes = 0;
-        let mut slots = self.slots.borrow_mut();
-        slots.retain(|slot| {
-            if slot.due_ms.get() <= now_ms {
-                if wakes < wakes_max {
-                    slot.pass();
-                }
-                wakes += 1;
+    /// Looks whose time has come, and forgets those that are gone. To be called every [`TICK`];
+    /// [`Self::wake`] then wakes them.
+    pub fn look(&self, now: Instant) {
+        let now_ms = self.since_start(now);
+        let mut due = self.due.borrow_mut();
+        self.slots.borrow_mut().retain(|slot| {
+            if slot.due_ms.get() <= now_ms && !slot.queued.replace(true) {
+                due.push_back(Rc::clone(slot));
             }
             Rc::strong_count(slot) > 1
         });
-        wakes > wakes_max
+    }
+
+    /// Wakes so many of those whose time has come at most, unless their deadlines have been moved
+    /// since. Whether there may be more.
+    pub fn wake(&self, now: Instant, wakes_max: usize) -> bool {
+        let now_ms = self.since_start(now);
+        let mut due = self.due.borrow_mut();
+        let mut wakes = 0;
+        while wakes < wakes_max
+            && let Some(slot) = due.pop_front()
+        {
+            slot.queued.set(false);
+            if slot.due_ms.get() <= now_ms {
+                slot.pass();
+                wakes += 1;
+            }
+        }
+        !due.is_empty()
+    }
+
+    fn since_start(&self, now: Instant) -> u64 {
+        millis(now.saturating_duration_since(self.start))
     }
 }
 
@@ -151,22 +175,26 @@ mod tests {
         let start = Instant::now();
         let at = |ms| start + Duration::from_millis(ms);
         let deadlines = Deadlines::new(start);
+        let tick = |ms| {
+            deadlines.look(at(ms));
+            assert!(!deadlines.wake(at(ms), 1));
+        };
         let one = deadlines.make();
         let other = deadlines.make();
         let cx = Context::from_waker(Waker::noop());
         one.set(Some(at(100)));
-        assert!(!deadlines.tick(at(100), 1));
+        tick(100);
         assert!(one.poll_passed(&cx).is_pending(), "not early");
-        assert!(!deadlines.tick(at(101), 1));
+        tick(101);
         assert!(one.poll_passed(&cx).is_ready());
         assert!(other.poll_passed(&cx).is_pending());
         one.set(Some(at(300)));
         assert!(one.poll_passed(&cx).is_pending(), "moved");
         one.set(None);
-        deadlines.tick(at(1000), 1);
+        tick(1000);
         assert!(one.poll_passed(&cx).is_pending(), "never");
         drop(one);
-        deadlines.tick(at(1001), 1);
+        tick(1001);
         assert_eq!(deadlines.slots.borrow().len(), 1);
     }
 
@@ -180,13 +208,19 @@ mod tests {
             deadline.set(Some(start));
         }
         let later = start + Duration::from_secs(1);
-        let passed = || {
-            many.iter()
-                .filter(|one| one.poll_passed(&cx).is_ready())
-                .count()
-        };
-        for (more, so_far) in [(true, 8), (true, 16), (false, 20), (false, 20)] {
-            assert_eq!((deadlines.tick(later, 8), passed()), (more, so_far));
-        }
+        let passed = || many.iter().filter(|one| one.poll_passed(&cx).is_ready());
+        deadlines.look(later);
+        assert!(deadlines.wake(later, 8));
+        assert_eq!(passed().count(), 8);
+        // Who has moved on meanwhile is left alone, and is there once however often it is looked at.
+        many[10].set(Some(later + Duration::from_secs(1)));
+        deadlines.look(later);
+        assert!(deadlines.wake(later, 8));
+        assert_eq!(passed().count(), 16);
+        assert!(!deadlines.wake(later, 8));
+        assert_eq!(passed().count(), 19);
+        deadlines.look(later + Duration::from_secs(2));
+        assert!(!deadlines.wake(later + Duration::from_secs(2), 8));
+        assert_eq!(passed().count(), 20);
     }
 }

@@ -79,9 +79,10 @@ pub(crate) struct Link {
 
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Head {
-    /// When the endpoint last spoke, or the client was ready for more.
+    /// When the endpoint last spoke, later by the time that the client made it wait since.
     spoke: Ms,
-    pub(crate) blocked: bool,
+    /// Since when it does.
+    pub(crate) blocked: Option<Ms>,
     reusable: bool,
     early: bool,
 }
@@ -150,7 +151,7 @@ impl Model {
             return all;
         };
         if let Some(head) = link.head {
-            if !head.blocked {
+            if head.blocked.is_none() {
                 all.push((head.spoke + limits.read, Fault::ReadTimeout));
             }
         } else if let Some(sent) = link.sent {
@@ -226,7 +227,7 @@ impl Model {
                 let early = link.sent.is_none();
                 link.head = Some(Head {
                     spoke: now,
-                    blocked: false,
+                    blocked: None,
                     reusable,
                     early,
                 });
@@ -242,11 +243,18 @@ impl Model {
                     reuse_upstream: head.reusable && !head.early,
                 };
             }
-            Event::AnswerPiece | Event::ClientTook => {
+            Event::AnswerPiece => {
                 let head = link.head.as_mut().unwrap();
-                (head.spoke, head.blocked) = (now, false);
+                (head.spoke, head.blocked) = (now, None);
             }
-            Event::ClientBlocked => link.head.as_mut().unwrap().blocked = true,
+            Event::ClientBlocked => {
+                link.head.as_mut().unwrap().blocked.get_or_insert(now);
+            }
+            Event::ClientTook => {
+                let head = link.head.as_mut().unwrap();
+                // As if the time in between had not been.
+                head.spoke += head.blocked.take().map_or(0, |since| now - since);
+            }
             Event::UpstreamClosed => return self.lost(Fault::Closed),
             Event::UpstreamReset => return self.lost(Fault::Reset),
             Event::Malformed if self.answered => return Action::Cut(Fault::Malformed),
