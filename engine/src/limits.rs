@@ -80,24 +80,25 @@ pub const UPSTREAM_READ_BYTES_MAX: usize = 64 << 10;
 /// in the kernel, and that the client leaves shows only when they are read (pipelining is rare).
 pub const PIPELINED_BYTES_MAX: usize = 16 << 10;
 
-/// The least that a request's body is read by: large enough for little work a byte. A read takes
-/// what has come as far as there is room ([`BODY_BYTES_START`]), but of a flood no more than this.
+/// The room that is made for one more read of a body in chunks: large enough for little work a byte.
 pub const BODY_READ_BYTES_MIN: usize = 16 << 10;
 
-/// Reads of bodies in one [`BREATH`] that bring what has come. More are small and take turns: a
-/// thousand clients with a megabyte each would otherwise keep everybody else waiting.
-pub const BODIES_AT_ONCE_MAX: usize = 16;
+/// Bodies of which as much is read as has come. More than that at one time share
+/// [`BODIES_TURN_BYTES`]: a thousand clients with a megabyte each would otherwise keep everybody else
+/// waiting.
+pub const BODIES_FEW_MAX: usize = 16;
 
-/// What the small ones may bring before the next [`BREATH`], together: half a millisecond of a core's
-/// time.
-pub const BODIES_BREATH_BYTES: usize = 1 << 20;
+/// What is read in one turn of all bodies when they are many; one or two milliseconds of a core's time.
+pub const BODIES_TURN_BYTES: usize = 4 << 20;
+
+/// The least that each of them may read in a turn. Below it the work for a read outweighs its bytes.
+pub const BODY_READ_BYTES_SHARED_MIN: usize = 8 << 10;
 
 /// Deadlines that pass at one time. For each an answer is made and sent, a buffer given back and a
 /// connection closed, 30 to 60 µs of work; more follow after [`BREATH`].
 pub const PASSED_MAX: usize = 8;
 
-/// What others get to do their work in when more deadlines have passed than [`PASSED_MAX`], or more
-/// bodies are to be read than [`BODIES_AT_ONCE_MAX`].
+/// What others get to do their work in when more deadlines have passed than [`PASSED_MAX`].
 pub const BREATH: Duration = Duration::from_millis(1);
 
 /// Bodies that are told in one tick that there may be room for them; a microsecond each.
@@ -181,7 +182,7 @@ const _: () = {
     assert!(CHUNK_EXTENSION_BYTES_MAX + CHUNK_LINE_BYTES_MAX <= u16::MAX as usize);
     assert!(TRAILER_BYTES_MAX <= u16::MAX as usize);
     assert!(UPSTREAM_READ_BYTES_START <= UPSTREAM_READ_BYTES_MAX);
-    assert!(BODY_READ_BYTES_MIN <= BODY_BYTES_START && BODY_READ_BYTES_MIN <= BODIES_BREATH_BYTES);
+    assert!(BODY_READ_BYTES_SHARED_MIN <= BODIES_TURN_BYTES / BODIES_FEW_MAX);
     assert!(
         CLIENT_READ_BYTES_START <= PIPELINED_BYTES_MAX,
         "a first read may hold more requests"

@@ -1,23 +1,19 @@
 //! Receiving a request's body: in large reads, into one place, looked at while it arrives.
 
-use std::cell::{Cell, RefCell};
-use std::future::poll_fn;
-use std::task::{Poll, Waker};
+use std::cell::Cell;
 use std::time::Instant;
 
 use super::Core;
 use super::connection::{Interrupt, Io, earliest};
-use super::rounds::Rounds;
 use crate::budget::Share;
 use crate::buf::Buf;
 use crate::h1::chunk::{Decoder, Piece};
 use crate::h1::framing::RequestBody;
 use crate::handler::{Handler, Refusal, Request};
 use crate::limits::{
-    BODIES_AT_ONCE_MAX, BODIES_BREATH_BYTES, BODY_BYTES_START, BODY_READ_BYTES_MIN, BREATH,
-    NO_ROOM_WAIT,
+    BODIES_FEW_MAX, BODIES_TURN_BYTES, BODY_BYTES_START, BODY_READ_BYTES_MIN,
+    BODY_READ_BYTES_SHARED_MIN, NO_ROOM_WAIT,
 };
-use crate::rt;
 
 /// Where a request's body is.
 #[derive(Debug, Default)]
@@ -53,79 +49,34 @@ impl Body {
     }
 }
 
-/// The reads of bodies into buffers of their own. A few are as large as what has come. Of many at
-/// one time the others are small and wait for their turn: what arrives in a flood shall not keep all
-/// other requests from theirs.
-#[derive(Debug)]
-pub(super) struct Incoming {
-    /// When the present breath began.
-    began: Cell<Instant>,
-    /// Reads since then.
-    reads: Cell<usize>,
-    /// Bytes that small ones may still bring.
-    left: Cell<usize>,
-    waiting: Rounds,
-    /// Wakes [`Self::run`]; taken by the first that waits.
-    runner: RefCell<Option<Waker>>,
-}
+/// The bodies that a core is receiving into buffers of their own. They share what may be read of
+/// bodies in a turn: what arrives in a flood shall not keep all other requests from theirs.
+#[derive(Debug, Default)]
+pub(super) struct Incoming(Cell<usize>);
+
+/// One of them.
+struct Joined<'i>(&'i Incoming);
 
 impl Incoming {
-    pub(super) fn new(now: Instant) -> Self {
-        Self {
-            began: Cell::new(now),
-            reads: Cell::new(0),
-            left: Cell::new(BODIES_BREATH_BYTES),
-            waiting: Rounds::default(),
-            runner: RefCell::new(None),
+    fn join(&self) -> Joined<'_> {
+        self.0.set(self.0.get() + 1);
+        Joined(self)
+    }
+}
+
+impl Joined<'_> {
+    /// The most to be read of it now.
+    fn read_bytes_max(&self) -> usize {
+        match self.0.0.get() {
+            ..=BODIES_FEW_MAX => usize::MAX,
+            many => (BODIES_TURN_BYTES / many).max(BODY_READ_BYTES_SHARED_MIN),
         }
     }
+}
 
-    /// As long as anybody waits, lets some read after each [`BREATH`]. Never ends; a task of each
-    /// core.
-    pub(super) async fn run<H: Handler>(&self, core: &Core<H>) {
-        loop {
-            poll_fn(|cx| {
-                if self.waiting.is_empty() {
-                    *self.runner.borrow_mut() = Some(cx.waker().clone());
-                    return Poll::Pending;
-                }
-                Poll::Ready(())
-            })
-            .await;
-            rt::sleep(BREATH).await;
-            self.begin(core.clock());
-            let small = BODIES_BREATH_BYTES / BODY_READ_BYTES_MIN;
-            self.waiting.tell_first(BODIES_AT_ONCE_MAX + small);
-        }
-    }
-
-    fn begin(&self, now: Instant) {
-        self.began.set(now);
-        self.reads.set(0);
-        self.left.set(BODIES_BREATH_BYTES);
-    }
-
-    /// Waits until a body may be read; how much of it then.
-    async fn turn<H: Handler>(&self, core: &Core<H>) -> usize {
-        loop {
-            let now = core.now();
-            if now.saturating_duration_since(self.began.get()) >= BREATH {
-                self.begin(now);
-            }
-            let reads = self.reads.get();
-            if reads < BODIES_AT_ONCE_MAX {
-                self.reads.set(reads + 1);
-                return usize::MAX;
-            }
-            if let Some(left) = self.left.get().checked_sub(BODY_READ_BYTES_MIN) {
-                self.left.set(left);
-                return BODY_READ_BYTES_MIN;
-            }
-            if let Some(runner) = self.runner.borrow_mut().take() {
-                runner.wake();
-            }
-            self.waiting.wait().await;
-        }
+impl Drop for Joined<'_> {
+    fn drop(&mut self) {
+        self.0.0.set(self.0.0.get() - 1);
     }
 }
 
@@ -231,6 +182,7 @@ impl Receiving<'_> {
         x: &mut H::Exchange,
         len: usize,
     ) -> Result<Buf, NoBody> {
+        let incoming = core.incoming_bodies.join();
         // A body that is announced and never comes shall not cost its whole size.
         let mut own = Buf::with_capacity(len.min(BODY_BYTES_START));
         self.move_out(&mut own);
@@ -239,7 +191,7 @@ impl Receiving<'_> {
                 let capacity = own.len().saturating_mul(2).min(len);
                 own = own.grown(capacity);
             }
-            own = self.more_in_turn(core, own).await?;
+            own = self.more_at_most(own, incoming.read_bytes_max()).await?;
             core.handler.arrived(x, own.get(..len).unwrap_or(&own));
         }
         if let Some(rest) = own.get(len..).filter(|rest| !rest.is_empty()) {
@@ -268,6 +220,7 @@ impl Receiving<'_> {
         max: usize,
         share: &mut Share,
     ) -> Result<Buf, NoBody> {
+        let incoming = core.incoming_bodies.join();
         let mut decoder = Decoder::new();
         let mut own = Buf::with_capacity(BODY_READ_BYTES_MIN);
         self.move_out(&mut own);
@@ -290,7 +243,7 @@ impl Receiving<'_> {
                 self.room(core, share, capacity).await?;
                 own = own.grown(capacity);
             }
-            own = self.more_in_turn(core, own).await?;
+            own = self.more_at_most(own, incoming.read_bytes_max()).await?;
         }
     }
 
@@ -332,14 +285,6 @@ impl Receiving<'_> {
     /// One more read.
     async fn more(&mut self, buf: Buf) -> Result<Buf, NoBody> {
         self.more_at_most(buf, usize::MAX).await
-    }
-
-    /// The same when it is this body's turn.
-    async fn more_in_turn<H: Handler>(&mut self, core: &Core<H>, buf: Buf) -> Result<Buf, NoBody> {
-        self.io.deadline.set(self.until);
-        let turn = self.io.guard(core.incoming_bodies.turn(core)).await;
-        let bytes_max = turn.map_err(|_| NoBody::Refused(Refusal::BodyTooSlow))?;
-        self.more_at_most(buf, bytes_max).await
     }
 
     async fn more_at_most(&mut self, buf: Buf, bytes_max: usize) -> Result<Buf, NoBody> {

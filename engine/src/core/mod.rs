@@ -321,7 +321,7 @@ impl Start {
             news: Rounds::default(),
             room: Rounds::default(),
             turn: Turn::default(),
-            incoming_bodies: body::Incoming::new(now),
+            incoming_bodies: body::Incoming::default(),
         });
         core.look_at_the_clock();
         let mut stops = Vec::new();
@@ -342,8 +342,6 @@ impl Start {
         rt::spawn(tick(Rc::clone(&core)));
         let turning = Rc::clone(&core);
         rt::spawn(async move { turning.turn.run().await });
-        let reading = Rc::clone(&core);
-        rt::spawn(async move { reading.incoming_bodies.run(&reading).await });
         let _ = self.told.send(Ok(driver));
         drop(self.told);
         let receiver = self.receiver;

@@ -46,10 +46,6 @@ impl Rounds {
             number: None,
         }
     }
-
-    pub(super) fn is_empty(&self) -> bool {
-        self.waiting.borrow().is_empty()
-    }
 }
 
 impl Wait<'_> {
@@ -156,7 +152,7 @@ mod tests {
         waits.remove(0);
         rounds.tell_first(1);
         assert!(waits[0].as_mut().poll(&mut cx).is_ready());
-        assert!(rounds.is_empty());
+        assert!(rounds.waiting.borrow().is_empty());
     }
 
     #[derive(Default)]
