@@ -63,14 +63,21 @@ pub(super) fn string_end(body: &[u8], pos: usize, escaped: &mut bool) -> Option<
     }
 }
 
-/// The end of a short string without escapes, such as a key: found before a search that is made for
-/// long ones would have begun.
+/// The end of a short string without escapes, such as a key.
 fn near_end(body: &[u8], pos: usize) -> Option<usize> {
-    let block = body.get(pos..)?.first_chunk::<16>()?;
-    let lane = u8x16::new(*block);
-    let hits = lane.simd_eq(u8x16::splat(b'"')) | lane.simd_eq(u8x16::splat(b'\\'));
-    let at = hits.to_bitmask().trailing_zeros() as usize;
-    (block.get(at) == Some(&b'"')).then_some(pos + at)
+    let at = pos + near_mark(body.get(pos..)?)?;
+    (body.get(at) == Some(&b'"')).then_some(at)
+}
+
+/// Where the first quote or backslash is, if it is among the next sixteen bytes and there are so many:
+/// most keys and many texts are short, and a search that is made for long ones has begun when these
+/// have ended.
+#[inline]
+pub(crate) fn near_mark(rest: &[u8]) -> Option<usize> {
+    let block = u8x16::from(*rest.first_chunk::<16>()?);
+    let marks = block.simd_eq(u8x16::splat(b'"')) | block.simd_eq(u8x16::splat(b'\\'));
+    let marks = marks.to_bitmask();
+    (marks != 0).then(|| marks.trailing_zeros() as usize)
 }
 
 /// The first position from `pos` on that is not blank, or the length of the body.

@@ -92,7 +92,7 @@ impl<H: Handler> Lane<'_, H> {
     ) -> Result<Step, Action> {
         let mut backend = self.backend(exchange, target, fresh).await?;
         self.send_request(exchange, &mut backend).await?;
-        // One that stays away after a failure is made anew.
+        // An attempt that fails does not bring it back; the next one then makes its own.
         let mut head = std::mem::take(self.answer_head);
         let (buf, framing) = self.read_head(exchange, &mut backend, &mut head).await?;
         let bodyless = matches!(framing.body, ResponseBody::None | ResponseBody::Length(0));
@@ -268,6 +268,7 @@ impl<H: Handler> Lane<'_, H> {
             .send_parts(exchange, backend, [self.out, a, b, c])
             .await
     }
+
     /// The head of the final answer; the buffer begins with it.
     async fn read_head(
         &mut self,

@@ -5,7 +5,8 @@
 //! nothing, and no validity is promised for what is found.
 
 use memchr::{memchr_iter, memchr2};
-use wide::u8x16;
+
+use crate::inspect::near_mark;
 
 /// Most segments of a path; it also bounds how deep the search goes.
 pub(super) const SEGMENTS_MAX: usize = 8;
@@ -237,14 +238,9 @@ fn value<'a>(
     match *doc.get(at)? {
         b'{' if !level.is_empty() => object(doc, at + 1, level, found),
         b'[' if !level.is_empty() => array(doc, at + 1, level, found),
-        b'"' => {
-            let end = string_end(doc, at + 1)?;
-            keep(slot, doc.get(at + 1..end).map(Scalar::Text), found);
-            Some(end + 1)
-        }
         b'{' | b'[' => nested_end(doc, at),
         _ => {
-            let end = token_end(doc, at)?;
+            let end = value_end(doc, at)?;
             if slot.is_some() {
                 keep(slot, doc.get(at..end).and_then(scalar), found);
             }
@@ -322,6 +318,7 @@ fn keep<'a>(slot: Option<usize>, scalar: Option<Scalar<'a>>, found: &mut Found<'
 
 fn scalar(token: &[u8]) -> Option<Scalar<'_>> {
     match token {
+        [b'"', text @ .., b'"'] => Some(Scalar::Text(text)),
         b"true" => Some(Scalar::Bool(true)),
         b"false" => Some(Scalar::Bool(false)),
         // Most numbers are counts, and those are quickly read.
@@ -341,7 +338,7 @@ fn scalar(token: &[u8]) -> Option<Scalar<'_>> {
 fn string_end(doc: &[u8], mut at: usize) -> Option<usize> {
     loop {
         let rest = doc.get(at..)?;
-        at += match near(rest) {
+        at += match near_mark(rest) {
             Some(near) => near,
             None => memchr2(b'"', b'\\', rest)?,
         };
@@ -350,16 +347,6 @@ fn string_end(doc: &[u8], mut at: usize) -> Option<usize> {
         }
         at += 2;
     }
-}
-
-/// Where the first quote or backslash is, if it is near: most keys and many texts are short, and a
-/// search that is made for long ones has begun when these have ended.
-#[inline]
-fn near(rest: &[u8]) -> Option<usize> {
-    let block = u8x16::from(*rest.first_chunk::<16>()?);
-    let hits = block.simd_eq(u8x16::splat(b'"')) | block.simd_eq(u8x16::splat(b'\\'));
-    let hits = hits.to_bitmask();
-    (hits != 0).then(|| hits.trailing_zeros() as usize)
 }
 
 /// The place behind the bracket that ends the object or array beginning here.
