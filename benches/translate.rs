@@ -8,7 +8,7 @@ use std::time::Duration;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use criterion::{Criterion, Throughput};
-use olla::translate::{
+use olla::dialects::anthropic::translate::{
     AnswerContext, End, IdSeed, NativeTail, StreamTransformer, check, count_tokens, from_openai,
     to_openai,
 };

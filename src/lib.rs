@@ -4,10 +4,13 @@
 
 pub mod catalogue;
 pub mod cli;
+pub mod clock;
 pub mod config;
 pub mod control;
 pub mod demo;
+pub mod dialects;
 pub mod fleet;
+pub mod format;
 pub mod gateway;
 pub mod inspect;
 pub mod log;
@@ -15,4 +18,4 @@ pub mod operations;
 pub mod providers;
 pub mod routing;
 pub mod serve;
-pub mod translate;
+pub mod shared;

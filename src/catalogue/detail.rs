@@ -13,7 +13,7 @@ use super::query::shortened;
 use super::render::Selection;
 use super::{Catalogue, CatalogueError};
 use crate::fleet::EndpointSet;
-use crate::operations::format::{ago, bytes};
+use crate::format::{ago, bytes};
 
 #[derive(Serialize)]
 struct Detail<'a> {

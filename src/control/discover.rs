@@ -16,12 +16,12 @@ use olla_engine::client::{ClientFault, Reply};
 use olla_engine::rt;
 
 use super::fetch::{Get, get};
-use super::link::{Address, ToCore};
 use super::member::Member;
 use super::{Signal, State};
 use crate::config::{EndpointPlan, ModelDiscoveryPlan};
 use crate::log::{Level, Value};
 use crate::providers::{self, ListedModel, MAX_LISTING_BYTES, Parser, Profile, detect};
+use crate::shared::{Address, ToCore};
 
 /// Why a listing failed.
 struct Failure {

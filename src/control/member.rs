@@ -12,9 +12,9 @@ use super::schedule::{later, wait};
 use super::{Signal, wall};
 use crate::config::{AUTO, EndpointPlan, Plan};
 use crate::fleet::{Endpoint, Health, Live, Status};
-use crate::gateway::Backend;
-use crate::operations::provider::Extractor;
+use crate::providers::figures::Extractor;
 use crate::providers::{ListedModel, Profile, Profiles};
+use crate::shared::Backend;
 
 /// When the first check of an endpoint counts as over, whether it has answered or not (contract:
 /// README 13).

@@ -11,7 +11,6 @@ mod adopt;
 mod discover;
 mod fetch;
 pub mod host;
-mod link;
 mod member;
 mod pages;
 mod probe;
@@ -28,21 +27,20 @@ use std::task::{Poll, Waker};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
-use olla_engine::core::Ringer;
 use olla_engine::rt::{self, Bell, Wanted};
 use olla_engine::snapshot::Broadcast;
 
 use crate::catalogue::{Catalogue, Rules};
+use crate::clock::millis;
 use crate::config::Plan;
-use crate::gateway::{Common, Snapshot};
 use crate::log::{Level, Logger, Value};
 use crate::operations::Build;
 use crate::operations::stats::{Random, Totals};
 use crate::providers::Profiles;
 use crate::routing::aliases::Aliases;
 use crate::routing::route::RouteTable;
+use crate::shared::{Common, Event, Mailboxes, Snapshot};
 
-pub use link::{Address, Event, Link, ListingAsk, Mailboxes, PageAsk, Rendered, ToCore};
 use member::{FIRST_CHECK_MAX, Member};
 pub use pages::process_facts;
 pub use snapshots::first_snapshot;
@@ -381,7 +379,6 @@ impl State {
             .next_check
             .get()
             .saturating_duration_since(Instant::now());
-        let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
         let plan = member.plan();
         let mut fields = vec![
             ("endpoint", Value::Str(&plan.name)),
@@ -447,6 +444,3 @@ fn wall(at: Instant) -> SystemTime {
             .unwrap_or(system),
     }
 }
-
-/// Rings every core after a snapshot or a letter.
-pub type CoreRinger = Arc<std::sync::OnceLock<Ringer>>;

@@ -6,13 +6,13 @@ use std::time::{Duration, Instant, SystemTime};
 use olla_engine::rt;
 
 use super::host::{cgroup_memory_max, read};
-use super::link::{Address, ListingAsk, PageAsk, Rendered, ToCore};
 use super::{Signal, State};
 use crate::catalogue::Scoped;
 use crate::operations::conditional::{Asked, answer};
 use crate::operations::process::{ProcTexts, ProcessFacts};
 use crate::operations::{Inputs, ModelFact, Route, StickyFacts};
 use crate::routing::sticky::Bounds;
+use crate::shared::{Address, ListingAsk, PageAsk, Rendered, ToCore};
 
 /// How long a page waits for what the cores have counted since they last told.
 const COUNTS_WAIT: Duration = Duration::from_millis(30);

@@ -13,8 +13,8 @@ use super::member::Member;
 use super::schedule::{jittered, later, retry_after, wait};
 use super::{State, discover};
 use crate::fleet::Status;
+use crate::fleet::breaker;
 use crate::providers;
-use crate::routing::breaker;
 
 /// A good check that took longer means that the endpoint is busy.
 const BUSY_AFTER: Duration = Duration::from_secs(10);

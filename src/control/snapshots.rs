@@ -9,7 +9,6 @@ use super::member::Member;
 use crate::catalogue::{Catalogue, Options, Source};
 use crate::config::Plan;
 use crate::fleet::{EndpointSet, Fleet};
-use crate::gateway::Snapshot;
 use crate::log::events::CATALOGUE_BUILT;
 use crate::log::{Level, Value};
 use crate::providers::Profiles;
@@ -17,6 +16,7 @@ use crate::routing::aliases::Aliases;
 use crate::routing::names::ModelIndex;
 use crate::routing::route::RouteTable;
 use crate::routing::scope::Scopes;
+use crate::shared::Snapshot;
 
 /// The routes of a configuration.
 pub(super) fn routes(plan: &Plan, profiles: &Profiles) -> RouteTable {
@@ -125,7 +125,7 @@ impl State {
             *self.models.borrow_mut() = Arc::new(ModelIndex::build(names));
         }
         let listed: usize = listings.iter().map(|models| models.len()).sum();
-        let took = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let took = crate::clock::millis(begun.elapsed());
         let fields = [
             (
                 "changed",

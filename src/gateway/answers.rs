@@ -8,11 +8,12 @@ use olla_engine::h1::{FieldId, emit, field};
 use olla_engine::handler::{Answer, Cx, Local, Request};
 
 use super::exchange::{Exchange, Kind};
-use super::snapshot::Backend;
-use super::view::{View, millis};
+use super::view::View;
+use crate::clock::millis;
 use crate::config::StickySource;
 use crate::operations::access::SECURITY_HEADERS;
 use crate::routing::rejection::Reason;
+use crate::shared::Backend;
 
 /// What `X-Served-By` and `X-Proxied-By` say.
 pub(super) const PRODUCT: &str = concat!("Olla/", env!("CARGO_PKG_VERSION"));

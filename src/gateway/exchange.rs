@@ -17,7 +17,7 @@ use super::messages::Message;
 use super::view::View;
 use crate::fleet::EndpointSet;
 use crate::inspect::{Findings, Inspector, Splice};
-use crate::operations::provider::Tail;
+use crate::providers::figures::Tail;
 use crate::routing::aliases::AliasUse;
 use crate::routing::balance::Lease;
 use crate::routing::decide::Refresh;

@@ -8,9 +8,9 @@ use olla_engine::handler::Request;
 use super::answers::{PRODUCT, joined_via};
 use super::exchange::Exchange;
 use super::messages::MessageTarget;
-use super::snapshot::Backend;
 use super::view::View;
 use crate::routing::path::upstream_target;
+use crate::shared::Backend;
 
 /// What of the client's request has a say in what is added to it.
 #[derive(Default)]

@@ -16,8 +16,8 @@ use super::answers::{self, Error};
 use super::arrive::body_limit;
 use super::exchange::{Exchange, Kind};
 use super::{Gateway, forward};
-use crate::operations::provider::{AnswerKind, Tail};
 use crate::operations::stats::Violation;
+use crate::providers::figures::{AnswerKind, Tail};
 use crate::routing::rejection;
 
 impl Handler for Gateway {

@@ -16,11 +16,11 @@ use super::exchange::{Exchange, Kind};
 use super::view::View;
 use super::{Gateway, Letter};
 use crate::catalogue::{CatalogueError, Scoped, Times};
-use crate::control::{Address, Event, ListingAsk, PageAsk, Rendered};
 use crate::log::{Level, events};
 use crate::operations::conditional::Asked;
 use crate::operations::{self, access};
 use crate::routing::route::Route;
+use crate::shared::{Address, Event, ListingAsk, PageAsk, Rendered};
 
 /// How long a page may take before its client is told that it failed.
 const PAGE_WAIT: Duration = Duration::from_secs(10);

@@ -18,15 +18,12 @@ mod id;
 mod local;
 mod messages;
 mod record;
-mod records;
 mod route;
-mod snapshot;
 mod view;
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
-use std::sync::atomic::{AtomicBool, AtomicU64};
-use std::sync::{Arc, RwLock};
+use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -34,50 +31,12 @@ use crossbeam_channel::Receiver;
 use olla_engine::snapshot::Subscriber;
 use rustc_hash::FxHashMap;
 
-pub use clients::Limiters;
-pub use records::Records;
-pub use snapshot::{Backend, Snapshot, own_fields};
-
 use crate::catalogue::CatalogueError;
-use crate::control::{Event, Link, Rendered, ToCore};
-use crate::log::{LineLog, Logger};
+use crate::log::LineLog;
 use crate::operations::stats::Recorder;
-use crate::routing::balance::Turns;
-use crate::routing::sticky::Sticky;
+use crate::shared::{Common, Event, Link, Rendered, Snapshot, ToCore};
 use id::Randomness;
 use view::View;
-
-/// What all cores share besides the snapshots.
-#[derive(Debug)]
-pub struct Common {
-    /// When the process began.
-    pub start: Instant,
-    /// When that was, as the Messages API shows it.
-    pub started_rfc3339: String,
-    /// Whose turn it is.
-    pub turns: Turns,
-    /// Conversations and their endpoints.
-    pub sticky: Sticky,
-    /// The limits in force. Looked at when a snapshot comes, never for a request.
-    pub limiters: RwLock<Arc<Limiters>>,
-    /// Where lines go.
-    pub logger: Logger,
-    /// Files of the inspector.
-    pub records: Records,
-    /// Counts the endpoints that a core could not reach, so that every core knows with one load
-    /// whether it has to look.
-    pub losses: AtomicU64,
-    /// Whether the process is shutting down.
-    pub draining: AtomicBool,
-}
-
-impl Common {
-    /// Milliseconds of the process's clock, for breakers and sessions.
-    pub fn clock_ms(&self, now: Instant) -> u64 {
-        // One more, because 0 stands for never.
-        view::millis(now.saturating_duration_since(self.start)).saturating_add(1)
-    }
-}
 
 /// The handler of one core.
 #[derive(Debug)]

@@ -11,14 +11,15 @@ use olla_engine::h1::{FieldId, RequestHead, Span};
 use olla_engine::handler::{AttemptEnd, Cx, Done, Outcome, Request};
 
 use super::exchange::{Exchange, Kind};
-use super::view::{View, micros, millis};
+use super::view::View;
 use super::{Gateway, messages};
+use crate::clock::{micros, millis};
 use crate::config::StickySource;
-use crate::control::Event;
 use crate::log::{Level, Line, events, redact};
-use crate::operations::provider::ProviderFigures;
 use crate::operations::stats::{self, AttemptEnd as AttemptRecord, RequestEnd, Route};
+use crate::providers::figures::ProviderFigures;
 use crate::routing::rejection::{Reason, Verdict};
+use crate::shared::Event;
 
 /// The address that stands for no client.
 const NOBODY: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);

@@ -12,7 +12,6 @@ use super::answers::{self, Error, seconds_until};
 use super::exchange::{Exchange, Kind};
 use super::view::View;
 use super::{Gateway, Letter};
-use crate::control::{Address, Event};
 use crate::inspect::{self, rewrite_model};
 use crate::log::{Level, events};
 use crate::routing::balance::{Lease, NoPick, Picker};
@@ -20,6 +19,7 @@ use crate::routing::decide::{Ask, Decision, Refresh, Rules, decide, decide_manag
 use crate::routing::rejection::{self, About};
 use crate::routing::scope::Scope;
 use crate::routing::sticky::Sources;
+use crate::shared::{Address, Event};
 
 /// How long a request waits for endpoints that have not been checked yet (contract: README 13).
 const FIRST_CHECK_WAIT: Duration = Duration::from_secs(2);

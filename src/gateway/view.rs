@@ -5,18 +5,17 @@
 use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 use olla_engine::exchange::Timeouts;
 use olla_engine::handler::Limits;
 
-use super::clients::{Limiters, Shards};
 use super::cors::Cors;
-use super::snapshot::{Backend, Snapshot};
 use crate::config::{LogLevel, Plan};
 use crate::fleet::{Endpoint, EndpointSet};
 use crate::inspect::Wanted;
 use crate::routing::sticky::Bounds;
+use crate::shared::{Backend, Snapshot};
+use crate::shared::{Limiters, Shards};
 
 /// Room for what a head may hold beyond what is counted: `Host`, blanks, the ends of lines. And so
 /// much that most heads over the limit are still understood, and refused in the shape and with the
@@ -130,14 +129,4 @@ fn timeouts(plan: &Plan) -> Timeouts {
         response: proxy.response_timeout,
         write: plan.server.write_timeout,
     }
-}
-
-/// Milliseconds, as far as they fit.
-pub(super) fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
-}
-
-/// Whole microseconds.
-pub(super) fn micros(duration: Duration) -> u64 {
-    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }

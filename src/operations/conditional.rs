@@ -9,7 +9,7 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use serde::Serialize;
 
-use super::format::base36;
+use crate::format::base36;
 
 /// Longest `If-None-Match` and `Accept-Encoding` that is looked at, in bytes.
 const HEADER_BYTES_MAX: usize = 1024;

@@ -11,7 +11,7 @@ use std::ops::Range;
 use std::sync::OnceLock;
 
 use super::conditional::{Asked, Fnv, Reply, matches};
-use super::format::base36;
+use crate::format::base36;
 
 /// Where the dashboard is, without the closing slash.
 pub const ROOT: &str = "/internal/ui";

@@ -6,9 +6,10 @@ use serde::Serialize;
 
 use super::Inputs;
 use super::conditional::{Page, Tagged, tagged};
-use super::format::{ago, instant, latency, millis, percentage_or_na};
 use super::system::{Seen, healthy};
+use crate::clock::millis;
 use crate::fleet::Status;
+use crate::format::{ago, instant, latency, percentage_or_na};
 
 #[derive(Serialize)]
 struct Endpoints<'a> {

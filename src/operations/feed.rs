@@ -19,8 +19,9 @@ use serde::Serialize;
 
 use super::Inputs;
 use super::conditional::{Page, no_store};
-use super::format::{Number, endpoint_ids, instant};
 use super::stats::{Quantiles, Recent};
+use super::system::endpoint_ids;
+use crate::format::{Number, instant};
 
 #[derive(Serialize)]
 struct Requests<'a> {
@@ -190,9 +191,9 @@ mod tests {
 
     use super::*;
     use crate::fleet::Status;
-    use crate::operations::provider::ProviderFigures;
     use crate::operations::stats::{Outcome, RECENT_MAX, RequestEnd, Route, Routing};
     use crate::operations::testing::{World, value};
+    use crate::providers::figures::ProviderFigures;
 
     #[test]
     fn the_last_requests_newest_first() {

@@ -9,9 +9,10 @@ use std::time::SystemTime;
 use serde::Serialize;
 
 use super::conditional::{Page, Tagged, tagged};
-use super::format::{ago, bytes, endpoint_ids, instant};
+use super::system::endpoint_ids;
 use super::{Inputs, asks};
 use crate::fleet::EndpointSet;
+use crate::format::{ago, bytes, instant};
 
 /// Models in `recent_models`.
 const RECENT_MAX: usize = 10;

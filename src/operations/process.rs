@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::Inputs;
 use super::conditional::{Page, no_store};
-use super::format::{Number, bytes, duration, instant};
+use crate::format::{Number, bytes, duration, instant};
 
 /// The process, as the operating system sees it. 0 = not known.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]

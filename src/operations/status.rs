@@ -6,8 +6,8 @@ use serde::Serialize;
 
 use super::Inputs;
 use super::conditional::{Page, Tagged, tagged};
-use super::format::{ago, bytes, instant, latency, percentage_or_na, until, uptime};
 use super::system::{Seen, System};
+use crate::format::{ago, bytes, instant, latency, percentage_or_na, until, uptime};
 
 #[derive(Serialize)]
 struct Status<'a> {

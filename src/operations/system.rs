@@ -3,6 +3,7 @@
 //! contract: operations 4 (`/internal/status`)
 
 use crate::fleet::{Endpoint, Fleet, Status};
+use crate::format::base36;
 
 use super::Inputs;
 use super::stats::{EndpointCounts, RequestCounts};
@@ -130,7 +131,7 @@ impl<'a> Seen<'a> {
     /// All endpoints, the highest priority first, then the healthy ones, then by name and id.
     pub(super) fn all(inputs: &Inputs<'a>) -> Vec<Self> {
         let endpoints = &inputs.fleet.endpoints;
-        let ids = super::format::endpoint_ids(endpoints);
+        let ids = endpoint_ids(endpoints);
         let seen = |(endpoint, id): (&'a Endpoint, String)| Self {
             id,
             endpoint,
@@ -173,6 +174,40 @@ impl<'a> Seen<'a> {
     }
 }
 
+/// The ids of endpoints, in their order: a hash of the display URL, and `-0`, `-1`, … in the order
+/// of the names where several share one URL.
+pub(super) fn endpoint_ids(endpoints: &[Endpoint]) -> Vec<String> {
+    let mut order: Vec<usize> = (0..endpoints.len()).collect();
+    let key = |index: &usize| {
+        endpoints
+            .get(*index)
+            .map(|endpoint| (endpoint.plan.url.display.as_str(), endpoint.name()))
+    };
+    order.sort_by(|a, b| key(a).cmp(&key(b)));
+    let url = |index: &usize| key(index).map(|(url, _)| url);
+    let mut ids = vec![String::new(); endpoints.len()];
+    for group in order.chunk_by(|a, b| url(a) == url(b)) {
+        let hash = base36(u64::from(fnv1a_32(
+            group.first().and_then(url).unwrap_or_default().as_bytes(),
+        )));
+        for (nth, index) in group.iter().enumerate() {
+            if let Some(id) = ids.get_mut(*index) {
+                *id = match group {
+                    [_] => hash.clone(),
+                    _ => format!("{hash}-{nth}"),
+                };
+            }
+        }
+    }
+    ids
+}
+
+fn fnv1a_32(bytes: &[u8]) -> u32 {
+    bytes.iter().fold(0x811c_9dc5, |hash, byte| {
+        (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193)
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -204,5 +239,18 @@ mod tests {
             let verdict = Verdict::of(healthy, total, &counts);
             assert_eq!(verdict, expected, "{healthy}/{total} {failures}/{requests}");
         }
+    }
+
+    #[test]
+    fn hashes_are_those_of_the_contract() {
+        for (url, id) in [
+            ("http://127.0.0.1:9", "duzvjl"),
+            ("http://127.0.0.1:9/api", "gpo2ta"),
+            ("http://127.0.0.1:9/far", "1jhonaf"),
+        ] {
+            assert_eq!(base36(u64::from(fnv1a_32(url.as_bytes()))), id);
+        }
+        assert_eq!(base36(0), "0");
+        assert_eq!(base36(u64::MAX), "3w5e11264sgsf");
     }
 }

@@ -5,13 +5,13 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::conditional::Page;
 use super::process::ProcessFacts;
-use super::provider::ProviderFigures;
 use super::stats::{AttemptEnd, Outcome, Random, Recorder, RequestEnd, Route, Totals};
 use super::version::Links;
 use super::{Build, Inputs, ModelFact, StickyFacts};
 use crate::catalogue::Catalogue;
 use crate::config::{BaseUrl, EndpointPlan, Env, Format, Inputs as ConfigInputs, plan_from_str};
 use crate::fleet::{Endpoint, EndpointSet, Fleet, Health, Live, Status};
+use crate::providers::figures::ProviderFigures;
 use crate::providers::{MetricsExtraction, Parser, Profile, Profiles};
 
 pub(super) struct World {

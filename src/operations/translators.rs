@@ -8,8 +8,8 @@ use serde::Serialize;
 
 use super::Inputs;
 use super::conditional::{Page, no_store};
-use super::format::{instant, latency, percentage};
 use super::stats::TranslatorCounts;
+use crate::format::{instant, latency, percentage};
 
 #[derive(Serialize)]
 struct Translators {

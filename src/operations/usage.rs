@@ -10,9 +10,9 @@ use rustc_hash::FxHashMap;
 use serde::Serialize;
 
 use super::conditional::{Page, no_store};
-use super::format::{Number, ago, bytes, instant, latency, percent, percentage};
 use super::stats::{ModelTotals, PairCounts, PairTotals};
 use super::{Inputs, asks};
+use crate::format::{Number, ago, bytes, instant, latency, percent, percentage};
 
 #[derive(Serialize)]
 struct Usage<'a> {
@@ -208,9 +208,9 @@ mod tests {
 
     use super::*;
     use crate::fleet::Status;
-    use crate::operations::provider::ProviderFigures;
     use crate::operations::stats::Outcome;
     use crate::operations::testing::{World, value};
+    use crate::providers::figures::ProviderFigures;
 
     fn world() -> World {
         let mut world = World::new();

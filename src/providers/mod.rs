@@ -12,6 +12,7 @@
 
 pub mod detect;
 mod fields;
+pub mod figures;
 mod file;
 mod glob;
 mod listing;

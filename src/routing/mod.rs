@@ -15,9 +15,7 @@
 
 pub mod aliases;
 pub mod balance;
-pub mod breaker;
 pub mod decide;
-pub mod messages;
 pub mod names;
 pub mod path;
 pub mod rejection;

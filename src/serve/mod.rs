@@ -13,7 +13,7 @@ use crate::catalogue::Rules;
 use crate::cli::{self, Ask, Options, Outcome, remote};
 use crate::config::{self, Env, Finding, Inputs, Loaded, NameFilter, Severity, Source};
 use crate::log::{Level, Logger, events};
-use crate::operations::provider::Extractor;
+use crate::providers::figures::Extractor;
 use crate::providers::{self, Profiles};
 
 /// Everything that is read before anything is started.

@@ -17,11 +17,14 @@ use super::{Read, configured, read};
 use crate::catalogue::Rules;
 use crate::cli::{Outcome, build_info};
 use crate::config::{Env, Fingerprints, IoDriver, Plan};
-use crate::control::{self, About, Control, Event, Link, Mailboxes, host};
-use crate::gateway::{Common, Gateway, Limiters, Records, Snapshot};
+use crate::control::{self, About, Control, host};
+use crate::dialects::anthropic::Records;
+use crate::format;
+use crate::gateway::Gateway;
 use crate::log::{Level, Logger, Value, events};
-use crate::operations::{Build, Links, format};
+use crate::operations::{Build, Links};
 use crate::providers::Profiles;
+use crate::shared::{Common, Event, Limiters, Link, Mailboxes, Snapshot, ToCore};
 
 /// What is started.
 pub(super) struct Setup {
@@ -241,7 +244,7 @@ fn gateways(
     common: Arc<Common>,
     broadcast: Arc<Broadcast<Snapshot>>,
     link: Link,
-    letters: Vec<crossbeam_channel::Receiver<control::ToCore>>,
+    letters: Vec<crossbeam_channel::Receiver<ToCore>>,
 ) -> impl Fn(usize) -> Gateway + Clone + Send + 'static {
     let letters = Arc::new(letters);
     move |core| {

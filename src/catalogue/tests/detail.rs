@@ -51,10 +51,7 @@ fn a_model_was_seen_where_it_was_listed_last() {
         ..times
     };
     let shown = catalogue.model("m", &never).unwrap();
-    assert_eq!(
-        json(&shown)["last_seen"],
-        crate::operations::format::ago(None, at(NOW))
-    );
+    assert_eq!(json(&shown)["last_seen"], crate::format::ago(None, at(NOW)));
 }
 
 #[test]

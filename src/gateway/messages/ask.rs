@@ -5,6 +5,8 @@
 use olla_engine::handler::{Cx, Local, Request, Routed};
 
 use super::{MessageTarget, Recording};
+use crate::dialects::anthropic::split::{Mode, Split, Uses};
+use crate::dialects::anthropic::translate::{self, IdSeed, Refusal};
 use crate::fleet::EndpointSet;
 use crate::gateway::Gateway;
 use crate::gateway::answers::{self, Error};
@@ -12,8 +14,6 @@ use crate::gateway::exchange::{Exchange, Kind};
 use crate::gateway::view::View;
 use crate::inspect::rewrite_model;
 use crate::log::{Level, events};
-use crate::routing::messages::{Mode, Split, Uses};
-use crate::translate::{self, IdSeed, Refusal};
 
 impl Gateway {
     /// Checks the request and finds candidates. What is wrong with a request that names a model

@@ -6,11 +6,11 @@ use bytes::Bytes;
 use olla_engine::h1::emit;
 use olla_engine::handler::{Cx, Local, Request};
 
+use crate::dialects::anthropic::translate::{self, Refusal};
 use crate::gateway::Gateway;
 use crate::gateway::answers;
 use crate::gateway::exchange::{Exchange, Kind};
 use crate::gateway::view::View;
-use crate::translate::{self, Refusal};
 
 impl Gateway {
     /// Answers what needs no backend.

@@ -1,5 +1,5 @@
 //! The Messages API on its way: passed through where the backend speaks it, translated where it
-//! does not. What a message is, and how it is translated, `crate::translate` knows.
+//! does not. What a message is, and how it is translated, `crate::dialects::anthropic::translate` knows.
 //!
 //! [`ask`] is the way to the backend, [`reply`] the way back, [`local`] what needs no backend.
 //!
@@ -17,12 +17,12 @@ use bytes::Bytes;
 
 use super::answers::Error;
 use super::exchange::{Exchange, Kind};
-use crate::fleet::EndpointSet;
-use crate::operations::stats::TranslatorFallback;
-use crate::routing::messages::{Mode, Split};
-use crate::translate::{
+use crate::dialects::anthropic::split::{Mode, Split};
+use crate::dialects::anthropic::translate::{
     self, AnswerContext, Checked, EVENT_BYTES_MAX, Inflater, NativeTail, Refusal, StreamTransformer,
 };
+use crate::fleet::EndpointSet;
+use crate::operations::stats::TranslatorFallback;
 pub(super) use record::Recording;
 
 /// When nothing has come for so long, a stream shows that it lives (contract: translation 8.3).

@@ -7,8 +7,8 @@ use std::path::PathBuf;
 use olla_engine::handler::Request;
 
 use crate::config::InspectorPlan;
-use crate::gateway::records::{Record, Said};
-use crate::translate::{Assembly, Inflater, session};
+use crate::dialects::anthropic::translate::{Assembly, Inflater, session};
+use crate::dialects::anthropic::{Record, Said};
 
 /// The most bytes of an answer that are kept; the rest is not written.
 const ANSWER_BYTES_MAX: usize = 16 << 20;

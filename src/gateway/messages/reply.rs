@@ -10,15 +10,15 @@ use olla_engine::h1::{FieldId, emit};
 use olla_engine::handler::{Answer, Cx, End, Local, Made, Outcome, Passing, Request};
 
 use super::{Collecting, ERROR_BYTES_MAX, IDLE, Message, REFUSED_FOR, fallback};
+use crate::clock::millis;
+use crate::dialects::anthropic::split::Mode;
+use crate::dialects::anthropic::translate::{
+    self, EVENT_BYTES_MAX, Inflater, Progress, RETRY_HEADERS, Refusal, StreamTransformer,
+};
 use crate::gateway::Gateway;
 use crate::gateway::answers::{self, Error};
 use crate::gateway::exchange::{Exchange, Kind};
-use crate::gateway::view::millis;
 use crate::operations::stats::TranslatorEnd;
-use crate::routing::messages::Mode;
-use crate::translate::{
-    self, EVENT_BYTES_MAX, Inflater, Progress, RETRY_HEADERS, Refusal, StreamTransformer,
-};
 
 /// The name of the translator in statistics.
 const NAME: &str = "anthropic";

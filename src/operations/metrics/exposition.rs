@@ -2,8 +2,8 @@
 
 use std::fmt::Write;
 
-use super::super::format::decimal;
 use super::super::stats::{BUCKETS_MS, Buckets};
+use crate::format::decimal;
 
 /// The bounds of [`BUCKETS_MS`] in seconds, as they are written.
 pub(super) const BUCKETS: [&str; BUCKETS_MS.len()] = [

@@ -23,8 +23,8 @@ mod totals;
 
 use std::net::IpAddr;
 
-use super::provider::ProviderFigures;
 use crate::config::MAX_ENDPOINTS;
+use crate::providers::figures::ProviderFigures;
 pub use recent::Recent;
 pub use recorder::{Delta, Recorder};
 pub use sample::Random;

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::time::{Duration, SystemTime};
 
 use super::*;
-use crate::operations::provider::ProviderFigures;
+use crate::providers::figures::ProviderFigures;
 
 fn now() -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_secs(1_776_249_000)

@@ -1,8 +1,8 @@
 use serde_json::{Value as Json, json};
 
 use super::*;
-use crate::translate::answer::tests::context;
-use crate::translate::stream::calls_tests::call;
+use crate::dialects::anthropic::translate::answer::tests::context;
+use crate::dialects::anthropic::translate::stream::call_tests::call;
 
 /// Feeds pieces, then the end; the output and the last progress.
 pub(crate) fn run(pieces: &[&[u8]], end: End) -> (String, Progress) {

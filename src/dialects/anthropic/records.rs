@@ -16,27 +16,27 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use olla_engine::rt::sys;
 use time::{OffsetDateTime, UtcOffset};
 
-use crate::log::{Level, Logger, Value, events};
-use crate::translate::{
+use crate::dialects::anthropic::translate::{
     FILE_MODE, FOLDER_MODE, Session, record_path, request_record, response_record,
 };
+use crate::log::{Level, Logger, Value, events};
 
 /// Records under way to the files. Each holds a body, so this bounds memory too.
 const RECORDS_MAX: usize = 64;
 
 /// One line of a session's file, before it is made.
 #[derive(Debug)]
-pub(super) struct Record {
-    pub(super) folder: PathBuf,
+pub(crate) struct Record {
+    pub(crate) folder: PathBuf,
     /// Fit to be a file's name.
-    pub(super) session: String,
-    pub(super) said: Said,
-    pub(super) body: Vec<u8>,
+    pub(crate) session: String,
+    pub(crate) said: Said,
+    pub(crate) body: Vec<u8>,
 }
 
 /// By whom.
 #[derive(Debug)]
-pub(super) enum Said {
+pub(crate) enum Said {
     /// The client, asking for a model.
     Request(String),
     /// The gateway, with a status.
@@ -70,7 +70,7 @@ impl Records {
     }
 
     /// Hands a record over.
-    pub(super) fn write(&self, record: Record) {
+    pub(crate) fn write(&self, record: Record) {
         let orders = self.orders.get_or_init(|| self.begin());
         let order = Order::Write(now(), Box::new(record));
         if orders.try_send(order).is_err() {

@@ -13,9 +13,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustc_hash::FxHasher;
 
-use super::breaker::{self, Probe, State};
 use super::rejection::Fault;
 use crate::config::Balancer;
+use crate::fleet::breaker::{self, Probe, State};
 use crate::fleet::{Endpoint, EndpointSet, Live, Status};
 
 /// Candidate sets whose turns are kept. There are about as many as pairs of a model and a scope;
@@ -326,5 +326,4 @@ impl Drop for Lease {
 }
 
 #[cfg(test)]
-#[path = "balance_tests.rs"]
 mod tests;

@@ -356,5 +356,4 @@ pub(super) fn invalid(field: &str, problem: &str) -> Refusal {
 }
 
 #[cfg(test)]
-#[path = "request_tests.rs"]
 mod tests;

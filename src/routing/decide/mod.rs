@@ -286,5 +286,4 @@ pub fn decide_management(endpoints: &[Endpoint], scope: &Scope, named: Option<&[
 }
 
 #[cfg(test)]
-#[path = "decide_tests.rs"]
 mod tests;

@@ -516,8 +516,6 @@ impl Message {
 }
 
 #[cfg(test)]
-#[path = "stream_calls_tests.rs"]
-mod calls_tests;
+mod call_tests;
 #[cfg(test)]
-#[path = "stream_tests.rs"]
 pub(crate) mod tests;

@@ -12,7 +12,7 @@ use olla_engine::tls::TlsClient;
 
 use crate::config::{Auth, EndpointPlan};
 use crate::fleet::{EndpointSet, Fleet};
-use crate::operations::provider::Extractor;
+use crate::providers::figures::Extractor;
 use crate::routing::aliases::Aliases;
 use crate::routing::names::ModelIndex;
 use crate::routing::route::RouteTable;

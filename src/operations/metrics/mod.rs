@@ -14,10 +14,10 @@ use std::time::SystemTime;
 
 use super::Inputs;
 use super::conditional::{Caching, Page};
-use super::format::percent;
 use super::stats::{Buckets, ModelTotals, PairTotals};
 use super::system::{Seen, System};
 use crate::fleet::Status;
+use crate::format::percent;
 use exposition::Exposition;
 
 const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";

@@ -94,9 +94,7 @@ impl Bounds {
     pub fn of(plan: &StickyPlan) -> Self {
         let ceiling = plan.max_sessions.map_or(SESSIONS_CEILING, |max| max.get());
         Self {
-            idle_ms_max: plan
-                .idle_ttl
-                .map(|ttl| u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX)),
+            idle_ms_max: plan.idle_ttl.map(crate::clock::millis),
             sessions_max: ceiling.min(SESSIONS_CEILING),
         }
     }
@@ -421,5 +419,4 @@ impl Sessions {
 }
 
 #[cfg(test)]
-#[path = "sticky_tests.rs"]
 mod tests;

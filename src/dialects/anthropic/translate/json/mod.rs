@@ -571,9 +571,7 @@ pub(super) fn write_number(number: u64, out: &mut Vec<u8>) {
     let _ = write!(out, "{number}");
 }
 
-#[path = "json_index.rs"]
 pub(super) mod index;
 
 #[cfg(test)]
-#[path = "json_tests.rs"]
 pub(crate) mod tests;

@@ -305,5 +305,4 @@ impl<'a> Arguments<'a> {
 }
 
 #[cfg(test)]
-#[path = "answer_tests.rs"]
 pub(crate) mod tests;

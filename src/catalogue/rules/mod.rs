@@ -27,7 +27,7 @@ const MAX_CAPABILITIES: usize = 128;
 
 static BUILTIN_TABLES: LazyLock<Tables> =
     // A test holds that they parse.
-    LazyLock::new(|| toml::from_str(include_str!("models.toml")).unwrap_or_default());
+    LazyLock::new(|| toml::from_str(include_str!("../models.toml")).unwrap_or_default());
 
 static BUILTIN: LazyLock<Rules> =
     LazyLock::new(|| Rules::compile(Tables::default(), &mut Vec::new()));

@@ -4,7 +4,7 @@ use serde_json::json;
 
 use super::tests::{blocks, delta, lines, run};
 use super::*;
-use crate::translate::answer::tests::context;
+use crate::dialects::anthropic::translate::answer::tests::context;
 
 /// A chunk's tool call.
 pub(super) fn call(index: Option<u64>, id: &str, name: &str, arguments: &str) -> String {
@@ -180,7 +180,7 @@ fn mixed_calls_are_put_in_order() {
 
 #[test]
 fn calls_are_bounded() {
-    use crate::translate::calls::{CALLS_MAX, HELD_BYTES_MAX};
+    use crate::dialects::anthropic::translate::calls::{CALLS_MAX, HELD_BYTES_MAX};
     let calls = |count: usize| -> String {
         (0..count as u64)
             .map(|index| lines(&[&delta(&call(Some(index), "", "f", "{}"))]))

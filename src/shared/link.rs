@@ -1,13 +1,13 @@
 //! The channels between cores and the control thread.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
 use crossbeam_channel::{Receiver, Sender, bounded};
+use olla_engine::core::Ringer;
 use olla_engine::rt::Bell;
 
-use super::CoreRinger;
 use crate::catalogue::{CatalogueError, Rules};
 use crate::config::Plan;
 use crate::operations;
@@ -23,6 +23,9 @@ const LETTERS_MAX: usize = 4096;
 
 /// How long [`Link::insist`] waits.
 const INSIST: Duration = Duration::from_secs(5);
+
+/// Rings every core after a snapshot or a letter.
+pub type CoreRinger = Arc<OnceLock<Ringer>>;
 
 /// What a core tells the control thread.
 #[derive(Debug)]

@@ -10,8 +10,6 @@ use serde::{Serialize, Serializer};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use crate::fleet::Endpoint;
-
 /// Bytes for people: `0 B`, `1023 B`, `2.93 KB`. Rounding never carries to the next unit.
 pub fn bytes(count: u64) -> String {
     const UNITS: [&str; 6] = ["KB", "MB", "GB", "TB", "PB", "EB"];
@@ -177,41 +175,8 @@ pub fn instant(at: SystemTime) -> String {
         .unwrap_or_else(|| "1970-01-01T00:00:00Z".to_owned())
 }
 
-/// Whole milliseconds of a duration.
-pub(super) fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
-}
-
-/// The ids of endpoints, in their order: a hash of the display URL, and `-0`, `-1`, … in the order
-/// of the names where several share one URL.
-pub fn endpoint_ids(endpoints: &[Endpoint]) -> Vec<String> {
-    let mut order: Vec<usize> = (0..endpoints.len()).collect();
-    let key = |index: &usize| {
-        endpoints
-            .get(*index)
-            .map(|endpoint| (endpoint.plan.url.display.as_str(), endpoint.name()))
-    };
-    order.sort_by(|a, b| key(a).cmp(&key(b)));
-    let url = |index: &usize| key(index).map(|(url, _)| url);
-    let mut ids = vec![String::new(); endpoints.len()];
-    for group in order.chunk_by(|a, b| url(a) == url(b)) {
-        let hash = base36(u64::from(fnv1a_32(
-            group.first().and_then(url).unwrap_or_default().as_bytes(),
-        )));
-        for (nth, index) in group.iter().enumerate() {
-            if let Some(id) = ids.get_mut(*index) {
-                *id = match group {
-                    [_] => hash.clone(),
-                    _ => format!("{hash}-{nth}"),
-                };
-            }
-        }
-    }
-    ids
-}
-
 /// A number in lower-case base 36.
-pub(super) fn base36(mut number: u64) -> String {
+pub(crate) fn base36(mut number: u64) -> String {
     let mut digits = Vec::with_capacity(13);
     loop {
         let digit = (number % 36) as u32;
@@ -221,12 +186,6 @@ pub(super) fn base36(mut number: u64) -> String {
             return digits.iter().rev().collect();
         }
     }
-}
-
-fn fnv1a_32(bytes: &[u8]) -> u32 {
-    bytes.iter().fold(0x811c_9dc5, |hash, byte| {
-        (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193)
-    })
 }
 
 #[cfg(test)]
@@ -361,18 +320,5 @@ mod tests {
         );
         let broken = UNIX_EPOCH + Duration::from_secs(1 << 50);
         assert_eq!(instant(broken), "1970-01-01T00:00:00Z");
-    }
-
-    #[test]
-    fn hashes_are_those_of_the_contract() {
-        for (url, id) in [
-            ("http://127.0.0.1:9", "duzvjl"),
-            ("http://127.0.0.1:9/api", "gpo2ta"),
-            ("http://127.0.0.1:9/far", "1jhonaf"),
-        ] {
-            assert_eq!(base36(u64::from(fnv1a_32(url.as_bytes()))), id);
-        }
-        assert_eq!(base36(0), "0");
-        assert_eq!(base36(u64::MAX), "3w5e11264sgsf");
     }
 }

@@ -167,5 +167,4 @@ fn response_format(fields: &Fields<Option<Value<'_>>>, out: &mut Vec<u8>) {
 }
 
 #[cfg(test)]
-#[path = "openai_tests.rs"]
 mod tests;

@@ -1,7 +1,7 @@
 use serde_json::{Value as Json, json};
 
 use super::*;
-use crate::translate::check;
+use crate::dialects::anthropic::translate::check;
 
 fn translated(body: &str) -> Result<Translated, Refusal> {
     let checked = check(body.as_bytes()).unwrap_or_else(|refusal| panic!("{body}: {refusal}"));

@@ -1,0 +1,3 @@
+//! The API families that clients speak, one folder each.
+
+pub mod anthropic;

@@ -1,0 +1,91 @@
+//! The counters of an endpoint that all cores share.
+//!
+//! contract: balancing 7, 10
+
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+/// Counters of one endpoint that all cores share. Everything else a core counts for itself.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+pub struct Live {
+    /// Requests from the pick until their end.
+    in_flight: AtomicU32,
+    /// How often a core could not reach it; wraps.
+    lost: AtomicU32,
+    /// Consecutive failures of live traffic; the breaker's (contract: balancing 10).
+    pub(crate) failures: AtomicU32,
+    /// Milliseconds on the process's clock until which the breaker is open; 0 = closed.
+    pub(crate) open_until_ms: AtomicU64,
+    /// Milliseconds at which the half-open probe was let through; 0 = none is out.
+    pub(crate) probe_since_ms: AtomicU64,
+    /// Milliseconds on the process's clock until which it counts as not speaking the Messages API,
+    /// although its type does (contract: translation 5); 0 = it does.
+    no_messages_until_ms: AtomicU64,
+}
+
+impl Live {
+    /// Requests in flight now.
+    pub fn in_flight(&self) -> u32 {
+        self.in_flight.load(Ordering::Relaxed)
+    }
+
+    /// Counts one more, if as many are in flight as the caller saw when it chose. False: another
+    /// core was faster, choose again (contract: balancing 7, picking and counting are one step).
+    pub fn try_begin(&self, seen: u32) -> bool {
+        self.in_flight
+            .compare_exchange(seen, seen + 1, Ordering::Relaxed, Ordering::Relaxed)
+            .is_ok()
+    }
+
+    /// Counts one more, whatever others do.
+    pub fn begin(&self) {
+        self.in_flight.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// It turned out not to speak the Messages API: remembered until then.
+    pub fn refuse_messages(&self, until_ms: u64) {
+        self.no_messages_until_ms.store(until_ms, Ordering::Relaxed);
+    }
+
+    /// Its models have been listed again: it may be another server by now.
+    pub fn forget_refusals(&self) {
+        self.no_messages_until_ms.store(0, Ordering::Relaxed);
+    }
+
+    /// Whether it lately turned out not to speak the Messages API.
+    pub fn refuses_messages(&self, now_ms: u64) -> bool {
+        self.no_messages_until_ms.load(Ordering::Relaxed) > now_ms
+    }
+
+    /// A core could not reach the endpoint: all leave it out until the control thread has heard.
+    pub fn lose(&self) {
+        self.lost.fetch_add(1, Ordering::Release);
+    }
+
+    /// Counts the calls of [`Self::lose`]; wraps.
+    pub fn lost(&self) -> u32 {
+        self.lost.load(Ordering::Acquire)
+    }
+
+    /// Ends one that [`Self::begin`] or [`Self::try_begin`] counted.
+    pub fn end(&self) {
+        let before = self.in_flight.fetch_sub(1, Ordering::Relaxed);
+        debug_assert!(before > 0, "more ended than began");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pick_and_its_count_are_one_step() {
+        let live = Live::default();
+        let seen = live.in_flight();
+        assert!(live.try_begin(seen));
+        assert!(!live.try_begin(seen), "somebody was faster");
+        live.begin();
+        live.end();
+        assert_eq!(live.in_flight(), 1);
+    }
+}

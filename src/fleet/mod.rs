@@ -1,0 +1,169 @@
+//! The snapshot that a core routes by: endpoints with their health and models, frozen.
+//!
+//! The control thread makes a new [`Fleet`] whenever something changed and hands it to every core;
+//! a request keeps the one it began with. The only things in it that move are the counters of
+//! [`Live`], which all cores share.
+//!
+//! contract: balancing 7, 10, 11; operations 2
+
+pub mod breaker;
+mod live;
+mod set;
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use crate::catalogue::Catalogue;
+use crate::config::{EndpointPlan, Plan};
+use crate::providers::{Profile, Profiles};
+
+pub use live::Live;
+pub use set::EndpointSet;
+
+/// One frozen state of everything a request is routed by.
+#[derive(Debug)]
+pub struct Fleet {
+    /// Counts snapshots; higher is newer.
+    pub version: u64,
+    /// The configuration in force.
+    pub plan: Arc<Plan>,
+    /// The provider profiles in force.
+    pub profiles: Arc<Profiles>,
+    /// In the order of the configuration. The place in this list is the endpoint's index, by which
+    /// [`EndpointSet`] and the catalogue name it; it holds within one snapshot only.
+    pub endpoints: Vec<Endpoint>,
+    /// Who has which model, and the listings.
+    pub catalogue: Arc<Catalogue>,
+    /// Endpoints whose status is routable.
+    pub routable: EndpointSet,
+    /// Endpoints whose first check has not ended.
+    pub unchecked: EndpointSet,
+    /// Whether the first round of checks is over.
+    pub started: bool,
+}
+
+/// One configured backend as it stands.
+#[derive(Debug, Clone)]
+pub struct Endpoint {
+    /// The same for one name and URL as long as the process lives, reloads included.
+    pub id: u32,
+    /// What was configured.
+    pub plan: Arc<EndpointPlan>,
+    /// How its kind of server is spoken to; for `auto` that of the detected type, else
+    /// `openai-compatible`.
+    pub profile: Arc<Profile>,
+    /// Whether `type` is `auto` or absent: allowed in every scope (contract: balancing 3.1).
+    pub is_auto: bool,
+    /// What its last check said.
+    pub status: Status,
+    /// What the status pages show of its checks.
+    pub health: Health,
+    /// Where it can be reached, as last resolved; empty = never resolved.
+    pub addresses: Arc<[SocketAddr]>,
+    /// When its models were last listed with success.
+    pub last_model_sync: Option<SystemTime>,
+    /// Number of models in that listing.
+    pub model_count: usize,
+    /// How many of the failures to reach it ([`Live::lost`]) this status has taken into account.
+    pub lost_heard: u32,
+    /// Counters that all cores share.
+    pub live: Arc<Live>,
+}
+
+impl Endpoint {
+    /// Whether a core could not reach it and the status does not know of that yet.
+    pub fn is_lost(&self) -> bool {
+        self.live.lost() != self.lost_heard
+    }
+
+    /// The endpoint's unique name.
+    pub fn name(&self) -> &str {
+        &self.plan.name
+    }
+
+    /// What `X-Olla-Backend-Type` shows (contract: README 4, surface 5.2).
+    pub fn type_shown(&self) -> &str {
+        if self.is_auto {
+            &self.profile.name
+        } else {
+            &self.plan.kind_as_written
+        }
+    }
+}
+
+/// The state of an endpoint (contract: balancing 11, operations 2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Status {
+    /// A good check.
+    Healthy,
+    /// A good check that took more than ten seconds.
+    Busy,
+    /// Reserved; routable, never set by a check.
+    Warming,
+    /// Could not be reached, or did not speak HTTP.
+    Offline,
+    /// Answered a check with an error.
+    Unhealthy,
+    /// Never checked.
+    #[default]
+    Unknown,
+    /// Refused the gateway's credentials.
+    ConfigError,
+    /// Asked to be left alone for a while.
+    RateLimited,
+}
+
+impl Status {
+    /// The word of the status pages.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Healthy => "healthy",
+            Self::Busy => "busy",
+            Self::Warming => "warming",
+            Self::Offline => "offline",
+            Self::Unhealthy => "unhealthy",
+            Self::Unknown => "unknown",
+            Self::ConfigError => "config_error",
+            Self::RateLimited => "rate_limited",
+        }
+    }
+
+    /// Whether requests may go to an endpoint of this status.
+    pub const fn is_routable(self) -> bool {
+        matches!(self, Self::Healthy | Self::Busy | Self::Warming)
+    }
+}
+
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// The figures of an endpoint's checks.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Health {
+    /// When the last check ended; `None` before the first.
+    pub checked_at: Option<SystemTime>,
+    /// When the next one is due.
+    pub next_check_at: Option<SystemTime>,
+    /// How long the last check took.
+    pub response_time: Option<Duration>,
+    /// Failed checks and connection failures since the last good check.
+    pub consecutive_failures: u32,
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn a_loss_holds_until_it_was_heard() {
+        let mut endpoint = crate::routing::testing::endpoint(0, "e", "vllm");
+        assert!(!endpoint.is_lost());
+        endpoint.live.lose();
+        assert!(endpoint.is_lost());
+        endpoint.lost_heard = endpoint.live.lost();
+        assert!(!endpoint.is_lost());
+    }
+}
