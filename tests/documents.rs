@@ -31,21 +31,41 @@ fn read(path: &Path) -> String {
     std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-/// The documents by file name, README included.
+/// The documents for readers: those at the root and in `docs`, without the contract.
 fn documents() -> Vec<(PathBuf, String)> {
-    let entries = std::fs::read_dir(root().join("docs")).unwrap();
-    let mut paths: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
-    paths.push(root().join("README.md"));
-    paths.retain(|path| path.extension().is_some_and(|ending| ending == "md") && path.exists());
-    paths.sort();
+    let mut paths = Vec::new();
+    markdown(&root(), &mut paths);
+    markdown(&root().join("docs"), &mut paths);
     assert!(paths.len() > 5, "the documents are elsewhere");
-    paths
-        .into_iter()
-        .map(|path| {
-            let text = read(&path);
-            (path, text)
-        })
-        .collect()
+    with_text(paths)
+}
+
+/// Every document in which a link may stand.
+fn linked_documents() -> Vec<(PathBuf, String)> {
+    let mut paths = Vec::new();
+    markdown(&root().join("docs/contract"), &mut paths);
+    assert!(paths.len() > 5, "the contract is elsewhere");
+    let mut documents = documents();
+    documents.extend(with_text(paths));
+    documents
+}
+
+/// Adds the Markdown files of one folder, in the order of their names.
+fn markdown(folder: &Path, paths: &mut Vec<PathBuf>) {
+    let entries = std::fs::read_dir(folder);
+    let entries = entries.unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
+    let mut found: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
+    found.retain(|path| path.extension().is_some_and(|ending| ending == "md"));
+    found.sort();
+    paths.extend(found);
+}
+
+fn with_text(paths: Vec<PathBuf>) -> Vec<(PathBuf, String)> {
+    let read = |path: PathBuf| {
+        let text = read(&path);
+        (path, text)
+    };
+    paths.into_iter().map(read).collect()
 }
 
 /// Compares what stands between the marks of a document, or writes it when told to.
@@ -269,7 +289,7 @@ fn load(text: &str, format: Format) -> Loaded {
 #[test]
 fn links_lead_somewhere() {
     let mut faults = Vec::new();
-    for (path, text) in documents() {
+    for (path, text) in linked_documents() {
         for (at, _) in text.match_indices("](") {
             let target = &text[at + 2..];
             let target = &target[..target.find(')').unwrap()];
@@ -291,16 +311,20 @@ fn links_lead_somewhere() {
     assert_eq!(faults, [""; 0]);
 }
 
-/// What the headings of a document can be reached by.
+/// The anchors of a document: one for each heading, made of its text, and those set by hand.
 fn anchors(text: &str) -> BTreeSet<String> {
+    const SET: &str = "<a id=\"";
+    let by_hand = text.match_indices(SET).filter_map(|(at, _)| {
+        let (id, _) = text[at + SET.len()..].split_once('"')?;
+        Some(id.to_owned())
+    });
     let headings = text.lines().filter(|line| line.starts_with('#'));
-    headings
-        .map(|line| {
-            let words = line.trim_start_matches('#').trim().to_lowercase();
-            let kept = words
-                .chars()
-                .filter(|c| c.is_alphanumeric() || "-_ ".contains(*c));
-            kept.map(|c| if c == ' ' { '-' } else { c }).collect()
-        })
-        .collect()
+    let by_heading = headings.map(|line| {
+        let words = line.trim_start_matches('#').trim().to_lowercase();
+        let kept = words
+            .chars()
+            .filter(|c| c.is_alphanumeric() || "-_ ".contains(*c));
+        kept.map(|c| if c == ' ' { '-' } else { c }).collect()
+    });
+    by_hand.chain(by_heading).collect()
 }
