@@ -9,7 +9,7 @@ use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
 use olla::config::{
-    Env, Format, Inputs, KeyDoc, Loaded, NameFilter, TypeName, plan_from_str, reference,
+    ConfigInputs, Env, FileFormat, KeyDoc, Loaded, NameFilter, TypeName, plan_from_str, reference,
 };
 
 const WIDTH: usize = 100;
@@ -180,13 +180,18 @@ fn load(text: &str) -> Loaded {
         canonical: "ollama".to_owned(),
     }];
     let admits = |_: &NameFilter, _: &str| true;
-    let inputs = Inputs {
+    let inputs = ConfigInputs {
         env: &env,
         cwd: Path::new("."),
         types: &types,
         admits: &admits,
     };
-    plan_from_str(text, Format::Toml, Some(Path::new("config.toml")), &inputs)
+    plan_from_str(
+        text,
+        FileFormat::Toml,
+        Some(Path::new("config.toml")),
+        &inputs,
+    )
 }
 
 /// Paths of the keys of the text, those in comments included.

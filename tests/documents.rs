@@ -13,7 +13,7 @@ use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
 use olla::config::{
-    Env, Format, Inputs, KeyDoc, Loaded, NameFilter, Severity, plan_from_str, reference,
+    ConfigInputs, Env, FileFormat, KeyDoc, Loaded, NameFilter, Severity, plan_from_str, reference,
 };
 use olla::providers::Profiles;
 use scrape::Page;
@@ -241,7 +241,7 @@ fn toml_in_documents_is_accepted() {
     let mut count = 0;
     for (path, text) in documents() {
         for (line, piece) in fenced(&text, "toml") {
-            let loaded = load(&piece, Format::Toml);
+            let loaded = load(&piece, FileFormat::Toml);
             let place = format!("{}:{line}", path.display());
             accepted(&loaded, &place);
             count += 1;
@@ -255,7 +255,7 @@ fn packaged_configurations_are_accepted() {
     for file in ["packaging/olla.toml", "packaging/container.toml"] {
         let path = root().join(file);
         if path.exists() {
-            accepted(&load(&read(&path), Format::Toml), file);
+            accepted(&load(&read(&path), FileFormat::Toml), file);
         }
     }
 }
@@ -273,11 +273,11 @@ fn accepted(loaded: &Loaded, place: &str) {
     assert_eq!(faults, [""; 0], "{place}");
 }
 
-fn load(text: &str, format: Format) -> Loaded {
+fn load(text: &str, format: FileFormat) -> Loaded {
     let env = Env::default();
     let types = Profiles::builtin().type_names();
     let admits = |filter: &NameFilter, name: &str| olla::providers::admits(filter, name);
-    let inputs = Inputs {
+    let inputs = ConfigInputs {
         env: &env,
         cwd: Path::new("."),
         types: &types,

@@ -6,11 +6,11 @@ use std::fmt::Write;
 use std::path::Path;
 
 use super::Outcome;
-use crate::config::{Inputs, Severity, import};
+use crate::config::{ConfigInputs, Severity, import};
 
 /// Reads the file and converts it. Exit code 1 when it cannot be read, is no YAML, or holds
 /// something that the gateway refuses; the TOML is printed in the last case too.
-pub fn run(file: &Path, inputs: &Inputs<'_>) -> Outcome {
+pub fn run(file: &Path, inputs: &ConfigInputs<'_>) -> Outcome {
     let text = match std::fs::read_to_string(inputs.cwd.join(file)) {
         Ok(text) => text,
         Err(error) => {

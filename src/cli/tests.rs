@@ -1,7 +1,7 @@
 use std::path::Path;
 
 use super::*;
-use crate::config::{Format, Inputs, NameFilter, plan_from_str};
+use crate::config::{ConfigInputs, FileFormat, NameFilter, plan_from_str};
 
 fn words(words: &[&str]) -> Parsed {
     parse(words.iter().map(OsString::from), &Env::default())
@@ -197,13 +197,13 @@ fn completions_know_the_commands() {
 fn report_of(text: &str) -> Outcome {
     let env = Env::default();
     let admits = |_: &NameFilter, _: &str| true;
-    let inputs = Inputs {
+    let inputs = ConfigInputs {
         env: &env,
         cwd: Path::new("."),
         types: &[],
         admits: &admits,
     };
-    let loaded = plan_from_str(text, Format::Toml, Some(Path::new("o.toml")), &inputs);
+    let loaded = plan_from_str(text, FileFormat::Toml, Some(Path::new("o.toml")), &inputs);
     check::report(&loaded, &[])
 }
 
@@ -253,7 +253,7 @@ fn an_import_prints_toml_and_remarks_apart() {
     std::fs::write(folder.join("bad.yaml"), "server: [\n").unwrap();
     let env = Env::default();
     let admits = |_: &NameFilter, _: &str| true;
-    let inputs = Inputs {
+    let inputs = ConfigInputs {
         env: &env,
         cwd: &folder,
         types: &[],
@@ -288,7 +288,7 @@ fn an_import_prints_toml_and_remarks_apart() {
 fn a_gateway_is_asked_where_it_listens() {
     let env = Env::default();
     let admits = |_: &NameFilter, _: &str| true;
-    let inputs = Inputs {
+    let inputs = ConfigInputs {
         env: &env,
         cwd: Path::new("."),
         types: &[],
@@ -302,7 +302,7 @@ fn a_gateway_is_asked_where_it_listens() {
         ("gw", "http://gw:40114"),
     ] {
         let text = format!("server.host = \"{host}\"");
-        let plan = plan_from_str(&text, Format::Toml, None, &inputs)
+        let plan = plan_from_str(&text, FileFormat::Toml, None, &inputs)
             .plan
             .unwrap();
         assert_eq!(remote::address_of(&plan.server), want);

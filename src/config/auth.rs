@@ -4,11 +4,10 @@
 //!
 //! contract: balancing 14, operations 11
 
-use super::Inputs;
-use super::endpoint::{Auth, Secret, is_header_value};
+use super::endpoint::{Auth, Secret, header_fault, is_header_value};
 use super::env::expand;
-use super::fleet::header_fault;
-use super::reader::Section;
+use super::inputs::ConfigInputs;
+use super::section::Section;
 
 /// The fields that hold a credential, each with the type it belongs to. Every one has a twin
 /// `<field>_file`.
@@ -20,18 +19,18 @@ const FIELDS: [(&str, &str, &str); 4] = [
 ];
 
 /// The table as it was typed.
-pub(super) struct Typed {
+pub(super) struct AuthKeys {
     kind: String,
     header: Option<String>,
-    /// Value and file, in the order of [`FIELDS`].
+    /// ConfigValue and file, in the order of [`FIELDS`].
     fields: [(Option<String>, Option<String>); 4],
 }
 
 /// Declares the keys.
-pub(super) fn declare(s: &mut Section<'_, '_>) -> Typed {
+pub(super) fn declare(s: &mut Section<'_, '_>) -> AuthKeys {
     let value_doc = "The credential; ${VAR} and ${VAR:-default} are replaced.";
     let file_doc = "File that holds it, read at start and trimmed.";
-    Typed {
+    AuthKeys {
         kind: s
             .key("type", "bearer, api_key or basic.")
             .text_optional()
@@ -47,7 +46,11 @@ pub(super) fn declare(s: &mut Section<'_, '_>) -> Typed {
 }
 
 /// Makes credentials of the table; `None` when anything was refused.
-pub(super) fn judge(s: &mut Section<'_, '_>, typed: Typed, inputs: &Inputs<'_>) -> Option<Auth> {
+pub(super) fn judge(
+    s: &mut Section<'_, '_>,
+    typed: AuthKeys,
+    inputs: &ConfigInputs<'_>,
+) -> Option<Auth> {
     let kind = typed.kind.as_str();
     if !["bearer", "api_key", "basic"].contains(&kind) {
         s.refuse("type", "one of bearer, api_key, basic");
@@ -129,7 +132,7 @@ fn credential(
     s: &mut Section<'_, '_>,
     field: usize,
     typed: (Option<String>, Option<String>),
-    inputs: &Inputs<'_>,
+    inputs: &ConfigInputs<'_>,
 ) -> Option<Secret> {
     let (name, file, _) = FIELDS[field];
     let (key, secret) = match typed {

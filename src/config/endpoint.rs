@@ -10,6 +10,21 @@ use std::time::Duration;
 
 use url::{Host, Url};
 
+/// Headers that frame a message or belong to one connection; the gateway sets them itself
+/// (RFC 9110 section 7.6.1).
+pub(super) const OWN_HEADERS: [&str; 10] = [
+    "connection",
+    "content-length",
+    "expect",
+    "host",
+    "keep-alive",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+];
+
 /// One entry of `discovery.static.endpoints`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct EndpointPlan {
@@ -166,7 +181,7 @@ pub struct BaseUrl {
     pub host: String,
     /// The port, the scheme's when none was written.
     pub port: u16,
-    /// Value of `Host`: with brackets for IPv6, without the scheme's own port.
+    /// ConfigValue of `Host`: with brackets for IPv6, without the scheme's own port.
     pub host_header: String,
     /// Path without its trailing slash, percent escapes as written: `""` or `/base`.
     pub base_path: String,
@@ -281,6 +296,15 @@ pub(super) fn is_token(text: &str) -> bool {
         && text
             .bytes()
             .all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b))
+}
+
+/// Why a header of this name cannot be set on requests to an endpoint.
+pub(super) fn header_fault(name: &str) -> Option<&'static str> {
+    if !is_token(name) {
+        return Some("a header name");
+    }
+    let own = OWN_HEADERS.iter().any(|own| own.eq_ignore_ascii_case(name));
+    own.then_some("the gateway sets this header itself")
 }
 
 /// Whether a text can be a header value: no control character but the tab, no outer blanks

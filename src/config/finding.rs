@@ -18,7 +18,7 @@ pub enum Severity {
 
 /// Where the value came from.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Source {
+pub enum Origin {
     /// A line of the configuration file, counted from 1; 0 = the file as a whole.
     File {
         /// The path as it was given.
@@ -38,7 +38,7 @@ pub struct Finding {
     /// How bad it is.
     pub severity: Severity,
     /// Where the value came from.
-    pub source: Source,
+    pub source: Origin,
     /// The full path of the key (`discovery.static.endpoints[2].url`); empty when it is about no
     /// key.
     pub key: String,
@@ -53,10 +53,10 @@ impl Finding {
     /// The form for a log: key and message first, then the place in words.
     pub fn sentence(&self) -> String {
         let place = match &self.source {
-            Source::File { path, line: 0 } => format!(" ({})", path.display()),
-            Source::File { path, line } => format!(" ({} line {line})", path.display()),
-            Source::Env(name) => format!(" (environment variable {name})"),
-            Source::Builtin => String::new(),
+            Origin::File { path, line: 0 } => format!(" ({})", path.display()),
+            Origin::File { path, line } => format!(" ({} line {line})", path.display()),
+            Origin::Env(name) => format!(" (environment variable {name})"),
+            Origin::Builtin => String::new(),
         };
         format!("{}{}{place}", self.key_prefix(), self.message)
     }
@@ -83,10 +83,10 @@ impl fmt::Display for Severity {
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.source {
-            Source::File { path, line: 0 } => write!(f, "{}: ", path.display())?,
-            Source::File { path, line } => write!(f, "{}:{line}: ", path.display())?,
-            Source::Env(name) => write!(f, "{name}: ")?,
-            Source::Builtin => {}
+            Origin::File { path, line: 0 } => write!(f, "{}: ", path.display())?,
+            Origin::File { path, line } => write!(f, "{}:{line}: ", path.display())?,
+            Origin::Env(name) => write!(f, "{name}: ")?,
+            Origin::Builtin => {}
         }
         write!(
             f,
@@ -106,7 +106,7 @@ mod tests {
     fn a_finding_reads_well_in_both_forms() {
         let mut finding = Finding {
             severity: Severity::Error,
-            source: Source::File {
+            source: Origin::File {
                 path: "a/b.toml".into(),
                 line: 7,
             },
@@ -119,7 +119,7 @@ mod tests {
         let line = "proxy.engine: \"turbo\"; one of olla, sherpa (a/b.toml line 7)";
         assert_eq!(finding.sentence(), line);
 
-        finding.source = Source::Env("OLLA_PROXY_ENGINE".into());
+        finding.source = Origin::Env("OLLA_PROXY_ENGINE".into());
         finding.severity = Severity::Warning;
         let line = "OLLA_PROXY_ENGINE: warning: proxy.engine: \"turbo\"; one of olla, sherpa";
         assert_eq!(finding.to_string(), line);
@@ -129,7 +129,7 @@ mod tests {
                 .ends_with("(environment variable OLLA_PROXY_ENGINE)")
         );
 
-        finding.source = Source::File {
+        finding.source = Origin::File {
             path: "c.toml".into(),
             line: 0,
         };

@@ -11,37 +11,23 @@ use std::time::Duration;
 use olla_engine::tls::Roots;
 
 use super::auth;
+use super::bounds::{U32_MAX, name_filter, secs};
 use super::endpoint::{
-    BaseUrl, EndpointPlan, EndpointTlsPlan, NameFilter, Secret, UrlFault, http_url,
-    is_header_value, is_token,
+    BaseUrl, EndpointPlan, EndpointTlsPlan, NameFilter, Scheme, Secret, UrlFault, header_fault,
+    http_url, is_header_value,
 };
 use super::env::expand;
+use super::inputs::{AUTO, ConfigInputs};
 use super::plan::MAX_ENDPOINTS;
-use super::reader::Section;
-use super::settings::{U32_MAX, name_filter, secs};
-use super::tree::Value;
-use super::values::quoted;
-use super::{AUTO, Inputs};
+use super::section::Section;
 
-/// Headers that frame a message or belong to one connection; the gateway sets them itself
-/// (RFC 9110 section 7.6.1).
-pub(super) const OWN_HEADERS: [&str; 10] = [
-    "connection",
-    "content-length",
-    "expect",
-    "host",
-    "keep-alive",
-    "proxy-connection",
-    "te",
-    "trailer",
-    "transfer-encoding",
-    "upgrade",
-];
+use super::tree::ConfigValue;
+use super::values::quoted;
 
 /// Reads `[discovery.static]`. Without the key `endpoints` there is the built-in one.
 pub(super) fn endpoints(
     s: &mut Section<'_, '_>,
-    inputs: &Inputs<'_>,
+    inputs: &ConfigInputs<'_>,
     profiles: &NameFilter,
 ) -> Vec<EndpointPlan> {
     let Some(items) = s.items("endpoints") else {
@@ -74,7 +60,7 @@ fn built_in() -> EndpointPlan {
     let host = "localhost".to_owned();
     let authority = format!("{host}:11434");
     let url = BaseUrl {
-        scheme: super::endpoint::Scheme::Http,
+        scheme: Scheme::Http,
         host: host.clone(),
         port: 11434,
         display: format!("http://{authority}"),
@@ -85,7 +71,7 @@ fn built_in() -> EndpointPlan {
 }
 
 /// An endpoint as it was typed.
-struct Typed {
+struct EndpointKeys {
     name: String,
     url: String,
     kind: Option<String>,
@@ -97,11 +83,11 @@ struct Typed {
     model_url: Option<String>,
     model_filter: NameFilter,
     headers: Vec<(String, String)>,
-    auth: auth::Typed,
+    auth: auth::AuthKeys,
     tls: EndpointTlsPlan,
 }
 
-fn declare(s: &mut Section<'_, '_>) -> Typed {
+fn declare(s: &mut Section<'_, '_>) -> EndpointKeys {
     let name = s
         .key("name", "Unique; shown everywhere.")
         .text_optional()
@@ -109,11 +95,11 @@ fn declare(s: &mut Section<'_, '_>) -> Typed {
     s.name_subject(format!("endpoint {}", quoted(&name)));
     let url_doc = "Base address, http or https, without credentials.";
     let headers_doc = "Set on every request to it; ${VAR} and ${VAR:-default} are replaced.";
-    let text = |value: &Value| match value {
-        Value::Text(text) => Some(text.clone()),
+    let text = |value: &ConfigValue| match value {
+        ConfigValue::Text(text) => Some(text.clone()),
         _ => None,
     };
-    Typed {
+    EndpointKeys {
         name,
         url: s
             .key("url", url_doc)
@@ -185,8 +171,8 @@ fn tls(s: &mut Section<'_, '_>) -> EndpointTlsPlan {
 
 fn judge(
     s: &mut Section<'_, '_>,
-    typed: Typed,
-    inputs: &Inputs<'_>,
+    typed: EndpointKeys,
+    inputs: &ConfigInputs<'_>,
     profiles: &NameFilter,
 ) -> Option<EndpointPlan> {
     if typed.name.trim().is_empty() {
@@ -234,7 +220,7 @@ fn judge(
 fn kind(
     s: &mut Section<'_, '_>,
     written: Option<String>,
-    inputs: &Inputs<'_>,
+    inputs: &ConfigInputs<'_>,
     profiles: &NameFilter,
 ) -> (String, String) {
     let written = written.unwrap_or_else(|| AUTO.to_owned());
@@ -278,7 +264,7 @@ fn check_times(s: &mut Section<'_, '_>, interval: Duration, timeout: Duration) -
     timeout
 }
 
-fn judge_tls(s: &mut Section<'_, '_>, tls: &EndpointTlsPlan, inputs: &Inputs<'_>) {
+fn judge_tls(s: &mut Section<'_, '_>, tls: &EndpointTlsPlan, inputs: &ConfigInputs<'_>) {
     if let Some(path) = &tls.ca_file {
         match std::fs::read(inputs.cwd.join(path)) {
             Ok(pem) => {
@@ -331,15 +317,6 @@ fn headers(s: &mut Section<'_, '_>, typed: Vec<(String, String)>) -> Vec<(String
     headers
 }
 
-/// Why a header of this name cannot be set on requests to an endpoint.
-pub(super) fn header_fault(name: &str) -> Option<&'static str> {
-    if !is_token(name) {
-        return Some("a header name");
-    }
-    let own = OWN_HEADERS.iter().any(|own| own.eq_ignore_ascii_case(name));
-    own.then_some("the gateway sets this header itself")
-}
-
 /// Checks `health_check_url` or `model_url`: a path, or an absolute URL.
 fn check_target(s: &mut Section<'_, '_>, key: &str, text: &str) {
     if text.contains("://") {
@@ -389,7 +366,7 @@ struct Unique {
 }
 
 impl Unique {
-    fn check(&mut self, s: &mut Section<'_, '_>, at: usize, typed: &Typed) {
+    fn check(&mut self, s: &mut Section<'_, '_>, at: usize, typed: &EndpointKeys) {
         let first = *self.names.entry(typed.name.clone()).or_insert(at);
         if first != at && !typed.name.is_empty() {
             s.refuse(

@@ -9,11 +9,13 @@
 use std::path::Path;
 
 use super::finding::Finding;
+use super::inputs::ConfigInputs;
+use super::load::{FileFormat, plan_from_str, reference};
 use super::reader::{KeyDoc, join};
-use super::tree::{Node, SyntaxError, Table, Value};
+use super::tree::{ConfigNode, ConfigTable, ConfigValue, SyntaxError};
 use super::unknown::nearest_key;
 use super::values::quoted;
-use super::{Format, Inputs, plan_from_str, reference, yaml};
+use super::yaml;
 
 /// An imported configuration.
 #[derive(Debug, Clone)]
@@ -28,10 +30,14 @@ pub struct Imported {
 ///
 /// # Errors
 /// The findings when the text is no YAML.
-pub fn import(text: &str, path: &Path, inputs: &Inputs<'_>) -> Result<Imported, Vec<Finding>> {
+pub fn import(
+    text: &str,
+    path: &Path,
+    inputs: &ConfigInputs<'_>,
+) -> Result<Imported, Vec<Finding>> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    let findings = plan_from_str(text, Format::Yaml, Some(path), inputs).findings;
-    let table: Result<Table, Vec<SyntaxError>> = yaml::from_yaml(text);
+    let findings = plan_from_str(text, FileFormat::Yaml, Some(path), inputs).findings;
+    let table: Result<ConfigTable, Vec<SyntaxError>> = yaml::from_yaml(text);
     let Ok(table) = table else {
         return Err(findings);
     };
@@ -83,7 +89,7 @@ impl<'r> TomlWriter<'r> {
     }
 
     /// Keys first, then the tables: in TOML a table ends where the next begins.
-    fn table(&mut self, table: &Table, path: &str, pattern: &str) {
+    fn table(&mut self, table: &ConfigTable, path: &str, pattern: &str) {
         let mut body = String::new();
         for (name, node) in &table.0 {
             self.line(&mut body, name, node, pattern);
@@ -97,8 +103,8 @@ impl<'r> TomlWriter<'r> {
         for (name, node) in &table.0 {
             let (path, pattern) = (join(path, name), join(pattern, name));
             match (self.place(&pattern), &node.value) {
-                (Place::Section, Value::Table(inner)) => self.table(inner, &path, &pattern),
-                (Place::Key(_), Value::Table(entries)) => {
+                (Place::Section, ConfigValue::Table(inner)) => self.table(inner, &path, &pattern),
+                (Place::Key(_), ConfigValue::Table(entries)) => {
                     self.header(&format!("[{path}]"));
                     for (name, node) in &entries.0 {
                         let key = join("", name);
@@ -106,17 +112,17 @@ impl<'r> TomlWriter<'r> {
                         self.out.push_str(&line);
                     }
                 }
-                (Place::Items, Value::List(items)) => self.items(items, &path, &pattern),
+                (Place::Items, ConfigValue::List(items)) => self.items(items, &path, &pattern),
                 _ => {}
             }
         }
     }
 
-    fn items(&mut self, items: &[Node], path: &str, pattern: &str) {
+    fn items(&mut self, items: &[ConfigNode], path: &str, pattern: &str) {
         let pattern = format!("{pattern}[]");
         for item in items {
             self.header(&format!("[[{path}]]"));
-            let Value::Table(table) = &item.value else {
+            let ConfigValue::Table(table) = &item.value else {
                 let line = format!("# not a table: {}\n", inline(&item.value));
                 self.out.push_str(&line);
                 continue;
@@ -124,7 +130,7 @@ impl<'r> TomlWriter<'r> {
             let mut body = String::new();
             for (name, node) in &table.0 {
                 match (self.place(&join(&pattern, name)), &node.value) {
-                    (Place::Section | Place::Key(_), Value::Table(inner)) => {
+                    (Place::Section | Place::Key(_), ConfigValue::Table(inner)) => {
                         let fields = self.fields(&mut body, inner, &join(&pattern, name));
                         body.push_str(&format!("{} = {fields}\n", join("", name)));
                     }
@@ -136,12 +142,12 @@ impl<'r> TomlWriter<'r> {
     }
 
     /// A table within an item, in one line; what has no effect is remarked upon before it.
-    fn fields(&self, remarks: &mut String, table: &Table, pattern: &str) -> String {
+    fn fields(&self, remarks: &mut String, table: &ConfigTable, pattern: &str) -> String {
         let free = matches!(self.place(pattern), Place::Key(_));
         let mut fields = Vec::new();
         for (name, node) in &table.0 {
             let known = matches!(self.place(&join(pattern, name)), Place::Key(_));
-            if node.value == Value::Null {
+            if node.value == ConfigValue::Null {
                 continue;
             }
             if free || known {
@@ -158,17 +164,18 @@ impl<'r> TomlWriter<'r> {
     }
 
     /// The line of a key; nothing for a table, which gets a header of its own.
-    fn line(&self, body: &mut String, name: &str, node: &Node, pattern: &str) {
-        if node.value == Value::Null {
+    fn line(&self, body: &mut String, name: &str, node: &ConfigNode, pattern: &str) {
+        if node.value == ConfigValue::Null {
             return;
         }
         let pattern = join(pattern, name);
         let written = format!("{} = {}", join("", name), inline(&node.value));
         let line = match (self.place(&pattern), &node.value) {
-            (Place::Key(_) | Place::Section, Value::Table(_)) | (Place::Items, Value::List(_)) => {
+            (Place::Key(_) | Place::Section, ConfigValue::Table(_))
+            | (Place::Items, ConfigValue::List(_)) => {
                 return;
             }
-            (Place::Items, Value::Table(_)) => written,
+            (Place::Items, ConfigValue::Table(_)) => written,
             (Place::Key(doc), _) if doc.inert => {
                 format!("# no effect any more: {}\n# {written}", doc.doc)
             }
@@ -193,25 +200,25 @@ impl<'r> TomlWriter<'r> {
 }
 
 /// A value as TOML in one line.
-fn inline(value: &Value) -> String {
+fn inline(value: &ConfigValue) -> String {
     match value {
-        Value::Null => "\"\"".to_owned(),
-        Value::Bool(value) => value.to_string(),
-        Value::Int(value) => value.to_string(),
-        Value::Float(text) | Value::Datetime(text) => {
+        ConfigValue::Null => "\"\"".to_owned(),
+        ConfigValue::Bool(value) => value.to_string(),
+        ConfigValue::Int(value) => value.to_string(),
+        ConfigValue::Float(text) | ConfigValue::Datetime(text) => {
             if text.parse::<f64>().is_ok_and(f64::is_finite) && text.contains('.') {
                 text.clone()
             } else {
                 quoted(text)
             }
         }
-        Value::Text(text) => quoted(text),
-        Value::List(items) => {
+        ConfigValue::Text(text) => quoted(text),
+        ConfigValue::List(items) => {
             let items: Vec<_> = items.iter().map(|item| inline(&item.value)).collect();
             format!("[{}]", items.join(", "))
         }
-        Value::Table(table) => {
-            let entry = |(name, node): &(String, Node)| {
+        ConfigValue::Table(table) => {
+            let entry = |(name, node): &(String, ConfigNode)| {
                 format!("{} = {}", join("", name), inline(&node.value))
             };
             let entries: Vec<_> = table.0.iter().map(entry).collect();
@@ -276,7 +283,7 @@ model_aliases:
             canonical: "ollama".into(),
         }];
         let admits = |_: &NameFilter, _: &str| true;
-        let inputs = Inputs {
+        let inputs = ConfigInputs {
             env: &env,
             cwd: Path::new("."),
             types: &types,
@@ -284,10 +291,10 @@ model_aliases:
         };
         let imported = import(YAML, Path::new("x/olla.yaml"), &inputs).unwrap();
         let toml = &imported.toml;
-        let from_yaml = plan_from_str(YAML, Format::Yaml, None, &inputs)
+        let from_yaml = plan_from_str(YAML, FileFormat::Yaml, None, &inputs)
             .plan
             .unwrap();
-        let from_toml = plan_from_str(toml, Format::Toml, None, &inputs);
+        let from_toml = plan_from_str(toml, FileFormat::Toml, None, &inputs);
         assert_eq!(from_toml.findings, [], "{toml}");
         assert_eq!(from_toml.plan.unwrap(), from_yaml, "{toml}");
         for line in [
@@ -310,7 +317,7 @@ model_aliases:
     fn what_is_no_yaml_is_refused() {
         let env = Env::default();
         let admits = |_: &NameFilter, _: &str| true;
-        let inputs = Inputs {
+        let inputs = ConfigInputs {
             env: &env,
             cwd: Path::new("."),
             types: &[],

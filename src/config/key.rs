@@ -6,15 +6,15 @@
 use std::fmt::Debug;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-use super::finding::{Severity, Source};
-use super::reader::{Given, KeyDoc, Reader, about, join};
-use super::tree::{Node, Value};
+use super::finding::{Origin, Severity};
+use super::reader::{ConfigReader, GivenValue, KeyDoc, about, join};
+use super::tree::{ConfigNode, ConfigValue};
 use super::values::quoted;
 
 /// A key about to be read: its declaration so far.
-pub(super) struct Key<'k, 't> {
-    reader: &'k mut Reader<'t>,
-    node: Option<&'t Node>,
+pub(super) struct KeyDecl<'k, 't> {
+    reader: &'k mut ConfigReader<'t>,
+    node: Option<&'t ConfigNode>,
     path: String,
     pub(super) doc: KeyDoc,
     subject: Option<String>,
@@ -29,7 +29,7 @@ pub(super) enum Raw<'v> {
     /// The text of a variable.
     Env(&'v str),
     /// A value of the file.
-    File(&'v Node),
+    File(&'v ConfigNode),
 }
 
 impl Raw<'_> {
@@ -37,18 +37,18 @@ impl Raw<'_> {
         match self {
             Raw::Env(text) => Some(text),
             Raw::File(node) => match &node.value {
-                Value::Text(text) => Some(text),
+                ConfigValue::Text(text) => Some(text),
                 _ => None,
             },
         }
     }
 }
 
-impl<'k, 't> Key<'k, 't> {
+impl<'k, 't> KeyDecl<'k, 't> {
     /// A key without any further declaration.
     pub(super) fn new(
-        reader: &'k mut Reader<'t>,
-        node: Option<&'t Node>,
+        reader: &'k mut ConfigReader<'t>,
+        node: Option<&'t ConfigNode>,
         path: String,
         doc: KeyDoc,
         subject: Option<String>,
@@ -139,7 +139,9 @@ impl<'k, 't> Key<'k, 't> {
                 self.resolve_items(items, kind, parse)
             }
             Some(raw @ Raw::File(node)) => match &node.value {
-                Value::List(items) => self.resolve_items(items.iter().map(Raw::File), kind, parse),
+                ConfigValue::List(items) => {
+                    self.resolve_items(items.iter().map(Raw::File), kind, parse)
+                }
                 _ => {
                     let allowed = self.doc.kind.clone();
                     self.fault(&self.path.clone(), raw, &allowed);
@@ -177,14 +179,14 @@ impl<'k, 't> Key<'k, 't> {
     pub(super) fn resolve_map<T: Debug>(
         mut self,
         kind: &str,
-        parse: impl Fn(&Value) -> Option<T>,
+        parse: impl Fn(&ConfigValue) -> Option<T>,
     ) -> Vec<(String, T)> {
         self.doc.kind = format!("a table, each value {kind}");
         let mut values = Vec::new();
-        let entries: &[(String, Node)] = match self.node {
+        let entries: &[(String, ConfigNode)] = match self.node {
             None => &[],
-            Some(Node {
-                value: Value::Table(table),
+            Some(ConfigNode {
+                value: ConfigValue::Table(table),
                 ..
             }) => &table.0,
             Some(node) => {
@@ -199,7 +201,7 @@ impl<'k, 't> Key<'k, 't> {
             let written = (!self.secret).then(|| node.value.written());
             self.reader
                 .given
-                .insert(path.clone(), Given { source, written });
+                .insert(path.clone(), GivenValue { source, written });
             match parse(&node.value) {
                 Some(value) => values.push((name.clone(), value)),
                 None => self.fault(&path, Raw::File(node), kind),
@@ -233,10 +235,10 @@ impl<'k, 't> Key<'k, 't> {
         self.reader.find(severity, source, path.to_owned(), message);
     }
 
-    fn origin(&self, raw: Raw<'_>) -> (Source, Option<String>) {
+    fn origin(&self, raw: Raw<'_>) -> (Origin, Option<String>) {
         let (source, written) = match raw {
             Raw::Env(text) => (
-                Source::Env(self.doc.env.unwrap_or_default().to_owned()),
+                Origin::Env(self.doc.env.unwrap_or_default().to_owned()),
                 quoted(text),
             ),
             Raw::File(node) => (self.reader.at_line(node.line), node.value.written()),
@@ -249,7 +251,7 @@ impl<'k, 't> Key<'k, 't> {
             let (source, written) = self.origin(raw);
             self.reader
                 .given
-                .insert(self.path.clone(), Given { source, written });
+                .insert(self.path.clone(), GivenValue { source, written });
         }
         let name = if self.path.is_empty() {
             self.doc.env.unwrap_or_default().to_owned()

@@ -1,4 +1,4 @@
-//! The kinds of value that a key can have, each by one method of [`Key`].
+//! The kinds of value that a key can have, each by one method of [`KeyDecl`].
 //!
 //! Each method takes the default first and ends the declaration. "Absent or 0 means" is part of a
 //! kind, so that the plan never holds a 0 that means something else.
@@ -9,18 +9,16 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use super::key::{Key, Raw};
+use super::bounds::NO_MAX;
+use super::key::{KeyDecl, Raw};
 use super::reader::Word;
-use super::tree::Value;
+use super::tree::ConfigValue;
 use super::values;
-
-/// No upper bound of its own: whatever the type can hold.
-pub(super) const NO_MAX: i128 = i128::MAX;
 
 const DURATION: &str =
     "a duration such as \"30s\" or \"1h30m\" (units ns us ms s m h), not negative";
 
-impl Key<'_, '_> {
+impl KeyDecl<'_, '_> {
     /// `true` or `false`.
     pub(super) fn bool(self, default: bool) -> bool {
         self.shown(default)
@@ -48,7 +46,7 @@ impl Key<'_, '_> {
             let number = match raw {
                 Raw::Env(text) => text.parse().ok()?,
                 Raw::File(node) => match node.value {
-                    Value::Int(number) => number,
+                    ConfigValue::Int(number) => number,
                     _ => return None,
                 },
             };
@@ -67,10 +65,10 @@ impl Key<'_, '_> {
         self.shown(default).resolve(kind, default, |raw| {
             let size = match raw {
                 Raw::File(node) => match node.value {
-                    Value::Int(number) => u64::try_from(number)
+                    ConfigValue::Int(number) => u64::try_from(number)
                         .ok()
                         .filter(|n| i64::try_from(*n).is_ok())?,
-                    Value::Text(ref text) => values::size(text)?,
+                    ConfigValue::Text(ref text) => values::size(text)?,
                     _ => return None,
                 },
                 Raw::Env(text) => values::size(text)?,
@@ -202,7 +200,7 @@ fn boolean(raw: Raw<'_>) -> Option<bool> {
     match raw {
         Raw::Env(text) => values::boolean(text),
         Raw::File(node) => match node.value {
-            Value::Bool(value) => Some(value),
+            ConfigValue::Bool(value) => Some(value),
             _ => None,
         },
     }

@@ -5,15 +5,16 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::bounds::{MIB, U32_MAX, secs};
 use super::env::Env;
 use super::plan::{LogFormat, LogLevel, LogOutput, LoggingPlan};
-use super::reader::{Reader, Section, Word};
-use super::settings::{MIB, U32_MAX, secs};
+use super::reader::{ConfigReader, Word};
+use super::section::Section;
 
 /// The log until the configuration is read: by the environment alone, at the level of
 /// `OLLA_LOG_LEVEL` and without a file.
 pub fn early_logging(env: &Env) -> LoggingPlan {
-    let mut reader = Reader::new(env, None);
+    let mut reader = ConfigReader::new(env, None);
     let mut root = reader.root(None);
     let mut s = root.section("logging");
     let level = early_level(&mut s);

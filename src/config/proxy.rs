@@ -5,12 +5,12 @@
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
+use super::bounds::{MIB, U32_MAX, name_filter, secs};
 use super::plan::{
     Balancer, Engine, ModelManagement, ProxyPlan, RetryPlan, StickyPlan, StickySource,
     StreamProfile,
 };
-use super::reader::Section;
-use super::settings::{MIB, U32_MAX, name_filter, secs};
+use super::section::Section;
 
 /// Most bytes that may be asked to wait for one answer.
 const STREAM_BUFFER_BYTES_MAX: u64 = 64 * MIB;

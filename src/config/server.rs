@@ -4,14 +4,14 @@
 
 use std::num::{NonZeroU32, NonZeroUsize};
 
+use super::bounds::{MIB, U32_MAX, secs};
 use super::endpoint::is_token;
 use super::plan::{
     CorsPlan, EndpointRatesPlan, IoDriver, OriginPattern, RateLimitsPlan, RequestLimitsPlan,
     ServerPlan, ServerTlsPlan,
 };
-use super::reader::Section;
-use super::settings::{MIB, U32_MAX, secs};
-use super::tree::Value;
+use super::section::Section;
+use super::tree::ConfigValue;
 
 /// `[server]`.
 pub(super) fn server(s: &mut Section<'_, '_>) -> ServerPlan {
@@ -275,7 +275,7 @@ fn endpoint_rates(s: &mut Section<'_, '_>) -> EndpointRatesPlan {
                 "Endpoint name = requests per minute; 0 = no limit.",
             )
             .resolve_map("a whole number, 0 or more", |value| match value {
-                Value::Int(number) => u32::try_from(*number).ok(),
+                ConfigValue::Int(number) => u32::try_from(*number).ok(),
                 _ => None,
             }),
     }

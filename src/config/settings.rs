@@ -5,23 +5,20 @@
 
 use std::time::Duration;
 
-use super::Inputs;
+use super::ConfigInputs;
+use super::bounds::{NO_MAX, U32_MAX, secs};
 use super::endpoint::{EndpointPlan, NameFilter};
 use super::fleet;
-use super::kinds::NO_MAX;
 use super::logging::logging;
 use super::plan::*;
 use super::proxy::proxy;
-use super::reader::Section;
+use super::section::Section;
 use super::server::server;
 use super::translators::translators;
-use super::tree::Value;
-
-pub(super) const MIB: u64 = 1 << 20;
-pub(super) const U32_MAX: i128 = u32::MAX as i128;
+use super::tree::ConfigValue;
 
 /// Reads the whole configuration.
-pub(super) fn plan(root: &mut Section<'_, '_>, inputs: &Inputs<'_>) -> Plan {
+pub(super) fn plan(root: &mut Section<'_, '_>, inputs: &ConfigInputs<'_>) -> Plan {
     let server = server(&mut root.section("server"));
     let proxy = proxy(&mut root.section("proxy"));
     let discovery = discovery(
@@ -71,21 +68,11 @@ fn check_overrides(
     }
 }
 
-/// Two lists of globs (contract: catalogue 4.1).
-pub(super) fn name_filter(
+fn discovery(
     s: &mut Section<'_, '_>,
-    include: &'static str,
-    exclude: &'static str,
-) -> NameFilter {
-    let kind = "a glob, not blank";
-    let glob = |text: &str| (!text.trim().is_empty()).then(|| text.to_owned());
-    NameFilter {
-        include: s.key("include", include).texts(&[], kind, glob),
-        exclude: s.key("exclude", exclude).texts(&[], kind, glob),
-    }
-}
-
-fn discovery(s: &mut Section<'_, '_>, inputs: &Inputs<'_>, profiles: &NameFilter) -> DiscoveryPlan {
+    inputs: &ConfigInputs<'_>,
+    profiles: &NameFilter,
+) -> DiscoveryPlan {
     let fixed = |text: &str| text == "static";
     s.key("type", "Endpoints are those written here.")
         .text_such("static", "static", fixed);
@@ -207,11 +194,11 @@ fn routing(s: &mut Section<'_, '_>) -> RoutingPlan {
 }
 
 fn model_aliases(root: &mut Section<'_, '_>) -> Vec<AliasPlan> {
-    let names = |value: &Value| match value {
-        Value::List(items) => items
+    let names = |value: &ConfigValue| match value {
+        ConfigValue::List(items) => items
             .iter()
             .map(|item| match &item.value {
-                Value::Text(text) if !text.trim().is_empty() => Some(text.clone()),
+                ConfigValue::Text(text) if !text.trim().is_empty() => Some(text.clone()),
                 _ => None,
             })
             .collect::<Option<Vec<_>>>()
@@ -320,8 +307,4 @@ fn without_port(text: &str) -> &str {
         Some((host, port)) if !port.contains(':') => host,
         _ => text,
     }
-}
-
-pub(super) fn secs(seconds: u64) -> Duration {
-    Duration::from_secs(seconds)
 }

@@ -4,10 +4,10 @@
 
 use std::path::{Component, Path, PathBuf};
 
+use super::bounds::MIB;
 use super::endpoint::is_token;
 use super::plan::{AnthropicPlan, InspectorPlan, TranslatorsPlan};
-use super::reader::Section;
-use super::settings::MIB;
+use super::section::Section;
 
 /// `[translators]`.
 pub(super) fn translators(s: &mut Section<'_, '_>, cwd: &Path) -> TranslatorsPlan {

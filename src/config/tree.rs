@@ -9,14 +9,14 @@ use toml::de::{DeTable, DeValue};
 
 /// A value and its line, counted from 1.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Node {
+pub(super) struct ConfigNode {
     pub(super) line: usize,
-    pub(super) value: Value,
+    pub(super) value: ConfigValue,
 }
 
 /// The kinds of value that both formats share.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) enum Value {
+pub(super) enum ConfigValue {
     /// YAML only: a key without a value. Counts as absent.
     Null,
     Bool(bool),
@@ -26,27 +26,27 @@ pub(super) enum Value {
     /// As written; no key takes one.
     Datetime(String),
     Text(String),
-    List(Vec<Node>),
-    Table(Table),
+    List(Vec<ConfigNode>),
+    Table(ConfigTable),
 }
 
 /// Keys and values, each key once.
 #[derive(Debug, Clone, PartialEq, Default)]
-pub(super) struct Table(pub(super) Vec<(String, Node)>);
+pub(super) struct ConfigTable(pub(super) Vec<(String, ConfigNode)>);
 
-impl Table {
+impl ConfigTable {
     /// The value of a key, unless it is null.
-    pub(super) fn get(&self, key: &str) -> Option<&Node> {
+    pub(super) fn get(&self, key: &str) -> Option<&ConfigNode> {
         let found = self
             .0
             .iter()
             .find(|(name, _)| name == key)
             .map(|(_, node)| node);
-        found.filter(|node| node.value != Value::Null)
+        found.filter(|node| node.value != ConfigValue::Null)
     }
 }
 
-impl Value {
+impl ConfigValue {
     /// How the value was written, for a message; of lists and tables only the kind.
     pub(super) fn written(&self) -> String {
         match self {
@@ -84,7 +84,7 @@ pub(super) struct SyntaxError {
 ///
 /// # Errors
 /// Every syntax error, in the order of the lines, at most one a line.
-pub(super) fn from_toml(text: &str) -> Result<Table, Vec<SyntaxError>> {
+pub(super) fn from_toml(text: &str) -> Result<ConfigTable, Vec<SyntaxError>> {
     let lines = Lines::of(text);
     let (root, errors) = DeTable::parse_recoverable(text);
     if errors.is_empty() {
@@ -102,33 +102,36 @@ pub(super) fn from_toml(text: &str) -> Result<Table, Vec<SyntaxError>> {
     Err(errors)
 }
 
-fn toml_table(table: DeTable<'_>, lines: &Lines) -> Table {
+fn toml_table(table: DeTable<'_>, lines: &Lines) -> ConfigTable {
     let entry = |(key, value): (Spanned<std::borrow::Cow<'_, str>>, Spanned<DeValue<'_>>)| {
         let line = lines.of_offset(key.span().start);
         let value = toml_value(value.into_inner(), lines);
-        (key.into_inner().into_owned(), Node { line, value })
+        (key.into_inner().into_owned(), ConfigNode { line, value })
     };
-    Table(table.into_iter().map(entry).collect())
+    ConfigTable(table.into_iter().map(entry).collect())
 }
 
-fn toml_value(value: DeValue<'_>, lines: &Lines) -> Value {
+fn toml_value(value: DeValue<'_>, lines: &Lines) -> ConfigValue {
     match value {
-        DeValue::String(text) => Value::Text(text.into_owned()),
+        DeValue::String(text) => ConfigValue::Text(text.into_owned()),
         DeValue::Integer(int) => {
             let parsed = i128::from_str_radix(int.as_str(), int.radix());
-            parsed.map_or_else(|_| Value::Float(int.as_str().to_owned()), Value::Int)
+            parsed.map_or_else(
+                |_| ConfigValue::Float(int.as_str().to_owned()),
+                ConfigValue::Int,
+            )
         }
-        DeValue::Float(float) => Value::Float(float.as_str().to_owned()),
-        DeValue::Boolean(value) => Value::Bool(value),
-        DeValue::Datetime(value) => Value::Datetime(value.to_string()),
+        DeValue::Float(float) => ConfigValue::Float(float.as_str().to_owned()),
+        DeValue::Boolean(value) => ConfigValue::Bool(value),
+        DeValue::Datetime(value) => ConfigValue::Datetime(value.to_string()),
         DeValue::Array(items) => {
-            let node = |item: Spanned<DeValue<'_>>| Node {
+            let node = |item: Spanned<DeValue<'_>>| ConfigNode {
                 line: lines.of_offset(item.span().start),
                 value: toml_value(item.into_inner(), lines),
             };
-            Value::List(items.into_iter().map(node).collect())
+            ConfigValue::List(items.into_iter().map(node).collect())
         }
-        DeValue::Table(table) => Value::Table(toml_table(table, lines)),
+        DeValue::Table(table) => ConfigValue::Table(toml_table(table, lines)),
     }
 }
 
@@ -159,46 +162,46 @@ mod tests {
     fn toml_values_know_their_lines() {
         let text = "a = 1\n\n[b]\nc = [\n  \"x\",\n  \"y\",\n]\nd.e = 0x10\n[[f]]\ng = 1.50\n";
         let root = from_toml(text).unwrap();
-        let table = |node: &Node| match &node.value {
-            Value::Table(table) => table.clone(),
+        let table = |node: &ConfigNode| match &node.value {
+            ConfigValue::Table(table) => table.clone(),
             other => panic!("{other:?}"),
         };
         assert_eq!(
             root.get("a"),
-            Some(&Node {
+            Some(&ConfigNode {
                 line: 1,
-                value: Value::Int(1)
+                value: ConfigValue::Int(1)
             })
         );
         let b = root.get("b").unwrap();
         assert_eq!(b.line, 3);
         let c = table(b).get("c").unwrap().clone();
         assert_eq!(c.line, 4);
-        let Value::List(items) = c.value else {
+        let ConfigValue::List(items) = c.value else {
             panic!()
         };
         assert_eq!(
             items[1],
-            Node {
+            ConfigNode {
                 line: 6,
-                value: Value::Text("y".into())
+                value: ConfigValue::Text("y".into())
             }
         );
         let e = table(table(b).get("d").unwrap()).get("e").unwrap().clone();
         assert_eq!(
             e,
-            Node {
+            ConfigNode {
                 line: 8,
-                value: Value::Int(16)
+                value: ConfigValue::Int(16)
             }
         );
-        let Value::List(f) = &root.get("f").unwrap().value else {
+        let ConfigValue::List(f) = &root.get("f").unwrap().value else {
             panic!()
         };
         assert_eq!(f[0].line, 9);
         assert_eq!(
             table(&f[0]).get("g").unwrap().value,
-            Value::Float("1.50".into())
+            ConfigValue::Float("1.50".into())
         );
     }
 

@@ -2,14 +2,14 @@
 //!
 //! contract: operations 10, 11 (a warning at start with the nearest known key)
 
-use super::finding::Source;
-use super::reader::{KeyDoc, Reader, join};
-use super::tree::{Table, Value};
+use super::finding::Origin;
+use super::reader::{ConfigReader, KeyDoc, join};
+use super::tree::{ConfigTable, ConfigValue};
 use super::values::edit_distance;
 
-impl Reader<'_> {
+impl ConfigReader<'_> {
     /// Warns of keys that no declaration reads and of variables that set nothing.
-    pub(super) fn report_unknown(&mut self, root: &Table, reference: &[KeyDoc]) {
+    pub(super) fn report_unknown(&mut self, root: &ConfigTable, reference: &[KeyDoc]) {
         let mut stack = vec![(root, String::new(), String::new())];
         while let Some((table, path, pattern)) = stack.pop() {
             for (name, node) in &table.0 {
@@ -22,10 +22,10 @@ impl Reader<'_> {
                     continue;
                 }
                 match &node.value {
-                    Value::Table(table) if inside(".") => stack.push((table, path, pattern)),
-                    Value::List(items) if inside("[].") => {
+                    ConfigValue::Table(table) if inside(".") => stack.push((table, path, pattern)),
+                    ConfigValue::List(items) if inside("[].") => {
                         for (at, item) in items.iter().enumerate() {
-                            if let Value::Table(table) = &item.value {
+                            if let ConfigValue::Table(table) = &item.value {
                                 let path = format!("{path}[{at}]");
                                 stack.push((table, path, format!("{pattern}[]")));
                             }
@@ -52,7 +52,7 @@ impl Reader<'_> {
                 continue;
             }
             let near = nearest(name, reference.iter().filter_map(|doc| doc.env));
-            let source = Source::Env(name.to_owned());
+            let source = Origin::Env(name.to_owned());
             self.unknown(source, String::new(), "variable", near);
         }
     }

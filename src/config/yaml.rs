@@ -5,7 +5,7 @@
 
 use saphyr_parser::{Event, Parser, ScalarStyle};
 
-use super::tree::{Node, SyntaxError, Table, Value};
+use super::tree::{ConfigNode, ConfigTable, ConfigValue, SyntaxError};
 
 /// Nesting beyond this is refused: no configuration needs it, and the walk is recursive.
 const DEPTH_MAX: usize = 32;
@@ -17,7 +17,7 @@ const NODES_MAX: usize = 100_000;
 ///
 /// # Errors
 /// The first place that is not YAML, or not something a configuration can be.
-pub(super) fn from_yaml(text: &str) -> Result<Table, Vec<SyntaxError>> {
+pub(super) fn from_yaml(text: &str) -> Result<ConfigTable, Vec<SyntaxError>> {
     let mut builder = Builder {
         parser: Parser::new_from_str(text),
         anchors: Vec::new(),
@@ -32,15 +32,15 @@ pub(super) fn from_yaml(text: &str) -> Result<Table, Vec<SyntaxError>> {
 struct Builder<'t> {
     parser: Parser<'t, saphyr_parser::StrInput<'t>>,
     /// Anchored values by the parser's number for them, with their count of nodes.
-    anchors: Vec<(usize, Node, usize)>,
+    anchors: Vec<(usize, ConfigNode, usize)>,
     nodes: usize,
 }
 
 type Step<T> = Result<T, SyntaxError>;
 
 impl<'t> Builder<'t> {
-    fn document(&mut self) -> Step<Table> {
-        let mut root = Table::default();
+    fn document(&mut self) -> Step<ConfigTable> {
+        let mut root = ConfigTable::default();
         let mut documents = 0;
         loop {
             let (event, line) = self.next()?;
@@ -53,8 +53,8 @@ impl<'t> Builder<'t> {
                 Event::StreamStart | Event::DocumentEnd | Event::Nothing => {}
                 event => {
                     root = match self.node(event, line, 0)?.value {
-                        Value::Table(table) => table,
-                        Value::Null => Table::default(),
+                        ConfigValue::Table(table) => table,
+                        ConfigValue::Null => ConfigTable::default(),
                         other => {
                             let what = other.written();
                             return Err(refuse(line, &format!("{what}; keys and values")));
@@ -73,7 +73,7 @@ impl<'t> Builder<'t> {
         }
     }
 
-    fn node(&mut self, event: Event<'t>, line: usize, depth: usize) -> Step<Node> {
+    fn node(&mut self, event: Event<'t>, line: usize, depth: usize) -> Step<ConfigNode> {
         self.nodes += 1;
         let before = self.nodes;
         if depth > DEPTH_MAX || self.nodes > NODES_MAX {
@@ -90,7 +90,7 @@ impl<'t> Builder<'t> {
                     if plain {
                         scalar(&text)
                     } else {
-                        Value::Text(text.into_owned())
+                        ConfigValue::Text(text.into_owned())
                     },
                 )
             }
@@ -99,7 +99,7 @@ impl<'t> Builder<'t> {
             Event::Alias(anchor) => return self.alias(anchor, line),
             _ => return Err(refuse(line, "ends where a value should be")),
         };
-        let node = Node { line, value };
+        let node = ConfigNode { line, value };
         if anchor > 0 {
             self.anchors
                 .push((anchor, node.clone(), self.nodes - before + 1));
@@ -107,7 +107,7 @@ impl<'t> Builder<'t> {
         Ok(node)
     }
 
-    fn alias(&mut self, anchor: usize, line: usize) -> Step<Node> {
+    fn alias(&mut self, anchor: usize, line: usize) -> Step<ConfigNode> {
         let found = self.anchors.iter().rev().find(|(id, _, _)| *id == anchor);
         let Some((_, node, count)) = found else {
             return Err(refuse(
@@ -119,24 +119,24 @@ impl<'t> Builder<'t> {
         if self.nodes > NODES_MAX {
             return Err(refuse(line, "repeated beyond what a configuration needs"));
         }
-        Ok(Node {
+        Ok(ConfigNode {
             line,
             value: node.value.clone(),
         })
     }
 
-    fn sequence(&mut self, depth: usize) -> Step<Value> {
+    fn sequence(&mut self, depth: usize) -> Step<ConfigValue> {
         let mut items = Vec::new();
         loop {
             match self.next()? {
-                (Event::SequenceEnd, _) => return Ok(Value::List(items)),
+                (Event::SequenceEnd, _) => return Ok(ConfigValue::List(items)),
                 (event, line) => items.push(self.node(event, line, depth + 1)?),
             }
         }
     }
 
-    fn mapping(&mut self, depth: usize) -> Step<Value> {
-        let mut table = Table::default();
+    fn mapping(&mut self, depth: usize) -> Step<ConfigValue> {
+        let mut table = ConfigTable::default();
         let mut merged = Vec::new();
         loop {
             let (key, line) = match self.next()? {
@@ -159,14 +159,14 @@ impl<'t> Builder<'t> {
         for node in merged {
             merge(&mut table, node)?;
         }
-        Ok(Value::Table(table))
+        Ok(ConfigValue::Table(table))
     }
 }
 
 /// What `<<` brings: a mapping or a list of them; keys that are there already stay.
-fn merge(table: &mut Table, node: Node) -> Step<()> {
+fn merge(table: &mut ConfigTable, node: ConfigNode) -> Step<()> {
     match node.value {
-        Value::Table(other) => {
+        ConfigValue::Table(other) => {
             for (key, value) in other.0 {
                 if table.0.iter().all(|(name, _)| *name != key) {
                     table.0.push((key, value));
@@ -174,19 +174,19 @@ fn merge(table: &mut Table, node: Node) -> Step<()> {
             }
             Ok(())
         }
-        Value::List(items) => items.into_iter().try_for_each(|item| merge(table, item)),
+        ConfigValue::List(items) => items.into_iter().try_for_each(|item| merge(table, item)),
         _ => Err(refuse(node.line, "a merge key takes a mapping")),
     }
 }
 
 /// YAML 1.2 section 10.3.2, the core schema.
-fn scalar(text: &str) -> Value {
+fn scalar(text: &str) -> ConfigValue {
     match text {
-        "" | "~" | "null" | "Null" | "NULL" => return Value::Null,
-        "true" | "True" | "TRUE" => return Value::Bool(true),
-        "false" | "False" | "FALSE" => return Value::Bool(false),
+        "" | "~" | "null" | "Null" | "NULL" => return ConfigValue::Null,
+        "true" | "True" | "TRUE" => return ConfigValue::Bool(true),
+        "false" | "False" | "FALSE" => return ConfigValue::Bool(false),
         ".inf" | ".Inf" | ".INF" | "-.inf" | "+.inf" | ".nan" | ".NaN" | ".NAN" => {
-            return Value::Float(text.to_owned());
+            return ConfigValue::Float(text.to_owned());
         }
         _ => {}
     }
@@ -196,16 +196,16 @@ fn scalar(text: &str) -> Value {
         _ => text.parse().ok(),
     };
     if let Some(int) = based {
-        return Value::Int(int);
+        return ConfigValue::Int(int);
     }
     let numeric = text.starts_with(|c: char| c.is_ascii_digit() || "+-.".contains(c))
         && text
             .bytes()
             .all(|b| b.is_ascii_digit() || b"+-.eE".contains(&b));
     if numeric && text.parse::<f64>().is_ok() {
-        return Value::Float(text.to_owned());
+        return ConfigValue::Float(text.to_owned());
     }
-    Value::Text(text.to_owned())
+    ConfigValue::Text(text.to_owned())
 }
 
 fn refuse(line: usize, message: &str) -> SyntaxError {
@@ -220,13 +220,13 @@ mod tests {
     use super::super::tree::from_toml;
     use super::*;
 
-    fn plain(value: &Value) -> String {
+    fn plain(value: &ConfigValue) -> String {
         match value {
-            Value::List(items) => {
+            ConfigValue::List(items) => {
                 let items: Vec<_> = items.iter().map(|item| plain(&item.value)).collect();
                 format!("[{}]", items.join(" "))
             }
-            Value::Table(table) => {
+            ConfigValue::Table(table) => {
                 let mut entries: Vec<_> = table
                     .0
                     .iter()
@@ -248,14 +248,14 @@ mod tests {
         let yaml = from_yaml(yaml).unwrap();
         let toml = from_toml(toml).unwrap();
         assert_eq!(
-            plain(&Value::Table(yaml.clone())),
-            plain(&Value::Table(toml))
+            plain(&ConfigValue::Table(yaml.clone())),
+            plain(&ConfigValue::Table(toml))
         );
-        let Value::Table(server) = &yaml.get("server").unwrap().value else {
+        let ConfigValue::Table(server) = &yaml.get("server").unwrap().value else {
             panic!()
         };
         assert_eq!(server.get("read_timeout").unwrap().line, 3);
-        let Value::List(items) = &yaml.get("items").unwrap().value else {
+        let ConfigValue::List(items) = &yaml.get("items").unwrap().value else {
             panic!()
         };
         assert_eq!(items[1].line, 8);
@@ -289,14 +289,14 @@ mod tests {
     #[test]
     fn anchors_and_merge_keys_work() {
         let text = "base: &b\n  a: 1\n  c: 2\nx:\n  <<: *b\n  c: 3\ny: *b\n";
-        let root = Value::Table(from_yaml(text).unwrap());
+        let root = ConfigValue::Table(from_yaml(text).unwrap());
         assert_eq!(plain(&root), "{base={a=1 c=2} x={a=1 c=3} y={a=1 c=2}}");
     }
 
     #[test]
     fn empty_and_null_keys_are_absent() {
         for text in ["", "# nothing\n", "---\n", "~\n"] {
-            assert_eq!(from_yaml(text), Ok(Table::default()), "{text:?}");
+            assert_eq!(from_yaml(text), Ok(ConfigTable::default()), "{text:?}");
         }
         assert_eq!(from_yaml("auth:\n").unwrap().get("auth"), None);
     }

@@ -100,18 +100,18 @@ fn a_backend_stops_when_its_client_leaves() {
 
 #[test]
 fn the_configuration_is_a_good_one() {
-    use crate::config::{Env, Format, Inputs, NameFilter, plan_from_str};
+    use crate::config::{ConfigInputs, Env, FileFormat, NameFilter, plan_from_str};
     let demo = Demo::start().unwrap();
     let types = Profiles::builtin().type_names();
     let admits = |_: &NameFilter, _: &str| true;
     let env = Env::default();
-    let inputs = Inputs {
+    let inputs = ConfigInputs {
         env: &env,
         cwd: std::path::Path::new("."),
         types: &types,
         admits: &admits,
     };
-    let loaded = plan_from_str(&demo.config_toml(40114), Format::Toml, None, &inputs);
+    let loaded = plan_from_str(&demo.config_toml(40114), FileFormat::Toml, None, &inputs);
     assert_eq!(loaded.findings, []);
     assert_eq!(loaded.plan.unwrap().discovery.endpoints.len(), 4);
     let guide = demo.guide("http://localhost:40114");

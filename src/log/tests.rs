@@ -159,7 +159,7 @@ fn findings_of_the_configuration_are_lines() {
     let (logger, out) = start(PIPE, &[]);
     let mut finding = Finding {
         severity: Severity::Error,
-        source: crate::config::Source::File {
+        source: crate::config::Origin::File {
             path: "o.toml".into(),
             line: 4,
         },

@@ -9,7 +9,7 @@ use super::stats::{AttemptEnd, Outcome, Random, Recorder, RequestEnd, Route, Tot
 use super::version::Links;
 use super::{Build, Inputs, ModelFact, StickyFacts};
 use crate::catalogue::Catalogue;
-use crate::config::{BaseUrl, EndpointPlan, Env, Format, Inputs as ConfigInputs, plan_from_str};
+use crate::config::{BaseUrl, ConfigInputs, EndpointPlan, Env, FileFormat, plan_from_str};
 use crate::fleet::{Endpoint, EndpointSet, Fleet, Health, Live, Status};
 use crate::providers::figures::ProviderFigures;
 use crate::providers::{MetricsExtraction, Parser, Profile, Profiles};
@@ -33,7 +33,7 @@ impl World {
         let env = Env::default();
         let plan = plan_from_str(
             "[discovery.static]\nendpoints = []\n",
-            Format::Toml,
+            FileFormat::Toml,
             None,
             &ConfigInputs {
                 env: &env,

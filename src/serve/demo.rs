@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::start;
 use crate::catalogue::Rules;
 use crate::cli::{self, Outcome, remote};
-use crate::config::{Env, Format, Inputs, NameFilter, plan_from_str};
+use crate::config::{ConfigInputs, Env, FileFormat, NameFilter, plan_from_str};
 use crate::demo::Demo;
 use crate::log::Logger;
 use crate::providers::{self, Profiles};
@@ -40,14 +40,14 @@ pub(super) fn run(demo: &cli::Demo, env: Env) -> u8 {
     let profiles = Profiles::builtin();
     let types = profiles.type_names();
     let admits = |filter: &NameFilter, name: &str| providers::admits(filter, name);
-    let inputs = Inputs {
+    let inputs = ConfigInputs {
         env: &env,
         cwd: Path::new("."),
         types: &types,
         admits: &admits,
     };
     let toml = backends.config_toml(demo.port.unwrap_or(PORT));
-    let loaded = plan_from_str(&toml, Format::Toml, Some(Path::new("demo")), &inputs);
+    let loaded = plan_from_str(&toml, FileFormat::Toml, Some(Path::new("demo")), &inputs);
     for finding in &loaded.findings {
         logger.report(finding);
     }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use crate::catalogue::Rules;
 use crate::cli::{self, Ask, Options, Outcome, remote};
-use crate::config::{self, Env, Finding, Inputs, Loaded, NameFilter, Severity, Source};
+use crate::config::{self, ConfigInputs, Env, Finding, Loaded, NameFilter, Origin, Severity};
 use crate::log::{Level, Logger, events};
 use crate::providers::figures::Extractor;
 use crate::providers::{self, Profiles};
@@ -48,7 +48,7 @@ pub(crate) fn read(named: Option<&Path>, env: &Env) -> Read {
     }
     let types = profiles.type_names();
     let admits = |filter: &NameFilter, name: &str| providers::admits(filter, name);
-    let inputs = Inputs {
+    let inputs = ConfigInputs {
         env,
         cwd: &cwd,
         types: &types,
@@ -136,7 +136,7 @@ pub fn check(options: &Options, env: &Env) -> Outcome {
         .iter()
         .map(|warning| Finding {
             severity: Severity::Warning,
-            source: Source::Builtin,
+            source: Origin::Builtin,
             key: String::new(),
             message: warning.clone(),
             unknown_key: false,
@@ -152,7 +152,7 @@ pub fn import(file: &Path, env: &Env) -> Outcome {
     let admits = |filter: &NameFilter, name: &str| providers::admits(filter, name);
     cli::import::run(
         file,
-        &Inputs {
+        &ConfigInputs {
             env,
             cwd: &cwd,
             types: &types,

@@ -358,7 +358,7 @@ fn an_excluded_profile_takes_no_endpoint() {
 }
 
 fn auth_of(env: &[(&str, &str)], lines: &str) -> Auth {
-    let loaded = with_env(&endpoint(lines), Format::Toml, env);
+    let loaded = with_env(&endpoint(lines), FileFormat::Toml, env);
     assert_eq!(loaded.findings, [], "{lines}");
     loaded
         .plan
@@ -425,7 +425,7 @@ fn credentials_come_from_values_variables_and_files() {
         &["not empty"],
     );
     let empty = endpoint("auth = { type = \"bearer\", token = \"${EMPTY}\" }");
-    assert_eq!(with_env(&empty, Format::Toml, &env).errors().count(), 1);
+    assert_eq!(with_env(&empty, FileFormat::Toml, &env).errors().count(), 1);
     std::fs::remove_dir_all(&folder).unwrap();
 }
 

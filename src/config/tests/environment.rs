@@ -188,12 +188,18 @@ fn every_variable_sets_its_key() {
 #[test]
 fn a_variable_beats_the_file_and_an_empty_one_does_not() {
     let text = "[server]\nport = 1\n[logging]\noutput = \"file\"\n";
-    let port = |env: &[(&str, &str)]| with_env(text, Format::Toml, env).plan.unwrap().server.port;
+    let port = |env: &[(&str, &str)]| {
+        with_env(text, FileFormat::Toml, env)
+            .plan
+            .unwrap()
+            .server
+            .port
+    };
     assert_eq!(port(&[]), 1);
     assert_eq!(port(&[("OLLA_SERVER_PORT", "2")]), 2);
     assert_eq!(port(&[("OLLA_SERVER_PORT", "")]), 1);
     let output = |env: &[(&str, &str)]| {
-        with_env(text, Format::Toml, env)
+        with_env(text, FileFormat::Toml, env)
             .plan
             .unwrap()
             .logging
@@ -227,10 +233,14 @@ fn a_wrong_variable_is_refused_by_name() {
         ("OLLA_SHOW_VERSION", "perhaps", ""),
     ];
     for (name, value, key) in table {
-        let loaded = with_env("[server]\nhost = \"h\"\n", Format::Toml, &[(name, value)]);
+        let loaded = with_env(
+            "[server]\nhost = \"h\"\n",
+            FileFormat::Toml,
+            &[(name, value)],
+        );
         let errors: Vec<_> = loaded.errors().collect();
         assert_eq!(errors.len(), 1, "{name}={value}: {errors:?}");
-        assert_eq!(errors[0].source, Source::Env(name.to_owned()));
+        assert_eq!(errors[0].source, Origin::Env(name.to_owned()));
         assert_eq!(errors[0].key, key, "{name}");
         let line = errors[0].to_string();
         assert!(line.starts_with(&format!("{name}: error: ")), "{line}");
@@ -247,7 +257,7 @@ fn a_wrong_variable_of_the_log_is_a_warning() {
         "OLLA_LOGGING_OUTPUT",
         "OLLA_LOG_LEVEL",
     ] {
-        let loaded = with_env("", Format::Toml, &[(name, "loud")]);
+        let loaded = with_env("", FileFormat::Toml, &[(name, "loud")]);
         assert_eq!(loaded.errors().count(), 0, "{name}");
         assert_eq!(loaded.findings.len(), 1, "{name}");
         assert!(!loaded.plan.unwrap().logging.format_from_env);
@@ -261,7 +271,7 @@ fn an_unknown_variable_is_a_warning_with_the_nearest_one() {
         ("OLLAMA_HOST", "x"),
         ("OLLA_EMPTY", ""),
     ];
-    let loaded = with_env("", Format::Toml, &env);
+    let loaded = with_env("", FileFormat::Toml, &env);
     let [finding] = &loaded.findings[..] else {
         panic!("{:?}", loaded.findings);
     };

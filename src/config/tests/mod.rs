@@ -7,7 +7,7 @@ mod refusals;
 mod sources;
 mod values;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::*;
@@ -34,24 +34,24 @@ fn admits(filter: &NameFilter, name: &str) -> bool {
     !within(&filter.exclude) && (filter.include.is_empty() || within(&filter.include))
 }
 
-fn with_env(text: &str, format: Format, env: &[(&str, &str)]) -> Loaded {
+fn with_env(text: &str, format: FileFormat, env: &[(&str, &str)]) -> Loaded {
     let env = Env::of(env.iter().copied());
     let types = types();
-    let inputs = Inputs {
+    let inputs = ConfigInputs {
         env: &env,
         cwd: Path::new("."),
         types: &types,
         admits: &admits,
     };
     let path = match format {
-        Format::Toml => "o.toml",
-        Format::Yaml => "o.yaml",
+        FileFormat::Toml => "o.toml",
+        FileFormat::Yaml => "o.yaml",
     };
     plan_from_str(text, format, Some(Path::new(path)), &inputs)
 }
 
 fn toml(text: &str) -> Loaded {
-    with_env(text, Format::Toml, &[])
+    with_env(text, FileFormat::Toml, &[])
 }
 
 /// The plan of a text in which nothing is wrong.
@@ -65,7 +65,7 @@ fn plan(text: &str) -> Plan {
 /// The plan by the environment alone, in which nothing is wrong.
 #[track_caller]
 fn plan_of_env(env: &[(&str, &str)]) -> Plan {
-    let loaded = with_env("", Format::Toml, env);
+    let loaded = with_env("", FileFormat::Toml, env);
     assert_eq!(loaded.findings, [], "{env:?}");
     loaded.plan.unwrap()
 }

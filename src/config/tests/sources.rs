@@ -20,7 +20,7 @@ impl Folder {
     fn load(&self, named: Option<&str>, env: &[(&str, &str)]) -> Loaded {
         let env = Env::of(env.iter().copied());
         let types = types();
-        let inputs = Inputs {
+        let inputs = ConfigInputs {
             env: &env,
             cwd: &self.0,
             types: &types,
@@ -143,8 +143,8 @@ discovery:
 logging:
 ";
     let env = [("KEY", "k")];
-    let from_toml = with_env(toml_text, Format::Toml, &env);
-    let from_yaml = with_env(yaml_text, Format::Yaml, &env);
+    let from_toml = with_env(toml_text, FileFormat::Toml, &env);
+    let from_yaml = with_env(yaml_text, FileFormat::Yaml, &env);
     assert_eq!(
         (&from_toml.findings[..], &from_yaml.findings[..]),
         (&[][..], &[][..])
@@ -163,8 +163,8 @@ fn findings_name_the_line_in_both_formats() {
                      \x20     - name: a\n        url: http://a\n      - name: b\n        url: http://b\n\
                      \x20       check_interval: 1ms\n";
     for (text, format, path, lines) in [
-        (toml_text, Format::Toml, "o.toml", [4, 11]),
-        (yaml_text, Format::Yaml, "o.yaml", [4, 12]),
+        (toml_text, FileFormat::Toml, "o.toml", [4, 11]),
+        (yaml_text, FileFormat::Yaml, "o.yaml", [4, 12]),
     ] {
         let loaded = with_env(text, format, &[]);
         let found: Vec<_> = loaded
@@ -172,7 +172,7 @@ fn findings_name_the_line_in_both_formats() {
             .iter()
             .map(|f| (f.source.clone(), f.key.as_str()))
             .collect();
-        let at = |line| Source::File {
+        let at = |line| Origin::File {
             path: path.into(),
             line,
         };
@@ -194,7 +194,7 @@ fn every_fault_is_reported_at_once() {
     let text = "[server]\nport = 0\nhost = \"a b\"\n[proxy]\nengine = \"x\"\nread_timeout = 1\n\
                 [dashboard]\nenabled = \"on\"\n[model_aliases]\na = []\n";
     let env = [("OLLA_SERVER_WORKERS", "many")];
-    let loaded = with_env(text, Format::Toml, &env);
+    let loaded = with_env(text, FileFormat::Toml, &env);
     let keys: Vec<_> = loaded.errors().map(|error| error.key.as_str()).collect();
     let want = [
         "server.port",
@@ -211,15 +211,15 @@ fn every_fault_is_reported_at_once() {
 #[test]
 fn text_that_is_no_toml_or_yaml_is_refused_with_its_line() {
     for (text, format, line) in [
-        ("a = 1\nb =\n", Format::Toml, 2),
-        ("[server]\nport = 1\nport = 2\n", Format::Toml, 3),
-        ("server:\n  port: 1\n port: 2\n", Format::Yaml, 3),
-        ("- a\n", Format::Yaml, 1),
+        ("a = 1\nb =\n", FileFormat::Toml, 2),
+        ("[server]\nport = 1\nport = 2\n", FileFormat::Toml, 3),
+        ("server:\n  port: 1\n port: 2\n", FileFormat::Yaml, 3),
+        ("- a\n", FileFormat::Yaml, 1),
     ] {
         let loaded = with_env(text, format, &[]);
         let error = loaded.errors().next().unwrap();
         assert!(
-            matches!(error.source, Source::File { line: at, .. } if at == line),
+            matches!(error.source, Origin::File { line: at, .. } if at == line),
             "{error}"
         );
         assert!(error.message.starts_with("syntax: "), "{error}");
@@ -280,7 +280,11 @@ fn a_reload_knows_what_changed() {
     let endpoint = "[[discovery.static.endpoints]]\nname = \"a\"\nurl = \"http://a\"\n";
     let auth = "auth = { type = \"bearer\", token = \"${T}\" }\n";
     let text = |head: &str, tail: &str| format!("{head}\n{endpoint}{tail}");
-    let old = with_env(&text("server.port = 1", auth), Format::Toml, &[("T", "x")]);
+    let old = with_env(
+        &text("server.port = 1", auth),
+        FileFormat::Toml,
+        &[("T", "x")],
+    );
     let endpoints = "discovery.static.endpoints";
     let table: &[(&str, &str, &[&str])] = &[
         (&text("server.port = 1", auth), "x", &[]),
@@ -301,7 +305,7 @@ fn a_reload_knows_what_changed() {
         ),
     ];
     for (text, token, want) in table {
-        let new = with_env(text, Format::Toml, &[("T", token)]);
+        let new = with_env(text, FileFormat::Toml, &[("T", token)]);
         let changed = new.fingerprints.changed_since(&old.fingerprints);
         let fit = |path: &&str| want.iter().any(|key| path.starts_with(key));
         assert!(changed.iter().all(fit), "{text}: {changed:?}");

@@ -1,0 +1,30 @@
+//! Bounds and kinds of value that several sections share.
+
+use std::time::Duration;
+
+use super::endpoint::NameFilter;
+use super::section::Section;
+
+pub(super) const MIB: u64 = 1 << 20;
+pub(super) const U32_MAX: i128 = u32::MAX as i128;
+
+/// No upper bound of its own: whatever the type can hold.
+pub(super) const NO_MAX: i128 = i128::MAX;
+
+pub(super) const fn secs(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+/// Two lists of globs (contract: catalogue 4.1).
+pub(super) fn name_filter(
+    s: &mut Section<'_, '_>,
+    include: &'static str,
+    exclude: &'static str,
+) -> NameFilter {
+    let kind = "a glob, not blank";
+    let glob = |text: &str| (!text.trim().is_empty()).then(|| text.to_owned());
+    NameFilter {
+        include: s.key("include", include).texts(&[], kind, glob),
+        exclude: s.key("exclude", exclude).texts(&[], kind, glob),
+    }
+}

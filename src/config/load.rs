@@ -1,0 +1,185 @@
+//! From a file to a plan: where the file is, its format, reading and validating it.
+//!
+//! Opens no socket and resolves no name. Besides the configuration itself it reads only the files
+//! that credentials and certificates name.
+//!
+//! contract: operations 10
+
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+use super::endpoint::NameFilter;
+use super::env::Env;
+use super::finding::{Finding, Origin, Severity};
+use super::inputs::ConfigInputs;
+use super::plan::Plan;
+use super::reader::{ConfigReader, Fingerprints, KeyDoc};
+use super::tree::{self, ConfigTable};
+use super::{settings, yaml};
+
+/// Files that are looked for in the working directory when none is named, in this order.
+pub const DEFAULT_PATHS: [&str; 4] = [
+    "config/config.local.toml",
+    "config/config.toml",
+    "config.toml",
+    "default.toml",
+];
+
+/// The formats of a configuration file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FileFormat {
+    /// The gateway's own.
+    Toml,
+    /// Olla's.
+    Yaml,
+}
+
+impl FileFormat {
+    /// By the ending of the file's name: `.yaml` and `.yml`, else TOML.
+    pub fn of(path: &Path) -> Self {
+        let ending = path.extension().map(|ending| ending.to_ascii_lowercase());
+        match ending.as_deref().and_then(|ending| ending.to_str()) {
+            Some("yaml" | "yml") => Self::Yaml,
+            _ => Self::Toml,
+        }
+    }
+}
+
+/// The outcome of reading a configuration.
+#[derive(Debug, Clone)]
+pub struct Loaded {
+    /// The plan, unless a finding is an error.
+    pub plan: Option<Plan>,
+    /// Everything there is to say, in the order of the file, then of the environment.
+    pub findings: Vec<Finding>,
+    /// The file that was read, as it was named; `None` = defaults and environment alone.
+    pub source: Option<PathBuf>,
+    /// To tell later what a reload changed.
+    pub fingerprints: Fingerprints,
+}
+
+impl Loaded {
+    /// The findings that keep the gateway from starting.
+    pub fn errors(&self) -> impl Iterator<Item = &Finding> {
+        self.findings
+            .iter()
+            .filter(|finding| finding.severity == Severity::Error)
+    }
+
+    fn failed(source: Option<PathBuf>, findings: Vec<Finding>) -> Self {
+        Self {
+            plan: None,
+            findings,
+            source,
+            fingerprints: Fingerprints::default(),
+        }
+    }
+}
+
+/// The path of the configuration file: the named one, `OLLA_CONFIG_FILE`, or the first of
+/// [`DEFAULT_PATHS`] that exists; `None` = there is no file. A named file need not exist, reading
+/// it will tell.
+pub fn locate(named: Option<&Path>, env: &Env, cwd: &Path) -> Option<PathBuf> {
+    if let Some(path) = named {
+        return Some(path.to_path_buf());
+    }
+    if let Some(path) = env.get("OLLA_CONFIG_FILE") {
+        return Some(PathBuf::from(path));
+    }
+    // A path that cannot be examined counts as there: skipping it silently would start the
+    // gateway with other settings than the operator sees.
+    let exists = |path: &&&str| cwd.join(path).try_exists().unwrap_or(true);
+    DEFAULT_PATHS.iter().find(exists).map(PathBuf::from)
+}
+
+/// Finds ([`locate`]), reads and validates the configuration.
+pub fn load(named: Option<&Path>, inputs: &ConfigInputs<'_>) -> Loaded {
+    let Some(path) = locate(named, inputs.env, inputs.cwd) else {
+        return plan_from_table(ConfigTable::default(), None, inputs);
+    };
+    let text = std::fs::read(inputs.cwd.join(&path)).map_err(|error| error.to_string());
+    let text = text
+        .and_then(|bytes| String::from_utf8(bytes).map_err(|_| "it is not UTF-8 text".to_owned()));
+    match text {
+        Ok(text) => plan_from_str(&text, FileFormat::of(&path), Some(&path), inputs),
+        Err(reason) => {
+            let finding = Finding {
+                severity: Severity::Error,
+                source: Origin::File {
+                    path: path.clone(),
+                    line: 0,
+                },
+                key: String::new(),
+                message: format!("cannot be read: {reason}"),
+                unknown_key: false,
+            };
+            Loaded::failed(Some(path), vec![finding])
+        }
+    }
+}
+
+/// Validates a text. The path is only shown.
+pub fn plan_from_str(
+    text: &str,
+    format: FileFormat,
+    path: Option<&Path>,
+    inputs: &ConfigInputs<'_>,
+) -> Loaded {
+    let path = path.unwrap_or_else(|| Path::new("config"));
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let table = match format {
+        FileFormat::Toml => tree::from_toml(text),
+        FileFormat::Yaml => yaml::from_yaml(text),
+    };
+    match table {
+        Ok(table) => plan_from_table(table, Some(path), inputs),
+        Err(errors) => {
+            let finding = |error: tree::SyntaxError| Finding {
+                severity: Severity::Error,
+                source: Origin::File {
+                    path: path.to_path_buf(),
+                    line: error.line,
+                },
+                key: String::new(),
+                message: format!("syntax: {}", error.message),
+                unknown_key: false,
+            };
+            let findings = errors.into_iter().map(finding).collect();
+            Loaded::failed(Some(path.to_path_buf()), findings)
+        }
+    }
+}
+
+fn plan_from_table(table: ConfigTable, path: Option<&Path>, inputs: &ConfigInputs<'_>) -> Loaded {
+    let mut reader = ConfigReader::new(inputs.env, path);
+    let plan = settings::plan(&mut reader.root(Some(&table)), inputs);
+    reader.report_unknown(&table, reference());
+    let (findings, fingerprints) = reader.finish();
+    let refused = findings
+        .iter()
+        .any(|finding| finding.severity == Severity::Error);
+    Loaded {
+        plan: (!refused).then_some(plan),
+        findings,
+        source: path.map(Path::to_path_buf),
+        fingerprints,
+    }
+}
+
+/// Every key and variable there is, in the order in which the reference shows them.
+pub fn reference() -> &'static [KeyDoc] {
+    static REFERENCE: OnceLock<Vec<KeyDoc>> = OnceLock::new();
+    REFERENCE.get_or_init(|| {
+        let env = Env::default();
+        let admits = |_: &NameFilter, _: &str| true;
+        let inputs = ConfigInputs {
+            env: &env,
+            cwd: Path::new("."),
+            types: &[],
+            admits: &admits,
+        };
+        let mut reader = ConfigReader::new(&env, None);
+        settings::plan(&mut reader.root(None), &inputs);
+        reader.into_docs()
+    })
+}
