@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use criterion::Criterion;
 use olla::config::{Balancer, BaseUrl, EndpointPlan, Fallback, RoutingPlan, Strategy};
-use olla::fleet::{Endpoint, EndpointSet, Health, Live, Status};
+use olla::endpoint_set::EndpointSet;
+use olla::fleet::Endpoint;
 use olla::providers::Profiles;
 use olla::routing::aliases::Aliases;
 use olla::routing::balance::{Picker, Turns};
@@ -94,17 +95,6 @@ fn choice(criterion: &mut Criterion, balancer: Balancer) {
 fn endpoint(profiles: &Profiles, id: usize) -> Endpoint {
     let profile = profiles.all().iter().find(|profile| profile.name == "vllm");
     let url = BaseUrl::parse("http://127.0.0.1:8000").expect("a valid URL");
-    Endpoint {
-        id: u32::try_from(id).expect("a small number"),
-        plan: Arc::new(EndpointPlan::new(&format!("e{id}"), url, "vllm")),
-        profile: Arc::clone(profile.expect("a built-in profile")),
-        is_auto: false,
-        status: Status::Healthy,
-        health: Health::default(),
-        addresses: Arc::from([]),
-        last_model_sync: None,
-        model_count: 1,
-        lost_heard: 0,
-        live: Arc::new(Live::default()),
-    }
+    let plan = EndpointPlan::new(&format!("e{id}"), url, "vllm");
+    Endpoint::healthy(id, plan, Arc::clone(profile.expect("a built-in profile")))
 }

@@ -9,6 +9,7 @@ pub mod config;
 pub mod control;
 pub mod demo;
 pub mod dialects;
+pub mod endpoint_set;
 pub mod fleet;
 pub mod format;
 pub mod gateway;

@@ -12,7 +12,7 @@ use super::entry::{Entry, LOADED, Place};
 use super::query::shortened;
 use super::render::Selection;
 use super::{Catalogue, CatalogueError};
-use crate::fleet::EndpointSet;
+use crate::endpoint_set::EndpointSet;
 use crate::format::{ago, bytes};
 
 #[derive(Serialize)]

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::Catalogue;
 use super::rules::Capabilities;
-use crate::fleet::EndpointSet;
+use crate::endpoint_set::EndpointSet;
 use crate::providers::{Kind, ListedModel};
 
 /// One model, under whatever names its endpoints report it.

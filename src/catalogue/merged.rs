@@ -13,7 +13,7 @@ use super::entry::{Entry, Place};
 use super::rules::{Capabilities, Rules};
 use super::{Options, Source};
 use crate::config::AliasPlan;
-use crate::fleet::EndpointSet;
+use crate::endpoint_set::EndpointSet;
 use crate::providers::{ListedModel, Profile};
 
 /// See the module.

@@ -35,7 +35,7 @@ pub use scoped::{Scope, Scoped};
 pub use status::NamedModel;
 
 use crate::config::AliasPlan;
-use crate::fleet::EndpointSet;
+use crate::endpoint_set::EndpointSet;
 use crate::providers::Profile;
 use merged::Merged;
 

@@ -16,7 +16,7 @@ use super::formats::{
 use super::merged::{Alias, AliasTarget};
 use super::query::Query;
 use super::{Catalogue, CatalogueError, figures};
-use crate::fleet::EndpointSet;
+use crate::endpoint_set::EndpointSet;
 use crate::providers::{Extra, ListedModel};
 
 /// Who is said to own a model where no rule names somebody.

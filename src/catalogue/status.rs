@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use super::Catalogue;
 use super::entry::{Entry, Place};
-use crate::fleet::EndpointSet;
+use crate::endpoint_set::EndpointSet;
 use crate::providers::{Kind, ListedModel};
 
 /// From here on a context is long on the status pages.

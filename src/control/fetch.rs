@@ -14,8 +14,8 @@ use olla_engine::h1::emit;
 use super::State;
 use super::member::Member;
 use crate::config::{BaseUrl, Scheme};
+use crate::fleet::own_fields;
 use crate::providers::{self, Target};
-use crate::shared::own_fields;
 
 /// Redirects in a row that are followed.
 const REDIRECTS_MAX: usize = 5;

@@ -11,10 +11,10 @@ use olla_engine::tls::TlsClient;
 use super::schedule::{later, wait};
 use super::{Signal, wall};
 use crate::config::{AUTO, EndpointPlan, Plan};
+use crate::fleet::Upstream;
 use crate::fleet::{Endpoint, Health, Live, Status};
 use crate::providers::figures::Extractor;
 use crate::providers::{ListedModel, Profile, Profiles};
-use crate::shared::Backend;
 
 /// When the first check of an endpoint counts as over, whether it has answered or not (contract:
 /// README 13).
@@ -27,7 +27,7 @@ pub(super) struct Member {
     pub(super) born: Instant,
     plan: RefCell<Arc<EndpointPlan>>,
     profile: RefCell<Arc<Profile>>,
-    backend: RefCell<Arc<Backend>>,
+    upstream: RefCell<Arc<Upstream>>,
     /// With `type = "auto"`: its type was found out.
     pub(super) found: Cell<bool>,
     pub(super) status: Cell<Status>,
@@ -84,7 +84,7 @@ impl Member {
             plan: RefCell::new(Arc::new(endpoint.clone())),
             extractor: RefCell::new(Arc::new(extractor_of(&profile))),
             profile: RefCell::new(profile),
-            backend: RefCell::new(Arc::new(backend_of(endpoint, plan, tls))),
+            upstream: RefCell::new(Arc::new(upstream_of(endpoint, plan, tls))),
             found: Cell::new(false),
             status: Cell::new(Status::Unknown),
             checked: Cell::new(false),
@@ -127,7 +127,7 @@ impl Member {
         if self.rate.replace(rate) != rate {
             *self.bucket.borrow_mut() = rate.map(|rate| Arc::new(Bucket::new(rate)));
         }
-        *self.backend.borrow_mut() = Arc::new(backend_of(endpoint, plan, tls));
+        *self.upstream.borrow_mut() = Arc::new(upstream_of(endpoint, plan, tls));
         let changed = *self.plan.borrow().as_ref() != *endpoint;
         let kept = self.found.get() && self.is_auto() && endpoint.kind == AUTO;
         let known = kept.then(|| profiles.get(&self.profile().name)).flatten();
@@ -176,16 +176,8 @@ impl Member {
         Arc::clone(&self.profile.borrow())
     }
 
-    pub(super) fn backend(&self) -> Arc<Backend> {
-        Arc::clone(&self.backend.borrow())
-    }
-
-    pub(super) fn bucket(&self) -> Option<Arc<Bucket>> {
-        self.bucket.borrow().clone()
-    }
-
-    pub(super) fn extractor(&self) -> Arc<Extractor> {
-        Arc::clone(&self.extractor.borrow())
+    pub(super) fn upstream(&self) -> Arc<Upstream> {
+        Arc::clone(&self.upstream.borrow())
     }
 
     pub(super) fn models(&self) -> Arc<[ListedModel]> {
@@ -238,6 +230,9 @@ impl Member {
             last_model_sync: self.synced_at.get(),
             model_count: self.models.borrow().len(),
             lost_heard: self.lost_heard.get(),
+            upstream: self.upstream(),
+            bucket: self.bucket.borrow().clone(),
+            extractor: Arc::clone(&self.extractor.borrow()),
             live: Arc::clone(&self.live),
         }
     }
@@ -253,9 +248,9 @@ fn extractor_of(profile: &Profile) -> Extractor {
     Extractor::compile(&profile.name, &profile.metrics).0
 }
 
-fn backend_of(endpoint: &EndpointPlan, plan: &Plan, tls: Option<TlsClient>) -> Backend {
+fn upstream_of(endpoint: &EndpointPlan, plan: &Plan, tls: Option<TlsClient>) -> Upstream {
     let proxy = &plan.proxy;
-    Backend::new(
+    Upstream::new(
         endpoint,
         proxy.connection_keep_alive,
         proxy.idle_connection_timeout,

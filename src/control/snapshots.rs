@@ -8,7 +8,8 @@ use super::State;
 use super::member::Member;
 use crate::catalogue::{Catalogue, Options, Source};
 use crate::config::Plan;
-use crate::fleet::{EndpointSet, Fleet};
+use crate::endpoint_set::EndpointSet;
+use crate::fleet::Fleet;
 use crate::log::events::CATALOGUE_BUILT;
 use crate::log::{Level, Value};
 use crate::providers::Profiles;
@@ -31,9 +32,6 @@ pub fn first_snapshot(plan: &Arc<Plan>, profiles: &Arc<Profiles>) -> Snapshot {
         routes: Arc::new(routes(plan, profiles)),
         aliases: Arc::new(Aliases::new(&plan.model_aliases)),
         models: Arc::default(),
-        backends: Vec::new(),
-        endpoint_buckets: Vec::new(),
-        extractors: Vec::new(),
         fleet: Fleet {
             version: 0,
             plan: Arc::clone(plan),
@@ -71,9 +69,6 @@ impl State {
             routes: Arc::clone(&self.routes.borrow()),
             aliases: Arc::clone(&self.aliases.borrow()),
             models: Arc::clone(&self.models.borrow()),
-            backends: members.iter().map(|member| member.backend()).collect(),
-            endpoint_buckets: members.iter().map(|member| member.bucket()).collect(),
-            extractors: members.iter().map(|member| member.extractor()).collect(),
             fleet: Fleet {
                 version,
                 plan: Arc::clone(&self.plan.borrow()),
@@ -120,7 +115,7 @@ impl State {
             let listings = profiles.iter().zip(&listings).enumerate();
             let names = listings.map(|(index, (profile, models))| {
                 let names = models.iter().map(|model| Arc::clone(&model.name));
-                (index, profile.name == "ollama", names)
+                (index, profile.completes_tags(), names)
             });
             *self.models.borrow_mut() = Arc::new(ModelIndex::build(names));
         }

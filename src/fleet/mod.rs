@@ -8,19 +8,23 @@
 
 pub mod breaker;
 mod live;
-mod set;
+mod upstream;
 
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use olla_engine::limit::Bucket;
+
 use crate::catalogue::Catalogue;
-use crate::config::{EndpointPlan, Plan};
+use crate::config::{AUTO, EndpointPlan, Plan};
+use crate::endpoint_set::EndpointSet;
+use crate::providers::figures::Extractor;
 use crate::providers::{Profile, Profiles};
 
 pub use live::Live;
-pub use set::EndpointSet;
+pub use upstream::{Upstream, own_fields};
 
 /// One frozen state of everything a request is routed by.
 #[derive(Debug)]
@@ -68,11 +72,38 @@ pub struct Endpoint {
     pub model_count: usize,
     /// How many of the failures to reach it ([`Live::lost`]) this status has taken into account.
     pub lost_heard: u32,
+    /// How it is written to.
+    pub upstream: Arc<Upstream>,
+    /// Its rate limit; `None` = no limit.
+    pub bucket: Option<Arc<Bucket>>,
+    /// Reads the token statistics of its responses.
+    pub extractor: Arc<Extractor>,
     /// Counters that all cores share.
     pub live: Arc<Live>,
 }
 
 impl Endpoint {
+    /// A healthy endpoint without models, addresses or limits: what tests and benchmarks route by.
+    #[doc(hidden)]
+    pub fn healthy(id: usize, plan: EndpointPlan, profile: Arc<Profile>) -> Self {
+        Self {
+            id: id as u32,
+            is_auto: plan.kind == AUTO,
+            extractor: Arc::new(Extractor::compile(&profile.name, &profile.metrics).0),
+            profile,
+            status: Status::Healthy,
+            health: Health::default(),
+            addresses: Arc::from([]),
+            last_model_sync: None,
+            model_count: 0,
+            lost_heard: 0,
+            upstream: Arc::new(Upstream::new(&plan, Duration::ZERO, Duration::ZERO, None)),
+            bucket: None,
+            live: Arc::default(),
+            plan: Arc::new(plan),
+        }
+    }
+
     /// Whether a core could not reach it and the status does not know of that yet.
     pub fn is_lost(&self) -> bool {
         self.live.lost() != self.lost_heard

@@ -11,9 +11,9 @@ use super::exchange::{Exchange, Kind};
 use super::view::View;
 use crate::clock::millis;
 use crate::config::StickySource;
+use crate::fleet::Upstream;
 use crate::operations::access::SECURITY_HEADERS;
 use crate::routing::rejection::Reason;
-use crate::shared::Backend;
 
 /// What `X-Served-By` and `X-Proxied-By` say.
 pub(super) const PRODUCT: &str = concat!("Olla/", env!("CARGO_PKG_VERSION"));
@@ -208,7 +208,7 @@ pub(super) fn relayed(
 
 /// Which fields of a backend's answer do not reach the client (contract: surface 5.1).
 struct Withheld<'v> {
-    backend: Option<&'v Backend>,
+    backend: Option<&'v Upstream>,
     /// The gateway has its own words about origins.
     cors: bool,
     /// The gateway has its own words about limits.

@@ -15,7 +15,7 @@ use super::cors::Grant;
 use super::id::RequestId;
 use super::messages::Message;
 use super::view::View;
-use crate::fleet::EndpointSet;
+use crate::endpoint_set::EndpointSet;
 use crate::inspect::{Findings, Inspector, Splice};
 use crate::providers::figures::Tail;
 use crate::routing::aliases::AliasUse;

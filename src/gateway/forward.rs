@@ -9,8 +9,8 @@ use super::answers::{PRODUCT, joined_via};
 use super::exchange::Exchange;
 use super::messages::MessageTarget;
 use super::view::View;
+use crate::fleet::Upstream;
 use crate::routing::path::upstream_target;
-use crate::shared::Backend;
 
 /// What of the client's request has a say in what is added to it.
 #[derive(Default)]
@@ -25,7 +25,7 @@ struct Passed {
 pub(super) fn head(
     x: &Exchange,
     view: &View,
-    backend: &Backend,
+    backend: &Upstream,
     request: &Request<'_>,
     message: Option<&MessageTarget<'_>>,
     out: &mut Vec<u8>,
@@ -55,7 +55,7 @@ pub(super) fn head(
 /// Passes the client's fields on, but for those that end here.
 fn pass_fields(
     x: &Exchange,
-    backend: &Backend,
+    backend: &Upstream,
     request: &Request<'_>,
     translated: bool,
     out: &mut Vec<u8>,
@@ -110,7 +110,7 @@ fn pass_fields(
 fn add_trace(
     x: &Exchange,
     view: &View,
-    backend: &Backend,
+    backend: &Upstream,
     request: &Request<'_>,
     passed: &Passed,
     out: &mut Vec<u8>,
@@ -152,7 +152,7 @@ fn add_trace(
 
 /// OpenAI's servers take a key in another field than Anthropic's clients send it in (contract:
 /// translation 10).
-fn bearer_of_api_key(head: &RequestHead, bytes: &[u8], backend: &Backend, out: &mut Vec<u8>) {
+fn bearer_of_api_key(head: &RequestHead, bytes: &[u8], backend: &Upstream, out: &mut Vec<u8>) {
     let has_own =
         backend.has_auth || backend.owns(FieldId::Authorization) || backend.owns(FieldId::XApiKey);
     if has_own || head.has(FieldId::Authorization) {

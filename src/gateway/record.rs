@@ -127,7 +127,9 @@ impl Gateway {
         done: &Done,
     ) {
         let Some(view) = x.view.take() else { return };
-        let extractor = x.endpoint.and_then(|at| view.snapshot.extractors.get(at));
+        let extractor = view
+            .endpoint(x.endpoint)
+            .map(|endpoint| &endpoint.extractor);
         let mut tail = x.tail.take();
         let figures = match (extractor, &mut tail) {
             (Some(extractor), Some(tail)) if x.reads_figures => extractor.read(tail),

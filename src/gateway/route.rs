@@ -242,9 +242,7 @@ impl Gateway {
                 .sticky
                 .picked(session, endpoint.id, bounds, now_ms);
         }
-        let Some(backend) = snapshot.backends.get(index) else {
-            return Pick::Answered;
-        };
+        let upstream = &endpoint.upstream;
         if x.kind == Kind::Messages {
             if !self.translate_for_endpoint(cx, x, &view, request, body, local) {
                 x.lease = None;
@@ -255,8 +253,8 @@ impl Gateway {
         }
         Pick::Upstream(Target {
             key: endpoint.id.into(),
-            idle_max: backend.idle_max,
-            keep_alive: backend.keep_alive,
+            idle_max: upstream.idle_max,
+            keep_alive: upstream.keep_alive,
         })
     }
 
@@ -409,7 +407,7 @@ impl Gateway {
     fn token_in(&self, cx: &Cx<'_>, x: &Exchange, view: &View) -> u64 {
         let now = view.shards.borrow().epoch.nanos(cx.now);
         let waits = x.candidates.iter().filter_map(|index| {
-            let bucket = view.snapshot.endpoint_buckets.get(index)?.as_ref()?;
+            let bucket = view.endpoint(Some(index))?.bucket.as_ref()?;
             Some(bucket.peek(now).retry_after)
         });
         seconds_until(waits.min().unwrap_or_default())
@@ -418,10 +416,8 @@ impl Gateway {
     /// Per-endpoint limits (contract: surface 10.1).
     fn take_endpoint_token(&self, view: &View, index: usize, now: Instant) -> bool {
         let bucket = view
-            .snapshot
-            .endpoint_buckets
-            .get(index)
-            .and_then(Option::as_ref);
+            .endpoint(Some(index))
+            .and_then(|endpoint| endpoint.bucket.as_ref());
         bucket.is_none_or(|bucket| {
             let now = view.shards.borrow().epoch.nanos(now);
             bucket.take(now).admitted

@@ -11,10 +11,12 @@ use olla_engine::handler::Limits;
 
 use super::cors::Cors;
 use crate::config::{LogLevel, Plan};
-use crate::fleet::{Endpoint, EndpointSet};
+use crate::endpoint_set::EndpointSet;
+use crate::fleet::Endpoint;
+use crate::fleet::Upstream;
 use crate::inspect::Wanted;
 use crate::routing::sticky::Bounds;
-use crate::shared::{Backend, Snapshot};
+use crate::shared::Snapshot;
 use crate::shared::{Limiters, Shards};
 
 /// Room for what a head may hold beyond what is counted: `Host`, blanks, the ends of lines. And so
@@ -85,8 +87,8 @@ impl View {
     }
 
     /// How that endpoint is written to.
-    pub(super) fn backend(&self, place: Option<usize>) -> Option<&Backend> {
-        self.snapshot.backends.get(place?).map(AsRef::as_ref)
+    pub(super) fn backend(&self, place: Option<usize>) -> Option<&Upstream> {
+        Some(&self.endpoint(place)?.upstream)
     }
 
     pub(super) fn plan(&self) -> &Plan {

@@ -11,7 +11,7 @@ use serde::Serialize;
 use super::conditional::{Page, Tagged, tagged};
 use super::system::endpoint_ids;
 use super::{Inputs, asks};
-use crate::fleet::EndpointSet;
+use crate::endpoint_set::EndpointSet;
 use crate::format::{ago, bytes, instant};
 
 /// Models in `recent_models`.

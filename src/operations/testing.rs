@@ -10,7 +10,8 @@ use super::version::Links;
 use super::{Build, Inputs, ModelFact, StickyFacts};
 use crate::catalogue::Catalogue;
 use crate::config::{BaseUrl, ConfigInputs, EndpointPlan, Env, FileFormat, plan_from_str};
-use crate::fleet::{Endpoint, EndpointSet, Fleet, Health, Live, Status};
+use crate::endpoint_set::EndpointSet;
+use crate::fleet::{Endpoint, Fleet, Status};
 use crate::providers::figures::ProviderFigures;
 use crate::providers::{MetricsExtraction, Parser, Profile, Profiles};
 
@@ -76,20 +77,11 @@ impl World {
     }
 
     pub(super) fn endpoint(&mut self, name: &str, url: &str, priority: u32, status: Status) {
-        let id = self.fleet.endpoints.len() as u32;
-        self.fleet.endpoints.push(Endpoint {
-            id,
-            plan: Arc::new(endpoint_plan(name, url, priority)),
-            profile: Arc::new(profile()),
-            is_auto: false,
-            status,
-            health: Health::default(),
-            addresses: Arc::new([]),
-            last_model_sync: None,
-            model_count: 0,
-            lost_heard: 0,
-            live: Arc::new(Live::default()),
-        });
+        let id = self.fleet.endpoints.len();
+        let plan = endpoint_plan(name, url, priority);
+        let mut endpoint = Endpoint::healthy(id, plan, Arc::new(profile()));
+        endpoint.status = status;
+        self.fleet.endpoints.push(endpoint);
     }
 
     /// The endpoint's last and next check, in seconds from now.

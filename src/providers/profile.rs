@@ -40,6 +40,14 @@ pub struct Profile {
     pub metrics: MetricsExtraction,
 }
 
+impl Profile {
+    /// Whether its servers take a name without a tag for the name with `:latest` (contract:
+    /// balancing 4.1).
+    pub fn completes_tags(&self) -> bool {
+        self.name == "ollama"
+    }
+}
+
 /// `api.anthropic_support` of a profile (contract: translation 5).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AnthropicSupport {

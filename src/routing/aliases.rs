@@ -6,7 +6,7 @@ use rustc_hash::FxHashMap;
 
 use super::names::{ModelIndex, with_folded};
 use crate::config::AliasPlan;
-use crate::fleet::EndpointSet;
+use crate::endpoint_set::EndpointSet;
 
 /// The aliases of a configuration.
 #[derive(Debug, Default)]

@@ -22,7 +22,6 @@ pub mod rejection;
 pub mod route;
 pub mod scope;
 pub mod sticky;
-pub mod tables;
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
 
-use crate::fleet::EndpointSet;
+use crate::endpoint_set::EndpointSet;
 
 /// The tag that Ollama itself adds to a name without one.
 const LATEST: &str = ":latest";

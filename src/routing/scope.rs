@@ -10,7 +10,8 @@ use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
 
-use crate::fleet::{Endpoint, EndpointSet};
+use crate::endpoint_set::EndpointSet;
+use crate::fleet::Endpoint;
 use crate::providers::{OPENAI_COMPATIBLE, Profile};
 
 /// The further types that serve a path which [`OPENAI_COMPATIBLE`] is listed for.

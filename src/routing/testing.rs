@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::config::{AUTO, BaseUrl, EndpointPlan};
-use crate::fleet::{Endpoint, Health, Live, Status};
+use crate::fleet::Endpoint;
 use crate::providers::{OPENAI_COMPATIBLE, Profile, Profiles};
 
 /// The built-in profiles.
@@ -22,23 +22,8 @@ pub(crate) fn endpoint(id: usize, name: &str, kind: &str) -> Endpoint {
         .into_iter()
         .find(|profile| profile.name == shown)
         .unwrap();
-    Endpoint {
-        id: u32::try_from(id).unwrap(),
-        plan: Arc::new(EndpointPlan::new(
-            name,
-            BaseUrl::parse("http://h:1").unwrap(),
-            kind,
-        )),
-        profile,
-        is_auto: kind == AUTO,
-        status: Status::Healthy,
-        health: Health::default(),
-        addresses: Arc::from([]),
-        last_model_sync: None,
-        model_count: 0,
-        lost_heard: 0,
-        live: Arc::new(Live::default()),
-    }
+    let url = BaseUrl::parse("http://h:1").unwrap();
+    Endpoint::healthy(id, EndpointPlan::new(name, url, kind), profile)
 }
 
 /// Healthy endpoints of one type with these priorities.

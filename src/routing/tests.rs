@@ -3,22 +3,24 @@
 
 use super::balance::{Picker, Turns};
 use super::decide::{Ask, Decision, Refresh, Rules, decide};
+use super::names::ModelIndex;
 use super::path::{normalise, upstream_target};
 use super::rejection::About;
 use super::route::{Route, RouteTable};
-use super::scope::Standing;
-use super::tables::FleetTables;
+use super::scope::{Scopes, Standing};
 use super::testing::{endpoint, profiles};
 use super::{aliases::Aliases, scope::ScopeId};
 use crate::config::{Balancer, BaseUrl, EndpointPlan, Fallback, RoutingPlan, Strategy};
-use crate::fleet::{Endpoint, EndpointSet};
+use crate::endpoint_set::EndpointSet;
+use crate::fleet::Endpoint;
 use std::sync::Arc;
 use std::time::Duration;
 
 /// A gateway without sockets.
 struct Gateway {
     routes: RouteTable,
-    tables: FleetTables,
+    scopes: Scopes,
+    models: ModelIndex,
     endpoints: Vec<Endpoint>,
     turns: Turns,
 }
@@ -43,10 +45,18 @@ impl Gateway {
             })
             .collect();
         let profiles = profiles();
-        let listings = given.iter().map(|(.., models)| models.iter().copied());
+        let listings = given.iter().zip(&endpoints).enumerate();
+        let listings = listings.map(|(index, ((.., models), endpoint))| {
+            (
+                index,
+                endpoint.profile.completes_tags(),
+                models.iter().copied(),
+            )
+        });
         Self {
             routes: RouteTable::new(&profiles, true),
-            tables: FleetTables::new(&profiles, &endpoints, listings, EndpointSet::EMPTY),
+            scopes: Scopes::new(&profiles, &endpoints),
+            models: ModelIndex::build(listings),
             endpoints,
             turns: Turns::default(),
         }
@@ -65,7 +75,7 @@ impl Gateway {
             routable: EndpointSet::first(self.endpoints.len()).minus(&down),
             unchecked: EndpointSet::EMPTY,
         };
-        let scope = self.tables.scopes.find(prefix.scope, rest, &standing);
+        let scope = self.scopes.find(prefix.scope, rest, &standing);
         let routing = RoutingPlan {
             strategy: Strategy::Strict,
             fallback_behavior: Fallback::CompatibleOnly,
@@ -75,8 +85,8 @@ impl Gateway {
         let rules = Rules {
             routing: &routing,
             aliases: &Aliases::default(),
-            models: &self.tables.models,
-            vision: &self.tables.vision,
+            models: &self.models,
+            vision: &EndpointSet::EMPTY,
         };
         let ask = Ask {
             scope: &scope,
@@ -265,7 +275,7 @@ fn the_messages_api_hides_nobody() {
         routable: EndpointSet::first(2),
         unchecked: EndpointSet::EMPTY,
     };
-    let scopes = &gateway.tables.scopes;
+    let scopes = &gateway.scopes;
     assert_eq!(
         scopes
             .find(ScopeId::Any, b"/v1/messages", &standing)

@@ -14,4 +14,4 @@ pub(crate) use limits::Shards;
 pub use link::{
     Address, CoreRinger, Event, Link, ListingAsk, Mailboxes, PageAsk, Rendered, ToCore,
 };
-pub use snapshot::{Backend, Snapshot, own_fields};
+pub use snapshot::Snapshot;

@@ -1,18 +1,11 @@
 //! Everything that a request is carried by, made ready once for each state of the fleet.
 //!
-//! contract: surface 3.1, 4, 5; balancing 14
+//! contract: balancing 1
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use base64::Engine as _;
-use olla_engine::h1::{FieldId, emit, field};
-use olla_engine::limit::Bucket;
-use olla_engine::tls::TlsClient;
-
-use crate::config::{Auth, EndpointPlan};
-use crate::fleet::{EndpointSet, Fleet};
-use crate::providers::figures::Extractor;
+use crate::endpoint_set::EndpointSet;
+use crate::fleet::Fleet;
 use crate::routing::aliases::Aliases;
 use crate::routing::names::ModelIndex;
 use crate::routing::route::RouteTable;
@@ -31,12 +24,6 @@ pub struct Snapshot {
     pub aliases: Arc<Aliases>,
     /// Names of models to endpoints.
     pub models: Arc<ModelIndex>,
-    /// How each endpoint is written to, in the order of the fleet's endpoints.
-    pub backends: Vec<Arc<Backend>>,
-    /// The rate limit of each endpoint, in the same order; `None` = no limit.
-    pub endpoint_buckets: Vec<Option<Arc<Bucket>>>,
-    /// What reads token figures out of an endpoint's answers, in the same order.
-    pub extractors: Vec<Arc<Extractor>>,
 }
 
 impl Snapshot {
@@ -51,124 +38,4 @@ impl Snapshot {
             },
         }
     }
-}
-
-/// How an endpoint is written to: the parts of heads that never change.
-#[derive(Debug, Clone)]
-pub struct Backend {
-    /// `Host` and the fields that are set on every request to it, as they go out.
-    fields: Vec<u8>,
-    /// Bytes of them that are `Host`'s.
-    host_bytes: usize,
-    /// Names of fields that the endpoint has its own of: those of a request are not passed on, and
-    /// those of an answer neither, for they may be secrets reflected (contract: surface 5.1).
-    pub own: Vec<(FieldId, Box<[u8]>)>,
-    /// Whether it has credentials: the client's are then dropped.
-    pub has_auth: bool,
-    /// Path of its URL, without a slash at the end.
-    pub base_path: String,
-    /// Whether requests keep the base path.
-    pub preserve_path: bool,
-    /// TCP keep-alive interval.
-    pub keep_alive: Duration,
-    /// How long idle connections to it are kept.
-    pub idle_max: Duration,
-    /// How connections to it are secured; `None` = it is plain http.
-    pub tls: Option<TlsClient>,
-}
-
-impl Backend {
-    /// Makes ready what the plan says.
-    pub fn new(
-        plan: &EndpointPlan,
-        keep_alive: Duration,
-        idle_max: Duration,
-        tls: Option<TlsClient>,
-    ) -> Self {
-        let mut fields = Vec::new();
-        emit::field(&mut fields, b"Host", plan.url.host_header.as_bytes());
-        let host_bytes = fields.len();
-        let mut own: Vec<(FieldId, Box<[u8]>)> = Vec::new();
-        for (name, value) in own_fields(plan) {
-            let id = FieldId::classify(name.as_bytes());
-            // Framing is nobody's to configure, nor is what the URL says.
-            let fixed = matches!(id, FieldId::ContentLength | FieldId::Host);
-            if !field::is_hop_by_hop(id) && !fixed {
-                emit::field(&mut fields, name.as_bytes(), value.as_bytes());
-            }
-            own.push((id, name.as_bytes().into()));
-        }
-        Self {
-            fields,
-            host_bytes,
-            own,
-            has_auth: plan.auth.is_some(),
-            base_path: plan.url.base_path.clone(),
-            preserve_path: plan.preserve_path,
-            keep_alive,
-            idle_max,
-            tls,
-        }
-    }
-
-    /// The endpoint's own fields for a request of this method.
-    pub fn fields_for(&self, method: &[u8]) -> &[u8] {
-        // RFC 9110 9.3.8: what echoes the request must not show its client the endpoint's keys.
-        let bytes = if method == b"TRACE" {
-            self.host_bytes
-        } else {
-            self.fields.len()
-        };
-        self.fields.get(..bytes).unwrap_or_default()
-    }
-
-    /// Whether the endpoint has its own field of this name.
-    pub fn replaces(&self, name: &[u8]) -> bool {
-        self.own
-            .iter()
-            .any(|(_, own)| own.eq_ignore_ascii_case(name))
-    }
-
-    /// The same for a field that is known by more than its name.
-    pub fn owns(&self, id: FieldId) -> bool {
-        self.own.iter().any(|(own, _)| *own == id)
-    }
-
-    /// The same, with its certificate judged by others.
-    #[must_use]
-    pub fn trusting(&self, tls: TlsClient) -> Self {
-        Self {
-            tls: Some(tls),
-            ..self.clone()
-        }
-    }
-}
-
-/// The fields that are set on every request to an endpoint, checks and discovery included; `auth`
-/// wins over `headers` (contract: balancing 14).
-pub fn own_fields(plan: &EndpointPlan) -> Vec<(String, String)> {
-    let auth = plan.auth.as_ref().map(|auth| match auth {
-        Auth::Bearer { token } => (
-            "Authorization".to_owned(),
-            format!("Bearer {}", token.expose()),
-        ),
-        Auth::ApiKey { header, key } => (header.clone(), key.expose().to_owned()),
-        Auth::Basic { username, password } => {
-            let pair = format!("{}:{}", username.expose(), password.expose());
-            let encoded = base64::engine::general_purpose::STANDARD.encode(pair);
-            ("Authorization".to_owned(), format!("Basic {encoded}"))
-        }
-    });
-    let is_auth = |name: &str| {
-        auth.as_ref()
-            .is_some_and(|(own, _)| own.eq_ignore_ascii_case(name))
-    };
-    let mut fields: Vec<_> = plan
-        .headers
-        .iter()
-        .filter(|(name, _)| !is_auth(name))
-        .map(|(name, value)| (name.clone(), value.expose().to_owned()))
-        .collect();
-    fields.extend(auth);
-    fields
 }

@@ -2,7 +2,8 @@
 //!
 //! contract: translation 5
 
-use crate::fleet::{Endpoint, EndpointSet};
+use crate::endpoint_set::EndpointSet;
+use crate::fleet::Endpoint;
 
 /// What a request makes use of, as far as limitations of native support are about it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -7,7 +7,7 @@ use olla_engine::handler::{Cx, Local, Request, Routed};
 use super::{MessageTarget, Recording};
 use crate::dialects::anthropic::split::{Mode, Split, Uses};
 use crate::dialects::anthropic::translate::{self, IdSeed, Refusal};
-use crate::fleet::EndpointSet;
+use crate::endpoint_set::EndpointSet;
 use crate::gateway::Gateway;
 use crate::gateway::answers::{self, Error};
 use crate::gateway::exchange::{Exchange, Kind};

@@ -21,7 +21,7 @@ use crate::dialects::anthropic::split::{Mode, Split};
 use crate::dialects::anthropic::translate::{
     self, AnswerContext, Checked, EVENT_BYTES_MAX, Inflater, NativeTail, Refusal, StreamTransformer,
 };
-use crate::fleet::EndpointSet;
+use crate::endpoint_set::EndpointSet;
 use crate::operations::stats::TranslatorFallback;
 pub(super) use record::Recording;
 

@@ -15,8 +15,9 @@ use rustc_hash::FxHasher;
 
 use super::rejection::Fault;
 use crate::config::Balancer;
+use crate::endpoint_set::EndpointSet;
 use crate::fleet::breaker::{self, Probe, State};
-use crate::fleet::{Endpoint, EndpointSet, Live, Status};
+use crate::fleet::{Endpoint, Live, Status};
 
 /// Candidate sets whose turns are kept. There are about as many as pairs of a model and a scope;
 /// beyond that the set of a window with the fewest turns begins anew.

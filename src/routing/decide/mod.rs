@@ -10,7 +10,8 @@ use super::names::ModelIndex;
 use super::rejection::{Fault, Reason, Routing, Verdict};
 use super::scope::Scope;
 use crate::config::{Fallback, RoutingPlan, Strategy};
-use crate::fleet::{Endpoint, EndpointSet};
+use crate::endpoint_set::EndpointSet;
+use crate::fleet::Endpoint;
 
 /// What a decision goes by; all of one snapshot.
 #[derive(Debug, Clone, Copy)]
