@@ -2,6 +2,7 @@
 //! a request goes to, and what clients and operators are told. `docs/architecture.md` has the
 //! picture.
 
+pub mod access;
 pub mod catalogue;
 pub mod cli;
 pub mod clock;

@@ -1,31 +1,36 @@
-//! The seam: the questions that the engine asks while it carries a request.
+//! The seam between the engine and the program that uses it: the questions that the engine asks
+//! while it carries a request.
 //!
-//! The engine drives and owns all waiting; a handler only answers, at once. It is called on the
-//! core that carries the request, one call at a time, through static dispatch. In this order:
+//! The engine drives the request and owns all waiting; an [`Exchange`] decides, without blocking. It
+//! is called on the core that carries the request, one call at a time, through static dispatch, in
+//! this order:
 //!
 //! ```text
-//! head ─▶ (arrived)* ─▶ route ─▶ ┌ pick ─▶ upstream_head ─▶ payload ─▶ answer ─▶ (tap|transform)*
-//!                                │                            attempt_ended ◀──────────┘
-//!                                └── again after a failure, or when `answer` says so
+//! begin ─▶ head ─▶ (arrived)* ─▶ route ─▶
+//!     ┌ pick ─▶ request_head ─▶ payload ─▶ response_head ─▶ (tap|transform|idle)*, collected
+//!     │                         attempt_ended ◀──────────────────┘
+//!     └── again after a failure, or when `response_head` or `collected` asks for it
 //! ─▶ done
 //! ```
 //!
-//! At most of these points it may answer the request itself instead ([`Local`]). Framing is not
-//! its business: it writes status line and fields, the engine adds what frames the message.
+//! A request that never becomes understandable goes `begin ─▶ refuse ─▶ done`. At most of these
+//! points the exchange may supply the response itself instead ([`Local`]). Framing is not its
+//! business: it writes the status line and the fields, the engine adds what frames the message.
 
 use std::net::SocketAddr;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
 use crate::exchange::{Fault, Timeouts};
-use crate::h1::Reject;
 use crate::h1::framing::RequestFraming;
 use crate::h1::head::{RequestHead, ResponseHead};
+use crate::h1::{Reject, emit};
 use crate::tls::TlsClient;
 
-/// What holds while a question is asked.
+/// The moment and the connection that a question is asked for.
 #[derive(Debug, Clone, Copy)]
 pub struct Cx<'a> {
     /// The time, read for this question where it matters, else up to one tick old.
@@ -40,10 +45,10 @@ pub struct Cx<'a> {
     pub unix_ms: u64,
 }
 
-/// A request as it came.
+/// A request as it was received.
 #[derive(Debug, Clone, Copy)]
 pub struct Request<'a> {
-    /// Where what is.
+    /// The index of the head.
     pub head: &'a RequestHead,
     /// The bytes that the head indexes.
     pub bytes: &'a [u8],
@@ -51,18 +56,30 @@ pub struct Request<'a> {
     pub framing: RequestFraming,
 }
 
-/// A backend's answer as it came, head only.
+/// The context of a question about a request whose head is complete.
 #[derive(Debug, Clone, Copy)]
-pub struct Answer<'a> {
-    /// Where what is.
+pub struct Ask<'a> {
+    /// The moment and the connection.
+    pub cx: &'a Cx<'a>,
+    /// The request.
+    pub request: Request<'a>,
+    /// The request's body without its framing. Empty until it is complete, and again once a
+    /// response is passed on: from then on no attempt needs it.
+    pub body: &'a [u8],
+}
+
+/// A backend's response as it was received, head only.
+#[derive(Debug, Clone, Copy)]
+pub struct Response<'a> {
+    /// The index of the head.
     pub head: &'a ResponseHead,
     /// The bytes that the head indexes.
     pub bytes: &'a [u8],
-    /// Whether the connection to the backend was a kept one.
+    /// Whether the connection to the backend came from the pool.
     pub reused: bool,
 }
 
-/// An answer that the handler makes itself.
+/// A response that the exchange makes itself.
 #[derive(Debug, Default)]
 pub struct Local {
     /// Status line and fields, each with its line end; no framing fields, no final empty line.
@@ -74,42 +91,48 @@ pub struct Local {
 }
 
 impl Local {
-    /// Empty again, keeping its room.
+    /// Empties it and keeps the head's capacity.
     pub fn clear(&mut self) {
         self.head.clear();
         self.body = Bytes::new();
         self.bodyless = false;
     }
+
+    /// A response that consists of its status line.
+    fn plain(&mut self, status: u16) {
+        self.clear();
+        emit::status_line(&mut self.head, status, emit::reason(status).as_bytes());
+    }
 }
 
-/// What becomes of a request by its head.
+/// What becomes of a request once its head is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AtHead {
-    /// It is answered already; the body, if any, is of no use.
-    Answered,
-    /// Its body is wanted, up to so many bytes; `None` = without limit.
+    /// The response is in [`Local`]; the body, if any, is not needed.
+    Respond,
+    /// The body is read, up to this many bytes; `None` = without limit.
     Body(Option<u64>),
 }
 
 /// What becomes of a complete request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Routed {
-    /// It is answered already.
-    Answered,
+    /// The response is in [`Local`].
+    Respond,
     /// It goes to a backend.
     Upstream,
-    /// Ask again when there is news, at the latest at this time.
+    /// [`Exchange::route`] is called again when there is news, at the latest at this time.
     Wait(Instant),
 }
 
 /// Where an attempt goes.
 #[derive(Debug, Clone, Copy)]
 pub enum Pick {
-    /// Nowhere; it is answered already.
-    Answered,
+    /// Nowhere: the response is in [`Local`].
+    Respond,
     /// To a backend.
     Upstream(Target),
-    /// Ask again when there is news, at the latest at this time.
+    /// [`Exchange::pick`] is called again when there is news, at the latest at this time.
     Wait(Instant),
 }
 
@@ -118,106 +141,130 @@ pub enum Pick {
 pub struct Target {
     /// Connections of one key are interchangeable.
     pub key: u64,
-    /// How long a connection may be idle and still be used; zero = none is kept.
+    /// Idle timeout of a kept connection; zero disables reuse.
     pub idle_max: Duration,
     /// TCP keep-alive interval.
     pub keep_alive: Duration,
 }
 
-/// How the bytes of an answer reach the client.
+impl Default for Target {
+    /// The only backend there is.
+    fn default() -> Self {
+        Self {
+            key: 0,
+            idle_max: Duration::from_secs(4),
+            keep_alive: Duration::from_secs(30),
+        }
+    }
+}
+
+/// How the body of a response reaches the client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Passing {
-    /// Untouched.
+    /// Unchanged.
     Pass,
-    /// Untouched, and [`Handler::tap`] sees them.
+    /// Unchanged, and [`Exchange::tap`] sees it.
     Tap,
-    /// As [`Handler::transform`] makes them, piece by piece. The head waits for the first of them.
-    /// After so long without any, [`Handler::idle`] is asked.
+    /// As [`Exchange::transform`] makes it, piece by piece. The head is sent with the first piece.
+    /// After this long without bytes from the backend, [`Exchange::idle`] is called.
     Transform(Duration),
-    /// As [`Handler::collected`] makes them of the whole, which has at most so many bytes.
+    /// As [`Exchange::collected`] makes it of the whole body, which has at most this many bytes.
     Collect(usize),
-    /// Not at all: this attempt is over and another is picked.
+    /// Not at all: this attempt is over and another one is picked.
     Again,
 }
 
 /// What a transformation came to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug)]
 pub enum Made {
-    /// There is more to come.
+    /// The response goes on.
     More,
-    /// The client's answer is complete, whatever the backend still has to say.
+    /// The client's response is complete, whatever the backend may still send.
     Complete,
-    /// The client's answer ends here and shall not look whole.
+    /// The client's response ends here and must not look complete.
     Broken,
-    /// Nothing was made and nothing will be: [`Handler::collected`] has the answer instead. Where
-    /// the head is out already, this is [`Self::Broken`].
-    Instead,
+    /// Nothing was made of the backend's response; the client gets this response instead. If the
+    /// head has already been sent, this is the same as [`Self::Broken`].
+    Own(Box<Local>),
 }
 
-/// Where the end of an answer was.
+/// Where a response ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum End {
     /// Where its framing says.
     Whole,
-    /// Somewhere before.
+    /// Earlier.
     Broken(Fault),
 }
 
 /// How one attempt ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AttemptEnd {
-    /// The backend's answer came whole.
+    /// The backend's response was complete.
     Whole,
-    /// It did not.
+    /// It was not.
     Failed(Fault),
-    /// Nobody waits for it any more, or the handler wanted another.
+    /// The client left, or the exchange asked for another attempt.
     Abandoned,
 }
 
 /// How a request ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
-    /// The client has a whole answer of a backend.
+    /// The client has a complete response of a backend.
     Relayed,
-    /// The client has an answer of the handler's own.
+    /// The client has a response that the exchange made.
     Local,
-    /// The client saw its answer break off.
+    /// The client's response was cut short.
     Broken(Fault),
-    /// The client left before.
+    /// The client left before its response was complete.
     ClientLeft,
 }
 
-/// The figures of a request that ended.
+/// Sizes and times of a request that ended.
 #[derive(Debug, Clone, Copy)]
 pub struct Done {
     /// How it ended.
     pub outcome: Outcome,
     /// Bytes of the request's body.
     pub request_bytes: u64,
-    /// Bytes of the answer's body that were sent to the client.
-    pub answer_bytes: u64,
-    /// From arrival to the first byte of the answer, if there was one.
+    /// Bytes of the response's body that were sent to the client.
+    pub response_bytes: u64,
+    /// From arrival to the first byte of the response, if there was one.
     pub first_byte: Option<Duration>,
     /// From arrival to the end.
     pub total: Duration,
 }
 
-/// What is wrong with a request before it could be asked about.
+/// Why the engine itself refuses a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refusal {
     /// The head is not HTTP/1.1, or is ambiguous.
     Head(Reject),
-    /// The body is larger than the handler wanted.
+    /// The body is larger than [`AtHead::Body`] allows.
     BodyTooLarge,
     /// The body is not framed as announced, or ended too soon.
     BodyBroken,
-    /// The body did not come in time.
+    /// The body did not arrive in time.
     BodyTooSlow,
-    /// There is no room for another body.
+    /// The memory budget for bodies is used up.
     NoRoom,
 }
 
-/// Bounds that the handler's configuration sets; asked for at the start of each request.
+impl Refusal {
+    /// The status of the response.
+    pub fn status(self) -> u16 {
+        match self {
+            Self::Head(reject) => reject.status(),
+            Self::BodyTooLarge => 413,
+            Self::BodyBroken => 400,
+            Self::BodyTooSlow => 408,
+            Self::NoRoom => 503,
+        }
+    }
+}
+
+/// Limits that the handler's configuration sets; asked for at the start of each request.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
     /// Bytes of a head, a bound against endless ones.
@@ -230,139 +277,148 @@ pub struct Limits {
     pub idle_timeout: Option<Duration>,
 }
 
-/// What the engine carries requests for. See the module for the order of the calls.
-pub trait Handler: 'static {
-    /// The state of one request; a connection makes one and uses it for all its requests.
-    type Exchange: Default + 'static;
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            head_bytes_max: 1 << 20,
+            head_timeout: Duration::from_secs(10),
+            request_timeout: Some(Duration::from_secs(30)),
+            idle_timeout: Some(Duration::from_secs(30)),
+        }
+    }
+}
 
-    /// The bounds in force.
-    fn limits(&self) -> Limits;
+/// What a core carries requests for: one value per core, the factory of its exchanges.
+pub trait Handler: Sized + 'static {
+    /// The state of one request.
+    type Exchange: Exchange;
 
-    /// The head is complete and well framed. The state is that of the last request and must be
-    /// begun anew.
-    fn head(
-        &self,
-        cx: &Cx<'_>,
-        x: &mut Self::Exchange,
-        request: &Request<'_>,
-        local: &mut Local,
-    ) -> AtHead;
+    /// The limits in force.
+    fn limits(&self) -> Limits {
+        Limits::default()
+    }
 
-    /// The request cannot be served; the connection closes after the answer. `request` is there if
-    /// its head was understood, and then `head` has been called.
+    /// A request begins: its head has arrived, or something that is no head. `kept` is what the
+    /// connection's last exchange left, or the default for the first one.
+    fn begin(self: &Rc<Self>, kept: <Self::Exchange as Exchange>::Kept) -> Self::Exchange;
+
+    /// Called a few dozen times a second while the core has connections.
+    fn tick(&self, _now: Instant) {}
+
+    /// The core's bell was rung: there may be news.
+    fn news(&self, _now: Instant) {}
+}
+
+/// One request and its response. It exists from [`Handler::begin`] to [`Self::done`]; a connection
+/// between two requests holds only what [`Self::Kept`] says. See the module for the order of calls.
+pub trait Exchange: Sized + 'static {
+    /// What one exchange of a connection leaves to the next, such as buffers.
+    type Kept: Default + 'static;
+
+    /// The head is complete and well framed.
+    fn head(&mut self, _ask: &Ask<'_>, _local: &mut Local) -> AtHead {
+        AtHead::Body(None)
+    }
+
+    /// The request cannot be served; the connection closes after the response. `request` is there
+    /// if its head was understood, and then [`Self::head`] has been called.
     fn refuse(
-        &self,
-        cx: &Cx<'_>,
-        x: &mut Self::Exchange,
-        request: Option<&Request<'_>>,
+        &mut self,
+        _cx: &Cx<'_>,
+        _request: Option<&Request<'_>>,
         refusal: Refusal,
         local: &mut Local,
-    );
+    ) {
+        local.plain(refusal.status());
+    }
 
     /// A part of the body has arrived; `body` is all of it so far.
-    fn arrived(&self, x: &mut Self::Exchange, body: &[u8]);
+    fn arrived(&mut self, _body: &[u8]) {}
 
     /// The request is complete.
-    fn route(
-        &self,
-        cx: &Cx<'_>,
-        x: &mut Self::Exchange,
-        request: &Request<'_>,
-        body: &[u8],
-        local: &mut Local,
-    ) -> Routed;
+    fn route(&mut self, _ask: &Ask<'_>, _local: &mut Local) -> Routed {
+        Routed::Upstream
+    }
 
-    /// Where to go, now or after an attempt that failed.
-    fn pick(
-        &self,
-        cx: &Cx<'_>,
-        x: &mut Self::Exchange,
-        request: &Request<'_>,
-        body: &[u8],
-        failed: Option<Fault>,
-        local: &mut Local,
-    ) -> Pick;
+    /// Chooses the backend, for the first attempt or after one that failed.
+    fn pick(&mut self, ask: &Ask<'_>, failed: Option<Fault>, local: &mut Local) -> Pick;
 
-    /// The addresses of the backend that was picked, the preferred first; asked only when a
+    /// The addresses of the backend that was picked, the preferred one first; called only when a
     /// connection has to be made.
-    fn addresses(&self, x: &Self::Exchange) -> Arc<[SocketAddr]>;
+    fn addresses(&self) -> Arc<[SocketAddr]>;
 
-    /// How a connection to the backend that was picked is secured, `None` if it is plain; asked
+    /// How a connection to the backend that was picked is secured, `None` if it is plain; called
     /// after [`Self::addresses`]. Connections of one [`Target::key`] must not differ in it.
-    fn tls(&self, x: &Self::Exchange) -> Option<TlsClient>;
+    fn tls(&self) -> Option<TlsClient> {
+        None
+    }
 
-    /// How long this exchange may take where.
-    fn timeouts(&self, x: &Self::Exchange) -> Timeouts;
+    /// The time limits of this exchange.
+    fn timeouts(&self) -> Timeouts {
+        Timeouts::default()
+    }
 
-    /// Writes request line and fields for the backend that was picked; no framing fields, no final
-    /// empty line.
-    fn upstream_head(
-        &self,
-        cx: &Cx<'_>,
-        x: &mut Self::Exchange,
-        request: &Request<'_>,
-        body: &[u8],
-        out: &mut Vec<u8>,
-    );
+    /// Writes the request line and the fields for the backend that was picked; no framing fields, no
+    /// final empty line.
+    fn request_head(&mut self, ask: &Ask<'_>, out: &mut Vec<u8>);
 
     /// The body for the backend, in up to three parts.
-    fn payload<'b>(&'b self, x: &'b Self::Exchange, body: &'b [u8]) -> [&'b [u8]; 3];
+    fn payload<'b>(&'b self, body: &'b [u8]) -> [&'b [u8]; 3] {
+        [body, b"", b""]
+    }
 
-    /// Writes status line and fields for the client (not for `Collect` and `Again`), and chooses
-    /// how the bytes pass.
-    fn answer(
-        &self,
-        cx: &Cx<'_>,
-        x: &mut Self::Exchange,
-        request: &Request<'_>,
-        answer: &Answer<'_>,
+    /// A backend's response begins. Writes the status line and the fields for the client (not for
+    /// [`Passing::Collect`] and [`Passing::Again`]), and chooses how the body passes.
+    fn response_head(
+        &mut self,
+        ask: &Ask<'_>,
+        response: &Response<'_>,
         out: &mut Vec<u8>,
     ) -> Passing;
 
-    /// Bytes of the body that pass.
-    fn tap(&self, x: &mut Self::Exchange, payload: &[u8]);
+    /// Sees a part of a body that passes unchanged ([`Passing::Tap`]).
+    fn tap(&mut self, _payload: &[u8]) {}
 
-    /// Makes other bytes of them. With `end` it is the last call.
+    /// Writes to `out` what the client gets for a part of the body ([`Passing::Transform`]). With
+    /// `end` it is the last call.
     fn transform(
-        &self,
-        x: &mut Self::Exchange,
+        &mut self,
+        _ask: &Ask<'_>,
         payload: &[u8],
         end: Option<End>,
         out: &mut Vec<u8>,
-    ) -> Made;
+    ) -> Made {
+        out.extend_from_slice(payload);
+        match end {
+            None => Made::More,
+            Some(End::Whole) => Made::Complete,
+            Some(End::Broken(_)) => Made::Broken,
+        }
+    }
 
-    /// Nothing has come for a while.
-    fn idle(&self, x: &mut Self::Exchange, out: &mut Vec<u8>) -> Made;
+    /// The backend has sent nothing for the time that [`Passing::Transform`] names.
+    fn idle(&mut self, _ask: &Ask<'_>, _out: &mut Vec<u8>) -> Made {
+        Made::More
+    }
 
-    /// Makes an answer of a whole one. False: pick again instead.
-    fn collected(
-        &self,
-        cx: &Cx<'_>,
-        x: &mut Self::Exchange,
-        request: &Request<'_>,
-        body: &[u8],
-        local: &mut Local,
-    ) -> bool;
+    /// Makes the client's response of a whole body ([`Passing::Collect`]). False: another attempt is
+    /// picked instead.
+    fn collected(&mut self, _ask: &Ask<'_>, response: &[u8], local: &mut Local) -> bool {
+        emit::status_line(&mut local.head, 200, b"OK");
+        local.body = Bytes::copy_from_slice(response);
+        true
+    }
 
-    /// No backend could serve it; the last fault says why.
-    fn failed(
-        &self,
-        cx: &Cx<'_>,
-        x: &mut Self::Exchange,
-        request: &Request<'_>,
-        fault: Fault,
-        local: &mut Local,
-    );
+    /// No backend could serve the request; the last fault says why.
+    fn failed(&mut self, _ask: &Ask<'_>, fault: Fault, local: &mut Local) {
+        local.plain(if fault.is_silence() { 504 } else { 502 });
+    }
 
     /// The attempt that the last pick began is over. Called once for each.
-    fn attempt_ended(&self, cx: &Cx<'_>, x: &mut Self::Exchange, end: AttemptEnd, bytes: u64);
+    fn attempt_ended(&mut self, _cx: &Cx<'_>, _end: AttemptEnd, _bytes: u64) {}
 
-    /// The request is over. Called once for each request that `head` or `refuse` was called for.
-    fn done(&self, cx: &Cx<'_>, x: &mut Self::Exchange, request: Option<&Request<'_>>, done: &Done);
-
-    /// Called a few dozen times a second while the core has connections.
-    fn tick(&self, now: Instant);
-
-    /// The core's bell was rung: there may be news.
-    fn news(&self, now: Instant);
+    /// The request is over. Called once for each exchange that began.
+    fn done(self, _cx: &Cx<'_>, _request: Option<&Request<'_>>, _done: &Done) -> Self::Kept {
+        Self::Kept::default()
+    }
 }

@@ -14,7 +14,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::time::{Duration, Instant};
 
 use model::{Limits, Link, Model, Ms};
-use olla_engine::exchange::{Action, ConnectFault, Event, Exchange, Phase, TlsFault};
+use olla_engine::exchange::{Action, ConnectFault, Event, Lifecycle, Phase, TlsFault};
 
 const SEEDS: u64 = 256;
 const EXCHANGES_PER_SEED: usize = 8;
@@ -155,7 +155,7 @@ struct Sim<'a> {
     limits: Limits,
     now: Ms,
     epoch: Instant,
-    machine: Exchange,
+    machine: Lifecycle,
     model: Model,
     /// What will happen: when, in which order among equals, from whom.
     queue: Vec<(Ms, u64, From, Event)>,
@@ -366,7 +366,7 @@ fn run(seed: u64, loud: bool, seen: &mut BTreeSet<String>) {
             limits,
             now,
             epoch,
-            machine: Exchange::new(limits.timeouts(), epoch + Duration::from_millis(now)),
+            machine: Lifecycle::new(limits.timeouts(), epoch + Duration::from_millis(now)),
             model: Model::new(limits, now),
             queue: Vec::new(),
             order: 0,

@@ -21,7 +21,7 @@ use crate::shared::Snapshot;
 
 /// The routes of a configuration.
 pub(super) fn routes(plan: &Plan, profiles: &Profiles) -> RouteTable {
-    RouteTable::new(profiles.all(), plan.translators.anthropic.enabled)
+    RouteTable::new(profiles.all(), &plan.translators)
 }
 
 /// What the cores begin with, for the moment until the control thread has looked around: all

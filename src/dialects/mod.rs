@@ -1,3 +1,478 @@
-//! The API families that clients speak, one folder each.
+//! The API families that clients speak, one folder each, and the seam between them and the gateway.
+//!
+//! A dialect is given values and returns decisions; it sees neither the gateway nor a socket. The
+//! gateway asks each question once per request, in this order:
+//!
+//! ```text
+//! Family: MOUNTS (routes) ─▶ body_limit ─▶ begin
+//! Dialect: read ─▶ choose ─▶ ┌ next (widen)* ─▶ request ─▶ target, payload ─▶ response ─▶ piece*, idle*, whole
+//!                            └── again after a failure
+//!          ─▶ end;  notes after every question that may leave some
+//! Family: error_body, for any error on its routes
+//! ```
+//!
+//! [`Dialect::Plain`] is a request that the endpoint understands as the client wrote it: its arm of
+//! every question is a constant. To add a dialect, write its folder and one variant each of
+//! [`Family`] and [`Dialect`]; `CONTRIBUTING.md` has the steps.
 
 pub mod anthropic;
+mod error;
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use olla_engine::handler::{End, Request, Response};
+
+use crate::catalogue::Catalogue;
+use crate::config::{Plan, TranslatorsPlan};
+use crate::endpoint_set::EndpointSet;
+use crate::fleet::Endpoint;
+
+use anthropic::{Conversation, Record};
+pub use error::Error;
+
+/// The API family of a route: what its errors look like, and which dialect its requests speak.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Family {
+    /// OpenAI's shapes; everything that is no other family's.
+    #[default]
+    OpenAi,
+    /// Anthropic's Messages API.
+    Anthropic,
+}
+
+/// A family's own prefix below `/olla/`.
+#[derive(Debug)]
+pub struct Mount {
+    /// The first segment behind `/olla/`.
+    pub prefix: &'static [u8],
+    /// Whose it is.
+    pub family: Family,
+    /// The routes below it.
+    pub routes: &'static [DialectRoute],
+}
+
+/// All mounts.
+pub const MOUNTS: [Mount; 1] = [anthropic::MOUNT];
+
+/// A route below a family's prefix.
+#[derive(Debug)]
+pub struct DialectRoute {
+    /// Behind the prefix; with a slash at its end it takes whatever follows, but not nothing.
+    pub path: &'static [u8],
+    /// Its methods, in the form of `Allow`.
+    pub allow: &'static str,
+    /// What it does.
+    pub operation: Operation,
+}
+
+/// What a dialect's route does.
+#[derive(Debug, Clone, Copy)]
+pub enum Operation {
+    /// Its requests go to an endpoint.
+    Serve,
+    /// The dialect makes the response itself, out of the body (which counts as a request of the
+    /// client's rate limit).
+    Compute(fn(&OwnAsk<'_>) -> Result<Vec<u8>, Error>),
+    /// The dialect makes the response itself, out of the catalogue.
+    List(fn(&OwnAsk<'_>) -> Result<Vec<u8>, Error>),
+}
+
+/// What a dialect may need for a response of its own.
+pub struct OwnAsk<'a> {
+    /// The request's body.
+    pub body: &'a [u8],
+    /// What follows the route's path, percent escapes as sent.
+    pub rest: &'a [u8],
+    /// All models.
+    pub catalogue: &'a Catalogue,
+    /// Whether an endpoint that may be sent requests has the model, in any spelling.
+    pub is_served: &'a dyn Fn(&str) -> bool,
+    /// When the process started, as RFC 3339.
+    pub started: &'a str,
+}
+
+impl Family {
+    /// Whether the configuration has its routes.
+    pub fn is_enabled(self, translators: &TranslatorsPlan) -> bool {
+        match self {
+            Self::OpenAi => true,
+            Self::Anthropic => translators.anthropic.enabled,
+        }
+    }
+
+    /// The family's own limit for a body and the option that sets it.
+    pub fn body_limit(self, plan: &Plan) -> Option<(u64, &'static str)> {
+        match self {
+            Self::OpenAi => None,
+            Self::Anthropic => Some((
+                plan.translators.anthropic.max_message_size,
+                "translators.anthropic.max_message_size",
+            )),
+        }
+    }
+
+    /// The body of an error.
+    pub fn error_body(self, error: &Error, request_id: &str) -> Bytes {
+        Bytes::from(match self {
+            Self::OpenAi => openai_error(error),
+            Self::Anthropic => anthropic::error_body(error, request_id),
+        })
+    }
+
+    /// The header in which its clients look for the request's id, besides the gateway's own.
+    pub fn id_header(self) -> Option<&'static [u8]> {
+        match self {
+            Self::OpenAi => None,
+            Self::Anthropic => Some(b"request-id"),
+        }
+    }
+
+    /// The dialect of a request on one of its routes.
+    pub fn begin(self) -> Dialect {
+        match self {
+            Self::OpenAi => Dialect::Plain,
+            Self::Anthropic => Dialect::Anthropic(Box::default()),
+        }
+    }
+}
+
+fn openai_error(error: &Error) -> Vec<u8> {
+    let body = serde_json::json!({
+        "error": { "message": error.message, "type": error.kind, "code": error.code }
+    });
+    body.to_string().into_bytes()
+}
+
+/// How one request is spoken, and what is known of it in its dialect.
+#[derive(Debug, Default)]
+pub enum Dialect {
+    /// The endpoint understands the request as it is.
+    #[default]
+    Plain,
+    /// The Messages API.
+    Anthropic(Box<Conversation>),
+}
+
+/// The candidates that a dialect may put into an order.
+#[derive(Debug)]
+pub struct Choosing<'a> {
+    /// The endpoints of the snapshot.
+    pub endpoints: &'a [Endpoint],
+    /// Those that routing found.
+    pub candidates: &'a EndpointSet,
+    /// The configuration.
+    pub plan: &'a Plan,
+    /// On the process's clock.
+    pub now_ms: u64,
+}
+
+/// What an endpoint that was picked is to be sent.
+pub struct Sending<'a> {
+    /// The client's request.
+    pub request: Request<'a>,
+    /// Its body.
+    pub body: &'a [u8],
+    /// The model as the client wrote it.
+    pub model: &'a str,
+    /// The model as the endpoint knows it.
+    pub name: &'a str,
+    /// The configuration.
+    pub plan: &'a Plan,
+    /// Sixteen random bytes.
+    pub seed: &'a dyn Fn() -> [u8; 16],
+}
+
+/// The body that an endpoint gets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sent {
+    /// The client's, with the endpoint's name of the model.
+    Client,
+    /// [`Dialect::payload`].
+    Own,
+}
+
+/// Where a dialect sends a request, below the endpoint's URL.
+#[derive(Debug, Clone, Copy)]
+pub struct Target<'e> {
+    /// The path.
+    pub path: &'e str,
+    /// The body is JSON of the dialect's making: headers and a query that describe the client's are
+    /// left out.
+    pub translated: bool,
+}
+
+/// What becomes of an endpoint's response.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reading {
+    /// It passes as it is; `watch` = [`Dialect::watch`] sees its body.
+    Pass {
+        /// See the variant.
+        watch: bool,
+    },
+    /// Its head passes, its body goes through [`Dialect::piece`].
+    Follow,
+    /// Its head is kept back until [`Dialect::whole`] has seen at most this many bytes of body.
+    Hold(usize),
+    /// It is replaced by what [`Dialect::whole`] makes of at most this many bytes.
+    Collect(usize),
+    /// It is replaced by a stream that [`Dialect::piece`] writes, and [`Dialect::idle`] after this
+    /// long without bytes.
+    Stream(Duration),
+}
+
+/// What a part of a response came to.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Piece {
+    /// There is more to come.
+    More,
+    /// The client's response is complete.
+    Complete,
+    /// The client's response ends here and must not look complete.
+    Broken,
+    /// Nothing was written and nothing will be: the client gets this error.
+    Refused(Error),
+}
+
+/// A whole response and the endpoint it is of.
+#[derive(Debug)]
+pub struct Collected<'a> {
+    /// Its body.
+    pub body: &'a [u8],
+    /// Who sent it.
+    pub endpoint: &'a Endpoint,
+    /// Its index.
+    pub index: usize,
+    /// On the process's clock.
+    pub now_ms: u64,
+}
+
+/// What a whole response became.
+#[derive(Debug)]
+pub enum Whole {
+    /// It passes with the head that was held.
+    Held,
+    /// A JSON document.
+    Json(Vec<u8>),
+    /// A stream of events.
+    Events(Vec<u8>),
+    /// An error, with further header lines of the endpoint's response.
+    Refused(Error, Vec<u8>),
+    /// Another attempt is to be made.
+    Again,
+}
+
+/// What a dialect wants logged or written; the gateway drains them.
+#[derive(Debug)]
+pub enum Note {
+    /// Something of the request or response has no counterpart in the other dialect.
+    NotTranslated(String),
+    /// A session's name was unfit to name a file.
+    SessionReplaced,
+    /// A line for the inspector's files.
+    Record(Box<Record>),
+}
+
+/// A translator's part of a request, for the statistics (contract: translation 14).
+#[derive(Debug, Clone, Copy)]
+pub struct Summary {
+    /// The translator's name, such as `anthropic`.
+    pub translator: &'static str,
+    /// Passed through, else translated.
+    pub passthrough: bool,
+    /// Whether a stream was asked for, once the request was known to be valid.
+    pub streaming: bool,
+    /// The stream ended with an error.
+    pub failed: bool,
+    /// Why it was not passed through.
+    pub fallback: Option<Fallback>,
+}
+
+/// Why a request was translated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fallback {
+    /// There was no endpoint for it.
+    NoCompatibleEndpoints,
+    /// The endpoints do not speak its dialect.
+    CannotPassthrough,
+}
+
+impl Dialect {
+    /// The body is complete. `model` holds the name that inspection found; a dialect that knows
+    /// better replaces it.
+    ///
+    /// # Errors
+    /// The request is invalid and does not even name a model.
+    pub fn read(&mut self, body: &[u8], model: &mut String) -> Result<(), Error> {
+        match self {
+            Self::Plain => Ok(()),
+            Self::Anthropic(conversation) => conversation.read(body, model),
+        }
+    }
+
+    /// Routing has found candidates.
+    ///
+    /// # Errors
+    /// The request is invalid.
+    pub fn choose(&mut self, choosing: &Choosing<'_>) -> Result<(), Error> {
+        match self {
+            Self::Plain => Ok(()),
+            Self::Anthropic(conversation) => conversation.choose(choosing),
+        }
+    }
+
+    /// The candidates that may be picked now, and those of them that count as tried.
+    pub fn next(
+        &mut self,
+        candidates: &EndpointSet,
+        tried: &EndpointSet,
+    ) -> (EndpointSet, EndpointSet) {
+        match self {
+            Self::Plain => (*candidates, *tried),
+            Self::Anthropic(conversation) => conversation.next(candidates, tried),
+        }
+    }
+
+    /// None of [`Self::next`] could be picked. True: asking again gives others.
+    pub fn widen(&mut self) -> bool {
+        match self {
+            Self::Plain => false,
+            Self::Anthropic(conversation) => conversation.widen(),
+        }
+    }
+
+    /// Whether the model is named in the endpoint's own spelling even without an alias.
+    pub const fn respells(&self) -> bool {
+        matches!(self, Self::Anthropic(_))
+    }
+
+    /// An endpoint was picked: makes ready what it is sent.
+    ///
+    /// # Errors
+    /// The request cannot be expressed in what the endpoint speaks.
+    pub fn request(&mut self, sending: &Sending<'_>) -> Result<Sent, Error> {
+        match self {
+            Self::Plain => Ok(Sent::Client),
+            Self::Anthropic(conversation) => conversation.request(sending),
+        }
+    }
+
+    /// Where the picked endpoint gets it; `None` = the client's own path.
+    pub fn target<'e>(&self, endpoint: &'e Endpoint) -> Option<Target<'e>> {
+        match self {
+            Self::Plain => None,
+            Self::Anthropic(conversation) => conversation.target(endpoint),
+        }
+    }
+
+    /// The body for the endpoint, if it is not the client's.
+    pub fn payload(&self) -> Option<&[u8]> {
+        match self {
+            Self::Plain => None,
+            Self::Anthropic(conversation) => conversation.payload(),
+        }
+    }
+
+    /// The head of an endpoint's response has come.
+    pub fn response(&mut self, response: &Response<'_>) -> Reading {
+        match self {
+            Self::Plain => Reading::Pass { watch: false },
+            Self::Anthropic(conversation) => conversation.response(response),
+        }
+    }
+
+    /// A part of a body that passes as it is.
+    pub fn watch(&mut self, payload: &[u8]) {
+        match self {
+            Self::Plain => {}
+            Self::Anthropic(conversation) => conversation.watch(payload),
+        }
+    }
+
+    /// A part of a body; with `end` it is the last call. Appends to `out` what the client gets.
+    pub fn piece(&mut self, payload: &[u8], end: Option<End>, out: &mut Vec<u8>) -> Piece {
+        match self {
+            Self::Plain => {
+                out.extend_from_slice(payload);
+                match end {
+                    None => Piece::More,
+                    Some(End::Whole) => Piece::Complete,
+                    Some(End::Broken(_)) => Piece::Broken,
+                }
+            }
+            Self::Anthropic(conversation) => conversation.piece(payload, end, out),
+        }
+    }
+
+    /// Nothing has come for the time that [`Reading::Stream`] names.
+    pub fn idle(&mut self, out: &mut Vec<u8>) -> Piece {
+        match self {
+            Self::Plain => Piece::More,
+            Self::Anthropic(conversation) => conversation.idle(out),
+        }
+    }
+
+    /// A whole body that [`Reading::Hold`] or [`Reading::Collect`] asked for.
+    pub fn whole(&mut self, collected: &Collected<'_>) -> Whole {
+        match self {
+            Self::Plain => Whole::Held,
+            Self::Anthropic(conversation) => conversation.whole(collected),
+        }
+    }
+
+    /// The client gets an error of this body.
+    pub fn refused(&mut self, body: &[u8]) {
+        match self {
+            Self::Plain => {}
+            Self::Anthropic(conversation) => conversation.refused(body),
+        }
+    }
+
+    /// The request is over, with this status.
+    pub fn end(&mut self, status: u16) -> Option<Summary> {
+        match self {
+            Self::Plain => None,
+            Self::Anthropic(conversation) => Some(conversation.end(status)),
+        }
+    }
+
+    /// What is to be logged or written since the last call.
+    pub fn notes(&mut self) -> Vec<Note> {
+        match self {
+            Self::Plain => Vec::new(),
+            Self::Anthropic(conversation) => conversation.notes(),
+        }
+    }
+
+    /// The mode of the last attempt, for the log.
+    pub fn mode(&self) -> Option<&'static str> {
+        match self {
+            Self::Plain => None,
+            Self::Anthropic(conversation) => conversation.mode(),
+        }
+    }
+
+    /// The mode that the first attempt will have, for the log.
+    pub fn first_mode(&self) -> Option<&'static str> {
+        match self {
+            Self::Plain => None,
+            Self::Anthropic(conversation) => Some(conversation.first_mode()),
+        }
+    }
+
+    /// The value of `X-Olla-Mode`.
+    pub fn mode_shown(&self) -> Option<&'static str> {
+        match self {
+            Self::Plain => None,
+            Self::Anthropic(conversation) => conversation.mode_shown(),
+        }
+    }
+
+    /// Why the request was not passed through, for the log.
+    pub fn fallback(&self) -> Option<Fallback> {
+        match self {
+            Self::Plain => None,
+            Self::Anthropic(conversation) => conversation.fallback(),
+        }
+    }
+}

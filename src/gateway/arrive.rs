@@ -3,73 +3,123 @@
 //! contract: surface 2, 3, 6, 10, 11, 12, 14
 
 use std::borrow::Cow;
-use std::rc::Rc;
 
-use olla_engine::h1::FieldId;
-use olla_engine::handler::{AtHead, Cx, Local, Request};
+use olla_engine::h1::{FieldId, emit};
+use olla_engine::handler::{Ask, AtHead, Cx, Local, Refusal, Request};
 use olla_engine::limit::{Decision, Refuser};
 
-use super::Gateway;
-use super::answers::{self, Error, seconds_until};
-use super::clients::client_ip;
-use super::exchange::{Exchange, Kind, PathAt};
-use super::view::View;
+use super::exchange::{Exchange, refused};
+use super::respond::seconds_until;
+use crate::access::Client;
 use crate::config::ModelManagement;
+use crate::dialects::{Error, Family};
 use crate::inspect::Inspector;
 use crate::operations::stats::Violation;
 use crate::routing::path::{PathFault, normalise};
-use crate::routing::route::{Anthropic, Limit, Route};
+use crate::routing::route::{Limit, Route, RouteKind};
 
-impl Gateway {
+impl Exchange {
     /// The first question.
-    pub(super) fn arrive(
-        &self,
-        cx: &Cx<'_>,
-        x: &mut Exchange,
-        request: &Request<'_>,
-        local: &mut Local,
-    ) -> AtHead {
-        let view = self.view();
-        x.begin(Rc::clone(&view));
-        let Request { head, bytes, .. } = *request;
-        if !x.id.take(head.get(bytes, FieldId::XRequestId)) {
-            x.id.make(&self.random);
+    pub(super) fn arrive(&mut self, ask: &Ask<'_>, local: &mut Local) -> AtHead {
+        let Request { head, bytes, .. } = ask.request;
+        self.name(head.get(bytes, FieldId::XRequestId));
+        let limits = &self.view.plan().server.rate_limits;
+        let client = Client::identify(limits, ask.cx.peer.ip(), head, bytes);
+        self.belongs_to(client, ask.cx);
+        if self.view.cors.preflight(&ask.request, local) {
+            self.end_preflight(ask.cx, local);
+            return AtHead::Respond;
         }
-        let client = client_ip(view.plan(), cx.peer.ip(), head, bytes);
-        x.client = Some(client);
-        x.client_text.set(client);
-        x.peer_text.set(cx.peer.ip().to_canonical());
-        if view.cors.preflight(request, local) {
-            self.end_preflight(cx, x, local);
-            return AtHead::Answered;
-        }
-        x.cors = view.cors.grant(request);
-        match self.find_route(cx, x, &view, request) {
-            Ok(()) => self.may_go_on(cx, x, &view, request, local),
+        self.cors = self.view.cors.grant(&ask.request);
+        match self.admit(ask) {
+            Ok(()) => AtHead::Body(self.body_limit().0),
             Err(error) => {
-                answers::error(cx, x, Some(request), &error, local);
-                AtHead::Answered
+                self.error(ask.cx, Some(&ask.request), &error, local);
+                AtHead::Respond
             }
         }
     }
 
-    fn end_preflight(&self, cx: &Cx<'_>, x: &mut Exchange, local: &mut Local) {
-        use olla_engine::h1::emit;
-        x.status = 204;
+    /// The engine refuses the request; without a head it has not been asked about before.
+    pub(super) fn refuse_request(
+        &mut self,
+        cx: &Cx<'_>,
+        request: Option<&Request<'_>>,
+        refusal: Refusal,
+        local: &mut Local,
+    ) {
+        if request.is_none() {
+            self.name(None);
+            self.belongs_to(Client::Address(cx.peer.ip().to_canonical()), cx);
+        }
+        if refusal == Refusal::BodyTooLarge {
+            let mut recorder = self.gateway.recorder.borrow_mut();
+            recorder.violation(Violation::Size);
+        }
+        let error = refused(refusal, self.body_limit());
+        self.error(cx, request, &error, local);
+    }
+
+    /// The request's id: the client's own, if it is acceptable.
+    fn name(&mut self, own: Option<&[u8]>) {
+        if !self.id.take(own) {
+            self.id.make(&self.gateway.random);
+        }
+    }
+
+    fn belongs_to(&mut self, client: Client, cx: &Cx<'_>) {
+        self.client = client;
+        self.kept.client_text.set(client.address());
+        self.kept.peer_text.set(cx.peer.ip().to_canonical());
+    }
+
+    fn end_preflight(&mut self, cx: &Cx<'_>, local: &mut Local) {
+        self.status = 204;
         let out = &mut local.head;
         emit::field(out, b"Date", cx.date);
-        emit::field(out, b"X-Olla-Request-ID", x.id.as_bytes());
+        emit::field(out, b"X-Olla-Request-ID", self.id.as_bytes());
         emit::field(out, b"X-Olla-Response-Time", b"0ms");
     }
 
+    /// Every check of a head, in the contract's order.
+    fn admit(&mut self, ask: &Ask<'_>) -> Result<(), Error> {
+        let Request { head, bytes, .. } = ask.request;
+        self.find_route(&ask.request)?;
+        if let RouteKind::Management(_, operation) = self.route.kind {
+            let forward = self.view.plan().proxy.model_management == ModelManagement::Forward;
+            if !forward || !operation.is_forwardable() {
+                // It is refused as if it led nowhere: it counts as no request of a client.
+                self.route = Route::unknown(Family::default());
+                return Err(management_refused());
+            }
+        }
+        self.check_access(ask)?;
+        if !self.exists(&ask.request) {
+            return Err(Error::not_found());
+        }
+        if !self.route.admits(head.method.of(bytes)) {
+            return Err(method_refused(&self.route));
+        }
+        self.take_tokens(ask)?;
+        let max = self.view.plan().server.request_limits.max_header_size;
+        if head.counted_size() as u64 > max {
+            return Err(Error::new(
+                431,
+                "headers_too_large",
+                "HEADERS_TOO_LARGE",
+                format!("the request's head is larger than {max} bytes"),
+            ));
+        }
+        if self.route.is_proxied() {
+            let wanted = self.view.wanted(self.rest(&ask.request));
+            self.inspector = Some(Inspector::new(wanted));
+            self.dialect = self.route.family().begin();
+        }
+        Ok(())
+    }
+
     /// Path to route. What is wrong with it is an error of that route's shape.
-    fn find_route(
-        &self,
-        cx: &Cx<'_>,
-        x: &mut Exchange,
-        view: &View,
-        request: &Request<'_>,
-    ) -> Result<(), Error<'static>> {
+    fn find_route(&mut self, request: &Request<'_>) -> Result<(), Error> {
         let Request { head, bytes, .. } = *request;
         let end = if head.query.is_empty() {
             head.path.end
@@ -79,110 +129,35 @@ impl Gateway {
         let target = bytes
             .get(head.path.start as usize..end as usize)
             .unwrap_or_default();
-        let normal = normalise(target).map_err(|PathFault| {
-            if is_of_messages(view, target) {
-                x.kind = Kind::MessagesModel;
-            }
-            Error::new(
-                400,
-                "bad_request",
-                "INVALID_PATH",
-                "the path climbs above its root",
-            )
-        })?;
-        match normal.path {
-            Cow::Borrowed(path) => {
-                let route = view.snapshot.routes.find(path);
-                self.take_route(cx, x, view, request, &route, (bytes, false))
-            }
-            Cow::Owned(path) => {
-                let route = view.snapshot.routes.find(&path);
-                let taken = self.take_route(cx, x, view, request, &route, (&path, true));
-                x.own_path = path;
-                taken
-            }
-        }
-    }
-
-    fn take_route(
-        &self,
-        cx: &Cx<'_>,
-        x: &mut Exchange,
-        view: &View,
-        request: &Request<'_>,
-        route: &Route<'_, '_>,
-        (whole, own): (&[u8], bool),
-    ) -> Result<(), Error<'static>> {
-        let method = request.head.method.of(request.bytes);
-        let at = |part: &[u8]| PathAt::of(part, whole, own);
-        let (kind, rest) = match route {
-            Route::Proxy { prefix, rest } => {
-                let provider = prefix.profile.is_some();
-                (
-                    Kind::Proxy {
-                        scope: prefix.scope,
-                        provider,
-                    },
-                    at(rest),
-                )
-            }
-            Route::Management {
-                prefix,
-                operation,
-                rest,
-            } => {
-                let forward = view.plan().proxy.model_management == ModelManagement::Forward;
-                if !forward || !operation.is_forwardable() {
-                    return Err(management_refused());
-                }
-                (Kind::Management(prefix.scope, *operation), at(rest))
-            }
-            Route::Listing { form, .. } => (Kind::Listing(*form), PathAt::Nothing),
-            Route::Models => (Kind::Models, PathAt::Nothing),
-            Route::Model { id } => (Kind::Model, at(id)),
-            Route::Anthropic(Anthropic::Messages) => (Kind::Messages, PathAt::Nothing),
-            Route::Anthropic(Anthropic::CountTokens) => (Kind::CountTokens, PathAt::Nothing),
-            Route::Anthropic(Anthropic::Models) => (Kind::MessagesModels, PathAt::Nothing),
-            Route::Anthropic(Anthropic::Model { id }) => (Kind::MessagesModel, at(id)),
-            Route::Internal { rest } => (Kind::Internal, at(rest)),
-            Route::Version => (Kind::Internal, PathAt::Nothing),
-            Route::Dashboard { rest } => (Kind::Dashboard, at(rest)),
-            Route::NotFound | Route::Anthropic(Anthropic::Unknown) => {
-                if matches!(route, Route::Anthropic(_)) && view.plan().translators.anthropic.enabled
-                {
-                    // An error there has Anthropic's shape.
-                    x.kind = Kind::MessagesModel;
-                }
-                return Err(not_found());
+        let routes = &self.view.snapshot.routes;
+        let normal = match normalise(target) {
+            Ok(normal) => normal,
+            Err(PathFault) => {
+                self.route = Route::unknown(routes.family_of(target));
+                let message = "the path climbs above its root";
+                return Err(Error::new(400, "bad_request", "INVALID_PATH", message));
             }
         };
-        x.kind = kind;
-        x.rest = rest;
-        self.check_access(cx, view, request, route)?;
-        if matches!(route, Route::Internal { .. }) && !super::local::exists(route) {
-            return Err(not_found());
+        self.route = routes.find(&normal.path);
+        if let Cow::Owned(path) = normal.path {
+            self.kept.own_path = path;
         }
-        if !route.admits(method) {
-            return Err(method_refused(route));
+        match self.route.kind {
+            RouteKind::Unknown(_) => Err(Error::not_found()),
+            _ => Ok(()),
         }
-        self.take_tokens(cx, x, view, route.limit())
     }
 
     /// Rate limits (contract: surface 10).
-    fn take_tokens(
-        &self,
-        cx: &Cx<'_>,
-        x: &mut Exchange,
-        view: &View,
-        limit: Limit,
-    ) -> Result<(), Error<'static>> {
+    fn take_tokens(&mut self, ask: &Ask<'_>) -> Result<(), Error> {
+        let limit = self.route.limit(self.path(&ask.request));
         if limit == Limit::Free {
             return Ok(());
         }
-        let client = x.client.unwrap_or_else(|| cx.peer.ip());
-        let rates = &view.plan().server.rate_limits;
-        let shards = &mut *view.shards.borrow_mut();
-        let now = shards.epoch.nanos(cx.now);
+        let client = self.client.address();
+        let rates = &self.view.plan().server.rate_limits;
+        let shards = &mut *self.view.shards.borrow_mut();
+        let now = shards.epoch.nanos(ask.cx.now);
         let (shard, per_minute) = match limit {
             Limit::Health => (&mut shards.health, rates.health_requests_per_minute),
             _ => (&mut shards.proxied, rates.per_ip_requests_per_minute),
@@ -191,14 +166,13 @@ impl Gateway {
             refusal,
             client: admission,
         } = shard.admit(client, now);
-        x.admission = admission.map(|admission| (admission, per_minute));
+        self.admission = admission.map(|admission| (admission, per_minute));
         let Some(refusal) = refusal else {
             return Ok(());
         };
-        self.recorder
-            .borrow_mut()
-            .violation(Violation::RateLimit(client));
-        let (whose, rate) = match refusal.by {
+        let mut recorder = self.gateway.recorder.borrow_mut();
+        recorder.violation(Violation::RateLimit(client));
+        let (bearer, rate) = match refusal.by {
             Refuser::Global => ("all clients together", rates.global_requests_per_minute),
             Refuser::Client => ("one client address", per_minute),
         };
@@ -206,68 +180,23 @@ impl Gateway {
             429,
             "rate_limit_exceeded",
             "RATE_LIMIT_EXCEEDED",
-            format!("the limit of {rate} requests per minute for {whose} is reached"),
+            format!("the limit of {rate} requests per minute for {bearer} is reached"),
         );
         error.retry_after = Some(seconds_until(refusal.retry_after));
         Err(error)
     }
 
-    /// Size of the head, then the body may come.
-    fn may_go_on(
-        &self,
-        cx: &Cx<'_>,
-        x: &mut Exchange,
-        view: &View,
-        request: &Request<'_>,
-        local: &mut Local,
-    ) -> AtHead {
-        let max = view.plan().server.request_limits.max_header_size;
-        if request.head.counted_size() as u64 > max {
-            let error = Error::new(
-                431,
-                "headers_too_large",
-                "HEADERS_TOO_LARGE",
-                format!("the request's head is larger than {max} bytes"),
-            );
-            answers::error(cx, x, Some(request), &error, local);
-            return AtHead::Answered;
-        }
-        if x.kind.is_proxied() {
-            let path = x.rest(request.bytes);
-            x.inspector = Some(Inspector::new(view.wanted(path)));
-        }
-        AtHead::Body(body_limit(x.kind, view).0)
-    }
-}
-
-/// The largest body that a request may have, and the key that says so.
-pub(super) fn body_limit(kind: Kind, view: &View) -> (Option<u64>, &'static str) {
-    if let Kind::Messages | Kind::CountTokens = kind {
-        let own = view.plan().translators.anthropic.max_message_size;
-        if view.body_max.is_none_or(|max| own <= max) {
-            return (Some(own), "translators.anthropic.max_message_size");
+    /// The largest body that the request may have, and the option that says so.
+    fn body_limit(&self) -> (Option<u64>, &'static str) {
+        let own = self.route.family().body_limit(self.view.plan());
+        match (own, self.view.body_max) {
+            (Some((own, key)), max) if max.is_none_or(|max| own <= max) => (Some(own), key),
+            (_, max) => (max, "server.request_limits.max_body_size"),
         }
     }
-    (view.body_max, "server.request_limits.max_body_size")
 }
 
-/// Whether a path that cannot be brought to its normal form begins like the Messages API's.
-fn is_of_messages(view: &View, target: &[u8]) -> bool {
-    let path = target.split(|byte| *byte == b'?').next();
-    let mut segments = path
-        .unwrap_or_default()
-        .split(|byte| *byte == b'/')
-        .filter(|segment| !segment.is_empty());
-    view.plan().translators.anthropic.enabled
-        && segments.next() == Some(b"olla")
-        && segments.next() == Some(b"anthropic")
-}
-
-pub(super) fn not_found() -> Error<'static> {
-    Error::new(404, "not_found", "NOT_FOUND", "there is no such route")
-}
-
-fn method_refused(route: &Route<'_, '_>) -> Error<'static> {
+fn method_refused(route: &Route) -> Error {
     let mut error = Error::new(
         405,
         "method_not_allowed",
@@ -278,7 +207,7 @@ fn method_refused(route: &Route<'_, '_>) -> Error<'static> {
     error
 }
 
-fn management_refused() -> Error<'static> {
+fn management_refused() -> Error {
     Error::new(
         501,
         "not_implemented",

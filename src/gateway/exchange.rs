@@ -1,85 +1,95 @@
-//! The state of one request. A connection has one and begins it anew for each of its requests, so
-//! that what grows keeps its room.
+//! One request: its state, and the engine's questions about it in their order.
 
-use std::net::IpAddr;
-use std::ops::Range;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
-use std::time::Instant;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use olla_engine::exchange::Fault;
-use olla_engine::handler::Request;
+use olla_engine::exchange::{Fault, Timeouts};
+use olla_engine::handler::{
+    self, Ask, AtHead, AttemptEnd, Cx, Done, End, Local, Made, Passing, Pick, Refusal, Request,
+    Response, Routed,
+};
 use olla_engine::limit::Admission;
+use olla_engine::tls::TlsClient;
 
-use super::clients::IpText;
+use super::Gateway;
 use super::cors::Grant;
 use super::id::RequestId;
-use super::messages::Message;
+use super::replies::Ticket;
 use super::view::View;
+use crate::access::Client;
+use crate::dialects::{Collected, Dialect, Error, Family, Piece, Reading, Whole};
 use crate::endpoint_set::EndpointSet;
+use crate::fleet::Endpoint;
 use crate::inspect::{Findings, Inspector, Splice};
-use crate::providers::figures::Tail;
+use crate::providers::figures::{AnswerKind, Tail};
 use crate::routing::aliases::AliasUse;
 use crate::routing::balance::Lease;
 use crate::routing::decide::Refresh;
-use crate::routing::rejection::Routing;
-use crate::routing::route::{ListingForm, Management};
-use crate::routing::scope::ScopeId;
+use crate::routing::rejection::{self, Routing};
+use crate::routing::route::Route;
 use crate::routing::sticky::Session;
 
-/// See the module.
-#[derive(Debug, Default)]
+/// One request on its way.
+#[derive(Debug)]
 pub struct Exchange {
-    /// What the request is carried by; always there between `head` and `done`.
-    pub(super) view: Option<Rc<View>>,
+    pub(super) gateway: Rc<Gateway>,
+    /// What the request is carried by: that of its arrival, and from routing on the newest then.
+    pub(super) view: Rc<View>,
     pub(super) id: RequestId,
-    pub(super) kind: Kind,
-    pub(super) client: Option<IpAddr>,
-    /// The client's address as a text, and that of its end of the connection.
-    pub(super) client_text: IpText,
-    pub(super) peer_text: IpText,
+    pub(super) client: Client,
     pub(super) cors: Grant,
-    /// The client's bucket, for the headers of limited routes.
+    /// The client's bucket and its limit, for the headers of limited routes.
     pub(super) admission: Option<(Admission, u32)>,
-    /// The path in normal form, when it is not as the client wrote it.
-    pub(super) own_path: Vec<u8>,
-    /// What goes to the backend, or names what is asked for.
-    pub(super) rest: PathAt,
+    /// Its place refers to [`Self::path`].
+    pub(super) route: Route,
+    pub(super) dialect: Dialect,
+    /// Reads the body as it arrives; gone once the body was read whole.
     pub(super) inspector: Option<Inspector>,
     pub(super) findings: Findings,
-    /// The name of the model as the client wrote it; empty = none.
-    pub(super) model: String,
-    /// The name that was sent to the last endpoint, where that is another.
-    pub(super) sent_model: String,
     pub(super) routing: Option<Routing>,
     pub(super) alias: Option<AliasUse>,
     pub(super) candidates: EndpointSet,
     pub(super) tried: EndpointSet,
     pub(super) attempts: u32,
+    /// The attempt that is under way.
     pub(super) lease: Option<Lease>,
     /// Index of the endpoint of the last attempt.
     pub(super) endpoint: Option<usize>,
+    /// The endpoint's name of the model in place of the client's.
     pub(super) splice: Option<Splice>,
     pub(super) session: Option<Session>,
     pub(super) refresh: Refresh,
-    /// The letter that is waited for; 0 = none.
-    pub(super) ticket: u64,
-    /// When it is no longer waited for.
-    pub(super) ticket_by: Option<Instant>,
-    /// Waiting for first checks is over.
-    pub(super) waited: bool,
-    /// Candidates have been looked for.
-    pub(super) routed: bool,
+    /// The reply of the control thread that is waited for.
+    pub(super) ticket: Option<Ticket>,
     /// Status sent to the client; 0 = none yet.
     pub(super) status: u16,
-    /// Status of the last endpoint's answer.
-    pub(super) answer_status: Option<u16>,
-    /// Why the last attempt brought no answer, if it did not.
+    /// Status of the last endpoint's response.
+    pub(super) upstream_status: Option<u16>,
+    /// Why the last attempt brought no response, if it did not.
     pub(super) failed_by: Option<Fault>,
     pub(super) times: Times,
-    pub(super) message: Message,
-    pub(super) tail: Option<Box<Tail>>,
-    /// The end of the answer is read for token figures.
+    /// A head that waits for its body to be known.
+    held: Vec<u8>,
+    /// The end of the response is kept for its token statistics.
     pub(super) reads_figures: bool,
+    pub(super) kept: Kept,
+}
+
+/// What a connection keeps from one request to the next: buffers, and addresses as text.
+#[derive(Debug, Default)]
+pub struct Kept {
+    /// The client's address, and that of its end of the connection.
+    pub(super) client_text: IpText,
+    pub(super) peer_text: IpText,
+    /// The path in normal form, when it is not as the client wrote it.
+    pub(super) own_path: Vec<u8>,
+    /// The name of the model as the client wrote it; empty = none.
+    pub(super) model: String,
+    /// The name that was sent to the last endpoint, where that is another.
+    pub(super) sent_model: String,
+    pub(super) tail: Option<Box<Tail>>,
 }
 
 /// When the steps of a request were taken; `None` = not yet.
@@ -91,155 +101,376 @@ pub(super) struct Times {
     pub(super) routed: Option<Instant>,
     /// The last attempt began.
     pub(super) dispatched: Option<Instant>,
-    /// The head of an answer had come.
-    pub(super) answered: Option<Instant>,
+    /// The head of a response had come.
+    pub(super) responded: Option<Instant>,
 }
 
-/// What kind of request it is, once its route is known.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(super) enum Kind {
-    /// Not known yet, or of no route.
-    #[default]
-    None,
-    /// To a backend.
-    Proxy {
-        scope: ScopeId,
-        /// Whether the prefix is a provider's.
-        provider: bool,
-    },
-    /// Ollama's model management, where it is forwarded.
-    Management(ScopeId, Management),
-    /// Models of a prefix.
-    Listing(ListingForm),
-    /// `/olla/models`.
-    Models,
-    /// `/olla/models/{id}`.
-    Model,
-    /// The Messages API.
-    Messages,
-    CountTokens,
-    MessagesModels,
-    MessagesModel,
-    /// Below `/internal/`, and `/version`.
-    Internal,
-    /// The dashboard.
-    Dashboard,
+/// An address as text, written anew only when it is another one.
+#[derive(Debug, Default)]
+pub(super) struct IpText {
+    ip: Option<IpAddr>,
+    text: String,
 }
 
-impl Kind {
-    /// Whether errors have Anthropic's shape.
-    pub(super) const fn is_anthropic(self) -> bool {
-        matches!(
-            self,
-            Self::Messages | Self::CountTokens | Self::MessagesModels | Self::MessagesModel
-        )
+impl IpText {
+    pub(super) fn set(&mut self, ip: IpAddr) {
+        use std::fmt::Write as _;
+        if self.ip != Some(ip) {
+            self.ip = Some(ip);
+            self.text.clear();
+            // Writing to a string does not fail.
+            let _ = write!(self.text, "{ip}");
+        }
     }
 
-    /// Whether it goes to a backend, so that it counts as a client request.
-    pub(super) const fn is_proxied(self) -> bool {
-        matches!(
-            self,
-            Self::Proxy { .. } | Self::Management(..) | Self::Messages
-        )
-    }
-}
-
-/// Where a part of the path is.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) enum PathAt {
-    /// Nowhere.
-    #[default]
-    Nothing,
-    /// Nowhere either: the `/` that the client did not write behind a prefix.
-    Root,
-    /// In `own_path`.
-    Own(Range<usize>),
-    /// In the request's bytes.
-    Sent(Range<usize>),
-}
-
-impl PathAt {
-    /// The place of a part of a larger slice; what is no part of it stands for `/`.
-    pub(super) fn of(part: &[u8], whole: &[u8], own: bool) -> Self {
-        let offset = (part.as_ptr() as usize).wrapping_sub(whole.as_ptr() as usize);
-        let range = offset..offset.wrapping_add(part.len());
-        if whole.get(range.clone()).is_none() {
-            debug_assert!(part.is_empty() || part == b"/");
-            return Self::Root;
-        }
-        if own {
-            Self::Own(range)
-        } else {
-            Self::Sent(range)
-        }
+    pub(super) fn as_str(&self) -> &str {
+        &self.text
     }
 }
 
 impl Exchange {
-    /// Forgets the request before.
-    pub(super) fn begin(&mut self, view: Rc<View>) {
-        debug_assert!(self.lease.is_none(), "an attempt outlived its request");
-        self.view = Some(view);
-        self.kind = Kind::None;
-        self.client = None;
-        self.cors = Grant::Off;
-        self.admission = None;
-        self.own_path.clear();
-        self.inspector = None;
-        self.findings = Findings::default();
-        self.model.clear();
-        self.sent_model.clear();
-        self.routing = None;
-        self.alias = None;
-        self.candidates = EndpointSet::EMPTY;
-        self.tried = EndpointSet::EMPTY;
-        self.attempts = 0;
-        self.lease = None;
-        self.endpoint = None;
-        self.splice = None;
-        self.session = None;
-        self.refresh = Refresh::Before;
-        self.ticket = 0;
-        self.ticket_by = None;
-        self.routed = false;
-        self.waited = false;
-        self.status = 0;
-        self.answer_status = None;
-        self.failed_by = None;
-        self.times = Times::default();
-        self.message.begin();
-        self.reads_figures = false;
+    pub(super) fn new(gateway: Rc<Gateway>, view: Rc<View>, mut kept: Kept) -> Self {
+        kept.own_path.clear();
+        kept.model.clear();
+        kept.sent_model.clear();
+        Self {
+            gateway,
+            view,
+            id: RequestId::default(),
+            client: Client::UNKNOWN,
+            cors: Grant::Off,
+            admission: None,
+            route: Route::unknown(Family::default()),
+            dialect: Dialect::Plain,
+            inspector: None,
+            findings: Findings::default(),
+            routing: None,
+            alias: None,
+            candidates: EndpointSet::EMPTY,
+            tried: EndpointSet::EMPTY,
+            attempts: 0,
+            lease: None,
+            endpoint: None,
+            splice: None,
+            session: None,
+            refresh: Refresh::Before,
+            ticket: None,
+            status: 0,
+            upstream_status: None,
+            failed_by: None,
+            times: Times::default(),
+            held: Vec::new(),
+            reads_figures: false,
+            kept,
+        }
     }
 
     /// The name of the model that the request asks for.
     pub(super) fn model(&self) -> Option<&str> {
-        Some(self.model.as_str()).filter(|model| !model.is_empty())
+        Some(self.kept.model.as_str()).filter(|model| !model.is_empty())
     }
 
     /// The name of the model that the last endpoint was asked for.
     pub(super) fn sent_model(&self) -> Option<&str> {
-        Some(self.sent_model.as_str())
+        Some(self.kept.sent_model.as_str())
             .filter(|model| !model.is_empty())
             .or_else(|| self.model())
     }
 
     /// The path in normal form.
     pub(super) fn path<'b>(&'b self, request: &Request<'b>) -> &'b [u8] {
-        if self.own_path.is_empty() {
+        if self.kept.own_path.is_empty() {
             request.head.path.of(request.bytes)
         } else {
-            &self.own_path
+            &self.kept.own_path
         }
     }
 
-    /// A part of the path.
-    pub(super) fn rest<'b>(&'b self, bytes: &'b [u8]) -> &'b [u8] {
-        let (whole, range) = match &self.rest {
-            PathAt::Nothing => return b"",
-            PathAt::Root => return b"/",
-            PathAt::Own(range) => (self.own_path.as_slice(), range),
-            PathAt::Sent(range) => (bytes, range),
+    /// The part of the path that is the route's own.
+    pub(super) fn rest<'b>(&'b self, request: &Request<'b>) -> &'b [u8] {
+        self.route.rest(self.path(request))
+    }
+
+    /// The endpoint of the last attempt.
+    pub(super) fn endpoint(&self) -> Option<&Endpoint> {
+        self.view.endpoint(self.endpoint?)
+    }
+
+    /// Begins to keep a response's end, if token statistics may be in it.
+    fn begin_tail(&mut self, response: &Response<'_>) {
+        use olla_engine::h1::FieldId;
+        let kind = AnswerKind::of(
+            response.head.get(response.bytes, FieldId::ContentType),
+            response.head.get(response.bytes, FieldId::ContentEncoding),
+        );
+        self.reads_figures = kind != AnswerKind::Opaque && response.head.status < 400;
+        if self.reads_figures {
+            let tail = self.kept.tail.get_or_insert_default();
+            tail.begin(kind);
+        }
+    }
+
+    fn push_tail(&mut self, payload: &[u8]) {
+        if let Some(tail) = self.kept.tail.as_mut().filter(|_| self.reads_figures) {
+            tail.push(payload);
+        }
+    }
+
+    /// Passes on what a dialect made of a piece.
+    fn made(&mut self, ask: &Ask<'_>, piece: Piece) -> Made {
+        match piece {
+            Piece::More => Made::More,
+            Piece::Complete => Made::Complete,
+            Piece::Broken => Made::Broken,
+            Piece::Refused(error) => {
+                let mut own = Box::<Local>::default();
+                self.error(ask.cx, Some(&ask.request), &error, &mut own);
+                Made::Own(own)
+            }
+        }
+    }
+}
+
+impl handler::Exchange for Exchange {
+    type Kept = Kept;
+
+    fn head(&mut self, ask: &Ask<'_>, local: &mut Local) -> AtHead {
+        let at_head = self.arrive(ask, local);
+        self.times.headed = Some(ask.cx.now);
+        at_head
+    }
+
+    fn refuse(
+        &mut self,
+        cx: &Cx<'_>,
+        request: Option<&Request<'_>>,
+        refusal: Refusal,
+        local: &mut Local,
+    ) {
+        self.refuse_request(cx, request, refusal, local);
+    }
+
+    fn arrived(&mut self, body: &[u8]) {
+        if let Some(inspector) = &mut self.inspector {
+            inspector.advance(body);
+        }
+    }
+
+    fn route(&mut self, ask: &Ask<'_>, local: &mut Local) -> Routed {
+        self.times.routed.get_or_insert(ask.cx.now);
+        if !self.route.is_proxied() {
+            return self.respond_locally(ask, local);
+        }
+        let routed = self.decide(ask, local);
+        if routed == Routed::Upstream {
+            self.log_received(ask);
+        }
+        routed
+    }
+
+    fn pick(&mut self, ask: &Ask<'_>, failed: Option<Fault>, local: &mut Local) -> Pick {
+        match self.pick_endpoint(ask, failed) {
+            Ok(target) => Pick::Upstream(target),
+            Err(error) => {
+                self.error(ask.cx, Some(&ask.request), &error, local);
+                Pick::Respond
+            }
+        }
+    }
+
+    fn addresses(&self) -> Arc<[SocketAddr]> {
+        self.endpoint()
+            .map_or_else(|| Arc::from([]), |endpoint| Arc::clone(&endpoint.addresses))
+    }
+
+    fn tls(&self) -> Option<TlsClient> {
+        self.endpoint()?.upstream.tls.clone()
+    }
+
+    fn timeouts(&self) -> Timeouts {
+        self.view.timeouts
+    }
+
+    fn request_head(&mut self, ask: &Ask<'_>, out: &mut Vec<u8>) {
+        self.write_request_head(&ask.request, out);
+        self.times.dispatched = Some(ask.cx.now);
+        self.log_dispatching(ask);
+    }
+
+    fn payload<'b>(&'b self, body: &'b [u8]) -> [&'b [u8]; 3] {
+        match (self.dialect.payload(), &self.splice) {
+            (Some(own), _) => [own, b"", b""],
+            (None, Some(splice)) => splice.parts(body),
+            (None, None) => [body, b"", b""],
+        }
+    }
+
+    fn response_head(
+        &mut self,
+        ask: &Ask<'_>,
+        response: &Response<'_>,
+        out: &mut Vec<u8>,
+    ) -> Passing {
+        if let Some(lease) = &mut self.lease {
+            lease.succeeded();
+        }
+        self.upstream_status = Some(response.head.status);
+        self.times.responded = Some(ask.cx.now);
+        self.begin_tail(response);
+        match self.dialect.response(response) {
+            Reading::Pass { watch } => {
+                self.relayed(ask, response, out);
+                if watch || self.reads_figures {
+                    Passing::Tap
+                } else {
+                    Passing::Pass
+                }
+            }
+            Reading::Follow => {
+                self.relayed(ask, response, out);
+                Passing::Transform(Duration::MAX)
+            }
+            Reading::Hold(bytes_max) => {
+                let mut held = std::mem::take(&mut self.held);
+                self.relayed(ask, response, &mut held);
+                self.held = held;
+                Passing::Collect(bytes_max)
+            }
+            Reading::Collect(bytes_max) => Passing::Collect(bytes_max),
+            Reading::Stream(idle) => {
+                self.events(ask, out);
+                Passing::Transform(idle)
+            }
+        }
+    }
+
+    fn tap(&mut self, payload: &[u8]) {
+        self.push_tail(payload);
+        self.dialect.watch(payload);
+    }
+
+    fn transform(
+        &mut self,
+        ask: &Ask<'_>,
+        payload: &[u8],
+        end: Option<End>,
+        out: &mut Vec<u8>,
+    ) -> Made {
+        self.push_tail(payload);
+        let piece = self.dialect.piece(payload, end, out);
+        self.made(ask, piece)
+    }
+
+    fn idle(&mut self, ask: &Ask<'_>, out: &mut Vec<u8>) -> Made {
+        let piece = self.dialect.idle(out);
+        self.made(ask, piece)
+    }
+
+    fn collected(&mut self, ask: &Ask<'_>, response: &[u8], local: &mut Local) -> bool {
+        self.push_tail(response);
+        let view = Rc::clone(&self.view);
+        let whole = match self.endpoint.and_then(|at| Some((at, view.endpoint(at)?))) {
+            Some((index, endpoint)) => self.dialect.whole(&Collected {
+                body: response,
+                endpoint,
+                index,
+                now_ms: self.gateway.common.clock_ms(ask.cx.now),
+            }),
+            None => Whole::Held,
         };
-        whole.get(range.clone()).unwrap_or_default()
+        self.take_notes(ask.cx);
+        match whole {
+            Whole::Held => {
+                local.head.append(&mut self.held);
+                local.body = bytes::Bytes::copy_from_slice(response);
+            }
+            Whole::Json(document) => self.json(ask, document.into(), local),
+            Whole::Events(events) => {
+                self.events(ask, &mut local.head);
+                local.body = events.into();
+            }
+            Whole::Refused(error, mut fields) => {
+                self.error(ask.cx, Some(&ask.request), &error, local);
+                local.head.append(&mut fields);
+            }
+            Whole::Again => {
+                self.held.clear();
+                return false;
+            }
+        }
+        true
+    }
+
+    fn failed(&mut self, ask: &Ask<'_>, fault: Fault, local: &mut Local) {
+        self.failed_by = Some(fault);
+        let fault = if fault.is_silence() {
+            rejection::Fault::BackendTimeout
+        } else {
+            rejection::Fault::BackendError
+        };
+        let error = self.rejected(ask.cx, fault);
+        self.error(ask.cx, Some(&ask.request), &error, local);
+    }
+
+    fn attempt_ended(&mut self, cx: &Cx<'_>, end: AttemptEnd, bytes: u64) {
+        self.end_attempt(cx, end, bytes);
+    }
+
+    fn done(mut self, cx: &Cx<'_>, request: Option<&Request<'_>>, done: &Done) -> Kept {
+        self.record(cx, request, done);
+        self.kept
+    }
+}
+
+/// What `Allow` says of a route that passes methods on.
+const ANY_METHOD: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS, TRACE";
+
+/// The error of a request that the engine refuses (contract: surface 1.1, 1.2, 9); `body_limit` is
+/// the limit for its body and the option that sets it.
+pub(super) fn refused(refusal: Refusal, body_limit: (Option<u64>, &'static str)) -> Error {
+    match refusal {
+        Refusal::Head(reject) => {
+            let (kind, code) = match reject.status() {
+                405 => ("method_not_allowed", "METHOD_NOT_ALLOWED"),
+                431 => ("headers_too_large", "HEADERS_TOO_LARGE"),
+                501 => ("not_implemented", "NOT_SUPPORTED"),
+                _ => ("bad_request", "BAD_REQUEST"),
+            };
+            let mut error = Error::new(reject.status(), kind, code, reject.sentence());
+            // RFC 9110 15.5.6: said of every 405. Any other method may do.
+            error.allow = (error.status == 405).then_some(ANY_METHOD);
+            error
+        }
+        Refusal::BodyTooLarge => {
+            let message = match body_limit {
+                (Some(max), key) => {
+                    format!("the request's body is larger than the {max} bytes that {key} allows")
+                }
+                (None, _) => "the request's body is too large".to_owned(),
+            };
+            Error::new(413, "request_too_large", "BODY_TOO_LARGE", message)
+        }
+        Refusal::BodyBroken => Error::new(
+            400,
+            "bad_request",
+            "INVALID_BODY",
+            "the request's body is not framed as announced, or was cut short",
+        ),
+        Refusal::BodyTooSlow => Error::new(
+            408,
+            "request_timeout",
+            "REQUEST_TIMEOUT",
+            "the request did not arrive within server.read_timeout",
+        ),
+        Refusal::NoRoom => {
+            let mut error = Error::new(
+                503,
+                "service_unavailable",
+                "OVERLOADED",
+                "too many request bodies are held already; try again later",
+            );
+            error.retry_after = Some(5);
+            error
+        }
     }
 }

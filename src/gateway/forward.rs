@@ -5,10 +5,8 @@
 use olla_engine::h1::{FieldId, RequestHead, emit, field};
 use olla_engine::handler::Request;
 
-use super::answers::{PRODUCT, joined_via};
 use super::exchange::Exchange;
-use super::messages::MessageTarget;
-use super::view::View;
+use super::respond::{PRODUCT, joined_via};
 use crate::fleet::Upstream;
 use crate::routing::path::upstream_target;
 
@@ -21,140 +19,148 @@ struct Passed {
     via: bool,
 }
 
-/// Writes request line and fields. A message has a target of its own.
-pub(super) fn head(
-    x: &Exchange,
-    view: &View,
-    backend: &Upstream,
-    request: &Request<'_>,
-    message: Option<&MessageTarget<'_>>,
-    out: &mut Vec<u8>,
-) {
-    let Request { head, bytes, .. } = *request;
-    let translated = message.is_some_and(|message| message.translated);
-    out.extend_from_slice(head.method.of(bytes));
-    out.push(b' ');
-    let query = Some(head.query.of(bytes)).filter(|query| !query.is_empty());
-    let query = query.filter(|_| !translated);
-    let rest = message.map_or_else(|| x.rest(bytes), |message| message.path.as_bytes());
-    upstream_target(&backend.base_path, backend.preserve_path, rest, query, out);
-    out.extend_from_slice(b" HTTP/1.1\r\n");
-    out.extend_from_slice(backend.fields_for(head.method.of(bytes)));
-    let passed = pass_fields(x, backend, request, translated, out);
-    add_trace(x, view, backend, request, &passed, out);
-    if let Some(model) = x.model().filter(|_| !backend.owns(FieldId::XModel)) {
-        emit::field_lossy(out, b"X-Model", model.as_bytes());
+impl Exchange {
+    /// Writes request line and fields for the endpoint that was picked.
+    pub(super) fn write_request_head(&self, request: &Request<'_>, out: &mut Vec<u8>) {
+        let Some(endpoint) = self.endpoint() else {
+            return;
+        };
+        let upstream = &*endpoint.upstream;
+        let target = self.dialect.target(endpoint);
+        let translated = target.is_some_and(|target| target.translated);
+        let Request { head, bytes, .. } = *request;
+        out.extend_from_slice(head.method.of(bytes));
+        out.push(b' ');
+        let query = Some(head.query.of(bytes)).filter(|query| !query.is_empty());
+        let query = query.filter(|_| !translated);
+        let rest = target.map_or_else(|| self.rest(request), |target| target.path.as_bytes());
+        upstream_target(
+            &upstream.base_path,
+            upstream.preserve_path,
+            rest,
+            query,
+            out,
+        );
+        out.extend_from_slice(b" HTTP/1.1\r\n");
+        out.extend_from_slice(upstream.fields_for(head.method.of(bytes)));
+        let passed = self.pass_fields(upstream, request, translated, out);
+        self.add_trace(upstream, request, &passed, out);
+        if let Some(model) = self.model().filter(|_| !upstream.owns(FieldId::XModel)) {
+            emit::field_lossy(out, b"X-Model", model.as_bytes());
+        }
+        if translated {
+            emit::field(out, b"Content-Type", b"application/json");
+            emit::field(out, b"Accept-Encoding", b"identity");
+            bearer_of_api_key(head, bytes, upstream, out);
+        }
     }
-    if translated {
-        emit::field(out, b"Content-Type", b"application/json");
-        emit::field(out, b"Accept-Encoding", b"identity");
-        bearer_of_api_key(head, bytes, backend, out);
-    }
-}
 
-/// Passes the client's fields on, but for those that end here.
-fn pass_fields(
-    x: &Exchange,
-    backend: &Upstream,
-    request: &Request<'_>,
-    translated: bool,
-    out: &mut Vec<u8>,
-) -> Passed {
-    let Request { head, bytes, .. } = *request;
-    let nominated = head.nominated(bytes);
-    let has_model = x.model().is_some();
-    let mut passed = Passed::default();
-    for each in &head.fields {
-        match each.id {
-            FieldId::Host
-            | FieldId::ContentLength
-            | FieldId::Expect
-            | FieldId::Cookie
-            | FieldId::XForwardedFor
-            | FieldId::XProxiedBy
-            | FieldId::XRequestId => continue,
-            id if field::is_hop_by_hop(id) => continue,
-            FieldId::Authorization | FieldId::XApiKey | FieldId::XAuthToken if backend.has_auth => {
-                continue;
-            }
-            FieldId::XModel if has_model => continue,
-            FieldId::ContentType | FieldId::ContentEncoding | FieldId::AcceptEncoding
-                if translated =>
-            {
-                continue;
-            }
-            _ => {}
-        }
-        let name = each.name.of(bytes);
-        if nominated.contains(each) || backend.replaces(name) {
-            continue;
-        }
-        match each.id {
-            FieldId::XForwardedProto => passed.proto = true,
-            FieldId::XForwardedHost => passed.host = true,
-            FieldId::XRealIp => passed.real_ip = true,
-            FieldId::Via => {
-                if !std::mem::replace(&mut passed.via, true) {
-                    joined_via(head.all(FieldId::Via).map(|line| line.value.of(bytes)), out);
+    /// Passes the client's fields on, but for those that end here.
+    fn pass_fields(
+        &self,
+        upstream: &Upstream,
+        request: &Request<'_>,
+        translated: bool,
+        out: &mut Vec<u8>,
+    ) -> Passed {
+        let Request { head, bytes, .. } = *request;
+        let nominated = head.nominated(bytes);
+        let has_model = self.model().is_some();
+        let mut passed = Passed::default();
+        for each in &head.fields {
+            match each.id {
+                FieldId::Host
+                | FieldId::ContentLength
+                | FieldId::Expect
+                | FieldId::Cookie
+                | FieldId::XForwardedFor
+                | FieldId::XProxiedBy
+                | FieldId::XRequestId => continue,
+                id if field::is_hop_by_hop(id) => continue,
+                FieldId::Authorization | FieldId::XApiKey | FieldId::XAuthToken
+                    if upstream.has_auth =>
+                {
+                    continue;
                 }
+                FieldId::XModel if has_model => continue,
+                FieldId::ContentType | FieldId::ContentEncoding | FieldId::AcceptEncoding
+                    if translated =>
+                {
+                    continue;
+                }
+                _ => {}
+            }
+            let name = each.name.of(bytes);
+            if nominated.contains(each) || upstream.replaces(name) {
                 continue;
             }
-            _ => {}
-        }
-        emit::field(out, name, each.value.of(bytes));
-    }
-    passed
-}
-
-/// Adds who asks and through whom. What the endpoint has configured is there already.
-fn add_trace(
-    x: &Exchange,
-    view: &View,
-    backend: &Upstream,
-    request: &Request<'_>,
-    passed: &Passed,
-    out: &mut Vec<u8>,
-) {
-    let Request { head, bytes, .. } = *request;
-    if !backend.owns(FieldId::XForwardedFor) {
-        out.extend_from_slice(b"X-Forwarded-For: ");
-        let lines = head.all(FieldId::XForwardedFor);
-        for value in lines.map(|line| line.value.of(bytes)) {
-            if !value.is_empty() {
-                out.extend_from_slice(value);
-                out.extend_from_slice(b", ");
+            match each.id {
+                FieldId::XForwardedProto => passed.proto = true,
+                FieldId::XForwardedHost => passed.host = true,
+                FieldId::XRealIp => passed.real_ip = true,
+                FieldId::Via => {
+                    if !std::mem::replace(&mut passed.via, true) {
+                        joined_via(head.all(FieldId::Via).map(|line| line.value.of(bytes)), out);
+                    }
+                    continue;
+                }
+                _ => {}
             }
+            emit::field(out, name, each.value.of(bytes));
         }
-        out.extend_from_slice(x.peer_text.as_str().as_bytes());
-        out.extend_from_slice(b"\r\n");
+        passed
     }
-    if !passed.proto && !backend.owns(FieldId::XForwardedProto) {
-        let tls = view.plan().server.tls.cert_file.is_some();
-        let proto: &[u8] = if tls { b"https" } else { b"http" };
-        emit::field(out, b"X-Forwarded-Proto", proto);
-    }
-    if !passed.host && !backend.owns(FieldId::XForwardedHost) {
-        emit::field(out, b"X-Forwarded-Host", head.host(bytes));
-    }
-    if !passed.real_ip && !backend.owns(FieldId::XRealIp) {
-        emit::field(out, b"X-Real-IP", x.client_text.as_str().as_bytes());
-    }
-    if !backend.owns(FieldId::XProxiedBy) {
-        emit::field(out, b"X-Proxied-By", PRODUCT.as_bytes());
-    }
-    if !passed.via && !backend.owns(FieldId::Via) {
-        joined_via(std::iter::empty(), out);
-    }
-    if !backend.owns(FieldId::XRequestId) {
-        emit::field(out, b"X-Request-ID", x.id.as_bytes());
+
+    /// Adds who asks and through whom. What the endpoint has configured is there already.
+    fn add_trace(
+        &self,
+        upstream: &Upstream,
+        request: &Request<'_>,
+        passed: &Passed,
+        out: &mut Vec<u8>,
+    ) {
+        let Request { head, bytes, .. } = *request;
+        if !upstream.owns(FieldId::XForwardedFor) {
+            out.extend_from_slice(b"X-Forwarded-For: ");
+            let lines = head.all(FieldId::XForwardedFor);
+            for value in lines.map(|line| line.value.of(bytes)) {
+                if !value.is_empty() {
+                    out.extend_from_slice(value);
+                    out.extend_from_slice(b", ");
+                }
+            }
+            out.extend_from_slice(self.kept.peer_text.as_str().as_bytes());
+            out.extend_from_slice(b"\r\n");
+        }
+        if !passed.proto && !upstream.owns(FieldId::XForwardedProto) {
+            let tls = self.view.plan().server.tls.cert_file.is_some();
+            let proto: &[u8] = if tls { b"https" } else { b"http" };
+            emit::field(out, b"X-Forwarded-Proto", proto);
+        }
+        if !passed.host && !upstream.owns(FieldId::XForwardedHost) {
+            emit::field(out, b"X-Forwarded-Host", head.host(bytes));
+        }
+        if !passed.real_ip && !upstream.owns(FieldId::XRealIp) {
+            emit::field(out, b"X-Real-IP", self.kept.client_text.as_str().as_bytes());
+        }
+        if !upstream.owns(FieldId::XProxiedBy) {
+            emit::field(out, b"X-Proxied-By", PRODUCT.as_bytes());
+        }
+        if !passed.via && !upstream.owns(FieldId::Via) {
+            joined_via(std::iter::empty(), out);
+        }
+        if !upstream.owns(FieldId::XRequestId) {
+            emit::field(out, b"X-Request-ID", self.id.as_bytes());
+        }
     }
 }
 
 /// OpenAI's servers take a key in another field than Anthropic's clients send it in (contract:
 /// translation 10).
-fn bearer_of_api_key(head: &RequestHead, bytes: &[u8], backend: &Upstream, out: &mut Vec<u8>) {
-    let has_own =
-        backend.has_auth || backend.owns(FieldId::Authorization) || backend.owns(FieldId::XApiKey);
+fn bearer_of_api_key(head: &RequestHead, bytes: &[u8], upstream: &Upstream, out: &mut Vec<u8>) {
+    let has_own = upstream.has_auth
+        || upstream.owns(FieldId::Authorization)
+        || upstream.owns(FieldId::XApiKey);
     if has_own || head.has(FieldId::Authorization) {
         return;
     }

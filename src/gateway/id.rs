@@ -126,6 +126,15 @@ impl Randomness {
     pub(super) fn number(&self) -> u64 {
         u64::from_le_bytes(self.take())
     }
+
+    /// Sixteen random bytes.
+    pub(super) fn seed(&self) -> [u8; 16] {
+        let mut seed = [0; 16];
+        let (front, back) = seed.split_at_mut(8);
+        front.copy_from_slice(&self.take());
+        back.copy_from_slice(&self.take());
+        seed
+    }
 }
 
 #[cfg(test)]

@@ -4,22 +4,21 @@
 //! contract: catalogue 6, operations 3, 4, 7
 
 use std::borrow::Cow;
-use std::time::{Duration, Instant, SystemTime};
+use std::rc::Rc;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use olla_engine::h1::{FieldId, emit};
-use olla_engine::handler::{Cx, Local, Request, Routed};
+use olla_engine::handler::{Ask, Local, Request, Routed};
 
-use super::answers::{self, Error};
-use super::arrive::not_found;
-use super::exchange::{Exchange, Kind};
-use super::view::View;
-use super::{Gateway, Letter};
+use super::exchange::Exchange;
+use super::replies::{Awaited, Reply};
 use crate::catalogue::{CatalogueError, Scoped, Times};
+use crate::dialects::{DialectRoute, Error, Operation, OwnAsk};
 use crate::log::{Level, events};
 use crate::operations::conditional::Asked;
 use crate::operations::{self, access};
-use crate::routing::route::Route;
+use crate::routing::route::RouteKind;
 use crate::shared::{Address, Event, ListingAsk, PageAsk, Rendered};
 
 /// How long a page may take before its client is told that it failed.
@@ -28,218 +27,245 @@ const PAGE_WAIT: Duration = Duration::from_secs(10);
 /// A listing of the catalogue; `None` = there is no such one.
 type Listing = Option<Result<Bytes, CatalogueError>>;
 
-/// Where an answer of the control thread is.
-enum Awaited {
-    /// On its way; to be looked for again by then.
-    Later(Instant),
-    Arrived(Letter),
-    Never,
-}
-
-/// Whether there is such a page.
-pub(super) fn exists(route: &Route<'_, '_>) -> bool {
-    match route {
-        Route::Internal { rest } => !rest.is_empty() && page_of(rest).is_some(),
-        _ => true,
-    }
-}
-
 fn page_of(rest: &[u8]) -> Option<operations::Route> {
-    if rest.is_empty() {
-        return Some(operations::Route::Version);
-    }
     let rest = std::str::from_utf8(rest).ok()?;
     operations::Route::of(&format!("/internal/{rest}"))
 }
 
-impl Gateway {
-    /// Answers a request that needs no backend.
-    pub(super) fn answer_locally(
-        &self,
-        cx: &Cx<'_>,
-        x: &mut Exchange,
-        request: &Request<'_>,
-        body: &[u8],
-        local: &mut Local,
-    ) -> Routed {
-        let view = self.view();
-        let query = String::from_utf8_lossy(request.head.query.of(request.bytes));
-        let catalogue = &view.snapshot.fleet.catalogue;
-        match x.kind {
-            Kind::Models => {
-                let ready = catalogue.models_at_once(&query).map(Some);
-                let ask = || ListingAsk::Models(query.into_owned());
-                return self.listing(cx, x, request, ready, ask, local);
-            }
-            Kind::Model => {
-                let id = String::from_utf8_lossy(x.rest(request.bytes)).into_owned();
-                let endpoints = &view.snapshot.fleet.endpoints;
+impl Exchange {
+    /// Responds to a request that needs no endpoint.
+    pub(super) fn respond_locally(&mut self, ask: &Ask<'_>, local: &mut Local) -> Routed {
+        self.view = self.gateway.view();
+        let request = &ask.request;
+        match self.route.kind {
+            RouteKind::Models => return self.models(ask, local),
+            RouteKind::Model => {
+                let view = Rc::clone(&self.view);
+                let id = String::from_utf8_lossy(self.rest(request)).into_owned();
                 let times = Times {
                     now: SystemTime::now(),
-                    synced_at: &|at| endpoints.get(at)?.last_model_sync,
+                    synced_at: &|at| view.endpoint(at)?.last_model_sync,
                 };
-                let model = catalogue.model(&id, &times);
-                write_listing(cx, x, request, Some(model), local);
+                let model = view.snapshot.fleet.catalogue.model(&id, &times);
+                self.write_listing(ask, Some(model), local);
             }
-            Kind::Listing(_) => return self.scoped(cx, x, &view, request, local),
-            Kind::Dashboard => dashboard(cx, x, request, local),
-            Kind::Internal => return self.page(cx, x, request, &query, local),
-            _ => self.messages_locally(cx, x, &view, request, body, local),
+            RouteKind::Listing(..) => return self.scoped(ask, local),
+            RouteKind::Dashboard => self.dashboard(ask, local),
+            RouteKind::Internal => match page_of(self.rest(request)) {
+                Some(page) => return self.page(ask, page, local),
+                None => self.error(ask.cx, Some(request), &Error::not_found(), local),
+            },
+            RouteKind::Version => return self.page(ask, operations::Route::Version, local),
+            RouteKind::Dialect(_, route) => self.own_response(ask, route, local),
+            RouteKind::Proxy(_) | RouteKind::Management(..) | RouteKind::Unknown(_) => {
+                self.error(ask.cx, Some(request), &Error::not_found(), local);
+            }
         }
-        Routed::Answered
+        Routed::Respond
     }
 
-    fn scoped(
-        &self,
-        cx: &Cx<'_>,
-        x: &mut Exchange,
-        view: &View,
-        request: &Request<'_>,
-        local: &mut Local,
-    ) -> Routed {
+    /// Whether a route's page exists.
+    pub(super) fn exists(&self, request: &Request<'_>) -> bool {
+        match self.route.kind {
+            RouteKind::Internal => page_of(self.rest(request)).is_some(),
+            _ => true,
+        }
+    }
+
+    /// A response that the dialect makes itself.
+    fn own_response(&mut self, ask: &Ask<'_>, route: &DialectRoute, local: &mut Local) {
+        let (Operation::Compute(make) | Operation::List(make)) = route.operation else {
+            return self.error(ask.cx, Some(&ask.request), &Error::not_found(), local);
+        };
+        let view = Rc::clone(&self.view);
+        let snapshot = &view.snapshot;
+        let is_served = |name: &str| {
+            let on = snapshot.models.find(name, &snapshot.fleet.routable);
+            !on.is_empty()
+        };
+        let made = make(&OwnAsk {
+            body: ask.body,
+            rest: self.rest(&ask.request),
+            catalogue: &snapshot.fleet.catalogue,
+            is_served: &is_served,
+            started: &self.gateway.common.started_rfc3339,
+        });
+        match made {
+            Ok(body) => self.json(ask, body.into(), local),
+            Err(error) => self.error(ask.cx, Some(&ask.request), &error, local),
+        }
+    }
+
+    fn models(&mut self, ask: &Ask<'_>, local: &mut Local) -> Routed {
+        let query = query_of(&ask.request);
+        let catalogue = &self.view.snapshot.fleet.catalogue;
+        let ready = catalogue.models_at_once(&query).map(Some);
+        let wanted = || ListingAsk::Models(query.into_owned());
+        self.listing(ask, ready, wanted, local)
+    }
+
+    fn scoped(&mut self, ask: &Ask<'_>, local: &mut Local) -> Routed {
+        let view = Rc::clone(&self.view);
         let fleet = &view.snapshot.fleet;
-        let path = String::from_utf8_lossy(x.path(request)).into_owned();
+        let path = String::from_utf8_lossy(self.path(&ask.request)).into_owned();
         let at = scoped_at(&path).and_then(|(prefix, rest)| {
             Some((prefix, rest, Scoped::at(&fleet.profiles, prefix, rest)?))
         });
         let Some((prefix, rest, scoped)) = at else {
-            answers::error(cx, x, Some(request), &not_found(), local);
-            return Routed::Answered;
+            self.error(ask.cx, Some(&ask.request), &Error::not_found(), local);
+            return Routed::Respond;
         };
         let ready = fleet.catalogue.scoped_at_once(scoped);
-        let ask = || ListingAsk::Scoped(prefix.to_owned(), rest.to_owned());
-        self.listing(cx, x, request, ready.map(|body| Some(Ok(body))), ask, local)
+        let wanted = || ListingAsk::Scoped(prefix.to_owned(), rest.to_owned());
+        self.listing(ask, ready.map(|body| Some(Ok(body))), wanted, local)
     }
 
     /// A listing that is ready is sent; a long one is written by the control thread first.
     fn listing(
-        &self,
-        cx: &Cx<'_>,
-        x: &mut Exchange,
-        request: &Request<'_>,
+        &mut self,
+        ask: &Ask<'_>,
         ready: Option<Listing>,
-        ask: impl FnOnce() -> ListingAsk,
+        wanted: impl FnOnce() -> ListingAsk,
         local: &mut Local,
     ) -> Routed {
         // What was asked for is what is sent, also if it has become ready since.
-        if x.ticket == 0
+        if self.ticket.is_none()
             && let Some(listing) = ready
         {
-            write_listing(cx, x, request, listing, local);
-            return Routed::Answered;
+            self.write_listing(ask, listing, local);
+            return Routed::Respond;
         }
-        let ask = |reply| Event::Listing {
-            ask: Box::new(ask()),
+        let event = |reply| Event::Listing {
+            ask: Box::new(wanted()),
             reply,
         };
-        match self.letter(cx, x, ask) {
+        match self.reply(ask, event) {
             Awaited::Later(until) => return Routed::Wait(until),
-            Awaited::Arrived(Letter::Listing(listing)) => {
-                write_listing(cx, x, request, listing, local);
-            }
-            Awaited::Arrived(_) | Awaited::Never => write_failure(cx, x, request, local),
+            Awaited::Arrived(Reply::Listing(listing)) => self.write_listing(ask, listing, local),
+            Awaited::Arrived(_) | Awaited::Never => self.write_failure(ask, local),
         }
-        Routed::Answered
+        Routed::Respond
     }
 
-    /// The control thread's answer to what a request asks it for, once.
-    fn letter(&self, cx: &Cx<'_>, x: &mut Exchange, ask: impl FnOnce(Address) -> Event) -> Awaited {
-        if x.ticket == 0 {
-            x.ticket = self.ticket();
-            let reply = Address {
-                core: self.core,
-                ticket: x.ticket,
-            };
-            if self.link.tell(ask(reply)) {
-                return Awaited::Later(cx.now + PAGE_WAIT);
-            }
-        } else if let Some(letter) = self.arrived.borrow_mut().remove(&x.ticket) {
-            x.ticket = 0;
-            return Awaited::Arrived(letter);
-        } else if cx.now < cx.arrived + PAGE_WAIT {
-            return Awaited::Later(cx.arrived + PAGE_WAIT);
+    /// The control thread's reply to what a request asks it for, once.
+    fn reply(&mut self, ask: &Ask<'_>, event: impl FnOnce(Address) -> Event) -> Awaited {
+        let now = ask.cx.now;
+        if let Some(ticket) = self.ticket {
+            return self.gateway.replies.take(ticket, now);
         }
-        Awaited::Never
+        self.ticket = self.gateway.ask(now + PAGE_WAIT, event);
+        match self.ticket {
+            Some(ticket) => Awaited::Later(ticket.by),
+            None => Awaited::Never,
+        }
     }
 
-    /// A page is made by the control thread, which has all the figures.
-    fn page(
-        &self,
-        cx: &Cx<'_>,
-        x: &mut Exchange,
-        request: &Request<'_>,
-        query: &str,
-        local: &mut Local,
-    ) -> Routed {
-        let Some(route) = page_of(x.rest(request.bytes)) else {
-            answers::error(cx, x, Some(request), &not_found(), local);
-            return Routed::Answered;
-        };
-        if route == operations::Route::Health {
-            // Says that this core serves, so it asks nobody.
-            answers::json(
-                cx,
-                x,
-                request,
-                Bytes::from_static(operations::HEALTHY),
-                local,
-            );
-            return Routed::Answered;
+    /// A page is made by the control thread, which has all the statistics.
+    fn page(&mut self, ask: &Ask<'_>, page: operations::Route, local: &mut Local) -> Routed {
+        if page == operations::Route::Health {
+            // It says that this core serves, so the core alone responds.
+            self.json(ask, Bytes::from_static(operations::HEALTHY), local);
+            return Routed::Respond;
         }
-        let ask = |reply| Event::Page {
+        let request = &ask.request;
+        let event = |reply| Event::Page {
             ask: Box::new(PageAsk {
-                route,
-                query: query.to_owned(),
+                route: page,
+                query: query_of(request).into_owned(),
                 if_none_match: joined(request, FieldId::IfNoneMatch),
                 accept_encoding: joined(request, FieldId::AcceptEncoding),
             }),
             reply,
         };
-        match self.letter(cx, x, ask) {
+        match self.reply(ask, event) {
             Awaited::Later(until) => return Routed::Wait(until),
-            Awaited::Arrived(Letter::Page(page)) => write_page(cx, x, request, *page, local),
-            Awaited::Arrived(_) | Awaited::Never => write_failure(cx, x, request, local),
+            Awaited::Arrived(Reply::Page(page)) => self.write_page(ask, *page, local),
+            Awaited::Arrived(_) | Awaited::Never => self.write_failure(ask, local),
         }
-        Routed::Answered
+        Routed::Respond
     }
 
-    /// Who may look (contract: operations 7).
-    pub(super) fn check_access(
-        &self,
-        cx: &Cx<'_>,
-        view: &View,
-        request: &Request<'_>,
-        route: &Route<'_, '_>,
-    ) -> Result<(), Error<'static>> {
-        let plan = &view.plan().dashboard;
-        let gated = match route {
-            Route::Dashboard { .. } if !plan.enabled => return Err(not_found()),
-            Route::Dashboard { .. } => true,
-            Route::Internal { .. } | Route::Version => plan.gate_internal_api,
+    /// Checks whether the client may see the route (contract: operations 7).
+    pub(super) fn check_access(&self, ask: &Ask<'_>) -> Result<(), Error> {
+        let plan = &self.view.plan().dashboard;
+        let gated = match self.route.kind {
+            RouteKind::Dashboard if !plan.enabled => return Err(Error::not_found()),
+            RouteKind::Dashboard => true,
+            RouteKind::Internal | RouteKind::Version => plan.gate_internal_api,
             _ => false,
         };
         if !gated {
             return Ok(());
         }
-        let peer = cx.peer.ip().to_canonical();
-        let host = request.head.host(request.bytes);
+        let peer = ask.cx.peer.ip().to_canonical();
+        let host = ask.request.head.host(ask.request.bytes);
         let Err(denied) = access::admit(&plan.access_policy, peer, host) else {
             return Ok(());
         };
-        let mut log = self.log.borrow_mut();
-        if let Some(mut line) = log.event(Level::Warn, events::DASHBOARD_DENIED, cx.unix_ms) {
+        let mut log = self.gateway.log.borrow_mut();
+        let line = log.event(Level::Warn, events::DASHBOARD_DENIED, ask.cx.unix_ms);
+        if let Some(mut line) = line {
             line.str("reason", denied.reason())
                 .str("config_key", denied.config_key())
                 .str("client_ip", &peer.to_string())
                 .str("host", &access::shown_host(host));
         }
-        Err(Error::new(
-            403,
-            "forbidden",
-            "ACCESS_DENIED",
-            denied.message(peer, host),
-        ))
+        let message = denied.message(peer, host);
+        Err(Error::new(403, "forbidden", "ACCESS_DENIED", message))
     }
+
+    fn write_listing(&mut self, ask: &Ask<'_>, listing: Listing, local: &mut Local) {
+        let error = match listing {
+            Some(Ok(body)) => return self.json(ask, body, local),
+            Some(Err(fault)) => Error::new(fault.status, fault.kind, fault.code, fault.message),
+            None => Error::not_found(),
+        };
+        self.error(ask.cx, Some(&ask.request), &error, local);
+    }
+
+    fn write_failure(&mut self, ask: &Ask<'_>, local: &mut Local) {
+        let message = "the page could not be made";
+        let error = Error::new(500, "internal_error", "INTERNAL_ERROR", message);
+        self.error(ask.cx, Some(&ask.request), &error, local);
+    }
+
+    fn write_page(&mut self, ask: &Ask<'_>, page: Rendered, local: &mut Local) {
+        let vary = page.headers.iter().find(|(name, _)| *name == "Vary");
+        let vary = vary.map_or("", |(_, value)| value.as_ref());
+        self.begin_varying(ask.cx, Some(&ask.request), (page.status, vary), local);
+        for (name, value) in page.headers.iter().filter(|(name, _)| *name != "Vary") {
+            emit::field(&mut local.head, name.as_bytes(), value.as_bytes());
+        }
+        local.bodyless = page.status == 304;
+        local.body = match page.body {
+            Cow::Borrowed(body) => Bytes::from_static(body),
+            Cow::Owned(body) => Bytes::from(body),
+        };
+    }
+
+    /// The dashboard's files (contract: operations 7).
+    fn dashboard(&mut self, ask: &Ask<'_>, local: &mut Local) {
+        let request = &ask.request;
+        let (none_match, encoding) = (
+            joined(request, FieldId::IfNoneMatch),
+            joined(request, FieldId::AcceptEncoding),
+        );
+        let asked = Asked {
+            if_none_match: none_match.as_deref(),
+            accept_encoding: encoding.as_deref(),
+            range: request.head.get(request.bytes, FieldId::Range),
+            if_range: None,
+        };
+        let path = String::from_utf8_lossy(self.path(request)).into_owned();
+        match operations::dashboard::answer(&path, &asked) {
+            Some(page) => self.write_page(ask, page, local),
+            None => self.error(ask.cx, Some(request), &Error::not_found(), local),
+        }
+    }
+}
+
+fn query_of<'r>(request: &Request<'r>) -> Cow<'r, str> {
+    String::from_utf8_lossy(request.head.query.of(request.bytes))
 }
 
 /// The values of all lines of a field, as one.
@@ -257,70 +283,6 @@ fn scoped_at(path: &str) -> Option<(&str, &str)> {
     let inner = path.strip_prefix("/olla/")?;
     let slash = inner.find('/')?;
     inner.split_at_checked(slash)
-}
-
-fn write_listing(
-    cx: &Cx<'_>,
-    x: &mut Exchange,
-    request: &Request<'_>,
-    listing: Listing,
-    local: &mut Local,
-) {
-    let error = match listing {
-        Some(Ok(body)) => return answers::json(cx, x, request, body, local),
-        Some(Err(fault)) => Error::new(fault.status, fault.kind, fault.code, fault.message),
-        None => not_found(),
-    };
-    answers::error(cx, x, Some(request), &error, local);
-}
-
-fn write_failure(cx: &Cx<'_>, x: &mut Exchange, request: &Request<'_>, local: &mut Local) {
-    let error = Error::new(
-        500,
-        "internal_error",
-        "INTERNAL_ERROR",
-        "the page could not be made",
-    );
-    answers::error(cx, x, Some(request), &error, local);
-}
-
-fn write_page(
-    cx: &Cx<'_>,
-    x: &mut Exchange,
-    request: &Request<'_>,
-    page: Rendered,
-    local: &mut Local,
-) {
-    let vary = page.headers.iter().find(|(name, _)| *name == "Vary");
-    let vary = vary.map_or("", |(_, value)| value.as_ref());
-    answers::begin_varying(cx, x, Some(request), page.status, vary, local);
-    for (name, value) in page.headers.iter().filter(|(name, _)| *name != "Vary") {
-        emit::field(&mut local.head, name.as_bytes(), value.as_bytes());
-    }
-    local.bodyless = page.status == 304;
-    local.body = match page.body {
-        Cow::Borrowed(body) => Bytes::from_static(body),
-        Cow::Owned(body) => Bytes::from(body),
-    };
-}
-
-/// The dashboard's files (contract: operations 7).
-fn dashboard(cx: &Cx<'_>, x: &mut Exchange, request: &Request<'_>, local: &mut Local) {
-    let (none_match, encoding) = (
-        joined(request, FieldId::IfNoneMatch),
-        joined(request, FieldId::AcceptEncoding),
-    );
-    let asked = Asked {
-        if_none_match: none_match.as_deref(),
-        accept_encoding: encoding.as_deref(),
-        range: request.head.get(request.bytes, FieldId::Range),
-        if_range: None,
-    };
-    let path = String::from_utf8_lossy(x.path(request)).into_owned();
-    match operations::dashboard::answer(&path, &asked) {
-        Some(page) => write_page(cx, x, request, page, local),
-        None => answers::error(cx, x, Some(request), &not_found(), local),
-    }
 }
 
 #[cfg(test)]

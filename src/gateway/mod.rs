@@ -1,42 +1,46 @@
-//! The gateway: answers the engine's questions. The only glue between a request, the routing and
-//! an answer; what it decides is decided elsewhere.
+//! The gateway: it answers the engine's questions and decides nothing itself. It is the only glue
+//! between a request, the routing, the dialect and the response.
 //!
-//! Follow a request: [`handle`] (the questions in their order), [`arrive`] (head: route, limits),
-//! [`route`] (model and candidates), [`forward`] (head to the backend), [`answers`] (head to the
-//! client), [`record`] (what is kept of it).
+//! [`Gateway`] is one core's, [`Exchange`] one request's. Follow a request: [`exchange`] has the
+//! questions in their order, [`arrive`] the head (route, limits), [`decide`] the model and the
+//! candidates, [`pick`] the attempts, [`forward`] the head to the endpoint, [`respond`] the head to
+//! the client, [`record`] logs and statistics. [`local`] has what needs no endpoint.
 //!
 //! contract: surface 14 (order of checks)
 
-mod answers;
 mod arrive;
-mod clients;
 mod cors;
+mod decide;
 mod exchange;
 mod forward;
-mod handle;
 mod id;
 mod local;
-mod messages;
+mod pick;
 mod record;
-mod route;
+mod replies;
+mod respond;
 mod view;
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use crossbeam_channel::Receiver;
+use olla_engine::handler::{Handler, Limits};
 use olla_engine::snapshot::Subscriber;
-use rustc_hash::FxHashMap;
 
-use crate::catalogue::CatalogueError;
+pub use exchange::{Exchange, Kept};
+
 use crate::log::LineLog;
 use crate::operations::stats::Recorder;
-use crate::shared::{Common, Event, Link, Rendered, Snapshot, ToCore};
+use crate::shared::{Address, Common, Event, Link, Snapshot, ToCore};
 use id::Randomness;
+use replies::{Replies, Ticket};
 use view::View;
+
+/// How often a core hands over what it has counted.
+const HAND_OVER_EVERY: Duration = Duration::from_millis(50);
 
 /// The handler of one core.
 #[derive(Debug)]
@@ -46,26 +50,12 @@ pub struct Gateway {
     snapshots: RefCell<Subscriber<Snapshot>>,
     view: RefCell<Rc<View>>,
     link: Link,
-    letters: Receiver<ToCore>,
-    /// Letters by ticket, until the request that waits for one asks again.
-    arrived: RefCell<FxHashMap<u64, Letter>>,
-    tickets: Cell<u64>,
+    replies: Replies,
     random: Randomness,
     log: RefCell<LineLog>,
     recorder: RefCell<Recorder>,
-    told: Cell<Instant>,
+    handed_over: Cell<Instant>,
 }
-
-/// What a waiting request was sent.
-#[derive(Debug)]
-enum Letter {
-    Refreshed(bool),
-    Listing(Option<Result<Bytes, CatalogueError>>),
-    Page(Box<Rendered>),
-}
-
-/// Letters kept for requests that may have left. Beyond that, the oldest half goes.
-const ARRIVED_MAX: usize = 1024;
 
 impl Gateway {
     /// The handler of a core.
@@ -74,7 +64,7 @@ impl Gateway {
         common: Arc<Common>,
         mut snapshots: Subscriber<Snapshot>,
         link: Link,
-        letters: Receiver<ToCore>,
+        replies: Receiver<ToCore>,
     ) -> Self {
         let view = new_view(&common, Arc::clone(snapshots.current()));
         Self {
@@ -84,12 +74,10 @@ impl Gateway {
             snapshots: RefCell::new(snapshots),
             view: RefCell::new(view),
             link,
-            letters,
-            arrived: RefCell::default(),
-            tickets: Cell::new(1),
+            replies: Replies::new(replies),
             random: Randomness::new(),
             recorder: RefCell::default(),
-            told: Cell::new(Instant::now()),
+            handed_over: Cell::new(Instant::now()),
         }
     }
 
@@ -103,33 +91,55 @@ impl Gateway {
         Rc::clone(&self.view.borrow())
     }
 
-    fn ticket(&self) -> u64 {
-        self.tickets.replace(self.tickets.get() + 1)
+    /// Asks the control thread for something; `None` when its queue is full.
+    fn ask(&self, by: Instant, event: impl FnOnce(Address) -> Event) -> Option<Ticket> {
+        let ticket = self.replies.ticket(by);
+        let reply = Address {
+            core: self.core,
+            ticket: ticket.number,
+        };
+        self.link.tell(event(reply)).then_some(ticket)
     }
 
-    fn take_letters(&self) {
-        let mut arrived = self.arrived.borrow_mut();
-        while let Ok(letter) = self.letters.try_recv() {
-            match letter {
-                ToCore::Refreshed { ticket, any } => {
-                    arrived.insert(ticket, Letter::Refreshed(any));
-                }
-                ToCore::HandOver { round } => {
-                    self.hand_over_counts(Instant::now(), true);
-                    self.link.tell(Event::HandedOver { round });
-                }
-                ToCore::Listing { ticket, listing } => {
-                    arrived.insert(ticket, Letter::Listing(listing));
-                }
-                ToCore::Page { ticket, page } => {
-                    arrived.insert(ticket, Letter::Page(page));
-                }
-            }
+    /// Hands over what was counted since the last time.
+    fn hand_over_counts(&self, now: Instant) {
+        self.handed_over.set(now);
+        let delta = self.recorder.borrow_mut().take();
+        if let Some(delta) = delta {
+            self.link.tell(Event::Counted(Box::new(delta)));
         }
-        if arrived.len() > ARRIVED_MAX {
-            let newest = self.tickets.get().saturating_sub(ARRIVED_MAX as u64 / 2);
-            arrived.retain(|ticket, _| *ticket >= newest);
+    }
+}
+
+impl Handler for Gateway {
+    type Exchange = Exchange;
+
+    fn limits(&self) -> Limits {
+        self.view.borrow().limits
+    }
+
+    fn begin(self: &Rc<Self>, kept: Kept) -> Exchange {
+        Exchange::new(Rc::clone(self), self.view(), kept)
+    }
+
+    fn tick(&self, now: Instant) {
+        if now.saturating_duration_since(self.handed_over.get()) >= HAND_OVER_EVERY {
+            self.hand_over_counts(now);
         }
+        self.log.borrow_mut().tick(crate::log::unix_ms());
+        let view = self.view();
+        let shards = &mut *view.shards.borrow_mut();
+        let nanos = shards.epoch.nanos(now);
+        shards.proxied.tick(nanos);
+        shards.health.tick(nanos);
+    }
+
+    fn news(&self, _now: Instant) {
+        self.replies.receive(|round| {
+            self.hand_over_counts(Instant::now());
+            self.link.tell(Event::HandedOver { round });
+        });
+        drop(self.view());
     }
 }
 

@@ -13,7 +13,6 @@ use super::cors::Cors;
 use crate::config::{LogLevel, Plan};
 use crate::endpoint_set::EndpointSet;
 use crate::fleet::Endpoint;
-use crate::fleet::Upstream;
 use crate::inspect::Wanted;
 use crate::routing::sticky::Bounds;
 use crate::shared::Snapshot;
@@ -81,14 +80,17 @@ impl View {
         lost
     }
 
-    /// An endpoint by its place, if there is one; as in [`super::exchange::Exchange::endpoint`].
-    pub(super) fn endpoint(&self, place: Option<usize>) -> Option<&Endpoint> {
-        self.snapshot.fleet.endpoints.get(place?)
+    /// An endpoint by its index.
+    pub(super) fn endpoint(&self, index: usize) -> Option<&Endpoint> {
+        self.snapshot.fleet.endpoints.get(index)
     }
 
-    /// How that endpoint is written to.
-    pub(super) fn backend(&self, place: Option<usize>) -> Option<&Upstream> {
-        Some(&self.endpoint(place)?.upstream)
+    /// An endpoint by the index that a lease of this view names.
+    ///
+    /// # Panics
+    /// When the lease is another view's.
+    pub(super) fn leased(&self, index: usize) -> &Endpoint {
+        &self.snapshot.fleet.endpoints[index]
     }
 
     pub(super) fn plan(&self) -> &Plan {

@@ -6,66 +6,58 @@
 //!
 //! contract: surface 2, catalogue 6, translation 1
 
+use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
 
 use super::path::{ROOT, decodes_to};
 use super::scope::ScopeId;
+use crate::config::TranslatorsPlan;
+use crate::dialects::{DialectRoute, Family, MOUNTS, Mount, Operation};
 use crate::providers::Profile;
 
 const GET: &str = "GET, HEAD";
 
-/// What a path leads to. `'t` is the table's life, `'p` the path's.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Route<'t, 'p> {
-    /// Forwarded to an endpoint of the prefix's scope.
-    Proxy {
-        /// `/olla/<prefix>`.
-        prefix: &'t Prefix,
-        /// What follows it; begins with `/`.
-        rest: &'p [u8],
-    },
+/// What a path leads to, and where in the path its own part begins.
+#[derive(Debug, Clone, Copy)]
+pub struct Route {
+    /// What it is.
+    pub kind: RouteKind,
+    /// Offset of [`Self::rest`] in the path that was matched.
+    rest: usize,
+}
+
+/// What a path leads to.
+#[derive(Debug, Clone, Copy)]
+pub enum RouteKind {
+    /// Forwarded to an endpoint of the prefix's scope; the rest is what follows the prefix.
+    Proxy(PrefixId),
     /// The models of the prefix's endpoints, answered here (contract: catalogue 6.5).
-    Listing {
-        /// Whose models.
-        prefix: &'t Prefix,
-        /// In which form.
-        form: ListingForm,
-    },
-    /// Ollama's model management (contract: catalogue 6.6).
-    Management {
-        /// Always one of the Ollama profile.
-        prefix: &'t Prefix,
-        /// Which of its operations.
-        operation: Management,
-        /// What follows the prefix, for when it is forwarded.
-        rest: &'p [u8],
-    },
+    Listing(PrefixId, ListingForm),
+    /// Ollama's model management (contract: catalogue 6.6); the prefix is always one of the Ollama
+    /// profile, the rest is what follows it.
+    Management(PrefixId, Management),
     /// `/olla/models`.
     Models,
-    /// `/olla/models/{id}`; percent escapes as sent, empty for `/olla/models/`.
-    Model {
-        /// Everything behind `/olla/models/`.
-        id: &'p [u8],
-    },
-    /// Below `/olla/anthropic`; errors there have their own shape.
-    Anthropic(Anthropic<'p>),
-    /// Below `/internal/`; which of them exist is for the operations to say.
-    Internal {
-        /// Everything behind `/internal/`.
-        rest: &'p [u8],
-    },
-    /// `/internal/ui` and below.
-    Dashboard {
-        /// Everything behind `/internal/ui`: empty, or begins with `/`.
-        rest: &'p [u8],
-    },
+    /// `/olla/models/{id}`; the rest is the id, percent escapes as sent, empty for `/olla/models/`.
+    Model,
+    /// A dialect's own route; the rest is what follows its path.
+    Dialect(Family, &'static DialectRoute),
+    /// Below `/internal/`; which pages exist is for the operations to say. The rest is everything
+    /// behind `/internal/`.
+    Internal,
+    /// `/internal/ui` and below; the rest is empty or begins with `/`.
+    Dashboard,
     /// `/version`.
     Version,
-    /// Nothing of ours.
-    NotFound,
+    /// No route; the family says what the error looks like.
+    Unknown(Family),
 }
+
+/// A prefix of one [`RouteTable`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PrefixId(u16);
 
 /// The forms of a listing below a prefix.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,24 +66,6 @@ pub enum ListingForm {
     OpenAi,
     /// That of the prefix's own profile.
     Native,
-}
-
-/// The routes below `/olla/anthropic` (contract: translation 1).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Anthropic<'p> {
-    /// `v1/messages`.
-    Messages,
-    /// `v1/messages/count_tokens`.
-    CountTokens,
-    /// `v1/models`.
-    Models,
-    /// `v1/models/{id}`.
-    Model {
-        /// Percent escapes as sent, never empty.
-        id: &'p [u8],
-    },
-    /// Anything else, and everything when the translator is off.
-    Unknown,
 }
 
 /// Ollama's routes that change what a server has (contract: README 5, surface 2).
@@ -146,36 +120,69 @@ pub enum Limit {
     Health,
 }
 
-impl Route<'_, '_> {
+impl Route {
+    /// No route of this family.
+    pub const fn unknown(family: Family) -> Self {
+        Self {
+            kind: RouteKind::Unknown(family),
+            rest: 0,
+        }
+    }
+
+    /// The part of the path that is the route's own; `path` is the one that was matched.
+    pub fn rest<'p>(&self, path: &'p [u8]) -> &'p [u8] {
+        match (self.kind, path.get(self.rest..).unwrap_or_default()) {
+            // `/olla/<prefix>` counts as `/olla/<prefix>/`.
+            (RouteKind::Proxy(_), b"") => b"/",
+            (_, rest) => rest,
+        }
+    }
+
     /// The methods of a fixed route, in the form of `Allow`; `None` = any method.
     pub const fn allow(&self) -> Option<&'static str> {
-        match self {
-            Self::Proxy { .. } | Self::Management { .. } | Self::NotFound => None,
-            Self::Anthropic(Anthropic::Unknown) => None,
-            Self::Anthropic(Anthropic::Messages | Anthropic::CountTokens) => Some("POST"),
+        match self.kind {
+            RouteKind::Proxy(_) | RouteKind::Management(..) | RouteKind::Unknown(_) => None,
+            RouteKind::Dialect(_, route) => Some(route.allow),
             _ => Some(GET),
         }
     }
 
-    /// Whether the route has a method. A path of [`Self::Internal`] that does not exist is to be
+    /// Whether the route has a method. A path of [`RouteKind::Internal`] that does not exist is to be
     /// found missing before its method is found wrong.
     pub fn admits(&self, method: &[u8]) -> bool {
-        match self.allow() {
-            Some(GET) => matches!(method, b"GET" | b"HEAD"),
-            Some(only) => method == only.as_bytes(),
-            None => true,
-        }
+        self.allow().is_none_or(|allow| {
+            let mut methods = allow.split(", ");
+            methods.any(|allowed| allowed.as_bytes() == method)
+        })
     }
 
     /// The limits that a request on this route takes a token of. Management that is refused is
     /// refused before limits are looked at.
-    pub fn limit(&self) -> Limit {
-        match self {
-            Self::Proxy { .. }
-            | Self::Management { .. }
-            | Self::Anthropic(Anthropic::Messages | Anthropic::CountTokens) => Limit::Proxied,
-            Self::Internal { rest } if *rest == b"health" => Limit::Health,
+    pub fn limit(&self, path: &[u8]) -> Limit {
+        match self.kind {
+            RouteKind::Proxy(_) | RouteKind::Management(..) => Limit::Proxied,
+            RouteKind::Dialect(_, route) if !matches!(route.operation, Operation::List(_)) => {
+                Limit::Proxied
+            }
+            RouteKind::Internal if self.rest(path) == b"health" => Limit::Health,
             _ => Limit::Free,
+        }
+    }
+
+    /// The API family of its requests and errors.
+    pub const fn family(&self) -> Family {
+        match self.kind {
+            RouteKind::Dialect(family, _) | RouteKind::Unknown(family) => family,
+            _ => Family::OpenAi,
+        }
+    }
+
+    /// Whether its requests go to an endpoint, so that they count as requests of clients.
+    pub const fn is_proxied(&self) -> bool {
+        match self.kind {
+            RouteKind::Proxy(_) | RouteKind::Management(..) => true,
+            RouteKind::Dialect(_, route) => matches!(route.operation, Operation::Serve),
+            _ => false,
         }
     }
 }
@@ -240,17 +247,13 @@ impl Prefix {
         (rest == LM_STUDIO_LISTING && self.is("lm-studio")).then_some(ListingForm::OpenAi)
     }
 
-    fn route<'p>(&self, rest: &'p [u8]) -> Route<'_, 'p> {
+    fn route(&self, id: PrefixId, rest: &[u8]) -> RouteKind {
         if let Some(form) = self.listing(rest) {
-            return Route::Listing { prefix: self, form };
+            return RouteKind::Listing(id, form);
         }
         match Management::of(rest).filter(|_| self.is("ollama")) {
-            Some(operation) => Route::Management {
-                prefix: self,
-                operation,
-                rest,
-            },
-            None => Route::Proxy { prefix: self, rest },
+            Some(operation) => RouteKind::Management(id, operation),
+            None => RouteKind::Proxy(id),
         }
     }
 }
@@ -258,64 +261,128 @@ impl Prefix {
 /// All routes.
 #[derive(Debug)]
 pub struct RouteTable {
-    prefixes: FxHashMap<Box<[u8]>, Prefix>,
-    anthropic: bool,
+    /// By name.
+    ids: FxHashMap<Box<[u8]>, PrefixId>,
+    prefixes: Vec<Prefix>,
+    /// Those whose translator is on.
+    mounts: Vec<&'static Mount>,
 }
 
 impl RouteTable {
     /// The routes of the profiles in force, each with the prefixes that it keeps, as
-    /// `Profiles::all` has them; the scopes must be made of the same list. `anthropic` is
-    /// `translators.anthropic.enabled`.
-    pub fn new(profiles: &[Arc<Profile>], anthropic: bool) -> Self {
-        let universal = Prefix::universal();
-        let mut prefixes = FxHashMap::default();
-        prefixes.insert(universal.name.as_bytes().into(), universal);
+    /// `Profiles::all` has them; the scopes must be made of the same list.
+    pub fn new(profiles: &[Arc<Profile>], translators: &TranslatorsPlan) -> Self {
+        let mut table = Self {
+            ids: FxHashMap::default(),
+            prefixes: Vec::new(),
+            mounts: MOUNTS
+                .iter()
+                .filter(|mount| mount.family.is_enabled(translators))
+                .collect(),
+        };
+        table.add(Prefix::universal());
         for (place, profile) in profiles.iter().enumerate() {
             for name in &profile.prefixes {
-                prefixes
-                    .entry(name.as_bytes().into())
-                    .or_insert_with(|| Prefix::of(name, profile, place));
+                table.add(Prefix::of(name, profile, place));
             }
         }
-        Self {
-            prefixes,
-            anthropic,
+        table
+    }
+
+    /// The first prefix of a name counts.
+    fn add(&mut self, prefix: Prefix) {
+        // A configuration with more prefixes than that does not exist; the rest would have no route.
+        let Ok(next) = u16::try_from(self.prefixes.len()) else {
+            return;
+        };
+        let entry = self.ids.entry(prefix.name.as_bytes().into());
+        if let Entry::Vacant(vacant) = entry {
+            vacant.insert(PrefixId(next));
+            self.prefixes.push(prefix);
         }
     }
 
+    /// A prefix that this table has named.
+    ///
+    /// # Panics
+    /// When the id is another table's.
+    pub fn prefix(&self, id: PrefixId) -> &Prefix {
+        &self.prefixes[usize::from(id.0)]
+    }
+
     /// The route of a path in normal form.
-    pub fn find<'p>(&self, path: &'p [u8]) -> Route<'_, 'p> {
+    pub fn find(&self, path: &[u8]) -> Route {
+        let (kind, rest) = self.matched(path);
+        Route {
+            kind,
+            rest: path.len() - rest.len(),
+        }
+    }
+
+    /// A route and the end of the path that is its own.
+    fn matched<'p>(&self, path: &'p [u8]) -> (RouteKind, &'p [u8]) {
         let Some(inner) = path.strip_prefix(b"/") else {
-            return Route::NotFound;
+            return NOT_FOUND;
         };
         match cut(inner) {
-            (ROOT, b"") => Route::NotFound,
+            (ROOT, b"") => NOT_FOUND,
             (ROOT, rest) => self.below_root(rest.get(1..).unwrap_or_default()),
             (b"internal", rest) => internal(rest),
-            (b"version", b"") => Route::Version,
-            _ => Route::NotFound,
+            (b"version", b"") => (RouteKind::Version, b""),
+            _ => NOT_FOUND,
         }
     }
 
     /// `inner` is what follows `/olla/`.
-    fn below_root<'p>(&self, inner: &'p [u8]) -> Route<'_, 'p> {
+    fn below_root<'p>(&self, inner: &'p [u8]) -> (RouteKind, &'p [u8]) {
         let (name, rest) = cut(inner);
         match (name, rest) {
-            (b"models", b"") => return Route::Models,
-            (b"models", _) => {
-                let id = rest.get(1..).unwrap_or_default();
-                return Route::Model { id };
-            }
-            (b"anthropic", _) if self.anthropic => return Route::Anthropic(anthropic(rest)),
+            (b"models", b"") => return (RouteKind::Models, b""),
+            (b"models", _) => return (RouteKind::Model, rest.get(1..).unwrap_or_default()),
             _ => {}
         }
-        match self.prefixes.get(name) {
-            // `/olla/<prefix>` counts as `/olla/<prefix>/`.
-            Some(prefix) => prefix.route(if rest.is_empty() { b"/" } else { rest }),
-            None if name == b"anthropic" => Route::Anthropic(Anthropic::Unknown),
-            None => Route::NotFound,
+        if let Some(mount) = self.mounts.iter().find(|mount| mount.prefix == name) {
+            return mounted(mount, rest);
+        }
+        match self.ids.get(name) {
+            Some(id) => (self.prefix(*id).route(*id, rest), rest),
+            None => NOT_FOUND,
         }
     }
+
+    /// The family whose prefix a path begins with that has no normal form.
+    pub fn family_of(&self, target: &[u8]) -> Family {
+        let path = target.split(|byte| *byte == b'?').next();
+        let mut segments = path
+            .unwrap_or_default()
+            .split(|byte| *byte == b'/')
+            .filter(|segment| !segment.is_empty());
+        if segments.next() != Some(ROOT) {
+            return Family::default();
+        }
+        let name = segments.next();
+        let mut mounts = self.mounts.iter();
+        let mount = mounts.find(|mount| Some(mount.prefix) == name);
+        mount.map(|mount| mount.family).unwrap_or_default()
+    }
+}
+
+const NOT_FOUND: (RouteKind, &[u8]) = (RouteKind::Unknown(Family::OpenAi), b"");
+
+/// The route of a dialect; `rest` is what follows its prefix.
+fn mounted<'p>(mount: &'static Mount, rest: &'p [u8]) -> (RouteKind, &'p [u8]) {
+    for route in mount.routes {
+        match rest.strip_prefix(route.path) {
+            Some(b"") if !route.path.ends_with(b"/") => {
+                return (RouteKind::Dialect(mount.family, route), b"");
+            }
+            Some(own) if route.path.ends_with(b"/") && !own.is_empty() => {
+                return (RouteKind::Dialect(mount.family, route), own);
+            }
+            _ => {}
+        }
+    }
+    (RouteKind::Unknown(mount.family), b"")
 }
 
 /// A first segment and what follows it: nothing, or something that begins with `/`.
@@ -324,69 +391,61 @@ fn cut(inner: &[u8]) -> (&[u8], &[u8]) {
     inner.split_at_checked(end).unwrap_or((inner, b""))
 }
 
-fn anthropic(rest: &[u8]) -> Anthropic<'_> {
-    match rest {
-        b"/v1/messages" => Anthropic::Messages,
-        b"/v1/messages/count_tokens" => Anthropic::CountTokens,
-        b"/v1/models" => Anthropic::Models,
-        _ => match rest.strip_prefix(b"/v1/models/") {
-            Some(id) if !id.is_empty() => Anthropic::Model { id },
-            _ => Anthropic::Unknown,
-        },
-    }
-}
-
-fn internal<'t>(rest: &[u8]) -> Route<'t, '_> {
+fn internal(rest: &[u8]) -> (RouteKind, &[u8]) {
     let Some(rest) = rest.strip_prefix(b"/") else {
-        return Route::NotFound;
+        return NOT_FOUND;
     };
     match cut(rest) {
-        (b"ui", below) => Route::Dashboard { rest: below },
-        _ => Route::Internal { rest },
+        (b"ui", below) => (RouteKind::Dashboard, below),
+        _ => (RouteKind::Internal, rest),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::routing::testing::profiles;
+    use crate::routing::testing::{profiles, translators};
 
     /// A route in short.
     fn shown(table: &RouteTable, path: &str) -> String {
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        match table.find(path.as_bytes()) {
-            Route::Proxy { prefix, rest } => format!("proxy {} {}", prefix.name, text(rest)),
-            Route::Listing { prefix, form } => format!("list {} {form:?}", prefix.name),
-            Route::Management { operation, .. } => format!("manage {operation:?}"),
-            Route::Models => "models".to_owned(),
-            Route::Model { id } => format!("model {}", text(id)),
-            Route::Anthropic(Anthropic::Model { id }) => format!("anthropic model {}", text(id)),
-            Route::Anthropic(route) => format!("anthropic {route:?}"),
-            Route::Internal { rest } => format!("internal {}", text(rest)),
-            Route::Dashboard { rest } => format!("dashboard {}", text(rest)),
-            Route::Version => "version".to_owned(),
-            Route::NotFound => "404".to_owned(),
+        let route = table.find(path.as_bytes());
+        let rest = String::from_utf8_lossy(route.rest(path.as_bytes()));
+        let name = |id| table.prefix(id).name.clone();
+        match route.kind {
+            RouteKind::Proxy(id) => format!("proxy {} {rest}", name(id)),
+            RouteKind::Listing(id, form) => format!("list {} {form:?}", name(id)),
+            RouteKind::Management(_, operation) => format!("manage {operation:?}"),
+            RouteKind::Models => "models".to_owned(),
+            RouteKind::Model => format!("model {rest}"),
+            RouteKind::Dialect(family, route) => {
+                let path = String::from_utf8_lossy(route.path);
+                format!("{family:?} {path}|{rest}")
+            }
+            RouteKind::Internal => format!("internal {rest}"),
+            RouteKind::Dashboard => format!("dashboard {rest}"),
+            RouteKind::Version => "version".to_owned(),
+            RouteKind::Unknown(family) => format!("404 {family:?}"),
         }
     }
 
     /// Paths below prefixes, and what looks like one.
     const PROXIED: &[(&str, &str)] = &[
-        ("/", "404"),
-        ("*", "404"),
-        ("/olla", "404"),
-        ("/olla/", "404"),
-        ("/v1/chat/completions", "404"),
-        ("/api/tags", "404"),
-        ("/Olla/openai/x", "404"),
-        ("/olla/OpenAI/x", "404"),
-        ("/olla/openai_compatible/x", "404"),
-        ("/olla/openaix/x", "404"),
-        ("/olla/llama-cpp/x", "404"),
-        ("/olla/llama_cpp/x", "404"),
-        ("/olla/vllmmlx/x", "404"),
-        ("/olla/docker-model-runner/x", "404"),
-        ("/olla/auto/x", "404"),
-        ("/ollaproxy/x", "404"),
+        ("/", "404 OpenAi"),
+        ("*", "404 OpenAi"),
+        ("/olla", "404 OpenAi"),
+        ("/olla/", "404 OpenAi"),
+        ("/v1/chat/completions", "404 OpenAi"),
+        ("/api/tags", "404 OpenAi"),
+        ("/Olla/openai/x", "404 OpenAi"),
+        ("/olla/OpenAI/x", "404 OpenAi"),
+        ("/olla/openai_compatible/x", "404 OpenAi"),
+        ("/olla/openaix/x", "404 OpenAi"),
+        ("/olla/llama-cpp/x", "404 OpenAi"),
+        ("/olla/llama_cpp/x", "404 OpenAi"),
+        ("/olla/vllmmlx/x", "404 OpenAi"),
+        ("/olla/docker-model-runner/x", "404 OpenAi"),
+        ("/olla/auto/x", "404 OpenAi"),
+        ("/ollaproxy/x", "404 OpenAi"),
         ("/olla/proxy", "proxy proxy /"),
         ("/olla/proxy/", "proxy proxy /"),
         ("/olla/proxy/v1/x/", "proxy proxy /v1/x/"),
@@ -432,18 +491,18 @@ mod tests {
         ("/olla/models", "models"),
         ("/olla/models/", "model "),
         ("/olla/models/a/b%2Fc", "model a/b%2Fc"),
-        ("/olla/anthropic/v1/messages", "anthropic Messages"),
-        ("/olla/anthropic/v1/messages/", "anthropic Unknown"),
+        ("/olla/anthropic/v1/messages", "Anthropic /v1/messages|"),
+        ("/olla/anthropic/v1/messages/", "404 Anthropic"),
         (
             "/olla/anthropic/v1/messages/count_tokens",
-            "anthropic CountTokens",
+            "Anthropic /v1/messages/count_tokens|",
         ),
-        ("/olla/anthropic/v1/models", "anthropic Models"),
-        ("/olla/anthropic/v1/models/", "anthropic Unknown"),
-        ("/olla/anthropic/v1/models/a/b", "anthropic model a/b"),
-        ("/olla/anthropic", "anthropic Unknown"),
-        ("/olla/anthropic/v1/complete", "anthropic Unknown"),
-        ("/internal", "404"),
+        ("/olla/anthropic/v1/models", "Anthropic /v1/models|"),
+        ("/olla/anthropic/v1/models/", "404 Anthropic"),
+        ("/olla/anthropic/v1/models/a/b", "Anthropic /v1/models/|a/b"),
+        ("/olla/anthropic", "404 Anthropic"),
+        ("/olla/anthropic/v1/complete", "404 Anthropic"),
+        ("/internal", "404 OpenAi"),
         ("/internal/", "internal "),
         ("/internal/health", "internal health"),
         ("/internal/status/endpoints", "internal status/endpoints"),
@@ -451,12 +510,12 @@ mod tests {
         ("/internal/ui/a/b", "dashboard /a/b"),
         ("/internal/uix", "internal uix"),
         ("/version", "version"),
-        ("/version/", "404"),
+        ("/version/", "404 OpenAi"),
     ];
 
     #[test]
     fn every_path_has_its_route() {
-        let table = RouteTable::new(&profiles(), true);
+        let table = RouteTable::new(&profiles(), &translators(true));
         for (path, route) in PROXIED.iter().chain(OWN) {
             assert_eq!(shown(&table, path), *route, "{path}");
         }
@@ -464,9 +523,9 @@ mod tests {
 
     #[test]
     fn a_translator_that_is_off_forwards_nothing() {
-        let table = RouteTable::new(&profiles(), false);
+        let table = RouteTable::new(&profiles(), &translators(false));
         for path in ["/olla/anthropic/v1/messages", "/olla/anthropic/v1/models"] {
-            assert_eq!(shown(&table, path), "anthropic Unknown");
+            assert_eq!(shown(&table, path), "404 OpenAi");
         }
     }
 
@@ -479,10 +538,11 @@ mod tests {
         own.openai_compatible = false;
         own.native_listing_path = Some("/list".to_owned());
         all.push(Arc::new(own));
-        let table = RouteTable::new(&all, true);
-        let owner = |path: &str| match table.find(path.as_bytes()) {
-            Route::Proxy { prefix, .. } | Route::Listing { prefix, .. } => {
-                prefix.profile.as_ref().map(|profile| profile.name.clone())
+        let table = RouteTable::new(&all, &translators(true));
+        let owner = |path: &str| match table.find(path.as_bytes()).kind {
+            RouteKind::Proxy(id) | RouteKind::Listing(id, _) => {
+                let profile = table.prefix(id).profile.as_ref();
+                profile.map(|profile| profile.name.clone())
             }
             other => panic!("{other:?}"),
         };
@@ -498,7 +558,7 @@ mod tests {
 
     #[test]
     fn methods_and_limits() {
-        let table = RouteTable::new(&profiles(), true);
+        let table = RouteTable::new(&profiles(), &translators(true));
         let rows: [(&str, Option<&str>, Limit); 11] = [
             ("/olla/proxy/x", None, Limit::Proxied),
             ("/olla/ollama/api/pull", None, Limit::Proxied),
@@ -515,7 +575,7 @@ mod tests {
         for (path, allow, limit) in rows {
             let route = table.find(path.as_bytes());
             assert_eq!(route.allow(), allow, "{path}");
-            assert_eq!(route.limit(), limit, "{path}");
+            assert_eq!(route.limit(path.as_bytes()), limit, "{path}");
             assert_eq!(route.admits(b"DELETE"), allow.is_none(), "{path}");
             assert_eq!(route.admits(b"HEAD"), allow != Some("POST"), "{path}");
             assert_eq!(route.admits(b"POST"), allow != Some("GET, HEAD"), "{path}");

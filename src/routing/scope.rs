@@ -182,8 +182,8 @@ fn places(endpoints: &[Endpoint], fits: impl Fn(&Endpoint) -> bool) -> EndpointS
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::routing::route::{Route, RouteTable};
-    use crate::routing::testing::{endpoint, profiles};
+    use crate::routing::route::{RouteKind, RouteTable};
+    use crate::routing::testing::{endpoint, profiles, translators};
 
     struct Fleet {
         routes: RouteTable,
@@ -200,7 +200,7 @@ mod tests {
             .map(|(id, kind)| endpoint(id, kind, kind))
             .collect();
         Fleet {
-            routes: RouteTable::new(&profiles, true),
+            routes: RouteTable::new(&profiles, &translators(true)),
             scopes: Scopes::new(&profiles, &endpoints),
             names: types.iter().map(|&kind| kind.to_owned()).collect(),
         }
@@ -216,14 +216,17 @@ mod tests {
         }
 
         fn scope(&self, path: &str, up: &str, unchecked: &str) -> Scope {
-            let Route::Proxy { prefix, rest } = self.routes.find(path.as_bytes()) else {
+            let route = self.routes.find(path.as_bytes());
+            let RouteKind::Proxy(id) = route.kind else {
                 panic!("{path} is not proxied");
             };
+            let rest = route.rest(path.as_bytes());
+            let scope = self.routes.prefix(id).scope;
             let standing = Standing {
                 routable: self.set(up),
                 unchecked: self.set(unchecked),
             };
-            self.scopes.find(prefix.scope, rest, &standing)
+            self.scopes.find(scope, rest, &standing)
         }
 
         fn shown(&self, set: &EndpointSet) -> String {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::config::{AUTO, BaseUrl, EndpointPlan};
+use crate::config::{AUTO, AnthropicPlan, BaseUrl, EndpointPlan, InspectorPlan, TranslatorsPlan};
 use crate::fleet::Endpoint;
 use crate::providers::{OPENAI_COMPATIBLE, Profile, Profiles};
 
@@ -38,4 +38,20 @@ pub(super) fn endpoints(priorities: &[u32]) -> Vec<Endpoint> {
             endpoint
         })
         .collect()
+}
+
+/// The translators of a configuration that says nothing of them but this.
+pub(super) fn translators(anthropic: bool) -> TranslatorsPlan {
+    TranslatorsPlan {
+        anthropic: AnthropicPlan {
+            enabled: anthropic,
+            passthrough_enabled: true,
+            max_message_size: 1 << 20,
+            inspector: InspectorPlan {
+                enabled: false,
+                output_dir: "inspector".into(),
+                session_header: "X-Session-ID".to_owned(),
+            },
+        },
+    }
 }

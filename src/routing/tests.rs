@@ -6,9 +6,9 @@ use super::decide::{Ask, Decision, Refresh, Rules, decide};
 use super::names::ModelIndex;
 use super::path::{normalise, upstream_target};
 use super::rejection::About;
-use super::route::{Route, RouteTable};
+use super::route::{RouteKind, RouteTable};
 use super::scope::{Scopes, Standing};
-use super::testing::{endpoint, profiles};
+use super::testing::{endpoint, profiles, translators};
 use super::{aliases::Aliases, scope::ScopeId};
 use crate::config::{Balancer, BaseUrl, EndpointPlan, Fallback, RoutingPlan, Strategy};
 use crate::endpoint_set::EndpointSet;
@@ -54,7 +54,7 @@ impl Gateway {
             )
         });
         Self {
-            routes: RouteTable::new(&profiles, true),
+            routes: RouteTable::new(&profiles, &translators(true)),
             scopes: Scopes::new(&profiles, &endpoints),
             models: ModelIndex::build(listings),
             endpoints,
@@ -67,9 +67,12 @@ impl Gateway {
         let Ok(normal) = normalise(target.as_bytes()) else {
             return "400 INVALID_PATH".to_owned();
         };
-        let Route::Proxy { prefix, rest } = self.routes.find(&normal.path) else {
+        let route = self.routes.find(&normal.path);
+        let RouteKind::Proxy(id) = route.kind else {
             return "404 NOT_FOUND".to_owned();
         };
+        let prefix = self.routes.prefix(id);
+        let rest = route.rest(&normal.path);
         let down: EndpointSet = down.iter().copied().collect();
         let standing = Standing {
             routable: EndpointSet::first(self.endpoints.len()).minus(&down),

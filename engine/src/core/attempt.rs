@@ -9,11 +9,11 @@ use super::body::Body;
 use super::lane::{COPIED_BYTES_MAX, Lane, Step, Wire, taken};
 use super::relay::Relayed;
 use crate::buf::Buf;
-use crate::exchange::{Action, ConnectFault, Event, Exchange};
+use crate::exchange::{Action, ConnectFault, Event, Lifecycle};
 use crate::h1::emit;
 use crate::h1::framing::{self, RequestBody, ResponseBody, ResponseFraming};
 use crate::h1::{ResponseHead, Scan};
-use crate::handler::{Answer, AttemptEnd, Cx, Handler, Outcome, Passing, Request, Target};
+use crate::handler::{AttemptEnd, Exchange, Handler, Outcome, Passing, Request, Response, Target};
 use crate::limits::{
     INTERIM_RESPONSES_MAX, RESPONSE_HEAD_BYTES_MAX, UPSTREAM_READ_BYTES_MAX,
     UPSTREAM_READ_BYTES_START,
@@ -51,7 +51,7 @@ impl Backend {
 
 impl<H: Handler> Lane<'_, H> {
     /// Tries one backend, over a kept connection and then perhaps over a fresh one.
-    pub(super) async fn attempt(&mut self, exchange: &mut Exchange, target: &Target) -> Step {
+    pub(super) async fn attempt(&mut self, exchange: &mut Lifecycle, target: &Target) -> Step {
         let mut fresh = false;
         loop {
             match self.attempt_on(exchange, target, fresh).await {
@@ -86,14 +86,14 @@ impl<H: Handler> Lane<'_, H> {
 
     async fn attempt_on(
         &mut self,
-        exchange: &mut Exchange,
+        exchange: &mut Lifecycle,
         target: &Target,
         fresh: bool,
     ) -> Result<Step, Action> {
         let mut backend = self.backend(exchange, target, fresh).await?;
         self.send_request(exchange, &mut backend).await?;
         // An attempt that fails does not bring it back; the next one then makes its own.
-        let mut head = std::mem::take(self.answer_head);
+        let mut head = std::mem::take(self.response_head);
         let (buf, framing) = self.read_head(exchange, &mut backend, &mut head).await?;
         let bodyless = matches!(framing.body, ResponseBody::None | ResponseBody::Length(0));
         let event = Event::AnswerHead {
@@ -106,24 +106,13 @@ impl<H: Handler> Lane<'_, H> {
             return Err(begun);
         }
         let now = self.core.clock();
-        self.out.clear();
         let passing = {
-            let answer = Answer {
+            let response = Response {
                 head: &head,
                 bytes: &buf,
                 reused: exchange.is_reused(),
             };
-            let date = self.core.date();
-            let cx = Cx {
-                now,
-                peer: self.peer,
-                arrived: self.arrived,
-                date: &date,
-                unix_ms: self.core.unix_ms(),
-            };
-            self.core
-                .handler
-                .answer(&cx, self.x, &self.request, &answer, self.out)
+            self.write(now, |x, ask, out| x.response_head(ask, &response, out))
         };
         if passing == Passing::Again {
             return Ok(self.again(exchange));
@@ -132,7 +121,7 @@ impl<H: Handler> Lane<'_, H> {
             // Nobody is tried any more: a long answer does not hold a long prompt.
             self.body = Body::default();
         }
-        self.first_byte = Some(now.saturating_duration_since(self.arrived));
+        self.first_byte = Some(now.saturating_duration_since(self.arrival.at));
         let relayed = Relayed {
             head: &head,
             framing,
@@ -141,14 +130,14 @@ impl<H: Handler> Lane<'_, H> {
             begun,
         };
         let step = self.relay(exchange, backend, buf, &relayed).await;
-        *self.answer_head = head;
+        *self.response_head = head;
         Ok(step)
     }
 
     /// A kept connection, unless a fresh one is wanted or none is kept.
     async fn backend(
         &mut self,
-        exchange: &mut Exchange,
+        exchange: &mut Lifecycle,
         target: &Target,
         fresh: bool,
     ) -> Result<Backend, Action> {
@@ -172,25 +161,25 @@ impl<H: Handler> Lane<'_, H> {
 
     /// The handler wants another pick although this attempt has an answer, of which the client has
     /// seen nothing.
-    pub(super) fn again(&mut self, exchange: &mut Exchange) -> Step {
+    pub(super) fn again(&mut self, exchange: &mut Lifecycle) -> Step {
         self.attempt_ended(AttemptEnd::Abandoned);
-        *exchange = Exchange::new(self.core.handler.timeouts(self.x), self.arrived);
+        *exchange = Lifecycle::new(self.x.timeouts(), self.arrival.at);
         self.first_byte = None;
         Step::Again
     }
 
     async fn connect(
         &mut self,
-        exchange: &mut Exchange,
+        exchange: &mut Lifecycle,
         target: &Target,
     ) -> Result<Upstream, Action> {
-        let addresses = self.core.handler.addresses(self.x);
+        let addresses = self.x.addresses();
         let connecting = upstream::connect(&addresses, target.keep_alive);
         let socket = match self.wire.wait(exchange, connecting).await? {
             Ok(socket) => socket,
             Err(fault) => return Err(self.connect_failed(exchange, fault)),
         };
-        let socket = match self.core.handler.tls(self.x) {
+        let socket = match self.x.tls() {
             None => socket,
             // Boxed, or every connection's task would have the room of a handshake.
             Some(tls) => Box::pin(self.secure(exchange, socket, &tls)).await?,
@@ -202,7 +191,7 @@ impl<H: Handler> Lane<'_, H> {
 
     async fn secure(
         &mut self,
-        exchange: &mut Exchange,
+        exchange: &mut Lifecycle,
         socket: Socket,
         tls: &TlsClient,
     ) -> Result<Socket, Action> {
@@ -211,39 +200,25 @@ impl<H: Handler> Lane<'_, H> {
         secured.map_err(|fault| self.connect_failed(exchange, ConnectFault::Tls(fault)))
     }
 
-    fn connect_failed(&self, exchange: &mut Exchange, fault: ConnectFault) -> Action {
+    fn connect_failed(&self, exchange: &mut Lifecycle, fault: ConnectFault) -> Action {
         exchange.on(Event::ConnectFailed(fault), self.core.now())
     }
 
     /// Sends head and body.
     async fn send_request(
         &mut self,
-        exchange: &mut Exchange,
+        exchange: &mut Lifecycle,
         backend: &mut Backend,
     ) -> Result<(), Action> {
-        let core = self.core;
         if !backend.upstream.socket.is_armed() {
             backend
                 .upstream
                 .socket
                 .arm(Buf::with_capacity(UPSTREAM_READ_BYTES_START));
         }
-        self.out.clear();
+        self.write(self.core.now(), |x, ask, out| x.request_head(ask, out));
         let request = self.request;
-        let body = self.body.of(&request);
-        {
-            let date = core.date();
-            let cx = Cx {
-                now: core.now(),
-                peer: self.peer,
-                arrived: self.arrived,
-                date: &date,
-                unix_ms: core.unix_ms(),
-            };
-            core.handler
-                .upstream_head(&cx, self.x, &request, body, self.out);
-        }
-        let parts = core.handler.payload(self.x, body);
+        let parts = self.x.payload(self.body.of(&request));
         let len: usize = parts.iter().map(|part| part.len()).sum();
         if len > 0 || expects_a_length(&request) {
             emit::field_number(self.out, b"Content-Length", len as u64);
@@ -272,7 +247,7 @@ impl<H: Handler> Lane<'_, H> {
     /// The head of the final answer; the buffer begins with it.
     async fn read_head(
         &mut self,
-        exchange: &mut Exchange,
+        exchange: &mut Lifecycle,
         backend: &mut Backend,
         head: &mut ResponseHead,
     ) -> Result<(Buf, ResponseFraming), Action> {
@@ -317,7 +292,7 @@ impl<H: Handler> Lane<'_, H> {
         }
     }
 
-    fn malformed(&self, exchange: &mut Exchange) -> Action {
+    fn malformed(&self, exchange: &mut Lifecycle) -> Action {
         exchange.on(Event::Malformed, self.core.now())
     }
 }
@@ -327,7 +302,7 @@ impl<H: Handler> Wire<'_, H> {
     /// is left.
     async fn send_batched(
         &mut self,
-        exchange: &mut Exchange,
+        exchange: &mut Lifecycle,
         backend: &mut Backend,
         out: &mut Vec<u8>,
     ) -> Result<bool, Action> {
@@ -352,7 +327,7 @@ impl<H: Handler> Wire<'_, H> {
     /// Sends the parts of a request, all of them.
     async fn send_parts(
         &mut self,
-        exchange: &mut Exchange,
+        exchange: &mut Lifecycle,
         backend: &mut Backend,
         mut parts: [&[u8]; 4],
     ) -> Result<(), Action> {

@@ -9,7 +9,7 @@ use crate::budget::Share;
 use crate::buf::Buf;
 use crate::h1::chunk::{Decoder, Piece};
 use crate::h1::framing::RequestBody;
-use crate::handler::{Handler, Refusal, Request};
+use crate::handler::{Exchange, Handler, Refusal, Request};
 use crate::limits::{
     BODIES_FEW_MAX, BODIES_TURN_BYTES, BODY_BYTES_START, BODY_READ_BYTES_MIN,
     BODY_READ_BYTES_SHARED_MIN, NO_ROOM_WAIT,
@@ -81,7 +81,10 @@ impl Drop for Joined<'_> {
 }
 
 /// The parts that receiving a body works on.
-pub(super) struct Receiving<'r> {
+pub(super) struct Receiving<'r, H: Handler> {
+    pub(super) core: &'r Core<H>,
+    /// Sees the body while it arrives; `None` for a body that is thrown away.
+    pub(super) x: Option<&'r mut H::Exchange>,
     pub(super) io: &'r mut Io,
     /// Begins with the head; what has come of the body stands behind it. Afterwards it ends with
     /// the body, or with the head when the body has a buffer of its own.
@@ -92,12 +95,10 @@ pub(super) struct Receiving<'r> {
     pub(super) until: Option<Instant>,
 }
 
-impl Receiving<'_> {
+impl<H: Handler> Receiving<'_, H> {
     /// Receives the whole body. The reading of this connection stands still afterwards.
-    pub(super) async fn receive<H: Handler>(
+    pub(super) async fn receive(
         &mut self,
-        core: &Core<H>,
-        x: &mut H::Exchange,
         framing: RequestBody,
         bytes_max: Option<u64>,
     ) -> Result<Body, NoBody> {
@@ -112,9 +113,9 @@ impl Receiving<'_> {
                 if len > max {
                     return Err(NoBody::Refused(Refusal::BodyTooLarge));
                 }
-                self.fixed(core, x, len).await
+                self.fixed(len).await
             }
-            RequestBody::Chunked => self.chunked(core, x, max).await,
+            RequestBody::Chunked => self.chunked(max).await,
         }
     }
 
@@ -127,12 +128,7 @@ impl Receiving<'_> {
         }
     }
 
-    async fn fixed<H: Handler>(
-        &mut self,
-        core: &Core<H>,
-        x: &mut H::Exchange,
-        len: usize,
-    ) -> Result<Body, NoBody> {
+    async fn fixed(&mut self, len: usize) -> Result<Body, NoBody> {
         let here = self.message.len() - self.head_len;
         if here >= len {
             self.leave_rest(len);
@@ -153,9 +149,9 @@ impl Receiving<'_> {
                 ..Body::default()
             });
         }
-        let mut share = core.budget.share();
-        self.room(core, &mut share, len).await?;
-        let own = self.fill(core, x, len).await;
+        let mut share = self.core.budget.share();
+        self.room(&mut share, len).await?;
+        let own = self.fill(len).await;
         self.own(own, share)
     }
 
@@ -176,13 +172,8 @@ impl Receiving<'_> {
     }
 
     /// Receives a body of a known length into a buffer of its own.
-    async fn fill<H: Handler>(
-        &mut self,
-        core: &Core<H>,
-        x: &mut H::Exchange,
-        len: usize,
-    ) -> Result<Buf, NoBody> {
-        let incoming = core.incoming_bodies.join();
+    async fn fill(&mut self, len: usize) -> Result<Buf, NoBody> {
+        let incoming = self.core.incoming_bodies.join();
         // A body that is announced and never comes shall not cost its whole size.
         let mut own = Buf::with_capacity(len.min(BODY_BYTES_START));
         self.move_out(&mut own);
@@ -192,7 +183,7 @@ impl Receiving<'_> {
                 own = own.grown(capacity);
             }
             own = self.more_at_most(own, incoming.read_bytes_max()).await?;
-            core.handler.arrived(x, own.get(..len).unwrap_or(&own));
+            self.show(own.get(..len).unwrap_or(&own));
         }
         if let Some(rest) = own.get(len..).filter(|rest| !rest.is_empty()) {
             self.rest.extend(rest);
@@ -201,26 +192,15 @@ impl Receiving<'_> {
         Ok(own)
     }
 
-    async fn chunked<H: Handler>(
-        &mut self,
-        core: &Core<H>,
-        x: &mut H::Exchange,
-        max: usize,
-    ) -> Result<Body, NoBody> {
-        let mut share = core.budget.share();
-        let own = self.fill_unchunked(core, x, max, &mut share).await;
+    async fn chunked(&mut self, max: usize) -> Result<Body, NoBody> {
+        let mut share = self.core.budget.share();
+        let own = self.fill_unchunked(max, &mut share).await;
         self.own(own, share)
     }
 
     /// Receives a body in chunks into a buffer of its own, without the framing.
-    async fn fill_unchunked<H: Handler>(
-        &mut self,
-        core: &Core<H>,
-        x: &mut H::Exchange,
-        max: usize,
-        share: &mut Share,
-    ) -> Result<Buf, NoBody> {
-        let incoming = core.incoming_bodies.join();
+    async fn fill_unchunked(&mut self, max: usize, share: &mut Share) -> Result<Buf, NoBody> {
+        let incoming = self.core.incoming_bodies.join();
         let mut decoder = Decoder::new();
         let mut own = Buf::with_capacity(BODY_READ_BYTES_MIN);
         self.move_out(&mut own);
@@ -233,14 +213,13 @@ impl Receiving<'_> {
             if decoder.is_done() {
                 return Ok(own);
             }
-            core.handler
-                .arrived(x, own.get(..payload).unwrap_or_default());
+            self.show(own.get(..payload).unwrap_or_default());
             if own.spare() < BODY_READ_BYTES_MIN {
                 let capacity = own
                     .capacity()
                     .saturating_mul(2)
                     .max(2 * BODY_READ_BYTES_MIN);
-                self.room(core, share, capacity).await?;
+                self.room(share, capacity).await?;
                 own = own.grown(capacity);
             }
             own = self.more_at_most(own, incoming.read_bytes_max()).await?;
@@ -276,6 +255,13 @@ impl Receiving<'_> {
         Ok(filled)
     }
 
+    /// Shows the exchange what has arrived of the body.
+    fn show(&mut self, body: &[u8]) {
+        if let Some(x) = &mut self.x {
+            x.arrived(body);
+        }
+    }
+
     /// Moves what has come of the body into a buffer of its own.
     fn move_out(&mut self, own: &mut Buf) {
         own.extend(self.message.get(self.head_len..).unwrap_or_default());
@@ -298,12 +284,7 @@ impl Receiving<'_> {
     }
 
     /// Waits for room in the process's budget; the body waits unread.
-    async fn room<H: Handler>(
-        &mut self,
-        core: &Core<H>,
-        share: &mut Share,
-        bytes: usize,
-    ) -> Result<(), NoBody> {
+    async fn room(&mut self, share: &mut Share, bytes: usize) -> Result<(), NoBody> {
         if share.enlarge(bytes) {
             return Ok(());
         }
@@ -313,7 +294,7 @@ impl Receiving<'_> {
         let watch = self.io.watch();
         let room = async {
             while !share.enlarge(bytes) {
-                core.wait_for_room().await;
+                self.core.wait_for_room().await;
                 if watch.has_left() {
                     return false;
                 }

@@ -2,16 +2,17 @@
 
 use std::future::Future;
 use std::io::{self, IoSlice};
-use std::net::SocketAddr;
 use std::pin::pin;
 use std::time::{Duration, Instant};
 
 use super::Core;
 use super::body::Body;
 use super::connection::{Interrupt, Io, after};
-use crate::exchange::{Action, Event, Exchange, Fault};
+use super::context::{Arrival, Context};
+use super::serve::Carried;
+use crate::exchange::{Action, Event, Fault, Lifecycle};
 use crate::h1::{ResponseHead, Version};
-use crate::handler::{AttemptEnd, Cx, Done, Handler, Local, Outcome, Pick, Request, Routed};
+use crate::handler::{Ask, AttemptEnd, Exchange, Handler, Local, Outcome, Pick, Request, Routed};
 use crate::limits::LOCAL_ANSWER_TIME;
 
 /// Bytes of a body that are copied behind their head, to leave in one piece; more is sent from
@@ -28,21 +29,20 @@ pub(super) struct Lane<'l, H: Handler> {
     pub(super) wire: Wire<'l, H>,
     pub(super) x: &'l mut H::Exchange,
     pub(super) request: Request<'l>,
-    /// Until an answer is passed on, which ends the attempts.
+    /// Until a response is passed on, which ends the attempts.
     pub(super) body: Body,
     /// Bytes of it.
     pub(super) body_bytes: u64,
     pub(super) local: &'l mut Local,
-    /// The index of the last answer's head, for that of the next.
-    pub(super) answer_head: &'l mut ResponseHead,
+    /// The index of the last response's head, for that of the next.
+    pub(super) response_head: &'l mut ResponseHead,
     /// What is being written, to the client or to a backend.
     pub(super) out: &'l mut Vec<u8>,
-    pub(super) peer: SocketAddr,
-    pub(super) arrived: Instant,
+    pub(super) arrival: Arrival,
     /// Whether the client's connection may go on after this request.
     pub(super) keep: bool,
-    /// Bytes of the answer's body that the client has taken.
-    pub(super) answer_bytes: u64,
+    /// Bytes of the response's body that the client has taken.
+    pub(super) response_bytes: u64,
     pub(super) first_byte: Option<Duration>,
 }
 
@@ -70,11 +70,9 @@ impl<H: Handler> Lane<'_, H> {
     pub(super) async fn run(&mut self) -> Outcome {
         loop {
             let now = self.core.now();
-            let routed = self.ask(now, |core, cx, x, request, body, local| {
-                core.handler.route(cx, x, request, body, local)
-            });
+            let routed = self.ask(now, |x, ask, local| x.route(ask, local));
             match routed {
-                Routed::Answered => return self.send_local().await,
+                Routed::Respond => return self.send_local().await,
                 Routed::Upstream => return self.upstream().await,
                 Routed::Wait(until) => {
                     if self.wait_for_news(until).await.is_err() {
@@ -85,23 +83,36 @@ impl<H: Handler> Lane<'_, H> {
         }
     }
 
-    /// Asks the handler something that it may answer itself.
+    /// Asks the exchange something that it may respond to itself.
     pub(super) fn ask<R>(
         &mut self,
         now: Instant,
-        question: impl FnOnce(&Core<H>, &Cx<'_>, &mut H::Exchange, &Request<'_>, &[u8], &mut Local) -> R,
+        question: impl FnOnce(&mut H::Exchange, &Ask<'_>, &mut Local) -> R,
     ) -> R {
         self.local.clear();
-        let date = self.core.date();
-        let cx = Cx {
-            now,
-            peer: self.peer,
-            arrived: self.arrived,
-            date: &date,
-            unix_ms: self.core.unix_ms(),
+        let context = Context::new(self.core, self.arrival, now);
+        let ask = Ask {
+            cx: &context.cx(),
+            request: self.request,
+            body: self.body.of(&self.request),
         };
-        let body = self.body.of(&self.request);
-        question(self.core, &cx, self.x, &self.request, body, self.local)
+        question(self.x, &ask, self.local)
+    }
+
+    /// Lets the exchange write a head.
+    pub(super) fn write<R>(
+        &mut self,
+        now: Instant,
+        question: impl FnOnce(&mut H::Exchange, &Ask<'_>, &mut Vec<u8>) -> R,
+    ) -> R {
+        self.out.clear();
+        let context = Context::new(self.core, self.arrival, now);
+        let ask = Ask {
+            cx: &context.cx(),
+            request: self.request,
+            body: self.body.of(&self.request),
+        };
+        question(self.x, &ask, self.out)
     }
 
     async fn wait_for_news(&mut self, until: Instant) -> Result<(), Interrupt> {
@@ -114,17 +125,14 @@ impl<H: Handler> Lane<'_, H> {
 
     /// Attempt after attempt until one is the last.
     async fn upstream(&mut self) -> Outcome {
-        let timeouts = self.core.handler.timeouts(self.x);
-        let mut exchange = Exchange::new(timeouts, self.arrived);
+        let mut exchange = Lifecycle::new(self.x.timeouts(), self.arrival.at);
         let mut failed = None;
         loop {
             let now = self.core.now();
             let before = failed.take();
-            let pick = self.ask(now, |core, cx, x, request, body, local| {
-                core.handler.pick(cx, x, request, body, before, local)
-            });
+            let pick = self.ask(now, |x, ask, local| x.pick(ask, before, local));
             let target = match pick {
-                Pick::Answered => {
+                Pick::Respond => {
                     exchange.answer_locally();
                     return self.send_local().await;
                 }
@@ -141,9 +149,7 @@ impl<H: Handler> Lane<'_, H> {
                 Step::Next(fault) => failed = Some(fault),
                 Step::Fail(fault) => {
                     let now = self.core.now();
-                    self.ask(now, |core, cx, x, request, _, local| {
-                        core.handler.failed(cx, x, request, fault, local);
-                    });
+                    self.ask(now, |x, ask, local| x.failed(ask, fault, local));
                     return self.send_local().await;
                 }
                 Step::Over(outcome) => return outcome,
@@ -153,17 +159,15 @@ impl<H: Handler> Lane<'_, H> {
 
     /// Tells the handler that the attempt which was picked is over.
     pub(super) fn attempt_ended(&mut self, end: AttemptEnd) {
-        let bytes = self.answer_bytes;
-        let now = self.core.now();
-        self.ask(now, |core, cx, x, _, _, _| {
-            core.handler.attempt_ended(cx, x, end, bytes)
-        });
+        let bytes = self.response_bytes;
+        let context = Context::new(self.core, self.arrival, self.core.now());
+        self.x.attempt_ended(&context.cx(), end, bytes);
     }
 
     /// Sends pieces of a backend's answer to the client, all of them.
     pub(super) async fn deliver(
         &mut self,
-        exchange: &mut Exchange,
+        exchange: &mut Lifecycle,
         body: &[u8],
     ) -> Result<(), Action> {
         if body.is_empty() {
@@ -182,12 +186,13 @@ impl<H: Handler> Lane<'_, H> {
 
     /// Sends the handler's own answer.
     pub(super) async fn send_local(&mut self) -> Outcome {
-        self.first_byte = Some(self.core.clock().saturating_duration_since(self.arrived));
+        let now = self.core.clock();
+        self.first_byte = Some(now.saturating_duration_since(self.arrival.at));
         let is_head = self.is_head_request();
         let old = self.request.head.version == Version::Http10;
         self.keep &= !self.core.is_draining();
         let body = write_local(self.out, self.local, self.keep, is_head, old);
-        self.answer_bytes += body.len() as u64;
+        self.response_bytes += body.len() as u64;
         send_local(self.wire.io, self.out, &body, self.core.now()).await
     }
 
@@ -195,14 +200,12 @@ impl<H: Handler> Lane<'_, H> {
         self.request.head.method.of(self.request.bytes) == b"HEAD"
     }
 
-    /// The figures at the end.
-    pub(super) fn done(&self, outcome: Outcome, now: Instant) -> Done {
-        Done {
-            outcome,
+    /// Sizes and times at the end.
+    pub(super) fn carried(&self) -> Carried {
+        Carried {
             request_bytes: self.body_bytes,
-            answer_bytes: self.answer_bytes,
+            response_bytes: self.response_bytes,
             first_byte: self.first_byte,
-            total: now.saturating_duration_since(self.arrived),
         }
     }
 }
@@ -212,7 +215,7 @@ impl<H: Handler> Wire<'_, H> {
     /// what the exchange wants done instead.
     pub(super) async fn wait<F: Future>(
         &mut self,
-        exchange: &mut Exchange,
+        exchange: &mut Lifecycle,
         future: F,
     ) -> Result<F::Output, Action> {
         let mut future = pin!(future);
@@ -246,7 +249,7 @@ impl<H: Handler> Wire<'_, H> {
     /// Sends pieces of a backend's answer through the ring. What the client did not take is left.
     async fn deliver_batched(
         &mut self,
-        exchange: &mut Exchange,
+        exchange: &mut Lifecycle,
         out: &mut Vec<u8>,
     ) -> Result<(), Action> {
         // The ring does not say when it is the client that is waited for.
@@ -267,7 +270,7 @@ impl<H: Handler> Wire<'_, H> {
     /// Sends pieces of a backend's answer, all of them.
     pub(super) async fn deliver(
         &mut self,
-        exchange: &mut Exchange,
+        exchange: &mut Lifecycle,
         mut parts: [&[u8]; 2],
     ) -> Result<(), Action> {
         let mut blocked = false;

@@ -5,6 +5,7 @@ mod accept;
 mod attempt;
 mod body;
 mod connection;
+mod context;
 mod lane;
 mod relay;
 mod rounds;
@@ -53,6 +54,20 @@ pub struct Options {
     pub tls: TlsListener,
 }
 
+impl Default for Options {
+    /// One core on no address yet, with room for 1 GiB of request bodies.
+    fn default() -> Self {
+        Self {
+            addresses: Vec::new(),
+            workers: 1,
+            pin: false,
+            driver: Wanted::Auto,
+            buffered_bytes_max: 1 << 30,
+            tls: TlsListener::default(),
+        }
+    }
+}
+
 /// What the cores and the rest of the process know of one core.
 #[derive(Debug)]
 struct Shared {
@@ -80,7 +95,7 @@ pub struct Engine {
 
 /// Of one core, seen by its tasks.
 pub(crate) struct Core<H: Handler> {
-    pub(crate) handler: H,
+    pub(crate) handler: Rc<H>,
     pub(crate) pool: Pool,
     pub(crate) deadlines: Deadlines,
     pub(crate) budget: Budget,
@@ -294,7 +309,7 @@ impl Start {
         }
         let told = self.told.clone();
         let ended = rt::run(self.driver, |driver| {
-            let handler = make(self.index);
+            let handler = Rc::new(make(self.index));
             self.serve(handler, driver)
         });
         if let Err(error) = ended {
@@ -303,7 +318,7 @@ impl Start {
         }
     }
 
-    async fn serve<H: Handler>(self, handler: H, driver: Driver) {
+    async fn serve<H: Handler>(self, handler: Rc<H>, driver: Driver) {
         let now = Instant::now();
         let core = Rc::new(Core {
             handler,

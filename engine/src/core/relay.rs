@@ -10,11 +10,11 @@ use std::time::Duration;
 use super::attempt::Backend;
 use super::lane::{COPIED_BYTES_MAX, Lane, Step};
 use crate::buf::Buf;
-use crate::exchange::{Action, Event, Exchange};
+use crate::exchange::{Action, Event, Lifecycle};
 use crate::h1::chunk::{Decoder, LAST_CHUNK, Piece, encode_size};
 use crate::h1::framing::{ResponseBody, ResponseFraming};
 use crate::h1::{FieldId, ResponseHead, Version, emit};
-use crate::handler::{AttemptEnd, Handler, Outcome, Passing, Target};
+use crate::handler::{AttemptEnd, Exchange, Handler, Outcome, Passing, Target};
 use crate::incoming::Incoming;
 use crate::limits::UPSTREAM_READ_BYTES_MAX;
 
@@ -51,7 +51,7 @@ impl<H: Handler> Lane<'_, H> {
     /// Passes the answer on, to its end.
     pub(super) async fn relay(
         &mut self,
-        exchange: &mut Exchange,
+        exchange: &mut Lifecycle,
         mut backend: Backend,
         mut buf: Buf,
         relayed: &Relayed<'_>,
@@ -157,7 +157,7 @@ impl<H: Handler> Lane<'_, H> {
     /// Sends what a read has brought.
     async fn pass(
         &mut self,
-        exchange: &mut Exchange,
+        exchange: &mut Lifecycle,
         buf: &[u8],
         incoming: &mut Incoming,
         outgoing: Outgoing,
@@ -197,7 +197,7 @@ impl<H: Handler> Lane<'_, H> {
     /// Chunks to chunks: as they are where they are as anybody would write them.
     async fn pass_chunks(
         &mut self,
-        exchange: &mut Exchange,
+        exchange: &mut Lifecycle,
         buf: &[u8],
         decoder: &mut Decoder,
         passing: Passing,
@@ -214,7 +214,7 @@ impl<H: Handler> Lane<'_, H> {
                 return Err(exchange.on(Event::Malformed, self.core.now()));
             };
             at += pass.consumed;
-            self.answer_bytes += pass.payload as u64;
+            self.response_bytes += pass.payload as u64;
             if let Some(size) = pass.size {
                 encode_size(size, self.out);
             }
@@ -243,9 +243,7 @@ impl<H: Handler> Lane<'_, H> {
         while let Ok(piece) = decoder.next(buf, at) {
             match piece {
                 Piece::Data { start, end } => {
-                    self.core
-                        .handler
-                        .tap(self.x, buf.get(start..end).unwrap_or_default());
+                    self.x.tap(buf.get(start..end).unwrap_or_default());
                     at = end;
                 }
                 Piece::Skip { to } => at = to,
@@ -257,7 +255,7 @@ impl<H: Handler> Lane<'_, H> {
     /// Chunks to anything else.
     async fn unchunk(
         &mut self,
-        exchange: &mut Exchange,
+        exchange: &mut Lifecycle,
         buf: &[u8],
         decoder: &mut Decoder,
         outgoing: Outgoing,
@@ -298,9 +296,9 @@ impl<H: Handler> Lane<'_, H> {
     /// Appends payload to what is being written.
     fn put_payload(&mut self, payload: &[u8], outgoing: Outgoing, passing: Passing) {
         if passing == Passing::Tap {
-            self.core.handler.tap(self.x, payload);
+            self.x.tap(payload);
         }
-        self.answer_bytes += payload.len() as u64;
+        self.response_bytes += payload.len() as u64;
         if outgoing == Outgoing::Chunked {
             chunk(self.out, payload);
         } else {
@@ -311,7 +309,7 @@ impl<H: Handler> Lane<'_, H> {
     /// Sends payload.
     async fn send_payload(
         &mut self,
-        exchange: &mut Exchange,
+        exchange: &mut Lifecycle,
         payload: &[u8],
         outgoing: Outgoing,
         passing: Passing,
@@ -321,14 +319,14 @@ impl<H: Handler> Lane<'_, H> {
             return self.deliver(exchange, &[]).await;
         }
         if passing == Passing::Tap {
-            self.core.handler.tap(self.x, payload);
+            self.x.tap(payload);
         }
-        self.answer_bytes += payload.len() as u64;
+        self.response_bytes += payload.len() as u64;
         self.deliver(exchange, payload).await
     }
 
     /// The backend has closed, which is the end of its answer.
-    async fn closed(&mut self, exchange: &mut Exchange, outgoing: Outgoing) -> Step {
+    async fn closed(&mut self, exchange: &mut Lifecycle, outgoing: Outgoing) -> Step {
         exchange.on(Event::AnswerEnd, self.core.now());
         if outgoing == Outgoing::Chunked {
             self.out.extend_from_slice(LAST_CHUNK);
@@ -340,7 +338,7 @@ impl<H: Handler> Lane<'_, H> {
     /// The answer is complete and sent.
     async fn finish(
         &mut self,
-        exchange: &mut Exchange,
+        exchange: &mut Lifecycle,
         backend: Backend,
         buf: Buf,
         relayed: &Relayed<'_>,
@@ -357,7 +355,11 @@ impl<H: Handler> Lane<'_, H> {
         self.over(exchange, Ok(())).await
     }
 
-    pub(super) async fn over(&mut self, exchange: &mut Exchange, sent: Result<(), Action>) -> Step {
+    pub(super) async fn over(
+        &mut self,
+        exchange: &mut Lifecycle,
+        sent: Result<(), Action>,
+    ) -> Step {
         match sent {
             Ok(()) => {
                 exchange.on(Event::Delivered, self.core.now());

@@ -2,16 +2,18 @@
 
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::Core;
 use super::body::{Body, NoBody, Receiving};
 use super::connection::{Io, after, earliest};
+use super::context::{Arrival, Context};
 use super::lane::{Lane, Wire, send_local, write_local};
 use crate::buf::Buf;
 use crate::h1::framing::{self, RequestBody, RequestFraming};
 use crate::h1::{Reject, RequestHead, ResponseHead, Scan, Version};
-use crate::handler::{AtHead, Cx, Done, Handler, Limits, Local, Outcome, Refusal, Request};
+use crate::handler::{Ask, AtHead, Done, Exchange, Handler, Limits, Local};
+use crate::handler::{Outcome, Refusal, Request};
 use crate::limits::{CLIENT_READ_BYTES_START, DISCARDED_BODY_BYTES_MAX, OUT_BYTES_KEPT_MAX};
 use crate::rt::Socket;
 
@@ -26,9 +28,9 @@ struct Connection<H: Handler> {
     message: Buf,
     /// Where the next request is read to.
     rest: Buf,
-    x: H::Exchange,
+    kept: <H::Exchange as Exchange>::Kept,
     local: Local,
-    answer_head: ResponseHead,
+    response_head: ResponseHead,
     out: Vec<u8>,
     /// When the connection was made, until the first request has come.
     fresh: Option<Instant>,
@@ -38,9 +40,39 @@ struct Connection<H: Handler> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Next {
     Request,
+    /// The next request, after the body of this one, which is thrown away.
+    Discard,
     /// Closed, after what the client is still sending.
     Linger,
     Close,
+}
+
+/// A request whose head is complete and well framed.
+#[derive(Debug, Clone, Copy)]
+struct Framed {
+    arrival: Arrival,
+    framing: RequestFraming,
+    /// When the whole request has to be there.
+    until: Option<Instant>,
+    /// Whether the connection may go on after it.
+    keep: bool,
+}
+
+/// How a request ended.
+#[derive(Debug, Clone, Copy)]
+struct Ended {
+    outcome: Outcome,
+    next: Next,
+    /// Of a request that was complete; one that was not is measured by its end alone.
+    carried: Option<Carried>,
+}
+
+/// Sizes and times of a complete request.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Carried {
+    pub(super) request_bytes: u64,
+    pub(super) response_bytes: u64,
+    pub(super) first_byte: Option<Duration>,
 }
 
 /// Serves a connection to its end.
@@ -54,15 +86,15 @@ pub(super) async fn serve<H: Handler>(core: &Rc<Core<H>>, socket: Socket, peer: 
         scan: Scan::default(),
         message: Buf::with_capacity(CLIENT_READ_BYTES_START),
         rest: Buf::with_capacity(CLIENT_READ_BYTES_START),
-        x: H::Exchange::default(),
+        kept: Default::default(),
         local: Local::default(),
-        answer_head: ResponseHead::default(),
+        response_head: ResponseHead::default(),
         out: Vec::new(),
         fresh: Some(core.clock()),
     };
     loop {
         match connection.request().await {
-            Next::Request => {}
+            Next::Request | Next::Discard => {}
             Next::Close => return,
             Next::Linger => {
                 connection.io.linger(Instant::now()).await;
@@ -73,58 +105,78 @@ pub(super) async fn serve<H: Handler>(core: &Rc<Core<H>>, socket: Socket, peer: 
 }
 
 impl<H: Handler> Connection<H> {
-    /// One request, from its first byte to the end of its answer.
+    /// One request, from its first byte to the end of its response. The exchange exists from here
+    /// to [`Exchange::done`]: no way out lies between the two.
     async fn request(&mut self) -> Next {
         let limits = self.core.handler.limits();
-        let (arrived, read) = match self.read_head(&limits).await {
-            Some(read) => read,
-            None => return Next::Close,
+        let Some((arrived, read)) = self.read_head(&limits).await else {
+            return Next::Close;
         };
         let core = Rc::clone(&self.core);
         let _counted = core.begin_request();
-        let framing = match read.and_then(|()| framing::request(&self.head, &self.message)) {
-            Ok(framing) => framing,
-            Err(reject) => return self.refuse_head(arrived, reject).await,
+        let arrival = Arrival {
+            peer: self.peer,
+            at: arrived,
         };
-        let verdict = self.ask_head(arrived, framing);
-        let keep = framing.keep_alive && !core.is_draining();
-        let outcome = match verdict {
-            AtHead::Answered => {
-                let keep = keep && is_discardable(framing);
-                let outcome = self.answer_locally(keep).await;
-                self.tell_done(arrived, Some(framing), outcome);
-                return match outcome {
-                    Outcome::Local if keep => self.discard_body(framing, &limits, arrived).await,
-                    Outcome::Local => Next::Linger,
-                    _ => Next::Close,
-                };
-            }
-            AtHead::Body(bytes_max) => {
-                match self.receive(framing, bytes_max, &limits, arrived).await {
-                    Ok(body) => {
-                        let (ended, kept) = self.carry(framing, body, keep, arrived).await;
-                        return self.end(ended, kept);
-                    }
-                    Err(NoBody::Left) => Outcome::ClientLeft,
-                    Err(NoBody::Refused(refusal)) => {
-                        self.refuse(arrived, Some(framing), refusal).await
-                    }
-                }
+        let framed = read
+            .and_then(|()| framing::request(&self.head, &self.message))
+            .map(|framing| Framed {
+                arrival,
+                framing,
+                until: after(arrived, limits.request_timeout),
+                keep: framing.keep_alive && !core.is_draining(),
+            });
+        let mut x = core.handler.begin(std::mem::take(&mut self.kept));
+        let ended = match &framed {
+            Ok(framed) => self.serve(&mut x, framed).await,
+            Err(reject) => {
+                let refusal = Refusal::Head(*reject);
+                let outcome = self.refuse(&mut x, arrival, None, refusal).await;
+                Ended::closing(outcome)
             }
         };
-        self.tell_done(arrived, Some(framing), outcome);
-        if outcome == Outcome::Local {
-            Next::Linger
-        } else {
-            Next::Close
+        self.kept = {
+            let now = core.clock();
+            let context = Context::new(&core, arrival, now);
+            let framing = framed.as_ref().ok().map(|framed| framed.framing);
+            let request = framing.map(|framing| Request {
+                head: &self.head,
+                bytes: &self.message,
+                framing,
+            });
+            let done = ended.done(now.saturating_duration_since(arrived));
+            x.done(&context.cx(), request.as_ref(), &done)
+        };
+        match (ended.next, framed) {
+            (Next::Discard, Ok(framed)) => self.discard_body(&framed).await,
+            (next, _) => next,
         }
     }
 
-    fn end(&mut self, outcome: Outcome, keep: bool) -> Next {
-        match outcome {
-            Outcome::Relayed | Outcome::Local if keep => Next::Request,
-            Outcome::Relayed | Outcome::Local => Next::Linger,
-            Outcome::Broken(_) | Outcome::ClientLeft => Next::Close,
+    /// Serves a request that is understood, to the end of its response.
+    async fn serve(&mut self, x: &mut H::Exchange, framed: &Framed) -> Ended {
+        let bytes_max = match self.ask_head(x, framed) {
+            AtHead::Respond => {
+                let keep = framed.keep && is_discardable(framed.framing);
+                return match self.respond_locally(keep).await {
+                    Outcome::Local if keep => Ended {
+                        outcome: Outcome::Local,
+                        next: Next::Discard,
+                        carried: None,
+                    },
+                    outcome => Ended::closing(outcome),
+                };
+            }
+            AtHead::Body(bytes_max) => bytes_max,
+        };
+        match self.receive(x, framed, bytes_max).await {
+            Ok(body) => self.carry(x, framed, body).await,
+            Err(NoBody::Left) => Ended::closing(Outcome::ClientLeft),
+            Err(NoBody::Refused(refusal)) => {
+                let framing = Some(framed.framing);
+                let outcome = self.refuse(x, framed.arrival, framing, refusal).await;
+                Ended::closing(outcome)
+            }
         }
     }
 
@@ -181,29 +233,25 @@ impl<H: Handler> Connection<H> {
         Some((arrived, Ok(())))
     }
 
-    fn ask_head(&mut self, arrived: Instant, framing: RequestFraming) -> AtHead {
-        let core = &self.core;
+    fn ask_head(&mut self, x: &mut H::Exchange, framed: &Framed) -> AtHead {
         self.local.clear();
-        let request = Request {
-            head: &self.head,
-            bytes: &self.message,
-            framing,
+        let context = Context::new(&self.core, framed.arrival, framed.arrival.at);
+        let ask = Ask {
+            cx: &context.cx(),
+            request: Request {
+                head: &self.head,
+                bytes: &self.message,
+                framing: framed.framing,
+            },
+            body: b"",
         };
-        let date = core.date();
-        let cx = context(core, self.peer, arrived, arrived, &date);
-        core.handler
-            .head(&cx, &mut self.x, &request, &mut self.local)
+        x.head(&ask, &mut self.local)
     }
 
-    /// Gets rid of a body that nobody wants, after the answer has been sent: a client that waits
-    /// for a word before it sends the rest would wait for ever.
-    async fn discard_body(
-        &mut self,
-        framing: RequestFraming,
-        limits: &Limits,
-        arrived: Instant,
-    ) -> Next {
-        match self.read_body(framing, None, limits, arrived).await {
+    /// Reads a body that is not needed and throws it away, after the response has been sent: a
+    /// client that waits for a response before it sends the rest would wait for ever.
+    async fn discard_body(&mut self, framed: &Framed) -> Next {
+        match self.read_body(None, framed, None).await {
             Ok(_) => Next::Request,
             Err(_) => Next::Close,
         }
@@ -211,11 +259,11 @@ impl<H: Handler> Connection<H> {
 
     async fn receive(
         &mut self,
-        framing: RequestFraming,
+        x: &mut H::Exchange,
+        framed: &Framed,
         bytes_max: Option<u64>,
-        limits: &Limits,
-        arrived: Instant,
     ) -> Result<Body, NoBody> {
+        let framing = framed.framing;
         let too_large = match (framing.body, bytes_max) {
             (RequestBody::Length(len), Some(max)) => len > max,
             _ => false,
@@ -236,142 +284,134 @@ impl<H: Handler> Connection<H> {
         {
             return Err(NoBody::Left);
         }
-        self.read_body(framing, bytes_max, limits, arrived).await
+        self.read_body(Some(x), framed, bytes_max).await
     }
 
     async fn read_body(
         &mut self,
-        framing: RequestFraming,
+        x: Option<&mut H::Exchange>,
+        framed: &Framed,
         bytes_max: Option<u64>,
-        limits: &Limits,
-        arrived: Instant,
     ) -> Result<Body, NoBody> {
-        let core = Rc::clone(&self.core);
         let mut receiving = Receiving {
+            core: &self.core,
+            x,
             io: &mut self.io,
             message: &mut self.message,
             head_len: self.head.len,
             rest: &mut self.rest,
-            until: after(arrived, limits.request_timeout),
+            until: framed.until,
         };
-        receiving
-            .receive(&core, &mut self.x, framing.body, bytes_max)
-            .await
+        receiving.receive(framed.framing.body, bytes_max).await
     }
 
-    /// Carries a complete request to a backend and its answer back.
-    async fn carry(
-        &mut self,
-        framing: RequestFraming,
-        body: Body,
-        keep: bool,
-        arrived: Instant,
-    ) -> (Outcome, bool) {
-        let core = Rc::clone(&self.core);
+    /// Carries a complete request to a backend and its response back.
+    async fn carry(&mut self, x: &mut H::Exchange, framed: &Framed, body: Body) -> Ended {
         // From here on the read of the next request is the watch for the client's leaving.
         let rest = std::mem::replace(&mut self.rest, Buf::with_capacity(0));
         self.io.read_into(rest);
         let request = Request {
             head: &self.head,
             bytes: &self.message,
-            framing,
+            framing: framed.framing,
         };
         let mut lane = Lane {
-            core: &core,
+            core: &self.core,
             wire: Wire {
-                core: &core,
+                core: &self.core,
                 io: &mut self.io,
             },
-            x: &mut self.x,
+            x,
             request,
             body_bytes: body.of(&request).len() as u64,
             body,
             local: &mut self.local,
-            answer_head: &mut self.answer_head,
+            response_head: &mut self.response_head,
             out: &mut self.out,
-            peer: self.peer,
-            arrived,
-            keep,
-            answer_bytes: 0,
+            arrival: framed.arrival,
+            keep: framed.keep,
+            response_bytes: 0,
             first_byte: None,
         };
         let outcome = lane.run().await;
-        let now = core.clock();
-        let done = lane.done(outcome, now);
-        let (keep, date) = (lane.keep, core.date());
-        let cx = context(&core, lane.peer, arrived, now, &date);
-        core.handler.done(&cx, lane.x, Some(&lane.request), &done);
+        let ended = Ended {
+            outcome,
+            next: match outcome {
+                Outcome::Relayed | Outcome::Local if lane.keep => Next::Request,
+                Outcome::Relayed | Outcome::Local => Next::Linger,
+                Outcome::Broken(_) | Outcome::ClientLeft => Next::Close,
+            },
+            carried: Some(lane.carried()),
+        };
         if self.out.capacity() > OUT_BYTES_KEPT_MAX {
             self.out = Vec::new();
         }
-        (outcome, keep)
+        ended
     }
 
-    async fn answer_locally(&mut self, keep: bool) -> Outcome {
+    async fn respond_locally(&mut self, keep: bool) -> Outcome {
         let is_head = self.head.method.of(&self.message) == b"HEAD";
         let old = self.head.version == Version::Http10;
         let body = write_local(&mut self.out, &mut self.local, keep, is_head, old);
         send_local(&mut self.io, &mut self.out, &body, self.core.now()).await
     }
 
-    /// Answers a request that will not be served; the connection closes after it.
+    /// Sends the response to a request that will not be served; the connection closes after it.
     async fn refuse(
         &mut self,
-        arrived: Instant,
+        x: &mut H::Exchange,
+        arrival: Arrival,
         framing: Option<RequestFraming>,
         refusal: Refusal,
     ) -> Outcome {
-        let core = Rc::clone(&self.core);
         self.local.clear();
         {
+            let context = Context::new(&self.core, arrival, self.core.clock());
             let request = framing.map(|framing| Request {
                 head: &self.head,
                 bytes: &self.message,
                 framing,
             });
-            let date = core.date();
-            let cx = context(&core, self.peer, arrived, core.clock(), &date);
-            core.handler
-                .refuse(&cx, &mut self.x, request.as_ref(), refusal, &mut self.local);
+            x.refuse(&context.cx(), request.as_ref(), refusal, &mut self.local);
         }
         let is_head = framing.is_some() && self.head.method.of(&self.message) == b"HEAD";
         let body = write_local(&mut self.out, &mut self.local, false, is_head, false);
-        send_local(&mut self.io, &mut self.out, &body, core.now()).await
-    }
-
-    async fn refuse_head(&mut self, arrived: Instant, reject: Reject) -> Next {
-        let outcome = self.refuse(arrived, None, Refusal::Head(reject)).await;
-        self.tell_done(arrived, None, outcome);
-        if outcome == Outcome::Local {
-            Next::Linger
-        } else {
-            Next::Close
-        }
-    }
-
-    fn tell_done(&mut self, arrived: Instant, framing: Option<RequestFraming>, outcome: Outcome) {
-        let core = &self.core;
-        let request = framing.map(|framing| Request {
-            head: &self.head,
-            bytes: &self.message,
-            framing,
-        });
-        let now = core.clock();
-        let total = now.saturating_duration_since(arrived);
-        let done = Done {
-            outcome,
-            request_bytes: 0,
-            answer_bytes: 0,
-            first_byte: Some(total),
-            total,
-        };
-        let date = core.date();
-        let cx = context(core, self.peer, arrived, now, &date);
-        core.handler.done(&cx, &mut self.x, request.as_ref(), &done);
+        send_local(&mut self.io, &mut self.out, &body, self.core.now()).await
     }
 }
 
-/// Whether a body that nobody wants is little enough to be read and thrown away.
+impl Ended {
+    /// Of a request that never was complete, and whose connection ends with it.
+    fn closing(outcome: Outcome) -> Self {
+        Self {
+            outcome,
+            next: if outcome == Outcome::Local {
+                Next::Linger
+            } else {
+                Next::Close
+            },
+            carried: None,
+        }
+    }
+
+    /// As the exchange gets it.
+    fn done(&self, total: Duration) -> Done {
+        let carried = self.carried.unwrap_or(Carried {
+            request_bytes: 0,
+            response_bytes: 0,
+            first_byte: Some(total),
+        });
+        Done {
+            outcome: self.outcome,
+            request_bytes: carried.request_bytes,
+            response_bytes: carried.response_bytes,
+            first_byte: carried.first_byte,
+            total,
+        }
+    }
+}
+
+/// Whether a body that is not needed is little enough to be read and thrown away.
 fn is_discardable(framing: RequestFraming) -> bool {
     match framing.body {
         RequestBody::None => true,
@@ -379,21 +419,5 @@ fn is_discardable(framing: RequestFraming) -> bool {
         _ if framing.expect_continue => false,
         RequestBody::Length(len) => len <= DISCARDED_BODY_BYTES_MAX,
         RequestBody::Chunked => false,
-    }
-}
-
-fn context<'d, H: Handler>(
-    core: &Core<H>,
-    peer: SocketAddr,
-    arrived: Instant,
-    now: Instant,
-    date: &'d [u8],
-) -> Cx<'d> {
-    Cx {
-        now,
-        peer,
-        arrived,
-        date,
-        unix_ms: core.unix_ms(),
     }
 }

@@ -6,9 +6,9 @@ use super::attempt::Backend;
 use super::lane::{Lane, Step};
 use super::relay::{Outgoing, Relayed, chunk, end_event};
 use crate::buf::Buf;
-use crate::exchange::{Action, Event, Exchange, Fault};
+use crate::exchange::{Action, Event, Fault, Lifecycle};
 use crate::h1::chunk::LAST_CHUNK;
-use crate::handler::{AttemptEnd, End, Handler, Made, Outcome};
+use crate::handler::{AttemptEnd, End, Exchange, Handler, Local, Made, Outcome};
 use crate::incoming::Incoming;
 use crate::limits::UPSTREAM_READ_BYTES_MAX;
 use crate::rt;
@@ -26,7 +26,7 @@ impl<H: Handler> Lane<'_, H> {
     /// Passes an answer on as the handler makes it. The head leaves with the first piece.
     pub(super) async fn relay_transformed(
         &mut self,
-        exchange: &mut Exchange,
+        exchange: &mut Lifecycle,
         mut backend: Backend,
         mut buf: Buf,
         relayed: &Relayed<'_>,
@@ -54,10 +54,7 @@ impl<H: Handler> Lane<'_, H> {
                     .end_transformed(exchange, &mut state, &payload, End::Whole)
                     .await;
             }
-            let made = self
-                .core
-                .handler
-                .transform(self.x, &payload, None, &mut state.made);
+            let made = self.transformed(&payload, None, &mut state.made);
             if let Some(step) = self.send_made(exchange, &mut state, made).await {
                 return step;
             }
@@ -92,7 +89,7 @@ impl<H: Handler> Lane<'_, H> {
     /// The body came whole: the connection may be used again.
     fn came_whole(
         &mut self,
-        exchange: &mut Exchange,
+        exchange: &mut Lifecycle,
         backend: Backend,
         buf: Buf,
         relayed: &Relayed<'_>,
@@ -114,7 +111,7 @@ impl<H: Handler> Lane<'_, H> {
     /// The next read; while there is none, now and then what the handler says to that.
     async fn next_read(
         &mut self,
-        exchange: &mut Exchange,
+        exchange: &mut Lifecycle,
         backend: &mut Backend,
         state: &mut Transformed,
         idle: Duration,
@@ -132,7 +129,8 @@ impl<H: Handler> Lane<'_, H> {
             if let Some(read) = waited {
                 return read.map_err(Err);
             }
-            let made = self.core.handler.idle(self.x, &mut state.made);
+            let now = self.core.now();
+            let made = self.ask(now, |x, ask, _| x.idle(ask, &mut state.made));
             if let Some(step) = self.send_made(exchange, state, made).await {
                 return Err(Ok(step));
             }
@@ -142,21 +140,24 @@ impl<H: Handler> Lane<'_, H> {
     /// Sends what was made of a piece; some when the answer is over with it.
     async fn send_made(
         &mut self,
-        exchange: &mut Exchange,
+        exchange: &mut Lifecycle,
         state: &mut Transformed,
         made: Made,
     ) -> Option<Step> {
-        if made == Made::Instead && !state.begun {
-            return Some(self.collected(exchange, &[]).await);
-        }
-        if state.made.is_empty() && made == Made::More {
+        let made = match made {
+            Made::Own(own) if !state.begun => return Some(self.send_own(exchange, *own).await),
+            Made::Own(_) => Made::Broken,
+            made => made,
+        };
+        let (goes_on, complete) = (matches!(made, Made::More), matches!(made, Made::Complete));
+        if state.made.is_empty() && goes_on {
             return None;
         }
         state.begun = true;
-        self.answer_bytes += state.made.len() as u64;
+        self.response_bytes += state.made.len() as u64;
         if state.outgoing == Outgoing::Chunked {
             chunk(self.out, &state.made);
-            if made == Made::Complete {
+            if complete {
                 self.out.extend_from_slice(LAST_CHUNK);
             }
         } else {
@@ -177,26 +178,27 @@ impl<H: Handler> Lane<'_, H> {
         }
     }
 
-    /// The last call of the handler, and what becomes of it.
+    /// What the exchange makes of a piece.
+    fn transformed(&mut self, payload: &[u8], end: Option<End>, made: &mut Vec<u8>) -> Made {
+        let now = self.core.now();
+        self.ask(now, |x, ask, _| x.transform(ask, payload, end, made))
+    }
+
+    /// The last call of the transformation, and what becomes of it.
     async fn end_transformed(
         &mut self,
-        exchange: &mut Exchange,
+        exchange: &mut Lifecycle,
         state: &mut Transformed,
         payload: &[u8],
         end: End,
     ) -> Step {
-        let made = self
-            .core
-            .handler
-            .transform(self.x, payload, Some(end), &mut state.made);
-        // There is no more, whatever the handler hopes for.
-        let made = if made == Made::More {
-            Made::Broken
-        } else {
-            made
+        let made = match self.transformed(payload, Some(end), &mut state.made) {
+            // There is no more, whatever the exchange expects.
+            Made::More => Made::Broken,
+            made => made,
         };
         if let End::Broken(fault) = end
-            && made == Made::Complete
+            && matches!(made, Made::Complete)
         {
             // It was said in the dialect's own way; the attempt failed all the same.
             let _ = self.send_made(exchange, state, made).await;
@@ -212,7 +214,7 @@ impl<H: Handler> Lane<'_, H> {
     /// Waits for the whole answer and lets the handler make another one of it.
     pub(super) async fn collect(
         &mut self,
-        exchange: &mut Exchange,
+        exchange: &mut Lifecycle,
         mut backend: Backend,
         mut buf: Buf,
         relayed: &Relayed<'_>,
@@ -264,15 +266,25 @@ impl<H: Handler> Lane<'_, H> {
         Step::Fail(fault)
     }
 
-    async fn collected(&mut self, exchange: &mut Exchange, body: &[u8]) -> Step {
+    async fn collected(&mut self, exchange: &mut Lifecycle, body: &[u8]) -> Step {
         let now = self.core.now();
-        self.answer_bytes = 0;
-        let answered = self.ask(now, |core, cx, x, request, _, local| {
-            core.handler.collected(cx, x, request, body, local)
-        });
-        if !answered {
+        if !self.ask(now, |x, ask, local| x.collected(ask, body, local)) {
             return self.again(exchange);
         }
+        self.respond(exchange).await
+    }
+
+    /// Sends the exchange's own response in place of the backend's, of which the client has seen
+    /// nothing.
+    async fn send_own(&mut self, exchange: &mut Lifecycle, own: Local) -> Step {
+        *self.local = own;
+        self.respond(exchange).await
+    }
+
+    /// Sends a response that was made of the backend's.
+    async fn respond(&mut self, exchange: &mut Lifecycle) -> Step {
+        let now = self.core.now();
+        self.response_bytes = 0;
         let outcome = match self.send_local().await {
             Outcome::Local => {
                 exchange.on(Event::Delivered, now);

@@ -45,6 +45,19 @@ pub struct Timeouts {
     pub write: Option<Duration>,
 }
 
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            connect: Duration::from_secs(5),
+            tls: Duration::from_secs(5),
+            response_header: Duration::from_secs(30),
+            read: Duration::from_secs(60),
+            response: None,
+            write: None,
+        }
+    }
+}
+
 /// What happened. All but the last group are about the upstream connection of the current attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Event {
@@ -95,7 +108,7 @@ pub enum Event {
     ClientLeft,
     /// A write to the client failed or timed out.
     ClientStalled,
-    /// The moment that [`Exchange::deadline`] named may have come. Too early or too often is fine.
+    /// The moment that [`Lifecycle::deadline`] named may have come. Too early or too often is fine.
     Timer,
 }
 
@@ -108,7 +121,7 @@ pub enum Action {
     /// connection from the pool was dead, and nothing of an answer was received on it.
     RetryFresh,
     /// Close the upstream connection, mark the endpoint as the fault says, try another one; if
-    /// there is none, answer an error and call [`Exchange::answer_locally`].
+    /// there is none, answer an error and call [`Lifecycle::answer_locally`].
     NextEndpoint(Fault),
     /// Close the upstream connection, answer an error; no other endpoint.
     Fail(Fault),
@@ -166,7 +179,7 @@ pub enum Phase {
 
 /// The state of one exchange. Small and without heap; a connection makes one for each request.
 #[derive(Debug, Clone)]
-pub struct Exchange {
+pub struct Lifecycle {
     timeouts: Timeouts,
     phase: Phase,
     attempts: u32,
@@ -209,7 +222,7 @@ enum Due {
     Response,
 }
 
-impl Exchange {
+impl Lifecycle {
     /// A new exchange: the client's request head has just become complete.
     pub fn new(timeouts: Timeouts, now: Instant) -> Self {
         Self {

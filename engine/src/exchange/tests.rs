@@ -8,7 +8,7 @@ use super::Event::{
     ClientTook, ConnectFailed, Connected, Delivered, Malformed, RequestProgress, RequestSent,
     SendFailed, Timer, TlsBegun, UpstreamClosed, UpstreamReset,
 };
-use super::{Action, ConnectFault, Event, Exchange, Fault, Phase, Timeouts, TlsFault};
+use super::{Action, ConnectFault, Event, Fault, Lifecycle, Phase, Timeouts, TlsFault};
 
 const HEAD: Event = AnswerHead {
     reusable: true,
@@ -29,9 +29,9 @@ const TIMEOUTS: Timeouts = Timeouts {
 };
 
 /// One attempt on a connection: what happened up to the last event, and what that one leads to.
-fn last_action(reused: bool, events: &[Event]) -> (Action, Exchange) {
+fn last_action(reused: bool, events: &[Event]) -> (Action, Lifecycle) {
     let now = Instant::now();
-    let mut exchange = Exchange::new(TIMEOUTS, now);
+    let mut exchange = Lifecycle::new(TIMEOUTS, now);
     exchange.attempt(reused, now);
     let (last, before) = events.split_last().unwrap();
     for event in before {
@@ -198,7 +198,7 @@ fn the_table() {
 #[test]
 fn a_client_that_leaves_before_an_endpoint_is_chosen() {
     let now = Instant::now();
-    let mut exchange = Exchange::new(TIMEOUTS, now);
+    let mut exchange = Lifecycle::new(TIMEOUTS, now);
     assert_eq!(exchange.on(ClientLeft, now), Abandon);
     exchange.attempt(false, now);
     assert_eq!(exchange.attempts(), 0);
@@ -208,7 +208,7 @@ fn a_client_that_leaves_before_an_endpoint_is_chosen() {
 #[test]
 fn a_dead_connection_is_retried_once_for_each_endpoint() {
     let now = Instant::now();
-    let mut exchange = Exchange::new(TIMEOUTS, now);
+    let mut exchange = Lifecycle::new(TIMEOUTS, now);
     for _ in 0..3 {
         exchange.attempt(true, now);
         assert_eq!(exchange.on(UpstreamReset, now), RetryFresh);
@@ -307,7 +307,7 @@ fn secs(secs: u64) -> Duration {
 #[test]
 fn deadlines() {
     let start = Instant::now();
-    let mut exchange = Exchange::new(
+    let mut exchange = Lifecycle::new(
         Timeouts {
             write: Some(secs(3000)),
             ..TIMEOUTS
@@ -348,12 +348,12 @@ fn deadlines() {
 }
 
 /// An answer under way, whose time as a whole is not limited.
-fn answering(start: Instant) -> Exchange {
+fn answering(start: Instant) -> Lifecycle {
     let timeouts = Timeouts {
         response: None,
         ..TIMEOUTS
     };
-    let mut exchange = Exchange::new(timeouts, start);
+    let mut exchange = Lifecycle::new(timeouts, start);
     exchange.attempt(true, start);
     for event in [RequestSent, HEAD, AnswerPiece] {
         assert_eq!(exchange.on(event, start), Continue);
@@ -398,7 +398,7 @@ fn the_write_timeout_spans_attempts_and_delivery() {
     let start = Instant::now();
     let by = start + secs(20);
     let fresh = || {
-        Exchange::new(
+        Lifecycle::new(
             Timeouts {
                 write: Some(secs(20)),
                 ..TIMEOUTS
@@ -454,7 +454,7 @@ fn response_timeout_before_the_answer_is_an_error() {
         response: Some(secs(5)),
         ..TIMEOUTS
     };
-    let mut exchange = Exchange::new(timeouts, start);
+    let mut exchange = Lifecycle::new(timeouts, start);
     exchange.attempt(true, start);
     assert_eq!(exchange.on(RequestSent, start + secs(1)), Continue);
     assert_eq!(exchange.deadline(), Some(start + secs(6)));
@@ -475,7 +475,7 @@ fn an_endless_timeout_is_no_deadline() {
         response: Some(all),
         write: Some(all),
     };
-    let mut exchange = Exchange::new(timeouts, now);
+    let mut exchange = Lifecycle::new(timeouts, now);
     exchange.attempt(false, now);
     for event in [
         TlsBegun,

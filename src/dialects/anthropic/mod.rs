@@ -1,10 +1,188 @@
-//! Anthropic's Messages API.
+//! Anthropic's Messages API: passed through to endpoints that speak it, translated for the others.
+//!
+//! [`Conversation`] is the state of one request. Its methods stand where the request is on its way:
+//! `request.rs` to the endpoint, `response.rs` back from it; [`own`] has the routes that need no
+//! endpoint, [`split`] tells candidates that speak the API from those that do not, [`translate`]
+//! maps one API onto the other, and [`recording`] with [`records`] writes the inspector's files.
 //!
 //! contract: translation
 
+mod own;
+mod recording;
 mod records;
+mod request;
+mod response;
 pub mod split;
 pub mod translate;
 
-pub use records::Records;
-pub(crate) use records::{Record, Said};
+use std::time::Duration;
+
+use crate::dialects::{DialectRoute, Error, Fallback, Family, Mount, Note, Operation, Summary};
+use crate::endpoint_set::EndpointSet;
+use recording::Recording;
+use response::Replying;
+use split::{Mode, Split};
+use translate::{AnswerContext, Checked, Inflater, Refusal};
+
+pub use records::{Record, Records};
+
+/// The routes (contract: translation 1).
+pub const MOUNT: Mount = Mount {
+    prefix: b"anthropic",
+    family: Family::Anthropic,
+    routes: &[
+        DialectRoute {
+            path: b"/v1/messages",
+            allow: "POST",
+            operation: Operation::Serve,
+        },
+        DialectRoute {
+            path: b"/v1/messages/count_tokens",
+            allow: "POST",
+            operation: Operation::Compute(own::count_tokens),
+        },
+        DialectRoute {
+            path: b"/v1/models",
+            allow: "GET, HEAD",
+            operation: Operation::List(own::models),
+        },
+        DialectRoute {
+            path: b"/v1/models/",
+            allow: "GET, HEAD",
+            operation: Operation::List(own::model),
+        },
+    ],
+};
+
+/// The translator's name in statistics.
+const NAME: &str = "anthropic";
+
+/// After this long without bytes a stream shows that it is alive (contract: translation 8.3).
+const IDLE: Duration = Duration::from_secs(10);
+
+/// Bytes of an error response that are read to understand it.
+const ERROR_BYTES_MAX: usize = 1 << 20;
+
+/// How long an endpoint that turned out not to speak the API is remembered, unless its models are
+/// listed again before (contract: translation 5).
+const REFUSED_FOR: Duration = Duration::from_secs(300);
+
+/// One request of the Messages API.
+#[derive(Debug, Default)]
+pub struct Conversation {
+    subject: Subject,
+    split: Split,
+    /// Of the last attempt.
+    mode: Option<Mode>,
+    /// The endpoint to try once more, by translation.
+    again: Option<usize>,
+    /// The translated request; empty unless the picked endpoint gets one.
+    outgoing: Vec<u8>,
+    context: Option<Box<AnswerContext>>,
+    replying: Replying,
+    /// Undoes the compression of a response that has to be read.
+    inflater: Option<Box<Inflater>>,
+    failed: bool,
+    /// For the inspector, if it is on.
+    recording: Option<Box<Recording>>,
+    notes: Vec<Note>,
+}
+
+/// What is known of the request's body.
+#[derive(Debug, Default)]
+enum Subject {
+    /// It has not been read.
+    #[default]
+    Unread,
+    /// It is no request at all.
+    Unusable,
+    /// It names a model and is invalid otherwise, which is said once it is known how it would have
+    /// gone: the statistics tell passed through from translated.
+    Invalid(Refusal),
+    /// It is valid.
+    Valid(Box<Checked>),
+}
+
+impl Conversation {
+    fn checked(&self) -> Option<&Checked> {
+        match &self.subject {
+            Subject::Valid(checked) => Some(checked),
+            _ => None,
+        }
+    }
+
+    /// See [`super::Dialect::mode_shown`].
+    pub(super) fn mode_shown(&self) -> Option<&'static str> {
+        (self.mode == Some(Mode::Passthrough)).then(|| Mode::Passthrough.as_str())
+    }
+
+    /// See [`super::Dialect::mode`].
+    pub(super) fn mode(&self) -> Option<&'static str> {
+        self.mode.map(Mode::as_str)
+    }
+
+    /// See [`super::Dialect::first_mode`].
+    pub(super) fn first_mode(&self) -> &'static str {
+        self.split.next(&EndpointSet::EMPTY).1.as_str()
+    }
+
+    /// See [`super::Dialect::fallback`] (contract: translation 14).
+    pub(super) fn fallback(&self) -> Option<Fallback> {
+        match (self.mode, &self.subject) {
+            (Some(Mode::Passthrough), _) => None,
+            (Some(Mode::Translation), _) => Some(Fallback::CannotPassthrough),
+            (None, Subject::Unread | Subject::Unusable) => None,
+            // Routing was asked for candidates, and there were none.
+            (None, Subject::Invalid(_) | Subject::Valid(_)) => {
+                Some(Fallback::NoCompatibleEndpoints)
+            }
+        }
+    }
+
+    /// See [`super::Dialect::notes`].
+    pub(super) fn notes(&mut self) -> Vec<Note> {
+        std::mem::take(&mut self.notes)
+    }
+
+    fn warn<'w>(&mut self, warnings: impl IntoIterator<Item = &'w translate::Warning>) {
+        let notes = warnings.into_iter().map(ToString::to_string);
+        self.notes.extend(notes.map(Note::NotTranslated));
+    }
+
+    /// See [`super::Dialect::refused`].
+    pub(super) fn refused(&mut self, body: &[u8]) {
+        if let Some(recording) = &mut self.recording {
+            recording.whole(body);
+        }
+    }
+
+    /// See [`super::Dialect::end`].
+    pub(super) fn end(&mut self, status: u16) -> Summary {
+        self.outgoing = Vec::new();
+        if let Replying::Events(stream) = std::mem::take(&mut self.replying) {
+            self.warn(stream.warnings());
+        }
+        if let Some(recording) = self.recording.take() {
+            let record = Box::new(recording.response(status));
+            self.notes.push(Note::Record(record));
+        }
+        Summary {
+            translator: NAME,
+            passthrough: self.mode == Some(Mode::Passthrough),
+            streaming: self.checked().is_some_and(|checked| checked.stream),
+            failed: self.failed,
+            fallback: self.fallback(),
+        }
+    }
+}
+
+/// The body of an error in Anthropic's shape.
+pub(super) fn error_body(error: &Error, request_id: &str) -> Vec<u8> {
+    translate::error_body(error.status, &error.message, request_id)
+}
+
+impl From<Refusal> for Error {
+    fn from(refusal: Refusal) -> Self {
+        Self::new(refusal.status, refusal.kind(), "", refusal.message)
+    }
+}

@@ -26,17 +26,17 @@ const RECORDS_MAX: usize = 64;
 
 /// One line of a session's file, before it is made.
 #[derive(Debug)]
-pub(crate) struct Record {
-    pub(crate) folder: PathBuf,
+pub struct Record {
+    pub(super) folder: PathBuf,
     /// Fit to be a file's name.
-    pub(crate) session: String,
-    pub(crate) said: Said,
-    pub(crate) body: Vec<u8>,
+    pub(super) session: String,
+    pub(super) said: Said,
+    pub(super) body: Vec<u8>,
 }
 
 /// By whom.
 #[derive(Debug)]
-pub(crate) enum Said {
+pub(super) enum Said {
     /// The client, asking for a model.
     Request(String),
     /// The gateway, with a status.
@@ -70,9 +70,9 @@ impl Records {
     }
 
     /// Hands a record over.
-    pub(crate) fn write(&self, record: Record) {
+    pub fn write(&self, record: Box<Record>) {
         let orders = self.orders.get_or_init(|| self.begin());
-        let order = Order::Write(now(), Box::new(record));
+        let order = Order::Write(now(), record);
         if orders.try_send(order).is_err() {
             self.lost.fetch_add(1, Ordering::Relaxed);
         }
@@ -193,12 +193,12 @@ mod tests {
             (Said::Request("m".to_owned()), "{\n\"a\":1}"),
             (Said::Response(502), "{\"error\":{}}"),
         ] {
-            records.write(Record {
+            records.write(Box::new(Record {
                 folder: folder.join("deep/er"),
                 session: "s-1".to_owned(),
                 said,
                 body: body.into(),
-            });
+            }));
         }
         records.flush(Duration::from_secs(10));
         let day = std::fs::read_dir(folder.join("deep/er"))

@@ -38,6 +38,16 @@ pub enum Mode {
     Translation,
 }
 
+impl Mode {
+    /// The word of the log and of `X-Olla-Mode`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Passthrough => "passthrough",
+            Self::Translation => "translation",
+        }
+    }
+}
+
 /// Candidates in the order in which they are tried: those that speak it first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Split {

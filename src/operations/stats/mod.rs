@@ -188,6 +188,15 @@ pub enum TranslatorFallback {
     CannotPassthrough,
 }
 
+impl From<crate::dialects::Fallback> for TranslatorFallback {
+    fn from(fallback: crate::dialects::Fallback) -> Self {
+        match fallback {
+            crate::dialects::Fallback::NoCompatibleEndpoints => Self::NoCompatibleEndpoints,
+            crate::dialects::Fallback::CannotPassthrough => Self::CannotPassthrough,
+        }
+    }
+}
+
 impl TranslatorFallback {
     /// The word in the log, `fallback_reason`.
     pub const fn as_str(self) -> &'static str {

@@ -36,7 +36,7 @@ impl Refusal {
     }
 
     /// The backend's answer is.
-    pub(super) fn backend(message: impl Into<String>) -> Self {
+    pub fn backend(message: impl Into<String>) -> Self {
         Self {
             status: 502,
             message: message.into(),

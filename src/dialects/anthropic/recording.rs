@@ -6,16 +6,16 @@ use std::path::PathBuf;
 
 use olla_engine::handler::Request;
 
+use super::records::{Record, Said};
+use super::translate::{Assembly, Inflater, session};
 use crate::config::InspectorPlan;
-use crate::dialects::anthropic::translate::{Assembly, Inflater, session};
-use crate::dialects::anthropic::{Record, Said};
 
 /// The most bytes of an answer that are kept; the rest is not written.
 const ANSWER_BYTES_MAX: usize = 16 << 20;
 
 /// What has been seen of an answer.
 #[derive(Debug)]
-pub(in crate::gateway) struct Recording {
+pub(super) struct Recording {
     folder: PathBuf,
     session: String,
     is_replaced: bool,
@@ -57,7 +57,7 @@ impl Recording {
     }
 
     /// An answer begins: as events or not, compressed or not.
-    pub(super) fn answers(&mut self, events: bool, inflater: Option<Box<Inflater>>) {
+    pub(super) fn responds(&mut self, events: bool, inflater: Option<Box<Inflater>>) {
         self.assembly = events.then(Box::default);
         self.inflater = inflater;
         self.body.clear();
@@ -81,8 +81,8 @@ impl Recording {
     }
 
     /// A whole answer, in place of anything seen before.
-    pub(in crate::gateway) fn whole(&mut self, body: &[u8]) {
-        self.answers(false, None);
+    pub(super) fn whole(&mut self, body: &[u8]) {
+        self.responds(false, None);
         self.push(body);
     }
 

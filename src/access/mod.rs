@@ -1,41 +1,51 @@
-//! Whose request it is, and whether that client may make it now.
+//! Who asks: the client of a request, decided once when its head has arrived.
 //!
-//! contract: surface 10
+//! contract: surface 10.3
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::IpNet;
 use olla_engine::h1::{FieldId, RequestHead, field};
 
-use crate::config::Plan;
+use crate::config::RateLimitsPlan;
 
-/// An address as a text, written anew only when it is another one.
-#[derive(Debug, Default)]
-pub(super) struct IpText {
-    ip: Option<IpAddr>,
-    text: String,
+/// The client of a request: what limits are counted by, and what logs and statistics name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Client {
+    /// An address that no trusted proxy vouches for, or one that such a proxy named.
+    Address(IpAddr),
 }
 
-impl IpText {
-    pub(super) fn set(&mut self, ip: IpAddr) {
-        use std::fmt::Write as _;
-        if self.ip != Some(ip) {
-            self.ip = Some(ip);
-            self.text.clear();
-            // Writing to a string does not fail.
-            let _ = write!(self.text, "{ip}");
+impl Client {
+    /// The client of a connection that has sent nothing yet.
+    pub const UNKNOWN: Self = Self::Address(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
+
+    /// The client behind a connection from `peer`: its address, unless that is a trusted proxy's and
+    /// the head names another.
+    pub fn identify(
+        limits: &RateLimitsPlan,
+        peer: IpAddr,
+        head: &RequestHead,
+        bytes: &[u8],
+    ) -> Self {
+        Self::Address(client_address(limits, peer, head, bytes))
+    }
+
+    /// Its address.
+    pub const fn address(self) -> IpAddr {
+        match self {
+            Self::Address(address) => address,
         }
     }
-
-    pub(super) fn as_str(&self) -> &str {
-        &self.text
-    }
 }
 
-/// The client's address (contract: surface 10.3).
-pub(super) fn client_ip(plan: &Plan, peer: IpAddr, head: &RequestHead, bytes: &[u8]) -> IpAddr {
+fn client_address(
+    limits: &RateLimitsPlan,
+    peer: IpAddr,
+    head: &RequestHead,
+    bytes: &[u8],
+) -> IpAddr {
     let peer = peer.to_canonical();
-    let limits = &plan.server.rate_limits;
     if !limits.trust_proxy_headers || !is_trusted(&limits.trusted_proxy_cidrs, peer) {
         return peer;
     }

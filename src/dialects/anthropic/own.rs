@@ -1,0 +1,36 @@
+//! Token counts and model lists of the Messages API, which need no endpoint.
+//!
+//! contract: translation 11, 12
+
+use percent_encoding::percent_decode;
+
+use super::translate::{self, Refusal};
+use crate::dialects::{Error, OwnAsk};
+
+/// `POST v1/messages/count_tokens`.
+pub(super) fn count_tokens(ask: &OwnAsk<'_>) -> Result<Vec<u8>, Error> {
+    Ok(translate::count_tokens(ask.body)?)
+}
+
+/// `GET v1/models`.
+pub(super) fn models(ask: &OwnAsk<'_>) -> Result<Vec<u8>, Error> {
+    let ids = ask.catalogue.served_ids();
+    Ok(translate::models(ids.iter().copied(), ask.started))
+}
+
+/// `GET v1/models/{id}`.
+pub(super) fn model(ask: &OwnAsk<'_>) -> Result<Vec<u8>, Error> {
+    let name = percent_decode(ask.rest).decode_utf8_lossy();
+    let ids = ask.catalogue.served_ids();
+    let listed = ids.iter().find(|id| id.eq_ignore_ascii_case(&name));
+    let id = listed
+        .copied()
+        .or_else(|| (ask.is_served)(&name).then_some(&*name));
+    match id {
+        Some(id) => Ok(translate::model(id, ask.started)),
+        None => Err(Error::from(Refusal {
+            status: 404,
+            message: format!("model not found: {name}"),
+        })),
+    }
+}

@@ -1,0 +1,148 @@
+//! From a request of the Messages API to the request to an endpoint.
+//!
+//! contract: translation 3-7
+
+use super::recording::Recording;
+use super::split::{Mode, Split, Uses};
+use super::translate::{self, IdSeed};
+use super::{Conversation, Subject};
+use crate::dialects::{Choosing, Error, Note, Sending, Sent, Target};
+use crate::endpoint_set::EndpointSet;
+use crate::fleet::Endpoint;
+
+impl Conversation {
+    /// See [`crate::dialects::Dialect::read`].
+    pub(in crate::dialects) fn read(
+        &mut self,
+        body: &[u8],
+        model: &mut String,
+    ) -> Result<(), Error> {
+        model.clear();
+        match translate::check(body) {
+            Ok(checked) => {
+                model.push_str(&checked.model);
+                self.subject = Subject::Valid(Box::new(checked));
+            }
+            Err(refusal) => {
+                let Some(named) = translate::model_of(body) else {
+                    self.subject = Subject::Unusable;
+                    return Err(refusal.into());
+                };
+                model.push_str(&named);
+                self.subject = Subject::Invalid(refusal);
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells native candidates from the others, and then what is wrong with the request.
+    pub(in crate::dialects) fn choose(&mut self, choosing: &Choosing<'_>) -> Result<(), Error> {
+        let uses = self.checked().map(|checked| Uses {
+            tools: checked.uses_tools,
+            thinking: checked.uses_thinking,
+            vision: checked.has_images,
+        });
+        let refuses = |index: &usize| {
+            let endpoint = choosing.endpoints.get(*index);
+            endpoint.is_some_and(|endpoint| endpoint.live.refuses_messages(choosing.now_ms))
+        };
+        self.split = Split::new(
+            choosing.endpoints,
+            choosing.candidates,
+            uses.unwrap_or_default(),
+            choosing.plan.translators.anthropic.passthrough_enabled,
+            &choosing.candidates.iter().filter(refuses).collect(),
+        );
+        match &self.subject {
+            Subject::Invalid(refusal) => {
+                let refusal = refusal.clone();
+                self.mode = Some(self.split.next(&EndpointSet::EMPTY).1);
+                Err(refusal.into())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// See [`crate::dialects::Dialect::next`].
+    pub(in crate::dialects) fn next(
+        &mut self,
+        _candidates: &EndpointSet,
+        tried: &EndpointSet,
+    ) -> (EndpointSet, EndpointSet) {
+        if let Some(index) = self.again.take() {
+            self.mode = Some(Mode::Translation);
+            return ([index].into_iter().collect(), EndpointSet::EMPTY);
+        }
+        let (set, mode) = self.split.next(tried);
+        // With no candidate left, the mode stays that of the attempts that failed.
+        if self.mode.is_none() || !set.minus(tried).is_empty() {
+            self.mode = Some(mode);
+        }
+        (set, *tried)
+    }
+
+    /// See [`crate::dialects::Dialect::widen`].
+    pub(in crate::dialects) fn widen(&mut self) -> bool {
+        let widens = self.mode == Some(Mode::Passthrough) && !self.split.others.is_empty();
+        if widens {
+            self.split.native = EndpointSet::EMPTY;
+        }
+        widens
+    }
+
+    /// Translates the request for the endpoint that was picked, if it does not speak the API.
+    pub(in crate::dialects) fn request(&mut self, sending: &Sending<'_>) -> Result<Sent, Error> {
+        let (Subject::Valid(checked), Some(mode)) = (&self.subject, self.mode) else {
+            return Ok(Sent::Client);
+        };
+        let sent = match mode {
+            Mode::Passthrough => {
+                self.outgoing = Vec::new();
+                Sent::Client
+            }
+            Mode::Translation => {
+                let seed = IdSeed((sending.seed)());
+                self.context = Some(Box::new(checked.context(sending.body, seed)));
+                let translated = translate::to_openai(sending.body, checked, sending.name)?;
+                self.outgoing = translated.body;
+                self.warn(&translated.warnings);
+                Sent::Own
+            }
+        };
+        self.record_request(sending);
+        Ok(sent)
+    }
+
+    /// Hands the request to the inspector, if it is on; once for each request.
+    fn record_request(&mut self, sending: &Sending<'_>) {
+        let plan = &sending.plan.translators.anthropic.inspector;
+        if !plan.enabled || self.recording.is_some() {
+            return;
+        }
+        let recording = Recording::begin(plan, &sending.request);
+        if recording.is_replaced() {
+            self.notes.push(Note::SessionReplaced);
+        }
+        let record = Box::new(recording.request(sending.model, sending.body));
+        self.notes.push(Note::Record(record));
+        self.recording = Some(Box::new(recording));
+    }
+
+    /// See [`crate::dialects::Dialect::target`].
+    pub(in crate::dialects) fn target<'e>(&self, endpoint: &'e Endpoint) -> Option<Target<'e>> {
+        let mode = self.mode?;
+        let path = match (mode, &endpoint.profile.anthropic) {
+            (Mode::Passthrough, Some(native)) => &native.messages_path,
+            _ => &endpoint.profile.chat_path,
+        };
+        Some(Target {
+            path,
+            translated: mode == Mode::Translation,
+        })
+    }
+
+    /// See [`crate::dialects::Dialect::payload`].
+    pub(in crate::dialects) fn payload(&self) -> Option<&[u8]> {
+        (!self.outgoing.is_empty()).then_some(self.outgoing.as_slice())
+    }
+}

@@ -1,0 +1,299 @@
+//! From an endpoint's response to the client's.
+//!
+//! contract: translation 5, 6, 8, 9
+
+use std::borrow::Cow;
+
+use olla_engine::exchange::Fault;
+use olla_engine::h1::{FieldId, emit};
+use olla_engine::handler::{End, Response};
+
+use super::split::Mode;
+use super::translate::{
+    self, EVENT_BYTES_MAX, Inflater, NativeTail, Progress, RETRY_HEADERS, Refusal,
+    StreamTransformer,
+};
+use super::{Conversation, ERROR_BYTES_MAX, IDLE, REFUSED_FOR};
+use crate::clock::millis;
+use crate::dialects::{Collected, Piece, Reading, Whole};
+
+/// How the response that is on its way is read.
+#[derive(Debug, Default)]
+pub(super) enum Replying {
+    /// It passes unread.
+    #[default]
+    Passed,
+    /// A stream in the API's own form: only how it ends is watched.
+    Native(Box<NativeTail>),
+    /// A stream that is translated.
+    Events(Box<StreamTransformer>),
+    /// A whole response that is translated.
+    Document,
+    /// A whole response that is translated into the stream that the client asked for.
+    DocumentAsEvents(Box<StreamTransformer>),
+    /// An error of this status that is translated; the header lines stay with it.
+    Error(u16, Vec<u8>),
+    /// A response of this status by which an endpoint may say that it does not speak the API.
+    Doubtful(u16),
+}
+
+impl Conversation {
+    /// See [`crate::dialects::Dialect::response`].
+    pub(in crate::dialects) fn response(&mut self, response: &Response<'_>) -> Reading {
+        let encoding = response
+            .head
+            .get(response.bytes, FieldId::ContentEncoding)
+            .and_then(|encoding| std::str::from_utf8(encoding).ok());
+        self.inflater = encoding.and_then(Inflater::new).map(Box::new);
+        match self.mode {
+            Some(Mode::Translation) => self.foreign_response(response),
+            _ => self.native_response(response),
+        }
+    }
+
+    /// Of an endpoint that speaks the API: unchanged, unless it turns out that it does not, or its
+    /// stream breaks off.
+    fn native_response(&mut self, response: &Response<'_>) -> Reading {
+        let status = response.head.status;
+        if matches!(status, 404 | 405 | 501) {
+            self.replying = Replying::Doubtful(status);
+            return Reading::Hold(ERROR_BYTES_MAX);
+        }
+        let events = is_of(response, b"text/event-stream");
+        if let Some(recording) = &mut self.recording {
+            recording.responds(events, self.inflater.take());
+        }
+        // Nothing can be appended to what is compressed.
+        if events && !response.head.has(FieldId::ContentEncoding) {
+            self.replying = Replying::Native(Box::default());
+            return Reading::Follow;
+        }
+        self.replying = Replying::Passed;
+        Reading::Pass {
+            watch: self.recording.is_some(),
+        }
+    }
+
+    /// Of an endpoint that speaks OpenAI's API: translated.
+    fn foreign_response(&mut self, response: &Response<'_>) -> Reading {
+        // No attempt follows.
+        self.outgoing = Vec::new();
+        let status = response.head.status;
+        if status >= 400 {
+            self.replying = Replying::Error(status, retry_fields(response));
+            return Reading::Collect(ERROR_BYTES_MAX);
+        }
+        let streams = self.checked().is_some_and(|checked| checked.stream);
+        let context = self.context.as_ref().filter(|_| streams);
+        let Some(context) = context else {
+            self.replying = Replying::Document;
+            return Reading::Collect(EVENT_BYTES_MAX);
+        };
+        let stream = Box::new(StreamTransformer::new(context.as_ref().clone()));
+        if let Some(recording) = &mut self.recording {
+            recording.responds(true, None);
+        }
+        if is_of(response, b"application/json") {
+            self.replying = Replying::DocumentAsEvents(stream);
+            return Reading::Collect(EVENT_BYTES_MAX);
+        }
+        self.replying = Replying::Events(stream);
+        Reading::Stream(IDLE)
+    }
+
+    /// See [`crate::dialects::Dialect::watch`].
+    pub(in crate::dialects) fn watch(&mut self, payload: &[u8]) {
+        if let Some(recording) = &mut self.recording {
+            recording.push(payload);
+        }
+    }
+
+    /// See [`crate::dialects::Dialect::piece`].
+    pub(in crate::dialects) fn piece(
+        &mut self,
+        payload: &[u8],
+        end: Option<End>,
+        out: &mut Vec<u8>,
+    ) -> Piece {
+        let how = end.map(|end| match end {
+            End::Whole => translate::End::Clean,
+            End::Broken(Fault::ReadTimeout | Fault::ResponseTimeout) => translate::End::TimedOut,
+            End::Broken(_) => translate::End::Broken,
+        });
+        let begun = out.len();
+        let (piece, failed) = match &mut self.replying {
+            Replying::Native(tail) => native_piece(tail, payload, how, out),
+            Replying::Events(stream) | Replying::DocumentAsEvents(stream) => {
+                let inflater = &mut self.inflater;
+                of_progress(foreign_piece(stream, inflater, payload, how, out))
+            }
+            _ => (Piece::Broken, true),
+        };
+        self.failed |= failed;
+        if matches!(piece, Piece::Refused(_)) {
+            out.truncate(begun);
+        }
+        self.watch(out.get(begun..).unwrap_or_default());
+        piece
+    }
+
+    /// See [`crate::dialects::Dialect::idle`].
+    pub(in crate::dialects) fn idle(&mut self, out: &mut Vec<u8>) -> Piece {
+        let Replying::Events(stream) = &mut self.replying else {
+            return Piece::More;
+        };
+        let begun = out.len();
+        let (piece, failed) = of_progress(stream.idle(out));
+        self.failed |= failed;
+        self.watch(out.get(begun..).unwrap_or_default());
+        piece
+    }
+
+    /// See [`crate::dialects::Dialect::whole`].
+    pub(in crate::dialects) fn whole(&mut self, collected: &Collected<'_>) -> Whole {
+        let body = collected.body;
+        match &mut self.replying {
+            Replying::Doubtful(status) => {
+                let status = *status;
+                self.whole_native(status, collected)
+            }
+            Replying::Error(status, fields) => {
+                let (status, fields) = (*status, std::mem::take(fields));
+                let plain = self.plain(body).unwrap_or_default();
+                Whole::Refused(translate::error_from_backend(status, &plain).into(), fields)
+            }
+            Replying::DocumentAsEvents(_) => {
+                let mut out = Vec::new();
+                match self.piece(body, Some(End::Whole), &mut out) {
+                    Piece::Refused(error) => Whole::Refused(error, Vec::new()),
+                    _ => Whole::Events(out),
+                }
+            }
+            Replying::Document => match self.document(body) {
+                Ok(document) => Whole::Json(document),
+                Err(refusal) => Whole::Refused(refusal.into(), Vec::new()),
+            },
+            Replying::Passed | Replying::Native(_) | Replying::Events(_) => Whole::Held,
+        }
+    }
+
+    /// An error of a native endpoint: its own, or that of a server that does not know the route.
+    fn whole_native(&mut self, status: u16, collected: &Collected<'_>) -> Whole {
+        let plain = self.plain(collected.body).unwrap_or_default();
+        if translate::is_not_spoken_here(status, &plain) {
+            let until_ms = collected.now_ms + millis(REFUSED_FOR);
+            collected.endpoint.live.refuse_messages(until_ms);
+            self.again = Some(collected.index);
+            return Whole::Again;
+        }
+        if let Some(recording) = &mut self.recording {
+            recording.whole(&plain);
+        }
+        Whole::Held
+    }
+
+    fn document(&mut self, body: &[u8]) -> Result<Vec<u8>, Refusal> {
+        let plain = self.plain(body)?;
+        let Some(context) = self.context.take() else {
+            return Err(Refusal::backend("the backend's answer was not asked for"));
+        };
+        let translated = translate::from_openai(&plain, &context)?;
+        self.warn(&translated.warnings);
+        if let Some(recording) = &mut self.recording {
+            recording.whole(&translated.body);
+        }
+        Ok(translated.body)
+    }
+
+    /// A whole body without the compression that was not asked for.
+    fn plain<'b>(&mut self, body: &'b [u8]) -> Result<Cow<'b, [u8]>, Refusal> {
+        let Some(mut inflater) = self.inflater.take() else {
+            return Ok(Cow::Borrowed(body));
+        };
+        let mut plain = Vec::new();
+        let mut too_long = false;
+        inflater.push(body, |piece| {
+            if plain.len() + piece.len() > EVENT_BYTES_MAX {
+                too_long = true;
+            } else {
+                plain.extend_from_slice(piece);
+            }
+        })?;
+        if too_long {
+            return Err(Refusal::backend("the backend's answer is too long"));
+        }
+        Ok(Cow::Owned(plain))
+    }
+}
+
+/// A piece of a native stream, which passes as it is; the second value says whether it failed.
+fn native_piece(
+    tail: &mut NativeTail,
+    payload: &[u8],
+    how: Option<translate::End>,
+    out: &mut Vec<u8>,
+) -> (Piece, bool) {
+    out.extend_from_slice(payload);
+    tail.push(payload);
+    match how {
+        None => (Piece::More, false),
+        Some(translate::End::Clean) => (Piece::Complete, false),
+        Some(how) => {
+            tail.broken(how, out);
+            (Piece::Complete, true)
+        }
+    }
+}
+
+/// A piece of a stream that is translated.
+fn foreign_piece(
+    stream: &mut StreamTransformer,
+    inflater: &mut Option<Box<Inflater>>,
+    payload: &[u8],
+    how: Option<translate::End>,
+    out: &mut Vec<u8>,
+) -> Progress {
+    let mut progress = Progress::Waiting;
+    match inflater {
+        None => progress = stream.push(payload, out),
+        Some(inflater) => {
+            let inflated = inflater.push(payload, |plain| progress = stream.push(plain, out));
+            if inflated.is_err() {
+                progress = stream.end(translate::End::Broken, out);
+            }
+        }
+    }
+    match how {
+        Some(how) => stream.end(how, out),
+        None => progress,
+    }
+}
+
+fn of_progress(progress: Progress) -> (Piece, bool) {
+    match progress {
+        Progress::Waiting | Progress::Streaming => (Piece::More, false),
+        Progress::Finished => (Piece::Complete, false),
+        Progress::Failed => (Piece::Complete, true),
+        Progress::Refused(refusal) => (Piece::Refused(refusal.into()), true),
+    }
+}
+
+/// Whether a response has this type.
+fn is_of(response: &Response<'_>, kind: &[u8]) -> bool {
+    let value = response.head.get(response.bytes, FieldId::ContentType);
+    let start = value.unwrap_or_default().get(..kind.len());
+    start.is_some_and(|start| start.eq_ignore_ascii_case(kind))
+}
+
+/// The header lines by which SDKs decide whether and when to try again.
+fn retry_fields(response: &Response<'_>) -> Vec<u8> {
+    let mut fields = Vec::new();
+    for each in &response.head.fields {
+        let name = each.name.of(response.bytes);
+        let known = |known: &&str| known.as_bytes().eq_ignore_ascii_case(name);
+        if RETRY_HEADERS.iter().any(known) {
+            emit::field(&mut fields, name, each.value.of(response.bytes));
+        }
+    }
+    fields
+}

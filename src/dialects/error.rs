@@ -1,0 +1,46 @@
+//! An error that the gateway itself responds with.
+//!
+//! contract: surface 9
+
+use std::borrow::Cow;
+
+/// An error before it takes the shape of its route's API family ([`super::Family::error_body`]).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Error {
+    /// Status of the response.
+    pub status: u16,
+    /// `error.type`.
+    pub kind: &'static str,
+    /// `error.code`.
+    pub code: &'static str,
+    /// `error.message`.
+    pub message: Cow<'static, str>,
+    /// The route's methods, for 405.
+    pub allow: Option<&'static str>,
+    /// Seconds, for 429 and 503.
+    pub retry_after: Option<u64>,
+}
+
+impl Error {
+    /// An error without `Allow` and `Retry-After`.
+    pub fn new(
+        status: u16,
+        kind: &'static str,
+        code: &'static str,
+        message: impl Into<Cow<'static, str>>,
+    ) -> Self {
+        Self {
+            status,
+            kind,
+            code,
+            message: message.into(),
+            allow: None,
+            retry_after: None,
+        }
+    }
+
+    /// There is no such route.
+    pub fn not_found() -> Self {
+        Self::new(404, "not_found", "NOT_FOUND", "there is no such route")
+    }
+}

@@ -1,0 +1,233 @@
+//! A request is complete: which model it is for, and which endpoints could serve it.
+//!
+//! contract: balancing 1-6
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use olla_engine::h1::FieldId;
+use olla_engine::handler::{Ask, Cx, Local, Request, Routed};
+
+use super::exchange::Exchange;
+use super::replies::{Awaited, Reply};
+use crate::dialects::{Choosing, Error};
+use crate::inspect;
+use crate::routing::decide::{
+    Ask as Question, Decision, Refresh, Rules, decide, decide_management,
+};
+use crate::routing::rejection::{self, About};
+use crate::routing::route::RouteKind;
+use crate::routing::scope::{Scope, ScopeId};
+use crate::routing::sticky::Sources;
+use crate::shared::Event;
+
+/// How long a request waits for endpoints that have not been checked yet (contract: README 13).
+const FIRST_CHECK_WAIT: Duration = Duration::from_secs(2);
+
+/// How much longer than the refresh itself its outcome is waited for.
+const REFRESH_SLACK: Duration = Duration::from_millis(500);
+
+impl Exchange {
+    /// Finds candidates, or makes the response that there are none.
+    pub(super) fn decide(&mut self, ask: &Ask<'_>, local: &mut Local) -> Routed {
+        match self.find_candidates(ask) {
+            Ok(None) => Routed::Upstream,
+            Ok(Some(until)) => Routed::Wait(until),
+            Err(error) => {
+                self.error(ask.cx, Some(&ask.request), &error, local);
+                Routed::Respond
+            }
+        }
+    }
+
+    /// Candidates, or until when to wait for some.
+    fn find_candidates(&mut self, ask: &Ask<'_>) -> Result<Option<Instant>, Error> {
+        let Ask { cx, request, body } = *ask;
+        self.read(body)?;
+        self.take_refresh(cx.now);
+        self.renew_view(&request)?;
+        let first_checks_by = cx.arrived + FIRST_CHECK_WAIT;
+        let scope = self.scope(&request, cx.now < first_checks_by);
+        loop {
+            match self.decision(&request, &scope) {
+                // The snapshot with the refreshed listings may come before the reply that they are.
+                Decision::Route(_) if self.ticket.take().is_some() => self.refresh = Refresh::Done,
+                Decision::Route(routed) => {
+                    self.candidates = routed.candidates;
+                    self.routing = routed.routing;
+                    self.alias = routed.alias;
+                    self.open_session(ask);
+                    let view = Rc::clone(&self.view);
+                    return self
+                        .dialect
+                        .choose(&Choosing {
+                            endpoints: &view.snapshot.fleet.endpoints,
+                            candidates: &self.candidates,
+                            plan: view.plan(),
+                            now_ms: self.gateway.common.clock_ms(cx.now),
+                        })
+                        .map(|()| None);
+                }
+                Decision::Reject(rejected) => {
+                    self.routing = rejected.routing;
+                    return Err(self.rejected(cx, rejected.fault));
+                }
+                Decision::AwaitFirstCheck => return Ok(Some(first_checks_by)),
+                Decision::Refresh => match self.ask_for_refresh(cx, &scope) {
+                    Some(until) => return Ok(Some(until)),
+                    None => self.refresh = Refresh::Failed,
+                },
+            }
+        }
+    }
+
+    /// Reads what the body says; once for each request.
+    fn read(&mut self, body: &[u8]) -> Result<(), Error> {
+        let Some(mut inspector) = self.inspector.take() else {
+            return Ok(());
+        };
+        self.findings = inspector.finish(body);
+        let model = &mut self.kept.model;
+        if let Some(found) = &self.findings.model {
+            model.push_str(&inspect::model_name(body, found));
+        }
+        self.dialect.read(body, model)
+    }
+
+    /// Routes by the newest snapshot. If a reload has changed the routes since the request arrived,
+    /// the path is matched again: a route belongs to its table.
+    fn renew_view(&mut self, request: &Request<'_>) -> Result<(), Error> {
+        let newest = self.gateway.view();
+        let before = std::mem::replace(&mut self.view, newest);
+        let routes = &self.view.snapshot.routes;
+        if !Arc::ptr_eq(&before.snapshot.routes, routes) {
+            let route = routes.find(self.path(request));
+            if !route.is_proxied() || route.family() != self.route.family() {
+                return Err(Error::not_found());
+            }
+            self.route = route;
+        }
+        Ok(())
+    }
+
+    fn scope(&self, request: &Request<'_>, wait: bool) -> Scope {
+        let snapshot = &self.view.snapshot;
+        let lost = self.view.lost(&self.gateway.common.losses);
+        let standing = snapshot.standing(&lost, wait);
+        let scopes = &snapshot.scopes;
+        match self.route.kind {
+            RouteKind::Proxy(id) => {
+                let scope = snapshot.routes.prefix(id).scope;
+                scopes.find(scope, self.rest(request), &standing)
+            }
+            RouteKind::Management(id, _) => {
+                scopes.unnarrowed(snapshot.routes.prefix(id).scope, &standing)
+            }
+            _ => scopes.unnarrowed(ScopeId::Any, &standing),
+        }
+    }
+
+    fn decision(&self, request: &Request<'_>, scope: &Scope) -> Decision {
+        let snapshot = &self.view.snapshot;
+        if let RouteKind::Management(..) = self.route.kind {
+            let named = request.head.get(request.bytes, FieldId::XOllaEndpoint);
+            return decide_management(&snapshot.fleet.endpoints, scope, named);
+        }
+        let vision = snapshot.fleet.catalogue.vision();
+        let rules = Rules {
+            routing: &self.view.plan().model_registry.routing_strategy,
+            aliases: &snapshot.aliases,
+            models: &snapshot.models,
+            vision: &vision,
+        };
+        decide(
+            &rules,
+            &Question {
+                scope,
+                has_provider: self.provider().is_some(),
+                model: self.model(),
+                images: self.findings.images,
+                refresh: self.refresh,
+            },
+        )
+    }
+
+    /// The provider that the path's prefix names.
+    fn provider(&self) -> Option<&str> {
+        match self.route.kind {
+            RouteKind::Proxy(id) | RouteKind::Management(id, _) => {
+                self.view.snapshot.routes.prefix(id).provider()
+            }
+            _ => None,
+        }
+    }
+
+    fn take_refresh(&mut self, now: Instant) {
+        let Some(ticket) = self.ticket else { return };
+        self.refresh = match self.gateway.replies.take(ticket, now) {
+            Awaited::Later(_) => return,
+            Awaited::Arrived(Reply::Refreshed(true)) => Refresh::Done,
+            Awaited::Arrived(_) | Awaited::Never => Refresh::Failed,
+        };
+        self.ticket = None;
+    }
+
+    /// Asks the control thread, once, for the models of a scope's endpoints; until when the outcome
+    /// is waited for. `None`: it has too much to do.
+    fn ask_for_refresh(&mut self, cx: &Cx<'_>, scope: &Scope) -> Option<Instant> {
+        if self.ticket.is_none() {
+            let plan = self.view.plan();
+            let limit = plan.model_registry.routing_strategy.discovery_timeout;
+            let endpoints = &self.view.snapshot.fleet.endpoints;
+            let ids = scope.routable.iter();
+            let ids = ids.filter_map(|index| Some(endpoints.get(index)?.id));
+            let by = cx.now + limit + REFRESH_SLACK;
+            self.ticket = self.gateway.ask(by, |reply| Event::Refresh {
+                endpoints: ids.collect(),
+                limit,
+                reply,
+            });
+        }
+        self.ticket.map(|ticket| ticket.by)
+    }
+
+    fn open_session(&mut self, ask: &Ask<'_>) {
+        let Some(bounds) = self.view.sticky else {
+            return;
+        };
+        let Request { head, bytes, .. } = ask.request;
+        let prefix = self.findings.prefix.clone();
+        let sources = Sources {
+            session: head.get(bytes, FieldId::XOllaSessionId),
+            prefix: prefix.and_then(|span| ask.body.get(span)),
+            authorization: head.get(bytes, FieldId::Authorization),
+            ip: ask.cx.peer.ip(),
+        };
+        let common = &self.gateway.common;
+        let plan = &self.view.plan().proxy.sticky_sessions;
+        let key = common.sticky.key(plan, &sources, self.model());
+        let now_ms = common.clock_ms(ask.cx.now);
+        self.session = Some(common.sticky.open(key, bounds, now_ms));
+    }
+
+    /// The error of a request that no endpoint serves.
+    pub(super) fn rejected(&self, cx: &Cx<'_>, fault: rejection::Fault) -> Error {
+        let about = About {
+            provider: self.provider(),
+            model: self.model(),
+            endpoint: self.endpoint().map(crate::fleet::Endpoint::name),
+            because: self.failed_by.map(olla_engine::exchange::Fault::sentence),
+        };
+        let mut error = Error::new(
+            fault.status(),
+            fault.kind(),
+            fault.code(),
+            fault.message(about).to_string(),
+        );
+        if fault == rejection::Fault::Throttled {
+            error.retry_after = Some(self.token_in(cx));
+        }
+        error
+    }
+}

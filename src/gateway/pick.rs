@@ -1,0 +1,205 @@
+//! The attempts of a request: which endpoint it is sent to, and what an attempt's end says of it.
+//!
+//! contract: balancing 7-10
+
+use std::rc::Rc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use olla_engine::exchange::Fault;
+use olla_engine::handler::{Ask, AttemptEnd, Cx, Target};
+
+use super::exchange::Exchange;
+use super::respond::seconds_until;
+use super::view::View;
+use crate::dialects::{Error, Sending, Sent};
+use crate::inspect::rewrite_model;
+use crate::log::{Level, events};
+use crate::routing::balance::{Lease, NoPick, Picker};
+use crate::routing::rejection;
+use crate::shared::Event;
+
+impl Exchange {
+    /// The next endpoint.
+    ///
+    /// # Errors
+    /// No endpoint is left, or the request cannot be expressed for the one that was picked.
+    pub(super) fn pick_endpoint(
+        &mut self,
+        ask: &Ask<'_>,
+        failed: Option<Fault>,
+    ) -> Result<Target, Error> {
+        let view = Rc::clone(&self.view);
+        let lease = match self.lease(ask.cx, failed) {
+            Ok(lease) => lease,
+            Err(none) => {
+                let fault = match (none.fault(!self.tried.is_empty()), failed) {
+                    (rejection::Fault::BackendError, Some(fault)) if fault.is_silence() => {
+                        rejection::Fault::BackendTimeout
+                    }
+                    (fault, _) => fault,
+                };
+                return Err(self.rejected(ask.cx, fault));
+            }
+        };
+        let index = lease.endpoint();
+        let endpoint = view.leased(index);
+        self.tried.insert(index);
+        self.attempts += 1;
+        self.endpoint = Some(index);
+        self.upstream_status = None;
+        self.times.responded = None;
+        self.lease = Some(lease);
+        if let (Some(session), Some(bounds)) = (self.session.as_mut(), view.sticky) {
+            let common = &self.gateway.common;
+            let now_ms = common.clock_ms(ask.cx.now);
+            common.sticky.picked(session, endpoint.id, bounds, now_ms);
+        }
+        if let Err(error) = self.prepare(ask, &view, index) {
+            // Nothing was sent.
+            self.lease = None;
+            self.endpoint = None;
+            return Err(error);
+        }
+        Ok(Target {
+            key: endpoint.id.into(),
+            idle_max: endpoint.upstream.idle_max,
+            keep_alive: endpoint.upstream.keep_alive,
+        })
+    }
+
+    /// One of the candidates that are left, counted as in flight.
+    fn lease(&mut self, cx: &Cx<'_>, failed: Option<Fault>) -> Result<Lease, NoPick> {
+        let view = Rc::clone(&self.view);
+        let attempts_max = view.plan().proxy.retry.attempts_max(self.candidates.len());
+        if failed.is_some() && self.tried.len() >= attempts_max.max(1) {
+            return Err(NoPick::Nobody);
+        }
+        let endpoints = &view.snapshot.fleet.endpoints;
+        let pinned = self.session.as_ref().and_then(|s| s.pinned(endpoints));
+        loop {
+            let (candidates, tried) = self.dialect.next(&self.candidates, &self.tried);
+            let picker = Picker {
+                endpoints,
+                balancer: view.plan().proxy.load_balancer,
+                turns: &self.gateway.common.turns,
+                now_ms: self.gateway.common.clock_ms(cx.now),
+                random: self.gateway.random.number(),
+            };
+            let token = |index| take_endpoint_token(&view, index, cx.now);
+            match picker.pick(&candidates, &tried, pinned, token) {
+                Err(_) if self.dialect.widen() => {}
+                picked => return picked,
+            }
+        }
+    }
+
+    /// Makes ready what the picked endpoint is sent: the name that it knows the model by, if that is
+    /// another than the client wrote, and the body with it.
+    fn prepare(&mut self, ask: &Ask<'_>, view: &View, index: usize) -> Result<(), Error> {
+        let snapshot = &view.snapshot;
+        let model = self.kept.model.as_str();
+        let alias = self.alias.as_ref();
+        let real =
+            alias.and_then(|alias| snapshot.aliases.real_name(alias, &snapshot.models, index));
+        let real = match real {
+            None if self.dialect.respells() => snapshot.models.spelling(index, model),
+            real => real,
+        };
+        let real = real.filter(|real| *real != model);
+        let random = &self.gateway.random;
+        let sent = self.dialect.request(&Sending {
+            request: ask.request,
+            body: ask.body,
+            model,
+            name: real.unwrap_or(model),
+            plan: view.plan(),
+            seed: &|| random.seed(),
+        });
+        self.kept.sent_model.clear();
+        self.kept.sent_model.push_str(real.unwrap_or_default());
+        let found = self.findings.model.as_ref();
+        self.splice = match (&sent, real, found) {
+            (Ok(Sent::Client), Some(real), Some(found)) => rewrite_model(found, real),
+            _ => None,
+        };
+        self.take_notes(ask.cx);
+        sent.map(drop)
+    }
+
+    /// An attempt is over: what it says about its endpoint (contract: balancing 9, 10).
+    pub(super) fn end_attempt(&mut self, cx: &Cx<'_>, end: AttemptEnd, bytes: u64) {
+        let Some(mut lease) = self.lease.take() else {
+            return;
+        };
+        let index = lease.endpoint();
+        if let AttemptEnd::Failed(fault) = end
+            && self.upstream_status.is_none()
+        {
+            self.failed_by = Some(fault);
+            let met_before = fault.marks_offline() && self.is_known_away(index);
+            if fault.counts_for_breaker() && !met_before {
+                lease.failed(self.gateway.common.clock_ms(cx.now));
+            }
+            if fault.marks_offline() {
+                self.lose_endpoint(cx, index, fault);
+            }
+        }
+        drop(lease);
+        self.record_attempt(cx, index, end, bytes);
+    }
+
+    /// An endpoint could not be reached: every core leaves it out from now on.
+    fn lose_endpoint(&self, cx: &Cx<'_>, index: usize, fault: Fault) {
+        let endpoint = self.view.leased(index);
+        endpoint.live.lose();
+        let common = &self.gateway.common;
+        common.losses.fetch_add(1, Ordering::Release);
+        self.gateway.link.tell(Event::Failed {
+            endpoint: endpoint.id,
+            error: fault.as_str(),
+        });
+        let left = self.candidates.minus(&self.tried).len() as u64;
+        let mut log = self.gateway.log.borrow_mut();
+        if let Some(mut line) = log.event(Level::Warn, events::CONNECTION_FAILED, cx.unix_ms) {
+            line.str("request_id", self.id.as_str())
+                .str("endpoint", endpoint.name())
+                .str("error", fault.as_str())
+                .num("remaining_endpoints", left);
+        }
+    }
+
+    /// Whether an endpoint of the request's view has already been found to be away: a connection to
+    /// it that fails now belongs to the same outage, and many at once shall not open its breaker
+    /// for longer than the outage lasts.
+    fn is_known_away(&self, index: usize) -> bool {
+        let newest = self.gateway.view();
+        match (self.view.endpoint(index), newest.endpoint(index)) {
+            (Some(then), Some(now)) => {
+                then.id == now.id && (now.is_lost() || !now.status.is_routable())
+            }
+            _ => false,
+        }
+    }
+
+    /// Seconds until one of the candidates has a token again.
+    pub(super) fn token_in(&self, cx: &Cx<'_>) -> u64 {
+        let now = self.view.shards.borrow().epoch.nanos(cx.now);
+        let waits = self.candidates.iter().filter_map(|index| {
+            let bucket = self.view.endpoint(index)?.bucket.as_ref()?;
+            Some(bucket.peek(now).retry_after)
+        });
+        seconds_until(waits.min().unwrap_or_default())
+    }
+}
+
+/// Per-endpoint limits (contract: surface 10.1).
+fn take_endpoint_token(view: &View, index: usize, now: Instant) -> bool {
+    let bucket = view
+        .endpoint(index)
+        .and_then(|endpoint| endpoint.bucket.as_ref());
+    bucket.is_none_or(|bucket| {
+        let now = view.shards.borrow().epoch.nanos(now);
+        bucket.take(now).admitted
+    })
+}

@@ -1,0 +1,313 @@
+//! The heads of answers: those that a backend's becomes, those that the gateway makes itself, and
+//! its errors in their one shape.
+//!
+//! contract: surface 5, 6, 9, 10.4
+
+use bytes::Bytes;
+use olla_engine::h1::{FieldId, emit, field};
+use olla_engine::handler::{Ask, Cx, Local, Request, Response};
+
+use super::exchange::Exchange;
+use crate::clock::millis;
+use crate::config::StickySource;
+use crate::dialects::Error;
+use crate::fleet::Upstream;
+use crate::operations::access::SECURITY_HEADERS;
+use crate::routing::rejection::Reason;
+use crate::routing::route::RouteKind;
+
+/// What `X-Served-By` and `X-Proxied-By` say.
+pub(super) const PRODUCT: &str = concat!("Olla/", env!("CARGO_PKG_VERSION"));
+/// What is added to `Via`.
+pub(super) const VIA: &str = concat!("1.1 olla/", env!("CARGO_PKG_VERSION"));
+
+impl Exchange {
+    /// Writes an error as the whole response, in the shape of the route's family.
+    pub(super) fn error(
+        &mut self,
+        cx: &Cx<'_>,
+        request: Option<&Request<'_>>,
+        error: &Error,
+        local: &mut Local,
+    ) {
+        let family = self.route.family();
+        let body = family.error_body(error, self.id.as_str());
+        self.dialect.refused(&body);
+        self.begin(cx, request, error.status, local);
+        let out = &mut local.head;
+        emit::field(out, b"Content-Type", b"application/json");
+        if !matches!(self.route.kind, RouteKind::Dashboard) {
+            emit::field(out, b"X-Content-Type-Options", b"nosniff");
+        }
+        self.own_id(out);
+        if let Some(allow) = error.allow {
+            emit::field(out, b"Allow", allow.as_bytes());
+        }
+        if let Some(seconds) = error.retry_after {
+            emit::field_number(out, b"Retry-After", seconds);
+        }
+        local.body = body;
+    }
+
+    /// The request's id where the clients of the family look for it.
+    fn own_id(&self, out: &mut Vec<u8>) {
+        if let Some(name) = self.route.family().id_header() {
+            emit::field(out, name, self.id.as_bytes());
+        }
+    }
+
+    /// Begins a response of the gateway's own: status line and the fields of all responses.
+    fn begin(
+        &mut self,
+        cx: &Cx<'_>,
+        request: Option<&Request<'_>>,
+        status: u16,
+        local: &mut Local,
+    ) {
+        self.begin_varying(cx, request, (status, ""), local);
+    }
+
+    /// The same for a status with the fields that the response varies by, besides those that all
+    /// vary by.
+    pub(super) fn begin_varying(
+        &mut self,
+        cx: &Cx<'_>,
+        request: Option<&Request<'_>>,
+        (status, varies_by): (u16, &str),
+        local: &mut Local,
+    ) {
+        local.clear();
+        self.begin_head(cx, request, (status, varies_by), &mut local.head);
+    }
+
+    fn begin_head(
+        &mut self,
+        cx: &Cx<'_>,
+        request: Option<&Request<'_>>,
+        (status, varies_by): (u16, &str),
+        out: &mut Vec<u8>,
+    ) {
+        self.status = status;
+        emit::status_line(out, status, emit::reason(status).as_bytes());
+        emit::field(out, b"Date", cx.date);
+        if matches!(self.route.kind, RouteKind::Dashboard) {
+            for (name, value) in SECURITY_HEADERS {
+                emit::field(out, name.as_bytes(), value.as_bytes());
+            }
+        }
+        match (self.view.cors.is_on(), varies_by) {
+            (true, "") => emit::field(out, b"Vary", b"Origin"),
+            (true, own) => emit::field(out, b"Vary", format!("{own}, Origin").as_bytes()),
+            (false, "") => {}
+            (false, own) => emit::field(out, b"Vary", own.as_bytes()),
+        }
+        if self.upstream_status.is_some() {
+            served(false, out);
+        }
+        self.common_fields(cx, request, out);
+    }
+
+    /// A JSON document as the whole response.
+    pub(super) fn json(&mut self, ask: &Ask<'_>, body: Bytes, local: &mut Local) {
+        self.begin(ask.cx, Some(&ask.request), 200, local);
+        emit::field(&mut local.head, b"Content-Type", b"application/json");
+        self.own_id(&mut local.head);
+        local.body = body;
+    }
+
+    /// Writes the head of a stream of events of the gateway's own.
+    pub(super) fn events(&mut self, ask: &Ask<'_>, out: &mut Vec<u8>) {
+        self.begin_head(ask.cx, Some(&ask.request), (200, ""), out);
+        emit::field(out, b"Content-Type", b"text/event-stream");
+        emit::field(out, b"Cache-Control", b"no-cache");
+        self.own_id(out);
+    }
+
+    /// Writes status line and fields of an endpoint's response (contract: surface 5).
+    pub(super) fn relayed(&mut self, ask: &Ask<'_>, response: &Response<'_>, out: &mut Vec<u8>) {
+        let Response { head, bytes, .. } = *response;
+        self.status = head.status;
+        emit::status_line(out, head.status, head.reason.of(bytes));
+        let cors = self.view.cors.is_on();
+        let rules = Withheld {
+            upstream: self.endpoint().map(|endpoint| &*endpoint.upstream),
+            cors,
+            limits: self.admission.is_some(),
+        };
+        let own_id = self.route.family().id_header();
+        let nominated = head.nominated(bytes);
+        let (mut vary, mut via, mut dated, mut has_id) = (false, false, false, false);
+        for each in &head.fields {
+            let name = each.name.of(bytes);
+            if rules.hold(each.id, name) || nominated.contains(each) {
+                continue;
+            }
+            let value = each.value.of(bytes);
+            match each.id {
+                FieldId::Vary if cors && !std::mem::replace(&mut vary, true) => {
+                    vary_by_origin(value, out);
+                    continue;
+                }
+                FieldId::Via => {
+                    if !std::mem::replace(&mut via, true) {
+                        joined_via(head.all(FieldId::Via).map(|line| line.value.of(bytes)), out);
+                    }
+                    continue;
+                }
+                FieldId::Date => dated = true,
+                _ => {}
+            }
+            has_id |= own_id.is_some_and(|own| name.eq_ignore_ascii_case(own));
+            emit::field(out, name, value);
+        }
+        if !dated {
+            emit::field(out, b"Date", ask.cx.date);
+        }
+        served(via, out);
+        if cors && !vary {
+            emit::field(out, b"Vary", b"Origin");
+        }
+        self.common_fields(ask.cx, Some(&ask.request), out);
+        if !has_id {
+            self.own_id(out);
+        }
+    }
+
+    /// The fields that every response has, and those that depend on what has been decided.
+    fn common_fields(&self, cx: &Cx<'_>, request: Option<&Request<'_>>, out: &mut Vec<u8>) {
+        emit::field(out, b"X-Olla-Request-ID", self.id.as_bytes());
+        out.extend_from_slice(b"X-Olla-Response-Time: ");
+        emit::decimal(out, millis(cx.now.saturating_duration_since(cx.arrived)));
+        out.extend_from_slice(b"ms\r\n");
+        if let Some(endpoint) = self.endpoint() {
+            emit::field(out, b"X-Olla-Endpoint", endpoint.name().as_bytes());
+            let shown = endpoint.type_shown();
+            emit::field(out, b"X-Olla-Backend-Type", shown.as_bytes());
+            if let Some(model) = self.model() {
+                emit::field_lossy(out, b"X-Olla-Model", model.as_bytes());
+            }
+        }
+        self.routing_fields(request, out);
+        if let Some((admission, limit)) = self.admission {
+            emit::field_number(out, b"X-RateLimit-Limit", limit.into());
+            emit::field_number(out, b"X-RateLimit-Remaining", admission.remaining.into());
+            let full = cx
+                .unix_ms
+                .saturating_add(millis(admission.full_at))
+                .div_ceil(1000);
+            emit::field_number(out, b"X-RateLimit-Reset", full);
+        }
+        if self.view.cors.is_on() {
+            let origin =
+                request.and_then(|request| request.head.get(request.bytes, FieldId::Origin));
+            self.view.cors.write(self.cors, origin, out);
+        }
+    }
+
+    fn routing_fields(&self, request: Option<&Request<'_>>, out: &mut Vec<u8>) {
+        use std::io::Write as _;
+        if let Some(routing) = &self.routing {
+            emit::field(out, b"X-Olla-Routing-Strategy", routing.strategy.as_bytes());
+            let verdict = routing.verdict.as_str();
+            emit::field(out, b"X-Olla-Routing-Decision", verdict.as_bytes());
+            out.extend_from_slice(b"X-Olla-Routing-Reason: ");
+            match routing.reason {
+                Reason::Word(word) => out.extend_from_slice(word.as_bytes()),
+                // Writing to a vector does not fail.
+                reason => drop(write!(out, "{}", reason.show(&self.view.snapshot.aliases))),
+            }
+            out.extend_from_slice(b"\r\n");
+        }
+        if let Some(mode) = self.dialect.mode_shown() {
+            emit::field(out, b"X-Olla-Mode", mode.as_bytes());
+        }
+        // A request that was rejected leaves no trace of a session.
+        if let Some(session) = self.session.as_ref().filter(|_| self.endpoint.is_some()) {
+            let outcome = session.outcome().as_str();
+            emit::field(out, b"X-Olla-Sticky-Session", outcome.as_bytes());
+            if let Some(key) = session.key() {
+                let source = key.source();
+                emit::field(out, b"X-Olla-Sticky-Key-Source", source.as_str().as_bytes());
+                let own = request
+                    .and_then(|request| request.head.get(request.bytes, FieldId::XOllaSessionId))
+                    .filter(|_| source == StickySource::SessionHeader);
+                if let Some(own) = own {
+                    emit::field(out, b"X-Olla-Session-ID", own);
+                }
+            }
+        }
+    }
+}
+
+/// What a backend's answer has gained on its way (contract: surface 5.2), unless its own `Via`
+/// was written already, with ours at its end.
+fn served(has_via: bool, out: &mut Vec<u8>) {
+    if !has_via {
+        joined_via(std::iter::empty(), out);
+    }
+    emit::field(out, b"X-Served-By", PRODUCT.as_bytes());
+}
+
+/// Which fields of a backend's answer do not reach the client (contract: surface 5.1).
+struct Withheld<'v> {
+    upstream: Option<&'v Upstream>,
+    /// The gateway has its own words about origins.
+    cors: bool,
+    /// The gateway has its own words about limits.
+    limits: bool,
+}
+
+impl Withheld<'_> {
+    fn hold(&self, id: FieldId, name: &[u8]) -> bool {
+        match id {
+            FieldId::ContentLength
+            | FieldId::Authorization
+            | FieldId::ProxyAuthorization
+            | FieldId::XApiKey
+            | FieldId::XAuthToken
+            | FieldId::SetCookie
+            | FieldId::XServedBy => true,
+            FieldId::XRateLimit if self.limits => true,
+            id if field::is_hop_by_hop(id) || id.is_x_olla() => true,
+            id if self.cors && id.is_access_control() => true,
+            _ => self
+                .upstream
+                .is_some_and(|upstream| upstream.replaces(name)),
+        }
+    }
+}
+
+/// A backend's `Vary`, with `Origin` in it.
+fn vary_by_origin(value: &[u8], out: &mut Vec<u8>) {
+    let names_it = |item: &[u8]| item == b"*" || item.eq_ignore_ascii_case(b"origin");
+    out.extend_from_slice(b"Vary: ");
+    out.extend_from_slice(value);
+    if !field::list_items(value).any(names_it) {
+        let more: &[u8] = if value.is_empty() {
+            b"Origin"
+        } else {
+            b", Origin"
+        };
+        out.extend_from_slice(more);
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
+/// `Via` in one line: what others said, then ourselves.
+pub(super) fn joined_via<'v>(lines: impl Iterator<Item = &'v [u8]>, out: &mut Vec<u8>) {
+    out.extend_from_slice(b"Via: ");
+    for line in lines {
+        out.extend_from_slice(line);
+        out.extend_from_slice(b", ");
+    }
+    out.extend_from_slice(VIA.as_bytes());
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Whole seconds until then, rounded up, at least one.
+pub(super) fn seconds_until(duration: std::time::Duration) -> u64 {
+    duration
+        .as_secs()
+        .saturating_add(u64::from(duration.subsec_nanos() > 0))
+        .max(1)
+}
