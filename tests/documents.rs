@@ -36,6 +36,7 @@ fn documents() -> Vec<(PathBuf, String)> {
     let mut paths = Vec::new();
     markdown(&root(), &mut paths);
     markdown(&root().join("docs"), &mut paths);
+    markdown(&root().join("docs/decisions"), &mut paths);
     assert!(paths.len() > 5, "the documents are elsewhere");
     with_text(paths)
 }
