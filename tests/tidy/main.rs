@@ -4,7 +4,6 @@
 //! The text is read as tokens would be: comments and literals do not count as code, and neither
 //! does what stands under `#[cfg(test)]`. An exception is a row of [`ALLOWED`] with its reason.
 
-#[path = "tidy/source.rs"]
 mod source;
 
 use std::collections::BTreeSet;
