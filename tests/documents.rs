@@ -5,9 +5,6 @@
 //! The two tables are what this test writes, between their marks:
 //! `OLLA_WRITE_REFERENCE=1 cargo test --test documents`.
 
-mod ports;
-mod scrape;
-
 use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
@@ -16,7 +13,7 @@ use olla::config::{
     ConfigInputs, Env, FileFormat, KeyDoc, Loaded, NameFilter, Severity, plan_from_str, reference,
 };
 use olla::providers::Profiles;
-use scrape::Page;
+use testkit::metrics::Page;
 
 const BEGIN: &str = "<!-- begin: written by tests/documents.rs -->\n";
 const END: &str = "<!-- end -->\n";

@@ -4,13 +4,10 @@
 //! outcome must be the same; where it differs from what the source expects, `skips.txt` says what
 //! it is and why.
 
-#[path = "vectors/reader.rs"]
-mod reader;
-
 use olla_engine::h1::chunk::{Decoder, Piece};
 use olla_engine::h1::framing::{self, RequestBody, ResponseBody};
 use olla_engine::h1::{RequestHead, ResponseHead, Scan};
-use reader::Case;
+use testkit::vectors::{self, Case};
 
 const HEAD_BYTES_MAX: usize = 1 << 20;
 
@@ -50,7 +47,7 @@ impl Outcome {
 /// All cases of a file; those in which a request of HTTP/1.1 has no `Host` are given one, so that
 /// what they are about is what decides.
 fn cases(text: &str) -> Vec<Case> {
-    let mut cases = reader::cases(text);
+    let mut cases = vectors::cases(text);
     for case in cases.iter_mut().filter(|case| !case.is_response) {
         while let Some(start) = hostless_request(&case.bytes) {
             let line = case.bytes[start..]
@@ -222,7 +219,7 @@ fn run(case: &Case, cut: usize) -> Outcome {
 /// Outcome and reason of each case that ends otherwise than its source expects.
 #[test]
 fn every_vector_ends_as_expected_or_is_explained() {
-    let mut skips = reader::skips(include_str!("vectors/skips.txt"));
+    let mut skips = vectors::skips(include_str!("vectors/skips.txt"));
     let mut wrong = Vec::new();
     for text in [
         include_str!("vectors/gunicorn.txt"),

@@ -1,38 +1,26 @@
 //! The tools against each other, as processes, on free ports: what a measurement stands on.
 
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::TcpStream;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use serde_json::Value;
+use testkit::{Client, Process, wait_until};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_olla-loadtest");
 
 /// A tool that serves, until it is dropped.
 struct Server {
-    child: Child,
+    process: Process,
     addr: String,
 }
 
 impl Server {
-    /// Starts the tool and waits for the line that tells its address.
+    /// Starts the tool and waits for the line with its address.
     fn start(arguments: &[&str]) -> Self {
-        let mut command = Command::new(PROGRAM);
-        let mut child = command
-            .args(arguments)
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap())
-            .read_line(&mut line)
-            .unwrap();
-        let addr = line
-            .trim()
-            .strip_prefix("listening on ")
-            .unwrap()
-            .to_owned();
-        Self { child, addr }
+        let process = Process::start(Path::new(PROGRAM), arguments, &[]);
+        let line = process.wait_line(&["listening on "]);
+        let addr = line.strip_prefix("listening on ").unwrap().to_owned();
+        Self { process, addr }
     }
 
     fn chat_url(&self) -> String {
@@ -40,25 +28,9 @@ impl Server {
     }
 
     fn counters(&self) -> Value {
-        let mut stream = TcpStream::connect(&self.addr).unwrap();
-        stream
-            .write_all(b"GET /stub/counters HTTP/1.1\r\nConnection: close\r\n\r\n")
-            .unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).unwrap();
-        serde_json::from_str(answer.split_once("\r\n\r\n").unwrap().1).unwrap()
-    }
-
-    fn kill(&mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        let (_, port) = self.addr.rsplit_once(':').unwrap();
+        let mut client = Client::to_port(port.parse().unwrap());
+        client.request("GET /stub/counters", b"").response().json()
     }
 }
 
@@ -223,10 +195,10 @@ fn a_run_survives_a_restart_of_the_server() {
         r#"{"delay_ms":1}"#,
     ];
     let running = client("chat", &first.chat_url(), &more);
-    while first.counters()["requests"]["/v1/chat/completions"].as_u64() < Some(20) {
-        std::thread::yield_now();
-    }
-    first.kill();
+    wait_until("requests before the restart", || {
+        first.counters()["requests"]["/v1/chat/completions"].as_u64() >= Some(20)
+    });
+    first.process.kill();
     let second = Server::start(&["stub", "--listen", &addr]);
     let (told, success) = report(running);
     assert!(success, "{told}");

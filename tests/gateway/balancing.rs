@@ -5,8 +5,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::common::{
-    Answer, Backend, Client, Config, Driver, Gateway, PATIENCE, endpoint, exchange, get,
+use testkit::{
+    Backend, Client, Config, Driver, Gateway, PATIENCE, Response, endpoint, exchange, get,
     on_both_drivers, post, wait_for,
 };
 
@@ -17,7 +17,7 @@ fn start(driver: Driver, endpoints: &[String], more: &str) -> Gateway {
 }
 
 #[track_caller]
-fn is_routed(answer: &Answer, strategy: &str, decision: &str, reason: &str) {
+fn is_routed(answer: &Response, strategy: &str, decision: &str, reason: &str) {
     let routing = ["Strategy", "Decision", "Reason"].map(|name| {
         answer
             .header(&format!("X-Olla-Routing-{name}"))
@@ -27,7 +27,7 @@ fn is_routed(answer: &Answer, strategy: &str, decision: &str, reason: &str) {
 }
 
 /// How often each endpoint answered.
-fn spread(answers: impl IntoIterator<Item = Answer>) -> BTreeMap<String, usize> {
+fn spread(answers: impl IntoIterator<Item = Response>) -> BTreeMap<String, usize> {
     let mut counts = BTreeMap::new();
     for answer in answers {
         assert_eq!(answer.status, 200);
@@ -401,7 +401,7 @@ fn sticky(driver: Driver, backends: &[Backend; 2], more: &str) -> Gateway {
 }
 
 #[track_caller]
-fn has_session(answer: &Answer, outcome: &str, source: Option<&str>, id: Option<&str>) {
+fn has_session(answer: &Response, outcome: &str, source: Option<&str>, id: Option<&str>) {
     assert_eq!(answer.header("X-Olla-Sticky-Session"), Some(outcome));
     assert_eq!(answer.header("X-Olla-Sticky-Key-Source"), source);
     assert_eq!(answer.header("X-Olla-Session-ID"), id);

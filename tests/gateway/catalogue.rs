@@ -4,7 +4,7 @@
 
 use std::sync::{Mutex, mpsc};
 
-use crate::common::{
+use testkit::{
     Backend, Client, Config, Driver, Gateway, PATIENCE, endpoint, get, on_both_drivers, wait_until,
 };
 
@@ -52,7 +52,7 @@ fn a_listing_too_long_for_a_core_comes_whole() {
         let mut client = Client::to(&gateway);
         for _ in 0..3 {
             client.send("GET /olla/models?family=none HTTP/1.1\r\nHost: h\r\n\r\n");
-            assert_eq!(client.answer().json()["data"], serde_json::json!([]));
+            assert_eq!(client.response().json()["data"], serde_json::json!([]));
         }
     });
 }

@@ -2,8 +2,8 @@
 //!
 //! contract: surface 12
 
-use crate::common::{
-    Answer, Backend, Config, Driver, Gateway, endpoint, exchange, get, on_both_drivers,
+use testkit::{
+    Backend, Config, Driver, Gateway, Response, endpoint, exchange, get, on_both_drivers,
 };
 
 const X: &str = "/olla/proxy/x";
@@ -21,7 +21,7 @@ fn over(driver: Driver, backend: &Backend, cors: &str) -> Gateway {
     Gateway::start(&Config::new(driver).more(&endpoints).more(&more))
 }
 
-fn preflight(gateway: &Gateway, path: &str, method: &str, more: &[&str]) -> Answer {
+fn preflight(gateway: &Gateway, path: &str, method: &str, more: &[&str]) -> Response {
     let mut head = format!("OPTIONS {path}\r\nAccess-Control-Request-Method: {method}");
     for line in more {
         head += &format!("\r\n{line}");
@@ -30,7 +30,7 @@ fn preflight(gateway: &Gateway, path: &str, method: &str, more: &[&str]) -> Answ
 }
 
 #[track_caller]
-fn has_no_grant(answer: &Answer) {
+fn has_no_grant(answer: &Response) {
     let granted =
         |(name, _): &&(String, String)| name.to_ascii_lowercase().starts_with("access-control-");
     let found = answer.headers.iter().find(granted);
@@ -55,7 +55,7 @@ fn a_preflight_is_answered_on_every_route_before_everything_else() {
             let fields = [PAGE, "Access-Control-Request-Headers: x-own, Authorization"];
             let answer = preflight(&gateway, path, "POST", &fields);
             assert_eq!((answer.status, answer.text().as_str()), (204, ""), "{path}");
-            answer.has_the_fields_of_every_answer();
+            answer.has_the_fields_of_every_response();
             let header = |name: &str| answer.header(name);
             assert_eq!(header("Vary"), Some(PREFLIGHT_VARY));
             assert_eq!(header("Access-Control-Allow-Origin"), Some("*"));

@@ -7,8 +7,8 @@ use std::io::Write;
 use std::path::Path;
 use std::process::Command;
 
-use crate::common::{
-    Answer, Backend, Client, Config, Driver, Gateway, endpoint, exchange, get, on_both_drivers,
+use testkit::{
+    Backend, Client, Config, Driver, Gateway, Response, endpoint, exchange, get, on_both_drivers,
     post,
 };
 
@@ -30,7 +30,7 @@ fn over_nothing(driver: Driver, kind: &str) -> Gateway {
     Gateway::start(&Config::new(driver).more(&down))
 }
 
-fn was_not_routed(answer: &Answer) {
+fn was_not_routed(answer: &Response) {
     for name in [
         "X-Olla-Endpoint",
         "X-Olla-Backend-Type",
@@ -117,7 +117,7 @@ fn an_upload_that_is_broken_or_cut_is_400_invalid_body() {
             let mut client = Client::to(&gateway);
             client.send(format!("POST {CHAT} HTTP/1.1\r\nHost: h\r\n{fields}{body}"));
             client.end_sending();
-            let answer = client.answer();
+            let answer = client.response();
             answer.is_error(400, "bad_request", "INVALID_BODY");
             assert_eq!(answer.header("Connection"), Some("close"), "{body}");
             assert!(client.is_closed());
@@ -198,7 +198,7 @@ fn an_upload_that_is_too_slow_is_408_request_timeout() {
             client.send(format!(
                 "POST {CHAT} HTTP/1.1\r\nHost: h\r\n{fields}\r\n\r\n{some}"
             ));
-            let answer = client.answer();
+            let answer = client.response();
             answer.is_error(408, "request_timeout", "REQUEST_TIMEOUT");
             assert_eq!(answer.header("Connection"), Some("close"));
             assert!(client.is_closed());
@@ -254,7 +254,7 @@ fn a_page_that_cannot_be_made_is_500_internal_error() {
         });
         // It was late, and nothing else: the connections and the thread go on.
         pour(&pipe, &issuer);
-        crate::common::wait_until("a page", || get(&gateway, "/version", &[]).status == 200);
+        testkit::wait_until("a page", || get(&gateway, "/version", &[]).status == 200);
     });
 }
 
@@ -279,10 +279,7 @@ fn management_of_models_is_501_not_supported() {
 fn a_backend_that_fails_is_502_backend_error() {
     on_both_drivers(|driver| {
         let failing =
-            |request: &crate::common::Received, link: &mut crate::common::Link| match request
-                .target
-                .as_str()
-            {
+            |request: &testkit::Received, link: &mut testkit::Link| match request.target.as_str() {
                 "/close" => link.close(),
                 "/reset" => link.reset(),
                 "/nonsense" => drop(link.send("SSH-2.0-OpenSSH\r\n\r\n")),
@@ -333,7 +330,7 @@ fn routing_headers_stand_on_a_502_too() {
 fn a_silent_backend_is_502_backend_timeout() {
     on_both_drivers(|driver| {
         let backend = Backend::new(&["m"], |_, link| {
-            link.left_within(crate::common::PATIENCE);
+            link.left_within(testkit::PATIENCE);
         });
         let gateway = over(
             driver,
@@ -422,7 +419,7 @@ fn a_body_without_room_waits_and_is_503_overloaded() {
         };
         holder.send(head(900_000)).send(vec![b' '; 500_000]);
         let whole = [head(200_000).into_bytes(), vec![b' '; 200_000]].concat();
-        crate::common::wait_until("the upload under way", || {
+        testkit::wait_until("the upload under way", || {
             // Answered at once as long as there is room.
             let mut other = Client::to(&gateway);
             other.send(&whole);
@@ -431,13 +428,13 @@ fn a_body_without_room_waits_and_is_503_overloaded() {
         let served = backend.count();
         let mut other = Client::to(&gateway);
         other.send(&whole);
-        let answer = other.answer();
+        let answer = other.response();
         answer.is_error(503, "service_unavailable", "OVERLOADED");
         assert!(answer.header("Retry-After").is_some());
         assert_eq!(backend.count(), served);
         // The room comes back with the end of the one that held it.
         holder.send(vec![b' '; 400_000]);
-        assert_eq!(holder.answer().status, 200);
+        assert_eq!(holder.response().status, 200);
         let answer = exchange(&gateway, &format!("POST {CHAT}"), &vec![b' '; 800_000]);
         assert_eq!(answer.status, 200);
         assert_eq!(backend.count(), served + 2);
@@ -458,14 +455,14 @@ fn an_error_to_head_has_the_headers_without_the_body() {
         ];
         for (path, status) in errors {
             client.send(format!("HEAD {path} HTTP/1.1\r\nHost: h\r\n\r\n"));
-            let answer = client.answer_to("HEAD");
+            let answer = client.response_to("HEAD");
             assert_eq!(answer.status, status, "{path}");
             assert_eq!(answer.header("Content-Type"), Some("application/json"));
-            answer.has_the_fields_of_every_answer();
+            answer.has_the_fields_of_every_response();
         }
         // Nothing but heads came on it: the next answer is understood.
         client.send("GET /internal/health HTTP/1.1\r\nHost: h\r\n\r\n");
-        assert_eq!(client.answer().status, 200);
+        assert_eq!(client.response().status, 200);
     });
 }
 

@@ -5,8 +5,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::common::{
-    Answer, Backend, Client, Config, Driver, FullListener, Gateway, Link, PATIENCE, Received,
+use testkit::{
+    Backend, Client, Config, Driver, FullListener, Gateway, Link, PATIENCE, Received, Response,
     endpoint, exchange, get, on_both_drivers, post, wait_until,
 };
 
@@ -44,7 +44,7 @@ fn refusing() -> Backend {
 }
 
 #[track_caller]
-fn was_served_by_two(answer: &Answer) {
+fn was_served_by_two(answer: &Response) {
     assert_eq!(answer.status, 200, "{}", answer.text());
     assert_eq!(answer.header("X-Olla-Endpoint"), Some("two"));
     assert_eq!(answer.header("X-Olla-Backend-Type"), Some("ollama"));
@@ -332,7 +332,7 @@ fn an_outage_under_load_opens_no_breaker_for_longer_than_it_lasts() {
         one.stop();
         // More failures than open a breaker, and yet none that a client sees.
         for client in &mut clients {
-            was_served_by_two(&client.answer());
+            was_served_by_two(&client.response());
         }
         gateway.wait_status("one", "offline");
         // Away until a check has failed, too.
@@ -353,7 +353,7 @@ fn an_answer_closes_the_count_of_failures() {
             if request.target == "/hang" {
                 link.left_within(PATIENCE);
             } else {
-                link.answer(500, "text/plain", "an answer all the same");
+                link.respond(500, "text/plain", "an answer all the same");
             }
         });
         let two = Backend::ok(&["m"]);

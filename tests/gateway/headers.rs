@@ -2,7 +2,7 @@
 //!
 //! contract: surface 4, 5, 6, balancing 14
 
-use crate::common::{
+use testkit::{
     Backend, Client, Config, Driver, Gateway, Received, endpoint, exchange, get, on_both_drivers,
     post,
 };
@@ -22,7 +22,7 @@ fn received(gateway: &Gateway, backend: &Backend, fields: &[&str]) -> Received {
 }
 
 /// What the client gets of an answer with these header lines.
-fn relayed(driver: Driver, lines: &'static str, more: &str) -> crate::common::Answer {
+fn relayed(driver: Driver, lines: &'static str, more: &str) -> testkit::Response {
     let backend = Backend::new(&["m"], move |_, link| {
         link.send(format!(
             "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n{lines}\r\n\r\nok"
@@ -320,7 +320,7 @@ fn an_answer_loses_secrets_cookies_and_connection_level_headers() {
 fn an_answer_says_where_it_came_from() {
     on_both_drivers(|driver| {
         let answer = relayed(driver, "Via: 1.1 up\r\nX-Served-By: up/1", "");
-        answer.has_the_fields_of_every_answer();
+        answer.has_the_fields_of_every_response();
         assert_eq!(answer.header("X-Olla-Endpoint"), Some("one"));
         // As it is spelled in the configuration.
         assert_eq!(answer.header("X-Olla-Backend-Type"), Some("lmstudio"));
@@ -407,7 +407,7 @@ fn any_status_passes_with_its_body() {
         let backend = Backend::new(&["m"], |request, link| {
             let status = request.target.trim_start_matches('/').to_owned();
             let body = format!("{{\"own\":{status}}}");
-            link.answer(status.parse().unwrap(), "application/json", body);
+            link.respond(status.parse().unwrap(), "application/json", body);
         });
         let gateway = over(driver, &backend, "");
         for status in [
@@ -444,7 +444,7 @@ fn bodyless_answers_end_with_their_head() {
             client.send(format!(
                 "{method} /olla/proxy{path} HTTP/1.1\r\nHost: h\r\n\r\n"
             ));
-            let answer = client.answer_to(method);
+            let answer = client.response_to(method);
             assert_eq!(answer.status, status);
             assert_eq!(answer.header("Transfer-Encoding"), None);
             if method == "HEAD" {
@@ -472,7 +472,7 @@ fn interim_answers_and_trailers_are_swallowed() {
         let mut client = Client::to(&gateway);
         for _ in 0..2 {
             client.send(format!("GET {X} HTTP/1.1\r\nHost: h\r\n\r\n"));
-            let answer = client.answer();
+            let answer = client.response();
             assert_eq!((answer.status, answer.text().as_str()), (200, "hello"));
             assert_eq!((answer.header("Link"), answer.header("X-T")), (None, None));
         }

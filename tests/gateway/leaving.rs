@@ -7,7 +7,7 @@ use std::sync::Mutex;
 use std::sync::mpsc::{self, Receiver};
 use std::time::{Duration, Instant};
 
-use crate::common::{
+use testkit::{
     Backend, Client, Config, Driver, FullListener, Gateway, Link, PATIENCE, Received, endpoint,
     get, on_both_drivers, wait_for,
 };
@@ -221,7 +221,7 @@ fn leaving_while_room_for_the_body_is_waited_for_reaches_no_backend() {
         let before = backend.count();
         leave(waiting, false);
         holder.send(vec![b' '; 800_000]);
-        assert_eq!(holder.answer().status, 200);
+        assert_eq!(holder.response().status, 200);
         assert_eq!(backend.count(), before + 1);
         is_not_blamed(&gateway);
     });

@@ -8,7 +8,7 @@ use std::sync::Mutex;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use crate::common::{
+use testkit::{
     Backend, Client, Config, Driver, Gateway, PATIENCE, endpoint, get, on_both_drivers, post,
     run_to_end, wait_until,
 };
@@ -186,7 +186,7 @@ fn a_drain_finishes_what_is_under_way() {
         let mut gateway = over(driver, &backend, "[server]\nshutdown_timeout = \"15s\"");
         let mut idle = Client::to(&gateway);
         idle.send("GET /internal/health HTTP/1.1\r\nHost: h\r\n\r\n");
-        assert_eq!(idle.answer().status, 200);
+        assert_eq!(idle.response().status, 200);
         let mut busy = Client::to(&gateway);
         busy.send(ASK).head();
         assert_eq!(busy.chunk().unwrap(), b"first");
@@ -222,7 +222,7 @@ fn an_answer_during_a_drain_says_close() {
         gateway.signal("INT");
         gateway.wait_log("hutdown");
         word.send(()).unwrap();
-        let answer = client.answer();
+        let answer = client.response();
         assert_eq!(
             (answer.status, answer.header("Connection")),
             (200, Some("close"))

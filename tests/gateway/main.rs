@@ -3,14 +3,8 @@
 
 #![expect(
     clippy::unwrap_used,
-    clippy::expect_used,
     reason = "a panic is how a test fails, in its helpers too"
 )]
-
-#[path = "../common/mod.rs"]
-mod common;
-#[path = "../ports/mod.rs"]
-mod ports;
 
 mod balancing;
 mod catalogue;

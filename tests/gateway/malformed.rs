@@ -2,7 +2,7 @@
 //!
 //! contract: surface 1.1
 
-use crate::common::{Backend, Client, Config, Gateway, endpoint, on_both_drivers};
+use testkit::{Backend, Client, Config, Gateway, endpoint, on_both_drivers};
 
 /// Name, bytes, and the statuses that may answer them.
 const MALFORMED: [(&str, &str, &[u16]); 35] = [
@@ -190,7 +190,7 @@ fn what_is_no_request_is_refused_and_touches_no_backend() {
         for (name, bytes, statuses) in MALFORMED.into_iter().chain(REFUSED_AS_WELL) {
             let mut client = Client::to(&gateway);
             client.send(bytes);
-            let answer = client.answer();
+            let answer = client.response();
             assert!(statuses.contains(&answer.status), "{name}: {answer:?}");
             let (kind, code) = match answer.status {
                 405 => ("method_not_allowed", "METHOD_NOT_ALLOWED"),
@@ -220,8 +220,10 @@ fn a_fault_behind_a_good_request_ends_the_connection_after_its_answer() {
              GET /olla/proxy/b HTTP/1.1\r\nHost : h\r\n\r\n\
              GET /olla/proxy/c HTTP/1.1\r\nHost: h\r\n\r\n",
         );
-        assert_eq!(client.answer().status, 200);
-        client.answer().is_error(400, "bad_request", "BAD_REQUEST");
+        assert_eq!(client.response().status, 200);
+        client
+            .response()
+            .is_error(400, "bad_request", "BAD_REQUEST");
         assert!(client.is_closed());
         let targets: Vec<String> = backend.seen().into_iter().map(|seen| seen.target).collect();
         assert_eq!(targets, ["/a"]);

@@ -6,11 +6,11 @@
 
 use serde_json::{Value, json};
 
-use crate::common::{
-    Answer, Backend, Client, Config, Driver, Gateway, Link, PATIENCE, Received, endpoint, exchange,
-    get, on_both_drivers, post,
-};
 use crate::streams::on_word;
+use testkit::{
+    Backend, Client, Config, Driver, Gateway, Link, PATIENCE, Received, Response, endpoint,
+    exchange, get, on_both_drivers, post,
+};
 
 const MESSAGES: &str = "/olla/anthropic/v1/messages";
 const COUNT: &str = "/olla/anthropic/v1/messages/count_tokens";
@@ -34,9 +34,9 @@ fn over(driver: Driver, kind: &str, backend: &Backend, more: &str) -> Gateway {
 fn foreign() -> Backend {
     Backend::new(&["m"], |request, link| {
         if request.target.starts_with("/v1/chat/completions") {
-            link.answer(200, "application/json", COMPLETION);
+            link.respond(200, "application/json", COMPLETION);
         } else {
-            link.answer(404, "text/plain", "no such page");
+            link.respond(404, "text/plain", "no such page");
         }
     })
 }
@@ -50,9 +50,9 @@ fn chunk_of(content: &str) -> String {
 
 /// What every answer of a translated request has, and no header of the backend's own.
 #[track_caller]
-fn is_translated(answer: &Answer) {
+fn is_translated(answer: &Response) {
     assert_eq!(answer.status, 200, "{}", answer.text());
-    answer.has_the_fields_of_every_answer();
+    answer.has_the_fields_of_every_response();
     assert_eq!(answer.header("X-Olla-Mode"), None);
     assert_eq!(answer.header("X-Olla-Endpoint"), Some("one"));
     assert_eq!(answer.header("X-Olla-Model"), Some("m"));
@@ -67,9 +67,9 @@ fn is_translated(answer: &Answer) {
 
 /// Checks the shape of an error of these routes; its message.
 #[track_caller]
-fn is_refusal(answer: &Answer, status: u16, kind: &str) -> String {
+fn is_refusal(answer: &Response, status: u16, kind: &str) -> String {
     assert_eq!(answer.status, status, "{}", answer.text());
-    answer.has_the_fields_of_every_answer();
+    answer.has_the_fields_of_every_response();
     assert_eq!(answer.header("Content-Type"), Some("application/json"));
     let id = answer.header("X-Olla-Request-ID").unwrap();
     assert_eq!(answer.header("request-id"), Some(id));

@@ -2,9 +2,7 @@
 //!
 //! contract: surface 2, 3, 3.1, 16
 
-use crate::common::{
-    Backend, Config, Driver, Gateway, endpoint, exchange, get, on_both_drivers, post,
-};
+use testkit::{Backend, Config, Driver, Gateway, endpoint, exchange, get, on_both_drivers, post};
 
 fn over(driver: Driver, kind: &str, backend: &Backend, more: &str) -> Gateway {
     let endpoints = endpoint("one", kind, backend, more);
@@ -187,7 +185,7 @@ fn listings_are_the_gateway_s_and_paths_beside_them_are_not() {
         for path in own {
             let answer = get(&gateway, path, &[]);
             assert_eq!(answer.status, 200, "{path}");
-            answer.has_the_fields_of_every_answer();
+            answer.has_the_fields_of_every_response();
             assert_eq!(answer.header("X-Olla-Endpoint"), None);
         }
         assert_eq!(backend.count(), 0);

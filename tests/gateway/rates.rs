@@ -4,8 +4,8 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use crate::common::{
-    Answer, Backend, Client, Config, Driver, Gateway, endpoint, exchange, get, on_both_drivers,
+use testkit::{
+    Backend, Client, Config, Driver, Gateway, Response, endpoint, exchange, get, on_both_drivers,
     post, wait_for,
 };
 
@@ -18,7 +18,7 @@ fn over(driver: Driver, backend: &Backend, limits: &str) -> Gateway {
 }
 
 #[track_caller]
-fn is_refused(answer: &Answer) -> u64 {
+fn is_refused(answer: &Response) -> u64 {
     let message = answer.is_error(429, "rate_limit_exceeded", "RATE_LIMIT_EXCEEDED");
     assert!(message.contains("limit"), "{message}");
     let after = answer.header("Retry-After").unwrap().parse().unwrap();
@@ -26,7 +26,7 @@ fn is_refused(answer: &Answer) -> u64 {
     after
 }
 
-fn number(answer: &Answer, name: &str) -> u64 {
+fn number(answer: &Response, name: &str) -> u64 {
     answer
         .header(name)
         .unwrap_or_else(|| panic!("{name} in {answer:?}"))
@@ -193,7 +193,7 @@ fn the_health_limit_is_one_route_s_alone() {
             &backend,
             "health_requests_per_minute = 6\nburst_size = 20",
         );
-        let limit = |answer: &Answer| number(answer, "X-RateLimit-Limit");
+        let limit = |answer: &Response| number(answer, "X-RateLimit-Limit");
         let refused = wait_for("the limit", Duration::from_secs(10), || {
             let answer = get(&gateway, "/internal/health", &[]);
             assert_eq!(limit(&answer), 6);
@@ -446,7 +446,7 @@ fn checks_have_their_order() {
             client.send(format!(
                 "{line} HTTP/1.1\r\nHost: h\r\n{fields}{pad}\r\nContent-Length: 11\r\n\r\nhello world"
             ));
-            client.answer()
+            client.response()
         };
         assert_eq!(send("POST /nosuch", "Bad : 1\r\n").status, 400);
         assert_eq!(
@@ -472,7 +472,7 @@ fn checks_have_their_order() {
         client.send(
             "POST /olla/ollama/x HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
         );
-        assert_eq!(client.answer().status, 400);
+        assert_eq!(client.response().status, 400);
         let answer = post(&gateway, "/olla/ollama/x", &[], r#"{"model":"nosuch"}"#);
         answer.is_error(404, "not_found", "ENDPOINT_NOT_FOUND");
         let answer = post(&gateway, "/olla/vllm/x", &[], r#"{"model":"nosuch"}"#);

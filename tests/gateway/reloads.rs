@@ -7,11 +7,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
-use crate::common::{
+use crate::life::{over, streaming};
+use testkit::{
     Backend, Client, Config, Gateway, Link, Received, endpoint, get, on_both_drivers, post,
     wait_until,
 };
-use crate::life::{over, streaming};
 
 const X: &str = "/olla/proxy/x";
 const ASK: &str = "GET /olla/proxy/x HTTP/1.1\r\nHost: h\r\n\r\n";
@@ -34,7 +34,7 @@ fn reloads(gateway: &Gateway) -> [Option<f64>; 2] {
 /// Echoes a request; a stream of one event for each round goes on to the last round.
 fn echo_or_stream(request: &Received, link: &mut Link, rounds: &AtomicUsize) {
     if !request.text().contains("\"stream\":true") {
-        return link.answer(200, "application/json", &request.body);
+        return link.respond(200, "application/json", &request.body);
     }
     link.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n");
     for round in 0..=ROUNDS {
@@ -99,7 +99,7 @@ fn ask_on(gateway: u16, number: usize, progress: &Progress) {
         client.send(format!(
             "POST {X} HTTP/1.1\r\nHost: h\r\nContent-Length: {length}\r\n\r\n{body}"
         ));
-        let answer = client.answer();
+        let answer = client.response();
         assert_eq!(answer.status, 200, "{}", answer.text());
         let nonce = format!("\"{number}:{request}\"");
         assert!(answer.text().contains(&nonce), "{}", answer.text());

@@ -5,9 +5,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::common::{
-    Backend, Client, Config, Driver, Gateway, endpoint, exchange, get, on_both_drivers,
-};
+use testkit::{Backend, Client, Config, Driver, Gateway, endpoint, exchange, get, on_both_drivers};
 
 fn over(driver: Driver, backend: &Backend, more: &str) -> Gateway {
     let endpoints = endpoint("one", "vllm", backend, "");
@@ -17,7 +15,7 @@ fn over(driver: Driver, backend: &Backend, more: &str) -> Gateway {
 /// Answers with what it was asked.
 fn echo() -> Backend {
     Backend::new(&["m"], |request, link| {
-        link.answer(
+        link.respond(
             200,
             "text/plain",
             format!("{} {}", request.method, request.target),
@@ -35,11 +33,11 @@ fn a_connection_serves_request_after_request() {
             client.send(format!(
                 "GET /olla/proxy/{number} HTTP/1.1\r\nHost: h\r\n\r\n"
             ));
-            let answer = client.answer();
+            let answer = client.response();
             assert_eq!(answer.text(), format!("GET /{number}"));
             assert_eq!(answer.header("Connection"), None);
             client.send("GET /nosuch HTTP/1.1\r\nHost: h\r\n\r\n");
-            assert_eq!(client.answer().status, 404);
+            assert_eq!(client.response().status, 404);
         }
     });
 }
@@ -73,7 +71,7 @@ fn close_is_honoured_and_answered() {
                 client.send(format!(
                     "GET {path} HTTP/1.1\r\nHost: h\r\nConnection: {value}\r\n\r\n"
                 ));
-                let answer = client.answer();
+                let answer = client.response();
                 assert_eq!(answer.header("Connection"), Some("close"), "{path}");
                 assert!(client.is_closed());
             }
@@ -101,10 +99,10 @@ fn pipelined_requests_are_answered_in_order() {
         }
         client.send(requests);
         for number in 0..10 {
-            assert_eq!(client.answer().text(), format!("GET /{number}"));
-            assert_eq!(client.answer().text(), format!("POST /p{number}"));
-            assert_eq!(client.answer().text(), format!("PUT /c{number}"));
-            assert_eq!(client.answer().status, 404);
+            assert_eq!(client.response().text(), format!("GET /{number}"));
+            assert_eq!(client.response().text(), format!("POST /p{number}"));
+            assert_eq!(client.response().text(), format!("PUT /c{number}"));
+            assert_eq!(client.response().status, 404);
         }
         let bodies: Vec<String> = backend.seen().iter().map(|seen| seen.text()).collect();
         assert_eq!(bodies[..3], ["", "hello", "abc"]);
@@ -125,7 +123,7 @@ fn a_request_may_come_byte_by_byte() {
             for byte in request.bytes() {
                 client.send([byte]);
             }
-            assert_eq!(client.answer().text(), "POST /x");
+            assert_eq!(client.response().text(), "POST /x");
             assert_eq!(backend.last().text(), "hello world");
         }
     });
@@ -139,7 +137,7 @@ fn clients_of_http_1_0_are_served() {
         // No host, and the end of the connection is the end.
         let mut client = Client::to(&gateway);
         client.send("GET /olla/proxy/x HTTP/1.0\r\n\r\n");
-        let answer = client.answer();
+        let answer = client.response();
         assert_eq!(answer.text(), "GET /x");
         assert_eq!(answer.header("Transfer-Encoding"), None);
         assert!(client.is_closed());
@@ -154,13 +152,13 @@ fn clients_of_http_1_0_are_served() {
             client.send(format!(
                 "GET {path} HTTP/1.0\r\nConnection: keep-alive\r\n\r\n"
             ));
-            let answer = client.answer();
+            let answer = client.response();
             assert!(answer.whole);
             assert_eq!(answer.header("Connection"), Some("keep-alive"), "{path}");
         }
         let mut client = Client::to(&gateway);
         client.send("POST /olla/proxy/x HTTP/1.0\r\nContent-Length: 5\r\n\r\nhello");
-        assert_eq!(client.answer().text(), "POST /x");
+        assert_eq!(client.response().text(), "POST /x");
         assert_eq!(backend.last().text(), "hello");
     });
 }
@@ -172,14 +170,14 @@ fn an_absolute_target_is_routed_by_its_path() {
         let gateway = over(driver, &backend, "");
         let mut client = Client::to(&gateway);
         client.send("GET http://named.test:99/olla/proxy/x?y=1 HTTP/1.1\r\nHost: other\r\n\r\n");
-        assert_eq!(client.answer().text(), "GET /x?y=1");
+        assert_eq!(client.response().text(), "GET /x?y=1");
         // Its authority counts as the request's host.
         assert_eq!(
             backend.last().header("X-Forwarded-Host"),
             Some("named.test:99")
         );
         client.send("GET http://named.test/nosuch HTTP/1.1\r\nHost: h\r\n\r\n");
-        assert_eq!(client.answer().status, 404);
+        assert_eq!(client.response().status, 404);
     });
 }
 
@@ -213,7 +211,7 @@ fn expectations_are_met_when_the_body_is_wanted() {
         assert_eq!(client.head().status, 100);
         assert_eq!(backend.count(), 0);
         client.send("hello");
-        assert_eq!(client.answer().text(), "POST /x");
+        assert_eq!(client.response().text(), "POST /x");
         let seen = backend.last();
         assert_eq!(
             (seen.text().as_str(), seen.header("Expect")),
@@ -223,7 +221,7 @@ fn expectations_are_met_when_the_body_is_wanted() {
         client.send(head("/olla/proxy/y", 5) + "world");
         let first = client.head();
         let status = if first.status == 100 {
-            client.answer().status
+            client.response().status
         } else {
             first.status
         };
@@ -232,13 +230,13 @@ fn expectations_are_met_when_the_body_is_wanted() {
         for (path, length, status) in [("/olla/proxy/x", 101, 413), ("/nosuch", 5, 404)] {
             let mut client = Client::to(&gateway);
             client.send(head(path, length));
-            assert_eq!(client.answer().status, status);
+            assert_eq!(client.response().status, status);
         }
         let limits = "[server.rate_limits]\nper_ip_requests_per_minute = 1\nburst_size = 0";
         let gateway = over(driver, &backend, limits);
         let mut client = Client::to(&gateway);
         client.send(head("/olla/proxy/x", 5));
-        assert_eq!(client.answer().status, 429);
+        assert_eq!(client.response().status, 429);
     });
 }
 
@@ -263,7 +261,7 @@ fn chunked_uploads_arrive_whole_and_with_a_length() {
                 "POST /olla/proxy/x HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\
                  Trailer: X-Trailer\r\n\r\n{framed}"
             ));
-            assert_eq!(client.answer().status, 200);
+            assert_eq!(client.response().status, 200);
             let seen = backend.last();
             assert_eq!(seen.text(), payload);
             assert_eq!(
@@ -281,7 +279,7 @@ fn chunked_uploads_arrive_whole_and_with_a_length() {
 fn bodies_are_not_changed_whatever_they_are() {
     on_both_drivers(|driver| {
         let backend = Backend::new(&["m"], |request, link| {
-            link.answer(200, "application/octet-stream", &request.body);
+            link.respond(200, "application/octet-stream", &request.body);
         });
         let gateway = over(driver, &backend, "");
         let binary: Vec<u8> = (0..=255).cycle().take(300_000).collect();
@@ -366,12 +364,14 @@ fn a_body_at_the_limit_passes_and_one_byte_more_is_413() {
             client
         };
         assert_eq!(
-            send("Content-Length: 5000", &[b'x'; 5000]).answer().status,
+            send("Content-Length: 5000", &[b'x'; 5000])
+                .response()
+                .status,
             200
         );
         assert_eq!(
             send("Transfer-Encoding: chunked", &chunked(5000))
-                .answer()
+                .response()
                 .status,
             200
         );
@@ -380,18 +380,18 @@ fn a_body_at_the_limit_passes_and_one_byte_more_is_413() {
         // Declared: at once, before a byte of it.
         let mut client = send("Content-Length: 5001", b"");
         client
-            .answer()
+            .response()
             .is_error(413, "request_too_large", "BODY_TOO_LARGE");
         // Chunked: as soon as it is too much; its end is not waited for.
         let mut client = send("Transfer-Encoding: chunked", &chunked(5001)[..5041]);
-        let answer = client.answer();
+        let answer = client.response();
         answer.is_error(413, "request_too_large", "BODY_TOO_LARGE");
         assert_eq!(answer.header("Connection"), Some("close"));
         assert!(client.is_closed());
         // Fixed routes have the same limit.
         let mut client = Client::to(&gateway);
         client.send("GET /olla/models HTTP/1.1\r\nHost: h\r\nContent-Length: 5001\r\n\r\n");
-        assert_eq!(client.answer().status, 413);
+        assert_eq!(client.response().status, 413);
         assert_eq!(backend.count(), 2);
     });
 }
@@ -430,12 +430,12 @@ fn a_head_at_the_limit_passes_and_one_byte_more_is_431() {
             )
         };
         let mut client = Client::to(&gateway);
-        assert_eq!(client.send(padded(5000)).answer().status, 200);
+        assert_eq!(client.send(padded(5000)).response().status, 200);
         assert_eq!(backend.count(), 1);
         for total in [5001, 8000, 10_000, 200_000] {
             let mut client = Client::to(&gateway);
             let _ = client.try_send(padded(total));
-            let answer = client.answer();
+            let answer = client.response();
             answer.is_error(431, "headers_too_large", "HEADERS_TOO_LARGE");
         }
         assert_eq!(backend.count(), 1);
@@ -455,14 +455,14 @@ fn the_head_s_limit_has_a_floor_and_a_default() {
                 let _ = client.try_send(format!(
                     "GET /nosuch2/../olla/proxy/x HTTP/1.1\r\nHost: h\r\nX: {value}\r\n\r\n"
                 ));
-                let found = client.answer().status;
+                let found = client.response().status;
                 // What is wrong with the path is looked at before the size of the head.
                 assert!(found == status || found == 400, "{found}");
                 let mut client = Client::to(&gateway);
                 let _ = client.try_send(format!(
                     "GET /internal/health HTTP/1.1\r\nHost: h\r\nX: {value}\r\n\r\n"
                 ));
-                assert_eq!(client.answer().status, status, "{limit}: {size}");
+                assert_eq!(client.response().status, status, "{limit}: {size}");
             }
         }
     });
@@ -480,7 +480,7 @@ fn slow_headers_end_the_connection_and_delay_nobody() {
         slow.send("GET /olla/proxy/x HTTP/1.1\r\nHo");
         let mut later = Client::to(&gateway);
         later.send("GET /olla/proxy/x HTTP/1.1\r\nHost: h\r\n\r\n");
-        assert_eq!(later.answer().status, 200);
+        assert_eq!(later.response().status, 200);
         // Ten times the limit between two requests would be fine; it is the head that may not take
         // long.
         later.send("GET /olla/proxy/x HTTP/1.1\r\nHo");
@@ -509,7 +509,7 @@ fn an_idle_connection_is_closed_silently() {
             let gateway = over(driver, &backend, &format!("[server]\n{timeouts}"));
             let mut client = Client::to(&gateway);
             client.send("GET /olla/proxy/x HTTP/1.1\r\nHost: h\r\n\r\n");
-            assert_eq!(client.answer().status, 200);
+            assert_eq!(client.response().status, 200);
             let start = Instant::now();
             assert!(client.is_closed());
             let waited = start.elapsed();
@@ -545,15 +545,15 @@ fn without_a_read_timeout_neither_a_slow_body_nor_an_idle_connection_ends() {
         let begun = "POST /olla/proxy/x HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n\r\nhe";
         let mut idle = Client::to(&open);
         idle.send("GET /olla/proxy/x HTTP/1.1\r\nHost: h\r\n\r\n");
-        assert_eq!(idle.answer().status, 200);
+        assert_eq!(idle.response().status, 200);
         let mut slow = Client::to(&open);
         slow.send(begun);
         // Longer than a limit that counts.
         let mut limited = Client::to(&timed);
-        assert_eq!(limited.send(begun).answer().status, 408);
-        assert_eq!(slow.send("llo").answer().text(), "POST /x");
+        assert_eq!(limited.send(begun).response().status, 408);
+        assert_eq!(slow.send("llo").response().text(), "POST /x");
         idle.send("GET /olla/proxy/y HTTP/1.1\r\nHost: h\r\n\r\n");
-        assert_eq!(idle.answer().text(), "GET /y");
+        assert_eq!(idle.response().text(), "GET /y");
     });
 }
 
@@ -576,7 +576,7 @@ fn the_write_timeout_cuts_an_answer_that_takes_too_long() {
         let backend = Backend::new(&["m"], |_, link| {
             link.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n");
             link.chunk("begun");
-            assert!(link.left_within(crate::common::PATIENCE).is_some());
+            assert!(link.left_within(testkit::PATIENCE).is_some());
         });
         let gateway = over(driver, &backend, "[server]\nwrite_timeout = \"400ms\"");
         let start = Instant::now();

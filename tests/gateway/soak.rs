@@ -8,9 +8,7 @@ use olla_loadtest::sse;
 use olla_loadtest::stub::{self, Stub};
 use olla_loadtest::target::RequestOptions;
 
-use crate::common::{
-    Backend, Client, Config, Gateway, endpoint, on_both_drivers, post, wait_until,
-};
+use testkit::{Backend, Client, Config, Gateway, endpoint, on_both_drivers, post, wait_until};
 
 const CLIENTS: usize = 8;
 /// Of both drivers together.
@@ -25,7 +23,7 @@ fn no_answer_is_lost_or_mixed_up_while_backends_come_and_go() {
             Arc::new(Backend::new(&["m"], |request, link| {
                 // Some answers have a length, some come in chunks.
                 if request.body.len() % 2 == 0 {
-                    link.answer(200, "text/plain", &request.body);
+                    link.respond(200, "text/plain", &request.body);
                 } else {
                     link.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n");
                     link.chunk(&request.body);
@@ -121,7 +119,7 @@ fn ask_all(gateway: &Gateway, number: usize, tally: &Tally) {
             nonce.len()
         );
         client.send(head + &nonce);
-        let answer = client.answer();
+        let answer = client.response();
         assert_eq!(answer.status, 200, "{}", answer.text());
         if answer.whole {
             assert_eq!(answer.text(), nonce);
@@ -191,7 +189,7 @@ fn large_bodies_that_come_at_once_arrive_whole() {
     const WAVES: usize = 3;
     on_both_drivers(|driver| {
         let backend = Backend::new(&["m"], |request, link| {
-            link.answer(200, "application/octet-stream", &request.body);
+            link.respond(200, "application/octet-stream", &request.body);
         });
         let endpoints = endpoint("one", "vllm", &backend, "");
         let config = Config::new(driver)

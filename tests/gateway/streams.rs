@@ -7,7 +7,7 @@ use std::sync::mpsc;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use crate::common::{
+use testkit::{
     Backend, Client, Config, Driver, Gateway, Link, PATIENCE, Received, endpoint, get,
     on_both_drivers, post,
 };
@@ -397,7 +397,7 @@ fn a_slow_client_stops_the_reading_from_its_backend() {
         client.send(ASK).head();
         // Sent until the buffers of four sockets are full, and not beyond.
         let mut before = 0;
-        crate::common::wait_for("the backend to be stopped", PATIENCE, || {
+        testkit::wait_for("the backend to be stopped", PATIENCE, || {
             std::thread::park_timeout(Duration::from_millis(300));
             let now = *sent.lock().unwrap();
             let stands = now > 0 && now == before;
@@ -457,7 +457,7 @@ fn a_slow_client_among_others_gets_all_and_is_missed_when_it_leaves() {
             let mut client = Client::to(&gateway);
             client.send(ASK).head();
             let mut before = 0;
-            crate::common::wait_for("the backend to be stopped", PATIENCE, || {
+            testkit::wait_for("the backend to be stopped", PATIENCE, || {
                 std::thread::park_timeout(Duration::from_millis(300));
                 let now = sent.load(Ordering::Relaxed);
                 let stands = now > 0 && now == std::mem::replace(&mut before, now);

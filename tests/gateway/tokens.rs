@@ -11,8 +11,8 @@ use std::thread;
 
 use serde_json::Value;
 
-use crate::common::{Backend, Client, Config, Gateway, endpoint, get, on_both_drivers, wait_until};
 use case::{Ask, Case, Dialect, KINDS, Kind, TOKENS_PER_SECOND};
+use testkit::{Backend, Client, Config, Gateway, endpoint, get, on_both_drivers, wait_until};
 
 const CASES: usize = 1_000;
 const CLIENTS: usize = 8;
@@ -44,13 +44,13 @@ fn backend_of(kind: &Kind) -> Backend {
     let models = kind.models();
     Backend::new(&models.each_ref().map(String::as_str), |request, link| {
         let Some(case) = Case::of(request) else {
-            return link.answer(500, "text/plain", "no case");
+            return link.respond(500, "text/plain", "no case");
         };
         let is_native = request.target.ends_with("/messages");
         if is_native == (case.dialect() == Dialect::Anthropic) {
             case.send(link);
         } else {
-            link.answer(500, "text/plain", &request.target);
+            link.respond(500, "text/plain", &request.target);
         }
     })
 }
@@ -63,12 +63,12 @@ fn ask_some(gateway: &Gateway, next: &AtomicUsize) {
             return;
         }
         let case = Case::new(number);
-        let answer = client.send(case.request()).answer();
+        let answer = client.send(case.request()).response();
         let what = format!("case {number}, {:?} of {}", case.ask, case.kind.name);
         assert_eq!(answer.status, 200, "{what}: {}", answer.text());
         assert!(answer.whole, "{what}");
         if case.is_untouched() {
-            assert_eq!(answer.text(), case.answer().1, "{what}");
+            assert_eq!(answer.text(), case.response().1, "{what}");
         } else if case.is_told() {
             // A translated answer tells its client the same.
             let told = format!("\"output_tokens\":{}", case.completion.unwrap_or_default());
@@ -80,7 +80,7 @@ fn ask_some(gateway: &Gateway, next: &AtomicUsize) {
 #[test]
 fn the_cases_are_of_every_kind() {
     let sort = |case: Case| {
-        let is_long = case.answer().1.len() > 64 << 10;
+        let is_long = case.response().1.len() > 64 << 10;
         (case.kind.name, case.ask, case.is_stream, is_long)
     };
     let sorts: BTreeSet<_> = (0..CASES).map(|number| sort(Case::new(number))).collect();

@@ -3,13 +3,10 @@
 //!
 //! Targets are moved below `/olla/proxy`, so that a request which is let through reaches a backend.
 
-#[path = "../../engine/tests/vectors/reader.rs"]
-mod reader;
-
 use std::time::Duration;
 
-use crate::common::{Backend, Client, Config, Driver, Gateway, endpoint, on_both_drivers};
-use reader::Case;
+use testkit::vectors::{self, Case};
+use testkit::{Backend, Client, Config, Driver, Gateway, endpoint, on_both_drivers};
 
 const GUNICORN: &str = include_str!("../../engine/tests/vectors/gunicorn.txt");
 const LLHTTP: &str = include_str!("../../engine/tests/vectors/llhttp.txt");
@@ -21,7 +18,7 @@ const UNFINISHED: Duration = Duration::from_millis(100);
 
 /// The requests of a file.
 fn requests(text: &str) -> Vec<Case> {
-    let mut cases = reader::cases(text);
+    let mut cases = vectors::cases(text);
     cases.retain(|case| !case.is_response);
     cases
 }
@@ -55,7 +52,7 @@ fn run(driver: Driver, cases: &[Case]) {
     let endpoints = endpoint("one", "vllm", &backend, "");
     let gateway = Gateway::start(&Config::new(driver).more(&endpoints));
     // What the engine's tests say about a case that ends otherwise than its source expects.
-    let skips = reader::skips(SKIPS);
+    let skips = vectors::skips(SKIPS);
     let mut faults = Vec::new();
     for case in cases {
         let before = backend.count();

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::scrape::{Family, Page, matchers};
+use testkit::metrics::{Family, Page, matchers};
 
 /// What a series can be asked for besides its own labels: a scrape adds these.
 const LABELS_OF_A_SCRAPE: [&str; 2] = ["instance", "job"];

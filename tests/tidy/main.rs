@@ -118,7 +118,9 @@ fn sources() -> &'static [Source] {
 
 fn read_sources() -> Vec<Source> {
     let mut files = Vec::new();
-    for folder in ["src", "engine", "loadtest", "benches", "tests", "fuzz"] {
+    for folder in [
+        "src", "engine", "loadtest", "testkit", "benches", "tests", "fuzz",
+    ] {
         walk(&root().join(folder), &mut files);
     }
     files.push(root().join("build.rs"));
@@ -379,7 +381,8 @@ fn no_file_names_a_home_folder() {
     let folders = [["/ho", "me/"], ["/Us", "ers/"], ["/ro", "ot/"]].map(|parts| parts.concat());
     let mut files = Vec::new();
     let folders_of_text = [
-        "src", "engine", "loadtest", "benches", "tests", "fuzz", "scripts", "docs", "deploy", ".ci",
+        "src", "engine", "loadtest", "testkit", "benches", "tests", "fuzz", "scripts", "docs",
+        "deploy", ".ci",
     ];
     for folder in folders_of_text {
         walk(&root().join(folder), &mut files);

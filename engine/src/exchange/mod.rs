@@ -3,7 +3,7 @@
 //!
 //! The serve loop tells it what happened ([`Event`]) and does what it is told ([`Action`]). The
 //! machine takes the time as an argument and touches no socket, so every rule of failover is one
-//! place that a table and a simulation can test (`engine/tests/exchange_sim.rs`).
+//! place that a table and a simulation can test (`engine/tests/exchange_sim`).
 //!
 //! What it must not do: choose an endpoint, count attempts against a limit, or know what is in a
 //! request. Which endpoint is tried next, and whether there is one, its owner decides.

@@ -8,7 +8,6 @@
 mod ask;
 mod record;
 mod reply;
-mod texts;
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;

@@ -2,7 +2,18 @@
 
 use std::io::Write;
 
-use super::texts;
+use serde_json::{Value, json};
+use testkit::api::{Model, Output, listing, ollama, openai};
+
+/// What a whole response says.
+const TEXT: &str = "A gateway should cost no more than the copying of the bytes.";
+
+/// The first piece of a streamed text, and the others.
+const PIECES: [&str; 2] = ["A", " token"];
+
+/// The tool that is called and its arguments.
+const TOOL: &str = "get_weather";
+const ARGUMENTS: &str = r#"{"city":"Paris"}"#;
 
 /// The request targets the stub knows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -132,29 +143,49 @@ pub(super) struct Replies {
     ollama_chat: String,
     /// An event up to its delta.
     event_head: String,
+    /// The first delta of a text, and the others.
+    deltas: [String; 2],
+    /// The first, the middle and the last delta of a tool call; the arguments are JSON when joined.
+    tool_deltas: [String; 3],
 }
 
 impl Replies {
     /// Renders the answers; the first name is the model that answers.
     pub(super) fn new(names: &[String]) -> Self {
-        let model = json_string(names.first().map_or("stub", String::as_str));
-        let with_model = |text: &str| text.replace("MODEL", &model);
-        let list = |entry: &str| {
-            let entries: Vec<_> = names
-                .iter()
-                .map(|name| entry.replace("MODEL", &json_string(name)))
-                .collect();
-            entries.join(",")
+        let output = |call| Output {
+            model: names.first().map_or("stub", String::as_str).to_owned(),
+            pieces: vec![TEXT.to_owned()],
+            call,
+            prompt_tokens: 24,
+            completion_tokens: 16,
         };
+        let call = (TOOL.to_owned(), json!({"city": "Paris"}));
+        let (text, with_call) = (output(None), output(Some(call)));
+        let models: Vec<Model> = names.iter().map(|name| model(name)).collect();
+        let listed = |path: &str| listing(path, &models).unwrap_or_default().to_string();
+        // An event is a chunk that is cut off before its delta.
+        let chunk = openai::chat_chunk(&text.model, Value::Null, None).to_string();
+        let (before, _) = chunk
+            .rsplit_once("null,\"finish_reason\"")
+            .unwrap_or_default();
         Self {
-            models: format!(r#"{{"object":"list","data":[{}]}}"#, list(texts::CARD)),
-            tags: format!(r#"{{"models":[{}]}}"#, list(texts::TAG)),
-            chat: with_model(texts::CHAT),
-            chat_tools: with_model(texts::CHAT_TOOLS),
-            completions: with_model(texts::COMPLETIONS),
-            embeddings: with_model(texts::EMBEDDINGS),
-            ollama_chat: with_model(texts::OLLAMA_CHAT),
-            event_head: with_model(texts::EVENT),
+            models: listed("/v1/models"),
+            tags: listed("/api/tags"),
+            chat: unclosed(&openai::chat(&text)),
+            chat_tools: unclosed(&openai::chat(&with_call)),
+            completions: unclosed(&openai::completion(&text)),
+            embeddings: unclosed(&openai::embeddings(&text, 1)),
+            ollama_chat: unclosed(&ollama::chat(&text)),
+            event_head: format!("data: {before}"),
+            deltas: [
+                openai::text_delta(PIECES[0], true).to_string(),
+                openai::text_delta(PIECES[1], false).to_string(),
+            ],
+            tool_deltas: [
+                openai::call_delta(TOOL, "").to_string(),
+                openai::arguments_delta(" ").to_string(),
+                openai::arguments_delta(ARGUMENTS).to_string(),
+            ],
         }
     }
 
@@ -213,9 +244,9 @@ impl Replies {
     /// Appends one event in a chunk of its own and returns the event's length without the chunk.
     pub(super) fn write_event(&self, event: &Event<'_>, out: &mut Vec<u8>) -> usize {
         let delta = match (event.tools, event.seq) {
-            (true, 0) => texts::TOOL_DELTAS[0],
-            (true, _) => texts::TOOL_DELTAS[1 + usize::from(event.last)],
-            (false, seq) => texts::DELTAS[usize::from(seq > 0)],
+            (true, 0) => &self.tool_deltas[0],
+            (true, _) => &self.tool_deltas[1 + usize::from(event.last)],
+            (false, seq) => &self.deltas[usize::from(seq > 0)],
         };
         let finish = match (event.last, event.tools) {
             (false, _) => "null",
@@ -312,15 +343,29 @@ fn append(out: &mut Vec<u8>, text: std::fmt::Arguments<'_>) {
     let _ = out.write_fmt(text);
 }
 
-fn json_string(text: &str) -> String {
-    serde_json::Value::from(text).to_string()
+/// A model as the stub lists it.
+fn model(name: &str) -> Model {
+    Model {
+        family: Some("stub".to_owned()),
+        size: Some(1_000_000_000),
+        parameters: Some("1B".to_owned()),
+        quantization: Some("Q4_0".to_owned()),
+        owner: Some("stub".to_owned()),
+        ..Model::named(name)
+    }
+}
+
+/// JSON without its last brace.
+fn unclosed(value: &Value) -> String {
+    let mut text = value.to_string();
+    text.pop();
+    text
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::wire::{Part, ResponseReader};
-    use serde_json::Value;
 
     fn replies() -> Replies {
         Replies::new(&["first \"quoted\"".to_owned(), "second".to_owned()])

@@ -4,7 +4,7 @@
 use olla_loadtest::chance::Chance;
 use serde_json::{Value, json};
 
-use crate::common::{Link, Received};
+use testkit::{Link, Received};
 
 const SEED: u64 = 7;
 
@@ -225,7 +225,7 @@ impl Case {
     }
 
     /// The type and the bytes of the answer.
-    pub(super) fn answer(&self) -> (&'static str, String) {
+    pub(super) fn response(&self) -> (&'static str, String) {
         let events = match (self.dialect(), self.is_stream) {
             (Dialect::OpenAi, false) => return ("application/json", self.openai().to_string()),
             (Dialect::Anthropic, false) => {
@@ -420,7 +420,7 @@ impl Case {
 
     /// Answers in pieces that end anywhere.
     pub(super) fn send(mut self, link: &mut Link) {
-        let (kind, body) = self.answer();
+        let (kind, body) = self.response();
         let mut rest = body.as_bytes();
         let framing = match self.framing {
             Framing::Length => format!("Content-Length: {}", rest.len()),

@@ -5,7 +5,6 @@
 //! `cargo test` runs 256 seeds. `SIM_SEED=17` replays one and prints every step (with
 //! `-- --nocapture`); `SIM_SEEDS=100000` widens the search. A failing seed is printed.
 
-#[path = "exchange_sim/model.rs"]
 mod model;
 
 use std::collections::BTreeSet;

@@ -1,17 +1,14 @@
 //! The Grafana dashboard and the alert rules ask only for what the gateway tells: every series,
 //! label and value of a label in them is on `/internal/metrics` of the real binary.
 
-mod ports;
-#[path = "observability/query.rs"]
 mod query;
-mod scrape;
 
 use std::collections::BTreeSet;
 use std::path::Path;
 
 use query::faults_of;
-use scrape::Page;
 use serde_json::Value;
+use testkit::metrics::Page;
 
 const DASHBOARD: &str = "docs/grafana/olla.json";
 const RULES: &str = "docs/alerts/olla.rules.yml";

@@ -1,19 +1,26 @@
-//! Reads the files of this folder; `README.md` describes them. Also used by the tests of the whole
-//! program.
+//! Reads files of HTTP messages from the test suites of other implementations. The files are in
+//! `engine/tests/vectors`; its `README.md` describes them.
 
 use std::collections::BTreeMap;
 
 /// One case of a file.
 #[derive(Debug, Default)]
-pub(crate) struct Case {
-    pub(crate) id: String,
-    pub(crate) is_response: bool,
-    pub(crate) expect: String,
-    pub(crate) bytes: Vec<u8>,
+pub struct Case {
+    /// Names the case.
+    pub id: String,
+    /// Whether the messages are responses.
+    pub is_response: bool,
+    /// What the source expects: `accept`, `open`, `reject` or `judge`.
+    pub expect: String,
+    /// The messages.
+    pub bytes: Vec<u8>,
 }
 
 /// All cases of a file.
-pub(crate) fn cases(text: &str) -> Vec<Case> {
+///
+/// # Panics
+/// When an escape sequence is malformed.
+pub fn cases(text: &str) -> Vec<Case> {
     let mut cases: Vec<Case> = Vec::new();
     for line in text.lines() {
         if let Some(id) = line.strip_prefix("case ") {
@@ -54,8 +61,11 @@ fn unescape(text: &str, out: &mut Vec<u8>) {
     }
 }
 
-/// The cases of `skips.txt`: what each ends as, and why.
-pub(crate) fn skips(text: &str) -> BTreeMap<&str, (&str, &str)> {
+/// The cases of `skips.txt`: the outcome of each, and the reason.
+///
+/// # Panics
+/// When a line has fewer than three parts.
+pub fn skips(text: &str) -> BTreeMap<&str, (&str, &str)> {
     text.lines()
         .filter(|line| !line.is_empty() && !line.starts_with('#'))
         .map(|line| {

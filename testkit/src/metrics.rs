@@ -1,0 +1,151 @@
+//! The page `/internal/metrics` of the real gateway, read as families with their labels.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::OnceLock;
+
+use crate::gateway::{Process, program};
+use crate::http::{Client, Response};
+use crate::ports;
+use crate::wait::{PATIENCE, wait_for};
+
+/// One family of metrics.
+#[derive(Debug, Clone, Default)]
+pub struct Family {
+    /// The text of HELP.
+    pub help: String,
+    /// The text of TYPE.
+    pub kind: String,
+    /// The labels of its samples with their values.
+    pub labels: BTreeMap<String, BTreeSet<String>>,
+    /// Names of its samples: a histogram has three.
+    pub samples: BTreeSet<String>,
+}
+
+/// The families by name, in the order of the page.
+#[derive(Debug, Clone)]
+pub struct Page {
+    /// Names and families.
+    pub families: Vec<(String, Family)>,
+}
+
+impl Page {
+    /// The page of `olla demo` after one request of each kind that has families of its own, so that
+    /// every family has a sample. It is fetched once for all tests of a program.
+    ///
+    /// # Panics
+    /// When the gateway does not serve it.
+    pub fn get() -> &'static Self {
+        static PAGE: OnceLock<Page> = OnceLock::new();
+        PAGE.get_or_init(|| {
+            let demo = Demo::start();
+            demo.use_it();
+            Self::read(&demo.get("/internal/metrics").text())
+        })
+    }
+
+    /// Reads a page.
+    ///
+    /// # Panics
+    /// When it is malformed.
+    pub fn read(text: &str) -> Self {
+        let mut families: Vec<(String, Family)> = Vec::new();
+        for line in text.lines() {
+            if let Some(rest) = line.strip_prefix("# HELP ") {
+                let (name, help) = rest.split_once(' ').unwrap();
+                let help = help.to_owned();
+                let family = Family {
+                    help,
+                    ..Family::default()
+                };
+                families.push((name.to_owned(), family));
+            } else if let Some(rest) = line.strip_prefix("# TYPE ") {
+                let (name, family) = families.last_mut().unwrap();
+                family.kind = rest.strip_prefix(name.as_str()).unwrap().trim().to_owned();
+            } else if !line.is_empty() {
+                let (name, family) = families.last_mut().unwrap();
+                let (series, value) = line.rsplit_once(' ').unwrap();
+                assert!(value.parse::<f64>().is_ok(), "{line}");
+                let (sample, labels) = series.split_once('{').unwrap_or((series, "}"));
+                assert!(sample.starts_with(name.as_str()), "{line} is below {name}");
+                family.samples.insert(sample.to_owned());
+                for (label, value) in matchers(labels.strip_suffix('}').unwrap()) {
+                    family.labels.entry(label).or_default().insert(value);
+                }
+            }
+        }
+        Self { families }
+    }
+}
+
+/// `a="x",b=~"y"` as pairs. The values must not contain commas or quotes.
+///
+/// # Panics
+/// When a part has no `=`.
+pub fn matchers(text: &str) -> Vec<(String, String)> {
+    text.split(',')
+        .filter(|part| !part.trim().is_empty())
+        .map(|part| {
+            let (label, value) = part.split_once('=').unwrap_or_else(|| panic!("{text}"));
+            let label = label.trim().trim_end_matches('!').to_owned();
+            (label, value.trim_matches(|c| "~\" ".contains(c)).to_owned())
+        })
+        .collect()
+}
+
+/// A running `olla demo`.
+struct Demo {
+    port: u16,
+    _process: Process,
+}
+
+impl Demo {
+    fn start() -> Self {
+        let port = ports::reserve().port();
+        let env = [
+            ("OLLA_SERVER_HOST", "127.0.0.1"),
+            ("OLLA_PROXY_STICKY_SESSIONS_ENABLED", "true"),
+        ];
+        let env = env.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let arguments = ["demo", "--port", &port.to_string()];
+        let mut process = Process::start(&program("olla"), &arguments, &env);
+        wait_for("olla demo to be ready", PATIENCE, || {
+            assert!(process.is_running(), "olla demo has ended");
+            let mut client = Client::try_to_port(port)?;
+            let head = "GET /internal/ready HTTP/1.1\r\nHost: olla\r\n\r\n";
+            client.try_send(head).ok()?;
+            let ready = client.response().text();
+            ready.contains("\"healthy\":4").then_some(())
+        });
+        Self {
+            port,
+            _process: process,
+        }
+    }
+
+    fn use_it(&self) {
+        let embed = r#"{"model":"nomic-embed-text:latest","input":"hello"}"#;
+        let message = r#"{"model":"meta-llama/Llama-3.1-8B-Instruct","max_tokens":4,
+            "messages":[{"role":"user","content":"Hello"}]}"#;
+        for (path, body) in [
+            ("/olla/proxy/v1/embeddings", embed),
+            ("/olla/anthropic/v1/messages", message),
+        ] {
+            let response = self.exchange(&format!("POST {path}"), body);
+            assert_eq!(response.status, 200, "{}", response.text());
+        }
+        // Statistics may be late by a little.
+        wait_for("the requests in the metrics", PATIENCE, || {
+            let page = self.get("/internal/metrics").text();
+            page.contains("\nolla_requests_total 2\n").then_some(())
+        });
+    }
+
+    fn get(&self, path: &str) -> Response {
+        self.exchange(&format!("GET {path}"), "")
+    }
+
+    fn exchange(&self, head: &str, body: &str) -> Response {
+        let mut client = Client::to_port(self.port);
+        client.request(head, body.as_bytes()).response()
+    }
+}
