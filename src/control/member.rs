@@ -8,10 +8,10 @@ use std::time::{Duration, Instant, SystemTime};
 use olla_engine::limit::{Bucket, Rate};
 use olla_engine::tls::TlsClient;
 
-use super::schedule::{later, wait};
 use super::{Signal, wall};
 use crate::config::{AUTO, EndpointPlan, Plan};
 use crate::fleet::Upstream;
+use crate::fleet::health::schedule::backoff as wait;
 use crate::fleet::{Endpoint, Health, Live, Status};
 use crate::providers::figures::Extractor;
 use crate::providers::{ListedModel, Profile, Profiles};
@@ -157,7 +157,8 @@ impl Member {
         let failures = self.failures.get().saturating_add(1);
         self.failures.set(failures);
         let due = now + wait(self.plan.borrow().check_interval, failures);
-        self.next_check.set(later(due, self.not_before.get()));
+        self.next_check
+            .set(self.not_before.get().map_or(due, |rest| due.max(rest)));
         self.moved.notify();
     }
 

@@ -15,7 +15,6 @@ mod member;
 mod pages;
 mod probe;
 mod resolve;
-mod schedule;
 mod snapshots;
 mod trust;
 

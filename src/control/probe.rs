@@ -10,10 +10,10 @@ use olla_engine::rt;
 
 use super::fetch::{Get, get};
 use super::member::Member;
-use super::schedule::{jittered, later, retry_after, wait};
 use super::{State, discover};
 use crate::fleet::Status;
 use crate::fleet::breaker;
+use crate::fleet::health::schedule::{backoff as wait, jittered, retry_after};
 use crate::providers;
 
 /// A good check that took longer means that the endpoint is busy.
@@ -71,10 +71,10 @@ async fn check(state: &Rc<State>, member: &Rc<Member>) {
         _ => None,
     };
     member.not_before.set(rest);
-    member.next_check.set(later(
-        began + wait(member.plan().check_interval, failures),
-        rest,
-    ));
+    let due = began + wait(member.plan().check_interval, failures);
+    member
+        .next_check
+        .set(rest.map_or(due, |rest| due.max(rest)));
     member.hear();
     let first = !member.checked.replace(true);
     // A first check that failed has marked it as away before it tried again.

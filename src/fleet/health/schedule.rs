@@ -1,14 +1,20 @@
-//! When an endpoint is checked next.
+//! The times of health checks: the back-off schedule, `Retry-After` and the pauses between tries.
 //!
 //! contract: balancing 11 (schedule)
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-/// No wait is longer.
-const WAIT_MAX: Duration = Duration::from_secs(60);
+use crate::clock::micros;
 
-/// How long to wait from the start of one check to the next after so many failures in a row.
-pub(super) fn wait(interval: Duration, failures: u32) -> Duration {
+/// The longest back-off.
+const BACKOFF_MAX: Duration = Duration::from_secs(60);
+
+/// The longest `Retry-After` that is honoured.
+const RETRY_AFTER_MAX: Duration = Duration::from_secs(24 * 3600);
+
+/// The time from the start of one check to the start of the next after `failures` failures in a
+/// row.
+pub(crate) fn backoff(interval: Duration, failures: u32) -> Duration {
     let factor = match failures {
         0 | 1 => 1,
         2 => 2,
@@ -16,43 +22,37 @@ pub(super) fn wait(interval: Duration, failures: u32) -> Duration {
         4 => 8,
         _ => 12,
     };
-    // An interval above the cap is the operator's wish, not a backoff.
-    (interval * factor).min(WAIT_MAX.max(interval))
+    // The cap bounds the back-off only: a longer `check_interval` is what the operator configured.
+    (interval * factor).min(BACKOFF_MAX.max(interval))
 }
 
-/// The rest of an endpoint that asked to be left alone, from a `Retry-After`: seconds, or a date.
-/// Unreadable or missing: 30 s (contract: balancing 11).
-pub(super) fn retry_after(value: Option<&str>, unix_secs: u64) -> Duration {
+/// The time that a `Retry-After` field asks for, in seconds or as a date; 30 s if it is missing or
+/// unreadable (contract: balancing 11).
+pub(crate) fn retry_after(value: Option<&str>, unix_secs: u64) -> Duration {
     const DEFAULT: Duration = Duration::from_secs(30);
-    const MAX: Duration = Duration::from_secs(24 * 3600);
     let Some(value) = value.map(str::trim) else {
         return DEFAULT;
     };
     if let Ok(seconds) = value.parse::<u64>() {
-        return Duration::from_secs(seconds).min(MAX);
+        return Duration::from_secs(seconds).min(RETRY_AFTER_MAX);
     }
     let format = time::format_description::well_known::Rfc2822;
-    // An HTTP date is an RFC 2822 one but for the name of its zone.
+    // An HTTP date is an RFC 2822 date except for the name of its zone.
     let date = time::OffsetDateTime::parse(&value.replace("GMT", "+0000"), &format);
     match date
         .map(time::OffsetDateTime::unix_timestamp)
         .map(u64::try_from)
     {
-        Ok(Ok(at)) => Duration::from_secs(at.saturating_sub(unix_secs)).min(MAX),
+        Ok(Ok(at)) => Duration::from_secs(at.saturating_sub(unix_secs)).min(RETRY_AFTER_MAX),
         _ => DEFAULT,
     }
 }
 
-/// A pause between two tries of one check, an eighth more or less by chance.
-pub(super) fn jittered(pause: Duration, random: u32) -> Duration {
+/// The pause between two tries of one check, an eighth longer or shorter depending on `random`.
+pub(crate) fn jittered(pause: Duration, random: u32) -> Duration {
     let eighth = pause / 8;
-    let spread = u64::from(random) * u64::try_from(eighth.as_micros()).unwrap_or(0) * 2;
+    let spread = u64::from(random) * micros(eighth) * 2;
     pause - eighth + Duration::from_micros(spread >> 32)
-}
-
-/// The later of two moments.
-pub(super) fn later(a: Instant, b: Option<Instant>) -> Instant {
-    b.map_or(a, |b| a.max(b))
 }
 
 #[cfg(test)]
@@ -64,7 +64,7 @@ mod tests {
     }
 
     #[test]
-    fn waits_grow_with_failures() {
+    fn the_back_off_grows_with_failures() {
         let table = [
             (5, 0, 5),
             (5, 1, 5),
@@ -82,7 +82,7 @@ mod tests {
         ];
         for (interval, failures, want) in table {
             assert_eq!(
-                wait(secs(interval), failures),
+                backoff(secs(interval), failures),
                 secs(want),
                 "{interval}s × {failures}"
             );

@@ -1,0 +1,450 @@
+//! The health of one endpoint as a state machine without input or output: events and the time go
+//! in, the resulting change and the necessary actions come out as data.
+//!
+//! The machine decides the status of an endpoint, when it is checked next, and whether requests
+//! may still wait for its first check. It reads no clock, writes no log, and sends nothing:
+//! `control` feeds it and executes the actions (`control::changes`). A breaker judges live
+//! traffic, this machine judges checks; neither changes the other, except that an endpoint which
+//! recovers begins with a closed breaker.
+//!
+//! contract: balancing 9, 11, 12; README 13
+
+pub(crate) mod schedule;
+#[cfg(test)]
+mod simulation;
+#[cfg(test)]
+mod tests;
+
+use std::time::{Duration, Instant};
+
+use super::Status;
+use schedule::backoff;
+
+/// The longest time that requests wait for the first check of an endpoint, whether it has ended or
+/// not (contract: README 13).
+pub(crate) const FIRST_CHECK_WAIT: Duration = Duration::from_secs(2);
+
+/// A successful check that took longer than this means that the endpoint is busy.
+const BUSY_AFTER: Duration = Duration::from_secs(10);
+
+/// The options that the machine follows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct HealthSettings {
+    /// `check_interval` of the endpoint.
+    pub(crate) check_interval: Duration,
+    /// Whether models are discovered: an endpoint that recovers is then listed at once.
+    pub(crate) discovers: bool,
+}
+
+/// What happened to an endpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum HealthEvent {
+    /// The first try of a check that is still running failed to connect.
+    TryFailed,
+    /// A check has ended.
+    CheckEnded {
+        /// When the check started.
+        began: Instant,
+        /// The outcome of its last try.
+        result: CheckResult,
+        /// The losses counted so far ([`Live::lost`](super::Live::lost)).
+        losses: u32,
+    },
+    /// A request could not reach the endpoint.
+    Lost {
+        /// The connection error, for the log.
+        error: &'static str,
+        /// As in [`Self::CheckEnded`].
+        losses: u32,
+    },
+    /// The discovery that [`HealthAction::Discover`] requested has ended, with success or not.
+    Discovered,
+    /// A reload has put another configuration in force.
+    Configured {
+        /// The options now.
+        settings: HealthSettings,
+        /// Whether anything changed that checks or listings depend on.
+        is_changed: bool,
+    },
+    /// [`FIRST_CHECK_WAIT`] has passed since the endpoint was added.
+    FirstCheckOverdue,
+    /// A reload has removed the endpoint. Later events change nothing.
+    Removed,
+}
+
+/// The outcome of a check.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum CheckResult {
+    /// An HTTP response.
+    Response {
+        /// Its status code.
+        code: u16,
+        /// The time that its `Retry-After` asks for ([`schedule::retry_after`]); counts with a 429.
+        retry_after: Duration,
+    },
+    /// No HTTP response: the connection error.
+    Failed(&'static str),
+}
+
+/// What an event changed, and what has to be done about it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[must_use = "its actions have to be executed"]
+pub(crate) struct HealthChange {
+    /// The new status, if it differs from the one reported last.
+    pub(crate) transition: Option<Transition>,
+    /// In the order of execution.
+    pub(crate) actions: Vec<HealthAction>,
+}
+
+/// A change of status with everything that the log says about it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Transition {
+    /// The status before.
+    pub(crate) from: Status,
+    /// The status now.
+    pub(crate) to: Status,
+    /// What caused it.
+    pub(crate) cause: Cause,
+    /// How long the last check took, if there was one.
+    pub(crate) response_time: Option<Duration>,
+    /// The time until the next check.
+    pub(crate) next_check_in: Duration,
+    /// False for an endpoint that is healthy at its first check, which is the expected case.
+    pub(crate) is_logged: bool,
+}
+
+/// The cause of a [`Transition`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Cause {
+    /// The status code of a check's response.
+    Code(u16),
+    /// A connection error of a check or of a request.
+    Error(&'static str),
+}
+
+/// What the machine's driver has to do after an event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum HealthAction {
+    /// Close the breaker and reset its count.
+    ResetBreaker,
+    /// Drop the sticky sessions pinned to the endpoint.
+    ForgetSessions,
+    /// Drop the endpoint's models.
+    ForgetModels,
+    /// The time of the next check has changed: set the timer anew.
+    Reschedule,
+    /// List the endpoint's models now, outside of the rounds.
+    Discover,
+    /// Publish a snapshot now: requests must stop using the endpoint.
+    PublishNow,
+    /// Publish a snapshot together with the changes that follow shortly.
+    PublishSoon,
+}
+
+/// What is known of the endpoint's status.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Verdict {
+    /// No check has ended yet, and no request has failed.
+    Pending {
+        /// The first try of the first check failed to connect: the endpoint counts as offline
+        /// until the remaining tries say otherwise, but that is not reported.
+        is_unreachable: bool,
+    },
+    /// The last check or a failed request decided it.
+    Decided(Status),
+}
+
+/// See the module.
+#[derive(Debug, Clone)]
+pub(crate) struct Health {
+    settings: HealthSettings,
+    added: Instant,
+    verdict: Verdict,
+    is_settled: bool,
+    is_removed: bool,
+    /// Failed checks and failed requests since the last good check.
+    failures: u32,
+    last_check: Option<LastCheck>,
+    next_check: Instant,
+    /// The end of the time that a 429 asked for.
+    not_before: Option<Instant>,
+    /// When a reload last changed what is checked: an earlier check says nothing about that.
+    configured: Option<Instant>,
+    acknowledged_losses: u32,
+}
+
+/// The last check that has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct LastCheck {
+    ended: Instant,
+    took: Duration,
+    succeeded: bool,
+}
+
+impl Health {
+    /// An endpoint that was added at `now`; its first check is due at once.
+    pub(crate) fn new(settings: HealthSettings, now: Instant) -> Self {
+        Self {
+            settings,
+            added: now,
+            verdict: Verdict::Pending {
+                is_unreachable: false,
+            },
+            is_settled: false,
+            is_removed: false,
+            failures: 0,
+            last_check: None,
+            next_check: now,
+            not_before: None,
+            configured: None,
+            acknowledged_losses: 0,
+        }
+    }
+
+    /// Takes in an event.
+    pub(crate) fn on(&mut self, event: HealthEvent, now: Instant) -> HealthChange {
+        if self.is_removed {
+            return HealthChange::default();
+        }
+        match event {
+            HealthEvent::TryFailed => self.try_failed(),
+            HealthEvent::CheckEnded {
+                began,
+                result,
+                losses,
+            } => {
+                self.acknowledged_losses = losses;
+                self.check_ended(began, result, now)
+            }
+            HealthEvent::Lost { error, losses } => {
+                self.acknowledged_losses = losses;
+                self.lost(error, now)
+            }
+            HealthEvent::Discovered => {
+                self.is_settled = true;
+                HealthChange::of(&[HealthAction::PublishSoon])
+            }
+            HealthEvent::Configured {
+                settings,
+                is_changed,
+            } => self.configured(settings, is_changed, now),
+            HealthEvent::FirstCheckOverdue if self.is_settled => HealthChange::default(),
+            HealthEvent::FirstCheckOverdue => HealthChange::of(&[HealthAction::PublishSoon]),
+            HealthEvent::Removed => {
+                self.is_removed = true;
+                HealthChange::of(&[HealthAction::ForgetSessions, HealthAction::Reschedule])
+            }
+        }
+    }
+
+    fn try_failed(&mut self) -> HealthChange {
+        match &mut self.verdict {
+            Verdict::Pending { is_unreachable } if !*is_unreachable => {
+                *is_unreachable = true;
+                HealthChange::of(&[HealthAction::PublishSoon])
+            }
+            _ => HealthChange::default(),
+        }
+    }
+
+    fn check_ended(&mut self, began: Instant, result: CheckResult, now: Instant) -> HealthChange {
+        let took = now.saturating_duration_since(began);
+        let (from, to) = (self.reported(), status_after(result, took));
+        let succeeded = to.is_routable();
+        let recovers = succeeded && self.last_check.is_some_and(|last| !last.succeeded);
+        let is_first = matches!(self.verdict, Verdict::Pending { .. });
+        self.verdict = Verdict::Decided(to);
+        self.failures = if succeeded {
+            0
+        } else {
+            self.failures.saturating_add(1)
+        };
+        self.last_check = Some(LastCheck {
+            ended: now,
+            took,
+            succeeded,
+        });
+        if self
+            .configured
+            .is_some_and(|configured| began <= configured)
+        {
+            // What the reload changed is still to be checked, whatever this result says.
+            self.not_before = None;
+            self.next_check = now;
+        } else {
+            self.not_before = match result {
+                CheckResult::Response { retry_after, .. } if to == Status::RateLimited => {
+                    Some(now + retry_after)
+                }
+                _ => None,
+            };
+            self.schedule(began);
+        }
+        let mut change = HealthChange::default();
+        if recovers {
+            change.actions.push(HealthAction::ResetBreaker);
+        }
+        if from.is_routable() && !succeeded {
+            change.actions.push(HealthAction::ForgetSessions);
+        }
+        if !succeeded || !self.settings.discovers {
+            self.is_settled = true;
+        } else if !from.is_routable() {
+            change.actions.push(HealthAction::Discover);
+        }
+        change.actions.push(HealthAction::PublishSoon);
+        let cause = match result {
+            CheckResult::Response { code, .. } => Cause::Code(code),
+            CheckResult::Failed(error) => Cause::Error(error),
+        };
+        change.transition = self.transition(from, cause, now);
+        if let Some(transition) = &mut change.transition {
+            transition.is_logged = !is_first || !succeeded;
+        }
+        change
+    }
+
+    fn lost(&mut self, error: &'static str, now: Instant) -> HealthChange {
+        if self.status() == Status::Offline {
+            // All requests that were in flight to it fail together, which is one failure.
+            return HealthChange::default();
+        }
+        let from = self.reported();
+        self.verdict = Verdict::Decided(Status::Offline);
+        self.failures = self.failures.saturating_add(1);
+        self.schedule(now);
+        HealthChange {
+            transition: self.transition(from, Cause::Error(error), now),
+            actions: vec![HealthAction::Reschedule, HealthAction::PublishNow],
+        }
+    }
+
+    fn configured(
+        &mut self,
+        settings: HealthSettings,
+        is_changed: bool,
+        now: Instant,
+    ) -> HealthChange {
+        let is_routable = self.status().is_routable();
+        let is_switched_on = settings.discovers && !self.settings.discovers;
+        let is_switched_off = !settings.discovers && self.settings.discovers;
+        self.settings = settings;
+        let mut actions = Vec::new();
+        if is_changed {
+            // Until the check has ended, the endpoint keeps its status.
+            self.configured = Some(now);
+            self.not_before = None;
+            self.next_check = now;
+            actions.push(HealthAction::Reschedule);
+        }
+        if is_switched_off {
+            // Without discovery there are no models (contract: catalogue 3.1).
+            actions.push(HealthAction::ForgetModels);
+        }
+        if is_routable && settings.discovers && (is_changed || is_switched_on) {
+            actions.push(HealthAction::Discover);
+        }
+        HealthChange::of(&actions)
+    }
+
+    /// Sets the next check by the back-off schedule, not before the end of a `Retry-After`.
+    fn schedule(&mut self, from: Instant) {
+        let due = from + backoff(self.settings.check_interval, self.failures);
+        self.next_check = self.not_before.map_or(due, |rest| due.max(rest));
+    }
+
+    fn transition(&self, from: Status, cause: Cause, now: Instant) -> Option<Transition> {
+        let to = self.reported();
+        (from != to).then(|| Transition {
+            from,
+            to,
+            cause,
+            response_time: self.response_time(),
+            next_check_in: self.next_check.saturating_duration_since(now),
+            is_logged: true,
+        })
+    }
+
+    /// The status that transitions start from: unlike [`Self::status`] it ignores the first try.
+    fn reported(&self) -> Status {
+        match self.verdict {
+            Verdict::Pending { .. } => Status::Unknown,
+            Verdict::Decided(status) => status,
+        }
+    }
+
+    /// The status.
+    pub(crate) fn status(&self) -> Status {
+        match self.verdict {
+            Verdict::Pending {
+                is_unreachable: true,
+            } => Status::Offline,
+            Verdict::Pending { .. } => Status::Unknown,
+            Verdict::Decided(status) => status,
+        }
+    }
+
+    /// Whether the first check has ended and, if it succeeded, the first discovery too.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.is_settled
+    }
+
+    /// Whether a reload has removed the endpoint.
+    pub(crate) fn is_removed(&self) -> bool {
+        self.is_removed
+    }
+
+    /// Whether requests may wait for the first check (contract: README 13).
+    pub(crate) fn is_awaited(&self, now: Instant) -> bool {
+        !self.is_settled && now.saturating_duration_since(self.added) < FIRST_CHECK_WAIT
+    }
+
+    /// Failed checks and failed requests since the last good check.
+    pub(crate) fn failures(&self) -> u32 {
+        self.failures
+    }
+
+    /// When the last check ended.
+    pub(crate) fn last_check(&self) -> Option<Instant> {
+        self.last_check.map(|last| last.ended)
+    }
+
+    /// How long the last check took, with all of its tries.
+    pub(crate) fn response_time(&self) -> Option<Duration> {
+        self.last_check.map(|last| last.took)
+    }
+
+    /// When the next check is due. While a check runs, the value is that of the running one.
+    pub(crate) fn next_check(&self) -> Instant {
+        self.next_check
+    }
+
+    /// The losses that the status takes into account
+    /// ([`Endpoint::acknowledged_losses`](super::Endpoint::acknowledged_losses)).
+    pub(crate) fn acknowledged_losses(&self) -> u32 {
+        self.acknowledged_losses
+    }
+}
+
+impl HealthChange {
+    fn of(actions: &[HealthAction]) -> Self {
+        Self {
+            transition: None,
+            actions: actions.to_vec(),
+        }
+    }
+}
+
+/// The status that a check leads to (contract: balancing 11).
+fn status_after(result: CheckResult, took: Duration) -> Status {
+    let CheckResult::Response { code, .. } = result else {
+        return Status::Offline;
+    };
+    match code {
+        200..=299 if took > BUSY_AFTER => Status::Busy,
+        200..=299 => Status::Healthy,
+        401 | 403 => Status::ConfigError,
+        429 => Status::RateLimited,
+        _ => Status::Unhealthy,
+    }
+}
