@@ -1,8 +1,8 @@
-//! Asking endpoints for their models: in rounds, when one comes back, and when a request misses
-//! its model.
+//! Lists the models of endpoints: in rounds, when an endpoint recovers, and when a request misses its
+//! model.
 //!
-//! Endpoints are independent: the failure of one never touches another, and a failed listing
-//! leaves the endpoint's models as they were.
+//! Endpoints are independent of each other, and a failed listing leaves the endpoint's models as
+//! they were.
 //!
 //! contract: catalogue 3, balancing 5 (refresh)
 
@@ -17,23 +17,25 @@ use olla_engine::rt;
 
 use super::fetch::{Get, get};
 use super::member::Member;
-use super::{Signal, State};
+use super::signal::Signal;
+use super::state::{ControlState, PendingRefresh};
 use crate::config::{EndpointPlan, ModelDiscoveryPlan};
+use crate::fleet::health::HealthEvent;
 use crate::log::{Level, Value};
 use crate::providers::{self, ListedModel, MAX_LISTING_BYTES, Parser, Profile, detect};
 use crate::shared::{Address, ToCore};
 
-/// Why a listing failed.
-struct Failure {
+/// The reason why a listing failed.
+struct ListingFailure {
     reason: String,
-    /// Whether trying again within the round may help (contract: catalogue 3.5).
+    /// Whether a retry within the round may succeed (contract: catalogue 3.5).
     again: bool,
 }
 
-/// A round every interval, over the endpoints that are healthy then.
-pub(super) async fn rounds(state: &Rc<State>) {
+/// Lists all routable endpoints once in every interval.
+pub(super) async fn rounds(state: &Rc<ControlState>) {
     loop {
-        let plan = state.plan.borrow().discovery.model_discovery.clone();
+        let plan = state.config().plan.discovery.model_discovery.clone();
         if !plan.enabled {
             state.reloaded_rounds.wait().await;
             continue;
@@ -45,9 +47,9 @@ pub(super) async fn rounds(state: &Rc<State>) {
     }
 }
 
-/// Asks every healthy endpoint, so many at one time.
-async fn round(state: &Rc<State>, plan: &ModelDiscoveryPlan) {
-    let queue = Rc::new(RefCell::new(state.healthy_members()));
+/// Lists every routable endpoint, `concurrent_workers` of them at a time.
+async fn round(state: &Rc<ControlState>, plan: &ModelDiscoveryPlan) {
+    let queue = Rc::new(RefCell::new(routable(state)));
     let workers = plan.concurrent_workers.min(queue.borrow().len());
     let (left, over) = (Rc::new(Cell::new(workers)), Rc::new(Signal::default()));
     for _ in 0..workers {
@@ -70,53 +72,57 @@ async fn round(state: &Rc<State>, plan: &ModelDiscoveryPlan) {
     }
 }
 
-impl State {
-    /// In the order of the configuration.
-    fn healthy_members(&self) -> VecDeque<Rc<Member>> {
-        let members = self.members.borrow();
-        let is_healthy = |member: &&Rc<Member>| member.status.get().is_routable();
-        members.iter().filter(is_healthy).cloned().collect()
-    }
+/// The routable endpoints, in the order of the configuration.
+fn routable(state: &ControlState) -> VecDeque<Rc<Member>> {
+    let mut members = state.members();
+    members.retain(|member| member.is_routable());
+    members.into()
 }
 
-/// Lists the models of one endpoint now, outside of the rounds.
-pub(super) fn at_once(state: &Rc<State>, member: &Rc<Member>) {
-    let (state, member) = (Rc::clone(state), Rc::clone(member));
-    rt::spawn(async move {
-        one(&state, &member).await;
-        member.settled.set(true);
-        state.dirty.notify();
-        state.end_if_first_round_is_over();
-    });
-}
-
-/// Empties the listings of endpoints that have not been listed for too long (contract: catalogue
-/// 5.3).
-pub(super) async fn sweeps(state: &Rc<State>) {
+/// Lists endpoints outside of the rounds as they are requested.
+pub(super) async fn on_request(state: &Rc<ControlState>) {
     loop {
-        let plan = state.plan.borrow().model_registry.unification.clone();
-        let _ = rt::timeout(plan.cleanup_interval, state.reloaded_sweeps.wait()).await;
-        let members = state.members.borrow();
-        let stale = members
-            .iter()
-            .filter(|member| member.is_stale(plan.stale_threshold));
-        if stale.filter(|member| member.forget_models()).count() > 0 {
-            state.catalogue_stale.set(true);
-            state.dirty.notify();
+        state.discoveries.arrived.wait().await;
+        let requested = state.discoveries.requested.take();
+        for member in requested {
+            let state = Rc::clone(state);
+            rt::spawn(async move {
+                one(&state, &member).await;
+                state.on_health(&member, HealthEvent::Discovered);
+            });
         }
     }
 }
 
-/// Lists the models of one endpoint, with the tries of a round.
-pub(super) async fn one(state: &State, member: &Rc<Member>) {
-    let plan = state.plan.borrow().discovery.model_discovery.clone();
+/// Drops the models of endpoints whose last listing is too old (contract: catalogue 5.3).
+pub(super) async fn sweeps(state: &Rc<ControlState>) {
+    loop {
+        let plan = state.config().plan.model_registry.unification.clone();
+        let _ = rt::timeout(plan.cleanup_interval, state.reloaded_sweeps.wait()).await;
+        let mut members = state.members();
+        members.retain(|member| member.is_stale(plan.stale_threshold));
+        if members
+            .iter()
+            .filter(|member| member.forget_models())
+            .count()
+            > 0
+        {
+            state.models_changed();
+            state.publish_soon();
+        }
+    }
+}
+
+/// Lists one endpoint, with the retries of a round.
+async fn one(state: &ControlState, member: &Rc<Member>) {
+    let plan = state.config().plan.discovery.model_discovery.clone();
     let mut pause = plan.retry_backoff;
     let mut tries = 0;
     loop {
         match list(state, member, plan.timeout).await {
             Ok(()) => return,
             Err(failure) => {
-                if member.removed.get() || !failure.again || tries >= plan.retry_attempts {
+                if member.is_removed() || !failure.again || tries >= plan.retry_attempts {
                     warn(state, member, &failure);
                     return;
                 }
@@ -128,12 +134,12 @@ pub(super) async fn one(state: &State, member: &Rc<Member>) {
     }
 }
 
-/// Retries of one round must not reach into the next.
+/// The longest pause between retries, so that they do not reach into the next round.
 fn longest_pause(plan: &ModelDiscoveryPlan) -> Duration {
     plan.interval.min(Duration::from_secs(60))
 }
 
-fn warn(state: &State, member: &Member, failure: &Failure) {
+fn warn(state: &ControlState, member: &Member, failure: &ListingFailure) {
     let name = &member.plan().name;
     let fields = [
         ("endpoint", Value::Str(name)),
@@ -144,50 +150,50 @@ fn warn(state: &State, member: &Member, failure: &Failure) {
         .emit(Level::Warn, "Model discovery failed", &fields);
 }
 
-/// Asks once, and takes the models in.
-async fn list(state: &State, member: &Rc<Member>, limit: Duration) -> Result<(), Failure> {
+/// Lists one endpoint once and takes its models in.
+async fn list(
+    state: &ControlState,
+    member: &Rc<Member>,
+    limit: Duration,
+) -> Result<(), ListingFailure> {
     let plan = member.plan();
-    let (profile, models) = if member.is_auto() && !member.found.get() {
+    let (profile, models) = if member.is_undetected() {
         detected(state, member, &plan, limit).await?
     } else {
         let profile = member.profile();
         let listed = listed(state, member, &plan, &profile, limit).await;
-        if listed.is_err() && member.is_auto() {
-            // Perhaps another kind of server has taken its place.
-            member.found.set(false);
+        if listed.is_err() {
+            // Another type of server may have taken its place.
+            member.forget_detected();
         }
         (profile, listed?)
     };
-    if member.removed.get() || !Arc::ptr_eq(&plan, &member.plan()) {
-        // A reload has asked anew.
+    if member.is_removed() || !Arc::ptr_eq(&plan, &member.plan()) {
+        // A reload has requested another listing.
         return Ok(());
     }
-    member.found.set(member.is_auto());
     let filter = &plan.model_filter;
     let admitted = |model: &ListedModel| providers::admits(filter, &model.name);
-    let mut is_news = member.listed(models.into_iter().filter(admitted).collect());
+    let has_other_models = member.listed(models.into_iter().filter(admitted).collect());
+    let has_other_profile = member.listed_as(profile);
     member.live.forget_refusals();
-    if !Arc::ptr_eq(&member.profile(), &profile) {
-        member.set_profile(profile);
-        is_news = true;
+    if has_other_models || has_other_profile {
+        state.models_changed();
     }
-    if is_news {
-        state.catalogue_stale.set(true);
-    }
-    // Also when the models are the same: pages tell when they were last seen.
-    state.dirty.notify();
+    // Pages show when the models were last listed, so this also publishes an unchanged listing.
+    state.publish_soon();
     Ok(())
 }
 
 /// The models of an endpoint whose type is known.
 async fn listed(
-    state: &State,
+    state: &ControlState,
     member: &Member,
     plan: &EndpointPlan,
     profile: &Profile,
     limit: Duration,
-) -> Result<Vec<ListedModel>, Failure> {
-    let target = providers::model_url(plan, profile).map_err(|_| Failure {
+) -> Result<Vec<ListedModel>, ListingFailure> {
+    let target = providers::model_url(plan, profile).map_err(|_| ListingFailure {
         reason: "unusable model_url".to_owned(),
         again: false,
     })?;
@@ -196,16 +202,16 @@ async fn listed(
 }
 
 async fn ask(
-    state: &State,
+    state: &ControlState,
     member: &Member,
     target: providers::Target,
     limit: Duration,
-) -> Result<Reply, Failure> {
+) -> Result<Reply, ListingFailure> {
     const AGENT: &str = concat!("olla-Discovery/", env!("CARGO_PKG_VERSION"));
     let fields = [("User-Agent", AGENT), ("Accept", "application/json")];
     let body_bytes_max = MAX_LISTING_BYTES;
     let reply = get(
-        state,
+        &state.network,
         Get {
             member,
             target,
@@ -215,34 +221,35 @@ async fn ask(
         },
     )
     .await;
-    let reply = reply.map_err(|fault| Failure {
+    let reply = reply.map_err(|fault| ListingFailure {
         reason: fault.as_str().to_owned(),
         again: !matches!(fault, ClientFault::TooLong),
     })?;
     match reply.status {
         200 => Ok(reply),
-        status => Err(Failure {
+        status => Err(ListingFailure {
             reason: format!("HTTP status {status}"),
             again: status >= 500 || status == 429,
         }),
     }
 }
 
-fn parse(parser: Parser, reply: &Reply) -> Result<Vec<ListedModel>, Failure> {
-    providers::parse_listing(parser, &reply.body).map_err(|fault| Failure {
+fn parse(parser: Parser, reply: &Reply) -> Result<Vec<ListedModel>, ListingFailure> {
+    providers::parse_listing(parser, &reply.body).map_err(|fault| ListingFailure {
         reason: fault.to_string(),
         again: true,
     })
 }
 
-/// Finds out what kind of server it is; its models come with the answer (contract: catalogue 3.6).
+/// Detects the type of server; the response that identifies it lists its models too (contract:
+/// catalogue 3.6).
 async fn detected(
-    state: &State,
+    state: &ControlState,
     member: &Member,
     plan: &EndpointPlan,
     limit: Duration,
-) -> Result<(Arc<Profile>, Vec<ListedModel>), Failure> {
-    let mut last = Failure {
+) -> Result<(Arc<Profile>, Vec<ListedModel>), ListingFailure> {
+    let mut last = ListingFailure {
         reason: "its type could not be found out".to_owned(),
         again: true,
     };
@@ -260,8 +267,8 @@ async fn detected(
         let Some(kind) = detect::judge(&probe, reply.status, &reply.body) else {
             continue;
         };
-        // A type that the profile filter excludes does not exist: another answer may do.
-        let Some(profile) = state.profiles.borrow().get(kind).cloned() else {
+        // A type that the profile filter excludes does not exist; another probe may match.
+        let Some(profile) = state.config().profiles.get(kind).cloned() else {
             continue;
         };
         let models = parse(profile.parser, &reply)?;
@@ -270,17 +277,16 @@ async fn detected(
     Err(last)
 }
 
-/// A refresh under way, and who waits for it.
-pub(super) struct Refresh {
-    endpoints: Vec<u32>,
-    waiting: Rc<RefCell<Vec<Address>>>,
-}
-
-/// Asks endpoints for their models because a request missed one. Requests that miss at the same
-/// time share one refresh (contract: balancing 5).
-pub(super) fn refresh(state: &Rc<State>, mut endpoints: Vec<u32>, limit: Duration, reply: Address) {
+/// Lists endpoints because a request missed its model. Requests that miss at the same time share
+/// one refresh (contract: balancing 5).
+pub(super) fn refresh(
+    state: &Rc<ControlState>,
+    mut endpoints: Vec<u32>,
+    limit: Duration,
+    reply: Address,
+) {
     endpoints.sort_unstable();
-    let mut running = state.refreshes.borrow_mut();
+    let mut running = state.discoveries.refreshes.borrow_mut();
     if let Some(same) = running
         .iter()
         .find(|refresh| refresh.endpoints == endpoints)
@@ -289,7 +295,7 @@ pub(super) fn refresh(state: &Rc<State>, mut endpoints: Vec<u32>, limit: Duratio
         return;
     }
     let waiting = Rc::new(RefCell::new(vec![reply]));
-    running.push(Refresh {
+    running.push(PendingRefresh {
         endpoints: endpoints.clone(),
         waiting: Rc::clone(&waiting),
     });
@@ -297,21 +303,19 @@ pub(super) fn refresh(state: &Rc<State>, mut endpoints: Vec<u32>, limit: Duratio
     let state = Rc::clone(state);
     rt::spawn(async move {
         let any = ask_all(&state, &endpoints, limit).await;
-        state
-            .refreshes
-            .borrow_mut()
-            .retain(|refresh| !Rc::ptr_eq(&refresh.waiting, &waiting));
+        let mut running = state.discoveries.refreshes.borrow_mut();
+        running.retain(|refresh| !Rc::ptr_eq(&refresh.waiting, &waiting));
+        drop(running);
         state.publish();
         for Address { core, ticket } in waiting.take() {
-            state
-                .mailboxes
-                .send(core, ToCore::Refreshed { ticket, any });
+            let refreshed = ToCore::Refreshed { ticket, any };
+            state.outlet.cores.send(core, refreshed);
         }
     });
 }
 
-/// Asks all of them at once; whether any answered in time.
-async fn ask_all(state: &Rc<State>, endpoints: &[u32], limit: Duration) -> bool {
+/// Lists all of them at the same time; whether any listing succeeded within the limit.
+async fn ask_all(state: &Rc<ControlState>, endpoints: &[u32], limit: Duration) -> bool {
     let members: Vec<_> = endpoints
         .iter()
         .filter_map(|id| state.member(*id))

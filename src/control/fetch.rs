@@ -1,5 +1,5 @@
-//! One GET of the control thread: a check, or a listing. Follows redirects; credentials stay with
-//! the endpoint's own origin.
+//! One GET of the control thread: a health check or a listing. It follows redirects; credentials
+//! are sent to the endpoint's own origin only.
 //!
 //! contract: balancing 11 (request), catalogue 3.3
 
@@ -11,8 +11,9 @@ use olla_engine::client::{self, ClientFault, Reply};
 use olla_engine::exchange::ConnectFault;
 use olla_engine::h1::emit;
 
-use super::State;
 use super::member::Member;
+use super::resolve::Resolver;
+use super::trust::Trusts;
 use crate::config::{BaseUrl, Scheme};
 use crate::fleet::own_fields;
 use crate::providers::{self, Target};
@@ -20,25 +21,31 @@ use crate::providers::{self, Target};
 /// Redirects in a row that are followed.
 const REDIRECTS_MAX: usize = 5;
 
-/// What is asked for.
+/// What requests of the control thread need besides sockets.
+pub(super) struct Network {
+    pub(super) resolver: Resolver,
+    pub(super) trusts: Trusts,
+}
+
+/// The parameters of a GET.
 pub(super) struct Get<'g> {
     pub(super) member: &'g Member,
     pub(super) target: Target,
-    /// Fields of the kind of request: `User-Agent`, `Accept`, …
+    /// Header fields for this kind of request: `User-Agent`, `Accept`, …
     pub(super) fields: &'g [(&'g str, &'g str)],
-    /// For all of it.
+    /// Time limit for the whole exchange, redirects included.
     pub(super) limit: Duration,
     pub(super) body_bytes_max: usize,
 }
 
-/// Asks.
+/// Sends the request and returns the response after redirects.
 ///
 /// # Errors
-/// [`ClientFault`]; too many redirects count as a malformed answer.
-pub(super) async fn get(state: &State, mut get: Get<'_>) -> Result<Reply, ClientFault> {
+/// [`ClientFault`]; too many redirects count as a malformed response.
+pub(super) async fn get(network: &Network, mut get: Get<'_>) -> Result<Reply, ClientFault> {
     let end = Instant::now() + get.limit;
     for _ in 0..=REDIRECTS_MAX {
-        let reply = once(state, &get, end).await?;
+        let reply = once(network, &get, end).await?;
         let location = match reply.status {
             301 | 302 | 303 | 307 | 308 => reply.field("location"),
             _ => None,
@@ -54,34 +61,34 @@ pub(super) async fn get(state: &State, mut get: Get<'_>) -> Result<Reply, Client
     Err(ClientFault::Malformed)
 }
 
-async fn once(state: &State, get: &Get<'_>, end: Instant) -> Result<Reply, ClientFault> {
+async fn once(network: &Network, get: &Get<'_>, end: Instant) -> Result<Reply, ClientFault> {
     let left = || end.saturating_duration_since(Instant::now());
     let target = &get.target;
     let plan = get.member.plan();
     let own = &plan.url;
-    let own_addresses = resolved(state, &own.host, own.port, left()).await;
+    let own_addresses = resolved(&network.resolver, &own.host, own.port, left()).await;
     if let Ok(addresses) = &own_addresses {
-        *get.member.addresses.borrow_mut() = Arc::clone(addresses);
+        get.member.set_addresses(Arc::clone(addresses));
     }
     let addresses = if target.is_own_origin {
         own_addresses?
     } else {
-        resolved(state, &target.host, target.port, left()).await?
+        resolved(&network.resolver, &target.host, target.port, left()).await?
     };
     let tls = (target.scheme == Scheme::Https)
-        .then(|| state.trusts.of_check(&get.member.plan(), &target.host));
+        .then(|| network.trusts.of_check(&get.member.plan(), &target.host));
     let request = head(get);
     let bytes_max = get.body_bytes_max;
     client::ask(&addresses, tls.as_ref(), &request, left(), bytes_max).await
 }
 
 async fn resolved(
-    state: &State,
+    resolver: &Resolver,
     host: &str,
     port: u16,
     limit: Duration,
 ) -> Result<Arc<[SocketAddr]>, ClientFault> {
-    let resolving = state.resolver.resolve(host, port);
+    let resolving = resolver.resolve(host, port);
     olla_engine::rt::timeout(limit, resolving)
         .await
         .ok_or(ClientFault::TimedOut)?
@@ -113,7 +120,7 @@ fn head(get: &Get<'_>) -> Vec<u8> {
     out
 }
 
-/// Where a redirect leads.
+/// The target of a redirect.
 fn redirected(from: &Target, base: &BaseUrl, location: &str) -> Option<Target> {
     let origin = format!("{}://{}", from.scheme.as_str(), from.host_header);
     let here = url::Url::parse(&format!("{origin}{}", from.path_and_query)).ok()?;
@@ -126,7 +133,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn redirects_are_resolved_and_credentials_stay_at_home() {
+    fn redirects_are_resolved_and_credentials_stay_with_the_origin() {
         let base = BaseUrl::parse("http://h:8000/base").unwrap();
         let from = providers::target(&base, "/health").unwrap();
         let table = [

@@ -1,68 +1,54 @@
-//! One endpoint as the control thread keeps it.
+//! One endpoint as the control thread keeps it: its health, its configuration, its models.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use olla_engine::limit::{Bucket, Rate};
+use olla_engine::rt;
 use olla_engine::tls::TlsClient;
 
-use super::{Signal, wall};
+use super::signal::Signal;
 use crate::config::{AUTO, EndpointPlan, Plan};
-use crate::fleet::Upstream;
-use crate::fleet::health::schedule::backoff as wait;
-use crate::fleet::{Endpoint, Health, Live, Status};
+use crate::fleet::health::{Health, HealthChange, HealthEvent, HealthSettings};
+use crate::fleet::{CheckFigures, Endpoint, Live, Status, Upstream};
 use crate::providers::figures::Extractor;
 use crate::providers::{ListedModel, Profile, Profiles};
-
-/// When the first check of an endpoint counts as over, whether it has answered or not (contract:
-/// README 13).
-pub(super) const FIRST_CHECK_MAX: Duration = Duration::from_secs(2);
 
 /// See the module.
 pub(super) struct Member {
     pub(super) id: u32,
-    /// When it was taken up.
-    pub(super) born: Instant,
-    plan: RefCell<Arc<EndpointPlan>>,
-    profile: RefCell<Arc<Profile>>,
-    upstream: RefCell<Arc<Upstream>>,
-    /// With `type = "auto"`: its type was found out.
-    pub(super) found: Cell<bool>,
-    pub(super) status: Cell<Status>,
-    /// Whether its first check has ended.
-    pub(super) checked: Cell<bool>,
-    /// Whether, if it was healthy, its models were asked for too.
-    pub(super) settled: Cell<bool>,
-    pub(super) failures: Cell<u32>,
-    /// Whether its last check failed.
-    pub(super) failed_check: Cell<bool>,
-    pub(super) last_check: Cell<Option<Instant>>,
-    pub(super) next_check: Cell<Instant>,
-    /// It asked to be left alone until then.
-    pub(super) not_before: Cell<Option<Instant>>,
-    pub(super) response_time: Cell<Option<Duration>>,
-    pub(super) addresses: RefCell<Arc<[SocketAddr]>>,
-    /// What it listed last, after its model filter.
-    models: RefCell<Arc<[ListedModel]>>,
-    /// When.
-    synced_at: Cell<Option<SystemTime>>,
-    /// When, by the clock that nobody sets.
-    listed_at: Cell<Option<Instant>>,
-    /// Its next check has moved, or it was removed.
-    pub(super) moved: Signal,
-    pub(super) removed: Cell<bool>,
-    /// See [`Endpoint::lost_heard`].
-    lost_heard: Cell<u32>,
     pub(super) live: Arc<Live>,
-    rate: Cell<Option<Rate>>,
-    bucket: RefCell<Option<Arc<Bucket>>>,
-    extractor: RefCell<Arc<Extractor>>,
+    health: RefCell<Health>,
+    /// The next check has moved, or the endpoint was removed.
+    pub(super) rescheduled: Signal,
+    options: RefCell<Options>,
+    addresses: RefCell<Arc<[SocketAddr]>>,
+    listing: RefCell<Listing>,
+}
+
+/// What the configuration says of the endpoint.
+struct Options {
+    plan: Arc<EndpointPlan>,
+    profile: Arc<Profile>,
+    /// With `type = "auto"`: whether the profile is that of the detected type.
+    is_detected: bool,
+    upstream: Arc<Upstream>,
+    extractor: Arc<Extractor>,
+    limit: Option<(Rate, Arc<Bucket>)>,
+}
+
+/// The models of the last listing, after the endpoint's model filter.
+#[derive(Default)]
+struct Listing {
+    models: Arc<[ListedModel]>,
+    /// When that was, on both clocks.
+    at: Option<(Instant, SystemTime)>,
 }
 
 impl Member {
-    /// A new one, of which nothing is known yet.
+    /// An endpoint that was added just now.
     pub(super) fn new(
         id: u32,
         endpoint: &EndpointPlan,
@@ -70,172 +56,216 @@ impl Member {
         profiles: &Profiles,
         tls: Option<TlsClient>,
     ) -> Self {
-        // An address needs no resolving, so that the first request need not wait for a check.
+        // A numeric address needs no resolving, so the first request need not wait for a check.
         let ip = endpoint.url.host.parse();
         let address = ip.map(|ip| SocketAddr::new(ip, endpoint.url.port));
-        let addresses: Arc<[SocketAddr]> =
-            address.map_or_else(|_| Arc::from([]), |a| Arc::from([a]));
         let profile = profile_of(endpoint, profiles);
-        let now = Instant::now();
-        let rate = rate_of(endpoint, plan);
         Self {
             id,
-            born: now,
-            plan: RefCell::new(Arc::new(endpoint.clone())),
-            extractor: RefCell::new(Arc::new(extractor_of(&profile))),
-            profile: RefCell::new(profile),
-            upstream: RefCell::new(Arc::new(upstream_of(endpoint, plan, tls))),
-            found: Cell::new(false),
-            status: Cell::new(Status::Unknown),
-            checked: Cell::new(false),
-            settled: Cell::new(false),
-            failures: Cell::new(0),
-            failed_check: Cell::new(false),
-            last_check: Cell::new(None),
-            next_check: Cell::new(now),
-            not_before: Cell::new(None),
-            response_time: Cell::new(None),
-            addresses: RefCell::new(addresses),
-            models: RefCell::default(),
-            synced_at: Cell::new(None),
-            listed_at: Cell::new(None),
-            moved: Signal::default(),
-            removed: Cell::new(false),
-            lost_heard: Cell::new(0),
             live: Arc::default(),
-            rate: Cell::new(rate),
-            bucket: RefCell::new(rate.map(|rate| Arc::new(Bucket::new(rate)))),
+            health: RefCell::new(Health::new(settings_of(endpoint, plan), Instant::now())),
+            rescheduled: Signal::default(),
+            options: RefCell::new(Options {
+                plan: Arc::new(endpoint.clone()),
+                extractor: Arc::new(extractor_of(&profile)),
+                profile,
+                is_detected: false,
+                upstream: Arc::new(upstream_of(endpoint, plan, tls)),
+                limit: rate_of(endpoint, plan).map(full),
+            }),
+            addresses: RefCell::new(address.into_iter().collect()),
+            listing: RefCell::default(),
         }
     }
 
-    /// Whether it is the one that a plan names, so that a reload keeps its health, figures and
+    /// Whether a plan means this endpoint, so that a reload keeps its health, statistics and
     /// connections (contract: operations 9).
     pub(super) fn is_same(&self, plan: &EndpointPlan) -> bool {
-        let own = self.plan.borrow();
+        let own = &self.options.borrow().plan;
         own.name == plan.name && own.url == plan.url
     }
 
-    /// Follows what a reload says of it. True: it should be checked and listed anew.
+    /// Adopts another configuration; the event that this is for its health.
     pub(super) fn follow(
         &self,
         endpoint: &EndpointPlan,
         plan: &Plan,
         profiles: &Profiles,
         tls: Option<TlsClient>,
-    ) -> bool {
+    ) -> HealthEvent {
+        let options = &mut *self.options.borrow_mut();
         let rate = rate_of(endpoint, plan);
-        if self.rate.replace(rate) != rate {
-            *self.bucket.borrow_mut() = rate.map(|rate| Arc::new(Bucket::new(rate)));
+        if options.limit.as_ref().map(|(rate, _)| *rate) != rate {
+            options.limit = rate.map(full);
         }
-        *self.upstream.borrow_mut() = Arc::new(upstream_of(endpoint, plan, tls));
-        let changed = *self.plan.borrow().as_ref() != *endpoint;
-        let kept = self.found.get() && self.is_auto() && endpoint.kind == AUTO;
-        let known = kept.then(|| profiles.get(&self.profile().name)).flatten();
-        self.found.set(known.is_some());
-        let profile = known.map_or_else(|| profile_of(endpoint, profiles), Arc::clone);
-        let other = *profile != **self.profile.borrow();
-        if changed {
-            *self.plan.borrow_mut() = Arc::new(endpoint.clone());
+        options.upstream = Arc::new(upstream_of(endpoint, plan, tls));
+        let stays_auto = options.is_auto() && endpoint.kind == AUTO;
+        let detected = (options.is_detected && stays_auto)
+            .then(|| profiles.get(&options.profile.name))
+            .flatten();
+        options.is_detected = detected.is_some();
+        let profile = detected.map_or_else(|| profile_of(endpoint, profiles), Arc::clone);
+        let mut is_changed = false;
+        if *options.plan != *endpoint {
+            options.plan = Arc::new(endpoint.clone());
+            is_changed = true;
         }
-        if other {
-            self.set_profile(profile);
+        if *options.profile != *profile {
+            options.set_profile(profile);
+            is_changed = true;
         }
-        changed || other
+        HealthEvent::Configured {
+            settings: settings_of(endpoint, plan),
+            is_changed,
+        }
     }
 
-    /// What was configured.
+    /// Takes in what happened. [`ControlState::on_health`](super::state::ControlState::on_health)
+    /// executes what follows from it.
+    pub(super) fn on_health(&self, event: HealthEvent) -> HealthChange {
+        self.health.borrow_mut().on(event, Instant::now())
+    }
+
+    pub(super) fn status(&self) -> Status {
+        self.health.borrow().status()
+    }
+
+    pub(super) fn is_routable(&self) -> bool {
+        self.status().is_routable()
+    }
+
+    pub(super) fn is_removed(&self) -> bool {
+        self.health.borrow().is_removed()
+    }
+
+    pub(super) fn is_settled(&self) -> bool {
+        self.health.borrow().is_settled()
+    }
+
+    /// Whether requests may wait for the first check (contract: README 13).
+    pub(super) fn is_awaited(&self) -> bool {
+        self.health.borrow().is_awaited(Instant::now())
+    }
+
+    /// Waits until the next check is due, or the endpoint is removed.
+    pub(super) async fn next_check(&self) {
+        loop {
+            self.rescheduled.take();
+            let next = self.health.borrow().next_check();
+            let left = next.saturating_duration_since(Instant::now());
+            if left.is_zero() || self.is_removed() {
+                return;
+            }
+            let _ = rt::timeout(left, self.rescheduled.wait()).await;
+        }
+    }
+
+    /// The configuration of the endpoint.
     pub(super) fn plan(&self) -> Arc<EndpointPlan> {
-        Arc::clone(&self.plan.borrow())
-    }
-
-    pub(super) fn is_auto(&self) -> bool {
-        self.plan.borrow().kind == AUTO
-    }
-
-    /// Counts a failure of live traffic and moves the next check accordingly.
-    pub(super) fn failed_live(&self, now: Instant) {
-        let failures = self.failures.get().saturating_add(1);
-        self.failures.set(failures);
-        let due = now + wait(self.plan.borrow().check_interval, failures);
-        self.next_check
-            .set(self.not_before.get().map_or(due, |rest| due.max(rest)));
-        self.moved.notify();
-    }
-
-    /// Its status is now as of this moment: what the cores found out before is settled.
-    pub(super) fn hear(&self) {
-        self.lost_heard.set(self.live.lost());
-    }
-
-    /// Takes on another profile.
-    pub(super) fn set_profile(&self, profile: Arc<Profile>) {
-        *self.extractor.borrow_mut() = Arc::new(extractor_of(&profile));
-        *self.profile.borrow_mut() = profile;
+        Arc::clone(&self.options.borrow().plan)
     }
 
     pub(super) fn profile(&self) -> Arc<Profile> {
-        Arc::clone(&self.profile.borrow())
+        Arc::clone(&self.options.borrow().profile)
     }
 
-    pub(super) fn upstream(&self) -> Arc<Upstream> {
-        Arc::clone(&self.upstream.borrow())
+    /// Whether the type of server has yet to be detected.
+    pub(super) fn is_undetected(&self) -> bool {
+        let options = self.options.borrow();
+        options.is_auto() && !options.is_detected
+    }
+
+    /// The type of server has to be detected again, if it is configured to be detected.
+    pub(super) fn forget_detected(&self) {
+        self.options.borrow_mut().is_detected = false;
+    }
+
+    /// Takes the profile that the endpoint was listed with; whether it is another one.
+    pub(super) fn listed_as(&self, profile: Arc<Profile>) -> bool {
+        let options = &mut *self.options.borrow_mut();
+        options.is_detected = options.is_auto();
+        let is_new = !Arc::ptr_eq(&options.profile, &profile);
+        if is_new {
+            options.set_profile(profile);
+        }
+        is_new
+    }
+
+    pub(super) fn set_addresses(&self, addresses: Arc<[SocketAddr]>) {
+        *self.addresses.borrow_mut() = addresses;
     }
 
     pub(super) fn models(&self) -> Arc<[ListedModel]> {
-        Arc::clone(&self.models.borrow())
+        Arc::clone(&self.listing.borrow().models)
     }
 
-    /// Takes in what it has listed now. False: the same as before.
+    /// Takes in a listing; whether it differs from the last one.
     pub(super) fn listed(&self, models: Vec<ListedModel>) -> bool {
-        self.listed_at.set(Some(Instant::now()));
-        self.synced_at.set(Some(SystemTime::now()));
-        let mut known = self.models.borrow_mut();
-        let is_news = **known != *models;
-        if is_news {
-            *known = models.into();
+        let mut listing = self.listing.borrow_mut();
+        listing.at = Some((Instant::now(), SystemTime::now()));
+        let is_new = *listing.models != *models;
+        if is_new {
+            listing.models = models.into();
         }
-        is_news
+        is_new
     }
 
-    /// Forgets its models. False: there were none.
+    /// Drops the models; whether there were any.
     pub(super) fn forget_models(&self) -> bool {
-        !self.models.take().is_empty()
+        let models = std::mem::take(&mut self.listing.borrow_mut().models);
+        !models.is_empty()
     }
 
-    /// Whether its models were listed so long ago that they count as gone.
+    /// Whether the last listing is so old that its models count as gone.
     pub(super) fn is_stale(&self, threshold: Duration) -> bool {
-        let listed_at = self.listed_at.get();
-        listed_at.is_some_and(|at| at.elapsed() > threshold)
+        let at = self.listing.borrow().at;
+        at.is_some_and(|(at, _)| at.elapsed() > threshold)
     }
 
-    /// Whether requests may wait for its first check (contract: README 13).
-    pub(super) fn is_awaited(&self) -> bool {
-        !self.settled.get() && self.born.elapsed() < FIRST_CHECK_MAX
-    }
-
-    /// As the cores see it.
+    /// The record that the cores see.
     pub(super) fn endpoint(&self) -> Endpoint {
+        let (health, options) = (self.health.borrow(), self.options.borrow());
+        let listing = self.listing.borrow();
+        let last_check = health.last_check();
         Endpoint {
             id: self.id,
-            plan: self.plan(),
-            profile: self.profile(),
-            is_auto: self.is_auto(),
-            status: self.status.get(),
-            health: Health {
-                checked_at: self.last_check.get().map(wall),
-                next_check_at: self.last_check.get().map(|_| wall(self.next_check.get())),
-                response_time: self.response_time.get(),
-                consecutive_failures: self.failures.get(),
+            plan: Arc::clone(&options.plan),
+            profile: Arc::clone(&options.profile),
+            is_auto: options.is_auto(),
+            status: health.status(),
+            health: CheckFigures {
+                checked_at: last_check.map(wall),
+                next_check_at: last_check.map(|_| wall(health.next_check())),
+                response_time: health.response_time(),
+                consecutive_failures: health.failures(),
             },
             addresses: Arc::clone(&self.addresses.borrow()),
-            last_model_sync: self.synced_at.get(),
-            model_count: self.models.borrow().len(),
-            lost_heard: self.lost_heard.get(),
-            upstream: self.upstream(),
-            bucket: self.bucket.borrow().clone(),
-            extractor: Arc::clone(&self.extractor.borrow()),
+            last_model_sync: listing.at.map(|(_, at)| at),
+            model_count: listing.models.len(),
+            acknowledged_losses: health.acknowledged_losses(),
+            upstream: Arc::clone(&options.upstream),
+            bucket: options.limit.as_ref().map(|(_, bucket)| Arc::clone(bucket)),
+            extractor: Arc::clone(&options.extractor),
             live: Arc::clone(&self.live),
         }
+    }
+}
+
+impl Options {
+    fn is_auto(&self) -> bool {
+        self.plan.kind == AUTO
+    }
+
+    fn set_profile(&mut self, profile: Arc<Profile>) {
+        self.extractor = Arc::new(extractor_of(&profile));
+        self.profile = profile;
+    }
+}
+
+fn settings_of(endpoint: &EndpointPlan, plan: &Plan) -> HealthSettings {
+    HealthSettings {
+        check_interval: endpoint.check_interval,
+        discovers: plan.discovery.model_discovery.enabled,
     }
 }
 
@@ -245,7 +275,7 @@ fn profile_of(endpoint: &EndpointPlan, profiles: &Profiles) -> Arc<Profile> {
 }
 
 fn extractor_of(profile: &Profile) -> Extractor {
-    // What is wrong with its formulas was said when the profiles were read.
+    // Errors in its formulas were reported when the profiles were read.
     Extractor::compile(&profile.name, &profile.metrics).0
 }
 
@@ -263,4 +293,21 @@ fn rate_of(endpoint: &EndpointPlan, plan: &Plan) -> Option<Rate> {
     let rates = &plan.server.rate_limits;
     let rate = rates.per_endpoint.of(&endpoint.name);
     rate.map(|rate| Rate::new(rate, rates.burst_size))
+}
+
+/// A limit with a full bucket.
+fn full(rate: Rate) -> (Rate, Arc<Bucket>) {
+    (rate, Arc::new(Bucket::new(rate)))
+}
+
+/// A moment of the monotonic clock on the system's clock, for display.
+fn wall(at: Instant) -> SystemTime {
+    let now = Instant::now();
+    let system = SystemTime::now();
+    match at.checked_duration_since(now) {
+        Some(ahead) => system + ahead,
+        None => system
+            .checked_sub(now.saturating_duration_since(at))
+            .unwrap_or(system),
+    }
 }

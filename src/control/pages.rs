@@ -1,4 +1,4 @@
-//! The internal pages, made where the figures are.
+//! The internal pages, rendered where the statistics are collected.
 
 use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime};
@@ -6,7 +6,8 @@ use std::time::{Duration, Instant, SystemTime};
 use olla_engine::rt;
 
 use super::host::{cgroup_memory_max, read};
-use super::{Signal, State};
+use super::signal::Signal;
+use super::state::{ControlState, CountRound};
 use crate::catalogue::Scoped;
 use crate::operations::conditional::{Asked, answer};
 use crate::operations::process::{ProcTexts, ProcessFacts};
@@ -14,45 +15,38 @@ use crate::operations::{Inputs, ModelFact, Route, StickyFacts};
 use crate::routing::sticky::Bounds;
 use crate::shared::{Address, ListingAsk, PageAsk, Rendered, ToCore};
 
-/// How long a page waits for what the cores have counted since they last told.
+/// How long a page waits for the counts that the cores have not reported yet.
 const COUNTS_WAIT: Duration = Duration::from_millis(30);
 
-/// An asking of all cores for what they have counted.
-pub(super) struct Round {
-    number: u64,
-    left: usize,
-    over: Rc<Signal>,
-}
-
-impl State {
-    /// Makes a page and sends it. One that shows figures asks the cores for the newest first.
+impl ControlState {
+    /// Renders a page and sends it. Pages with statistics collect the newest counts first.
     pub(super) fn make_page(self: &Rc<Self>, ask: Box<PageAsk>, reply: Address) {
         if !ask.route.shows_figures() {
             self.send_page(&ask, reply);
             return;
         }
-        let number = self.next_round.replace(self.next_round.get() + 1);
-        let left = self.mailboxes.ask_for_counts(number);
+        let number = self.counts.next.get();
+        self.counts.next.set(number + 1);
+        let missing = self.outlet.cores.ask_for_counts(number);
         let over = Rc::new(Signal::default());
-        self.rounds.borrow_mut().push(Round {
+        self.counts.running.borrow_mut().push(CountRound {
             number,
-            left,
+            missing,
             over: Rc::clone(&over),
         });
         let state = Rc::clone(self);
         rt::spawn(async move {
             let _ = rt::timeout(COUNTS_WAIT, over.wait()).await;
-            state
-                .rounds
-                .borrow_mut()
-                .retain(|round| round.number != number);
+            let mut running = state.counts.running.borrow_mut();
+            running.retain(|round| round.number != number);
+            drop(running);
             state.send_page(&ask, reply);
         });
     }
 
-    /// Writes a long listing and sends it.
+    /// Renders a long listing and sends it.
     pub(super) fn make_listing(&self, ask: &ListingAsk, reply: Address) {
-        let snapshot = self.broadcast.newest();
+        let snapshot = self.outlet.broadcast.newest();
         let fleet = &snapshot.fleet;
         let listing = match ask {
             ListingAsk::Models(query) => Some(fleet.catalogue.models(query)),
@@ -60,16 +54,16 @@ impl State {
                 .map(|scoped| Ok(fleet.catalogue.scoped(scoped))),
         };
         let ticket = reply.ticket;
-        let letter = ToCore::Listing { ticket, listing };
-        self.mailboxes.send(reply.core, letter);
+        let listing = ToCore::Listing { ticket, listing };
+        self.outlet.cores.send(reply.core, listing);
     }
 
-    /// A core has told what it had.
+    /// A core has reported its counts.
     pub(super) fn handed_over(&self, number: u64) {
-        let mut rounds = self.rounds.borrow_mut();
-        if let Some(round) = rounds.iter_mut().find(|round| round.number == number) {
-            round.left = round.left.saturating_sub(1);
-            if round.left == 0 {
+        let mut running = self.counts.running.borrow_mut();
+        if let Some(round) = running.iter_mut().find(|round| round.number == number) {
+            round.missing = round.missing.saturating_sub(1);
+            if round.missing == 0 {
                 round.over.notify();
             }
         }
@@ -77,7 +71,7 @@ impl State {
 
     fn send_page(&self, ask: &PageAsk, reply: Address) {
         let page = Box::new(self.page(ask));
-        self.mailboxes.send(
+        self.outlet.cores.send(
             reply.core,
             ToCore::Page {
                 ticket: reply.ticket,
@@ -88,7 +82,7 @@ impl State {
 
     /// A page for one client.
     fn page(&self, ask: &PageAsk) -> Rendered {
-        let snapshot = self.broadcast.newest();
+        let snapshot = self.outlet.broadcast.newest();
         let fleet = &snapshot.fleet;
         let named = match ask.route {
             Route::Models => fleet.catalogue.named_models(),
@@ -111,7 +105,7 @@ impl State {
             })
             .collect();
         let process = match ask.route {
-            Route::Process | Route::Metrics => self.process(),
+            Route::Process | Route::Metrics => self.process_facts(),
             _ => ProcessFacts::default(),
         };
         let totals = self.totals.borrow();
@@ -121,8 +115,8 @@ impl State {
             models: &facts,
             sticky: self.sticky(),
             process: &process,
-            build: &self.about.build,
-            started: self.about.started,
+            build: &self.process.build,
+            started: self.process.started,
             now: SystemTime::now(),
             draining: self
                 .common
@@ -141,8 +135,8 @@ impl State {
     }
 
     fn sticky(&self) -> StickyFacts {
-        let plan = self.plan.borrow();
-        let plan = &plan.proxy.sticky_sessions;
+        let config = self.config();
+        let plan = &config.plan.proxy.sticky_sessions;
         if !plan.enabled {
             return StickyFacts::default();
         }
@@ -161,10 +155,10 @@ impl State {
         }
     }
 
-    fn process(&self) -> ProcessFacts {
+    fn process_facts(&self) -> ProcessFacts {
         ProcessFacts {
-            live_tasks: self.members.borrow().len() as u64,
-            workers: self.about.workers as u64,
+            live_tasks: self.endpoints.members.borrow().len() as u64,
+            workers: self.process.workers as u64,
             ..process_facts()
         }
     }

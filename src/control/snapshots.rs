@@ -1,91 +1,58 @@
-//! Making snapshots of the state, and handing them out.
+//! Builds snapshots of the state and publishes them to the cores.
 
-use std::rc::Rc;
+use std::borrow::Borrow;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
-use super::State;
 use super::member::Member;
-use crate::catalogue::{Catalogue, Options, Source};
+use super::state::{ActiveConfig, ControlState, Models};
+use crate::catalogue::{Catalogue, Options, Rules, Source};
 use crate::config::Plan;
 use crate::endpoint_set::EndpointSet;
-use crate::fleet::Fleet;
+use crate::fleet::{Endpoint, Fleet};
 use crate::log::events::CATALOGUE_BUILT;
 use crate::log::{Level, Value};
 use crate::providers::Profiles;
-use crate::routing::aliases::Aliases;
 use crate::routing::names::ModelIndex;
-use crate::routing::route::RouteTable;
 use crate::routing::scope::Scopes;
 use crate::shared::Snapshot;
 
-/// The routes of a configuration.
-pub(super) fn routes(plan: &Plan, profiles: &Profiles) -> RouteTable {
-    RouteTable::new(profiles.all(), &plan.translators)
+/// The snapshot that the cores start with, until the control thread publishes the first one: there
+/// are no endpoints in it, and the first round of checks is not over.
+pub fn first_snapshot(plan: &Arc<Plan>, profiles: &Arc<Profiles>, rules: &Arc<Rules>) -> Snapshot {
+    let config = ActiveConfig::new(Arc::clone(plan), Arc::clone(profiles), Arc::clone(rules));
+    snapshot_of(&config, &Models::default(), Vec::new())
 }
 
-/// What the cores begin with, for the moment until the control thread has looked around: all
-/// endpoints are there and none has been checked.
-pub fn first_snapshot(plan: &Arc<Plan>, profiles: &Arc<Profiles>) -> Snapshot {
-    Snapshot {
-        scopes: Scopes::new(profiles.all(), &[]),
-        routes: Arc::new(routes(plan, profiles)),
-        aliases: Arc::new(Aliases::new(&plan.model_aliases)),
-        models: Arc::default(),
-        fleet: Fleet {
-            version: 0,
-            plan: Arc::clone(plan),
-            profiles: Arc::clone(profiles),
-            endpoints: Vec::new(),
-            catalogue: Arc::default(),
-            routable: EndpointSet::EMPTY,
-            unchecked: EndpointSet::EMPTY,
-            started: false,
-        },
-    }
-}
-
-impl State {
-    /// Makes a snapshot and hands it to every core.
+impl ControlState {
+    /// Builds a snapshot and publishes it to every core.
     pub(super) fn publish(&self) {
-        if self.catalogue_stale.replace(false) {
+        if std::mem::take(&mut self.models.borrow_mut().is_stale) {
             self.rebuild_catalogue();
         }
         let snapshot = self.snapshot();
-        self.broadcast.publish(Arc::new(snapshot));
-        self.mailboxes.ring();
-        self.published.notify();
+        self.outlet.broadcast.publish(Arc::new(snapshot));
+        self.outlet.cores.ring();
+        self.outlet.published.notify();
     }
 
     fn snapshot(&self) -> Snapshot {
-        let version = self.version.replace(self.version.get() + 1);
-        let members = self.members.borrow();
-        let profiles = Arc::clone(&self.profiles.borrow());
+        let version = self.outlet.version.get();
+        self.outlet.version.set(version + 1);
+        let members = self.endpoints.members.borrow();
         let endpoints: Vec<_> = members.iter().map(|member| member.endpoint()).collect();
-        let started = self.started.get();
-        let unchecked = places(&members, Member::is_awaited);
-        Snapshot {
-            scopes: Scopes::new(profiles.all(), &endpoints),
-            routes: Arc::clone(&self.routes.borrow()),
-            aliases: Arc::clone(&self.aliases.borrow()),
-            models: Arc::clone(&self.models.borrow()),
-            fleet: Fleet {
-                version,
-                plan: Arc::clone(&self.plan.borrow()),
-                profiles,
-                routable: routable(&members),
-                unchecked,
-                endpoints,
-                catalogue: Arc::clone(&self.catalogue.borrow()),
-                started,
-            },
-        }
+        let mut snapshot = snapshot_of(&self.config(), &self.models.borrow(), endpoints);
+        snapshot.fleet.version = version;
+        snapshot.fleet.started = self.endpoints.is_first_round_over.get();
+        snapshot.fleet.unchecked = places(&members, Member::is_awaited);
+        snapshot
     }
 
     fn rebuild_catalogue(&self) {
         let begun = Instant::now();
-        let members = self.members.borrow();
-        let plan = Arc::clone(&self.plan.borrow());
+        let members = self.members();
+        let config = self.config();
+        let plan = &config.plan;
         let profiles: Vec<_> = members.iter().map(|member| member.profile()).collect();
         let plans: Vec<_> = members.iter().map(|member| member.plan()).collect();
         let listings: Vec<_> = members.iter().map(|member| member.models()).collect();
@@ -96,19 +63,18 @@ impl State {
             .map(|((member, plan), (profile, models))| Source {
                 name: &plan.name,
                 profile,
-                routable: member.status.get().is_routable(),
+                routable: member.is_routable(),
                 url_key: &plan.url.display,
                 models,
             })
             .collect();
-        let rules = Arc::clone(&self.rules.borrow());
         let options = Options {
             aliases: &plan.model_aliases,
             enable_unifier: plan.model_registry.enable_unifier,
-            rules: &rules,
+            rules: &config.rules,
             now: SystemTime::now(),
         };
-        let previous = Arc::clone(&self.catalogue.borrow());
+        let previous = Arc::clone(&self.models.borrow().catalogue);
         let catalogue = Catalogue::build(&sources, &options, Some(&previous));
         let is_new = !catalogue.has_models_of(&previous);
         if is_new {
@@ -117,7 +83,7 @@ impl State {
                 let names = models.iter().map(|model| Arc::clone(&model.name));
                 (index, profile.completes_tags(), names)
             });
-            *self.models.borrow_mut() = Arc::new(ModelIndex::build(names));
+            self.models.borrow_mut().index = Arc::new(ModelIndex::build(names));
         }
         let listed: usize = listings.iter().map(|models| models.len()).sum();
         let took = crate::clock::millis(begun.elapsed());
@@ -131,18 +97,35 @@ impl State {
             ("duration_ms", Value::Num(took)),
         ];
         self.logger.emit(Level::Debug, CATALOGUE_BUILT, &fields);
-        *self.catalogue.borrow_mut() = Arc::new(catalogue);
+        self.models.borrow_mut().catalogue = Arc::new(catalogue);
     }
 }
 
-fn routable(members: &[Rc<Member>]) -> EndpointSet {
-    places(members, |member| member.status.get().is_routable())
+fn snapshot_of(config: &ActiveConfig, models: &Models, endpoints: Vec<Endpoint>) -> Snapshot {
+    let is_routable = |endpoint: &Endpoint| endpoint.status.is_routable();
+    Snapshot {
+        scopes: Scopes::new(config.profiles.all(), &endpoints),
+        routes: Arc::clone(&config.routes),
+        aliases: Arc::clone(&config.aliases),
+        models: Arc::clone(&models.index),
+        fleet: Fleet {
+            version: 0,
+            plan: Arc::clone(&config.plan),
+            profiles: Arc::clone(&config.profiles),
+            routable: places(&endpoints, is_routable),
+            unchecked: EndpointSet::EMPTY,
+            endpoints,
+            catalogue: Arc::clone(&models.catalogue),
+            started: false,
+        },
+    }
 }
 
-fn places(members: &[Rc<Member>], fits: impl Fn(&Member) -> bool) -> EndpointSet {
-    let indices = members.iter().enumerate();
-    indices
-        .filter(|(_, member)| fits(member))
-        .map(|(index, _)| index)
+/// The places of those that fit.
+fn places<T: Borrow<M>, M>(all: &[T], fits: impl Fn(&M) -> bool) -> EndpointSet {
+    let places = all.iter().enumerate();
+    places
+        .filter(|(_, one)| fits((*one).borrow()))
+        .map(|(place, _)| place)
         .collect()
 }

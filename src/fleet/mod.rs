@@ -7,7 +7,6 @@
 //! contract: balancing 7, 10, 11; operations 2
 
 pub mod breaker;
-#[allow(dead_code, reason = "control drives it from the next commit on")]
 pub(crate) mod health;
 mod live;
 mod upstream;
@@ -65,15 +64,15 @@ pub struct Endpoint {
     /// What its last check said.
     pub status: Status,
     /// What the status pages show of its checks.
-    pub health: Health,
+    pub health: CheckFigures,
     /// Where it can be reached, as last resolved; empty = never resolved.
     pub addresses: Arc<[SocketAddr]>,
     /// When its models were last listed with success.
     pub last_model_sync: Option<SystemTime>,
     /// Number of models in that listing.
     pub model_count: usize,
-    /// How many of the failures to reach it ([`Live::lost`]) this status has taken into account.
-    pub lost_heard: u32,
+    /// The number of losses ([`Live::lost`]) that the status takes into account.
+    pub acknowledged_losses: u32,
     /// How it is written to.
     pub upstream: Arc<Upstream>,
     /// Its rate limit; `None` = no limit.
@@ -94,11 +93,11 @@ impl Endpoint {
             extractor: Arc::new(Extractor::compile(&profile.name, &profile.metrics).0),
             profile,
             status: Status::Healthy,
-            health: Health::default(),
+            health: CheckFigures::default(),
             addresses: Arc::from([]),
             last_model_sync: None,
             model_count: 0,
-            lost_heard: 0,
+            acknowledged_losses: 0,
             upstream: Arc::new(Upstream::new(&plan, Duration::ZERO, Duration::ZERO, None)),
             bucket: None,
             live: Arc::default(),
@@ -108,7 +107,7 @@ impl Endpoint {
 
     /// Whether a core could not reach it and the status does not know of that yet.
     pub fn is_lost(&self) -> bool {
-        self.live.lost() != self.lost_heard
+        self.live.lost() != self.acknowledged_losses
     }
 
     /// The endpoint's unique name.
@@ -175,9 +174,9 @@ impl fmt::Display for Status {
     }
 }
 
-/// The figures of an endpoint's checks.
+/// What the status pages show of an endpoint's checks.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub struct Health {
+pub struct CheckFigures {
     /// When the last check ended; `None` before the first.
     pub checked_at: Option<SystemTime>,
     /// When the next one is due.
@@ -196,7 +195,7 @@ mod tests {
         assert!(!endpoint.is_lost());
         endpoint.live.lose();
         assert!(endpoint.is_lost());
-        endpoint.lost_heard = endpoint.live.lost();
+        endpoint.acknowledged_losses = endpoint.live.lost();
         assert!(!endpoint.is_lost());
     }
 }

@@ -17,7 +17,7 @@ use super::{Read, configured, read};
 use crate::catalogue::Rules;
 use crate::cli::{Outcome, build_info};
 use crate::config::{Env, Fingerprints, IoDriver, Plan};
-use crate::control::{self, About, Control, host};
+use crate::control::{self, ControlThread, ProcessInfo, host};
 use crate::dialects::anthropic::Records;
 use crate::format;
 use crate::gateway::Gateway;
@@ -42,7 +42,7 @@ pub(super) struct Setup {
 /// A running gateway.
 struct Running {
     engine: Engine,
-    control: Control,
+    control: ControlThread,
     link: Link,
     common: Arc<Common>,
     fingerprints: Fingerprints,
@@ -156,14 +156,14 @@ fn start(setup: Setup, logger: &Logger) -> Result<Running, String> {
         draining: AtomicBool::new(false),
     });
     let profiles = Arc::new(setup.profiles.filtered(&plan.proxy.profile_filter));
-    let first = control::first_snapshot(&plan, &profiles);
+    let first = control::first_snapshot(&plan, &profiles, &setup.rules);
     let broadcast = Arc::new(Broadcast::new(Arc::new(first)));
     let ringer = Arc::new(OnceLock::new());
     let (bell, listening) = Bell::new().map_err(|error| error.to_string())?;
     let (link, events) = Link::new(bell);
     let (mailboxes, letters) = Mailboxes::new(cores, Arc::clone(&ringer));
-    let control = Control::start(
-        control::Setup {
+    let control = ControlThread::start(
+        control::ControlSetup {
             plan: Arc::clone(&plan),
             profiles,
             rules: setup.rules,
@@ -171,7 +171,7 @@ fn start(setup: Setup, logger: &Logger) -> Result<Running, String> {
             broadcast: Arc::clone(&broadcast),
             events,
             mailboxes,
-            about: About {
+            process: ProcessInfo {
                 build: build(),
                 started: SystemTime::now(),
                 workers: cores,

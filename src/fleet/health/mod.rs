@@ -39,7 +39,7 @@ pub(crate) struct HealthSettings {
 /// What happened to an endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum HealthEvent {
-    /// The first try of a check that is still running failed to connect.
+    /// The first try of a check that is still running failed.
     TryFailed,
     /// A check has ended.
     CheckEnded {
@@ -146,7 +146,7 @@ pub(crate) enum HealthAction {
 enum Verdict {
     /// No check has ended yet, and no request has failed.
     Pending {
-        /// The first try of the first check failed to connect: the endpoint counts as offline
+        /// The first try of the first check failed: the endpoint counts as offline
         /// until the remaining tries say otherwise, but that is not reported.
         is_unreachable: bool,
     },

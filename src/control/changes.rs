@@ -1,0 +1,79 @@
+//! Executes what follows from a change of an endpoint's health. This is the only place that does.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use super::member::Member;
+use super::state::ControlState;
+use crate::clock::millis;
+use crate::fleet::breaker;
+use crate::fleet::health::{Cause, HealthAction, HealthEvent, Transition};
+use crate::log::events::{ENDPOINT_RECOVERED, ENDPOINT_STATUS_CHANGED};
+use crate::log::{Level, Value};
+
+impl ControlState {
+    /// Feeds an event to an endpoint's health and executes the actions that come out.
+    pub(super) fn on_health(&self, member: &Rc<Member>, event: HealthEvent) {
+        let change = member.on_health(event);
+        if let Some(transition) = &change.transition {
+            self.models_changed();
+            if transition.is_logged {
+                self.log_transition(member, transition);
+            }
+        }
+        for action in change.actions {
+            match action {
+                HealthAction::ResetBreaker => breaker::reset(&member.live),
+                HealthAction::ForgetSessions => self.common.sticky.purge(member.id),
+                HealthAction::ForgetModels => {
+                    member.forget_models();
+                    self.models_changed();
+                }
+                HealthAction::Reschedule => member.rescheduled.notify(),
+                HealthAction::Discover => self.request_discovery(member),
+                HealthAction::PublishNow => self.publish(),
+                HealthAction::PublishSoon => self.publish_soon(),
+            }
+        }
+        self.end_first_round_if_settled();
+    }
+
+    /// Ends the first round of checks once every endpoint is settled.
+    pub(super) fn end_first_round_if_settled(&self) {
+        let members = self.endpoints.members.borrow();
+        if members.iter().all(|member| member.is_settled()) {
+            self.end_first_round();
+        }
+    }
+
+    /// Ends the first round of checks, if it is not over yet.
+    pub(super) fn end_first_round(&self) {
+        if !self.endpoints.is_first_round_over.replace(true) {
+            self.publish_soon();
+        }
+    }
+
+    fn log_transition(&self, member: &Member, transition: &Transition) {
+        let (level, message) = if transition.to.is_routable() {
+            (Level::Info, ENDPOINT_RECOVERED)
+        } else {
+            (Level::Warn, ENDPOINT_STATUS_CHANGED)
+        };
+        let plan = member.plan();
+        let latency = transition.response_time.unwrap_or(Duration::ZERO);
+        let next_check = millis(transition.next_check_in);
+        let fields = [
+            ("endpoint", Value::Str(&plan.name)),
+            ("endpoint_url", Value::Str(&plan.url.display)),
+            ("from", Value::Str(transition.from.as_str())),
+            ("to", Value::Str(transition.to.as_str())),
+            ("latency_ms", Value::Num(millis(latency))),
+            ("next_check_in_ms", Value::Num(next_check)),
+            match transition.cause {
+                Cause::Code(code) => ("status_code", Value::Num(code.into())),
+                Cause::Error(error) => ("error", Value::Str(error)),
+            },
+        ];
+        self.logger.emit(level, message, &fields);
+    }
+}

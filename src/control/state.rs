@@ -1,0 +1,177 @@
+//! The state of the control thread, shared by its tasks.
+//!
+//! It holds data only. What changes it stands beside it: `changes` (health), `discover` (models),
+//! `reload` (configuration), `snapshots` (what the cores see of it).
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use olla_engine::snapshot::Broadcast;
+
+use super::fetch::Network;
+use super::member::Member;
+use super::signal::Signal;
+use crate::catalogue::{Catalogue, Rules};
+use crate::config::Plan;
+use crate::log::Logger;
+use crate::operations::Build;
+use crate::operations::stats::Totals;
+use crate::providers::Profiles;
+use crate::routing::aliases::Aliases;
+use crate::routing::names::ModelIndex;
+use crate::routing::route::RouteTable;
+use crate::shared::{Address, Common, Mailboxes, Snapshot};
+
+/// What the pages show of the process.
+#[derive(Debug)]
+pub struct ProcessInfo {
+    /// This build.
+    pub build: Build,
+    /// When the process started.
+    pub started: SystemTime,
+    /// Number of event loops.
+    pub workers: usize,
+}
+
+/// See the module.
+pub(super) struct ControlState {
+    pub(super) logger: Logger,
+    pub(super) common: Arc<Common>,
+    pub(super) process: ProcessInfo,
+    pub(super) network: Network,
+    pub(super) outlet: Outlet,
+    /// A reload replaces the whole record.
+    pub(super) config: RefCell<Arc<ActiveConfig>>,
+    pub(super) endpoints: Endpoints,
+    pub(super) models: RefCell<Models>,
+    pub(super) discoveries: Discoveries,
+    pub(super) totals: RefCell<Totals>,
+    pub(super) counts: CountRounds,
+    /// A reload may have changed the interval of discovery.
+    pub(super) reloaded_rounds: Signal,
+    /// A reload may have changed when the models of an unlisted endpoint expire.
+    pub(super) reloaded_sweeps: Signal,
+}
+
+/// The configuration in force, with the tables made from it.
+#[derive(Debug)]
+pub(super) struct ActiveConfig {
+    pub(super) plan: Arc<Plan>,
+    /// The profiles that the profile filter admits.
+    pub(super) profiles: Arc<Profiles>,
+    pub(super) rules: Arc<Rules>,
+    pub(super) routes: Arc<RouteTable>,
+    pub(super) aliases: Arc<Aliases>,
+}
+
+impl ActiveConfig {
+    pub(super) fn new(plan: Arc<Plan>, profiles: Arc<Profiles>, rules: Arc<Rules>) -> Self {
+        Self {
+            routes: Arc::new(RouteTable::new(profiles.all(), &plan.translators)),
+            aliases: Arc::new(Aliases::new(&plan.model_aliases)),
+            plan,
+            profiles,
+            rules,
+        }
+    }
+}
+
+/// The configured endpoints.
+#[derive(Default)]
+pub(super) struct Endpoints {
+    /// In the order of the configuration.
+    pub(super) members: RefCell<Vec<Rc<Member>>>,
+    pub(super) next_id: Cell<u32>,
+    /// Whether the first check of every endpoint has ended or timed out.
+    pub(super) is_first_round_over: Cell<bool>,
+}
+
+/// The models of all endpoints.
+#[derive(Default)]
+pub(super) struct Models {
+    pub(super) catalogue: Arc<Catalogue>,
+    pub(super) index: Arc<ModelIndex>,
+    /// Listings or routable endpoints have changed since the catalogue was built.
+    pub(super) is_stale: bool,
+}
+
+/// The way to the cores.
+pub(super) struct Outlet {
+    pub(super) broadcast: Arc<Broadcast<Snapshot>>,
+    pub(super) cores: Mailboxes,
+    /// Number of the next snapshot.
+    pub(super) version: Cell<u64>,
+    /// Something changed that the next snapshot has to show.
+    pub(super) due: Signal,
+    /// A snapshot was published, so that the one before can be freed.
+    pub(super) published: Signal,
+}
+
+/// Listings outside of the rounds.
+#[derive(Default)]
+pub(super) struct Discoveries {
+    /// Endpoints to list at once.
+    pub(super) requested: RefCell<VecDeque<Rc<Member>>>,
+    pub(super) arrived: Signal,
+    /// Listings that requests wait for.
+    pub(super) refreshes: RefCell<Vec<PendingRefresh>>,
+}
+
+/// A listing of some endpoints, and the requests that wait for it.
+pub(super) struct PendingRefresh {
+    pub(super) endpoints: Vec<u32>,
+    pub(super) waiting: Rc<RefCell<Vec<Address>>>,
+}
+
+/// Collections of what the cores have counted, one for each page that shows statistics.
+#[derive(Default)]
+pub(super) struct CountRounds {
+    pub(super) running: RefCell<Vec<CountRound>>,
+    pub(super) next: Cell<u64>,
+}
+
+/// One collection.
+pub(super) struct CountRound {
+    pub(super) number: u64,
+    /// Cores that have not sent their counts yet.
+    pub(super) missing: usize,
+    pub(super) over: Rc<Signal>,
+}
+
+impl ControlState {
+    /// The configuration in force.
+    pub(super) fn config(&self) -> Arc<ActiveConfig> {
+        Arc::clone(&self.config.borrow())
+    }
+
+    /// The endpoints now, in the order of the configuration.
+    pub(super) fn members(&self) -> Vec<Rc<Member>> {
+        self.endpoints.members.borrow().clone()
+    }
+
+    /// The endpoint with this [`Endpoint::id`](crate::fleet::Endpoint::id).
+    pub(super) fn member(&self, id: u32) -> Option<Rc<Member>> {
+        let members = self.endpoints.members.borrow();
+        members.iter().find(|member| member.id == id).cloned()
+    }
+
+    /// Lets the next snapshot be built with a new catalogue.
+    pub(super) fn models_changed(&self) {
+        self.models.borrow_mut().is_stale = true;
+    }
+
+    /// Publishes a snapshot within a few milliseconds, together with what else changes until then.
+    pub(super) fn publish_soon(&self) {
+        self.outlet.due.notify();
+    }
+
+    /// Lists the models of an endpoint at once, outside of the rounds.
+    pub(super) fn request_discovery(&self, member: &Rc<Member>) {
+        let mut requested = self.discoveries.requested.borrow_mut();
+        requested.push_back(Rc::clone(member));
+        self.discoveries.arrived.notify();
+    }
+}
