@@ -9,7 +9,7 @@ use std::hint::black_box;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use criterion::Criterion;
+use criterion::{Criterion, Throughput};
 use olla::catalogue::{Catalogue, ListedModel, Options, Rules, Source};
 use olla::providers::{Profile, Profiles, parse_listing};
 use olla::routing::names::ModelIndex;
@@ -42,6 +42,7 @@ fn main() {
     for (names, shape) in SHAPES {
         builds(&mut criterion, names, shape);
     }
+    listing(&mut criterion);
     criterion.final_summary();
 }
 
@@ -69,6 +70,24 @@ fn builds(criterion: &mut Criterion, names: usize, shape: &str) {
     group.finish();
 }
 
+/// Reading one large listing, in Ollama's form and in vLLM's.
+fn listing(criterion: &mut Criterion) {
+    const MODELS: usize = 12_000;
+    let mut group = criterion.benchmark_group("listing");
+    for profile in ["ollama", "vllm"] {
+        let parser = Profiles::builtin()
+            .get(profile)
+            .expect("a built-in profile")
+            .parser;
+        let body = listing_body(profile, 0, MODELS, MODELS);
+        group.throughput(Throughput::Bytes(body.len() as u64));
+        group.bench_function(profile, |b| {
+            b.iter_with_large_drop(|| parse_listing(parser, black_box(body.as_bytes())));
+        });
+    }
+    group.finish();
+}
+
 /// Endpoints by turns of Ollama's and of vLLM's kind.
 #[derive(Clone)]
 struct Fleet {
@@ -92,7 +111,7 @@ impl Fleet {
         let profile = |at| Arc::clone(builtin.get(kind(at)).expect("a built-in profile"));
         let profiles: Vec<_> = (0..ENDPOINTS).map(profile).collect();
         let listing = |(at, profile): (usize, &Arc<Profile>)| {
-            let body = body(&profile.name, at * MODELS_EACH, names);
+            let body = listing_body(&profile.name, at * MODELS_EACH, MODELS_EACH, names);
             let models = parse_listing(profile.parser, body.as_bytes());
             models.expect("a listing").into()
         };
@@ -143,8 +162,8 @@ impl Fleet {
 }
 
 /// The listing of a server whose names begin at this number of so many.
-fn body(kind: &str, from: usize, names: usize) -> String {
-    let items: Vec<_> = (from..from + MODELS_EACH)
+fn listing_body(kind: &str, from: usize, models: usize, names: usize) -> String {
+    let items: Vec<_> = (from..from + models)
         .map(|number| {
             let number = number % names;
             let family = FAMILIES[number % FAMILIES.len()];
