@@ -4,8 +4,8 @@
 //! that way the content is walked over once.
 
 use super::error::Refusal;
+use super::fields::{blocks, holds_image, invalid};
 use super::json::{self, Kind, Text, Value};
-use super::request::{blocks, holds_image, invalid};
 
 /// Writes the elements of OpenAI's `messages`.
 pub(super) struct Messages<'o> {

@@ -1,6 +1,6 @@
 //! How an answer ended and what it cost, in both dialects (contract: translation 8.2, 8.5).
 
-use super::answer::AnswerContext;
+use super::context::AnswerContext;
 use super::json::{self, Text, Value};
 use super::tokens;
 

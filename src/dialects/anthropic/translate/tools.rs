@@ -1,9 +1,9 @@
 //! Tools and the choice among them (contract: translation 7.3).
 
 use super::error::Refusal;
+use super::fields::invalid;
 use super::json::{Kind, Value};
-use super::openai::{Warning, warn};
-use super::request::invalid;
+use super::warning::{Warning, warn};
 
 /// What a tool gets that has no schema.
 const NO_PARAMETERS: &[u8] = br#"{"type":"object","properties":{}}"#;

@@ -1,24 +1,12 @@
 //! A whole answer, from an OpenAI chat completion to an Anthropic message (contract:
 //! translation 8.1, 8.2).
 
+use super::context::AnswerContext;
 use super::error::{self, Refusal};
 use super::ids::{IdSeed, message_id, tool_id};
 use super::json::{self, Kind, Text, Value};
-use super::openai::{Translated, Warning, warn};
 use super::outcome::{Counts, Ending, Finish};
-
-/// What the translation of an answer has to know of its request.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct AnswerContext {
-    /// The name that the client asked for; shown when the backend names none.
-    pub model: String,
-    /// The request's stop sequences.
-    pub stop_sequences: Vec<String>,
-    /// Estimate of the request's tokens, for backends that do not count.
-    pub input_tokens: u64,
-    /// What ids are made from.
-    pub seed: IdSeed,
-}
+use super::warning::{Translated, Warning, warn};
 
 /// Translates a whole answer of status below 400.
 ///

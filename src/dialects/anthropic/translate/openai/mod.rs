@@ -3,81 +3,13 @@
 //! The body is written once, front to back: spans of the request are copied, nothing is parsed
 //! into values. Fields that have no counterpart are left out; `docs/translation.md` lists them.
 
-use std::fmt;
-
 use super::error::Refusal;
+use super::fields::Fields;
 use super::json::{self, Kind, Value};
 use super::messages::Messages;
-use super::request::{Checked, Fields};
+use super::request::Checked;
 use super::tools;
-
-/// A translated document.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Translated {
-    /// Compact JSON.
-    pub body: Vec<u8>,
-    /// What the log should say.
-    pub warnings: Vec<Warning>,
-}
-
-/// Something that could not be translated, and was worth no refusal.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Warning {
-    /// A tool that nobody could execute was left out: one of Anthropic's own, or one without a
-    /// name.
-    ToolLeftOut {
-        /// Its `type`, else empty.
-        kind: String,
-        /// Its `name`, else empty.
-        name: String,
-    },
-    /// The arguments of a tool call were no JSON object; the client got an empty one.
-    ArgumentsUnreadable {
-        /// The tool.
-        name: String,
-    },
-    /// A streamed tool call never got a name and was dropped.
-    CallWithoutName,
-    /// Arguments came for a tool call whose block was closed, and were dropped.
-    ArgumentsTooLate {
-        /// The tool.
-        name: String,
-    },
-}
-
-/// The most warnings that one document gives; what comes after is not reported.
-pub(super) const WARNINGS_MAX: usize = 16;
-
-/// Keeps a warning if there is room. It is made only then.
-pub(super) fn warn(warnings: &mut Vec<Warning>, warning: impl FnOnce() -> Warning) {
-    if warnings.len() < WARNINGS_MAX {
-        warnings.push(warning());
-    }
-}
-
-impl fmt::Display for Warning {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::ToolLeftOut { kind, name } => {
-                write!(
-                    f,
-                    "tool {name:?} of type {kind:?} left out: no schema or no name"
-                )
-            }
-            Self::ArgumentsUnreadable { name } => {
-                write!(f, "arguments for tool {name:?} are not a JSON object")
-            }
-            Self::CallWithoutName => f.write_str("a tool call without a name was dropped"),
-            Self::ArgumentsTooLate { name } => {
-                write!(
-                    f,
-                    "arguments for tool {name:?} came after its end and were dropped"
-                )
-            }
-        }
-    }
-}
+use super::warning::Translated;
 
 /// Translates a request. `model` is the name that the backend knows, `body` the bytes that
 /// `checked` was made from; other bytes give a refusal or a body without meaning.

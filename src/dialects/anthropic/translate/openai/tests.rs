@@ -1,5 +1,6 @@
 use serde_json::{Value as Json, json};
 
+use super::super::warning::Warning;
 use super::*;
 use crate::dialects::anthropic::translate::check;
 

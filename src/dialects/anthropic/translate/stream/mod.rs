@@ -6,16 +6,17 @@
 
 use std::ops::ControlFlow;
 
-use super::answer::{Answer, AnswerContext, Block};
+use super::answer::{Answer, Block};
 use super::calls::{CallPiece, Calls, Fate, TooMany};
 use super::chunk::{Chunk, Said};
+use super::context::AnswerContext;
 use super::error::{Refusal, error_kind};
 use super::events::{self, Prose};
 use super::ids::{message_id, tool_id};
 use super::json::{self, Text, Value};
-use super::openai::{Warning, warn};
 use super::outcome::{Counts, Ending, Usage};
 use super::sse::{Line, Lines, TooLong};
+use super::warning::{Warning, warn};
 
 /// The largest event of a backend, in bytes, and the largest whole answer in place of a stream.
 /// The contract asks for data lines of 16 MiB; a little more, so that the field name fits too.

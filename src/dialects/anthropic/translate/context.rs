@@ -1,0 +1,16 @@
+//! What the translation of a response takes from its request.
+
+use super::ids::IdSeed;
+
+/// What the translation of an answer has to know of its request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AnswerContext {
+    /// The name that the client asked for; shown when the backend names none.
+    pub model: String,
+    /// The request's stop sequences.
+    pub stop_sequences: Vec<String>,
+    /// Estimate of the request's tokens, for backends that do not count.
+    pub input_tokens: u64,
+    /// What ids are made from.
+    pub seed: IdSeed,
+}

@@ -1,0 +1,63 @@
+//! The members of a request that validation, translation and counting share, and the blocks of a
+//! content.
+
+use std::ops::Range;
+
+use super::error::Refusal;
+use super::json::{Kind, Value};
+
+/// The members of a request that are read here or translated.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(super) struct Fields<T> {
+    pub(super) messages: T,
+    pub(super) system: T,
+    pub(super) max_tokens: T,
+    pub(super) temperature: T,
+    pub(super) top_p: T,
+    pub(super) top_k: T,
+    pub(super) stop_sequences: T,
+    pub(super) tools: T,
+    pub(super) tool_choice: T,
+    pub(super) output_config: T,
+}
+
+impl Fields<Option<Value<'_>>> {
+    pub(super) fn spans(self) -> Fields<Option<Range<usize>>> {
+        Fields {
+            messages: self.messages.map(Value::span),
+            system: self.system.map(Value::span),
+            max_tokens: self.max_tokens.map(Value::span),
+            temperature: self.temperature.map(Value::span),
+            top_p: self.top_p.map(Value::span),
+            top_k: self.top_k.map(Value::span),
+            stop_sequences: self.stop_sequences.map(Value::span),
+            tools: self.tools.map(Value::span),
+            tool_choice: self.tool_choice.map(Value::span),
+            output_config: self.output_config.map(Value::span),
+        }
+    }
+}
+
+/// Whether one of the blocks of a content is an image.
+pub(super) fn holds_image(content: Value<'_>) -> bool {
+    blocks(content).any(|block| {
+        block
+            .string_field("type")
+            .is_some_and(|kind| kind.is("image"))
+    })
+}
+
+/// The blocks of a content: an array's elements, or the only one; what is no object is left out
+/// (contract: translation 7.2).
+pub(super) fn blocks(content: Value<'_>) -> impl Iterator<Item = Value<'_>> + Clone {
+    let single = content.is(Kind::Object).then_some(content);
+    content
+        .elements()
+        .filter(|element| element.is(Kind::Object))
+        .chain(single)
+}
+
+/// A refusal that names a field.
+pub(super) fn invalid(field: &str, problem: &str) -> Refusal {
+    Refusal::invalid(format!("{field}: {problem}"))
+}
