@@ -15,6 +15,7 @@ pub mod fleet;
 pub mod format;
 pub mod gateway;
 pub mod inspect;
+pub(crate) mod json;
 pub mod log;
 pub mod operations;
 pub mod providers;

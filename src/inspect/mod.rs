@@ -27,7 +27,6 @@ mod tests;
 use std::ops::Range;
 
 pub use name::{Splice, model_name, rewrite_model};
-pub(crate) use scan::near_mark;
 use scan::{Nest, Step};
 
 /// What to look for. Decided by the route and the configuration, before the body arrives.

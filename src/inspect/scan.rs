@@ -22,6 +22,9 @@
 use memchr::memchr;
 use wide::u8x16;
 
+use crate::json::scan::near_mark;
+pub(super) use crate::json::scan::skip_blanks;
+
 /// How deep values may be nested below the top-level object. Deeper is not JSON to us, nor to
 /// most parsers; one bit a level keeps track of what has to be closed.
 pub(super) const NESTING_MAX: u32 = u128::BITS;
@@ -67,26 +70,6 @@ pub(super) fn string_end(body: &[u8], pos: usize, escaped: &mut bool) -> Option<
 fn near_end(body: &[u8], pos: usize) -> Option<usize> {
     let at = pos + near_mark(body.get(pos..)?)?;
     (body.get(at) == Some(&b'"')).then_some(at)
-}
-
-/// Where the first quote or backslash is, if it is among the next sixteen bytes and there are so many:
-/// most keys and many texts are short, and a search that is made for long ones has begun when these
-/// have ended.
-#[inline]
-pub(crate) fn near_mark(rest: &[u8]) -> Option<usize> {
-    let block = u8x16::from(*rest.first_chunk::<16>()?);
-    let marks = block.simd_eq(u8x16::splat(b'"')) | block.simd_eq(u8x16::splat(b'\\'));
-    let marks = marks.to_bitmask();
-    (marks != 0).then(|| marks.trailing_zeros() as usize)
-}
-
-/// The first position from `pos` on that is not blank, or the length of the body.
-pub(super) fn skip_blanks(body: &[u8], pos: usize) -> usize {
-    let mut pos = pos;
-    while let Some(b' ' | b'\t' | b'\n' | b'\r') = body.get(pos) {
-        pos += 1;
-    }
-    pos
 }
 
 /// The end of the number or literal that goes on at `pos`, or `None` if that has not arrived.

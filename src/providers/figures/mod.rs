@@ -17,7 +17,7 @@
 //! contract: operations 6
 
 mod formula;
-mod json;
+mod paths;
 mod tail;
 #[cfg(test)]
 mod tests;
@@ -28,7 +28,7 @@ use memchr::{memrchr, memrchr_iter};
 
 use crate::providers::MetricsExtraction;
 use formula::{Formula, Value};
-use json::{Found, Paths, SLOTS_MAX, Scalar};
+use paths::{FoundScalar, FoundValues, JsonPaths, SLOTS_MAX};
 use tail::Kept;
 pub use tail::{AnswerKind, TAIL_BYTES_MAX, Tail};
 
@@ -185,7 +185,7 @@ struct Places {
 /// Reads figures out of the answers of one kind of server.
 #[derive(Debug, Clone)]
 pub struct Extractor {
-    paths: Paths,
+    paths: JsonPaths,
     /// The figures in the order of [`FIELDS`], then the profile's further names.
     fields: Vec<Places>,
     calculations: Vec<Formula<Name>>,
@@ -228,7 +228,7 @@ impl<'p> Compiler<'p> {
     }
 
     fn slot(&mut self, path: &str) -> Result<usize, String> {
-        let path = json::parse_path(path)?;
+        let path = paths::parse_path(path)?;
         let slot = self.extractor.paths.add(path);
         slot.ok_or_else(|| format!("there are more than {SLOTS_MAX} paths"))
     }
@@ -282,7 +282,7 @@ impl Extractor {
         let mut compiler = Compiler {
             profile,
             extractor: Self {
-                paths: Paths::default(),
+                paths: JsonPaths::default(),
                 fields: Vec::new(),
                 calculations: Vec::new(),
             },
@@ -310,7 +310,7 @@ impl Extractor {
     /// The figures of an answer that is over; `None` = it has none.
     pub fn read<'a>(&'a self, tail: &'a mut Tail) -> Option<ProviderFigures<'a>> {
         let kept = tail.kept();
-        let mut found: Found<'a> = [None; SLOTS_MAX];
+        let mut found: FoundValues<'a> = [None; SLOTS_MAX];
         match kept.kind {
             AnswerKind::Opaque => return None,
             AnswerKind::Events => self.events(kept, &mut found),
@@ -334,7 +334,7 @@ impl Extractor {
     }
 
     /// The whole body; if more documents follow the first, the last one.
-    fn document<'a>(&self, kept: Kept<'a>, found: &mut Found<'a>) {
+    fn document<'a>(&self, kept: Kept<'a>, found: &mut FoundValues<'a>) {
         if kept.cut {
             return self.last_line(kept, found);
         }
@@ -347,7 +347,7 @@ impl Extractor {
     }
 
     /// The last line that is not empty; the end of it, if its beginning was not kept.
-    fn last_line<'a>(&self, kept: Kept<'a>, found: &mut Found<'a>) {
+    fn last_line<'a>(&self, kept: Kept<'a>, found: &mut FoundValues<'a>) {
         let text = kept.tail.trim_ascii_end();
         let start = memrchr(b'\n', text);
         let line = text.get(start.map_or(0, |at| at + 1)..).unwrap_or_default();
@@ -361,7 +361,7 @@ impl Extractor {
     }
 
     /// Each field from the last event that has it.
-    fn events<'a>(&self, kept: Kept<'a>, found: &mut Found<'a>) {
+    fn events<'a>(&self, kept: Kept<'a>, found: &mut FoundValues<'a>) {
         let mut end = kept.tail.len();
         let mut events = 0;
         for newline in memrchr_iter(b'\n', kept.tail) {
@@ -393,7 +393,7 @@ impl Extractor {
     }
 
     /// Fills in what one line of an event stream has. Whether it is data.
-    fn event<'a>(&self, line: &'a [u8], found: &mut Found<'a>) -> bool {
+    fn event<'a>(&self, line: &'a [u8], found: &mut FoundValues<'a>) -> bool {
         let Some(data) = line.strip_prefix(b"data:") else {
             return false;
         };
@@ -401,14 +401,14 @@ impl Extractor {
         if !data.starts_with(b"{") {
             return false;
         }
-        let mut here: Found<'a> = [None; SLOTS_MAX];
+        let mut here: FoundValues<'a> = [None; SLOTS_MAX];
         self.paths.whole(data, &mut here);
-        json::fill(found, &here);
+        paths::fill(found, &here);
         true
     }
 
     /// Whether earlier events have nothing to add: counts, model and finish reason are there.
-    fn is_enough(&self, found: &Found<'_>) -> bool {
+    fn is_enough(&self, found: &FoundValues<'_>) -> bool {
         let has = |slot: &usize| found.get(*slot).is_some_and(Option::is_some);
         FIELDS
             .iter()
@@ -426,7 +426,7 @@ impl Extractor {
     fn value<'a>(
         &self,
         field: usize,
-        found: &Found<'a>,
+        found: &FoundValues<'a>,
         results: &[Value<'a>; CALCULATIONS_MAX],
     ) -> Value<'a> {
         let is_one = |value: &Value<'_>| !matches!(value, Value::Nothing | Value::Text(b""));
@@ -444,7 +444,7 @@ impl Extractor {
             .unwrap_or(Value::Nothing)
     }
 
-    fn figures<'a>(&'a self, found: &Found<'a>) -> ProviderFigures<'a> {
+    fn figures<'a>(&'a self, found: &FoundValues<'a>) -> ProviderFigures<'a> {
         let mut results = [Value::Nothing; CALCULATIONS_MAX];
         for (nth, formula) in self.calculations.iter().enumerate() {
             let result = formula.eval(&|name| match name {
@@ -497,11 +497,11 @@ impl Extractor {
     }
 }
 
-fn at_slot<'a>(slot: usize, found: &Found<'a>) -> Value<'a> {
+fn at_slot<'a>(slot: usize, found: &FoundValues<'a>) -> Value<'a> {
     match found.get(slot).copied().flatten() {
-        Some(Scalar::Number(number)) => Value::Number(number),
-        Some(Scalar::Bool(bool)) => Value::Bool(bool),
-        Some(Scalar::Text(text)) => Value::Text(text),
+        Some(FoundScalar::Number(number)) => Value::Number(number),
+        Some(FoundScalar::Bool(bool)) => Value::Bool(bool),
+        Some(FoundScalar::Text(text)) => Value::Text(text),
         None => Value::Nothing,
     }
 }

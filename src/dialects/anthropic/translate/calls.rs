@@ -6,7 +6,7 @@
 //! complete. This module decides and holds; `stream.rs` writes the events.
 
 use super::answer::{Arguments, filled};
-use super::json::{Kind, Piece, Text, Value};
+use crate::json::{JsonKind, JsonText, JsonValue, TextPiece};
 
 /// The most calls of one answer.
 pub(super) const CALLS_MAX: usize = 1024;
@@ -22,24 +22,27 @@ pub(super) struct TooMany;
 #[derive(Clone, Copy)]
 pub(super) struct CallPiece<'a> {
     index: u64,
-    id: Option<Text<'a>>,
-    name: Option<Text<'a>>,
+    id: Option<JsonText<'a>>,
+    name: Option<JsonText<'a>>,
     arguments: Option<Arguments<'a>>,
 }
 
 impl<'a> CallPiece<'a> {
     /// `None` if a field has a wrong type.
-    pub(super) fn read(call: Value<'a>) -> Option<Self> {
-        if !call.is(Kind::Object) {
+    pub(super) fn read(call: JsonValue<'a>) -> Option<Self> {
+        if !call.is(JsonKind::Object) {
             return None;
         }
         let [index, id, function] = call.given(["index", "id", "function"]);
         let [name, arguments] = match function {
-            Some(function) if function.is(Kind::Object) => function.given(["name", "arguments"]),
+            Some(function) if function.is(JsonKind::Object) => {
+                function.given(["name", "arguments"])
+            }
             Some(_) => return None,
             None => [None; 2],
         };
-        let is_text = |value: Option<Value<'_>>| value.is_none_or(|value| value.is(Kind::String));
+        let is_text =
+            |value: Option<JsonValue<'_>>| value.is_none_or(|value| value.is(JsonKind::String));
         if !is_text(id) || !is_text(name) {
             return None;
         }
@@ -287,9 +290,9 @@ impl Progress {
             Arguments::Text(text) => {
                 for piece in text.pieces() {
                     match piece {
-                        Piece::Run(run) => run.iter().for_each(|byte| self.byte(*byte)),
-                        Piece::Char(c) => self.byte(u8::try_from(c).unwrap_or(b'?')),
-                        Piece::Lone(_) => self.byte(b'?'),
+                        TextPiece::Run(run) => run.iter().for_each(|byte| self.byte(*byte)),
+                        TextPiece::Char(c) => self.byte(u8::try_from(c).unwrap_or(b'?')),
+                        TextPiece::Lone(_) => self.byte(b'?'),
                     }
                 }
                 text.write(out);
@@ -298,7 +301,7 @@ impl Progress {
                 let mut compact = Vec::new();
                 value.write_compact(&mut compact);
                 compact.iter().for_each(|byte| self.byte(*byte));
-                super::json::write_escaped(&compact, out);
+                crate::json::write_escaped(&compact, out);
             }
         }
     }

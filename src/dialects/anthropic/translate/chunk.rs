@@ -4,8 +4,8 @@
 use super::answer::{Prose, filled};
 use super::calls::CallPiece;
 use super::error;
-use super::json::{Kind, Text, Value};
 use super::outcome::{Counts, Finish};
+use crate::json::{JsonKind, JsonText, JsonValue};
 
 /// What one event of the backend says.
 pub(super) enum Said<'a> {
@@ -19,15 +19,15 @@ pub(super) enum Said<'a> {
 /// A chunk, as far as it is translated. Empty strings are missing.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Chunk<'a> {
-    pub(super) model: Option<Text<'a>>,
+    pub(super) model: Option<JsonText<'a>>,
     pub(super) counts: Option<Counts>,
     pub(super) finish: Option<Finish>,
     /// The text at which the backend stopped, if it says so.
-    pub(super) matched: Option<Text<'a>>,
-    pub(super) reasoning: Option<Text<'a>>,
+    pub(super) matched: Option<JsonText<'a>>,
+    pub(super) reasoning: Option<JsonText<'a>>,
     pub(super) content: Option<Prose<'a>>,
     pub(super) refusal: Option<Prose<'a>>,
-    calls: Option<Value<'a>>,
+    calls: Option<JsonValue<'a>>,
 }
 
 impl<'a> Chunk<'a> {
@@ -35,38 +35,39 @@ impl<'a> Chunk<'a> {
     pub(super) fn calls(&self) -> impl Iterator<Item = CallPiece<'a>> + use<'a> {
         self.calls
             .into_iter()
-            .flat_map(Value::elements)
+            .flat_map(JsonValue::elements)
             .filter_map(CallPiece::read)
     }
 
     /// `None` if a field has a wrong type.
     fn read(
-        model: Option<Value<'a>>,
-        usage: Option<Value<'a>>,
-        choices: Option<Value<'a>>,
+        model: Option<JsonValue<'a>>,
+        usage: Option<JsonValue<'a>>,
+        choices: Option<JsonValue<'a>>,
     ) -> Option<Self> {
         let mut chunk = Self {
-            model: filled(typed(model, &[Kind::String])?),
-            counts: typed(usage, &[Kind::Object])?.map(Counts::read),
+            model: filled(typed(model, &[JsonKind::String])?),
+            counts: typed(usage, &[JsonKind::Object])?.map(Counts::read),
             ..Self::default()
         };
-        let choice = typed(choices, &[Kind::Array])?.and_then(|choices| choices.elements().next());
-        let Some(choice) = typed(choice, &[Kind::Object])? else {
+        let choice =
+            typed(choices, &[JsonKind::Array])?.and_then(|choices| choices.elements().next());
+        let Some(choice) = typed(choice, &[JsonKind::Object])? else {
             return Some(chunk);
         };
         let [delta, finish, stop_reason, matched_stop] =
             choice.given(["delta", "finish_reason", "stop_reason", "matched_stop"]);
-        chunk.finish = filled(typed(finish, &[Kind::String])?).map(Finish::of);
+        chunk.finish = filled(typed(finish, &[JsonKind::String])?).map(Finish::of);
         // Some servers name the id of a token here; only texts are compared.
         chunk.matched = filled(stop_reason).or(filled(matched_stop));
-        if let Some(delta) = typed(delta, &[Kind::Object])? {
+        if let Some(delta) = typed(delta, &[JsonKind::Object])? {
             chunk.read_delta(delta)?;
         }
         Some(chunk)
     }
 
-    fn read_delta(&mut self, delta: Value<'a>) -> Option<()> {
-        const PROSE: &[Kind] = &[Kind::String, Kind::Array];
+    fn read_delta(&mut self, delta: JsonValue<'a>) -> Option<()> {
+        const PROSE: &[JsonKind] = &[JsonKind::String, JsonKind::Array];
         let [reasoning, reasoning_content, content, refusal, calls] = delta.given([
             "reasoning",
             "reasoning_content",
@@ -74,14 +75,15 @@ impl<'a> Chunk<'a> {
             "refusal",
             "tool_calls",
         ]);
-        let reasoning = filled(typed(reasoning, &[Kind::String])?);
-        let reasoning_content = filled(typed(reasoning_content, &[Kind::String])?);
-        let prose = |value: Option<Value<'a>>| value.map(Prose).filter(|prose| !prose.is_empty());
+        let reasoning = filled(typed(reasoning, &[JsonKind::String])?);
+        let reasoning_content = filled(typed(reasoning_content, &[JsonKind::String])?);
+        let prose =
+            |value: Option<JsonValue<'a>>| value.map(Prose).filter(|prose| !prose.is_empty());
         self.reasoning = reasoning.or(reasoning_content);
         self.content = prose(typed(content, PROSE)?);
         self.refusal = prose(typed(refusal, PROSE)?);
-        self.calls = typed(calls, &[Kind::Array])?;
-        let mut pieces = self.calls.into_iter().flat_map(Value::elements);
+        self.calls = typed(calls, &[JsonKind::Array])?;
+        let mut pieces = self.calls.into_iter().flat_map(JsonValue::elements);
         pieces
             .all(|piece| CallPiece::read(piece).is_some())
             .then_some(())
@@ -89,14 +91,14 @@ impl<'a> Chunk<'a> {
 }
 
 impl<'a> Said<'a> {
-    pub(super) fn read(value: Value<'a>) -> Self {
+    pub(super) fn read(value: JsonValue<'a>) -> Self {
         // All at once: each look at this level walks over the whole event.
         let [error, object, choices, model, usage] =
             value.given(["error", "object", "choices", "model", "usage"]);
         if error::is_error(error, object) {
             return Self::Error(error::stream_message(value));
         }
-        match Chunk::read(model, usage, choices).filter(|_| value.is(Kind::Object)) {
+        match Chunk::read(model, usage, choices).filter(|_| value.is(JsonKind::Object)) {
             Some(chunk) => Self::Chunk(chunk),
             None => Self::Nothing,
         }
@@ -104,7 +106,7 @@ impl<'a> Said<'a> {
 }
 
 /// The outer `None`: it is there and of none of these kinds.
-fn typed<'a>(value: Option<Value<'a>>, kinds: &[Kind]) -> Option<Option<Value<'a>>> {
+fn typed<'a>(value: Option<JsonValue<'a>>, kinds: &[JsonKind]) -> Option<Option<JsonValue<'a>>> {
     match value {
         Some(value) if !kinds.contains(&value.kind()) => None,
         _ => Some(value),

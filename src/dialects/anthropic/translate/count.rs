@@ -1,9 +1,9 @@
 //! The response to `count_tokens` (contract: translation 11).
 
 use super::error::Refusal;
-use super::json::index::Index;
 use super::request::check_countable;
 use super::tokens;
+use crate::json::SpanIndex;
 
 /// The body of the response to `count_tokens`.
 ///
@@ -11,7 +11,7 @@ use super::tokens;
 ///
 /// Status 400 if the body is not a JSON object or a field has another type.
 pub fn count_tokens(body: &[u8]) -> Result<Vec<u8>, Refusal> {
-    let mut index = Index::default();
+    let mut index = SpanIndex::default();
     let fields = check_countable(body, &mut index)?;
     Ok(format!(r#"{{"input_tokens":{}}}"#, tokens::estimate(&fields)).into_bytes())
 }

@@ -5,7 +5,7 @@
 
 use std::fmt;
 
-use super::json::{self, Kind, Value};
+use crate::json::{self, JsonKind, JsonValue};
 
 /// Headers of a backend's error that reach the client of a translated request; SDKs decide by them
 /// whether and when to try again.
@@ -118,13 +118,13 @@ fn backend_message(body: &[u8]) -> String {
 }
 
 /// Where the servers that are known put what they have to say, best first.
-fn message_in(value: Value<'_>) -> Option<String> {
+fn message_in(value: JsonValue<'_>) -> Option<String> {
     let [error, message, detail] = value.fields(["error", "message", "detail"]);
     let texts = [
         error.and_then(|error| error.string_field("message")),
-        error.and_then(Value::string),
-        message.and_then(Value::string),
-        detail.and_then(Value::string),
+        error.and_then(JsonValue::string),
+        message.and_then(JsonValue::string),
+        detail.and_then(JsonValue::string),
     ];
     if let Some(text) = texts.into_iter().flatten().find(|text| !text.is_empty()) {
         return Some(text.decode().into_owned());
@@ -138,17 +138,17 @@ fn message_in(value: Value<'_>) -> Option<String> {
 }
 
 /// As [`message_in`], for an object that a stream brought in place of a chunk.
-pub(super) fn stream_message(value: Value<'_>) -> String {
+pub(super) fn stream_message(value: JsonValue<'_>) -> String {
     message_in(value).unwrap_or_else(|| BACKEND_ERROR.to_owned())
 }
 
 /// Whether an object says that it is an error instead of an answer.
-pub(super) fn is_error(error: Option<Value<'_>>, object: Option<Value<'_>>) -> bool {
-    let says_so = object.and_then(Value::string);
+pub(super) fn is_error(error: Option<JsonValue<'_>>, object: Option<JsonValue<'_>>) -> bool {
+    let says_so = object.and_then(JsonValue::string);
     match error.map(|error| (error, error.kind())) {
-        Some((_, Kind::Object | Kind::Array)) => true,
-        Some((error, Kind::String)) => error.string().is_some_and(|text| !text.is_empty()),
-        Some((error, Kind::Bool)) => error.is_true(),
+        Some((_, JsonKind::Object | JsonKind::Array)) => true,
+        Some((error, JsonKind::String)) => error.string().is_some_and(|text| !text.is_empty()),
+        Some((error, JsonKind::Bool)) => error.is_true(),
         _ => says_so.is_some_and(|text| text.is("error")),
     }
 }

@@ -2,8 +2,8 @@
 //! with its blank line.
 
 use super::error::write_error;
-use super::json::{self, write_number};
 use super::outcome::Usage;
+use crate::json::{self, write_number};
 
 /// `message_start`. `model` is the inside of a JSON string.
 pub(super) fn message_start(id: &str, model: &[u8], usage: Usage, out: &mut Vec<u8>) {

@@ -4,7 +4,7 @@
 use std::ops::Range;
 
 use super::error::Refusal;
-use super::json::{Kind, Value};
+use crate::json::{JsonKind, JsonValue};
 
 /// The members of a request that are read here or translated.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -21,25 +21,25 @@ pub(super) struct Fields<T> {
     pub(super) output_config: T,
 }
 
-impl Fields<Option<Value<'_>>> {
+impl Fields<Option<JsonValue<'_>>> {
     pub(super) fn spans(self) -> Fields<Option<Range<usize>>> {
         Fields {
-            messages: self.messages.map(Value::span),
-            system: self.system.map(Value::span),
-            max_tokens: self.max_tokens.map(Value::span),
-            temperature: self.temperature.map(Value::span),
-            top_p: self.top_p.map(Value::span),
-            top_k: self.top_k.map(Value::span),
-            stop_sequences: self.stop_sequences.map(Value::span),
-            tools: self.tools.map(Value::span),
-            tool_choice: self.tool_choice.map(Value::span),
-            output_config: self.output_config.map(Value::span),
+            messages: self.messages.map(JsonValue::span),
+            system: self.system.map(JsonValue::span),
+            max_tokens: self.max_tokens.map(JsonValue::span),
+            temperature: self.temperature.map(JsonValue::span),
+            top_p: self.top_p.map(JsonValue::span),
+            top_k: self.top_k.map(JsonValue::span),
+            stop_sequences: self.stop_sequences.map(JsonValue::span),
+            tools: self.tools.map(JsonValue::span),
+            tool_choice: self.tool_choice.map(JsonValue::span),
+            output_config: self.output_config.map(JsonValue::span),
         }
     }
 }
 
 /// Whether one of the blocks of a content is an image.
-pub(super) fn holds_image(content: Value<'_>) -> bool {
+pub(super) fn holds_image(content: JsonValue<'_>) -> bool {
     blocks(content).any(|block| {
         block
             .string_field("type")
@@ -49,11 +49,11 @@ pub(super) fn holds_image(content: Value<'_>) -> bool {
 
 /// The blocks of a content: an array's elements, or the only one; what is no object is left out
 /// (contract: translation 7.2).
-pub(super) fn blocks(content: Value<'_>) -> impl Iterator<Item = Value<'_>> + Clone {
-    let single = content.is(Kind::Object).then_some(content);
+pub(super) fn blocks(content: JsonValue<'_>) -> impl Iterator<Item = JsonValue<'_>> + Clone {
+    let single = content.is(JsonKind::Object).then_some(content);
     content
         .elements()
-        .filter(|element| element.is(Kind::Object))
+        .filter(|element| element.is(JsonKind::Object))
         .chain(single)
 }
 

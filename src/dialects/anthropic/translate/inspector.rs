@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use super::json::{self, write_number, write_string};
+use crate::json::{self, write_number, write_string};
 
 /// Permissions of the folders, by which only the owner looks into them.
 pub const FOLDER_MODE: u32 = 0o700;

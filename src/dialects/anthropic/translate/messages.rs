@@ -5,7 +5,7 @@
 
 use super::error::Refusal;
 use super::fields::{blocks, holds_image, invalid};
-use super::json::{self, Kind, Text, Value};
+use crate::json::{self, JsonKind, JsonText, JsonValue};
 
 /// Writes the elements of OpenAI's `messages`.
 pub(super) struct Messages<'o> {
@@ -48,25 +48,30 @@ impl<'o> Messages<'o> {
     }
 
     /// The system prompt becomes the first message, unless it is empty.
-    pub(super) fn system(&mut self, system: Option<Value<'_>>) {
+    pub(super) fn system(&mut self, system: Option<JsonValue<'_>>) {
         if let Some(system) = system {
             self.plain("system", system);
         }
     }
 
     /// One message of the request, which may become several or none.
-    pub(super) fn message(&mut self, at: usize, message: Value<'_>) -> Result<(), Refusal> {
+    pub(super) fn message(&mut self, at: usize, message: JsonValue<'_>) -> Result<(), Refusal> {
         let [role, content] = message.fields(["role", "content"]);
         let content = content
-            .filter(|content| matches!(content.kind(), Kind::String | Kind::Array | Kind::Object))
+            .filter(|content| {
+                matches!(
+                    content.kind(),
+                    JsonKind::String | JsonKind::Array | JsonKind::Object
+                )
+            })
             .ok_or_else(|| {
                 invalid(
                     &format!("messages.{at}.content"),
                     "expected a string or an array of blocks",
                 )
             })?;
-        let role = role.and_then(Value::string);
-        let is = |name| role.is_some_and(|role: Text<'_>| role.is(name));
+        let role = role.and_then(JsonValue::string);
+        let is = |name| role.is_some_and(|role: JsonText<'_>| role.is(name));
         if is("user") {
             return self.user(at, content);
         }
@@ -98,7 +103,7 @@ impl<'o> Messages<'o> {
     }
 
     /// A message of the texts alone.
-    fn plain(&mut self, role: &str, content: Value<'_>) {
+    fn plain(&mut self, role: &str, content: JsonValue<'_>) {
         let start = self.begin(role);
         if self.texts(content) {
             self.out.push(b'}');
@@ -108,7 +113,7 @@ impl<'o> Messages<'o> {
     }
 
     /// Writes the texts of a content as one string; nothing, and false, if there are none.
-    fn texts(&mut self, content: Value<'_>) -> bool {
+    fn texts(&mut self, content: JsonValue<'_>) -> bool {
         self.out.push(b'"');
         let start = self.out.len();
         if let Some(text) = content.string() {
@@ -127,11 +132,11 @@ impl<'o> Messages<'o> {
 
     /// Tool results first, each its own message, then one message of all the rest: servers refuse
     /// anything between tool calls and their results.
-    fn user(&mut self, message: usize, content: Value<'_>) -> Result<(), Refusal> {
+    fn user(&mut self, message: usize, content: JsonValue<'_>) -> Result<(), Refusal> {
         let mut in_parts = false;
         for (block, value) in blocks(content).enumerate() {
             let [kind, inner] = value.fields(["type", "content"]);
-            let Some(kind) = kind.and_then(Value::string) else {
+            let Some(kind) = kind.and_then(JsonValue::string) else {
                 continue;
             };
             if kind.is("tool_result") {
@@ -149,13 +154,13 @@ impl<'o> Messages<'o> {
         }
     }
 
-    fn tool_result(&mut self, place: Place, block: Value<'_>) -> Result<(), Refusal> {
+    fn tool_result(&mut self, place: Place, block: JsonValue<'_>) -> Result<(), Refusal> {
         let [id, content, is_error] = block.given(["tool_use_id", "content", "is_error"]);
         self.begin("tool");
         self.out.push(b'"');
         let start = self.out.len();
         self.tool_content(place, content)?;
-        if is_error.is_some_and(Value::is_true) {
+        if is_error.is_some_and(JsonValue::is_true) {
             const PREFIX: &[u8] = b"Error: ";
             let said = self.out.get(start..).unwrap_or_default();
             let says_so = said
@@ -166,7 +171,7 @@ impl<'o> Messages<'o> {
             }
         }
         self.out.extend_from_slice(br#"","tool_call_id":""#);
-        if let Some(id) = id.and_then(Value::string) {
+        if let Some(id) = id.and_then(JsonValue::string) {
             id.write(self.out);
         }
         self.out.extend_from_slice(br#""}"#);
@@ -174,13 +179,17 @@ impl<'o> Messages<'o> {
     }
 
     /// The inside of the string that a tool's result becomes: its texts, one a line.
-    fn tool_content(&mut self, place: Place, content: Option<Value<'_>>) -> Result<(), Refusal> {
+    fn tool_content(
+        &mut self,
+        place: Place,
+        content: Option<JsonValue<'_>>,
+    ) -> Result<(), Refusal> {
         let Some(content) = content else {
             return Ok(());
         };
         if let Some(text) = content.string() {
             text.write(self.out);
-        } else if !matches!(content.kind(), Kind::Array | Kind::Object) {
+        } else if !matches!(content.kind(), JsonKind::Array | JsonKind::Object) {
             // Numbers and booleans speak for themselves.
             content.write_compact(self.out);
         }
@@ -200,7 +209,7 @@ impl<'o> Messages<'o> {
     }
 
     /// A user message of parts, in the order of the blocks.
-    fn parts(&mut self, message: usize, content: Value<'_>) -> Result<(), Refusal> {
+    fn parts(&mut self, message: usize, content: JsonValue<'_>) -> Result<(), Refusal> {
         let start = self.begin("user");
         self.out.push(b'[');
         let first = self.out.len();
@@ -211,7 +220,7 @@ impl<'o> Messages<'o> {
                 continue;
             }
             let [kind, inner] = value.fields(["type", "content"]);
-            let Some(kind) = kind.and_then(Value::string) else {
+            let Some(kind) = kind.and_then(JsonValue::string) else {
                 continue;
             };
             match kind.decode().as_ref() {
@@ -242,7 +251,7 @@ impl<'o> Messages<'o> {
         Ok(())
     }
 
-    fn text_part(&mut self, first: usize, text: Text<'_>) {
+    fn text_part(&mut self, first: usize, text: JsonText<'_>) {
         if text.is_empty() {
             return;
         }
@@ -255,7 +264,7 @@ impl<'o> Messages<'o> {
     fn lines_part(
         &mut self,
         first: usize,
-        texts: impl FnOnce(&mut dyn FnMut(Text<'_>)) -> Result<(), Refusal>,
+        texts: impl FnOnce(&mut dyn FnMut(JsonText<'_>)) -> Result<(), Refusal>,
     ) -> Result<(), Refusal> {
         let start = self.out.len();
         self.begin_part(first, br#"{"type":"text","text":""#);
@@ -276,12 +285,17 @@ impl<'o> Messages<'o> {
         self.out.extend_from_slice(opening);
     }
 
-    fn image_part(&mut self, first: usize, place: Place, block: Value<'_>) -> Result<(), Refusal> {
+    fn image_part(
+        &mut self,
+        first: usize,
+        place: Place,
+        block: JsonValue<'_>,
+    ) -> Result<(), Refusal> {
         let source = block.field("source");
         let [kind, media_type, data, url] = source.map_or([None; 4], |source| {
             source
                 .fields(["type", "media_type", "data", "url"])
-                .map(|field| field.and_then(Value::string))
+                .map(|field| field.and_then(JsonValue::string))
         });
         let is = |name| kind.is_some_and(|kind| kind.is(name));
         self.begin_part(first, br#"{"type":"image_url","image_url":{"url":""#);
@@ -308,7 +322,7 @@ impl<'o> Messages<'o> {
         &mut self,
         first: usize,
         place: Place,
-        block: Value<'_>,
+        block: JsonValue<'_>,
     ) -> Result<(), Refusal> {
         let Some(content) = document_content(block) else {
             return self.lines_part(first, |add| document_texts(place, block, add));
@@ -330,7 +344,7 @@ impl<'o> Messages<'o> {
         Ok(())
     }
 
-    fn assistant(&mut self, content: Value<'_>) {
+    fn assistant(&mut self, content: JsonValue<'_>) {
         let start = self.begin("assistant");
         let has_text = self.texts(content);
         if !has_text {
@@ -352,13 +366,13 @@ impl<'o> Messages<'o> {
         }
     }
 
-    fn tool_call(&mut self, first: usize, block: Value<'_>) {
+    fn tool_call(&mut self, first: usize, block: JsonValue<'_>) {
         let [kind, id, name, input] = block.given(["type", "id", "name", "input"]);
-        let filled = |value: Option<Value<'_>>| {
+        let filled = |value: Option<JsonValue<'_>>| {
             value.is_some_and(|value| value.string().is_some_and(|text| !text.is_empty()))
         };
         let is_call = kind
-            .and_then(Value::string)
+            .and_then(JsonValue::string)
             .is_some_and(|kind| kind.is("tool_use"));
         let (true, Some(id), Some(name)) = (is_call && filled(id) && filled(name), id, name) else {
             return;
@@ -388,7 +402,7 @@ struct Lines {
 }
 
 impl Lines {
-    fn add(&mut self, text: Text<'_>, out: &mut Vec<u8>) {
+    fn add(&mut self, text: JsonText<'_>, out: &mut Vec<u8>) {
         if text.is_empty() {
             return;
         }
@@ -401,19 +415,19 @@ impl Lines {
 }
 
 /// The text of a text block.
-fn text_of(block: Value<'_>) -> Option<Text<'_>> {
+fn text_of(block: JsonValue<'_>) -> Option<JsonText<'_>> {
     let [kind, text] = block.fields(["type", "text"]);
     let is_text = kind
-        .and_then(Value::string)
+        .and_then(JsonValue::string)
         .is_some_and(|kind| kind.is("text"));
-    text.and_then(Value::string).filter(|_| is_text)
+    text.and_then(JsonValue::string).filter(|_| is_text)
 }
 
 /// The content of a document whose source is made of blocks.
-fn document_content(block: Value<'_>) -> Option<Value<'_>> {
+fn document_content(block: JsonValue<'_>) -> Option<JsonValue<'_>> {
     let [kind, content] = block.field("source")?.fields(["type", "content"]);
     content.filter(|_| {
-        kind.and_then(Value::string)
+        kind.and_then(JsonValue::string)
             .is_some_and(|kind| kind.is("content"))
     })
 }
@@ -421,14 +435,14 @@ fn document_content(block: Value<'_>) -> Option<Value<'_>> {
 /// Title and texts of a document, for where only text can go.
 fn document_texts(
     place: Place,
-    block: Value<'_>,
-    add: &mut dyn FnMut(Text<'_>),
+    block: JsonValue<'_>,
+    add: &mut dyn FnMut(JsonText<'_>),
 ) -> Result<(), Refusal> {
     let content = document_content(block);
     let [kind, data] = block.field("source").map_or([None; 2], |source| {
         source
             .fields(["type", "data"])
-            .map(|field| field.and_then(Value::string))
+            .map(|field| field.and_then(JsonValue::string))
     });
     let data = data.filter(|_| kind.is_some_and(|kind| kind.is("text")));
     if content.is_none() && data.is_none() {
@@ -449,10 +463,10 @@ fn document_texts(
 }
 
 /// Title and texts of a search result.
-fn search_texts(block: Value<'_>, add: &mut dyn FnMut(Text<'_>)) {
+fn search_texts(block: JsonValue<'_>, add: &mut dyn FnMut(JsonText<'_>)) {
     let [title, content] = block.fields(["title", "content"]);
     title
-        .and_then(Value::string)
+        .and_then(JsonValue::string)
         .into_iter()
         .for_each(&mut *add);
     let content = content.into_iter();

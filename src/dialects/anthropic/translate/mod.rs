@@ -17,7 +17,7 @@
 //!    through [`StreamTransformer`], an error through [`error_from_backend`]; each after
 //!    [`Inflater`], if the backend compressed it unasked.
 //!
-//! A body that is passed over by copying spans is never turned into values; `json.rs` says how.
+//! A body that is passed over by copying spans is never turned into values; `crate::json` describes how.
 //! Memory is bounded by the size of the request or answer, streams by [`EVENT_BYTES_MAX`].
 
 mod answer;
@@ -32,7 +32,6 @@ mod fields;
 mod ids;
 mod inflate;
 mod inspector;
-mod json;
 mod messages;
 mod models;
 mod native;

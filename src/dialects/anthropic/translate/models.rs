@@ -1,6 +1,6 @@
 //! The model list in Anthropic's shape (contract: translation 12).
 
-use super::json::write_string;
+use crate::json::write_string;
 
 /// The body of `GET …/models`: these names in this order. `created_at` is RFC 3339, the same for
 /// all and for the life of the process.

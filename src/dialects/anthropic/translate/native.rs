@@ -1,7 +1,7 @@
 //! Passthrough: what is looked at in an answer that is not changed (contract: translation 5, 6).
 
-use super::json::{self, Value};
 use super::stream::End;
+use crate::json::{self, JsonValue};
 
 /// Whether a native endpoint's answer means that it does not know the route, so that the request
 /// goes to the same endpoint again, translated: a status of 404, 405 or 501 whose body is not an
@@ -9,7 +9,7 @@ use super::stream::End;
 pub fn is_not_spoken_here(status: u16, body: &[u8]) -> bool {
     let is_anthropic = || {
         let kind = json::parse(body).and_then(|body| body.field("type"));
-        kind.and_then(Value::string)
+        kind.and_then(JsonValue::string)
             .is_some_and(|kind| kind.is("error"))
     };
     matches!(status, 404 | 405 | 501) && !is_anthropic()

@@ -1,8 +1,8 @@
 //! How an answer ended and what it cost, in both dialects (contract: translation 8.2, 8.5).
 
 use super::context::AnswerContext;
-use super::json::{self, Text, Value};
 use super::tokens;
+use crate::json::{self, JsonText, JsonValue};
 
 /// Tokens as Anthropic counts them: input without what came from a cache.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -37,7 +37,7 @@ pub(super) struct Counts {
 }
 
 impl Counts {
-    pub(super) fn read(usage: Value<'_>) -> Self {
+    pub(super) fn read(usage: JsonValue<'_>) -> Self {
         let [prompt, completion, details] = usage.fields([
             "prompt_tokens",
             "completion_tokens",
@@ -45,9 +45,9 @@ impl Counts {
         ]);
         let cached = details.and_then(|details| details.field("cached_tokens"));
         Self {
-            prompt: prompt.and_then(Value::unsigned),
-            completion: completion.and_then(Value::unsigned),
-            cached: cached.and_then(Value::unsigned).unwrap_or_default(),
+            prompt: prompt.and_then(JsonValue::unsigned),
+            completion: completion.and_then(JsonValue::unsigned),
+            cached: cached.and_then(JsonValue::unsigned).unwrap_or_default(),
         }
     }
 
@@ -80,7 +80,7 @@ pub(super) enum Finish {
 }
 
 impl Finish {
-    pub(super) fn of(reason: Text<'_>) -> Self {
+    pub(super) fn of(reason: JsonText<'_>) -> Self {
         match reason.decode().as_ref() {
             "stop" => Self::Stop,
             "length" => Self::Length,

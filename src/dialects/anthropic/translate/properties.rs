@@ -319,9 +319,9 @@ proptest! {
 
     #[test]
     fn any_json_is_translated_to_json_or_refused(
-        message in json::tests::any_json(),
-        tools in json::tests::any_json(),
-        keys in prop::collection::vec((0..14_usize, json::tests::any_json()), 0..4),
+        message in crate::json::tests::any_json(),
+        tools in crate::json::tests::any_json(),
+        keys in prop::collection::vec((0..14_usize, crate::json::tests::any_json()), 0..4),
     ) {
         const KEYS: [&str; 14] = [
             "type", "text", "content", "source", "data", "input", "id", "name", "title",

@@ -2,7 +2,7 @@
 //! (contract: translation 11). No backend is asked.
 
 use super::fields::{Fields, blocks};
-use super::json::{Kind, Value};
+use crate::json::{JsonKind, JsonValue};
 
 /// Bytes of UTF-8 for one token.
 const BYTES_PER_TOKEN: u64 = 4;
@@ -12,17 +12,17 @@ const BYTES_PER_TOKEN: u64 = 4;
 const LEVELS_MAX: u32 = 4;
 
 /// Tokens of a request, at least 1.
-pub(super) fn estimate(fields: &Fields<Option<Value<'_>>>) -> u64 {
+pub(super) fn estimate(fields: &Fields<Option<JsonValue<'_>>>) -> u64 {
     let mut counter = Counter::default();
     if let Some(system) = fields.system {
         counter.system(system);
     }
-    for message in fields.messages.into_iter().flat_map(Value::elements) {
+    for message in fields.messages.into_iter().flat_map(JsonValue::elements) {
         if let Some(content) = message.field("content") {
             counter.content(content, LEVELS_MAX);
         }
     }
-    for tool in fields.tools.into_iter().flat_map(Value::elements) {
+    for tool in fields.tools.into_iter().flat_map(JsonValue::elements) {
         let [name, description, schema] = tool.given(["name", "description", "input_schema"]);
         counter.text(name);
         counter.text(description);
@@ -44,13 +44,13 @@ struct Counter {
 }
 
 impl Counter {
-    fn text(&mut self, value: Option<Value<'_>>) {
-        if let Some(text) = value.and_then(Value::string) {
+    fn text(&mut self, value: Option<JsonValue<'_>>) {
+        if let Some(text) = value.and_then(JsonValue::string) {
             self.bytes += text.len() as u64;
         }
     }
 
-    fn json(&mut self, value: Option<Value<'_>>) {
+    fn json(&mut self, value: Option<JsonValue<'_>>) {
         if let Some(value) = value {
             self.scratch.clear();
             value.write_compact(&mut self.scratch);
@@ -58,12 +58,12 @@ impl Counter {
         }
     }
 
-    fn system(&mut self, system: Value<'_>) {
+    fn system(&mut self, system: JsonValue<'_>) {
         self.text(Some(system));
         for block in blocks(system) {
             let [kind, text] = block.fields(["type", "text"]);
             if kind
-                .and_then(Value::string)
+                .and_then(JsonValue::string)
                 .is_some_and(|kind| kind.is("text"))
             {
                 self.text(text);
@@ -71,18 +71,18 @@ impl Counter {
         }
     }
 
-    fn content(&mut self, content: Value<'_>, levels: u32) {
+    fn content(&mut self, content: JsonValue<'_>, levels: u32) {
         self.text(Some(content));
         if levels > 0 {
             blocks(content).for_each(|block| self.block(block, levels - 1));
         }
     }
 
-    fn block(&mut self, block: Value<'_>, levels: u32) {
+    fn block(&mut self, block: JsonValue<'_>, levels: u32) {
         let [kind, text, name, input, content, source, title] = block.given([
             "type", "text", "name", "input", "content", "source", "title",
         ]);
-        let Some(kind) = kind.and_then(Value::string) else {
+        let Some(kind) = kind.and_then(JsonValue::string) else {
             return;
         };
         match kind.decode().as_ref() {
@@ -110,14 +110,14 @@ impl Counter {
         }
     }
 
-    fn document(&mut self, source: Value<'_>, levels: u32) {
+    fn document(&mut self, source: JsonValue<'_>, levels: u32) {
         let [kind, data, content] = source.given(["type", "data", "content"]);
-        let kind = kind.and_then(Value::string);
+        let kind = kind.and_then(JsonValue::string);
         let is = |name| kind.is_some_and(|kind| kind.is(name));
         if is("text") {
             self.text(data);
         } else if is("content")
-            && let Some(content) = content.filter(|content| !content.is(Kind::Null))
+            && let Some(content) = content.filter(|content| !content.is(JsonKind::Null))
         {
             self.content(content, levels);
         }

@@ -2,23 +2,23 @@
 
 use super::error::Refusal;
 use super::fields::invalid;
-use super::json::{Kind, Value};
 use super::warning::{Warning, warn};
+use crate::json::{JsonKind, JsonValue};
 
 /// What a tool gets that has no schema.
 const NO_PARAMETERS: &[u8] = br#"{"type":"object","properties":{}}"#;
 
 /// Appends `tools`, `tool_choice` and `parallel_tool_calls`, as far as there are tools.
 pub(super) fn write(
-    tools: Value<'_>,
-    choice: Option<Value<'_>>,
+    tools: JsonValue<'_>,
+    choice: Option<JsonValue<'_>>,
     out: &mut Vec<u8>,
     warnings: &mut Vec<Warning>,
 ) -> Result<(), Refusal> {
     let start = out.len();
     out.extend_from_slice(br#","tools":["#);
     let first = out.len();
-    for tool in tools.elements().filter(|tool| tool.is(Kind::Object)) {
+    for tool in tools.elements().filter(|tool| tool.is(JsonKind::Object)) {
         write_tool(tool, first, out, warnings);
     }
     if out.len() == first {
@@ -29,11 +29,13 @@ pub(super) fn write(
     choice.map_or(Ok(()), |choice| write_choice(choice, out))
 }
 
-fn write_tool(tool: Value<'_>, first: usize, out: &mut Vec<u8>, warnings: &mut Vec<Warning>) {
+fn write_tool(tool: JsonValue<'_>, first: usize, out: &mut Vec<u8>, warnings: &mut Vec<Warning>) {
     let [kind, name, description, schema] =
         tool.given(["type", "name", "description", "input_schema"]);
-    let kind = kind.and_then(Value::string);
-    let name = name.and_then(Value::string).filter(|name| !name.is_empty());
+    let kind = kind.and_then(JsonValue::string);
+    let name = name
+        .and_then(JsonValue::string)
+        .filter(|name| !name.is_empty());
     let is_custom = kind.is_none_or(|kind| kind.is("custom"));
     let Some(name) = name.filter(|_| is_custom || schema.is_some()) else {
         warn(warnings, || Warning::ToolLeftOut {
@@ -52,7 +54,7 @@ fn write_tool(tool: Value<'_>, first: usize, out: &mut Vec<u8>, warnings: &mut V
     out.extend_from_slice(br#"{"type":"function","function":{"name":""#);
     name.write(out);
     out.push(b'"');
-    if let Some(description) = description.and_then(Value::string) {
+    if let Some(description) = description.and_then(JsonValue::string) {
         out.extend_from_slice(br#","description":""#);
         description.write(out);
         out.push(b'"');
@@ -65,18 +67,18 @@ fn write_tool(tool: Value<'_>, first: usize, out: &mut Vec<u8>, warnings: &mut V
     out.extend_from_slice(b"}}");
 }
 
-fn write_choice(choice: Value<'_>, out: &mut Vec<u8>) -> Result<(), Refusal> {
+fn write_choice(choice: JsonValue<'_>, out: &mut Vec<u8>) -> Result<(), Refusal> {
     let [kind, name, one_at_a_time] = choice.fields(["type", "name", "disable_parallel_tool_use"]);
-    let kind = choice.string().or_else(|| kind.and_then(Value::string));
+    let kind = choice.string().or_else(|| kind.and_then(JsonValue::string));
     let is = |word| kind.is_some_and(|kind| kind.is(word));
     out.extend_from_slice(br#","tool_choice":"#);
     if is("any") {
         out.extend_from_slice(br#""required""#);
     } else if is("none") {
         out.extend_from_slice(br#""none""#);
-    } else if is("tool") && choice.is(Kind::Object) {
+    } else if is("tool") && choice.is(JsonKind::Object) {
         let name = name
-            .and_then(Value::string)
+            .and_then(JsonValue::string)
             .filter(|name| !name.is_empty())
             .ok_or_else(|| invalid("tool_choice.name", "expected the name of a tool"))?;
         out.extend_from_slice(br#"{"type":"function","function":{"name":""#);
@@ -85,7 +87,7 @@ fn write_choice(choice: Value<'_>, out: &mut Vec<u8>) -> Result<(), Refusal> {
     } else {
         out.extend_from_slice(br#""auto""#);
     }
-    if one_at_a_time.is_some_and(Value::is_true) {
+    if one_at_a_time.is_some_and(JsonValue::is_true) {
         out.extend_from_slice(br#","parallel_tool_calls":false"#);
     }
     Ok(())

@@ -4,9 +4,9 @@
 use super::context::AnswerContext;
 use super::error::{self, Refusal};
 use super::ids::{IdSeed, message_id, tool_id};
-use super::json::{self, Kind, Text, Value};
 use super::outcome::{Counts, Ending, Finish};
 use super::warning::{Translated, Warning, warn};
+use crate::json::{self, JsonKind, JsonText, JsonValue};
 
 /// Translates a whole answer of status below 400.
 ///
@@ -70,7 +70,7 @@ pub fn from_openai(answer: &[u8], ctx: &AnswerContext) -> Result<Translated, Ref
 }
 
 /// Appends a quoted string.
-pub(super) fn write_text(text: Text<'_>, out: &mut Vec<u8>) {
+pub(super) fn write_text(text: JsonText<'_>, out: &mut Vec<u8>) {
     out.push(b'"');
     text.write(out);
     out.push(b'"');
@@ -79,14 +79,14 @@ pub(super) fn write_text(text: Text<'_>, out: &mut Vec<u8>) {
 /// A chat completion, as far as it is translated.
 pub(super) struct Answer<'a> {
     /// Never empty.
-    pub(super) model: Option<Text<'a>>,
+    pub(super) model: Option<JsonText<'a>>,
     pub(super) counts: Counts,
-    thinking: Option<Text<'a>>,
+    thinking: Option<JsonText<'a>>,
     prose: Option<Prose<'a>>,
     refused: bool,
     calls: Vec<Call<'a>>,
     finish: Finish,
-    matched: Option<Text<'a>>,
+    matched: Option<JsonText<'a>>,
 }
 
 impl<'a> Answer<'a> {
@@ -107,7 +107,7 @@ impl<'a> Answer<'a> {
         let [message, finish, stop_reason, matched_stop] =
             choice.fields(["message", "finish_reason", "stop_reason", "matched_stop"]);
         let message = message
-            .filter(|message| message.is(Kind::Object))
+            .filter(|message| message.is(JsonKind::Object))
             .ok_or_else(unreadable)?;
         let [reasoning, reasoning_content, content, refusal, calls] = message.fields([
             "reasoning",
@@ -128,7 +128,7 @@ impl<'a> Answer<'a> {
             refused: refusal.is_some(),
             calls: calls
                 .into_iter()
-                .flat_map(Value::elements)
+                .flat_map(JsonValue::elements)
                 .filter_map(Call::read)
                 .collect(),
             finish: filled(finish).map(Finish::of).unwrap_or_default(),
@@ -159,16 +159,16 @@ impl<'a> Answer<'a> {
 }
 
 /// A string that is not empty.
-pub(super) fn filled(value: Option<Value<'_>>) -> Option<Text<'_>> {
+pub(super) fn filled(value: Option<JsonValue<'_>>) -> Option<JsonText<'_>> {
     value
-        .and_then(Value::string)
+        .and_then(JsonValue::string)
         .filter(|text| !text.is_empty())
 }
 
 /// A block of an answer's content.
 #[derive(Clone, Copy)]
 pub(super) enum Block<'a> {
-    Thinking(Text<'a>),
+    Thinking(JsonText<'a>),
     Text(Prose<'a>),
     Tool(Call<'a>),
 }
@@ -186,11 +186,11 @@ impl Block<'_> {
 
 /// A content: a string, or an array of parts whose texts are joined.
 #[derive(Clone, Copy)]
-pub(super) struct Prose<'a>(pub(super) Value<'a>);
+pub(super) struct Prose<'a>(pub(super) JsonValue<'a>);
 
 impl<'a> Prose<'a> {
-    fn texts(self) -> impl Iterator<Item = Text<'a>> {
-        let part_text = |part: Value<'a>| part.string().or_else(|| part.string_field("text"));
+    fn texts(self) -> impl Iterator<Item = JsonText<'a>> {
+        let part_text = |part: JsonValue<'a>| part.string().or_else(|| part.string_field("text"));
         self.0
             .string()
             .into_iter()
@@ -198,11 +198,11 @@ impl<'a> Prose<'a> {
     }
 
     pub(super) fn is_empty(self) -> bool {
-        self.texts().all(Text::is_empty)
+        self.texts().all(JsonText::is_empty)
     }
 
     pub(super) fn len(self) -> usize {
-        self.texts().map(Text::len).sum()
+        self.texts().map(JsonText::len).sum()
     }
 
     /// Appends it as the inside of a JSON string.
@@ -214,14 +214,14 @@ impl<'a> Prose<'a> {
 /// A tool call.
 #[derive(Clone, Copy)]
 pub(super) struct Call<'a> {
-    id: Option<Text<'a>>,
-    pub(super) name: Text<'a>,
+    id: Option<JsonText<'a>>,
+    pub(super) name: JsonText<'a>,
     arguments: Option<Arguments<'a>>,
 }
 
 impl<'a> Call<'a> {
     /// `None` without a function that has a name.
-    fn read(call: Value<'a>) -> Option<Self> {
+    fn read(call: JsonValue<'a>) -> Option<Self> {
         let [id, function] = call.fields(["id", "function"]);
         let [name, arguments] = function?.given(["name", "arguments"]);
         Some(Self {
@@ -245,14 +245,14 @@ impl<'a> Call<'a> {
     /// Appends the arguments as an object, an empty one if they are none.
     pub(super) fn write_input(&self, out: &mut Vec<u8>, warnings: &mut Vec<Warning>) {
         match self.arguments {
-            Some(Arguments::Value(value)) if value.is(Kind::Object) => {
+            Some(Arguments::Value(value)) if value.is(JsonKind::Object) => {
                 value.write_compact(out);
                 return;
             }
             Some(Arguments::Text(text)) => {
                 let text = text.decode();
                 if let Some(input) = json::parse(text.as_bytes())
-                    && input.is(Kind::Object)
+                    && input.is(JsonKind::Object)
                 {
                     input.write_compact(out);
                     return;
@@ -270,15 +270,15 @@ impl<'a> Call<'a> {
 /// A call's arguments: JSON in a string, or, from some servers, the value itself.
 #[derive(Clone, Copy)]
 pub(super) enum Arguments<'a> {
-    Text(Text<'a>),
-    Value(Value<'a>),
+    Text(JsonText<'a>),
+    Value(JsonValue<'a>),
 }
 
 impl<'a> Arguments<'a> {
     /// `None` for what cannot be arguments.
-    pub(super) fn of(value: Value<'a>) -> Option<Self> {
+    pub(super) fn of(value: JsonValue<'a>) -> Option<Self> {
         match value.kind() {
-            Kind::Object => Some(Self::Value(value)),
+            JsonKind::Object => Some(Self::Value(value)),
             _ => value.string().map(Self::Text),
         }
     }

@@ -5,11 +5,11 @@
 
 use super::error::Refusal;
 use super::fields::Fields;
-use super::json::{self, Kind, Value};
 use super::messages::Messages;
 use super::request::Checked;
 use super::tools;
 use super::warning::Translated;
+use crate::json::{self, JsonKind, JsonValue};
 
 /// Translates a request. `model` is the name that the backend knows, `body` the bytes that
 /// `checked` was made from; other bytes give a refusal or a body without meaning.
@@ -29,7 +29,7 @@ pub fn to_openai(body: &[u8], checked: &Checked, model: &str) -> Result<Translat
     for (at, message) in fields
         .messages
         .into_iter()
-        .flat_map(Value::elements)
+        .flat_map(JsonValue::elements)
         .enumerate()
     {
         messages.message(at, message)?;
@@ -53,7 +53,7 @@ pub fn to_openai(body: &[u8], checked: &Checked, model: &str) -> Result<Translat
 }
 
 /// The fields that only change their name, numbers as they are spelled.
-fn sampling(fields: &Fields<Option<Value<'_>>>, stream: bool, out: &mut Vec<u8>) {
+fn sampling(fields: &Fields<Option<JsonValue<'_>>>, stream: bool, out: &mut Vec<u8>) {
     let stop = fields
         .stop_sequences
         .filter(|stop| stop.elements().next().is_some());
@@ -78,7 +78,7 @@ fn sampling(fields: &Fields<Option<Value<'_>>>, stream: bool, out: &mut Vec<u8>)
 }
 
 /// `output_config.format` of type `json_schema`.
-fn response_format(fields: &Fields<Option<Value<'_>>>, out: &mut Vec<u8>) {
+fn response_format(fields: &Fields<Option<JsonValue<'_>>>, out: &mut Vec<u8>) {
     let Some(format) = fields
         .output_config
         .and_then(|output| output.field("format"))
@@ -87,9 +87,9 @@ fn response_format(fields: &Fields<Option<Value<'_>>>, out: &mut Vec<u8>) {
     };
     let [kind, schema] = format.given(["type", "schema"]);
     let is_schema = kind
-        .and_then(Value::string)
+        .and_then(JsonValue::string)
         .is_some_and(|kind| kind.is("json_schema"));
-    if let Some(schema) = schema.filter(|schema| is_schema && schema.is(Kind::Object)) {
+    if let Some(schema) = schema.filter(|schema| is_schema && schema.is(JsonKind::Object)) {
         out.extend_from_slice(
             br#","response_format":{"type":"json_schema","json_schema":{"name":"output","schema":"#,
         );

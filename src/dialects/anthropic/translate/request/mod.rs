@@ -9,9 +9,9 @@ use super::context::AnswerContext;
 use super::error::Refusal;
 use super::fields::{Fields, blocks, holds_image, invalid};
 use super::ids::IdSeed;
-use super::json::index::Index;
-use super::json::{self, Kind, Value};
 use super::tokens;
+use crate::json::SpanIndex;
+use crate::json::{self, JsonKind, JsonValue};
 
 /// A request that passed validation, and what routing has to know of it.
 ///
@@ -30,7 +30,7 @@ pub struct Checked {
     /// A message holds a picture, be it inside a tool's result.
     pub has_images: bool,
     pub(super) fields: Fields<Option<Range<usize>>>,
-    index: Index,
+    index: SpanIndex,
 }
 
 /// The limitations that keep a request from a native endpoint (contract: translation 5).
@@ -53,7 +53,10 @@ impl Checked {
     /// What the translation of the answer needs to know of the request. `seed` makes the ids.
     pub fn context(&self, body: &[u8], seed: IdSeed) -> AnswerContext {
         let fields = self.values(body);
-        let stop_sequences = fields.stop_sequences.into_iter().flat_map(Value::elements);
+        let stop_sequences = fields
+            .stop_sequences
+            .into_iter()
+            .flat_map(JsonValue::elements);
         AnswerContext {
             model: self.model.clone(),
             stop_sequences: stop_sequences
@@ -65,10 +68,10 @@ impl Checked {
     }
 
     /// The fields' values in the body that was checked.
-    pub(super) fn values<'a>(&'a self, body: &'a [u8]) -> Fields<Option<Value<'a>>> {
+    pub(super) fn values<'a>(&'a self, body: &'a [u8]) -> Fields<Option<JsonValue<'a>>> {
         let value = |span: &Option<Range<usize>>| {
             let span = span.as_ref()?;
-            Some(Value::at(body, &self.index, span))
+            Some(JsonValue::at(body, &self.index, span))
         };
         let fields = &self.fields;
         Fields {
@@ -92,7 +95,7 @@ impl Checked {
 ///
 /// Status 400; the message names the field and its bound.
 pub fn check(body: &[u8]) -> Result<Checked, Refusal> {
-    let mut index = Index::default();
+    let mut index = SpanIndex::default();
     let read = Read::of(body, &mut index)?;
     let model = model_in(&read).ok_or_else(|| invalid("model", "expected a non-empty string"))?;
     let Read {
@@ -109,7 +112,7 @@ pub fn check(body: &[u8]) -> Result<Checked, Refusal> {
     {
         return Err(invalid("messages", "at least one message is required"));
     }
-    let max_tokens = fields.max_tokens.and_then(Value::unsigned);
+    let max_tokens = fields.max_tokens.and_then(JsonValue::unsigned);
     if max_tokens.is_none_or(|tokens| tokens == 0) {
         return Err(invalid("max_tokens", "expected an integer of at least 1"));
     }
@@ -121,7 +124,7 @@ pub fn check(body: &[u8]) -> Result<Checked, Refusal> {
     let tools = fields.tools;
     Ok(Checked {
         model,
-        stream: stream.is_some_and(Value::is_true),
+        stream: stream.is_some_and(JsonValue::is_true),
         uses_tools: tools.is_some_and(|tools| tools.elements().next().is_some()),
         uses_thinking: thinking.is_some_and(asks_for_thinking),
         has_images: fields.messages.is_some_and(has_images),
@@ -133,12 +136,12 @@ pub fn check(body: &[u8]) -> Result<Checked, Refusal> {
 /// The model that a request names which did not pass [`check`]: who would have served it still
 /// matters.
 pub fn model_of(body: &[u8]) -> Option<String> {
-    let mut index = Index::default();
+    let mut index = SpanIndex::default();
     model_in(&Read::of(body, &mut index).ok()?)
 }
 
 fn model_in(read: &Read<'_>) -> Option<String> {
-    let model = read.model.and_then(Value::string)?;
+    let model = read.model.and_then(JsonValue::string)?;
     Some(model.decode().trim().to_owned()).filter(|model| !model.is_empty())
 }
 
@@ -146,13 +149,13 @@ fn model_in(read: &Read<'_>) -> Option<String> {
 /// be missing, numbers out of range, but nothing has another type (contract: translation 11).
 pub(super) fn check_countable<'a>(
     body: &'a [u8],
-    index: &'a mut Index,
-) -> Result<Fields<Option<Value<'a>>>, Refusal> {
+    index: &'a mut SpanIndex,
+) -> Result<Fields<Option<JsonValue<'a>>>, Refusal> {
     let read = Read::of(body, index)?;
-    if read.model.is_some_and(|model| !model.is(Kind::String)) {
+    if read.model.is_some_and(|model| !model.is(JsonKind::String)) {
         return Err(invalid("model", "expected a string"));
     }
-    let is_text = |system: Value<'_>| system.is(Kind::String) || system.is(Kind::Array);
+    let is_text = |system: JsonValue<'_>| system.is(JsonKind::String) || system.is(JsonKind::Array);
     if read.fields.system.is_some_and(|system| !is_text(system)) {
         return Err(invalid("system", "expected a string or an array"));
     }
@@ -162,21 +165,21 @@ pub(super) fn check_countable<'a>(
 
 /// The members of a body that have a meaning here, `null` left out.
 struct Read<'a> {
-    model: Option<Value<'a>>,
-    stream: Option<Value<'a>>,
-    thinking: Option<Value<'a>>,
-    metadata: Option<Value<'a>>,
-    fields: Fields<Option<Value<'a>>>,
+    model: Option<JsonValue<'a>>,
+    stream: Option<JsonValue<'a>>,
+    thinking: Option<JsonValue<'a>>,
+    metadata: Option<JsonValue<'a>>,
+    fields: Fields<Option<JsonValue<'a>>>,
 }
 
 impl<'a> Read<'a> {
-    fn of(body: &'a [u8], index: &'a mut Index) -> Result<Self, Refusal> {
+    fn of(body: &'a [u8], index: &'a mut SpanIndex) -> Result<Self, Refusal> {
         if body.iter().all(u8::is_ascii_whitespace) {
             return Err(Refusal::invalid("the request has no body"));
         }
         let request = json::parse_indexed(body, index)
             .ok_or_else(|| Refusal::invalid("the body is not valid JSON"))?;
-        if !request.is(Kind::Object) {
+        if !request.is(JsonKind::Object) {
             return Err(Refusal::invalid("the body must be a JSON object"));
         }
         let [model, stream, thinking, metadata] =
@@ -226,40 +229,50 @@ impl<'a> Read<'a> {
 }
 
 fn check_types(
-    fields: &Fields<Option<Value<'_>>>,
-    stream: Option<Value<'_>>,
-    metadata: Option<Value<'_>>,
+    fields: &Fields<Option<JsonValue<'_>>>,
+    stream: Option<JsonValue<'_>>,
+    metadata: Option<JsonValue<'_>>,
 ) -> Result<(), Refusal> {
     for (name, value, kind, expected) in [
-        ("messages", fields.messages, Kind::Array, "an array"),
-        ("max_tokens", fields.max_tokens, Kind::Number, "an integer"),
-        ("temperature", fields.temperature, Kind::Number, "a number"),
-        ("top_p", fields.top_p, Kind::Number, "a number"),
-        ("top_k", fields.top_k, Kind::Number, "an integer"),
+        ("messages", fields.messages, JsonKind::Array, "an array"),
+        (
+            "max_tokens",
+            fields.max_tokens,
+            JsonKind::Number,
+            "an integer",
+        ),
+        (
+            "temperature",
+            fields.temperature,
+            JsonKind::Number,
+            "a number",
+        ),
+        ("top_p", fields.top_p, JsonKind::Number, "a number"),
+        ("top_k", fields.top_k, JsonKind::Number, "an integer"),
         (
             "stop_sequences",
             fields.stop_sequences,
-            Kind::Array,
+            JsonKind::Array,
             "an array",
         ),
-        ("tools", fields.tools, Kind::Array, "an array"),
-        ("stream", stream, Kind::Bool, "a boolean"),
-        ("metadata", metadata, Kind::Object, "an object"),
+        ("tools", fields.tools, JsonKind::Array, "an array"),
+        ("stream", stream, JsonKind::Bool, "a boolean"),
+        ("metadata", metadata, JsonKind::Object, "an object"),
     ] {
         if value.is_some_and(|value| !value.is(kind)) {
             return Err(invalid(name, &format!("expected {expected}")));
         }
     }
     for (name, list, kind, expected) in [
-        ("messages", fields.messages, Kind::Object, "an object"),
+        ("messages", fields.messages, JsonKind::Object, "an object"),
         (
             "stop_sequences",
             fields.stop_sequences,
-            Kind::String,
+            JsonKind::String,
             "a string",
         ),
     ] {
-        let mut elements = list.into_iter().flat_map(Value::elements);
+        let mut elements = list.into_iter().flat_map(JsonValue::elements);
         if let Some(at) = elements.position(|element| !element.is(kind)) {
             return Err(invalid(
                 &format!("{name}.{at}"),
@@ -270,8 +283,8 @@ fn check_types(
     Ok(())
 }
 
-fn check_range(name: &str, value: Option<Value<'_>>, max: f64) -> Result<(), Refusal> {
-    match value.map(Value::number) {
+fn check_range(name: &str, value: Option<JsonValue<'_>>, max: f64) -> Result<(), Refusal> {
+    match value.map(JsonValue::number) {
         None => Ok(()),
         Some(Some(number)) if (0.0..=max).contains(&number) => Ok(()),
         Some(_) => Err(invalid(
@@ -281,19 +294,19 @@ fn check_range(name: &str, value: Option<Value<'_>>, max: f64) -> Result<(), Ref
     }
 }
 
-fn asks_for_thinking(thinking: Value<'_>) -> bool {
+fn asks_for_thinking(thinking: JsonValue<'_>) -> bool {
     !thinking
         .string_field("type")
         .is_some_and(|kind| kind.is("disabled"))
 }
 
 /// Whether a message has an image block, at its top level or in a tool's result.
-fn has_images(messages: Value<'_>) -> bool {
+fn has_images(messages: JsonValue<'_>) -> bool {
     messages.elements().any(|message| {
         let content = message.field("content");
         content.into_iter().flat_map(blocks).any(|block| {
             let [kind, content] = block.fields(["type", "content"]);
-            let kind = kind.and_then(Value::string);
+            let kind = kind.and_then(JsonValue::string);
             let is = |name| kind.is_some_and(|kind| kind.is(name));
             is("image") || is("tool_result") && content.is_some_and(holds_image)
         })

@@ -13,10 +13,10 @@ use super::context::AnswerContext;
 use super::error::{Refusal, error_kind};
 use super::events::{self, Prose};
 use super::ids::{message_id, tool_id};
-use super::json::{self, Text, Value};
 use super::outcome::{Counts, Ending, Usage};
 use super::sse::{Line, Lines, TooLong};
 use super::warning::{Warning, warn};
+use crate::json::{self, JsonText, JsonValue};
 
 /// The largest event of a backend, in bytes, and the largest whole answer in place of a stream.
 /// The contract asks for data lines of 16 MiB; a little more, so that the field name fits too.
@@ -302,7 +302,7 @@ impl Message {
     }
 
     /// Takes what one event of the backend says.
-    fn take(&mut self, value: Value<'_>, out: &mut Vec<u8>) {
+    fn take(&mut self, value: JsonValue<'_>, out: &mut Vec<u8>) {
         match Said::read(value) {
             Said::Nothing => {}
             Said::Error(message) => self.fail(502, &message, out),
@@ -354,7 +354,7 @@ impl Message {
         self.start_as(None, out);
     }
 
-    fn start_as(&mut self, model: Option<Text<'_>>, out: &mut Vec<u8>) {
+    fn start_as(&mut self, model: Option<JsonText<'_>>, out: &mut Vec<u8>) {
         self.started = true;
         let mut name = Vec::new();
         match model {

@@ -3,7 +3,7 @@
 //!
 //! The index is a help, never needed: what is not in it is walked over. So it has bounds.
 
-use super::quote_from;
+use super::scan::string_end;
 
 /// Shorter values are not worth a search.
 const LONG_BYTES: usize = 64;
@@ -17,12 +17,12 @@ const DEPTH_MAX: usize = 64;
 
 /// Start and end of each long value, by start.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub(crate) struct Index(Vec<(u32, u32)>);
+pub(crate) struct SpanIndex(Vec<(u32, u32)>);
 
 /// Knows no value.
-pub(super) static NO_INDEX: Index = Index(Vec::new());
+pub(super) static NO_INDEX: SpanIndex = SpanIndex(Vec::new());
 
-impl Index {
+impl SpanIndex {
     /// The index of a text that is JSON. Positions beyond 4 GiB are not in it.
     pub(super) fn of(text: &[u8]) -> Self {
         let mut entries: Vec<(u32, u32)> = Vec::new();
@@ -35,7 +35,7 @@ impl Index {
             pos += 1;
             match byte {
                 b'"' => {
-                    pos = quote_from(text, pos) + 1;
+                    pos = string_end(text, pos).unwrap_or(text.len()) + 1;
                     if pos - start >= LONG_BYTES
                         && let Some(at) = begin(&mut entries, start)
                     {
@@ -102,7 +102,7 @@ mod tests {
     fn long_values_are_known_by_their_start() {
         let long = "x".repeat(LONG_BYTES);
         let text = format!(r#" {{"a":[1,[],"{{"],"b":["{long}",{{}}],"\"":"{long}\\"}}"#);
-        let index = Index::of(text.as_bytes());
+        let index = SpanIndex::of(text.as_bytes());
         let list = text.find(r#"["x"#).unwrap();
         let last = text.rfind("\"x").unwrap();
         assert_eq!(
@@ -126,10 +126,10 @@ mod tests {
             "[{}0]",
             format!("[{}],", " ".repeat(LONG_BYTES)).repeat(ENTRIES_MAX)
         );
-        let index = Index::of(flat.as_bytes());
+        let index = SpanIndex::of(flat.as_bytes());
         assert_eq!(index.0.len(), ENTRIES_MAX);
         assert_eq!(index.end_of(0), Some(flat.len()));
         let deep = "[".repeat(100_000) + &"]".repeat(100_000);
-        assert_eq!(Index::of(deep.as_bytes()).0.len(), DEPTH_MAX);
+        assert_eq!(SpanIndex::of(deep.as_bytes()).0.len(), DEPTH_MAX);
     }
 }

@@ -4,9 +4,9 @@
 //! else is passed over. The text comes from a backend and may be anything: what is no JSON finds
 //! nothing, and no validity is promised for what is found.
 
-use memchr::{memchr_iter, memchr2};
+use memchr::memchr_iter;
 
-use crate::inspect::near_mark;
+use crate::json::scan::{nested_end, part, scalar_end, skip_blanks, string_end};
 
 /// Most segments of a path; it also bounds how deep the search goes.
 pub(super) const SEGMENTS_MAX: usize = 8;
@@ -57,19 +57,19 @@ pub(super) fn parse_path(text: &str) -> Result<Vec<Segment>, String> {
 
 /// What stands at the end of a path. Texts are raw: escapes as sent.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) enum Scalar<'a> {
+pub(super) enum FoundScalar<'a> {
     Number(f64),
     Text(&'a [u8]),
     Bool(bool),
 }
 
 /// What was found, by slot; `null` counts as not found.
-pub(super) type Found<'a> = [Option<Scalar<'a>>; SLOTS_MAX];
+pub(super) type FoundValues<'a> = [Option<FoundScalar<'a>>; SLOTS_MAX];
 
 /// All paths of a profile, merged to one tree.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Paths {
-    roots: Level,
+pub(super) struct JsonPaths {
+    roots: PathLevel,
     /// Last key of each path of several segments and its slot, for documents without beginning.
     last_keys: Vec<(Box<str>, usize)>,
     slots: Vec<Vec<Segment>>,
@@ -79,12 +79,12 @@ pub(super) struct Paths {
 struct Node {
     segment: Segment,
     slot: Option<usize>,
-    children: Level,
+    children: PathLevel,
 }
 
 /// What may follow at one place.
 #[derive(Debug, Clone, Default)]
-struct Level {
+struct PathLevel {
     /// Of the keys, with the places of their nodes. Nearly all keys of an answer are looked for in
     /// vain, which these few words tell.
     signs: Vec<(u64, usize)>,
@@ -92,12 +92,12 @@ struct Level {
 }
 
 /// Behind the end of all paths.
-static NOTHING: Level = Level {
+static NOTHING: PathLevel = PathLevel {
     signs: Vec::new(),
     nodes: Vec::new(),
 };
 
-impl Level {
+impl PathLevel {
     /// The node of a segment, made when it is new.
     fn node(&mut self, segment: &Segment) -> Option<&mut Node> {
         let known = self.nodes.iter().position(|node| node.segment == *segment);
@@ -153,7 +153,7 @@ fn sign(key: &[u8]) -> u64 {
     bytes ^ (key.len() as u64) << 56
 }
 
-impl Paths {
+impl JsonPaths {
     /// The slot of a path; the same for the same path. `None`: there is no room for another.
     pub(super) fn add(&mut self, path: Vec<Segment>) -> Option<usize> {
         if let Some(slot) = self.slots.iter().position(|known| *known == path) {
@@ -179,17 +179,15 @@ impl Paths {
     }
 
     /// Looks into a document that begins at the first byte. The place behind it, if it has an end.
-    pub(super) fn whole<'a>(&self, doc: &'a [u8], found: &mut Found<'a>) -> Option<usize> {
+    pub(super) fn whole<'a>(&self, doc: &'a [u8], found: &mut FoundValues<'a>) -> Option<usize> {
         value(doc, 0, &self.roots, None, found)
     }
 
     /// Looks into the end of a document whose beginning is not there. Keys are recognised by their
     /// quotes and colon: inside of texts the quotes are escaped. The last one of a name counts.
-    pub(super) fn cut<'a>(&self, doc: &'a [u8], found: &mut Found<'a>) {
-        let doc = doc
-            .get(doc.len().saturating_sub(CUT_BYTES_MAX)..)
-            .unwrap_or_default();
-        let mut by_last_key: Found<'a> = [None; SLOTS_MAX];
+    pub(super) fn cut<'a>(&self, doc: &'a [u8], found: &mut FoundValues<'a>) {
+        let doc = part(doc, doc.len().saturating_sub(CUT_BYTES_MAX)..);
+        let mut by_last_key: FoundValues<'a> = [None; SLOTS_MAX];
         for quote in memchr_iter(b'"', doc) {
             if quote > 0 && doc.get(quote - 1) == Some(&b'\\') {
                 continue;
@@ -212,7 +210,7 @@ impl Paths {
 }
 
 /// Takes over what is not there yet.
-pub(super) fn fill<'a>(found: &mut Found<'a>, more: &Found<'a>) {
+pub(super) fn fill<'a>(found: &mut FoundValues<'a>, more: &FoundValues<'a>) {
     for (slot, more) in found.iter_mut().zip(more) {
         *slot = slot.or(*more);
     }
@@ -230,9 +228,9 @@ fn behind_key(doc: &[u8], quote: usize, key: &str) -> Option<usize> {
 fn value<'a>(
     doc: &'a [u8],
     at: usize,
-    level: &Level,
+    level: &PathLevel,
     slot: Option<usize>,
-    found: &mut Found<'a>,
+    found: &mut FoundValues<'a>,
 ) -> Option<usize> {
     let at = skip_blanks(doc, at);
     match *doc.get(at)? {
@@ -255,19 +253,19 @@ fn value_end(doc: &[u8], at: usize) -> Option<usize> {
     match *doc.get(at)? {
         b'"' => Some(string_end(doc, at + 1)? + 1),
         b'{' | b'[' => nested_end(doc, at),
-        _ => token_end(doc, at),
+        _ => {
+            let end = scalar_end(doc, at);
+            (end > at).then_some(end)
+        }
     }
 }
 
-/// The place behind a number, or a literal.
-fn token_end(doc: &[u8], at: usize) -> Option<usize> {
-    let ends = |byte: &u8| matches!(byte, b',' | b'}' | b']' | b':' | b'"') || blank(*byte);
-    let rest = doc.get(at..)?;
-    let len = rest.iter().position(ends).unwrap_or(rest.len());
-    (len > 0).then_some(at + len)
-}
-
-fn object<'a>(doc: &'a [u8], mut at: usize, level: &Level, found: &mut Found<'a>) -> Option<usize> {
+fn object<'a>(
+    doc: &'a [u8],
+    mut at: usize,
+    level: &PathLevel,
+    found: &mut FoundValues<'a>,
+) -> Option<usize> {
     loop {
         at = skip_blanks(doc, at);
         match *doc.get(at)? {
@@ -290,7 +288,12 @@ fn object<'a>(doc: &'a [u8], mut at: usize, level: &Level, found: &mut Found<'a>
     }
 }
 
-fn array<'a>(doc: &'a [u8], mut at: usize, level: &Level, found: &mut Found<'a>) -> Option<usize> {
+fn array<'a>(
+    doc: &'a [u8],
+    mut at: usize,
+    level: &PathLevel,
+    found: &mut FoundValues<'a>,
+) -> Option<usize> {
     let mut index = 0;
     loop {
         at = skip_blanks(doc, at);
@@ -310,75 +313,27 @@ fn array<'a>(doc: &'a [u8], mut at: usize, level: &Level, found: &mut Found<'a>)
     }
 }
 
-fn keep<'a>(slot: Option<usize>, scalar: Option<Scalar<'a>>, found: &mut Found<'a>) {
+fn keep<'a>(slot: Option<usize>, scalar: Option<FoundScalar<'a>>, found: &mut FoundValues<'a>) {
     if let Some(place) = slot.and_then(|slot| found.get_mut(slot)) {
         *place = scalar;
     }
 }
 
-fn scalar(token: &[u8]) -> Option<Scalar<'_>> {
+fn scalar(token: &[u8]) -> Option<FoundScalar<'_>> {
     match token {
-        [b'"', text @ .., b'"'] => Some(Scalar::Text(text)),
-        b"true" => Some(Scalar::Bool(true)),
-        b"false" => Some(Scalar::Bool(false)),
+        [b'"', text @ .., b'"'] => Some(FoundScalar::Text(text)),
+        b"true" => Some(FoundScalar::Bool(true)),
+        b"false" => Some(FoundScalar::Bool(false)),
         // Most numbers are counts, and those are quickly read.
         _ if token.len() <= DIGITS_MAX && token.iter().all(u8::is_ascii_digit) => {
             let digit = |number: u64, byte: &u8| number * 10 + u64::from(byte - b'0');
-            Some(Scalar::Number(token.iter().fold(0, digit) as f64))
+            Some(FoundScalar::Number(token.iter().fold(0, digit) as f64))
         }
         _ => {
             let number: f64 = std::str::from_utf8(token).ok()?.parse().ok()?;
-            number.is_finite().then_some(Scalar::Number(number))
+            number.is_finite().then_some(FoundScalar::Number(number))
         }
     }
-}
-
-/// The place of the quote that ends a string.
-#[inline]
-fn string_end(doc: &[u8], mut at: usize) -> Option<usize> {
-    loop {
-        let rest = doc.get(at..)?;
-        at += match near_mark(rest) {
-            Some(near) => near,
-            None => memchr2(b'"', b'\\', rest)?,
-        };
-        if doc.get(at) == Some(&b'"') {
-            return Some(at);
-        }
-        at += 2;
-    }
-}
-
-/// The place behind the bracket that ends the object or array beginning here.
-fn nested_end(doc: &[u8], mut at: usize) -> Option<usize> {
-    let mut depth = 0_usize;
-    loop {
-        match *doc.get(at)? {
-            b'{' | b'[' => depth += 1,
-            b'}' | b']' => {
-                depth -= 1;
-                if depth == 0 {
-                    return Some(at + 1);
-                }
-            }
-            b'"' => at = string_end(doc, at + 1)?,
-            _ => {}
-        }
-        at += 1;
-    }
-}
-
-#[inline]
-const fn blank(byte: u8) -> bool {
-    matches!(byte, b' ' | b'\t' | b'\n' | b'\r')
-}
-
-#[inline]
-fn skip_blanks(doc: &[u8], mut at: usize) -> usize {
-    while doc.get(at).is_some_and(|byte| blank(*byte)) {
-        at += 1;
-    }
-    at
 }
 
 #[cfg(test)]
@@ -386,8 +341,8 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn paths(list: &[&str]) -> Paths {
-        let mut paths = Paths::default();
+    fn paths(list: &[&str]) -> JsonPaths {
+        let mut paths = JsonPaths::default();
         for path in list {
             paths.add(parse_path(path).unwrap()).unwrap();
         }
@@ -431,7 +386,7 @@ mod tests {
 
     #[test]
     fn one_slot_for_one_path_and_no_more_than_there_are() {
-        let mut paths = Paths::default();
+        let mut paths = JsonPaths::default();
         assert_eq!(paths.add(parse_path("a.b").unwrap()), Some(0));
         assert_eq!(paths.add(parse_path("a").unwrap()), Some(1));
         assert_eq!(paths.add(parse_path("$.a.b").unwrap()), Some(0));
@@ -444,13 +399,13 @@ mod tests {
     #[test]
     fn finds_what_is_there() {
         let paths = paths(&["model", "usage.total", "choices[1].end", "done"]);
-        let text = |text: &'static str| Some(Scalar::Text(text.as_bytes()));
-        let number = |number| Some(Scalar::Number(number));
+        let text = |text: &'static str| Some(FoundScalar::Text(text.as_bytes()));
+        let number = |number| Some(FoundScalar::Number(number));
         let table = [
             (r#"{"model":"m"}"#, [text("m"), None, None, None]),
             (
                 r#" { "x" : [1,{"model":"no"},"]"], "usage" : { "total" : 1.5e1 } , "done":true }"#,
-                [None, number(15.0), None, Some(Scalar::Bool(true))],
+                [None, number(15.0), None, Some(FoundScalar::Bool(true))],
             ),
             (
                 r#"{"choices":[{"end":"a"},{"end":"b"}],"model":"q\"\\"}"#,
@@ -462,7 +417,7 @@ mod tests {
             ),
             (
                 r#"{"usage":{"total":{"deep":1}},"done":false}"#,
-                [None, None, None, Some(Scalar::Bool(false))],
+                [None, None, None, Some(FoundScalar::Bool(false))],
             ),
             (
                 r#"{"usage":{"total":1,"total":2}}"#,
@@ -490,7 +445,7 @@ mod tests {
     #[test]
     fn finds_fields_behind_a_cut() {
         let paths = paths(&["eval_count", "usage.total", "choices[0].end"]);
-        let number = |number| Some(Scalar::Number(number));
+        let number = |number| Some(FoundScalar::Number(number));
         let table = [
             (r#"1,2],"eval_count":9}"#, [number(9.0), None, None]),
             (
@@ -506,7 +461,7 @@ mod tests {
             // The way to it is cut off: its own name counts.
             (
                 r#"x"},"end":"stop"}],"n":1}"#,
-                [None, None, Some(Scalar::Text(b"stop"))],
+                [None, None, Some(FoundScalar::Text(b"stop"))],
             ),
             (r#""eval_count""#, [None; 3]),
         ];
@@ -542,9 +497,9 @@ mod tests {
             let mut found = [None; SLOTS_MAX];
             prop_assert_eq!(paths.whole(&bytes, &mut found), Some(bytes.len()));
             let quoted = serde_json::to_vec(&text).unwrap();
-            prop_assert_eq!(found[0], Some(Scalar::Text(&quoted[1..quoted.len() - 1])));
-            prop_assert_eq!(found[1], Some(Scalar::Number(f64::from(number))));
-            prop_assert_eq!(found[2], Some(Scalar::Bool(deep)));
+            prop_assert_eq!(found[0], Some(FoundScalar::Text(&quoted[1..quoted.len() - 1])));
+            prop_assert_eq!(found[1], Some(FoundScalar::Number(f64::from(number))));
+            prop_assert_eq!(found[2], Some(FoundScalar::Bool(deep)));
         }
     }
 }

@@ -1,8 +1,9 @@
 use proptest::prelude::*;
 
+use super::index::NO_INDEX;
 use super::*;
 
-fn value(text: &str) -> Value<'_> {
+fn value(text: &str) -> JsonValue<'_> {
     parse(text.as_bytes()).unwrap_or_else(|| panic!("{text}"))
 }
 
@@ -56,7 +57,7 @@ fn members_and_elements() {
     let [a, n] = object.given(["a", "n"]);
     assert!(a.is_some() && n.is_none());
     let list = value(r#"[ 1 , "x,]" , [2,[3]] , {} , true ]"#);
-    let raws: Vec<_> = list.elements().map(Value::raw).collect();
+    let raws: Vec<_> = list.elements().map(JsonValue::raw).collect();
     assert_eq!(raws, [&b"1"[..], b"\"x,]\"", b"[2,[3]]", b"{}", b"true"]);
     assert_eq!(value("7").elements().count(), 0);
     assert!(value("7").field("a").is_none());
@@ -164,11 +165,11 @@ fn any_string() -> impl Strategy<Value = String> {
 }
 
 /// The same, by a JSON library.
-fn same(ours: Value<'_>, theirs: &serde_json::Value) {
+fn same(ours: JsonValue<'_>, theirs: &serde_json::Value) {
     match theirs {
-        serde_json::Value::Null => assert_eq!(ours.kind(), Kind::Null),
+        serde_json::Value::Null => assert_eq!(ours.kind(), JsonKind::Null),
         serde_json::Value::Bool(yes) => {
-            assert_eq!((ours.kind(), ours.is_true()), (Kind::Bool, *yes));
+            assert_eq!((ours.kind(), ours.is_true()), (JsonKind::Bool, *yes));
         }
         serde_json::Value::Number(number) => {
             assert_eq!(ours.raw(), number.to_string().as_bytes());
@@ -219,7 +220,7 @@ proptest! {
             // A quote was trimmed from behind its backslash.
             return Ok(());
         };
-        let mut index = Index::default();
+        let mut index = SpanIndex::default();
         let ours = parse_indexed(text.as_bytes(), &mut index).unwrap();
         same(ours, &theirs);
         let mut out = Vec::new();
@@ -239,7 +240,7 @@ proptest! {
         bytes in prop::collection::vec(prop::sample::select(b"{}[]\",:\\u1a \xff".to_vec()), 0..24),
         span in (0..30_usize, 0..30_usize),
     ) {
-        let value = Value::at(&bytes, &NO_INDEX, &(span.0..span.1));
+        let value = JsonValue::at(&bytes, &NO_INDEX, &(span.0..span.1));
         let mut out = Vec::new();
         value.write_compact(&mut out);
         for inner in value.elements().chain(value.field("a")) {
