@@ -95,10 +95,7 @@ fn declare(s: &mut Section<'_, '_>) -> EndpointKeys {
     s.name_subject(format!("endpoint {}", quoted(&name)));
     let url_doc = "Base address, http or https, without credentials.";
     let headers_doc = "Set on every request to it; ${VAR} and ${VAR:-default} are replaced.";
-    let text = |value: &ConfigValue| match value {
-        ConfigValue::Text(text) => Some(text.clone()),
-        _ => None,
-    };
+    let text = |value: &ConfigValue| value.text().map(str::to_owned);
     EndpointKeys {
         name,
         url: s

@@ -10,6 +10,7 @@ use std::path::Path;
 
 use super::finding::Finding;
 use super::inputs::ConfigInputs;
+use super::kinds::BOOLEAN;
 use super::load::{FileFormat, plan_from_str, reference};
 use super::reader::{KeyDoc, join};
 use super::tree::{ConfigNode, ConfigTable, ConfigValue, SyntaxError};
@@ -151,7 +152,8 @@ impl<'r> TomlWriter<'r> {
                 continue;
             }
             if free || known {
-                fields.push(format!("{} = {}", join("", name), inline(&node.value)));
+                let value = self.value(&node.value, &join(pattern, name));
+                fields.push(format!("{} = {value}", join("", name)));
             } else {
                 self.line(remarks, name, node, pattern);
             }
@@ -163,13 +165,23 @@ impl<'r> TomlWriter<'r> {
         }
     }
 
+    /// The value of a key: `yes` is a boolean only where the key takes one.
+    fn value(&self, value: &ConfigValue, pattern: &str) -> String {
+        match (value, self.place(pattern)) {
+            (ConfigValue::Switch { on, .. }, Place::Key(doc)) if doc.kind == BOOLEAN => {
+                on.to_string()
+            }
+            _ => inline(value),
+        }
+    }
+
     /// The line of a key; nothing for a table, which gets a header of its own.
     fn line(&self, body: &mut String, name: &str, node: &ConfigNode, pattern: &str) {
         if node.value == ConfigValue::Null {
             return;
         }
         let pattern = join(pattern, name);
-        let written = format!("{} = {}", join("", name), inline(&node.value));
+        let written = format!("{} = {}", join("", name), self.value(&node.value, &pattern));
         let line = match (self.place(&pattern), &node.value) {
             (Place::Key(_) | Place::Section, ConfigValue::Table(_))
             | (Place::Items, ConfigValue::List(_)) => {
@@ -212,7 +224,7 @@ fn inline(value: &ConfigValue) -> String {
                 quoted(text)
             }
         }
-        ConfigValue::Text(text) => quoted(text),
+        ConfigValue::Text(text) | ConfigValue::Switch { text, .. } => quoted(text),
         ConfigValue::List(items) => {
             let items: Vec<_> = items.iter().map(|item| inline(&item.value)).collect();
             format!("[{}]", items.join(", "))

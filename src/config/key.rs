@@ -36,10 +36,7 @@ impl Raw<'_> {
     pub(super) fn text(&self) -> Option<&str> {
         match self {
             Raw::Env(text) => Some(text),
-            Raw::File(node) => match &node.value {
-                ConfigValue::Text(text) => Some(text),
-                _ => None,
-            },
+            Raw::File(node) => node.value.text(),
         }
     }
 }

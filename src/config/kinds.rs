@@ -15,6 +15,9 @@ use super::reader::Word;
 use super::tree::ConfigValue;
 use super::values;
 
+/// The kind of a boolean, in words.
+pub(super) const BOOLEAN: &str = "true or false";
+
 const DURATION: &str =
     "a duration such as \"30s\" or \"1h30m\" (units ns us ms s m h), not negative";
 
@@ -22,14 +25,12 @@ impl KeyDecl<'_, '_> {
     /// `true` or `false`.
     pub(super) fn bool(self, default: bool) -> bool {
         self.shown(default)
-            .resolve("true or false".to_owned(), default, boolean)
+            .resolve(BOOLEAN.to_owned(), default, boolean)
     }
 
     /// `true`, `false` or nothing.
     pub(super) fn bool_optional(self) -> Option<bool> {
-        self.resolve("true or false".to_owned(), None, |raw| {
-            boolean(raw).map(Some)
-        })
+        self.resolve(BOOLEAN.to_owned(), None, |raw| boolean(raw).map(Some))
     }
 
     /// A whole number within bounds.
@@ -68,8 +69,7 @@ impl KeyDecl<'_, '_> {
                     ConfigValue::Int(number) => u64::try_from(number)
                         .ok()
                         .filter(|n| i64::try_from(*n).is_ok())?,
-                    ConfigValue::Text(ref text) => values::size(text)?,
-                    _ => return None,
+                    ref other => values::size(other.text()?)?,
                 },
                 Raw::Env(text) => values::size(text)?,
             };
@@ -200,7 +200,7 @@ fn boolean(raw: Raw<'_>) -> Option<bool> {
     match raw {
         Raw::Env(text) => values::boolean(text),
         Raw::File(node) => match node.value {
-            ConfigValue::Bool(value) => Some(value),
+            ConfigValue::Bool(on) | ConfigValue::Switch { on, .. } => Some(on),
             _ => None,
         },
     }

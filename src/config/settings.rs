@@ -197,9 +197,9 @@ fn model_aliases(root: &mut Section<'_, '_>) -> Vec<AliasPlan> {
     let names = |value: &ConfigValue| match value {
         ConfigValue::List(items) => items
             .iter()
-            .map(|item| match &item.value {
-                ConfigValue::Text(text) if !text.trim().is_empty() => Some(text.clone()),
-                _ => None,
+            .map(|item| {
+                let text = item.value.text().filter(|text| !text.trim().is_empty());
+                text.map(str::to_owned)
             })
             .collect::<Option<Vec<_>>>()
             .filter(|names| !names.is_empty()),

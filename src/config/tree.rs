@@ -21,6 +21,11 @@ pub(super) enum ConfigValue {
     Null,
     Bool(bool),
     Int(i128),
+    /// YAML only: `yes`, `off` and their like, a boolean where a key takes one, else the text.
+    Switch {
+        text: String,
+        on: bool,
+    },
     /// As written; no key takes one.
     Float(String),
     /// As written; no key takes one.
@@ -54,9 +59,30 @@ impl ConfigValue {
             Self::Bool(value) => value.to_string(),
             Self::Int(value) => value.to_string(),
             Self::Float(text) | Self::Datetime(text) => text.clone(),
-            Self::Text(text) => super::values::quoted(text),
+            Self::Text(text) | Self::Switch { text, .. } => super::values::quoted(text),
             Self::List(_) | Self::Table(_) => self.kind().to_owned(),
         }
+    }
+
+    /// The text of a string.
+    pub(super) fn text(&self) -> Option<&str> {
+        match self {
+            Self::Text(text) | Self::Switch { text, .. } => Some(text),
+            _ => None,
+        }
+    }
+
+    /// The value and its kind, where another kind is expected: `the string "5"`.
+    pub(super) fn described(&self) -> String {
+        let kind = match self {
+            Self::Bool(_) => "the boolean",
+            Self::Int(_) => "the integer",
+            Self::Float(_) => "the number",
+            Self::Datetime(_) => "the date",
+            Self::Text(_) | Self::Switch { .. } => "the string",
+            Self::Null | Self::List(_) | Self::Table(_) => return self.kind().to_owned(),
+        };
+        format!("{kind} {}", self.written())
     }
 
     /// What kind of value it is, for a message that must not show it.
@@ -66,7 +92,7 @@ impl ConfigValue {
             Self::Bool(_) => "a boolean",
             Self::Int(_) | Self::Float(_) => "a number",
             Self::Datetime(_) => "a date",
-            Self::Text(_) => "a text",
+            Self::Text(_) | Self::Switch { .. } => "a string",
             Self::List(_) => "a list",
             Self::Table(_) => "a table",
         }

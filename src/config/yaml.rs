@@ -1,17 +1,26 @@
 //! Olla's own YAML file into the tree of [`super::tree`].
 //!
-//! Scalars are resolved by the core schema of YAML 1.2 (section 10.3). Anchors, aliases and merge
-//! keys work, since configurations in the field use them.
+//! Syntax is YAML 1.2 as libyaml reads it: indentation does not count inside `[…]` and `{…}`.
+//! Plain scalars are resolved as Olla's reader does: by the core schema of YAML 1.2 (section
+//! 10.3), and by what remains of YAML 1.1 in Go's package: `_` between digits, octal numbers that
+//! begin with `0`, and `yes`, `no`, `on` and `off` where a key takes a boolean. Anchors, aliases
+//! and merge keys work, since configurations in the field use them.
 
-use saphyr_parser::{Event, Parser, ScalarStyle};
+use std::collections::HashSet;
+
+use granit_parser::{Event, Parser, ScalarStyle, StrInput, Tag};
 
 use super::tree::{ConfigNode, ConfigTable, ConfigValue, SyntaxError};
 
-/// Nesting beyond this is refused: no configuration needs it, and the walk is recursive.
+/// Maximum nesting depth: no configuration needs more, and the walk is recursive.
 const DEPTH_MAX: usize = 32;
 
-/// Values that aliases may multiply to; keeps a small file from filling the memory.
-const NODES_MAX: usize = 100_000;
+/// Bound on what aliases may multiply a file to, in bytes of text with [`NODE_COST`] for each
+/// value.
+const EXPANDED_BYTES_MAX: usize = 8 << 20;
+
+/// What a value counts for besides its text.
+const NODE_COST: usize = 64;
 
 /// Reads the one document of a YAML text.
 ///
@@ -21,19 +30,24 @@ pub(super) fn from_yaml(text: &str) -> Result<ConfigTable, Vec<SyntaxError>> {
     let mut builder = Builder {
         parser: Parser::new_from_str(text),
         anchors: Vec::new(),
-        nodes: 0,
+        // What stands in the file itself is bounded by the file.
+        budget: text.len().saturating_mul(NODE_COST) + EXPANDED_BYTES_MAX,
     };
-    match builder.document() {
-        Ok(table) => Ok(table),
-        Err(error) => Err(vec![error]),
-    }
+    builder.document().map_err(|error| vec![error])
 }
 
 struct Builder<'t> {
-    parser: Parser<'t, saphyr_parser::StrInput<'t>>,
-    /// Anchored values by the parser's number for them, with their count of nodes.
-    anchors: Vec<(usize, ConfigNode, usize)>,
-    nodes: usize,
+    parser: Parser<'t, StrInput<'t>>,
+    /// Anchored values with the parser's number for each and their cost.
+    anchors: Vec<Anchored>,
+    /// What values may still cost.
+    budget: usize,
+}
+
+struct Anchored {
+    id: usize,
+    node: ConfigNode,
+    cost: usize,
 }
 
 type Step<T> = Result<T, SyntaxError>;
@@ -45,19 +59,23 @@ impl<'t> Builder<'t> {
         loop {
             let (event, line) = self.next()?;
             match event {
-                Event::DocumentStart(_) if documents == 1 => {
-                    return Err(refuse(line, "a second document; a configuration is one"));
+                Event::DocumentStart(..) if documents == 1 => {
+                    let message = "expected one document, got a second one (---)";
+                    return Err(refuse(line, message));
                 }
-                Event::DocumentStart(_) => documents = 1,
+                Event::DocumentStart(..) => documents = 1,
                 Event::StreamEnd => return Ok(root),
-                Event::StreamStart | Event::DocumentEnd | Event::Nothing => {}
+                Event::StreamStart | Event::DocumentEnd => {}
                 event => {
                     root = match self.node(event, line, 0)?.value {
                         ConfigValue::Table(table) => table,
                         ConfigValue::Null => ConfigTable::default(),
                         other => {
-                            let what = other.written();
-                            return Err(refuse(line, &format!("{what}; keys and values")));
+                            let what = other.described();
+                            return Err(refuse(
+                                line,
+                                &format!("expected keys and values, got {what}"),
+                            ));
                         }
                     };
                 }
@@ -68,61 +86,76 @@ impl<'t> Builder<'t> {
     fn next(&mut self) -> Step<(Event<'t>, usize)> {
         match self.parser.next_event() {
             Some(Ok((event, span))) => Ok((event, span.start.line())),
-            Some(Err(error)) => Err(refuse(error.marker().line(), error.info())),
+            Some(Err(error)) => Err(refuse(error.marker().line(), &error.info())),
             None => Ok((Event::StreamEnd, 0)),
         }
     }
 
-    fn node(&mut self, event: Event<'t>, line: usize, depth: usize) -> Step<ConfigNode> {
-        self.nodes += 1;
-        let before = self.nodes;
-        if depth > DEPTH_MAX || self.nodes > NODES_MAX {
-            return Err(refuse(
-                line,
-                "nested or repeated beyond what a configuration needs",
-            ));
-        }
-        let (anchor, value) = match event {
-            Event::Scalar(text, style, anchor, _) => {
-                let plain = style == ScalarStyle::Plain;
-                (
-                    anchor,
-                    if plain {
-                        scalar(&text)
-                    } else {
-                        ConfigValue::Text(text.into_owned())
-                    },
-                )
+    fn spend(&mut self, cost: usize, line: usize) -> Step<()> {
+        match self.budget.checked_sub(cost) {
+            Some(left) => {
+                self.budget = left;
+                Ok(())
             }
-            Event::SequenceStart(anchor, _) => (anchor, self.sequence(depth)?),
-            Event::MappingStart(anchor, _) => (anchor, self.mapping(depth)?),
-            Event::Alias(anchor) => return self.alias(anchor, line),
-            _ => return Err(refuse(line, "ends where a value should be")),
+            None => Err(refuse(
+                line,
+                "aliases repeat more than a configuration needs",
+            )),
+        }
+    }
+
+    fn node(&mut self, event: Event<'t>, line: usize, depth: usize) -> Step<ConfigNode> {
+        if depth > DEPTH_MAX {
+            let message = format!("expected at most {DEPTH_MAX} levels of nesting");
+            return Err(refuse(line, &message));
+        }
+        let before = self.budget;
+        let (anchor, value) = match event {
+            Event::Scalar(text, style, anchor, tag) => {
+                self.spend(NODE_COST + text.len(), line)?;
+                let is_plain = style == ScalarStyle::Plain;
+                let value = match tag.as_deref().and_then(Tag::core_suffix) {
+                    Some("str") => ConfigValue::Text(text.into_owned()),
+                    Some(_) => plain(&text),
+                    None if is_plain => plain(&text),
+                    None => ConfigValue::Text(text.into_owned()),
+                };
+                (anchor, value)
+            }
+            Event::SequenceStart(_, anchor, _) => {
+                self.spend(NODE_COST, line)?;
+                (anchor, self.sequence(depth)?)
+            }
+            Event::MappingStart(_, anchor, _) => {
+                self.spend(NODE_COST, line)?;
+                (anchor, self.mapping(depth)?)
+            }
+            Event::Alias(id) => return self.alias(id, line),
+            _ => return Err(refuse(line, "expected a value, got the end")),
         };
         let node = ConfigNode { line, value };
         if anchor > 0 {
-            self.anchors
-                .push((anchor, node.clone(), self.nodes - before + 1));
+            let cost = before - self.budget;
+            self.spend(cost, line)?;
+            self.anchors.push(Anchored {
+                id: anchor,
+                node: node.clone(),
+                cost,
+            });
         }
         Ok(node)
     }
 
-    fn alias(&mut self, anchor: usize, line: usize) -> Step<ConfigNode> {
-        let found = self.anchors.iter().rev().find(|(id, _, _)| *id == anchor);
-        let Some((_, node, count)) = found else {
+    fn alias(&mut self, id: usize, line: usize) -> Step<ConfigNode> {
+        let Some(at) = self.anchors.iter().rposition(|anchored| anchored.id == id) else {
             return Err(refuse(
                 line,
-                "an alias that stands for nothing, or for itself",
+                "an alias must not stand inside its own anchor",
             ));
         };
-        self.nodes += count;
-        if self.nodes > NODES_MAX {
-            return Err(refuse(line, "repeated beyond what a configuration needs"));
-        }
-        Ok(ConfigNode {
-            line,
-            value: node.value.clone(),
-        })
+        self.spend(self.anchors[at].cost, line)?;
+        let value = self.anchors[at].node.value.clone();
+        Ok(ConfigNode { line, value })
     }
 
     fn sequence(&mut self, depth: usize) -> Step<ConfigValue> {
@@ -137,50 +170,59 @@ impl<'t> Builder<'t> {
 
     fn mapping(&mut self, depth: usize) -> Step<ConfigValue> {
         let mut table = ConfigTable::default();
+        let mut names = HashSet::new();
         let mut merged = Vec::new();
         loop {
-            let (key, line) = match self.next()? {
+            let (key, style, line) = match self.next()? {
                 (Event::MappingEnd, _) => break,
-                (Event::Scalar(key, ..), line) => (key.into_owned(), line),
-                (_, line) => return Err(refuse(line, "a key that is no plain text")),
+                (Event::Scalar(key, style, ..), line) => (key.into_owned(), style, line),
+                (_, line) => return Err(refuse(line, "expected a plain key")),
             };
             let (event, value_line) = self.next()?;
             let mut node = self.node(event, value_line, depth + 1)?;
-            if key == "<<" {
+            if key == "<<" && style == ScalarStyle::Plain {
                 merged.push(node);
                 continue;
             }
-            if table.0.iter().any(|(name, _)| *name == key) {
-                return Err(refuse(line, &format!("the key {key} is given twice")));
+            if !names.insert(key.clone()) {
+                return Err(refuse(line, &format!("the key \"{key}\" is given twice")));
             }
             node.line = line;
             table.0.push((key, node));
         }
         for node in merged {
-            merge(&mut table, node)?;
+            merge(&mut table, &mut names, node)?;
         }
         Ok(ConfigValue::Table(table))
     }
 }
 
 /// What `<<` brings: a mapping or a list of them; keys that are there already stay.
-fn merge(table: &mut ConfigTable, node: ConfigNode) -> Step<()> {
+fn merge(table: &mut ConfigTable, names: &mut HashSet<String>, node: ConfigNode) -> Step<()> {
     match node.value {
         ConfigValue::Table(other) => {
             for (key, value) in other.0 {
-                if table.0.iter().all(|(name, _)| *name != key) {
+                if names.insert(key.clone()) {
                     table.0.push((key, value));
                 }
             }
             Ok(())
         }
-        ConfigValue::List(items) => items.into_iter().try_for_each(|item| merge(table, item)),
-        _ => Err(refuse(node.line, "a merge key takes a mapping")),
+        ConfigValue::List(items) => items
+            .into_iter()
+            .try_for_each(|item| merge(table, names, item)),
+        other => {
+            let message = format!(
+                "expected a mapping to merge (<<), got {}",
+                other.described()
+            );
+            Err(refuse(node.line, &message))
+        }
     }
 }
 
-/// YAML 1.2 section 10.3.2, the core schema.
-fn scalar(text: &str) -> ConfigValue {
+/// A scalar without quotes.
+fn plain(text: &str) -> ConfigValue {
     match text {
         "" | "~" | "null" | "Null" | "NULL" => return ConfigValue::Null,
         "true" | "True" | "TRUE" => return ConfigValue::Bool(true),
@@ -190,22 +232,55 @@ fn scalar(text: &str) -> ConfigValue {
         }
         _ => {}
     }
-    let based = match text.split_at_checked(2) {
-        Some(("0x", digits)) => i128::from_str_radix(digits, 16).ok(),
-        Some(("0o", digits)) => i128::from_str_radix(digits, 8).ok(),
-        _ => text.parse().ok(),
+    let lower = text.to_ascii_lowercase();
+    // Only `y` and `Y`, `yes`, `Yes` and `YES` count, no other mixture of letters.
+    let one_case = text == lower || text.get(1..) == lower.get(1..) || text == text.to_uppercase();
+    if one_case && let Some(on) = switch(&lower) {
+        let text = text.to_owned();
+        return ConfigValue::Switch { text, on };
+    }
+    number(text).unwrap_or_else(|| ConfigValue::Text(text.to_owned()))
+}
+
+/// The booleans of YAML 1.1 that YAML 1.2 takes for strings.
+fn switch(lower: &str) -> Option<bool> {
+    match lower {
+        "y" | "yes" | "on" => Some(true),
+        "n" | "no" | "off" => Some(false),
+        _ => None,
+    }
+}
+
+/// An integer in any base, or a decimal number; `_` may stand between digits.
+fn number(text: &str) -> Option<ConfigValue> {
+    if !text.starts_with(|c: char| c.is_ascii_digit() || "+-.".contains(c)) {
+        return None;
+    }
+    let digits = text.replace('_', "");
+    let (negative, unsigned) = match digits.strip_prefix('-') {
+        Some(rest) => (true, rest),
+        None => (false, digits.strip_prefix('+').unwrap_or(&digits)),
     };
-    if let Some(int) = based {
-        return ConfigValue::Int(int);
+    let of = |digits: &str, base| {
+        let only_digits = digits.bytes().all(|b| b.is_ascii_alphanumeric());
+        only_digits
+            .then(|| i128::from_str_radix(digits, base).ok())
+            .flatten()
+    };
+    let int = match unsigned.split_at_checked(2) {
+        Some(("0x" | "0X", rest)) => of(rest, 16),
+        Some(("0o" | "0O", rest)) => of(rest, 8),
+        Some(("0b" | "0B", rest)) => of(rest, 2),
+        _ if unsigned.len() > 1 && unsigned.starts_with('0') => of(&unsigned[1..], 8),
+        _ => of(unsigned, 10),
+    };
+    if let Some(int) = int {
+        return Some(ConfigValue::Int(if negative { -int } else { int }));
     }
-    let numeric = text.starts_with(|c: char| c.is_ascii_digit() || "+-.".contains(c))
-        && text
-            .bytes()
-            .all(|b| b.is_ascii_digit() || b"+-.eE".contains(&b));
-    if numeric && text.parse::<f64>().is_ok() {
-        return ConfigValue::Float(text.to_owned());
-    }
-    ConfigValue::Text(text.to_owned())
+    let numeric = unsigned
+        .bytes()
+        .all(|b| b.is_ascii_digit() || b"+-.eE".contains(&b));
+    (numeric && digits.parse::<f64>().is_ok()).then(|| ConfigValue::Float(text.to_owned()))
 }
 
 fn refuse(line: usize, message: &str) -> SyntaxError {
@@ -220,21 +295,22 @@ mod tests {
     use super::super::tree::from_toml;
     use super::*;
 
-    fn plain(value: &ConfigValue) -> String {
+    fn shown(value: &ConfigValue) -> String {
         match value {
             ConfigValue::List(items) => {
-                let items: Vec<_> = items.iter().map(|item| plain(&item.value)).collect();
+                let items: Vec<_> = items.iter().map(|item| shown(&item.value)).collect();
                 format!("[{}]", items.join(" "))
             }
             ConfigValue::Table(table) => {
                 let mut entries: Vec<_> = table
                     .0
                     .iter()
-                    .map(|(k, n)| format!("{k}={}", plain(&n.value)))
+                    .map(|(k, n)| format!("{k}={}", shown(&n.value)))
                     .collect();
                 entries.sort();
                 format!("{{{}}}", entries.join(" "))
             }
+            ConfigValue::Switch { text, on } => format!("{text}:{on}"),
             other => other.written(),
         }
     }
@@ -248,8 +324,8 @@ mod tests {
         let yaml = from_yaml(yaml).unwrap();
         let toml = from_toml(toml).unwrap();
         assert_eq!(
-            plain(&ConfigValue::Table(yaml.clone())),
-            plain(&ConfigValue::Table(toml))
+            shown(&ConfigValue::Table(yaml.clone())),
+            shown(&ConfigValue::Table(toml))
         );
         let ConfigValue::Table(server) = &yaml.get("server").unwrap().value else {
             panic!()
@@ -262,12 +338,30 @@ mod tests {
     }
 
     #[test]
-    fn scalars_follow_the_core_schema() {
+    fn scalars_are_those_of_ollas_reader() {
         let table = [
             ("~", "nothing"),
             ("null", "nothing"),
             ("True", "true"),
-            ("yes", "\"yes\""),
+            ("yes", "yes:true"),
+            ("On", "On:true"),
+            ("OFF", "OFF:false"),
+            ("n", "n:false"),
+            ("yEs", "\"yEs\""),
+            ("'yes'", "\"yes\""),
+            ("!!str yes", "\"yes\""),
+            ("!!str 5", "\"5\""),
+            ("! 5", "5"),
+            ("1_048_576", "1048576"),
+            ("+7", "7"),
+            ("0b101", "5"),
+            ("0777", "511"),
+            ("-0x10", "-16"),
+            ("08", "08"),
+            ("1_000.5", "1_000.5"),
+            ("_1", "\"_1\""),
+            ("-", "[nothing]"),
+            ("2023-06-01", "\"2023-06-01\""),
             ("12", "12"),
             ("-1", "-1"),
             ("0x1F", "31"),
@@ -282,7 +376,7 @@ mod tests {
         ];
         for (text, want) in table {
             let root = from_yaml(&format!("k:\n  {text}\n")).unwrap();
-            assert_eq!(plain(&root.0[0].1.value), want, "{text}");
+            assert_eq!(shown(&root.0[0].1.value), want, "{text}");
         }
     }
 
@@ -290,7 +384,7 @@ mod tests {
     fn anchors_and_merge_keys_work() {
         let text = "base: &b\n  a: 1\n  c: 2\nx:\n  <<: *b\n  c: 3\ny: *b\n";
         let root = ConfigValue::Table(from_yaml(text).unwrap());
-        assert_eq!(plain(&root), "{base={a=1 c=2} x={a=1 c=3} y={a=1 c=2}}");
+        assert_eq!(shown(&root), "{base={a=1 c=2} x={a=1 c=3} y={a=1 c=2}}");
     }
 
     #[test]
@@ -324,5 +418,42 @@ mod tests {
             bomb += &format!("a{i}: &a{i} [{}]\n", vec![last; 10].join(","));
         }
         assert!(from_yaml(&bomb).is_err());
+    }
+
+    #[test]
+    fn indentation_does_not_count_inside_brackets() {
+        let list = "[a b]";
+        for text in [
+            "k:\n  l: [\n    a,\n    b\n  ]\n  x: 1\n",
+            "k:\n  l: [\n  a,\n  b,\n  ]\n  x: 1\n",
+            "k:\n  l: [ # remark\n a,\nb\n]\n  x: 1\n",
+        ] {
+            let root = ConfigValue::Table(from_yaml(text).unwrap());
+            assert_eq!(shown(&root), "{k={l=[\"a\" \"b\"] x=1}}", "{text} {list}");
+        }
+        let text = "k:\n  m: {\n  a: 1,\n  b: 2\n}\n";
+        let root = ConfigValue::Table(from_yaml(text).unwrap());
+        assert_eq!(shown(&root), "{k={m={a=1 b=2}}}");
+    }
+
+    #[test]
+    fn merges_follow_their_order_and_quoted_marks_are_keys() {
+        let text =
+            "a: &a {x: 1, y: 1}\nb: &b {y: 2, z: 2}\nc:\n  z: 3\n  <<: [*a, *b]\nd: {'<<': 1}\n";
+        let root = from_yaml(text).unwrap();
+        assert_eq!(shown(&root.get("c").unwrap().value), "{x=1 y=1 z=3}");
+        assert_eq!(shown(&root.get("d").unwrap().value), "{<<=1}");
+        assert!(from_yaml("a:\n  <<: 5\n").is_err());
+    }
+
+    #[test]
+    fn a_long_text_is_not_multiplied_without_bound() {
+        let mut text = format!("a: &a {}\nb:\n", "x".repeat(1 << 20));
+        text += &"  - *a\n".repeat(1000);
+        let errors = from_yaml(&text).unwrap_err();
+        assert!(errors[0].message.contains("aliases"), "{errors:?}");
+        let within = format!("a: &a x\nb:\n{}", "  - *a\n".repeat(10_000));
+        assert!(from_yaml(&within).is_ok());
+        assert!(from_yaml("a: &a [*a]\n").is_err());
     }
 }
