@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use olla::cli::{self, Command, Outcome, Parsed};
+use olla::cli::{self, Command, CommandOutput, Parsed};
 use olla::config::Env;
 use olla::serve;
 
@@ -23,7 +23,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn print(outcome: &Outcome) -> ExitCode {
+fn print(outcome: &CommandOutput) -> ExitCode {
     use std::io::Write;
     // A reader that has gone away wants nothing more.
     let _ = std::io::stdout().write_all(outcome.stdout.as_bytes());

@@ -27,7 +27,7 @@ const BUILT_IN: [(&str, &str); 3] = [
 ];
 
 /// Examples of keys that have no default. They stand in comments.
-const EXAMPLES: [(&str, &str); 18] = [
+const EXAMPLES: [(&str, &str); 19] = [
     ("server.tls.cert_file", "\"cert.pem\""),
     ("server.tls.key_file", "\"key.pem\""),
     (
@@ -38,6 +38,7 @@ const EXAMPLES: [(&str, &str); 18] = [
         "model_aliases",
         "[\"llama3.1:70b\", \"meta-llama/Llama-3.1-70B\"]",
     ),
+    ("profiles", "{}"),
     (
         "discovery.static.endpoints[].health_check_url",
         "\"/health\"",
@@ -79,13 +80,14 @@ const EXAMPLES: [(&str, &str); 18] = [
 ];
 
 const TITLE: &str = "\
-# The reference configuration: every key with its default. Copy what you change; a file may be
-# empty. `olla check -c FILE` judges one, `olla import olla.yaml` makes one of Olla's.
+# The reference configuration: every key with its default. A configuration file needs only the
+# keys that it changes. `olla check -c FILE` validates a file; `olla import olla.yaml` converts one
+# of Olla's.
 #
-# A file's values stand over the defaults, variables (in brackets behind each key) over the file.
-# Lists replace the default list. Durations are texts: a number and ns, us, ms, s, m or h, also
-# together (\"1h30m\"). Sizes are bytes, or texts (\"10MB\", units of 1024). Commented keys have no
-# default and show an example.
+# Values of the file override the defaults; environment variables (in brackets behind a key)
+# override the file. A list replaces the default list. Durations are strings of numbers with the
+# units ns, us, ms, s, m and h (\"1h30m\"). Sizes are bytes, or strings with a unit (\"10MB\"; units
+# count by 1024). Keys in comments have no default and show an example.
 ";
 
 #[test]
@@ -126,7 +128,7 @@ fn config_toml_means_the_defaults() {
 fn config_toml_has_every_key_and_no_other() {
     let text = reference_file();
     let shown = keys(&text);
-    let is_key = |doc: &&KeyDoc| !doc.path.is_empty() && doc.path != "model_aliases";
+    let is_key = |doc: &&KeyDoc| !doc.path.is_empty() && !is_free(&doc.path);
     let declared = reference()
         .iter()
         .filter(is_key)
@@ -145,7 +147,7 @@ fn examples_are_accepted() {
                 "[[discovery.static.endpoints]]\n{} = {example}\n",
                 &key[1..]
             ),
-            None if *path == "model_aliases" => format!("model_aliases.x = {example}\n"),
+            None if is_free(path) => format!("{path}.x = {example}\n"),
             None => format!("{path} = {example}\n"),
         };
         let loaded = load(&text);
@@ -157,11 +159,11 @@ fn examples_are_accepted() {
             .filter(|f| own(&f.key))
             .map(ToString::to_string)
             .filter(|f| {
-                !["cannot be read", "is not set"]
+                !["cannot read", "is not set"]
                     .iter()
                     .any(|why| f.contains(why))
             })
-            .filter(|f| !f.contains("goes with"))
+            .filter(|f| !f.contains("the key is missing"))
             .collect();
         assert_eq!(faults, [""; 0], "{text}");
         assert!(loaded.findings.iter().all(|f| !f.unknown_key), "{text}");
@@ -194,6 +196,11 @@ fn load(text: &str) -> Loaded {
     )
 }
 
+/// Whether the keys of a table are free.
+fn is_free(table: &str) -> bool {
+    ["model_aliases", "profiles"].contains(&table)
+}
+
 /// Paths of the keys of the text, those in comments included.
 fn keys(text: &str) -> BTreeSet<String> {
     let mut section = String::new();
@@ -209,7 +216,7 @@ fn keys(text: &str) -> BTreeSet<String> {
             .and_then(|line| line.strip_suffix(']'))
         {
             section = header.to_owned();
-        } else if section != "model_aliases" {
+        } else if !is_free(&section) {
             let line = line.strip_prefix('#').unwrap_or(line);
             if let Some((key, _)) = line.split_once(" = ").filter(|_| !line.starts_with(' ')) {
                 keys.insert(format!("{section}.{key}"));
@@ -239,14 +246,18 @@ fn rendered() -> String {
             key(&mut out, doc, section);
         }
     }
-    out.push_str("\n# Variables without a key:\n");
+    out.push_str("\n# Environment variables without a key:\n");
     for doc in reference().iter().filter(|doc| doc.path.is_empty()) {
         let default = if doc.default.is_empty() {
             String::new()
         } else {
             format!(" Default {}.", doc.default)
         };
-        let effect = if doc.inert { " No effect." } else { "" };
+        let effect = if doc.inert {
+            " Accepted for compatibility, no effect."
+        } else {
+            ""
+        };
         let name = doc.env.unwrap_or_default();
         comment(&mut out, &format!("{name}: {}{default}{effect}", doc.doc));
     }
@@ -266,10 +277,10 @@ fn section_of(doc: &KeyDoc) -> &str {
 fn key(out: &mut String, doc: &KeyDoc, section: &str) {
     let mut notes: Vec<String> = doc.env.map(str::to_owned).into_iter().collect();
     if doc.restart {
-        notes.push("needs a restart".to_owned());
+        notes.push("restart required".to_owned());
     }
     if doc.inert {
-        notes.push("no effect".to_owned());
+        notes.push("accepted for compatibility, no effect".to_owned());
     }
     let mut remark = doc.doc.to_owned();
     if let Some(words) = doc
@@ -296,6 +307,8 @@ fn key(out: &mut String, doc: &KeyDoc, section: &str) {
     };
     let line = if doc.path == "model_aliases" {
         format!("#\"gpt-4\" = {}", of(&EXAMPLES).unwrap_or_default())
+    } else if is_free(&doc.path) {
+        format!("#vllm = {}", of(&EXAMPLES).unwrap_or_default())
     } else if let Some(value) = of(&BUILT_IN) {
         format!("{name} = {value}")
     } else if let Some(value) = of(&EXAMPLES) {

@@ -13,7 +13,7 @@ use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 
-use super::{Ask, Command, Demo, Options, Outcome, Parsed, Subject, build_info};
+use super::{Ask, Command, CommandOutput, Demo, Options, Parsed, Subject, build_info};
 use crate::config::boolean;
 
 const ABOUT: &str = "Edge gateway for self-hosted LLM servers: one address in front of Ollama, \
@@ -117,24 +117,24 @@ pub(super) fn parse(words: impl IntoIterator<Item = OsString>) -> Parsed {
     match Args::try_parse_from(named) {
         Ok(args) => command(args, ignored),
         Err(error) => Parsed::Done(match error.kind() {
-            ErrorKind::DisplayHelp => Outcome::good(error.render().to_string()),
+            ErrorKind::DisplayHelp => CommandOutput::good(error.render().to_string()),
             _ => usage(&error),
         }),
     }
 }
 
 /// What is wrong and how it is done right; the library leaves the latter out at times.
-fn usage(error: &clap::Error) -> Outcome {
+fn usage(error: &clap::Error) -> CommandOutput {
     let mut text = error.render().to_string();
     if !text.contains("Usage") {
         text.push_str(&format!("\n{}\n", Args::command().render_usage()));
     }
-    Outcome::bad(text, Outcome::USAGE)
+    CommandOutput::bad(text, CommandOutput::USAGE)
 }
 
 fn command(args: Args, ignored: Vec<String>) -> Parsed {
     if args.version {
-        return Parsed::Done(Outcome::good(build_info::line()));
+        return Parsed::Done(CommandOutput::good(build_info::line()));
     }
     let options = Options {
         config: args.config,
@@ -161,7 +161,7 @@ fn command(args: Args, ignored: Vec<String>) -> Parsed {
         Some(Sub::Completions { shell }) => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Args::command(), "olla", &mut script);
-            return Parsed::Done(Outcome::good(String::from_utf8_lossy(&script)));
+            return Parsed::Done(CommandOutput::good(String::from_utf8_lossy(&script)));
         }
     })
 }

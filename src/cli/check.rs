@@ -4,16 +4,30 @@
 
 use std::fmt::Write;
 
-use super::Outcome;
+use super::CommandOutput;
 use crate::config::{Finding, Loaded, Severity};
 
-/// One line for each finding and a last one with the result. `more` is what profiles and model
-/// rules have to say. Keys and variables that do not exist are errors here.
-pub fn report(loaded: &Loaded, more: &[Finding]) -> Outcome {
+/// The file, one line for each finding and note, and a last line with the result. `more` is what
+/// profiles and model rules have to report. A key that does not exist is an error here.
+pub fn report(loaded: &Loaded, more: &[Finding]) -> CommandOutput {
     let mut out = String::new();
+    let _ = match &loaded.source {
+        Some(path) => writeln!(out, "checking {}", path.display()),
+        None => writeln!(
+            out,
+            "checking the built-in defaults: no configuration file was found"
+        ),
+    };
+    let mut findings: Vec<Finding> = loaded
+        .findings
+        .iter()
+        .chain(&loaded.notes)
+        .cloned()
+        .collect();
+    findings.sort_by(|a, b| a.source.cmp(&b.source));
+    findings.extend(more.iter().cloned());
     let mut errors = 0;
-    for finding in loaded.findings.iter().chain(more) {
-        let mut finding = finding.clone();
+    for mut finding in findings {
         if finding.unknown_key {
             finding.severity = Severity::Error;
         }
@@ -22,18 +36,23 @@ pub fn report(loaded: &Loaded, more: &[Finding]) -> Outcome {
     }
     match &loaded.plan {
         Some(plan) if errors == 0 => {
-            let endpoints = plan.discovery.endpoints.len();
-            let aliases = plan.model_aliases.len();
-            let _ = writeln!(out, "ok: {endpoints} endpoints, {aliases} aliases");
-            Outcome::good(out)
+            let endpoints = count(plan.discovery.endpoints.len(), "endpoint", "endpoints");
+            let aliases = count(plan.model_aliases.len(), "alias", "aliases");
+            let _ = writeln!(out, "ok: {endpoints}, {aliases}");
+            CommandOutput::good(out)
         }
         _ => {
-            let _ = writeln!(out, "{errors} errors");
-            Outcome {
+            let _ = writeln!(out, "{}", count(errors, "error", "errors"));
+            CommandOutput {
                 stdout: out,
                 stderr: String::new(),
-                code: Outcome::FAILED,
+                code: CommandOutput::FAILED,
             }
         }
     }
+}
+
+/// A number and its noun.
+pub(super) fn count(number: usize, one: &str, many: &str) -> String {
+    format!("{number} {}", if number == 1 { one } else { many })
 }

@@ -5,17 +5,17 @@
 use std::fmt::Write;
 use std::path::Path;
 
-use super::Outcome;
+use super::CommandOutput;
 use crate::config::{ConfigInputs, Severity, import};
 
 /// Reads the file and converts it. Exit code 1 when it cannot be read, is no YAML, or holds
 /// something that the gateway refuses; the TOML is printed in the last case too.
-pub fn run(file: &Path, inputs: &ConfigInputs<'_>) -> Outcome {
+pub fn run(file: &Path, inputs: &ConfigInputs<'_>) -> CommandOutput {
     let text = match std::fs::read_to_string(inputs.cwd.join(file)) {
         Ok(text) => text,
         Err(error) => {
             let fault = format!("{}: error: cannot be read: {error}\n", file.display());
-            return Outcome::bad(fault, Outcome::FAILED);
+            return CommandOutput::bad(fault, CommandOutput::FAILED);
         }
     };
     let (stdout, findings) = match import(&text, file, inputs) {
@@ -29,9 +29,9 @@ pub fn run(file: &Path, inputs: &ConfigInputs<'_>) -> Outcome {
     let refused = findings
         .iter()
         .any(|finding| finding.severity == Severity::Error);
-    Outcome {
+    CommandOutput {
         stdout,
         stderr,
-        code: if refused { Outcome::FAILED } else { 0 },
+        code: if refused { CommandOutput::FAILED } else { 0 },
     }
 }

@@ -1,7 +1,7 @@
 //! The command line: from words to a [`Command`], and the commands that serve nobody.
 //!
 //! `olla` alone serves. `--version`, `--help`, wrong words and `completions` are answered here, as
-//! an [`Outcome`] that `main` prints; the rest is handed to `main` as data. Starts nothing and holds
+//! an [`CommandOutput`] that `main` prints; the rest is handed to `main` as data. Starts nothing and holds
 //! no logic of serving.
 //!
 //! contract: operations 9
@@ -79,7 +79,7 @@ pub enum Subject {
 
 /// What to print and how to end.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Outcome {
+pub struct CommandOutput {
     /// For standard output.
     pub stdout: String,
     /// For standard error.
@@ -88,7 +88,7 @@ pub struct Outcome {
     pub code: u8,
 }
 
-impl Outcome {
+impl CommandOutput {
     /// Exit code of a failure.
     pub const FAILED: u8 = 1;
     /// Exit code of wrong words.
@@ -117,14 +117,14 @@ pub enum Parsed {
     /// To be done.
     Run(Command),
     /// Done: to be printed.
-    Done(Outcome),
+    Done(CommandOutput),
 }
 
 /// Understands the words after the program's name.
 pub fn parse(words: impl IntoIterator<Item = OsString>, env: &Env) -> Parsed {
     let wants_version = env.get("OLLA_SHOW_VERSION").and_then(boolean) == Some(true);
     if wants_version {
-        return Parsed::Done(Outcome::good(build_info::line()));
+        return Parsed::Done(CommandOutput::good(build_info::line()));
     }
     args::parse(words)
 }

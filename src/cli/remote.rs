@@ -7,7 +7,7 @@ use std::fmt::Write;
 use serde_json::Value;
 
 use super::table::{Table, clean};
-use super::{Outcome, Subject, http};
+use super::{CommandOutput, Subject, http};
 use crate::config::ServerPlan;
 
 /// The address at which the gateway of a configuration can be asked from this machine.
@@ -21,7 +21,7 @@ pub fn address_of(server: &ServerPlan) -> String {
 }
 
 /// Asks the gateway at an address.
-pub fn run(subject: Subject, address: &str, json: bool) -> Outcome {
+pub fn run(subject: Subject, address: &str, json: bool) -> CommandOutput {
     let path = match subject {
         Subject::Models => "/internal/status/models?detailed=true&group=family",
         Subject::Status => "/internal/status",
@@ -29,17 +29,17 @@ pub fn run(subject: Subject, address: &str, json: bool) -> Outcome {
     let answer = fetch(address, path);
     let body = match answer {
         Ok(body) => body,
-        Err(fault) => return Outcome::bad(format!("olla: {fault}\n"), Outcome::FAILED),
+        Err(fault) => return CommandOutput::bad(format!("olla: {fault}\n"), CommandOutput::FAILED),
     };
     if json {
-        return Outcome::good(body + "\n");
+        return CommandOutput::good(body + "\n");
     }
     match (serde_json::from_str(&body), subject) {
-        (Ok(value), Subject::Models) => Outcome::good(models(&value)),
-        (Ok(value), Subject::Status) => Outcome::good(status(&value)),
+        (Ok(value), Subject::Models) => CommandOutput::good(models(&value)),
+        (Ok(value), Subject::Status) => CommandOutput::good(status(&value)),
         (Err(error), _) => {
             let fault = format!("olla: {address}: the answer is not JSON: {error}\n");
-            Outcome::bad(fault, Outcome::FAILED)
+            CommandOutput::bad(fault, CommandOutput::FAILED)
         }
     }
 }
@@ -269,7 +269,7 @@ mod tests {
     #[test]
     fn faults_are_sentences() {
         let outcome = run(Subject::Status, "https://gw", false);
-        assert_eq!(outcome.code, Outcome::FAILED);
+        assert_eq!(outcome.code, CommandOutput::FAILED);
         assert!(
             outcome.stderr.starts_with("olla: https"),
             "{}",

@@ -7,7 +7,10 @@
 use super::endpoint::{Auth, Secret, header_fault, is_header_value};
 use super::env::expand;
 use super::inputs::ConfigInputs;
+use super::kinds::alternatives;
+use super::nearest::nearest;
 use super::section::Section;
+use super::values::quoted;
 
 /// The fields that hold a credential, each with the type it belongs to. Every one has a twin
 /// `<field>_file`.
@@ -17,6 +20,8 @@ const FIELDS: [(&str, &str, &str); 4] = [
     ("username", "username_file", "basic"),
     ("password", "password_file", "basic"),
 ];
+
+const KINDS: [&str; 3] = ["bearer", "api_key", "basic"];
 
 /// The table as it was typed.
 pub(super) struct AuthKeys {
@@ -29,10 +34,10 @@ pub(super) struct AuthKeys {
 /// Declares the keys.
 pub(super) fn declare(s: &mut Section<'_, '_>) -> AuthKeys {
     let value_doc = "The credential; ${VAR} and ${VAR:-default} are replaced.";
-    let file_doc = "File that holds it, read at start and trimmed.";
+    let file_doc = "File with the credential; read at start, outer white space removed.";
     AuthKeys {
         kind: s
-            .key("type", "bearer, api_key or basic.")
+            .key("type", "Kind of credentials: bearer, api_key or basic.")
             .text_optional()
             .unwrap_or_default(),
         fields: FIELDS.map(|(field, file, _)| {
@@ -40,37 +45,34 @@ pub(super) fn declare(s: &mut Section<'_, '_>) -> AuthKeys {
             (value, s.key(file, file_doc).given_text())
         }),
         header: s
-            .key("header", "Header of an api_key; absent = X-Api-Key.")
+            .key("header", "Header of an api_key; X-Api-Key by default.")
             .text_optional(),
     }
 }
 
 /// Makes credentials of the table; `None` when anything was refused.
-pub(super) fn judge(
+pub(super) fn check(
     s: &mut Section<'_, '_>,
     typed: AuthKeys,
     inputs: &ConfigInputs<'_>,
 ) -> Option<Auth> {
     let kind = typed.kind.as_str();
-    if !["bearer", "api_key", "basic"].contains(&kind) {
-        s.refuse("type", "one of bearer, api_key, basic");
+    if !KINDS.contains(&kind) {
+        s.expected_near("type", alternatives(&KINDS), nearest(kind, KINDS));
         return None;
     }
     for (field, file, owner) in FIELDS {
         for key in [field, file] {
             if owner != kind && s.is_given(key) {
-                s.refuse(
-                    key,
-                    format_args!("belongs to auth of type {owner}, not {kind}"),
-                );
+                let message =
+                    format_args!("belongs to auth of type {owner}, but the type is {kind}");
+                s.refuse(key, message);
             }
         }
     }
     if kind != "api_key" && s.is_given("header") {
-        s.refuse(
-            "header",
-            format_args!("belongs to auth of type api_key, not {kind}"),
-        );
+        let message = format_args!("belongs to auth of type api_key, but the type is {kind}");
+        s.refuse("header", message);
     }
     let [token, key, username, password] = typed.fields;
     match kind {
@@ -95,7 +97,7 @@ pub(super) fn judge(
                 } else {
                     "username_file"
                 };
-                s.refuse(key, "a name without a colon");
+                s.refuse(key, "expected a user name without a colon");
                 return None;
             }
             Some(Auth::Basic {
@@ -113,7 +115,7 @@ fn header(s: &mut Section<'_, '_>, typed: Option<String>) -> Option<String> {
         Err(unset) => {
             s.refuse(
                 "header",
-                format_args!("the variable {} is not set", unset.0),
+                format_args!("environment variable {} is not set", unset.0),
             );
             return None;
         }
@@ -137,33 +139,35 @@ fn credential(
     let (name, file, _) = FIELDS[field];
     let (key, secret) = match typed {
         (Some(_), Some(_)) => {
-            s.refuse(name, format_args!("either {name} or {file}, not both"));
+            s.refuse(name, format_args!("expected {name} or {file}, got both"));
             return None;
         }
         (None, None) => {
-            s.refuse(name, format_args!("{name} or {file}"));
+            if !s.is_faulty(name) && !s.is_faulty(file) {
+                s.expected(name, format_args!("{name} or {file}"));
+            }
             return None;
         }
         (Some(value), None) => (name, expanded(s, name, &value)?),
         (None, Some(path)) => {
             let path = expanded(s, file, &path)?;
-            match std::fs::read_to_string(inputs.cwd.join(path)) {
+            match std::fs::read_to_string(inputs.cwd.join(&path)) {
                 Ok(text) => (file, text.trim().to_owned()),
                 Err(error) => {
-                    s.refuse(file, format_args!("cannot be read: {error}"));
+                    s.refuse(file, format_args!("cannot read {}: {error}", quoted(&path)));
                     return None;
                 }
             }
         }
     };
     if secret.trim().is_empty() {
-        s.refuse(key, "a credential that is not empty");
+        s.refuse(key, "expected a credential, got an empty one");
         return None;
     }
     if !is_header_value(&secret) {
         s.refuse(
             key,
-            "a credential without line breaks, control characters and outer blanks",
+            "expected a credential without line breaks, control characters and outer white space",
         );
         return None;
     }
@@ -175,7 +179,10 @@ fn expanded(s: &mut Section<'_, '_>, key: &str, text: &str) -> Option<String> {
     match expand(text, s.env()) {
         Ok(text) => Some(text),
         Err(unset) => {
-            s.refuse(key, format_args!("the variable {} is not set", unset.0));
+            s.refuse(
+                key,
+                format_args!("environment variable {} is not set", unset.0),
+            );
             None
         }
     }

@@ -55,7 +55,7 @@ pub struct EndpointPlan {
     pub headers: Vec<(String, Secret)>,
     /// Its credentials.
     pub auth: Option<Auth>,
-    /// How its certificate is judged.
+    /// How its certificate is verified.
     pub tls: EndpointTlsPlan,
 }
 
@@ -298,10 +298,10 @@ pub(super) fn is_token(text: &str) -> bool {
             .all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b))
 }
 
-/// Why a header of this name cannot be set on requests to an endpoint.
+/// Why a header of this name cannot be set on requests to an endpoint, as a message.
 pub(super) fn header_fault(name: &str) -> Option<&'static str> {
     if !is_token(name) {
-        return Some("a header name");
+        return Some("expected a header name (letters, digits and hyphens)");
     }
     let own = OWN_HEADERS.iter().any(|own| own.eq_ignore_ascii_case(name));
     own.then_some("the gateway sets this header itself")

@@ -28,9 +28,11 @@ impl Env {
         )
     }
 
-    /// The value of a setting; an empty variable counts as unset (contract: operations 10).
+    /// The value of a setting; an empty variable counts as unset (contract: operations 10), and so
+    /// does one that Kubernetes sets for a Service.
     pub fn get(&self, name: &str) -> Option<&str> {
-        self.verbatim(name).filter(|value| !value.is_empty())
+        let value = self.verbatim(name)?;
+        (!value.is_empty() && !is_service_link(name, value)).then_some(value)
     }
 
     /// The value, empty ones too, for `${NAME}`.
@@ -38,13 +40,45 @@ impl Env {
         self.0.get(name).map(String::as_str)
     }
 
-    /// Names of the variables that are set and not empty.
+    /// Names of the variables that [`Self::get`] has a value for.
     pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.0
-            .iter()
-            .filter(|(_, value)| !value.is_empty())
-            .map(|(name, _)| name.as_str())
+        let names = self.0.keys().map(String::as_str);
+        names.filter(|name| self.get(name).is_some())
     }
+
+    /// Names beginning with `OLLA_` that Kubernetes sets in every pod for a Service called `olla`,
+    /// `olla-server` and so on.
+    pub fn service_links(&self) -> impl Iterator<Item = &str> {
+        let links = self
+            .0
+            .iter()
+            .filter(|(name, value)| name.starts_with("OLLA_") && is_service_link(name, value));
+        links.map(|(name, _)| name.as_str())
+    }
+}
+
+/// Whether a variable has the form of those that Kubernetes sets for a Service: for one called
+/// `olla` they are `OLLA_SERVICE_HOST`, `OLLA_SERVICE_PORT`, `OLLA_SERVICE_PORT_<NAME>`,
+/// `OLLA_PORT=tcp://10.0.0.1:80`, `OLLA_PORT_80_TCP=tcp://10.0.0.1:80` and `OLLA_PORT_80_TCP_ADDR`,
+/// `_PORT`, `_PROTO`.
+fn is_service_link(name: &str, value: &str) -> bool {
+    const PROTOCOLS: [&str; 3] = ["TCP", "UDP", "SCTP"];
+    let is_url = ["tcp://", "udp://", "sctp://"]
+        .iter()
+        .any(|scheme| value.starts_with(scheme));
+    let fields = ["_ADDR", "_PORT", "_PROTO"];
+    let plain = fields.iter().find_map(|field| name.strip_suffix(field));
+    let of_port = [Some(name), plain].into_iter().flatten().any(|name| {
+        let port = name.rsplit_once("_PORT_").map(|(_, port)| port);
+        port.and_then(|port| port.split_once('_'))
+            .is_some_and(|(number, protocol)| {
+                number.parse::<u16>().is_ok() && PROTOCOLS.contains(&protocol)
+            })
+    });
+    let of_service = name.ends_with("_SERVICE_HOST")
+        || name.ends_with("_SERVICE_PORT")
+        || name.contains("_SERVICE_PORT_");
+    (is_url && name.ends_with("_PORT")) || of_port || of_service
 }
 
 /// Why `${NAME}` could not be replaced.
@@ -124,6 +158,39 @@ mod tests {
                 want,
                 "{text}"
             );
+        }
+    }
+
+    #[test]
+    fn what_kubernetes_sets_for_a_service_sets_nothing() {
+        let links = [
+            ("OLLA_PORT", "tcp://10.0.0.1:40114"),
+            ("OLLA_PORT_40114_TCP", "tcp://10.0.0.1:40114"),
+            ("OLLA_PORT_40114_TCP_ADDR", "10.0.0.1"),
+            ("OLLA_PORT_40114_TCP_PORT", "40114"),
+            ("OLLA_PORT_40114_TCP_PROTO", "tcp"),
+            ("OLLA_SERVER_PORT", "tcp://10.0.0.1:40114"),
+            ("OLLA_SERVER_SERVICE_HOST", "10.0.0.1"),
+            ("OLLA_SERVER_SERVICE_PORT", "40114"),
+            ("OLLA_SERVER_SERVICE_PORT_HTTP", "40114"),
+            ("OLLA_SERVER_PORT_53_UDP", "udp://10.0.0.1:53"),
+        ];
+        let env = Env::of(links);
+        assert_eq!(env.names().count(), 0);
+        let names: Vec<_> = links.iter().map(|(name, _)| *name).collect();
+        let mut found: Vec<_> = env.service_links().collect();
+        found.sort_by_key(|name| names.iter().position(|other| other == name));
+        assert_eq!(found, names);
+        assert_eq!(env.get("OLLA_SERVER_PORT"), None);
+        assert_eq!(env.verbatim("OLLA_SERVER_PORT"), Some(links[5].1));
+        let settings = [
+            ("OLLA_SERVER_PORT", "8080"),
+            ("OLLA_SERVER_PORT", "http"),
+            ("OLLA_SERVER_HOST", "tcp://x"),
+            ("OLLA_CONFIG_FILE", "x"),
+        ];
+        for setting in settings {
+            assert_eq!(Env::of([setting]).names().count(), 1, "{setting:?}");
         }
     }
 

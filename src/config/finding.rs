@@ -1,19 +1,21 @@
 //! What is wrong with a configuration, as data and as a line for a person.
 //!
-//! A finding never holds a secret: whoever makes one leaves such values out.
+//! A finding never holds a secret: the code that makes one leaves such values out.
 //!
 //! contract: operations 9 (`--check`), 11 (refusals)
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-/// How bad it is.
+/// How serious a finding is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Severity {
     /// The gateway does not start, or keeps its old configuration.
     Error,
-    /// It starts.
+    /// The gateway starts, and its log has a warning.
     Warning,
+    /// Worth knowing; shown by `check` and `import` only.
+    Note,
 }
 
 /// Where the value came from.
@@ -32,33 +34,58 @@ pub enum Origin {
     Builtin,
 }
 
-/// One remark about a configuration.
+/// One error, warning or note about a configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
-    /// How bad it is.
+    /// How serious it is.
     pub severity: Severity,
     /// Where the value came from.
     pub source: Origin,
-    /// The full path of the key (`discovery.static.endpoints[2].url`); empty when it is about no
-    /// key.
+    /// The full path of the key (`discovery.static.endpoints[2].url`); empty when the finding is
+    /// about no key.
     pub key: String,
-    /// What was given and what is allowed.
+    /// What was expected and what was found.
     pub message: String,
-    /// Whether it is about a key or variable that does not exist: a warning at start, an error
-    /// under `--check`.
+    /// The thing that the key belongs to (`endpoint "gpu"`).
+    pub subject: Option<String>,
+    /// Whether the key does not exist: a warning at start, an error under `check`.
     pub unknown_key: bool,
 }
 
 impl Finding {
+    /// A finding about no key and no place.
+    pub fn new(severity: Severity, message: impl Into<String>) -> Self {
+        Self {
+            severity,
+            source: Origin::Builtin,
+            key: String::new(),
+            message: message.into(),
+            subject: None,
+            unknown_key: false,
+        }
+    }
+
+    /// An error in a file.
+    pub fn in_file(path: &Path, line: usize, message: impl Into<String>) -> Self {
+        Self {
+            source: Origin::File {
+                path: path.to_path_buf(),
+                line,
+            },
+            ..Self::new(Severity::Error, message)
+        }
+    }
+
     /// The form for a log: key and message first, then the place in words.
     pub fn sentence(&self) -> String {
         let place = match &self.source {
-            Origin::File { path, line: 0 } => format!(" ({})", path.display()),
-            Origin::File { path, line } => format!(" ({} line {line})", path.display()),
-            Origin::Env(name) => format!(" (environment variable {name})"),
-            Origin::Builtin => String::new(),
+            Origin::File { path, line: 0 } => Some(path.display().to_string()),
+            Origin::File { path, line } => Some(format!("{} line {line}", path.display())),
+            Origin::Env(name) => Some(format!("environment variable {name}")),
+            Origin::Builtin => None,
         };
-        format!("{}{}{place}", self.key_prefix(), self.message)
+        let about: Vec<String> = self.subject.clone().into_iter().chain(place).collect();
+        format!("{}{}{}", self.key_prefix(), self.message, bracketed(&about))
     }
 
     fn key_prefix(&self) -> String {
@@ -70,11 +97,21 @@ impl Finding {
     }
 }
 
+/// The parts in brackets behind a message.
+fn bracketed(parts: &[String]) -> String {
+    if parts.is_empty() {
+        String::new()
+    } else {
+        format!(" ({})", parts.join(", "))
+    }
+}
+
 impl fmt::Display for Severity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Error => "error",
             Self::Warning => "warning",
+            Self::Note => "note",
         })
     }
 }
@@ -88,12 +125,14 @@ impl fmt::Display for Finding {
             Origin::Env(name) => write!(f, "{name}: ")?,
             Origin::Builtin => {}
         }
+        let subject: Vec<String> = self.subject.clone().into_iter().collect();
         write!(
             f,
-            "{}: {}{}",
+            "{}: {}{}{}",
             self.severity,
             self.key_prefix(),
-            self.message
+            self.message,
+            bracketed(&subject)
         )
     }
 }
@@ -104,24 +143,26 @@ mod tests {
 
     #[test]
     fn a_finding_reads_well_in_both_forms() {
+        let message = "expected \"olla\" or \"sherpa\", got \"turbo\"";
         let mut finding = Finding {
-            severity: Severity::Error,
-            source: Origin::File {
-                path: "a/b.toml".into(),
-                line: 7,
-            },
             key: "proxy.engine".into(),
-            message: "\"turbo\"; one of olla, sherpa".into(),
-            unknown_key: false,
+            ..Finding::in_file(Path::new("a/b.toml"), 7, message)
         };
-        let line = "a/b.toml:7: error: proxy.engine: \"turbo\"; one of olla, sherpa";
+        let line = format!("a/b.toml:7: error: proxy.engine: {message}");
         assert_eq!(finding.to_string(), line);
-        let line = "proxy.engine: \"turbo\"; one of olla, sherpa (a/b.toml line 7)";
+        let line = format!("proxy.engine: {message} (a/b.toml line 7)");
         assert_eq!(finding.sentence(), line);
 
+        finding.subject = Some("endpoint \"gpu\"".into());
+        let line = format!("a/b.toml:7: error: proxy.engine: {message} (endpoint \"gpu\")");
+        assert_eq!(finding.to_string(), line);
+        let line = format!("proxy.engine: {message} (endpoint \"gpu\", a/b.toml line 7)");
+        assert_eq!(finding.sentence(), line);
+
+        finding.subject = None;
         finding.source = Origin::Env("OLLA_PROXY_ENGINE".into());
         finding.severity = Severity::Warning;
-        let line = "OLLA_PROXY_ENGINE: warning: proxy.engine: \"turbo\"; one of olla, sherpa";
+        let line = format!("OLLA_PROXY_ENGINE: warning: proxy.engine: {message}");
         assert_eq!(finding.to_string(), line);
         assert!(
             finding
@@ -129,14 +170,10 @@ mod tests {
                 .ends_with("(environment variable OLLA_PROXY_ENGINE)")
         );
 
-        finding.source = Origin::File {
-            path: "c.toml".into(),
-            line: 0,
-        };
-        finding.key.clear();
-        assert_eq!(
-            finding.to_string(),
-            "c.toml: warning: \"turbo\"; one of olla, sherpa"
-        );
+        let finding = Finding::in_file(Path::new("c.toml"), 0, "cannot be read");
+        assert_eq!(finding.to_string(), "c.toml: error: cannot be read");
+        let finding = Finding::new(Severity::Note, "a remark");
+        assert_eq!(finding.to_string(), "note: a remark");
+        assert_eq!(finding.sentence(), "a remark");
     }
 }

@@ -1,11 +1,12 @@
 //! The declarations of the keys of `discovery.static.endpoints`, and what an endpoint must satisfy.
 //!
-//! An endpoint is read in two steps: [`declare`] takes what was typed, [`judge`] makes the plan of
+//! An endpoint is read in two steps: [`declare`] takes what was typed, [`check`] makes the plan of
 //! it. Every finding names the endpoint. URLs may hold secrets and are shown without their query.
 //!
 //! contract: catalogue 2, balancing 14, 15, operations 11
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use olla_engine::tls::Roots;
@@ -18,31 +19,29 @@ use super::endpoint::{
 };
 use super::env::expand;
 use super::inputs::{AUTO, ConfigInputs};
-use super::plan::MAX_ENDPOINTS;
+use super::plan::{MAX_ENDPOINTS, ServerPlan};
 use super::section::Section;
 
+use super::nearest::nearest;
 use super::tree::ConfigValue;
-use super::values::quoted;
+use super::values::{quoted, show_duration};
 
 /// Reads `[discovery.static]`. Without the key `endpoints` there is the built-in one.
-pub(super) fn endpoints(
-    s: &mut Section<'_, '_>,
-    inputs: &ConfigInputs<'_>,
-    profiles: &NameFilter,
-) -> Vec<EndpointPlan> {
+pub(super) fn endpoints(s: &mut Section<'_, '_>, context: &Context<'_>) -> Vec<EndpointPlan> {
     let Some(items) = s.items("endpoints") else {
         // Nothing is given; the declarations are still made, for the reference.
         declare(&mut s.item("endpoints", None));
         let default = built_in();
-        return if (inputs.admits)(profiles, &default.kind) {
+        return if context.admits(&default.kind) {
             vec![default]
         } else {
             Vec::new()
         };
     };
     if items.len() > MAX_ENDPOINTS {
-        let shown = format!("{} endpoints", items.len());
-        s.refuse_shown("endpoints", &shown, format_args!("at most {MAX_ENDPOINTS}"));
+        let shown = items.len().to_string();
+        let most = format_args!("at most {MAX_ENDPOINTS} endpoints");
+        s.expected_shown("endpoints", &shown, most);
     }
     let mut unique = Unique::default();
     let mut plans = Vec::with_capacity(items.len().min(MAX_ENDPOINTS));
@@ -50,7 +49,7 @@ pub(super) fn endpoints(
         let mut s = s.item("endpoints", Some((at, node)));
         let typed = declare(&mut s);
         unique.check(&mut s, at, &typed);
-        plans.extend(judge(&mut s, typed, inputs, profiles));
+        plans.extend(check(&mut s, typed, context));
     }
     plans
 }
@@ -89,12 +88,15 @@ struct EndpointKeys {
 
 fn declare(s: &mut Section<'_, '_>) -> EndpointKeys {
     let name = s
-        .key("name", "Unique; shown everywhere.")
+        .key(
+            "name",
+            "Unique name; shown in logs, headers and statistics.",
+        )
         .text_optional()
         .unwrap_or_default();
     s.name_subject(format!("endpoint {}", quoted(&name)));
-    let url_doc = "Base address, http or https, without credentials.";
-    let headers_doc = "Set on every request to it; ${VAR} and ${VAR:-default} are replaced.";
+    let url_doc = "Base URL, http or https, without credentials.";
+    let headers_doc = "Headers set on every request; ${VAR} and ${VAR:-default} are replaced.";
     let text = |value: &ConfigValue| value.text().map(str::to_owned);
     EndpointKeys {
         name,
@@ -106,41 +108,44 @@ fn declare(s: &mut Section<'_, '_>) -> EndpointKeys {
         kind: s
             .key(
                 "type",
-                "Kind of server; absent = auto, found out by asking.",
+                "Kind of server; without it the gateway detects the kind.",
             )
             .text_optional(),
         priority: s
-            .key("priority", "Higher is preferred.")
+            .key(
+                "priority",
+                "Endpoints with a higher priority are preferred.",
+            )
             .int(100, 0, U32_MAX),
         check_interval: s
             .key(
                 "check_interval",
-                "Between two health checks, at least 1s; 0 = the default.",
+                "Interval between two health checks, at least 1s; 0 selects the default.",
             )
             .duration_or(secs(5), secs(5)),
         check_timeout: s
             .key(
                 "check_timeout",
-                "Less than check_interval, at most 30s; 0 = the default.",
+                "Time limit of a health check: less than check_interval, at most 30s.",
             )
             .duration(secs(2)),
         preserve_path: s
             .key(
                 "preserve_path",
-                "Keep the URL's own path in front of the request's.",
+                "Keep the URL's own path in front of the request's path.",
             )
             .bool(false),
         health_check_url: target(s, "health_check_url"),
         model_url: target(s, "model_url"),
         model_filter: name_filter(
             &mut s.section("model_filter"),
-            "Globs over its models that exist; empty = all.",
-            "Globs over its models that do not exist; wins.",
+            "Globs of the models to use; an empty list uses all.",
+            "Globs of the models not to use; exclude wins over include.",
         ),
         headers: s
             .key("headers", headers_doc)
             .secret()
-            .resolve_map("a text", text),
+            .resolve_map("a string", text),
         auth: auth::declare(&mut s.section("auth")),
         tls: tls(&mut s.section("tls")),
     }
@@ -148,53 +153,77 @@ fn declare(s: &mut Section<'_, '_>) -> EndpointKeys {
 
 /// Where a probe or a listing is asked for.
 fn target(s: &mut Section<'_, '_>, key: &str) -> Option<String> {
-    let doc = "Path below the URL, or an absolute URL; absent = by type.";
+    let doc = "Path below the URL, or an absolute URL; by default that of the type.";
     s.key(key, doc).secret().text_optional()
 }
 
 fn tls(s: &mut Section<'_, '_>) -> EndpointTlsPlan {
     EndpointTlsPlan {
         ca_file: s
-            .key("ca_file", "PEM file with further trusted certificates.")
+            .key("ca_file", "PEM file with additional trusted certificates.")
             .path(),
         insecure_skip_verify: s
             .key(
                 "insecure_skip_verify",
-                "Accept any certificate; warns at every start.",
+                "Accept any certificate; logs a warning at every start.",
             )
             .bool(false),
     }
 }
 
-fn judge(
+/// What all endpoints are validated against.
+pub(super) struct Context<'a> {
+    pub(super) inputs: &'a ConfigInputs<'a>,
+    /// Which profiles exist.
+    pub(super) profiles: &'a NameFilter,
+    /// Where the gateway listens.
+    pub(super) server: &'a ServerPlan,
+}
+
+impl Context<'_> {
+    fn admits(&self, canonical: &str) -> bool {
+        (self.inputs.admits)(self.profiles, canonical)
+    }
+}
+
+/// The plan of an endpoint, unless its URL cannot be used.
+fn check(
     s: &mut Section<'_, '_>,
     typed: EndpointKeys,
-    inputs: &ConfigInputs<'_>,
-    profiles: &NameFilter,
+    context: &Context<'_>,
 ) -> Option<EndpointPlan> {
     if typed.name.trim().is_empty() {
-        s.refuse("name", "a name");
+        s.expected("name", "a name");
     } else if !is_header_value(&typed.name) {
-        s.refuse("name", "a name without control characters and outer blanks");
+        s.expected(
+            "name",
+            "a name without control characters and outer white space",
+        );
     }
     let url = BaseUrl::parse(&typed.url);
-    if let Err(fault) = &url {
-        refuse_url(s, "url", &typed.url, *fault);
+    match &url {
+        Ok(url) if is_self(context.server, url) => {
+            s.refuse("url", "this is the address of the gateway itself");
+        }
+        Ok(_) => {}
+        Err(fault) => refuse_url(s, "url", &typed.url, *fault),
     }
     for (key, text) in [
-        ("health_check_url", typed.health_check_url.as_deref()),
-        ("model_url", typed.model_url.as_deref()),
+        ("health_check_url", &typed.health_check_url),
+        ("model_url", &typed.model_url),
     ] {
-        check_target(s, key, text.unwrap_or_default());
+        if let Some(text) = text {
+            check_target(s, key, text);
+        }
     }
-    let (kind, kind_as_written) = kind(s, typed.kind, inputs, profiles);
+    let (kind, kind_as_written) = kind(s, typed.kind, context);
     let check_timeout = check_times(s, typed.check_interval, typed.check_timeout);
     let auth = if s.section("auth").is_present() {
-        auth::judge(&mut s.section("auth"), typed.auth, inputs)
+        auth::check(&mut s.section("auth"), typed.auth, context.inputs)
     } else {
         None
     };
-    judge_tls(&mut s.section("tls"), &typed.tls, inputs);
+    check_tls(&mut s.section("tls"), &typed.tls, context.inputs);
     Some(EndpointPlan {
         url: url.ok()?,
         name: typed.name,
@@ -213,38 +242,66 @@ fn judge(
     })
 }
 
+/// Whether an endpoint's address is one on which the gateway listens: every request to it would
+/// come back. Names are compared as they are written; none is resolved.
+fn is_self(server: &ServerPlan, url: &BaseUrl) -> bool {
+    let scheme = if server.tls.cert_file.is_some() {
+        Scheme::Https
+    } else {
+        Scheme::Http
+    };
+    if url.port != server.port || url.scheme != scheme {
+        return false;
+    }
+    match server.host.as_str() {
+        "" | "0.0.0.0" | "::" => {
+            let ip = url.host.parse::<IpAddr>();
+            let is_local = |ip: IpAddr| ip.is_loopback() || ip.is_unspecified();
+            url.host == "localhost" || ip.is_ok_and(is_local)
+        }
+        "localhost" => ["localhost", "127.0.0.1", "::1"].contains(&url.host.as_str()),
+        host => host.eq_ignore_ascii_case(&url.host),
+    }
+}
+
 /// The canonical type and the one written. Unknown and excluded ones are refused.
 fn kind(
     s: &mut Section<'_, '_>,
     written: Option<String>,
-    inputs: &ConfigInputs<'_>,
-    profiles: &NameFilter,
+    context: &Context<'_>,
 ) -> (String, String) {
     let written = written.unwrap_or_else(|| AUTO.to_owned());
     if written == AUTO {
         return (written.clone(), written);
     }
-    let admitted = |canonical: &str| (inputs.admits)(profiles, canonical);
-    let found = inputs.types.iter().find(|name| name.written == written);
+    let types = context.inputs.types;
+    let found = types.iter().find(|name| name.written == written);
     match found {
-        Some(found) if admitted(&found.canonical) => (found.canonical.clone(), written),
+        Some(found) if context.admits(&found.canonical) => (found.canonical.clone(), written),
         Some(_) => {
-            s.refuse("type", "a type that proxy.profile_filter does not exclude");
+            let message = format!(
+                "proxy.profile_filter excludes the type {}",
+                quoted(&written)
+            );
+            s.refuse("type", message);
             (AUTO.to_owned(), written)
         }
         None => {
-            let known = inputs.types.iter().filter(|name| admitted(&name.canonical));
-            let known: Vec<_> = known.map(|name| name.written.as_str()).collect();
-            s.refuse("type", format_args!("one of {AUTO}, {}", known.join(", ")));
+            let admitted = types.iter().filter(|name| context.admits(&name.canonical));
+            let mut known = vec![AUTO];
+            known.extend(admitted.map(|name| name.written.as_str()));
+            let allowed = format!("one of {}", known.join(", "));
+            let near = nearest(&written, known.iter().copied());
+            s.expected_near("type", allowed, near);
             (AUTO.to_owned(), written)
         }
     }
 }
 
-/// The timeout of health checks. Where it is left to us it never collides with a short interval.
+/// The timeout of health checks. One that is not given fits a short interval.
 fn check_times(s: &mut Section<'_, '_>, interval: Duration, timeout: Duration) -> Duration {
     if interval < secs(1) {
-        s.refuse("check_interval", "at least 1s");
+        s.expected("check_interval", "at least \"1s\"");
     }
     if timeout.is_zero() || !s.is_given("check_timeout") {
         return secs(2).min(if interval <= secs(2) {
@@ -254,28 +311,36 @@ fn check_times(s: &mut Section<'_, '_>, interval: Duration, timeout: Duration) -
         });
     }
     if timeout > secs(30) {
-        s.refuse("check_timeout", "at most 30s");
-    } else if timeout >= interval {
-        s.refuse("check_timeout", "less than check_interval");
+        s.expected("check_timeout", "at most \"30s\"");
+    } else if timeout >= interval && !s.is_faulty("check_interval") {
+        let shown = quoted(&show_duration(interval));
+        let what = format!("less than check_interval ({shown})");
+        s.expected("check_timeout", what);
     }
     timeout
 }
 
-fn judge_tls(s: &mut Section<'_, '_>, tls: &EndpointTlsPlan, inputs: &ConfigInputs<'_>) {
+fn check_tls(s: &mut Section<'_, '_>, tls: &EndpointTlsPlan, inputs: &ConfigInputs<'_>) {
     if let Some(path) = &tls.ca_file {
         match std::fs::read(inputs.cwd.join(path)) {
             Ok(pem) => {
                 if let Err(fault) = Roots::default().with_pem(&pem) {
-                    s.refuse("ca_file", fault);
+                    s.expected(
+                        "ca_file",
+                        format_args!("a file with certificates ({fault})"),
+                    );
                 }
             }
-            Err(error) => s.refuse("ca_file", format_args!("cannot be read: {error}")),
+            Err(error) => {
+                let path = quoted(&path.to_string_lossy());
+                s.refuse("ca_file", format_args!("cannot read {path}: {error}"));
+            }
         }
     }
     if tls.insecure_skip_verify {
         s.warn(
             "insecure_skip_verify",
-            "any certificate is accepted; tls.ca_file is better",
+            "any certificate is accepted; use tls.ca_file to trust one of your own",
         );
     }
 }
@@ -290,22 +355,22 @@ fn headers(s: &mut Section<'_, '_>, typed: Vec<(String, String)>) -> Vec<(String
         let value = match expand(&value, s.env()) {
             Ok(value) => value.trim().to_owned(),
             Err(unset) => {
-                s.refuse(&name, format_args!("the variable {} is not set", unset.0));
+                let message = format!("environment variable {} is not set", unset.0);
+                s.refuse(&name, message);
                 continue;
             }
         };
+        let is_same = |other: &str| other.eq_ignore_ascii_case(&name);
         if let Some(fault) = header_fault(&name) {
             s.refuse(&name, fault);
-        } else if headers
-            .iter()
-            .any(|(other, _)| other.eq_ignore_ascii_case(&name))
-        {
-            s.refuse(&name, "each header once, whatever its letter case");
-        } else if !is_header_value(&value) {
+        } else if headers.iter().any(|(other, _)| is_same(other)) {
             s.refuse(
                 &name,
-                "a header value, without line breaks and control characters",
+                "expected each header once; letter case does not count",
             );
+        } else if !is_header_value(&value) {
+            let message = "expected a header value without line breaks and control characters";
+            s.refuse(&name, message);
         } else {
             s.fingerprint(&name, &value);
             headers.push((name, Secret::new(value)));
@@ -321,30 +386,27 @@ fn check_target(s: &mut Section<'_, '_>, key: &str, text: &str) {
             refuse_url(s, key, text, fault);
         }
     } else if text.bytes().any(|b| b <= b' ' || b == 0x7f) {
-        s.refuse_shown(key, &shown_url(text), "a path or a URL, without blanks");
+        s.expected_shown(key, &shown_url(text), "a path or a URL without white space");
     }
 }
 
 fn refuse_url(s: &mut Section<'_, '_>, key: &str, text: &str, fault: UrlFault) {
-    match fault {
-        UrlFault::Credentials => s.refuse(
-            key,
-            "a URL without credentials; they belong into auth, such as \
-             auth = { type = \"basic\", … }",
-        ),
-        UrlFault::Empty => s.refuse_shown(key, "no url", "an http or https URL"),
-        UrlFault::Unreadable => {
-            s.refuse_shown(key, &shown_url(text), "an http or https URL with a host");
+    let allowed = match fault {
+        UrlFault::Credentials => {
+            let message = "expected a URL without credentials; move them to auth, \
+                           as in auth = { type = \"basic\", … }";
+            return s.refuse(key, message);
         }
-        UrlFault::NoScheme => {
-            s.refuse_shown(
-                key,
-                &shown_url(text),
-                "a URL that begins with http:// or https://",
-            );
+        UrlFault::Empty if s.is_faulty(key) => return,
+        UrlFault::Empty if s.is_given(key) => {
+            return s.expected_shown(key, "an empty string", "an http or https URL");
         }
-        UrlFault::Scheme => s.refuse_shown(key, &shown_url(text), "an http or https URL"),
-    }
+        UrlFault::Empty => return s.expected(key, "an http or https URL"),
+        UrlFault::Unreadable => "an http or https URL with a host",
+        UrlFault::NoScheme => "a URL that begins with http:// or https://",
+        UrlFault::Scheme => "an http or https URL",
+    };
+    s.expected_shown(key, &shown_url(text), allowed);
 }
 
 /// What may be shown of a text that should be a URL.
@@ -363,13 +425,14 @@ struct Unique {
 }
 
 impl Unique {
+    /// Reports a name or a URL that another endpoint has. An endpoint that repeats both is one
+    /// mistake.
     fn check(&mut self, s: &mut Section<'_, '_>, at: usize, typed: &EndpointKeys) {
         let first = *self.names.entry(typed.name.clone()).or_insert(at);
-        if first != at && !typed.name.is_empty() {
-            s.refuse(
-                "name",
-                format_args!("discovery.static.endpoints[{first}] has it already"),
-            );
+        let repeats_name = first != at && !typed.name.is_empty();
+        if repeats_name {
+            let what = format!("a name that discovery.static.endpoints[{first}] does not have");
+            s.expected("name", what);
         }
         let Ok(mut url) = http_url(typed.url.trim()) else {
             return;
@@ -378,10 +441,9 @@ impl Unique {
         let path = url.path().trim_end_matches('/').to_owned();
         url.set_path(&path);
         let first = *self.urls.entry(url.into()).or_insert(at);
-        if first != at {
-            let allowed = format_args!("discovery.static.endpoints[{first}] has this url already")
-                .to_string();
-            s.refuse_shown("url", &shown_url(&typed.url), allowed);
+        if first != at && !repeats_name {
+            let what = format!("a URL that discovery.static.endpoints[{first}] does not have");
+            s.expected_shown("url", &shown_url(&typed.url), what);
         }
     }
 }

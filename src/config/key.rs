@@ -6,8 +6,9 @@
 use std::fmt::Debug;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-use super::finding::{Origin, Severity};
-use super::reader::{ConfigReader, GivenValue, KeyDoc, about, join};
+use super::finding::{Finding, Origin, Severity};
+use super::nearest::hint;
+use super::reader::{ConfigReader, GivenValue, KeyDoc, join, top_key};
 use super::tree::{ConfigNode, ConfigValue};
 use super::values::quoted;
 
@@ -20,7 +21,11 @@ pub(super) struct KeyDecl<'k, 't> {
     subject: Option<String>,
     secret: bool,
     lenient: bool,
-    judged: bool,
+    checked: bool,
+    /// Whether a value of the file is of the kind that the key takes.
+    takes: fn(&ConfigValue) -> bool,
+    /// What a wrong value was probably meant to be.
+    suggest: Option<fn(&str) -> Option<&'static str>>,
 }
 
 /// A value before it has a type.
@@ -58,7 +63,9 @@ impl<'k, 't> KeyDecl<'k, 't> {
             subject,
             secret: false,
             lenient: false,
-            judged: true,
+            checked: true,
+            takes: |_| true,
+            suggest: None,
         }
     }
 
@@ -92,22 +99,34 @@ impl<'k, 't> KeyDecl<'k, 't> {
         self
     }
 
-    /// Judges the value only if what it belongs to is switched on; else a wrong one counts as
+    /// Validates the value only if what it belongs to is switched on; else a wrong one counts as
     /// absent.
-    pub(super) fn judged_if(mut self, on: bool) -> Self {
-        self.judged = on;
+    pub(super) fn checked_if(mut self, on: bool) -> Self {
+        self.checked = on;
+        self
+    }
+
+    /// The kind of value that the key takes; another one is shown with its kind.
+    pub(super) fn takes(mut self, takes: fn(&ConfigValue) -> bool) -> Self {
+        self.takes = takes;
+        self
+    }
+
+    /// Suggests a value for a wrong one.
+    pub(super) fn suggest(mut self, suggest: fn(&str) -> Option<&'static str>) -> Self {
+        self.suggest = Some(suggest);
         self
     }
 
     /// The value by a function from the raw one. `None` of the function = refused.
     pub(super) fn resolve<T: Debug>(
         mut self,
-        kind: String,
+        kind: Kind,
         default: T,
         parse: impl Fn(Raw<'_>) -> Option<T>,
     ) -> T {
-        let allowed = kind.clone();
-        self.doc.kind = kind;
+        let allowed = kind.expected;
+        self.doc.kind = kind.shown;
         let value = match self.raw() {
             None => default,
             Some(raw) => parse(raw).unwrap_or_else(|| {
@@ -119,15 +138,16 @@ impl<'k, 't> KeyDecl<'k, 't> {
         value
     }
 
-    /// The list's items by a function from the text of each. Each wrong item is a finding of its
-    /// own; with one the default holds, so that no later check stumbles over what is missing.
+    /// The list's items by a function from the text of each. Each wrong item is an error of its
+    /// own; the default then takes the list's place, so that later checks find no gap.
     pub(super) fn resolve_list<T: Debug>(
         mut self,
-        kind: &str,
+        kind: Kind,
         default: Vec<T>,
         parse: impl Fn(&str) -> Option<T>,
     ) -> Vec<T> {
-        self.doc.kind = format!("a list, each {kind}");
+        self.doc.kind = format!("a list, each {}", kind.shown);
+        let kind = kind.expected.as_str();
         let values = match self.raw() {
             None => None,
             Some(Raw::Env(text)) => {
@@ -140,7 +160,8 @@ impl<'k, 't> KeyDecl<'k, 't> {
                     self.resolve_items(items.iter().map(Raw::File), kind, parse)
                 }
                 _ => {
-                    let allowed = self.doc.kind.clone();
+                    let allowed = format!("a list, each item {kind}");
+                    self.takes = |value| matches!(value, ConfigValue::List(_));
                     self.fault(&self.path.clone(), raw, &allowed);
                     None
                 }
@@ -160,7 +181,12 @@ impl<'k, 't> KeyDecl<'k, 't> {
     ) -> Option<Vec<T>> {
         let mut values = Vec::new();
         let mut faulty = false;
+        self.takes = |value| value.text().is_some();
         for (at, raw) in items.enumerate() {
+            let given = self.given(raw);
+            self.reader
+                .given
+                .insert(format!("{}[{at}]", self.path), given);
             match raw.text().and_then(&parse) {
                 Some(value) => values.push(value),
                 None => {
@@ -187,18 +213,17 @@ impl<'k, 't> KeyDecl<'k, 't> {
                 ..
             }) => &table.0,
             Some(node) => {
-                let allowed = self.doc.kind.clone();
+                let allowed = format!("a table, each value {kind}");
+                self.takes = |value| matches!(value, ConfigValue::Table(_));
                 self.fault(&self.path.clone(), Raw::File(node), &allowed);
                 &[]
             }
         };
+        self.takes = |_| false;
         for (name, node) in entries {
             let path = join(&self.path, name);
-            let source = self.reader.at_line(node.line);
-            let written = (!self.secret).then(|| node.value.written());
-            self.reader
-                .given
-                .insert(path.clone(), GivenValue { source, written });
+            let given = self.given(Raw::File(node));
+            self.reader.given.insert(path.clone(), given);
             match parse(&node.value) {
                 Some(value) => values.push((name.clone(), value)),
                 None => self.fault(&path, Raw::File(node), kind),
@@ -215,50 +240,98 @@ impl<'k, 't> KeyDecl<'k, 't> {
     }
 
     fn fault(&mut self, path: &str, raw: Raw<'_>, allowed: &str) {
-        if !self.judged {
+        if !self.checked {
             return;
         }
-        let (source, written) = self.origin(raw);
-        let written = written.unwrap_or_else(|| match raw {
-            Raw::Env(_) => "a value that is not shown".to_owned(),
-            Raw::File(node) => format!("{}, not shown", node.value.kind()),
-        });
-        let mut message = about(self.subject.as_deref(), &format!("{written}; {allowed}"));
+        let GivenValue { source, shown } = self.given(raw);
+        let mut message = format!("expected {allowed}, got {shown}");
+        let near = match (self.suggest, raw.text()) {
+            (Some(suggest), Some(text)) if !self.secret => suggest(text),
+            _ => None,
+        };
+        message += &hint(near);
         let mut severity = Severity::Error;
         if self.lenient {
             severity = Severity::Warning;
-            message += &format!("; the default {} holds", self.doc.default);
+            message += &format!("; using the default {}", self.doc.default);
         }
-        self.reader.find(severity, source, path.to_owned(), message);
+        self.reader.find(Finding {
+            source,
+            key: path.to_owned(),
+            subject: self.subject.clone(),
+            ..Finding::new(severity, message)
+        });
     }
 
-    fn origin(&self, raw: Raw<'_>) -> (Origin, Option<String>) {
-        let (source, written) = match raw {
-            Raw::Env(text) => (
-                Origin::Env(self.doc.env.unwrap_or_default().to_owned()),
-                quoted(text),
-            ),
-            Raw::File(node) => (self.reader.at_line(node.line), node.value.written()),
+    /// Where a value came from and how a message shows it: a secret by its kind only, a value of
+    /// another kind than the key takes with its kind.
+    fn given(&self, raw: Raw<'_>) -> GivenValue {
+        let source = match (raw, self.doc.env) {
+            (Raw::Env(_), Some(name)) => Origin::Env(name.to_owned()),
+            (Raw::Env(_), None) => Origin::Builtin,
+            (Raw::File(node), _) => self.reader.at_line(node.line),
         };
-        (source, (!self.secret).then_some(written))
+        let shown = match raw {
+            Raw::Env(_) if self.secret => "a value that is not shown".to_owned(),
+            Raw::Env(text) => quoted(text),
+            Raw::File(node) if self.secret => format!("{} that is not shown", node.value.kind()),
+            Raw::File(node) if (self.takes)(&node.value) => node.value.written(),
+            Raw::File(node) => node.value.described(),
+        };
+        GivenValue { source, shown }
     }
 
     fn record(mut self, value: &impl Debug) {
         if let Some(raw) = self.raw() {
-            let (source, written) = self.origin(raw);
-            self.reader
-                .given
-                .insert(self.path.clone(), GivenValue { source, written });
+            let given = self.given(raw);
+            if self.doc.inert {
+                self.reader.find(self.no_effect(given.source.clone()));
+            }
+            self.reader.given.insert(self.path.clone(), given);
         }
-        let name = if self.path.is_empty() {
-            self.doc.env.unwrap_or_default().to_owned()
-        } else {
-            self.path.split('[').next().unwrap_or_default().to_owned()
+        let name = match self.doc.env {
+            Some(env) if self.path.is_empty() => env,
+            _ => top_key(&self.path),
         };
+        let name = name.to_owned();
         let mut hasher = DefaultHasher::new();
         (&self.path, format!("{value:?}")).hash(&mut hasher);
         self.reader.fingerprints.add(name, hasher.finish());
         let doc = std::mem::replace(&mut self.doc, KeyDoc::EMPTY);
         self.reader.docs.push(doc);
+    }
+
+    fn no_effect(&self, source: Origin) -> Finding {
+        let remark = self.doc.doc.trim_end_matches('.');
+        let message = format!("accepted for compatibility, has no effect ({remark})");
+        Finding {
+            source,
+            key: self.path.clone(),
+            subject: self.subject.clone(),
+            ..Finding::new(Severity::Note, message)
+        }
+    }
+}
+
+/// What a key takes, in words.
+pub(super) struct Kind {
+    /// In a message, behind "expected".
+    pub(super) expected: String,
+    /// In the reference.
+    pub(super) shown: String,
+}
+
+impl From<&str> for Kind {
+    fn from(text: &str) -> Self {
+        text.to_owned().into()
+    }
+}
+
+impl From<String> for Kind {
+    fn from(text: String) -> Self {
+        Self {
+            expected: text.clone(),
+            shown: text,
+        }
     }
 }

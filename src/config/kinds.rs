@@ -9,8 +9,9 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use super::bounds::NO_MAX;
-use super::key::{KeyDecl, Raw};
+use super::bounds::U32_MAX;
+use super::key::{KeyDecl, Kind, Raw};
+use super::nearest::nearest;
 use super::reader::Word;
 use super::tree::ConfigValue;
 use super::values;
@@ -18,112 +19,122 @@ use super::values;
 /// The kind of a boolean, in words.
 pub(super) const BOOLEAN: &str = "true or false";
 
-const DURATION: &str =
-    "a duration such as \"30s\" or \"1h30m\" (units ns us ms s m h), not negative";
+const DURATION: &str = "a duration such as \"30s\" or \"1h30m\"";
+
+const SIZE: &str = "a size in bytes such as 10485760 or \"10MB\"";
 
 impl KeyDecl<'_, '_> {
     /// `true` or `false`.
     pub(super) fn bool(self, default: bool) -> bool {
         self.shown(default)
-            .resolve(BOOLEAN.to_owned(), default, boolean)
+            .takes(is_boolean)
+            .resolve(BOOLEAN.into(), default, boolean)
     }
 
     /// `true`, `false` or nothing.
     pub(super) fn bool_optional(self) -> Option<bool> {
-        self.resolve(BOOLEAN.to_owned(), None, |raw| boolean(raw).map(Some))
+        self.takes(is_boolean)
+            .resolve(BOOLEAN.into(), None, |raw| boolean(raw).map(Some))
     }
 
-    /// A whole number within bounds.
+    /// An integer within bounds.
     pub(super) fn int<T>(self, default: T, min: i128, max: i128) -> T
     where
         T: TryFrom<i128> + Copy + Display + std::fmt::Debug,
     {
-        let kind = if max == NO_MAX {
-            format!("a whole number, {min} or more")
+        let kind = if max >= U32_MAX {
+            format!("an integer of at least {min}")
         } else {
-            format!("a whole number from {min} to {max}")
+            format!("an integer from {min} to {max}")
         };
-        self.shown(default).resolve(kind, default, |raw| {
-            let number = match raw {
-                Raw::Env(text) => text.parse().ok()?,
-                Raw::File(node) => match node.value {
-                    ConfigValue::Int(number) => number,
-                    _ => return None,
-                },
-            };
-            T::try_from(number)
-                .ok()
-                .filter(|_| (min..=max).contains(&number))
-        })
-    }
-
-    /// A count of bytes up to a bound: a whole number, or a text with a unit.
-    pub(super) fn size(self, default: u64, max: Option<u64>) -> u64 {
-        let mut kind = "bytes: a whole number, or a text such as \"10MB\"; 0 or more".to_owned();
-        if let Some(max) = max {
-            kind += &format!(", at most {max}");
-        }
-        self.shown(default).resolve(kind, default, |raw| {
-            let size = match raw {
-                Raw::File(node) => match node.value {
-                    ConfigValue::Int(number) => u64::try_from(number)
-                        .ok()
-                        .filter(|n| i64::try_from(*n).is_ok())?,
-                    ref other => values::size(other.text()?)?,
-                },
-                Raw::Env(text) => values::size(text)?,
-            };
-            Some(size).filter(|size| max.is_none_or(|max| *size <= max))
-        })
-    }
-
-    /// A duration, 0 allowed and meant.
-    pub(super) fn duration(self, default: Duration) -> Duration {
-        let shown = values::quoted(&values::show_duration(default));
-        self.shown(shown)
-            .resolve(DURATION.to_owned(), default, |raw| {
-                values::duration(raw.text()?)
+        let takes = |value: &ConfigValue| matches!(value, ConfigValue::Int(_));
+        self.shown(default)
+            .takes(takes)
+            .resolve(kind.into(), default, |raw| {
+                let number = match raw {
+                    Raw::Env(text) => text.parse().ok()?,
+                    Raw::File(node) => match node.value {
+                        ConfigValue::Int(number) => number,
+                        _ => return None,
+                    },
+                };
+                T::try_from(number)
+                    .ok()
+                    .filter(|_| (min..=max).contains(&number))
             })
     }
 
-    /// A duration of at least so much.
-    pub(super) fn duration_from(self, default: Duration, min: Duration) -> Duration {
-        let shown = values::quoted(&values::show_duration(default));
-        let kind = format!("{DURATION}, at least {}", values::show_duration(min));
-        self.shown(shown).resolve(kind, default, |raw| {
-            values::duration(raw.text()?).filter(|duration| *duration >= min)
-        })
+    /// A number of bytes up to a bound: an integer, or a string with a unit.
+    pub(super) fn size(self, default: u64, max: Option<u64>) -> u64 {
+        let most = max.map_or_else(String::new, |max| format!(", at most {max}"));
+        let takes =
+            |value: &ConfigValue| matches!(value, ConfigValue::Int(_)) || value.text().is_some();
+        self.shown(default)
+            .takes(takes)
+            .resolve(format!("{SIZE}{most}").into(), default, |raw| {
+                let size = match raw {
+                    Raw::File(node) => match node.value {
+                        ConfigValue::Int(number) => u64::try_from(number)
+                            .ok()
+                            .filter(|n| i64::try_from(*n).is_ok())?,
+                        ref other => values::size(other.text()?)?,
+                    },
+                    Raw::Env(text) => values::size(text)?,
+                };
+                Some(size).filter(|size| max.is_none_or(|max| *size <= max))
+            })
     }
 
-    /// A duration where 0 means another.
+    /// A duration; 0 is allowed and taken as it is.
+    pub(super) fn duration(self, default: Duration) -> Duration {
+        self.duration_of(DURATION.into(), default, |_| true)
+    }
+
+    /// A duration above 0.
+    pub(super) fn duration_above_zero(self, default: Duration) -> Duration {
+        let kind = format!("{DURATION}, above 0");
+        self.duration_of(kind, default, |duration| !duration.is_zero())
+    }
+
+    fn duration_of(
+        self,
+        kind: String,
+        default: Duration,
+        fits: impl Fn(Duration) -> bool,
+    ) -> Duration {
+        let shown = values::quoted(&values::show_duration(default));
+        self.shown(shown)
+            .takes(is_text)
+            .resolve(kind.into(), default, |raw| {
+                values::duration(raw.text()?).filter(|duration| fits(*duration))
+            })
+    }
+
+    /// A duration where 0 stands for another.
     pub(super) fn duration_or(self, default: Duration, zero: Duration) -> Duration {
         let duration = self.duration(default);
         if duration.is_zero() { zero } else { duration }
     }
 
-    /// A duration where 0 means none.
+    /// A duration where 0 stands for none.
     pub(super) fn duration_or_none(self, default: Duration) -> Option<Duration> {
         Some(self.duration(default)).filter(|duration| !duration.is_zero())
     }
 
-    /// Any text.
+    /// Any string.
     pub(super) fn text(self, default: &str) -> String {
-        let shown = values::quoted(default);
-        self.shown(shown)
-            .resolve("a text".to_owned(), default.to_owned(), |raw| {
-                raw.text().map(str::to_owned)
-            })
+        self.text_such(default, "a string", |_| true)
     }
 
-    /// A text, or nothing; an empty one counts as nothing.
+    /// A string, or nothing; an empty one counts as nothing.
     pub(super) fn text_optional(self) -> Option<String> {
         let text = self.given_text();
         text.filter(|text| !text.is_empty())
     }
 
-    /// A text, or nothing; an empty one counts as given.
+    /// A string, or nothing; an empty one counts as given.
     pub(super) fn given_text(self) -> Option<String> {
-        self.resolve("a text".to_owned(), None, |raw| {
+        self.takes(is_text).resolve("a string".into(), None, |raw| {
             Some(Some(raw.text()?.to_owned()))
         })
     }
@@ -133,7 +144,7 @@ impl KeyDecl<'_, '_> {
         self.text_optional().map(PathBuf::from)
     }
 
-    /// A text that a function accepts; `kind` says which it does.
+    /// A string that a function accepts; `kind` says which it does.
     pub(super) fn text_such(
         self,
         default: &str,
@@ -142,7 +153,8 @@ impl KeyDecl<'_, '_> {
     ) -> String {
         let shown = values::quoted(default);
         self.shown(shown)
-            .resolve(kind.to_owned(), default.to_owned(), |raw| {
+            .takes(is_text)
+            .resolve(kind.into(), default.to_owned(), |raw| {
                 raw.text().filter(|text| fits(text)).map(str::to_owned)
             })
     }
@@ -156,7 +168,9 @@ impl KeyDecl<'_, '_> {
     pub(super) fn word_by<W: Word>(self, default: W, usual: impl Fn(&str) -> String) -> W {
         let shown = values::quoted(default.word());
         self.shown(shown)
-            .resolve(format!("one of {}", words::<W>()), default, |raw| {
+            .takes(is_text)
+            .suggest(nearest_word::<W>)
+            .resolve(words::<W>(), default, |raw| {
                 let text = usual(raw.text()?);
                 W::ALL.iter().copied().find(|word| word.word() == text)
             })
@@ -165,14 +179,14 @@ impl KeyDecl<'_, '_> {
     /// A list of words of an enum.
     pub(super) fn words<W: Word>(self, default: &[W]) -> Vec<W> {
         let shown = list(default.iter().map(|word| word.word()));
-        let kind = format!("one of {}", words::<W>());
-        self.shown(shown)
-            .resolve_list(&kind, default.to_vec(), |text| {
-                W::ALL.iter().copied().find(|word| word.word() == text)
-            })
+        self.shown(shown).suggest(nearest_word::<W>).resolve_list(
+            words::<W>(),
+            default.to_vec(),
+            |text| W::ALL.iter().copied().find(|word| word.word() == text),
+        )
     }
 
-    /// A list of texts that a function accepts and may bring to another form.
+    /// A list of strings that a function accepts and may bring to another form.
     pub(super) fn texts<T: std::fmt::Debug>(
         self,
         default: &[&str],
@@ -181,13 +195,18 @@ impl KeyDecl<'_, '_> {
     ) -> Vec<T> {
         let shown = list(default.iter().copied());
         let default = default.iter().filter_map(|text| parse(text)).collect();
-        self.shown(shown).resolve_list(kind, default, parse)
+        self.shown(shown).resolve_list(kind.into(), default, parse)
     }
 
     /// A list of networks, each with its prefix length.
     pub(super) fn networks(self, default: &[&str]) -> Vec<IpNet> {
-        let kind = "a network with its prefix length, such as \"10.0.0.0/8\"";
+        let kind = "a network with its prefix length such as \"10.0.0.0/8\"";
         self.texts(default, kind, |text| text.parse().ok())
+    }
+
+    /// A table of Olla's that is accepted whatever it holds.
+    pub(super) fn any_table(self) {
+        self.resolve_map("anything", |_| Some(()));
     }
 
     fn shown(mut self, default: impl Display) -> Self {
@@ -206,9 +225,35 @@ fn boolean(raw: Raw<'_>) -> Option<bool> {
     }
 }
 
-fn words<W: Word>() -> String {
+fn is_boolean(value: &ConfigValue) -> bool {
+    matches!(value, ConfigValue::Bool(_))
+}
+
+fn is_text(value: &ConfigValue) -> bool {
+    value.text().is_some()
+}
+
+fn nearest_word<W: Word>(given: &str) -> Option<&'static str> {
+    nearest(given, W::ALL.iter().map(|word| word.word()))
+}
+
+/// The words of an enum: `"a", "b" or "c"` in messages, `one of a, b, c` in the reference.
+fn words<W: Word>() -> Kind {
     let words: Vec<_> = W::ALL.iter().map(|word| word.word()).collect();
-    words.join(", ")
+    Kind {
+        expected: alternatives(&words),
+        shown: format!("one of {}", words.join(", ")),
+    }
+}
+
+/// `"a", "b" or "c"`.
+pub(super) fn alternatives(words: &[&str]) -> String {
+    let quoted: Vec<_> = words.iter().map(|word| values::quoted(word)).collect();
+    match quoted.split_last() {
+        Some((last, others)) if !others.is_empty() => format!("{} or {last}", others.join(", ")),
+        Some((last, _)) => last.clone(),
+        None => String::new(),
+    }
 }
 
 fn list<'a>(items: impl Iterator<Item = &'a str>) -> String {

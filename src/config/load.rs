@@ -10,7 +10,7 @@ use std::sync::OnceLock;
 
 use super::endpoint::NameFilter;
 use super::env::Env;
-use super::finding::{Finding, Origin, Severity};
+use super::finding::{Finding, Severity};
 use super::inputs::ConfigInputs;
 use super::plan::Plan;
 use super::reader::{ConfigReader, Fingerprints, KeyDoc};
@@ -35,12 +35,33 @@ pub enum FileFormat {
 }
 
 impl FileFormat {
-    /// By the ending of the file's name: `.yaml` and `.yml`, else TOML.
-    pub fn of(path: &Path) -> Self {
+    /// By the ending of the file's name; a file with another ending than `.toml`, `.yaml` and
+    /// `.yml` by its content.
+    pub fn of(path: &Path, text: &str) -> Self {
         let ending = path.extension().map(|ending| ending.to_ascii_lowercase());
         match ending.as_deref().and_then(|ending| ending.to_str()) {
             Some("yaml" | "yml") => Self::Yaml,
-            _ => Self::Toml,
+            Some("toml") => Self::Toml,
+            _ => Self::of_content(text),
+        }
+    }
+
+    /// By the first line that holds more than a comment: `key:` and `---` are YAML.
+    fn of_content(text: &str) -> Self {
+        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+        let lines = text.lines().map(str::trim);
+        let first = lines
+            .filter(|line| !line.starts_with('#'))
+            .find(|line| !line.is_empty());
+        let Some(first) = first else {
+            return Self::Toml;
+        };
+        let key = first.split(['=', ':']).next().map_or(0, str::len);
+        let is_mapping = first[key..].starts_with(':') && !first.starts_with('[');
+        if is_mapping || first.starts_with("---") || first.starts_with('%') {
+            Self::Yaml
+        } else {
+            Self::Toml
         }
     }
 }
@@ -50,8 +71,10 @@ impl FileFormat {
 pub struct Loaded {
     /// The plan, unless a finding is an error.
     pub plan: Option<Plan>,
-    /// Everything there is to say, in the order of the file, then of the environment.
+    /// Errors and warnings, in the order of the file, then of the environment.
     pub findings: Vec<Finding>,
+    /// Notes, in the same order: shown by `check` and `import`.
+    pub notes: Vec<Finding>,
     /// The file that was read, as it was named; `None` = defaults and environment alone.
     pub source: Option<PathBuf>,
     /// To tell later what a reload changed.
@@ -70,6 +93,7 @@ impl Loaded {
         Self {
             plan: None,
             findings,
+            notes: Vec::new(),
             source,
             fingerprints: Fingerprints::default(),
         }
@@ -101,18 +125,9 @@ pub fn load(named: Option<&Path>, inputs: &ConfigInputs<'_>) -> Loaded {
     let text = text
         .and_then(|bytes| String::from_utf8(bytes).map_err(|_| "it is not UTF-8 text".to_owned()));
     match text {
-        Ok(text) => plan_from_str(&text, FileFormat::of(&path), Some(&path), inputs),
+        Ok(text) => plan_from_str(&text, FileFormat::of(&path, &text), Some(&path), inputs),
         Err(reason) => {
-            let finding = Finding {
-                severity: Severity::Error,
-                source: Origin::File {
-                    path: path.clone(),
-                    line: 0,
-                },
-                key: String::new(),
-                message: format!("cannot be read: {reason}"),
-                unknown_key: false,
-            };
+            let finding = Finding::in_file(&path, 0, format!("cannot be read: {reason}"));
             Loaded::failed(Some(path), vec![finding])
         }
     }
@@ -134,17 +149,21 @@ pub fn plan_from_str(
     match table {
         Ok(table) => plan_from_table(table, Some(path), inputs),
         Err(errors) => {
-            let finding = |error: tree::SyntaxError| Finding {
-                severity: Severity::Error,
-                source: Origin::File {
-                    path: path.to_path_buf(),
-                    line: error.line,
-                },
-                key: String::new(),
-                message: format!("syntax: {}", error.message),
-                unknown_key: false,
+            let finding = |error: tree::SyntaxError| {
+                Finding::in_file(path, error.line, format!("syntax: {}", error.message))
             };
-            let findings = errors.into_iter().map(finding).collect();
+            let other = FileFormat::of_content(text);
+            let findings = if format == FileFormat::Toml && other == FileFormat::Yaml {
+                let message = "syntax: expected TOML, got what looks like YAML; \
+                               rename the file to end with .yaml";
+                vec![Finding::in_file(
+                    path,
+                    errors.first().map_or(0, |e| e.line),
+                    message,
+                )]
+            } else {
+                errors.into_iter().map(finding).collect()
+            };
             Loaded::failed(Some(path.to_path_buf()), findings)
         }
     }
@@ -154,15 +173,15 @@ fn plan_from_table(table: ConfigTable, path: Option<&Path>, inputs: &ConfigInput
     let mut reader = ConfigReader::new(inputs.env, path);
     let plan = settings::plan(&mut reader.root(Some(&table)), inputs);
     reader.report_unknown(&table, reference());
-    let (findings, fingerprints) = reader.finish();
-    let refused = findings
-        .iter()
-        .any(|finding| finding.severity == Severity::Error);
+    let report = reader.finish();
+    let is_error = |finding: &Finding| finding.severity == Severity::Error;
+    let refused = report.findings.iter().any(is_error);
     Loaded {
         plan: (!refused).then_some(plan),
-        findings,
+        findings: report.findings,
+        notes: report.notes,
         source: path.map(Path::to_path_buf),
-        fingerprints,
+        fingerprints: report.fingerprints,
     }
 }
 

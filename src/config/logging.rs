@@ -28,31 +28,34 @@ pub fn early_logging(env: &Env) -> LoggingPlan {
 /// `[logging]`.
 pub(super) fn logging(s: &mut Section<'_, '_>) -> LoggingPlan {
     let level = s
-        .key("level", "Least severity that is logged.")
+        .key("level", "Lowest severity that is logged.")
         .env("OLLA_LOGGING_LEVEL")
         .lenient()
         .word_by(LogLevel::Info, level_word);
     let format = s
         .key(
             "format",
-            "Of standard output; a terminal gets text unless the variable says otherwise.",
+            "Format of standard output; a terminal gets text unless the variable is set.",
         )
         .env("OLLA_LOGGING_FORMAT")
         .lenient()
         .word_by(LogFormat::Json, lower);
     let output = s
-        .key("output", "file = a rotated file besides standard output.")
+        .key("output", "file adds a rotated file to standard output.")
         .env("OLLA_LOGGING_OUTPUT")
         .lenient()
         .word_by(LogOutput::Stdout, lower);
     let to_file = s
-        .variable("OLLA_FILE_OUTPUT", "Overrides logging.output.")
+        .variable(
+            "OLLA_FILE_OUTPUT",
+            "true or false overrides logging.output.",
+        )
         .bool_optional();
     let file = file(s);
     let force_colors = s
         .variable(
             "OLLA_FORCE_COLORS",
-            "Colour although standard output is no terminal.",
+            "Use colours although standard output is not a terminal.",
         )
         .bool(false);
     early_level(s);
@@ -77,9 +80,12 @@ pub(super) fn logging(s: &mut Section<'_, '_>) -> LoggingPlan {
 }
 
 fn early_level(s: &mut Section<'_, '_>) -> LogLevel {
-    s.variable("OLLA_LOG_LEVEL", "Level until the configuration is read.")
-        .lenient()
-        .word_by(LogLevel::Info, level_word)
+    s.variable(
+        "OLLA_LOG_LEVEL",
+        "Lowest severity logged until the configuration is read.",
+    )
+    .lenient()
+    .word_by(LogLevel::Info, level_word)
 }
 
 /// The settings of the log file.
@@ -96,18 +102,21 @@ fn file(s: &mut Section<'_, '_>) -> FileSettings {
         .text("./logs")
         .into();
     let size: u64 = s
-        .variable("OLLA_LOG_SIZE_MB", "Megabytes at which the file rotates.")
+        .variable(
+            "OLLA_LOG_SIZE_MB",
+            "Size in megabytes at which the log file is rotated.",
+        )
         .int(1, 1, 1 << 20);
     let max_backups = s
         .variable(
             "OLLA_LOG_MAX_BACKUPS",
-            "Rotated files that are kept; 0 = all.",
+            "Number of rotated files to keep; 0 keeps all.",
         )
         .int(7, 0, U32_MAX);
     let age: u64 = s
         .variable(
             "OLLA_LOG_MAX_AGE_DAYS",
-            "Days that rotated files are kept; 0 = for ever.",
+            "Days to keep rotated files; 0 keeps them for ever.",
         )
         .int(14, 0, 36_500);
     FileSettings {
@@ -119,13 +128,16 @@ fn file(s: &mut Section<'_, '_>) -> FileSettings {
 }
 
 fn former(s: &mut Section<'_, '_>) {
-    s.variable("OLLA_PRETTY_LOGS", "Former variable.")
-        .inert()
-        .bool_optional();
-    s.variable("OLLA_THEME", "Former variable: default, dark or light.")
+    s.variable(
+        "OLLA_PRETTY_LOGS",
+        "The format is chosen by OLLA_LOGGING_FORMAT.",
+    )
+    .inert()
+    .bool_optional();
+    s.variable("OLLA_THEME", "Colours have one theme.")
         .inert()
         .lenient()
-        .text_such("default", "one of default, dark, light", |text| {
+        .text_such("default", "\"default\", \"dark\" or \"light\"", |text| {
             ["default", "dark", "light"].contains(&text)
         });
 }

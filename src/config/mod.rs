@@ -10,6 +10,7 @@
 
 mod auth;
 mod bounds;
+mod check;
 mod endpoint;
 mod env;
 mod finding;
@@ -20,6 +21,7 @@ mod key;
 mod kinds;
 mod load;
 mod logging;
+mod nearest;
 mod plan;
 mod proxy;
 mod reader;
@@ -41,6 +43,7 @@ pub use import::{Imported, import};
 pub use inputs::{AUTO, ConfigInputs, TypeName};
 pub use load::{DEFAULT_PATHS, FileFormat, Loaded, load, locate, plan_from_str, reference};
 pub use logging::early_logging;
+pub use nearest::nearest;
 pub use plan::*;
 pub use reader::{Fingerprints, KeyDoc};
 pub use values::boolean;

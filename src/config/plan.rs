@@ -74,19 +74,20 @@ words! {
     Engine {
         /// The default.
         Olla = "olla",
-        /// Accepted for configurations that name it; its default buffer is smaller.
+        /// Accepted for configurations that name it.
         Sherpa = "sherpa",
     }
 }
 
 words! {
-    /// How promptly pieces of an answer are passed on (`proxy.profile`; contract: surface 8.1).
+    /// `proxy.profile`: shown in status and metrics. Every response is passed on as it arrives,
+    /// which each of Olla's profiles allows (contract: surface 8.1).
     StreamProfile {
-        /// At once, except for binary types.
+        /// The default.
         Auto = "auto",
-        /// At once, binary types too.
+        /// Accepted for configurations that name it.
         Streaming = "streaming",
-        /// Pieces may be gathered up to `proxy.stream_buffer_size`.
+        /// Accepted for configurations that name it.
         Standard = "standard",
     }
 }
@@ -369,7 +370,7 @@ impl OriginPattern {
 pub struct ProxyPlan {
     /// Shown in status and metrics.
     pub engine: Engine,
-    /// How promptly pieces of an answer are passed on.
+    /// Shown in status and metrics.
     pub profile: StreamProfile,
     /// Choice among candidates.
     pub load_balancer: Balancer,
@@ -387,8 +388,6 @@ pub struct ProxyPlan {
     pub response_header_timeout: Duration,
     /// TLS handshake.
     pub tls_handshake_timeout: Duration,
-    /// Bytes that wait in the gateway for one answer, at least 1.
-    pub stream_buffer_size: usize,
     /// What becomes of Ollama's model management routes.
     pub model_management: ModelManagement,
     /// `[proxy.retry]`.
@@ -590,8 +589,6 @@ pub struct EngineeringPlan {
 /// What only environment variables set.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProcessPlan {
-    /// `OLLA_CONFIG_DIR`: another place for model rules.
-    pub config_dir: Option<PathBuf>,
     /// `OLLA_ENABLE_PROFILER`.
     pub enable_profiler: bool,
 }

@@ -5,17 +5,14 @@
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
-use super::bounds::{MIB, U32_MAX, name_filter, secs};
+use super::bounds::{U32_MAX, name_filter, secs};
 use super::plan::{
     Balancer, Engine, ModelManagement, ProxyPlan, RetryPlan, StickyPlan, StickySource,
     StreamProfile,
 };
 use super::section::Section;
 
-/// Most bytes that may be asked to wait for one answer.
-const STREAM_BUFFER_BYTES_MAX: u64 = 64 * MIB;
-
-/// Most bytes of a conversation's beginning that may be hashed.
+/// Maximum of `proxy.sticky_sessions.prefix_hash_bytes`.
 const PREFIX_BYTES_MAX: u64 = u32::MAX as u64;
 
 /// `[proxy]`.
@@ -23,7 +20,7 @@ pub(super) fn proxy(s: &mut Section<'_, '_>) -> ProxyPlan {
     let engine = s
         .key(
             "engine",
-            "Both names stand for the same engine; shown in status and metrics.",
+            "Both names select the same engine; shown in status and metrics.",
         )
         .env("OLLA_PROXY_ENGINE")
         .restart()
@@ -31,28 +28,26 @@ pub(super) fn proxy(s: &mut Section<'_, '_>) -> ProxyPlan {
     let profile = s
         .key(
             "profile",
-            "auto = pass everything on at once but binary types, which may gather.",
+            "Shown in status and metrics; every response is passed on as it arrives.",
         )
         .env("OLLA_PROXY_PROFILE")
         .word(StreamProfile::Auto);
+    s.note(
+        "profile",
+        "shown in status and metrics, has no other effect",
+    );
     let load_balancer = s
         .key(
             "load_balancer",
-            "How one endpoint is chosen among those that have the model.",
+            "How an endpoint is chosen among those that have the model.",
         )
         .env("OLLA_PROXY_LOAD_BALANCER")
-        .word(Balancer::LeastConnections);
+        .word_by(Balancer::LeastConnections, balancer_name);
     let times = times(s);
-    let buffer = s
-        .key(
-            "stream_buffer_size",
-            "Bytes that wait here for one answer; 0 = 65536 (sherpa: 8192).",
-        )
-        .size(0, Some(STREAM_BUFFER_BYTES_MAX));
     let model_management = s
         .key(
             "model_management",
-            "Ollama's pull, push, create, copy and delete.",
+            "Whether Ollama's pull, push, create, copy and delete are forwarded.",
         )
         .env("OLLA_PROXY_MODEL_MANAGEMENT")
         .word(ModelManagement::Refuse);
@@ -68,18 +63,13 @@ pub(super) fn proxy(s: &mut Section<'_, '_>) -> ProxyPlan {
         read_timeout: times.read,
         response_header_timeout: times.response_header,
         tls_handshake_timeout: times.tls_handshake,
-        stream_buffer_size: match (usize::try_from(buffer).unwrap_or(usize::MAX), engine) {
-            (0, Engine::Olla) => 65536,
-            (0, Engine::Sherpa) => 8192,
-            (given, _) => given,
-        },
         model_management,
         retry: retry(&mut s.section("retry")),
         sticky_sessions: sticky(&mut s.section("sticky_sessions")),
         profile_filter: name_filter(
             &mut s.section("profile_filter"),
-            "Globs over provider types that exist; empty = all.",
-            "Globs over provider types that do not exist; wins.",
+            "Globs of the provider types to use; an empty list uses all.",
+            "Globs of the provider types not to use; exclude wins over include.",
         ),
     }
 }
@@ -100,61 +90,77 @@ fn times(s: &mut Section<'_, '_>) -> Times {
         connection: s
             .key(
                 "connection_timeout",
-                "To connect to a backend; 0 = the default.",
+                "Time limit for connecting to an endpoint; 0 selects the default.",
             )
             .duration_or(secs(60), secs(60)),
         keep_alive: s
             .key(
                 "connection_keep_alive",
-                "Interval of TCP keep-alive probes; 0 = the default.",
+                "Interval of TCP keep-alive probes; 0 selects the default.",
             )
             .env("OLLA_PROXY_CONNECTION_KEEP_ALIVE")
             .duration_or(secs(30), secs(30)),
         idle_connection: s
             .key(
                 "idle_connection_timeout",
-                "Idle backend connections are kept so long; 0 = not.",
+                "Idle endpoint connections are closed after this time; 0 disables reuse.",
             )
             .env("OLLA_PROXY_IDLE_CONNECTION_TIMEOUT")
             .duration(secs(4)),
         response: s
             .key(
                 "response_timeout",
-                "First byte sent to end of the answer; 0 = none.",
+                "Time limit from sending a request to the end of its response; 0 disables it.",
             )
             .env("OLLA_PROXY_RESPONSE_TIMEOUT")
             .duration_or_none(secs(900)),
         read: s
-            .key("read_timeout", "Longest silence inside an answer; 0 = 60s.")
+            .key(
+                "read_timeout",
+                "Time limit between two pieces of a response; 0 selects 60s.",
+            )
             .env("OLLA_PROXY_READ_TIMEOUT")
             .duration_or(secs(600), secs(60)),
         response_header: s
             .key(
                 "response_header_timeout",
-                "Request sent to first header; 0 = the default.",
+                "Time limit for the first response header; 0 selects the default.",
             )
             .env("OLLA_PROXY_RESPONSE_HEADER_TIMEOUT")
             .duration_or(secs(30), secs(30)),
         tls_handshake: s
             .key(
                 "tls_handshake_timeout",
-                "For https endpoints; 0 = the default.",
+                "Time limit for the TLS handshake with an endpoint; 0 selects the default.",
             )
             .env("OLLA_PROXY_TLS_HANDSHAKE_TIMEOUT")
             .duration_or(secs(10), secs(10)),
     }
 }
 
+/// A balancer's name, also as Olla's older files spell it.
+fn balancer_name(text: &str) -> String {
+    match text {
+        "round_robin" => Balancer::RoundRobin.as_str(),
+        "least_conn" | "least_connections" => Balancer::LeastConnections.as_str(),
+        other => other,
+    }
+    .to_owned()
+}
+
 fn former(s: &mut Section<'_, '_>) {
-    s.key("max_retries", "Former key; see proxy.retry.")
-        .inert()
-        .int(3, 0, U32_MAX);
     s.key(
-        "retry_backoff",
-        "Former key; there is no pause between attempts.",
+        "stream_buffer_size",
+        "Size of a stream buffer; the gateway sizes its buffers itself.",
     )
     .inert()
-    .duration(Duration::from_millis(500));
+    .size(0, None);
+    s.key("max_retries", "Use proxy.retry.max_attempts.")
+        .inert()
+        .int(3, 0, U32_MAX);
+    s.key("retry_backoff", "There is no pause between attempts.")
+        .inert()
+        .duration(Duration::from_millis(500));
 }
 
 fn retry(s: &mut Section<'_, '_>) -> RetryPlan {
@@ -168,13 +174,13 @@ fn retry(s: &mut Section<'_, '_>) -> RetryPlan {
         on_connection_failure: s
             .key(
                 "on_connection_failure",
-                "The only failure that is retried; false = none is.",
+                "Retry after a failed connection, the only failure that is retried.",
             )
             .bool(true),
         max_attempts: NonZeroUsize::new(
             s.key(
                 "max_attempts",
-                "Most endpoints for one request, the first included; 0 = all.",
+                "Endpoints tried for one request, the first included; 0 tries all.",
             )
             .int(0, 0, U32_MAX),
         ),
@@ -193,28 +199,28 @@ fn sticky(s: &mut Section<'_, '_>) -> StickyPlan {
     let ttl: u64 = s
         .key(
             "idle_ttl_seconds",
-            "Seconds without a request until forgotten; 0 = never.",
+            "Seconds after which an idle session is forgotten; 0 keeps it.",
         )
         .int(600, 0, U32_MAX);
     if enabled && ttl == 0 {
-        s.warn("idle_ttl_seconds", "sessions never expire");
+        s.warn("idle_ttl_seconds", "0 means that sessions never expire");
     }
     let max_sessions = s
         .key(
             "max_sessions",
-            "Most sessions kept, the oldest go first; 0 = no limit.",
+            "Maximum number of sessions, the oldest are dropped; 0 disables the limit.",
         )
         .int(10_000, 0, U32_MAX);
     let key_sources = s
         .key(
             "key_sources",
-            "What tells conversations apart; the first that is there counts.",
+            "What identifies a conversation; the first one present is used.",
         )
         .words(&[SessionHeader, PrefixHash, AuthHeader]);
     let prefix_bytes = s
         .key(
             "prefix_hash_bytes",
-            "Leading bytes of the messages that count; 0 = all.",
+            "Leading bytes of the messages that are hashed; 0 hashes all.",
         )
         .size(512, Some(PREFIX_BYTES_MAX));
     StickyPlan {

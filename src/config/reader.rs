@@ -1,4 +1,4 @@
-//! The reader: walks the tree by declarations and says what is wrong.
+//! The state of one reading: what was given, what is wrong, what is declared.
 //!
 //! A key is declared in one place, where its value goes into the plan:
 //!
@@ -9,10 +9,10 @@
 //! That one line gives the key's path, its type, default, bounds, variable and remark. Reading a
 //! configuration, the reference ([`KeyDoc`]) and the suggestions for unknown keys all come from
 //! it: the reference is what reading nothing records. A wrong value becomes a [`Finding`] and the
-//! default goes on, so that one run tells everything.
+//! default takes its place, so that one run reports everything.
 //!
-//! Knows no key itself; a key on its way to a value stands in `key.rs`, the kinds of value in
-//! `kinds.rs`.
+//! Knows no key itself: tables are in `section.rs`, a key on its way to a value in `key.rs`, the
+//! kinds of value in `kinds.rs`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
@@ -80,15 +80,27 @@ pub(super) struct ConfigReader<'t> {
     pub(super) env: &'t Env,
     file: Option<PathBuf>,
     findings: Vec<Finding>,
+    /// Paths of keys that are required and absent.
+    missing: BTreeSet<String>,
     pub(super) docs: Vec<KeyDoc>,
     pub(super) given: BTreeMap<String, GivenValue>,
     pub(super) fingerprints: Fingerprints,
 }
 
-/// Where a value came from and how it was written; `None` = not to be shown.
+/// What a reading has found.
+#[derive(Debug)]
+pub(super) struct Report {
+    /// Errors and warnings, in the order of the file, then of the environment.
+    pub(super) findings: Vec<Finding>,
+    /// Notes, in the same order.
+    pub(super) notes: Vec<Finding>,
+    pub(super) fingerprints: Fingerprints,
+}
+
+/// Where a value came from and how a message shows it.
 pub(super) struct GivenValue {
     pub(super) source: Origin,
-    pub(super) written: Option<String>,
+    pub(super) shown: String,
 }
 
 impl<'t> ConfigReader<'t> {
@@ -97,32 +109,23 @@ impl<'t> ConfigReader<'t> {
             env,
             file: file.map(Path::to_path_buf),
             findings: Vec::new(),
+            missing: BTreeSet::new(),
             docs: Vec::new(),
             given: BTreeMap::new(),
             fingerprints: Fingerprints::default(),
         }
     }
 
-    /// Warns of a key or variable that does not exist.
-    pub(super) fn unknown(&mut self, source: Origin, key: String, what: &str, near: Option<&str>) {
-        let hint = near
-            .map(|near| format!("; did you mean {near}?"))
-            .unwrap_or_default();
-        let message = format!("unknown {what}, has no effect{hint}");
-        let severity = Severity::Warning;
-        self.findings.push(Finding {
-            severity,
-            source,
-            key,
-            message,
-            unknown_key: true,
-        });
-    }
-
-    /// The findings in the order of the file, then the environment's, and the fingerprints.
-    pub(super) fn finish(mut self) -> (Vec<Finding>, Fingerprints) {
+    /// What has been found.
+    pub(super) fn finish(mut self) -> Report {
         self.findings.sort_by(|a, b| a.source.cmp(&b.source));
-        (self.findings, self.fingerprints)
+        let is_note = |finding: &Finding| finding.severity == Severity::Note;
+        let (notes, findings) = self.findings.into_iter().partition(is_note);
+        Report {
+            findings,
+            notes,
+            fingerprints: self.fingerprints,
+        }
     }
 
     /// The declarations met so far.
@@ -141,20 +144,41 @@ impl<'t> ConfigReader<'t> {
         }
     }
 
-    pub(super) fn find(
-        &mut self,
-        severity: Severity,
-        source: Origin,
-        key: String,
-        message: String,
-    ) {
-        self.findings.push(Finding {
-            severity,
-            source,
-            key,
-            message,
-            unknown_key: false,
-        });
+    /// Adds a finding. A key has at most one error, so that one mistake gives one message.
+    pub(super) fn find(&mut self, finding: Finding) {
+        if finding.severity == Severity::Error && self.has_error(&finding.key) {
+            return;
+        }
+        self.findings.push(finding);
+    }
+
+    fn has_error(&self, key: &str) -> bool {
+        let is_error = |finding: &Finding| finding.severity == Severity::Error;
+        !key.is_empty() && self.findings.iter().any(|f| is_error(f) && f.key == key)
+    }
+
+    /// Whether an error is about this key or something inside it.
+    pub(super) fn is_faulty(&self, key: &str) -> bool {
+        self.findings.iter().any(|finding| {
+            let inside = finding.key.strip_prefix(key);
+            finding.severity == Severity::Error
+                && inside.is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
+        })
+    }
+
+    /// Adds an error about a required key that is absent.
+    pub(super) fn find_missing(&mut self, finding: Finding) {
+        self.missing.insert(finding.key.clone());
+        self.find(finding);
+    }
+
+    /// Takes back the error about an absent key; false when there is none.
+    pub(super) fn take_missing(&mut self, key: &str) -> bool {
+        let was_missing = self.missing.remove(key);
+        if was_missing {
+            self.findings.retain(|finding| finding.key != key);
+        }
+        was_missing
     }
 }
 
@@ -170,14 +194,6 @@ impl KeyDoc {
     };
 }
 
-/// A message with the thing it is about in front.
-pub(super) fn about(subject: Option<&str>, message: &str) -> String {
-    subject.map_or_else(
-        || message.to_owned(),
-        |subject| format!("{subject}: {message}"),
-    )
-}
-
 /// A path and a further key; keys that are no bare word are quoted as in TOML.
 pub(super) fn join(path: &str, name: &str) -> String {
     let bare = !name.is_empty()
@@ -190,6 +206,11 @@ pub(super) fn join(path: &str, name: &str) -> String {
     } else {
         format!("{path}.{name}")
     }
+}
+
+/// The key whose fingerprint a path belongs to: endpoints count as one key.
+pub(super) fn top_key(path: &str) -> &str {
+    path.split_once('[').map_or(path, |(list, _)| list)
 }
 
 #[cfg(test)]

@@ -5,9 +5,10 @@ use std::fmt::Display;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use super::env::Env;
-use super::finding::Severity;
+use super::finding::{Finding, Severity};
 use super::key::KeyDecl;
-use super::reader::{ConfigReader, GivenValue, KeyDoc, about, join};
+use super::nearest::hint;
+use super::reader::{ConfigReader, GivenValue, KeyDoc, join, top_key};
 use super::tree::{ConfigNode, ConfigTable, ConfigValue};
 
 impl<'t> ConfigReader<'t> {
@@ -50,10 +51,8 @@ impl<'t> Section<'_, 't> {
         let table = match node.map(|node| &node.value) {
             Some(ConfigValue::Table(table)) => Some(table),
             Some(other) => {
-                let message = self.about(&format!("{}; a table", other.kind()));
-                let source = self.reader.at_line(line);
-                self.reader
-                    .find(Severity::Error, source, path.clone(), message);
+                let message = format!("expected a table, got {}", other.described());
+                self.error_at(line, path.clone(), message);
                 None
             }
             None => None,
@@ -75,19 +74,18 @@ impl<'t> Section<'_, 't> {
     }
 
     /// The tables of a list, `None` when the list itself is absent. Items of another kind are
-    /// found faulty and left out.
+    /// errors and left out.
     pub(super) fn items(&mut self, name: &str) -> Option<Vec<(usize, &'t ConfigNode)>> {
         let node = self.table.and_then(|table| table.get(name))?;
         let path = join(&self.path, name);
         let given = GivenValue {
             source: self.reader.at_line(node.line),
-            written: Some(node.value.kind().to_owned()),
+            shown: node.value.described(),
         };
         self.reader.given.insert(path.clone(), given);
         let ConfigValue::List(items) = &node.value else {
-            let source = self.reader.at_line(node.line);
-            let message = format!("{}; a list of tables", node.value.kind());
-            self.reader.find(Severity::Error, source, path, message);
+            let message = format!("expected a list of tables, got {}", node.value.described());
+            self.error_at(node.line, path, message);
             return Some(Vec::new());
         };
         let mut tables = Vec::with_capacity(items.len());
@@ -96,12 +94,20 @@ impl<'t> Section<'_, 't> {
                 tables.push((at, item));
                 continue;
             }
-            let source = self.reader.at_line(item.line);
-            let message = format!("{}; a table", item.value.kind());
-            self.reader
-                .find(Severity::Error, source, format!("{path}[{at}]"), message);
+            let message = format!("expected a table, got {}", item.value.described());
+            self.error_at(item.line, format!("{path}[{at}]"), message);
         }
         Some(tables)
+    }
+
+    fn error_at(&mut self, line: usize, key: String, message: String) {
+        let source = self.reader.at_line(line);
+        self.reader.find(Finding {
+            source,
+            key,
+            subject: self.subject.clone(),
+            ..Finding::new(Severity::Error, message)
+        });
     }
 
     /// One table of a list. Without a node it stands for a table with nothing in it.
@@ -135,7 +141,7 @@ impl<'t> Section<'_, 't> {
     /// reload compares. Only its hash is kept.
     pub(super) fn fingerprint(&mut self, key: &str, value: &str) {
         let path = join(&self.path, key);
-        let name = path.split('[').next().unwrap_or_default().to_owned();
+        let name = top_key(&path).to_owned();
         let mut hasher = DefaultHasher::new();
         (&path, value).hash(&mut hasher);
         self.reader.fingerprints.add(name, hasher.finish());
@@ -174,26 +180,74 @@ impl<'t> Section<'_, 't> {
         KeyDecl::new(&mut *self.reader, node, path, doc, self.subject.clone())
     }
 
-    /// Refuses the value of a key of this section, after a check that needs more than it alone.
-    pub(super) fn refuse(&mut self, key: &str, allowed: impl Display) {
-        self.judge(Severity::Error, key, &allowed.to_string());
-    }
-
-    /// Warns about the value of a key of this section.
-    pub(super) fn warn(&mut self, key: &str, remark: impl Display) {
-        self.judge(Severity::Warning, key, &remark.to_string());
-    }
-
-    /// Refuses the value of a secret key, showing this much of it.
-    pub(super) fn refuse_shown(&mut self, key: &str, shown: &str, allowed: impl Display) {
+    /// An error about a key of this section, found by a check that needs more than the key alone:
+    /// `expected WHAT, got WHAT`. A key that is absent is named as missing.
+    pub(super) fn expected(&mut self, key: &str, what: impl Display) {
         let path = join(&self.path, key);
-        let given = self.reader.given.get(&path);
-        let source = given.map_or_else(
-            || self.reader.at_line(self.line),
-            |given| given.source.clone(),
+        match self.reader.given.get(&path) {
+            Some(given) => {
+                let message = format!("expected {what}, got {}", given.shown);
+                self.find(Severity::Error, key, message);
+            }
+            None => {
+                let message = format!("expected {what}, but the key is missing");
+                let finding = self.finding(Severity::Error, key, message);
+                self.reader.find_missing(finding);
+            }
+        }
+    }
+
+    /// The same with the valid value that was probably meant.
+    pub(super) fn expected_near(&mut self, key: &str, what: impl Display, near: Option<&str>) {
+        let path = join(&self.path, key);
+        match self.reader.given.get(&path) {
+            Some(given) => {
+                let message = format!("expected {what}, got {}{}", given.shown, hint(near));
+                self.find(Severity::Error, key, message);
+            }
+            None => self.expected(key, what),
+        }
+    }
+
+    /// The same for a secret key, of whose value this much may be shown.
+    pub(super) fn expected_shown(&mut self, key: &str, shown: &str, what: impl Display) {
+        self.find(
+            Severity::Error,
+            key,
+            format!("expected {what}, got {shown}"),
         );
-        let message = self.about(&format!("{shown}; {allowed}"));
-        self.reader.find(Severity::Error, source, path, message);
+    }
+
+    /// An error about a key of this section, in words of its own.
+    pub(super) fn refuse(&mut self, key: &str, message: impl Display) {
+        self.find(Severity::Error, key, message.to_string());
+    }
+
+    /// A warning about a key of this section.
+    pub(super) fn warn(&mut self, key: &str, message: impl Display) {
+        self.find(Severity::Warning, key, message.to_string());
+    }
+
+    /// A warning with the valid value that was probably meant.
+    pub(super) fn warn_near(&mut self, key: &str, message: &str, near: Option<&str>) {
+        self.warn(key, format!("{message}{}", hint(near)));
+    }
+
+    /// A warning about an item of a list.
+    pub(super) fn warn_item(&mut self, key: &str, at: usize, message: impl Display) {
+        let mut finding = self.finding(Severity::Warning, key, message.to_string());
+        finding.key = format!("{}[{at}]", finding.key);
+        if let Some(item) = self.reader.given.get(&finding.key) {
+            finding.source = item.source.clone();
+        }
+        self.reader.find(finding);
+    }
+
+    /// A note about a key of this section, if the key was given.
+    pub(super) fn note(&mut self, key: &str, message: impl Display) {
+        if self.is_given(key) {
+            self.find(Severity::Note, key, message.to_string());
+        }
     }
 
     /// Whether a variable or the file gave the key, after it was read.
@@ -201,21 +255,28 @@ impl<'t> Section<'_, 't> {
         self.reader.given.contains_key(&join(&self.path, key))
     }
 
-    fn judge(&mut self, severity: Severity, key: &str, text: &str) {
-        let path = join(&self.path, key);
-        let (source, written) = match self.reader.given.get(&path) {
-            Some(GivenValue {
-                source,
-                written: Some(written),
-            }) => (source.clone(), written.clone()),
-            Some(given) => (given.source.clone(), "a value that is not shown".to_owned()),
-            None => (self.reader.at_line(self.line), "not given".to_owned()),
-        };
-        let message = self.about(&format!("{written}; {text}"));
-        self.reader.find(severity, source, path, message);
+    /// Whether an error is about the key already: what follows from it is no mistake of its own.
+    pub(super) fn is_faulty(&self, key: &str) -> bool {
+        self.reader.is_faulty(&join(&self.path, key))
     }
 
-    fn about(&self, message: &str) -> String {
-        about(self.subject.as_deref(), message)
+    fn find(&mut self, severity: Severity, key: &str, message: String) {
+        let finding = self.finding(severity, key, message);
+        self.reader.find(finding);
+    }
+
+    fn finding(&self, severity: Severity, key: &str, message: String) -> Finding {
+        let path = join(&self.path, key);
+        let given = self.reader.given.get(&path);
+        let source = given.map_or_else(
+            || self.reader.at_line(self.line),
+            |given| given.source.clone(),
+        );
+        Finding {
+            source,
+            key: path,
+            subject: self.subject.clone(),
+            ..Finding::new(severity, message)
+        }
     }
 }

@@ -17,48 +17,48 @@ use super::tree::ConfigValue;
 pub(super) fn server(s: &mut Section<'_, '_>) -> ServerPlan {
     let host = host(s);
     let port = s
-        .key("port", "Port to listen on.")
+        .key("port", "TCP port to listen on.")
         .env("OLLA_SERVER_PORT")
         .restart()
         .int(40114, 1, 65535);
     let read_timeout = s
         .key(
             "read_timeout",
-            "The whole request, headers and body; 0 = none.",
+            "Time limit for receiving a request, head and body; 0 disables the limit.",
         )
         .env("OLLA_SERVER_READ_TIMEOUT")
         .duration_or_none(secs(30));
     let read_header_timeout = s
         .key(
             "read_header_timeout",
-            "Until a request's headers are complete; 0 = 10s.",
+            "Time limit for receiving a request's head; 0 selects 10s.",
         )
         .env("OLLA_SERVER_READ_HEADER_TIMEOUT")
         .duration_or(secs(10), secs(10));
     let write_timeout = s
         .key(
             "write_timeout",
-            "Headers received to end of the answer; 0 = none. Cuts streams.",
+            "Time limit for a whole response, streams included; 0 disables the limit.",
         )
         .env("OLLA_SERVER_WRITE_TIMEOUT")
         .duration_or_none(secs(0));
     let idle_timeout = s
         .key(
             "idle_timeout",
-            "Keep-alive connection without a request; 0 = read_timeout.",
+            "Keep-alive connections idle for this time are closed; 0 uses read_timeout.",
         )
         .duration_or_none(secs(0))
         .or(read_timeout);
     let shutdown_timeout = s
         .key(
             "shutdown_timeout",
-            "For requests in flight after SIGTERM; 0 = cut at once.",
+            "Time for requests in flight to finish after SIGTERM; 0 cuts them at once.",
         )
         .duration(secs(10));
     let request_logging = s
         .key(
             "request_logging",
-            "Log each request: its arrival, dispatch, end and access line.",
+            "Log each request: received, dispatched, completed, and the access line.",
         )
         .bool(true);
     let machine = machine(s);
@@ -93,21 +93,21 @@ fn machine(s: &mut Section<'_, '_>) -> Machine {
         workers: NonZeroUsize::new(
             s.key(
                 "workers",
-                "Event loops; 0 = one for each CPU that the process may use.",
+                "Number of event loops; 0 starts one for each available CPU.",
             )
             .env("OLLA_SERVER_WORKERS")
             .restart()
             .int(0, 0, 1024),
         ),
         pin_workers: s
-            .key("pin_workers", "Keep each event loop on its own CPU.")
+            .key("pin_workers", "Pin each event loop to a CPU of its own.")
             .env("OLLA_SERVER_PIN_WORKERS")
             .restart()
             .bool(true),
         io_driver: s
             .key(
                 "io_driver",
-                "auto = io_uring where the kernel allows it, else epoll.",
+                "auto uses io_uring where the kernel allows it, otherwise epoll.",
             )
             .env("OLLA_SERVER_IO_DRIVER")
             .restart()
@@ -125,13 +125,13 @@ fn host(s: &mut Section<'_, '_>) -> String {
     let host = s
         .key(
             "host",
-            "Name or address to listen on; \"\" = all interfaces.",
+            "Host name or address to listen on; \"\" listens on all interfaces.",
         )
         .env("OLLA_SERVER_HOST")
         .restart()
         .text_such(
             "localhost",
-            "a host name or an address, without a port",
+            "a host name or an IP address without a port",
             fits,
         );
     unbracketed(&host).to_owned()
@@ -141,7 +141,7 @@ fn server_tls(s: &mut Section<'_, '_>) -> ServerTlsPlan {
     let cert_file = s
         .key(
             "cert_file",
-            "PEM file with the listener's certificates; read again on SIGHUP.",
+            "PEM file with the listener's certificate chain; read again on SIGHUP.",
         )
         .path();
     let key_file = s
@@ -151,8 +151,12 @@ fn server_tls(s: &mut Section<'_, '_>) -> ServerTlsPlan {
         )
         .path();
     match (&cert_file, &key_file) {
-        (Some(_), None) => s.refuse("key_file", "goes with server.tls.cert_file"),
-        (None, Some(_)) => s.refuse("cert_file", "goes with server.tls.key_file"),
+        (Some(_), None) if !s.is_faulty("key_file") => {
+            s.expected("key_file", "a file, since server.tls.cert_file is set");
+        }
+        (None, Some(_)) if !s.is_faulty("cert_file") => {
+            s.expected("cert_file", "a file, since server.tls.key_file is set");
+        }
         _ => {}
     }
     ServerTlsPlan {
@@ -165,15 +169,18 @@ fn request_limits(s: &mut Section<'_, '_>) -> RequestLimitsPlan {
     let max_header_size = s
         .key(
             "max_header_size",
-            "Bytes of a request's head, at least 4096; 0 = the default.",
+            "Maximum size of a request's head, at least 4096; 0 selects the default.",
         )
         .env("OLLA_SERVER_MAX_HEADER_SIZE")
         .size(MIB, None);
     RequestLimitsPlan {
         max_body_size: some(
-            s.key("max_body_size", "Bytes of a request's body; 0 = no limit.")
-                .env("OLLA_SERVER_MAX_BODY_SIZE")
-                .size(100 * MIB, None),
+            s.key(
+                "max_body_size",
+                "Maximum size of a request's body; 0 disables the limit.",
+            )
+            .env("OLLA_SERVER_MAX_BODY_SIZE")
+            .size(100 * MIB, None),
         ),
         max_header_size: if max_header_size == 0 {
             MIB
@@ -183,9 +190,10 @@ fn request_limits(s: &mut Section<'_, '_>) -> RequestLimitsPlan {
         max_buffered_bytes: some(
             s.key(
                 "max_buffered_bytes",
-                "Bytes of all bodies held at one time; 0 = a quarter of the memory.",
+                "Maximum size of all request bodies held at once; 0 uses a quarter of RAM.",
             )
             .env("OLLA_SERVER_MAX_BUFFERED_BYTES")
+            .restart()
             .size(0, None),
         ),
     }
@@ -196,49 +204,49 @@ fn rate_limits(s: &mut Section<'_, '_>) -> RateLimitsPlan {
         global_requests_per_minute: s
             .key(
                 "global_requests_per_minute",
-                "All clients together; 0 = no limit.",
+                "Limit for all clients together; 0 disables it.",
             )
             .env("OLLA_SERVER_GLOBAL_RATE_LIMIT")
             .int(1000, 0, U32_MAX),
         per_ip_requests_per_minute: s
             .key(
                 "per_ip_requests_per_minute",
-                "Each client address; 0 = no limit.",
+                "Limit for each client address; 0 disables it.",
             )
             .env("OLLA_SERVER_PER_IP_RATE_LIMIT")
             .int(100, 0, U32_MAX),
         health_requests_per_minute: s
             .key(
                 "health_requests_per_minute",
-                "Each address on /internal/health; 0 = no limit.",
+                "Limit for each client address on /internal/health; 0 disables it.",
             )
             .env("OLLA_SERVER_HEALTH_RATE_LIMIT")
             .int(1000, 0, U32_MAX),
         burst_size: s
             .key(
                 "burst_size",
-                "Requests at once before the rates bite; 0 refuses everything.",
+                "Requests that may arrive at once before a limit applies; 0 refuses all.",
             )
             .env("OLLA_SERVER_RATE_BURST_SIZE")
             .int(50, 0, U32_MAX),
         cleanup_interval: s
             .key(
                 "cleanup_interval",
-                "Between two sweeps of forgotten clients; 0 = never.",
+                "Interval at which idle clients are forgotten; 0 never forgets them.",
             )
             .env("OLLA_SERVER_RATE_CLEANUP_INTERVAL")
             .duration_or_none(secs(300)),
         trust_proxy_headers: s
             .key(
                 "trust_proxy_headers",
-                "Believe X-Forwarded-For and X-Real-IP of trusted peers.",
+                "Take the client address from X-Forwarded-For or X-Real-IP of trusted peers.",
             )
             .env("OLLA_SERVER_TRUST_PROXY_HEADERS")
             .bool(false),
         trusted_proxy_cidrs: s
             .key(
                 "trusted_proxy_cidrs",
-                "The trusted peers; an empty list trusts nobody.",
+                "Networks of the trusted peers; an empty list trusts none.",
             )
             .env("OLLA_SERVER_TRUSTED_PROXY_CIDRS")
             .networks(&[
@@ -255,7 +263,7 @@ fn rate_limits(s: &mut Section<'_, '_>) -> RateLimitsPlan {
     if plan.burst_size == 0 && limited {
         s.warn(
             "burst_size",
-            "with a limit on, every limited request is answered 429",
+            "0 refuses every request (429) while a rate limit is enabled",
         );
     }
     plan
@@ -266,15 +274,15 @@ fn endpoint_rates(s: &mut Section<'_, '_>) -> EndpointRatesPlan {
         default_requests_per_minute: s
             .key(
                 "default_requests_per_minute",
-                "Sent to each endpoint; 0 = no limit.",
+                "Requests a minute to each endpoint; 0 disables the limit.",
             )
             .int(0, 0, U32_MAX),
         overrides: s
             .key(
                 "overrides",
-                "Endpoint name = requests per minute; 0 = no limit.",
+                "Requests a minute by endpoint name; 0 disables the limit.",
             )
-            .resolve_map("a whole number, 0 or more", |value| match value {
+            .resolve_map("an integer of at least 0", |value| match value {
                 ConfigValue::Int(number) => u32::try_from(*number).ok(),
                 _ => None,
             }),
@@ -285,7 +293,7 @@ fn cors(s: &mut Section<'_, '_>) -> CorsPlan {
     let enabled = s
         .key(
             "enabled",
-            "Answer preflights and add Access-Control headers, on every route.",
+            "Answer preflight requests and add Access-Control headers on every route.",
         )
         .env("OLLA_SERVER_CORS_ENABLED")
         .bool(true);
@@ -295,66 +303,69 @@ fn cors(s: &mut Section<'_, '_>) -> CorsPlan {
         allowed_origins: s
             .key(
                 "allowed_origins",
-                "Origins; * = any, or one * inside, as in https://*.example.",
+                "Allowed origins; * allows any, and may stand inside: https://*.example.",
             )
             .env("OLLA_SERVER_CORS_ALLOWED_ORIGINS")
-            .judged_if(enabled)
-            .texts(&["*"], "an origin, with at most one *", origin),
+            .checked_if(enabled)
+            .texts(&["*"], "an origin with at most one *", origin),
         allowed_methods: s
             .key("allowed_methods", "Methods that pages may use.")
             .env("OLLA_SERVER_CORS_ALLOWED_METHODS")
-            .judged_if(enabled)
+            .checked_if(enabled)
             .texts(&["GET", "POST", "OPTIONS"], "a method", |text| {
                 is_token(text).then(|| text.to_ascii_uppercase())
             }),
         allowed_headers: s
-            .key("allowed_headers", "Headers that pages may send; * = any.")
+            .key(
+                "allowed_headers",
+                "Request headers that pages may send; * allows any.",
+            )
             .env("OLLA_SERVER_CORS_ALLOWED_HEADERS")
-            .judged_if(enabled)
+            .checked_if(enabled)
             .texts(&["*"], token, a_token),
         exposed_headers: s
             .key(
                 "exposed_headers",
-                "Headers that pages may read; empty = every X-Olla header.",
+                "Response headers that pages may read; an empty list exposes all X-Olla-*.",
             )
             .env("OLLA_SERVER_CORS_EXPOSED_HEADERS")
-            .judged_if(enabled)
+            .checked_if(enabled)
             .texts(&[], token, a_token),
         allow_credentials: s
             .key(
                 "allow_credentials",
-                "Whether pages may send credentials; never with origin *.",
+                "Allow pages to send credentials; not with the origin *.",
             )
             .env("OLLA_SERVER_CORS_ALLOW_CREDENTIALS")
             .bool(false),
         max_age: NonZeroU32::new(
             s.key(
                 "max_age",
-                "Seconds that a preflight may be cached; 0 = not said.",
+                "Seconds for which a preflight may be cached; 0 leaves the header out.",
             )
             .env("OLLA_SERVER_CORS_MAX_AGE")
-            .judged_if(enabled)
+            .checked_if(enabled)
             .int(300, 0, U32_MAX),
         )
         .map(|seconds| secs(seconds.get().into())),
     };
     if enabled {
-        judge_cors(s, &plan);
+        check_cors(s, &plan);
     }
     plan
 }
 
-fn judge_cors(s: &mut Section<'_, '_>, plan: &CorsPlan) {
+fn check_cors(s: &mut Section<'_, '_>, plan: &CorsPlan) {
     if plan.allowed_origins.is_empty() {
-        s.refuse(
+        s.expected(
             "allowed_origins",
             "at least one origin while server.cors.enabled is true",
         );
     }
     if plan.allow_credentials && plan.any_origin() {
-        s.refuse(
+        s.expected(
             "allow_credentials",
-            "false while server.cors.allowed_origins has \"*\"",
+            "false while server.cors.allowed_origins contains \"*\"",
         );
     }
 }

@@ -3,12 +3,10 @@
 //!
 //! contract: operations 10, 11; balancing 5; catalogue 3.1, 5.10
 
-use std::time::Duration;
-
 use super::ConfigInputs;
 use super::bounds::{NO_MAX, U32_MAX, secs};
-use super::endpoint::{EndpointPlan, NameFilter};
-use super::fleet;
+use super::check;
+use super::fleet::{self, Context};
 use super::logging::logging;
 use super::plan::*;
 use super::proxy::proxy;
@@ -21,13 +19,13 @@ use super::tree::ConfigValue;
 pub(super) fn plan(root: &mut Section<'_, '_>, inputs: &ConfigInputs<'_>) -> Plan {
     let server = server(&mut root.section("server"));
     let proxy = proxy(&mut root.section("proxy"));
-    let discovery = discovery(
-        &mut root.section("discovery"),
+    let context = Context {
         inputs,
-        &proxy.profile_filter,
-    );
-    check_overrides(root, &server.rate_limits.per_endpoint, &discovery.endpoints);
-    Plan {
+        profiles: &proxy.profile_filter,
+        server: &server,
+    };
+    let discovery = discovery(&mut root.section("discovery"), &context);
+    let plan = Plan {
         server,
         proxy,
         discovery,
@@ -41,112 +39,125 @@ pub(super) fn plan(root: &mut Section<'_, '_>, inputs: &ConfigInputs<'_>) -> Pla
                 .section("engineering")
                 .key(
                     "show_nerdstats",
-                    "Log memory and runtime figures at shutdown.",
+                    "Log memory and runtime statistics at shutdown.",
                 )
                 .env("OLLA_SHOW_NERD_STATS")
                 .bool(false),
         },
         process: process(root),
-    }
+    };
+    ollas_own(root);
+    check::plan(root, &plan);
+    plan
 }
 
-/// Warns of rates for endpoints that are not there.
-fn check_overrides(
-    root: &mut Section<'_, '_>,
-    rates: &EndpointRatesPlan,
-    endpoints: &[EndpointPlan],
-) {
-    for (name, _) in &rates.overrides {
-        if endpoints.iter().all(|endpoint| endpoint.name != *name) {
-            let mut server = root.section("server");
-            let mut limits = server.section("rate_limits");
-            let mut rates = limits.section("per_endpoint");
-            rates
-                .section("overrides")
-                .warn(name, "no endpoint has this name");
-        }
-    }
-}
-
-fn discovery(
-    s: &mut Section<'_, '_>,
-    inputs: &ConfigInputs<'_>,
-    profiles: &NameFilter,
-) -> DiscoveryPlan {
-    let fixed = |text: &str| text == "static";
-    s.key("type", "Endpoints are those written here.")
-        .text_such("static", "static", fixed);
-    s.key("refresh_interval", "Former key.")
+/// Tables that Olla's examples have and neither gateway reads.
+fn ollas_own(root: &mut Section<'_, '_>) {
+    let mut security = root.section("security");
+    let mut s = security.section("rate_limit");
+    s.key("enabled", "Use server.rate_limits.")
         .inert()
-        .duration(secs(30));
+        .bool(false);
+    s.key(
+        "requests_per_minute",
+        "Use server.rate_limits.per_ip_requests_per_minute.",
+    )
+    .inert()
+    .int(0, 0, U32_MAX);
+    s.key("burst", "Use server.rate_limits.burst_size.")
+        .inert()
+        .int(0, 0, U32_MAX);
+    root.key("profiles", "Use files in the folder config/profiles.")
+        .inert()
+        .any_table();
+}
+
+fn discovery(s: &mut Section<'_, '_>, context: &Context<'_>) -> DiscoveryPlan {
+    let fixed = |text: &str| text == "static";
+    s.key(
+        "type",
+        "Where endpoints come from; only the static list is supported.",
+    )
+    .text_such("static", "\"static\"", fixed);
+    s.key(
+        "refresh_interval",
+        "Use discovery.model_discovery.interval.",
+    )
+    .inert()
+    .duration(secs(30));
     s.section("health_check")
-        .key("initial_delay", "Former key.")
+        .key("initial_delay", "Health checks begin at start.")
         .inert()
         .duration(secs(1));
     DiscoveryPlan {
         model_discovery: model_discovery(&mut s.section("model_discovery")),
-        endpoints: fleet::endpoints(&mut s.section("static"), inputs, profiles),
+        endpoints: fleet::endpoints(&mut s.section("static"), context),
     }
 }
 
 fn model_discovery(s: &mut Section<'_, '_>) -> ModelDiscoveryPlan {
     let enabled = s
-        .key("enabled", "Ask healthy endpoints for their models.")
+        .key("enabled", "Read the model lists of healthy endpoints.")
         .bool(true);
-    let instant = Duration::from_nanos(1);
     ModelDiscoveryPlan {
         enabled,
         interval: s
-            .key("interval", "Between two rounds; above 0.")
-            .judged_if(enabled)
-            .duration_from(secs(300), instant),
+            .key("interval", "Interval between two reads of the model lists.")
+            .checked_if(enabled)
+            .duration_above_zero(secs(300)),
         timeout: s
-            .key("timeout", "For each endpoint and attempt; above 0.")
-            .judged_if(enabled)
-            .duration_from(secs(30), instant),
+            .key("timeout", "Time limit for one read of one model list.")
+            .checked_if(enabled)
+            .duration_above_zero(secs(30)),
         concurrent_workers: s
-            .key("concurrent_workers", "Most endpoints asked at one time.")
-            .judged_if(enabled)
+            .key(
+                "concurrent_workers",
+                "Endpoints whose model lists are read at the same time.",
+            )
+            .checked_if(enabled)
             .int(5, 1, NO_MAX),
         retry_attempts: s
-            .key("retry_attempts", "Further attempts after a failed one.")
-            .judged_if(enabled)
+            .key("retry_attempts", "Retries after a failed read.")
+            .checked_if(enabled)
             .int(3, 0, U32_MAX),
         retry_backoff: s
-            .key("retry_backoff", "Pause before a further attempt.")
-            .judged_if(enabled)
+            .key("retry_backoff", "Pause before a retry.")
+            .checked_if(enabled)
             .duration(secs(1)),
     }
 }
 
 fn model_registry(s: &mut Section<'_, '_>) -> ModelRegistryPlan {
     let day = secs(24 * 3600);
-    s.key("type", "Where models are kept; only memory.")
+    s.key("type", "Where models are kept; only memory is supported.")
         .env("OLLA_MODEL_REGISTRY_TYPE")
-        .text_such("memory", "memory", |text| {
+        .text_such("memory", "\"memory\"", |text| {
             text == "memory" || text.is_empty()
         });
     let enable_unifier = s
         .key(
             "enable_unifier",
-            "Show one model served by many endpoints as one.",
+            "List a model that several endpoints serve once.",
         )
         .env("OLLA_MODEL_UNIFIER_ENABLED")
         .bool(true);
     let routing_strategy = routing(&mut s.section("routing_strategy"));
     let mut s = s.section("unification");
-    s.key("enabled", "Former key; see enable_unifier.")
+    s.key("enabled", "Use model_registry.enable_unifier.")
         .inert()
         .bool(true);
     let unification = UnificationPlan {
         stale_threshold: s
             .key(
                 "stale_threshold",
-                "A model not reported for so long is forgotten; 0 = 24h.",
+                "A model not reported for this time is forgotten; 0 selects 24h.",
             )
             .duration_or(day, day),
         cleanup_interval: s
-            .key("cleanup_interval", "Between two sweeps; 0 = 5m.")
+            .key(
+                "cleanup_interval",
+                "Interval between two removals of stale models; 0 selects 5m.",
+            )
             .duration_or(secs(600), secs(300)),
     };
     ModelRegistryPlan {
@@ -158,10 +169,7 @@ fn model_registry(s: &mut Section<'_, '_>) -> ModelRegistryPlan {
 
 fn routing(s: &mut Section<'_, '_>) -> RoutingPlan {
     let strategy = s
-        .key(
-            "type",
-            "What to do when no healthy endpoint is known to have the model.",
-        )
+        .key("type", "What to do when no healthy endpoint has the model.")
         .word(Strategy::Strict);
     let mut s = s.section("options");
     RoutingPlan {
@@ -169,7 +177,7 @@ fn routing(s: &mut Section<'_, '_>) -> RoutingPlan {
         fallback_behavior: s
             .key(
                 "fallback_behavior",
-                "all = send it to any healthy endpoint then.",
+                "all sends such a request to any healthy endpoint.",
             )
             .word_by(Fallback::CompatibleOnly, |text| {
                 if text.is_empty() {
@@ -181,13 +189,13 @@ fn routing(s: &mut Section<'_, '_>) -> RoutingPlan {
         discovery_timeout: s
             .key(
                 "discovery_timeout",
-                "For asking all endpoints again; 0 = 2s.",
+                "Time limit for refreshing the model lists; 0 selects 2s.",
             )
             .duration_or(secs(2), secs(2)),
         discovery_refresh_on_miss: s
             .key(
                 "discovery_refresh_on_miss",
-                "With type = discovery: ask them again at a miss.",
+                "With type discovery, refresh the model lists when a model is not found.",
             )
             .bool(false),
     }
@@ -208,12 +216,9 @@ fn model_aliases(root: &mut Section<'_, '_>) -> Vec<AliasPlan> {
     let aliases = root
         .key(
             "model_aliases",
-            "Name = list of real model names, the first served is used.",
+            "Alias and the list of model names; the first available one is used.",
         )
-        .resolve_map(
-            "a list of model names, not empty, none of them blank",
-            names,
-        );
+        .resolve_map("a list of model names", names);
     if aliases.is_empty() {
         return Vec::new();
     }
@@ -221,13 +226,16 @@ fn model_aliases(root: &mut Section<'_, '_>) -> Vec<AliasPlan> {
     let mut plans = Vec::with_capacity(aliases.len());
     for (name, mut targets) in aliases {
         if name.trim() != name || name.is_empty() || name.contains(char::is_control) {
-            s.refuse(&name, "an alias needs a name, without outer blanks");
+            s.refuse(
+                &name,
+                "expected a name without leading, trailing or control characters",
+            );
         }
         let before = targets.len();
         let mut seen = std::collections::HashSet::new();
         targets.retain(|target| seen.insert(target.clone()));
         if targets.len() < before {
-            s.warn(&name, "names a model twice; the first counts");
+            s.warn(&name, "contains a model twice; the repetition is ignored");
         }
         plans.push(AliasPlan { name, targets });
     }
@@ -241,17 +249,17 @@ fn dashboard(s: &mut Section<'_, '_>) -> DashboardPlan {
     let gate_internal_api = s
         .key(
             "gate_internal_api",
-            "Apply the access policy to /internal/* and /version too.",
+            "Apply the access policy to /internal/* and /version as well.",
         )
         .bool(false);
-    let judged = enabled || gate_internal_api;
+    let is_checked = enabled || gate_internal_api;
     let mut s = s.section("access_policy");
     let allowed_cidrs = s
         .key(
             "allowed_cidrs",
-            "Networks that may connect; the TCP peer counts.",
+            "Networks whose clients may connect, by the address of the TCP peer.",
         )
-        .judged_if(judged)
+        .checked_if(is_checked)
         .networks(&["127.0.0.0/8", "::1/128"]);
     let host = |text: &str| {
         let text = text.trim();
@@ -260,14 +268,14 @@ fn dashboard(s: &mut Section<'_, '_>) -> DashboardPlan {
     let allowed_hosts = s
         .key(
             "allowed_hosts",
-            "Host names besides addresses; guards against DNS rebinding.",
+            "Accepted Host names besides IP addresses; protects against DNS rebinding.",
         )
-        .judged_if(judged)
+        .checked_if(is_checked)
         .texts(&["localhost"], "a host name", host);
-    if judged && allowed_cidrs.is_empty() {
-        s.refuse(
+    if is_checked && allowed_cidrs.is_empty() {
+        s.expected(
             "allowed_cidrs",
-            "at least one network while dashboard.enabled is true",
+            "at least one network while the dashboard is enabled",
         );
     }
     DashboardPlan {
@@ -283,17 +291,19 @@ fn dashboard(s: &mut Section<'_, '_>) -> DashboardPlan {
 fn process(root: &mut Section<'_, '_>) -> ProcessPlan {
     root.variable(
         "OLLA_CONFIG_FILE",
-        "The configuration file, when --config is not given.",
+        "Configuration file, when --config is not given.",
     )
     .path();
-    root.variable("OLLA_SHOW_VERSION", "Print the version and end.")
+    root.variable("OLLA_SHOW_VERSION", "Print the version and exit.")
         .bool(false);
+    root.variable(
+        "OLLA_CONFIG_DIR",
+        "Additional folder in which models.toml is looked for.",
+    )
+    .path();
     ProcessPlan {
-        config_dir: root
-            .variable("OLLA_CONFIG_DIR", "Another place for models.toml.")
-            .path(),
         enable_profiler: root
-            .variable("OLLA_ENABLE_PROFILER", "Serve the profiler.")
+            .variable("OLLA_ENABLE_PROFILER", "Serve the profiler; not built in.")
             .bool(false),
     }
 }

@@ -4,7 +4,7 @@
 
 use std::path::{Component, Path, PathBuf};
 
-use super::bounds::MIB;
+use super::bounds::{MIB, U32_MAX};
 use super::endpoint::is_token;
 use super::plan::{AnthropicPlan, InspectorPlan, TranslatorsPlan};
 use super::section::Section;
@@ -23,17 +23,18 @@ pub(super) fn translators(s: &mut Section<'_, '_>, cwd: &Path) -> TranslatorsPla
     let passthrough_enabled = s
         .key(
             "passthrough_enabled",
-            "Do not translate for backends that speak it themselves.",
+            "Skip translation for endpoints that support the Messages API.",
         )
         .env("OLLA_TRANSLATORS_ANTHROPIC_PASSTHROUGH_ENABLED")
         .bool(true);
     let size = s
         .key(
             "max_message_size",
-            "Bytes of a request's body, at most 100 MiB; 0 = the default.",
+            "Maximum size of a request's body, at most 100 MiB; 0 selects the default.",
         )
         .env("OLLA_TRANSLATORS_ANTHROPIC_MAX_MESSAGE_SIZE")
         .size(default, Some(100 * MIB));
+    former(&mut s);
     let max_message_size = if size == 0 { default } else { size };
     let inspector = inspector(&mut s.section("inspector"), cwd);
     let anthropic = AnthropicPlan {
@@ -45,11 +46,25 @@ pub(super) fn translators(s: &mut Section<'_, '_>, cwd: &Path) -> TranslatorsPla
     TranslatorsPlan { anthropic }
 }
 
+/// Keys of Olla's examples that neither gateway reads.
+fn former(s: &mut Section<'_, '_>) {
+    let doc = "The client's anthropic-version header is used.";
+    s.key("version", doc).inert().text("2023-06-01");
+    let doc = "System messages are always put first.";
+    s.key("system_message_handling", doc)
+        .inert()
+        .text("prepend");
+    let doc = "A request without max_tokens is refused, as the Messages API does.";
+    s.key("default_max_tokens", doc)
+        .inert()
+        .int(4096, 0, U32_MAX);
+}
+
 fn inspector(s: &mut Section<'_, '_>, cwd: &Path) -> InspectorPlan {
     let enabled = s
         .key(
             "enabled",
-            "Write requests and answers to files, to debug; never in production.",
+            "Write requests and responses to files for debugging; not for production.",
         )
         .bool(false);
     if enabled {
@@ -61,16 +76,16 @@ fn inspector(s: &mut Section<'_, '_>, cwd: &Path) -> InspectorPlan {
     let dir = s
         .key(
             "output_dir",
-            "Folder of the files, outside the system's; \"\" = ./inspector-logs.",
+            "Folder of the files, no system folder; \"\" selects ./inspector-logs.",
         )
-        .judged_if(enabled)
+        .checked_if(enabled)
         .text("logs/inspector/anthropic");
     let header = s
         .key(
             "session_header",
-            "Header that names the file; \"\" = X-Session-ID.",
+            "Header that names the file; \"\" selects X-Session-ID.",
         )
-        .judged_if(enabled)
+        .checked_if(enabled)
         .text_such("X-Session-ID", "a header name", |text| {
             text.is_empty() || is_token(text)
         });
@@ -87,10 +102,7 @@ fn inspector(s: &mut Section<'_, '_>, cwd: &Path) -> InspectorPlan {
         session_header: or(header, "X-Session-ID"),
     };
     if enabled && is_system_folder(&cwd.join(&plan.output_dir)) {
-        s.refuse(
-            "output_dir",
-            "a folder that is not / and not in one of the system's folders",
-        );
+        s.expected("output_dir", "a folder outside the system's folders");
     }
     plan
 }

@@ -60,6 +60,7 @@ impl ConfigValue {
             Self::Int(value) => value.to_string(),
             Self::Float(text) | Self::Datetime(text) => text.clone(),
             Self::Text(text) | Self::Switch { text, .. } => super::values::quoted(text),
+            Self::List(items) if items.is_empty() => "an empty list".to_owned(),
             Self::List(_) | Self::Table(_) => self.kind().to_owned(),
         }
     }
@@ -80,7 +81,7 @@ impl ConfigValue {
             Self::Float(_) => "the number",
             Self::Datetime(_) => "the date",
             Self::Text(_) | Self::Switch { .. } => "the string",
-            Self::Null | Self::List(_) | Self::Table(_) => return self.kind().to_owned(),
+            Self::Null | Self::List(_) | Self::Table(_) => return self.written(),
         };
         format!("{kind} {}", self.written())
     }
@@ -90,7 +91,8 @@ impl ConfigValue {
         match self {
             Self::Null => "nothing",
             Self::Bool(_) => "a boolean",
-            Self::Int(_) | Self::Float(_) => "a number",
+            Self::Int(_) => "an integer",
+            Self::Float(_) => "a number",
             Self::Datetime(_) => "a date",
             Self::Text(_) | Self::Switch { .. } => "a string",
             Self::List(_) => "a list",

@@ -2,18 +2,46 @@
 //!
 //! contract: operations 10, 11 (a warning at start with the nearest known key)
 
-use super::finding::Origin;
+use std::collections::BTreeSet;
+
+use super::finding::{Finding, Origin, Severity};
+use super::nearest::{distance, hint, nearest, tolerance};
 use super::reader::{ConfigReader, KeyDoc, join};
-use super::tree::{ConfigTable, ConfigValue};
-use super::values::edit_distance;
+use super::tree::{ConfigNode, ConfigTable, ConfigValue};
+
+/// A table to look through: the path of its keys, and their path in the reference.
+struct Unseen<'t> {
+    table: &'t ConfigTable,
+    path: String,
+    pattern: String,
+}
+
+/// A key that no declaration reads.
+struct UnknownKey<'a> {
+    /// The path of its table.
+    parent: &'a str,
+    /// Its own path as the reference writes paths.
+    pattern: &'a str,
+    name: &'a str,
+    node: &'a ConfigNode,
+}
 
 impl ConfigReader<'_> {
     /// Warns of keys that no declaration reads and of variables that set nothing.
     pub(super) fn report_unknown(&mut self, root: &ConfigTable, reference: &[KeyDoc]) {
-        let mut stack = vec![(root, String::new(), String::new())];
-        while let Some((table, path, pattern)) = stack.pop() {
+        let mut stack = vec![Unseen {
+            table: root,
+            path: String::new(),
+            pattern: String::new(),
+        }];
+        while let Some(Unseen {
+            table,
+            path: parent,
+            pattern: parent_pattern,
+        }) = stack.pop()
+        {
             for (name, node) in &table.0 {
-                let (path, pattern) = (join(&path, name), join(&pattern, name));
+                let (path, pattern) = (join(&parent, name), join(&parent_pattern, name));
                 let inside = |suffix: &str| {
                     let prefix = format!("{pattern}{suffix}");
                     reference.iter().any(|doc| doc.path.starts_with(&prefix))
@@ -22,72 +50,136 @@ impl ConfigReader<'_> {
                     continue;
                 }
                 match &node.value {
-                    ConfigValue::Table(table) if inside(".") => stack.push((table, path, pattern)),
+                    ConfigValue::Table(table) if inside(".") => stack.push(Unseen {
+                        table,
+                        path,
+                        pattern,
+                    }),
                     ConfigValue::List(items) if inside("[].") => {
                         for (at, item) in items.iter().enumerate() {
                             if let ConfigValue::Table(table) = &item.value {
-                                let path = format!("{path}[{at}]");
-                                stack.push((table, path, format!("{pattern}[]")));
+                                stack.push(Unseen {
+                                    table,
+                                    path: format!("{path}[{at}]"),
+                                    pattern: format!("{pattern}[]"),
+                                });
                             }
                         }
                     }
-                    // Of the wrong kind: whoever opened the section has said so.
+                    // Of the wrong kind: the section has reported it.
                     _ if inside(".") || inside("[].") => {}
-                    _ => {
-                        let source = self.at_line(node.line);
-                        let known = reference.iter().map(|doc| doc.path.as_str());
-                        let near = nearest_key(&pattern, known);
-                        self.unknown(source, path, "key", near);
-                    }
+                    _ => self.unknown_key(
+                        &UnknownKey {
+                            parent: &parent,
+                            pattern: &pattern,
+                            name,
+                            node,
+                        },
+                        reference,
+                    ),
                 }
             }
         }
-        let names: Vec<&str> = self
-            .env
-            .names()
-            .filter(|name| name.starts_with("OLLA_"))
-            .collect();
-        for name in names {
-            if reference.iter().any(|doc| doc.env == Some(name)) {
-                continue;
+        self.report_unknown_variables(reference);
+    }
+
+    /// A key that does not exist. When the key that was probably meant is required and missing,
+    /// this is the same mistake, and the only message about it.
+    fn unknown_key(&mut self, unknown: &UnknownKey<'_>, reference: &[KeyDoc]) {
+        let UnknownKey {
+            parent,
+            pattern,
+            name,
+            node,
+        } = *unknown;
+        let known = known_paths(reference);
+        let near = nearest_key(pattern, known.iter().map(String::as_str));
+        let in_same_table = |near: &str| split(near).0 == split(pattern).0;
+        let near = near.map(|near| {
+            if in_same_table(near) {
+                split(near).1
+            } else {
+                near
             }
+        });
+        let stands_for_missing = near.is_some_and(|near| self.take_missing(&join(parent, near)));
+        let severity = if stands_for_missing {
+            Severity::Error
+        } else {
+            Severity::Warning
+        };
+        let source = self.at_line(node.line);
+        self.find(Finding {
+            source,
+            key: join(parent, name),
+            unknown_key: true,
+            ..Finding::new(severity, format!("unknown key, ignored{}", hint(near)))
+        });
+    }
+
+    fn report_unknown_variables(&mut self, reference: &[KeyDoc]) {
+        let links: Vec<&str> = self.env.service_links().collect();
+        if let Some(first) = links.first() {
+            let message = format!(
+                "ignoring the variables of a Kubernetes Service ({}); \
+                 enableServiceLinks: false in the pod leaves them out",
+                links.join(", ")
+            );
+            self.find(Finding {
+                source: Origin::Env((*first).to_owned()),
+                ..Finding::new(Severity::Warning, message)
+            });
+        }
+        let ours = self.env.names().filter(|name| name.starts_with("OLLA_"));
+        let is_known = |name: &str| reference.iter().any(|doc| doc.env == Some(name));
+        let unknown: Vec<&str> = ours.filter(|name| !is_known(name)).collect();
+        for name in unknown {
             let near = nearest(name, reference.iter().filter_map(|doc| doc.env));
-            let source = Origin::Env(name.to_owned());
-            self.unknown(source, String::new(), "variable", near);
+            let message = format!("unknown variable, ignored{}", hint(near));
+            self.find(Finding {
+                source: Origin::Env(name.to_owned()),
+                ..Finding::new(Severity::Warning, message)
+            });
         }
     }
 }
 
-/// The known key that was most likely meant: the same last word elsewhere counts as near.
+/// The paths of all keys and of the tables around them.
+fn known_paths(reference: &[KeyDoc]) -> BTreeSet<String> {
+    let mut known = BTreeSet::new();
+    for doc in reference.iter().filter(|doc| !doc.path.is_empty()) {
+        let mut path = doc.path.as_str();
+        loop {
+            known.insert(path.trim_end_matches("[]").to_owned());
+            match path.rsplit_once('.') {
+                Some((table, _)) => path = table,
+                None => break,
+            }
+        }
+    }
+    known
+}
+
+/// The table of a path and its last name.
+fn split(path: &str) -> (&str, &str) {
+    path.rsplit_once('.').unwrap_or(("", path))
+}
+
+/// The known key that was most likely meant: the same name in another table counts as near.
 pub(super) fn nearest_key<'k>(
     given: &str,
     known: impl Iterator<Item = &'k str>,
 ) -> Option<&'k str> {
-    let last = |path: &str| path.rsplit('.').next().unwrap_or_default().to_owned();
-    let parent = |path: &str| path.rsplit_once('.').map(|(head, _)| head.to_owned());
-    let word = last(given);
+    let (table, name) = split(given);
     let score = |path: &str| {
-        let by_word = edit_distance(&word, &last(path));
-        let moved = usize::from(parent(given) != parent(path));
-        let near = (by_word + 2 * moved).min(edit_distance(given, path));
-        // Among equals the one that stands closest.
-        (near, edit_distance(given, path))
+        let (other_table, other_name) = split(path);
+        let moved = usize::from(table != other_table);
+        let near = (distance(name, other_name) + 2 * moved).min(distance(given, path));
+        // Among equals the one in the nearest table.
+        (near, distance(given, path))
     };
-    let best = known
-        .filter(|path| !path.is_empty())
-        .map(|path| (score(path), path))
-        .min()?;
-    (best.0.0 <= tolerance(&word)).then_some(best.1)
-}
-
-fn nearest<'k>(given: &str, known: impl Iterator<Item = &'k str>) -> Option<&'k str> {
-    let best = known.map(|name| (edit_distance(given, name), name)).min()?;
-    (best.0 <= tolerance(given)).then_some(best.1)
-}
-
-/// Edits within which a word is taken for a typing error.
-fn tolerance(word: &str) -> usize {
-    (word.len() / 3).clamp(2, 4)
+    let best = known.map(|path| (score(path), path)).min()?;
+    (best.0.0 <= tolerance(name).max(2)).then_some(best.1)
 }
 
 #[cfg(test)]

@@ -128,22 +128,6 @@ pub(super) fn quoted(text: &str) -> String {
     out
 }
 
-/// Number of single-character edits from one text to the other (Levenshtein).
-pub(super) fn edit_distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, ca) in a.chars().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, cb) in b.iter().enumerate() {
-            let replaced = diagonal + usize::from(ca != *cb);
-            diagonal = row[j + 1];
-            row[j + 1] = replaced.min(diagonal + 1).min(row[j] + 1);
-        }
-    }
-    row[b.len()]
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -210,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn booleans_quotes_distances() {
+    fn booleans_and_quotes() {
         for text in ["1", "t", "T", "TRUE", "true", "True"] {
             assert_eq!(boolean(text), Some(true));
         }
@@ -221,9 +205,6 @@ mod tests {
             assert_eq!(boolean(text), None, "{text:?}");
         }
         assert_eq!(quoted("a\"b\\\n\u{1}"), r#""a\"b\\\n\u0001""#);
-        assert_eq!(edit_distance("", "abc"), 3);
-        assert_eq!(edit_distance("kitten", "sitting"), 3);
-        assert_eq!(edit_distance("same", "same"), 0);
     }
 
     #[test]

@@ -280,12 +280,13 @@ impl Logger {
         }
     }
 
-    /// Writes a finding of the configuration: an ERROR or a WARN with key, value and place. It holds
-    /// no secret, since findings never do.
+    /// Writes a finding of the configuration: an ERROR or a WARN with key, value and place; nothing
+    /// for a note. It holds no secret, since findings never do.
     pub fn report(&self, finding: &Finding) {
         let (level, msg) = match finding.severity {
             Severity::Error => (Level::Error, events::CONFIG_INVALID),
             Severity::Warning => (Level::Warn, events::CONFIG_WARNING),
+            Severity::Note => return,
         };
         let reason = finding.sentence();
         let fields = [

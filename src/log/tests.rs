@@ -157,26 +157,24 @@ fn a_text_line_is_words_and_quotes() {
 #[test]
 fn findings_of_the_configuration_are_lines() {
     let (logger, out) = start(PIPE, &[]);
+    let message = "expected \"olla\" or \"sherpa\", got \"turbo\"";
     let mut finding = Finding {
-        severity: Severity::Error,
-        source: crate::config::Origin::File {
-            path: "o.toml".into(),
-            line: 4,
-        },
         key: "proxy.engine".to_owned(),
-        message: "\"turbo\"; one of olla, sherpa".to_owned(),
-        unknown_key: false,
+        ..Finding::in_file(Path::new("o.toml"), 4, message)
     };
     logger.report(&finding);
     finding.severity = Severity::Warning;
     finding.key.clear();
     logger.report(&finding);
+    finding.severity = Severity::Note;
+    logger.report(&finding);
     assert!(logger.flush_and_stop(LONG));
     let lines = out.lines();
+    assert_eq!(lines.len(), 2, "a note is not logged");
     assert_eq!(lines[0]["level"], "ERROR");
     assert_eq!(lines[0]["key"], "proxy.engine");
-    let reason = "proxy.engine: \"turbo\"; one of olla, sherpa (o.toml line 4)";
-    assert_eq!(lines[0]["reason"], reason);
+    let reason = format!("proxy.engine: {message} (o.toml line 4)");
+    assert_eq!(lines[0]["reason"], reason.as_str());
     assert_eq!(
         (&lines[1]["level"], lines[1].get("key")),
         (&"WARN".into(), None)

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::start;
 use crate::catalogue::Rules;
-use crate::cli::{self, Outcome, remote};
+use crate::cli::{self, CommandOutput, remote};
 use crate::config::{ConfigInputs, Env, FileFormat, NameFilter, plan_from_str};
 use crate::demo::Demo;
 use crate::log::Logger;
@@ -23,7 +23,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(250);
 pub(super) fn run(demo: &cli::Demo, env: Env) -> u8 {
     let say = |text: &str| {
         eprintln!("olla demo: {text}");
-        Outcome::FAILED
+        CommandOutput::FAILED
     };
     let backends = match Demo::start() {
         Ok(backends) => backends,
@@ -52,7 +52,7 @@ pub(super) fn run(demo: &cli::Demo, env: Env) -> u8 {
         logger.report(finding);
     }
     let Some(plan) = loaded.plan else {
-        return Outcome::FAILED;
+        return CommandOutput::FAILED;
     };
     logger.configure(&plan.logging);
     let setup = start::Setup {

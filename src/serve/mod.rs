@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::catalogue::Rules;
-use crate::cli::{self, Ask, Options, Outcome, remote};
-use crate::config::{self, ConfigInputs, Env, Finding, Loaded, NameFilter, Origin, Severity};
+use crate::cli::{self, Ask, CommandOutput, Options, remote};
+use crate::config::{self, ConfigInputs, Env, Finding, Loaded, NameFilter, Severity};
 use crate::log::{Level, Logger, events};
 use crate::providers::figures::Extractor;
 use crate::providers::{self, Profiles};
@@ -75,12 +75,12 @@ pub fn serve(options: &Options, env: Env) -> u8 {
         Ok(logger) => logger,
         Err(error) => {
             eprintln!("olla: the log cannot be started: {error}");
-            return Outcome::FAILED;
+            return CommandOutput::FAILED;
         }
     };
     let read = read(options.config.as_deref(), &env);
     let code = match configured(&read, &logger) {
-        None => Outcome::FAILED,
+        None => CommandOutput::FAILED,
         Some(plan) => {
             for word in &options.ignored {
                 logger.emit(
@@ -129,24 +129,18 @@ pub fn demo(demo: &cli::Demo, env: Env) -> u8 {
 }
 
 /// Judges a configuration.
-pub fn check(options: &Options, env: &Env) -> Outcome {
+pub fn check(options: &Options, env: &Env) -> CommandOutput {
     let read = read(options.config.as_deref(), env);
     let more: Vec<Finding> = read
         .warnings
         .iter()
-        .map(|warning| Finding {
-            severity: Severity::Warning,
-            source: Origin::Builtin,
-            key: String::new(),
-            message: warning.clone(),
-            unknown_key: false,
-        })
+        .map(|warning| Finding::new(Severity::Warning, warning.as_str()))
         .collect();
     cli::check::report(&read.loaded, &more)
 }
 
 /// Converts a file of Olla's.
-pub fn import(file: &Path, env: &Env) -> Outcome {
+pub fn import(file: &Path, env: &Env) -> CommandOutput {
     let cwd = std::env::current_dir().unwrap_or_else(|_| PathBuf::from("."));
     let types = Profiles::builtin().type_names();
     let admits = |filter: &NameFilter, name: &str| providers::admits(filter, name);
@@ -162,7 +156,7 @@ pub fn import(file: &Path, env: &Env) -> Outcome {
 }
 
 /// Asks a gateway that runs.
-pub fn ask(ask: &Ask, env: &Env) -> Outcome {
+pub fn ask(ask: &Ask, env: &Env) -> CommandOutput {
     let address = ask.url.clone().unwrap_or_else(|| {
         let read = read(ask.config.as_deref(), env);
         read.loaded.plan.map_or_else(

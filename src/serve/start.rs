@@ -15,7 +15,7 @@ use olla_engine::tls::{TlsIdentity, TlsListener};
 use super::signals::{Asked, Listening, name};
 use super::{Read, configured, read};
 use crate::catalogue::Rules;
-use crate::cli::{Outcome, build_info};
+use crate::cli::{CommandOutput, build_info};
 use crate::config::{Env, Fingerprints, IoDriver, Plan};
 use crate::control::{self, ControlThread, ProcessInfo, host};
 use crate::dialects::anthropic::Records;
@@ -91,7 +91,7 @@ pub(super) fn run(setup: Setup, logger: &Logger, ready: impl FnOnce(&str)) -> u8
 
 fn failed(logger: &Logger, what: &str, error: &str) -> u8 {
     logger.emit(Level::Error, what, &[("error", error.into())]);
-    Outcome::FAILED
+    CommandOutput::FAILED
 }
 
 /// Descriptors that the kernel's table has room for from the start: 512 KB of it.

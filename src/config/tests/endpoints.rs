@@ -21,18 +21,17 @@ fn without_a_list_there_is_one_endpoint_and_an_empty_list_is_none() {
         ("localhost", "ollama")
     );
     assert_eq!(endpoint.url.display, "http://localhost:11434");
-    assert!(
-        plan("discovery.static.endpoints = []")
-            .discovery
-            .endpoints
-            .is_empty()
-    );
-    assert!(
-        plan("proxy.profile_filter.exclude = [\"ollama\"]")
-            .discovery
-            .endpoints
-            .is_empty()
-    );
+    for text in [
+        "discovery.static.endpoints = []",
+        "proxy.profile_filter.exclude = [\"ollama\"]",
+    ] {
+        warned(
+            text,
+            "discovery.static.endpoints",
+            "no endpoint is configured",
+        );
+        assert!(toml(text).plan.unwrap().discovery.endpoints.is_empty());
+    }
 }
 
 #[test]
@@ -106,7 +105,10 @@ fn faults_of_an_endpoint_name_it_and_the_key() {
         (
             "type = \"Ollama\"",
             "type",
-            &["\"Ollama\"", "auto, ollama, lm-studio, lmstudio"],
+            &[
+                "\"Ollama\"; did you mean \"ollama\"?",
+                "auto, ollama, lm-studio, lmstudio",
+            ],
         ),
         ("priority = -1", "priority", &["-1"]),
         ("priority = \"high\"", "priority", &["\"high\""]),
@@ -132,7 +134,7 @@ fn faults_of_an_endpoint_name_it_and_the_key() {
             "health_check_url",
             &["http"],
         ),
-        ("model_url = \"a b\"", "model_url", &["blanks"]),
+        ("model_url = \"a b\"", "model_url", &["white space"]),
         ("preserve_path = 1", "preserve_path", &["true or false"]),
         (
             "model_filter.include = [\"\"]",
@@ -160,17 +162,21 @@ fn faults_of_an_endpoint_name_it_and_the_key() {
             "headers.x-a",
             &["once"],
         ),
-        ("headers = { X-A = 1 }", "headers.X-A", &["a text"]),
+        ("headers = { X-A = 1 }", "headers.X-A", &["a string"]),
         (
             "headers = { X-A = \"${NONE}\" }",
             "headers.X-A",
             &["NONE is not set"],
         ),
-        ("auth = { }", "auth.type", &["bearer, api_key, basic"]),
+        (
+            "auth = { }",
+            "auth.type",
+            &["\"bearer\", \"api_key\" or \"basic\", but the key is missing"],
+        ),
         (
             "auth = { type = \"digest\" }",
             "auth.type",
-            &["\"digest\"", "bearer, api_key, basic"],
+            &["\"bearer\", \"api_key\" or \"basic\", got \"digest\""],
         ),
         (
             "auth = { type = \"bearer\" }",
@@ -185,7 +191,7 @@ fn faults_of_an_endpoint_name_it_and_the_key() {
         (
             "auth = { type = \"bearer\", token = \"\" }",
             "auth.token",
-            &["not empty"],
+            &["an empty one"],
         ),
         (
             "auth = { type = \"bearer\", token = \"${NONE}\" }",
@@ -195,7 +201,7 @@ fn faults_of_an_endpoint_name_it_and_the_key() {
         (
             "auth = { type = \"bearer\", token = \"a\", key = \"b\" }",
             "auth.key",
-            &["api_key, not bearer"],
+            &["api_key, but the type is bearer"],
         ),
         (
             "auth = { type = \"bearer\", token = \"a\", header = \"b\" }",
@@ -210,7 +216,7 @@ fn faults_of_an_endpoint_name_it_and_the_key() {
         (
             "auth = { type = \"bearer\", token_file = \"/none/x\" }",
             "auth.token_file",
-            &["/none/x", "cannot be read"],
+            &["cannot read \"/none/x\""],
         ),
         (
             "auth = { type = \"api_key\" }",
@@ -245,7 +251,7 @@ fn faults_of_an_endpoint_name_it_and_the_key() {
         (
             "tls.ca_file = \"/none/ca.pem\"",
             "tls.ca_file",
-            &["/none/ca.pem", "cannot be read"],
+            &["cannot read \"/none/ca.pem\""],
         ),
     ];
     for (lines, key, words) in table {
@@ -422,7 +428,7 @@ fn credentials_come_from_values_variables_and_files() {
     refused(
         &endpoint(&lines),
         "discovery.static.endpoints[0].auth.token_file",
-        &["not empty"],
+        &["an empty one"],
     );
     let empty = endpoint("auth = { type = \"bearer\", token = \"${EMPTY}\" }");
     assert_eq!(with_env(&empty, FileFormat::Toml, &env).errors().count(), 1);

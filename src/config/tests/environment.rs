@@ -159,12 +159,8 @@ fn every_variable_sets_its_key() {
         ("OLLA_TRANSLATORS_ANTHROPIC_MAX_MESSAGE_SIZE", "1000", |p| {
             p.translators.anthropic.max_message_size == 1000
         }),
-        ("OLLA_CONFIG_DIR", "/c", |p| {
-            p.process.config_dir.as_deref() == Some(Path::new("/c"))
-        }),
-        ("OLLA_CONFIG_FILE", "/c/x", |p| {
-            p.process.config_dir.is_none()
-        }),
+        ("OLLA_CONFIG_DIR", "/c", |p| !p.process.enable_profiler),
+        ("OLLA_CONFIG_FILE", "/c/x", |p| !p.process.enable_profiler),
         ("OLLA_SHOW_VERSION", "false", |p| !p.process.enable_profiler),
         ("OLLA_ENABLE_PROFILER", "true", |p| {
             p.process.enable_profiler
@@ -275,12 +271,33 @@ fn an_unknown_variable_is_a_warning_with_the_nearest_one() {
     let [finding] = &loaded.findings[..] else {
         panic!("{:?}", loaded.findings);
     };
-    assert!(finding.unknown_key && finding.severity == Severity::Warning);
+    assert!(!finding.unknown_key && finding.severity == Severity::Warning);
     assert!(
-        finding.to_string().contains("OLLA_SERVER_PORT?"),
+        finding
+            .to_string()
+            .contains("did you mean \"OLLA_SERVER_PORT\"?"),
         "{finding}"
     );
     assert!(loaded.plan.is_some());
+}
+
+#[test]
+fn the_variables_of_a_kubernetes_service_are_ignored_with_one_line() {
+    let env = [
+        ("OLLA_PORT", "tcp://10.0.0.1:40114"),
+        ("OLLA_PORT_40114_TCP_ADDR", "10.0.0.1"),
+        ("OLLA_SERVER_PORT", "tcp://10.0.0.2:40114"),
+        ("OLLA_SERVER_SERVICE_HOST", "10.0.0.2"),
+    ];
+    let loaded = with_env("", FileFormat::Toml, &env);
+    let [finding] = &loaded.findings[..] else {
+        panic!("{:?}", loaded.findings);
+    };
+    assert_eq!(finding.severity, Severity::Warning);
+    for (name, _) in env {
+        assert!(finding.message.contains(name), "{finding}");
+    }
+    assert_eq!(loaded.plan.unwrap().server.port, 40114);
 }
 
 #[test]

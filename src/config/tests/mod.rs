@@ -1,8 +1,10 @@
 //! The configuration as a whole: tables of what is accepted and of what is refused, the
 //! environment, secrets, and both file formats.
 
+mod cannot_work;
 mod endpoints;
 mod environment;
+mod one_mistake;
 mod refusals;
 mod sources;
 mod values;

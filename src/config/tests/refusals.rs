@@ -5,20 +5,28 @@ use super::*;
 #[test]
 fn wrong_values_are_refused_with_key_value_and_what_is_allowed() {
     let table: &[(&str, &str, &[&str])] = &[
-        ("server.port = 0", "server.port", &[": 0; ", "1 to 65535"]),
+        (
+            "server.port = 0",
+            "server.port",
+            &["expected an integer from 1 to 65535, got 0"],
+        ),
         ("server.port = 65536", "server.port", &["65536"]),
-        ("server.port = \"80\"", "server.port", &["\"80\""]),
+        (
+            "server.port = \"80\"",
+            "server.port",
+            &["got the string \"80\""],
+        ),
         (
             "server.port = 80.5",
             "server.port",
-            &["80.5", "whole number"],
+            &["got the number 80.5"],
         ),
         ("server.host = \"a b\"", "server.host", &["\"a b\""]),
         ("server.host = \"h:80\"", "server.host", &["without a port"]),
         (
             "server.read_timeout = 30",
             "server.read_timeout",
-            &[": 30; ", "duration"],
+            &["expected a duration", "got the integer 30"],
         ),
         (
             "server.read_timeout = 0",
@@ -38,18 +46,18 @@ fn wrong_values_are_refused_with_key_value_and_what_is_allowed() {
         (
             "server.write_timeout = \"-1s\"",
             "server.write_timeout",
-            &["\"-1s\"", "not negative"],
+            &["got \"-1s\""],
         ),
         (
             "server.request_logging = \"true\"",
             "server.request_logging",
-            &["true or false"],
+            &["expected true or false, got the string \"true\""],
         ),
         ("server.workers = -1", "server.workers", &["-1"]),
         (
             "server.io_driver = \"kqueue\"",
             "server.io_driver",
-            &["auto, io_uring, epoll"],
+            &["\"auto\", \"io_uring\" or \"epoll\""],
         ),
         (
             "server.tls.cert_file = \"c\"",
@@ -115,7 +123,7 @@ fn wrong_values_are_refused_with_key_value_and_what_is_allowed() {
         (
             "server.cors.allowed_origins = [\"*.*\"]",
             "server.cors.allowed_origins[0]",
-            &["one *"],
+            &["at most one *"],
         ),
         (
             "server.cors.allowed_methods = [\"A B\"]",
@@ -125,13 +133,13 @@ fn wrong_values_are_refused_with_key_value_and_what_is_allowed() {
         (
             "proxy.engine = \"turbo\"",
             "proxy.engine",
-            &["\"turbo\"", "olla, sherpa"],
+            &["expected \"olla\" or \"sherpa\", got \"turbo\""],
         ),
         ("proxy.engine = \"\"", "proxy.engine", &["\"\""]),
         (
             "proxy.profile = \"fast\"",
             "proxy.profile",
-            &["auto, streaming, standard"],
+            &["\"streaming\""],
         ),
         (
             "proxy.load_balancer = \"random\"",
@@ -161,7 +169,7 @@ fn wrong_values_are_refused_with_key_value_and_what_is_allowed() {
         (
             "proxy.model_management = true",
             "proxy.model_management",
-            &["refuse, forward"],
+            &["\"refuse\" or \"forward\", got the boolean true"],
         ),
         (
             "proxy.retry.max_attempts = -1",
@@ -207,7 +215,7 @@ fn wrong_values_are_refused_with_key_value_and_what_is_allowed() {
         (
             "discovery.model_discovery.concurrent_workers = 0",
             "discovery.model_discovery.concurrent_workers",
-            &[": 0; "],
+            &["got 0"],
         ),
         (
             "model_registry.type = \"redis\"",
@@ -222,29 +230,33 @@ fn wrong_values_are_refused_with_key_value_and_what_is_allowed() {
         (
             "model_registry.routing_strategy.options.fallback_behavior = \"some\"",
             "model_registry.routing_strategy.options.fallback_behavior",
-            &["compatible_only, none, all"],
+            &["\"compatible_only\", \"none\" or \"all\""],
         ),
-        ("model_aliases.a = []", "model_aliases.a", &["not empty"]),
+        (
+            "model_aliases.a = []",
+            "model_aliases.a",
+            &["list of model names, got an empty list"],
+        ),
         (
             "model_aliases.a = \"b\"",
             "model_aliases.a",
-            &["\"b\"", "a list"],
+            &["a list", "got the string \"b\""],
         ),
         (
             "model_aliases.a = [\"b\", \" \"]",
             "model_aliases.a",
-            &["blank"],
+            &["a list of model names"],
         ),
         ("model_aliases.a = [1]", "model_aliases.a", &["a list"]),
         (
             "model_aliases.\"\" = [\"b\"]",
             "model_aliases.\"\"",
-            &["needs a name"],
+            &["expected a name"],
         ),
         (
             "model_aliases.\" a\" = [\"b\"]",
             "model_aliases.\" a\"",
-            &["outer blanks"],
+            &["leading"],
         ),
         (
             "translators.anthropic.max_message_size = -1",
@@ -344,17 +356,17 @@ fn what_is_odd_is_warned_about() {
         (
             "logging.level = \"loud\"",
             "logging.level",
-            "the default \"info\" holds",
+            "using the default \"info\"",
         ),
         (
             "logging.format = 1",
             "logging.format",
-            "the default \"json\" holds",
+            "using the default \"json\"",
         ),
         (
             "logging.output = \"syslog\"",
             "logging.output",
-            "the default \"stdout\" holds",
+            "using the default \"stdout\"",
         ),
         (
             "server.rate_limits.per_endpoint.overrides.nobody = 1",

@@ -60,7 +60,6 @@ fn the_defaults_of_the_proxy_are_those_of_the_contract() {
     assert_eq!(proxy.read_timeout, secs(600));
     assert_eq!(proxy.response_header_timeout, secs(30));
     assert_eq!(proxy.tls_handshake_timeout, secs(10));
-    assert_eq!(proxy.stream_buffer_size, 65536);
     assert_eq!(proxy.model_management, ModelManagement::Refuse);
     assert_eq!(proxy.retry.attempts_max(3), 3);
     let sticky = &proxy.sticky_sessions;
@@ -243,11 +242,11 @@ fn zero_and_empty_have_their_meanings() {
         ("proxy.tls_handshake_timeout = \"0\"", |p| {
             p.proxy.tls_handshake_timeout == secs(10)
         }),
-        ("proxy.engine = \"sherpa\"", |p| {
-            p.proxy.stream_buffer_size == 8192
+        ("proxy.load_balancer = \"least_conn\"", |p| {
+            p.proxy.load_balancer == Balancer::LeastConnections
         }),
-        ("proxy.stream_buffer_size = \"16KB\"", |p| {
-            p.proxy.stream_buffer_size == 16384
+        ("proxy.load_balancer = \"round_robin\"", |p| {
+            p.proxy.load_balancer == Balancer::RoundRobin
         }),
         ("proxy.retry.enabled = false", |p| {
             p.proxy.retry.attempts_max(3) == 1
@@ -333,14 +332,38 @@ fn zero_and_empty_have_their_meanings() {
 }
 
 #[test]
-fn keys_without_effect_are_accepted() {
-    plan(
-        "[proxy]\nmax_retries = 5\nretry_backoff = \"1s\"\n\
+fn keys_without_effect_are_accepted_with_a_note() {
+    let text = "[proxy]\nmax_retries = 5\nretry_backoff = \"1s\"\nstream_buffer_size = 8192\n\
+         profile = \"auto\"\n[security.rate_limit]\nburst = 5\n[profiles.vllm]\nx = { y = 1 }\n\
          [discovery]\ntype = \"static\"\nrefresh_interval = \"10s\"\n\
          [discovery.health_check]\ninitial_delay = \"2s\"\n\
-         [model_registry.unification]\nenabled = false\n",
-    );
+         [model_registry.unification]\nenabled = false\n";
+    plan(text);
+    let notes = toml(text).notes;
+    let keys: Vec<_> = notes.iter().map(|note| note.key.as_str()).collect();
+    let want = [
+        "proxy.max_retries",
+        "proxy.retry_backoff",
+        "proxy.stream_buffer_size",
+        "proxy.profile",
+        "security.rate_limit.burst",
+        "profiles",
+        "discovery.refresh_interval",
+        "discovery.health_check.initial_delay",
+        "model_registry.unification.enabled",
+    ];
+    assert_eq!(keys, want);
+    for note in &notes {
+        assert_eq!(note.severity, Severity::Note);
+        let line = note.to_string();
+        assert!(
+            line.starts_with("o.toml:") && line.contains(": note: "),
+            "{line}"
+        );
+        assert!(line.contains("effect"), "{line}");
+    }
     for key in [
+        "proxy.stream_buffer_size",
         "proxy.max_retries",
         "proxy.retry_backoff",
         "discovery.refresh_interval",

@@ -1,0 +1,50 @@
+//! The valid name that was most likely meant.
+
+/// The nearest of the known names, if a typing error may explain the difference: swapped, missing,
+/// added and wrong letters count one each, letter case counts nothing.
+pub fn nearest<'k>(given: &str, known: impl IntoIterator<Item = &'k str>) -> Option<&'k str> {
+    let ranked = known.into_iter().map(|name| (distance(given, name), name));
+    let (edits, name) = ranked.min()?;
+    (edits <= tolerance(given)).then_some(name)
+}
+
+/// Number of single-character edits from one name to the other, letter case ignored.
+pub(super) fn distance(a: &str, b: &str) -> usize {
+    strsim::osa_distance(&a.to_ascii_lowercase(), &b.to_ascii_lowercase())
+}
+
+/// Edits within which a name is taken for a typing error.
+pub(super) fn tolerance(name: &str) -> usize {
+    (name.len() / 3).clamp(1, 4)
+}
+
+/// The end of a message that suggests a name, or nothing.
+pub(super) fn hint(near: Option<&str>) -> String {
+    near.map_or_else(String::new, |near| {
+        format!("; did you mean {}?", super::values::quoted(near))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn typing_errors_are_recognised_and_other_words_are_not() {
+        let known = ["priority", "round-robin", "least-connections"];
+        let table = [
+            ("round_robin", Some("round-robin")),
+            ("Priority", Some("priority")),
+            ("prioirty", Some("priority")),
+            ("least-connection", Some("least-connections")),
+            ("random", None),
+            ("", None),
+            ("x", None),
+        ];
+        for (given, want) in table {
+            assert_eq!(nearest(given, known), want, "{given}");
+        }
+        assert_eq!(nearest("a", []), None);
+        assert_eq!(hint(Some("port")), "; did you mean \"port\"?");
+    }
+}
