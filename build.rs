@@ -1,4 +1,5 @@
-//! Tells the program what it was built from: commit, date, target and compiler.
+//! Writes down what the program is built from: commit, date, target and compiler, as constants in a
+//! file. Environment variables would be set for `cargo run` too and read as settings there.
 //!
 //! Works outside a repository and without git: what cannot be found out is `unknown`.
 
@@ -19,16 +20,28 @@ fn main() {
         own.then(|| git(&["rev-parse", "--short=12", "HEAD"]))
             .flatten()
     });
-    set("OLLA_COMMIT", commit);
-    set("OLLA_BUILD_DATE", date(own));
-    set("OLLA_TARGET", std::env::var("TARGET").ok());
-    set("OLLA_COMPILER", compiler());
+    let facts = [
+        ("COMMIT", "The commit, shortened, or `unknown`.", commit),
+        (
+            "DATE",
+            "The day of the commit, or of the build outside a repository.",
+            date(own),
+        ),
+        ("TARGET", "The target triple.", std::env::var("TARGET").ok()),
+        ("COMPILER", "The compiler's version line.", compiler()),
+    ];
+    let text: String = facts.into_iter().map(constant).collect();
+    let folder = std::env::var_os("OUT_DIR").map(std::path::PathBuf::from);
+    let written = folder.map(|folder| std::fs::write(folder.join("build_facts.rs"), text));
+    if !matches!(written, Some(Ok(()))) {
+        println!("cargo::error=cannot write build_facts.rs to OUT_DIR: {written:?}");
+    }
 }
 
-/// Hands one fact to the compiler as an environment variable.
-fn set(name: &str, value: Option<String>) {
+/// One fact as a constant of the program.
+fn constant((name, doc, value): (&str, &str, Option<String>)) -> String {
     let value = value.unwrap_or_else(|| UNKNOWN.to_owned());
-    println!("cargo::rustc-env={name}={value}");
+    format!("/// {doc}\npub const {name}: &str = {value:?};\n")
 }
 
 /// A commit or checkout makes the facts old.

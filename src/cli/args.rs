@@ -1,7 +1,7 @@
 //! The grammar of the command line.
 //!
 //! The words are first brought to one form: flags may have one dash or two, switches may have a
-//! value (`--profile=false`), a word that is no command is left out. What remains is strict.
+//! value (`--profile=false`). A word that is no command is an error. What remains is strict.
 //!
 //! contract: operations 9
 
@@ -14,25 +14,29 @@ use clap::{CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 
 use super::{Ask, Command, CommandOutput, Demo, Options, Parsed, Subject, build_info};
-use crate::config::boolean;
+use crate::config::{boolean, nearest};
 
 const ABOUT: &str = "Edge gateway for self-hosted LLM servers: one address in front of Ollama, \
 LM Studio, vLLM, llama.cpp, SGLang and whatever speaks OpenAI's API.";
 
 const EXAMPLES: &str = "\
 Examples:
-  olla demo                          try it: nothing to install, nothing to configure
-  olla --config olla.toml            serve
-  olla check -c olla.toml            say what is wrong with a configuration, then end
-  olla import olla.yaml > olla.toml  move over from Olla (its YAML also works as it is)
-  olla status                        how the gateway on this machine is doing
-  olla models --url http://gw:40114  which models it has, and where
-  olla completions bash              completions for your shell
+  olla demo                          try the gateway with simulated backends
+  olla --config olla.toml            run the gateway
+  olla check -c olla.toml            validate a configuration
+  olla import olla.yaml > olla.toml  convert a configuration of Olla (its YAML also works as it is)
+  olla status                        show the state of the gateway on this machine
+  olla models --url http://gw:40114  list the models of a gateway
+  olla completions bash              print completions for a shell
 
-Without --config: OLLA_CONFIG_FILE, else the first of config/config.local.toml,
-config/config.toml, config.toml, default.toml; else the built-in defaults, which look for
-Ollama on this machine. Signals: HUP reloads, TERM and INT finish what is in flight.
-Exit codes: 0 = asked to end, 1 = could not start or found something wrong, 2 = wrong words.";
+Configuration file: --config, else OLLA_CONFIG_FILE, else the first that exists of
+config/config.local.toml, config/config.toml, config.toml and default.toml, else the built-in
+defaults: Ollama on this machine.
+
+Signals: HUP reloads the configuration. TERM and INT finish requests in flight and exit; a second
+one exits at once. USR1, USR2 and PIPE are ignored.
+
+Exit codes: 0 success or clean shutdown, 1 startup or validation error, 2 invalid command line.";
 
 #[derive(Debug, Parser)]
 #[command(
@@ -41,20 +45,19 @@ Exit codes: 0 = asked to end, 1 = could not start or found something wrong, 2 = 
     after_help = EXAMPLES,
     args_override_self = true,
     disable_version_flag = true,
-    disable_help_subcommand = true,
     infer_subcommands = false
 )]
 struct Args {
-    /// Configuration file: TOML, or Olla's own YAML
+    /// Configuration file, TOML or Olla's YAML
     #[arg(short, long, alias = "c", value_name = "PATH", global = true)]
     #[arg(allow_hyphen_values = true, value_hint = clap::ValueHint::FilePath)]
     config: Option<PathBuf>,
 
-    /// Judge the configuration, open no socket, and end
+    /// Validate the configuration and exit
     #[arg(long, visible_alias = "validate-config")]
     check: bool,
 
-    /// Serve the profiler
+    /// Accepted for compatibility; no profiler is built in
     #[arg(long)]
     profile: bool,
 
@@ -68,46 +71,48 @@ struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Sub {
-    /// Serve in front of simulated backends: nothing to install, nothing to configure
+    /// Run the gateway in front of simulated backends, without installing anything
     Demo {
         /// Port of the gateway
         #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
         port: Option<u16>,
     },
-    /// Judge the configuration, open no socket, and end
+    /// Validate the configuration and exit
     Check,
-    /// Print Olla's YAML configuration as TOML, with remarks on keys without effect
+    /// Convert a YAML configuration of Olla to TOML on standard output
     Import {
         /// The YAML file
         #[arg(value_hint = clap::ValueHint::FilePath)]
         file: PathBuf,
     },
-    /// List the models of a gateway that runs
+    /// List the models of a running gateway
     Models(Target),
-    /// Show the figures and endpoints of a gateway that runs
+    /// Show statistics and endpoints of a running gateway
     Status(Target),
     /// Print completions for a shell
     Completions {
         /// The shell
         shell: Shell,
     },
+    /// Print the version
+    Version,
 }
 
 #[derive(Debug, clap::Args)]
 struct Target {
-    /// Address of the gateway; absent = the configuration's
+    /// Address of the gateway [default: that of the configuration]
     #[arg(long)]
     url: Option<String>,
 
-    /// Print the answer as it comes
+    /// Print the JSON response as it is
     #[arg(long)]
     json: bool,
 }
 
 /// Understands the words after the program's name.
 pub(super) fn parse(words: impl IntoIterator<Item = OsString>) -> Parsed {
-    let Usual { words, ignored } = match usual(words) {
-        Ok(usual) => usual,
+    let words = match usual(words) {
+        Ok(words) => words,
         Err(fault) => {
             let error = Args::command().error(ErrorKind::ValueValidation, fault);
             return Parsed::Done(usage(&error));
@@ -115,7 +120,7 @@ pub(super) fn parse(words: impl IntoIterator<Item = OsString>) -> Parsed {
     };
     let named = std::iter::once(OsString::from("olla")).chain(words);
     match Args::try_parse_from(named) {
-        Ok(args) => command(args, ignored),
+        Ok(args) => command(args),
         Err(error) => Parsed::Done(match error.kind() {
             ErrorKind::DisplayHelp => CommandOutput::good(error.render().to_string()),
             _ => usage(&error),
@@ -132,14 +137,13 @@ fn usage(error: &clap::Error) -> CommandOutput {
     CommandOutput::bad(text, CommandOutput::USAGE)
 }
 
-fn command(args: Args, ignored: Vec<String>) -> Parsed {
+fn command(args: Args) -> Parsed {
     if args.version {
         return Parsed::Done(CommandOutput::good(build_info::line()));
     }
     let options = Options {
         config: args.config,
         profile: args.profile,
-        ignored,
     };
     let ask = |subject, target: Target, options: Options| {
         let (url, json, config) = (target.url, target.json, options.config);
@@ -158,19 +162,13 @@ fn command(args: Args, ignored: Vec<String>) -> Parsed {
         Some(Sub::Import { file }) => Command::Import { file },
         Some(Sub::Models(target)) => ask(Subject::Models, target, options),
         Some(Sub::Status(target)) => ask(Subject::Status, target, options),
+        Some(Sub::Version) => return Parsed::Done(CommandOutput::good(build_info::line())),
         Some(Sub::Completions { shell }) => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Args::command(), "olla", &mut script);
             return Parsed::Done(CommandOutput::good(String::from_utf8_lossy(&script)));
         }
     })
-}
-
-/// Words in the one form that the grammar knows.
-#[derive(Debug, Default)]
-struct Usual {
-    words: Vec<OsString>,
-    ignored: Vec<String>,
 }
 
 /// What follows a flag.
@@ -209,60 +207,61 @@ fn flags() -> Vec<(String, Takes)> {
     flags
 }
 
+/// The words in the one form that the grammar knows.
+///
 /// # Errors
-/// A sentence about a switch whose value is no boolean.
-fn usual(words: impl IntoIterator<Item = OsString>) -> Result<Usual, String> {
-    let (flags, command) = (flags(), Args::command());
+/// A message about a command that does not exist, or a switch whose value is no boolean.
+fn usual(words: impl IntoIterator<Item = OsString>) -> Result<Vec<OsString>, String> {
+    let (flags, mut command) = (flags(), Args::command());
+    command.build();
     let is_command = |word: &OsStr| {
         word.to_str()
             .is_some_and(|word| command.find_subcommand(word).is_some())
     };
-    let mut usual = Usual::default();
+    let mut usual = Vec::new();
     let mut words = words.into_iter();
-    let (mut plain_words, mut in_command) = (0, false);
+    let mut in_command = false;
     while let Some(word) = words.next() {
-        if word == "--" && !in_command {
-            usual
-                .ignored
-                .extend(words.map(|word| word.to_string_lossy().into_owned()));
-            break;
-        }
         let Some((name, value)) = flag(&word) else {
-            plain_words += 1;
-            if plain_words == 1 && is_command(&word) {
-                in_command = true;
-                usual.words.push(word);
-            } else if in_command {
-                usual.words.push(word);
-            } else {
-                usual.ignored.push(word.to_string_lossy().into_owned());
+            if !in_command && !is_command(&word) {
+                return Err(unknown_command(&command, &word));
             }
+            in_command = true;
+            usual.push(word);
             continue;
         };
         let known = flags.iter().find(|(flag, _)| name == flag.as_str());
         match known.map(|(_, takes)| *takes) {
-            None => usual.words.push(word),
+            None => usual.push(word),
             Some(Takes::Value) => {
                 let value = value.or_else(|| words.next());
-                usual.words.push(long(name, value.as_deref()));
+                usual.push(long(name, value.as_deref()));
             }
             Some(Takes::Nothing) => {
                 let on = match &value {
                     None => true,
                     Some(value) => value.to_str().and_then(boolean).ok_or_else(|| {
                         format!(
-                            "--{name} takes true or false, not {}",
+                            "--{name}: expected true or false, got \"{}\"",
                             value.to_string_lossy()
                         )
                     })?,
                 };
                 if on {
-                    usual.words.push(long(name, None));
+                    usual.push(long(name, None));
                 }
             }
         }
     }
     Ok(usual)
+}
+
+fn unknown_command(command: &clap::Command, word: &OsStr) -> String {
+    let word = word.to_string_lossy();
+    let names = command.get_subcommands().map(clap::Command::get_name);
+    let hint = nearest(&word, names)
+        .map_or_else(String::new, |near| format!("; did you mean \"{near}\"?"));
+    format!("unknown command \"{word}\"{hint}")
 }
 
 /// The name of a flag without its dashes, and the value behind its `=`.

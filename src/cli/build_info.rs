@@ -4,14 +4,7 @@
 
 /// The version of the package.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
-/// The commit, shortened, or `unknown`.
-pub const COMMIT: &str = env!("OLLA_COMMIT");
-/// The day of the commit, or of the build outside a repository: `YYYY-MM-DD`.
-pub const DATE: &str = env!("OLLA_BUILD_DATE");
-/// The target triple.
-pub const TARGET: &str = env!("OLLA_TARGET");
-/// What the compiler says of itself.
-pub const COMPILER: &str = env!("OLLA_COMPILER");
+include!(concat!(env!("OUT_DIR"), "/build_facts.rs"));
 
 /// Operating system and architecture in the usual short form: `linux/amd64`.
 pub const fn platform() -> &'static str {

@@ -44,8 +44,6 @@ pub struct Options {
     pub config: Option<PathBuf>,
     /// `--profile`; `OLLA_ENABLE_PROFILER` is the configuration's.
     pub profile: bool,
-    /// Words that mean nothing, to be warned about: one may be a mistyped command.
-    pub ignored: Vec<String>,
 }
 
 /// The flags of `demo`.

@@ -7,19 +7,18 @@ fn words(words: &[&str]) -> Parsed {
     parse(words.iter().map(OsString::from), &Env::default())
 }
 
-fn serve(config: Option<&str>, profile: bool, ignored: &[&str]) -> Parsed {
-    Parsed::Run(Command::Serve(options(config, profile, ignored)))
+fn serve(config: Option<&str>, profile: bool) -> Parsed {
+    Parsed::Run(Command::Serve(options(config, profile)))
 }
 
 fn check(config: Option<&str>) -> Parsed {
-    Parsed::Run(Command::Check(options(config, false, &[])))
+    Parsed::Run(Command::Check(options(config, false)))
 }
 
-fn options(config: Option<&str>, profile: bool, ignored: &[&str]) -> Options {
+fn options(config: Option<&str>, profile: bool) -> Options {
     Options {
         config: config.map(PathBuf::from),
         profile,
-        ignored: ignored.iter().map(|word| (*word).to_owned()).collect(),
     }
 }
 
@@ -35,34 +34,22 @@ fn ask(subject: Subject, url: Option<&str>, json: bool, config: Option<&str>) ->
 #[test]
 fn words_are_understood() {
     let table: Vec<(&[&str], Parsed)> = vec![
-        (&[], serve(None, false, &[])),
-        (&["--config", "a"], serve(Some("a"), false, &[])),
-        (&["--config=a"], serve(Some("a"), false, &[])),
-        (&["-config", "a"], serve(Some("a"), false, &[])),
-        (&["-config=a=b"], serve(Some("a=b"), false, &[])),
-        (&["-c", "a"], serve(Some("a"), false, &[])),
-        (&["-c=a"], serve(Some("a"), false, &[])),
-        (&["--c", "a"], serve(Some("a"), false, &[])),
-        (&["--c=a"], serve(Some("a"), false, &[])),
-        (&["--config", "-odd"], serve(Some("-odd"), false, &[])),
-        (
-            &["--config", "a", "--config", "b"],
-            serve(Some("b"), false, &[]),
-        ),
-        (&["--profile"], serve(None, true, &[])),
-        (&["-profile"], serve(None, true, &[])),
-        (&["--profile=true"], serve(None, true, &[])),
-        (&["--profile=false"], serve(None, false, &[])),
-        (&["--profile", "--profile"], serve(None, true, &[])),
-        (
-            &["some", "words", "-c", "a"],
-            serve(Some("a"), false, &["some", "words"]),
-        ),
-        (&["chekc", "check"], serve(None, false, &["chekc", "check"])),
-        (
-            &["-c", "a", "--", "--check"],
-            serve(Some("a"), false, &["--check"]),
-        ),
+        (&[], serve(None, false)),
+        (&["--config", "a"], serve(Some("a"), false)),
+        (&["--config=a"], serve(Some("a"), false)),
+        (&["-config", "a"], serve(Some("a"), false)),
+        (&["-config=a=b"], serve(Some("a=b"), false)),
+        (&["-c", "a"], serve(Some("a"), false)),
+        (&["-c=a"], serve(Some("a"), false)),
+        (&["--c", "a"], serve(Some("a"), false)),
+        (&["--c=a"], serve(Some("a"), false)),
+        (&["--config", "-odd"], serve(Some("-odd"), false)),
+        (&["--config", "a", "--config", "b"], serve(Some("b"), false)),
+        (&["--profile"], serve(None, true)),
+        (&["-profile"], serve(None, true)),
+        (&["--profile=true"], serve(None, true)),
+        (&["--profile=false"], serve(None, false)),
+        (&["--profile", "--profile"], serve(None, true)),
         (&["--check"], check(None)),
         (&["-check", "-c", "a"], check(Some("a"))),
         (&["--validate-config", "--config=a"], check(Some("a"))),
@@ -70,7 +57,7 @@ fn words_are_understood() {
         (&["check"], check(None)),
         (&["check", "-c", "a"], check(Some("a"))),
         (&["-config", "a", "check"], check(Some("a"))),
-        (&["--check=false"], serve(None, false, &[])),
+        (&["--check=false"], serve(None, false)),
         (&["demo"], Parsed::Run(Command::Demo(Demo { port: None }))),
         (
             &["demo", "-port", "8080"],
@@ -130,6 +117,27 @@ fn wrong_words_are_answered_with_the_usage() {
 }
 
 #[test]
+fn a_command_that_does_not_exist_is_an_error_with_a_suggestion() {
+    let table = [
+        (
+            &["statsu"][..],
+            "unknown command \"statsu\"; did you mean \"status\"?",
+        ),
+        (&["chekc", "check"], "did you mean \"check\"?"),
+        (&["-c", "a", "serve"], "unknown command \"serve\""),
+        (&["hepl"], "did you mean \"help\"?"),
+        (&["olla.toml"], "unknown command \"olla.toml\""),
+    ];
+    for (given, want) in table {
+        let Parsed::Done(outcome) = words(given) else {
+            panic!("{given:?} was understood");
+        };
+        assert_eq!(outcome.code, 2, "{given:?}");
+        assert!(outcome.stderr.contains(want), "{}", outcome.stderr);
+    }
+}
+
+#[test]
 fn the_version_is_one_line() {
     let line = build_info::line();
     let (version, rest) = line
@@ -149,19 +157,20 @@ fn the_version_is_one_line() {
         &["--version"][..],
         &["-version"],
         &["-V"],
+        &["version"],
         &["-c", "a", "--version"],
     ] {
         assert_eq!(words(given), done, "{given:?}");
     }
     let with = |value| parse([], &Env::of([("OLLA_SHOW_VERSION", value)]));
     assert_eq!(with("true"), done);
-    assert_eq!(with("false"), serve(None, false, &[]));
-    assert_eq!(with("perhaps"), serve(None, false, &[]));
+    assert_eq!(with("false"), serve(None, false));
+    assert_eq!(with("perhaps"), serve(None, false));
 }
 
 #[test]
 fn help_teaches() {
-    for given in [&["--help"][..], &["-help"], &["-h"]] {
+    for given in [&["--help"][..], &["-help"], &["-h"], &["help"]] {
         let Parsed::Done(outcome) = words(given) else {
             panic!("{given:?}");
         };

@@ -63,14 +63,17 @@ pub struct Build {
     pub links: Links,
 }
 
-/// Where to read more.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+/// Where to read more; empty ones are left out.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 pub struct Links {
     /// The project's page.
+    #[serde(skip_serializing_if = "String::is_empty")]
     pub homepage: String,
     /// Its documentation.
+    #[serde(skip_serializing_if = "String::is_empty")]
     pub documentation: String,
     /// Its releases.
+    #[serde(skip_serializing_if = "String::is_empty")]
     pub releases: String,
 }
 

@@ -2,6 +2,7 @@
 //!
 //! contract: operations 9 (start, signals, limits), balancing 12
 
+mod cpus;
 mod demo;
 mod signals;
 mod start;
@@ -82,13 +83,6 @@ pub fn serve(options: &Options, env: Env) -> u8 {
     let code = match configured(&read, &logger) {
         None => CommandOutput::FAILED,
         Some(plan) => {
-            for word in &options.ignored {
-                logger.emit(
-                    Level::Warn,
-                    "Word ignored",
-                    &[("word", word.as_str().into())],
-                );
-            }
             let setup = start::Setup {
                 plan,
                 profiles: read.profiles,

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGPIPE, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::iterator::Signals;
 
 /// What a signal asks for.
@@ -14,7 +14,8 @@ pub(super) enum Asked {
     Reload,
 }
 
-/// The signals that mean something.
+/// The signals that have a meaning, and those that must not end the process: other servers act on
+/// SIGUSR1 and SIGUSR2, and SIGPIPE says that a reader of the log has gone away.
 pub(super) struct Listening(Signals);
 
 impl Listening {
@@ -23,12 +24,12 @@ impl Listening {
     /// # Errors
     /// The system's refusal.
     pub(super) fn start() -> std::io::Result<Self> {
-        Signals::new([SIGHUP, SIGINT, SIGTERM]).map(Self)
+        Signals::new([SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2, SIGPIPE]).map(Self)
     }
 
     /// What has been asked since the last call, without waiting.
     pub(super) fn pending(&mut self) -> Option<Asked> {
-        self.0.pending().next().map(asked)
+        self.0.pending().find_map(asked)
     }
 
     /// Waits for the next, at most until then.
@@ -55,11 +56,12 @@ fn pause(duration: Duration) {
     std::thread::sleep(duration);
 }
 
-fn asked(signal: i32) -> Asked {
-    if signal == SIGHUP {
-        Asked::Reload
-    } else {
-        Asked::End(signal)
+/// `None` = the signal is ignored.
+fn asked(signal: i32) -> Option<Asked> {
+    match signal {
+        SIGHUP => Some(Asked::Reload),
+        SIGINT | SIGTERM => Some(Asked::End(signal)),
+        _ => None,
     }
 }
 

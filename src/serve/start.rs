@@ -13,7 +13,7 @@ use olla_engine::snapshot::Broadcast;
 use olla_engine::tls::{TlsIdentity, TlsListener};
 
 use super::signals::{Asked, Listening, name};
-use super::{Read, configured, read};
+use super::{Read, configured, cpus, read};
 use crate::catalogue::Rules;
 use crate::cli::{CommandOutput, build_info};
 use crate::config::{Env, Fingerprints, IoDriver, Plan};
@@ -128,11 +128,12 @@ fn warn_of_dangers(setup: &Setup, logger: &Logger) {
     }
 }
 
-/// The processors that the event loops run on.
+/// The number of event loops.
 fn workers(plan: &Plan) -> usize {
-    plan.server
-        .workers
-        .map_or_else(|| sys::cpus().len().max(1), std::num::NonZeroUsize::get)
+    plan.server.workers.map_or_else(
+        || cpus::usable(sys::cpus().len()),
+        std::num::NonZeroUsize::get,
+    )
 }
 
 fn start(setup: Setup, logger: &Logger) -> Result<Running, String> {
@@ -361,11 +362,7 @@ fn build() -> Build {
         compiler: build_info::COMPILER.to_owned(),
         os: std::env::consts::OS.to_owned(),
         arch: std::env::consts::ARCH.to_owned(),
-        links: Links {
-            homepage: env!("CARGO_PKG_HOMEPAGE").to_owned(),
-            documentation: concat!(env!("CARGO_PKG_HOMEPAGE"), "#readme").to_owned(),
-            releases: concat!(env!("CARGO_PKG_HOMEPAGE"), "/releases").to_owned(),
-        },
+        links: Links::default(),
     }
 }
 
