@@ -12,6 +12,7 @@ use super::finding::Finding;
 use super::inputs::ConfigInputs;
 use super::kinds::BOOLEAN;
 use super::load::{FileFormat, plan_from_str, reference};
+use super::nearest::hint;
 use super::reader::{KeyDoc, join};
 use super::tree::{ConfigNode, ConfigTable, ConfigValue, SyntaxError};
 use super::unknown::nearest_key;
@@ -105,6 +106,7 @@ impl<'r> TomlWriter<'r> {
             let (path, pattern) = (join(path, name), join(pattern, name));
             match (self.place(&pattern), &node.value) {
                 (Place::Section, ConfigValue::Table(inner)) => self.table(inner, &path, &pattern),
+                (Place::Key(doc), ConfigValue::Table(_)) if doc.inert => {}
                 (Place::Key(_), ConfigValue::Table(entries)) => {
                     self.header(&format!("[{path}]"));
                     for (name, node) in &entries.0 {
@@ -183,21 +185,22 @@ impl<'r> TomlWriter<'r> {
         let pattern = join(pattern, name);
         let written = format!("{} = {}", join("", name), self.value(&node.value, &pattern));
         let line = match (self.place(&pattern), &node.value) {
+            (Place::Key(doc), _) if doc.inert => {
+                format!(
+                    "# accepted for compatibility, no effect: {}\n# {written}",
+                    doc.doc
+                )
+            }
             (Place::Key(_) | Place::Section, ConfigValue::Table(_))
             | (Place::Items, ConfigValue::List(_)) => {
                 return;
             }
             (Place::Items, ConfigValue::Table(_)) => written,
-            (Place::Key(doc), _) if doc.inert => {
-                format!("# no effect any more: {}\n# {written}", doc.doc)
-            }
             (Place::Key(_) | Place::Section | Place::Items, _) => written,
             (Place::Unknown, _) => {
                 let known = self.reference.iter().map(|doc| doc.path.as_str());
-                let hint = nearest_key(&pattern, known)
-                    .map(|near| format!("; did you mean {near}?"))
-                    .unwrap_or_default();
-                format!("# not known here, has no effect{hint}\n# {written}")
+                let hint = hint(nearest_key(&pattern, known));
+                format!("# unknown key, ignored{hint}\n# {written}")
             }
         };
         body.push_str(&line);
