@@ -8,7 +8,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 
 use super::finding::{Finding, Origin, Severity};
 use super::nearest::hint;
-use super::reader::{ConfigReader, GivenValue, KeyDoc, join, top_key};
+use super::reader::{ConfigReader, GivenValue, KeptRaw, KeyDoc, join, top_key};
 use super::tree::{ConfigNode, ConfigValue};
 use super::values::quoted;
 
@@ -119,7 +119,7 @@ impl<'k, 't> KeyDecl<'k, 't> {
     }
 
     /// The value by a function from the raw one. `None` of the function = refused.
-    pub(super) fn resolve<T: Debug>(
+    pub(super) fn resolve<T: Debug + Clone>(
         mut self,
         kind: Kind,
         default: T,
@@ -127,15 +127,55 @@ impl<'k, 't> KeyDecl<'k, 't> {
     ) -> T {
         let allowed = kind.expected;
         self.doc.kind = kind.shown;
-        let value = match self.raw() {
-            None => default,
+        let mut value = match self.raw() {
+            None => default.clone(),
             Some(raw) => parse(raw).unwrap_or_else(|| {
                 self.fault(&self.path.clone(), raw, &allowed);
-                default
+                default.clone()
             }),
         };
+        if self.doc.restart {
+            value = self.keep(
+                value,
+                |raw| parse(raw).unwrap_or_else(|| default.clone()),
+                &default,
+            );
+        }
         self.record(&value);
         value
+    }
+
+    /// At a reload, the value that the gateway was started with: a new one takes effect at the next
+    /// start.
+    fn keep<T: Debug + Clone>(&mut self, new: T, parse: impl Fn(Raw<'_>) -> T, default: &T) -> T {
+        let raw = match self.raw() {
+            None => KeptRaw::Absent,
+            Some(Raw::Env(text)) => KeptRaw::Env(text.to_owned()),
+            Some(Raw::File(node)) => KeptRaw::File(node.clone()),
+        };
+        let Some(kept) = self.reader.kept_before(&self.path) else {
+            self.reader.kept.insert(self.path.clone(), raw);
+            return new;
+        };
+        let old = match &kept {
+            KeptRaw::Absent => default.clone(),
+            KeptRaw::Env(text) => parse(Raw::Env(text)),
+            KeptRaw::File(node) => parse(Raw::File(node)),
+        };
+        self.reader.kept.insert(self.path.clone(), kept);
+        if format!("{old:?}") != format!("{new:?}") {
+            let raw = self.raw();
+            let source = raw.map_or(Origin::Builtin, |raw| self.given(raw).source);
+            self.reader.find(Finding {
+                source,
+                key: self.path.clone(),
+                ..Finding::new(
+                    Severity::Warning,
+                    "changed; restart required, keeping the old value",
+                )
+            });
+        }
+        old
     }
 
     /// The list's items by a function from the text of each. Each wrong item is an error of its
@@ -303,7 +343,7 @@ impl<'k, 't> KeyDecl<'k, 't> {
 
     fn no_effect(&self, source: Origin) -> Finding {
         let remark = self.doc.doc.trim_end_matches('.');
-        let message = format!("accepted for compatibility, has no effect ({remark})");
+        let message = format!("accepted for compatibility, has no effect. {remark}");
         Finding {
             source,
             key: self.path.clone(),

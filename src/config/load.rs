@@ -13,7 +13,7 @@ use super::env::Env;
 use super::finding::{Finding, Severity};
 use super::inputs::ConfigInputs;
 use super::plan::Plan;
-use super::reader::{ConfigReader, Fingerprints, KeyDoc};
+use super::reader::{ConfigReader, Fingerprints, KeyDoc, RestartOnly};
 use super::tree::{self, ConfigTable};
 use super::{settings, yaml};
 
@@ -79,6 +79,8 @@ pub struct Loaded {
     pub source: Option<PathBuf>,
     /// To tell later what a reload changed.
     pub fingerprints: Fingerprints,
+    /// For a reload: what the keys that need a restart were given.
+    pub restart_only: RestartOnly,
 }
 
 impl Loaded {
@@ -96,6 +98,7 @@ impl Loaded {
             notes: Vec::new(),
             source,
             fingerprints: Fingerprints::default(),
+            restart_only: RestartOnly::default(),
         }
     }
 }
@@ -118,14 +121,28 @@ pub fn locate(named: Option<&Path>, env: &Env, cwd: &Path) -> Option<PathBuf> {
 
 /// Finds ([`locate`]), reads and validates the configuration.
 pub fn load(named: Option<&Path>, inputs: &ConfigInputs<'_>) -> Loaded {
+    read(named, inputs, None)
+}
+
+/// The same for a gateway that runs: keys that need a restart keep what they were given when it
+/// started, and a warning says so.
+pub fn reload(
+    named: Option<&Path>,
+    inputs: &ConfigInputs<'_>,
+    started_with: &RestartOnly,
+) -> Loaded {
+    read(named, inputs, Some(started_with))
+}
+
+fn read(named: Option<&Path>, inputs: &ConfigInputs<'_>, kept: Option<&RestartOnly>) -> Loaded {
     let Some(path) = locate(named, inputs.env, inputs.cwd) else {
-        return plan_from_table(ConfigTable::default(), None, inputs);
+        return plan_from_table(&ConfigTable::default(), None, inputs, kept);
     };
     let text = std::fs::read(inputs.cwd.join(&path)).map_err(|error| error.to_string());
     let text = text
         .and_then(|bytes| String::from_utf8(bytes).map_err(|_| "it is not UTF-8 text".to_owned()));
     match text {
-        Ok(text) => plan_from_str(&text, FileFormat::of(&path, &text), Some(&path), inputs),
+        Ok(text) => plan_from_text(&text, FileFormat::of(&path, &text), &path, inputs, kept),
         Err(reason) => {
             let finding = Finding::in_file(&path, 0, format!("cannot be read: {reason}"));
             Loaded::failed(Some(path), vec![finding])
@@ -141,13 +158,23 @@ pub fn plan_from_str(
     inputs: &ConfigInputs<'_>,
 ) -> Loaded {
     let path = path.unwrap_or_else(|| Path::new("config"));
+    plan_from_text(text, format, path, inputs, None)
+}
+
+fn plan_from_text(
+    text: &str,
+    format: FileFormat,
+    path: &Path,
+    inputs: &ConfigInputs<'_>,
+    kept: Option<&RestartOnly>,
+) -> Loaded {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let table = match format {
         FileFormat::Toml => tree::from_toml(text),
         FileFormat::Yaml => yaml::from_yaml(text),
     };
     match table {
-        Ok(table) => plan_from_table(table, Some(path), inputs),
+        Ok(table) => plan_from_table(&table, Some(path), inputs, kept),
         Err(errors) => {
             let finding = |error: tree::SyntaxError| {
                 Finding::in_file(path, error.line, format!("syntax: {}", error.message))
@@ -169,10 +196,16 @@ pub fn plan_from_str(
     }
 }
 
-fn plan_from_table(table: ConfigTable, path: Option<&Path>, inputs: &ConfigInputs<'_>) -> Loaded {
+fn plan_from_table(
+    table: &ConfigTable,
+    path: Option<&Path>,
+    inputs: &ConfigInputs<'_>,
+    kept: Option<&RestartOnly>,
+) -> Loaded {
     let mut reader = ConfigReader::new(inputs.env, path);
-    let plan = settings::plan(&mut reader.root(Some(&table)), inputs);
-    reader.report_unknown(&table, reference());
+    reader.keep(kept);
+    let plan = settings::plan(&mut reader.root(Some(table)), inputs);
+    reader.report_unknown(table, reference());
     let report = reader.finish();
     let is_error = |finding: &Finding| finding.severity == Severity::Error;
     let refused = report.findings.iter().any(is_error);
@@ -182,6 +215,7 @@ fn plan_from_table(table: ConfigTable, path: Option<&Path>, inputs: &ConfigInput
         notes: report.notes,
         source: path.map(Path::to_path_buf),
         fingerprints: report.fingerprints,
+        restart_only: report.kept,
     }
 }
 

@@ -41,11 +41,11 @@ pub use env::Env;
 pub use finding::{Finding, Origin, Severity};
 pub use import::{Imported, import};
 pub use inputs::{AUTO, ConfigInputs, TypeName};
-pub use load::{DEFAULT_PATHS, FileFormat, Loaded, load, locate, plan_from_str, reference};
+pub use load::{DEFAULT_PATHS, FileFormat, Loaded, load, locate, plan_from_str, reference, reload};
 pub use logging::early_logging;
 pub use nearest::nearest;
 pub use plan::*;
-pub use reader::{Fingerprints, KeyDoc};
+pub use reader::{Fingerprints, KeyDoc, RestartOnly};
 pub use values::boolean;
 
 #[cfg(test)]

@@ -21,6 +21,7 @@ use std::path::{Path, PathBuf};
 
 use super::env::Env;
 use super::finding::{Finding, Origin, Severity};
+use super::tree::ConfigNode;
 use super::values::quoted;
 
 /// An enum whose values are words of the configuration.
@@ -75,6 +76,18 @@ impl Fingerprints {
     }
 }
 
+/// What the keys that need a restart were given when the gateway started.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct RestartOnly(pub(super) BTreeMap<String, KeptRaw>);
+
+/// What one such key was given.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum KeptRaw {
+    Absent,
+    Env(String),
+    File(ConfigNode),
+}
+
 /// State of one reading.
 pub(super) struct ConfigReader<'t> {
     pub(super) env: &'t Env,
@@ -85,6 +98,10 @@ pub(super) struct ConfigReader<'t> {
     pub(super) docs: Vec<KeyDoc>,
     pub(super) given: BTreeMap<String, GivenValue>,
     pub(super) fingerprints: Fingerprints,
+    /// What the keys that need a restart are given, or were at the start.
+    pub(super) kept: BTreeMap<String, KeptRaw>,
+    /// At a reload, what they were given at the start.
+    started_with: Option<&'t RestartOnly>,
 }
 
 /// What a reading has found.
@@ -95,6 +112,7 @@ pub(super) struct Report {
     /// Notes, in the same order.
     pub(super) notes: Vec<Finding>,
     pub(super) fingerprints: Fingerprints,
+    pub(super) kept: RestartOnly,
 }
 
 /// Where a value came from and how a message shows it.
@@ -113,7 +131,19 @@ impl<'t> ConfigReader<'t> {
             docs: Vec::new(),
             given: BTreeMap::new(),
             fingerprints: Fingerprints::default(),
+            kept: BTreeMap::new(),
+            started_with: None,
         }
+    }
+
+    /// Keeps what the keys that need a restart were given at the start.
+    pub(super) fn keep(&mut self, started_with: Option<&'t RestartOnly>) {
+        self.started_with = started_with;
+    }
+
+    /// At a reload, what a key that needs a restart was given at the start.
+    pub(super) fn kept_before(&self, key: &str) -> Option<KeptRaw> {
+        self.started_with?.0.get(key).cloned()
     }
 
     /// What has been found.
@@ -125,6 +155,7 @@ impl<'t> ConfigReader<'t> {
             findings,
             notes,
             fingerprints: self.fingerprints,
+            kept: RestartOnly(self.kept),
         }
     }
 

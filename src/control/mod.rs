@@ -224,7 +224,17 @@ fn on_event(state: &Rc<ControlState>, event: Event) {
             plan,
             profiles,
             rules,
-        } => state.reload(ActiveConfig::new(plan, profiles, rules)),
+            limiters,
+            offer,
+        } => {
+            if offer.take() {
+                if let (Some(new), Ok(mut old)) = (limiters, state.common.limiters.write()) {
+                    *old = new;
+                }
+                state.reload(ActiveConfig::new(plan, profiles, rules));
+                offer.done();
+            }
+        }
         Event::Reloaded { successful } => state.totals.borrow_mut().reloaded(successful),
         Event::Counted(delta) => state.totals.borrow_mut().merge(*delta, SystemTime::now()),
         Event::HandedOver { round } => state.handed_over(round),

@@ -60,6 +60,7 @@ pub(super) fn run(demo: &cli::Demo, env: Env) -> u8 {
         profiles,
         rules: Arc::new(Rules::builtin().clone()),
         fingerprints: loaded.fingerprints,
+        restart_only: loaded.restart_only,
         config: None,
         profile: false,
         env,

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use crate::catalogue::Rules;
 use crate::cli::{self, Ask, CommandOutput, Options, remote};
-use crate::config::{self, ConfigInputs, Env, Finding, Loaded, NameFilter, Severity};
+use crate::config::{self, ConfigInputs, Env, Finding, Loaded, NameFilter, RestartOnly, Severity};
 use crate::log::{Level, Logger, events};
 use crate::providers::figures::Extractor;
 use crate::providers::{self, Profiles};
@@ -30,8 +30,9 @@ pub(crate) struct Read {
     pub(crate) warnings: Vec<String>,
 }
 
-/// Reads configuration, profiles and rules.
-pub(crate) fn read(named: Option<&Path>, env: &Env) -> Read {
+/// Reads configuration, profiles and rules; for a running gateway with the keys that need a restart as
+/// they were at its start.
+pub(crate) fn read(named: Option<&Path>, env: &Env, running: Option<&RestartOnly>) -> Read {
     let cwd = std::env::current_dir().unwrap_or_else(|_| PathBuf::from("."));
     let place = config::locate(named, env, &cwd);
     let beside = place
@@ -55,7 +56,10 @@ pub(crate) fn read(named: Option<&Path>, env: &Env) -> Read {
         types: &types,
         admits: &admits,
     };
-    let loaded = config::load(named, &inputs);
+    let loaded = match running {
+        Some(started_with) => config::reload(named, &inputs, started_with),
+        None => config::load(named, &inputs),
+    };
     let dir = env.get("OLLA_CONFIG_DIR").map(PathBuf::from);
     let mut places = Vec::new();
     places.extend(beside.map(|dir| dir.join("models.toml")));
@@ -79,7 +83,10 @@ pub fn serve(options: &Options, env: Env) -> u8 {
             return CommandOutput::FAILED;
         }
     };
-    let read = read(options.config.as_deref(), &env);
+    let read = read(options.config.as_deref(), &env, None);
+    if let Some(plan) = &read.loaded.plan {
+        logger.configure(&plan.logging);
+    }
     let code = match configured(&read, &logger) {
         None => CommandOutput::FAILED,
         Some(plan) => {
@@ -88,6 +95,7 @@ pub fn serve(options: &Options, env: Env) -> u8 {
                 profiles: read.profiles,
                 rules: Arc::new(read.rules),
                 fingerprints: read.loaded.fingerprints,
+                restart_only: read.loaded.restart_only,
                 config: options.config.clone(),
                 profile: options.profile,
                 env,
@@ -99,11 +107,8 @@ pub fn serve(options: &Options, env: Env) -> u8 {
     code
 }
 
-/// Says everything about a configuration; the plan if it can be used.
+/// Logs everything about a configuration; the plan if it can be used.
 pub(crate) fn configured(read: &Read, logger: &Logger) -> Option<Arc<config::Plan>> {
-    if let Some(plan) = &read.loaded.plan {
-        logger.configure(&plan.logging);
-    }
     for finding in &read.loaded.findings {
         logger.report(finding);
     }
@@ -124,7 +129,7 @@ pub fn demo(demo: &cli::Demo, env: Env) -> u8 {
 
 /// Judges a configuration.
 pub fn check(options: &Options, env: &Env) -> CommandOutput {
-    let read = read(options.config.as_deref(), env);
+    let read = read(options.config.as_deref(), env, None);
     let more: Vec<Finding> = read
         .warnings
         .iter()
@@ -152,7 +157,7 @@ pub fn import(file: &Path, env: &Env) -> CommandOutput {
 /// Asks a gateway that runs.
 pub fn ask(ask: &Ask, env: &Env) -> CommandOutput {
     let address = ask.url.clone().unwrap_or_else(|| {
-        let read = read(ask.config.as_deref(), env);
+        let read = read(ask.config.as_deref(), env, None);
         read.loaded.plan.map_or_else(
             || "http://localhost:40114".to_owned(),
             |plan| remote::address_of(&plan.server),

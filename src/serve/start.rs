@@ -16,7 +16,7 @@ use super::signals::{Asked, Listening, name};
 use super::{Read, configured, cpus, read};
 use crate::catalogue::Rules;
 use crate::cli::{CommandOutput, build_info};
-use crate::config::{Env, Fingerprints, IoDriver, Plan};
+use crate::config::{Env, Fingerprints, IoDriver, Plan, RestartOnly};
 use crate::control::{self, ControlThread, ProcessInfo, host};
 use crate::dialects::anthropic::Records;
 use crate::format;
@@ -32,6 +32,7 @@ pub(super) struct Setup {
     pub(super) profiles: Profiles,
     pub(super) rules: Arc<Rules>,
     pub(super) fingerprints: Fingerprints,
+    pub(super) restart_only: RestartOnly,
     /// Where the configuration is read again from.
     pub(super) config: Option<PathBuf>,
     /// The profiler was asked for.
@@ -46,6 +47,7 @@ struct Running {
     link: Link,
     common: Arc<Common>,
     fingerprints: Fingerprints,
+    restart_only: RestartOnly,
     plan: Arc<Plan>,
     cores: usize,
     tls: TlsListener,
@@ -196,6 +198,7 @@ fn start(setup: Setup, logger: &Logger) -> Result<Running, String> {
         link,
         common,
         fingerprints: setup.fingerprints,
+        restart_only: setup.restart_only,
         plan,
         cores,
         tls: options.tls,
@@ -366,90 +369,52 @@ fn build() -> Build {
     }
 }
 
-/// Reads the configuration again (contract: operations 9, SIGHUP).
+/// Reads the configuration again and takes it over whole, or keeps the old one whole (contract:
+/// operations 9, SIGHUP).
 fn reload(running: &mut Running, config: Option<PathBuf>, env: &Env, logger: &Logger) {
     // The environment of a process does not change under it; the file does.
-    let read: Read = read(config.as_deref(), env);
-    let plan = configured(&read, logger);
-    let followed = plan.and_then(|plan| match identity(&plan) {
-        Ok(identity) => Some((plan, identity)),
-        Err(error) => {
-            failed(logger, "the listener's certificate cannot be used", &error);
-            None
-        }
+    let read: Read = read(config.as_deref(), env, Some(&running.restart_only));
+    if let Err(reason) = take_over(running, read, logger) {
+        running.link.tell(Event::Reloaded { successful: false });
+        let fields = [("reason", Value::Str(&reason))];
+        logger.emit(Level::Error, events::RELOAD_FAILED, &fields);
+    }
+}
+
+/// Nothing of the running gateway changes before the last step that can fail.
+///
+/// # Errors
+/// Why the old configuration stays.
+fn take_over(running: &mut Running, read: Read, logger: &Logger) -> Result<(), String> {
+    let plan = configured(&read, logger).ok_or("the configuration has errors")?;
+    let identity = identity(&plan)?;
+    let profiles = Arc::new(read.profiles.filtered(&plan.proxy.profile_filter));
+    let rules = Arc::new(read.rules);
+    let rates = &plan.server.rate_limits;
+    let limiters = (running.plan.server.rate_limits != *rates)
+        .then(|| Arc::new(Limiters::new(rates, running.cores, running.common.start)));
+    let taken = running.link.offer(|offer| Event::Reload {
+        plan: Arc::clone(&plan),
+        profiles,
+        rules,
+        limiters,
+        offer,
     });
-    let Some((plan, identity)) = followed else {
-        running.link.insist(Event::Reloaded { successful: false });
-        logger.emit(Level::Error, events::RELOAD_FAILED, &[]);
-        return;
-    };
+    if !taken {
+        return Err("the control thread is busy; try again".to_owned());
+    }
+    logger.configure(&plan.logging);
     running.tls.set(identity);
     let changed = read
         .loaded
         .fingerprints
-        .changed_since(&running.fingerprints)
-        .join(",");
-    let old = &running.plan;
-    let plan = Arc::new(without_fixed(plan, old, logger));
-    if old.server.rate_limits != plan.server.rate_limits {
-        let limiters = Limiters::new(
-            &plan.server.rate_limits,
-            running.cores,
-            running.common.start,
-        );
-        if let Ok(mut current) = running.common.limiters.write() {
-            *current = Arc::new(limiters);
-        }
-    }
-    let profiles = Arc::new(read.profiles.filtered(&plan.proxy.profile_filter));
-    running.link.insist(Event::Reload {
-        plan: Arc::clone(&plan),
-        profiles,
-        rules: Arc::new(read.rules),
-    });
+        .changed_since(&running.fingerprints);
+    let changed = changed.join(",");
+    let fields = [("changed", Value::Str(&changed))];
+    logger.emit(Level::Info, events::RELOADED, &fields);
     running.plan = plan;
     running.fingerprints = read.loaded.fingerprints;
-    logger.emit(
-        Level::Info,
-        events::RELOADED,
-        &[("changed", changed.as_str().into())],
-    );
-}
-
-/// What a reload can follow: some keys need a restart and keep their old values.
-fn without_fixed(plan: Arc<Plan>, old: &Plan, logger: &Logger) -> Plan {
-    let fixed = [
-        ("server.host", old.server.host != plan.server.host),
-        ("server.port", old.server.port != plan.server.port),
-        ("proxy.engine", old.proxy.engine != plan.proxy.engine),
-        ("server.workers", old.server.workers != plan.server.workers),
-        (
-            "server.pin_workers",
-            old.server.pin_workers != plan.server.pin_workers,
-        ),
-        (
-            "server.io_driver",
-            old.server.io_driver != plan.server.io_driver,
-        ),
-        (
-            "server.request_limits.max_buffered_bytes",
-            old.server.request_limits.max_buffered_bytes
-                != plan.server.request_limits.max_buffered_bytes,
-        ),
-    ];
-    for (key, _) in fixed.iter().filter(|(_, changed)| *changed) {
-        let fields = [("key", Value::Str(key))];
-        logger.emit(
-            Level::Warn,
-            "This key needs a restart; its old value stays",
-            &fields,
-        );
-    }
-    let mut plan = Arc::unwrap_or_clone(plan);
-    plan.server.host.clone_from(&old.server.host);
-    plan.server.port = old.server.port;
-    plan.proxy.engine = old.proxy.engine;
-    plan
+    Ok(())
 }
 
 /// Lets requests under way finish, then ends (contract: balancing 12, operations 9).

@@ -1,5 +1,6 @@
 //! The channels between cores and the control thread.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -8,6 +9,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use olla_engine::core::Ringer;
 use olla_engine::rt::Bell;
 
+use super::Limiters;
 use crate::catalogue::{CatalogueError, Rules};
 use crate::config::Plan;
 use crate::operations;
@@ -54,6 +56,10 @@ pub enum Event {
         profiles: Arc<Profiles>,
         /// How names of models are understood.
         rules: Arc<Rules>,
+        /// The clients' limits when they change: in place before a core sees the new snapshot.
+        limiters: Option<Arc<Limiters>>,
+        /// Whether it still holds.
+        offer: Offer,
     },
     /// The configuration was read again: whether it can be followed.
     Reloaded {
@@ -148,6 +154,27 @@ pub enum ToCore {
 /// An answer to a [`PageAsk`].
 pub use crate::operations::conditional::Reply as Rendered;
 
+/// A message that its sender may withdraw as long as the control thread has not taken it, so that
+/// both agree on whether it took effect.
+#[derive(Debug)]
+pub struct Offer {
+    is_open: Arc<AtomicBool>,
+    done: Sender<()>,
+}
+
+impl Offer {
+    /// Takes the offer; false when it was withdrawn.
+    pub fn take(&self) -> bool {
+        self.is_open.swap(false, Ordering::AcqRel)
+    }
+
+    /// Reports that the message has taken effect.
+    pub fn done(&self) {
+        // The channel has room for this one message.
+        let _ = self.done.try_send(());
+    }
+}
+
 /// A core's end.
 #[derive(Debug, Clone)]
 pub struct Link {
@@ -168,6 +195,31 @@ impl Link {
         let told = self.events.send_timeout(event, INSIST).is_ok();
         self.bell.ring();
         told
+    }
+
+    /// Offers a message to the control thread and waits until it has taken effect; false when the
+    /// thread does not take it in time: then it never will. Not for cores.
+    pub fn offer(&self, message: impl FnOnce(Offer) -> Event) -> bool {
+        self.offer_within(INSIST, message)
+    }
+
+    fn offer_within(&self, patience: Duration, message: impl FnOnce(Offer) -> Event) -> bool {
+        let (done, wait) = bounded(1);
+        let is_open = Arc::new(AtomicBool::new(true));
+        let offer = Offer {
+            is_open: Arc::clone(&is_open),
+            done,
+        };
+        if self.events.send_timeout(message(offer), patience).is_err() {
+            return false;
+        }
+        self.bell.ring();
+        if wait.recv_timeout(patience).is_ok() {
+            return true;
+        }
+        let withdrawn = is_open.swap(false, Ordering::AcqRel);
+        // Taken at the last moment: it takes effect, unless the thread ends.
+        !withdrawn && wait.recv().is_ok()
     }
 
     /// Tells the control thread something; false when it has too much to do already.
@@ -226,5 +278,47 @@ impl Mailboxes {
         if let Some(ringer) = self.ringer.get() {
             ringer.ring();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::FileFormat;
+
+    #[test]
+    fn an_offer_takes_effect_or_is_withdrawn() {
+        let env = crate::config::Env::default();
+        let inputs = crate::config::ConfigInputs {
+            env: &env,
+            cwd: std::path::Path::new("."),
+            types: &[],
+            admits: &|_, _| true,
+        };
+        let loaded = crate::config::plan_from_str("", FileFormat::Toml, None, &inputs);
+        let plan = loaded.plan.unwrap();
+        let event = |offer: Offer| Event::Reload {
+            plan: Arc::new(plan.clone()),
+            profiles: Arc::new(Profiles::builtin()),
+            rules: Arc::new(Rules::builtin().clone()),
+            limiters: None,
+            offer,
+        };
+        let (bell, _listening) = Bell::new().unwrap();
+        let (link, events) = Link::new(bell);
+        assert!(!link.offer_within(Duration::from_millis(1), event));
+        let Ok(Event::Reload { offer, .. }) = events.try_recv() else {
+            panic!("no offer");
+        };
+        assert!(!offer.take(), "it was withdrawn");
+        let taker = std::thread::spawn(move || {
+            let Ok(Event::Reload { offer, .. }) = events.recv() else {
+                panic!("no offer");
+            };
+            assert!(offer.take());
+            offer.done();
+        });
+        assert!(link.offer_within(Duration::from_secs(60), event));
+        taker.join().unwrap();
     }
 }

@@ -12,6 +12,6 @@ pub use common::Common;
 pub use limits::Limiters;
 pub(crate) use limits::Shards;
 pub use link::{
-    Address, CoreRinger, Event, Link, ListingAsk, Mailboxes, PageAsk, Rendered, ToCore,
+    Address, CoreRinger, Event, Link, ListingAsk, Mailboxes, Offer, PageAsk, Rendered, ToCore,
 };
 pub use snapshot::Snapshot;

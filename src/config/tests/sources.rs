@@ -340,6 +340,48 @@ fn a_reload_knows_what_changed() {
 }
 
 #[test]
+fn a_reload_keeps_what_needs_a_restart_and_says_so_each_time() {
+    let folder = Folder::new("restart");
+    let inputs_env = Env::default();
+    let types = types();
+    let inputs = ConfigInputs {
+        env: &inputs_env,
+        cwd: &folder.0,
+        types: &types,
+        admits: &admits,
+    };
+    let named = Some(Path::new("o.toml"));
+    folder.write("o.toml", "server.workers = 2\nserver.port = 1\n");
+    let started = load(named, &inputs);
+    folder.write(
+        "o.toml",
+        "[server]\nworkers = 3\npin_workers = false\nio_driver = \"epoll\"\nhost = \"h\"\nport = 2\n\
+         request_limits.max_buffered_bytes = 9\nshutdown_timeout = \"1s\"\n[proxy]\nengine = \"sherpa\"\n",
+    );
+    let mut restart_only = started.restart_only;
+    for _ in 0..2 {
+        let again = reload(named, &inputs, &restart_only);
+        let mut keys: Vec<_> = again.findings.iter().map(|f| f.key.as_str()).collect();
+        keys.sort_unstable();
+        let mut declared: Vec<_> = reference().iter().filter(|doc| doc.restart).collect();
+        declared.sort_by(|a, b| a.path.cmp(&b.path));
+        let declared: Vec<_> = declared.iter().map(|doc| doc.path.as_str()).collect();
+        assert_eq!(keys, declared, "every key that needs a restart, each time");
+        for finding in &again.findings {
+            assert_eq!(finding.severity, Severity::Warning);
+            assert!(finding.message.contains("restart required"), "{finding}");
+        }
+        let plan = again.plan.unwrap();
+        let mut want = started.plan.clone().unwrap();
+        want.server.shutdown_timeout = secs(1);
+        assert_eq!(plan, want);
+        let changed = again.fingerprints.changed_since(&started.fingerprints);
+        assert_eq!(changed, ["server.shutdown_timeout"]);
+        restart_only = again.restart_only;
+    }
+}
+
+#[test]
 fn the_reference_shows_each_key_once_with_a_remark() {
     let mut seen = std::collections::HashSet::new();
     for doc in reference() {
