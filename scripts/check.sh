@@ -1,18 +1,20 @@
 #!/usr/bin/env bash
-# Checks the project: tests, format, lints, and where the tools are there the dashboard in a browser,
-# dependencies and shell scripts. Every step runs even after a failure; the end names those that
-# failed. A step in CHECK_REQUIRED fails when its tools are missing, instead of being left out.
+# Checks the project: tests, format, lints, and where their tools are installed the dashboard in a
+# browser, the Python, JavaScript and shell code, and the dependencies. Every step runs even after a
+# failure; the end lists those that failed. A step in CHECK_REQUIRED fails without its tools instead
+# of being skipped.
 #
 #   scripts/check.sh          everything
-#   scripts/check.sh fmt      one step or several: test ui fmt clippy deny shell
+#   scripts/check.sh fmt      one step or several: test ui fmt clippy python javascript shell deny
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
 
+steps=(fmt python javascript shell clippy test ui deny)
 failed=()
 
-# step NAME SECONDS COMMAND...: runs a command for so long at the most.
+# step NAME SECONDS COMMAND...: runs a command within a time limit.
 step() {
-    local name=$1 seconds=$2 code=0
+    local name=$1 seconds=$2 code=0 begin=$SECONDS
     shift 2
     echo "== $name: $*"
     timeout --kill-after=30 "$seconds" "$@" || code=$?
@@ -21,25 +23,32 @@ step() {
         124 | 137) failed+=("$name (not done within $seconds s)") ;;
         *) failed+=("$name (exit code $code)") ;;
     esac
+    echo "== $name: $((SECONDS - begin)) s"
 }
 
 check() {
     case $1 in
         test) step test 2400 cargo test --workspace ;;
-        ui) optional ui chromium node npm && step ui 420 tests/ui/run.sh ;;
+        ui) needs ui python3 chromium node npm && step ui 420 scripts/run ui ;;
         fmt) step fmt 120 cargo fmt --all --check ;;
         clippy) step clippy 1200 cargo clippy --workspace --all-targets -- -D warnings ;;
-        deny) optional deny cargo-deny && step deny 300 cargo deny --all-features check ;;
-        shell) optional shell shellcheck && step shell 60 shellcheck -x scripts/*.sh tests/ui/*.sh .ci/run ;;
+        python) needs python python3 pip3 && lint python ;;
+        javascript) needs javascript python3 node npm && lint javascript ;;
+        shell) needs shell python3 shellcheck && lint shell ;;
+        deny) needs deny cargo-deny && step deny 300 cargo deny --all-features check ;;
         *)
-            echo "check.sh: no step $1; there are test ui fmt clippy deny shell" >&2
+            echo "check.sh: unknown step \"$1\"; the steps are ${steps[*]}" >&2
             exit 2
             ;;
     esac
 }
 
-# optional STEP COMMAND...: whether the tools of a step are there; tells what becomes of it if not.
-optional() {
+lint() {
+    step "$1" 240 scripts/run lint --languages "$1"
+}
+
+# needs STEP COMMAND...: whether the tools of a step are installed; reports a step without them.
+needs() {
     local name=$1 tool
     shift
     for tool in "$@"; do
@@ -47,14 +56,14 @@ optional() {
         if [[ " ${CHECK_REQUIRED:-} " == *" $name "* ]]; then
             failed+=("$name ($tool is not installed)")
         else
-            echo "== $name: $tool is not installed, left out"
+            echo "== $name: $tool is not installed, skipped"
         fi
         return 1
     done
 }
 
 if [[ $# -eq 0 ]]; then
-    set -- test ui fmt clippy deny shell
+    set -- "${steps[@]}"
 fi
 for name in "$@"; do
     check "$name"

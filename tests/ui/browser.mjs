@@ -1,5 +1,5 @@
 // The machine's own Chromium, and the dashboard in it; playwright-core comes from the folder that
-// tools.sh names.
+// UI_TOOLS names (scripts/run ui sets it).
 
 import { createRequire } from "node:module";
 

@@ -1,5 +1,5 @@
-// Takes the pictures of docs/dashboard: `node shots.mjs FOLDER`. Real gateways in front of few and of
-// many stub servers, with clients; all pages watch for the same while.
+// Takes the pictures of docs/dashboard for `scripts/run pictures`: `node shots.mjs FOLDER`. Real
+// gateways in front of few and of many stub servers, with clients; all pages watch for the same while.
 
 import { mkdir } from "node:fs/promises";
 import { join } from "node:path";

@@ -61,7 +61,8 @@ export function prop(node, name, value) {
  * changed, made by `create(item)` and refreshed by `node.refresh(item)`.
  */
 export function keyed(parent, items, key, create) {
-  const known = (parent.knownNodes ??= new Map());
+  parent.knownNodes ??= new Map();
+  const known = parent.knownNodes;
   const seen = new Set();
   let at = parent.firstChild;
   for (const item of items) {
@@ -69,7 +70,10 @@ export function keyed(parent, items, key, create) {
     if (seen.has(id)) continue;
     seen.add(id);
     let node = known.get(id);
-    if (!node) known.set(id, (node = create(item)));
+    if (!node) {
+      node = create(item);
+      known.set(id, node);
+    }
     node.refresh?.(item);
     if (node === at) at = at.nextSibling;
     else parent.insertBefore(node, at);
@@ -86,12 +90,13 @@ export function keyed(parent, items, key, create) {
  * leaves the head alone.
  */
 export function bodies(table) {
-  return (table.bodyParent ??= {
+  table.bodyParent ??= {
     get firstChild() {
       return table.tHead.nextSibling;
     },
     insertBefore: (node, at) => table.insertBefore(node, at),
-  });
+  };
+  return table.bodyParent;
 }
 
 /** A node that knows how to show a newer state of its item. */

@@ -1,1 +1,0 @@
-"""The checks of scripts/try-clients.sh, one module for each client library."""

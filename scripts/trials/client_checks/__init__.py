@@ -1,0 +1,1 @@
+"""The checks of the trial `clients`, one module for each client library."""

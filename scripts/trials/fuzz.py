@@ -1,0 +1,28 @@
+"""Fuzzes the parsers: heads, chunks, inspection and translation.
+
+Needs a nightly toolchain (`rustup toolchain install nightly`), and installs cargo-fuzz when it is
+missing. Findings are below fuzz/artifacts or engine/fuzz/artifacts.
+"""
+
+import shutil
+
+from trials.cli import add_names, positive
+from trials.host import cargo
+
+TARGETS = {"head": "engine/fuzz", "chunk": "engine/fuzz", "inspect": "fuzz", "translate": "fuzz"}
+
+
+def add_arguments(parser):
+    text = "for each target (600)"
+    parser.add_argument("--seconds", type=positive(int), default=600, help=text)
+    add_names(parser, "--targets", TARGETS)
+
+
+def run(options):
+    if not shutil.which("cargo-fuzz"):
+        cargo("install", "cargo-fuzz", "--locked")
+    for target in options.targets:
+        arguments = ["--fuzz-dir", TARGETS[target], target, "--"]
+        limits = [f"-max_total_time={options.seconds}", "-max_len=16384", "-print_final_stats=1"]
+        cargo("+nightly", "fuzz", "run", *arguments, *limits)
+    return 0
