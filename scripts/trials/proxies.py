@@ -109,7 +109,7 @@ class Target:
 class Fleet(Processes):
     """The stub and the targets in front of it; a context manager that stops them.
 
-    `settings` has the binaries, the processors and the driver: see add_settings in compare.py.
+    `settings` has the binaries, the processors and the driver, as `compare` and `bench` set them.
     """
 
     def __init__(self, settings):
