@@ -1,0 +1,429 @@
+//! What the engine promises an exchange, over real sockets and on both drivers: `done` once for each
+//! exchange that began, `attempt_ended` once for each pick, whenever the client or the backend
+//! leaves; a connection's exchanges leave each other what they keep; an exchange's own response
+//! takes the place of a backend's as long as the client has seen nothing.
+
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::Duration;
+
+use olla_engine::core::{Engine, Options};
+use olla_engine::exchange::Fault;
+use olla_engine::h1::emit;
+use olla_engine::handler::{
+    Ask, AtHead, AttemptEnd, Cx, Done, End, Exchange, Handler, Local, Made, Outcome, Passing, Pick,
+    Request, Response, Routed, Target,
+};
+use olla_engine::rt::Wanted;
+use socket2::{Domain, Socket, Type};
+
+/// Longer than anything here takes.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// What became of an exchange.
+#[derive(Debug, PartialEq, Eq)]
+enum Fate {
+    /// With its outcome and the number of the request on its connection.
+    Done(Outcome, u32),
+    /// Dropped without `done`, or with an attempt more or less than was picked.
+    Astray { picks: u32, ends: u32 },
+}
+
+struct Watched {
+    backend: SocketAddr,
+    fates: Sender<Fate>,
+}
+
+/// An exchange does what the first segment of its path says.
+struct Watching {
+    handler: Rc<Watched>,
+    number: u32,
+    path: Vec<u8>,
+    picks: u32,
+    ends: u32,
+    is_done: bool,
+}
+
+impl Handler for Watched {
+    type Exchange = Watching;
+
+    fn begin(self: &Rc<Self>, number: u32) -> Watching {
+        Watching {
+            handler: Rc::clone(self),
+            number: number + 1,
+            path: Vec::new(),
+            picks: 0,
+            ends: 0,
+            is_done: false,
+        }
+    }
+}
+
+impl Watching {
+    fn does(&self, what: &str) -> bool {
+        self.path.starts_with(what.as_bytes())
+    }
+
+    fn respond(status: u16, local: &mut Local) {
+        local.clear();
+        emit::status_line(&mut local.head, status, b"");
+        local.body = "own".into();
+    }
+
+    fn own(&self) -> Made {
+        let mut own = Box::<Local>::default();
+        Self::respond(418, &mut own);
+        Made::Own(own)
+    }
+}
+
+impl Drop for Watching {
+    fn drop(&mut self) {
+        if !self.is_done || self.picks != self.ends {
+            let (picks, ends) = (self.picks, self.ends);
+            let _ = self.handler.fates.send(Fate::Astray { picks, ends });
+        }
+    }
+}
+
+impl Exchange for Watching {
+    type Kept = u32;
+
+    fn head(&mut self, ask: &Ask<'_>, local: &mut Local) -> AtHead {
+        self.path = ask.request.head.path.of(ask.request.bytes).to_vec();
+        if self.does("/local") {
+            Self::respond(200, local);
+            return AtHead::Respond;
+        }
+        AtHead::Body(Some(1 << 20))
+    }
+
+    fn route(&mut self, ask: &Ask<'_>, _: &mut Local) -> Routed {
+        if self.does("/wait-route") {
+            return Routed::Wait(ask.cx.now + PATIENCE);
+        }
+        Routed::Upstream
+    }
+
+    fn pick(&mut self, ask: &Ask<'_>, failed: Option<Fault>, local: &mut Local) -> Pick {
+        if self.does("/wait-pick") {
+            return Pick::Wait(ask.cx.now + PATIENCE);
+        }
+        if let Some(fault) = failed {
+            self.failed(ask, fault, local);
+            return Pick::Respond;
+        }
+        self.picks += 1;
+        Pick::Upstream(Target::default())
+    }
+
+    fn addresses(&self) -> Arc<[SocketAddr]> {
+        if self.does("/nowhere") {
+            return Arc::from([reserve()]);
+        }
+        Arc::from([self.handler.backend])
+    }
+
+    fn request_head(&mut self, _: &Ask<'_>, out: &mut Vec<u8>) {
+        out.extend_from_slice(b"POST ");
+        out.extend_from_slice(&self.path);
+        out.extend_from_slice(b" HTTP/1.1\r\nHost: b\r\n");
+    }
+
+    fn response_head(&mut self, _: &Ask<'_>, _: &Response<'_>, out: &mut Vec<u8>) -> Passing {
+        emit::status_line(out, 200, b"OK");
+        match () {
+            () if self.does("/again") && self.picks == 1 => Passing::Again,
+            () if self.does("/collect") => Passing::Collect(1 << 10),
+            () if self.does("/transform") || self.does("/own") => {
+                Passing::Transform(Duration::from_secs(5))
+            }
+            () => Passing::Tap,
+        }
+    }
+
+    fn transform(
+        &mut self,
+        _: &Ask<'_>,
+        payload: &[u8],
+        end: Option<End>,
+        out: &mut Vec<u8>,
+    ) -> Made {
+        if self.does("/own-late") && end.is_none() {
+            out.extend_from_slice(payload);
+            return Made::More;
+        }
+        if self.does("/own") {
+            return self.own();
+        }
+        out.extend_from_slice(payload);
+        match end {
+            None => Made::More,
+            Some(End::Whole) => Made::Complete,
+            Some(End::Broken(_)) => Made::Broken,
+        }
+    }
+
+    fn collected(&mut self, _: &Ask<'_>, response: &[u8], local: &mut Local) -> bool {
+        Self::respond(200, local);
+        local.body = bytes::Bytes::copy_from_slice(response);
+        !self.does("/collect-again") || self.picks > 1
+    }
+
+    fn attempt_ended(&mut self, _: &Cx<'_>, _: AttemptEnd, _: u64) {
+        self.ends += 1;
+    }
+
+    fn done(mut self, _: &Cx<'_>, _: Option<&Request<'_>>, done: &Done) -> u32 {
+        self.is_done = true;
+        if self.picks == self.ends {
+            let fate = Fate::Done(done.outcome, self.number);
+            let _ = self.handler.fates.send(fate);
+        }
+        self.number
+    }
+}
+
+/// An address that nothing listens on, and that the system gives to nothing else.
+fn reserve() -> SocketAddr {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.set_reuse_address(true).unwrap();
+    socket
+        .bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into())
+        .unwrap();
+    let address = socket.local_addr().unwrap().as_socket().unwrap();
+    std::mem::forget(socket);
+    address
+}
+
+/// A backend that does what the last segment of the path says, one connection at a time each.
+fn backend() -> SocketAddr {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let stream = stream.unwrap();
+            std::thread::spawn(move || serve(stream));
+        }
+    });
+    address
+}
+
+fn serve(mut stream: TcpStream) {
+    while let Some(head) = read_head(&mut stream) {
+        let head = String::from_utf8(head).unwrap();
+        stream.read_exact(&mut [0; 2]).unwrap();
+        let path = head.split(' ').nth(1).unwrap();
+        let (sent, goes_on): (&[u8], bool) = match path.rsplit('/').next().unwrap() {
+            "whole" => (b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nbody", true),
+            "chunks" => (
+                b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nbody\r\n0\r\n\r\n",
+                true,
+            ),
+            "cut" => (b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nbody", false),
+            "closes" => (b"", false),
+            "malformed" => (b"nonsense\r\n\r\n", false),
+            "hangs-early" => (b"", true),
+            "hangs-late" => (b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nbody", true),
+            other => panic!("{other}"),
+        };
+        stream.write_all(sent).unwrap();
+        if !goes_on {
+            return;
+        }
+    }
+}
+
+/// The bytes up to an empty line; `None` at the end of the connection.
+fn read_head(stream: &mut TcpStream) -> Option<Vec<u8>> {
+    let mut head = Vec::new();
+    let mut byte = [0];
+    while !head.ends_with(b"\r\n\r\n") {
+        if stream.read(&mut byte).ok()? == 0 {
+            return None;
+        }
+        head.push(byte[0]);
+    }
+    Some(head)
+}
+
+struct Bench {
+    _engine: Engine,
+    address: SocketAddr,
+    fates: Receiver<Fate>,
+}
+
+impl Bench {
+    fn start(driver: Wanted) -> Self {
+        let (address, backend) = (reserve(), backend());
+        let (sender, fates) = channel();
+        let options = Options {
+            addresses: vec![address],
+            driver,
+            ..Options::default()
+        };
+        let engine = Engine::start(&options, move |_| Watched {
+            backend,
+            fates: sender.clone(),
+        });
+        Self {
+            _engine: engine.unwrap(),
+            address,
+            fates,
+        }
+    }
+
+    fn connect(&self) -> TcpStream {
+        let stream = TcpStream::connect(self.address).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream
+    }
+
+    fn fate(&self) -> Fate {
+        self.fates.recv_timeout(PATIENCE).unwrap()
+    }
+}
+
+fn request(path: &str) -> String {
+    format!("POST {path} HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nok")
+}
+
+fn last_request(path: &str) -> String {
+    request(path).replacen("Host: a", "Host: a\r\nConnection: close", 1)
+}
+
+#[test]
+fn each_exchange_ends_once_however_its_request_ends() {
+    let cut = Outcome::Broken(Fault::Closed);
+    // Path, outcome, the beginning of what the client gets and its end.
+    let table = [
+        ("/local/whole", Outcome::Local, "HTTP/1.1 200", "own"),
+        ("/pass/whole", Outcome::Relayed, "HTTP/1.1 200", "body"),
+        (
+            "/pass/chunks",
+            Outcome::Relayed,
+            "HTTP/1.1 200",
+            "0\r\n\r\n",
+        ),
+        ("/pass/cut", cut, "HTTP/1.1 200", "body"),
+        ("/pass/closes", Outcome::Local, "HTTP/1.1 502", "\r\n\r\n"),
+        (
+            "/pass/malformed",
+            Outcome::Local,
+            "HTTP/1.1 502",
+            "\r\n\r\n",
+        ),
+        ("/nowhere/whole", Outcome::Local, "HTTP/1.1 502", "\r\n\r\n"),
+        (
+            "/transform/whole",
+            Outcome::Relayed,
+            "HTTP/1.1 200",
+            "0\r\n\r\n",
+        ),
+        ("/transform/cut", cut, "HTTP/1.1 200", "body\r\n"),
+        ("/own/whole", Outcome::Relayed, "HTTP/1.1 418", "own"),
+        ("/own/chunks", Outcome::Relayed, "HTTP/1.1 418", "own"),
+        ("/own/cut", Outcome::Relayed, "HTTP/1.1 418", "own"),
+        ("/own-late/cut", cut, "HTTP/1.1 200", "body\r\n"),
+        ("/collect/whole", Outcome::Relayed, "HTTP/1.1 200", "body"),
+        ("/collect/cut", Outcome::Local, "HTTP/1.1 502", "\r\n\r\n"),
+        (
+            "/collect-again/whole",
+            Outcome::Relayed,
+            "HTTP/1.1 200",
+            "body",
+        ),
+        ("/again/whole", Outcome::Relayed, "HTTP/1.1 200", "body"),
+    ];
+    for driver in [Wanted::Auto, Wanted::Epoll] {
+        let bench = Bench::start(driver);
+        for (path, outcome, begins, ends) in table {
+            let mut client = bench.connect();
+            client.write_all(last_request(path).as_bytes()).unwrap();
+            assert_eq!(bench.fate(), Fate::Done(outcome, 1), "{path}");
+            let mut got = Vec::new();
+            let _ = client.read_to_end(&mut got);
+            let got = String::from_utf8(got).unwrap();
+            assert!(got.starts_with(begins), "{path}: {got}");
+            assert!(got.ends_with(ends), "{path}: {got}");
+        }
+    }
+}
+
+#[test]
+fn each_exchange_ends_once_whenever_its_client_leaves() {
+    let leaving = [
+        "/wait-route/whole",
+        "/wait-pick/whole",
+        "/pass/hangs-early",
+        "/pass/hangs-late",
+        "/transform/hangs-early",
+        "/transform/hangs-late",
+        "/collect/hangs-early",
+        "/collect/hangs-late",
+    ];
+    for driver in [Wanted::Auto, Wanted::Epoll] {
+        let bench = Bench::start(driver);
+        for path in leaving {
+            for resets in [false, true] {
+                let mut client = bench.connect();
+                client.write_all(request(path).as_bytes()).unwrap();
+                if path.ends_with("late") && !path.starts_with("/collect") {
+                    assert!(read_head(&mut client).is_some(), "{path}");
+                }
+                leave(client, resets);
+                assert_eq!(bench.fate(), Fate::Done(Outcome::ClientLeft, 1), "{path}");
+            }
+        }
+        // In the middle of a body the client may still read why it was refused.
+        for resets in [false, true] {
+            let mut client = bench.connect();
+            let whole = request("/pass/whole");
+            let (part, _) = whole.split_at(whole.len() - 1);
+            client.write_all(part.as_bytes()).unwrap();
+            leave(client, resets);
+            assert!(matches!(bench.fate(), Fate::Done(..)));
+        }
+        // In the middle of a head there is no exchange yet.
+        let mut client = bench.connect();
+        client.write_all(b"POST /pass").unwrap();
+        leave(client, false);
+        let mut client = bench.connect();
+        client.write_all(b"no head at all\r\n\r\n").unwrap();
+        assert_eq!(bench.fate(), Fate::Done(Outcome::Local, 1));
+        assert_eq!(bench.fates.try_recv().ok(), None);
+    }
+}
+
+fn leave(client: TcpStream, resets: bool) {
+    if resets {
+        let client = Socket::from(client);
+        client.set_linger(Some(Duration::ZERO)).unwrap();
+    }
+}
+
+#[test]
+fn the_exchanges_of_a_connection_leave_each_other_what_they_keep() {
+    let bench = Bench::start(Wanted::Auto);
+    let mut client = bench.connect();
+    let paths = [
+        "/pass/whole",
+        "/local/whole",
+        "/collect/whole",
+        "/own/whole",
+        "/pass/chunks",
+    ];
+    for (number, path) in (1..).zip(paths) {
+        client.write_all(request(path).as_bytes()).unwrap();
+        let outcome = if path.starts_with("/local") {
+            Outcome::Local
+        } else {
+            Outcome::Relayed
+        };
+        assert_eq!(bench.fate(), Fate::Done(outcome, number), "{path}");
+        assert!(read_head(&mut client).is_some());
+    }
+}
