@@ -9,7 +9,7 @@ use super::body::Body;
 use super::lane::{COPIED_BYTES_MAX, Lane, Step, Wire, taken};
 use super::relay::Relayed;
 use crate::buf::Buf;
-use crate::exchange::{Action, ConnectFault, Event, Lifecycle};
+use crate::exchange::{Action, ConnectFault, Event};
 use crate::h1::emit;
 use crate::h1::framing::{self, RequestBody, ResponseBody, ResponseFraming};
 use crate::h1::{ResponseHead, Scan};
@@ -20,41 +20,14 @@ use crate::limits::{
 };
 use crate::rt::Socket;
 use crate::tls::TlsClient;
-use crate::upstream::{self, Upstream};
-
-/// A backend's connection during one attempt, with what it has brought already.
-pub(super) struct Backend {
-    pub(super) upstream: Upstream,
-    /// The end of a read that came while something else was waited for.
-    early: Option<(io::Result<usize>, Buf)>,
-}
-
-impl Backend {
-    fn poll_early(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.early.is_some() || !self.upstream.socket.is_armed() {
-            return Poll::Ready(());
-        }
-        self.upstream
-            .socket
-            .poll_read(cx)
-            .map(|read| self.early = Some(read))
-    }
-
-    /// The end of the read under way.
-    pub(super) async fn read(&mut self) -> (io::Result<usize>, Buf) {
-        match self.early.take() {
-            Some(read) => read,
-            None => self.upstream.socket.read().await,
-        }
-    }
-}
+use crate::upstream::{self, Backend, Upstream};
 
 impl<H: Handler> Lane<'_, H> {
     /// Tries one backend, over a kept connection and then perhaps over a fresh one.
-    pub(super) async fn attempt(&mut self, exchange: &mut Lifecycle, target: &Target) -> Step {
+    pub(super) async fn attempt(&mut self, target: &Target) -> Step {
         let mut fresh = false;
         loop {
-            match self.attempt_on(exchange, target, fresh).await {
+            match self.attempt_on(target, fresh).await {
                 Ok(step) => return step,
                 Err(Action::RetryFresh) => fresh = true,
                 Err(action) => return self.give_up(action),
@@ -84,23 +57,18 @@ impl<H: Handler> Lane<'_, H> {
         }
     }
 
-    async fn attempt_on(
-        &mut self,
-        exchange: &mut Lifecycle,
-        target: &Target,
-        fresh: bool,
-    ) -> Result<Step, Action> {
-        let mut backend = self.backend(exchange, target, fresh).await?;
-        self.send_request(exchange, &mut backend).await?;
+    async fn attempt_on(&mut self, target: &Target, fresh: bool) -> Result<Step, Action> {
+        let mut backend = self.backend(target, fresh).await?;
+        self.send_request(&mut backend).await?;
         // An attempt that fails does not bring it back; the next one then makes its own.
         let mut head = std::mem::take(self.response_head);
-        let (buf, framing) = self.read_head(exchange, &mut backend, &mut head).await?;
+        let (buf, framing) = self.read_head(&mut backend, &mut head).await?;
         let bodyless = matches!(framing.body, ResponseBody::None | ResponseBody::Length(0));
         let event = Event::AnswerHead {
             reusable: framing.keep_alive,
             has_body: !bodyless,
         };
-        let begun = exchange.on(event, self.core.now());
+        let begun = self.wire.on(event);
         if !matches!(begun, Action::Continue | Action::Finish { .. }) {
             // An answer that was there before the request was sent belongs to nobody.
             return Err(begun);
@@ -110,12 +78,12 @@ impl<H: Handler> Lane<'_, H> {
             let response = Response {
                 head: &head,
                 bytes: &buf,
-                reused: exchange.is_reused(),
+                reused: self.wire.life.is_reused(),
             };
             self.write(now, |x, ask, out| x.response_head(ask, &response, out))
         };
         if passing == Passing::Again {
-            return Ok(self.again(exchange));
+            return Ok(self.again());
         }
         if !matches!(passing, Passing::Collect(_)) {
             // Nobody is tried any more: a long answer does not hold a long prompt.
@@ -129,87 +97,66 @@ impl<H: Handler> Lane<'_, H> {
             target,
             begun,
         };
-        let step = self.relay(exchange, backend, buf, &relayed).await;
+        let step = self.relay(backend, buf, &relayed).await;
         *self.response_head = head;
         Ok(step)
     }
 
     /// A kept connection, unless a fresh one is wanted or none is kept.
-    async fn backend(
-        &mut self,
-        exchange: &mut Lifecycle,
-        target: &Target,
-        fresh: bool,
-    ) -> Result<Backend, Action> {
+    async fn backend(&mut self, target: &Target, fresh: bool) -> Result<Backend, Action> {
         let now = self.core.now();
         let kept = if fresh {
             None
         } else {
             self.core.pool.take(target.key, now)
         };
-        exchange.attempt(kept.is_some(), now);
+        self.wire.life.attempt(kept.is_some(), now);
         let mut upstream = match kept {
             Some(upstream) => upstream,
-            None => self.connect(exchange, target).await?,
+            None => self.connect(target).await?,
         };
         upstream.uses += 1;
-        Ok(Backend {
-            upstream,
-            early: None,
-        })
+        Ok(Backend::new(upstream))
     }
 
     /// The handler wants another pick although this attempt has an answer, of which the client has
     /// seen nothing.
-    pub(super) fn again(&mut self, exchange: &mut Lifecycle) -> Step {
+    pub(super) fn again(&mut self) -> Step {
         self.attempt_ended(AttemptEnd::Abandoned);
-        *exchange = Lifecycle::new(self.x.timeouts(), self.arrival.at);
+        self.restart();
         self.first_byte = None;
         Step::Again
     }
 
-    async fn connect(
-        &mut self,
-        exchange: &mut Lifecycle,
-        target: &Target,
-    ) -> Result<Upstream, Action> {
+    async fn connect(&mut self, target: &Target) -> Result<Upstream, Action> {
         let addresses = self.x.addresses();
         let connecting = upstream::connect(&addresses, target.keep_alive);
-        let socket = match self.wire.wait(exchange, connecting).await? {
+        let socket = match self.wire.wait(connecting).await? {
             Ok(socket) => socket,
-            Err(fault) => return Err(self.connect_failed(exchange, fault)),
+            Err(fault) => return Err(self.connect_failed(fault)),
         };
         let socket = match self.x.tls() {
             None => socket,
             // Boxed, or every connection's task would have the room of a handshake.
-            Some(tls) => Box::pin(self.secure(exchange, socket, &tls)).await?,
+            Some(tls) => Box::pin(self.secure(socket, &tls)).await?,
         };
         let now = self.core.now();
-        exchange.on(Event::Connected, now);
+        self.wire.life.on(Event::Connected, now);
         Ok(Upstream::new(socket, now))
     }
 
-    async fn secure(
-        &mut self,
-        exchange: &mut Lifecycle,
-        socket: Socket,
-        tls: &TlsClient,
-    ) -> Result<Socket, Action> {
-        exchange.on(Event::TlsBegun, self.core.now());
-        let secured = self.wire.wait(exchange, socket.secure(tls)).await?;
-        secured.map_err(|fault| self.connect_failed(exchange, ConnectFault::Tls(fault)))
+    async fn secure(&mut self, socket: Socket, tls: &TlsClient) -> Result<Socket, Action> {
+        self.wire.on(Event::TlsBegun);
+        let secured = self.wire.wait(socket.secure(tls)).await?;
+        secured.map_err(|fault| self.connect_failed(ConnectFault::Tls(fault)))
     }
 
-    fn connect_failed(&self, exchange: &mut Lifecycle, fault: ConnectFault) -> Action {
-        exchange.on(Event::ConnectFailed(fault), self.core.now())
+    fn connect_failed(&mut self, fault: ConnectFault) -> Action {
+        self.wire.on(Event::ConnectFailed(fault))
     }
 
     /// Sends head and body.
-    async fn send_request(
-        &mut self,
-        exchange: &mut Lifecycle,
-        backend: &mut Backend,
-    ) -> Result<(), Action> {
+    async fn send_request(&mut self, backend: &mut Backend) -> Result<(), Action> {
         if !backend.upstream.socket.is_armed() {
             backend
                 .upstream
@@ -235,19 +182,16 @@ impl<H: Handler> Lane<'_, H> {
         if in_one_piece
             && backend.upstream.socket.batches()
             && self.wire.has_company(self.out.len())
-            && self.wire.send_batched(exchange, backend, self.out).await?
+            && self.wire.send_batched(backend, self.out).await?
         {
             return Ok(());
         }
-        self.wire
-            .send_parts(exchange, backend, [self.out, a, b, c])
-            .await
+        self.wire.send_parts(backend, [self.out, a, b, c]).await
     }
 
     /// The head of the final answer; the buffer begins with it.
     async fn read_head(
         &mut self,
-        exchange: &mut Lifecycle,
         backend: &mut Backend,
         head: &mut ResponseHead,
     ) -> Result<(Buf, ResponseFraming), Action> {
@@ -255,10 +199,10 @@ impl<H: Handler> Lane<'_, H> {
         let mut scan = Scan::default();
         let mut interim = 0;
         loop {
-            let (result, mut buf) = self.wire.wait(exchange, backend.read()).await?;
+            let (result, mut buf) = self.wire.wait(backend.read()).await?;
             match result {
-                Ok(0) => return Err(exchange.on(Event::UpstreamClosed, self.core.now())),
-                Err(_) => return Err(exchange.on(Event::UpstreamReset, self.core.now())),
+                Ok(0) => return Err(self.wire.on(Event::UpstreamClosed)),
+                Err(_) => return Err(self.wire.on(Event::UpstreamReset)),
                 Ok(_) => {}
             }
             loop {
@@ -266,11 +210,11 @@ impl<H: Handler> Lane<'_, H> {
                     Ok(true) if head.status >= 200 => {
                         return match framing::response(head, &buf, is_head) {
                             Ok(framing) => Ok((buf, framing)),
-                            Err(_) => Err(self.malformed(exchange)),
+                            Err(_) => Err(self.malformed()),
                         };
                     }
                     Ok(true) if head.status == 101 || interim >= INTERIM_RESPONSES_MAX => {
-                        return Err(self.malformed(exchange));
+                        return Err(self.malformed());
                     }
                     Ok(true) => {
                         buf.consume(head.len);
@@ -278,10 +222,10 @@ impl<H: Handler> Lane<'_, H> {
                         interim += 1;
                     }
                     Ok(false) => break,
-                    Err(_) => return Err(self.malformed(exchange)),
+                    Err(_) => return Err(self.malformed()),
                 }
             }
-            match exchange.on(Event::AnswerBytes, self.core.now()) {
+            match self.wire.on(Event::AnswerBytes) {
                 Action::Continue => {}
                 action => return Err(action),
             }
@@ -292,8 +236,8 @@ impl<H: Handler> Lane<'_, H> {
         }
     }
 
-    fn malformed(&self, exchange: &mut Lifecycle) -> Action {
-        exchange.on(Event::Malformed, self.core.now())
+    fn malformed(&mut self) -> Action {
+        self.wire.on(Event::Malformed)
     }
 }
 
@@ -302,24 +246,23 @@ impl<H: Handler> Wire<'_, H> {
     /// is left.
     async fn send_batched(
         &mut self,
-        exchange: &mut Lifecycle,
         backend: &mut Backend,
         out: &mut Vec<u8>,
     ) -> Result<bool, Action> {
         let sending = backend.upstream.socket.send_batched(std::mem::take(out));
         let sending = either(sending, |cx| backend.poll_early(cx));
-        let ended = self.wait(exchange, sending).await?;
+        let ended = self.wait(sending).await?;
         let Some((Ok(sent), bytes)) = ended.map(|(sent, bytes)| (taken(sent), bytes)) else {
             // It has answered, or ended, and takes no more.
-            exchange.on(Event::SendFailed, self.core.now());
+            self.on(Event::SendFailed);
             return Ok(true);
         };
         *out = bytes;
         out.drain(..sent);
         if out.is_empty() {
-            exchange.on(Event::RequestSent, self.core.now());
+            self.on(Event::RequestSent);
         } else if sent > 0 {
-            exchange.on(Event::RequestProgress, self.core.now());
+            self.on(Event::RequestProgress);
         }
         Ok(out.is_empty())
     }
@@ -327,7 +270,6 @@ impl<H: Handler> Wire<'_, H> {
     /// Sends the parts of a request, all of them.
     async fn send_parts(
         &mut self,
-        exchange: &mut Lifecycle,
         backend: &mut Backend,
         mut parts: [&[u8]; 4],
     ) -> Result<(), Action> {
@@ -346,24 +288,24 @@ impl<H: Handler> Wire<'_, H> {
             match sent {
                 Ok(sent) => {
                     if take_off(&mut parts, sent) {
-                        exchange.on(Event::RequestSent, self.core.now());
+                        self.on(Event::RequestSent);
                         return Ok(());
                     }
-                    exchange.on(Event::RequestProgress, self.core.now());
+                    self.on(Event::RequestProgress);
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     // A backend that answers early, such as with a 413, reads no more.
                     let writable = backend.upstream.socket.writable();
                     let ready = either(writable, |cx| backend.poll_early(cx));
-                    self.wait(exchange, ready).await?;
-                    if backend.early.is_some() {
+                    self.wait(ready).await?;
+                    if backend.has_read_early() {
                         // It has answered, or ended, and takes no more.
-                        exchange.on(Event::SendFailed, self.core.now());
+                        self.on(Event::SendFailed);
                         return Ok(());
                     }
                 }
                 Err(_) => {
-                    exchange.on(Event::SendFailed, self.core.now());
+                    self.on(Event::SendFailed);
                     return Ok(());
                 }
             }

@@ -46,11 +46,13 @@ pub(super) struct Lane<'l, H: Handler> {
     pub(super) first_byte: Option<Duration>,
 }
 
-/// The client's side of a request on its way, apart from what the handler keeps of it: bytes that
-/// are borrowed from there can be sent while the client is watched.
+/// The client's side of a request on its way and the state of its attempts, apart from what the
+/// exchange keeps of it: bytes that are borrowed from there can be sent while the client is watched.
 pub(super) struct Wire<'l, H: Handler> {
     pub(super) core: &'l Core<H>,
     pub(super) io: &'l mut Io,
+    /// Of the attempts; begins anew with [`Lane::restart`].
+    pub(super) life: Lifecycle,
 }
 
 /// What one attempt led to.
@@ -123,9 +125,14 @@ impl<H: Handler> Lane<'_, H> {
         }
     }
 
+    /// Begins with no attempt made, and the time limits that hold now.
+    pub(super) fn restart(&mut self) {
+        self.wire.life = Lifecycle::new(self.x.timeouts(), self.arrival.at);
+    }
+
     /// Attempt after attempt until one is the last.
     async fn upstream(&mut self) -> Outcome {
-        let mut exchange = Lifecycle::new(self.x.timeouts(), self.arrival.at);
+        self.restart();
         let mut failed = None;
         loop {
             let now = self.core.now();
@@ -133,7 +140,7 @@ impl<H: Handler> Lane<'_, H> {
             let pick = self.ask(now, |x, ask, local| x.pick(ask, before, local));
             let target = match pick {
                 Pick::Respond => {
-                    exchange.answer_locally();
+                    self.wire.life.answer_locally();
                     return self.send_local().await;
                 }
                 Pick::Wait(until) => {
@@ -144,7 +151,7 @@ impl<H: Handler> Lane<'_, H> {
                 }
                 Pick::Upstream(target) => target,
             };
-            match self.attempt(&mut exchange, &target).await {
+            match self.attempt(&target).await {
                 Step::Again => {}
                 Step::Next(fault) => failed = Some(fault),
                 Step::Fail(fault) => {
@@ -165,21 +172,17 @@ impl<H: Handler> Lane<'_, H> {
     }
 
     /// Sends pieces of a backend's answer to the client, all of them.
-    pub(super) async fn deliver(
-        &mut self,
-        exchange: &mut Lifecycle,
-        body: &[u8],
-    ) -> Result<(), Action> {
+    pub(super) async fn deliver(&mut self, body: &[u8]) -> Result<(), Action> {
         if body.is_empty() {
             let batched = self.wire.io.batches() && self.wire.has_company(self.out.len());
             if batched && !self.out.is_empty() {
-                self.wire.deliver_batched(exchange, self.out).await?;
+                self.wire.deliver_batched(self.out).await?;
             }
             if self.out.is_empty() {
                 return Ok(());
             }
         }
-        let sent = self.wire.deliver(exchange, [self.out, body]).await;
+        let sent = self.wire.deliver([self.out, body]).await;
         self.out.clear();
         sent
     }
@@ -211,22 +214,23 @@ impl<H: Handler> Lane<'_, H> {
 }
 
 impl<H: Handler> Wire<'_, H> {
+    /// Reports what has happened; what is to be done now.
+    pub(super) fn on(&mut self, event: Event) -> Action {
+        self.life.on(event, self.core.now())
+    }
+
     /// Waits for something of the attempt while the client is there and time is left. `Err` says
-    /// what the exchange wants done instead.
-    pub(super) async fn wait<F: Future>(
-        &mut self,
-        exchange: &mut Lifecycle,
-        future: F,
-    ) -> Result<F::Output, Action> {
+    /// what is to be done instead.
+    pub(super) async fn wait<F: Future>(&mut self, future: F) -> Result<F::Output, Action> {
         let mut future = pin!(future);
         loop {
-            self.io.deadline.set(exchange.deadline());
+            self.io.deadline.set(self.life.deadline());
             match self.io.guard(future.as_mut()).await {
                 Ok(output) => return Ok(output),
                 Err(Interrupt::Left) => {
-                    return Err(exchange.on(Event::ClientLeft, self.core.now()));
+                    return Err(self.on(Event::ClientLeft));
                 }
-                Err(Interrupt::Deadline) => match exchange.on(Event::Timer, self.core.clock()) {
+                Err(Interrupt::Deadline) => match self.life.on(Event::Timer, self.core.clock()) {
                     Action::Continue => {}
                     action => return Err(action),
                 },
@@ -247,51 +251,43 @@ impl<H: Handler> Wire<'_, H> {
     }
 
     /// Sends pieces of a backend's answer through the ring. What the client did not take is left.
-    async fn deliver_batched(
-        &mut self,
-        exchange: &mut Lifecycle,
-        out: &mut Vec<u8>,
-    ) -> Result<(), Action> {
+    async fn deliver_batched(&mut self, out: &mut Vec<u8>) -> Result<(), Action> {
         // The ring does not say when it is the client that is waited for.
-        exchange.on(Event::ClientBlocked, self.core.now());
+        self.on(Event::ClientBlocked);
         let sending = self.io.send_batched(std::mem::take(out));
-        let (sent, bytes) = self.wait(exchange, sending).await?;
+        let (sent, bytes) = self.wait(sending).await?;
         *out = bytes;
         match taken(sent) {
             Ok(sent) => {
                 out.drain(..sent);
-                exchange.on(Event::ClientTook, self.core.now());
+                self.on(Event::ClientTook);
                 Ok(())
             }
-            Err(_) => Err(exchange.on(Event::ClientLeft, self.core.now())),
+            Err(_) => Err(self.on(Event::ClientLeft)),
         }
     }
 
     /// Sends pieces of a backend's answer, all of them.
-    pub(super) async fn deliver(
-        &mut self,
-        exchange: &mut Lifecycle,
-        mut parts: [&[u8]; 2],
-    ) -> Result<(), Action> {
+    pub(super) async fn deliver(&mut self, mut parts: [&[u8]; 2]) -> Result<(), Action> {
         let mut blocked = false;
         self.turn_to_send(&parts).await;
         loop {
             match self.io.send_now(&mut parts) {
                 Ok(true) if blocked => {
-                    exchange.on(Event::ClientTook, self.core.clock());
+                    self.life.on(Event::ClientTook, self.core.clock());
                     return Ok(());
                 }
                 Ok(true) => return Ok(()),
                 Ok(false) => {
                     if !std::mem::replace(&mut blocked, true) {
-                        exchange.on(Event::ClientBlocked, self.core.now());
+                        self.on(Event::ClientBlocked);
                     }
                     let writable = self.io.writable();
-                    if self.wait(exchange, writable).await?.is_err() {
-                        return Err(exchange.on(Event::ClientLeft, self.core.now()));
+                    if self.wait(writable).await?.is_err() {
+                        return Err(self.on(Event::ClientLeft));
                     }
                 }
-                Err(_) => return Err(exchange.on(Event::ClientLeft, self.core.now())),
+                Err(_) => return Err(self.on(Event::ClientLeft)),
             }
         }
     }

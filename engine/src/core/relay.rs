@@ -7,16 +7,16 @@
 use std::io;
 use std::time::Duration;
 
-use super::attempt::Backend;
 use super::lane::{COPIED_BYTES_MAX, Lane, Step};
 use crate::buf::Buf;
-use crate::exchange::{Action, Event, Lifecycle};
+use crate::exchange::{Action, Event};
 use crate::h1::chunk::{Decoder, LAST_CHUNK, Piece, encode_size};
 use crate::h1::framing::{ResponseBody, ResponseFraming};
 use crate::h1::{FieldId, ResponseHead, Version, emit};
 use crate::handler::{AttemptEnd, Exchange, Handler, Outcome, Passing, Target};
 use crate::incoming::Incoming;
 use crate::limits::UPSTREAM_READ_BYTES_MAX;
+use crate::upstream::Backend;
 
 /// What is known of an answer once its head was passed to the handler.
 pub(super) struct Relayed<'r> {
@@ -24,7 +24,7 @@ pub(super) struct Relayed<'r> {
     pub(super) framing: ResponseFraming,
     pub(super) passing: Passing,
     pub(super) target: &'r Target,
-    /// What the exchange said to the head.
+    /// The action that followed the head.
     pub(super) begun: Action,
 }
 
@@ -51,21 +51,16 @@ impl<H: Handler> Lane<'_, H> {
     /// Passes the answer on, to its end.
     pub(super) async fn relay(
         &mut self,
-        exchange: &mut Lifecycle,
         mut backend: Backend,
         mut buf: Buf,
         relayed: &Relayed<'_>,
     ) -> Step {
         match relayed.passing {
             Passing::Collect(bytes_max) => {
-                return self
-                    .collect(exchange, backend, buf, relayed, bytes_max)
-                    .await;
+                return self.collect(backend, buf, relayed, bytes_max).await;
             }
             Passing::Transform(idle) => {
-                return self
-                    .relay_transformed(exchange, backend, buf, relayed, idle)
-                    .await;
+                return self.relay_transformed(backend, buf, relayed, idle).await;
             }
             _ => {}
         }
@@ -74,21 +69,18 @@ impl<H: Handler> Lane<'_, H> {
         let mut incoming = Incoming::of(relayed.framing.body);
         if let Action::Finish { reuse_upstream } = relayed.begun {
             let clean = buf.is_empty();
-            let sent = self.deliver(exchange, &[]).await;
+            let sent = self.deliver(&[]).await;
             self.give_back(backend, buf, relayed, reuse_upstream && clean);
-            return self.over(exchange, sent).await;
+            return self.over(sent).await;
         }
         loop {
-            let taken = match self
-                .pass(exchange, &buf, &mut incoming, outgoing, relayed)
-                .await
-            {
+            let taken = match self.pass(&buf, &mut incoming, outgoing, relayed).await {
                 Ok(taken) => taken,
                 Err(action) => return self.broken(action, outgoing),
             };
             if taken.ended {
                 let excess = taken.excess;
-                return self.finish(exchange, backend, buf, relayed, excess).await;
+                return self.finish(backend, buf, relayed, excess).await;
             }
             let full = buf.spare() == 0;
             buf.clear();
@@ -96,20 +88,20 @@ impl<H: Handler> Lane<'_, H> {
                 buf = buf.grown(UPSTREAM_READ_BYTES_MAX);
             }
             backend.upstream.socket.arm(buf);
-            let (result, came) = match self.wire.wait(exchange, backend.read()).await {
+            let (result, came) = match self.wire.wait(backend.read()).await {
                 Ok(read) => read,
                 Err(action) => return self.broken(action, outgoing),
             };
             buf = came;
             match result {
                 Ok(1..) => {
-                    exchange.on(Event::AnswerPiece, self.core.now());
+                    self.wire.on(Event::AnswerPiece);
                 }
                 Ok(0) if incoming.ends_with_connection() => {
-                    return self.closed(exchange, outgoing).await;
+                    return self.closed(outgoing).await;
                 }
                 ended => {
-                    let action = exchange.on(end_event(&ended), self.core.now());
+                    let action = self.wire.on(end_event(&ended));
                     return self.broken(action, outgoing);
                 }
             }
@@ -157,7 +149,6 @@ impl<H: Handler> Lane<'_, H> {
     /// Sends what a read has brought.
     async fn pass(
         &mut self,
-        exchange: &mut Lifecycle,
         buf: &[u8],
         incoming: &mut Incoming,
         outgoing: Outgoing,
@@ -170,15 +161,14 @@ impl<H: Handler> Lane<'_, H> {
                 let payload = buf.get(..here).unwrap_or_default();
                 *left -= here as u64;
                 let ended = *left == 0;
-                self.send_payload(exchange, payload, outgoing, passing)
-                    .await?;
+                self.send_payload(payload, outgoing, passing).await?;
                 Ok(Taken {
                     ended,
                     excess: buf.len() > here,
                 })
             }
             Incoming::ToClose => {
-                self.send_payload(exchange, buf, outgoing, passing).await?;
+                self.send_payload(buf, outgoing, passing).await?;
                 Ok(Taken {
                     ended: false,
                     excess: false,
@@ -186,10 +176,9 @@ impl<H: Handler> Lane<'_, H> {
             }
             Incoming::Chunked(decoder) => {
                 if outgoing == Outgoing::Chunked {
-                    return self.pass_chunks(exchange, buf, decoder, passing).await;
+                    return self.pass_chunks(buf, decoder, passing).await;
                 }
-                self.unchunk(exchange, buf, decoder, outgoing, passing)
-                    .await
+                self.unchunk(buf, decoder, outgoing, passing).await
             }
         }
     }
@@ -197,7 +186,6 @@ impl<H: Handler> Lane<'_, H> {
     /// Chunks to chunks: as they are where they are as anybody would write them.
     async fn pass_chunks(
         &mut self,
-        exchange: &mut Lifecycle,
         buf: &[u8],
         decoder: &mut Decoder,
         passing: Passing,
@@ -210,8 +198,8 @@ impl<H: Handler> Lane<'_, H> {
             let input = buf.get(at..).unwrap_or_default();
             let Ok(pass) = decoder.pass(input) else {
                 // What was good before it was good.
-                self.deliver(exchange, &[]).await?;
-                return Err(exchange.on(Event::Malformed, self.core.now()));
+                self.deliver(&[]).await?;
+                return Err(self.wire.on(Event::Malformed));
             };
             at += pass.consumed;
             self.response_bytes += pass.payload as u64;
@@ -220,7 +208,7 @@ impl<H: Handler> Lane<'_, H> {
             }
             let bytes = input.get(pass.from..pass.to).unwrap_or_default();
             if bytes.len() > COPIED_BYTES_MAX && !pass.done {
-                self.deliver(exchange, bytes).await?;
+                self.deliver(bytes).await?;
             } else {
                 self.out.extend_from_slice(bytes);
             }
@@ -228,7 +216,7 @@ impl<H: Handler> Lane<'_, H> {
                 self.out.extend_from_slice(LAST_CHUNK);
             }
             if pass.done || at >= buf.len() || pass.consumed == 0 {
-                self.deliver(exchange, &[]).await?;
+                self.deliver(&[]).await?;
                 return Ok(Taken {
                     ended: pass.done,
                     excess: at < buf.len(),
@@ -255,7 +243,6 @@ impl<H: Handler> Lane<'_, H> {
     /// Chunks to anything else.
     async fn unchunk(
         &mut self,
-        exchange: &mut Lifecycle,
         buf: &[u8],
         decoder: &mut Decoder,
         outgoing: Outgoing,
@@ -271,14 +258,14 @@ impl<H: Handler> Lane<'_, H> {
                 }
                 Ok(Piece::Skip { to }) => at = to,
                 Ok(Piece::Done { at }) => {
-                    self.deliver(exchange, &[]).await?;
+                    self.deliver(&[]).await?;
                     return Ok(Taken {
                         ended: true,
                         excess: at < buf.len(),
                     });
                 }
                 Ok(Piece::More) => {
-                    self.deliver(exchange, &[]).await?;
+                    self.deliver(&[]).await?;
                     return Ok(Taken {
                         ended: false,
                         excess: false,
@@ -286,8 +273,8 @@ impl<H: Handler> Lane<'_, H> {
                 }
                 Err(_) => {
                     // What was good before it was good.
-                    self.deliver(exchange, &[]).await?;
-                    return Err(exchange.on(Event::Malformed, self.core.now()));
+                    self.deliver(&[]).await?;
+                    return Err(self.wire.on(Event::Malformed));
                 }
             }
         }
@@ -309,42 +296,40 @@ impl<H: Handler> Lane<'_, H> {
     /// Sends payload.
     async fn send_payload(
         &mut self,
-        exchange: &mut Lifecycle,
         payload: &[u8],
         outgoing: Outgoing,
         passing: Passing,
     ) -> Result<(), Action> {
         if outgoing == Outgoing::Chunked || payload.len() <= COPIED_BYTES_MAX {
             self.put_payload(payload, outgoing, passing);
-            return self.deliver(exchange, &[]).await;
+            return self.deliver(&[]).await;
         }
         if passing == Passing::Tap {
             self.x.tap(payload);
         }
         self.response_bytes += payload.len() as u64;
-        self.deliver(exchange, payload).await
+        self.deliver(payload).await
     }
 
     /// The backend has closed, which is the end of its answer.
-    async fn closed(&mut self, exchange: &mut Lifecycle, outgoing: Outgoing) -> Step {
-        exchange.on(Event::AnswerEnd, self.core.now());
+    async fn closed(&mut self, outgoing: Outgoing) -> Step {
+        self.wire.on(Event::AnswerEnd);
         if outgoing == Outgoing::Chunked {
             self.out.extend_from_slice(LAST_CHUNK);
         }
-        let sent = self.deliver(exchange, &[]).await;
-        self.over(exchange, sent).await
+        let sent = self.deliver(&[]).await;
+        self.over(sent).await
     }
 
     /// The answer is complete and sent.
     async fn finish(
         &mut self,
-        exchange: &mut Lifecycle,
         backend: Backend,
         buf: Buf,
         relayed: &Relayed<'_>,
         excess: bool,
     ) -> Step {
-        let action = exchange.on(Event::AnswerEnd, self.core.now());
+        let action = self.wire.on(Event::AnswerEnd);
         let reuse = matches!(
             action,
             Action::Finish {
@@ -352,17 +337,13 @@ impl<H: Handler> Lane<'_, H> {
             }
         ) && !excess;
         self.give_back(backend, buf, relayed, reuse);
-        self.over(exchange, Ok(())).await
+        self.over(Ok(())).await
     }
 
-    pub(super) async fn over(
-        &mut self,
-        exchange: &mut Lifecycle,
-        sent: Result<(), Action>,
-    ) -> Step {
+    pub(super) async fn over(&mut self, sent: Result<(), Action>) -> Step {
         match sent {
             Ok(()) => {
-                exchange.on(Event::Delivered, self.core.now());
+                self.wire.on(Event::Delivered);
                 // What the ring sends is sent before anybody goes on.
                 if !self.wire.io.batches() && self.core.is_shared() {
                     self.core.end_of_turn().await;
@@ -390,13 +371,9 @@ impl<H: Handler> Lane<'_, H> {
             }
             None => relayed.target.idle_max,
         };
-        self.core.pool.keep(
-            relayed.target.key,
-            backend.upstream,
-            buf,
-            idle_max,
-            self.core.now(),
-        );
+        let mut upstream = backend.upstream;
+        upstream.rest(idle_max, self.core.now());
+        self.core.pool.keep(relayed.target.key, upstream, buf);
     }
 
     /// The answer broke off, or the client did.

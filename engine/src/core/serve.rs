@@ -10,6 +10,7 @@ use super::connection::{Io, after, earliest};
 use super::context::{Arrival, Context};
 use super::lane::{Lane, Wire, send_local, write_local};
 use crate::buf::Buf;
+use crate::exchange::Lifecycle;
 use crate::h1::framing::{self, RequestBody, RequestFraming};
 use crate::h1::{Reject, RequestHead, ResponseHead, Scan, Version};
 use crate::handler::{Ask, AtHead, Done, Exchange, Handler, Limits, Local};
@@ -320,6 +321,7 @@ impl<H: Handler> Connection<H> {
             wire: Wire {
                 core: &self.core,
                 io: &mut self.io,
+                life: Lifecycle::new(x.timeouts(), framed.arrival.at),
             },
             x,
             request,

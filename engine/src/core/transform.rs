@@ -2,16 +2,16 @@
 
 use std::time::Duration;
 
-use super::attempt::Backend;
 use super::lane::{Lane, Step};
 use super::relay::{Outgoing, Relayed, chunk, end_event};
 use crate::buf::Buf;
-use crate::exchange::{Action, Event, Fault, Lifecycle};
+use crate::exchange::{Action, Event, Fault};
 use crate::h1::chunk::LAST_CHUNK;
 use crate::handler::{AttemptEnd, End, Exchange, Handler, Local, Made, Outcome};
 use crate::incoming::Incoming;
 use crate::limits::UPSTREAM_READ_BYTES_MAX;
 use crate::rt;
+use crate::upstream::Backend;
 
 /// How a transformed answer stands.
 struct Transformed {
@@ -26,7 +26,6 @@ impl<H: Handler> Lane<'_, H> {
     /// Passes an answer on as the handler makes it. The head leaves with the first piece.
     pub(super) async fn relay_transformed(
         &mut self,
-        exchange: &mut Lifecycle,
         mut backend: Backend,
         mut buf: Buf,
         relayed: &Relayed<'_>,
@@ -49,32 +48,28 @@ impl<H: Handler> Lane<'_, H> {
                 Err(_) => (Some(End::Broken(Fault::Malformed)), true),
             };
             if let Some(End::Whole) = end {
-                self.came_whole(exchange, backend, buf, relayed, excess);
-                return self
-                    .end_transformed(exchange, &mut state, &payload, End::Whole)
-                    .await;
+                self.came_whole(backend, buf, relayed, excess);
+                return self.end_transformed(&mut state, &payload, End::Whole).await;
             }
             let made = self.transformed(&payload, None, &mut state.made);
-            if let Some(step) = self.send_made(exchange, &mut state, made).await {
+            if let Some(step) = self.send_made(&mut state, made).await {
                 return step;
             }
             if let Some(end) = end {
-                return self.end_transformed(exchange, &mut state, &[], end).await;
+                return self.end_transformed(&mut state, &[], end).await;
             }
-            let next = self
-                .next_read(exchange, &mut backend, &mut state, idle, buf)
-                .await;
+            let next = self.next_read(&mut backend, &mut state, idle, buf).await;
             let ended = match next {
                 Ok((Ok(1..), came)) => {
-                    exchange.on(Event::AnswerPiece, self.core.now());
+                    self.wire.on(Event::AnswerPiece);
                     buf = came;
                     continue;
                 }
                 Ok((Ok(0), _)) if incoming.ends_with_connection() => {
-                    exchange.on(Event::AnswerEnd, self.core.now());
+                    self.wire.on(Event::AnswerEnd);
                     End::Whole
                 }
-                Ok((result, _)) => match exchange.on(end_event(&result), self.core.now()) {
+                Ok((result, _)) => match self.wire.on(end_event(&result)) {
                     Action::Cut(fault) => End::Broken(fault),
                     action => return self.give_up(action),
                 },
@@ -82,21 +77,14 @@ impl<H: Handler> Lane<'_, H> {
                 Err(Err(Action::Cut(fault))) if fault != Fault::WriteTimeout => End::Broken(fault),
                 Err(Err(action)) => return self.give_up(action),
             };
-            return self.end_transformed(exchange, &mut state, &[], ended).await;
+            return self.end_transformed(&mut state, &[], ended).await;
         }
     }
 
     /// The body came whole: the connection may be used again.
-    fn came_whole(
-        &mut self,
-        exchange: &mut Lifecycle,
-        backend: Backend,
-        buf: Buf,
-        relayed: &Relayed<'_>,
-        excess: bool,
-    ) {
+    fn came_whole(&mut self, backend: Backend, buf: Buf, relayed: &Relayed<'_>, excess: bool) {
         let action = match relayed.begun {
-            Action::Continue => exchange.on(Event::AnswerEnd, self.core.now()),
+            Action::Continue => self.wire.on(Event::AnswerEnd),
             begun => begun,
         };
         let reuse = matches!(
@@ -111,7 +99,6 @@ impl<H: Handler> Lane<'_, H> {
     /// The next read; while there is none, now and then what the handler says to that.
     async fn next_read(
         &mut self,
-        exchange: &mut Lifecycle,
         backend: &mut Backend,
         state: &mut Transformed,
         idle: Duration,
@@ -125,27 +112,22 @@ impl<H: Handler> Lane<'_, H> {
         backend.upstream.socket.arm(buf);
         loop {
             // Giving up the wait does not give up the read, which belongs to the socket.
-            let waited = rt::timeout(idle, self.wire.wait(exchange, backend.read())).await;
+            let waited = rt::timeout(idle, self.wire.wait(backend.read())).await;
             if let Some(read) = waited {
                 return read.map_err(Err);
             }
             let now = self.core.now();
             let made = self.ask(now, |x, ask, _| x.idle(ask, &mut state.made));
-            if let Some(step) = self.send_made(exchange, state, made).await {
+            if let Some(step) = self.send_made(state, made).await {
                 return Err(Ok(step));
             }
         }
     }
 
     /// Sends what was made of a piece; some when the answer is over with it.
-    async fn send_made(
-        &mut self,
-        exchange: &mut Lifecycle,
-        state: &mut Transformed,
-        made: Made,
-    ) -> Option<Step> {
+    async fn send_made(&mut self, state: &mut Transformed, made: Made) -> Option<Step> {
         let made = match made {
-            Made::Own(own) if !state.begun => return Some(self.send_own(exchange, *own).await),
+            Made::Own(own) if !state.begun => return Some(self.send_own(*own).await),
             Made::Own(_) => Made::Broken,
             made => made,
         };
@@ -164,10 +146,10 @@ impl<H: Handler> Lane<'_, H> {
             self.out.extend_from_slice(&state.made);
         }
         state.made.clear();
-        let sent = self.deliver(exchange, &[]).await;
+        let sent = self.deliver(&[]).await;
         match (made, sent) {
             (Made::More, Ok(())) => None,
-            (Made::More | Made::Complete, sent) => Some(self.over(exchange, sent).await),
+            (Made::More | Made::Complete, sent) => Some(self.over(sent).await),
             (_, sent) => {
                 self.keep = false;
                 if state.outgoing == Outgoing::ToClose {
@@ -185,13 +167,7 @@ impl<H: Handler> Lane<'_, H> {
     }
 
     /// The last call of the transformation, and what becomes of it.
-    async fn end_transformed(
-        &mut self,
-        exchange: &mut Lifecycle,
-        state: &mut Transformed,
-        payload: &[u8],
-        end: End,
-    ) -> Step {
+    async fn end_transformed(&mut self, state: &mut Transformed, payload: &[u8], end: End) -> Step {
         let made = match self.transformed(payload, Some(end), &mut state.made) {
             // There is no more, whatever the exchange expects.
             Made::More => Made::Broken,
@@ -201,20 +177,19 @@ impl<H: Handler> Lane<'_, H> {
             && matches!(made, Made::Complete)
         {
             // It was said in the dialect's own way; the attempt failed all the same.
-            let _ = self.send_made(exchange, state, made).await;
+            let _ = self.send_made(state, made).await;
             self.attempt_ended(AttemptEnd::Failed(fault));
             return Step::Over(Outcome::Broken(fault));
         }
-        match self.send_made(exchange, state, made).await {
+        match self.send_made(state, made).await {
             Some(step) => step,
-            None => self.over(exchange, Ok(())).await,
+            None => self.over(Ok(())).await,
         }
     }
 
     /// Waits for the whole answer and lets the handler make another one of it.
     pub(super) async fn collect(
         &mut self,
-        exchange: &mut Lifecycle,
         mut backend: Backend,
         mut buf: Buf,
         relayed: &Relayed<'_>,
@@ -229,14 +204,14 @@ impl<H: Handler> Lane<'_, H> {
                     let reuse = match relayed.begun {
                         Action::Finish { reuse_upstream } => reuse_upstream,
                         _ => matches!(
-                            exchange.on(Event::AnswerEnd, self.core.now()),
+                            self.wire.on(Event::AnswerEnd),
                             Action::Finish {
                                 reuse_upstream: true
                             }
                         ),
                     };
                     self.give_back(backend, buf, relayed, reuse && !excess);
-                    return self.collected(exchange, &body).await;
+                    return self.collected(&body).await;
                 }
                 Ok(None) if body.len() <= bytes_max => {}
                 _ => break Fault::Malformed,
@@ -246,16 +221,16 @@ impl<H: Handler> Lane<'_, H> {
                 .upstream
                 .socket
                 .arm(buf.grown(UPSTREAM_READ_BYTES_MAX));
-            let (result, came) = match self.wire.wait(exchange, backend.read()).await {
+            let (result, came) = match self.wire.wait(backend.read()).await {
                 Ok(read) => read,
                 Err(Action::Cut(fault)) => break fault,
                 Err(action) => return self.give_up(action),
             };
             buf = came;
             match result {
-                Ok(1..) => drop(exchange.on(Event::AnswerPiece, self.core.now())),
+                Ok(1..) => drop(self.wire.on(Event::AnswerPiece)),
                 Ok(0) if incoming.ends_with_connection() => {
-                    return self.collected(exchange, &body).await;
+                    return self.collected(&body).await;
                 }
                 Ok(0) => break Fault::Closed,
                 Err(_) => break Fault::Reset,
@@ -266,28 +241,28 @@ impl<H: Handler> Lane<'_, H> {
         Step::Fail(fault)
     }
 
-    async fn collected(&mut self, exchange: &mut Lifecycle, body: &[u8]) -> Step {
+    async fn collected(&mut self, body: &[u8]) -> Step {
         let now = self.core.now();
         if !self.ask(now, |x, ask, local| x.collected(ask, body, local)) {
-            return self.again(exchange);
+            return self.again();
         }
-        self.respond(exchange).await
+        self.respond().await
     }
 
     /// Sends the exchange's own response in place of the backend's, of which the client has seen
     /// nothing.
-    async fn send_own(&mut self, exchange: &mut Lifecycle, own: Local) -> Step {
+    async fn send_own(&mut self, own: Local) -> Step {
         *self.local = own;
-        self.respond(exchange).await
+        self.respond().await
     }
 
     /// Sends a response that was made of the backend's.
-    async fn respond(&mut self, exchange: &mut Lifecycle) -> Step {
+    async fn respond(&mut self) -> Step {
         let now = self.core.now();
         self.response_bytes = 0;
         let outcome = match self.send_local().await {
             Outcome::Local => {
-                exchange.on(Event::Delivered, now);
+                self.wire.life.on(Event::Delivered, now);
                 self.attempt_ended(AttemptEnd::Whole);
                 Outcome::Relayed
             }

@@ -25,13 +25,19 @@ pub(super) struct Verifier {
 struct Trusted {
     issuers: Arc<RootCertStore>,
     exact: Arc<[CertificateDer<'static>]>,
+    algorithms: WebPkiSupportedAlgorithms,
 }
 
 impl Verifier {
     pub(super) fn new(issuers: Arc<RootCertStore>, exact: Arc<[CertificateDer<'static>]>) -> Self {
+        let algorithms = crypto::algorithms();
         Self {
-            trusted: Some(Trusted { issuers, exact }),
-            algorithms: crypto::algorithms(),
+            trusted: Some(Trusted {
+                issuers,
+                exact,
+                algorithms,
+            }),
+            algorithms,
         }
     }
 
@@ -50,7 +56,6 @@ impl Trusted {
         intermediates: &[CertificateDer<'_>],
         name: &ServerName<'_>,
         now: UnixTime,
-        algorithms: &WebPkiSupportedAlgorithms,
     ) -> Result<(), Error> {
         let parsed = ParsedCertificate::try_from(server)?;
         let issued = verify_server_cert_signed_by_trust_anchor(
@@ -58,7 +63,7 @@ impl Trusted {
             &self.issuers,
             intermediates,
             now,
-            algorithms.all,
+            self.algorithms.all,
         );
         match issued {
             // Nothing but that it could issue others, too, is wrong with a certificate that the
@@ -89,8 +94,7 @@ impl ServerCertVerifier for Verifier {
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
         if let Some(trusted) = &self.trusted {
-            let algorithms = &self.algorithms;
-            trusted.judge(end_entity, intermediates, server_name, now, algorithms)?;
+            trusted.judge(end_entity, intermediates, server_name, now)?;
         }
         Ok(ServerCertVerified::assertion())
     }

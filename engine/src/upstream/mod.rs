@@ -2,8 +2,10 @@
 //!
 //! Chooses no backend and repeats no request.
 
+mod backend;
 mod connect;
 mod pool;
 
+pub(crate) use backend::Backend;
 pub(crate) use connect::connect;
 pub(crate) use pool::{Pool, Upstream};

@@ -42,6 +42,12 @@ impl Upstream {
             idle_since: now,
         }
     }
+
+    /// It is idle from now on, and may be for this long.
+    pub(crate) fn rest(&mut self, idle_max: Duration, now: Instant) {
+        self.idle_max = idle_max;
+        self.idle_since = now;
+    }
 }
 
 /// See the module.
@@ -75,17 +81,10 @@ impl Pool {
         None
     }
 
-    /// Keeps a connection whose last answer is complete and which is silent. Its next read may use
-    /// the buffer of the last one, unless that has grown.
-    pub(crate) fn keep(
-        &self,
-        key: u64,
-        mut upstream: Upstream,
-        mut buf: Buf,
-        idle_max: Duration,
-        now: Instant,
-    ) {
-        if idle_max.is_zero() {
+    /// Keeps a connection whose last response is complete, and which [`Upstream::rest`] was called
+    /// for. Its next read may use the buffer of the last one, unless that has grown.
+    pub(crate) fn keep(&self, key: u64, mut upstream: Upstream, mut buf: Buf) {
+        if upstream.idle_max.is_zero() {
             return;
         }
         debug_assert!(!upstream.socket.is_armed());
@@ -104,8 +103,6 @@ impl Pool {
         {
             return;
         }
-        upstream.idle_max = idle_max;
-        upstream.idle_since = now;
         let mut idle = self.idle.borrow_mut();
         let kept = idle.entry(key).or_default();
         if kept.len() >= IDLE_CONNS_PER_ENDPOINT_MAX {
