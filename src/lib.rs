@@ -11,6 +11,7 @@ pub mod control;
 pub mod demo;
 pub mod dialects;
 pub mod endpoint_set;
+mod field_names;
 pub mod fleet;
 pub mod format;
 pub mod gateway;

@@ -7,13 +7,25 @@ use std::hint::black_box;
 use std::time::Duration;
 
 use criterion::Criterion;
-use olla_engine::h1::{RequestHead, ResponseHead, Scan, framing};
+use olla_engine::h1::{FieldId, FieldNames, RequestHead, ResponseHead, Scan, framing};
 
 use crate::inputs::{REQUEST, RESPONSE};
 
 mod inputs;
 
 const HEAD_BYTES_MAX: usize = 1 << 20;
+
+/// As many further names as a gateway has.
+enum Own {}
+
+impl FieldNames for Own {
+    const NAMES: &'static [(&'static str, FieldId)] = &[
+        ("x-model", FieldId::own(0)),
+        ("x-own-session-id", FieldId::own(1)),
+        ("x-own-endpoint", FieldId::own(2)),
+    ];
+    const PREFIX: Option<(&'static str, FieldId)> = Some(("x-own-", FieldId::own(3)));
+}
 
 fn main() {
     let mut criterion = Criterion::default().configure_from_args();
@@ -35,6 +47,14 @@ fn requests(criterion: &mut Criterion) {
                 head.parse(black_box(REQUEST), &mut scan, HEAD_BYTES_MAX),
                 Ok(true)
             );
+        });
+    });
+    group.bench_function("index_own_names", |b| {
+        let (mut head, mut scan) = (RequestHead::new(), Scan::default());
+        b.iter(|| {
+            scan.reset();
+            let parsed = head.parse_with::<Own>(black_box(REQUEST), &mut scan, HEAD_BYTES_MAX);
+            assert_eq!(parsed, Ok(true));
         });
     });
     group.bench_function("framing", |b| {

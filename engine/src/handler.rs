@@ -17,6 +17,7 @@
 //! points the exchange may supply the response itself instead ([`Local`]). Framing is not its
 //! business: it writes the status line and the fields, the engine adds what frames the message.
 
+use std::marker::PhantomData;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -27,7 +28,7 @@ use bytes::Bytes;
 use crate::exchange::{Fault, Timeouts};
 use crate::h1::framing::RequestFraming;
 use crate::h1::head::{RequestHead, ResponseHead};
-use crate::h1::{Reject, emit};
+use crate::h1::{FieldId, FieldNames, Reject, emit};
 use crate::tls::TlsClient;
 
 /// The moment and the connection that a question is asked for.
@@ -293,6 +294,12 @@ pub trait Handler: Sized + 'static {
     /// The state of one request.
     type Exchange: Exchange;
 
+    /// Field names that have ids besides those of the engine; see [`FieldNames::NAMES`].
+    const FIELD_NAMES: &'static [(&'static str, FieldId)] = &[];
+
+    /// The beginning of further such names; see [`FieldNames::PREFIX`].
+    const FIELD_PREFIX: Option<(&'static str, FieldId)> = None;
+
     /// The limits in force.
     fn limits(&self) -> Limits {
         Limits::default()
@@ -307,6 +314,15 @@ pub trait Handler: Sized + 'static {
 
     /// The core's bell was rung: there may be news.
     fn news(&self, _now: Instant) {}
+}
+
+/// The field names of a handler.
+#[derive(Debug)]
+pub(crate) struct NamesOf<H>(PhantomData<H>);
+
+impl<H: Handler> FieldNames for NamesOf<H> {
+    const NAMES: &'static [(&'static str, FieldId)] = H::FIELD_NAMES;
+    const PREFIX: Option<(&'static str, FieldId)> = H::FIELD_PREFIX;
 }
 
 /// One request and its response. It exists from [`Handler::begin`] to [`Self::done`]; a connection

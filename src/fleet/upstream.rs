@@ -10,6 +10,7 @@ use olla_engine::h1::{FieldId, emit, field};
 use olla_engine::tls::TlsClient;
 
 use crate::config::{Auth, EndpointPlan};
+use crate::field_names;
 
 /// How an endpoint is written to: the parts of heads that never change.
 #[derive(Debug, Clone)]
@@ -48,7 +49,7 @@ impl Upstream {
         let host_bytes = fields.len();
         let mut own: Vec<(FieldId, Box<[u8]>)> = Vec::new();
         for (name, value) in own_fields(plan) {
-            let id = FieldId::classify(name.as_bytes());
+            let id = field_names::classify(name.as_bytes());
             // Framing is nobody's to configure, nor is what the URL says.
             let fixed = matches!(id, FieldId::ContentLength | FieldId::Host);
             if !field::is_hop_by_hop(id) && !fixed {

@@ -12,6 +12,7 @@ use olla_engine::handler::{Ask, Cx, Local, Request, Routed};
 use super::exchange::Exchange;
 use super::replies::{Awaited, Reply};
 use crate::dialects::{Choosing, Error};
+use crate::field_names::{X_OLLA_ENDPOINT, X_OLLA_SESSION_ID};
 use crate::inspect;
 use crate::routing::decide::{
     Ask as Question, Decision, Refresh, Rules, decide, decide_management,
@@ -131,7 +132,7 @@ impl Exchange {
     fn decision(&self, request: &Request<'_>, scope: &Scope) -> Decision {
         let snapshot = &self.view.snapshot;
         if let RouteKind::Management(..) = self.route.kind {
-            let named = request.head.get(request.bytes, FieldId::XOllaEndpoint);
+            let named = request.head.get(request.bytes, X_OLLA_ENDPOINT);
             return decide_management(&snapshot.fleet.endpoints, scope, named);
         }
         let vision = snapshot.fleet.catalogue.vision();
@@ -199,7 +200,7 @@ impl Exchange {
         let Request { head, bytes, .. } = ask.request;
         let prefix = self.findings.prefix.clone();
         let sources = Sources {
-            session: head.get(bytes, FieldId::XOllaSessionId),
+            session: head.get(bytes, X_OLLA_SESSION_ID),
             prefix: prefix.and_then(|span| ask.body.get(span)),
             authorization: head.get(bytes, FieldId::Authorization),
             ip: ask.cx.peer.ip(),

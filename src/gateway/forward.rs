@@ -7,6 +7,7 @@ use olla_engine::handler::Request;
 
 use super::exchange::Exchange;
 use super::respond::{PRODUCT, joined_via};
+use crate::field_names::X_MODEL;
 use crate::fleet::Upstream;
 use crate::routing::path::upstream_target;
 
@@ -45,7 +46,7 @@ impl Exchange {
         out.extend_from_slice(upstream.fields_for(head.method.of(bytes)));
         let passed = self.pass_fields(upstream, request, translated, out);
         self.add_trace(upstream, request, &passed, out);
-        if let Some(model) = self.model().filter(|_| !upstream.owns(FieldId::XModel)) {
+        if let Some(model) = self.model().filter(|_| !upstream.owns(X_MODEL)) {
             emit::field_lossy(out, b"X-Model", model.as_bytes());
         }
         if translated {
@@ -82,7 +83,7 @@ impl Exchange {
                 {
                     continue;
                 }
-                FieldId::XModel if has_model => continue,
+                X_MODEL if has_model => continue,
                 FieldId::ContentType | FieldId::ContentEncoding | FieldId::AcceptEncoding
                     if translated =>
                 {

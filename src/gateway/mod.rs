@@ -27,11 +27,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::Receiver;
+use olla_engine::h1::{FieldId, FieldNames as _};
 use olla_engine::handler::{Handler, Limits};
 use olla_engine::snapshot::Subscriber;
 
 pub use exchange::{Exchange, Kept};
 
+use crate::field_names::Names;
 use crate::log::LineLog;
 use crate::operations::stats::Recorder;
 use crate::shared::{Address, Common, Event, Link, Snapshot, ToCore};
@@ -113,6 +115,8 @@ impl Gateway {
 
 impl Handler for Gateway {
     type Exchange = Exchange;
+    const FIELD_NAMES: &'static [(&'static str, FieldId)] = Names::NAMES;
+    const FIELD_PREFIX: Option<(&'static str, FieldId)> = Names::PREFIX;
 
     fn limits(&self) -> Limits {
         self.view.borrow().limits

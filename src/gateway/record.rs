@@ -14,6 +14,7 @@ use super::exchange::Exchange;
 use crate::clock::{micros, millis};
 use crate::config::StickySource;
 use crate::dialects::Note;
+use crate::field_names::X_OLLA_SESSION_ID;
 use crate::log::{Level, Line, events, redact};
 use crate::operations::stats::{
     self, AttemptEnd as AttemptRecord, RequestEnd, Route, TranslatorEnd, TranslatorFallback,
@@ -313,7 +314,7 @@ impl Exchange {
             line.str("sticky_outcome", session.outcome().as_str());
             let source = session.key().map(|key| key.source());
             if source == Some(StickySource::SessionHeader)
-                && let Some(own) = ended.field(FieldId::XOllaSessionId)
+                && let Some(own) = ended.field(X_OLLA_SESSION_ID)
             {
                 line.bytes("session_id", own);
             }

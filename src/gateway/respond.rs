@@ -11,6 +11,7 @@ use super::exchange::Exchange;
 use crate::clock::millis;
 use crate::config::StickySource;
 use crate::dialects::Error;
+use crate::field_names::{self, X_OLLA_SESSION_ID};
 use crate::fleet::Upstream;
 use crate::operations::access::SECURITY_HEADERS;
 use crate::routing::rejection::Reason;
@@ -229,7 +230,7 @@ impl Exchange {
                 let source = key.source();
                 emit::field(out, b"X-Olla-Sticky-Key-Source", source.as_str().as_bytes());
                 let own = request
-                    .and_then(|request| request.head.get(request.bytes, FieldId::XOllaSessionId))
+                    .and_then(|request| request.head.get(request.bytes, X_OLLA_SESSION_ID))
                     .filter(|_| source == StickySource::SessionHeader);
                 if let Some(own) = own {
                     emit::field(out, b"X-Olla-Session-ID", own);
@@ -268,7 +269,7 @@ impl Withheld<'_> {
             | FieldId::SetCookie
             | FieldId::XServedBy => true,
             FieldId::XRateLimit if self.limits => true,
-            id if field::is_hop_by_hop(id) || id.is_x_olla() => true,
+            id if field::is_hop_by_hop(id) || field_names::is_x_olla(id) => true,
             id if self.cors && id.is_access_control() => true,
             _ => self
                 .upstream

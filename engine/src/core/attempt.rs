@@ -13,7 +13,9 @@ use crate::exchange::{Action, ConnectFault, Event};
 use crate::h1::emit;
 use crate::h1::framing::{self, RequestBody, ResponseBody, ResponseFraming};
 use crate::h1::{ResponseHead, Scan};
-use crate::handler::{AttemptEnd, Exchange, Handler, Outcome, Passing, Request, Response, Target};
+use crate::handler::{
+    AttemptEnd, Exchange, Handler, NamesOf, Outcome, Passing, Request, Response, Target,
+};
 use crate::limits::{
     INTERIM_RESPONSES_MAX, RESPONSE_HEAD_BYTES_MAX, UPSTREAM_READ_BYTES_MAX,
     UPSTREAM_READ_BYTES_START,
@@ -206,7 +208,8 @@ impl<H: Handler> Lane<'_, H> {
                 Ok(_) => {}
             }
             loop {
-                match head.parse(&buf, &mut scan, RESPONSE_HEAD_BYTES_MAX) {
+                let max = RESPONSE_HEAD_BYTES_MAX;
+                match head.parse_with::<NamesOf<H>>(&buf, &mut scan, max) {
                     Ok(true) if head.status >= 200 => {
                         return match framing::response(head, &buf, is_head) {
                             Ok(framing) => Ok((buf, framing)),

@@ -14,7 +14,7 @@ use crate::exchange::Lifecycle;
 use crate::h1::framing::{self, RequestBody, RequestFraming};
 use crate::h1::{Reject, RequestHead, ResponseHead, Scan, Version};
 use crate::handler::{Ask, AtHead, Done, Exchange, Handler, Limits, Local};
-use crate::handler::{Outcome, Refusal, Request};
+use crate::handler::{NamesOf, Outcome, Refusal, Request};
 use crate::limits::{CLIENT_READ_BYTES_START, DISCARDED_BODY_BYTES_MAX, OUT_BYTES_KEPT_MAX};
 use crate::rt::Socket;
 
@@ -206,7 +206,11 @@ impl<H: Handler> Connection<H> {
         let head_by = head_by.unwrap_or(arrived + limits.head_timeout);
         let head_by = earliest(Some(head_by), after(arrived, limits.request_timeout));
         loop {
-            match self.head.parse(&buf, &mut self.scan, limits.head_bytes_max) {
+            let max = limits.head_bytes_max;
+            let parsed = self
+                .head
+                .parse_with::<NamesOf<H>>(&buf, &mut self.scan, max);
+            match parsed {
                 Ok(true) => break,
                 Ok(false) => {}
                 Err(reject) => {

@@ -11,7 +11,8 @@
 //! - [`Decoder::pass`] yields bytes to be sent on, for a body that goes through as it is.
 
 use super::emit::is_value_byte;
-use super::field::FieldId;
+use super::field::{NoNames, classify};
+use super::span::FieldId;
 use crate::limits::{
     CHUNK_EXTENSION_BYTES_MAX, CHUNK_LINE_BYTES_MAX, CHUNK_SIZE_DIGITS_MAX,
     CHUNK_SIZE_LINE_BYTES_MAX, TRAILER_BYTES_MAX,
@@ -530,7 +531,7 @@ impl Decoder {
         let name = self
             .name
             .get(..usize::from(self.name_bytes))
-            .map(FieldId::classify);
+            .map(classify::<NoNames>);
         matches!(
             name,
             Some(FieldId::ContentLength | FieldId::TransferEncoding | FieldId::Host)

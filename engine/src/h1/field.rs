@@ -1,162 +1,127 @@
 //! Names of fields that matter somewhere, lists, and what belongs to one connection only. It makes
 //! no decision about framing.
 
-use super::head::{Field, FieldSet};
+use super::span::{Field, FieldId, FieldSet};
 use crate::limits::CONNECTION_OPTIONS_MAX;
 
-/// A field's name, as far as anyone asks for it; found once, when the head is indexed.
-#[repr(u8)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-#[allow(missing_docs)] // Each is the name that it spells.
-pub enum FieldId {
-    /// Any name that is not among the others.
-    #[default]
-    Other = 0,
-    Host,
-    Connection,
-    ContentLength,
-    TransferEncoding,
-    KeepAlive,
-    ProxyConnection,
-    ProxyAuthenticate,
-    ProxyAuthorization,
-    Te,
-    Trailer,
-    Upgrade,
-    Expect,
-    Cookie,
-    SetCookie,
-    Authorization,
-    WwwAuthenticate,
-    XApiKey,
-    XAuthToken,
-    XForwardedFor,
-    XForwardedProto,
-    XForwardedHost,
-    XRealIp,
-    XProxiedBy,
-    Via,
-    XModel,
-    XRequestId,
-    Date,
-    Server,
-    ContentType,
-    ContentEncoding,
-    Vary,
-    Origin,
-    /// `Access-Control-Request-Method`.
-    AcRequestMethod,
-    /// `Access-Control-Request-Headers`.
-    AcRequestHeaders,
-    /// Any other `Access-Control-*`.
-    AccessControl,
-    /// `X-RateLimit-Limit`, `-Remaining` or `-Reset`.
-    XRateLimit,
-    XServedBy,
-    XOllaSessionId,
-    XOllaEndpoint,
-    /// Any other `X-Olla-*`.
-    XOlla,
-    UserAgent,
-    Referer,
-    Accept,
-    AcceptEncoding,
-    IfNoneMatch,
-    Range,
-    RetryAfter,
+/// Field names that a program has ids for, besides those of the engine.
+pub trait FieldNames: 'static {
+    /// Names in lower case with their ids, which are [`FieldId::own`] ones.
+    const NAMES: &'static [(&'static str, FieldId)];
+    /// The beginning of further names, in lower case, and the id of all that begin with it.
+    const PREFIX: Option<(&'static str, FieldId)>;
 }
 
-impl FieldId {
-    /// Looks a name up, in any letter case. `name` is a token, as the name of an indexed field
-    /// is; for other bytes the answer is some id.
-    pub fn classify(name: &[u8]) -> Self {
-        let Some(first) = name.first() else {
-            return Self::Other;
-        };
-        // Length and first letter leave one candidate, and rarely two.
-        match (name.len(), first | 0x20) {
-            (2, b't') if is(name, b"te") => Self::Te,
-            (3, b'v') if is(name, b"via") => Self::Via,
-            (4, b'h') if is(name, b"host") => Self::Host,
-            (4, b'd') if is(name, b"date") => Self::Date,
-            (4, b'v') if is(name, b"vary") => Self::Vary,
-            (5, b'r') if is(name, b"range") => Self::Range,
-            (6, b'a') if is(name, b"accept") => Self::Accept,
-            (6, b'c') if is(name, b"cookie") => Self::Cookie,
-            (6, b'e') if is(name, b"expect") => Self::Expect,
-            (6, b'o') if is(name, b"origin") => Self::Origin,
-            (6, b's') if is(name, b"server") => Self::Server,
-            (7, b'r') if is(name, b"referer") => Self::Referer,
-            (7, b't') if is(name, b"trailer") => Self::Trailer,
-            (7, b'u') if is(name, b"upgrade") => Self::Upgrade,
-            (10, b'c') if is(name, b"connection") => Self::Connection,
-            (10, b'k') if is(name, b"keep-alive") => Self::KeepAlive,
-            (10, b's') if is(name, b"set-cookie") => Self::SetCookie,
-            (10, b'u') if is(name, b"user-agent") => Self::UserAgent,
-            (11, b'r') if is(name, b"retry-after") => Self::RetryAfter,
-            (12, b'c') if is(name, b"content-type") => Self::ContentType,
-            (13, b'a') if is(name, b"authorization") => Self::Authorization,
-            (13, b'i') if is(name, b"if-none-match") => Self::IfNoneMatch,
-            (14, b'c') if is(name, b"content-length") => Self::ContentLength,
-            (15, b'a') if is(name, b"accept-encoding") => Self::AcceptEncoding,
-            (16, b'c') if is(name, b"content-encoding") => Self::ContentEncoding,
-            (16, b'p') if is(name, b"proxy-connection") => Self::ProxyConnection,
-            (16, b'w') if is(name, b"www-authenticate") => Self::WwwAuthenticate,
-            (17, b't') if is(name, b"transfer-encoding") => Self::TransferEncoding,
-            (18, b'p') if is(name, b"proxy-authenticate") => Self::ProxyAuthenticate,
-            (19, b'p') if is(name, b"proxy-authorization") => Self::ProxyAuthorization,
-            (15.., b'a') => Self::of_access_control(name),
-            (7.., b'x') => Self::of_x(name),
-            _ => Self::Other,
+/// No further names.
+#[derive(Debug)]
+pub enum NoNames {}
+
+impl FieldNames for NoNames {
+    const NAMES: &'static [(&'static str, FieldId)] = &[];
+    const PREFIX: Option<(&'static str, FieldId)> = None;
+}
+
+/// Looks a name up, in any letter case. `name` is a token, as the name of an indexed field is; for
+/// other bytes the result is some id.
+#[inline]
+pub fn classify<N: FieldNames>(name: &[u8]) -> FieldId {
+    match common(name) {
+        FieldId::Other => own::<N>(name),
+        id => id,
+    }
+}
+
+/// Looks a name up among those of the program. The table is constant, so that this becomes a few
+/// comparisons.
+#[inline]
+fn own<N: FieldNames>(name: &[u8]) -> FieldId {
+    let Some(first) = name.first().map(|first| first | 0x20) else {
+        return FieldId::Other;
+    };
+    // Most names differ in the first letter already.
+    let begins_alike = |own: &str| own.as_bytes().first() == Some(&first);
+    for (own, id) in N::NAMES {
+        if begins_alike(own) && own.len() == name.len() && matches_lower(name, own.as_bytes()) {
+            return *id;
         }
     }
-
-    fn of_access_control(name: &[u8]) -> Self {
-        match name.len() {
-            29 if is(name, b"access-control-request-method") => Self::AcRequestMethod,
-            30 if is(name, b"access-control-request-headers") => Self::AcRequestHeaders,
-            _ if begins(name, b"access-control-") => Self::AccessControl,
-            _ => Self::Other,
-        }
+    if let Some((prefix, id)) = N::PREFIX
+        && begins_alike(prefix)
+        && let Some(start) = name.get(..prefix.len())
+        && matches_lower(start, prefix.as_bytes())
+    {
+        return id;
     }
+    FieldId::Other
+}
 
-    fn of_x(name: &[u8]) -> Self {
-        match name.len() {
-            7 if is(name, b"x-model") => Self::XModel,
-            9 if is(name, b"x-api-key") => Self::XApiKey,
-            9 if is(name, b"x-real-ip") => Self::XRealIp,
-            11 if is(name, b"x-served-by") => Self::XServedBy,
-            12 if is(name, b"x-request-id") => Self::XRequestId,
-            12 if is(name, b"x-auth-token") => Self::XAuthToken,
-            12 if is(name, b"x-proxied-by") => Self::XProxiedBy,
-            15 if is(name, b"x-forwarded-for") => Self::XForwardedFor,
-            15 if is(name, b"x-olla-endpoint") => Self::XOllaEndpoint,
-            16 if is(name, b"x-forwarded-host") => Self::XForwardedHost,
-            17 if is(name, b"x-forwarded-proto") => Self::XForwardedProto,
-            17 if is(name, b"x-olla-session-id") => Self::XOllaSessionId,
-            17 if is(name, b"x-ratelimit-limit") => Self::XRateLimit,
-            17 if is(name, b"x-ratelimit-reset") => Self::XRateLimit,
-            21 if is(name, b"x-ratelimit-remaining") => Self::XRateLimit,
-            _ if begins(name, b"x-olla-") => Self::XOlla,
-            _ => Self::Other,
-        }
+/// Looks a name up among those of the engine.
+fn common(name: &[u8]) -> FieldId {
+    let Some(first) = name.first() else {
+        return FieldId::Other;
+    };
+    // Length and first letter leave one candidate, and rarely two.
+    match (name.len(), first | 0x20) {
+        (2, b't') if is(name, b"te") => FieldId::Te,
+        (3, b'v') if is(name, b"via") => FieldId::Via,
+        (4, b'h') if is(name, b"host") => FieldId::Host,
+        (4, b'd') if is(name, b"date") => FieldId::Date,
+        (4, b'v') if is(name, b"vary") => FieldId::Vary,
+        (5, b'r') if is(name, b"range") => FieldId::Range,
+        (6, b'a') if is(name, b"accept") => FieldId::Accept,
+        (6, b'c') if is(name, b"cookie") => FieldId::Cookie,
+        (6, b'e') if is(name, b"expect") => FieldId::Expect,
+        (6, b'o') if is(name, b"origin") => FieldId::Origin,
+        (6, b's') if is(name, b"server") => FieldId::Server,
+        (7, b'r') if is(name, b"referer") => FieldId::Referer,
+        (7, b't') if is(name, b"trailer") => FieldId::Trailer,
+        (7, b'u') if is(name, b"upgrade") => FieldId::Upgrade,
+        (10, b'c') if is(name, b"connection") => FieldId::Connection,
+        (10, b'k') if is(name, b"keep-alive") => FieldId::KeepAlive,
+        (10, b's') if is(name, b"set-cookie") => FieldId::SetCookie,
+        (10, b'u') if is(name, b"user-agent") => FieldId::UserAgent,
+        (11, b'r') if is(name, b"retry-after") => FieldId::RetryAfter,
+        (12, b'c') if is(name, b"content-type") => FieldId::ContentType,
+        (13, b'a') if is(name, b"authorization") => FieldId::Authorization,
+        (13, b'i') if is(name, b"if-none-match") => FieldId::IfNoneMatch,
+        (14, b'c') if is(name, b"content-length") => FieldId::ContentLength,
+        (15, b'a') if is(name, b"accept-encoding") => FieldId::AcceptEncoding,
+        (16, b'c') if is(name, b"content-encoding") => FieldId::ContentEncoding,
+        (16, b'p') if is(name, b"proxy-connection") => FieldId::ProxyConnection,
+        (16, b'w') if is(name, b"www-authenticate") => FieldId::WwwAuthenticate,
+        (17, b't') if is(name, b"transfer-encoding") => FieldId::TransferEncoding,
+        (18, b'p') if is(name, b"proxy-authenticate") => FieldId::ProxyAuthenticate,
+        (19, b'p') if is(name, b"proxy-authorization") => FieldId::ProxyAuthorization,
+        (15.., b'a') => of_access_control(name),
+        (9.., b'x') => of_x(name),
+        _ => FieldId::Other,
     }
+}
 
-    /// Any `Access-Control-*`.
-    pub fn is_access_control(self) -> bool {
-        matches!(
-            self,
-            Self::AccessControl | Self::AcRequestMethod | Self::AcRequestHeaders
-        )
+fn of_access_control(name: &[u8]) -> FieldId {
+    match name.len() {
+        29 if is(name, b"access-control-request-method") => FieldId::AcRequestMethod,
+        30 if is(name, b"access-control-request-headers") => FieldId::AcRequestHeaders,
+        _ if begins(name, b"access-control-") => FieldId::AccessControl,
+        _ => FieldId::Other,
     }
+}
 
-    /// Any `X-Olla-*`.
-    pub fn is_x_olla(self) -> bool {
-        matches!(
-            self,
-            Self::XOlla | Self::XOllaSessionId | Self::XOllaEndpoint
-        )
+fn of_x(name: &[u8]) -> FieldId {
+    match name.len() {
+        9 if is(name, b"x-api-key") => FieldId::XApiKey,
+        9 if is(name, b"x-real-ip") => FieldId::XRealIp,
+        11 if is(name, b"x-served-by") => FieldId::XServedBy,
+        12 if is(name, b"x-request-id") => FieldId::XRequestId,
+        12 if is(name, b"x-auth-token") => FieldId::XAuthToken,
+        12 if is(name, b"x-proxied-by") => FieldId::XProxiedBy,
+        15 if is(name, b"x-forwarded-for") => FieldId::XForwardedFor,
+        16 if is(name, b"x-forwarded-host") => FieldId::XForwardedHost,
+        17 if is(name, b"x-forwarded-proto") => FieldId::XForwardedProto,
+        17 if is(name, b"x-ratelimit-limit") => FieldId::XRateLimit,
+        17 if is(name, b"x-ratelimit-reset") => FieldId::XRateLimit,
+        21 if is(name, b"x-ratelimit-remaining") => FieldId::XRateLimit,
+        _ => FieldId::Other,
     }
 }
 
@@ -171,6 +136,15 @@ fn is<const N: usize>(name: &[u8], lower: &[u8; N]) -> bool {
         different |= (name[index] | 0x20) ^ lower[index];
     }
     different == 0
+}
+
+/// The same for a table's names, of one length with `name`.
+#[inline]
+fn matches_lower(name: &[u8], lower: &[u8]) -> bool {
+    name.iter()
+        .zip(lower)
+        .fold(0, |different, (a, b)| different | ((a | 0x20) ^ b))
+        == 0
 }
 
 fn begins<const N: usize>(name: &[u8], lower: &[u8; N]) -> bool {
@@ -213,7 +187,6 @@ fn is_end_to_end(id: FieldId) -> bool {
             | FieldId::XForwardedHost
             | FieldId::XRealIp
             | FieldId::XRequestId
-            | FieldId::XModel
             | FieldId::Via
             | FieldId::Date
             | FieldId::Vary
@@ -221,7 +194,7 @@ fn is_end_to_end(id: FieldId) -> bool {
             | FieldId::Origin
             | FieldId::RetryAfter
     ) || id.is_access_control()
-        || id.is_x_olla()
+        || id.is_own()
 }
 
 /// What the `Connection` fields of a head say.
@@ -312,6 +285,19 @@ pub fn trim(value: &[u8]) -> &[u8] {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::h1::span::OWN_NAMES_MAX;
+
+    const FLAVOUR: FieldId = FieldId::own(0);
+    const SESSION: FieldId = FieldId::own(1);
+    const ANY_OWN: FieldId = FieldId::own(OWN_NAMES_MAX - 1);
+
+    enum Own {}
+
+    impl FieldNames for Own {
+        const NAMES: &'static [(&'static str, FieldId)] =
+            &[("x-flavour", FLAVOUR), ("x-own-session-id", SESSION)];
+        const PREFIX: Option<(&'static str, FieldId)> = Some(("x-own-", ANY_OWN));
+    }
 
     const NAMES: &[(&str, FieldId)] = &[
         ("Host", FieldId::Host),
@@ -338,7 +324,7 @@ mod tests {
         ("X-Real-IP", FieldId::XRealIp),
         ("X-Proxied-By", FieldId::XProxiedBy),
         ("Via", FieldId::Via),
-        ("X-Model", FieldId::XModel),
+        ("X-Flavour", FLAVOUR),
         ("X-Request-ID", FieldId::XRequestId),
         ("Date", FieldId::Date),
         ("Server", FieldId::Server),
@@ -354,14 +340,11 @@ mod tests {
         ("X-RateLimit-Remaining", FieldId::XRateLimit),
         ("X-RateLimit-Reset", FieldId::XRateLimit),
         ("X-Served-By", FieldId::XServedBy),
-        ("X-Olla-Session-ID", FieldId::XOllaSessionId),
-        ("X-Olla-Endpoint", FieldId::XOllaEndpoint),
-        ("X-Olla-Model", FieldId::XOlla),
-        ("X-Olla-Mode", FieldId::XOlla),
-        ("X-Olla-A", FieldId::XOlla),
-        ("X-Olla-Abc", FieldId::XOlla),
-        ("X-Olla-Request-ID", FieldId::XOlla),
-        ("X-Olla-Sticky-Key-Source", FieldId::XOlla),
+        ("X-Own-Session-ID", SESSION),
+        ("X-Own-Sessions-ID", ANY_OWN),
+        ("X-Own-Mode", ANY_OWN),
+        ("X-Own-A", ANY_OWN),
+        ("X-Own-Sticky-Key-Source", ANY_OWN),
         ("User-Agent", FieldId::UserAgent),
         ("Referer", FieldId::Referer),
         ("Accept", FieldId::Accept),
@@ -377,7 +360,7 @@ mod tests {
         ("Hosts", FieldId::Other),
         ("X-RateLimit-Limits", FieldId::Other),
         ("Access-Control", FieldId::Other),
-        ("X-Ollama-Thing", FieldId::Other),
+        ("X-Owner-Thing", FieldId::Other),
         ("Accept-Language", FieldId::Other),
     ];
 
@@ -385,19 +368,21 @@ mod tests {
     fn names_are_found_in_any_letter_case() {
         for (name, id) in NAMES {
             for name in [name.to_string(), name.to_lowercase(), name.to_uppercase()] {
-                assert_eq!(FieldId::classify(name.as_bytes()), *id, "{name}");
+                assert_eq!(classify::<Own>(name.as_bytes()), *id, "{name}");
+                let without = if id.is_own() { FieldId::Other } else { *id };
+                assert_eq!(classify::<NoNames>(name.as_bytes()), without, "{name}");
             }
         }
     }
 
     #[test]
-    fn every_x_olla_name_of_any_length_is_one() {
+    fn names_with_a_known_beginning_may_have_any_length() {
         for length in 0..40 {
-            let name = format!("x-olla-{}", "q".repeat(length));
-            assert!(FieldId::classify(name.as_bytes()).is_x_olla(), "{name}");
+            let name = format!("x-own-{}", "q".repeat(length));
+            assert_eq!(classify::<Own>(name.as_bytes()), ANY_OWN, "{name}");
             let name = format!("access-control-{}", "q".repeat(length));
             assert!(
-                FieldId::classify(name.as_bytes()).is_access_control(),
+                classify::<Own>(name.as_bytes()).is_access_control(),
                 "{name}"
             );
         }
@@ -406,17 +391,14 @@ mod tests {
     #[test]
     fn one_changed_byte_is_another_name() {
         for (name, id) in NAMES.iter().filter(|(_, id)| *id != FieldId::Other) {
-            if id.is_x_olla() || id.is_access_control() {
+            if name.starts_with("X-Own-") || id.is_access_control() {
                 continue;
             }
             for at in 0..name.len() {
                 let mut changed = name.as_bytes().to_vec();
                 changed[at] = b'!';
-                assert_eq!(
-                    FieldId::classify(&changed),
-                    FieldId::Other,
-                    "{name} at {at}"
-                );
+                let id = classify::<Own>(&changed);
+                assert_eq!(id, FieldId::Other, "{name} at {at}");
             }
         }
     }

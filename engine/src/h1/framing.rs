@@ -1,9 +1,10 @@
 //! Which body follows a head, and whether its connection can carry another message (RFC 9112 6.3
 //! and 9.3). The one place that decides it; it reads no byte of a body and knows no leniency.
 
-use super::field::{ConnectionOptions, FieldId};
+use super::field::ConnectionOptions;
 use super::head::{RequestHead, ResponseHead, Version};
 use super::reject::{Malformed, Reject};
+use super::span::FieldId;
 use super::target::is_authority;
 use crate::limits::KEEP_ALIVE_SECS_MAX;
 

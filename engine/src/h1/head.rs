@@ -9,79 +9,14 @@ use std::mem::MaybeUninit;
 
 use memchr::memchr;
 
-use super::field::{FieldId, Nominated};
+use super::field::{FieldNames, NoNames, Nominated, classify};
 use super::reject::{Malformed, Reject};
 use super::scan::{Lead, Scan};
-use super::target::Target;
+use super::span::{Field, FieldId, FieldSet, Span};
+use super::target::TargetParts;
 use crate::limits::{
     FIELDS_MAX, FIELDS_USUAL, REQUEST_HEAD_BYTES_CEILING, RESPONSE_HEAD_BYTES_MAX,
 };
-
-/// A run of bytes of a buffer, by position.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Span {
-    /// Position of the first byte.
-    pub start: u32,
-    /// Position behind the last byte.
-    pub end: u32,
-}
-
-impl Span {
-    /// The bytes, in the buffer that the span was made for; empty in one that is too short.
-    pub fn of<'a>(&self, buf: &'a [u8]) -> &'a [u8] {
-        buf.get(self.start as usize..self.end as usize)
-            .unwrap_or_default()
-    }
-
-    /// Whether there are none.
-    pub fn is_empty(&self) -> bool {
-        self.start >= self.end
-    }
-
-    /// How many bytes there are.
-    pub fn len(&self) -> usize {
-        self.end.saturating_sub(self.start) as usize
-    }
-
-    /// Where `part` lies in `buf`, of which it is a part.
-    fn within(buf: &[u8], part: &[u8]) -> Self {
-        let start = part.as_ptr().addr().wrapping_sub(buf.as_ptr().addr()) as u32;
-        Self {
-            start,
-            end: start.wrapping_add(part.len() as u32),
-        }
-    }
-}
-
-/// One header field.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Field {
-    /// The name as it was sent.
-    pub name: Span,
-    /// The value, without the blanks around it; may be empty.
-    pub value: Span,
-    /// Which of the known names it is.
-    pub id: FieldId,
-}
-
-/// Which names occur in a head, so that asking for one that does not costs nothing.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct FieldSet(u64);
-
-impl FieldSet {
-    fn add(&mut self, id: FieldId) {
-        self.0 |= 1 << id as u32;
-    }
-
-    pub(super) fn has(self, id: FieldId) -> bool {
-        self.0 & 1 << id as u32 != 0
-    }
-}
-
-const _: () = assert!(
-    (FieldId::RetryAfter as u32) < u64::BITS,
-    "a bit for each FieldId"
-);
 
 /// The version of a message.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -165,6 +100,16 @@ impl RequestHead {
         scan: &mut Scan,
         head_bytes_max: usize,
     ) -> Result<bool, Reject> {
+        self.parse_with::<NoNames>(buf, scan, head_bytes_max)
+    }
+
+    /// [`Self::parse`] where further names have ids of their own.
+    pub fn parse_with<N: FieldNames>(
+        &mut self,
+        buf: &[u8],
+        scan: &mut Scan,
+        head_bytes_max: usize,
+    ) -> Result<bool, Reject> {
         let lead = match scan.lead(buf) {
             Lead::Skipped(lead) => lead,
             Lead::Partial => return Ok(false),
@@ -175,7 +120,7 @@ impl RequestHead {
         let window = buf.get(..window_end).unwrap_or_default();
         self.lead = lead;
         if scan.first_try() {
-            match self.attempt_any(window) {
+            match self.attempt_any::<N>(window) {
                 Found::Whole => return Ok(true),
                 Found::Fault(reject) => return Err(reject),
                 Found::ManyFields => return Err(Reject::HeadTooLarge),
@@ -193,7 +138,7 @@ impl RequestHead {
                 Ok(false)
             };
         }
-        match self.attempt_any(window) {
+        match self.attempt_any::<N>(window) {
             Found::Whole => Ok(true),
             Found::Fault(reject) => Err(reject),
             Found::ManyFields => Err(Reject::HeadTooLarge),
@@ -204,15 +149,15 @@ impl RequestHead {
         }
     }
 
-    fn attempt_any(&mut self, window: &[u8]) -> Found<Reject> {
-        match self.attempt::<FIELDS_USUAL>(window) {
-            Found::ManyFields => self.attempt::<FIELDS_MAX>(window),
+    fn attempt_any<N: FieldNames>(&mut self, window: &[u8]) -> Found<Reject> {
+        match self.attempt::<N, FIELDS_USUAL>(window) {
+            Found::ManyFields => self.attempt::<N, FIELDS_MAX>(window),
             found => found,
         }
     }
 
     #[inline(never)] // Its scratch space must not be in the caller's frame.
-    fn attempt<const FIELDS: usize>(&mut self, window: &[u8]) -> Found<Reject> {
+    fn attempt<N: FieldNames, const FIELDS: usize>(&mut self, window: &[u8]) -> Found<Reject> {
         let mut scratch = [const { MaybeUninit::uninit() }; FIELDS];
         let mut request = httparse::Request::new(&mut []);
         let head = window.get(self.lead..).unwrap_or_default();
@@ -228,12 +173,12 @@ impl RequestHead {
         self.target = span(request.path);
         self.version = Version::of_minor(request.version);
         self.len = len;
-        match index(window, request.headers, len, &mut self.fields) {
+        match index::<N>(window, request.headers, len, &mut self.fields) {
             Some(present) => self.present = present,
             None => return Found::Fault(Reject::BareLf),
         }
-        match Target::parse(window, self.method, self.target) {
-            Ok(Target {
+        match TargetParts::parse(window, self.method, self.target) {
+            Ok(TargetParts {
                 authority,
                 path,
                 query,
@@ -324,13 +269,23 @@ impl ResponseHead {
         scan: &mut Scan,
         head_bytes_max: usize,
     ) -> Result<bool, Malformed> {
+        self.parse_with::<NoNames>(buf, scan, head_bytes_max)
+    }
+
+    /// [`Self::parse`] where further names have ids of their own.
+    pub fn parse_with<N: FieldNames>(
+        &mut self,
+        buf: &[u8],
+        scan: &mut Scan,
+        head_bytes_max: usize,
+    ) -> Result<bool, Malformed> {
         let limit = head_bytes_max.min(RESPONSE_HEAD_BYTES_MAX);
         let window = buf.get(..buf.len().min(limit)).unwrap_or_default();
         if matches!(window.first(), Some(b'\r' | b'\n')) {
             return Err(Malformed::BadStatusLine);
         }
         if scan.first_try() {
-            match self.attempt_any(window) {
+            match self.attempt_any::<N>(window) {
                 Found::Whole => return Ok(true),
                 Found::Fault(malformed) => return Err(malformed),
                 Found::ManyFields => return Err(Malformed::HeadTooLarge),
@@ -345,7 +300,7 @@ impl ResponseHead {
                 Ok(false)
             };
         }
-        match self.attempt_any(window) {
+        match self.attempt_any::<N>(window) {
             Found::Whole => Ok(true),
             Found::Fault(malformed) => Err(malformed),
             Found::ManyFields => Err(Malformed::HeadTooLarge),
@@ -354,15 +309,15 @@ impl ResponseHead {
         }
     }
 
-    fn attempt_any(&mut self, window: &[u8]) -> Found<Malformed> {
-        match self.attempt::<FIELDS_USUAL>(window) {
-            Found::ManyFields => self.attempt::<FIELDS_MAX>(window),
+    fn attempt_any<N: FieldNames>(&mut self, window: &[u8]) -> Found<Malformed> {
+        match self.attempt::<N, FIELDS_USUAL>(window) {
+            Found::ManyFields => self.attempt::<N, FIELDS_MAX>(window),
             found => found,
         }
     }
 
     #[inline(never)] // Its scratch space must not be in the caller's frame.
-    fn attempt<const FIELDS: usize>(&mut self, window: &[u8]) -> Found<Malformed> {
+    fn attempt<N: FieldNames, const FIELDS: usize>(&mut self, window: &[u8]) -> Found<Malformed> {
         let mut scratch = [const { MaybeUninit::uninit() }; FIELDS];
         let mut response = httparse::Response::new(&mut []);
         let strict = httparse::ParserConfig::default();
@@ -377,7 +332,7 @@ impl ResponseHead {
         self.status = response.code.unwrap_or_default();
         self.version = Version::of_minor(response.version);
         self.len = len;
-        match index(window, response.headers, len, &mut self.fields) {
+        match index::<N>(window, response.headers, len, &mut self.fields) {
             Some(present) => self.present = present,
             None => return Found::Fault(Malformed::BareLf),
         }
@@ -425,7 +380,7 @@ fn all(fields: &[Field], present: FieldSet, id: FieldId) -> impl Iterator<Item =
 /// Fills `fields` from what the parser found in a head of `len` bytes at the start of `window`.
 /// `None`: a line ends with LF alone. The parser takes LF for a line end, and lets the next name
 /// (or the empty line) follow at once, so two bytes before each show how the line ended.
-fn index(
+fn index<N: FieldNames>(
     window: &[u8],
     headers: &[httparse::Header<'_>],
     len: usize,
@@ -441,7 +396,7 @@ fn index(
     fields.clear();
     fields.extend(headers.iter().map(|header| {
         let name = Span::within(window, header.name.as_bytes());
-        let id = FieldId::classify(header.name.as_bytes());
+        let id = classify::<N>(header.name.as_bytes());
         whole &= ends_with_crlf(name.start as usize);
         present.add(id);
         Field {

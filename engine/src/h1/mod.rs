@@ -9,7 +9,8 @@
 //! forwarded. Where it is stricter than RFC 9112, the branch says so.
 //!
 //! - [`scan`] finds where a head ends, in linear time however slowly it comes;
-//! - [`head`] indexes a request's or an answer's head;
+//! - [`span`] has what the others share: positions, and the numbers of field names;
+//! - [`head`] indexes a request's or a response's head;
 //! - [`target`] takes the request target and `Host` apart;
 //! - [`field`] knows the names that matter, hop-by-hop fields and lists;
 //! - [`framing`] decides which body follows and whether the connection lives on;
@@ -24,9 +25,11 @@ pub mod framing;
 pub mod head;
 pub mod reject;
 pub mod scan;
+pub mod span;
 pub mod target;
 
-pub use field::FieldId;
-pub use head::{Field, RequestHead, ResponseHead, Span, Version};
+pub use field::{FieldNames, NoNames};
+pub use head::{RequestHead, ResponseHead, Version};
 pub use reject::{Malformed, Reject};
 pub use scan::Scan;
+pub use span::{Field, FieldId, Span};

@@ -5,12 +5,12 @@ use std::net::Ipv6Addr;
 
 use memchr::memchr;
 
-use super::head::Span;
 use super::reject::Reject;
+use super::span::Span;
 
 /// A target taken apart, by positions in the buffer of its head.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Target {
+pub(super) struct TargetParts {
     /// Host and port of the absolute form; empty in the others.
     pub(super) authority: Span,
     /// The path as sent, without query. Empty only in an absolute form such as `http://h?x`,
@@ -20,7 +20,7 @@ pub(super) struct Target {
     pub(super) query: Span,
 }
 
-impl Target {
+impl TargetParts {
     /// Takes the target at `span` apart. Its bytes are already known to hold no blank and no
     /// control character; `#` and bytes beyond ASCII are let through as they are.
     pub(super) fn parse(buf: &[u8], method: Span, span: Span) -> Result<Self, Reject> {
@@ -194,7 +194,7 @@ mod tests {
             start: method.end + 1,
             end: method.end + 1 + target.len() as u32,
         };
-        let target = Target::parse(buf.as_bytes(), method, span)?;
+        let target = TargetParts::parse(buf.as_bytes(), method, span)?;
         Ok([target.authority, target.path, target.query]
             .map(|span| String::from_utf8(span.of(buf.as_bytes()).to_vec()).unwrap()))
     }

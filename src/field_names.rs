@@ -1,0 +1,60 @@
+//! Header fields of the product that have ids of their own, so that they are found while a head is
+//! indexed.
+
+use olla_engine::h1::{FieldId, field};
+
+/// `X-Model`: the name of the model that a request is for.
+pub(crate) const X_MODEL: FieldId = FieldId::own(0);
+/// `X-Olla-Session-ID`: the client's own name for a conversation.
+pub(crate) const X_OLLA_SESSION_ID: FieldId = FieldId::own(1);
+/// `X-Olla-Endpoint`: the endpoint that a management request is for.
+pub(crate) const X_OLLA_ENDPOINT: FieldId = FieldId::own(2);
+/// Any other `X-Olla-*`.
+pub(crate) const X_OLLA: FieldId = FieldId::own(3);
+
+/// All of them; none can be named in `Connection` to be taken off a request.
+#[derive(Debug)]
+pub(crate) enum Names {}
+
+impl field::FieldNames for Names {
+    const NAMES: &'static [(&'static str, FieldId)] = &[
+        ("x-model", X_MODEL),
+        ("x-olla-session-id", X_OLLA_SESSION_ID),
+        ("x-olla-endpoint", X_OLLA_ENDPOINT),
+    ];
+    const PREFIX: Option<(&'static str, FieldId)> = Some(("x-olla-", X_OLLA));
+}
+
+/// The id of a name.
+pub(crate) fn classify(name: &[u8]) -> FieldId {
+    field::classify::<Names>(name)
+}
+
+/// Any `X-Olla-*`.
+pub(crate) const fn is_x_olla(id: FieldId) -> bool {
+    matches!(id, X_OLLA | X_OLLA_SESSION_ID | X_OLLA_ENDPOINT)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_have_their_ids_in_any_letter_case() {
+        let table = [
+            ("X-Model", X_MODEL),
+            ("x-olla-session-id", X_OLLA_SESSION_ID),
+            ("X-OLLA-ENDPOINT", X_OLLA_ENDPOINT),
+            ("X-Olla-Model", X_OLLA),
+            ("X-Olla-Endpoints", X_OLLA),
+            ("X-Olla-", X_OLLA),
+            ("X-Ollama-Thing", FieldId::Other),
+            ("X-Models", FieldId::Other),
+            ("Host", FieldId::Host),
+        ];
+        for (name, id) in table {
+            assert_eq!(classify(name.as_bytes()), id, "{name}");
+            assert_eq!(is_x_olla(id), name.to_lowercase().starts_with("x-olla-"));
+        }
+    }
+}
