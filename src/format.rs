@@ -2,7 +2,7 @@
 //!
 //! Pure functions; they know no page and read no clock.
 //!
-//! contract: operations 2
+//! Contract: docs/contract/operations.md#2
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 

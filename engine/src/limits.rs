@@ -10,10 +10,11 @@ use std::time::Duration;
 
 /// The largest head of a request that any configuration can allow. Positions in a head are `u32`,
 /// and a head is held in memory as a whole; `server.request_limits.max_header_size` is 1 MiB by
-/// default (contract: surface 11).
+/// default (docs/contract/surface.md#11).
 pub const REQUEST_HEAD_BYTES_CEILING: usize = 64 << 20;
 
-/// The largest head of an answer (contract: surface 8.3). Servers of models send less than 1 KiB.
+/// The largest head of an answer (docs/contract/surface.md#8.3). Servers of models send less than 1
+/// KiB.
 pub const RESPONSE_HEAD_BYTES_MAX: usize = 32 << 10;
 
 /// Header fields in one head. Browsers and SDKs send 10 to 30; a request that has passed some
@@ -47,7 +48,8 @@ pub const CHUNK_LINE_BYTES_MAX: usize = 1 << 10;
 /// us read (CVE-2023-39326 and its relatives).
 pub const CHUNK_EXTENSION_BYTES_MAX: usize = 16 << 10;
 
-/// The trailer section of a body. Trailers are dropped (contract: surface 5.1 and 7).
+/// The trailer section of a body. Trailers are dropped (docs/contract/surface.md#5.1 and
+/// docs/contract/surface.md#7).
 pub const TRAILER_BYTES_MAX: usize = 8 << 10;
 
 /// The longest line that `encode_size` writes: 16 digits and CRLF.
@@ -60,7 +62,7 @@ pub const CHUNK_SIZE_LINE_BYTES_MAX: usize = CHUNK_SIZE_DIGITS_MAX + 2;
 pub const CLIENT_READ_BYTES_START: usize = 4 << 10;
 
 /// How often a port that is in use is asked for again at start, and after what time each. A start
-/// that cannot be shall fail within a second (contract: operations 11).
+/// that cannot be shall fail within a second (docs/contract/operations.md#11).
 pub const BIND_RETRIES: u32 = 5;
 /// See [`BIND_RETRIES`].
 pub const BIND_RETRY_AFTER: Duration = Duration::from_millis(100);
@@ -73,7 +75,7 @@ pub const OUT_BYTES_KEPT_MAX: usize = 16 << 10;
 pub const UPSTREAM_READ_BYTES_START: usize = 4 << 10;
 
 /// What it grows to when reads fill it. It is also the most that waits in the gateway while a
-/// client reads slowly (contract: surface 1.2, `proxy.stream_buffer_size`).
+/// client reads slowly (docs/contract/surface.md#1.2, `proxy.stream_buffer_size`).
 pub const UPSTREAM_READ_BYTES_MAX: usize = 64 << 10;
 
 /// Bytes of a next request that are held while the answer to this one is on its way. More stays
@@ -128,8 +130,8 @@ pub const BODY_BYTES_START: usize = 1 << 20;
 
 // ---- Times -----------------------------------------------------------------------------------
 
-/// How long a body waits, unread, for room among the bodies that are held already (contract:
-/// README 14).
+/// How long a body waits, unread, for room among the bodies that are held already
+/// (docs/contract/README.md#14).
 pub const NO_ROOM_WAIT: Duration = Duration::from_secs(5);
 
 /// How long a client may take to receive an answer that the gateway made itself.

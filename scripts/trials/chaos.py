@@ -23,7 +23,7 @@ Columns
   back      seconds from the end of the fault until its backend gets at least half of its share of
             the traffic again
   allowed   two check intervals or, if longer, the wait that the backoff of health checks has
-            reached by then (contract: balancing 11) and one interval
+            reached by then (docs/contract/balancing.md#11) and one interval
 
 Criteria, each with exit status 1
   every request ends; no response that looks whole is short or belongs to another request; no

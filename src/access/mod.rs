@@ -1,6 +1,6 @@
 //! Who asks: the client of a request, decided once when its head has arrived.
 //!
-//! contract: surface 10.3
+//! Contract: docs/contract/surface.md#10.3
 
 use std::net::{IpAddr, Ipv4Addr};
 

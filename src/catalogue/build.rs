@@ -5,7 +5,7 @@
 //! kept once however often they occur, and what a name tells is taken over from the last time: it
 //! takes regular expressions to find out.
 //!
-//! contract: catalogue 5.2-5.7
+//! Contract: docs/contract/catalogue.md#5.2 to docs/contract/catalogue.md#5.7
 
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};

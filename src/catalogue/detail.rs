@@ -1,6 +1,6 @@
 //! One model in full.
 //!
-//! contract: catalogue 6.4
+//! Contract: docs/contract/catalogue.md#6.4
 
 use std::time::SystemTime;
 
@@ -56,7 +56,7 @@ impl Catalogue {
     /// or an alias, in any letter case, percent-encoded or not.
     ///
     /// # Errors
-    /// No id, or no model of that id (contract: catalogue 6.7).
+    /// No id, or no model of that id (docs/contract/catalogue.md#6.7).
     pub fn model(&self, id_as_in_path: &str, times: &Times<'_>) -> Result<Bytes, CatalogueError> {
         let id = decoded(id_as_in_path);
         let without_slash = id.strip_suffix('/');

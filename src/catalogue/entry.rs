@@ -1,6 +1,6 @@
 //! One model of the catalogue: its names, where it is, and what is known of it.
 //!
-//! contract: catalogue 5.1
+//! Contract: docs/contract/catalogue.md#5.1
 
 use std::sync::Arc;
 
@@ -90,7 +90,7 @@ pub(super) const OFFLINE: &str = "offline";
 /// The state of a model that can answer at once.
 pub(super) const LOADED: &str = "loaded";
 
-/// The state of a model on an endpoint that answers (contract: catalogue 5.8).
+/// The state of a model on an endpoint that answers (docs/contract/catalogue.md#5.8).
 pub(super) fn state(model: &ListedModel) -> &str {
     match &model.state {
         Some(state) => state,

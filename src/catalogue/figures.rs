@@ -1,6 +1,6 @@
 //! Parameter sizes and quantisations, as reported, in one short form.
 //!
-//! contract: catalogue 5.5
+//! Contract: docs/contract/catalogue.md#5.5
 
 use std::sync::LazyLock;
 

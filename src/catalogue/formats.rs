@@ -1,6 +1,6 @@
 //! The formats of listings and the items they consist of.
 //!
-//! contract: catalogue 6.3
+//! Contract: docs/contract/catalogue.md#6.3
 
 use serde::{Serialize, Serializer};
 

@@ -3,7 +3,7 @@
 //! Catalogues share it for as long as no listing changes, for it is by far the most of their work
 //! and of their memory.
 //!
-//! contract: catalogue 5.1-5.3
+//! Contract: docs/contract/catalogue.md#5.1 to docs/contract/catalogue.md#5.3
 
 use std::sync::Arc;
 
@@ -22,7 +22,7 @@ pub(super) struct Merged {
     pub(super) endpoints: Vec<Member>,
     pub(super) entries: Vec<Entry>,
     pub(super) names: Names,
-    /// Ids that are no names, in lower case (contract: catalogue 5.2, rule 3).
+    /// Ids that are no names, in lower case (docs/contract/catalogue.md#5.2, rule 3).
     pub(super) ids: FxHashMap<String, u32>,
     pub(super) aliases: Vec<Alias>,
     /// What the aliases were made of.

@@ -7,7 +7,7 @@
 //! Opens no socket, reads no clock, and asks no backend. Which endpoint a request goes to is
 //! decided elsewhere, by the names that the endpoints themselves report.
 //!
-//! contract: catalogue 5, 6
+//! Contract: docs/contract/catalogue.md#5, docs/contract/catalogue.md#6
 
 mod build;
 mod detail;
@@ -72,7 +72,7 @@ pub struct Options<'a> {
     pub now: SystemTime,
 }
 
-/// All models (contract: catalogue 5).
+/// All models (docs/contract/catalogue.md#5).
 #[derive(Debug)]
 pub struct Catalogue {
     merged: Arc<Merged>,
@@ -83,7 +83,7 @@ pub struct Catalogue {
     scoped: Vec<scoped::Ready>,
 }
 
-/// Why a listing route answers with an error (contract: catalogue 6.7).
+/// Why a listing route answers with an error (docs/contract/catalogue.md#6.7).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CatalogueError {
     /// The HTTP status.
@@ -124,9 +124,10 @@ impl Default for Catalogue {
 }
 
 impl Catalogue {
-    /// Merges the listings of all endpoints (contract: catalogue 5.1-5.3). `previous` tells when
-    /// models were first seen; a model that it does not have is first seen now. What is as it was
-    /// in `previous` is taken over: all of the merging, if only the health of endpoints is another.
+    /// Merges the listings of all endpoints (docs/contract/catalogue.md#5.1 to
+    /// docs/contract/catalogue.md#5.3). `previous` tells when models were first seen; a model that
+    /// it does not have is first seen now. What is as it was in `previous` is taken over: all of
+    /// the merging, if only the health of endpoints is another.
     pub fn build(sources: &[Source<'_>], options: &Options<'_>, previous: Option<&Self>) -> Self {
         let previous = previous.map(|previous| &previous.merged);
         let merged = match previous.filter(|previous| previous.is_of(sources, options)) {
@@ -164,8 +165,8 @@ impl Catalogue {
         &self.merged.entries
     }
 
-    /// The endpoints that list a model with the capability `vision`, routable or not (contract:
-    /// balancing 4.4).
+    /// The endpoints that list a model with the capability `vision`, routable or not
+    /// (docs/contract/balancing.md#4.4).
     pub fn vision(&self) -> EndpointSet {
         self.vision
     }
@@ -181,7 +182,7 @@ impl Catalogue {
     }
 
     /// The ids of the models that some routable endpoint serves, each once, in a stable order:
-    /// what `/olla/anthropic/v1/models` lists (contract: translation 12).
+    /// what `/olla/anthropic/v1/models` lists (docs/contract/translation.md#12).
     pub fn served_ids(&self) -> Vec<&str> {
         let mut seen = rustc_hash::FxHashSet::default();
         let served = |entry: &&Entry| entry.is_on(&self.routable);

@@ -1,6 +1,6 @@
 //! The query of `/olla/models`: what it may say, and which entries it lets through.
 //!
-//! contract: catalogue 6.2
+//! Contract: docs/contract/catalogue.md#6.2
 
 use std::borrow::Cow;
 

@@ -1,6 +1,7 @@
 //! Writes listings: which items, in which order, under which names.
 //!
-//! contract: catalogue 5.2, 5.10, 6.2, 6.3
+//! Contract: docs/contract/catalogue.md#5.2, docs/contract/catalogue.md#5.10,
+//! docs/contract/catalogue.md#6.2, docs/contract/catalogue.md#6.3
 
 use bytes::Bytes;
 use rustc_hash::FxHashMap;
@@ -87,7 +88,7 @@ impl Catalogue {
     /// `GET /olla/models` with the text behind the `?`.
     ///
     /// # Errors
-    /// A value of the query that cannot be (contract: catalogue 6.7).
+    /// A value of the query that cannot be (docs/contract/catalogue.md#6.7).
     pub fn models(&self, query: &str) -> Result<Bytes, CatalogueError> {
         let query = Query::parse(query)?;
         Ok(self
@@ -278,7 +279,7 @@ impl Catalogue {
         }
     }
 
-    /// The aliases of which some target is shown (contract: catalogue 5.10).
+    /// The aliases of which some target is shown (docs/contract/catalogue.md#5.10).
     pub(super) fn alias_views<'c>(&'c self, selection: &Selection<'_>) -> Vec<AliasView<'c>> {
         let view = |alias| self.alias_view(alias, selection);
         self.merged.aliases.iter().filter_map(view).collect()

@@ -1,6 +1,6 @@
 //! The listings below one provider's prefix.
 //!
-//! contract: catalogue 6.5
+//! Contract: docs/contract/catalogue.md#6.5
 
 use std::sync::OnceLock;
 

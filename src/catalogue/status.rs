@@ -1,6 +1,6 @@
 //! The facts behind `/internal/status/models`: one item for each reported name.
 //!
-//! contract: operations 4
+//! Contract: docs/contract/operations.md#4
 
 use std::collections::BTreeMap;
 

@@ -3,7 +3,7 @@
 //! The words are first brought to one form: flags may have one dash or two, switches may have a
 //! value (`--profile=false`). A word that is no command is an error. What remains is strict.
 //!
-//! contract: operations 9
+//! Contract: docs/contract/operations.md#9
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};

@@ -1,6 +1,7 @@
 //! What this program is and what it was built from, as the build script found out.
 //!
-//! contract: operations 4 (`/version`, `/internal/status`), 9 (`--version`)
+//! Contract: docs/contract/operations.md#4 (`/version`, `/internal/status`),
+//! docs/contract/operations.md#9 (`--version`)
 
 /// The version of the package.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");

@@ -1,6 +1,6 @@
 //! `olla check`, `--check`, `--validate-config`: everything there is to say about a configuration.
 //!
-//! contract: operations 9
+//! Contract: docs/contract/operations.md#9
 
 use std::fmt::Write;
 

@@ -1,6 +1,6 @@
 //! `olla import FILE`: Olla's YAML as TOML on standard output, remarks on standard error.
 //!
-//! contract: README 9
+//! Contract: docs/contract/README.md#9
 
 use std::fmt::Write;
 use std::path::Path;

@@ -4,7 +4,7 @@
 //! an [`CommandOutput`] that `main` prints; the rest is handed to `main` as data. Starts nothing and holds
 //! no logic of serving.
 //!
-//! contract: operations 9
+//! Contract: docs/contract/operations.md#9
 
 mod args;
 pub mod build_info;

@@ -1,6 +1,6 @@
 //! `olla models` and `olla status`: what a gateway that runs says of itself, as a table.
 //!
-//! contract: operations 4 (the routes that are asked)
+//! Contract: docs/contract/operations.md#4 (the routes that are asked)
 
 use std::fmt::Write;
 

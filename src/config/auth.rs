@@ -2,7 +2,7 @@
 //!
 //! No value is ever shown, in findings either.
 //!
-//! contract: balancing 14, operations 11
+//! Contract: docs/contract/balancing.md#14, docs/contract/operations.md#11
 
 use super::endpoint::{Auth, Secret, header_fault, is_header_value};
 use super::env::expand;

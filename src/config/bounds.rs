@@ -15,7 +15,7 @@ pub(super) const fn secs(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
 
-/// Two lists of globs (contract: catalogue 4.1).
+/// Two lists of globs (docs/contract/catalogue.md#4.1).
 pub(super) fn name_filter(
     s: &mut Section<'_, '_>,
     include: &'static str,

@@ -1,6 +1,6 @@
 //! Checks of the whole plan: what is valid by itself and cannot work all the same.
 //!
-//! contract: operations 11
+//! Contract: docs/contract/operations.md#11
 
 use super::nearest::nearest;
 use super::plan::{CorsPlan, OriginPattern, Plan};

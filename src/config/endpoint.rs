@@ -2,7 +2,8 @@
 //!
 //! Types and the pure parsing of their texts; no file is read and no finding made here.
 //!
-//! contract: catalogue 2, balancing 14, surface 3.1
+//! Contract: docs/contract/catalogue.md#2, docs/contract/balancing.md#14,
+//! docs/contract/surface.md#3.1
 
 use std::fmt;
 use std::path::PathBuf;
@@ -46,7 +47,7 @@ pub struct EndpointPlan {
     pub check_interval: Duration,
     /// For one try of a health check, less than `check_interval`, at most 30 s.
     pub check_timeout: Duration,
-    /// Whether requests keep the URL's own path in front (contract: surface 3.1).
+    /// Whether requests keep the URL's own path in front (docs/contract/surface.md#3.1).
     pub preserve_path: bool,
     /// Which of its models exist.
     pub model_filter: NameFilter,
@@ -90,7 +91,7 @@ pub struct EndpointTlsPlan {
     pub insecure_skip_verify: bool,
 }
 
-/// Two lists of globs (contract: catalogue 4.1); exclude wins, an empty include admits all.
+/// Two lists of globs (docs/contract/catalogue.md#4.1); exclude wins, an empty include admits all.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct NameFilter {
     /// What is admitted.
@@ -99,7 +100,7 @@ pub struct NameFilter {
     pub exclude: Vec<String>,
 }
 
-/// The credentials of an endpoint (contract: balancing 14).
+/// The credentials of an endpoint (docs/contract/balancing.md#14).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Auth {
     /// `Authorization: Bearer <token>`.

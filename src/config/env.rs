@@ -28,8 +28,8 @@ impl Env {
         )
     }
 
-    /// The value of a setting; an empty variable counts as unset (contract: operations 10), and so
-    /// does one that Kubernetes sets for a Service.
+    /// The value of a setting; an empty variable counts as unset (docs/contract/operations.md#10),
+    /// and so does one that Kubernetes sets for a Service.
     pub fn get(&self, name: &str) -> Option<&str> {
         let value = self.verbatim(name)?;
         (!value.is_empty() && !is_service_link(name, value)).then_some(value)
@@ -86,7 +86,7 @@ fn is_service_link(name: &str, value: &str) -> bool {
 pub(super) struct Unset(pub(super) String);
 
 /// Replaces `${NAME}` and `${NAME:-default}`; `$NAME` and anything malformed stay as they are. An
-/// empty variable takes the default where there is one (contract: operations 10).
+/// empty variable takes the default where there is one (docs/contract/operations.md#10).
 ///
 /// # Errors
 /// The name of the first variable that is unset and has no default.

@@ -2,7 +2,7 @@
 //!
 //! A finding never holds a secret: the code that makes one leaves such values out.
 //!
-//! contract: operations 9 (`--check`), 11 (refusals)
+//! Contract: docs/contract/operations.md#9 (`--check`), docs/contract/operations.md#11 (refusals)
 
 use std::fmt;
 use std::path::{Path, PathBuf};

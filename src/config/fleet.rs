@@ -3,7 +3,8 @@
 //! An endpoint is read in two steps: [`declare`] takes what was typed, [`check`] makes the plan of
 //! it. Every finding names the endpoint. URLs may hold secrets and are shown without their query.
 //!
-//! contract: catalogue 2, balancing 14, 15, operations 11
+//! Contract: docs/contract/catalogue.md#2, docs/contract/balancing.md#14,
+//! docs/contract/balancing.md#15, docs/contract/operations.md#11
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -54,7 +55,7 @@ pub(super) fn endpoints(s: &mut Section<'_, '_>, context: &Context<'_>) -> Vec<E
     plans
 }
 
-/// The endpoint of a configuration that has no list of them (contract: balancing 12).
+/// The endpoint of a configuration that has no list of them (docs/contract/balancing.md#12).
 fn built_in() -> EndpointPlan {
     let host = "localhost".to_owned();
     let authority = format!("{host}:11434");

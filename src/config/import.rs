@@ -4,7 +4,7 @@
 //! without effect stays as a comment with a remark. Judges nothing itself: the findings are those of
 //! reading the YAML as it is.
 //!
-//! contract: README 9, operations 10
+//! Contract: docs/contract/README.md#9, docs/contract/operations.md#10
 
 use std::path::Path;
 

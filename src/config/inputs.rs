@@ -27,6 +27,6 @@ pub struct ConfigInputs<'a> {
     pub cwd: &'a Path,
     /// The accepted endpoint types.
     pub types: &'a [TypeName],
-    /// Whether a filter admits a name (contract: catalogue 4).
+    /// Whether a filter admits a name (docs/contract/catalogue.md#4).
     pub admits: &'a dyn Fn(&NameFilter, &str) -> bool,
 }

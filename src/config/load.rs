@@ -3,7 +3,7 @@
 //! Opens no socket and resolves no name. Besides the configuration itself it reads only the files
 //! that credentials and certificates name.
 //!
-//! contract: operations 10
+//! Contract: docs/contract/operations.md#10
 
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;

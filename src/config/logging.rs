@@ -1,6 +1,7 @@
 //! The declarations of the keys of `[logging]` and of the variables of the log.
 //!
-//! contract: operations 8, 10, 11
+//! Contract: docs/contract/operations.md#8, docs/contract/operations.md#10,
+//! docs/contract/operations.md#11
 
 use std::path::PathBuf;
 use std::time::Duration;

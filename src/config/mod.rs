@@ -6,7 +6,7 @@
 //! (`plan.rs`, `endpoint.rs`). Every wrong value is a [`Finding`] that names key, value and place; all of them
 //! are reported, not only the first.
 //!
-//! contract: operations 9-11
+//! Contract: docs/contract/operations.md#9 to docs/contract/operations.md#11
 
 mod auth;
 mod bounds;

@@ -6,7 +6,9 @@
 //! by `Arc` and never changed. This file holds no parsing, no I/O and no defaults: those stand
 //! with the declaration of each key (`settings.rs`, `fleet.rs`).
 //!
-//! contract: operations 11, surface 10-12, balancing 5, 8, 9, 13, translation 2
+//! Contract: docs/contract/operations.md#11, docs/contract/surface.md#10 to
+//! docs/contract/surface.md#12, docs/contract/balancing.md#5, docs/contract/balancing.md#8,
+//! docs/contract/balancing.md#9, docs/contract/balancing.md#13, docs/contract/translation.md#2
 
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
@@ -81,7 +83,7 @@ words! {
 
 words! {
     /// `proxy.profile`: shown in status and metrics. Every response is passed on as it arrives,
-    /// which each of Olla's profiles allows (contract: surface 8.1).
+    /// which each of Olla's profiles allows (docs/contract/surface.md#8.1).
     StreamProfile {
         /// The default.
         Auto = "auto",
@@ -93,7 +95,7 @@ words! {
 }
 
 words! {
-    /// Choice among candidates (`proxy.load_balancer`; contract: balancing 7).
+    /// Choice among candidates (`proxy.load_balancer`; docs/contract/balancing.md#7).
     Balancer {
         /// The highest priority, shared among equals.
         Priority = "priority",
@@ -115,7 +117,7 @@ words! {
 }
 
 words! {
-    /// Where a sticky session's key comes from (contract: balancing 8).
+    /// Where a sticky session's key comes from (docs/contract/balancing.md#8).
     StickySource {
         /// `X-Olla-Session-ID`.
         SessionHeader = "session_header",
@@ -129,7 +131,7 @@ words! {
 }
 
 words! {
-    /// `model_registry.routing_strategy.type` (contract: balancing 5).
+    /// `model_registry.routing_strategy.type` (docs/contract/balancing.md#5).
     Strategy {
         /// Only endpoints known to have the model.
         Strict = "strict",
@@ -141,7 +143,7 @@ words! {
 }
 
 words! {
-    /// Where a request goes when its model is not available (contract: balancing 5).
+    /// Where a request goes when its model is not available (docs/contract/balancing.md#5).
     Fallback {
         /// Nowhere, unless the strategy finds the model after all.
         CompatibleOnly = "compatible_only",
@@ -228,7 +230,7 @@ pub struct ServerPlan {
     pub idle_timeout: Option<Duration>,
     /// How long requests in flight may go on after a signal; zero = cut at once.
     pub shutdown_timeout: Duration,
-    /// Whether the lines about each request are logged (contract: operations 8).
+    /// Whether the lines about each request are logged (docs/contract/operations.md#8).
     pub request_logging: bool,
     /// Event loops; `None` = one for each CPU that the process may use.
     pub workers: Option<NonZeroUsize>,
@@ -255,7 +257,7 @@ pub struct ServerTlsPlan {
     pub key_file: Option<PathBuf>,
 }
 
-/// `[server.request_limits]` (contract: surface 11).
+/// `[server.request_limits]` (docs/contract/surface.md#11).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RequestLimitsPlan {
     /// Bytes of a request's body; `None` = no limit.
@@ -267,7 +269,7 @@ pub struct RequestLimitsPlan {
     pub max_buffered_bytes: Option<u64>,
 }
 
-/// `[server.rate_limits]` (contract: surface 10). Rates are per minute, 0 = no limit.
+/// `[server.rate_limits]` (docs/contract/surface.md#10). Rates are per minute, 0 = no limit.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RateLimitsPlan {
     /// All clients together, on proxied routes.
@@ -305,7 +307,7 @@ impl EndpointRatesPlan {
     }
 }
 
-/// `[server.cors]` (contract: surface 12).
+/// `[server.cors]` (docs/contract/surface.md#12).
 #[derive(Debug, Clone, PartialEq)]
 pub struct CorsPlan {
     /// Off: nothing is added and preflights go to the backend.
@@ -365,7 +367,7 @@ impl OriginPattern {
     }
 }
 
-/// `[proxy]` (contract: balancing 13).
+/// `[proxy]` (docs/contract/balancing.md#13).
 #[derive(Debug, Clone, PartialEq)]
 pub struct ProxyPlan {
     /// Shown in status and metrics.
@@ -394,11 +396,11 @@ pub struct ProxyPlan {
     pub retry: RetryPlan,
     /// `[proxy.sticky_sessions]`.
     pub sticky_sessions: StickyPlan,
-    /// `[proxy.profile_filter]`: which provider profiles exist (contract: catalogue 1.6).
+    /// `[proxy.profile_filter]`: which provider profiles exist (docs/contract/catalogue.md#1.6).
     pub profile_filter: NameFilter,
 }
 
-/// `[proxy.retry]` (contract: balancing 9).
+/// `[proxy.retry]` (docs/contract/balancing.md#9).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RetryPlan {
     /// False = one attempt.
@@ -420,7 +422,7 @@ impl RetryPlan {
     }
 }
 
-/// `[proxy.sticky_sessions]` (contract: balancing 8).
+/// `[proxy.sticky_sessions]` (docs/contract/balancing.md#8).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StickyPlan {
     /// Off: no sticky headers at all.
@@ -445,8 +447,8 @@ pub struct DiscoveryPlan {
     pub endpoints: Vec<EndpointPlan>,
 }
 
-/// `[discovery.model_discovery]` (contract: catalogue 3.1). The three bounds are above zero when
-/// discovery is enabled.
+/// `[discovery.model_discovery]` (docs/contract/catalogue.md#3.1). The three bounds are above zero
+/// when discovery is enabled.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ModelDiscoveryPlan {
     /// Off: no endpoint is asked for its models.
@@ -474,7 +476,7 @@ pub struct ModelRegistryPlan {
     pub unification: UnificationPlan,
 }
 
-/// `[model_registry.routing_strategy]` with its `options` (contract: balancing 5).
+/// `[model_registry.routing_strategy]` with its `options` (docs/contract/balancing.md#5).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RoutingPlan {
     /// The key `type`.
@@ -496,7 +498,7 @@ pub struct UnificationPlan {
     pub cleanup_interval: Duration,
 }
 
-/// One entry of `[model_aliases]` (contract: catalogue 5.10).
+/// One entry of `[model_aliases]` (docs/contract/catalogue.md#5.10).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AliasPlan {
     /// What a client asks for, without outer blanks.
@@ -512,7 +514,7 @@ pub struct TranslatorsPlan {
     pub anthropic: AnthropicPlan,
 }
 
-/// `[translators.anthropic]` (contract: translation 2).
+/// `[translators.anthropic]` (docs/contract/translation.md#2).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AnthropicPlan {
     /// Off: its routes answer 404.
@@ -525,7 +527,7 @@ pub struct AnthropicPlan {
     pub inspector: InspectorPlan,
 }
 
-/// `[translators.anthropic.inspector]`: a debugging aid (contract: translation 13).
+/// `[translators.anthropic.inspector]`: a debugging aid (docs/contract/translation.md#13).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InspectorPlan {
     /// On: a warning at every start.
@@ -536,7 +538,7 @@ pub struct InspectorPlan {
     pub session_header: String,
 }
 
-/// `[logging]` and the variables of the log (contract: operations 8).
+/// `[logging]` and the variables of the log (docs/contract/operations.md#8).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LoggingPlan {
     /// Least severity logged.
@@ -559,7 +561,7 @@ pub struct LoggingPlan {
     pub force_colors: bool,
 }
 
-/// `[dashboard]` (contract: operations 7).
+/// `[dashboard]` (docs/contract/operations.md#7).
 #[derive(Debug, Clone, PartialEq)]
 pub struct DashboardPlan {
     /// Off: its paths answer 404.

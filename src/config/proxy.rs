@@ -1,6 +1,8 @@
 //! The declarations of the keys of `[proxy]`: the way to the backends.
 //!
-//! contract: operations 11, balancing 8, 9, 13, README 5, 10
+//! Contract: docs/contract/operations.md#11, docs/contract/balancing.md#8,
+//! docs/contract/balancing.md#9, docs/contract/balancing.md#13, docs/contract/README.md#5,
+//! docs/contract/README.md#10
 
 use std::num::NonZeroUsize;
 use std::time::Duration;

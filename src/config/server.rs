@@ -1,6 +1,7 @@
 //! The declarations of the keys of `[server]`: the listener, its limits, CORS.
 //!
-//! contract: operations 11, surface 1.2, 10-12
+//! Contract: docs/contract/operations.md#11, docs/contract/surface.md#1.2,
+//! docs/contract/surface.md#10 to docs/contract/surface.md#12
 
 use std::num::{NonZeroU32, NonZeroUsize};
 

@@ -1,7 +1,8 @@
 //! The whole plan from the whole file, and the declarations of the keys that have no file of their
 //! own: path, type, default, bounds, variable and remark, each where its value goes into the plan.
 //!
-//! contract: operations 10, 11; balancing 5; catalogue 3.1, 5.10
+//! Contract: docs/contract/operations.md#10, docs/contract/operations.md#11;
+//! docs/contract/balancing.md#5; docs/contract/catalogue.md#3.1, docs/contract/catalogue.md#5.10
 
 use super::ConfigInputs;
 use super::bounds::{NO_MAX, U32_MAX, secs};

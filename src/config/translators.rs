@@ -1,6 +1,7 @@
 //! The declarations of the keys of `[translators]`, and which folders the inspector may write to.
 //!
-//! contract: operations 11, translation 2, 13
+//! Contract: docs/contract/operations.md#11, docs/contract/translation.md#2,
+//! docs/contract/translation.md#13
 
 use std::path::{Component, Path, PathBuf};
 
@@ -108,7 +109,7 @@ fn inspector(s: &mut Section<'_, '_>, cwd: &Path) -> InspectorPlan {
 }
 
 /// Whether a path is the root or lies in a folder of the system, `..` and links resolved
-/// (contract: translation 2).
+/// (docs/contract/translation.md#2).
 fn is_system_folder(path: &Path) -> bool {
     const FOLDERS: [&str; 10] = [
         "/etc", "/var", "/usr", "/bin", "/sbin", "/boot", "/sys", "/proc", "/dev", "/root",

@@ -2,7 +2,7 @@
 //!
 //! Knows syntax only: no key, no type a key wants, no default.
 //!
-//! contract: operations 10
+//! Contract: docs/contract/operations.md#10
 
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};

@@ -1,6 +1,7 @@
 //! Keys and variables that nothing reads, and what was probably meant.
 //!
-//! contract: operations 10, 11 (a warning at start with the nearest known key)
+//! Contract: docs/contract/operations.md#10, docs/contract/operations.md#11 (a warning at start
+//! with the nearest known key)
 
 use std::collections::BTreeSet;
 

@@ -1,6 +1,6 @@
 //! The texts of single values: durations, sizes, booleans, and how they are shown.
 //!
-//! contract: operations 10
+//! Contract: docs/contract/operations.md#10
 
 use std::time::Duration;
 

@@ -4,7 +4,7 @@
 //! Endpoints are independent of each other, and a failed listing leaves the endpoint's models as
 //! they were.
 //!
-//! contract: catalogue 3, balancing 5 (refresh)
+//! Contract: docs/contract/catalogue.md#3, docs/contract/balancing.md#5 (refresh)
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -28,7 +28,7 @@ use crate::shared::{Address, ToCore};
 /// The reason why a listing failed.
 struct ListingFailure {
     reason: String,
-    /// Whether a retry within the round may succeed (contract: catalogue 3.5).
+    /// Whether a retry within the round may succeed (docs/contract/catalogue.md#3.5).
     again: bool,
 }
 
@@ -94,7 +94,7 @@ pub(super) async fn on_request(state: &Rc<ControlState>) {
     }
 }
 
-/// Drops the models of endpoints whose last listing is too old (contract: catalogue 5.3).
+/// Drops the models of endpoints whose last listing is too old (docs/contract/catalogue.md#5.3).
 pub(super) async fn sweeps(state: &Rc<ControlState>) {
     loop {
         let plan = state.config().plan.model_registry.unification.clone();
@@ -241,8 +241,8 @@ fn parse(parser: Parser, reply: &Reply) -> Result<Vec<ListedModel>, ListingFailu
     })
 }
 
-/// Detects the type of server; the response that identifies it lists its models too (contract:
-/// catalogue 3.6).
+/// Detects the type of server; the response that identifies it lists its models too
+/// (docs/contract/catalogue.md#3.6).
 async fn detected(
     state: &ControlState,
     member: &Member,
@@ -278,7 +278,7 @@ async fn detected(
 }
 
 /// Lists endpoints because a request missed its model. Requests that miss at the same time share
-/// one refresh (contract: balancing 5).
+/// one refresh (docs/contract/balancing.md#5).
 pub(super) fn refresh(
     state: &Rc<ControlState>,
     mut endpoints: Vec<u32>,

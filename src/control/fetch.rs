@@ -1,7 +1,7 @@
 //! One GET of the control thread: a health check or a listing. It follows redirects; credentials
 //! are sent to the endpoint's own origin only.
 //!
-//! contract: balancing 11 (request), catalogue 3.3
+//! Contract: docs/contract/balancing.md#11 (request), docs/contract/catalogue.md#3.3
 
 use std::net::SocketAddr;
 use std::sync::Arc;

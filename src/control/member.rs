@@ -79,7 +79,7 @@ impl Member {
     }
 
     /// Whether a plan means this endpoint, so that a reload keeps its health, statistics and
-    /// connections (contract: operations 9).
+    /// connections (docs/contract/operations.md#9).
     pub(super) fn is_same(&self, plan: &EndpointPlan) -> bool {
         let own = &self.options.borrow().plan;
         own.name == plan.name && own.url == plan.url
@@ -142,7 +142,7 @@ impl Member {
         self.health.borrow().is_settled()
     }
 
-    /// Whether requests may wait for the first check (contract: README 13).
+    /// Whether requests may wait for the first check (docs/contract/README.md#13).
     pub(super) fn is_awaited(&self) -> bool {
         self.health.borrow().is_awaited(Instant::now())
     }

@@ -9,7 +9,8 @@
 //! (decision), [`changes`] (actions), [`snapshots`] (to the cores). A reload: [`reload`],
 //! [`snapshots`]. This file starts the tasks and dispatches what the cores send.
 //!
-//! contract: balancing 11, 12; catalogue 3, 5.3
+//! Contract: docs/contract/balancing.md#11, docs/contract/balancing.md#12;
+//! docs/contract/catalogue.md#3, docs/contract/catalogue.md#5.3
 
 mod changes;
 mod discover;

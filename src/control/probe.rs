@@ -1,6 +1,6 @@
 //! Health checks: one task for each endpoint.
 //!
-//! contract: balancing 11
+//! Contract: docs/contract/balancing.md#11
 
 use std::rc::Rc;
 use std::time::{Duration, Instant};

@@ -1,7 +1,8 @@
 //! Adopts a configuration: at the start, and after a reload.
 //!
 //! An endpoint with the same name and URL as before stays the same: it keeps its health, its
-//! statistics and its connections, and follows whatever else changed (contract: operations 9).
+//! statistics and its connections, and follows whatever else changed
+//! (docs/contract/operations.md#9).
 
 use std::rc::Rc;
 use std::sync::Arc;

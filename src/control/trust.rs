@@ -1,6 +1,6 @@
 //! Whose certificates are accepted: the system's issuers, an endpoint's own, or anybody.
 //!
-//! contract: balancing 13, README 11
+//! Contract: docs/contract/balancing.md#13, docs/contract/README.md#11
 
 use std::cell::{OnceCell, RefCell};
 use std::collections::HashMap;

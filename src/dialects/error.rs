@@ -1,6 +1,6 @@
 //! An error that the gateway itself responds with.
 //!
-//! contract: surface 9
+//! Contract: docs/contract/surface.md#9
 
 use std::borrow::Cow;
 

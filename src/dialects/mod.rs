@@ -273,7 +273,7 @@ pub enum Note {
     Record(Box<Record>),
 }
 
-/// A translator's part of a request, for the statistics (contract: translation 14).
+/// A translator's part of a request, for the statistics (docs/contract/translation.md#14).
 #[derive(Debug, Clone, Copy)]
 pub struct Summary {
     /// The translator's name, such as `anthropic`.

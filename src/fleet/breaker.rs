@@ -7,7 +7,7 @@
 //! Who drives it: `balance` asks and claims at the pick, and the pick's lease reports. What is a
 //! failure, and what is none, stands in the contract; a client that goes away is neither.
 //!
-//! contract: balancing 10
+//! Contract: docs/contract/balancing.md#10
 
 use std::sync::atomic::Ordering;
 

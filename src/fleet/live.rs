@@ -1,6 +1,6 @@
 //! The counters of an endpoint that all cores share.
 //!
-//! contract: balancing 7, 10
+//! Contract: docs/contract/balancing.md#7, docs/contract/balancing.md#10
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
@@ -12,14 +12,14 @@ pub struct Live {
     in_flight: AtomicU32,
     /// How often a core could not reach it; wraps.
     lost: AtomicU32,
-    /// Consecutive failures of live traffic; the breaker's (contract: balancing 10).
+    /// Consecutive failures of live traffic; the breaker's (docs/contract/balancing.md#10).
     pub(crate) failures: AtomicU32,
     /// Milliseconds on the process's clock until which the breaker is open; 0 = closed.
     pub(crate) open_until_ms: AtomicU64,
     /// Milliseconds at which the half-open probe was let through; 0 = none is out.
     pub(crate) probe_since_ms: AtomicU64,
     /// Milliseconds on the process's clock until which it counts as not speaking the Messages API,
-    /// although its type does (contract: translation 5); 0 = it does.
+    /// although its type does (docs/contract/translation.md#5); 0 = it does.
     no_messages_until_ms: AtomicU64,
 }
 
@@ -30,7 +30,8 @@ impl Live {
     }
 
     /// Counts one more, if as many are in flight as the caller saw when it chose. False: another
-    /// core was faster, choose again (contract: balancing 7, picking and counting are one step).
+    /// core was faster, choose again (docs/contract/balancing.md#7, picking and counting are one
+    /// step).
     pub fn try_begin(&self, seen: u32) -> bool {
         self.in_flight
             .compare_exchange(seen, seen + 1, Ordering::Relaxed, Ordering::Relaxed)

@@ -4,7 +4,8 @@
 //! a request keeps the one it began with. The only things in it that move are the counters of
 //! [`Live`], which all cores share.
 //!
-//! contract: balancing 7, 10, 11; operations 2
+//! Contract: docs/contract/balancing.md#7, docs/contract/balancing.md#10,
+//! docs/contract/balancing.md#11; docs/contract/operations.md#2
 
 pub mod breaker;
 pub(crate) mod health;
@@ -59,7 +60,7 @@ pub struct Endpoint {
     /// How its kind of server is spoken to; for `auto` that of the detected type, else
     /// `openai-compatible`.
     pub profile: Arc<Profile>,
-    /// Whether `type` is `auto` or absent: allowed in every scope (contract: balancing 3.1).
+    /// Whether `type` is `auto` or absent: allowed in every scope (docs/contract/balancing.md#3.1).
     pub is_auto: bool,
     /// What its last check said.
     pub status: Status,
@@ -115,7 +116,7 @@ impl Endpoint {
         &self.plan.name
     }
 
-    /// What `X-Olla-Backend-Type` shows (contract: README 4, surface 5.2).
+    /// What `X-Olla-Backend-Type` shows (docs/contract/README.md#4, docs/contract/surface.md#5.2).
     pub fn type_shown(&self) -> &str {
         if self.is_auto {
             &self.profile.name
@@ -125,7 +126,7 @@ impl Endpoint {
     }
 }
 
-/// The state of an endpoint (contract: balancing 11, operations 2).
+/// The state of an endpoint (docs/contract/balancing.md#11, docs/contract/operations.md#2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Status {
     /// A good check.

@@ -1,7 +1,8 @@
 //! How requests to an endpoint are written: the parts of heads that never change, and how its
 //! connections are kept.
 //!
-//! contract: surface 3.1, 4, 5; balancing 14
+//! Contract: docs/contract/surface.md#3.1, docs/contract/surface.md#4, docs/contract/surface.md#5;
+//! docs/contract/balancing.md#14
 
 use std::time::Duration;
 
@@ -20,7 +21,8 @@ pub struct Upstream {
     /// Bytes of them that are `Host`'s.
     host_bytes: usize,
     /// Names of fields that the endpoint has its own of: those of a request are not passed on, and
-    /// those of an answer neither, for they may be secrets reflected (contract: surface 5.1).
+    /// those of an answer neither, for they may be secrets reflected
+    /// (docs/contract/surface.md#5.1).
     pub own: Vec<(FieldId, Box<[u8]>)>,
     /// Whether it has credentials: the client's are then dropped.
     pub has_auth: bool,
@@ -95,7 +97,7 @@ impl Upstream {
 }
 
 /// The fields that are set on every request to an endpoint, checks and discovery included; `auth`
-/// wins over `headers` (contract: balancing 14).
+/// wins over `headers` (docs/contract/balancing.md#14).
 pub fn own_fields(plan: &EndpointPlan) -> Vec<(String, String)> {
     let auth = plan.auth.as_ref().map(|auth| match auth {
         Auth::Bearer { token } => (

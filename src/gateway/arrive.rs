@@ -1,6 +1,8 @@
 //! A request's head has come: what it is, and whether it may go on.
 //!
-//! contract: surface 2, 3, 6, 10, 11, 12, 14
+//! Contract: docs/contract/surface.md#2, docs/contract/surface.md#3, docs/contract/surface.md#6,
+//! docs/contract/surface.md#10, docs/contract/surface.md#11, docs/contract/surface.md#12,
+//! docs/contract/surface.md#14
 
 use std::borrow::Cow;
 
@@ -148,7 +150,7 @@ impl Exchange {
         }
     }
 
-    /// Rate limits (contract: surface 10).
+    /// Rate limits (docs/contract/surface.md#10).
     fn take_tokens(&mut self, ask: &Ask<'_>) -> Result<(), Error> {
         let limit = self.route.limit(self.path(&ask.request));
         if limit == Limit::Free {

@@ -1,6 +1,6 @@
 //! Cross-origin requests: preflights, and what other answers carry.
 //!
-//! contract: surface 12
+//! Contract: docs/contract/surface.md#12
 
 use olla_engine::h1::{FieldId, emit, field};
 use olla_engine::handler::{Local, Request};

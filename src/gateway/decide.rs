@@ -1,6 +1,6 @@
 //! A request is complete: which model it is for, and which endpoints could serve it.
 //!
-//! contract: balancing 1-6
+//! Contract: docs/contract/balancing.md#1 to docs/contract/balancing.md#6
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -23,7 +23,8 @@ use crate::routing::scope::{Scope, ScopeId};
 use crate::routing::sticky::Sources;
 use crate::shared::Event;
 
-/// How long a request waits for endpoints that have not been checked yet (contract: README 13).
+/// How long a request waits for endpoints that have not been checked yet
+/// (docs/contract/README.md#13).
 const FIRST_CHECK_WAIT: Duration = Duration::from_secs(2);
 
 /// How much longer than the refresh itself its outcome is waited for.

@@ -425,8 +425,9 @@ impl handler::Exchange for Exchange {
 /// What `Allow` says of a route that passes methods on.
 const ANY_METHOD: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS, TRACE";
 
-/// The error of a request that the engine refuses (contract: surface 1.1, 1.2, 9); `body_limit` is
-/// the limit for its body and the option that sets it.
+/// The error of a request that the engine refuses (docs/contract/surface.md#1.1,
+/// docs/contract/surface.md#1.2, docs/contract/surface.md#9); `body_limit` is the limit for its
+/// body and the option that sets it.
 pub(super) fn refused(refusal: Refusal, body_limit: (Option<u64>, &'static str)) -> Error {
     match refusal {
         Refusal::Head(reject) => {

@@ -1,6 +1,6 @@
 //! The head of a request to a backend.
 //!
-//! contract: surface 3.1, 4
+//! Contract: docs/contract/surface.md#3.1, docs/contract/surface.md#4
 
 use olla_engine::h1::{FieldId, RequestHead, emit, field};
 use olla_engine::handler::Request;
@@ -156,8 +156,8 @@ impl Exchange {
     }
 }
 
-/// OpenAI's servers take a key in another field than Anthropic's clients send it in (contract:
-/// translation 10).
+/// OpenAI's servers take a key in another field than Anthropic's clients send it in
+/// (docs/contract/translation.md#10).
 fn bearer_of_api_key(head: &RequestHead, bytes: &[u8], upstream: &Upstream, out: &mut Vec<u8>) {
     let has_own = upstream.has_auth
         || upstream.owns(FieldId::Authorization)

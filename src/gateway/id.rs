@@ -1,6 +1,6 @@
 //! Request ids.
 //!
-//! contract: surface 6
+//! Contract: docs/contract/surface.md#6
 
 use std::cell::RefCell;
 

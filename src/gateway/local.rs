@@ -1,7 +1,8 @@
 //! Requests that the gateway answers itself: listings at once, pages with the control thread's
 //! help, the dashboard from what is built in.
 //!
-//! contract: catalogue 6, operations 3, 4, 7
+//! Contract: docs/contract/catalogue.md#6, docs/contract/operations.md#3,
+//! docs/contract/operations.md#4, docs/contract/operations.md#7
 
 use std::borrow::Cow;
 use std::rc::Rc;
@@ -185,7 +186,7 @@ impl Exchange {
         Routed::Respond
     }
 
-    /// Checks whether the client may see the route (contract: operations 7).
+    /// Checks whether the client may see the route (docs/contract/operations.md#7).
     pub(super) fn check_access(&self, ask: &Ask<'_>) -> Result<(), Error> {
         let plan = &self.view.plan().dashboard;
         let gated = match self.route.kind {
@@ -243,7 +244,7 @@ impl Exchange {
         };
     }
 
-    /// The dashboard's files (contract: operations 7).
+    /// The dashboard's files (docs/contract/operations.md#7).
     fn dashboard(&mut self, ask: &Ask<'_>, local: &mut Local) {
         let request = &ask.request;
         let (none_match, encoding) = (

@@ -6,7 +6,7 @@
 //! candidates, [`pick`] the attempts, [`forward`] the head to the endpoint, [`respond`] the head to
 //! the client, [`record`] logs and statistics. [`local`] has what needs no endpoint.
 //!
-//! contract: surface 14 (order of checks)
+//! Contract: docs/contract/surface.md#14 (order of checks)
 
 mod arrive;
 mod cors;

@@ -1,6 +1,6 @@
 //! The attempts of a request: which endpoint it is sent to, and what an attempt's end says of it.
 //!
-//! contract: balancing 7-10
+//! Contract: docs/contract/balancing.md#7 to docs/contract/balancing.md#10
 
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
@@ -127,7 +127,8 @@ impl Exchange {
         sent.map(drop)
     }
 
-    /// An attempt is over: what it says about its endpoint (contract: balancing 9, 10).
+    /// An attempt is over: what it says about its endpoint (docs/contract/balancing.md#9,
+    /// docs/contract/balancing.md#10).
     pub(super) fn end_attempt(&mut self, cx: &Cx<'_>, end: AttemptEnd, bytes: u64) {
         let Some(mut lease) = self.lease.take() else {
             return;
@@ -193,7 +194,7 @@ impl Exchange {
     }
 }
 
-/// Per-endpoint limits (contract: surface 10.1).
+/// Per-endpoint limits (docs/contract/surface.md#10.1).
 fn take_endpoint_token(view: &View, index: usize, now: Instant) -> bool {
     let bucket = view
         .endpoint(index)

@@ -1,6 +1,7 @@
 //! What is kept of a request: log lines and figures.
 //!
-//! contract: operations 5, 6, 8
+//! Contract: docs/contract/operations.md#5, docs/contract/operations.md#6,
+//! docs/contract/operations.md#8
 
 use std::rc::Rc;
 use std::time::Instant;
@@ -167,7 +168,7 @@ impl Exchange {
         }
     }
 
-    /// Counts the translator's part of a request (contract: translation 14).
+    /// Counts the translator's part of a request (docs/contract/translation.md#14).
     fn end_dialect(&mut self, ended: &Ended<'_>) {
         let Some(summary) = self.dialect.end(self.status) else {
             return;

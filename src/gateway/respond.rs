@@ -1,7 +1,8 @@
 //! The heads of answers: those that a backend's becomes, those that the gateway makes itself, and
 //! its errors in their one shape.
 //!
-//! contract: surface 5, 6, 9, 10.4
+//! Contract: docs/contract/surface.md#5, docs/contract/surface.md#6, docs/contract/surface.md#9,
+//! docs/contract/surface.md#10.4
 
 use bytes::Bytes;
 use olla_engine::h1::{FieldId, emit, field};
@@ -124,7 +125,7 @@ impl Exchange {
         self.own_id(out);
     }
 
-    /// Writes status line and fields of an endpoint's response (contract: surface 5).
+    /// Writes status line and fields of an endpoint's response (docs/contract/surface.md#5).
     pub(super) fn relayed(&mut self, ask: &Ask<'_>, response: &Response<'_>, out: &mut Vec<u8>) {
         let Response { head, bytes, .. } = *response;
         self.status = head.status;
@@ -240,8 +241,8 @@ impl Exchange {
     }
 }
 
-/// What a backend's answer has gained on its way (contract: surface 5.2), unless its own `Via`
-/// was written already, with ours at its end.
+/// What a backend's answer has gained on its way (docs/contract/surface.md#5.2), unless its own
+/// `Via` was written already, with ours at its end.
 fn served(has_via: bool, out: &mut Vec<u8>) {
     if !has_via {
         joined_via(std::iter::empty(), out);
@@ -249,7 +250,7 @@ fn served(has_via: bool, out: &mut Vec<u8>) {
     emit::field(out, b"X-Served-By", PRODUCT.as_bytes());
 }
 
-/// Which fields of a backend's answer do not reach the client (contract: surface 5.1).
+/// Which fields of a backend's answer do not reach the client (docs/contract/surface.md#5.1).
 struct Withheld<'v> {
     upstream: Option<&'v Upstream>,
     /// The gateway has its own words about origins.

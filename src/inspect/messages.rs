@@ -6,7 +6,7 @@ use std::ops::Range;
 use super::scan::{self, Nest, Step};
 use super::{Found, Source, name};
 
-/// A string `model` in the first element of the array at `start` (contract: balancing 2).
+/// A string `model` in the first element of the array at `start` (docs/contract/balancing.md#2).
 pub(super) fn first_model(body: &[u8], start: usize) -> Option<Found> {
     let mut walk = Walk { body, pos: start };
     let mut model = None;
@@ -22,7 +22,7 @@ pub(super) fn first_model(body: &[u8], start: usize) -> Option<Found> {
 }
 
 /// Whether an element of the array at `start` has an image among the parts of its `content`
-/// (contract: balancing 4.4).
+/// (docs/contract/balancing.md#4.4).
 pub(super) fn has_image(body: &[u8], start: usize) -> bool {
     let mut walk = Walk { body, pos: start };
     let mut image = false;

@@ -8,9 +8,9 @@
 //! ends of strings matter.
 //!
 //! What this module must not do: refuse a body. Whatever is not a JSON object, or stops being
-//! one, simply names nothing more (contract: balancing 2); what was complete before counts. It is
-//! also no validator: it does not look at escapes, control characters or numbers it has no use
-//! for. A body that every backend accepts is understood exactly; one that none accepts may be
+//! one, simply names nothing more (docs/contract/balancing.md#2); what was complete before counts.
+//! It is also no validator: it does not look at escapes, control characters or numbers it has no
+//! use for. A body that every backend accepts is understood exactly; one that none accepts may be
 //! understood further than it deserves, and the backend will say so.
 //!
 //! Almost all bytes of a large request are inside strings, so its cost is that of finding where
@@ -35,9 +35,9 @@ pub struct Wanted {
     /// The path ends in `/api/show`: a string `name` counts if there is no `model`.
     pub name_key: bool,
     /// Sticky sessions may need the span to hash: at most this many bytes of it, 0 = all of it
-    /// (contract: balancing 8, `prefix_hash_bytes`).
+    /// (docs/contract/balancing.md#8, `prefix_hash_bytes`).
     pub prefix_bytes: Option<usize>,
-    /// Look for image parts when no model is named (contract: balancing 4.4).
+    /// Look for image parts when no model is named (docs/contract/balancing.md#4.4).
     pub vision: bool,
 }
 
@@ -45,7 +45,8 @@ pub struct Wanted {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Findings {
     /// The first byte that is not blank is `{`. Nothing else is ever found in other bodies, so
-    /// this alone decides what is inspected, whatever the `Content-Type` (contract: README 2).
+    /// this alone decides what is inspected, whatever the `Content-Type`
+    /// (docs/contract/README.md#2).
     pub object: bool,
     /// The name of a model; [`model_name`] reads it.
     pub model: Option<Found>,
@@ -78,7 +79,7 @@ impl Found {
     }
 }
 
-/// The places a model's name is taken from, best first (contract: balancing 2).
+/// The places a model's name is taken from, best first (docs/contract/balancing.md#2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Source {
     /// The top-level `model`, in this or another letter case.
@@ -223,9 +224,9 @@ impl Inspector {
         }
     }
 
-    /// Contract: balancing 2. Strings only ever compete with strings: a `null` or number under the
-    /// same key changes nothing. A blank `model` is still the one a backend reads, so another
-    /// letter case does not replace it, but the other sources do.
+    /// Contract: docs/contract/balancing.md#2. Strings only ever compete with strings: a `null` or
+    /// number under the same key changes nothing. A blank `model` is still the one a backend reads,
+    /// so another letter case does not replace it, but the other sources do.
     fn top_level_name(&self, body: &[u8]) -> Option<Found> {
         let model = self.seen.model.as_ref().or(self.seen.cased_model.as_ref());
         let name = self.seen.name.as_ref().filter(|_| self.wanted.name_key);
@@ -382,7 +383,7 @@ impl Key {
     }
 }
 
-/// `null` and `[]` count as missing (contract: balancing 8).
+/// `null` and `[]` count as missing (docs/contract/balancing.md#8).
 fn is_absent(body: &[u8], span: &Range<usize>) -> bool {
     match body.get(span.clone()) {
         Some([b'[', inner @ .., b']']) => scan::skip_blanks(inner, 0) == inner.len(),

@@ -48,8 +48,9 @@ impl Splice {
     }
 }
 
-/// Replaces the name an alias was given by with that of a real model (contract: balancing 4.3).
-/// `None` if the name was found in a message: only a top-level value is ever replaced.
+/// Replaces the name an alias was given by with that of a real model
+/// (docs/contract/balancing.md#4.3). `None` if the name was found in a message: only a top-level
+/// value is ever replaced.
 pub fn rewrite_model(found: &Found, name: &str) -> Option<Splice> {
     match found.source {
         Source::Model | Source::Name => Some(Splice {

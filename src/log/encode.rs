@@ -2,7 +2,7 @@
 //!
 //! Pure functions into a buffer. No clock, no lock, no I/O, no allocation but the buffer's growth.
 //!
-//! contract: operations 2 (instants), 8 (forms)
+//! Contract: docs/contract/operations.md#2 (instants), docs/contract/operations.md#8 (forms)
 
 use std::io::Write;
 

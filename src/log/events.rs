@@ -1,7 +1,8 @@
 //! The fixed texts of the log's events. Names and fields are part of the contract: whoever reads
 //! the log by machine selects by them.
 //!
-//! contract: operations 6, 7, 8
+//! Contract: docs/contract/operations.md#6, docs/contract/operations.md#7,
+//! docs/contract/operations.md#8
 
 /// A proxied request has arrived. INFO: `client_ip`, `method`, `path`, `compatible_endpoints`,
 /// \[`user_agent`], \[`model`], \[`content_length`], \[`translator_mode`].

@@ -1,7 +1,7 @@
 //! The log file: `olla.log` in a folder, rotated by size; old files are gzipped and in the end
 //! removed, on a thread of their own so that no line waits for it.
 //!
-//! contract: operations 8
+//! Contract: docs/contract/operations.md#8
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};

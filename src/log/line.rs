@@ -4,7 +4,7 @@
 //! No lock, no clock and, but for a fresh buffer every [`CHUNK_BYTES`], no allocation. Lines of
 //! one thread keep their order; those of different threads may be written up to [`HOLD_MS`] apart.
 //!
-//! contract: operations 8
+//! Contract: docs/contract/operations.md#8
 
 use olla_engine::h1::emit::decimal;
 

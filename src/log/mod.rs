@@ -7,7 +7,7 @@
 //!
 //! Must not: read the configuration (it is handed a [`LoggingPlan`]), nor decide what is logged.
 //!
-//! contract: operations 8
+//! Contract: docs/contract/operations.md#8
 
 mod encode;
 pub mod events;

@@ -4,7 +4,7 @@
 //! Pure; allocates only where something is hidden. Knows nothing of headers and bodies: those are
 //! not logged at all.
 //!
-//! contract: operations 8 (`query`, `target`, errors)
+//! Contract: docs/contract/operations.md#8 (`query`, `target`, errors)
 
 use std::borrow::Cow;
 

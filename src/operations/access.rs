@@ -3,7 +3,7 @@
 //! The TCP peer and the `Host` decide; forwarded headers are never consulted, whatever
 //! `trust_proxy_headers` says.
 //!
-//! contract: operations 7
+//! Contract: docs/contract/operations.md#7
 
 use std::borrow::Cow;
 use std::net::{IpAddr, Ipv6Addr};

@@ -1,6 +1,6 @@
 //! How a page becomes an answer: its tag, a 304 where the client has it already, gzip.
 //!
-//! contract: operations 3
+//! Contract: docs/contract/operations.md#3
 
 use std::borrow::Cow;
 use std::io::{self, Write};

@@ -4,7 +4,7 @@
 //! Who may see them is `access`; that comes first, also before the redirect. All names are short
 //! and without hashes, so that no file may be kept for ever.
 //!
-//! contract: operations 7
+//! Contract: docs/contract/operations.md#7
 
 use std::borrow::Cow;
 use std::ops::Range;

@@ -1,6 +1,6 @@
 //! `/internal/status/endpoints`.
 //!
-//! contract: operations 4
+//! Contract: docs/contract/operations.md#4
 
 use serde::Serialize;
 
@@ -92,7 +92,8 @@ fn item<'a>(seen: Seen<'a>, inputs: &Inputs<'_>) -> Item<'a> {
     Item {
         id,
         name: endpoint.name(),
-        // The canonical type, for `auto` the one found (contract: README 4, catalogue 3.6).
+        // The canonical type, for `auto` the one found (docs/contract/README.md#4,
+        // docs/contract/catalogue.md#3.6).
         kind: &endpoint.profile.name,
         status: endpoint.status.as_str(),
         priority: endpoint.plan.priority,

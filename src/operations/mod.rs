@@ -5,7 +5,7 @@
 //! or reads a clock or a file: what a page shows is in [`Inputs`]. The dashboard's files, in `ui`,
 //! are part of the binary; in the browser they read these pages and nothing else.
 //!
-//! contract: operations 1-7
+//! Contract: docs/contract/operations.md#1 to docs/contract/operations.md#7
 
 pub mod access;
 pub mod conditional;
@@ -64,7 +64,7 @@ pub struct Inputs<'a> {
 /// The pages. All are read-only and answer `GET` and `HEAD` alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Route {
-    /// `/internal/health`; with its own rate limit (contract: surface 10.1).
+    /// `/internal/health`; with its own rate limit (docs/contract/surface.md#10.1).
     Health,
     /// `/internal/ready`.
     Ready,

@@ -1,6 +1,6 @@
 //! `/internal/status/models`.
 //!
-//! contract: operations 4
+//! Contract: docs/contract/operations.md#4
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};

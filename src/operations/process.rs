@@ -4,7 +4,7 @@
 //! another runtime; each holds the nearest figure there is. Whoever asks reads the files; here
 //! they are only understood.
 //!
-//! contract: operations 4
+//! Contract: docs/contract/operations.md#4
 
 use serde::Serialize;
 

@@ -1,6 +1,6 @@
 //! `/internal/health` and `/internal/ready`: is the process there, and can it serve.
 //!
-//! contract: operations 4
+//! Contract: docs/contract/operations.md#4
 
 use serde::Serialize;
 

@@ -1,6 +1,6 @@
 //! `/internal/status`.
 //!
-//! contract: operations 4
+//! Contract: docs/contract/operations.md#4
 
 use serde::Serialize;
 

@@ -1,6 +1,6 @@
 //! `/internal/stats/sticky`.
 //!
-//! contract: operations 4, balancing 8
+//! Contract: docs/contract/operations.md#4, docs/contract/balancing.md#8
 
 use serde::Serialize;
 

@@ -1,6 +1,6 @@
 //! What several pages say of the system and its endpoints, worked out once.
 //!
-//! contract: operations 4 (`/internal/status`)
+//! Contract: docs/contract/operations.md#4 (`/internal/status`)
 
 use crate::fleet::{Endpoint, Fleet, Status};
 use crate::format::base36;

@@ -1,6 +1,6 @@
 //! `/internal/stats/translators`.
 //!
-//! contract: operations 4, translation 14
+//! Contract: docs/contract/operations.md#4, docs/contract/translation.md#14
 
 use std::cmp::Reverse;
 

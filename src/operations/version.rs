@@ -1,6 +1,6 @@
 //! `/version`, and what this build is.
 //!
-//! contract: operations 4
+//! Contract: docs/contract/operations.md#4
 
 use serde::Serialize;
 

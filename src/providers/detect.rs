@@ -4,7 +4,7 @@
 //! Ask for the [`probes`] in their order until one [`judge`]s a type. Nothing found: ask again in
 //! the next round, and treat the endpoint as OpenAI-compatible meanwhile.
 //!
-//! contract: catalogue 3.6
+//! Contract: docs/contract/catalogue.md#3.6
 
 use super::fields::{RawFields, with_object};
 use super::listing::MAX_LISTING_BYTES;

@@ -8,7 +8,7 @@
 //!   number that no type can hold or an invalid escape costs that field, never its neighbours, and
 //!   what is not needed is skipped without recursion, however deep it is nested.
 //!
-//! contract: catalogue 3.4
+//! Contract: docs/contract/catalogue.md#3.4
 
 use std::borrow::Cow;
 use std::fmt;

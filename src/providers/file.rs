@@ -3,7 +3,7 @@
 //! Keys without an effect are ignored, whatever their values; of the keys with one a wrong kind of
 //! value refuses the file.
 //!
-//! contract: catalogue 1.5
+//! Contract: docs/contract/catalogue.md#1.5
 
 use std::collections::BTreeMap;
 

@@ -1,6 +1,6 @@
 //! The one rule of all globs over names: models, profiles, capability patterns.
 //!
-//! contract: catalogue 4.1
+//! Contract: docs/contract/catalogue.md#4.1
 
 use crate::config::NameFilter;
 

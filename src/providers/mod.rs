@@ -8,7 +8,9 @@
 //! Opens no socket and reads no clock. Files are read in [`Profiles::load`] only. Knows nothing of
 //! how models of several servers are merged: that is the catalogue.
 //!
-//! contract: catalogue 1, 2.2, 3.4, 3.6, 3.7, 4.1; balancing 3.2, 11
+//! Contract: docs/contract/catalogue.md#1, docs/contract/catalogue.md#2.2,
+//! docs/contract/catalogue.md#3.4, docs/contract/catalogue.md#3.6, docs/contract/catalogue.md#3.7,
+//! docs/contract/catalogue.md#4.1; docs/contract/balancing.md#3.2, docs/contract/balancing.md#11
 
 pub mod detect;
 mod fields;

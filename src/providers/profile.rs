@@ -1,6 +1,6 @@
 //! What is known of one kind of server.
 
-/// A provider profile (contract: catalogue 1).
+/// A provider profile (docs/contract/catalogue.md#1).
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Profile {
     /// The canonical type, such as `lm-studio`.
@@ -18,7 +18,8 @@ pub struct Profile {
     pub type_aliases: Vec<String>,
     /// Whether it has `v1/models` and shows under `/olla/openai/`.
     pub openai_compatible: bool,
-    /// Request paths that it is listed for (contract: catalogue 1.2, balancing 3.2).
+    /// Request paths that it is listed for (docs/contract/catalogue.md#1.2,
+    /// docs/contract/balancing.md#3.2).
     pub paths: Vec<String>,
     /// Default target of health checks.
     pub health_path: String,
@@ -26,7 +27,7 @@ pub struct Profile {
     pub discovery_path: String,
     /// Path of its own listing below the prefix (`/api/tags`), if it has one.
     pub native_listing_path: Option<String>,
-    /// Where it takes OpenAI chat completions (contract: translation 5).
+    /// Where it takes OpenAI chat completions (docs/contract/translation.md#5).
     pub chat_path: String,
     /// Its native Anthropic support, when declared.
     pub anthropic: Option<AnthropicSupport>,
@@ -36,19 +37,19 @@ pub struct Profile {
     pub embedding_patterns: Vec<String>,
     /// Globs over model names that tell vision models.
     pub vision_patterns: Vec<String>,
-    /// Where its answers hold token counts and times (contract: operations 6).
+    /// Where its answers hold token counts and times (docs/contract/operations.md#6).
     pub metrics: MetricsExtraction,
 }
 
 impl Profile {
-    /// Whether its servers take a name without a tag for the name with `:latest` (contract:
-    /// balancing 4.1).
+    /// Whether its servers take a name without a tag for the name with `:latest`
+    /// (docs/contract/balancing.md#4.1).
     pub fn completes_tags(&self) -> bool {
         self.name == "ollama"
     }
 }
 
-/// `api.anthropic_support` of a profile (contract: translation 5).
+/// `api.anthropic_support` of a profile (docs/contract/translation.md#5).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AnthropicSupport {
     /// Whether messages may be passed through.
@@ -63,7 +64,7 @@ pub struct AnthropicSupport {
     pub limitations: Vec<String>,
 }
 
-/// The readers of model listings (contract: catalogue 3.7).
+/// The readers of model listings (docs/contract/catalogue.md#3.7).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub enum Parser {
     /// `/api/tags`.
@@ -91,7 +92,7 @@ pub enum Parser {
 
 /// `metrics.extraction` of a profile: paths into an answer and formulas over what they find, in
 /// the order of the file. A field may stand in either list more than once: the first path or
-/// formula that yields a value counts, paths before formulas (contract: operations 6).
+/// formula that yields a value counts, paths before formulas (docs/contract/operations.md#6).
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct MetricsExtraction {
     /// Field name and dotted path, such as `input_tokens` = `usage.prompt_tokens`.

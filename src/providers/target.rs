@@ -1,6 +1,7 @@
 //! Where an endpoint's health is checked and its models are listed.
 //!
-//! contract: catalogue 2.2, 3.6; balancing 11
+//! Contract: docs/contract/catalogue.md#2.2, docs/contract/catalogue.md#3.6;
+//! docs/contract/balancing.md#11
 
 use url::Url;
 

@@ -1,6 +1,6 @@
 //! Configured aliases: names that stand for real models.
 //!
-//! contract: balancing 4.3, catalogue 5.10
+//! Contract: docs/contract/balancing.md#4.3, docs/contract/catalogue.md#5.10
 
 use rustc_hash::FxHashMap;
 

@@ -11,7 +11,8 @@
 //! global state: time and random numbers are arguments. Nothing here allocates for a request
 //! unless it says so.
 //!
-//! contract: balancing 1-10, surface 2-3
+//! Contract: docs/contract/balancing.md#1 to docs/contract/balancing.md#10,
+//! docs/contract/surface.md#2 to docs/contract/surface.md#3
 
 pub mod aliases;
 pub mod balance;

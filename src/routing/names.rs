@@ -2,9 +2,9 @@
 //!
 //! Made when a listing has changed; a look-up allocates only for names that are not ASCII or longer
 //! than `FOLD_BYTES`. What this module must not do: merge names by digest, family or size. A
-//! request goes only to endpoints that report the very name (contract: catalogue 5.2).
+//! request goes only to endpoints that report the very name (docs/contract/catalogue.md#5.2).
 //!
-//! contract: balancing 4.1
+//! Contract: docs/contract/balancing.md#4.1
 
 use std::sync::Arc;
 

@@ -5,7 +5,7 @@
 //! other byte stays as the client wrote it, percent escapes included. What this module must not
 //! do: decode, or let a path leave the part of the gateway's name space that it begins in.
 //!
-//! contract: surface 3
+//! Contract: docs/contract/surface.md#3
 
 use std::borrow::Cow;
 
@@ -50,7 +50,7 @@ pub fn normalise(target: &[u8]) -> Result<Normal<'_>, PathFault> {
 
 /// Writes the target of the request to a backend: `rest` is what followed the prefix,
 /// `base_path` the path of the endpoint's URL without a trailing slash
-/// (contract: surface 3.1).
+/// (docs/contract/surface.md#3.1).
 pub fn upstream_target(
     base_path: &str,
     preserve_path: bool,

@@ -1,9 +1,10 @@
 //! What becomes of a request that no endpoint is to serve, and the words about its routing.
 //!
 //! The one place where a failure of routing has its status, type, code and message. No message
-//! holds an address (contract: balancing 6).
+//! holds an address (docs/contract/balancing.md#6).
 //!
-//! contract: balancing 5-6, surface 9, operations 8
+//! Contract: docs/contract/balancing.md#5 to docs/contract/balancing.md#6,
+//! docs/contract/surface.md#9, docs/contract/operations.md#8
 
 use std::fmt;
 
@@ -24,13 +25,14 @@ pub enum Fault {
     ModelNotFound,
     /// Somebody in scope lists the model, but cannot be sent requests.
     ModelUnavailable,
-    /// Every endpoint that could serve is out of its own rate tokens (contract: surface 10.1).
+    /// Every endpoint that could serve is out of its own rate tokens
+    /// (docs/contract/surface.md#10.1).
     Throttled,
     /// All that were tried failed before answering.
     BackendError,
     /// The backend was silent until `response_header_timeout`.
     BackendTimeout,
-    /// Model management names no endpoint, and there are several (contract: README 5).
+    /// Model management names no endpoint, and there are several (docs/contract/README.md#5).
     EndpointNeeded,
     /// Model management names an endpoint that is none, or none of Ollama's.
     EndpointUnknown,

@@ -4,7 +4,8 @@
 //! case. Finding a route allocates nothing. What this module must not do: judge methods' effects,
 //! answer, or look at endpoints.
 //!
-//! contract: surface 2, catalogue 6, translation 1
+//! Contract: docs/contract/surface.md#2, docs/contract/catalogue.md#6,
+//! docs/contract/translation.md#1
 
 use std::collections::hash_map::Entry;
 use std::sync::Arc;
@@ -33,10 +34,10 @@ pub struct Route {
 pub enum RouteKind {
     /// Forwarded to an endpoint of the prefix's scope; the rest is what follows the prefix.
     Proxy(PrefixId),
-    /// The models of the prefix's endpoints, answered here (contract: catalogue 6.5).
+    /// The models of the prefix's endpoints, answered here (docs/contract/catalogue.md#6.5).
     Listing(PrefixId, ListingForm),
-    /// Ollama's model management (contract: catalogue 6.6); the prefix is always one of the Ollama
-    /// profile, the rest is what follows it.
+    /// Ollama's model management (docs/contract/catalogue.md#6.6); the prefix is always one of the
+    /// Ollama profile, the rest is what follows it.
     Management(PrefixId, Management),
     /// `/olla/models`.
     Models,
@@ -68,7 +69,8 @@ pub enum ListingForm {
     Native,
 }
 
-/// Ollama's routes that change what a server has (contract: README 5, surface 2).
+/// Ollama's routes that change what a server has (docs/contract/README.md#5,
+/// docs/contract/surface.md#2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Management {
     /// `api/pull`.
@@ -109,7 +111,7 @@ impl Management {
     }
 }
 
-/// Which of the clients' limits a route is under (contract: surface 10.1).
+/// Which of the clients' limits a route is under (docs/contract/surface.md#10.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Limit {
     /// None.
@@ -200,7 +202,7 @@ pub struct Prefix {
     native_listing: Option<Box<[u8]>>,
 }
 
-/// LM Studio has a second OpenAI listing, of no other profile (contract: catalogue 6.5).
+/// LM Studio has a second OpenAI listing, of no other profile (docs/contract/catalogue.md#6.5).
 const LM_STUDIO_LISTING: &[u8] = b"/api/v1/models";
 const OPENAI_LISTING: &[u8] = b"/v1/models";
 

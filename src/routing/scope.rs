@@ -4,7 +4,7 @@
 //! The table is made once for each snapshot; a look-up allocates nothing. What this module must
 //! not do: look at models.
 //!
-//! contract: balancing 3
+//! Contract: docs/contract/balancing.md#3
 
 use std::sync::Arc;
 
@@ -45,7 +45,7 @@ pub struct Standing {
     /// Those that may be sent requests.
     pub routable: EndpointSet,
     /// Those whose first check is worth waiting for; empty once a request has waited long enough
-    /// (contract: README 13).
+    /// (docs/contract/README.md#13).
     pub unchecked: EndpointSet,
 }
 
@@ -140,7 +140,7 @@ impl Scopes {
     }
 
     /// The scope of a prefix whatever the path: for the Messages API, on which no type hides
-    /// another (contract: translation 3), with [`ScopeId::Any`].
+    /// another (docs/contract/translation.md#3), with [`ScopeId::Any`].
     pub fn unnarrowed(&self, id: ScopeId, standing: &Standing) -> Scope {
         Scope::of(self.wall(id), standing)
     }
@@ -154,7 +154,7 @@ impl Scopes {
     }
 
     /// The endpoints of the types that are listed for a path, `None` = all
-    /// (contract: balancing 3.2).
+    /// (docs/contract/balancing.md#3.2).
     fn listed_for(&self, path: &[u8]) -> Option<EndpointSet> {
         if let Some(listed) = self.by_path.get(path) {
             return Some(*listed);

@@ -1,6 +1,6 @@
 //! A process that serves: from a configuration to running threads, and from a signal to the end.
 //!
-//! contract: operations 9 (start, signals, limits), balancing 12
+//! Contract: docs/contract/operations.md#9 (start, signals, limits), docs/contract/balancing.md#12
 
 mod cpus;
 mod demo;

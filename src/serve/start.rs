@@ -369,8 +369,8 @@ fn build() -> Build {
     }
 }
 
-/// Reads the configuration again and takes it over whole, or keeps the old one whole (contract:
-/// operations 9, SIGHUP).
+/// Reads the configuration again and takes it over whole, or keeps the old one whole
+/// (docs/contract/operations.md#9, SIGHUP).
 fn reload(running: &mut Running, config: Option<PathBuf>, env: &Env, logger: &Logger) {
     // The environment of a process does not change under it; the file does.
     let read: Read = read(config.as_deref(), env, Some(&running.restart_only));
@@ -417,7 +417,8 @@ fn take_over(running: &mut Running, read: Read, logger: &Logger) -> Result<(), S
     Ok(())
 }
 
-/// Lets requests under way finish, then ends (contract: balancing 12, operations 9).
+/// Lets requests under way finish, then ends (docs/contract/balancing.md#12,
+/// docs/contract/operations.md#9).
 fn end(
     running: &Running,
     signals: &mut Listening,
@@ -464,7 +465,7 @@ fn end(
     0
 }
 
-/// Memory and runtime figures for who is curious (contract: operations 9).
+/// Memory and runtime figures for who is curious (docs/contract/operations.md#9).
 fn log_nerdstats(running: &Running, logger: &Logger) {
     let facts = control::process_facts();
     let memory = [

@@ -1,6 +1,6 @@
 //! The rate limits: buckets that all cores share, and one core's leases of them.
 //!
-//! contract: surface 10
+//! Contract: docs/contract/surface.md#10
 
 use std::num::NonZeroU32;
 use std::sync::Arc;

@@ -1,6 +1,6 @@
 //! Everything that a request is carried by, made ready once for each state of the fleet.
 //!
-//! contract: balancing 1
+//! Contract: docs/contract/balancing.md#1
 
 use std::sync::Arc;
 

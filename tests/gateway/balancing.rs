@@ -1,6 +1,8 @@
 //! Which endpoint gets a request, and what the answer says about why.
 //!
-//! contract: balancing 2, 4, 5, 7, 8, 11
+//! Contract: docs/contract/balancing.md#2, docs/contract/balancing.md#4,
+//! docs/contract/balancing.md#5, docs/contract/balancing.md#7, docs/contract/balancing.md#8,
+//! docs/contract/balancing.md#11
 
 use std::collections::BTreeMap;
 use std::time::Duration;

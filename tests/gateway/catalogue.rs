@@ -1,6 +1,6 @@
 //! The catalogue while it changes, and when it is large.
 //!
-//! contract: catalogue 5.3, 6
+//! Contract: docs/contract/catalogue.md#5.3, docs/contract/catalogue.md#6
 
 use std::sync::{Mutex, mpsc};
 

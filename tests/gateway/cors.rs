@@ -1,6 +1,6 @@
 //! Pages of other origins.
 //!
-//! contract: surface 12
+//! Contract: docs/contract/surface.md#12
 
 use testkit::{
     Backend, Config, Driver, Gateway, Response, endpoint, exchange, get, on_both_drivers,

@@ -1,6 +1,6 @@
 //! Every error of the gateway: when, which status, type and code, in its one shape.
 //!
-//! contract: surface 9, balancing 6
+//! Contract: docs/contract/surface.md#9, docs/contract/balancing.md#6
 
 use std::fs::OpenOptions;
 use std::io::Write;

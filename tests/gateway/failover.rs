@@ -1,6 +1,6 @@
 //! Attempts: what is tried again, where, and what is not; the breaker.
 //!
-//! contract: balancing 9, 10
+//! Contract: docs/contract/balancing.md#9, docs/contract/balancing.md#10
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

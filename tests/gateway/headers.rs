@@ -1,6 +1,7 @@
 //! What backends are told about a request, and clients about an answer.
 //!
-//! contract: surface 4, 5, 6, balancing 14
+//! Contract: docs/contract/surface.md#4, docs/contract/surface.md#5, docs/contract/surface.md#6,
+//! docs/contract/balancing.md#14
 
 use testkit::{
     Backend, Client, Config, Driver, Gateway, Received, endpoint, exchange, get, on_both_drivers,

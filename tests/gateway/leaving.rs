@@ -1,6 +1,7 @@
 //! A client that leaves: its backend hears of it at once, and is not blamed.
 //!
-//! contract: surface 8.2, balancing 9, 10
+//! Contract: docs/contract/surface.md#8.2, docs/contract/balancing.md#9,
+//! docs/contract/balancing.md#10
 
 use std::net::TcpListener;
 use std::sync::Mutex;

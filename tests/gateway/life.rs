@@ -1,6 +1,6 @@
 //! Starting, ending, changing: what a configuration, a signal and a machine may do to the process.
 //!
-//! contract: balancing 12, operations 9
+//! Contract: docs/contract/balancing.md#12, docs/contract/operations.md#9
 
 use std::net::TcpListener;
 use std::process::Command;

@@ -1,6 +1,6 @@
 //! What is no request: refused, the connection closed, no backend touched.
 //!
-//! contract: surface 1.1
+//! Contract: docs/contract/surface.md#1.1
 
 use testkit::{Backend, Client, Config, Gateway, endpoint, on_both_drivers};
 

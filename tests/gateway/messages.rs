@@ -2,7 +2,9 @@
 //!
 //! What translation makes of each field and each event has its tables in `src/translate`.
 //!
-//! contract: translation 1, 3, 5, 6, 8 to 12
+//! Contract: docs/contract/translation.md#1, docs/contract/translation.md#3,
+//! docs/contract/translation.md#5, docs/contract/translation.md#6, docs/contract/translation.md#8
+//! to docs/contract/translation.md#12
 
 use serde_json::{Value, json};
 

@@ -1,6 +1,7 @@
 //! From the client's path to the backend's.
 //!
-//! contract: surface 2, 3, 3.1, 16
+//! Contract: docs/contract/surface.md#2, docs/contract/surface.md#3, docs/contract/surface.md#3.1,
+//! docs/contract/surface.md#16
 
 use testkit::{Backend, Config, Driver, Gateway, endpoint, exchange, get, on_both_drivers, post};
 

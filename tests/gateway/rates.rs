@@ -1,6 +1,6 @@
 //! Rate limits: what counts, for whom, what it says; and the order of all checks.
 //!
-//! contract: surface 10, 14
+//! Contract: docs/contract/surface.md#10, docs/contract/surface.md#14
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 

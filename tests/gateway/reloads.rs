@@ -1,7 +1,7 @@
 //! Changing the configuration of a gateway that works: what SIGHUP takes over, and what nobody may
 //! notice of it.
 //!
-//! contract: operations 9
+//! Contract: docs/contract/operations.md#9
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -1,7 +1,8 @@
 //! Requests as they may arrive: in pieces, in rows, chunked, in the form of older clients, at the
 //! limits and too slowly.
 //!
-//! contract: surface 1, 1.2, 7, 11
+//! Contract: docs/contract/surface.md#1, docs/contract/surface.md#1.2, docs/contract/surface.md#7,
+//! docs/contract/surface.md#11
 
 use std::time::{Duration, Instant};
 
@@ -42,7 +43,7 @@ fn a_connection_serves_request_after_request() {
     });
 }
 
-/// contract: operations, metrics (c)
+/// Contract: docs/contract/operations.md, metrics (c)
 #[test]
 fn the_first_byte_of_each_endpoint_is_timed() {
     on_both_drivers(|driver| {

@@ -1,6 +1,6 @@
 //! Answers in motion: at once, unaltered, and never whole when they are not.
 //!
-//! contract: surface 8, 13
+//! Contract: docs/contract/surface.md#8, docs/contract/surface.md#13
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;

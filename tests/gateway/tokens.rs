@@ -1,7 +1,7 @@
 //! Tokens: what backends of every kind say they have read and written, streamed or whole, is what
 //! the statistics and the metrics say.
 //!
-//! contract: operations 4, 6
+//! Contract: docs/contract/operations.md#4, docs/contract/operations.md#6
 
 mod case;
 

@@ -90,6 +90,7 @@ enum Rule {
     ModuleDoc,
     Unsafe,
     HomePath,
+    Citation,
 }
 
 /// A place where a rule is broken.
@@ -367,6 +368,36 @@ fn unsafe_code_has_its_places() {
     enforce(Rule::Unsafe, sources(), |source| {
         let named = words(source.code()).filter(|(_, word)| *word == "unsafe");
         named.map(|(line, _)| (line, "unsafe".to_owned())).collect()
+    });
+}
+
+#[test]
+fn cited_rules_of_the_contract_exist() {
+    let folder = root().join("docs/contract");
+    enforce(Rule::Citation, sources(), |source| {
+        let mut faults = Vec::new();
+        for (at, line) in source.text.lines().enumerate() {
+            for citation in line.split("docs/contract/").skip(1) {
+                let Some((file, rest)) = citation.split_once(".md") else {
+                    continue;
+                };
+                let text = std::fs::read_to_string(folder.join(format!("{file}.md")));
+                let anchor: String = rest
+                    .strip_prefix('#')
+                    .unwrap_or_default()
+                    .chars()
+                    .take_while(|c| c.is_ascii_digit() || *c == '.')
+                    .collect();
+                let anchor = anchor.trim_end_matches('.');
+                let exists = text.is_ok_and(|text| {
+                    anchor.is_empty() || text.contains(&format!("<a id=\"{anchor}\"></a>"))
+                });
+                if !exists {
+                    faults.push((at + 1, format!("docs/contract/{file}.md#{anchor}")));
+                }
+            }
+        }
+        faults
     });
 }
 

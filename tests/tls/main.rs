@@ -1,6 +1,7 @@
 //! TLS on both sides of the real gateway: https endpoints, and a listener that speaks TLS.
 //!
-//! contract: balancing 9, 11, 13; README 11; surface 4
+//! Contract: docs/contract/balancing.md#9, docs/contract/balancing.md#11,
+//! docs/contract/balancing.md#13; docs/contract/README.md#11; docs/contract/surface.md#4
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 

@@ -159,7 +159,7 @@ impl Fault {
     ];
 
     /// Whether it is a failure of the connection itself: the endpoint is marked offline and another
-    /// one may be tried (contract: balancing 9).
+    /// one may be tried (docs/contract/balancing.md#9).
     pub const fn marks_offline(self) -> bool {
         match self {
             Self::Refused
@@ -182,7 +182,8 @@ impl Fault {
     }
 
     /// Whether the endpoint's breaker counts it as a failure: the connection's own failures, hangs
-    /// and malformed responses; never what the client or the gateway did (contract: balancing 10).
+    /// and malformed responses; never what the client or the gateway did
+    /// (docs/contract/balancing.md#10).
     pub const fn counts_for_breaker(self) -> bool {
         self.marks_offline()
             || matches!(
@@ -196,8 +197,8 @@ impl Fault {
     }
 
     /// Whether the endpoint was reached but stayed silent too long, which clients are told by a
-    /// code of its own (contract: surface 9, `BACKEND_TIMEOUT`). Failing to connect in time is not:
-    /// that is an unreachable endpoint.
+    /// code of its own (docs/contract/surface.md#9, `BACKEND_TIMEOUT`). Failing to connect in time
+    /// is not: that is an unreachable endpoint.
     pub const fn is_silence(self) -> bool {
         matches!(
             self,
@@ -228,7 +229,7 @@ impl Fault {
     }
 
     /// What happened, in words that follow the endpoint's name and hold no address:
-    /// "gpu-1 refused the connection" (contract: balancing 6, surface 9).
+    /// "gpu-1 refused the connection" (docs/contract/balancing.md#6, docs/contract/surface.md#9).
     pub const fn sentence(self) -> &'static str {
         match self {
             Self::Refused => "refused the connection",

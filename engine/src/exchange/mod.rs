@@ -18,7 +18,9 @@
 //!   Cut, Abandon (from anywhere), Delivered ──▶ Over
 //! ```
 //!
-//! contract: balancing 9, 10, 13; surface 1.2, 8.2, 8.3
+//! Contract: docs/contract/balancing.md#9, docs/contract/balancing.md#10,
+//! docs/contract/balancing.md#13; docs/contract/surface.md#1.2, docs/contract/surface.md#8.2,
+//! docs/contract/surface.md#8.3
 
 mod fault;
 #[cfg(test)]
@@ -28,7 +30,8 @@ use std::time::{Duration, Instant};
 
 pub use fault::{ConnectFault, Fault, TlsFault};
 
-/// How long each part of an exchange may take (contract: balancing 13, surface 1.2).
+/// How long each part of an exchange may take (docs/contract/balancing.md#13,
+/// docs/contract/surface.md#1.2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Timeouts {
     /// The TCP connection: from the attempt's begin.
@@ -140,7 +143,7 @@ pub enum Action {
 }
 
 impl Action {
-    /// Whether the endpoint is to be marked offline (contract: balancing 9).
+    /// Whether the endpoint is to be marked offline (docs/contract/balancing.md#9).
     pub const fn marks_offline(self) -> bool {
         match self {
             Self::NextEndpoint(fault) | Self::Fail(fault) => fault.marks_offline(),
@@ -149,7 +152,8 @@ impl Action {
     }
 
     /// Whether the endpoint's breaker counts a failure: never after an answer began, never for a
-    /// client that left, never for a connection of the pool that was dead (contract: balancing 10).
+    /// client that left, never for a connection of the pool that was dead
+    /// (docs/contract/balancing.md#10).
     pub const fn counts_for_breaker(self) -> bool {
         match self {
             Self::NextEndpoint(fault) | Self::Fail(fault) => fault.counts_for_breaker(),
@@ -429,7 +433,7 @@ impl Lifecycle {
             (Due::Phase, Phase::Connecting) => self.next_endpoint(Fault::ConnectTimeout),
             (Due::Phase, Phase::Sending) => self.fail(Fault::SendTimeout),
             (Due::Phase, Phase::Waiting) if self.conn.send_failed => self.broken(Fault::Reset),
-            // No other endpoint: this one may be working on the prompt (contract: README 6).
+            // No other endpoint: this one may be working on the prompt (docs/contract/README.md#6).
             (Due::Phase, Phase::Waiting) => self.fail(Fault::HeaderTimeout),
             (Due::Phase, Phase::Answering) => self.over(Action::Cut(Fault::ReadTimeout)),
             (Due::Phase, Phase::Choosing | Phase::Delivering | Phase::Over) => Action::Continue,

@@ -152,8 +152,8 @@ fn begins<const N: usize>(name: &[u8], lower: &[u8; N]) -> bool {
 }
 
 /// Whether a field belongs to one connection and never passes, in either direction (RFC 9110
-/// 7.6.1; contract: surface 4 and 5.1). The names in `Connection` do not pass either:
-/// [`Nominated`].
+/// 7.6.1; docs/contract/surface.md#4 and docs/contract/surface.md#5.1). The names in `Connection`
+/// do not pass either: [`Nominated`].
 pub fn is_hop_by_hop(id: FieldId) -> bool {
     matches!(
         id,

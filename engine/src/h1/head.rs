@@ -221,8 +221,8 @@ impl RequestHead {
     }
 
     /// The size that `server.request_limits.max_header_size` limits: method, target and version
-    /// and four bytes, and name and value and four bytes for each field but `Host` (contract:
-    /// surface 11).
+    /// and four bytes, and name and value and four bytes for each field but `Host`
+    /// (docs/contract/surface.md#11).
     pub fn counted_size(&self) -> usize {
         const LINE_BYTES: usize = 4;
         let fields: usize = self

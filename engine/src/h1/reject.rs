@@ -51,7 +51,7 @@ pub enum Reject {
 }
 
 impl Reject {
-    /// The status of the answer (contract: surface 1.1 and 9).
+    /// The status of the answer (docs/contract/surface.md#1.1 and docs/contract/surface.md#9).
     pub fn status(self) -> u16 {
         match self {
             Self::MethodNotAllowed => 405,

@@ -26,7 +26,7 @@ impl TargetParts {
     pub(super) fn parse(buf: &[u8], method: Span, span: Span) -> Result<Self, Reject> {
         let text = span.of(buf);
         match method.of(buf) {
-            // RFC 9110 9.3.6: a tunnel is not what a gateway is for (contract: surface 1).
+            // RFC 9110 9.3.6: a tunnel is not what a gateway is for (docs/contract/surface.md#1).
             b"CONNECT" => return Err(Reject::MethodNotAllowed),
             // RFC 9112 3.2.4: the asterisk form belongs to OPTIONS.
             b"OPTIONS" if text == b"*" => {
@@ -94,7 +94,8 @@ impl TargetParts {
                 },
             ),
         };
-        // Contract: surface 1.1. The query goes on byte for byte, whatever is in it.
+        // Contract: docs/contract/surface.md#1.1. The query goes on byte for byte, whatever is in
+        // it.
         if !has_whole_escapes(path.of(buf)) {
             return Err(Reject::BadTarget);
         }

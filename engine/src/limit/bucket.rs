@@ -21,7 +21,7 @@ const LONG_AGO: i64 = -(1 << 62);
 /// In place of the moment: the cell is out of use.
 const RETIRED: i64 = i64::MAX;
 
-/// A limit: how fast tokens come and how many can wait (contract: surface 10.2).
+/// A limit: how fast tokens come and how many can wait (docs/contract/surface.md#10.2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rate {
     /// Nanoseconds for one token, at least 1.

@@ -17,11 +17,12 @@ use super::bucket::{Cell, Rate, Retired};
 use super::lease::{Stash, lease_max};
 use super::{Admission, Nanos};
 
-/// The most buckets of one limiter, so that many addresses cannot fill the memory (contract: surface
-/// 10.2). About 100 bytes each.
+/// The most buckets of one limiter, so that many addresses cannot fill the memory
+/// (docs/contract/surface.md#10.2). About 100 bytes each.
 pub const CLIENTS_MAX: usize = 100_000;
 
-/// A bucket without a request for this long is dropped by the next sweep (contract: surface 10.2).
+/// A bucket without a request for this long is dropped by the next sweep
+/// (docs/contract/surface.md#10.2).
 pub const FORGOTTEN_AFTER: Duration = Duration::from_secs(600);
 
 /// [`FORGOTTEN_AFTER`], in the unit of this module.

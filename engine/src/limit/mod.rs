@@ -19,7 +19,7 @@
 //! ([`Epoch`]). This module reads no clock, knows no header and no configuration. A changed limit is
 //! a new object.
 //!
-//! contract: surface 10
+//! Contract: docs/contract/surface.md#10
 
 mod bucket;
 mod clients;

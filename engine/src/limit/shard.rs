@@ -40,14 +40,15 @@ pub struct Decision {
     /// `None` = admitted.
     pub refusal: Option<Refusal>,
     /// The client's bucket, for the headers: `None` where clients are not limited. After a refusal
-    /// nothing remains (contract: surface 10.4), even if it was the global limit that refused.
+    /// nothing remains (docs/contract/surface.md#10.4), even if it was the global limit that
+    /// refused.
     pub client: Option<Admission>,
 }
 
 impl Shard {
-    /// Asks the global limit, then the client's (contract: surface 14). A refused request takes no
-    /// token from either (contract: surface 10.2): a client that is refused gives the global token
-    /// back, and one that the global limit refuses is not asked for its own.
+    /// Asks the global limit, then the client's (docs/contract/surface.md#14). A refused request
+    /// takes no token from either (docs/contract/surface.md#10.2): a client that is refused gives
+    /// the global token back, and one that the global limit refuses is not asked for its own.
     pub fn admit(&mut self, client: IpAddr, now: Nanos) -> Decision {
         if let Some(refused) = self.global.as_mut().and_then(|global| global.refuses(now)) {
             let refusal = Refusal {

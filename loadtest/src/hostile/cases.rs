@@ -306,7 +306,7 @@ fn last_chunk(parts: &mut Parts<'_>) -> Spoilt {
         || end.starts_with(b"Transfer")
         || end.starts_with(b"Host")
     {
-        // Trailers are dropped whatever they are called (contract: surface 7).
+        // Trailers are dropped whatever they are called (docs/contract/surface.md#7).
         spoilt.lenient = Some(parts.body.clone());
     }
     spoilt

@@ -1,6 +1,7 @@
 //! The tables by which names and reported texts are understood, built in or the user's own.
 //!
-//! contract: catalogue 5.4-5.6, 5.9
+//! Contract: docs/contract/catalogue.md#5.4 to docs/contract/catalogue.md#5.6,
+//! docs/contract/catalogue.md#5.9
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -205,7 +206,8 @@ impl Rules {
             .fold(Capabilities::default(), |all, (_, _, set)| all.or(*set))
     }
 
-    /// Family and variant that a name tells, `""` where it tells none (contract: catalogue 5.4).
+    /// Family and variant that a name tells, `""` where it tells none
+    /// (docs/contract/catalogue.md#5.4).
     pub(super) fn family<'n>(&'n self, lower: &'n str) -> (&'n str, &'n str) {
         let name = lower.trim();
         if self.generic.iter().any(|generic| generic == name) {
@@ -255,8 +257,8 @@ impl Rules {
         longest_prefix(&self.architectures, first).map(|family| (family, ""))
     }
 
-    /// Who publishes models whose name begins so; without the rule for `<publisher>/` (contract:
-    /// catalogue 5.5).
+    /// Who publishes models whose name begins so; without the rule for `<publisher>/`
+    /// (docs/contract/catalogue.md#5.5).
     pub(super) fn publisher(&self, lower: &str) -> Option<&str> {
         longest_prefix(&self.publishers, lower)
     }

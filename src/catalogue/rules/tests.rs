@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// Name, family, variant (contract: catalogue 5.4).
+/// Name, family, variant (docs/contract/catalogue.md#5.4).
 const NAMES: &[(&str, &str, &str)] = &[
     // Ollama tags.
     ("llama3.2:3b", "llama", "3.2"),

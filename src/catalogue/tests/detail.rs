@@ -1,4 +1,5 @@
-//! contract: catalogue 6.4, 6.7; operations 4
+//! Contract: docs/contract/catalogue.md#6.4, docs/contract/catalogue.md#6.7;
+//! docs/contract/operations.md#4
 
 use serde_json::json;
 

@@ -1,4 +1,5 @@
-//! contract: catalogue 6.1, 6.3, 5.10
+//! Contract: docs/contract/catalogue.md#6.1, docs/contract/catalogue.md#6.3,
+//! docs/contract/catalogue.md#5.10
 
 use serde_json::json;
 

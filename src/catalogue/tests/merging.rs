@@ -1,4 +1,5 @@
-//! contract: catalogue 5.1-5.3, 5.6-5.8
+//! Contract: docs/contract/catalogue.md#5.1 to docs/contract/catalogue.md#5.3,
+//! docs/contract/catalogue.md#5.6 to docs/contract/catalogue.md#5.8
 
 use std::collections::BTreeSet;
 

@@ -1,6 +1,6 @@
 //! What the catalogue makes of real names, by the table in `names.txt`.
 //!
-//! contract: catalogue 5.4-5.7
+//! Contract: docs/contract/catalogue.md#5.4 to docs/contract/catalogue.md#5.7
 
 use serde_json::json;
 

@@ -1,4 +1,4 @@
-//! contract: catalogue 6.2, 6.7
+//! Contract: docs/contract/catalogue.md#6.2, docs/contract/catalogue.md#6.7
 
 use super::*;
 

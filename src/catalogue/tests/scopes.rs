@@ -1,4 +1,4 @@
-//! contract: catalogue 6.5
+//! Contract: docs/contract/catalogue.md#6.5
 
 use super::*;
 

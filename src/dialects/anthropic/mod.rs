@@ -5,7 +5,7 @@
 //! endpoint, [`split`] tells candidates that speak the API from those that do not, [`translate`]
 //! maps one API onto the other, and [`recording`] with [`records`] writes the inspector's files.
 //!
-//! contract: translation
+//! Contract: docs/contract/translation.md
 
 mod own;
 mod recording;
@@ -26,7 +26,7 @@ use translate::{AnswerContext, Checked, Inflater, Refusal};
 
 pub use records::{Record, Records};
 
-/// The routes (contract: translation 1).
+/// The routes (docs/contract/translation.md#1).
 pub const MOUNT: Mount = Mount {
     prefix: b"anthropic",
     family: Family::Anthropic,
@@ -57,14 +57,15 @@ pub const MOUNT: Mount = Mount {
 /// The translator's name in statistics.
 const NAME: &str = "anthropic";
 
-/// After this long without bytes a stream shows that it is alive (contract: translation 8.3).
+/// After this long without bytes a stream shows that it is alive
+/// (docs/contract/translation.md#8.3).
 const IDLE: Duration = Duration::from_secs(10);
 
 /// Bytes of an error response that are read to understand it.
 const ERROR_BYTES_MAX: usize = 1 << 20;
 
 /// How long an endpoint that turned out not to speak the API is remembered, unless its models are
-/// listed again before (contract: translation 5).
+/// listed again before (docs/contract/translation.md#5).
 const REFUSED_FOR: Duration = Duration::from_secs(300);
 
 /// One request of the Messages API.
@@ -126,7 +127,7 @@ impl Conversation {
         self.split.next(&EndpointSet::EMPTY).1.as_str()
     }
 
-    /// See [`super::Dialect::fallback`] (contract: translation 14).
+    /// See [`super::Dialect::fallback`] (docs/contract/translation.md#14).
     pub(super) fn fallback(&self) -> Option<Fallback> {
         match (self.mode, &self.subject) {
             (Some(Mode::Passthrough), _) => None,

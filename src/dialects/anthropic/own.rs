@@ -1,6 +1,6 @@
 //! Token counts and model lists of the Messages API, which need no endpoint.
 //!
-//! contract: translation 11, 12
+//! Contract: docs/contract/translation.md#11, docs/contract/translation.md#12
 
 use percent_encoding::percent_decode;
 

@@ -1,6 +1,6 @@
 //! One request and its answer on the way to the inspector's files. For debugging only: it copies.
 //!
-//! contract: translation 13
+//! Contract: docs/contract/translation.md#13
 
 use std::path::PathBuf;
 

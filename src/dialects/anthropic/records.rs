@@ -2,7 +2,7 @@
 //! A core hands a record over and never waits; what the thread cannot keep up with is lost, and
 //! the log says so.
 //!
-//! contract: translation 13
+//! Contract: docs/contract/translation.md#13
 
 use std::fs::{DirBuilder, OpenOptions};
 use std::io::{self, Write};

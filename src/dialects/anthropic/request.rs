@@ -1,6 +1,6 @@
 //! From a request of the Messages API to the request to an endpoint.
 //!
-//! contract: translation 3-7
+//! Contract: docs/contract/translation.md#3 to docs/contract/translation.md#7
 
 use super::recording::Recording;
 use super::split::{Mode, Split, Uses};

@@ -1,6 +1,7 @@
 //! From an endpoint's response to the client's.
 //!
-//! contract: translation 5, 6, 8, 9
+//! Contract: docs/contract/translation.md#5, docs/contract/translation.md#6,
+//! docs/contract/translation.md#8, docs/contract/translation.md#9
 
 use std::borrow::Cow;
 

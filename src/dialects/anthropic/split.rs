@@ -1,6 +1,6 @@
 //! The Messages API: which candidates speak it themselves.
 //!
-//! contract: translation 5
+//! Contract: docs/contract/translation.md#5
 
 use crate::endpoint_set::EndpointSet;
 use crate::fleet::Endpoint;

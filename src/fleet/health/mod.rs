@@ -7,7 +7,8 @@
 //! traffic, this machine judges checks; neither changes the other, except that an endpoint which
 //! recovers begins with a closed breaker.
 //!
-//! contract: balancing 9, 11, 12; README 13
+//! Contract: docs/contract/balancing.md#9, docs/contract/balancing.md#11,
+//! docs/contract/balancing.md#12; docs/contract/README.md#13
 
 pub(crate) mod schedule;
 #[cfg(test)]
@@ -21,7 +22,7 @@ use super::Status;
 use schedule::backoff;
 
 /// The longest time that requests wait for the first check of an endpoint, whether it has ended or
-/// not (contract: README 13).
+/// not (docs/contract/README.md#13).
 pub(crate) const FIRST_CHECK_WAIT: Duration = Duration::from_secs(2);
 
 /// A successful check that took longer than this means that the endpoint is busy.
@@ -338,7 +339,7 @@ impl Health {
             actions.push(HealthAction::Reschedule);
         }
         if is_switched_off {
-            // Without discovery there are no models (contract: catalogue 3.1).
+            // Without discovery there are no models (docs/contract/catalogue.md#3.1).
             actions.push(HealthAction::ForgetModels);
         }
         if is_routable && settings.discovers && (is_changed || is_switched_on) {
@@ -394,7 +395,7 @@ impl Health {
         self.is_removed
     }
 
-    /// Whether requests may wait for the first check (contract: README 13).
+    /// Whether requests may wait for the first check (docs/contract/README.md#13).
     pub(crate) fn is_awaited(&self, now: Instant) -> bool {
         !self.is_settled && now.saturating_duration_since(self.added) < FIRST_CHECK_WAIT
     }
@@ -435,7 +436,7 @@ impl HealthChange {
     }
 }
 
-/// The status that a check leads to (contract: balancing 11).
+/// The status that a check leads to (docs/contract/balancing.md#11).
 fn status_after(result: CheckResult, took: Duration) -> Status {
     let CheckResult::Response { code, .. } = result else {
         return Status::Offline;

@@ -1,6 +1,6 @@
 //! The times of health checks: the back-off schedule, `Retry-After` and the pauses between tries.
 //!
-//! contract: balancing 11 (schedule)
+//! Contract: docs/contract/balancing.md#11 (schedule)
 
 use std::time::Duration;
 
@@ -27,7 +27,7 @@ pub(crate) fn backoff(interval: Duration, failures: u32) -> Duration {
 }
 
 /// The time that a `Retry-After` field asks for, in seconds or as a date; 30 s if it is missing or
-/// unreadable (contract: balancing 11).
+/// unreadable (docs/contract/balancing.md#11).
 pub(crate) fn retry_after(value: Option<&str>, unix_secs: u64) -> Duration {
     const DEFAULT: Duration = Duration::from_secs(30);
     let Some(value) = value.map(str::trim) else {

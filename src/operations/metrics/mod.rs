@@ -4,7 +4,7 @@
 //! their names. A family without samples still has its two lines, so that a scrape of a fresh
 //! process shows what there will be.
 //!
-//! contract: operations 4
+//! Contract: docs/contract/operations.md#4
 
 mod exposition;
 #[cfg(test)]

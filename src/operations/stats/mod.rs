@@ -4,7 +4,7 @@
 //! a [`Delta`] over about every 50 ms; the control thread merges it into [`Totals`], from which
 //! the pages are made. Nothing here reads a clock or takes a lock.
 //!
-//! The rules (contract: operations 5):
+//! The rules (docs/contract/operations.md#5):
 //! - An attempt counts on its endpoint, a client request once for the system and once for the
 //!   model that was sent; both when they end.
 //! - A relayed status of 500 and above is a failure, one below is none.
@@ -31,17 +31,17 @@ pub use sample::Random;
 pub(super) use totals::{BUCKETS_MS, Buckets, ModelTotals, PairTotals, Quantiles};
 pub use totals::{Totals, TranslatorCounts};
 
-/// Most models kept (contract: operations 5, retention).
+/// Most models kept (docs/contract/operations.md#5, retention).
 pub const MODELS_MAX: usize = 1000;
 
 /// Longest model name that gets figures of its own, in bytes; the requests of a longer one count
 /// in the totals.
 pub const MODEL_NAME_BYTES_MAX: usize = 512;
 
-/// Most client addresses kept for one model (contract: operations 4, stats/models).
+/// Most client addresses kept for one model (docs/contract/operations.md#4, stats/models).
 pub const CLIENTS_MAX: usize = 100;
 
-/// Most rate-limited addresses kept (contract: operations 4, status).
+/// Most rate-limited addresses kept (docs/contract/operations.md#4, status).
 pub const BLOCKED_IPS_MAX: usize = 10_000;
 
 /// Requests in the feed of the last ones.
@@ -65,7 +65,7 @@ pub enum Outcome {
 }
 
 impl Outcome {
-    /// What it counts as (contract: operations 5, backend errors).
+    /// What it counts as (docs/contract/operations.md#5, backend errors).
     pub(super) const fn judged(self, status: Option<u16>) -> Self {
         match (self, status) {
             (Self::Success, Some(500..)) => Self::Failure,
@@ -146,7 +146,7 @@ pub struct RequestEnd<'a> {
     pub retries: u32,
     /// The endpoint of the last attempt; `None`: none was tried, and no model counts it.
     pub endpoint_id: Option<u32>,
-    /// Whose request it is (contract: surface 10.3).
+    /// Whose request it is (docs/contract/surface.md#10.3).
     pub client: IpAddr,
     /// How it ended.
     pub outcome: Outcome,
@@ -168,7 +168,7 @@ pub struct RequestEnd<'a> {
     pub figures: Option<&'a ProviderFigures<'a>>,
 }
 
-/// A refusal that counts as a violation (contract: operations 5).
+/// A refusal that counts as a violation (docs/contract/operations.md#5).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Violation {
     /// 429, and whose request it was.
@@ -177,7 +177,7 @@ pub enum Violation {
     Size,
 }
 
-/// Why a message was translated and not passed through (contract: translation 14).
+/// Why a message was translated and not passed through (docs/contract/translation.md#14).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TranslatorFallback {
     /// There was no endpoint for it.
@@ -208,7 +208,7 @@ impl TranslatorFallback {
     }
 }
 
-/// The end of one request of a translator (contract: translation 14).
+/// The end of one request of a translator (docs/contract/translation.md#14).
 #[derive(Debug, Clone, Copy)]
 pub struct TranslatorEnd {
     /// Its name, such as `anthropic`.

@@ -9,7 +9,7 @@ use std::time::SystemTime;
 
 use super::{MODEL_NAME_BYTES_MAX, Outcome, RECENT_MAX, RequestEnd, Routing};
 
-/// Longest request id in the feed, in bytes (contract: surface 6).
+/// Longest request id in the feed, in bytes (docs/contract/surface.md#6).
 const REQUEST_ID_BYTES_MAX: usize = 128;
 
 /// Longest method in the feed, in bytes.

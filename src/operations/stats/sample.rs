@@ -26,7 +26,7 @@ impl Random {
     }
 }
 
-/// Latencies kept for percentiles (contract: operations 5).
+/// Latencies kept for percentiles (docs/contract/operations.md#5).
 pub(super) const SAMPLE_MAX: usize = 100;
 
 /// A uniform sample of all values offered.

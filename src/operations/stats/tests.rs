@@ -1,4 +1,4 @@
-//! The rules of contract: operations 5, row by row.
+//! The rules of docs/contract/operations.md#5, row by row.
 
 use std::net::IpAddr;
 use std::time::{Duration, SystemTime};

@@ -16,10 +16,10 @@ use super::{
     Recent, RequestCounts, TranslatorEnd, TranslatorFallback,
 };
 
-/// Contract: operations 4, unique clients, active models and blocked addresses.
+/// Contract: docs/contract/operations.md#4, unique clients, active models and blocked addresses.
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// How long an unused model is kept (contract: operations 5, retention).
+/// How long an unused model is kept (docs/contract/operations.md#5, retention).
 const MODEL_KEPT: Duration = Duration::from_secs(24 * 3600);
 
 /// How often full lists of addresses are looked through for old ones.
@@ -432,7 +432,7 @@ impl Quantiles {
     }
 }
 
-/// Counters of one translator (contract: translation 14).
+/// Counters of one translator (docs/contract/translation.md#14).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct TranslatorCounts {
     pub(in crate::operations) requests: u64,

@@ -9,7 +9,7 @@
 //! comparison with it does not hold, as a condition it does not hold, and its `len` is 0. A
 //! division by zero is nothing too.
 //!
-//! contract: operations 6
+//! Contract: docs/contract/operations.md#6
 
 /// Longest formula in bytes.
 const FORMULA_BYTES_MAX: usize = 1024;

@@ -14,7 +14,7 @@
 //! reason, the usual places of the OpenAI and Anthropic APIs are looked at, as every kind of
 //! server speaks those too.
 //!
-//! contract: operations 6
+//! Contract: docs/contract/operations.md#6
 
 mod formula;
 mod paths;

@@ -2,7 +2,7 @@
 //!
 //! A piece costs one bounded copy; nothing is looked at before the end.
 //!
-//! contract: operations 6
+//! Contract: docs/contract/operations.md#6
 
 /// Most bytes kept of one answer.
 pub const TAIL_BYTES_MAX: usize = 64 * 1024;

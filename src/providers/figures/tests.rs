@@ -1,4 +1,4 @@
-//! The rows of the table of contract: operations 6, each streamed, whole and cut.
+//! The rows of the table of docs/contract/operations.md#6, each streamed, whole and cut.
 
 use super::*;
 use crate::providers::Profiles;

@@ -3,7 +3,7 @@
 //! A reader is tolerant by field, never by document: a bad field is absent, an item that is no
 //! object or has no usable name is dropped, and a text that is no listing at all is a failure.
 //!
-//! contract: catalogue 3.4, 3.7
+//! Contract: docs/contract/catalogue.md#3.4, docs/contract/catalogue.md#3.7
 
 use std::fmt;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use time::format_description::well_known::Rfc3339;
 use super::fields::{RawFields, with_object, with_written_object};
 use super::profile::Parser;
 
-/// The longest listing that is read (contract: catalogue 3.4).
+/// The longest listing that is read (docs/contract/catalogue.md#3.4).
 pub const MAX_LISTING_BYTES: usize = 10 << 20;
 
 /// Most models of one listing. The largest public catalogues have some thousands; the bound keeps
@@ -33,7 +33,7 @@ const MAX_TEXT_BYTES: usize = 4096;
 /// Most of `details.families`.
 const MAX_FAMILIES: usize = 16;
 
-/// What a model does (contract: catalogue 5.7).
+/// What a model does (docs/contract/catalogue.md#5.7).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Kind {
     /// Text in, text out.

@@ -1,6 +1,7 @@
 //! All profiles in force: the built-in ones, the user's own, and who owns which prefix.
 //!
-//! contract: catalogue 1.1, 1.5, 1.6
+//! Contract: docs/contract/catalogue.md#1.1, docs/contract/catalogue.md#1.5,
+//! docs/contract/catalogue.md#1.6
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -122,8 +123,9 @@ impl Profiles {
         self.by_prefix.get(prefix).and_then(|at| self.all.get(*at))
     }
 
-    /// How an endpoint of type `auto` is treated while its kind is unknown (contract: catalogue
-    /// 3.6). Also there when the profile filter excludes it: then it has no prefix.
+    /// How an endpoint of type `auto` is treated while its kind is unknown
+    /// (docs/contract/catalogue.md#3.6). Also there when the profile filter excludes it: then it
+    /// has no prefix.
     pub fn fallback(&self) -> Arc<Profile> {
         if let Some(profile) = self.get(OPENAI_COMPATIBLE) {
             return Arc::clone(profile);

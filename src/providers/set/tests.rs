@@ -149,7 +149,7 @@ const ROWS: [Row; 12] = [
 
 #[test]
 fn built_in_profiles_are_those_of_the_contract() {
-    // contract: catalogue 1.1
+    // Contract: docs/contract/catalogue.md#1.1
 
     for text in BUILTIN {
         let (profile, ignored) = file::parse(text).unwrap();
@@ -183,7 +183,7 @@ fn built_in_profiles_are_those_of_the_contract() {
 
 #[test]
 fn native_anthropic_support_is_that_of_the_contract() {
-    // contract: catalogue 1.3, translation 5
+    // Contract: docs/contract/catalogue.md#1.3, docs/contract/translation.md#5
     let table = [
         (
             "ollama",
@@ -239,7 +239,8 @@ fn chat_goes_where_the_profile_says() {
 
 #[test]
 fn declared_paths_are_those_of_the_contract() {
-    // contract: catalogue 1.2; the number of paths, and one that only this type has.
+    // Contract: docs/contract/catalogue.md#1.2; the number of paths, and one that only this type
+    // has.
     let table = [
         ("ollama", 10, "/api/show"),
         ("lm-studio", 5, "/api/v0/models"),

@@ -5,7 +5,7 @@
 //! cores share are the in-flight counts of [`crate::fleet::Live`] and one turn counter for each
 //! set of candidates ([`Turns`]).
 //!
-//! contract: balancing 7, surface 10.1
+//! Contract: docs/contract/balancing.md#7, docs/contract/surface.md#10.1
 
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
@@ -130,8 +130,8 @@ impl NoPick {
 impl Picker<'_> {
     /// Picks one of the candidates that have not been tried, and counts it as in flight until the
     /// lease is dropped. `pinned` is taken if it can be, whatever the balancer would say
-    /// (contract: balancing 8). `take_token` takes a rate token of an endpoint and says whether
-    /// there was one; it is called once at the most for each endpoint.
+    /// (docs/contract/balancing.md#8). `take_token` takes a rate token of an endpoint and says
+    /// whether there was one; it is called once at the most for each endpoint.
     ///
     /// # Errors
     /// [`NoPick`]; nothing is counted then, and no token taken.
@@ -268,7 +268,7 @@ impl Picker<'_> {
     }
 }
 
-/// The share of an endpoint in its tier, in tenths (contract: balancing 7).
+/// The share of an endpoint in its tier, in tenths (docs/contract/balancing.md#7).
 const fn weight(status: Status) -> u64 {
     match status {
         Status::Busy => 3,
@@ -311,7 +311,7 @@ impl Lease {
     }
 
     /// The attempt failed before there was a response, or the response was malformed or late
-    /// (contract: balancing 10).
+    /// (docs/contract/balancing.md#10).
     pub fn failed(&mut self, now_ms: u64) {
         breaker::on_failure(&self.live, now_ms, self.probe.take());
     }

@@ -3,7 +3,8 @@
 //! A table in code; the tests hold the contract's rows. What this module must not do: choose one
 //! of the candidates, or know of breakers and rate limits.
 //!
-//! contract: balancing 1, 4-6, README 13
+//! Contract: docs/contract/balancing.md#1, docs/contract/balancing.md#4 to
+//! docs/contract/balancing.md#6, docs/contract/README.md#13
 
 use super::aliases::{AliasUse, Aliases};
 use super::names::ModelIndex;
@@ -22,7 +23,7 @@ pub struct Rules<'a> {
     pub aliases: &'a Aliases,
     /// Who lists what.
     pub models: &'a ModelIndex,
-    /// Endpoints that list a model with the vision capability (contract: balancing 4.4).
+    /// Endpoints that list a model with the vision capability (docs/contract/balancing.md#4.4).
     pub vision: &'a EndpointSet,
 }
 
@@ -41,7 +42,7 @@ pub struct Ask<'a> {
     pub refresh: Refresh,
 }
 
-/// How far the refresh on a miss is (contract: balancing 5).
+/// How far the refresh on a miss is (docs/contract/balancing.md#5).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Refresh {
     /// None was asked for yet.
@@ -88,7 +89,7 @@ pub struct Rejected {
     pub routing: Option<Routing>,
 }
 
-/// Decides. The first rule that applies wins (contract: balancing 6).
+/// Decides. The first rule that applies wins (docs/contract/balancing.md#6).
 pub fn decide(rules: &Rules<'_>, ask: &Ask<'_>) -> Decision {
     let scope = ask.scope;
     if scope.configured.is_empty() && ask.has_provider {
@@ -251,7 +252,7 @@ fn reject_model(rules: &Rules<'_>, fault: Fault, reason: &'static str) -> Decisi
 
 /// The endpoint that Ollama's model management is forwarded to: the one that the request's
 /// `X-Olla-Endpoint` names, or the only routable one. `scope` is that of the prefix, whatever the
-/// path (contract: README 5).
+/// path (docs/contract/README.md#5).
 pub fn decide_management(endpoints: &[Endpoint], scope: &Scope, named: Option<&[u8]>) -> Decision {
     if scope.configured.is_empty() {
         return reject(Fault::NoProvider, None);

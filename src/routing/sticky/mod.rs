@@ -8,7 +8,7 @@
 //!
 //! What this module must not do: keep a value in clear, or decide whether an endpoint can serve.
 //!
-//! contract: balancing 8
+//! Contract: docs/contract/balancing.md#8
 
 use std::fmt;
 use std::hash::{BuildHasher, Hasher, RandomState};

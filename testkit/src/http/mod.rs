@@ -104,7 +104,7 @@ impl Response {
     }
 
     /// Checks everything that an error of the gateway must have, and returns its message
-    /// (contract: surface 5.2, 9).
+    /// (docs/contract/surface.md#5.2, docs/contract/surface.md#9).
     ///
     /// # Panics
     /// When something is missing or different.

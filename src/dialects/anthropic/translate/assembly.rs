@@ -1,6 +1,6 @@
-//! Puts the message of an Anthropic stream together, for the inspector's record of it (contract:
-//! translation 13). It reads what the client gets, in both modes. For debugging only: it holds
-//! values and copies.
+//! Puts the message of an Anthropic stream together, for the inspector's record of it
+//! (docs/contract/translation.md#13). It reads what the client gets, in both modes. For debugging
+//! only: it holds values and copies.
 
 use std::ops::ControlFlow;
 

@@ -1,5 +1,5 @@
 //! The tool calls of a stream: which piece belongs to which call, and which call may be open
-//! (contract: translation 8.3, 8.4).
+//! (docs/contract/translation.md#8.3, docs/contract/translation.md#8.4).
 //!
 //! Backends send calls in pieces, some of them mixed; clients want one block after the other. So
 //! one call at a time is open, and what comes for others meanwhile is held back until it is

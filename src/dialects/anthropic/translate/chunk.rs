@@ -1,5 +1,5 @@
 //! One chunk of a streamed chat completion, read as a whole before any of it counts: a chunk with
-//! a field of a wrong type is no chunk (contract: translation 8.4).
+//! a field of a wrong type is no chunk (docs/contract/translation.md#8.4).
 
 use super::answer::{Prose, filled};
 use super::calls::CallPiece;

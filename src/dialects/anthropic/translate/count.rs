@@ -1,4 +1,4 @@
-//! The response to `count_tokens` (contract: translation 11).
+//! The response to `count_tokens` (docs/contract/translation.md#11).
 
 use super::error::Refusal;
 use super::request::check_countable;

@@ -1,7 +1,7 @@
 //! Errors in Anthropic's shape: the types by status, the body, and what to tell a client of a
 //! backend's error.
 //!
-//! contract: translation 9
+//! Contract: docs/contract/translation.md#9
 
 use std::fmt;
 
@@ -62,8 +62,8 @@ impl fmt::Display for Refusal {
 
 impl std::error::Error for Refusal {}
 
-/// The `error.type` that belongs to a status (contract: translation 9). It serves the gateway's
-/// own errors and those of translated backends.
+/// The `error.type` that belongs to a status (docs/contract/translation.md#9). It serves the
+/// gateway's own errors and those of translated backends.
 pub const fn error_kind(status: u16) -> &'static str {
     match status {
         401 => "authentication_error",

@@ -1,5 +1,5 @@
-//! The events of an Anthropic stream (contract: translation 8.3). Each function appends one event
-//! with its blank line.
+//! The events of an Anthropic stream (docs/contract/translation.md#8.3). Each function appends one
+//! event with its blank line.
 
 use super::error::write_error;
 use super::outcome::Usage;

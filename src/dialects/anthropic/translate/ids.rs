@@ -10,7 +10,7 @@ const BASE58: &[u8; 58] = b"123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrst
 /// Digits of a tool call's id behind its prefix.
 const TOOL_ID_DIGITS: usize = 22;
 
-/// The id of a message: `msg_01` and the seed in base 58 (contract: translation 8.1).
+/// The id of a message: `msg_01` and the seed in base 58 (docs/contract/translation.md#8.1).
 pub(super) fn message_id(seed: IdSeed) -> String {
     let mut number = u128::from_be_bytes(seed.0);
     // 58^22 > 2^128.

@@ -1,5 +1,5 @@
 //! Undoes the compression of translated backends that compress although they were asked not to
-//! (contract: translation 8.1).
+//! (docs/contract/translation.md#8.1).
 
 use std::io::{self, Write};
 

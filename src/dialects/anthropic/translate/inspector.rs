@@ -1,5 +1,5 @@
-//! The records of the debugging inspector: lines of JSON and the names of their files (contract:
-//! translation 13). Writing them is done elsewhere, off the cores.
+//! The records of the debugging inspector: lines of JSON and the names of their files
+//! (docs/contract/translation.md#13). Writing them is done elsewhere, off the cores.
 //!
 //! Only bodies are recorded, never headers: credentials stay out.
 

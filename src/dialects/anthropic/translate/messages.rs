@@ -1,4 +1,4 @@
-//! System prompt and messages (contract: translation 7.1, 7.2).
+//! System prompt and messages (docs/contract/translation.md#7.1, docs/contract/translation.md#7.2).
 //!
 //! A message is begun before it is known whether anything will be in it, and taken back if not:
 //! that way the content is walked over once.

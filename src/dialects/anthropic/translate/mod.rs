@@ -1,6 +1,6 @@
 //! Anthropic's Messages API on top of servers that speak OpenAI's: a request mapper, an answer
 //! mapper and a stream transformer, with the errors, lists, counts and records that belong to the
-//! route (contract: translation).
+//! route (docs/contract/translation.md).
 //!
 //! Everything here is pure: bytes in, bytes out. No sockets, no files, no clock but the time that
 //! is given, no randomness but a seed. What this module must not do: choose a backend, touch

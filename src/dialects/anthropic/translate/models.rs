@@ -1,4 +1,4 @@
-//! The model list in Anthropic's shape (contract: translation 12).
+//! The model list in Anthropic's shape (docs/contract/translation.md#12).
 
 use crate::json::write_string;
 

@@ -1,4 +1,5 @@
-//! Passthrough: what is looked at in an answer that is not changed (contract: translation 5, 6).
+//! Passthrough: what is looked at in an answer that is not changed (docs/contract/translation.md#5,
+//! docs/contract/translation.md#6).
 
 use super::stream::End;
 use crate::json::{self, JsonValue};

@@ -1,4 +1,5 @@
-//! How an answer ended and what it cost, in both dialects (contract: translation 8.2, 8.5).
+//! How an answer ended and what it cost, in both dialects (docs/contract/translation.md#8.2,
+//! docs/contract/translation.md#8.5).
 
 use super::context::AnswerContext;
 use super::tokens;

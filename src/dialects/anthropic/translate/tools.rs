@@ -1,4 +1,4 @@
-//! Tools and the choice among them (contract: translation 7.3).
+//! Tools and the choice among them (docs/contract/translation.md#7.3).
 
 use super::error::Refusal;
 use super::fields::invalid;

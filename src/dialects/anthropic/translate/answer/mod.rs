@@ -1,5 +1,5 @@
-//! A whole answer, from an OpenAI chat completion to an Anthropic message (contract:
-//! translation 8.1, 8.2).
+//! A whole answer, from an OpenAI chat completion to an Anthropic message
+//! (docs/contract/translation.md#8.1, docs/contract/translation.md#8.2).
 
 use super::context::AnswerContext;
 use super::error::{self, Refusal};

@@ -1,4 +1,5 @@
-//! A request, from Anthropic Messages to an OpenAI chat completion (contract: translation 7).
+//! A request, from Anthropic Messages to an OpenAI chat completion
+//! (docs/contract/translation.md#7).
 //!
 //! The body is written once, front to back: spans of the request are copied, nothing is parsed
 //! into values. Fields that have no counterpart are left out; `docs/translation.md` lists them.
@@ -16,7 +17,8 @@ use crate::json::{self, JsonKind, JsonValue};
 ///
 /// # Errors
 ///
-/// Status 400 for what only translation has to refuse (contract: translation 4, 7.2).
+/// Status 400 for what only translation has to refuse (docs/contract/translation.md#4,
+/// docs/contract/translation.md#7.2).
 pub fn to_openai(body: &[u8], checked: &Checked, model: &str) -> Result<Translated, Refusal> {
     let fields = checked.values(body);
     let mut out = Vec::with_capacity(body.len() + 256);

@@ -1,4 +1,4 @@
-//! Validates a request and remembers where its fields stand (contract: translation 4).
+//! Validates a request and remembers where its fields stand (docs/contract/translation.md#4).
 //!
 //! What holds in both modes is checked here, before a backend is chosen; what only translation
 //! cares about is refused while translating (`openai.rs`).
@@ -33,7 +33,7 @@ pub struct Checked {
     index: SpanIndex,
 }
 
-/// The limitations that keep a request from a native endpoint (contract: translation 5).
+/// The limitations that keep a request from a native endpoint (docs/contract/translation.md#5).
 const NO_TOOL_USE: &str = "no_tool_use";
 const NO_EXTENDED_THINKING: &str = "no_extended_thinking";
 const NO_VISION: &str = "no_vision";
@@ -89,7 +89,7 @@ impl Checked {
     }
 }
 
-/// Checks what holds in both modes (contract: translation 4).
+/// Checks what holds in both modes (docs/contract/translation.md#4).
 ///
 /// # Errors
 ///
@@ -146,7 +146,8 @@ fn model_in(read: &Read<'_>) -> Option<String> {
 }
 
 /// As [`check`], for a request whose tokens are counted: `model`, `messages` and `max_tokens` may
-/// be missing, numbers out of range, but nothing has another type (contract: translation 11).
+/// be missing, numbers out of range, but nothing has another type
+/// (docs/contract/translation.md#11).
 pub(super) fn check_countable<'a>(
     body: &'a [u8],
     index: &'a mut SpanIndex,

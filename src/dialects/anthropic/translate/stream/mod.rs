@@ -1,4 +1,5 @@
-//! A streamed answer, from OpenAI chunks to Anthropic events (contract: translation 8.3, 8.4).
+//! A streamed answer, from OpenAI chunks to Anthropic events (docs/contract/translation.md#8.3,
+//! docs/contract/translation.md#8.4).
 //!
 //! Bytes cut anywhere go in; what they complete comes out at once, and nothing is merged. The
 //! output depends on the bytes alone, not on how they were cut. No clock is read: the caller says
