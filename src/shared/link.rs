@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::{Receiver, Sender, TryRecvError, bounded};
 use olla_engine::core::Ringer;
 use olla_engine::rt::Bell;
 
@@ -197,8 +197,8 @@ impl Link {
         told
     }
 
-    /// Offers a message to the control thread and waits until it has taken effect; false when the
-    /// thread does not take it in time: then it never will. Not for cores.
+    /// Offers a message to the control thread and waits until it has taken effect, or at least was
+    /// taken; false when the thread does not take it in time: then it never will. Not for cores.
     pub fn offer(&self, message: impl FnOnce(Offer) -> Event) -> bool {
         self.offer_within(INSIST, message)
     }
@@ -217,9 +217,12 @@ impl Link {
         if wait.recv_timeout(patience).is_ok() {
             return true;
         }
-        let withdrawn = is_open.swap(false, Ordering::AcqRel);
-        // Taken at the last moment: it takes effect, unless the thread ends.
-        !withdrawn && wait.recv().is_ok()
+        if is_open.swap(false, Ordering::AcqRel) {
+            return false;
+        }
+        // It was taken, so it takes effect unless the thread ends. A thread that is held up by a slow
+        // file must not hold up signals, which the caller handles too.
+        wait.try_recv() != Err(TryRecvError::Disconnected)
     }
 
     /// Tells the control thread something; false when it has too much to do already.
