@@ -332,6 +332,8 @@ impl handler::Exchange for Exchange {
             }
             Reading::Hold(bytes_max) => {
                 let mut held = std::mem::take(&mut self.held);
+                // An attempt that broke off while its body was collected may have left its head.
+                held.clear();
                 self.relayed(ask, response, &mut held);
                 self.held = held;
                 Passing::Collect(bytes_max)
