@@ -9,7 +9,7 @@
 //! ```text
 //! core ──▶ upstream, exchange, handler, budget ──▶ rt, buf, h1 ──▶ limits
 //! client ─▶ upstream, rt, h1
-//! snapshot, limit, meter: parts for whoever implements a handler
+//! snapshot, limit: parts for programs that implement a handler
 //! ```
 //!
 //! An arrow is a permission to call; there are none back. [`h1`] and [`exchange`] are sans-io:
@@ -54,7 +54,6 @@ pub mod handler;
 mod incoming;
 pub mod limit;
 pub mod limits;
-pub mod meter;
 pub mod rt;
 pub mod snapshot;
 pub mod tls;

@@ -9,7 +9,6 @@ use super::Core;
 use super::body::Body;
 use super::connection::{Interrupt, Io, after};
 use super::context::{Arrival, Context};
-use super::serve::Carried;
 use crate::exchange::{Action, Event, Fault, Lifecycle};
 use crate::h1::{ResponseHead, Version};
 use crate::handler::{Ask, AttemptEnd, Exchange, Handler, Local, Outcome, Pick, Request, Routed};
@@ -53,6 +52,14 @@ pub(super) struct Wire<'l, H: Handler> {
     pub(super) io: &'l mut Io,
     /// Of the attempts; begins anew with [`Lane::restart`].
     pub(super) life: Lifecycle,
+}
+
+/// Sizes and times of a complete request.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Carried {
+    pub(super) request_bytes: u64,
+    pub(super) response_bytes: u64,
+    pub(super) first_byte: Option<Duration>,
 }
 
 /// What one attempt led to.

@@ -8,7 +8,7 @@ use super::Core;
 use super::body::{Body, NoBody, Receiving};
 use super::connection::{Io, after, earliest};
 use super::context::{Arrival, Context};
-use super::lane::{Lane, Wire, send_local, write_local};
+use super::lane::{Carried, Lane, Wire, send_local, write_local};
 use crate::buf::Buf;
 use crate::exchange::Lifecycle;
 use crate::h1::framing::{self, RequestBody, RequestFraming};
@@ -66,14 +66,6 @@ struct Ended {
     next: Next,
     /// Of a request that was complete; one that was not is measured by its end alone.
     carried: Option<Carried>,
-}
-
-/// Sizes and times of a complete request.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Carried {
-    pub(super) request_bytes: u64,
-    pub(super) response_bytes: u64,
-    pub(super) first_byte: Option<Duration>,
 }
 
 /// Serves a connection to its end.

@@ -109,8 +109,6 @@ pub enum Event {
     Delivered,
     /// The client closed or reset its connection.
     ClientLeft,
-    /// A write to the client failed or timed out.
-    ClientStalled,
     /// The moment that [`Lifecycle::deadline`] named may have come. Too early or too often is fine.
     Timer,
 }
@@ -277,7 +275,6 @@ impl Lifecycle {
         let action = match (self.phase, event) {
             (Phase::Over, _) => Action::Abandon,
             (_, Event::ClientLeft) => self.over(Action::Abandon),
-            (_, Event::ClientStalled) => self.over(Action::Cut(Fault::WriteTimeout)),
             (_, Event::Timer) => self.on_timer(now),
             (Phase::Choosing, _) => Action::Continue,
             (Phase::Connecting, event) => self.on_connecting(event, now),
@@ -305,11 +302,6 @@ impl Lifecycle {
     /// Whether the answer of an endpoint has begun: then there is no second one, and no error.
     pub fn answer_begun(&self) -> bool {
         self.answer_begun
-    }
-
-    /// Whether the current attempt's request was sent to its last byte.
-    pub fn request_sent(&self) -> bool {
-        self.conn.sent
     }
 
     /// Whether the current attempt is on a connection from the pool.

@@ -4,9 +4,9 @@ use std::time::{Duration, Instant};
 
 use super::Action::{Abandon, Continue, Cut, Fail, Finish, NextEndpoint, RetryFresh};
 use super::Event::{
-    AnswerBytes, AnswerEnd, AnswerHead, AnswerPiece, ClientBlocked, ClientLeft, ClientStalled,
-    ClientTook, ConnectFailed, Connected, Delivered, Malformed, RequestProgress, RequestSent,
-    SendFailed, Timer, TlsBegun, UpstreamClosed, UpstreamReset,
+    AnswerBytes, AnswerEnd, AnswerHead, AnswerPiece, ClientBlocked, ClientLeft, ClientTook,
+    ConnectFailed, Connected, Delivered, Malformed, RequestProgress, RequestSent, SendFailed,
+    Timer, TlsBegun, UpstreamClosed, UpstreamReset,
 };
 use super::{Action, ConnectFault, Event, Fault, Lifecycle, Phase, Timeouts, TlsFault};
 
@@ -166,8 +166,6 @@ const TABLE: &[Row] = &[
         Abandon, false, false),
     row("client left while answering", false, &[Connected, RequestSent, HEAD, ClientLeft],
         Abandon, false, false),
-    row("client stalled", false, &[Connected, RequestSent, HEAD, ClientStalled],
-        Cut(Fault::WriteTimeout), false, false),
     // The gateway's own lack is nobody else's fault.
     row("out of descriptors", false, &[ConnectFailed(ConnectFault::Local)],
         Fail(Fault::Local), false, false),

@@ -114,17 +114,6 @@ fn set<T>(fd: RawFd, level: i32, option: i32, value: &T) {
     unsafe { libc::setsockopt(fd, level, option, std::ptr::from_ref(value).cast(), len) };
 }
 
-/// Marks the calling thread in the lists of the system (`top -H`); at most 15 bytes are shown.
-pub fn name_thread(name: &str) {
-    let mut bytes = [0_u8; 16];
-    let len = name.len().min(15);
-    if let (Some(to), Some(from)) = (bytes.get_mut(..len), name.as_bytes().get(..len)) {
-        to.copy_from_slice(from);
-    }
-    // SAFETY: a NUL-terminated string of at most 16 bytes, as PR_SET_NAME wants it.
-    unsafe { libc::prctl(libc::PR_SET_NAME, bytes.as_ptr(), 0, 0, 0) };
-}
-
 /// The limits of open files before and after: the soft one is raised to the hard one.
 ///
 /// # Errors

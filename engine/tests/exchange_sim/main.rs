@@ -297,7 +297,7 @@ impl Sim<'_> {
         let ends = if self.rng.percent(90) {
             Event::ClientTook
         } else {
-            Event::ClientStalled
+            Event::ClientLeft
         };
         self.push(at, From::Client, ends);
         self.feed(Event::ClientBlocked);

@@ -193,7 +193,6 @@ impl Model {
     pub(crate) fn expect(&mut self, event: Event, now: Ms) -> Action {
         match event {
             Event::ClientLeft => return Action::Abandon,
-            Event::ClientStalled => return Action::Cut(Fault::WriteTimeout),
             Event::Timer => return self.expect_timer(now),
             _ => {}
         }

@@ -296,5 +296,4 @@ impl KeepAlive {
 }
 
 #[cfg(test)]
-#[path = "framing_tests.rs"]
 mod tests;

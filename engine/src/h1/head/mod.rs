@@ -463,5 +463,4 @@ fn response_fault(error: httparse::Error) -> Malformed {
 }
 
 #[cfg(test)]
-#[path = "head_tests.rs"]
 mod tests;

@@ -593,5 +593,4 @@ fn is_token_byte(byte: u8) -> bool {
 }
 
 #[cfg(test)]
-#[path = "chunk_tests.rs"]
 mod tests;
