@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::buf::Buf;
-use crate::exchange::ConnectFault;
+use crate::fault::ConnectFault;
 use crate::h1::framing::{self, ResponseBody};
 use crate::h1::{ResponseHead, Scan};
 use crate::incoming::Incoming;

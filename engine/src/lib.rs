@@ -7,7 +7,7 @@
 //! # Layers
 //!
 //! ```text
-//! core ──▶ upstream, exchange, handler, budget ──▶ rt, buf, h1 ──▶ limits
+//! core ──▶ upstream, exchange, handler, budget ──▶ rt, tls, buf, h1 ──▶ fault, limits
 //! client ─▶ upstream, rt, h1
 //! snapshot, limit: parts for programs that implement a handler
 //! ```
@@ -49,6 +49,7 @@ pub mod buf;
 pub mod client;
 pub mod core;
 pub mod exchange;
+pub mod fault;
 pub mod h1;
 pub mod handler;
 mod incoming;

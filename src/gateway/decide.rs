@@ -13,6 +13,7 @@ use super::exchange::Exchange;
 use super::replies::{Awaited, Reply};
 use crate::dialects::{Choosing, Error};
 use crate::field_names::{X_OLLA_ENDPOINT, X_OLLA_SESSION_ID};
+use crate::fleet::fault::consequences;
 use crate::inspect;
 use crate::routing::decide::{
     Ask as Question, Decision, Refresh, Rules, decide, decide_management,
@@ -219,7 +220,7 @@ impl Exchange {
             provider: self.provider(),
             model: self.model(),
             endpoint: self.endpoint().map(crate::fleet::Endpoint::name),
-            because: self.failed_by.map(olla_engine::exchange::Fault::sentence),
+            because: self.failed_by.map(|fault| consequences(fault).sentence),
         };
         let mut error = Error::new(
             fault.status(),

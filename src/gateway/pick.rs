@@ -13,6 +13,7 @@ use super::exchange::Exchange;
 use super::respond::seconds_until;
 use super::view::View;
 use crate::dialects::{Error, Sending, Sent};
+use crate::fleet::fault::consequences;
 use crate::inspect::rewrite_model;
 use crate::log::{Level, events};
 use crate::routing::balance::{Lease, NoPick, Picker};
@@ -138,11 +139,12 @@ impl Exchange {
             && self.upstream_status.is_none()
         {
             self.failed_by = Some(fault);
-            let met_before = fault.marks_offline() && self.is_known_away(index);
-            if fault.counts_for_breaker() && !met_before {
+            let consequences = consequences(fault);
+            let met_before = consequences.marks_offline && self.is_known_away(index);
+            if consequences.counts_for_breaker && !met_before {
                 lease.failed(self.gateway.common.clock_ms(cx.now));
             }
-            if fault.marks_offline() {
+            if consequences.marks_offline {
                 self.lose_endpoint(cx, index, fault);
             }
         }

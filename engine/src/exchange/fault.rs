@@ -1,99 +1,11 @@
-//! What can go wrong between the gateway and an endpoint, and what each means for the endpoint.
+//! How an exchange can fail.
 
-/// Why no connection came about, as the connecting side reports it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum ConnectFault {
-    /// Nobody listens there.
-    Refused,
-    /// No route to the host or network, or any other error of connecting.
-    Unreachable,
-    /// The endpoint's name has no address.
-    Unresolved,
-    /// The transport gave up by itself, before the machine's own deadline.
-    TimedOut,
-    /// The TLS handshake failed; a certificate that does not verify included.
-    Tls(TlsFault),
-    /// The gateway has no file descriptor, port or memory left. Says nothing about the endpoint.
-    Local,
-}
-
-/// Why a TLS handshake failed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum TlsFault {
-    /// The certificate is past its time.
-    Expired,
-    /// The certificate's time has not come.
-    NotYetValid,
-    /// Nobody who is trusted has issued the certificate.
-    UnknownIssuer,
-    /// The certificate is for other names.
-    WrongName,
-    /// The certificate cannot be used for another reason, or there is none.
-    BadCertificate,
-    /// No protocol version, cipher or signature in common.
-    Incompatible,
-    /// The other side has ended the handshake by an alert.
-    Refused,
-    /// What came is not TLS.
-    NotTls,
-    /// The handshake broke off, or was not conducted as the protocol wants it.
-    Broken,
-}
-
-impl TlsFault {
-    /// Every fault.
-    pub const ALL: [Self; 9] = [
-        Self::Expired,
-        Self::NotYetValid,
-        Self::UnknownIssuer,
-        Self::WrongName,
-        Self::BadCertificate,
-        Self::Incompatible,
-        Self::Refused,
-        Self::NotTls,
-        Self::Broken,
-    ];
-
-    /// One word for logs and counters.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Expired => "tls_certificate_expired",
-            Self::NotYetValid => "tls_certificate_not_yet_valid",
-            Self::UnknownIssuer => "tls_unknown_issuer",
-            Self::WrongName => "tls_wrong_name",
-            Self::BadCertificate => "tls_bad_certificate",
-            Self::Incompatible => "tls_incompatible",
-            Self::Refused => "tls_refused",
-            Self::NotTls => "tls_not_spoken",
-            Self::Broken => "tls_broken_off",
-        }
-    }
-
-    /// What happened, in words that follow the endpoint's name (see [`Fault::sentence`]).
-    pub const fn sentence(self) -> &'static str {
-        match self {
-            Self::Expired => "has a TLS certificate that has expired",
-            Self::NotYetValid => "has a TLS certificate that is not valid yet",
-            Self::UnknownIssuer => "has a TLS certificate of an unknown issuer",
-            Self::WrongName => "has a TLS certificate for another name",
-            Self::BadCertificate => "has a TLS certificate that cannot be used",
-            Self::Incompatible => "has no TLS version or cipher in common with the gateway",
-            Self::Refused => "refused the TLS handshake",
-            Self::NotTls => "does not speak TLS",
-            Self::Broken => "broke off the TLS handshake",
-        }
-    }
-}
+use crate::fault::{ConnectFault, TlsFault};
 
 /// How an exchange, or one attempt of it, failed.
 ///
-/// The methods are the one place where a fault is judged. Those about the endpoint hold for a fault
-/// that comes before the answer began; after that nothing is held against an endpoint, which
-/// [`Action::marks_offline`](super::Action::marks_offline) and its neighbour know.
+/// What a fault means for the endpoint is for the program to decide.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[non_exhaustive]
 pub enum Fault {
     /// Nobody listens at the endpoint.
     Refused,
@@ -130,8 +42,9 @@ pub enum Fault {
 }
 
 impl Fault {
-    /// Every fault, for counters by fault.
-    pub const ALL: [Self; 24] = [
+    /// Every fault.
+    #[cfg(test)]
+    pub(super) const ALL: [Self; 24] = [
         Self::Refused,
         Self::Unreachable,
         Self::Unresolved,
@@ -157,44 +70,6 @@ impl Fault {
         Self::WriteTimeout,
         Self::Local,
     ];
-
-    /// Whether it is a failure of the connection itself: the endpoint is marked offline and another
-    /// one may be tried (docs/contract/balancing.md#9).
-    pub const fn marks_offline(self) -> bool {
-        match self {
-            Self::Refused
-            | Self::Unreachable
-            | Self::Unresolved
-            | Self::ConnectTimeout
-            | Self::Tls(_)
-            | Self::TlsTimeout
-            | Self::Reset
-            | Self::Closed => true,
-            Self::SendTimeout
-            | Self::HeaderTimeout
-            | Self::HeadCut
-            | Self::Malformed
-            | Self::ReadTimeout
-            | Self::ResponseTimeout
-            | Self::WriteTimeout
-            | Self::Local => false,
-        }
-    }
-
-    /// Whether the endpoint's breaker counts it as a failure: the connection's own failures, hangs
-    /// and malformed responses; never what the client or the gateway did
-    /// (docs/contract/balancing.md#10).
-    pub const fn counts_for_breaker(self) -> bool {
-        self.marks_offline()
-            || matches!(
-                self,
-                Self::SendTimeout
-                    | Self::HeaderTimeout
-                    | Self::ResponseTimeout
-                    | Self::HeadCut
-                    | Self::Malformed
-            )
-    }
 
     /// Whether the endpoint was reached but stayed silent too long, which clients are told by a
     /// code of its own (docs/contract/surface.md#9, `BACKEND_TIMEOUT`). Failing to connect in time
@@ -225,29 +100,6 @@ impl Fault {
             Self::ResponseTimeout => "response_timeout",
             Self::WriteTimeout => "write_timeout",
             Self::Local => "local",
-        }
-    }
-
-    /// What happened, in words that follow the endpoint's name and hold no address:
-    /// "gpu-1 refused the connection" (docs/contract/balancing.md#6, docs/contract/surface.md#9).
-    pub const fn sentence(self) -> &'static str {
-        match self {
-            Self::Refused => "refused the connection",
-            Self::Unreachable => "could not be reached",
-            Self::Unresolved => "has a host name that does not resolve",
-            Self::ConnectTimeout => "did not accept the connection in time",
-            Self::Tls(fault) => fault.sentence(),
-            Self::TlsTimeout => "did not complete the TLS handshake in time",
-            Self::Reset => "reset the connection",
-            Self::Closed => "closed the connection before its answer was complete",
-            Self::SendTimeout => "stopped reading the request",
-            Self::HeaderTimeout => "did not begin to answer in time",
-            Self::HeadCut => "broke off inside its response headers",
-            Self::Malformed => "sent a response that is not valid HTTP",
-            Self::ReadTimeout => "fell silent inside its response",
-            Self::ResponseTimeout => "did not complete its response in time",
-            Self::WriteTimeout => "was given up because the client took its answer too slowly",
-            Self::Local => "could not be asked because the gateway is out of resources",
         }
     }
 }

@@ -28,7 +28,8 @@ mod tests;
 
 use std::time::{Duration, Instant};
 
-pub use fault::{ConnectFault, Fault, TlsFault};
+pub use crate::fault::{ConnectFault, TlsFault};
+pub use fault::Fault;
 
 /// How long each part of an exchange may take (docs/contract/balancing.md#13,
 /// docs/contract/surface.md#1.2).
@@ -138,26 +139,6 @@ pub enum Action {
         /// is closed.
         reuse_upstream: bool,
     },
-}
-
-impl Action {
-    /// Whether the endpoint is to be marked offline (docs/contract/balancing.md#9).
-    pub const fn marks_offline(self) -> bool {
-        match self {
-            Self::NextEndpoint(fault) | Self::Fail(fault) => fault.marks_offline(),
-            _ => false,
-        }
-    }
-
-    /// Whether the endpoint's breaker counts a failure: never after an answer began, never for a
-    /// client that left, never for a connection of the pool that was dead
-    /// (docs/contract/balancing.md#10).
-    pub const fn counts_for_breaker(self) -> bool {
-        match self {
-            Self::NextEndpoint(fault) | Self::Fail(fault) => fault.counts_for_breaker(),
-            _ => false,
-        }
-    }
 }
 
 /// How far an exchange is.

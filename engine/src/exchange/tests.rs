@@ -55,25 +55,14 @@ struct Row {
     reused: bool,
     events: &'static [Event],
     action: Action,
-    offline: bool,
-    breaker: bool,
 }
 
-const fn row(
-    what: &'static str,
-    reused: bool,
-    events: &'static [Event],
-    action: Action,
-    offline: bool,
-    breaker: bool,
-) -> Row {
+const fn row(what: &'static str, reused: bool, events: &'static [Event], action: Action) -> Row {
     Row {
         what,
         reused,
         events,
         action,
-        offline,
-        breaker,
     }
 }
 
@@ -81,94 +70,94 @@ const fn row(
 const TABLE: &[Row] = &[
     // Row 1: refused, unreachable, not resolved.
     row("refused", false, &[ConnectFailed(ConnectFault::Refused)],
-        NextEndpoint(Fault::Refused), true, true),
+        NextEndpoint(Fault::Refused)),
     row("unreachable", false, &[ConnectFailed(ConnectFault::Unreachable)],
-        NextEndpoint(Fault::Unreachable), true, true),
+        NextEndpoint(Fault::Unreachable)),
     row("unresolved", false, &[ConnectFailed(ConnectFault::Unresolved)],
-        NextEndpoint(Fault::Unresolved), true, true),
+        NextEndpoint(Fault::Unresolved)),
     // Row 2: reset before a byte of an answer, whatever was sent.
     row("reset, nothing sent", false, &[Connected, UpstreamReset],
-        NextEndpoint(Fault::Reset), true, true),
+        NextEndpoint(Fault::Reset)),
     row("reset, half sent", false, &[Connected, RequestProgress, UpstreamReset],
-        NextEndpoint(Fault::Reset), true, true),
+        NextEndpoint(Fault::Reset)),
     row("reset, all sent", false, &[Connected, RequestSent, UpstreamReset],
-        NextEndpoint(Fault::Reset), true, true),
+        NextEndpoint(Fault::Reset)),
     row("write failed, then reset", false, &[Connected, RequestProgress, SendFailed, UpstreamReset],
-        NextEndpoint(Fault::Reset), true, true),
+        NextEndpoint(Fault::Reset)),
     row("write failed, then nothing", false, &[Connected, RequestProgress, SendFailed, Timer],
-        NextEndpoint(Fault::Reset), true, true),
+        NextEndpoint(Fault::Reset)),
     row("reset while connecting", false, &[UpstreamReset],
-        NextEndpoint(Fault::Reset), true, true),
+        NextEndpoint(Fault::Reset)),
     // Row 3: closed before a byte of an answer.
     row("closed, nothing sent", false, &[Connected, UpstreamClosed],
-        NextEndpoint(Fault::Closed), true, true),
+        NextEndpoint(Fault::Closed)),
     row("closed, all sent", false, &[Connected, RequestSent, UpstreamClosed],
-        NextEndpoint(Fault::Closed), true, true),
+        NextEndpoint(Fault::Closed)),
     row("closed in the TLS handshake", false, &[TlsBegun, UpstreamClosed],
-        NextEndpoint(Fault::Closed), true, true),
+        NextEndpoint(Fault::Closed)),
     // Row 4: connect timeout, TLS failure, TLS timeout.
     row("connect timeout", false, &[Timer],
-        NextEndpoint(Fault::ConnectTimeout), true, true),
+        NextEndpoint(Fault::ConnectTimeout)),
     row("connect timeout of the transport", false, &[ConnectFailed(ConnectFault::TimedOut)],
-        NextEndpoint(Fault::ConnectTimeout), true, true),
+        NextEndpoint(Fault::ConnectTimeout)),
     row("TLS failure", false, &[TlsBegun, ConnectFailed(ConnectFault::Tls(TlsFault::Expired))],
-        NextEndpoint(Fault::Tls(TlsFault::Expired)), true, true),
+        NextEndpoint(Fault::Tls(TlsFault::Expired))),
     row("TLS timeout", false, &[TlsBegun, Timer],
-        NextEndpoint(Fault::TlsTimeout), true, true),
+        NextEndpoint(Fault::TlsTimeout)),
     // Row 5: a dead connection of the pool.
-    row("stale, closed at once", true, &[UpstreamClosed], RetryFresh, false, false),
-    row("stale, reset at once", true, &[UpstreamReset], RetryFresh, false, false),
+    row("stale, closed at once", true, &[UpstreamClosed], RetryFresh),
+    row("stale, reset at once", true, &[UpstreamReset], RetryFresh),
     row("stale, closed after the request", true, &[RequestSent, UpstreamClosed],
-        RetryFresh, false, false),
+        RetryFresh),
     row("stale, write failed, closed", true, &[SendFailed, UpstreamClosed],
-        RetryFresh, false, false),
-    row("stale, an answer to nobody", true, &[HEAD], RetryFresh, false, false),
-    row("stale, bytes to nobody", true, &[AnswerBytes], RetryFresh, false, false),
-    row("stale, nonsense to nobody", true, &[Malformed], RetryFresh, false, false),
+        RetryFresh),
+    row("stale, an answer to nobody", true, &[HEAD], RetryFresh),
+    row("stale, bytes to nobody", true, &[AnswerBytes], RetryFresh),
+    row("stale, nonsense to nobody", true, &[Malformed], RetryFresh),
     // Row 6: any status. The machine does not see it; the answer goes on.
-    row("answer", false, &[Connected, RequestSent, HEAD], Continue, false, false),
+    row("answer", false, &[Connected, RequestSent, HEAD], Continue),
     row("answer without a body", false, &[Connected, RequestSent, BARE_HEAD],
-        Finish { reuse_upstream: true }, false, false),
+        Finish { reuse_upstream: true }),
     // Row 7: no response header in time.
     row("header timeout", false, &[Connected, RequestSent, Timer],
-        Fail(Fault::HeaderTimeout), false, true),
+        Fail(Fault::HeaderTimeout)),
     row("header timeout, reused", true, &[RequestSent, Timer],
-        Fail(Fault::HeaderTimeout), false, true),
+        Fail(Fault::HeaderTimeout)),
     row("header timeout after an interim answer", false,
-        &[Connected, RequestSent, AnswerBytes, Timer], Fail(Fault::HeaderTimeout), false, true),
+        &[Connected, RequestSent, AnswerBytes, Timer], Fail(Fault::HeaderTimeout)),
     row("takes no more of the request", false, &[Connected, RequestProgress, Timer],
-        Fail(Fault::SendTimeout), false, true),
+        Fail(Fault::SendTimeout)),
     // Row 8: malformed, or broken off inside the head.
     row("malformed", false, &[Connected, RequestSent, Malformed],
-        Fail(Fault::Malformed), false, true),
+        Fail(Fault::Malformed)),
     row("malformed, reused", true, &[RequestSent, Malformed],
-        Fail(Fault::Malformed), false, true),
+        Fail(Fault::Malformed)),
     row("closed inside the head", false, &[Connected, RequestSent, AnswerBytes, UpstreamClosed],
-        Fail(Fault::HeadCut), false, true),
+        Fail(Fault::HeadCut)),
     row("reset inside the head, reused", true, &[RequestSent, AnswerBytes, UpstreamReset],
-        Fail(Fault::HeadCut), false, true),
+        Fail(Fault::HeadCut)),
     // Row 9: the answer began.
     row("began, reset", false, &[Connected, RequestSent, HEAD, UpstreamReset],
-        Cut(Fault::Reset), false, false),
+        Cut(Fault::Reset)),
     row("began, cut", false, &[Connected, RequestSent, HEAD, AnswerPiece, UpstreamClosed],
-        Cut(Fault::Closed), false, false),
+        Cut(Fault::Closed)),
     row("began, cut, reused", true, &[RequestSent, HEAD, UpstreamClosed],
-        Cut(Fault::Closed), false, false),
+        Cut(Fault::Closed)),
     row("began, silent", false, &[Connected, RequestSent, HEAD, AnswerPiece, Timer],
-        Cut(Fault::ReadTimeout), false, false),
+        Cut(Fault::ReadTimeout)),
     row("began, broken chunks", false, &[Connected, RequestSent, HEAD, Malformed],
-        Cut(Fault::Malformed), false, false),
+        Cut(Fault::Malformed)),
     // Row 10: the client goes away, in each of the four windows.
-    row("client left while connecting", false, &[ClientLeft], Abandon, false, false),
+    row("client left while connecting", false, &[ClientLeft], Abandon),
     row("client left while sending", false, &[Connected, RequestProgress, ClientLeft],
-        Abandon, false, false),
+        Abandon),
     row("client left while waiting", false, &[Connected, RequestSent, ClientLeft],
-        Abandon, false, false),
+        Abandon),
     row("client left while answering", false, &[Connected, RequestSent, HEAD, ClientLeft],
-        Abandon, false, false),
+        Abandon),
     // The gateway's own lack is nobody else's fault.
     row("out of descriptors", false, &[ConnectFailed(ConnectFault::Local)],
-        Fail(Fault::Local), false, false),
+        Fail(Fault::Local)),
 ];
 
 #[test]
@@ -176,13 +165,6 @@ fn the_table() {
     for row in TABLE {
         let (action, exchange) = last_action(row.reused, row.events);
         assert_eq!(action, row.action, "{}", row.what);
-        assert_eq!(action.marks_offline(), row.offline, "{}: offline", row.what);
-        assert_eq!(
-            action.counts_for_breaker(),
-            row.breaker,
-            "{}: breaker",
-            row.what
-        );
         let phase = match row.action {
             Continue => Phase::Answering,
             RetryFresh | NextEndpoint(_) => Phase::Choosing,
@@ -458,7 +440,6 @@ fn response_timeout_before_the_answer_is_an_error() {
     assert_eq!(exchange.deadline(), Some(start + secs(6)));
     let action = exchange.on(Timer, start + secs(6));
     assert_eq!(action, Fail(Fault::ResponseTimeout));
-    assert!(action.counts_for_breaker() && !action.marks_offline());
 }
 
 #[test]
@@ -509,24 +490,12 @@ fn whatever_comes_after_the_end_is_abandoned() {
 }
 
 #[test]
-fn every_fault_is_judged_consistently() {
-    for (place, fault) in Fault::ALL.iter().enumerate() {
-        assert_eq!(
-            Fault::ALL.iter().position(|other| other == fault),
-            Some(place)
-        );
-        assert!(
-            !fault.marks_offline() || fault.counts_for_breaker(),
-            "{fault:?}"
-        );
-        assert!(!fault.marks_offline() || !fault.is_silence(), "{fault:?}");
-        let words = fault.sentence();
-        assert!(!words.is_empty() && !words.ends_with('.'), "{fault:?}");
-        assert!(
-            fault
-                .as_str()
-                .bytes()
-                .all(|b| b.is_ascii_lowercase() || b == b'_')
-        );
-    }
+fn every_fault_has_a_word_of_its_own() {
+    let mut words: Vec<_> = Fault::ALL.iter().map(|fault| fault.as_str()).collect();
+    let letters = |word: &&str| word.bytes().all(|b| b.is_ascii_lowercase() || b == b'_');
+    assert!(words.iter().all(letters), "{words:?}");
+    let count = words.len();
+    words.sort_unstable();
+    words.dedup();
+    assert_eq!(words.len(), count);
 }

@@ -17,7 +17,7 @@ use rustls::Connection;
 use super::Socket;
 use super::sys;
 use crate::buf::Buf;
-use crate::exchange::TlsFault;
+use crate::fault::TlsFault;
 use crate::limits::{TLS_READ_BYTES_MAX, TLS_READ_BYTES_START, TLS_SEND_BYTES_MAX};
 use crate::tls::{TlsClient, TlsIdentity, fault_of};
 

@@ -2,7 +2,7 @@
 
 use rustls::{CertificateError, Error, InvalidMessage};
 
-use crate::exchange::TlsFault;
+use crate::fault::TlsFault;
 
 /// Why a handshake failed.
 pub(crate) fn fault_of(error: &Error) -> TlsFault {

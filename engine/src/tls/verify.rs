@@ -138,7 +138,7 @@ mod tests {
     };
 
     use super::*;
-    use crate::exchange::TlsFault;
+    use crate::fault::TlsFault;
     use crate::tls::{Roots, fault_of};
 
     /// In the middle of the certificates' time.

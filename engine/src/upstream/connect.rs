@@ -4,7 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use crate::exchange::ConnectFault;
+use crate::fault::ConnectFault;
 use crate::rt::{Socket, is_exhausted};
 
 /// Connects to the first of these addresses that takes it. Takes as long as the kernel does; the

@@ -1,0 +1,118 @@
+//! What a failed exchange says about its endpoint: one row for each fault.
+//!
+//! The rows hold for a fault that came before the response began; after that nothing is held
+//! against an endpoint.
+//!
+//! Contract: docs/contract/balancing.md#9, docs/contract/balancing.md#10
+
+use olla_engine::exchange::{Fault, TlsFault};
+
+/// The consequences of a fault.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Consequences {
+    /// It is a failure of the connection itself: the endpoint is marked offline, and another one
+    /// may be tried (docs/contract/balancing.md#9).
+    pub(crate) marks_offline: bool,
+    /// The endpoint's breaker counts it: failures of the connection, hangs and malformed responses;
+    /// never what the client or the gateway did (docs/contract/balancing.md#10).
+    pub(crate) counts_for_breaker: bool,
+    /// What happened, in words that follow the endpoint's name and hold no address: "gpu-1 refused
+    /// the connection" (docs/contract/balancing.md#6, docs/contract/surface.md#9).
+    pub(crate) sentence: &'static str,
+}
+
+/// The consequences of a fault that came before the response began.
+pub(crate) const fn consequences(fault: Fault) -> Consequences {
+    match fault {
+        Fault::Refused => offline("refused the connection"),
+        Fault::Unreachable => offline("could not be reached"),
+        Fault::Unresolved => offline("has a host name that does not resolve"),
+        Fault::ConnectTimeout => offline("did not accept the connection in time"),
+        Fault::Tls(fault) => offline(tls_sentence(fault)),
+        Fault::TlsTimeout => offline("did not complete the TLS handshake in time"),
+        Fault::Reset => offline("reset the connection"),
+        Fault::Closed => offline("closed the connection before its answer was complete"),
+        Fault::SendTimeout => failure("stopped reading the request"),
+        Fault::HeaderTimeout => failure("did not begin to answer in time"),
+        Fault::HeadCut => failure("broke off inside its response headers"),
+        Fault::Malformed => failure("sent a response that is not valid HTTP"),
+        Fault::ResponseTimeout => failure("did not complete its response in time"),
+        Fault::ReadTimeout => nothing("fell silent inside its response"),
+        Fault::WriteTimeout => {
+            nothing("was given up because the client took its answer too slowly")
+        }
+        Fault::Local => nothing("could not be asked because the gateway is out of resources"),
+    }
+}
+
+const fn tls_sentence(fault: TlsFault) -> &'static str {
+    match fault {
+        TlsFault::Expired => "has a TLS certificate that has expired",
+        TlsFault::NotYetValid => "has a TLS certificate that is not valid yet",
+        TlsFault::UnknownIssuer => "has a TLS certificate of an unknown issuer",
+        TlsFault::WrongName => "has a TLS certificate for another name",
+        TlsFault::BadCertificate => "has a TLS certificate that cannot be used",
+        TlsFault::Incompatible => "has no TLS version or cipher in common with the gateway",
+        TlsFault::Refused => "refused the TLS handshake",
+        TlsFault::NotTls => "does not speak TLS",
+        TlsFault::Broken => "broke off the TLS handshake",
+    }
+}
+
+const fn offline(sentence: &'static str) -> Consequences {
+    Consequences {
+        marks_offline: true,
+        counts_for_breaker: true,
+        sentence,
+    }
+}
+
+const fn failure(sentence: &'static str) -> Consequences {
+    Consequences {
+        marks_offline: false,
+        counts_for_breaker: true,
+        sentence,
+    }
+}
+
+const fn nothing(sentence: &'static str) -> Consequences {
+    Consequences {
+        marks_offline: false,
+        counts_for_breaker: false,
+        sentence,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_contract_says_what_a_fault_leads_to() {
+        let tls = Fault::Tls(TlsFault::Expired);
+        let table = [
+            (Fault::Refused, true, true),
+            (Fault::Unreachable, true, true),
+            (Fault::Unresolved, true, true),
+            (Fault::ConnectTimeout, true, true),
+            (tls, true, true),
+            (Fault::TlsTimeout, true, true),
+            (Fault::Reset, true, true),
+            (Fault::Closed, true, true),
+            (Fault::SendTimeout, false, true),
+            (Fault::HeaderTimeout, false, true),
+            (Fault::HeadCut, false, true),
+            (Fault::Malformed, false, true),
+            (Fault::ResponseTimeout, false, true),
+            (Fault::ReadTimeout, false, false),
+            (Fault::WriteTimeout, false, false),
+            (Fault::Local, false, false),
+        ];
+        for (fault, offline, breaker) in table {
+            let got = consequences(fault);
+            assert_eq!(got.marks_offline, offline, "{fault:?}");
+            assert_eq!(got.counts_for_breaker, breaker, "{fault:?}");
+            assert!(!got.sentence.ends_with('.'), "{fault:?}");
+        }
+    }
+}
