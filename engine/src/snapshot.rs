@@ -18,7 +18,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 
 /// Counts what was published; the first snapshot is 1.
-pub type Version = u64;
+pub type Generation = u64;
 
 /// The publishing side.
 pub struct Broadcast<T> {
@@ -29,7 +29,7 @@ pub struct Broadcast<T> {
 pub struct Subscriber<T> {
     shared: Arc<Shared<T>>,
     arriving: Receiver<Versioned<T>>,
-    version: Version,
+    version: Generation,
     current: Arc<T>,
 }
 
@@ -47,7 +47,7 @@ struct State<T> {
 }
 
 struct Versioned<T> {
-    version: Version,
+    version: Generation,
     snapshot: Arc<T>,
 }
 
@@ -88,7 +88,7 @@ impl<T> Broadcast<T> {
     }
 
     /// Makes `snapshot` the newest and hands it to every core; returns its version.
-    pub fn publish(&self, snapshot: Arc<T>) -> Version {
+    pub fn publish(&self, snapshot: Arc<T>) -> Generation {
         let mut state = self.shared.state();
         let version = state.newest.version + 1;
         let newest = Versioned { version, snapshot };
@@ -144,7 +144,7 @@ impl<T> Broadcast<T> {
     }
 
     /// Its version.
-    pub fn version(&self) -> Version {
+    pub fn version(&self) -> Generation {
         self.shared.newest.load(Ordering::Acquire)
     }
 }
@@ -160,7 +160,7 @@ impl<T> Subscriber<T> {
     }
 
     /// The version of the snapshot that [`Subscriber::current`] last returned.
-    pub fn version(&self) -> Version {
+    pub fn version(&self) -> Generation {
         self.version
     }
 
@@ -170,7 +170,7 @@ impl<T> Subscriber<T> {
     }
 
     #[cold]
-    fn catch_up(&mut self, newest: Version) {
+    fn catch_up(&mut self, newest: Generation) {
         if let Ok(arrived) = self.arriving.try_recv() {
             self.adopt(arrived);
         }

@@ -52,12 +52,12 @@ impl Body {
 /// The bodies that a core is receiving into buffers of their own. They share what may be read of
 /// bodies in a turn: what arrives in a flood shall not keep all other requests from theirs.
 #[derive(Debug, Default)]
-pub(super) struct Incoming(Cell<usize>);
+pub(super) struct IncomingBodies(Cell<usize>);
 
 /// One of them.
-struct Joined<'i>(&'i Incoming);
+struct Joined<'i>(&'i IncomingBodies);
 
-impl Incoming {
+impl IncomingBodies {
     fn join(&self) -> Joined<'_> {
         self.0.set(self.0.get() + 1);
         Joined(self)

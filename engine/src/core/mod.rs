@@ -110,7 +110,7 @@ pub(crate) struct Core<H: Handler> {
     news: Rounds,
     room: Rounds,
     turn: Turn,
-    incoming_bodies: body::Incoming,
+    incoming_bodies: body::IncomingBodies,
 }
 
 impl Engine {
@@ -336,7 +336,7 @@ impl Start {
             news: Rounds::default(),
             room: Rounds::default(),
             turn: Turn::default(),
-            incoming_bodies: body::Incoming::default(),
+            incoming_bodies: body::IncomingBodies::default(),
         });
         core.look_at_the_clock();
         let mut stops = Vec::new();

@@ -40,7 +40,7 @@ pub(super) enum Outgoing {
 }
 
 /// What a piece from the backend was.
-struct Taken {
+struct Passed {
     /// The body is complete.
     ended: bool,
     /// Bytes behind the end of the body.
@@ -153,7 +153,7 @@ impl<H: Handler> Lane<'_, H> {
         incoming: &mut Incoming,
         outgoing: Outgoing,
         relayed: &Relayed<'_>,
-    ) -> Result<Taken, Action> {
+    ) -> Result<Passed, Action> {
         let passing = relayed.passing;
         match incoming {
             Incoming::Length(left) => {
@@ -162,14 +162,14 @@ impl<H: Handler> Lane<'_, H> {
                 *left -= here as u64;
                 let ended = *left == 0;
                 self.send_payload(payload, outgoing, passing).await?;
-                Ok(Taken {
+                Ok(Passed {
                     ended,
                     excess: buf.len() > here,
                 })
             }
             Incoming::ToClose => {
                 self.send_payload(buf, outgoing, passing).await?;
-                Ok(Taken {
+                Ok(Passed {
                     ended: false,
                     excess: false,
                 })
@@ -189,7 +189,7 @@ impl<H: Handler> Lane<'_, H> {
         buf: &[u8],
         decoder: &mut Decoder,
         passing: Passing,
-    ) -> Result<Taken, Action> {
+    ) -> Result<Passed, Action> {
         if passing == Passing::Tap {
             self.tap_chunks(buf, decoder.clone());
         }
@@ -217,7 +217,7 @@ impl<H: Handler> Lane<'_, H> {
             }
             if pass.done || at >= buf.len() || pass.consumed == 0 {
                 self.deliver(&[]).await?;
-                return Ok(Taken {
+                return Ok(Passed {
                     ended: pass.done,
                     excess: at < buf.len(),
                 });
@@ -247,7 +247,7 @@ impl<H: Handler> Lane<'_, H> {
         decoder: &mut Decoder,
         outgoing: Outgoing,
         passing: Passing,
-    ) -> Result<Taken, Action> {
+    ) -> Result<Passed, Action> {
         let mut at = 0;
         loop {
             match decoder.next(buf, at) {
@@ -259,14 +259,14 @@ impl<H: Handler> Lane<'_, H> {
                 Ok(Piece::Skip { to }) => at = to,
                 Ok(Piece::Done { at }) => {
                     self.deliver(&[]).await?;
-                    return Ok(Taken {
+                    return Ok(Passed {
                         ended: true,
                         excess: at < buf.len(),
                     });
                 }
                 Ok(Piece::More) => {
                     self.deliver(&[]).await?;
-                    return Ok(Taken {
+                    return Ok(Passed {
                         ended: false,
                         excess: false,
                     });

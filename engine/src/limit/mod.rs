@@ -33,7 +33,7 @@ use std::time::{Duration, Instant};
 pub use bucket::{Bucket, Rate};
 pub use clients::{CLIENTS_MAX, FORGOTTEN_AFTER, KeyedLimiter, KeyedShard};
 pub use lease::{LEASE_LASTS, LEASE_PART, Leased};
-pub use shard::{Decision, Refusal, Refuser, Shard};
+pub use shard::{Decision, Exceeded, Refuser, Shard};
 
 /// Nanoseconds since an [`Epoch`]. Counted up to 2^61 (73 years); later moments are taken as that.
 pub type Nanos = u64;

@@ -27,7 +27,7 @@ pub enum Refuser {
 
 /// A refusal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Refusal {
+pub struct Exceeded {
     /// The limit that refused.
     pub by: Refuser,
     /// Until that limit has a whole token again.
@@ -38,7 +38,7 @@ pub struct Refusal {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Decision {
     /// `None` = admitted.
-    pub refusal: Option<Refusal>,
+    pub refusal: Option<Exceeded>,
     /// The client's bucket, for the headers: `None` where clients are not limited. After a refusal
     /// nothing remains (docs/contract/surface.md#10.4), even if it was the global limit that
     /// refused.
@@ -51,7 +51,7 @@ impl Shard {
     /// the global token back, and one that the global limit refuses is not asked for its own.
     pub fn admit(&mut self, client: IpAddr, now: Nanos) -> Decision {
         if let Some(refused) = self.global.as_mut().and_then(|global| global.refuses(now)) {
-            let refusal = Refusal {
+            let refusal = Exceeded {
                 by: Refuser::Global,
                 retry_after: refused.retry_after,
             };
@@ -80,7 +80,7 @@ impl Shard {
             if let Some(global) = &mut self.global {
                 global.give_back();
             }
-            Refusal {
+            Exceeded {
                 by: Refuser::Client,
                 retry_after: admission.retry_after,
             }

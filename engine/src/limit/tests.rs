@@ -231,7 +231,7 @@ fn a_refusal_costs_no_bucket_anything() {
         let retry_after = Duration::from_secs(10);
         assert_eq!(
             decision.refusal,
-            Some(Refusal {
+            Some(Exceeded {
                 by: Refuser::Client,
                 retry_after
             })
@@ -248,7 +248,7 @@ fn a_refusal_costs_no_bucket_anything() {
         let retry_after = Duration::from_secs(1);
         assert_eq!(
             decision.refusal,
-            Some(Refusal {
+            Some(Exceeded {
                 by: Refuser::Global,
                 retry_after
             })

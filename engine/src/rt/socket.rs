@@ -22,7 +22,7 @@ use crate::buf::Buf;
 
 /// A connection. Dropping it closes it, whatever is under way.
 pub struct Socket {
-    pub(super) tcp: Rc<Shared>,
+    pub(super) tcp: Rc<SharedStream>,
     pub(super) fd: RawFd,
     pub(super) read: Pin<Box<dyn ReadSlot>>,
     /// `None`: plain.
@@ -30,7 +30,7 @@ pub struct Socket {
     ring: bool,
 }
 
-pub(super) struct Shared(UnsafeCell<TcpStream>);
+pub(super) struct SharedStream(UnsafeCell<TcpStream>);
 
 /// A buffer as the ring sees it: the room behind its last byte, or the beginning of that.
 struct Tail {
@@ -57,7 +57,7 @@ unsafe impl IoBufMut for Tail {
 
 /// The place of a connection's one read; the future in it is replaced, never moved.
 pub(super) trait ReadSlot {
-    fn arm(self: Pin<&mut Self>, tcp: Rc<Shared>, buf: Buf, bytes_max: usize);
+    fn arm(self: Pin<&mut Self>, tcp: Rc<SharedStream>, buf: Buf, bytes_max: usize);
     fn is_armed(&self) -> bool;
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<(io::Result<usize>, Buf)>;
 }
@@ -70,9 +70,9 @@ struct Slot<F, M> {
 impl<F, M> ReadSlot for Slot<F, M>
 where
     F: Future<Output = (io::Result<usize>, Buf)>,
-    M: Fn(Rc<Shared>, Buf, usize) -> F,
+    M: Fn(Rc<SharedStream>, Buf, usize) -> F,
 {
-    fn arm(self: Pin<&mut Self>, tcp: Rc<Shared>, buf: Buf, bytes_max: usize) {
+    fn arm(self: Pin<&mut Self>, tcp: Rc<SharedStream>, buf: Buf, bytes_max: usize) {
         // SAFETY: the old future, if any, is dropped in place and the new one is written to its
         // place; neither is moved after it was pinned.
         let slot = unsafe { self.get_unchecked_mut() };
@@ -98,7 +98,7 @@ where
     }
 }
 
-async fn read(tcp: Rc<Shared>, buf: Buf, bytes_max: usize) -> (io::Result<usize>, Buf) {
+async fn read(tcp: Rc<SharedStream>, buf: Buf, bytes_max: usize) -> (io::Result<usize>, Buf) {
     // SAFETY: making the operation copies the descriptor; after that neither it nor a write that
     // may be made meanwhile touches the stream.
     let stream = unsafe { &mut *tcp.0.get() };
@@ -112,7 +112,7 @@ impl Socket {
         let fd = sys::fd_of(&stream);
         sys::prepare(fd);
         Self {
-            tcp: Rc::new(Shared(UnsafeCell::new(stream))),
+            tcp: Rc::new(SharedStream(UnsafeCell::new(stream))),
             fd,
             read: Box::pin(Slot {
                 future: None,
@@ -262,7 +262,7 @@ impl Socket {
 
 /// Looks at a connection without reading from it. Keeps its descriptor open.
 pub struct Watch {
-    _tcp: Rc<Shared>,
+    _tcp: Rc<SharedStream>,
     fd: RawFd,
 }
 
