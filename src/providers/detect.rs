@@ -6,7 +6,7 @@
 //!
 //! Contract: docs/contract/catalogue.md#3.6
 
-use super::fields::{Fields, text};
+use super::fields::{RawFields, with_object};
 use super::listing::MAX_LISTING_BYTES;
 use super::set::OPENAI_COMPATIBLE;
 use crate::config::EndpointPlan;
@@ -58,31 +58,37 @@ pub fn probes(plan: &EndpointPlan) -> Vec<Probe<'_>> {
     }
 }
 
-/// The canonical type that an answer tells; `None` = go on with the next probe.
+/// The canonical type that a response reveals; `None`: continue with the next probe.
 pub fn judge(probe: &Probe<'_>, status: u16, body: &[u8]) -> Option<&'static str> {
     if status != 200 || body.len() > MAX_LISTING_BYTES {
         return None;
     }
     let body = String::from_utf8_lossy(body);
-    let document: Fields<'_> = serde_json::from_str(body.trim_start_matches('\u{feff}')).ok()?;
+    with_object(body.trim_start_matches('\u{feff}'), |document| {
+        by_shape(probe.shape, document)
+    })?
+}
+
+fn by_shape(shape: Shape, document: &RawFields<'_>) -> Option<&'static str> {
     let is_ollama = || document.list("models").is_some() && document.get("data").is_none();
-    match probe.shape {
+    match shape {
         Shape::Ollama => is_ollama().then_some("ollama"),
         Shape::Data(kind) => document.list("data").map(|_| kind),
-        Shape::Owners => by_owner(&document),
-        Shape::Any => by_owner(&document).or_else(|| {
+        Shape::Owners => by_owner(document),
+        Shape::Any => by_owner(document).or_else(|| {
             let models = document.list("models")?;
-            let has_name = |item| Fields::of(item).is_some_and(|item| item.text("name").is_some());
+            let has_name =
+                |item| RawFields::of(item).is_some_and(|item| item.text("name").is_some());
             models.into_iter().any(has_name).then_some("ollama")
         }),
     }
 }
 
-fn by_owner(document: &Fields<'_>) -> Option<&'static str> {
+fn by_owner(document: &RawFields<'_>) -> Option<&'static str> {
     let items = document.list("data")?;
     let mut owners = items
         .into_iter()
-        .filter_map(|item| Fields::of(item)?.get("owned_by").and_then(text));
+        .filter_map(|item| RawFields::of(item)?.text("owned_by"));
     let known = owners.find_map(|owner| OWNERS.into_iter().find(|known| owner == *known));
     Some(known.unwrap_or(OPENAI_COMPATIBLE))
 }

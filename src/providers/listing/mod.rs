@@ -13,7 +13,7 @@ use serde_json::value::RawValue;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use super::fields::{Fields, text};
+use super::fields::{RawFields, with_object, with_written_object};
 use super::profile::Parser;
 
 /// The longest listing that is read (docs/contract/catalogue.md#3.4).
@@ -129,8 +129,8 @@ pub struct Extra {
 pub struct Scalar(Box<RawValue>);
 
 impl Scalar {
-    fn of(fields: &Fields<'_>, name: &str) -> Option<Self> {
-        let raw = fields.get(name)?;
+    fn of(fields: &RawFields<'_>, name: &str) -> Option<Self> {
+        let raw = fields.get(name)?.written()?;
         let is_single = !raw.get().starts_with(['[', '{']) && raw.get().len() <= MAX_TEXT_BYTES;
         is_single.then(|| Self(raw.to_owned()))
     }
@@ -213,7 +213,15 @@ pub fn parse_listing(parser: Parser, body: &[u8]) -> Result<Vec<ListedModel>, Li
     if body.is_empty() {
         return Err(ListingFault::Empty);
     }
-    let document: Fields<'_> = serde_json::from_str(body).map_err(|_| ListingFault::NoObject)?;
+    // Single values of SGLang's models are passed on as they are spelled; its lists are short.
+    let models = match parser {
+        Parser::Sglang => with_written_object(body, |document| models(parser, document)),
+        _ => with_object(body, |document| models(parser, document)),
+    };
+    models.ok_or(ListingFault::NoObject)?
+}
+
+fn models(parser: Parser, document: &RawFields<'_>) -> Result<Vec<ListedModel>, ListingFault> {
     let field = match parser {
         Parser::Ollama => "models",
         _ => "data",
@@ -225,11 +233,11 @@ pub fn parse_listing(parser: Parser, body: &[u8]) -> Result<Vec<ListedModel>, Li
     if items.len() > MAX_MODELS {
         return Err(ListingFault::TooMany);
     }
-    let items = items.into_iter().filter_map(Fields::of);
+    let items = items.into_iter().filter_map(RawFields::of);
     Ok(items.filter_map(|item| model(parser, &item)).collect())
 }
 
-fn model(parser: Parser, item: &Fields<'_>) -> Option<ListedModel> {
+fn model(parser: Parser, item: &RawFields<'_>) -> Option<ListedModel> {
     let name = match parser {
         Parser::Ollama => item.text("name").or_else(|| item.text("model"))?,
         _ => item.text("id")?,
@@ -249,7 +257,7 @@ fn model(parser: Parser, item: &Fields<'_>) -> Option<ListedModel> {
     Some(model)
 }
 
-fn ollama(model: &mut ListedModel, extra: &mut Extra, item: &Fields<'_>) {
+fn ollama(model: &mut ListedModel, extra: &mut Extra, item: &RawFields<'_>) {
     model.disk_size = item.positive("size");
     model.digest = kept(item, "digest");
     extra.description = kept(item, "description");
@@ -262,7 +270,7 @@ fn ollama(model: &mut ListedModel, extra: &mut Extra, item: &Fields<'_>) {
     let Some(details) = item.object("details") else {
         return;
     };
-    let families = details.texts("families").into_iter().take(MAX_FAMILIES);
+    let families = details.texts("families").take(MAX_FAMILIES);
     extra.families = families.filter_map(bounded).collect();
     extra.parent_model = kept(&details, "parent_model");
     model.family = kept(&details, "family").or_else(|| extra.families.first().cloned());
@@ -271,7 +279,7 @@ fn ollama(model: &mut ListedModel, extra: &mut Extra, item: &Fields<'_>) {
     model.format = kept(&details, "format");
 }
 
-fn lm_studio(model: &mut ListedModel, item: &Fields<'_>) {
+fn lm_studio(model: &mut ListedModel, item: &RawFields<'_>) {
     model.kind = item.text("type").and_then(|word| Kind::parse(&word));
     model.publisher = kept(item, "publisher");
     model.family = kept(item, "arch");
@@ -281,7 +289,7 @@ fn lm_studio(model: &mut ListedModel, item: &Fields<'_>) {
     model.context_length = item.positive("max_context_length");
 }
 
-fn lemonade(model: &mut ListedModel, extra: &mut Extra, item: &Fields<'_>) {
+fn lemonade(model: &mut ListedModel, extra: &mut Extra, item: &RawFields<'_>) {
     model.created = item.positive("created");
     extra.checkpoint = kept(item, "checkpoint");
     extra.recipe = kept(item, "recipe");
@@ -301,7 +309,7 @@ fn lemonade(model: &mut ListedModel, extra: &mut Extra, item: &Fields<'_>) {
 }
 
 /// The listings that have OpenAI's form, with what each adds.
-fn openai_like(parser: Parser, model: &mut ListedModel, extra: &mut Extra, item: &Fields<'_>) {
+fn openai_like(parser: Parser, model: &mut ListedModel, extra: &mut Extra, item: &RawFields<'_>) {
     let (own_names, format): (&[&str], Option<&str>) = match parser {
         Parser::Vllm => (&["vllm"], None),
         Parser::Sglang => (&["sglang"], None),
@@ -336,8 +344,8 @@ fn openai_like(parser: Parser, model: &mut ListedModel, extra: &mut Extra, item:
     }
 }
 
-fn kept(fields: &Fields<'_>, name: &str) -> Option<Box<str>> {
-    fields.get(name).and_then(text).and_then(bounded)
+fn kept(fields: &RawFields<'_>, name: &str) -> Option<Box<str>> {
+    fields.text(name).and_then(bounded)
 }
 
 fn bounded(text: std::borrow::Cow<'_, str>) -> Option<Box<str>> {
