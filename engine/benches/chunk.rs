@@ -6,7 +6,7 @@ use std::hint::black_box;
 use std::time::Duration;
 
 use criterion::{Criterion, Throughput};
-use olla_engine::h1::chunk::{Decoder, Pass, Piece};
+use olla_engine::bench::{Decoder, Pass, Piece};
 
 use crate::inputs::{CHUNKED, chunked};
 

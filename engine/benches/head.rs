@@ -7,7 +7,8 @@ use std::hint::black_box;
 use std::time::Duration;
 
 use criterion::Criterion;
-use olla_engine::h1::{FieldId, FieldNames, RequestHead, ResponseHead, Scan, framing};
+use olla_engine::bench::{NoNames, Scan, framing};
+use olla_engine::h1::{FieldId, FieldNames, RequestHead, ResponseHead};
 
 use crate::inputs::{REQUEST, RESPONSE};
 
@@ -44,7 +45,7 @@ fn requests(criterion: &mut Criterion) {
         b.iter(|| {
             scan.reset();
             assert_eq!(
-                head.parse(black_box(REQUEST), &mut scan, HEAD_BYTES_MAX),
+                head.parse::<NoNames>(black_box(REQUEST), &mut scan, HEAD_BYTES_MAX),
                 Ok(true)
             );
         });
@@ -53,14 +54,14 @@ fn requests(criterion: &mut Criterion) {
         let (mut head, mut scan) = (RequestHead::new(), Scan::default());
         b.iter(|| {
             scan.reset();
-            let parsed = head.parse_with::<Own>(black_box(REQUEST), &mut scan, HEAD_BYTES_MAX);
+            let parsed = head.parse::<Own>(black_box(REQUEST), &mut scan, HEAD_BYTES_MAX);
             assert_eq!(parsed, Ok(true));
         });
     });
     group.bench_function("framing", |b| {
         let mut head = RequestHead::new();
         assert_eq!(
-            head.parse(REQUEST, &mut Scan::default(), HEAD_BYTES_MAX),
+            head.parse::<NoNames>(REQUEST, &mut Scan::default(), HEAD_BYTES_MAX),
             Ok(true)
         );
         b.iter(|| framing::request(black_box(&head), black_box(REQUEST)).unwrap());
@@ -85,7 +86,7 @@ fn responses(criterion: &mut Criterion) {
         b.iter(|| {
             scan.reset();
             assert_eq!(
-                head.parse(black_box(RESPONSE), &mut scan, HEAD_BYTES_MAX),
+                head.parse::<NoNames>(black_box(RESPONSE), &mut scan, HEAD_BYTES_MAX),
                 Ok(true)
             );
         });
@@ -93,7 +94,7 @@ fn responses(criterion: &mut Criterion) {
     group.bench_function("framing", |b| {
         let mut head = ResponseHead::new();
         assert_eq!(
-            head.parse(RESPONSE, &mut Scan::default(), HEAD_BYTES_MAX),
+            head.parse::<NoNames>(RESPONSE, &mut Scan::default(), HEAD_BYTES_MAX),
             Ok(true)
         );
         b.iter(|| framing::response(black_box(&head), black_box(RESPONSE), false).unwrap());

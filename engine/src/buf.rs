@@ -12,7 +12,7 @@ use std::ops::{Deref, Range};
 const POOLED_MIN: usize = 32 << 10;
 
 /// Bytes of capacity that one thread keeps for later.
-pub const KEPT_BYTES_MAX: usize = 12 << 20;
+pub(crate) const KEPT_BYTES_MAX: usize = 12 << 20;
 
 /// Buffers that one thread keeps for later.
 const KEPT_MAX: usize = 64;
@@ -53,14 +53,14 @@ impl Kept {
 }
 
 /// An owned buffer: bytes are added at the end, up to the capacity, and taken from the front.
-pub struct Buf {
+pub(crate) struct Buf {
     data: Vec<u8>,
     start: usize,
 }
 
 impl Buf {
     /// An empty buffer with room for at least so many bytes.
-    pub fn with_capacity(capacity: usize) -> Self {
+    pub(crate) fn with_capacity(capacity: usize) -> Self {
         let pooled = (capacity >= POOLED_MIN)
             .then(|| KEPT.with_borrow_mut(|kept| kept.take(capacity)))
             .flatten();
@@ -71,22 +71,22 @@ impl Buf {
     }
 
     /// Bytes that can be added without growing.
-    pub fn spare(&self) -> usize {
+    pub(crate) fn spare(&self) -> usize {
         self.data.capacity() - self.data.len()
     }
 
     /// Room for bytes in all, those taken included.
-    pub fn capacity(&self) -> usize {
+    pub(crate) fn capacity(&self) -> usize {
         self.data.capacity()
     }
 
     /// Adds bytes, growing if need be.
-    pub fn extend(&mut self, bytes: &[u8]) {
+    pub(crate) fn extend(&mut self, bytes: &[u8]) {
         self.data.extend_from_slice(bytes);
     }
 
     /// Takes bytes from the front.
-    pub fn consume(&mut self, count: usize) {
+    pub(crate) fn consume(&mut self, count: usize) {
         self.start = (self.start + count).min(self.data.len());
         if self.start == self.data.len() {
             self.clear();
@@ -94,29 +94,19 @@ impl Buf {
     }
 
     /// Drops what stands behind the first `len` bytes.
-    pub fn truncate(&mut self, len: usize) {
+    pub(crate) fn truncate(&mut self, len: usize) {
         self.data.truncate(self.start + len);
     }
 
     /// Forgets all bytes, keeps the room.
-    pub fn clear(&mut self) {
+    pub(crate) fn clear(&mut self) {
         self.data.clear();
         self.start = 0;
     }
 
-    /// Moves the bytes to the front of the room.
-    pub fn compact(&mut self) {
-        if self.start > 0 {
-            let len = self.len();
-            self.data.copy_within(self.start.., 0);
-            self.data.truncate(len);
-            self.start = 0;
-        }
-    }
-
     /// A buffer of at least this capacity with the same bytes.
     #[must_use]
-    pub fn grown(self, capacity: usize) -> Self {
+    pub(crate) fn grown(self, capacity: usize) -> Self {
         if self.data.capacity() >= capacity && self.start == 0 {
             return self;
         }
@@ -126,7 +116,7 @@ impl Buf {
     }
 
     /// Moves bytes within the buffer, as when a chunked body is made contiguous.
-    pub fn copy_within(&mut self, from: Range<usize>, to: usize) {
+    pub(crate) fn copy_within(&mut self, from: Range<usize>, to: usize) {
         let (start, len) = (self.start, self.len());
         if from.start <= from.end && from.end <= len && to + (from.end - from.start) <= len {
             self.data
@@ -186,8 +176,7 @@ mod tests {
         buf.consume(2);
         assert_eq!(&*buf, b"cdef");
         buf.truncate(3);
-        buf.compact();
-        assert_eq!((&*buf, buf.spare() >= 5), (&b"cde"[..], true));
+        assert_eq!(&*buf, b"cde");
         buf.copy_within(1..3, 0);
         assert_eq!(&*buf, b"dee");
         buf.consume(9);

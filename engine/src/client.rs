@@ -10,7 +10,7 @@ use std::time::Duration;
 use crate::buf::Buf;
 use crate::fault::ConnectFault;
 use crate::h1::framing::{self, ResponseBody};
-use crate::h1::{ResponseHead, Scan};
+use crate::h1::{NoNames, ResponseHead, Scan};
 use crate::incoming::Incoming;
 use crate::limits::{
     INTERIM_RESPONSES_MAX, RESPONSE_HEAD_BYTES_MAX, UPSTREAM_READ_BYTES_MAX,
@@ -196,7 +196,7 @@ async fn read_head(
             return Err(ClientFault::Closed);
         }
         while head
-            .parse(&buf, &mut scan, RESPONSE_HEAD_BYTES_MAX)
+            .parse::<NoNames>(&buf, &mut scan, RESPONSE_HEAD_BYTES_MAX)
             .map_err(|_| ClientFault::Malformed)?
         {
             if head.status >= 200 {

@@ -76,8 +76,6 @@ pub struct Response<'a> {
     pub head: &'a ResponseHead,
     /// The bytes that the head indexes.
     pub bytes: &'a [u8],
-    /// Whether the connection to the backend came from the pool.
-    pub reused: bool,
 }
 
 /// A response that the exchange makes itself.

@@ -45,11 +45,11 @@
 //! mapped to a status, a counter and a sentence in one place.
 
 mod budget;
-pub mod buf;
+mod buf;
 pub mod client;
 pub mod core;
 pub mod exchange;
-pub mod fault;
+mod fault;
 pub mod h1;
 pub mod handler;
 mod incoming;
@@ -59,3 +59,17 @@ pub mod rt;
 pub mod snapshot;
 pub mod tls;
 mod upstream;
+
+/// Internals for benches, fuzz targets and the tests in `engine/tests`; no part of the interface.
+#[doc(hidden)]
+pub mod bench {
+    pub use crate::exchange::lifecycle::{Action, Event, Lifecycle, Phase};
+    pub use crate::h1::chunk::{BadChunk, Decoder, LAST_CHUNK, Pass, Piece, encode_size};
+    pub use crate::h1::field::NoNames;
+    pub use crate::h1::framing::{ResponseBody, ResponseFraming};
+    pub use crate::h1::scan::Scan;
+
+    pub mod framing {
+        pub use crate::h1::framing::{request, response};
+    }
+}

@@ -15,133 +15,133 @@ pub const REQUEST_HEAD_BYTES_CEILING: usize = 64 << 20;
 
 /// The largest head of an answer (docs/contract/surface.md#8.3). Servers of models send less than 1
 /// KiB.
-pub const RESPONSE_HEAD_BYTES_MAX: usize = 32 << 10;
+pub(crate) const RESPONSE_HEAD_BYTES_MAX: usize = 32 << 10;
 
 /// Header fields in one head. Browsers and SDKs send 10 to 30; a request that has passed some
 /// proxies has perhaps 60. An index entry is 20 bytes.
-pub const FIELDS_MAX: usize = 512;
+pub(crate) const FIELDS_MAX: usize = 512;
 
 /// Header fields that are indexed without the larger scratch space that `FIELDS_MAX` needs.
-pub const FIELDS_USUAL: usize = 48;
+pub(crate) const FIELDS_USUAL: usize = 48;
 
 /// CRLF bytes in front of a request line that are passed over (RFC 9112 2.2: at least one empty
 /// line). Some old clients send one after a body; four are no client's habit.
-pub const LEADING_CRLF_BYTES_MAX: usize = 8;
+pub(crate) const LEADING_CRLF_BYTES_MAX: usize = 8;
 
 /// Names and options in all `Connection` fields of a head. Every field is compared with each of
 /// them, so this bounds that work; a usual head has one or two.
-pub const CONNECTION_OPTIONS_MAX: usize = 32;
+pub(crate) const CONNECTION_OPTIONS_MAX: usize = 32;
 
 /// 1xx answers of a backend that are passed over before its final one. A server sends one or two
 /// (100, 103); one that sends them for ever would hold the exchange.
-pub const INTERIM_RESPONSES_MAX: usize = 16;
+pub(crate) const INTERIM_RESPONSES_MAX: usize = 16;
 
 // ---- Chunked bodies --------------------------------------------------------------------------
 
 /// Hexadecimal digits of a chunk size, leading zeros included: what fits a `u64`.
-pub const CHUNK_SIZE_DIGITS_MAX: usize = 16;
+pub(crate) const CHUNK_SIZE_DIGITS_MAX: usize = 16;
 
 /// A chunk's line: size and extensions, without the CRLF.
-pub const CHUNK_LINE_BYTES_MAX: usize = 1 << 10;
+pub(crate) const CHUNK_LINE_BYTES_MAX: usize = 1 << 10;
 
 /// Chunk extensions of a whole body. They mean nothing to us, so their only use would be to make
 /// us read (CVE-2023-39326 and its relatives).
-pub const CHUNK_EXTENSION_BYTES_MAX: usize = 16 << 10;
+pub(crate) const CHUNK_EXTENSION_BYTES_MAX: usize = 16 << 10;
 
 /// The trailer section of a body. Trailers are dropped (docs/contract/surface.md#5.1 and
 /// docs/contract/surface.md#7).
-pub const TRAILER_BYTES_MAX: usize = 8 << 10;
+pub(crate) const TRAILER_BYTES_MAX: usize = 8 << 10;
 
 /// The longest line that `encode_size` writes: 16 digits and CRLF.
-pub const CHUNK_SIZE_LINE_BYTES_MAX: usize = CHUNK_SIZE_DIGITS_MAX + 2;
+pub(crate) const CHUNK_SIZE_LINE_BYTES_MAX: usize = CHUNK_SIZE_DIGITS_MAX + 2;
 
 // ---- Buffers ---------------------------------------------------------------------------------
 
 /// What a connection of a client reads its first head into. Heads of SDKs are 300 to 900 bytes,
 /// and with it comes most or all of a small chat's body.
-pub const CLIENT_READ_BYTES_START: usize = 4 << 10;
+pub(crate) const CLIENT_READ_BYTES_START: usize = 4 << 10;
 
 /// How often a port that is in use is asked for again at start, and after what time each. A start
 /// that cannot be shall fail within a second (docs/contract/operations.md#11).
-pub const BIND_RETRIES: u32 = 5;
+pub(crate) const BIND_RETRIES: u32 = 5;
 /// See [`BIND_RETRIES`].
-pub const BIND_RETRY_AFTER: Duration = Duration::from_millis(100);
+pub(crate) const BIND_RETRY_AFTER: Duration = Duration::from_millis(100);
 
 /// What a connection keeps to write heads and small bodies into; what was larger is given back.
-pub const OUT_BYTES_KEPT_MAX: usize = 16 << 10;
+pub(crate) const OUT_BYTES_KEPT_MAX: usize = 16 << 10;
 
 /// What a connection to a backend reads into at first: a head and some events. Every stream and
 /// every idle connection holds one.
-pub const UPSTREAM_READ_BYTES_START: usize = 4 << 10;
+pub(crate) const UPSTREAM_READ_BYTES_START: usize = 4 << 10;
 
 /// What it grows to when reads fill it. It is also the most that waits in the gateway while a
 /// client reads slowly (docs/contract/surface.md#1.2, `proxy.stream_buffer_size`).
-pub const UPSTREAM_READ_BYTES_MAX: usize = 64 << 10;
+pub(crate) const UPSTREAM_READ_BYTES_MAX: usize = 64 << 10;
 
 /// Bytes of a next request that are held while the answer to this one is on its way. More stays
 /// in the kernel, and that the client leaves shows only when they are read (pipelining is rare).
-pub const PIPELINED_BYTES_MAX: usize = 16 << 10;
+pub(crate) const PIPELINED_BYTES_MAX: usize = 16 << 10;
 
 /// The room that is made for one more read of a body in chunks: large enough for little work a byte.
-pub const BODY_READ_BYTES_MIN: usize = 16 << 10;
+pub(crate) const BODY_READ_BYTES_MIN: usize = 16 << 10;
 
 /// Bodies of which as much is read as has come. More than that at one time share
 /// [`BODIES_TURN_BYTES`]: a thousand clients with a megabyte each would otherwise keep everybody else
 /// waiting.
-pub const BODIES_FEW_MAX: usize = 16;
+pub(crate) const BODIES_FEW_MAX: usize = 16;
 
 /// What is read in one turn of all bodies when they are many; one or two milliseconds of a core's time.
-pub const BODIES_TURN_BYTES: usize = 4 << 20;
+pub(crate) const BODIES_TURN_BYTES: usize = 4 << 20;
 
 /// The least that each of them may read in a turn. Below it the work for a read outweighs its bytes.
-pub const BODY_READ_BYTES_SHARED_MIN: usize = 8 << 10;
+pub(crate) const BODY_READ_BYTES_SHARED_MIN: usize = 8 << 10;
 
 /// Deadlines that pass at one time. For each an answer is made and sent, a buffer given back and a
 /// connection closed, 30 to 60 µs of work; more follow after [`BREATH`].
-pub const PASSED_MAX: usize = 8;
+pub(crate) const PASSED_MAX: usize = 8;
 
 /// What others get to do their work in when more deadlines have passed than [`PASSED_MAX`].
-pub const BREATH: Duration = Duration::from_millis(1);
+pub(crate) const BREATH: Duration = Duration::from_millis(1);
 
 /// Bodies that are told in one tick that there may be room for them; a microsecond each.
-pub const ROOM_TOLD_MAX: usize = 64;
+pub(crate) const ROOM_TOLD_MAX: usize = 64;
 
 /// What a secured connection reads ciphertext into at first: a flight of a handshake, or some events.
-pub const TLS_READ_BYTES_START: usize = 4 << 10;
+pub(crate) const TLS_READ_BYTES_START: usize = 4 << 10;
 
 /// What that grows to when a read fills it, and shrinks from when one brings little: some records
 /// of at most 16 KiB each.
-pub const TLS_READ_BYTES_MAX: usize = 64 << 10;
+pub(crate) const TLS_READ_BYTES_MAX: usize = 64 << 10;
 
 /// What is encrypted before the kernel has taken the ciphertext of the batch before.
-pub const TLS_SEND_BYTES_MAX: usize = 64 << 10;
+pub(crate) const TLS_SEND_BYTES_MAX: usize = 64 << 10;
 
 /// What is read and thrown away after an answer that ends a connection early, so that the answer
 /// is not destroyed by a reset (lingering close).
-pub const LINGER_BYTES_MAX: usize = 256 << 20;
+pub(crate) const LINGER_BYTES_MAX: usize = 256 << 20;
 
 /// A body that nobody wants is read and thrown away up to this size, so that the connection can go
 /// on; for a larger one the connection is the cheaper loss.
-pub const DISCARDED_BODY_BYTES_MAX: u64 = 64 << 10;
+pub(crate) const DISCARDED_BODY_BYTES_MAX: u64 = 64 << 10;
 
 /// What is made room for at once when a body's length is announced. More is made as it comes, so
 /// that an announcement alone costs little.
-pub const BODY_BYTES_START: usize = 1 << 20;
+pub(crate) const BODY_BYTES_START: usize = 1 << 20;
 
 // ---- Times -----------------------------------------------------------------------------------
 
 /// How long a body waits, unread, for room among the bodies that are held already
 /// (docs/contract/README.md#14).
-pub const NO_ROOM_WAIT: Duration = Duration::from_secs(5);
+pub(crate) const NO_ROOM_WAIT: Duration = Duration::from_secs(5);
 
 /// How long a client may take to receive an answer that the gateway made itself.
-pub const LOCAL_ANSWER_TIME: Duration = Duration::from_secs(60);
+pub(crate) const LOCAL_ANSWER_TIME: Duration = Duration::from_secs(60);
 
 /// How long an ended connection is still read from, and how long it may be silent meanwhile
 /// (lingering close).
-pub const LINGER_TIME: Duration = Duration::from_secs(5);
+pub(crate) const LINGER_TIME: Duration = Duration::from_secs(5);
 /// See [`LINGER_TIME`].
-pub const LINGER_SILENCE: Duration = Duration::from_secs(1);
+pub(crate) const LINGER_SILENCE: Duration = Duration::from_secs(1);
 
 // ---- Connections -----------------------------------------------------------------------------
 
@@ -149,14 +149,14 @@ pub const LINGER_SILENCE: Duration = Duration::from_secs(1);
 /// own. Short requests (embeddings) arrive in bursts of as many as a client has workers, and a
 /// fresh connection for each would cost more than the request; those that are not needed again
 /// are gone after the idle time.
-pub const IDLE_CONNS_PER_ENDPOINT_MAX: usize = 64;
+pub(crate) const IDLE_CONNS_PER_ENDPOINT_MAX: usize = 64;
 
 /// Sockets that wait for a core which another one accepted them for. When that many wait, the
 /// accepting core keeps the next one.
-pub const HANDED_OVER_MAX: usize = 256;
+pub(crate) const HANDED_OVER_MAX: usize = 256;
 
 /// `Keep-Alive: timeout=` of a backend beyond which it tells us nothing new.
-pub const KEEP_ALIVE_SECS_MAX: u32 = 24 * 60 * 60;
+pub(crate) const KEEP_ALIVE_SECS_MAX: u32 = 24 * 60 * 60;
 
 const _: () = {
     assert!(

@@ -159,11 +159,6 @@ impl<T> Subscriber<T> {
         &self.current
     }
 
-    /// The version of the snapshot that [`Subscriber::current`] last returned.
-    pub fn version(&self) -> Generation {
-        self.version
-    }
-
     /// Whether there is a newer one than [`Subscriber::current`] last returned.
     pub fn is_behind(&self) -> bool {
         self.shared.newest.load(Ordering::Acquire) > self.version
@@ -218,23 +213,23 @@ mod tests {
     fn the_newest_wins() {
         let broadcast = Broadcast::new(Arc::new("first"));
         let mut early = broadcast.subscribe();
-        assert_eq!((**early.current(), early.version()), ("first", 1));
+        assert_eq!((**early.current(), early.version), ("first", 1));
         assert!(!early.is_behind());
 
         assert_eq!(broadcast.publish(Arc::new("second")), 2);
         assert!(early.is_behind());
-        assert_eq!((**early.current(), early.version()), ("second", 2));
+        assert_eq!((**early.current(), early.version), ("second", 2));
 
         for name in ["third", "fourth", "fifth"] {
             broadcast.publish(Arc::new(name));
         }
         let mut late = broadcast.subscribe();
-        assert_eq!((**late.current(), late.version()), ("fifth", 5));
-        assert_eq!((**early.current(), early.version()), ("fifth", 5));
+        assert_eq!((**late.current(), late.version), ("fifth", 5));
+        assert_eq!((**early.current(), early.version), ("fifth", 5));
         assert_eq!(*broadcast.newest(), "fifth");
         // What was overtaken in the channel does not come after it.
         broadcast.publish(Arc::new("sixth"));
-        assert_eq!((**early.current(), early.version()), ("sixth", 6));
+        assert_eq!((**early.current(), early.version), ("sixth", 6));
     }
 
     #[test]
@@ -335,7 +330,7 @@ mod tests {
                     while seen < LAST {
                         let at_least = published.load(Ordering::Acquire);
                         let found = **subscriber.current();
-                        assert_eq!(found, subscriber.version());
+                        assert_eq!(found, subscriber.version);
                         assert!(found >= seen, "{found} after {seen}");
                         assert!(
                             found >= at_least,
@@ -374,6 +369,6 @@ mod tests {
         });
         assert_eq!(broadcast.version(), 2_001);
         assert_eq!(**subscriber.current(), *broadcast.newest());
-        assert_eq!(subscriber.version(), 2_001);
+        assert_eq!(subscriber.version, 2_001);
     }
 }

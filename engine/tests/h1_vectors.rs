@@ -4,9 +4,8 @@
 //! outcome must be the same; where it differs from what the source expects, `skips.txt` says what
 //! it is and why.
 
-use olla_engine::h1::chunk::{Decoder, Piece};
-use olla_engine::h1::framing::{self, RequestBody, ResponseBody};
-use olla_engine::h1::{RequestHead, ResponseHead, Scan};
+use olla_engine::bench::{Decoder, NoNames, Piece, ResponseBody, Scan, framing};
+use olla_engine::h1::{RequestBody, RequestHead, ResponseHead};
 use testkit::vectors::{self, Case};
 
 const HEAD_BYTES_MAX: usize = 1 << 20;
@@ -145,7 +144,7 @@ fn run_requests(wire: &mut Wire<'_>) -> Result<Outcome, String> {
         let mut scan = Scan::default();
         let named = |reject| format!("{reject:?}");
         while !head
-            .parse(wire.here(), &mut scan, HEAD_BYTES_MAX)
+            .parse::<NoNames>(wire.here(), &mut scan, HEAD_BYTES_MAX)
             .map_err(named)?
         {
             if !wire.feed() {
@@ -181,7 +180,7 @@ fn run_responses(wire: &mut Wire<'_>) -> Result<Outcome, String> {
         let mut scan = Scan::default();
         let named = |malformed| format!("{malformed:?}");
         while !head
-            .parse(wire.here(), &mut scan, HEAD_BYTES_MAX)
+            .parse::<NoNames>(wire.here(), &mut scan, HEAD_BYTES_MAX)
             .map_err(named)?
         {
             if !wire.feed() {

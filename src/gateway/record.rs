@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use olla_engine::exchange::Fault;
-use olla_engine::h1::framing::RequestBody;
+use olla_engine::h1::RequestBody;
 use olla_engine::h1::{FieldId, RequestHead, Span};
 use olla_engine::handler::{Ask, AttemptEnd, Cx, Done, Outcome, Request};
 

@@ -5,7 +5,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use olla_engine::h1::chunk::{BadChunk, Decoder, LAST_CHUNK, Piece, encode_size};
+use olla_engine::bench::{BadChunk, Decoder, LAST_CHUNK, Piece, encode_size};
 
 /// The payload, and where the body ended.
 type Body = Result<(Vec<u8>, Option<usize>), BadChunk>;

@@ -4,7 +4,8 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use olla_engine::h1::{Field, RequestHead, ResponseHead, Scan, framing};
+use olla_engine::bench::{NoNames, Scan, framing};
+use olla_engine::h1::{Field, RequestHead, ResponseHead};
 
 const HEAD_BYTES_MAX: usize = 8 << 10;
 
@@ -22,7 +23,7 @@ fn request(first: &[u8], bytes: &[u8]) {
     let parse = |pieces: &[&[u8]]| {
         let (mut head, mut scan) = (RequestHead::new(), Scan::default());
         for piece in pieces {
-            match head.parse(piece, &mut scan, HEAD_BYTES_MAX) {
+            match head.parse::<NoNames>(piece, &mut scan, HEAD_BYTES_MAX) {
                 Ok(true) => return Ok(Some(head)),
                 Ok(false) => {}
                 Err(reject) => return Err(reject),
@@ -55,7 +56,7 @@ fn response(first: &[u8], bytes: &[u8]) {
     let parse = |pieces: &[&[u8]]| {
         let (mut head, mut scan) = (ResponseHead::new(), Scan::default());
         for piece in pieces {
-            match head.parse(piece, &mut scan, HEAD_BYTES_MAX) {
+            match head.parse::<NoNames>(piece, &mut scan, HEAD_BYTES_MAX) {
                 Ok(true) => return Ok(Some(head)),
                 Ok(false) => {}
                 Err(malformed) => return Err(malformed),

@@ -80,7 +80,6 @@ impl<H: Handler> Lane<'_, H> {
             let response = Response {
                 head: &head,
                 bytes: &buf,
-                reused: self.wire.life.is_reused(),
             };
             self.write(now, |x, ask, out| x.response_head(ask, &response, out))
         };
@@ -209,7 +208,7 @@ impl<H: Handler> Lane<'_, H> {
             }
             loop {
                 let max = RESPONSE_HEAD_BYTES_MAX;
-                match head.parse_with::<NamesOf<H>>(&buf, &mut scan, max) {
+                match head.parse::<NamesOf<H>>(&buf, &mut scan, max) {
                     Ok(true) if head.status >= 200 => {
                         return match framing::response(head, &buf, is_head) {
                             Ok(framing) => Ok((buf, framing)),

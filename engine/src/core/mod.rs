@@ -197,14 +197,6 @@ impl Engine {
         Ringer(Arc::clone(&self.cores))
     }
 
-    /// Open client connections.
-    pub fn connections(&self) -> usize {
-        self.cores
-            .iter()
-            .map(|core| core.connections.0.load(Ordering::Relaxed))
-            .sum()
-    }
-
     /// Requests under way.
     pub fn requests(&self) -> usize {
         self.cores

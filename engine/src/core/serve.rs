@@ -199,9 +199,7 @@ impl<H: Handler> Connection<H> {
         let head_by = earliest(Some(head_by), after(arrived, limits.request_timeout));
         loop {
             let max = limits.head_bytes_max;
-            let parsed = self
-                .head
-                .parse_with::<NamesOf<H>>(&buf, &mut self.scan, max);
+            let parsed = self.head.parse::<NamesOf<H>>(&buf, &mut self.scan, max);
             match parsed {
                 Ok(true) => break,
                 Ok(false) => {}

@@ -57,7 +57,7 @@ pub fn decimal(out: &mut Vec<u8>, number: u64) {
 
 /// Whether bytes can stand in a field's value or a reason phrase: no control character but the
 /// tab (RFC 9110 5.5).
-pub fn is_field_value(value: &[u8]) -> bool {
+pub(crate) fn is_field_value(value: &[u8]) -> bool {
     value.iter().all(|&byte| is_value_byte(byte))
 }
 
@@ -111,14 +111,14 @@ pub fn reason(status: u16) -> &'static str {
 }
 
 /// The length of a date as HTTP writes it.
-pub const DATE_BYTES: usize = 29;
+pub(crate) const DATE_BYTES: usize = 29;
 
 /// The second at which the four digits of the year end: 9999-12-31T23:59:59Z.
 const DATE_SECS_MAX: u64 = 253_402_300_799;
 
 /// A Unix time in seconds as `Sun, 06 Nov 1994 08:49:37 GMT` (IMF-fixdate, RFC 9110 5.6.7). Times
 /// beyond the year 9999 are shown as its last second.
-pub fn date(unix_secs: u64) -> [u8; DATE_BYTES] {
+pub(crate) fn date(unix_secs: u64) -> [u8; DATE_BYTES] {
     const WEEKDAYS: [&[u8; 3]; 7] = [b"Thu", b"Fri", b"Sat", b"Sun", b"Mon", b"Tue", b"Wed"];
     const MONTHS: [&[u8; 3]; 12] = [
         b"Jan", b"Feb", b"Mar", b"Apr", b"May", b"Jun", b"Jul", b"Aug", b"Sep", b"Oct", b"Nov",

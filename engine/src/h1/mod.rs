@@ -18,18 +18,20 @@
 //! - [`emit`] writes heads;
 //! - [`reject`] names what was wrong.
 
-pub mod chunk;
+pub(crate) mod chunk;
 pub mod emit;
 pub mod field;
-pub mod framing;
-pub mod head;
-pub mod reject;
-pub mod scan;
-pub mod span;
-pub mod target;
+pub(crate) mod framing;
+pub(crate) mod head;
+pub(crate) mod reject;
+pub(crate) mod scan;
+pub(crate) mod span;
+mod target;
 
-pub use field::{FieldNames, NoNames};
+pub use field::FieldNames;
+pub(crate) use field::NoNames;
+pub use framing::{RequestBody, RequestFraming};
 pub use head::{RequestHead, ResponseHead, Version};
-pub use reject::{Malformed, Reject};
-pub use scan::Scan;
+pub use reject::Reject;
+pub(crate) use scan::Scan;
 pub use span::{Field, FieldId, Span};

@@ -46,8 +46,6 @@ pub enum Reject {
     ManyContentTypes,
     /// `Connection` names more fields and options than anyone needs.
     TooManyConnectionOptions,
-    /// The body's chunked framing is broken; [`super::chunk::BadChunk`] says how.
-    BadChunk,
 }
 
 impl Reject {
@@ -88,7 +86,6 @@ impl Reject {
             Self::UnknownExpectation => "Expect may only be 100-continue.",
             Self::ManyContentTypes => "There is more than one Content-Type header.",
             Self::TooManyConnectionOptions => "The Connection header names too many options.",
-            Self::BadChunk => "The chunked framing of the request body is broken.",
         }
     }
 }
@@ -114,24 +111,4 @@ pub enum Malformed {
     BadTransferEncoding,
     /// `Connection` names more fields and options than anyone needs.
     TooManyConnectionOptions,
-}
-
-impl Malformed {
-    /// One plain sentence for logs and the 502's message, without any byte of the answer.
-    pub fn sentence(self) -> &'static str {
-        match self {
-            Self::BadStatusLine => "The backend's answer does not begin with an HTTP status line.",
-            Self::BadVersion => "The backend answered with an unsupported HTTP version.",
-            Self::BadHeader => "A header line of the backend's answer is malformed.",
-            Self::BareLf => "A header line of the backend's answer ends with LF instead of CRLF.",
-            Self::HeadTooLarge => "The headers of the backend's answer are larger than allowed.",
-            Self::BadContentLength => "The Content-Length of the backend's answer is malformed.",
-            Self::BadTransferEncoding => {
-                "The Transfer-Encoding of the backend's answer is not just chunked."
-            }
-            Self::TooManyConnectionOptions => {
-                "The Connection header of the backend's answer names too many options."
-            }
-        }
-    }
 }

@@ -1,7 +1,7 @@
 //! Positions in a head, and the numbers of field names.
 
 /// The most names that a program can have ids for, besides those of the engine.
-pub const OWN_NAMES_MAX: u8 = 16;
+pub(crate) const OWN_NAMES_MAX: u8 = 16;
 
 /// A run of bytes of a buffer, by position.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -8,19 +8,18 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
-use std::future::poll_fn;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 /// Between two looks.
-pub const TICK: Duration = Duration::from_millis(20);
+pub(crate) const TICK: Duration = Duration::from_millis(20);
 
 const NEVER: u64 = u64::MAX;
 
 /// The deadlines of one thread.
 #[derive(Debug)]
-pub struct Deadlines {
+pub(crate) struct Deadlines {
     start: Instant,
     slots: RefCell<Vec<Rc<Slot>>>,
     /// Those that were due at the last look and have not been woken yet.
@@ -41,14 +40,14 @@ struct Slot {
 
 /// The deadline of one connection.
 #[derive(Debug)]
-pub struct Deadline {
+pub(crate) struct Deadline {
     slot: Rc<Slot>,
     start: Instant,
 }
 
 impl Deadlines {
     /// None yet.
-    pub fn new(now: Instant) -> Self {
+    pub(crate) fn new(now: Instant) -> Self {
         Self {
             start: now,
             slots: RefCell::new(Vec::new()),
@@ -57,7 +56,7 @@ impl Deadlines {
     }
 
     /// A deadline that never passes until it is set.
-    pub fn make(&self) -> Deadline {
+    pub(crate) fn make(&self) -> Deadline {
         let slot = Rc::new(Slot {
             due_ms: Cell::new(NEVER),
             passed: Cell::new(false),
@@ -73,7 +72,7 @@ impl Deadlines {
     }
 
     /// Lets the deadlines of all idle connections pass now.
-    pub fn expire_idle(&self) {
+    pub(crate) fn expire_idle(&self) {
         for slot in self.slots.borrow().iter().filter(|slot| slot.idle.get()) {
             slot.pass();
         }
@@ -81,7 +80,7 @@ impl Deadlines {
 
     /// Looks whose time has come, and forgets those that are gone. To be called every [`TICK`];
     /// [`Self::wake`] then wakes them.
-    pub fn look(&self, now: Instant) {
+    pub(crate) fn look(&self, now: Instant) {
         let now_ms = self.since_start(now);
         let mut due = self.due.borrow_mut();
         self.slots.borrow_mut().retain(|slot| {
@@ -94,7 +93,7 @@ impl Deadlines {
 
     /// Wakes so many of those whose time has come at most, unless their deadlines have been moved
     /// since. Whether there may be more.
-    pub fn wake(&self, now: Instant, wakes_max: usize) -> bool {
+    pub(crate) fn wake(&self, now: Instant, wakes_max: usize) -> bool {
         let now_ms = self.since_start(now);
         let mut due = self.due.borrow_mut();
         let mut wakes = 0;
@@ -127,12 +126,12 @@ impl Slot {
 
 impl Deadline {
     /// Whether its connection is between two requests, so that it may be closed at any time.
-    pub fn set_idle(&self, idle: bool) {
+    pub(crate) fn set_idle(&self, idle: bool) {
         self.slot.idle.set(idle);
     }
 
     /// Moves it; `None` = never. Whatever has passed before is forgotten.
-    pub fn set(&self, at: Option<Instant>) {
+    pub(crate) fn set(&self, at: Option<Instant>) {
         // Rounded up: a deadline never passes early.
         let due = at.map_or(NEVER, |at| {
             millis(at.saturating_duration_since(self.start)).saturating_add(1)
@@ -142,7 +141,7 @@ impl Deadline {
     }
 
     /// Ready once it has passed.
-    pub fn poll_passed(&self, cx: &Context<'_>) -> Poll<()> {
+    pub(crate) fn poll_passed(&self, cx: &Context<'_>) -> Poll<()> {
         if self.slot.passed.get() {
             return Poll::Ready(());
         }
@@ -154,11 +153,6 @@ impl Deadline {
             *waker = Some(cx.waker().clone());
         }
         Poll::Pending
-    }
-
-    /// Waits until it has passed.
-    pub async fn passed(&self) {
-        poll_fn(|cx| self.poll_passed(cx)).await;
     }
 }
 

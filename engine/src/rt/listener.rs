@@ -23,7 +23,7 @@ const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
 ///
 /// # Errors
 /// As the kernel says, such as an address in use.
-pub fn bind(addr: SocketAddr, shared: bool) -> io::Result<std::net::TcpListener> {
+pub(crate) fn bind(addr: SocketAddr, shared: bool) -> io::Result<std::net::TcpListener> {
     let socket = socket2::Socket::new(
         Domain::for_address(addr),
         Type::STREAM.cloexec().nonblocking(),
@@ -43,13 +43,13 @@ pub fn bind(addr: SocketAddr, shared: bool) -> io::Result<std::net::TcpListener>
 }
 
 /// A listening socket of this thread.
-pub struct Listener {
+pub(crate) struct Listener {
     inner: TcpListener,
     canceller: Shared,
 }
 
 /// Ends the accepting of one [`Listener`].
-pub struct Stop(Shared);
+pub(crate) struct Stop(Shared);
 
 /// Empty once it was stopped.
 type Shared = Rc<RefCell<Option<Canceller>>>;
@@ -59,7 +59,7 @@ impl Listener {
     ///
     /// # Errors
     /// When the driver cannot take it.
-    pub fn new(bound: std::net::TcpListener) -> io::Result<(Self, Stop)> {
+    pub(crate) fn new(bound: std::net::TcpListener) -> io::Result<(Self, Stop)> {
         let inner = TcpListener::from_std(bound)?;
         let canceller = Rc::new(RefCell::new(Some(Canceller::new())));
         let stop = Stop(Rc::clone(&canceller));
@@ -68,7 +68,7 @@ impl Listener {
 
     /// The next connection; `None` once it was stopped. Must not be dropped before it ends: the
     /// connection that it was about to bring would be lost.
-    pub async fn accept(&self) -> Option<(std::net::TcpStream, SocketAddr)> {
+    pub(crate) async fn accept(&self) -> Option<(std::net::TcpStream, SocketAddr)> {
         loop {
             let handle = self.canceller.borrow().as_ref().map(Canceller::handle)?;
             match self.inner.cancelable_accept(handle).await {
@@ -83,7 +83,7 @@ impl Listener {
 
 impl Stop {
     /// Stops: a pending accept ends with what it has, later ones with nothing.
-    pub fn stop(self) {
+    pub(crate) fn stop(self) {
         if let Some(canceller) = self.0.take() {
             drop(canceller.cancel());
         }
@@ -100,7 +100,7 @@ fn sys_stream(stream: monoio::net::TcpStream) -> std::net::TcpStream {
 }
 
 /// Whether the process or the system has no descriptors or memory left.
-pub fn is_exhausted(error: &io::Error) -> bool {
+pub(crate) fn is_exhausted(error: &io::Error) -> bool {
     matches!(
         error.raw_os_error(),
         Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM)

@@ -23,10 +23,10 @@ use std::future::Future;
 use std::time::Duration;
 
 pub use bell::{Bell, Listening};
-pub use deadline::{Deadline, Deadlines, TICK};
+pub(crate) use deadline::{Deadline, Deadlines, TICK};
 pub use driver::{Driver, Wanted, run};
-pub use listener::{Listener, Stop, bind, is_exhausted};
-pub use socket::{Socket, Watch};
+pub(crate) use listener::{Listener, Stop, bind, is_exhausted};
+pub(crate) use socket::{Socket, Watch};
 
 /// Runs a task on this thread.
 pub fn spawn<F: Future<Output = ()> + 'static>(task: F) {

@@ -21,7 +21,7 @@ use super::tls::Session;
 use crate::buf::Buf;
 
 /// A connection. Dropping it closes it, whatever is under way.
-pub struct Socket {
+pub(crate) struct Socket {
     pub(super) tcp: Rc<SharedStream>,
     pub(super) fd: RawFd,
     pub(super) read: Pin<Box<dyn ReadSlot>>,
@@ -127,7 +127,7 @@ impl Socket {
     ///
     /// # Errors
     /// When the driver cannot take it.
-    pub fn from_std(stream: std::net::TcpStream) -> io::Result<Self> {
+    pub(crate) fn from_std(stream: std::net::TcpStream) -> io::Result<Self> {
         // The epoll driver wants it so; io_uring does not mind.
         stream.set_nonblocking(true)?;
         TcpStream::from_std(stream).map(Self::new)
@@ -137,18 +137,18 @@ impl Socket {
     ///
     /// # Errors
     /// As the kernel says.
-    pub async fn connect(addr: SocketAddr) -> io::Result<Self> {
+    pub(crate) async fn connect(addr: SocketAddr) -> io::Result<Self> {
         TcpStream::connect_addr(addr).await.map(Self::new)
     }
 
     /// Hands a buffer to the next read. There must be none under way, and there must be room.
-    pub fn arm(&mut self, buf: Buf) {
+    pub(crate) fn arm(&mut self, buf: Buf) {
         self.arm_at_most(buf, usize::MAX);
     }
 
     /// The same for a read of so many bytes at most. On a secured connection it is that of the
     /// ciphertext that has its own bound.
-    pub fn arm_at_most(&mut self, buf: Buf, bytes_max: usize) {
+    pub(crate) fn arm_at_most(&mut self, buf: Buf, bytes_max: usize) {
         debug_assert!(buf.spare() > 0 && bytes_max > 0, "no room to read into");
         match &mut self.tls {
             None => self.read.as_mut().arm(Rc::clone(&self.tcp), buf, bytes_max),
@@ -157,7 +157,7 @@ impl Socket {
     }
 
     /// Whether a read is under way.
-    pub fn is_armed(&self) -> bool {
+    pub(crate) fn is_armed(&self) -> bool {
         match &self.tls {
             None => self.read.is_armed(),
             Some(tls) => tls.borrow().is_armed(),
@@ -166,7 +166,7 @@ impl Socket {
 
     /// The end of the read that is under way: how much it brought (0 = the peer is done), and the
     /// buffer. The first poll after [`Self::arm`] also begins the read.
-    pub fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<(io::Result<usize>, Buf)> {
+    pub(crate) fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<(io::Result<usize>, Buf)> {
         match self.tls {
             None => self.read.as_mut().poll(cx),
             Some(_) => self.poll_read_secured(cx),
@@ -174,7 +174,7 @@ impl Socket {
     }
 
     /// Waits for the read that is under way. Dropping the wait does not end the read.
-    pub async fn read(&mut self) -> (io::Result<usize>, Buf) {
+    pub(crate) async fn read(&mut self) -> (io::Result<usize>, Buf) {
         poll_fn(|cx| self.poll_read(cx)).await
     }
 
@@ -183,7 +183,7 @@ impl Socket {
     ///
     /// # Errors
     /// `WouldBlock`: nothing now. Anything else is final.
-    pub fn send_now(&self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
+    pub(crate) fn send_now(&self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
         match &self.tls {
             None => sys::send_now(self.fd, parts),
             Some(tls) => tls.borrow_mut().send(self.fd, parts),
@@ -191,14 +191,14 @@ impl Socket {
     }
 
     /// Whether [`Self::send_batched`] may be used: a plain connection on io_uring.
-    pub fn batches(&self) -> bool {
+    pub(crate) fn batches(&self) -> bool {
         self.ring && self.tls.is_none()
     }
 
     /// Hands bytes to the ring, which sends them together with all that is handed to it before this
     /// thread next waits: how many were taken, and the bytes again. It is pending at the first poll.
     /// A dropped future leaves it open what was sent: the connection is good for nothing then.
-    pub fn send_batched(
+    pub(crate) fn send_batched(
         &self,
         bytes: Vec<u8>,
     ) -> impl Future<Output = (io::Result<usize>, Vec<u8>)> + 'static {
@@ -213,7 +213,7 @@ impl Socket {
     }
 
     /// Waits until the socket takes bytes again. The future owns what it needs and may be dropped.
-    pub fn writable(&self) -> impl Future<Output = io::Result<()>> + 'static {
+    pub(crate) fn writable(&self) -> impl Future<Output = io::Result<()>> + 'static {
         let tcp = Rc::clone(&self.tcp);
         async move {
             // SAFETY: waiting for writability only reads the descriptor of the stream, which no
@@ -224,25 +224,20 @@ impl Socket {
     }
 
     /// Looks at a connection that should be silent and whose read is under way.
-    pub fn peek(&self) -> Peek {
+    pub(crate) fn peek(&self) -> Peek {
         sys::peek(self.fd)
     }
 
     /// For [`Watch::has_left`].
-    pub fn watch(&self) -> Watch {
+    pub(crate) fn watch(&self) -> Watch {
         Watch {
             _tcp: Rc::clone(&self.tcp),
             fd: self.fd,
         }
     }
 
-    /// Ends the connection at once; a read under way ends too.
-    pub fn shutdown(&self) {
-        sys::shutdown_both(self.fd);
-    }
-
     /// Says that nothing more will be sent; the peer can still send.
-    pub fn shutdown_write(&self) {
+    pub(crate) fn shutdown_write(&self) {
         if let Some(tls) = &self.tls {
             tls.borrow_mut().close(self.fd);
         }
@@ -250,18 +245,18 @@ impl Socket {
     }
 
     /// Makes the close a reset, which no peer takes for the end of an answer.
-    pub fn reset_on_close(&self) {
+    pub(crate) fn reset_on_close(&self) {
         sys::reset_on_close(self.fd);
     }
 
     /// Sends TCP keep-alive probes.
-    pub fn keep_alive(&self, interval: std::time::Duration) {
+    pub(crate) fn keep_alive(&self, interval: std::time::Duration) {
         sys::keep_alive(self.fd, interval);
     }
 }
 
 /// Looks at a connection without reading from it. Keeps its descriptor open.
-pub struct Watch {
+pub(crate) struct Watch {
     _tcp: Rc<SharedStream>,
     fd: RawFd,
 }
@@ -269,7 +264,7 @@ pub struct Watch {
 impl Watch {
     /// Whether the peer has ended its side or reset the connection, even if bytes of it have not
     /// been read yet.
-    pub fn has_left(&self) -> bool {
+    pub(crate) fn has_left(&self) -> bool {
         sys::has_left(self.fd)
     }
 }

@@ -37,7 +37,7 @@ pub(super) fn send_now(fd: RawFd, parts: &[IoSlice<'_>]) -> io::Result<usize> {
 
 /// What is on a socket that should be silent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Peek {
+pub(crate) enum Peek {
     /// Nothing: it may be used.
     Silent,
     /// The peer has closed or reset it.
@@ -186,7 +186,7 @@ pub fn cpus() -> Vec<usize> {
 }
 
 /// Keeps the calling thread on one CPU; false when the system does not allow it.
-pub fn pin_to(cpu: usize) -> bool {
+pub(crate) fn pin_to(cpu: usize) -> bool {
     core_affinity::set_for_current(core_affinity::CoreId { id: cpu })
 }
 

@@ -215,7 +215,7 @@ impl Socket {
     ///
     /// # Errors
     /// Why the handshake failed.
-    pub async fn secure(self, client: &TlsClient) -> Result<Self, TlsFault> {
+    pub(crate) async fn secure(self, client: &TlsClient) -> Result<Self, TlsFault> {
         let conn = client.begin().ok_or(TlsFault::WrongName)?;
         self.shake_hands(conn).await
     }
@@ -224,7 +224,7 @@ impl Socket {
     ///
     /// # Errors
     /// Why the handshake failed.
-    pub async fn secure_accepted(self, identity: &TlsIdentity) -> Result<Self, TlsFault> {
+    pub(crate) async fn secure_accepted(self, identity: &TlsIdentity) -> Result<Self, TlsFault> {
         let conn = identity.begin().ok_or(TlsFault::Broken)?;
         self.shake_hands(conn).await
     }

@@ -78,11 +78,6 @@ impl Roots {
         .with_exact(own))
     }
 
-    /// How many issuers are trusted.
-    pub fn len(&self) -> usize {
-        self.issuers.len()
-    }
-
     /// Whether nobody is trusted.
     pub fn is_empty(&self) -> bool {
         self.issuers.is_empty()

@@ -112,7 +112,7 @@ mod tests {
             assert_eq!(none.with_pem(pem.as_bytes()).err(), want, "{pem}");
         }
         let both = format!("{certificate}# and\n{other}");
-        assert_eq!(none.with_pem(both.as_bytes()).unwrap().len(), 2);
+        assert_eq!(none.with_pem(both.as_bytes()).unwrap().issuers.len(), 2);
         assert!(none.is_empty());
     }
 }

@@ -3,7 +3,8 @@
 
 use std::time::Duration;
 
-use olla_engine::exchange::{Action, ConnectFault, Event, Fault, Timeouts};
+use olla_engine::bench::{Action, Event};
+use olla_engine::exchange::{ConnectFault, Fault, Timeouts};
 
 use crate::Rng;
 

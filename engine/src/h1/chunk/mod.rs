@@ -71,29 +71,6 @@ pub enum BadChunk {
     TrailersTooLong,
 }
 
-impl BadChunk {
-    /// One plain sentence that names what was wrong.
-    pub fn sentence(self) -> &'static str {
-        match self {
-            Self::Size => "A chunk size is not a hexadecimal number.",
-            Self::Extension => "A chunk extension is malformed.",
-            Self::LineEnd => "A line of the chunked framing does not end with CRLF.",
-            Self::PayloadEnd => "A chunk is longer than its size says.",
-            Self::LineTooLong => "A chunk's size line is too long.",
-            Self::ExtensionsTooLong => "The chunk extensions are too long.",
-            Self::Trailer => "A trailer field is malformed.",
-            Self::ForbiddenTrailer => "A trailer field is not allowed there.",
-            Self::TrailersTooLong => "The trailer section is too long.",
-        }
-    }
-}
-
-impl From<BadChunk> for super::reject::Reject {
-    fn from(_: BadChunk) -> Self {
-        Self::BadChunk
-    }
-}
-
 /// What [`Decoder::next`] found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Piece {
@@ -262,7 +239,7 @@ impl Decoder {
     /// The usual input (whole chunks, a part of one, or the end) is done in one call.
     ///
     /// ```
-    /// use olla_engine::h1::chunk::{Decoder, LAST_CHUNK, encode_size};
+    /// use olla_engine::bench::{Decoder, LAST_CHUNK, encode_size};
     ///
     /// /// What goes out for `input`, and where in it the body ended.
     /// fn relay(decoder: &mut Decoder, input: &[u8], out: &mut Vec<u8>) -> Option<usize> {

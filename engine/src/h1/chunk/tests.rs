@@ -344,7 +344,6 @@ fn broken_bodies() {
             }
         };
         assert_eq!(found, *error, "{shown:?}");
-        assert!(!found.sentence().is_empty());
         // The reference waits for a whole line where the decoder has seen enough.
         assert!(!matches!(reference(input), Meaning::Body(..)), "{shown:?}");
         check(input, &Meaning::Broken);

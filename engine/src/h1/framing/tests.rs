@@ -1,14 +1,14 @@
 //! The two tables of the module, row by row.
 
 use super::*;
-use crate::h1::Scan;
+use crate::h1::{NoNames, Scan};
 use crate::limits::CONNECTION_OPTIONS_MAX;
 
 fn decide(version: &str, fields: &str) -> Result<RequestFraming, Reject> {
     let buf = format!("POST / HTTP/{version}\r\n{fields}\r\n");
     let mut head = RequestHead::new();
     assert_eq!(
-        head.parse(buf.as_bytes(), &mut Scan::default(), 1 << 20),
+        head.parse::<NoNames>(buf.as_bytes(), &mut Scan::default(), 1 << 20),
         Ok(true),
         "{fields:?}"
     );
@@ -219,7 +219,10 @@ fn hosts() {
 fn a_target_in_absolute_form_still_needs_host() {
     let buf = b"GET http://a/b HTTP/1.1\r\n\r\n";
     let mut head = RequestHead::new();
-    assert_eq!(head.parse(buf, &mut Scan::default(), 1 << 20), Ok(true));
+    assert_eq!(
+        head.parse::<NoNames>(buf, &mut Scan::default(), 1 << 20),
+        Ok(true)
+    );
     assert_eq!(request(&head, buf), Err(Reject::NoHost));
 }
 
@@ -286,7 +289,7 @@ fn answered(start: &str, fields: &str, to_head: bool) -> Result<ResponseFraming,
     let buf = format!("HTTP/{start} X\r\n{fields}\r\n");
     let mut head = ResponseHead::new();
     assert_eq!(
-        head.parse(buf.as_bytes(), &mut Scan::default(), 1 << 15),
+        head.parse::<NoNames>(buf.as_bytes(), &mut Scan::default(), 1 << 15),
         Ok(true),
         "{fields:?}"
     );

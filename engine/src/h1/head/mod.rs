@@ -9,7 +9,7 @@ use std::mem::MaybeUninit;
 
 use memchr::memchr;
 
-use super::field::{FieldNames, NoNames, Nominated, classify};
+use super::field::{FieldNames, Nominated, classify};
 use super::reject::{Malformed, Reject};
 use super::scan::{Lead, Scan};
 use super::span::{Field, FieldId, FieldSet, Span};
@@ -94,17 +94,7 @@ impl RequestHead {
     /// `head_bytes_max` bounds the head without the empty lines before it; a head beyond it, or
     /// one that reaches it without being complete, is [`Reject::HeadTooLarge`]. After any error
     /// the connection is of no more use.
-    pub fn parse(
-        &mut self,
-        buf: &[u8],
-        scan: &mut Scan,
-        head_bytes_max: usize,
-    ) -> Result<bool, Reject> {
-        self.parse_with::<NoNames>(buf, scan, head_bytes_max)
-    }
-
-    /// [`Self::parse`] where further names have ids of their own.
-    pub fn parse_with<N: FieldNames>(
+    pub fn parse<N: FieldNames>(
         &mut self,
         buf: &[u8],
         scan: &mut Scan,
@@ -263,17 +253,7 @@ impl ResponseHead {
     /// Indexes the head at the start of `buf`, with the rules of [`RequestHead::parse`]. Empty
     /// lines before it are an error: RFC 9112 2.2 allows them in front of requests only, and on a
     /// connection that is used again they are the rest of something.
-    pub fn parse(
-        &mut self,
-        buf: &[u8],
-        scan: &mut Scan,
-        head_bytes_max: usize,
-    ) -> Result<bool, Malformed> {
-        self.parse_with::<NoNames>(buf, scan, head_bytes_max)
-    }
-
-    /// [`Self::parse`] where further names have ids of their own.
-    pub fn parse_with<N: FieldNames>(
+    pub fn parse<N: FieldNames>(
         &mut self,
         buf: &[u8],
         scan: &mut Scan,

@@ -1,20 +1,22 @@
 //! Heads: what is indexed, what is refused, and that neither depends on how the bytes arrive.
 
 use super::*;
+use crate::h1::NoNames;
 
 const MAX: usize = 1 << 20;
 
 /// Parses `text` in one go.
 fn whole(text: &[u8]) -> Result<Option<RequestHead>, Reject> {
     let mut head = RequestHead::new();
-    let complete = head.parse(text, &mut Scan::default(), MAX)?;
+    let complete = head.parse::<NoNames>(text, &mut Scan::default(), MAX)?;
     Ok(complete.then_some(head))
 }
 
 /// Parses `text` first up to `cut`, then all of it.
 fn cut(text: &[u8], cut: usize) -> Result<Option<RequestHead>, Reject> {
     let (mut head, mut scan) = (RequestHead::new(), Scan::default());
-    let complete = head.parse(&text[..cut], &mut scan, MAX)? || head.parse(text, &mut scan, MAX)?;
+    let complete = head.parse::<NoNames>(&text[..cut], &mut scan, MAX)?
+        || head.parse::<NoNames>(text, &mut scan, MAX)?;
     Ok(complete.then_some(head))
 }
 
@@ -22,7 +24,7 @@ fn cut(text: &[u8], cut: usize) -> Result<Option<RequestHead>, Reject> {
 fn bytewise(text: &[u8]) -> Result<Option<RequestHead>, Reject> {
     let (mut head, mut scan) = (RequestHead::new(), Scan::default());
     for end in 0..=text.len() {
-        if head.parse(&text[..end], &mut scan, MAX)? {
+        if head.parse::<NoNames>(&text[..end], &mut scan, MAX)? {
             return Ok(Some(head));
         }
     }
@@ -217,13 +219,15 @@ fn size_is_bounded() {
             lead.len() + len - 1,
             lead.len() + len,
         ] {
-            let run = |max| {
-                let (mut head, mut scan) = (RequestHead::new(), Scan::default());
-                head.parse(&request.as_bytes()[..cut], &mut scan, max)
-                    .and_then(|complete| {
-                        Ok(complete || head.parse(request.as_bytes(), &mut scan, max)?)
-                    })
-            };
+            let run =
+                |max| {
+                    let (mut head, mut scan) = (RequestHead::new(), Scan::default());
+                    head.parse::<NoNames>(&request.as_bytes()[..cut], &mut scan, max)
+                        .and_then(|complete| {
+                            Ok(complete
+                                || head.parse::<NoNames>(request.as_bytes(), &mut scan, max)?)
+                        })
+                };
             assert_eq!(run(len), Ok(true), "{cut}");
             assert_eq!(run(len - 1), Err(Reject::HeadTooLarge), "{cut}");
             assert_eq!(run(0), Err(Reject::HeadTooLarge), "{cut}");
@@ -233,9 +237,12 @@ fn size_is_bounded() {
     let mut scan = Scan::default();
     let mut head = RequestHead::new();
     let endless = b"GET / HTTP/1.1\r\nA: bbbbbbbbbbbbbbbbbbbbbbbbbbbb";
-    assert_eq!(head.parse(&endless[..39], &mut scan, 40), Ok(false));
     assert_eq!(
-        head.parse(&endless[..40], &mut scan, 40),
+        head.parse::<NoNames>(&endless[..39], &mut scan, 40),
+        Ok(false)
+    );
+    assert_eq!(
+        head.parse::<NoNames>(&endless[..40], &mut scan, 40),
         Err(Reject::HeadTooLarge)
     );
 }
@@ -252,7 +259,7 @@ fn the_number_of_fields_is_bounded() {
         let request = format!("GET / HTTP/1.1\r\n{}\r\n", "a:b\r\n".repeat(count));
         let mut head = RequestHead::new();
         assert_eq!(
-            head.parse(request.as_bytes(), &mut Scan::default(), MAX),
+            head.parse::<NoNames>(request.as_bytes(), &mut Scan::default(), MAX),
             expected,
             "{count}"
         );
@@ -262,7 +269,7 @@ fn the_number_of_fields_is_bounded() {
         let answer = format!("HTTP/1.1 200 OK\r\n{}\r\n", "a:b\r\n".repeat(count));
         let mut head = ResponseHead::new();
         assert_eq!(
-            head.parse(answer.as_bytes(), &mut Scan::default(), MAX),
+            head.parse::<NoNames>(answer.as_bytes(), &mut Scan::default(), MAX),
             expected.map_err(|_| Malformed::HeadTooLarge),
             "{count}"
         );
@@ -273,12 +280,12 @@ fn the_number_of_fields_is_bounded() {
 fn a_head_object_is_used_again() {
     let (mut head, mut scan) = (RequestHead::new(), Scan::default());
     let first = b"POST http://a/b?c HTTP/1.0\r\nHost: x\r\nA: b\r\n\r\n";
-    assert_eq!(head.parse(first, &mut scan, MAX), Ok(true));
+    assert_eq!(head.parse::<NoNames>(first, &mut scan, MAX), Ok(true));
     assert!(head.has(FieldId::Host) && head.host(first) == b"a");
     let capacity = head.fields.capacity();
     scan.reset();
     let second = b"GET /d HTTP/1.1\r\nVia: c\r\n\r\n";
-    assert_eq!(head.parse(second, &mut scan, MAX), Ok(true));
+    assert_eq!(head.parse::<NoNames>(second, &mut scan, MAX), Ok(true));
     assert!(!head.has(FieldId::Host) && head.get(second, FieldId::Via) == Some(b"c"));
     assert!(head.authority.is_empty() && head.query.is_empty() && head.host(second) == b"");
     assert_eq!((head.version, head.fields.len()), (Version::Http11, 1));
@@ -320,7 +327,7 @@ fn nominated_fields() {
         connection: x-own-session-id, x-FORWARDED-for, Keep-Alive\r\nx-hop: 1\r\nX-Hop2: 2\r\n\
         Authorization: k\r\nX-Own-Session-ID: s\r\nX-Forwarded-For: 1.2.3.4\r\nKeep-Alive: 5\r\n\r\n";
     let mut head = RequestHead::new();
-    let parsed = head.parse_with::<Own>(buf, &mut Scan::default(), 1 << 10);
+    let parsed = head.parse::<Own>(buf, &mut Scan::default(), 1 << 10);
     assert_eq!(parsed, Ok(true));
     let nominated = head.nominated(buf);
     let gone: Vec<_> = head
@@ -342,7 +349,8 @@ fn nominated_fields() {
 
 fn answer(text: &[u8], at: usize) -> Result<Option<ResponseHead>, Malformed> {
     let (mut head, mut scan) = (ResponseHead::new(), Scan::default());
-    let complete = head.parse(&text[..at], &mut scan, MAX)? || head.parse(text, &mut scan, MAX)?;
+    let complete = head.parse::<NoNames>(&text[..at], &mut scan, MAX)?
+        || head.parse::<NoNames>(text, &mut scan, MAX)?;
     Ok(complete.then_some(head))
 }
 
@@ -440,7 +448,7 @@ fn an_answers_head_is_bounded() {
         "x".repeat(RESPONSE_HEAD_BYTES_MAX)
     );
     assert_eq!(
-        head.parse(answer.as_bytes(), &mut Scan::default(), MAX),
+        head.parse::<NoNames>(answer.as_bytes(), &mut Scan::default(), MAX),
         Err(Malformed::HeadTooLarge)
     );
 }

@@ -1,0 +1,456 @@
+//! The state machine of one exchange; see the module above.
+
+use std::time::{Duration, Instant};
+
+use super::fault::Fault;
+use crate::fault::ConnectFault;
+
+/// How long each part of an exchange may take (docs/contract/balancing.md#13,
+/// docs/contract/surface.md#1.2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Timeouts {
+    /// The TCP connection: from the attempt's begin.
+    pub connect: Duration,
+    /// The TLS handshake: from [`Event::TlsBegun`].
+    pub tls: Duration,
+    /// From the end of the request to the end of the response's head.
+    pub response_header: Duration,
+    /// Silence of the endpoint: inside a response's body, and while it takes none of the request.
+    pub read: Duration,
+    /// From the first byte sent on an attempt to the end of its answer.
+    pub response: Option<Duration>,
+    /// From the end of the client's request head to the end of its answer. Attempts do not renew it.
+    pub write: Option<Duration>,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            connect: Duration::from_secs(5),
+            tls: Duration::from_secs(5),
+            response_header: Duration::from_secs(30),
+            read: Duration::from_secs(60),
+            response: None,
+            write: None,
+        }
+    }
+}
+
+/// What happened. All but the last group are about the upstream connection of the current attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Event {
+    /// The TCP connection stands and a TLS handshake begins; [`Event::Connected`] follows.
+    TlsBegun,
+    /// The new connection can be written to.
+    Connected,
+    /// There is no connection.
+    ConnectFailed(ConnectFault),
+    /// The endpoint took some bytes of the request.
+    RequestProgress,
+    /// The endpoint took the last byte of the request.
+    RequestSent,
+    /// A write failed. An answer may still lie unread in the connection (a refusal sent before the
+    /// upload was complete), so reading goes on: the answer, an end or a reset will follow.
+    SendFailed,
+    /// Bytes of an answer came but not a whole head yet, interim (1xx) answers included. It need
+    /// not be reported when the final head is complete at once.
+    AnswerBytes,
+    /// The final response's head (never 1xx) is complete and valid.
+    AnswerHead {
+        /// The endpoint keeps the connection open after this answer, as its version, headers and
+        /// framing say.
+        reusable: bool,
+        /// A body follows, possibly an empty one; otherwise the answer is complete with its head.
+        has_body: bool,
+    },
+    /// Some of the response's body was read.
+    AnswerPiece,
+    /// The response's body is complete; for a body that the end of the connection delimits, that
+    /// end.
+    AnswerEnd,
+    /// The endpoint closed the connection where its answer is not complete.
+    UpstreamClosed,
+    /// The connection was reset.
+    UpstreamReset,
+    /// What came is not valid: a head, a 101, chunk framing.
+    Malformed,
+
+    /// A write to the client has begun, or did not complete at once. Until [`Event::ClientTook`]
+    /// nothing is read from the endpoint, so its silence is not its fault and not measured.
+    ClientBlocked,
+    /// That write completed.
+    ClientTook,
+    /// The last byte of the answer, or of an error in its place, was written.
+    Delivered,
+    /// The client closed or reset its connection.
+    ClientLeft,
+    /// The moment that [`Lifecycle::deadline`] named may have come. Too early or too often is fine.
+    Timer,
+}
+
+/// What to do now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Action {
+    /// Go on.
+    Continue,
+    /// Close the upstream connection and ask the same endpoint once more on a new connection: a
+    /// connection from the pool was dead, and nothing of an answer was received on it.
+    RetryFresh,
+    /// Close the upstream connection, mark the endpoint as the fault says, try another one; if
+    /// there is none, answer an error and call [`Lifecycle::answer_locally`].
+    NextEndpoint(Fault),
+    /// Close the upstream connection, answer an error; no other endpoint.
+    Fail(Fault),
+    /// Close the upstream connection and break the client's off visibly: no last chunk, nothing
+    /// appended. (A handler that has held back the whole answer may still answer an error.)
+    Cut(Fault),
+    /// The client is gone: close the upstream connection, send nothing more to anyone.
+    Abandon,
+    /// The answer is complete. What was read of it still has to be written to the client; the
+    /// upstream connection is no longer needed.
+    Finish {
+        /// The connection may go back to the pool (if no bytes follow the answer on it), else it
+        /// is closed.
+        reuse_upstream: bool,
+    },
+}
+
+/// How far an exchange is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// No upstream connection: before the first attempt, or between two.
+    Choosing,
+    /// A connection is being opened.
+    Connecting,
+    /// The request is being sent.
+    Sending,
+    /// The request is sent; nothing but interim answers has come.
+    Waiting,
+    /// The answer began. No other endpoint, no retry, no error from here on.
+    Answering,
+    /// The upstream side is over; the rest of an answer is being written to the client.
+    Delivering,
+    /// Nothing is left to do.
+    Over,
+}
+
+/// The state of one exchange. Small and without heap; a connection makes one for each request.
+#[derive(Debug, Clone)]
+pub struct Lifecycle {
+    timeouts: Timeouts,
+    phase: Phase,
+    /// The endpoint of the current attempt has had its retry on a fresh connection.
+    retried: bool,
+    /// The next attempt is that retry, so it is still the same endpoint.
+    retrying: bool,
+    /// `write` of the timeouts, as a moment.
+    write_by: Option<Instant>,
+    conn: Conn,
+}
+
+/// What is known of the current attempt's connection.
+#[derive(Debug, Clone, Copy, Default)]
+struct Conn {
+    reused: bool,
+    tls: bool,
+    /// How much of the request the endpoint took.
+    taken: Taken,
+    send_failed: bool,
+    /// Bytes of an answer were received.
+    heard: bool,
+    /// The endpoint can take another request after this one.
+    reusable: bool,
+    /// When the current phase takes too long.
+    phase_by: Option<Instant>,
+    /// What was left of that when a write to the client blocked.
+    silence_left: Option<Duration>,
+    /// `response` of the timeouts, as a moment.
+    response_by: Option<Instant>,
+}
+
+/// How much of a request an endpoint took.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum Taken {
+    #[default]
+    Nothing,
+    Part,
+    All,
+}
+
+/// Which of the deadlines.
+#[derive(Debug, Clone, Copy)]
+enum Due {
+    Write,
+    Phase,
+    Response,
+}
+
+impl Lifecycle {
+    /// A new exchange: the client's request head has just become complete.
+    pub fn new(timeouts: Timeouts, now: Instant) -> Self {
+        Self {
+            timeouts,
+            phase: Phase::Choosing,
+            retried: false,
+            retrying: false,
+            write_by: timeouts.write.and_then(|write| now.checked_add(write)),
+            conn: Conn::default(),
+        }
+    }
+
+    /// A connection to an endpoint is being opened, or was taken from the pool (`reused`).
+    ///
+    /// After [`Action::RetryFresh`] it must be a fresh one to the same endpoint. Only valid while
+    /// choosing; in any other phase it changes nothing.
+    pub fn attempt(&mut self, reused: bool, now: Instant) {
+        if self.phase != Phase::Choosing {
+            return;
+        }
+        self.retried = self.retrying;
+        self.retrying = false;
+        self.conn = Conn {
+            reused,
+            ..Conn::default()
+        };
+        if reused {
+            self.enter(Phase::Sending, self.timeouts.read, now);
+        } else {
+            self.enter(Phase::Connecting, self.timeouts.connect, now);
+        }
+    }
+
+    /// The gateway answers by itself: it refuses the request, or no endpoint is left to try. Only
+    /// valid while choosing; in any other phase it changes nothing.
+    pub fn answer_locally(&mut self) {
+        if self.phase == Phase::Choosing {
+            self.release(Phase::Delivering);
+        }
+    }
+
+    /// Takes an event. Events that do not belong to the phase change nothing; once the exchange is
+    /// over, the answer to any is [`Action::Abandon`], so nothing is ever sent after that.
+    pub fn on(&mut self, event: Event, now: Instant) -> Action {
+        match (self.phase, event) {
+            (Phase::Over, _) => Action::Abandon,
+            (_, Event::ClientLeft) => self.over(Action::Abandon),
+            (_, Event::Timer) => self.on_timer(now),
+            (Phase::Choosing, _) => Action::Continue,
+            (Phase::Connecting, event) => self.on_connecting(event, now),
+            (Phase::Sending | Phase::Waiting, event) => self.on_asking(event, now),
+            (Phase::Answering, event) => self.on_answering(event, now),
+            (Phase::Delivering, Event::Delivered) => self.over(Action::Continue),
+            (Phase::Delivering, _) => Action::Continue,
+        }
+    }
+
+    /// The next moment that matters: [`Event::Timer`] is due then. `None` = nothing but events can
+    /// move the exchange. A later call may name an earlier or a later moment; a timer that is armed
+    /// for a moment that has moved on just reports, and is armed again.
+    pub fn deadline(&self) -> Option<Instant> {
+        self.next_due().map(|(at, _)| at)
+    }
+
+    /// How far it is.
+    pub fn phase(&self) -> Phase {
+        self.phase
+    }
+
+    fn on_connecting(&mut self, event: Event, now: Instant) -> Action {
+        match event {
+            Event::TlsBegun => {
+                self.conn.tls = true;
+                self.enter(Phase::Connecting, self.timeouts.tls, now);
+                Action::Continue
+            }
+            Event::Connected => {
+                self.enter(Phase::Sending, self.timeouts.read, now);
+                Action::Continue
+            }
+            // Another endpoint would meet the same lack, and this one has done nothing wrong.
+            Event::ConnectFailed(ConnectFault::Local) => self.fail(Fault::Local),
+            Event::ConnectFailed(fault) => self.next_endpoint(fault.into()),
+            Event::UpstreamReset => self.next_endpoint(Fault::Reset),
+            Event::UpstreamClosed => self.next_endpoint(Fault::Closed),
+            _ => Action::Continue,
+        }
+    }
+
+    /// The request is on its way or sent, the answer has not begun.
+    fn on_asking(&mut self, event: Event, now: Instant) -> Action {
+        match event {
+            Event::RequestProgress => {
+                self.begin_request(now);
+                if self.phase == Phase::Sending {
+                    self.enter(Phase::Sending, self.timeouts.read, now);
+                }
+            }
+            Event::RequestSent if !self.conn.send_failed => {
+                self.begin_request(now);
+                self.conn.taken = Taken::All;
+                self.enter(Phase::Waiting, self.timeouts.response_header, now);
+            }
+            Event::SendFailed if self.phase == Phase::Sending => {
+                self.conn.send_failed = true;
+                self.enter(Phase::Waiting, self.timeouts.response_header, now);
+            }
+            // Before a request was sent, nothing that a used connection brings can be its answer:
+            // it belongs to somebody else's request, or says that the connection is being closed.
+            Event::AnswerBytes | Event::AnswerHead { .. } | Event::Malformed
+                if self.conn.reused && self.conn.taken == Taken::Nothing =>
+            {
+                return self.dead(Fault::Malformed);
+            }
+            Event::AnswerBytes => self.conn.heard = true,
+            Event::AnswerHead { reusable, has_body } => {
+                self.conn.heard = true;
+                // An answer that came before the request was complete leaves it unclear what the
+                // endpoint takes the rest for.
+                self.conn.reusable = reusable && self.conn.taken == Taken::All;
+                self.enter(Phase::Answering, self.timeouts.read, now);
+                if !has_body {
+                    return self.finish();
+                }
+            }
+            Event::UpstreamClosed => return self.broken(Fault::Closed),
+            Event::UpstreamReset => return self.broken(Fault::Reset),
+            Event::Malformed => return self.fail(Fault::Malformed),
+            _ => {}
+        }
+        Action::Continue
+    }
+
+    fn on_answering(&mut self, event: Event, now: Instant) -> Action {
+        match event {
+            Event::AnswerPiece => {
+                self.conn.silence_left = None;
+                self.enter(Phase::Answering, self.timeouts.read, now);
+                Action::Continue
+            }
+            Event::ClientBlocked => {
+                // Twice is once.
+                if let Some(by) = self.conn.phase_by.take() {
+                    self.conn.silence_left = Some(by.saturating_duration_since(now));
+                }
+                Action::Continue
+            }
+            Event::ClientTook => {
+                // What was sent need not have come from the endpoint just now: a ping does not.
+                if let Some(left) = self.conn.silence_left.take() {
+                    self.conn.phase_by = now.checked_add(left);
+                }
+                Action::Continue
+            }
+            Event::AnswerEnd => self.finish(),
+            Event::UpstreamClosed => self.over(Action::Cut(Fault::Closed)),
+            Event::UpstreamReset => self.over(Action::Cut(Fault::Reset)),
+            Event::Malformed => self.over(Action::Cut(Fault::Malformed)),
+            _ => Action::Continue,
+        }
+    }
+
+    fn on_timer(&mut self, now: Instant) -> Action {
+        let Some((at, due)) = self.next_due() else {
+            return Action::Continue;
+        };
+        if now < at {
+            return Action::Continue;
+        }
+        match (due, self.phase) {
+            (Due::Write, _) => self.over(Action::Cut(Fault::WriteTimeout)),
+            (Due::Response, Phase::Answering) => self.over(Action::Cut(Fault::ResponseTimeout)),
+            (Due::Response, _) => self.fail(Fault::ResponseTimeout),
+            (Due::Phase, Phase::Connecting) if self.conn.tls => {
+                self.next_endpoint(Fault::TlsTimeout)
+            }
+            (Due::Phase, Phase::Connecting) => self.next_endpoint(Fault::ConnectTimeout),
+            (Due::Phase, Phase::Sending) => self.fail(Fault::SendTimeout),
+            (Due::Phase, Phase::Waiting) if self.conn.send_failed => self.broken(Fault::Reset),
+            // No other endpoint: this one may be working on the prompt (docs/contract/README.md#6).
+            (Due::Phase, Phase::Waiting) => self.fail(Fault::HeaderTimeout),
+            (Due::Phase, Phase::Answering) => self.over(Action::Cut(Fault::ReadTimeout)),
+            (Due::Phase, Phase::Choosing | Phase::Delivering | Phase::Over) => Action::Continue,
+        }
+    }
+
+    fn next_due(&self) -> Option<(Instant, Due)> {
+        if self.phase == Phase::Over {
+            return None;
+        }
+        // Of two at the same moment the first counts.
+        let mut next = self.write_by.map(|at| (at, Due::Write));
+        for (at, due) in [
+            (self.conn.phase_by, Due::Phase),
+            (self.conn.response_by, Due::Response),
+        ] {
+            if let Some(at) = at
+                && next.is_none_or(|(best, _)| at < best)
+            {
+                next = Some((at, due));
+            }
+        }
+        next
+    }
+
+    /// The first byte of the request was taken: the answer's clock starts.
+    fn begin_request(&mut self, now: Instant) {
+        if self.conn.taken == Taken::Nothing {
+            self.conn.taken = Taken::Part;
+            self.conn.response_by = self.timeouts.response.and_then(|all| now.checked_add(all));
+        }
+    }
+
+    /// The connection ended before a head was complete.
+    fn broken(&mut self, fault: Fault) -> Action {
+        if self.conn.heard {
+            self.fail(Fault::HeadCut)
+        } else {
+            self.dead(fault)
+        }
+    }
+
+    /// Nothing of an answer was received, so the request may be sent again: to the same endpoint
+    /// once if the connection was an old one, else to another.
+    fn dead(&mut self, fault: Fault) -> Action {
+        if self.conn.reused && !self.retried {
+            self.retrying = true;
+            self.release(Phase::Choosing);
+            Action::RetryFresh
+        } else {
+            self.next_endpoint(fault)
+        }
+    }
+
+    fn next_endpoint(&mut self, fault: Fault) -> Action {
+        self.release(Phase::Choosing);
+        Action::NextEndpoint(fault)
+    }
+
+    fn fail(&mut self, fault: Fault) -> Action {
+        self.release(Phase::Delivering);
+        Action::Fail(fault)
+    }
+
+    fn finish(&mut self) -> Action {
+        let reuse_upstream = self.conn.reusable;
+        self.release(Phase::Delivering);
+        Action::Finish { reuse_upstream }
+    }
+
+    fn over(&mut self, action: Action) -> Action {
+        self.release(Phase::Over);
+        action
+    }
+
+    /// Enters a phase that may take this long.
+    fn enter(&mut self, phase: Phase, limit: Duration, now: Instant) {
+        self.phase = phase;
+        self.conn.phase_by = now.checked_add(limit);
+    }
+
+    /// Enters a phase without an upstream connection.
+    fn release(&mut self, phase: Phase) {
+        self.phase = phase;
+        self.conn.phase_by = None;
+        self.conn.response_by = None;
+    }
+}
