@@ -1,34 +1,26 @@
-//! Numbers by chance that can be had again: the same seed gives the same ones.
+//! Random numbers that are the same for the same seed.
 
-/// SplitMix64.
+/// A seeded generator of random numbers.
 #[derive(Clone, Debug)]
-pub struct Chance(u64);
+pub struct Chance(fastrand::Rng);
 
 impl Chance {
-    /// Begins at `seed`.
+    /// A generator that begins at `seed`.
     pub fn new(seed: u64) -> Self {
-        Self(seed)
-    }
-
-    pub(crate) fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
+        Self(fastrand::Rng::with_seed(seed))
     }
 
     /// A number below `bound`, 0 when that is 0.
     pub fn below(&mut self, bound: usize) -> usize {
-        (self.next() % (bound.max(1) as u64)) as usize
+        self.0.usize(..bound.max(1))
     }
 
-    /// True once in so many times.
+    /// True once in `count` times on average.
     pub fn one_in(&mut self, count: usize) -> bool {
         self.below(count) == 0
     }
 
-    /// One of a table, which has one at least.
+    /// One entry of a table, which has at least one.
     pub fn pick<T: Copy>(&mut self, table: &[T]) -> T {
         table[self.below(table.len())]
     }

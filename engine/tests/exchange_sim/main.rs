@@ -21,21 +21,17 @@ const EXCHANGES_PER_SEED: usize = 8;
 /// Far more events than any exchange has: a run that takes more does not end.
 const STEPS_MAX: usize = 2_000;
 
-/// splitmix64.
-pub(crate) struct Rng(u64);
+/// The random numbers of one seed.
+pub(crate) struct Rng(fastrand::Rng);
 
 impl Rng {
-    pub(crate) fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
+    fn new(seed: u64) -> Self {
+        Self(fastrand::Rng::with_seed(seed))
     }
 
     /// Below `n`.
     pub(crate) fn below(&mut self, n: u64) -> u64 {
-        self.next() % n
+        self.0.u64(..n)
     }
 
     pub(crate) fn percent(&mut self, chance: u64) -> bool {
@@ -43,7 +39,7 @@ impl Rng {
     }
 
     pub(crate) fn pick<T: Copy>(&mut self, of: &[T]) -> T {
-        of[self.below(of.len() as u64) as usize]
+        of[self.0.usize(..of.len())]
     }
 }
 
@@ -357,7 +353,7 @@ fn run(seed: u64, loud: bool, seen: &mut BTreeSet<String>) {
         Phase::Answering,
         Phase::Delivering,
     ];
-    let mut rng = Rng(seed);
+    let mut rng = Rng::new(seed);
     let epoch = Instant::now();
     let mut now = 0;
     let mut idle = rng.below(8) as usize;

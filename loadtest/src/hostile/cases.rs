@@ -65,8 +65,6 @@ const KINDS: [Kind; 16] = [
 /// Case `number` of a seed; the same two make the same bytes.
 pub fn case(seed: u64, number: usize, target: &Target) -> Case {
     let mut chance = Chance::new(seed.wrapping_mul(0x0100_0000_01b3) ^ number as u64);
-    // The first numbers follow each other too closely.
-    chance.next();
     let nonce = format!("case-{seed}-{number}");
     let Target { host, path, .. } = target;
     let hidden_body = plain_body(&format!("hidden-{seed}-{number}"));
