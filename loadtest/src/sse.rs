@@ -131,17 +131,18 @@ struct Schedule {
 
 struct Stream {
     link: Link,
-    nonce: Nonce,
-    due_ns: u64,
     /// The last arrival, or the start.
-    heard_ns: u64,
+    last_read_ns: u64,
     splitter: EventSplitter,
     progress: Progress,
 }
 
-/// What one stream has brought.
+/// What one stream has to bring, and what it has brought.
 #[derive(Debug, Default)]
 struct Progress {
+    nonce: Nonce,
+    /// When the stream was due to start.
+    due_ns: u64,
     /// Arrival of the last event.
     event_ns: Option<u64>,
     untouched: bool,
@@ -274,11 +275,11 @@ impl<'a> Load<'a> {
             }
         };
         let stream = &mut self.streams[key];
-        stream.nonce = nonce;
-        stream.due_ns = due_ns;
-        stream.heard_ns = now_ns();
+        stream.last_read_ns = now_ns();
         stream.splitter = EventSplitter::default();
         stream.progress = Progress {
+            nonce,
+            due_ns,
             untouched: true,
             ..Progress::default()
         };
@@ -294,9 +295,7 @@ impl<'a> Load<'a> {
         };
         let Stream {
             link,
-            nonce,
-            due_ns,
-            heard_ns,
+            last_read_ns,
             splitter,
             progress,
         } = stream;
@@ -305,15 +304,13 @@ impl<'a> Load<'a> {
         let turn = link.turn(&self.payload, scratch, closed, |part| {
             // The clock is read once for each piece: what came together arrived together.
             let now = now_ns();
-            *heard_ns = now;
+            *last_read_ns = now;
             if std::mem::replace(&mut progress.untouched, false) {
-                tally.first_byte.record(now.saturating_sub(*due_ns));
+                tally.first_byte.record(now.saturating_sub(progress.due_ns));
             }
             if let Part::Data(data) = part {
                 is_event_stream = true;
-                splitter.feed(data, |event| {
-                    tally.on_event(progress, &event, nonce, *due_ns, now)
-                });
+                splitter.feed(data, |event| tally.on_event(progress, &event, now));
             }
         });
         match turn {
@@ -364,7 +361,7 @@ impl<'a> Load<'a> {
     fn sweep(&mut self, now: u64) {
         let patience = self.options.timeout_ms * NS_PER_MS;
         let overdue = |stream: &Stream| {
-            stream.link.is_busy() && now.saturating_sub(stream.heard_ns) > patience
+            stream.link.is_busy() && now.saturating_sub(stream.last_read_ns) > patience
         };
         let keys: Vec<_> = self
             .streams
@@ -413,9 +410,7 @@ impl Stream {
     fn new(link: Link) -> Self {
         Self {
             link,
-            nonce: Nonce::default(),
-            due_ns: 0,
-            heard_ns: 0,
+            last_read_ns: 0,
             splitter: EventSplitter::default(),
             progress: Progress::default(),
         }
@@ -423,14 +418,7 @@ impl Stream {
 }
 
 impl Tally {
-    fn on_event(
-        &mut self,
-        progress: &mut Progress,
-        event: &Event<'_>,
-        nonce: &Nonce,
-        due_ns: u64,
-        now: u64,
-    ) {
+    fn on_event(&mut self, progress: &mut Progress, event: &Event<'_>, now: u64) {
         if event.data == b"[DONE]" {
             progress.done = true;
             return;
@@ -446,7 +434,7 @@ impl Tally {
         progress.events += 1;
         self.delay.record(now.saturating_sub(sent_ns));
         match progress.event_ns.replace(now) {
-            None => self.first_event.record(now.saturating_sub(due_ns)),
+            None => self.first_event.record(now.saturating_sub(progress.due_ns)),
             Some(before) => {
                 self.merged += u64::from(before == now);
                 self.gap.record(now - before);
@@ -454,7 +442,7 @@ impl Tally {
         }
         self.reordered += u64::from(seq < progress.next_seq);
         progress.next_seq = progress.next_seq.max(seq + 1);
-        if string_of(event.data, "\"nonce\"") != Some(nonce) {
+        if string_of(event.data, "\"nonce\"") != Some(&progress.nonce) {
             self.nonces_wrong += 1;
         }
         let drift = at.cast_signed().wrapping_sub(event.at.cast_signed());
@@ -478,10 +466,14 @@ mod tests {
 
     #[test]
     fn counts_what_a_gateway_did_to_the_events() {
-        const NONCE: &Nonce = b"0123456789abcdef";
+        const NONCE: Nonce = *b"0123456789abcdef";
         let nonce = "0123456789abcdef";
         let mut tally = Tally::default();
-        let mut progress = Progress::default();
+        let mut progress = Progress {
+            nonce: NONCE,
+            due_ns: 100,
+            ..Progress::default()
+        };
         let mut take = |data: &str, at: u64, now: u64| {
             tally.on_event(
                 &mut progress,
@@ -489,8 +481,6 @@ mod tests {
                     data: data.as_bytes(),
                     at,
                 },
-                NONCE,
-                100,
                 now,
             );
         };
