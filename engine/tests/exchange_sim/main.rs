@@ -25,8 +25,10 @@ const STEPS_MAX: usize = 2_000;
 pub(crate) struct Rng(fastrand::Rng);
 
 impl Rng {
+    /// Generators of consecutive seeds begin alike, so the numbers come from one that is two forks
+    /// away.
     fn new(seed: u64) -> Self {
-        Self(fastrand::Rng::with_seed(seed))
+        Self(fastrand::Rng::with_seed(seed).fork().fork())
     }
 
     /// Below `n`.

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use testkit::{Link, Received};
 
-const SEED: u64 = 7;
+const SEED: u64 = 12;
 
 /// A model that every backend has, besides two of its own.
 const EVERYWHERE: &str = "everywhere";
