@@ -1,15 +1,11 @@
-//! How exact the rate limits are over cores: admissions in virtual time against one ideal bucket,
-//! and a race of real threads. `cargo test --test limit_exactness -- --nocapture` prints the table.
+//! How exact the rate limits are over cores: admissions in virtual time against one ideal bucket.
+//! `cargo test --test limit_exactness -- --nocapture` prints the table.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::num::NonZeroU32;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::thread;
 
-use olla_engine::limit::{
-    Bucket, KeyedLimiter, KeyedShard, LEASE_PART, Leased, Nanos, Rate, Shard,
-};
+use olla_engine::limit::{Bucket, KeyedLimiter, KeyedShard, LEASE_PART, Leased, Nanos, Rate};
 
 const SECOND: Nanos = 1_000_000_000;
 /// Cores call `tick` this often.
@@ -70,6 +66,28 @@ enum On {
     PerClient,
 }
 
+/// One core's side of the limit.
+enum Core {
+    Global(Leased),
+    PerClient(KeyedShard<IpAddr>),
+}
+
+impl Core {
+    fn admits(&mut self, client: IpAddr, now: Nanos) -> bool {
+        match self {
+            Self::Global(tokens) => tokens.take(now).admitted,
+            Self::PerClient(tokens) => tokens.take(client, now).admitted,
+        }
+    }
+
+    fn tick(&mut self, now: Nanos) {
+        match self {
+            Self::Global(tokens) => tokens.tick(now),
+            Self::PerClient(tokens) => tokens.tick(now),
+        }
+    }
+}
+
 struct Case {
     on: On,
     per_minute: u32,
@@ -83,17 +101,11 @@ fn run(case: &Case, rng: &mut Rng) -> (u64, u64) {
     let rate = rate(case.per_minute, case.burst);
     let bucket = Arc::new(Bucket::new(rate));
     let limiter = Arc::new(KeyedLimiter::new(rate, case.cores));
-    let shard = || match case.on {
-        On::Global => Shard {
-            global: Some(Leased::new(Arc::clone(&bucket), case.cores)),
-            clients: None,
-        },
-        On::PerClient => Shard {
-            global: None,
-            clients: Some(KeyedShard::new(Arc::clone(&limiter))),
-        },
+    let core = || match case.on {
+        On::Global => Core::Global(Leased::new(Arc::clone(&bucket), case.cores)),
+        On::PerClient => Core::PerClient(KeyedShard::new(Arc::clone(&limiter))),
     };
-    let mut cores: Vec<_> = (0..case.cores).map(|_| shard()).collect();
+    let mut cores: Vec<_> = (0..case.cores).map(|_| core()).collect();
     let buckets = if case.on == On::Global {
         1
     } else {
@@ -111,7 +123,7 @@ fn run(case: &Case, rng: &mut Rng) -> (u64, u64) {
         }
         let number = rng.below(case.clients);
         let core = rng.below(case.cores);
-        admitted += u64::from(cores[core].admit(client(number), now).refusal.is_none());
+        admitted += u64::from(cores[core].admits(client(number), now));
         right += u64::from(ideal[number % buckets].take(now));
     }
     (admitted, right)
@@ -196,47 +208,4 @@ fn a_lone_client_gets_the_whole_limit() {
         "{admitted} of {all}"
     );
     assert!(admitted * 100 >= all * 98, "{admitted} of {all}");
-}
-
-/// Threads with clocks of their own pull as hard as they can through both limits at once.
-#[test]
-fn threads_share_both_limits() {
-    const THREADS: usize = 4;
-    const CLIENTS: usize = 8;
-    let (global_burst, client_burst) = (3_000, 500);
-    let bucket = Arc::new(Bucket::new(rate(6_000, global_burst)));
-    let limiter = Arc::new(KeyedLimiter::new(rate(600, client_burst), THREADS));
-    let admitted: Vec<_> = (0..CLIENTS).map(|_| AtomicU64::new(0)).collect();
-    // Virtual seconds; each thread goes through them at its own speed.
-    let seconds = 60;
-    thread::scope(|scope| {
-        for number in 0..THREADS {
-            let (bucket, limiter, admitted) = (&bucket, &limiter, &admitted);
-            scope.spawn(move || {
-                let mut rng = Rng(number as u64 + 1);
-                let mut core = Shard {
-                    global: Some(Leased::new(Arc::clone(bucket), THREADS)),
-                    clients: Some(KeyedShard::new(Arc::clone(limiter))),
-                };
-                for step in 0..seconds * 1_000 {
-                    let who = rng.below(CLIENTS);
-                    let taken = core
-                        .admit(client(who), step * SECOND / 1_000)
-                        .refusal
-                        .is_none();
-                    admitted[who].fetch_add(u64::from(taken), Ordering::Relaxed);
-                    core.tick(step * SECOND / 1_000);
-                }
-            });
-        }
-    });
-    let admitted: Vec<_> = admitted.into_iter().map(AtomicU64::into_inner).collect();
-    let lease = |burst: u32| u64::from((burst / LEASE_PART).max(1));
-    for (who, admitted) in admitted.iter().enumerate() {
-        let most = u64::from(client_burst) + 10 * seconds + lease(client_burst);
-        assert!(*admitted <= most, "client {who}: {admitted} > {most}");
-    }
-    let all: u64 = admitted.iter().sum();
-    let most = u64::from(global_burst) + 100 * seconds + lease(global_burst);
-    assert!(all <= most, "{all} > {most}");
 }

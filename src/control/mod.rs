@@ -157,7 +157,9 @@ async fn run(setup: ControlSetup, listening: Listening, published: crossbeam_cha
 }
 
 fn initial(setup: ControlSetup, bell: Bell) -> ControlState {
-    let config = ActiveConfig::new(setup.plan, setup.profiles, setup.rules);
+    // Cores keep the buckets of the snapshot that they start with.
+    let limiters = Arc::clone(&setup.broadcast.newest().limiters);
+    let config = ActiveConfig::new(setup.plan, setup.profiles, setup.rules, limiters);
     ControlState {
         network: Network {
             resolver: resolve::Resolver::start(bell),
@@ -225,14 +227,12 @@ fn on_event(state: &Rc<ControlState>, event: Event) {
             plan,
             profiles,
             rules,
-            limiters,
             offer,
         } => {
             if offer.take() {
-                if let (Some(new), Ok(mut old)) = (limiters, state.common.limiters.write()) {
-                    *old = new;
-                }
-                state.reload(ActiveConfig::new(plan, profiles, rules));
+                let limiters = state.config().limiters.follow(&plan.server.rate_limits);
+                let limiters = Arc::new(limiters);
+                state.reload(ActiveConfig::new(plan, profiles, rules, limiters));
                 offer.done();
             }
         }
@@ -278,11 +278,8 @@ async fn keep_sweeping(state: &ControlState) {
         let now = SystemTime::now();
         state.totals.borrow_mut().sweep(ids.into_iter(), now);
         if interval.is_some() {
-            let limiters = state.common.limiters.read();
-            let limiters = limiters.map(|limiters| Arc::clone(&limiters));
-            if let Ok(limiters) = limiters {
-                limiters.sweep(Instant::now());
-            }
+            let now = state.common.nanos(Instant::now());
+            state.config().limiters.sweep(now);
         }
     }
 }

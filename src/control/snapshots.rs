@@ -15,12 +15,18 @@ use crate::log::{Level, Value};
 use crate::providers::Profiles;
 use crate::routing::names::ModelIndex;
 use crate::routing::scope::Scopes;
-use crate::shared::Snapshot;
+use crate::shared::{Limiters, Snapshot};
 
 /// The snapshot that the cores start with, until the control thread publishes the first one: there
 /// are no endpoints in it, and the first round of checks is not over.
-pub fn first_snapshot(plan: &Arc<Plan>, profiles: &Arc<Profiles>, rules: &Arc<Rules>) -> Snapshot {
-    let config = ActiveConfig::new(Arc::clone(plan), Arc::clone(profiles), Arc::clone(rules));
+pub fn first_snapshot(
+    plan: &Arc<Plan>,
+    profiles: &Arc<Profiles>,
+    rules: &Arc<Rules>,
+    limiters: Arc<Limiters>,
+) -> Snapshot {
+    let (plan, profiles, rules) = (Arc::clone(plan), Arc::clone(profiles), Arc::clone(rules));
+    let config = ActiveConfig::new(plan, profiles, rules, limiters);
     snapshot_of(&config, &Models::default(), Vec::new())
 }
 
@@ -108,6 +114,7 @@ fn snapshot_of(config: &ActiveConfig, models: &Models, endpoints: Vec<Endpoint>)
         routes: Arc::clone(&config.routes),
         aliases: Arc::clone(&config.aliases),
         models: Arc::clone(&models.index),
+        limiters: Arc::clone(&config.limiters),
         fleet: Fleet {
             version: 0,
             plan: Arc::clone(&config.plan),

@@ -23,7 +23,7 @@ use crate::providers::Profiles;
 use crate::routing::aliases::Aliases;
 use crate::routing::names::ModelIndex;
 use crate::routing::route::RouteTable;
-use crate::shared::{Address, Common, Mailboxes, Snapshot};
+use crate::shared::{Address, Common, Limiters, Mailboxes, Snapshot};
 
 /// What the pages show of the process.
 #[derive(Debug)]
@@ -65,16 +65,23 @@ pub(super) struct ActiveConfig {
     pub(super) rules: Arc<Rules>,
     pub(super) routes: Arc<RouteTable>,
     pub(super) aliases: Arc<Aliases>,
+    pub(super) limiters: Arc<Limiters>,
 }
 
 impl ActiveConfig {
-    pub(super) fn new(plan: Arc<Plan>, profiles: Arc<Profiles>, rules: Arc<Rules>) -> Self {
+    pub(super) fn new(
+        plan: Arc<Plan>,
+        profiles: Arc<Profiles>,
+        rules: Arc<Rules>,
+        limiters: Arc<Limiters>,
+    ) -> Self {
         Self {
             routes: Arc::new(RouteTable::new(profiles.all(), &plan.translators)),
             aliases: Arc::new(Aliases::new(&plan.model_aliases)),
             plan,
             profiles,
             rules,
+            limiters,
         }
     }
 }

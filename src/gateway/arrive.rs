@@ -8,7 +8,6 @@ use std::borrow::Cow;
 
 use olla_engine::h1::{FieldId, emit};
 use olla_engine::handler::{Ask, AtHead, Cx, Local, Refusal, Request};
-use olla_engine::limit::{Decision, Refuser};
 
 use super::exchange::{Exchange, refused};
 use super::respond::seconds_until;
@@ -19,6 +18,7 @@ use crate::inspect::Inspector;
 use crate::operations::stats::Violation;
 use crate::routing::path::{PathFault, normalise};
 use crate::routing::route::{Limit, Route, RouteKind};
+use crate::shared::LimitRefusal;
 
 impl Exchange {
     /// The first question.
@@ -150,42 +150,29 @@ impl Exchange {
         }
     }
 
-    /// Rate limits (docs/contract/surface.md#10).
+    /// Takes a token from each rate limit of the route (docs/contract/surface.md#10).
     fn take_tokens(&mut self, ask: &Ask<'_>) -> Result<(), Error> {
         let limit = self.route.limit(self.path(&ask.request));
         if limit == Limit::Free {
             return Ok(());
         }
-        let client = self.client.address();
-        let rates = &self.view.plan().server.rate_limits;
-        let shards = &mut *self.view.shards.borrow_mut();
-        let now = shards.epoch.nanos(ask.cx.now);
-        let (shard, per_minute) = match limit {
-            Limit::Health => (&mut shards.health, rates.health_requests_per_minute),
-            _ => (&mut shards.proxied, rates.per_ip_requests_per_minute),
+        let now = self.gateway.common.nanos(ask.cx.now);
+        let admitted = self
+            .gateway
+            .shards
+            .borrow_mut()
+            .admit(limit, self.client, now);
+        let refusal = match admitted {
+            Ok(headers) => {
+                self.limit_headers = headers;
+                return Ok(());
+            }
+            Err(refusal) => refusal,
         };
-        let Decision {
-            refusal,
-            client: admission,
-        } = shard.admit(client, now);
-        self.admission = admission.map(|admission| (admission, per_minute));
-        let Some(refusal) = refusal else {
-            return Ok(());
-        };
+        self.limit_headers = refusal.headers;
         let mut recorder = self.gateway.recorder.borrow_mut();
-        recorder.violation(Violation::RateLimit(client));
-        let (bearer, rate) = match refusal.by {
-            Refuser::Global => ("all clients together", rates.global_requests_per_minute),
-            Refuser::Client => ("one client address", per_minute),
-        };
-        let mut error = Error::new(
-            429,
-            "rate_limit_exceeded",
-            "RATE_LIMIT_EXCEEDED",
-            format!("the limit of {rate} requests per minute for {bearer} is reached"),
-        );
-        error.retry_after = Some(seconds_until(refusal.retry_after));
-        Err(error)
+        recorder.violation(Violation::RateLimit(self.client.address()));
+        Err(over_limit(&refusal))
     }
 
     /// The largest body that the request may have, and the option that says so.
@@ -196,6 +183,21 @@ impl Exchange {
             (_, max) => (max, "server.request_limits.max_body_size"),
         }
     }
+}
+
+fn over_limit(refusal: &LimitRefusal) -> Error {
+    let LimitRefusal {
+        rule, per_minute, ..
+    } = refusal;
+    let subject = rule.subject;
+    let mut error = Error::new(
+        429,
+        rule.kind,
+        rule.code,
+        format!("the limit of {per_minute} requests per minute for {subject} is reached"),
+    );
+    error.retry_after = Some(seconds_until(refusal.retry_after));
+    error
 }
 
 fn method_refused(route: &Route) -> Error {

@@ -10,7 +10,6 @@ use olla_engine::handler::{
     self, Ask, AtHead, AttemptEnd, Cx, Done, End, Local, Made, Passing, Pick, Refusal, Request,
     Response, Routed,
 };
-use olla_engine::limit::Admission;
 use olla_engine::tls::TlsClient;
 
 use super::Gateway;
@@ -30,6 +29,7 @@ use crate::routing::decide::Refresh;
 use crate::routing::rejection::{self, Routing};
 use crate::routing::route::Route;
 use crate::routing::sticky::Session;
+use crate::shared::LimitHeaders;
 
 /// One request on its way.
 #[derive(Debug)]
@@ -40,8 +40,8 @@ pub struct Exchange {
     pub(super) id: RequestId,
     pub(super) client: Client,
     pub(super) cors: Grant,
-    /// The client's bucket and its limit, for the headers of limited routes.
-    pub(super) admission: Option<(Admission, u32)>,
+    /// What the response shows of the client's rate limit.
+    pub(super) limit_headers: Option<LimitHeaders>,
     /// Its place refers to [`Self::path`].
     pub(super) route: Route,
     pub(super) dialect: Dialect,
@@ -139,7 +139,7 @@ impl Exchange {
             id: RequestId::default(),
             client: Client::UNKNOWN,
             cors: Grant::Off,
-            admission: None,
+            limit_headers: None,
             route: Route::unknown(Family::default()),
             dialect: Dialect::Plain,
             inspector: None,

@@ -36,7 +36,7 @@ pub use exchange::{Exchange, Kept};
 use crate::field_names::Names;
 use crate::log::LineLog;
 use crate::operations::stats::Recorder;
-use crate::shared::{Address, Common, Event, Link, Snapshot, ToCore};
+use crate::shared::{Address, Common, Event, Link, Shards, Snapshot, ToCore};
 use id::Randomness;
 use replies::{Replies, Ticket};
 use view::View;
@@ -51,6 +51,9 @@ pub struct Gateway {
     common: Arc<Common>,
     snapshots: RefCell<Subscriber<Snapshot>>,
     view: RefCell<Rc<View>>,
+    /// The limits of the newest snapshot. Requests that still have an older view take from these
+    /// too, so that all requests count by the same limits.
+    shards: RefCell<Shards>,
     link: Link,
     replies: Replies,
     random: Randomness,
@@ -68,13 +71,16 @@ impl Gateway {
         link: Link,
         replies: Receiver<ToCore>,
     ) -> Self {
-        let view = new_view(&common, Arc::clone(snapshots.current()));
+        let snapshot = Arc::clone(snapshots.current());
+        let mut shards = Shards::default();
+        shards.follow(&snapshot.limiters);
         Self {
             core,
             log: RefCell::new(common.logger.line_log()),
             common,
             snapshots: RefCell::new(snapshots),
-            view: RefCell::new(view),
+            view: RefCell::new(Rc::new(View::new(snapshot))),
+            shards: RefCell::new(shards),
             link,
             replies: Replies::new(replies),
             random: Randomness::new(),
@@ -87,8 +93,9 @@ impl Gateway {
     fn view(&self) -> Rc<View> {
         let mut snapshots = self.snapshots.borrow_mut();
         if snapshots.is_behind() {
-            let view = new_view(&self.common, Arc::clone(snapshots.current()));
-            *self.view.borrow_mut() = view;
+            let snapshot = Arc::clone(snapshots.current());
+            self.shards.borrow_mut().follow(&snapshot.limiters);
+            *self.view.borrow_mut() = Rc::new(View::new(snapshot));
         }
         Rc::clone(&self.view.borrow())
     }
@@ -131,11 +138,8 @@ impl Handler for Gateway {
             self.hand_over_counts(now);
         }
         self.log.borrow_mut().tick(crate::log::unix_ms());
-        let view = self.view();
-        let shards = &mut *view.shards.borrow_mut();
-        let nanos = shards.epoch.nanos(now);
-        shards.proxied.tick(nanos);
-        shards.health.tick(nanos);
+        drop(self.view());
+        self.shards.borrow_mut().tick(self.common.nanos(now));
     }
 
     fn news(&self, _now: Instant) {
@@ -145,12 +149,4 @@ impl Handler for Gateway {
         });
         drop(self.view());
     }
-}
-
-fn new_view(common: &Common, snapshot: Arc<Snapshot>) -> Rc<View> {
-    let limiters = match common.limiters.read() {
-        Ok(limiters) => Arc::clone(&limiters),
-        Err(poisoned) => Arc::clone(&poisoned.into_inner()),
-    };
-    Rc::new(View::new(snapshot, &limiters))
 }

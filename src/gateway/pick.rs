@@ -4,10 +4,10 @@
 
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
 
 use olla_engine::exchange::Fault;
 use olla_engine::handler::{Ask, AttemptEnd, Cx, Target};
+use olla_engine::limit::Nanos;
 
 use super::exchange::Exchange;
 use super::respond::seconds_until;
@@ -87,7 +87,8 @@ impl Exchange {
                 now_ms: self.gateway.common.clock_ms(cx.now),
                 random: self.gateway.random.number(),
             };
-            let token = |index| take_endpoint_token(&view, index, cx.now);
+            let now = || self.gateway.common.nanos(cx.now);
+            let token = |index| take_endpoint_token(&view, index, now);
             match picker.pick(&candidates, &tried, pinned, token) {
                 Err(_) if self.dialect.widen() => {}
                 picked => return picked,
@@ -187,7 +188,7 @@ impl Exchange {
 
     /// Seconds until one of the candidates has a token again.
     pub(super) fn token_in(&self, cx: &Cx<'_>) -> u64 {
-        let now = self.view.shards.borrow().epoch.nanos(cx.now);
+        let now = self.gateway.common.nanos(cx.now);
         let waits = self.candidates.iter().filter_map(|index| {
             let bucket = self.view.endpoint(index)?.bucket.as_ref()?;
             Some(bucket.peek(now).retry_after)
@@ -197,12 +198,9 @@ impl Exchange {
 }
 
 /// Per-endpoint limits (docs/contract/surface.md#10.1).
-fn take_endpoint_token(view: &View, index: usize, now: Instant) -> bool {
+fn take_endpoint_token(view: &View, index: usize, now: impl FnOnce() -> Nanos) -> bool {
     let bucket = view
         .endpoint(index)
         .and_then(|endpoint| endpoint.bucket.as_ref());
-    bucket.is_none_or(|bucket| {
-        let now = view.shards.borrow().epoch.nanos(now);
-        bucket.take(now).admitted
-    })
+    bucket.is_none_or(|bucket| bucket.take(now()).admitted)
 }

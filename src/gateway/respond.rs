@@ -134,7 +134,7 @@ impl Exchange {
         let rules = Withheld {
             upstream: self.endpoint().map(|endpoint| &*endpoint.upstream),
             cors,
-            limits: self.admission.is_some(),
+            limits: self.limit_headers.is_some(),
         };
         let own_id = self.route.family().id_header();
         let nominated = head.nominated(bytes);
@@ -190,14 +190,15 @@ impl Exchange {
             }
         }
         self.routing_fields(request, out);
-        if let Some((admission, limit)) = self.admission {
-            emit::field_number(out, b"X-RateLimit-Limit", limit.into());
-            emit::field_number(out, b"X-RateLimit-Remaining", admission.remaining.into());
+        if let Some(limit) = &self.limit_headers {
             let full = cx
                 .unix_ms
-                .saturating_add(millis(admission.full_at))
+                .saturating_add(millis(limit.full_in))
                 .div_ceil(1000);
-            emit::field_number(out, b"X-RateLimit-Reset", full);
+            let names = limit.names;
+            emit::field_number(out, names.limit.as_bytes(), limit.limit.get().into());
+            emit::field_number(out, names.remaining.as_bytes(), limit.remaining.into());
+            emit::field_number(out, names.reset.as_bytes(), full);
         }
         if self.view.cors.is_on() {
             let origin =

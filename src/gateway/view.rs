@@ -2,7 +2,7 @@
 //! once instead of for each request. Requests share it by `Rc`, so that the counter of references
 //! is this core's own.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -16,7 +16,6 @@ use crate::fleet::Endpoint;
 use crate::inspect::Wanted;
 use crate::routing::sticky::Bounds;
 use crate::shared::Snapshot;
-use crate::shared::{Limiters, Shards};
 
 /// Room for what a head may hold beyond what is counted: `Host`, blanks, the ends of lines. And so
 /// much that most heads over the limit are still understood, and refused in the shape and with the
@@ -28,7 +27,6 @@ const HEAD_SLACK_BYTES: u64 = 64 << 10;
 pub(super) struct View {
     pub(super) snapshot: Arc<Snapshot>,
     pub(super) cors: Cors,
-    pub(super) shards: RefCell<Shards>,
     pub(super) limits: Limits,
     pub(super) timeouts: Timeouts,
     pub(super) sticky: Option<Bounds>,
@@ -40,12 +38,11 @@ pub(super) struct View {
 }
 
 impl View {
-    pub(super) fn new(snapshot: Arc<Snapshot>, limiters: &Limiters) -> Self {
+    pub(super) fn new(snapshot: Arc<Snapshot>) -> Self {
         let plan = &snapshot.fleet.plan;
         let sticky = &plan.proxy.sticky_sessions;
         Self {
             cors: Cors::new(&plan.server.cors),
-            shards: RefCell::new(limiters.shards()),
             limits: limits(plan),
             timeouts: timeouts(plan),
             sticky: sticky.enabled.then(|| Bounds::of(sticky)),

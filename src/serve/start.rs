@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock, RwLock};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime};
 
 use olla_engine::core::{Engine, Options};
@@ -148,18 +148,14 @@ fn start(setup: Setup, logger: &Logger) -> Result<Running, String> {
         started_rfc3339: format::instant(SystemTime::now()),
         turns: crate::routing::balance::Turns::default(),
         sticky: crate::routing::sticky::Sticky::default(),
-        limiters: RwLock::new(Arc::new(Limiters::new(
-            &plan.server.rate_limits,
-            cores,
-            now,
-        ))),
         logger: logger.clone(),
         records: Records::new(logger.clone()),
         losses: AtomicU64::new(0),
         draining: AtomicBool::new(false),
     });
     let profiles = Arc::new(setup.profiles.filtered(&plan.proxy.profile_filter));
-    let first = control::first_snapshot(&plan, &profiles, &setup.rules);
+    let limiters = Arc::new(Limiters::new(&plan.server.rate_limits, cores));
+    let first = control::first_snapshot(&plan, &profiles, &setup.rules, limiters);
     let broadcast = Arc::new(Broadcast::new(Arc::new(first)));
     let ringer = Arc::new(OnceLock::new());
     let (bell, listening) = Bell::new().map_err(|error| error.to_string())?;
@@ -390,14 +386,10 @@ fn take_over(running: &mut Running, read: Read, logger: &Logger) -> Result<(), S
     let identity = identity(&plan)?;
     let profiles = Arc::new(read.profiles.filtered(&plan.proxy.profile_filter));
     let rules = Arc::new(read.rules);
-    let rates = &plan.server.rate_limits;
-    let limiters = (running.plan.server.rate_limits != *rates)
-        .then(|| Arc::new(Limiters::new(rates, running.cores, running.common.start)));
     let taken = running.link.offer(|offer| Event::Reload {
         plan: Arc::clone(&plan),
         profiles,
         rules,
-        limiters,
         offer,
     });
     if !taken {

@@ -1,10 +1,10 @@
 //! What the cores and the control thread share besides snapshots and messages.
 
 use std::sync::atomic::{AtomicBool, AtomicU64};
-use std::sync::{Arc, RwLock};
 use std::time::Instant;
 
-use super::limits::Limiters;
+use olla_engine::limit::{Epoch, Nanos};
+
 use crate::clock::millis;
 use crate::dialects::anthropic::Records;
 use crate::log::Logger;
@@ -22,8 +22,6 @@ pub struct Common {
     pub turns: Turns,
     /// Conversations and their endpoints.
     pub sticky: Sticky,
-    /// The limits in force. Looked at when a snapshot comes, never for a request.
-    pub limiters: RwLock<Arc<Limiters>>,
     /// Where lines go.
     pub logger: Logger,
     /// Files of the inspector.
@@ -36,6 +34,11 @@ pub struct Common {
 }
 
 impl Common {
+    /// The time of the process's clock, for rate limits.
+    pub fn nanos(&self, now: Instant) -> Nanos {
+        Epoch::new(self.start).nanos(now)
+    }
+
     /// Milliseconds of the process's clock, for breakers and sessions.
     pub fn clock_ms(&self, now: Instant) -> u64 {
         // One more, because 0 stands for never.

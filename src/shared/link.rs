@@ -9,7 +9,6 @@ use crossbeam_channel::{Receiver, Sender, TryRecvError, bounded};
 use olla_engine::core::Ringer;
 use olla_engine::rt::Bell;
 
-use super::Limiters;
 use crate::catalogue::{CatalogueError, Rules};
 use crate::config::Plan;
 use crate::operations;
@@ -56,8 +55,6 @@ pub enum Event {
         profiles: Arc<Profiles>,
         /// How names of models are understood.
         rules: Arc<Rules>,
-        /// The clients' limits when they change: in place before a core sees the new snapshot.
-        limiters: Option<Arc<Limiters>>,
         /// Whether it still holds.
         offer: Offer,
     },
@@ -304,7 +301,6 @@ mod tests {
             plan: Arc::new(plan.clone()),
             profiles: Arc::new(Profiles::builtin()),
             rules: Arc::new(Rules::builtin().clone()),
-            limiters: None,
             offer,
         };
         let (bell, _listening) = Bell::new().unwrap();

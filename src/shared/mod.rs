@@ -10,7 +10,7 @@ mod snapshot;
 
 pub use common::Common;
 pub use limits::Limiters;
-pub(crate) use limits::Shards;
+pub(crate) use limits::{LimitHeaders, LimitRefusal, Shards};
 pub use link::{
     Address, CoreRinger, Event, Link, ListingAsk, Mailboxes, Offer, PageAsk, Rendered, ToCore,
 };

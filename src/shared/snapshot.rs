@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 
+use super::Limiters;
 use crate::endpoint_set::EndpointSet;
 use crate::fleet::Fleet;
 use crate::routing::aliases::Aliases;
@@ -24,6 +25,8 @@ pub struct Snapshot {
     pub aliases: Arc<Aliases>,
     /// Names of models to endpoints.
     pub models: Arc<ModelIndex>,
+    /// The rate limits of clients.
+    pub limiters: Arc<Limiters>,
 }
 
 impl Snapshot {

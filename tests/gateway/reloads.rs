@@ -297,3 +297,33 @@ fn a_wrong_file_at_a_reload_keeps_the_old_configuration() {
         gateway.wait_line(&["proxy.load_balancer", "fastest"]);
     });
 }
+
+#[test]
+fn a_reload_keeps_what_clients_used_of_limits_that_stay() {
+    on_both_drivers(|driver| {
+        let backend = Backend::ok(&["m"]);
+        let limits = |burst: u32, cleanup: &str| {
+            format!(
+                "[server.rate_limits]\nper_ip_requests_per_minute = 1\nburst_size = {burst}\n\
+                 cleanup_interval = \"{cleanup}\""
+            )
+        };
+        let mut gateway = over(driver, &backend, &limits(2, "5m"));
+        assert_eq!(get(&gateway, X, &[]).status, 200);
+        assert_eq!(get(&gateway, X, &[]).status, 200);
+        assert_eq!(get(&gateway, X, &[]).status, 429);
+        let mut reload = |config: &str| {
+            let before = reloads(&gateway);
+            gateway.rewrite(config);
+            gateway.signal("HUP");
+            wait_until("the reload", || reloads(&gateway) != before);
+            get(&gateway, X, &[])
+        };
+        // The limit is the same, so its buckets are.
+        assert_eq!(reload(&limits(2, "1m")).status, 429);
+        // Another limit begins with full buckets.
+        let response = reload(&limits(3, "1m"));
+        assert_eq!(response.status, 200);
+        assert_eq!(response.header("X-RateLimit-Remaining"), Some("2"));
+    });
+}

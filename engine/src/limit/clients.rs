@@ -1,12 +1,13 @@
-//! A bucket for each client address.
+//! A bucket for each client.
 //!
-//! The buckets are in a shared table in parts with a lock each. A core asks the table only for
-//! addresses that its own small cache does not hold; for the others it goes straight to the bucket.
+//! The buckets are in a shared table in parts with a lock each. A core looks up only the
+//! clients that its own small cache does not hold; for the others it goes straight to the bucket.
 //! A bucket that the table drops is retired in its own atomic word, so a core that still caches it
 //! notices at its next request and never admits from it beside its successor.
 
 use std::collections::HashMap;
-use std::hash::{BuildHasher, Hasher, RandomState};
+use std::fmt::Debug;
+use std::hash::{BuildHasher, Hash, Hasher, RandomState};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -36,25 +37,51 @@ const PARTS: usize = 16;
 /// them takes a walk over the part, which is so paid for by many new addresses.
 const EVICTED_PART: usize = 32;
 
-/// Sets of a core's cache, a power of two, and the addresses in each.
+/// Sets of a core's cache, a power of two, and the clients in each.
 const SETS: usize = 512;
 const WAYS: usize = 2;
 const _: () = assert!(SETS.is_power_of_two());
 
-type Part = HashMap<IpAddr, Arc<Cell>>;
+/// What identifies a client to a limit.
+pub trait LimitKey: Copy + Eq + Hash + Debug {
+    /// The one form of all keys that identify the same client.
+    #[must_use]
+    fn canonical(self) -> Self {
+        self
+    }
+
+    /// Feeds the key to a hasher in as few steps as possible. It chooses a place in a core's cache.
+    fn feed(self, hasher: &mut impl Hasher);
+}
+
+/// IPv4 addresses written as IPv6 ones are the same client.
+impl LimitKey for IpAddr {
+    fn canonical(self) -> Self {
+        self.to_canonical()
+    }
+
+    fn feed(self, hasher: &mut impl Hasher) {
+        match self {
+            Self::V4(address) => hasher.write_u32(address.to_bits()),
+            Self::V6(address) => hasher.write_u128(address.to_bits()),
+        }
+    }
+}
+
+type Part<K> = HashMap<K, Arc<Cell>>;
 
 /// The buckets of all clients under one limit, shared by all cores.
 #[derive(Debug)]
-pub struct KeyedLimiter {
+pub struct KeyedLimiter<K> {
     rate: Rate,
     lease_max: u32,
     part_max: usize,
-    /// Keyed at random, so that nobody can choose addresses that meet in one part.
+    /// Keyed at random, so that no client can choose keys that meet in one part.
     hash: RandomState,
-    parts: Box<[Mutex<Part>]>,
+    parts: Box<[Mutex<Part<K>>]>,
 }
 
-impl KeyedLimiter {
+impl<K: LimitKey> KeyedLimiter<K> {
     /// An empty table for the clients of `cores` cores.
     pub fn new(rate: Rate, cores: usize) -> Self {
         Self::with_bound(rate, cores, CLIENTS_MAX)
@@ -104,7 +131,7 @@ impl KeyedLimiter {
     }
 
     /// The bucket of a client; a new one is full.
-    fn cell(&self, client: IpAddr, now: Nanos) -> Arc<Cell> {
+    fn cell(&self, client: K, now: Nanos) -> Arc<Cell> {
         let mut part = self.part(client);
         if let Some(cell) = part.get(&client) {
             return Arc::clone(cell);
@@ -119,22 +146,22 @@ impl KeyedLimiter {
         cell
     }
 
-    fn find(&self, client: IpAddr) -> Option<Arc<Cell>> {
+    fn find(&self, client: K) -> Option<Arc<Cell>> {
         self.part(client).get(&client).cloned()
     }
 
-    fn part(&self, client: IpAddr) -> MutexGuard<'_, Part> {
+    fn part(&self, client: K) -> MutexGuard<'_, Part<K>> {
         lock(&self.parts[self.hash.hash_one(client) as usize % PARTS])
     }
 }
 
 /// No code that can panic runs under these locks, but if it did the table would still be good.
-fn lock(part: &Mutex<Part>) -> MutexGuard<'_, Part> {
+fn lock<K>(part: &Mutex<Part<K>>) -> MutexGuard<'_, Part<K>> {
     part.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Drops the buckets that were not asked for the longest time.
-fn evict(part: &mut Part) {
+fn evict<K: LimitKey>(part: &mut Part<K>) {
     let mut ages: Vec<_> = part.values().map(|cell| cell.used()).collect();
     let mut left = (ages.len() / EVICTED_PART).max(1);
     if ages.is_empty() {
@@ -152,28 +179,28 @@ fn evict(part: &mut Part) {
     });
 }
 
-/// An address in a core's cache.
+/// A client in a core's cache.
 #[derive(Debug)]
-struct Slot {
-    client: IpAddr,
+struct Slot<K> {
+    client: K,
     cell: Arc<Cell>,
     stash: Stash,
 }
 
 /// One core's side of a [`KeyedLimiter`].
 #[derive(Debug)]
-pub struct KeyedShard {
-    limiter: Arc<KeyedLimiter>,
-    /// Begins the hash that chooses a set. A cheap hash will do: addresses chosen to meet in one set
-    /// only make the core ask the table.
+pub struct KeyedShard<K> {
+    limiter: Arc<KeyedLimiter<K>>,
+    /// Begins the hash that chooses a set. A cheap hash will do: clients chosen to meet in one set
+    /// only make the core look them up in the table.
     seed: usize,
     /// In each set the one used last comes first.
-    sets: Box<[[Option<Slot>; WAYS]]>,
+    sets: Box<[[Option<Slot<K>>; WAYS]]>,
 }
 
-impl KeyedShard {
+impl<K: LimitKey> KeyedShard<K> {
     /// A core's side, with an empty cache.
-    pub fn new(limiter: Arc<KeyedLimiter>) -> Self {
+    pub fn new(limiter: Arc<KeyedLimiter<K>>) -> Self {
         let seed = limiter.hash.hash_one("sets") as usize;
         Self {
             limiter,
@@ -182,10 +209,9 @@ impl KeyedShard {
         }
     }
 
-    /// Takes a token from the client's bucket, if there is a whole one. IPv4 addresses written as
-    /// IPv6 ones are the same client.
-    pub fn take(&mut self, client: IpAddr, now: Nanos) -> Admission {
-        let client = client.to_canonical();
+    /// Takes a token from the client's bucket, if there is a whole one.
+    pub fn take(&mut self, client: K, now: Nanos) -> Admission {
+        let client = client.canonical();
         let limiter = &*self.limiter;
         let Some(set) = self.sets.get_mut(set_of(client, self.seed)) else {
             return limiter.rate.full(now);
@@ -207,8 +233,8 @@ impl KeyedShard {
     }
 
     /// What [`KeyedShard::take`] would find, without taking and without making a bucket.
-    pub fn peek(&self, client: IpAddr, now: Nanos) -> Admission {
-        let client = client.to_canonical();
+    pub fn peek(&self, client: K, now: Nanos) -> Admission {
+        let client = client.canonical();
         let limiter = &*self.limiter;
         let set = self.sets.get(set_of(client, self.seed));
         let slot = set
@@ -241,8 +267,8 @@ impl KeyedShard {
     }
 
     /// Undoes a [`KeyedShard::take`] that admitted; see [`Bucket::give_back`](super::Bucket::give_back).
-    pub fn give_back(&mut self, client: IpAddr) {
-        let client = client.to_canonical();
+    pub fn give_back(&mut self, client: K) {
+        let client = client.canonical();
         let limiter = &*self.limiter;
         // From the table, not the cache: a bucket that was dropped in between needs nothing back.
         if let Some(cell) = limiter.find(client) {
@@ -261,7 +287,7 @@ impl KeyedShard {
     }
 }
 
-impl Drop for KeyedShard {
+impl<K> Drop for KeyedShard<K> {
     fn drop(&mut self) {
         for slot in self.sets.iter_mut().flatten().flatten() {
             slot.stash.release(&slot.cell, &self.limiter.rate);
@@ -270,23 +296,20 @@ impl Drop for KeyedShard {
 }
 
 /// Which set of a core's cache a client is in.
-fn set_of(client: IpAddr, seed: usize) -> usize {
+fn set_of(client: impl LimitKey, seed: usize) -> usize {
     let mut hasher = FxHasher::with_seed(seed);
-    match client {
-        IpAddr::V4(address) => hasher.write_u32(address.to_bits()),
-        IpAddr::V6(address) => hasher.write_u128(address.to_bits()),
-    }
+    client.feed(&mut hasher);
     hasher.finish() as usize % SETS
 }
 
 /// The client's place at the head of its set; another client may lose its own.
-fn cached<'a>(
-    set: &'a mut [Option<Slot>; WAYS],
-    limiter: &KeyedLimiter,
-    client: IpAddr,
+fn cached<'a, K: LimitKey>(
+    set: &'a mut [Option<Slot<K>>; WAYS],
+    limiter: &KeyedLimiter<K>,
+    client: K,
     now: Nanos,
-) -> &'a mut Slot {
-    let is_it = |slot: &Option<Slot>| slot.as_ref().is_some_and(|slot| slot.client == client);
+) -> &'a mut Slot<K> {
+    let is_it = |slot: &Option<Slot<K>>| slot.as_ref().is_some_and(|slot| slot.client == client);
     let place = set.iter().position(is_it);
     let [first, rest @ ..] = set;
     match place {

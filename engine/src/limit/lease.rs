@@ -131,8 +131,9 @@ impl Leased {
         }
     }
 
-    /// The same for those who need to know more only after a refusal: then that.
-    pub(super) fn refuses(&mut self, now: Nanos) -> Option<Admission> {
+    /// Takes a token like [`Leased::take`], and computes the state of the bucket only if there was
+    /// none; `None` = admitted.
+    pub fn refuses(&mut self, now: Nanos) -> Option<Admission> {
         let grab = self.grab(now).ok()?;
         (!grab.admitted).then(|| grab.admission(self.bucket.rate(), now))
     }

@@ -5,9 +5,8 @@
 //!   limit that is small, uses it directly.
 //! - [`Leased`]: one core's view of a bucket. Where the burst is large enough it takes tokens in
 //!   small batches, which expire.
-//! - [`KeyedLimiter`] and its per-core [`KeyedShard`]: a bucket for each client address.
-//! - [`Shard`]: what a core asks for each request: a global limit and one per client together, such
-//!   that a refused request takes no token from either.
+//! - [`KeyedLimiter`] and its per-core [`KeyedShard`]: a bucket for each client, identified by its
+//!   address or by another [`LimitKey`].
 //!
 //! **Exactness.** A token is admitted at most once: leasing takes it out of the shared bucket.
 //! Compared with one ideal bucket, the cores together admit at most the tokens in leases more: those
@@ -24,16 +23,14 @@
 mod bucket;
 mod clients;
 mod lease;
-mod shard;
 #[cfg(test)]
 mod tests;
 
 use std::time::{Duration, Instant};
 
 pub use bucket::{Bucket, Rate};
-pub use clients::{CLIENTS_MAX, FORGOTTEN_AFTER, KeyedLimiter, KeyedShard};
+pub use clients::{CLIENTS_MAX, FORGOTTEN_AFTER, KeyedLimiter, KeyedShard, LimitKey};
 pub use lease::{LEASE_LASTS, LEASE_PART, Leased};
-pub use shard::{Decision, Exceeded, Refuser, Shard};
 
 /// Nanoseconds since an [`Epoch`]. Counted up to 2^61 (73 years); later moments are taken as that.
 pub type Nanos = u64;

@@ -1,0 +1,81 @@
+//! The kinds of rate limits, one row each, in the order in which a request meets them.
+
+use crate::config::RateLimitsPlan;
+use crate::routing::route::Limit;
+
+/// One kind of rate limit.
+#[derive(Debug)]
+pub(crate) struct LimitRule {
+    /// The routes that it applies to.
+    pub(super) route: Limit,
+    /// What has a bucket of its own.
+    pub(super) counted_by: CountedBy,
+    /// Requests per minute; 0 = no limit.
+    pub(super) per_minute: fn(&RateLimitsPlan) -> u32,
+    /// The response headers that show its bucket, if any do.
+    pub(super) headers: Option<&'static HeaderNames>,
+    /// `error.type` of a refusal.
+    pub(crate) kind: &'static str,
+    /// `error.code` of a refusal.
+    pub(crate) code: &'static str,
+    /// What the limit is for, in the message of a refusal.
+    pub(crate) subject: &'static str,
+}
+
+/// What has a bucket of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum CountedBy {
+    /// The gateway: one bucket for all requests.
+    Gateway,
+    /// Each client address.
+    Address,
+}
+
+/// The names of the headers that show a bucket.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct HeaderNames {
+    /// Requests per minute.
+    pub(crate) limit: &'static str,
+    /// Whole tokens left.
+    pub(crate) remaining: &'static str,
+    /// Unix time in seconds at which the bucket is full.
+    pub(crate) reset: &'static str,
+}
+
+/// docs/contract/surface.md#10.4
+const X_RATE_LIMIT: HeaderNames = HeaderNames {
+    limit: "X-RateLimit-Limit",
+    remaining: "X-RateLimit-Remaining",
+    reset: "X-RateLimit-Reset",
+};
+
+/// docs/contract/surface.md#10.1
+pub(super) static RULES: [LimitRule; 3] = [
+    LimitRule {
+        route: Limit::Proxied,
+        counted_by: CountedBy::Gateway,
+        per_minute: |plan| plan.global_requests_per_minute,
+        headers: None,
+        kind: "rate_limit_exceeded",
+        code: "RATE_LIMIT_EXCEEDED",
+        subject: "all clients together",
+    },
+    LimitRule {
+        route: Limit::Proxied,
+        counted_by: CountedBy::Address,
+        per_minute: |plan| plan.per_ip_requests_per_minute,
+        headers: Some(&X_RATE_LIMIT),
+        kind: "rate_limit_exceeded",
+        code: "RATE_LIMIT_EXCEEDED",
+        subject: "one client address",
+    },
+    LimitRule {
+        route: Limit::Health,
+        counted_by: CountedBy::Address,
+        per_minute: |plan| plan.health_requests_per_minute,
+        headers: Some(&X_RATE_LIMIT),
+        kind: "rate_limit_exceeded",
+        code: "RATE_LIMIT_EXCEEDED",
+        subject: "one client address",
+    },
+];
