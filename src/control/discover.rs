@@ -23,7 +23,7 @@ use crate::config::{EndpointPlan, ModelDiscoveryPlan};
 use crate::fleet::health::HealthEvent;
 use crate::log::{Level, Value};
 use crate::providers::{self, ListedModel, MAX_LISTING_BYTES, Parser, Profile, detect};
-use crate::shared::{Address, ToCore};
+use crate::shared::{ReplyTo, ToCore};
 
 /// The reason why a listing failed.
 struct ListingFailure {
@@ -283,7 +283,7 @@ pub(super) fn refresh(
     state: &Rc<ControlState>,
     mut endpoints: Vec<u32>,
     limit: Duration,
-    reply: Address,
+    reply_to: ReplyTo,
 ) {
     endpoints.sort_unstable();
     let mut running = state.discoveries.refreshes.borrow_mut();
@@ -291,10 +291,10 @@ pub(super) fn refresh(
         .iter()
         .find(|refresh| refresh.endpoints == endpoints)
     {
-        same.waiting.borrow_mut().push(reply);
+        same.waiting.borrow_mut().push(reply_to);
         return;
     }
-    let waiting = Rc::new(RefCell::new(vec![reply]));
+    let waiting = Rc::new(RefCell::new(vec![reply_to]));
     running.push(PendingRefresh {
         endpoints: endpoints.clone(),
         waiting: Rc::clone(&waiting),
@@ -307,7 +307,7 @@ pub(super) fn refresh(
         running.retain(|refresh| !Rc::ptr_eq(&refresh.waiting, &waiting));
         drop(running);
         state.publish();
-        for Address { core, ticket } in waiting.take() {
+        for ReplyTo { core, ticket } in waiting.take() {
             let refreshed = ToCore::Refreshed { ticket, any };
             state.outlet.cores.send(core, refreshed);
         }

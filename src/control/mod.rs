@@ -41,7 +41,7 @@ use crate::fleet::health::{FIRST_CHECK_WAIT, HealthEvent};
 use crate::log::{Level, Logger};
 use crate::operations::stats::{Random, Totals};
 use crate::providers::Profiles;
-use crate::shared::{Common, Event, Mailboxes, Snapshot};
+use crate::shared::{Common, CoreSenders, Snapshot, ToControl};
 
 use fetch::Network;
 pub use pages::process_facts;
@@ -63,10 +63,10 @@ pub struct ControlSetup {
     pub logger: Logger,
     /// Publishes snapshots to the cores.
     pub broadcast: Arc<Broadcast<Snapshot>>,
-    /// The events that cores send.
-    pub events: crossbeam_channel::Receiver<Event>,
+    /// Receives the messages of the cores.
+    pub messages: crossbeam_channel::Receiver<ToControl>,
     /// Sends messages to the cores.
-    pub mailboxes: Mailboxes,
+    pub cores: CoreSenders,
     /// What the pages show of the process.
     pub process: ProcessInfo,
     /// What the cores share.
@@ -133,7 +133,7 @@ async fn run(setup: ControlSetup, listening: Listening, published: crossbeam_cha
             return;
         }
     };
-    let events = setup.events.clone();
+    let messages = setup.messages.clone();
     let state = Rc::new(initial(setup, bell));
     state.adopt_endpoints();
     state.publish();
@@ -149,8 +149,8 @@ async fn run(setup: ControlSetup, listening: Listening, published: crossbeam_cha
             .await;
     });
     let receive = || {
-        while let Ok(event) = events.try_recv() {
-            on_event(&state, event);
+        while let Ok(message) = messages.try_recv() {
+            on_message(&state, message);
         }
     };
     let _ = listening.listen(receive).await;
@@ -170,7 +170,7 @@ fn initial(setup: ControlSetup, bell: Bell) -> ControlState {
         process: setup.process,
         outlet: Outlet {
             broadcast: setup.broadcast,
-            cores: setup.mailboxes,
+            cores: setup.cores,
             version: Cell::new(1),
             due: Signal::default(),
             published: Signal::default(),
@@ -210,37 +210,37 @@ fn start_tasks(state: &Rc<ControlState>) {
     });
 }
 
-fn on_event(state: &Rc<ControlState>, event: Event) {
-    match event {
-        Event::Failed { endpoint, error } => {
+fn on_message(state: &Rc<ControlState>, message: ToControl) {
+    match message {
+        ToControl::ConnectFailed { endpoint, error } => {
             if let Some(member) = state.member(endpoint) {
                 let losses = member.live.lost();
                 state.on_health(&member, HealthEvent::Lost { error, losses });
             }
         }
-        Event::Refresh {
+        ToControl::Refresh {
             endpoints,
             limit,
-            reply,
-        } => discover::refresh(state, endpoints, limit, reply),
-        Event::Reload {
+            reply_to,
+        } => discover::refresh(state, endpoints, limit, reply_to),
+        ToControl::Reload {
             plan,
             profiles,
             rules,
-            offer,
+            confirmation,
         } => {
-            if offer.take() {
+            if confirmation.accept() {
                 let limiters = state.config().limiters.follow(&plan.server.rate_limits);
                 let limiters = Arc::new(limiters);
                 state.reload(ActiveConfig::new(plan, profiles, rules, limiters));
-                offer.done();
+                confirmation.done();
             }
         }
-        Event::Reloaded { successful } => state.totals.borrow_mut().reloaded(successful),
-        Event::Counted(delta) => state.totals.borrow_mut().merge(*delta, SystemTime::now()),
-        Event::HandedOver { round } => state.handed_over(round),
-        Event::Listing { ask, reply } => state.make_listing(&ask, reply),
-        Event::Page { ask, reply } => state.make_page(ask, reply),
+        ToControl::ReloadFailed => state.totals.borrow_mut().reloaded(false),
+        ToControl::Counts(delta) => state.totals.borrow_mut().merge(*delta, SystemTime::now()),
+        ToControl::CountsFlushed { round } => state.counts_flushed(round),
+        ToControl::Listing { request, reply_to } => state.make_listing(&request, reply_to),
+        ToControl::Page { request, reply_to } => state.make_page(request, reply_to),
     }
 }
 

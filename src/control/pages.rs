@@ -13,21 +13,21 @@ use crate::operations::conditional::{Asked, answer};
 use crate::operations::process::{ProcTexts, ProcessFacts};
 use crate::operations::{Inputs, ModelFact, Route, StickyFacts};
 use crate::routing::sticky::Bounds;
-use crate::shared::{Address, ListingAsk, PageAsk, Rendered, ToCore};
+use crate::shared::{ListingRequest, PageRequest, Rendered, ReplyTo, ToCore};
 
 /// How long a page waits for the counts that the cores have not reported yet.
 const COUNTS_WAIT: Duration = Duration::from_millis(30);
 
 impl ControlState {
     /// Renders a page and sends it. Pages with statistics collect the newest counts first.
-    pub(super) fn make_page(self: &Rc<Self>, ask: Box<PageAsk>, reply: Address) {
-        if !ask.route.shows_figures() {
-            self.send_page(&ask, reply);
+    pub(super) fn make_page(self: &Rc<Self>, request: Box<PageRequest>, reply_to: ReplyTo) {
+        if !request.route.shows_figures() {
+            self.send_page(&request, reply_to);
             return;
         }
         let number = self.counts.next.get();
         self.counts.next.set(number + 1);
-        let missing = self.outlet.cores.ask_for_counts(number);
+        let missing = self.outlet.cores.request_counts(number);
         let over = Rc::new(Signal::default());
         self.counts.running.borrow_mut().push(CountRound {
             number,
@@ -40,26 +40,26 @@ impl ControlState {
             let mut running = state.counts.running.borrow_mut();
             running.retain(|round| round.number != number);
             drop(running);
-            state.send_page(&ask, reply);
+            state.send_page(&request, reply_to);
         });
     }
 
     /// Renders a long listing and sends it.
-    pub(super) fn make_listing(&self, ask: &ListingAsk, reply: Address) {
+    pub(super) fn make_listing(&self, request: &ListingRequest, reply_to: ReplyTo) {
         let snapshot = self.outlet.broadcast.newest();
         let fleet = &snapshot.fleet;
-        let listing = match ask {
-            ListingAsk::Models(query) => Some(fleet.catalogue.models(query)),
-            ListingAsk::Scoped(prefix, rest) => Scoped::at(&fleet.profiles, prefix, rest)
+        let listing = match request {
+            ListingRequest::Models(query) => Some(fleet.catalogue.models(query)),
+            ListingRequest::Scoped(prefix, rest) => Scoped::at(&fleet.profiles, prefix, rest)
                 .map(|scoped| Ok(fleet.catalogue.scoped(scoped))),
         };
-        let ticket = reply.ticket;
+        let ticket = reply_to.ticket;
         let listing = ToCore::Listing { ticket, listing };
-        self.outlet.cores.send(reply.core, listing);
+        self.outlet.cores.send(reply_to.core, listing);
     }
 
     /// A core has reported its counts.
-    pub(super) fn handed_over(&self, number: u64) {
+    pub(super) fn counts_flushed(&self, number: u64) {
         let mut running = self.counts.running.borrow_mut();
         if let Some(round) = running.iter_mut().find(|round| round.number == number) {
             round.missing = round.missing.saturating_sub(1);
@@ -69,22 +69,22 @@ impl ControlState {
         }
     }
 
-    fn send_page(&self, ask: &PageAsk, reply: Address) {
-        let page = Box::new(self.page(ask));
+    fn send_page(&self, request: &PageRequest, reply_to: ReplyTo) {
+        let page = Box::new(self.page(request));
         self.outlet.cores.send(
-            reply.core,
+            reply_to.core,
             ToCore::Page {
-                ticket: reply.ticket,
+                ticket: reply_to.ticket,
                 page,
             },
         );
     }
 
     /// A page for one client.
-    fn page(&self, ask: &PageAsk) -> Rendered {
+    fn page(&self, request: &PageRequest) -> Rendered {
         let snapshot = self.outlet.broadcast.newest();
         let fleet = &snapshot.fleet;
-        let named = match ask.route {
+        let named = match request.route {
             Route::Models => fleet.catalogue.named_models(),
             _ => Vec::new(),
         };
@@ -104,7 +104,7 @@ impl ControlState {
                 capabilities: &model.capabilities,
             })
             .collect();
-        let process = match ask.route {
+        let process = match request.route {
             Route::Process | Route::Metrics => self.process_facts(),
             _ => ProcessFacts::default(),
         };
@@ -123,12 +123,12 @@ impl ControlState {
                 .draining
                 .load(std::sync::atomic::Ordering::Relaxed),
         };
-        let page = ask.route.page(&ask.query, &inputs);
+        let page = request.route.page(&request.query, &inputs);
         answer(
             page,
             &Asked {
-                if_none_match: ask.if_none_match.as_deref(),
-                accept_encoding: ask.accept_encoding.as_deref(),
+                if_none_match: request.if_none_match.as_deref(),
+                accept_encoding: request.accept_encoding.as_deref(),
                 ..Asked::default()
             },
         )

@@ -38,7 +38,7 @@ impl ControlState {
         }
         let snapshot = self.snapshot();
         self.outlet.broadcast.publish(Arc::new(snapshot));
-        self.outlet.cores.ring();
+        self.outlet.cores.wake();
         self.outlet.published.notify();
     }
 

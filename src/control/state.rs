@@ -23,7 +23,7 @@ use crate::providers::Profiles;
 use crate::routing::aliases::Aliases;
 use crate::routing::names::ModelIndex;
 use crate::routing::route::RouteTable;
-use crate::shared::{Address, Common, Limiters, Mailboxes, Snapshot};
+use crate::shared::{Common, CoreSenders, Limiters, ReplyTo, Snapshot};
 
 /// What the pages show of the process.
 #[derive(Debug)]
@@ -108,7 +108,7 @@ pub(super) struct Models {
 /// The way to the cores.
 pub(super) struct Outlet {
     pub(super) broadcast: Arc<Broadcast<Snapshot>>,
-    pub(super) cores: Mailboxes,
+    pub(super) cores: CoreSenders,
     /// Number of the next snapshot.
     pub(super) version: Cell<u64>,
     /// Something changed that the next snapshot has to show.
@@ -130,7 +130,7 @@ pub(super) struct Discoveries {
 /// A listing of some endpoints, and the requests that wait for it.
 pub(super) struct PendingRefresh {
     pub(super) endpoints: Vec<u32>,
-    pub(super) waiting: Rc<RefCell<Vec<Address>>>,
+    pub(super) waiting: Rc<RefCell<Vec<ReplyTo>>>,
 }
 
 /// Collections of what the cores have counted, one for each page that shows statistics.

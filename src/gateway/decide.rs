@@ -22,7 +22,7 @@ use crate::routing::rejection::{self, About};
 use crate::routing::route::RouteKind;
 use crate::routing::scope::{Scope, ScopeId};
 use crate::routing::sticky::Sources;
-use crate::shared::Event;
+use crate::shared::ToControl;
 
 /// How long a request waits for endpoints that have not been checked yet
 /// (docs/contract/README.md#13).
@@ -186,10 +186,10 @@ impl Exchange {
             let ids = scope.routable.iter();
             let ids = ids.filter_map(|index| Some(endpoints.get(index)?.id));
             let by = cx.now + limit + REFRESH_SLACK;
-            self.ticket = self.gateway.ask(by, |reply| Event::Refresh {
+            self.ticket = self.gateway.ask(by, |reply_to| ToControl::Refresh {
                 endpoints: ids.collect(),
                 limit,
-                reply,
+                reply_to,
             });
         }
         self.ticket.map(|ticket| ticket.by)

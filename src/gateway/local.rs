@@ -20,7 +20,7 @@ use crate::log::{Level, events};
 use crate::operations::conditional::Asked;
 use crate::operations::{self, access};
 use crate::routing::route::RouteKind;
-use crate::shared::{Address, Event, ListingAsk, PageAsk, Rendered};
+use crate::shared::{ListingRequest, PageRequest, Rendered, ReplyTo, ToControl};
 
 /// How long a page may take before its client is told that it failed.
 const PAGE_WAIT: Duration = Duration::from_secs(10);
@@ -101,7 +101,7 @@ impl Exchange {
         let query = query_of(&ask.request);
         let catalogue = &self.view.snapshot.fleet.catalogue;
         let ready = catalogue.models_at_once(&query).map(Some);
-        let wanted = || ListingAsk::Models(query.into_owned());
+        let wanted = || ListingRequest::Models(query.into_owned());
         self.listing(ask, ready, wanted, local)
     }
 
@@ -117,7 +117,7 @@ impl Exchange {
             return Routed::Respond;
         };
         let ready = fleet.catalogue.scoped_at_once(scoped);
-        let wanted = || ListingAsk::Scoped(prefix.to_owned(), rest.to_owned());
+        let wanted = || ListingRequest::Scoped(prefix.to_owned(), rest.to_owned());
         self.listing(ask, ready.map(|body| Some(Ok(body))), wanted, local)
     }
 
@@ -126,7 +126,7 @@ impl Exchange {
         &mut self,
         ask: &Ask<'_>,
         ready: Option<Listing>,
-        wanted: impl FnOnce() -> ListingAsk,
+        wanted: impl FnOnce() -> ListingRequest,
         local: &mut Local,
     ) -> Routed {
         // What was asked for is what is sent, also if it has become ready since.
@@ -136,11 +136,11 @@ impl Exchange {
             self.write_listing(ask, listing, local);
             return Routed::Respond;
         }
-        let event = |reply| Event::Listing {
-            ask: Box::new(wanted()),
-            reply,
+        let message = |reply_to| ToControl::Listing {
+            request: Box::new(wanted()),
+            reply_to,
         };
-        match self.reply(ask, event) {
+        match self.reply(ask, message) {
             Awaited::Later(until) => return Routed::Wait(until),
             Awaited::Arrived(Reply::Listing(listing)) => self.write_listing(ask, listing, local),
             Awaited::Arrived(_) | Awaited::Never => self.write_failure(ask, local),
@@ -149,12 +149,12 @@ impl Exchange {
     }
 
     /// The control thread's reply to what a request asks it for, once.
-    fn reply(&mut self, ask: &Ask<'_>, event: impl FnOnce(Address) -> Event) -> Awaited {
+    fn reply(&mut self, ask: &Ask<'_>, message: impl FnOnce(ReplyTo) -> ToControl) -> Awaited {
         let now = ask.cx.now;
         if let Some(ticket) = self.ticket {
             return self.gateway.replies.take(ticket, now);
         }
-        self.ticket = self.gateway.ask(now + PAGE_WAIT, event);
+        self.ticket = self.gateway.ask(now + PAGE_WAIT, message);
         match self.ticket {
             Some(ticket) => Awaited::Later(ticket.by),
             None => Awaited::Never,
@@ -169,16 +169,16 @@ impl Exchange {
             return Routed::Respond;
         }
         let request = &ask.request;
-        let event = |reply| Event::Page {
-            ask: Box::new(PageAsk {
+        let message = |reply_to| ToControl::Page {
+            request: Box::new(PageRequest {
                 route: page,
                 query: query_of(request).into_owned(),
                 if_none_match: joined(request, FieldId::IfNoneMatch),
                 accept_encoding: joined(request, FieldId::AcceptEncoding),
             }),
-            reply,
+            reply_to,
         };
-        match self.reply(ask, event) {
+        match self.reply(ask, message) {
             Awaited::Later(until) => return Routed::Wait(until),
             Awaited::Arrived(Reply::Page(page)) => self.write_page(ask, *page, local),
             Awaited::Arrived(_) | Awaited::Never => self.write_failure(ask, local),

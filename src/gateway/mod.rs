@@ -36,13 +36,13 @@ pub use exchange::{Exchange, Kept};
 use crate::field_names::Names;
 use crate::log::LineLog;
 use crate::operations::stats::Recorder;
-use crate::shared::{Address, Common, Event, Link, Shards, Snapshot, ToCore};
+use crate::shared::{Common, ControlSender, ReplyTo, Shards, Snapshot, ToControl, ToCore};
 use id::Randomness;
 use replies::{Replies, Ticket};
 use view::View;
 
-/// How often a core hands over what it has counted.
-const HAND_OVER_EVERY: Duration = Duration::from_millis(50);
+/// How often a core sends its counts to the control thread.
+const FLUSH_INTERVAL: Duration = Duration::from_millis(50);
 
 /// The handler of one core.
 #[derive(Debug)]
@@ -54,12 +54,12 @@ pub struct Gateway {
     /// The limits of the newest snapshot. Requests that still have an older view take from these
     /// too, so that all requests count by the same limits.
     shards: RefCell<Shards>,
-    link: Link,
+    control: ControlSender,
     replies: Replies,
     random: Randomness,
     log: RefCell<LineLog>,
     recorder: RefCell<Recorder>,
-    handed_over: Cell<Instant>,
+    last_flush: Cell<Instant>,
 }
 
 impl Gateway {
@@ -68,7 +68,7 @@ impl Gateway {
         core: usize,
         common: Arc<Common>,
         mut snapshots: Subscriber<Snapshot>,
-        link: Link,
+        control: ControlSender,
         replies: Receiver<ToCore>,
     ) -> Self {
         let snapshot = Arc::clone(snapshots.current());
@@ -81,11 +81,11 @@ impl Gateway {
             snapshots: RefCell::new(snapshots),
             view: RefCell::new(Rc::new(View::new(snapshot))),
             shards: RefCell::new(shards),
-            link,
+            control,
             replies: Replies::new(replies),
             random: Randomness::new(),
             recorder: RefCell::default(),
-            handed_over: Cell::new(Instant::now()),
+            last_flush: Cell::new(Instant::now()),
         }
     }
 
@@ -100,22 +100,22 @@ impl Gateway {
         Rc::clone(&self.view.borrow())
     }
 
-    /// Asks the control thread for something; `None` when its queue is full.
-    fn ask(&self, by: Instant, event: impl FnOnce(Address) -> Event) -> Option<Ticket> {
+    /// Requests something from the control thread; `None` if its queue is full.
+    fn ask(&self, by: Instant, message: impl FnOnce(ReplyTo) -> ToControl) -> Option<Ticket> {
         let ticket = self.replies.ticket(by);
-        let reply = Address {
+        let reply_to = ReplyTo {
             core: self.core,
             ticket: ticket.number,
         };
-        self.link.tell(event(reply)).then_some(ticket)
+        self.control.send(message(reply_to)).then_some(ticket)
     }
 
-    /// Hands over what was counted since the last time.
-    fn hand_over_counts(&self, now: Instant) {
-        self.handed_over.set(now);
+    /// Sends what was counted since the last time to the control thread.
+    fn flush_counts(&self, now: Instant) {
+        self.last_flush.set(now);
         let delta = self.recorder.borrow_mut().take();
         if let Some(delta) = delta {
-            self.link.tell(Event::Counted(Box::new(delta)));
+            self.control.send(ToControl::Counts(Box::new(delta)));
         }
     }
 }
@@ -134,8 +134,8 @@ impl Handler for Gateway {
     }
 
     fn tick(&self, now: Instant) {
-        if now.saturating_duration_since(self.handed_over.get()) >= HAND_OVER_EVERY {
-            self.hand_over_counts(now);
+        if now.saturating_duration_since(self.last_flush.get()) >= FLUSH_INTERVAL {
+            self.flush_counts(now);
         }
         self.log.borrow_mut().tick(crate::log::unix_ms());
         drop(self.view());
@@ -144,8 +144,8 @@ impl Handler for Gateway {
 
     fn news(&self, _now: Instant) {
         self.replies.receive(|round| {
-            self.hand_over_counts(Instant::now());
-            self.link.tell(Event::HandedOver { round });
+            self.flush_counts(Instant::now());
+            self.control.send(ToControl::CountsFlushed { round });
         });
         drop(self.view());
     }

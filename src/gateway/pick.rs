@@ -18,7 +18,7 @@ use crate::inspect::rewrite_model;
 use crate::log::{Level, events};
 use crate::routing::balance::{Lease, NoPick, Picker};
 use crate::routing::rejection;
-use crate::shared::Event;
+use crate::shared::ToControl;
 
 impl Exchange {
     /// The next endpoint.
@@ -159,7 +159,7 @@ impl Exchange {
         endpoint.live.lose();
         let common = &self.gateway.common;
         common.losses.fetch_add(1, Ordering::Release);
-        self.gateway.link.tell(Event::Failed {
+        self.gateway.control.send(ToControl::ConnectFailed {
             endpoint: endpoint.id,
             error: fault.as_str(),
         });

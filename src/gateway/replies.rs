@@ -77,14 +77,14 @@ impl Replies {
         }
     }
 
-    /// Takes in what the channel holds; `hand_over` is called for each round of statistics that the
-    /// control thread asks for.
-    pub(super) fn receive(&self, mut hand_over: impl FnMut(u64)) {
+    /// Receives what the channel holds. Calls `flush_counts` for each collection of counts that the
+    /// control thread requests.
+    pub(super) fn receive(&self, mut flush_counts: impl FnMut(u64)) {
         let mut arrived = self.arrived.borrow_mut();
         while let Ok(message) = self.channel.try_recv() {
             let (ticket, reply) = match message {
-                ToCore::HandOver { round } => {
-                    hand_over(round);
+                ToCore::FlushCounts { round } => {
+                    flush_counts(round);
                     continue;
                 }
                 ToCore::Refreshed { ticket, any } => (ticket, Reply::Refreshed(any)),

@@ -24,7 +24,7 @@ use crate::gateway::Gateway;
 use crate::log::{Level, Logger, Value, events};
 use crate::operations::{Build, Links};
 use crate::providers::Profiles;
-use crate::shared::{Common, Event, Limiters, Link, Mailboxes, Snapshot, ToCore};
+use crate::shared::{Common, ControlSender, CoreSenders, Limiters, Snapshot, ToControl, ToCore};
 
 /// What is started.
 pub(super) struct Setup {
@@ -44,7 +44,7 @@ pub(super) struct Setup {
 struct Running {
     engine: Engine,
     control: ControlThread,
-    link: Link,
+    link: ControlSender,
     common: Arc<Common>,
     fingerprints: Fingerprints,
     restart_only: RestartOnly,
@@ -159,8 +159,8 @@ fn start(setup: Setup, logger: &Logger) -> Result<Running, String> {
     let broadcast = Arc::new(Broadcast::new(Arc::new(first)));
     let ringer = Arc::new(OnceLock::new());
     let (bell, listening) = Bell::new().map_err(|error| error.to_string())?;
-    let (link, events) = Link::new(bell);
-    let (mailboxes, letters) = Mailboxes::new(cores, Arc::clone(&ringer));
+    let (link, messages) = ControlSender::new(bell);
+    let (core_senders, receivers) = CoreSenders::new(cores, Arc::clone(&ringer));
     let control = ControlThread::start(
         control::ControlSetup {
             plan: Arc::clone(&plan),
@@ -168,8 +168,8 @@ fn start(setup: Setup, logger: &Logger) -> Result<Running, String> {
             rules: setup.rules,
             logger: logger.clone(),
             broadcast: Arc::clone(&broadcast),
-            events,
-            mailboxes,
+            messages,
+            cores: core_senders,
             process: ProcessInfo {
                 build: build(),
                 started: SystemTime::now(),
@@ -182,7 +182,7 @@ fn start(setup: Setup, logger: &Logger) -> Result<Running, String> {
     .map_err(|error| error.to_string())?;
     let options = options(&plan, addresses, cores);
     options.tls.set(identity(&plan)?);
-    let make = gateways(Arc::clone(&common), broadcast, link.clone(), letters);
+    let make = gateways(Arc::clone(&common), broadcast, link.clone(), receivers);
     let engine = Engine::start(&options, make).map_err(|error| error.to_string())?;
     // Nobody else sets it.
     let _ = ringer.set(engine.ringer());
@@ -243,12 +243,12 @@ fn identity(plan: &Plan) -> Result<Option<TlsIdentity>, String> {
 fn gateways(
     common: Arc<Common>,
     broadcast: Arc<Broadcast<Snapshot>>,
-    link: Link,
-    letters: Vec<crossbeam_channel::Receiver<ToCore>>,
+    link: ControlSender,
+    receivers: Vec<crossbeam_channel::Receiver<ToCore>>,
 ) -> impl Fn(usize) -> Gateway + Clone + Send + 'static {
-    let letters = Arc::new(letters);
+    let receivers = Arc::new(receivers);
     move |core| {
-        let letters = letters
+        let receiver = receivers
             .get(core)
             .cloned()
             .unwrap_or_else(crossbeam_channel::never);
@@ -257,7 +257,7 @@ fn gateways(
             Arc::clone(&common),
             broadcast.subscribe(),
             link.clone(),
-            letters,
+            receiver,
         )
     }
 }
@@ -371,7 +371,7 @@ fn reload(running: &mut Running, config: Option<PathBuf>, env: &Env, logger: &Lo
     // The environment of a process does not change under it; the file does.
     let read: Read = read(config.as_deref(), env, Some(&running.restart_only));
     if let Err(reason) = take_over(running, read, logger) {
-        running.link.tell(Event::Reloaded { successful: false });
+        running.link.send(ToControl::ReloadFailed);
         let fields = [("reason", Value::Str(&reason))];
         logger.emit(Level::Error, events::RELOAD_FAILED, &fields);
     }
@@ -386,12 +386,14 @@ fn take_over(running: &mut Running, read: Read, logger: &Logger) -> Result<(), S
     let identity = identity(&plan)?;
     let profiles = Arc::new(read.profiles.filtered(&plan.proxy.profile_filter));
     let rules = Arc::new(read.rules);
-    let taken = running.link.offer(|offer| Event::Reload {
-        plan: Arc::clone(&plan),
-        profiles,
-        rules,
-        offer,
-    });
+    let taken = running
+        .link
+        .send_confirmed(|confirmation| ToControl::Reload {
+            plan: Arc::clone(&plan),
+            profiles,
+            rules,
+            confirmation,
+        });
     if !taken {
         return Err("the control thread is busy; try again".to_owned());
     }

@@ -3,15 +3,16 @@
 //!
 //! It knows neither of the two: `gateway` and `control` stand side by side on top of it.
 
+mod channel;
 mod common;
 mod limits;
-mod link;
 mod snapshot;
 
+pub use channel::{
+    Confirmation, ControlSender, CoreRinger, CoreSenders, ListingRequest, PageRequest, Rendered,
+    ReplyTo, ToControl, ToCore,
+};
 pub use common::Common;
 pub use limits::Limiters;
 pub(crate) use limits::{LimitHeaders, LimitRefusal, Shards};
-pub use link::{
-    Address, CoreRinger, Event, Link, ListingAsk, Mailboxes, Offer, PageAsk, Rendered, ToCore,
-};
 pub use snapshot::Snapshot;

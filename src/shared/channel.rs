@@ -1,0 +1,318 @@
+//! The channels between cores and the control thread.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use bytes::Bytes;
+use crossbeam_channel::{Receiver, Sender, TryRecvError, bounded};
+use olla_engine::core::Ringer;
+use olla_engine::rt::Bell;
+
+use crate::catalogue::{CatalogueError, Rules};
+use crate::config::Plan;
+use crate::operations;
+use crate::operations::stats::Delta;
+use crate::providers::Profiles;
+
+/// Messages in the queue to the control thread. A core drops a message that finds it full: the cause
+/// remains, so another request will send the same.
+const CONTROL_QUEUE_MAX: usize = 4096;
+
+/// Messages in the queue to one core; the same number of requests may wait for one.
+const CORE_QUEUE_MAX: usize = 4096;
+
+/// How long [`ControlSender::send_confirmed`] waits for each of its steps.
+const CONFIRMATION_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Wakes cores after a snapshot or a message; empty until the cores run.
+pub type CoreRinger = Arc<OnceLock<Ringer>>;
+
+/// A message to the control thread.
+#[derive(Debug)]
+pub enum ToControl {
+    /// A request could not connect to an endpoint.
+    ConnectFailed {
+        /// Its `Endpoint.id`.
+        endpoint: u32,
+        /// The name of the error.
+        error: &'static str,
+    },
+    /// The model of a request is not available: list the models of these endpoints now.
+    Refresh {
+        /// Their `Endpoint.id`s.
+        endpoints: Vec<u32>,
+        /// Time limit of the listings.
+        limit: Duration,
+        /// Where the outcome goes.
+        reply_to: ReplyTo,
+    },
+    /// The configuration was read again and is valid: put it in force.
+    Reload {
+        /// The configuration.
+        plan: Arc<Plan>,
+        /// The profiles that it admits.
+        profiles: Arc<Profiles>,
+        /// The rules for model names.
+        rules: Arc<Rules>,
+        /// Tells the sender whether it took effect.
+        confirmation: Confirmation,
+    },
+    /// The configuration was read again and cannot be used: the old one stays.
+    ReloadFailed,
+    /// What a core has counted since the last time.
+    Counts(Box<Delta>),
+    /// A core has sent all its counts, as [`ToCore::FlushCounts`] requested.
+    CountsFlushed {
+        /// Number of the collection.
+        round: u64,
+    },
+    /// A client requests a long listing.
+    Listing {
+        /// The listing.
+        request: Box<ListingRequest>,
+        /// Where it goes.
+        reply_to: ReplyTo,
+    },
+    /// A client requests a page.
+    Page {
+        /// The page and its form.
+        request: Box<PageRequest>,
+        /// Where it goes.
+        reply_to: ReplyTo,
+    },
+}
+
+/// A listing of the catalogue that takes too long to write on a core.
+#[derive(Debug)]
+pub enum ListingRequest {
+    /// `/olla/models` with this query.
+    Models(String),
+    /// Below the prefix of a provider: the prefix, and the rest of the path.
+    Scoped(String, String),
+}
+
+/// A request for an internal page.
+#[derive(Debug)]
+pub struct PageRequest {
+    /// The page.
+    pub route: operations::Route,
+    /// The query, without its question mark.
+    pub query: String,
+    /// `If-None-Match` of the request.
+    pub if_none_match: Option<Vec<u8>>,
+    /// `Accept-Encoding` of the request.
+    pub accept_encoding: Option<Vec<u8>>,
+}
+
+/// The request that a reply of the control thread goes to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ReplyTo {
+    /// Index of the core.
+    pub core: usize,
+    /// Number of the request, unique on its core.
+    pub ticket: u64,
+}
+
+/// A message to a core.
+#[derive(Debug)]
+pub enum ToCore {
+    /// A refresh is over.
+    Refreshed {
+        /// The request that waits for it.
+        ticket: u64,
+        /// Whether any endpoint was listed.
+        any: bool,
+    },
+    /// Send the counts now, then [`ToControl::CountsFlushed`].
+    FlushCounts {
+        /// Number of the collection.
+        round: u64,
+    },
+    /// A listing.
+    Listing {
+        /// The request that waits for it.
+        ticket: u64,
+        /// The listing; `None` if it no longer exists.
+        listing: Option<Result<Bytes, CatalogueError>>,
+    },
+    /// A page.
+    Page {
+        /// The request that waits for it.
+        ticket: u64,
+        /// The page.
+        page: Box<Rendered>,
+    },
+}
+
+/// The rendered page of a [`PageRequest`].
+pub use crate::operations::conditional::Reply as Rendered;
+
+/// Lets the sender of a message withdraw it until the control thread accepts it, so that both agree
+/// on whether it took effect.
+#[derive(Debug)]
+pub struct Confirmation {
+    is_open: Arc<AtomicBool>,
+    done: Sender<()>,
+}
+
+impl Confirmation {
+    /// Accepts the message; false if its sender has withdrawn it.
+    pub fn accept(&self) -> bool {
+        self.is_open.swap(false, Ordering::AcqRel)
+    }
+
+    /// Reports that the message has taken effect.
+    pub fn done(&self) {
+        // The channel has room for this one message.
+        let _ = self.done.try_send(());
+    }
+}
+
+/// Sends messages to the control thread.
+#[derive(Debug, Clone)]
+pub struct ControlSender {
+    channel: Sender<ToControl>,
+    bell: Bell,
+}
+
+impl ControlSender {
+    /// The sender, and the receiver of the control thread, which `bell` wakes.
+    pub fn new(bell: Bell) -> (Self, Receiver<ToControl>) {
+        let (channel, receiver) = bounded(CONTROL_QUEUE_MAX);
+        (Self { channel, bell }, receiver)
+    }
+
+    /// Sends a message and waits until it has taken effect, or has at least been accepted. Returns
+    /// false if the control thread does not accept it in time: then it never takes effect. Not for
+    /// cores, which must not wait.
+    pub fn send_confirmed(&self, message: impl FnOnce(Confirmation) -> ToControl) -> bool {
+        self.send_confirmed_within(CONFIRMATION_TIMEOUT, message)
+    }
+
+    fn send_confirmed_within(
+        &self,
+        timeout: Duration,
+        message: impl FnOnce(Confirmation) -> ToControl,
+    ) -> bool {
+        let (done, confirmed) = bounded(1);
+        let is_open = Arc::new(AtomicBool::new(true));
+        let confirmation = Confirmation {
+            is_open: Arc::clone(&is_open),
+            done,
+        };
+        let sent = self.channel.send_timeout(message(confirmation), timeout);
+        if sent.is_err() {
+            return false;
+        }
+        self.bell.ring();
+        if confirmed.recv_timeout(timeout).is_ok() {
+            return true;
+        }
+        if is_open.swap(false, Ordering::AcqRel) {
+            return false;
+        }
+        // It was accepted, so it takes effect unless the thread ends. The caller also handles
+        // signals, so it does not wait any longer for a thread that a slow file delays.
+        confirmed.try_recv() != Err(TryRecvError::Disconnected)
+    }
+
+    /// Sends a message; false if the queue is full.
+    pub fn send(&self, message: ToControl) -> bool {
+        let sent = self.channel.try_send(message).is_ok();
+        self.bell.ring();
+        sent
+    }
+}
+
+/// Sends messages of the control thread to the cores.
+#[derive(Debug, Clone)]
+pub struct CoreSenders {
+    channels: Arc<[Sender<ToCore>]>,
+    ringer: CoreRinger,
+}
+
+impl CoreSenders {
+    /// The senders to a number of cores, and the receiver of each core.
+    pub fn new(cores: usize, ringer: CoreRinger) -> (Self, Vec<Receiver<ToCore>>) {
+        let (channels, receivers): (Vec<_>, Vec<_>) =
+            (0..cores).map(|_| bounded(CORE_QUEUE_MAX)).unzip();
+        (
+            Self {
+                channels: channels.into(),
+                ringer,
+            },
+            receivers,
+        )
+    }
+
+    /// Sends a message to one core.
+    pub fn send(&self, core: usize, message: ToCore) {
+        if let Some(channel) = self.channels.get(core) {
+            // A full queue means that many requests have stopped waiting.
+            let _ = channel.try_send(message);
+        }
+        if let Some(ringer) = self.ringer.get() {
+            ringer.ring_one(core);
+        }
+    }
+
+    /// Requests the counts of every core; returns the number of cores that will send them.
+    pub fn request_counts(&self, round: u64) -> usize {
+        let requested = self
+            .channels
+            .iter()
+            .filter(|channel| channel.try_send(ToCore::FlushCounts { round }).is_ok());
+        let count = requested.count();
+        self.wake();
+        count
+    }
+
+    /// Wakes every core.
+    pub fn wake(&self) {
+        if let Some(ringer) = self.ringer.get() {
+            ringer.ring();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::FileFormat;
+
+    #[test]
+    fn a_confirmed_message_takes_effect_or_is_withdrawn() {
+        let env = crate::config::Env::default();
+        let inputs = crate::config::ConfigInputs {
+            env: &env,
+            cwd: std::path::Path::new("."),
+            types: &[],
+            admits: &|_, _| true,
+        };
+        let loaded = crate::config::plan_from_str("", FileFormat::Toml, None, &inputs);
+        let plan = loaded.plan.unwrap();
+        let message = |confirmation: Confirmation| ToControl::Reload {
+            plan: Arc::new(plan.clone()),
+            profiles: Arc::new(Profiles::builtin()),
+            rules: Arc::new(Rules::builtin().clone()),
+            confirmation,
+        };
+        let (bell, _listening) = Bell::new().unwrap();
+        let (sender, receiver) = ControlSender::new(bell);
+        assert!(!sender.send_confirmed_within(Duration::from_millis(1), message));
+        let Ok(ToControl::Reload { confirmation, .. }) = receiver.try_recv() else {
+            panic!("no message");
+        };
+        assert!(!confirmation.accept(), "it was withdrawn");
+        let control = std::thread::spawn(move || {
+            let Ok(ToControl::Reload { confirmation, .. }) = receiver.recv() else {
+                panic!("no message");
+            };
+            assert!(confirmation.accept());
+            confirmation.done();
+        });
+        assert!(sender.send_confirmed_within(Duration::from_secs(60), message));
+        control.join().unwrap();
+    }
+}
