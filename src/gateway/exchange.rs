@@ -292,9 +292,12 @@ impl handler::Exchange for Exchange {
     }
 
     fn request_head(&mut self, ask: &Ask<'_>, out: &mut Vec<u8>) {
-        self.write_request_head(&ask.request, out);
         self.times.dispatched = Some(ask.cx.now);
-        self.log_dispatching(ask);
+        if let Some(endpoint) = self.endpoint() {
+            let target = self.dialect.target(endpoint);
+            self.write_request_head(&ask.request, endpoint, target, out);
+            self.log_dispatching(ask, endpoint, target);
+        }
     }
 
     fn payload<'b>(&'b self, body: &'b [u8]) -> [&'b [u8]; 3] {

@@ -1,4 +1,4 @@
-//! The head of a request to a backend.
+//! Writes the head of a request to an endpoint.
 //!
 //! Contract: docs/contract/surface.md#3.1, docs/contract/surface.md#4
 
@@ -7,11 +7,12 @@ use olla_engine::handler::Request;
 
 use super::exchange::Exchange;
 use super::respond::{PRODUCT, joined_via};
+use crate::dialects::Target;
 use crate::field_names::X_MODEL;
-use crate::fleet::Upstream;
+use crate::fleet::{Endpoint, Upstream};
 use crate::routing::path::upstream_target;
 
-/// What of the client's request has a say in what is added to it.
+/// Headers of the client that are passed on in place of those that the gateway would add.
 #[derive(Default)]
 struct Passed {
     proto: bool,
@@ -21,13 +22,16 @@ struct Passed {
 }
 
 impl Exchange {
-    /// Writes request line and fields for the endpoint that was picked.
-    pub(super) fn write_request_head(&self, request: &Request<'_>, out: &mut Vec<u8>) {
-        let Some(endpoint) = self.endpoint() else {
-            return;
-        };
+    /// Writes request line and headers for the endpoint that was picked. `target` is the path of a
+    /// dialect in place of the client's.
+    pub(super) fn write_request_head(
+        &self,
+        request: &Request<'_>,
+        endpoint: &Endpoint,
+        target: Option<Target<'_>>,
+        out: &mut Vec<u8>,
+    ) {
         let upstream = &*endpoint.upstream;
-        let target = self.dialect.target(endpoint);
         let translated = target.is_some_and(|target| target.translated);
         let Request { head, bytes, .. } = *request;
         out.extend_from_slice(head.method.of(bytes));
@@ -56,7 +60,7 @@ impl Exchange {
         }
     }
 
-    /// Passes the client's fields on, but for those that end here.
+    /// Passes the client's headers on, except those that end here.
     fn pass_fields(
         &self,
         upstream: &Upstream,
@@ -112,7 +116,8 @@ impl Exchange {
         passed
     }
 
-    /// Adds who asks and through whom. What the endpoint has configured is there already.
+    /// Adds the headers that name the client and the gateway. Those that the endpoint's
+    /// configuration sets are written already.
     fn add_trace(
         &self,
         upstream: &Upstream,
@@ -156,7 +161,7 @@ impl Exchange {
     }
 }
 
-/// OpenAI's servers take a key in another field than Anthropic's clients send it in
+/// Servers of OpenAI's API expect a key in another header than clients of Anthropic's API send
 /// (docs/contract/translation.md#10).
 fn bearer_of_api_key(head: &RequestHead, bytes: &[u8], upstream: &Upstream, out: &mut Vec<u8>) {
     let has_own = upstream.has_auth

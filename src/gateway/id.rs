@@ -5,7 +5,7 @@
 use std::cell::RefCell;
 
 /// Longest id that is taken from a client, in bytes.
-pub(super) const ID_BYTES_MAX: usize = 128;
+const ID_BYTES_MAX: usize = 128;
 
 /// Random bytes fetched from the system at one time.
 const RANDOM_BYTES: usize = 4096;

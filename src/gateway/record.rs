@@ -14,8 +14,9 @@ use olla_engine::handler::{Ask, AttemptEnd, Cx, Done, Outcome, Request};
 use super::exchange::Exchange;
 use crate::clock::{micros, millis};
 use crate::config::StickySource;
-use crate::dialects::Note;
+use crate::dialects::{Note, Target};
 use crate::field_names::X_OLLA_SESSION_ID;
+use crate::fleet::Endpoint;
 use crate::log::{Level, Line, events, redact};
 use crate::operations::stats::{
     self, AttemptEnd as AttemptRecord, RequestEnd, Route, TranslatorEnd, TranslatorFallback,
@@ -67,17 +68,18 @@ impl Exchange {
         }
     }
 
-    pub(super) fn log_dispatching(&self, ask: &Ask<'_>) {
+    pub(super) fn log_dispatching(
+        &self,
+        ask: &Ask<'_>,
+        endpoint: &Endpoint,
+        target: Option<Target<'_>>,
+    ) {
         if !self.view.logs_requests {
             return;
         }
-        let Some(endpoint) = self.endpoint() else {
-            return;
-        };
         let mut log = self.gateway.log.borrow_mut();
         let line = log.event(Level::Info, events::REQUEST_DISPATCHING, ask.cx.unix_ms);
         if let Some(mut line) = line {
-            let target = self.dialect.target(endpoint);
             let path = target.map(|target| target.path.as_bytes());
             line.bytes("request_id", self.id.as_bytes())
                 .str("endpoint", endpoint.name())

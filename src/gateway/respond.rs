@@ -21,7 +21,7 @@ use crate::routing::route::RouteKind;
 /// What `X-Served-By` and `X-Proxied-By` say.
 pub(super) const PRODUCT: &str = concat!("Olla/", env!("CARGO_PKG_VERSION"));
 /// What is added to `Via`.
-pub(super) const VIA: &str = concat!("1.1 olla/", env!("CARGO_PKG_VERSION"));
+const VIA: &str = concat!("1.1 olla/", env!("CARGO_PKG_VERSION"));
 
 impl Exchange {
     /// Writes an error as the whole response, in the shape of the route's family.

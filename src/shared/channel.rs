@@ -26,7 +26,7 @@ const CORE_QUEUE_MAX: usize = 4096;
 const CONFIRMATION_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Wakes cores after a snapshot or a message; empty until the cores run.
-pub type CoreRinger = Arc<OnceLock<Ringer>>;
+type CoreRinger = Arc<OnceLock<Ringer>>;
 
 /// A message to the control thread.
 #[derive(Debug)]

@@ -9,8 +9,8 @@ mod limits;
 mod snapshot;
 
 pub use channel::{
-    Confirmation, ControlSender, CoreRinger, CoreSenders, ListingRequest, PageRequest, Rendered,
-    ReplyTo, ToControl, ToCore,
+    Confirmation, ControlSender, CoreSenders, ListingRequest, PageRequest, Rendered, ReplyTo,
+    ToControl, ToCore,
 };
 pub use common::Common;
 pub use limits::Limiters;

@@ -12,7 +12,7 @@ mod recording;
 mod records;
 mod request;
 mod response;
-pub mod split;
+mod split;
 pub mod translate;
 
 use std::time::Duration;

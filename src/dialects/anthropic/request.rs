@@ -3,7 +3,7 @@
 //! Contract: docs/contract/translation.md#3 to docs/contract/translation.md#7
 
 use super::recording::Recording;
-use super::split::{Mode, Split, Uses};
+use super::split::{Mode, Split};
 use super::translate::{self, IdSeed};
 use super::{Conversation, Subject};
 use crate::dialects::{Choosing, Error, Note, Sending, Sent, Target};
@@ -37,11 +37,8 @@ impl Conversation {
 
     /// Tells native candidates from the others, and then what is wrong with the request.
     pub(in crate::dialects) fn choose(&mut self, choosing: &Choosing<'_>) -> Result<(), Error> {
-        let uses = self.checked().map(|checked| Uses {
-            tools: checked.uses_tools,
-            thinking: checked.uses_thinking,
-            vision: checked.has_images,
-        });
+        // An invalid request is split as if it used nothing: its error is sent all the same.
+        let uses = self.checked().map(|checked| checked.uses);
         let refuses = |index: &usize| {
             let endpoint = choosing.endpoints.get(*index);
             endpoint.is_some_and(|endpoint| endpoint.live.refuses_messages(choosing.now_ms))

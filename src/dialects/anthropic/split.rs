@@ -1,37 +1,14 @@
-//! The Messages API: which candidates speak it themselves.
+//! Separates candidates that speak the Messages API from the others.
 //!
 //! Contract: docs/contract/translation.md#5
 
+use super::translate::Uses;
 use crate::endpoint_set::EndpointSet;
 use crate::fleet::Endpoint;
 
-/// What a request makes use of, as far as limitations of native support are about it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Uses {
-    /// `tools` is not empty.
-    pub tools: bool,
-    /// `thinking` is there and not disabled.
-    pub thinking: bool,
-    /// An image block, inside a tool result too.
-    pub vision: bool,
-}
-
-impl Uses {
-    /// Whether a limitation, by its name in a profile, is about this request. Others are
-    /// information.
-    fn meet(self, limitation: &str) -> bool {
-        match limitation {
-            "no_tool_use" => self.tools,
-            "no_extended_thinking" => self.thinking,
-            "no_vision" => self.vision,
-            _ => false,
-        }
-    }
-}
-
 /// How a request reaches an endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Mode {
+pub(super) enum Mode {
     /// Untouched, to the endpoint's own messages path.
     Passthrough,
     /// As an OpenAI chat completion.
@@ -39,8 +16,8 @@ pub enum Mode {
 }
 
 impl Mode {
-    /// The word of the log and of `X-Olla-Mode`.
-    pub const fn as_str(self) -> &'static str {
+    /// The name in the log and in `X-Olla-Mode`.
+    pub(super) const fn as_str(self) -> &'static str {
         match self {
             Self::Passthrough => "passthrough",
             Self::Translation => "translation",
@@ -50,17 +27,17 @@ impl Mode {
 
 /// Candidates in the order in which they are tried: those that speak it first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Split {
+pub(super) struct Split {
     /// Native, and able to serve this request.
-    pub native: EndpointSet,
+    pub(super) native: EndpointSet,
     /// All others.
-    pub others: EndpointSet,
+    pub(super) others: EndpointSet,
 }
 
 impl Split {
-    /// Splits candidates. `refused` are endpoints that lately turned out not to speak it after
-    /// all; with `passthrough` off nobody counts as native.
-    pub fn new(
+    /// Splits candidates. `refused` are the endpoints whose last response showed that they do not
+    /// speak it; with `passthrough` off no endpoint counts as native.
+    pub(super) fn new(
         endpoints: &[Endpoint],
         candidates: &EndpointSet,
         uses: Uses,
@@ -72,7 +49,11 @@ impl Split {
                 .get(*index)
                 .and_then(|endpoint| endpoint.profile.anthropic.as_ref());
             support.is_some_and(|support| {
-                support.enabled && !support.limitations.iter().any(|name| uses.meet(name))
+                support.enabled
+                    && !support
+                        .limitations
+                        .iter()
+                        .any(|name| uses.are_excluded_by(name))
             })
         };
         let native: EndpointSet = if passthrough {
@@ -86,8 +67,8 @@ impl Split {
         }
     }
 
-    /// Who is to be tried next and how; the others wait until no native endpoint is left.
-    pub fn next(&self, tried: &EndpointSet) -> (EndpointSet, Mode) {
+    /// The candidates to try next, and how. The others follow when no native endpoint is left.
+    pub(super) fn next(&self, tried: &EndpointSet) -> (EndpointSet, Mode) {
         let native = self.native.minus(tried);
         if native.is_empty() {
             (self.others, Mode::Translation)

@@ -60,6 +60,6 @@ pub use models::{model, models};
 pub use native::{NativeTail, is_not_spoken_here};
 pub use openai::to_openai;
 pub use outcome::Usage;
-pub use request::{Checked, check, model_of};
+pub use request::{Checked, Uses, check, model_of};
 pub use stream::{EVENT_BYTES_MAX, End, Progress, StreamTransformer};
 pub use warning::{Translated, Warning};

@@ -70,7 +70,7 @@ pub fn from_openai(answer: &[u8], ctx: &AnswerContext) -> Result<Translated, Ref
 }
 
 /// Appends a quoted string.
-pub(super) fn write_text(text: JsonText<'_>, out: &mut Vec<u8>) {
+fn write_text(text: JsonText<'_>, out: &mut Vec<u8>) {
     out.push(b'"');
     text.write(out);
     out.push(b'"');

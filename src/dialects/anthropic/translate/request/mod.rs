@@ -21,35 +21,40 @@ use crate::json::{self, JsonKind, JsonValue};
 pub struct Checked {
     /// The model's name, without blanks around it; never empty.
     pub model: String,
-    /// A stream of events is asked for.
+    /// The client requests a stream of events.
     pub stream: bool,
-    /// `tools` is not empty.
-    pub uses_tools: bool,
-    /// Thinking is asked for; `{"type":"disabled"}` is not.
-    pub uses_thinking: bool,
-    /// A message holds a picture, be it inside a tool's result.
-    pub has_images: bool,
+    /// What native support may lack for it.
+    pub uses: Uses,
     pub(super) fields: Fields<Option<Range<usize>>>,
     index: SpanIndex,
 }
 
-/// The limitations that keep a request from a native endpoint (docs/contract/translation.md#5).
-const NO_TOOL_USE: &str = "no_tool_use";
-const NO_EXTENDED_THINKING: &str = "no_extended_thinking";
-const NO_VISION: &str = "no_vision";
+/// The features of a request that the limitations of a native endpoint are about
+/// (docs/contract/translation.md#5).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Uses {
+    /// `tools` is not empty.
+    pub tools: bool,
+    /// `thinking` is present and not disabled.
+    pub thinking: bool,
+    /// A message holds an image, at its top level or in the result of a tool.
+    pub vision: bool,
+}
+
+impl Uses {
+    /// Whether a limitation, by its name in a profile, excludes the request. Names that are not
+    /// known are information only.
+    pub fn are_excluded_by(self, limitation: &str) -> bool {
+        match limitation {
+            "no_tool_use" => self.tools,
+            "no_extended_thinking" => self.thinking,
+            "no_vision" => self.vision,
+            _ => false,
+        }
+    }
+}
 
 impl Checked {
-    /// Whether a native endpoint with these `limitations` can be given the request. Names that are
-    /// not known are information only.
-    pub fn fits(&self, limitations: &[String]) -> bool {
-        !limitations.iter().any(|name| match name.as_str() {
-            NO_TOOL_USE => self.uses_tools,
-            NO_EXTENDED_THINKING => self.uses_thinking,
-            NO_VISION => self.has_images,
-            _ => false,
-        })
-    }
-
     /// What the translation of the answer needs to know of the request. `seed` makes the ids.
     pub fn context(&self, body: &[u8], seed: IdSeed) -> AnswerContext {
         let fields = self.values(body);
@@ -125,9 +130,11 @@ pub fn check(body: &[u8]) -> Result<Checked, Refusal> {
     Ok(Checked {
         model,
         stream: stream.is_some_and(JsonValue::is_true),
-        uses_tools: tools.is_some_and(|tools| tools.elements().next().is_some()),
-        uses_thinking: thinking.is_some_and(asks_for_thinking),
-        has_images: fields.messages.is_some_and(has_images),
+        uses: Uses {
+            tools: tools.is_some_and(|tools| tools.elements().next().is_some()),
+            thinking: thinking.is_some_and(asks_for_thinking),
+            vision: fields.messages.is_some_and(has_images),
+        },
         fields: fields.spans(),
         index,
     })

@@ -118,22 +118,24 @@ fn what_is_refused_and_why() {
 fn what_routing_has_to_know() {
     let plain = checked("").unwrap();
     assert_eq!(plain.model, "m");
-    assert!(!plain.stream && !plain.uses_tools && !plain.uses_thinking && !plain.has_images);
+    assert!(!plain.stream && plain.uses == Uses::default());
     assert!(checked(r#""stream":true"#).unwrap().stream);
     assert_eq!(checked(r#""model":" a\u0062 ""#).unwrap().model, "ab");
-    assert!(checked(r#""tools":[{}]"#).unwrap().uses_tools);
-    assert!(!checked(r#""tools":[]"#).unwrap().uses_tools);
+    assert!(checked(r#""tools":[{}]"#).unwrap().uses.tools);
+    assert!(!checked(r#""tools":[]"#).unwrap().uses.tools);
     assert!(
         checked(r#""thinking":{"type":"enabled"}"#)
             .unwrap()
-            .uses_thinking
+            .uses
+            .thinking
     );
     assert!(
         !checked(r#""thinking":{"type":"disabled"}"#)
             .unwrap()
-            .uses_thinking
+            .uses
+            .thinking
     );
-    assert!(!checked(r#""thinking":null"#).unwrap().uses_thinking);
+    assert!(!checked(r#""thinking":null"#).unwrap().uses.thinking);
     for (content, has_images) in [
         (r#"[{"type":"image"}]"#, true),
         (r#"{"type":"image"}"#, true),
@@ -150,7 +152,7 @@ fn what_routing_has_to_know() {
     ] {
         let messages = format!(r#""messages":[{{"role":"user","content":{content}}}]"#);
         assert_eq!(
-            checked(&messages).unwrap().has_images,
+            checked(&messages).unwrap().uses.vision,
             has_images,
             "{content}"
         );
@@ -159,18 +161,37 @@ fn what_routing_has_to_know() {
 
 #[test]
 fn limitations_count_by_name() {
-    let all = checked(concat!(
-        r#""tools":[{}],"thinking":{"type":"enabled"},"#,
-        r#""messages":[{"content":[{"type":"image"}]}]"#
-    ))
-    .unwrap();
-    let none = checked("").unwrap();
-    for name in ["no_tool_use", "no_extended_thinking", "no_vision"] {
-        assert!(!all.fits(&["x".to_owned(), name.to_owned()]), "{name}");
-        assert!(none.fits(&[name.to_owned()]), "{name}");
+    let none = Uses::default();
+    let table = [
+        (
+            "no_tool_use",
+            Uses {
+                tools: true,
+                ..none
+            },
+        ),
+        (
+            "no_extended_thinking",
+            Uses {
+                thinking: true,
+                ..none
+            },
+        ),
+        (
+            "no_vision",
+            Uses {
+                vision: true,
+                ..none
+            },
+        ),
+    ];
+    for (name, uses) in table {
+        for (other, _) in table {
+            assert_eq!(uses.are_excluded_by(other), name == other, "{name} {other}");
+        }
+        assert!(!none.are_excluded_by(name), "{name}");
+        assert!(!uses.are_excluded_by("token_counting_404"), "{name}");
     }
-    assert!(all.fits(&["token_counting_404".to_owned()]));
-    assert!(all.fits(&[]));
 }
 
 #[test]
