@@ -171,6 +171,57 @@ fn a_backend_that_turns_out_not_to_speak_it_is_spoken_to_in_openai_s() {
     });
 }
 
+/// The body of a 404 decides whether its endpoint speaks the API, so its head is held until the body
+/// is complete. If the body is cut, nothing of the held head reaches the client. The request is not
+/// sent again, because a response had begun (docs/contract/balancing.md#9).
+#[test]
+fn a_held_head_of_a_cut_response_leaves_nothing_behind() {
+    on_both_drivers(|driver| {
+        let cut = Backend::new(&["m"], |_, link| {
+            link.send(
+                "HTTP/1.1 404 Gone Astray\r\nContent-Type: application/json\r\n\
+                 X-Cut: yes\r\nContent-Length: 100\r\n\r\n{\"type\":",
+            );
+            link.close();
+        });
+        let error = r#"{"type":"error","error":{"type":"not_found_error","message":"no m"}}"#;
+        let whole = Backend::new(&["m"], move |_, link| {
+            link.respond(404, "application/json", error);
+        });
+        let endpoints = [
+            endpoint(
+                "cut",
+                "vllm",
+                &cut,
+                "priority = 200\ncheck_interval = \"1h\"",
+            ),
+            endpoint("whole", "vllm", &whole, "priority = 100"),
+        ];
+        let priority = "proxy.load_balancer = \"priority\"";
+        let config = Config::new(driver).more(priority).more(&endpoints.concat());
+        let gateway = Gateway::start(&config);
+        let mut client = Client::to(&gateway);
+        let length = ASK.len();
+        let request =
+            format!("POST {MESSAGES} HTTP/1.1\r\nHost: h\r\nContent-Length: {length}\r\n\r\n{ASK}");
+        client.send(&request);
+        let response = client.response();
+        is_refusal(&response, 502, "api_error");
+        assert_eq!(response.header("X-Olla-Endpoint"), Some("cut"));
+        assert_eq!(response.header("X-Cut"), None);
+        assert_eq!((cut.count(), whole.count()), (1, 0));
+        // The next request on the connection fails over to the other endpoint, which sends its 404
+        // completely.
+        cut.stop();
+        client.send(&request);
+        let response = client.response();
+        assert_eq!((response.status, response.text()), (404, error.into()));
+        assert_eq!(response.header("X-Olla-Endpoint"), Some("whole"));
+        assert_eq!(response.header("X-Cut"), None);
+        assert_eq!(whole.count(), 1);
+    });
+}
+
 #[test]
 fn a_failover_goes_from_passing_through_to_translation() {
     on_both_drivers(|driver| {
