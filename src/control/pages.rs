@@ -47,11 +47,13 @@ impl ControlState {
     /// Renders a long listing and sends it.
     pub(super) fn make_listing(&self, request: &ListingRequest, reply_to: ReplyTo) {
         let snapshot = self.outlet.broadcast.newest();
-        let fleet = &snapshot.fleet;
+        let catalogue = &snapshot.catalogue;
+        let profiles = &snapshot.fleet.profiles;
         let listing = match request {
-            ListingRequest::Models(query) => Some(fleet.catalogue.models(query)),
-            ListingRequest::Scoped(prefix, rest) => Scoped::at(&fleet.profiles, prefix, rest)
-                .map(|scoped| Ok(fleet.catalogue.scoped(scoped))),
+            ListingRequest::Models(query) => Some(catalogue.models(query)),
+            ListingRequest::Scoped(prefix, rest) => {
+                Scoped::at(profiles, prefix, rest).map(|scoped| Ok(catalogue.scoped(scoped)))
+            }
         };
         let ticket = reply_to.ticket;
         let listing = ToCore::Listing { ticket, listing };
@@ -85,7 +87,7 @@ impl ControlState {
         let snapshot = self.outlet.broadcast.newest();
         let fleet = &snapshot.fleet;
         let named = match request.route {
-            Route::Models => fleet.catalogue.named_models(),
+            Route::Models => snapshot.catalogue.named_models(),
             _ => Vec::new(),
         };
         let synced_at = |at: usize| fleet.endpoints.get(at)?.last_model_sync;

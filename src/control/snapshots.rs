@@ -113,6 +113,7 @@ fn snapshot_of(config: &ActiveConfig, models: &Models, endpoints: Vec<Endpoint>)
         scopes: Scopes::new(config.profiles.all(), &endpoints),
         routes: Arc::clone(&config.routes),
         aliases: Arc::clone(&config.aliases),
+        catalogue: Arc::clone(&models.catalogue),
         models: Arc::clone(&models.index),
         limiters: Arc::clone(&config.limiters),
         fleet: Fleet {
@@ -122,7 +123,6 @@ fn snapshot_of(config: &ActiveConfig, models: &Models, endpoints: Vec<Endpoint>)
             routable: places(&endpoints, is_routable),
             unchecked: EndpointSet::EMPTY,
             endpoints,
-            catalogue: Arc::clone(&models.catalogue),
             started: false,
         },
     }

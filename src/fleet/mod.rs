@@ -20,7 +20,6 @@ use std::time::{Duration, SystemTime};
 
 use olla_engine::limit::Bucket;
 
-use crate::catalogue::Catalogue;
 use crate::config::{AUTO, EndpointPlan, Plan};
 use crate::endpoint_set::EndpointSet;
 use crate::providers::figures::Extractor;
@@ -41,8 +40,6 @@ pub struct Fleet {
     /// In the order of the configuration. The place in this list is the endpoint's index, by which
     /// [`EndpointSet`] and the catalogue name it; it holds within one snapshot only.
     pub endpoints: Vec<Endpoint>,
-    /// Who has which model, and the listings.
-    pub catalogue: Arc<Catalogue>,
     /// Endpoints whose status is routable.
     pub routable: EndpointSet,
     /// Endpoints whose first check has not ended.

@@ -137,7 +137,7 @@ impl Exchange {
             let named = request.head.get(request.bytes, X_OLLA_ENDPOINT);
             return decide_management(&snapshot.fleet.endpoints, scope, named);
         }
-        let vision = snapshot.fleet.catalogue.vision();
+        let vision = snapshot.catalogue.vision();
         let rules = Rules {
             routing: &self.view.plan().model_registry.routing_strategy,
             aliases: &snapshot.aliases,

@@ -47,7 +47,7 @@ impl Exchange {
                     now: SystemTime::now(),
                     synced_at: &|at| view.endpoint(at)?.last_model_sync,
                 };
-                let model = view.snapshot.fleet.catalogue.model(&id, &times);
+                let model = view.snapshot.catalogue.model(&id, &times);
                 self.write_listing(ask, Some(model), local);
             }
             RouteKind::Listing(..) => return self.scoped(ask, local),
@@ -87,7 +87,7 @@ impl Exchange {
         let made = make(&OwnAsk {
             body: ask.body,
             rest: self.rest(&ask.request),
-            catalogue: &snapshot.fleet.catalogue,
+            catalogue: &snapshot.catalogue,
             is_served: &is_served,
             started: &self.gateway.common.started_rfc3339,
         });
@@ -99,7 +99,7 @@ impl Exchange {
 
     fn models(&mut self, ask: &Ask<'_>, local: &mut Local) -> Routed {
         let query = query_of(&ask.request);
-        let catalogue = &self.view.snapshot.fleet.catalogue;
+        let catalogue = &self.view.snapshot.catalogue;
         let ready = catalogue.models_at_once(&query).map(Some);
         let wanted = || ListingRequest::Models(query.into_owned());
         self.listing(ask, ready, wanted, local)
@@ -107,16 +107,20 @@ impl Exchange {
 
     fn scoped(&mut self, ask: &Ask<'_>, local: &mut Local) -> Routed {
         let view = Rc::clone(&self.view);
-        let fleet = &view.snapshot.fleet;
+        let snapshot = &view.snapshot;
         let path = String::from_utf8_lossy(self.path(&ask.request)).into_owned();
         let at = scoped_at(&path).and_then(|(prefix, rest)| {
-            Some((prefix, rest, Scoped::at(&fleet.profiles, prefix, rest)?))
+            Some((
+                prefix,
+                rest,
+                Scoped::at(&snapshot.fleet.profiles, prefix, rest)?,
+            ))
         });
         let Some((prefix, rest, scoped)) = at else {
             self.error(ask.cx, Some(&ask.request), &Error::not_found(), local);
             return Routed::Respond;
         };
-        let ready = fleet.catalogue.scoped_at_once(scoped);
+        let ready = snapshot.catalogue.scoped_at_once(scoped);
         let wanted = || ListingRequest::Scoped(prefix.to_owned(), rest.to_owned());
         self.listing(ask, ready.map(|body| Some(Ok(body))), wanted, local)
     }

@@ -8,7 +8,6 @@ use super::process::ProcessFacts;
 use super::stats::{AttemptEnd, Outcome, Random, Recorder, RequestEnd, Route, Totals};
 use super::version::Links;
 use super::{Build, Inputs, ModelFact, StickyFacts};
-use crate::catalogue::Catalogue;
 use crate::config::{BaseUrl, ConfigInputs, EndpointPlan, Env, FileFormat, plan_from_str};
 use crate::endpoint_set::EndpointSet;
 use crate::fleet::{Endpoint, Fleet, Status};
@@ -49,7 +48,6 @@ impl World {
                 plan: Arc::new(plan.plan.unwrap()),
                 profiles: Arc::new(Profiles::builtin()),
                 endpoints: Vec::new(),
-                catalogue: Arc::new(Catalogue::default()),
                 routable: EndpointSet::EMPTY,
                 unchecked: EndpointSet::EMPTY,
                 started: true,

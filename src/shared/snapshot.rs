@@ -1,10 +1,11 @@
-//! Everything that a request is carried by, made ready once for each state of the fleet.
+//! The snapshot: everything that a request needs, prepared once for each state of the fleet.
 //!
 //! Contract: docs/contract/balancing.md#1
 
 use std::sync::Arc;
 
 use super::Limiters;
+use crate::catalogue::Catalogue;
 use crate::endpoint_set::EndpointSet;
 use crate::fleet::Fleet;
 use crate::routing::aliases::Aliases;
@@ -12,7 +13,7 @@ use crate::routing::names::ModelIndex;
 use crate::routing::route::RouteTable;
 use crate::routing::scope::{Scopes, Standing};
 
-/// What a core works with: one state of the fleet with the tables made of it.
+/// One state of the fleet, with the tables made from it. Cores serve requests from it.
 #[derive(Debug)]
 pub struct Snapshot {
     /// The fleet itself.
@@ -23,6 +24,8 @@ pub struct Snapshot {
     pub scopes: Scopes,
     /// `[model_aliases]`.
     pub aliases: Arc<Aliases>,
+    /// The models of all endpoints, merged, and the listings.
+    pub catalogue: Arc<Catalogue>,
     /// Names of models to endpoints.
     pub models: Arc<ModelIndex>,
     /// The rate limits of clients.
@@ -30,7 +33,7 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// Who may be sent requests and who is worth waiting for, less those that were lost since.
+    /// The endpoints that requests may go to or wait for, without those that were lost since.
     pub fn standing(&self, lost: &EndpointSet, wait: bool) -> Standing {
         Standing {
             routable: self.fleet.routable.minus(lost),
