@@ -20,6 +20,7 @@ pub(crate) mod json;
 pub mod log;
 pub mod operations;
 pub mod providers;
+mod roots;
 pub mod routing;
 pub mod serve;
 pub mod shared;

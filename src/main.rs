@@ -1,4 +1,4 @@
-//! The program: what was typed, and what the process ends with. No logic.
+//! The program: from arguments to an exit code. It holds no logic.
 
 use std::process::ExitCode;
 
@@ -18,14 +18,14 @@ fn main() -> ExitCode {
             Command::Demo(demo) => ExitCode::from(serve::demo(&demo, env)),
             Command::Check(options) => print(&serve::check(&options, &env)),
             Command::Import { file } => print(&serve::import(&file, &env)),
-            Command::Ask(ask) => print(&serve::ask(&ask, &env)),
+            Command::Show(show) => print(&serve::show(&show, &env)),
         },
     }
 }
 
 fn print(outcome: &CommandOutput) -> ExitCode {
     use std::io::Write;
-    // A reader that has gone away wants nothing more.
+    // A closed pipe is no failure of the command.
     let _ = std::io::stdout().write_all(outcome.stdout.as_bytes());
     let _ = std::io::stderr().write_all(outcome.stderr.as_bytes());
     ExitCode::from(outcome.code)

@@ -1,7 +1,7 @@
 //! The grammar of the command line.
 //!
-//! The words are first brought to one form: flags may have one dash or two, switches may have a
-//! value (`--profile=false`). A word that is no command is an error. What remains is strict.
+//! The arguments are first normalized: options may have one dash or two, switches may have a value
+//! (`--profile=false`), and an unknown command is an error. The parser behind that is strict.
 //!
 //! Contract: docs/contract/operations.md#9
 
@@ -13,20 +13,21 @@ use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 
-use super::{Ask, Command, CommandOutput, Demo, Options, Parsed, Subject, build_info};
+use super::{Command, CommandOutput, Demo, Options, Parsed, Show, Subject, Trust, build_info};
 use crate::config::{boolean, nearest};
 
 const ABOUT: &str = "Edge gateway for self-hosted LLM servers: one address in front of Ollama, \
-LM Studio, vLLM, llama.cpp, SGLang and whatever speaks OpenAI's API.";
+LM Studio, vLLM, llama.cpp, SGLang and every server with OpenAI's API.";
 
 const EXAMPLES: &str = "\
 Examples:
-  olla demo                          try the gateway with simulated backends
+  olla demo                          try the gateway with simulated endpoints
   olla --config olla.toml            run the gateway
   olla check -c olla.toml            validate a configuration
   olla import olla.yaml > olla.toml  convert a configuration of Olla (its YAML also works as it is)
   olla status                        show the state of the gateway on this machine
   olla models --url http://gw:40114  list the models of a gateway
+  olla status --url https://gw:8443 --ca-file ca.pem
   olla completions bash              print completions for a shell
 
 Configuration file: --config, else OLLA_CONFIG_FILE, else the first that exists of
@@ -71,7 +72,7 @@ struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Sub {
-    /// Run the gateway in front of simulated backends, without installing anything
+    /// Run the gateway in front of simulated endpoints, without installing anything
     Demo {
         /// Port of the gateway
         #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
@@ -107,19 +108,27 @@ struct Target {
     /// Print the JSON response as it is
     #[arg(long)]
     json: bool,
+
+    /// PEM file with further trusted certificates
+    #[arg(long, alias = "cacert", value_name = "PATH", value_hint = clap::ValueHint::FilePath)]
+    ca_file: Option<PathBuf>,
+
+    /// Accept any certificate
+    #[arg(short = 'k', long)]
+    insecure: bool,
 }
 
-/// Understands the words after the program's name.
-pub(super) fn parse(words: impl IntoIterator<Item = OsString>) -> Parsed {
-    let words = match usual(words) {
-        Ok(words) => words,
+/// Parses the arguments, without the program's name.
+pub(super) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Parsed {
+    let arguments = match normalized(arguments) {
+        Ok(arguments) => arguments,
         Err(fault) => {
             let error = Args::command().error(ErrorKind::ValueValidation, fault);
             return Parsed::Done(usage(&error));
         }
     };
-    let named = std::iter::once(OsString::from("olla")).chain(words);
-    match Args::try_parse_from(named) {
+    let program = std::iter::once(OsString::from("olla"));
+    match Args::try_parse_from(program.chain(arguments)) {
         Ok(args) => command(args),
         Err(error) => Parsed::Done(match error.kind() {
             ErrorKind::DisplayHelp => CommandOutput::good(error.render().to_string()),
@@ -128,7 +137,7 @@ pub(super) fn parse(words: impl IntoIterator<Item = OsString>) -> Parsed {
     }
 }
 
-/// What is wrong and how it is done right; the library leaves the latter out at times.
+/// The message of the library with the usage, which some of its messages lack.
 fn usage(error: &clap::Error) -> CommandOutput {
     let mut text = error.render().to_string();
     if !text.contains("Usage") {
@@ -145,13 +154,17 @@ fn command(args: Args) -> Parsed {
         config: args.config,
         profile: args.profile,
     };
-    let ask = |subject, target: Target, options: Options| {
-        let (url, json, config) = (target.url, target.json, options.config);
-        Command::Ask(Ask {
+    let show = |subject, target: Target, options: Options| {
+        Command::Show(Show {
             subject,
-            url,
-            json,
-            config,
+            url: target.url,
+            json: target.json,
+            config: options.config,
+            trust: Trust {
+                ca_file: target.ca_file,
+                insecure: target.insecure,
+                own: None,
+            },
         })
     };
     Parsed::Run(match args.command {
@@ -160,8 +173,8 @@ fn command(args: Args) -> Parsed {
         Some(Sub::Check) => Command::Check(options),
         Some(Sub::Demo { port }) => Command::Demo(Demo { port }),
         Some(Sub::Import { file }) => Command::Import { file },
-        Some(Sub::Models(target)) => ask(Subject::Models, target, options),
-        Some(Sub::Status(target)) => ask(Subject::Status, target, options),
+        Some(Sub::Models(target)) => show(Subject::Models, target, options),
+        Some(Sub::Status(target)) => show(Subject::Status, target, options),
         Some(Sub::Version) => return Parsed::Done(CommandOutput::good(build_info::line())),
         Some(Sub::Completions { shell }) => {
             let mut script = Vec::new();
@@ -171,71 +184,69 @@ fn command(args: Args) -> Parsed {
     })
 }
 
-/// What follows a flag.
+/// Whether an option has a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Takes {
     Nothing,
     Value,
 }
 
-/// The flags and what they take, from the grammar itself: letters and names, aliases included.
-fn flags() -> Vec<(String, Takes)> {
+/// All options of the grammar: letters, names and aliases.
+fn options() -> Vec<(String, Takes)> {
     let mut command = Args::command();
     command.build();
     let subcommands = command
         .get_subcommands()
         .flat_map(clap::Command::get_arguments);
-    let mut flags = Vec::new();
+    let mut options = Vec::new();
     for arg in command.get_arguments().chain(subcommands) {
         let takes = if arg.get_action().takes_values() {
             Takes::Value
         } else {
             Takes::Nothing
         };
-        let letters = arg.get_short().map(|letter| letter.to_string());
-        let names = arg.get_long_and_visible_aliases().unwrap_or_default();
-        let names = names
+        let letter = arg.get_short().map(|letter| letter.to_string());
+        let name = arg.get_long().map(str::to_owned);
+        let aliases = arg.get_all_aliases().into_iter().flatten();
+        let names = letter
             .into_iter()
-            .chain(arg.get_all_aliases().unwrap_or_default());
-        flags.extend(
-            letters
-                .into_iter()
-                .chain(names.map(str::to_owned))
-                .map(|name| (name, takes)),
-        );
+            .chain(name)
+            .chain(aliases.map(str::to_owned));
+        options.extend(names.map(|name| (name, takes)));
     }
-    flags
+    options
 }
 
-/// The words in the one form that the grammar knows.
+/// The arguments in the one form that the parser knows.
 ///
 /// # Errors
-/// A message about a command that does not exist, or a switch whose value is no boolean.
-fn usual(words: impl IntoIterator<Item = OsString>) -> Result<Vec<OsString>, String> {
-    let (flags, mut command) = (flags(), Args::command());
+/// A message about an unknown command, or a switch with a value that is not a boolean.
+fn normalized(arguments: impl IntoIterator<Item = OsString>) -> Result<Vec<OsString>, String> {
+    let (options, mut command) = (options(), Args::command());
     command.build();
-    let is_command = |word: &OsStr| {
-        word.to_str()
-            .is_some_and(|word| command.find_subcommand(word).is_some())
+    let is_command = |argument: &OsStr| {
+        argument
+            .to_str()
+            .is_some_and(|name| command.find_subcommand(name).is_some())
     };
-    let mut usual = Vec::new();
-    let mut words = words.into_iter();
+    let mut normalized = Vec::new();
+    let mut arguments = arguments.into_iter();
     let mut in_command = false;
-    while let Some(word) = words.next() {
-        let Some((name, value)) = flag(&word) else {
-            if !in_command && !is_command(&word) {
-                return Err(unknown_command(&command, &word));
+    while let Some(argument) = arguments.next() {
+        let Some((name, value)) = option(&argument) else {
+            if !in_command && !is_command(&argument) {
+                return Err(unknown_command(&command, &argument));
             }
             in_command = true;
-            usual.push(word);
+            normalized.push(argument);
             continue;
         };
-        let known = flags.iter().find(|(flag, _)| name == flag.as_str());
+        let known = options.iter().find(|(known, _)| name == known.as_str());
         match known.map(|(_, takes)| *takes) {
-            None => usual.push(word),
+            None => normalized.push(argument),
             Some(Takes::Value) => {
-                let value = value.or_else(|| words.next());
-                usual.push(long(name, value.as_deref()));
+                let value = value.or_else(|| arguments.next());
+                normalized.push(dashed(name, value.as_deref()));
             }
             Some(Takes::Nothing) => {
                 let on = match &value {
@@ -248,25 +259,25 @@ fn usual(words: impl IntoIterator<Item = OsString>) -> Result<Vec<OsString>, Str
                     })?,
                 };
                 if on {
-                    usual.push(long(name, None));
+                    normalized.push(dashed(name, None));
                 }
             }
         }
     }
-    Ok(usual)
+    Ok(normalized)
 }
 
-fn unknown_command(command: &clap::Command, word: &OsStr) -> String {
-    let word = word.to_string_lossy();
+fn unknown_command(command: &clap::Command, argument: &OsStr) -> String {
+    let name = argument.to_string_lossy();
     let names = command.get_subcommands().map(clap::Command::get_name);
-    let hint = nearest(&word, names)
+    let hint = nearest(&name, names)
         .map_or_else(String::new, |near| format!("; did you mean \"{near}\"?"));
-    format!("unknown command \"{word}\"{hint}")
+    format!("unknown command \"{name}\"{hint}")
 }
 
-/// The name of a flag without its dashes, and the value behind its `=`.
-fn flag(word: &OsStr) -> Option<(&str, Option<OsString>)> {
-    let bytes = word.as_bytes();
+/// The name of an option without its dashes, and the value behind its `=`.
+fn option(argument: &OsStr) -> Option<(&str, Option<OsString>)> {
+    let bytes = argument.as_bytes();
     let bytes = bytes
         .strip_prefix(b"--")
         .or_else(|| bytes.strip_prefix(b"-"))?;
@@ -283,13 +294,14 @@ fn flag(word: &OsStr) -> Option<(&str, Option<OsString>)> {
     Some((name, value))
 }
 
-fn long(name: &str, value: Option<&OsStr>) -> OsString {
+/// An option with one dash before a letter and two before a name.
+fn dashed(name: &str, value: Option<&OsStr>) -> OsString {
     let dashes = if name.len() == 1 { "-" } else { "--" };
-    let mut word = OsString::from(dashes);
-    word.push(name);
+    let mut option = OsString::from(dashes);
+    option.push(name);
     if let Some(value) = value {
-        word.push("=");
-        word.push(value);
+        option.push("=");
+        option.push(value);
     }
-    word
+    option
 }

@@ -1,174 +1,148 @@
-//! One GET to a gateway, for the commands that ask it something: blocking, plain HTTP/1.1, a fresh
-//! connection that ends with the answer.
+//! A small HTTP client for the commands that read from a running gateway: blocking, one GET on a
+//! connection of its own.
 //!
-//! Never on the request path, and no client for backends: those have the engine's.
+//! It is not used on the path of requests, and not for endpoints: the engine has its own client.
 
-use std::io::{self, Read, Write};
-use std::net::{TcpStream, ToSocketAddrs};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use ureq::unversioned::resolver::DefaultResolver;
+use ureq::unversioned::transport::{Connector, TcpConnector};
+use ureq::{Agent, Timeout};
 use url::{Host, Url};
 
-/// Largest answer that is read, head included.
-const ANSWER_BYTES_MAX: u64 = 64 << 20;
+use super::tls::{HandshakeFault, TlsConnector, Trust};
 
-/// To connect to one address.
+/// Maximum size of a response body.
+const BODY_BYTES_MAX: u64 = 64 << 20;
+
+/// Time limit for a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// For the whole answer.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
+/// Time limit for the whole exchange.
+const TIMEOUT: Duration = Duration::from_secs(20);
 
-/// More header lines than any gateway sends.
-const HEADERS_MAX: usize = 128;
-
-/// An answer.
+/// A response.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Answer {
+pub(super) struct Response {
     pub(super) status: u16,
     pub(super) body: Vec<u8>,
 }
 
-/// Reads an address as a person types it: the scheme may be left out, a path is a prefix.
-///
-/// # Errors
-/// A sentence about what is wrong with it.
-pub(super) fn base(text: &str) -> Result<Url, String> {
-    let text = text.trim();
-    let with_scheme = if text.contains("://") {
-        text.to_owned()
-    } else {
-        format!("http://{text}")
-    };
-    let url = Url::parse(&with_scheme).map_err(|error| format!("{text:?} is no URL: {error}"))?;
-    match (url.scheme(), url.host()) {
-        ("http", Some(_)) => Ok(url),
-        ("https", _) => Err("https is not spoken by this command; use an http address".to_owned()),
-        _ => Err(format!("{text:?} is no http URL")),
-    }
+/// The address of a gateway. Its scheme is `http` or `https`, and it has a host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Base {
+    url: Url,
+    host: Host,
 }
 
-/// Asks for a path below a base URL.
-///
-/// # Errors
-/// A sentence: no connection, no answer in time, or one that is not HTTP.
-pub(super) fn get(base: &Url, path: &str) -> Result<Answer, String> {
-    let at = |fault: io::Error| format!("{}: {fault}", display(base));
-    let mut stream = connect(base).map_err(at)?;
-    let prefix = base.path().trim_end_matches('/');
-    let request = format!(
-        "GET {prefix}{path} HTTP/1.1\r\nHost: {}\r\nAccept: application/json\r\n\
-         User-Agent: olla-cli\r\nConnection: close\r\n\r\n",
-        authority(base),
-    );
-    stream.write_all(request.as_bytes()).map_err(at)?;
-    let bytes = read_all(stream).map_err(at)?;
-    answer(&bytes).ok_or_else(|| format!("{}: the answer is not HTTP", display(base)))
-}
-
-fn authority(base: &Url) -> String {
-    let host = base.host_str().unwrap_or_default();
-    base.port()
-        .map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
-}
-
-/// The address without what may be secret in it.
-fn display(base: &Url) -> String {
-    format!("http://{}", authority(base))
-}
-
-#[expect(
-    clippy::disallowed_methods,
-    reason = "a command has one thread and nothing else to do while a name is looked up"
-)]
-fn connect(base: &Url) -> io::Result<TcpStream> {
-    let port = base.port().unwrap_or(80);
-    let addresses = match base.host() {
-        Some(Host::Domain(name)) => (name, port).to_socket_addrs()?.collect(),
-        Some(Host::Ipv4(ip)) => vec![(ip, port).into()],
-        Some(Host::Ipv6(ip)) => vec![(ip, port).into()],
-        None => Vec::new(),
-    };
-    let mut last = io::Error::other("the name has no address");
-    for address in addresses {
-        match TcpStream::connect_timeout(&address, CONNECT_TIMEOUT) {
-            Ok(stream) => return Ok(stream),
-            Err(error) => last = error,
-        }
-    }
-    Err(last)
-}
-
-fn read_all(mut stream: TcpStream) -> io::Result<Vec<u8>> {
-    let started = Instant::now();
-    let mut bytes = Vec::new();
-    let mut piece = vec![0; 64 << 10];
-    loop {
-        let left = ANSWER_TIMEOUT.saturating_sub(started.elapsed());
-        if left.is_zero() {
-            return Err(io::Error::new(
-                io::ErrorKind::TimedOut,
-                "the answer takes too long",
-            ));
-        }
-        stream.set_read_timeout(Some(left))?;
-        let count = stream.read(&mut piece)?;
-        if count == 0 {
-            return Ok(bytes);
-        }
-        bytes.extend_from_slice(piece.get(..count).unwrap_or_default());
-        if bytes.len() as u64 > ANSWER_BYTES_MAX {
-            return Err(io::Error::other("the answer is too large"));
-        }
-    }
-}
-
-/// The answer in all that came; `None` = it is not HTTP/1.1, or was cut.
-fn answer(bytes: &[u8]) -> Option<Answer> {
-    let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
-    let mut head = httparse::Response::new(&mut headers);
-    let Ok(httparse::Status::Complete(end)) = head.parse(bytes) else {
-        return None;
-    };
-    let value = |name: &str| {
-        let found = head
-            .headers
-            .iter()
-            .find(|header| header.name.eq_ignore_ascii_case(name));
-        found
-            .and_then(|header| std::str::from_utf8(header.value).ok())
-            .map(str::trim)
-    };
-    let rest = bytes.get(end..)?;
-    let chunked = value("transfer-encoding").is_some_and(|v| v.eq_ignore_ascii_case("chunked"));
-    let body = match value("content-length") {
-        _ if chunked => unchunked(rest)?,
-        Some(length) => rest.get(..length.parse().ok()?)?.to_vec(),
-        None => rest.to_vec(),
-    };
-    Some(Answer {
-        status: head.code?,
-        body,
-    })
-}
-
-fn unchunked(mut rest: &[u8]) -> Option<Vec<u8>> {
-    let mut body = Vec::new();
-    loop {
-        let Ok(httparse::Status::Complete((at, size))) = httparse::parse_chunk_size(rest) else {
-            return None;
+impl Base {
+    /// Reads an address as a person types it: without a scheme it is `http`, and its path is a prefix.
+    ///
+    /// # Errors
+    /// A sentence about what is wrong with it.
+    pub(super) fn parse(text: &str) -> Result<Self, String> {
+        let text = text.trim();
+        let with_scheme = if text.contains("://") {
+            text.to_owned()
+        } else {
+            format!("http://{text}")
         };
-        let size = usize::try_from(size).ok()?;
-        rest = rest.get(at..)?;
-        if size == 0 {
-            return Some(body);
+        let expected = "expected the URL of a gateway, as in https://gateway:40114";
+        let url = Url::parse(&with_scheme)
+            .map_err(|error| format!("{expected}, got {text:?} ({error})"))?;
+        let host = url.host().map(|host| host.to_owned());
+        match (url.scheme(), host) {
+            ("http" | "https", Some(host)) => Ok(Self { url, host }),
+            _ => Err(format!("{expected}, got {text:?}")),
         }
-        body.extend_from_slice(rest.get(..size)?);
-        rest = rest.get(size..)?.strip_prefix(b"\r\n")?;
+    }
+
+    /// The host, an IPv6 address without brackets.
+    pub(super) fn host(&self) -> String {
+        match &self.host {
+            Host::Domain(name) => name.clone(),
+            Host::Ipv4(ip) => ip.to_string(),
+            Host::Ipv6(ip) => ip.to_string(),
+        }
+    }
+
+    fn is_https(&self) -> bool {
+        self.url.scheme() == "https"
+    }
+
+    /// The address without user name, password and path.
+    pub(super) fn origin(&self) -> String {
+        let (scheme, host) = (self.url.scheme(), &self.host);
+        match self.url.port() {
+            Some(port) => format!("{scheme}://{host}:{port}"),
+            None => format!("{scheme}://{host}"),
+        }
+    }
+}
+
+/// Reads a path below a base URL.
+///
+/// # Errors
+/// A sentence: the trusted certificates cannot be read, there is no connection, or no response in
+/// time, or what comes is not HTTP.
+pub(super) fn get(base: &Base, path: &str, trust: &Trust) -> Result<Response, String> {
+    let origin = base.origin();
+    let client = if base.is_https() {
+        Some(trust.client(&base.host())?)
+    } else {
+        None
+    };
+    let config = Agent::config_builder()
+        .http_status_as_error(false)
+        .max_redirects(0)
+        .max_redirects_will_error(false)
+        .proxy(None)
+        .max_idle_connections(0)
+        .user_agent("olla-cli")
+        .accept("application/json")
+        .timeout_connect(Some(CONNECT_TIMEOUT))
+        .timeout_global(Some(TIMEOUT))
+        .build();
+    let connector = TcpConnector::default().chain(TlsConnector::new(client));
+    let agent = Agent::with_parts(config, connector, DefaultResolver::default());
+    let prefix = base.url.path().trim_end_matches('/');
+    let fault = |error| format!("{origin}: {}", sentence(&error));
+    let mut response = agent
+        .get(format!("{origin}{prefix}{path}"))
+        .call()
+        .map_err(fault)?;
+    let status = response.status().as_u16();
+    let body = response.body_mut().with_config().limit(BODY_BYTES_MAX);
+    let body = body.read_to_vec().map_err(fault)?;
+    Ok(Response { status, body })
+}
+
+/// What went wrong, for a person.
+fn sentence(error: &ureq::Error) -> String {
+    match error {
+        ureq::Error::Io(error) => error.to_string(),
+        ureq::Error::HostNotFound => "the host name cannot be resolved".to_owned(),
+        ureq::Error::Timeout(Timeout::Connect | Timeout::Resolve) => {
+            format!("no connection within {} seconds", CONNECT_TIMEOUT.as_secs())
+        }
+        ureq::Error::Timeout(_) => {
+            format!("no complete response within {} seconds", TIMEOUT.as_secs())
+        }
+        ureq::Error::Protocol(error) => format!("expected an HTTP response ({error})"),
+        ureq::Error::BodyExceedsLimit(bytes) => {
+            format!("the response is larger than {bytes} bytes")
+        }
+        ureq::Error::Other(error) => match error.downcast_ref::<HandshakeFault>() {
+            Some(fault) => fault.to_string(),
+            None => error.to_string(),
+        },
+        error => error.to_string(),
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::io::{Read, Write};
     use std::net::TcpListener;
 
     use super::*;
@@ -181,60 +155,22 @@ mod tests {
             (" localhost ", Some("http://localhost")),
             ("http://[::1]:9/x/", Some("http://[::1]:9")),
             ("http://u:p@h", Some("http://h")),
-            ("https://gw", None),
+            ("https://gw", Some("https://gw")),
+            ("https://gw:8443/x", Some("https://gw:8443")),
             ("ftp://gw", None),
             ("", None),
             ("http://", None),
         ];
         for (text, want) in table {
-            let got = base(text).ok().map(|url| display(&url));
+            let got = Base::parse(text).ok().map(|base| base.origin());
             assert_eq!(got.as_deref(), want, "{text}");
         }
     }
 
-    #[test]
-    fn answers_in_every_framing() {
-        let table: [(&str, Option<(u16, &str)>); 9] = [
-            (
-                "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
-                Some((200, "ok")),
-            ),
-            (
-                "HTTP/1.1 404 Not Found\r\n\r\nuntil the end",
-                Some((404, "until the end")),
-            ),
-            (
-                "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n1;x=y\r\n!\r\n0\r\n\r\n",
-                Some((200, "ok!")),
-            ),
-            (
-                "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n",
-                None,
-            ),
-            (
-                "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nokk\r\n0\r\n\r\n",
-                None,
-            ),
-            ("HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nok", None),
-            ("HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\nok", None),
-            ("SSH-2.0-x\r\n", None),
-            ("", None),
-        ];
-        for (bytes, want) in table {
-            let got = answer(bytes.as_bytes());
-            let got = got.map(|a| (a.status, String::from_utf8(a.body).unwrap()));
-            assert_eq!(
-                got,
-                want.map(|(status, body)| (status, body.to_owned())),
-                "{bytes:?}"
-            );
-        }
-    }
-
-    #[test]
-    fn a_get_asks_below_the_base() {
+    /// A server that sends these bytes once and returns the request.
+    fn server(response: &'static str) -> (String, std::thread::JoinHandle<String>) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let url = base(&format!("http://{}/gw/", listener.local_addr().unwrap())).unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
         let server = std::thread::spawn(move || {
             let (mut stream, _) = listener.accept().unwrap();
             let mut request = Vec::new();
@@ -243,14 +179,75 @@ mod tests {
                 stream.read_exact(&mut byte).unwrap();
                 request.push(byte[0]);
             }
-            stream
-                .write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
-                .unwrap();
+            stream.write_all(response.as_bytes()).unwrap();
             String::from_utf8(request).unwrap()
         });
-        let answer = get(&url, "/internal/status").unwrap();
-        assert_eq!((answer.status, answer.body.as_slice()), (200, &b"{}"[..]));
-        let request = server.join().unwrap();
-        assert!(request.starts_with("GET /gw/internal/status HTTP/1.1\r\nHost: 127.0.0.1:"));
+        (url, server)
+    }
+
+    #[test]
+    fn responses_in_every_framing() {
+        let table: [(&str, Option<(u16, &str)>); 6] = [
+            (
+                "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
+                Some((200, "ok")),
+            ),
+            (
+                "HTTP/1.1 404 Not Found\r\nConnection: close\r\n\r\nuntil the end",
+                Some((404, "until the end")),
+            ),
+            (
+                "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n1\r\n!\r\n0\r\n\r\n",
+                Some((200, "ok!")),
+            ),
+            (
+                "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n",
+                None,
+            ),
+            ("HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nok", None),
+            ("SSH-2.0-x\r\n", None),
+        ];
+        for (bytes, want) in table {
+            let (url, server) = server(bytes);
+            let got = get(&Base::parse(&url).unwrap(), "/", &Trust::default());
+            server.join().unwrap();
+            let want = want.map(|(status, body)| Response {
+                status,
+                body: body.as_bytes().to_vec(),
+            });
+            assert_eq!(got.clone().ok(), want, "{bytes:?}: {got:?}");
+            if let Err(fault) = got {
+                assert!(fault.starts_with(&url), "{fault}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_path_of_the_base_is_a_prefix() {
+        let (url, server) = server("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}");
+        let base = Base::parse(&format!("{url}/gw/")).unwrap();
+        let response = get(&base, "/internal/status", &Trust::default()).unwrap();
+        assert_eq!(
+            (response.status, response.body.as_slice()),
+            (200, &b"{}"[..])
+        );
+        let request = server.join().unwrap().to_ascii_lowercase();
+        assert!(
+            request.starts_with("get /gw/internal/status http/1.1\r\n"),
+            "{request}"
+        );
+        assert!(request.contains("\r\nhost: 127.0.0.1:"), "{request}");
+    }
+
+    #[test]
+    fn a_gateway_that_does_not_run_is_named() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        drop(listener);
+        let fault = get(&Base::parse(&url).unwrap(), "/", &Trust::default()).unwrap_err();
+        assert!(
+            fault.starts_with(&url) && fault.contains("refused"),
+            "{fault}"
+        );
     }
 }

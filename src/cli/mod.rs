@@ -1,8 +1,7 @@
-//! The command line: from words to a [`Command`], and the commands that serve nobody.
+//! The command line: from arguments to a [`Command`], and the commands that do not start a gateway.
 //!
-//! `olla` alone serves. `--version`, `--help`, wrong words and `completions` are answered here, as
-//! an [`CommandOutput`] that `main` prints; the rest is handed to `main` as data. Starts nothing and holds
-//! no logic of serving.
+//! `olla` without a command starts the gateway. `--version`, `--help`, `completions` and invalid
+//! arguments result in a [`CommandOutput`] at once; everything else is a [`Command`] for `main`.
 //!
 //! Contract: docs/contract/operations.md#9
 
@@ -13,83 +12,87 @@ mod http;
 pub mod import;
 pub mod remote;
 mod table;
+mod tls;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
 
 use crate::config::{Env, boolean};
+pub use tls::Trust;
 
 /// What to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Command {
-    /// Serve until a signal.
+    /// Run the gateway until a signal.
     Serve(Options),
-    /// Judge the configuration and open no socket ([`check::report`]).
+    /// Validate the configuration without opening a socket ([`check::report`]).
     Check(Options),
-    /// Serve in front of simulated backends.
+    /// Run the gateway in front of simulated endpoints.
     Demo(Demo),
-    /// Print Olla's YAML as TOML ([`import::run`]).
+    /// Print a YAML configuration of Olla as TOML ([`import::run`]).
     Import {
         /// The YAML file.
         file: PathBuf,
     },
-    /// Show something of a gateway that runs ([`remote::run`]).
-    Ask(Ask),
+    /// Show the state of a running gateway ([`remote::run`]).
+    Show(Show),
 }
 
-/// The flags of serving.
+/// The options of a start.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Options {
     /// `--config`; `None` = `OLLA_CONFIG_FILE` or the first default path.
     pub config: Option<PathBuf>,
-    /// `--profile`; `OLLA_ENABLE_PROFILER` is the configuration's.
+    /// `--profile`; the variable `OLLA_ENABLE_PROFILER` belongs to the configuration.
     pub profile: bool,
 }
 
-/// The flags of `demo`.
+/// The options of `demo`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Demo {
-    /// Port of the gateway; `None` = the usual one.
+    /// Port of the gateway; `None` = the default port.
     pub port: Option<u16>,
 }
 
-/// A question to a gateway that runs.
+/// The options of `status` and `models`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Ask {
-    /// What is asked.
+pub struct Show {
+    /// What is shown.
     pub subject: Subject,
-    /// Its address; `None` = [`remote::address_of`] the configuration.
+    /// `--url`; `None` = where the configuration lets the gateway listen.
     pub url: Option<String>,
-    /// Whether to print the answer as it comes.
+    /// Whether the JSON document is printed as it is.
     pub json: bool,
-    /// `--config`, to find the address.
+    /// `--config`, for the address.
     pub config: Option<PathBuf>,
+    /// `--ca-file` and `--insecure`.
+    pub trust: Trust,
 }
 
-/// What a gateway can be asked.
+/// What the commands show of a running gateway.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Subject {
-    /// Its models and where they are.
+    /// Its models, and the endpoints that serve them.
     Models,
-    /// Its figures and its endpoints.
+    /// Its statistics and its endpoints.
     Status,
 }
 
-/// What to print and how to end.
+/// What a command prints, and its exit code.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CommandOutput {
     /// For standard output.
     pub stdout: String,
     /// For standard error.
     pub stderr: String,
-    /// The exit code: 0, 1 = failed, 2 = wrong words.
+    /// 0, [`Self::FAILED`] or [`Self::USAGE`].
     pub code: u8,
 }
 
 impl CommandOutput {
     /// Exit code of a failure.
     pub const FAILED: u8 = 1;
-    /// Exit code of wrong words.
+    /// Exit code of an invalid command line.
     pub const USAGE: u8 = 2;
 
     fn good(stdout: impl Into<String>) -> Self {
@@ -107,24 +110,29 @@ impl CommandOutput {
             code,
         }
     }
+
+    /// Exit code 1 with a message.
+    pub fn failed(message: &str) -> Self {
+        Self::bad(format!("olla: {message}\n"), Self::FAILED)
+    }
 }
 
-/// The words, understood.
+/// The outcome of parsing the arguments.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Parsed {
-    /// To be done.
+    /// A command to run.
     Run(Command),
-    /// Done: to be printed.
+    /// Output to print; there is nothing to run.
     Done(CommandOutput),
 }
 
-/// Understands the words after the program's name.
-pub fn parse(words: impl IntoIterator<Item = OsString>, env: &Env) -> Parsed {
+/// Parses the arguments, without the program's name.
+pub fn parse(arguments: impl IntoIterator<Item = OsString>, env: &Env) -> Parsed {
     let wants_version = env.get("OLLA_SHOW_VERSION").and_then(boolean) == Some(true);
     if wants_version {
         return Parsed::Done(CommandOutput::good(build_info::line()));
     }
-    args::parse(words)
+    args::parse(arguments)
 }
 
 #[cfg(test)]

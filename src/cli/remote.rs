@@ -1,35 +1,24 @@
-//! `olla models` and `olla status`: what a gateway that runs says of itself, as a table.
+//! `olla models` and `olla status`: the state of a running gateway, as a table.
 //!
-//! Contract: docs/contract/operations.md#4 (the routes that are asked)
+//! Contract: docs/contract/operations.md#4 (the routes that are read)
 
 use std::fmt::Write;
 
 use serde_json::Value;
 
+use super::http::{self, Base};
 use super::table::{Table, clean};
-use super::{CommandOutput, Subject, http};
-use crate::config::ServerPlan;
+use super::{CommandOutput, Subject, Trust};
 
-/// The address at which the gateway of a configuration can be asked from this machine.
-pub fn address_of(server: &ServerPlan) -> String {
-    let host = match server.host.as_str() {
-        "" | "0.0.0.0" | "::" => "localhost".to_owned(),
-        host if host.contains(':') => format!("[{host}]"),
-        host => host.to_owned(),
-    };
-    format!("http://{host}:{}", server.port)
-}
-
-/// Asks the gateway at an address.
-pub fn run(subject: Subject, address: &str, json: bool) -> CommandOutput {
+/// Shows the state of the gateway at an address.
+pub fn run(subject: Subject, address: &str, trust: &Trust, json: bool) -> CommandOutput {
     let path = match subject {
         Subject::Models => "/internal/status/models?detailed=true&group=family",
         Subject::Status => "/internal/status",
     };
-    let answer = fetch(address, path);
-    let body = match answer {
+    let body = match fetch(address, path, trust) {
         Ok(body) => body,
-        Err(fault) => return CommandOutput::bad(format!("olla: {fault}\n"), CommandOutput::FAILED),
+        Err(fault) => return CommandOutput::failed(&fault),
     };
     if json {
         return CommandOutput::good(body + "\n");
@@ -37,10 +26,7 @@ pub fn run(subject: Subject, address: &str, json: bool) -> CommandOutput {
     match (serde_json::from_str(&body), subject) {
         (Ok(value), Subject::Models) => CommandOutput::good(models(&value)),
         (Ok(value), Subject::Status) => CommandOutput::good(status(&value)),
-        (Err(error), _) => {
-            let fault = format!("olla: {address}: the answer is not JSON: {error}\n");
-            CommandOutput::bad(fault, CommandOutput::FAILED)
-        }
+        (Err(error), _) => CommandOutput::failed(&not_json(address, &error)),
     }
 }
 
@@ -49,30 +35,42 @@ pub fn run(subject: Subject, address: &str, json: bool) -> CommandOutput {
 /// # Errors
 /// A sentence that says why there is none.
 pub fn document(address: &str, path: &str) -> Result<Value, String> {
-    let body = fetch(address, path)?;
-    serde_json::from_str(&body).map_err(|error| format!("{address}: not JSON: {error}"))
+    let body = fetch(address, path, &Trust::default())?;
+    serde_json::from_str(&body).map_err(|error| not_json(address, &error))
 }
 
-fn fetch(address: &str, path: &str) -> Result<String, String> {
-    let base = http::base(address)?;
-    let answer = http::get(&base, path)?;
-    let body = String::from_utf8_lossy(&answer.body).into_owned();
-    if answer.status == 200 {
+fn not_json(address: &str, error: &serde_json::Error) -> String {
+    format!("{address}: expected JSON ({error})")
+}
+
+fn fetch(address: &str, path: &str, trust: &Trust) -> Result<String, String> {
+    let base = Base::parse(address)?;
+    let response = http::get(&base, path, trust)?;
+    let body = String::from_utf8_lossy(&response.body).into_owned();
+    if response.status == 200 {
         Ok(body)
     } else {
-        Err(refusal(&base, answer.status, &body))
+        Err(refusal(&base, response.status, &body))
     }
 }
 
-fn refusal(base: &url::Url, status: u16, body: &str) -> String {
-    let host = base.host_str().unwrap_or_default();
-    let value: Value = serde_json::from_str(body).unwrap_or_default();
-    let said = value
-        .pointer("/error/message")
-        .map(text)
-        .unwrap_or_default();
-    format!("{host} answers {status}: {}", clean(&said))
+fn refusal(base: &Base, status: u16, body: &str) -> String {
+    let reason = match serde_json::from_str::<Value>(body) {
+        Ok(value) => field(&value, "/error/message"),
+        // Other servers respond with pages, which say little.
+        Err(_) if body.trim_start().starts_with('<') => String::new(),
+        Err(_) => body.trim().chars().take(REASON_CHARS_MAX).collect(),
+    };
+    let origin = base.origin();
+    if reason.is_empty() {
+        format!("{origin} responded with {status}")
+    } else {
+        format!("{origin} responded with {status}: {}", clean(&reason))
+    }
 }
+
+/// Maximum length of a plain error message that is shown.
+const REASON_CHARS_MAX: usize = 200;
 
 /// A value as a cell.
 fn text(value: &Value) -> String {
@@ -84,8 +82,9 @@ fn text(value: &Value) -> String {
     }
 }
 
+/// A field as a cell, which is empty without the field.
 fn field(value: &Value, path: &str) -> String {
-    value.pointer(path).map(text).unwrap_or_default()
+    value.pointer(path).map_or_else(String::new, text)
 }
 
 fn list<'v>(value: &'v Value, path: &str) -> &'v [Value] {
@@ -268,19 +267,19 @@ mod tests {
 
     #[test]
     fn faults_are_sentences() {
-        let outcome = run(Subject::Status, "https://gw", false);
+        let outcome = run(Subject::Status, "ftp://gw", &Trust::default(), false);
         assert_eq!(outcome.code, CommandOutput::FAILED);
-        assert!(
-            outcome.stderr.starts_with("olla: https"),
-            "{}",
-            outcome.stderr
-        );
-        let base = http::base("http://gw:1").unwrap();
+        let want = "olla: expected the URL of a gateway, as in https://gateway:40114, got ";
+        assert_eq!(outcome.stderr, format!("{want}\"ftp://gw\"\n"));
+        let base = Base::parse("http://gw:1").unwrap();
         let body = r#"{"error":{"message":"ip not in allowed range"}}"#;
         assert_eq!(
             refusal(&base, 403, body),
-            "gw answers 403: ip not in allowed range"
+            "http://gw:1 responded with 403: ip not in allowed range"
         );
-        assert_eq!(refusal(&base, 502, "<html>"), "gw answers 502: -");
+        assert_eq!(
+            refusal(&base, 502, "<html>"),
+            "http://gw:1 responded with 502"
+        );
     }
 }

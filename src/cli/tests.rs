@@ -3,8 +3,8 @@ use std::path::Path;
 use super::*;
 use crate::config::{ConfigInputs, FileFormat, NameFilter, plan_from_str};
 
-fn words(words: &[&str]) -> Parsed {
-    parse(words.iter().map(OsString::from), &Env::default())
+fn arguments(arguments: &[&str]) -> Parsed {
+    parse(arguments.iter().map(OsString::from), &Env::default())
 }
 
 fn serve(config: Option<&str>, profile: bool) -> Parsed {
@@ -22,17 +22,18 @@ fn options(config: Option<&str>, profile: bool) -> Options {
     }
 }
 
-fn ask(subject: Subject, url: Option<&str>, json: bool, config: Option<&str>) -> Parsed {
-    Parsed::Run(Command::Ask(Ask {
+fn show(subject: Subject, url: Option<&str>, json: bool, config: Option<&str>) -> Parsed {
+    Parsed::Run(Command::Show(Show {
         subject,
         url: url.map(str::to_owned),
         json,
         config: config.map(PathBuf::from),
+        trust: Trust::default(),
     }))
 }
 
 #[test]
-fn words_are_understood() {
+fn arguments_are_parsed() {
     let table: Vec<(&[&str], Parsed)> = vec![
         (&[], serve(None, false)),
         (&["--config", "a"], serve(Some("a"), false)),
@@ -69,23 +70,23 @@ fn words_are_understood() {
                 file: "x.yaml".into(),
             }),
         ),
-        (&["models"], ask(Subject::Models, None, false, None)),
+        (&["models"], show(Subject::Models, None, false, None)),
         (
             &["status", "--json", "-url=http://h"],
-            ask(Subject::Status, Some("http://h"), true, None),
+            show(Subject::Status, Some("http://h"), true, None),
         ),
         (
             &["-c", "a", "status"],
-            ask(Subject::Status, None, false, Some("a")),
+            show(Subject::Status, None, false, Some("a")),
         ),
     ];
     for (given, want) in table {
-        assert_eq!(words(given), want, "{given:?}");
+        assert_eq!(arguments(given), want, "{given:?}");
     }
 }
 
 #[test]
-fn wrong_words_are_answered_with_the_usage() {
+fn invalid_arguments_show_the_usage() {
     let table: [&[&str]; 14] = [
         &["--nonsense"],
         &["-x"],
@@ -103,8 +104,8 @@ fn wrong_words_are_answered_with_the_usage() {
         &["completions"],
     ];
     for given in table {
-        let Parsed::Done(outcome) = words(given) else {
-            panic!("{given:?} was understood");
+        let Parsed::Done(outcome) = arguments(given) else {
+            panic!("{given:?} was accepted");
         };
         assert_eq!(outcome.code, 2, "{given:?}");
         assert_eq!(outcome.stdout, "", "{given:?}");
@@ -129,8 +130,8 @@ fn a_command_that_does_not_exist_is_an_error_with_a_suggestion() {
         (&["olla.toml"], "unknown command \"olla.toml\""),
     ];
     for (given, want) in table {
-        let Parsed::Done(outcome) = words(given) else {
-            panic!("{given:?} was understood");
+        let Parsed::Done(outcome) = arguments(given) else {
+            panic!("{given:?} was accepted");
         };
         assert_eq!(outcome.code, 2, "{given:?}");
         assert!(outcome.stderr.contains(want), "{}", outcome.stderr);
@@ -160,7 +161,7 @@ fn the_version_is_one_line() {
         &["version"],
         &["-c", "a", "--version"],
     ] {
-        assert_eq!(words(given), done, "{given:?}");
+        assert_eq!(arguments(given), done, "{given:?}");
     }
     let with = |value| parse([], &Env::of([("OLLA_SHOW_VERSION", value)]));
     assert_eq!(with("true"), done);
@@ -171,7 +172,7 @@ fn the_version_is_one_line() {
 #[test]
 fn help_teaches() {
     for given in [&["--help"][..], &["-help"], &["-h"], &["help"]] {
-        let Parsed::Done(outcome) = words(given) else {
+        let Parsed::Done(outcome) = arguments(given) else {
             panic!("{given:?}");
         };
         assert_eq!(
@@ -195,7 +196,7 @@ fn help_teaches() {
 #[test]
 fn completions_know_the_commands() {
     for shell in ["bash", "zsh", "fish"] {
-        let Parsed::Done(outcome) = words(&["completions", shell]) else {
+        let Parsed::Done(outcome) = arguments(&["completions", shell]) else {
             panic!("{shell}");
         };
         assert_eq!(outcome.code, 0);
@@ -299,26 +300,22 @@ fn an_import_prints_toml_and_remarks_apart() {
 }
 
 #[test]
-fn a_gateway_is_asked_where_it_listens() {
-    let env = Env::default();
-    let admits = |_: &NameFilter, _: &str| true;
-    let inputs = ConfigInputs {
-        env: &env,
-        cwd: Path::new("."),
-        types: &[],
-        admits: &admits,
+fn trust_is_chosen_as_with_curl() {
+    let trust_of = |given: &[&str]| match arguments(given) {
+        Parsed::Run(Command::Show(show)) => show.trust,
+        other => panic!("{other:?}"),
     };
-    for (host, want) in [
-        ("", "http://localhost:40114"),
-        ("0.0.0.0", "http://localhost:40114"),
-        ("::", "http://localhost:40114"),
-        ("::1", "http://[::1]:40114"),
-        ("gw", "http://gw:40114"),
-    ] {
-        let text = format!("server.host = \"{host}\"");
-        let plan = plan_from_str(&text, FileFormat::Toml, None, &inputs)
-            .plan
-            .unwrap();
-        assert_eq!(remote::address_of(&plan.server), want);
-    }
+    let file = Trust {
+        ca_file: Some("ca.pem".into()),
+        ..Trust::default()
+    };
+    let insecure = Trust {
+        insecure: true,
+        ..Trust::default()
+    };
+    assert_eq!(trust_of(&["status", "--ca-file", "ca.pem"]), file);
+    assert_eq!(trust_of(&["models", "-cacert=ca.pem"]), file);
+    assert_eq!(trust_of(&["status", "-k"]), insecure);
+    assert_eq!(trust_of(&["status", "--insecure"]), insecure);
+    assert_eq!(trust_of(&["status", "--insecure=false"]), Trust::default());
 }

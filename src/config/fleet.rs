@@ -246,7 +246,7 @@ fn check(
 /// Whether an endpoint's address is one on which the gateway listens: every request to it would
 /// come back. Names are compared as they are written; none is resolved.
 fn is_self(server: &ServerPlan, url: &BaseUrl) -> bool {
-    let scheme = if server.tls.cert_file.is_some() {
+    let scheme = if server.tls.is_some() {
         Scheme::Https
     } else {
         Scheme::Http

@@ -12,7 +12,7 @@ use super::endpoint::NameFilter;
 use super::env::Env;
 use super::finding::{Finding, Severity};
 use super::inputs::ConfigInputs;
-use super::plan::Plan;
+use super::plan::{Plan, ServerPlan};
 use super::reader::{ConfigReader, Fingerprints, KeyDoc, RestartOnly};
 use super::tree::{self, ConfigTable};
 use super::{settings, yaml};
@@ -71,6 +71,9 @@ impl FileFormat {
 pub struct Loaded {
     /// The plan, unless a finding is an error.
     pub plan: Option<Plan>,
+    /// The listener's part of it, also when another part has errors; `None` = the file cannot be
+    /// read.
+    pub server: Option<ServerPlan>,
     /// Errors and warnings, in the order of the file, then of the environment.
     pub findings: Vec<Finding>,
     /// Notes, in the same order: shown by `check` and `import`.
@@ -94,6 +97,7 @@ impl Loaded {
     fn failed(source: Option<PathBuf>, findings: Vec<Finding>) -> Self {
         Self {
             plan: None,
+            server: None,
             findings,
             notes: Vec::new(),
             source,
@@ -210,6 +214,7 @@ fn plan_from_table(
     let is_error = |finding: &Finding| finding.severity == Severity::Error;
     let refused = report.findings.iter().any(is_error);
     Loaded {
+        server: Some(plan.server.clone()),
         plan: (!refused).then_some(plan),
         findings: report.findings,
         notes: report.notes,

@@ -17,6 +17,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use super::endpoint::{EndpointPlan, NameFilter};
+use super::listener::ServerTlsPlan;
 
 /// The largest number of endpoints that a configuration may name.
 ///
@@ -238,23 +239,14 @@ pub struct ServerPlan {
     pub pin_workers: bool,
     /// What moves bytes between kernel and gateway.
     pub io_driver: IoDriver,
-    /// Certificate and key of the listener.
-    pub tls: ServerTlsPlan,
+    /// Certificate and key of the listener; `None` = plain HTTP.
+    pub tls: Option<ServerTlsPlan>,
     /// `[server.request_limits]`.
     pub request_limits: RequestLimitsPlan,
     /// `[server.rate_limits]`.
     pub rate_limits: RateLimitsPlan,
     /// `[server.cors]`.
     pub cors: CorsPlan,
-}
-
-/// `[server.tls]`: both set, or neither.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ServerTlsPlan {
-    /// PEM file with the certificate chain.
-    pub cert_file: Option<PathBuf>,
-    /// PEM file with the private key.
-    pub key_file: Option<PathBuf>,
 }
 
 /// `[server.request_limits]` (docs/contract/surface.md#11).

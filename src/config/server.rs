@@ -7,15 +7,17 @@ use std::num::{NonZeroU32, NonZeroUsize};
 
 use super::bounds::{MIB, U32_MAX, secs};
 use super::endpoint::is_token;
+use super::inputs::ConfigInputs;
+use super::listener::server_tls;
 use super::plan::{
     CorsPlan, EndpointRatesPlan, IoDriver, OriginPattern, RateLimitsPlan, RequestLimitsPlan,
-    ServerPlan, ServerTlsPlan,
+    ServerPlan,
 };
 use super::section::Section;
 use super::tree::ConfigValue;
 
 /// `[server]`.
-pub(super) fn server(s: &mut Section<'_, '_>) -> ServerPlan {
+pub(super) fn server(s: &mut Section<'_, '_>, inputs: &ConfigInputs<'_>) -> ServerPlan {
     let host = host(s);
     let port = s
         .key("port", "TCP port to listen on.")
@@ -75,7 +77,7 @@ pub(super) fn server(s: &mut Section<'_, '_>) -> ServerPlan {
         workers: machine.workers,
         pin_workers: machine.pin_workers,
         io_driver: machine.io_driver,
-        tls: server_tls(&mut s.section("tls")),
+        tls: server_tls(&mut s.section("tls"), inputs),
         request_limits: request_limits(&mut s.section("request_limits")),
         rate_limits: rate_limits(&mut s.section("rate_limits")),
         cors: cors(&mut s.section("cors")),
@@ -136,34 +138,6 @@ fn host(s: &mut Section<'_, '_>) -> String {
             fits,
         );
     unbracketed(&host).to_owned()
-}
-
-fn server_tls(s: &mut Section<'_, '_>) -> ServerTlsPlan {
-    let cert_file = s
-        .key(
-            "cert_file",
-            "PEM file with the listener's certificate chain; read again on SIGHUP.",
-        )
-        .path();
-    let key_file = s
-        .key(
-            "key_file",
-            "PEM file with the listener's private key; read again on SIGHUP.",
-        )
-        .path();
-    match (&cert_file, &key_file) {
-        (Some(_), None) if !s.is_faulty("key_file") => {
-            s.expected("key_file", "a file, since server.tls.cert_file is set");
-        }
-        (None, Some(_)) if !s.is_faulty("cert_file") => {
-            s.expected("cert_file", "a file, since server.tls.key_file is set");
-        }
-        _ => {}
-    }
-    ServerTlsPlan {
-        cert_file,
-        key_file,
-    }
 }
 
 fn request_limits(s: &mut Section<'_, '_>) -> RequestLimitsPlan {

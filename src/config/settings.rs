@@ -18,7 +18,7 @@ use super::tree::ConfigValue;
 
 /// Reads the whole configuration.
 pub(super) fn plan(root: &mut Section<'_, '_>, inputs: &ConfigInputs<'_>) -> Plan {
-    let server = server(&mut root.section("server"));
+    let server = server(&mut root.section("server"), inputs);
     let proxy = proxy(&mut root.section("proxy"));
     let context = Context {
         inputs,

@@ -9,6 +9,7 @@ use olla_engine::tls::{Roots, TlsClient, TlsTrust};
 
 use crate::config::{EndpointPlan, EndpointTlsPlan, Scheme};
 use crate::log::{Level, Logger, Value};
+use crate::roots::{self, SystemRoots};
 
 /// What was made ready, each kind once. Reading and parsing certificates takes some milliseconds,
 /// and nothing is read before the first https address is met.
@@ -80,28 +81,14 @@ impl Trusts {
         }
     }
 
-    /// The system's store. `SSL_CERT_FILE` and `SSL_CERT_DIR` add to it; the library alone would
-    /// take them in its place. A certificate that they name may also be a server's own.
+    /// The certificates that the system trusts.
     fn system(&self) -> Roots {
-        let mut found = rustls_native_certs::load_native_certs();
-        let mut own = Vec::new();
-        let named = ["SSL_CERT_FILE", "SSL_CERT_DIR"];
-        if named.iter().any(|name| std::env::var_os(name).is_some()) {
-            own.clone_from(&found.certs);
-            for dir in openssl_probe::candidate_cert_dirs() {
-                let more = rustls_native_certs::load_certs_from_paths(None, Some(dir));
-                found.certs.extend(more.certs);
-            }
-            found.certs.sort_unstable_by(|a, b| a.as_ref().cmp(b));
-            found.certs.dedup();
-        }
-        for error in &found.errors {
-            let reason = error.to_string();
-            let fields = [("reason", Value::Str(&reason))];
+        let SystemRoots { roots, faults } = roots::system();
+        for reason in &faults {
+            let fields = [("reason", Value::Str(reason))];
             self.logger
                 .emit(Level::Warn, "Trusted certificates cannot be read", &fields);
         }
-        let roots = Roots::new(&found.certs).with_exact(&own);
         if roots.is_empty() {
             let words = "This system trusts no certificates; https endpoints need tls.ca_file";
             self.logger.emit(Level::Warn, words, &[]);

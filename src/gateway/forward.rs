@@ -139,7 +139,7 @@ impl Exchange {
             out.extend_from_slice(b"\r\n");
         }
         if !passed.proto && !upstream.owns(FieldId::XForwardedProto) {
-            let tls = self.view.plan().server.tls.cert_file.is_some();
+            let tls = self.view.plan().server.tls.is_some();
             let proto: &[u8] = if tls { b"https" } else { b"http" };
             emit::field(out, b"X-Forwarded-Proto", proto);
         }

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::catalogue::Rules;
-use crate::cli::{self, Ask, CommandOutput, Options, remote};
+use crate::cli::{self, CommandOutput, Options, Show, Trust, remote};
 use crate::config::{self, ConfigInputs, Env, Finding, Loaded, NameFilter, RestartOnly, Severity};
 use crate::log::{Level, Logger, events};
 use crate::providers::figures::Extractor;
@@ -154,14 +154,29 @@ pub fn import(file: &Path, env: &Env) -> CommandOutput {
     )
 }
 
-/// Asks a gateway that runs.
-pub fn ask(ask: &Ask, env: &Env) -> CommandOutput {
-    let address = ask.url.clone().unwrap_or_else(|| {
-        let read = read(ask.config.as_deref(), env, None);
-        read.loaded.plan.map_or_else(
-            || "http://localhost:40114".to_owned(),
-            |plan| remote::address_of(&plan.server),
-        )
-    });
-    remote::run(ask.subject, &address, ask.json)
+/// Shows the state of a running gateway: at the given URL, or where the configuration lets it listen.
+pub fn show(show: &Show, env: &Env) -> CommandOutput {
+    if let Some(url) = &show.url {
+        return remote::run(show.subject, url, &show.trust, show.json);
+    }
+    let loaded = read(show.config.as_deref(), env, None).loaded;
+    // Other errors of the configuration do not change the address.
+    let is_address =
+        |finding: &&Finding| finding.key.is_empty() || LISTENER.contains(&&*finding.key);
+    if let Some(finding) = loaded.errors().find(is_address) {
+        return CommandOutput::failed(&format!(
+            "the configuration does not tell the address of the gateway; pass --url\n{finding}"
+        ));
+    }
+    let Some(server) = loaded.server else {
+        return CommandOutput::failed("the configuration cannot be read; pass --url");
+    };
+    let trust = Trust {
+        own: server.tls.as_ref().map(|tls| tls.cert_file.clone()),
+        ..show.trust.clone()
+    };
+    remote::run(show.subject, &server.local_url(), &trust, show.json)
 }
+
+/// The keys that make up the address of the gateway.
+const LISTENER: [&str; 2] = ["server.host", "server.port"];

@@ -1,6 +1,5 @@
 //! Starting the threads, waiting for signals, ending.
 
-use std::borrow::Cow;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -76,7 +75,7 @@ pub(super) fn run(setup: Setup, logger: &Logger, ready: impl FnOnce(&str)) -> u8
         Ok(running) => running,
         Err(error) => return failed(logger, "the gateway cannot be started", &error),
     };
-    ready(&shown_url(&running.plan));
+    ready(&running.plan.server.local_url());
     loop {
         match signals.wait(Instant::now() + LOOK_EVERY) {
             Some(Asked::End(signal)) => {
@@ -216,27 +215,15 @@ fn options(plan: &Plan, addresses: Vec<SocketAddr>, workers: usize) -> Options {
     }
 }
 
-/// Who the listener is, if it speaks TLS.
+/// The certificate of the listener, if it uses TLS.
 fn identity(plan: &Plan) -> Result<Option<TlsIdentity>, String> {
-    let tls = &plan.server.tls;
-    let (Some(certificate), Some(key)) = (&tls.cert_file, &tls.key_file) else {
+    let Some(tls) = &plan.server.tls else {
         return Ok(None);
     };
-    let read = |name: &str, path: &Path| {
-        let read = std::fs::read(path);
-        read.map_err(|error| format!("server.tls.{name} cannot be read: {error}"))
-    };
-    let certificate = read("cert_file", certificate)?;
-    let key = read("key_file", key)?;
-    let identity = TlsIdentity::from_pem(&certificate, &key);
-    identity.map(Some).map_err(|fault| {
-        let name = if fault.is_about_key() {
-            "key_file"
-        } else {
-            "cert_file"
-        };
-        format!("server.tls.{name}: {fault}")
-    })
+    let identity = tls.identity(Path::new(""));
+    identity
+        .map(Some)
+        .map_err(|fault| format!("server.tls.{}: {}", fault.key, fault.reason))
 }
 
 /// What makes the handler of each core.
@@ -273,42 +260,19 @@ fn log_started(engine: &Engine, options: &Options, plan: &Plan, logger: &Logger)
         ];
         logger.emit(Level::Info, events::LISTENING, &fields);
     }
-    let bind = format!("{}:{}", bracketed(&plan.server.host), plan.server.port);
+    let bind = plan.server.bind();
     logger.emit(
         Level::Info,
         events::STARTED,
         &[("bind", bind.as_str().into())],
     );
     if plan.dashboard.enabled {
-        let url = format!("{}/internal/ui/", shown_url(plan));
+        let url = format!("{}/internal/ui/", plan.server.local_url());
         logger.emit(
             Level::Info,
             events::DASHBOARD,
             &[("url", url.as_str().into())],
         );
-    }
-}
-
-/// The gateway's address for people.
-fn shown_url(plan: &Plan) -> String {
-    let host = match plan.server.host.as_str() {
-        "" | "0.0.0.0" | "::" => "localhost".into(),
-        host => bracketed(host),
-    };
-    let scheme = if plan.server.tls.cert_file.is_some() {
-        "https"
-    } else {
-        "http"
-    };
-    format!("{scheme}://{host}:{}", plan.server.port)
-}
-
-/// A host as it stands before a port.
-fn bracketed(host: &str) -> Cow<'_, str> {
-    if host.contains(':') {
-        format!("[{host}]").into()
-    } else {
-        host.into()
     }
 }
 

@@ -5,13 +5,15 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod commands;
+
 use std::io::Write;
 use std::net::TcpListener;
 
 use testkit::tls::{Handshake, Identity, Issuer, TlsBackend, connect};
 use testkit::{
-    Backend, Client, Config, Driver, Folder, Gateway, Link, Received, Response, post, run_to_end,
-    wait_until,
+    Backend, Client, Config, Driver, Folder, Gateway, Link, PATIENCE, Process, Received, Response,
+    post, program, run_to_end, wait_until,
 };
 
 const DRIVERS: [Driver; 2] = [Driver::Auto, Driver::Epoll];
@@ -359,7 +361,7 @@ fn another_endpoint_serves_where_a_certificate_does_not_hold() {
 }
 
 #[test]
-fn unusable_files_refuse_to_start() {
+fn unusable_files_are_refused_by_check_and_at_start_alike() {
     let folder = Folder::new();
     let identity = Issuer::new("x").issue(&["localhost"]);
     let certificate = folder.write("cert.pem", &identity.certificate);
@@ -367,27 +369,61 @@ fn unusable_files_refuse_to_start() {
     let other = folder.write("other.pem", &Issuer::new("y").issue(&["localhost"]).key);
     let empty = folder.write("empty.pem", "");
     let tls = |certificate: &str, key: &str| {
-        format!("tls.cert_file = \"{certificate}\"\ntls.key_file = \"{key}\"")
+        format!("[server.tls]\ncert_file = \"{certificate}\"\nkey_file = \"{key}\"")
     };
-    let ca_file = format!("tls.ca_file = \"{empty}\"");
+    let of_endpoint = |more: &str| endpoint("e", "https://h", more);
+    let bearer = "auth.type = \"bearer\"\nauth.token_file = \"/none/token\"";
     let table = [
+        (tls(&empty, &key), "server.tls.cert_file: expected "),
+        (tls(&certificate, &empty), "server.tls.key_file: expected "),
+        (tls(&certificate, &other), "server.tls.key_file: expected "),
         (
-            endpoint("e", "https://h", &ca_file),
-            String::new(),
-            "ca_file",
+            tls("/none/c.pem", &key),
+            "server.tls.cert_file: cannot read \"/none/c.pem\"",
         ),
-        (String::new(), tls(&empty, &key), "cert_file"),
-        (String::new(), tls(&certificate, &empty), "key_file"),
-        (String::new(), tls(&certificate, &other), "key_file"),
-        (String::new(), tls("/none/c.pem", &key), "cert_file"),
+        (
+            tls(&certificate, "/none/k.pem"),
+            "server.tls.key_file: cannot read \"/none/k.pem\"",
+        ),
+        (
+            of_endpoint(&format!("tls.ca_file = \"{empty}\"")),
+            "tls.ca_file: expected ",
+        ),
+        (
+            of_endpoint("tls.ca_file = \"/none/ca.pem\""),
+            "tls.ca_file: cannot read \"/none/ca.pem\"",
+        ),
+        (
+            of_endpoint(bearer),
+            "token_file: cannot read \"/none/token\"",
+        ),
     ];
-    for (rest, server, word) in table {
-        let config = config(Driver::Auto, &rest).more(&format!("[server]\n{server}"));
-        let (code, log) = run_to_end(&config.text(testkit::reserve().port()));
-        assert!(code.is_some_and(|code| code != 0), "{word}: {log}");
-        let tells = |line: &str| line.contains("ERROR") && line.contains(word);
-        assert!(log.lines().any(tells), "{word}: {log}");
+    let valid = format!("{}{}", tls(&certificate, &key), "\n[discovery]");
+    let (code, output) = check(&folder, &valid);
+    assert!(code == Some(0) && output.contains("ok: "), "{output}");
+    for (rest, message) in table {
+        let text = config(Driver::Auto, &rest).text(testkit::reserve().port());
+        let (code, output) = check(&folder, &text);
+        assert_eq!(code, Some(1), "{output}");
+        let errors = |line: &&str| line.contains(": error: ");
+        let found: Vec<&str> = output.lines().filter(errors).collect();
+        assert!(found.len() == 1 && found[0].contains(message), "{output}");
+        assert!(output.ends_with("\n1 error\n"), "{output}");
+        let (code, log) = run_to_end(&text);
+        assert_eq!(code, Some(1), "{log}");
+        let errors = |line: &&str| line.contains("\"ERROR\"");
+        let found: Vec<&str> = log.lines().filter(errors).collect();
+        let message = message.replace('"', "\\\"");
+        assert!(found.len() == 1 && found[0].contains(&message), "{log}");
     }
+}
+
+/// What `olla check` says about a configuration.
+fn check(folder: &Folder, text: &str) -> (Option<i32>, String) {
+    let file = folder.write("checked.toml", text);
+    let mut process = Process::start(&program("olla"), &["check", "-c", &file], &[]);
+    let code = process.wait_end(PATIENCE).code();
+    (code, process.log())
 }
 
 /// A gateway whose listener speaks TLS, in front of a TLS backend.

@@ -5,7 +5,7 @@ use rustls::{CertificateError, Error, InvalidMessage};
 use crate::fault::TlsFault;
 
 /// Why a handshake failed.
-pub(crate) fn fault_of(error: &Error) -> TlsFault {
+pub fn fault_of(error: &Error) -> TlsFault {
     match error {
         Error::InvalidCertificate(error) => of_certificate(error),
         Error::NoCertificatesPresented => TlsFault::BadCertificate,

@@ -7,16 +7,19 @@
 mod crypto;
 mod fault;
 mod pem;
+mod pinned;
 mod verify;
 
 use std::fmt;
 use std::sync::{Arc, RwLock};
 
+use rustls::client::danger::ServerCertVerifier;
 use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig};
 
-pub(crate) use fault::fault_of;
+pub use fault::fault_of;
 pub use pem::PemFault;
+use pinned::Pinned;
 use verify::Verifier;
 
 /// What is offered and accepted as the protocol inside TLS.
@@ -104,12 +107,25 @@ impl TlsTrust {
         ))
     }
 
+    /// Like [`Self::verifying`]. In addition, a server is accepted that holds the first certificate
+    /// of this PEM file, whatever its names and its validity: it is the server that is meant.
+    ///
+    /// # Errors
+    /// No certificate in the file, or one that cannot be read.
+    pub fn pinned(roots: &Roots, pem: &[u8]) -> Result<Self, PemFault> {
+        let first = pem::certificates(pem)?.into_iter().next();
+        let issuers = Arc::clone(&roots.issuers);
+        let others = Verifier::new(issuers, Arc::clone(&roots.exact));
+        let certificate = first.ok_or(PemFault::NoCertificate)?;
+        Ok(Self::with(Pinned::new(certificate, others)))
+    }
+
     /// Any server will do. Whoever sits between sees and changes everything.
     pub fn insecure() -> Self {
         Self::with(Verifier::insecure())
     }
 
-    fn with(verifier: Verifier) -> Self {
+    fn with(verifier: impl ServerCertVerifier + 'static) -> Self {
         let config = crypto::client(Arc::new(verifier)).map(|builder| {
             let mut config = builder.with_no_client_auth();
             config.alpn_protocols = vec![ALPN.to_vec()];
@@ -139,13 +155,16 @@ struct Client {
 }
 
 impl TlsClient {
-    /// The client's end of a new connection; `None` if the name is none that a certificate can
-    /// have.
-    pub(crate) fn begin(&self) -> Option<rustls::Connection> {
+    /// The client's end of a new connection, for a transport of the caller's; `None` if no
+    /// certificate can be valid for the name.
+    pub fn session(&self) -> Option<ClientConnection> {
         let (name, config) = (self.0.name.clone()?, self.0.config.clone()?);
-        rustls::ClientConnection::new(config, name)
-            .ok()
-            .map(rustls::Connection::from)
+        ClientConnection::new(config, name).ok()
+    }
+
+    /// The same for the engine's own transport.
+    pub(crate) fn begin(&self) -> Option<rustls::Connection> {
+        self.session().map(rustls::Connection::from)
     }
 }
 
