@@ -1,4 +1,4 @@
-//! What each kind of server answers.
+//! The responses of each kind of server.
 
 use std::io;
 use std::net::TcpStream;
@@ -12,8 +12,12 @@ use super::text;
 
 const JSON: &str = "application/json";
 
-/// Answers one request.
-pub(super) fn answer(stream: &mut TcpStream, shared: &Shared, request: &Request) -> io::Result<()> {
+/// Responds to one request.
+pub(super) fn respond(
+    stream: &mut TcpStream,
+    shared: &Shared,
+    request: &Request,
+) -> io::Result<()> {
     if let Some((content_type, body)) = page(shared, &request.path) {
         return send(stream, 200, content_type, body.as_bytes());
     }
@@ -21,12 +25,8 @@ pub(super) fn answer(stream: &mut TcpStream, shared: &Shared, request: &Request)
         return not_found(stream);
     }
     let Ok(body) = serde_json::from_slice::<Value>(&request.body) else {
-        return fail(stream, 400, "the body is no JSON");
+        return fail(stream, 400, "expected a JSON body");
     };
-    let name = body["model"]
-        .as_str()
-        .or(body["name"].as_str())
-        .unwrap_or_default();
     let ollama = shared.dialect == Dialect::Ollama;
     let known = |path: &str| match path {
         "/v1/chat/completions" | "/v1/completions" | "/v1/embeddings" => true,
@@ -36,6 +36,10 @@ pub(super) fn answer(stream: &mut TcpStream, shared: &Shared, request: &Request)
     if !known(&request.path) {
         return not_found(stream);
     }
+    let name = match body["model"].as_str().or(body["name"].as_str()) {
+        Some(name) => name,
+        None => return fail(stream, 400, "expected the name of a model"),
+    };
     if !shared.models.contains(&name) {
         return fail(stream, 404, &format!("model '{name}' not found"));
     }
@@ -43,11 +47,11 @@ pub(super) fn answer(stream: &mut TcpStream, shared: &Shared, request: &Request)
         "/v1/embeddings" => send_json(stream, &embeddings(name, &body["input"])),
         "/api/show" => send_json(stream, &show(name)),
         "/api/embeddings" => {
-            let vector = text::embedding(body["prompt"].as_str().unwrap_or_default());
+            let vector = text::embedding(text_of(&body["prompt"]));
             send_json(stream, &json!({ "embedding": vector }))
         }
         "/api/embed" => {
-            let vector = text::embedding(body["input"].as_str().unwrap_or_default());
+            let vector = text::embedding(text_of(&body["input"]));
             send_json(stream, &json!({ "model": name, "embeddings": [vector] }))
         }
         path => {
@@ -58,18 +62,18 @@ pub(super) fn answer(stream: &mut TcpStream, shared: &Shared, request: &Request)
                 body: &body,
                 began: Instant::now(),
             };
-            let answered = if path.starts_with("/api/") {
+            let result = if path.starts_with("/api/") {
                 generation.ollama(stream, path == "/api/chat")
             } else {
                 generation.openai(stream, path == "/v1/chat/completions")
             };
             shared.busy.fetch_sub(1, Ordering::Relaxed);
-            answered
+            result
         }
     }
 }
 
-/// The pages that only tell something.
+/// The pages that need no request body.
 fn page(shared: &Shared, path: &str) -> Option<(&'static str, String)> {
     let json = |value: Value| Some((JSON, value.to_string()));
     match (shared.dialect, path) {
@@ -158,10 +162,15 @@ fn openai_models(shared: &Shared) -> Value {
     json!({ "object": "list", "data": shared.models.iter().map(model).collect::<Vec<_>>() })
 }
 
+/// A string; any other value counts as an empty one.
+fn text_of(value: &Value) -> &str {
+    value.as_str().unwrap_or("")
+}
+
 fn embeddings(name: &str, input: &Value) -> Value {
     let texts: Vec<&str> = match input {
         Value::Array(texts) => texts.iter().filter_map(Value::as_str).collect(),
-        other => vec![other.as_str().unwrap_or_default()],
+        other => vec![text_of(other)],
     };
     let tokens: usize = texts
         .iter()
@@ -175,7 +184,7 @@ fn embeddings(name: &str, input: &Value) -> Value {
     })
 }
 
-/// One answer in the making.
+/// A completion that is being generated.
 struct Generation<'g> {
     shared: &'g Shared,
     name: &'g str,
@@ -184,7 +193,7 @@ struct Generation<'g> {
 }
 
 impl Generation<'_> {
-    fn question(&self) -> &str {
+    fn prompt(&self) -> &str {
         let last = self.body["messages"]
             .as_array()
             .and_then(|messages| messages.last());
@@ -193,16 +202,16 @@ impl Generation<'_> {
             Value::Array(parts) => parts.iter().find_map(|part| part["text"].as_str()),
             other => other.as_str(),
         });
-        text.or(self.body["prompt"].as_str()).unwrap_or_default()
+        text.unwrap_or_else(|| text_of(&self.body["prompt"]))
     }
 
-    /// The words, as many as were asked for, and whether that was all.
+    /// The words, at most as many as the request allows, and whether these are all.
     fn words(&self) -> (Vec<String>, bool) {
-        let mut words = text::answer(self.question());
-        let asked = self.body["max_tokens"]
+        let mut words = text::completion(self.prompt());
+        let limit = self.body["max_tokens"]
             .as_u64()
             .or(self.body["max_completion_tokens"].as_u64());
-        let max = asked.map_or(usize::MAX, |max| usize::try_from(max).unwrap_or(usize::MAX));
+        let max = limit.map_or(usize::MAX, |max| usize::try_from(max).unwrap_or(usize::MAX));
         let whole = words.len() <= max;
         words.truncate(max);
         (words, whole)
@@ -210,19 +219,19 @@ impl Generation<'_> {
 
     #[expect(
         clippy::disallowed_methods,
-        reason = "a thread of its own, at a human pace"
+        reason = "a thread of its own, at the speed of a model"
     )]
     fn pause(&self) {
         std::thread::sleep(Duration::from_secs(1) / self.shared.pace.max(1));
     }
 
     fn usage(&self, words: usize) -> Value {
-        let prompt = self.question().split_whitespace().count() + 8;
+        let prompt = self.prompt().split_whitespace().count() + 8;
         json!({ "prompt_tokens": prompt, "completion_tokens": words,
             "total_tokens": prompt + words })
     }
 
-    /// OpenAI's two forms of completion.
+    /// A completion by OpenAI's two routes.
     fn openai(&self, stream: &mut TcpStream, chat: bool) -> io::Result<()> {
         let (words, whole) = self.words();
         let finish = if whole { "stop" } else { "length" };
@@ -277,7 +286,7 @@ impl Generation<'_> {
         send_piece(stream, b"")
     }
 
-    /// Ollama's own two forms; streamed unless asked otherwise.
+    /// A completion by Ollama's two routes, which stream by default.
     fn ollama(&self, stream: &mut TcpStream, chat: bool) -> io::Result<()> {
         let (words, whole) = self.words();
         let part = |text: &str| {
@@ -327,7 +336,7 @@ fn fail(stream: &mut TcpStream, status: u16, message: &str) -> io::Result<()> {
     send(stream, status, JSON, body.to_string().as_bytes())
 }
 
-/// What servers say of routes that they do not have.
+/// The response of common servers to an unknown route.
 fn not_found(stream: &mut TcpStream) -> io::Result<()> {
     send(stream, 404, "text/plain", b"404 page not found")
 }

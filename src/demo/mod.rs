@@ -1,8 +1,8 @@
-//! Simulated backends for `olla demo`: four servers inside the process, each with the dialect, the
-//! listings and the pace of a real one, so that everything can be tried with nothing installed.
+//! Simulated endpoints for `olla demo`: four servers inside the process with the API, the model lists
+//! and the speed of real ones. Nothing else needs to be installed.
 //!
-//! They answer with made-up text. One of them is away for some seconds twice a minute, to let
-//! failover be watched.
+//! They respond with made-up text. One of them is offline for some seconds twice a minute, which
+//! shows failover and recovery.
 
 mod dialects;
 mod server;
@@ -12,20 +12,20 @@ use std::io;
 
 use server::{Backend, Dialect};
 
-/// The model that two backends have, so that balancing and failover show.
+/// The model of two endpoints, which shows balancing and failover.
 const SHARED_MODEL: &str = "llama3.2:3b";
 
-/// The simulated backends; they end with the process.
+/// The simulated endpoints; they end with the process.
 #[derive(Debug)]
 pub struct Demo {
     backends: Vec<Backend>,
 }
 
 impl Demo {
-    /// Starts the four, each on a free port of its own.
+    /// Starts the four endpoints, each on a free port.
     ///
     /// # Errors
-    /// When a port or a thread cannot be had.
+    /// The system has no port or thread left.
     pub fn start() -> io::Result<Self> {
         let plans = [
             (
@@ -53,11 +53,12 @@ impl Demo {
         Ok(Self { backends })
     }
 
-    /// A configuration of the gateway in front of them.
+    /// The configuration of the gateway. Its log has errors only: the demo prints a line for each
+    /// endpoint that fails or recovers.
     pub fn config_toml(&self, port: u16) -> String {
         let mut toml = format!(
             "[server]\nport = {port}\n\n[server.rate_limits]\nglobal_requests_per_minute = 0\n\
-             per_ip_requests_per_minute = 0\n\n[logging]\nlevel = \"warn\"\n\n\
+             per_ip_requests_per_minute = 0\n\n[logging]\nlevel = \"error\"\n\n\
              [model_aliases]\nchat = [\"{SHARED_MODEL}\", \"meta-llama/Llama-3.1-8B-Instruct\"]\n"
         );
         for backend in &self.backends {
@@ -72,17 +73,17 @@ impl Demo {
         toml
     }
 
-    /// What to try.
+    /// The endpoints, and commands to try.
     pub fn guide(&self, url: &str) -> String {
-        let mut out = String::from("Four simulated backends:\n");
+        let mut out = String::from("Four simulated endpoints:\n");
         for backend in &self.backends {
-            let away = if backend.dialect.is_moody() {
-                "; away 6 s of every 30"
+            let outages = if backend.dialect.has_outages() {
+                "; offline for 6 of every 30 seconds"
             } else {
                 ""
             };
             out += &format!(
-                "  {:16} {:10} {}{away}\n",
+                "  {:16} {:10} {}{outages}\n",
                 backend.name,
                 backend.dialect.provider(),
                 backend.models.join(", "),
@@ -90,31 +91,31 @@ impl Demo {
         }
         out += &format!(
             "\nTry in another terminal:\n\n\
-             # every model, whatever serves it\n\
+             # list the models of all endpoints\n\
              curl {url}/olla/models\n\n\
-             # a chat; say it again while llamacpp-attic is away\n\
+             # chat; repeat it while llamacpp-attic is offline\n\
              curl {url}/olla/openai/v1/chat/completions -H 'Content-Type: application/json' \\\n  \
              -d '{{\"model\":\"{SHARED_MODEL}\",\"messages\":[{{\"role\":\"user\",\
              \"content\":\"What is a gateway?\"}}]}}'\n\n\
-             # streamed, by an alias\n\
+             # chat by an alias, streamed\n\
              curl -N {url}/olla/openai/v1/chat/completions -H 'Content-Type: application/json' \\\n  \
              -d '{{\"model\":\"chat\",\"stream\":true,\"messages\":[{{\"role\":\"user\",\
              \"content\":\"Why do tokens stream?\"}}]}}'\n\n\
-             # Ollama's dialect\n\
+             # chat by Ollama's API\n\
              curl {url}/olla/ollama/api/chat -d '{{\"model\":\"{SHARED_MODEL}\",\
              \"messages\":[{{\"role\":\"user\",\"content\":\"Hello\"}}]}}'\n\n\
-             # Anthropic's dialect, for a backend that does not speak it\n\
+             # chat by Anthropic's API, with an endpoint that only has OpenAI's\n\
              curl {url}/olla/anthropic/v1/messages -H 'Content-Type: application/json' \\\n  \
              -d '{{\"model\":\"meta-llama/Llama-3.1-8B-Instruct\",\"max_tokens\":64,\
              \"messages\":[{{\"role\":\"user\",\"content\":\"Hello\"}}]}}'\n\n\
-             # who answered, and why (see the X-Olla headers)\n\
+             # show the endpoint and the reason (the X-Olla headers)\n\
              curl -i {url}/olla/proxy/v1/embeddings -H 'Content-Type: application/json' \\\n  \
              -d '{{\"model\":\"nomic-embed-text:latest\",\"input\":\"hello\"}}'\n\n\
-             # how the backends are\n\
+             # show the health of the endpoints\n\
              curl {url}/internal/status/endpoints\n\n\
              Dashboard: {url}/internal/ui/\n\
-             Ctrl-C ends the demo.\n\n\
-             Requests as they are answered:\n"
+             Stop the demo with Ctrl-C.\n\n\
+             Requests and endpoints:\n"
         );
         out
     }

@@ -1,27 +1,29 @@
-//! One simulated backend: a listener, a thread for each connection, and a bad habit.
+//! One simulated endpoint: a listener, a thread for each connection, and outages.
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use super::dialects;
 
-/// Connections that one backend serves at a time; more are closed at once.
+/// Maximum number of connections to one endpoint; further ones are closed at once.
 const CONNECTIONS_MAX: usize = 64;
 
-/// The largest request that is read.
+/// Maximum size of a request.
 const REQUEST_BYTES_MAX: usize = 4 << 20;
 
-/// A connection without a request is closed after this long, like those of common servers.
-const IDLE: Duration = Duration::from_secs(5);
+/// Idle connections are closed after this time, as by common servers.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A moody backend is away for the last seconds of each period.
-const MOOD_PERIOD: Duration = Duration::from_secs(30);
-const MOOD_AWAY: Duration = Duration::from_secs(6);
+/// An endpoint with outages is offline once in each period. The first outage comes soon after the
+/// start.
+const OUTAGE_PERIOD: Duration = Duration::from_secs(30);
+const OUTAGE: Range<Duration> = Duration::from_secs(8)..Duration::from_secs(14);
 
-/// What a backend speaks.
+/// The API of an endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Dialect {
     Ollama,
@@ -41,13 +43,13 @@ impl Dialect {
         }
     }
 
-    /// Whether it is away now and then.
-    pub(super) const fn is_moody(self) -> bool {
+    /// Whether the endpoint is offline now and then.
+    pub(super) const fn has_outages(self) -> bool {
         matches!(self, Self::LlamaCpp)
     }
 }
 
-/// A running backend.
+/// A running endpoint.
 #[derive(Debug)]
 pub(super) struct Backend {
     pub(super) name: &'static str,
@@ -56,19 +58,19 @@ pub(super) struct Backend {
     pub(super) address: SocketAddr,
 }
 
-/// What its threads share.
+/// The state that the threads of an endpoint share.
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) dialect: Dialect,
     pub(super) models: Vec<&'static str>,
-    /// Tokens a second.
+    /// Tokens per second.
     pub(super) pace: u32,
     pub(super) busy: AtomicUsize,
     started: Instant,
     connections: AtomicUsize,
 }
 
-/// A request as far as a backend cares.
+/// The parts of a request that an endpoint uses.
 #[derive(Debug)]
 pub(super) struct Request {
     pub(super) method: String,
@@ -105,23 +107,24 @@ impl Backend {
 }
 
 impl Shared {
-    pub(super) fn is_away(&self) -> bool {
-        let into = self.started.elapsed().as_millis() % MOOD_PERIOD.as_millis();
-        self.dialect.is_moody() && into >= (MOOD_PERIOD - MOOD_AWAY).as_millis()
+    pub(super) fn is_offline(&self) -> bool {
+        let millis = self.started.elapsed().as_millis() % OUTAGE_PERIOD.as_millis();
+        let outage = OUTAGE.start.as_millis()..OUTAGE.end.as_millis();
+        self.dialect.has_outages() && outage.contains(&millis)
     }
 }
 
 fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
     for stream in listener.incoming() {
         let Ok(stream) = stream else { continue };
-        let crowded = shared.connections.load(Ordering::Relaxed) >= CONNECTIONS_MAX;
-        if crowded || shared.is_away() {
+        let full = shared.connections.load(Ordering::Relaxed) >= CONNECTIONS_MAX;
+        if full || shared.is_offline() {
             continue;
         }
         shared.connections.fetch_add(1, Ordering::Relaxed);
         let own = Arc::clone(shared);
         let served = std::thread::Builder::new().spawn(move || {
-            // A client that leaves, or talks nonsense, ends its connection and nothing else.
+            // A disconnect or an invalid request ends this connection only.
             let _ = serve(stream, &own);
             own.connections.fetch_sub(1, Ordering::Relaxed);
         });
@@ -133,13 +136,13 @@ fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
 
 fn serve(mut stream: TcpStream, shared: &Shared) -> io::Result<()> {
     stream.set_nodelay(true)?;
-    stream.set_read_timeout(Some(IDLE))?;
+    stream.set_read_timeout(Some(IDLE_TIMEOUT))?;
     let mut pending = Vec::new();
     while let Some(request) = read_request(&mut stream, &mut pending)? {
-        if shared.is_away() {
+        if shared.is_offline() {
             return Ok(());
         }
-        dialects::answer(&mut stream, shared, &request)?;
+        dialects::respond(&mut stream, shared, &request)?;
     }
     Ok(())
 }
@@ -156,14 +159,15 @@ fn read_request(stream: &mut TcpStream, pending: &mut Vec<u8>) -> io::Result<Opt
         if count == 0 {
             return Ok(None);
         }
-        pending.extend_from_slice(piece.get(..count).unwrap_or_default());
+        pending.extend_from_slice(&piece[..count]);
         if pending.len() > REQUEST_BYTES_MAX {
             return Err(io::Error::other("the request is too large"));
         }
     }
 }
 
-/// A request and its length, once it is complete. The gateway sends lengths, never chunks.
+/// A request and its length, or `None` while it is incomplete. The gateway always sends a
+/// `Content-Length`.
 fn parse(bytes: &[u8]) -> io::Result<Option<(Request, usize)>> {
     let mut fields = [httparse::EMPTY_HEADER; 64];
     let mut head = httparse::Request::new(&mut fields);
@@ -180,21 +184,19 @@ fn parse(bytes: &[u8]) -> io::Result<Option<(Request, usize)>> {
     let Some(body) = bytes.get(head_len..end) else {
         return Ok(None);
     };
+    let (Some(method), Some(target)) = (head.method, head.path) else {
+        return Err(io::Error::other("the request line is incomplete"));
+    };
+    let path = target.split_once('?').map_or(target, |(path, _)| path);
     let request = Request {
-        method: head.method.unwrap_or_default().to_owned(),
-        path: head
-            .path
-            .unwrap_or_default()
-            .split('?')
-            .next()
-            .unwrap_or_default()
-            .to_owned(),
+        method: method.to_owned(),
+        path: path.to_owned(),
         body: body.to_vec(),
     };
     Ok(Some((request, end)))
 }
 
-/// Sends a whole answer.
+/// Sends a complete response.
 pub(super) fn send(
     stream: &mut TcpStream,
     status: u16,
@@ -209,7 +211,7 @@ pub(super) fn send(
     stream.write_all(&[head.as_bytes(), body].concat())
 }
 
-/// Begins a streamed answer.
+/// Begins a streamed response.
 pub(super) fn begin_stream(stream: &mut TcpStream, content_type: &str) -> io::Result<()> {
     let head = format!(
         "HTTP/1.1 200 OK\r\nContent-Type: {content_type}\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -217,7 +219,7 @@ pub(super) fn begin_stream(stream: &mut TcpStream, content_type: &str) -> io::Re
     stream.write_all(head.as_bytes())
 }
 
-/// Sends a piece of it; none ends it.
+/// Sends a piece of a streamed response; an empty one ends it.
 pub(super) fn send_piece(stream: &mut TcpStream, piece: &[u8]) -> io::Result<()> {
     let size = format!("{:x}\r\n", piece.len());
     stream.write_all(&[size.as_bytes(), piece, b"\r\n"].concat())

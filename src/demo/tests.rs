@@ -5,18 +5,18 @@ use std::time::{Duration, Instant};
 use super::*;
 use crate::providers::{Profiles, parse_listing};
 
-fn ask(backend: &Backend, request: &str) -> (String, String) {
+fn exchange(backend: &Backend, request: &str) -> (String, String) {
     let mut stream = TcpStream::connect(backend.address).unwrap();
     stream.write_all(request.as_bytes()).unwrap();
     stream.shutdown(std::net::Shutdown::Write).unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
-    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    let mut response = String::new();
+    stream.read_to_string(&mut response).unwrap();
+    let (head, body) = response.split_once("\r\n\r\n").unwrap();
     (head.to_owned(), body.to_owned())
 }
 
 fn get(backend: &Backend, path: &str) -> (String, String) {
-    ask(
+    exchange(
         backend,
         &format!("GET {path} HTTP/1.1\r\nHost: demo\r\n\r\n"),
     )
@@ -25,11 +25,11 @@ fn get(backend: &Backend, path: &str) -> (String, String) {
 fn post(backend: &Backend, path: &str, body: &str) -> (String, String) {
     let length = body.len();
     let head = format!("POST {path} HTTP/1.1\r\nHost: demo\r\nContent-Length: {length}\r\n\r\n");
-    ask(backend, &(head + body))
+    exchange(backend, &(head + body))
 }
 
 #[test]
-fn every_backend_lists_its_models_as_its_profile_reads_them() {
+fn every_endpoint_lists_its_models_as_its_profile_reads_them() {
     let demo = Demo::start().unwrap();
     let profiles = Profiles::builtin();
     for backend in &demo.backends {
@@ -44,7 +44,7 @@ fn every_backend_lists_its_models_as_its_profile_reads_them() {
 }
 
 #[test]
-fn answers_have_words_and_usage_in_each_form() {
+fn completions_have_words_and_usage_in_each_form() {
     let demo = Demo::start().unwrap();
     let backend = &demo.backends[0];
     let chat = |more: &str| {
@@ -54,9 +54,9 @@ fn answers_have_words_and_usage_in_each_form() {
         )
     };
     let (_, body) = post(backend, "/v1/chat/completions", &chat(""));
-    let answer: serde_json::Value = serde_json::from_str(&body).unwrap();
-    assert_eq!(answer["usage"]["completion_tokens"], 3);
-    assert_eq!(answer["choices"][0]["finish_reason"], "length");
+    let completion: serde_json::Value = serde_json::from_str(&body).unwrap();
+    assert_eq!(completion["usage"]["completion_tokens"], 3);
+    assert_eq!(completion["choices"][0]["finish_reason"], "length");
     let (head, body) = post(backend, "/v1/chat/completions", &chat(r#""stream":true,"#));
     assert!(head.contains("text/event-stream"));
     assert_eq!(body.matches("data: {").count(), 4);
@@ -73,7 +73,7 @@ fn answers_have_words_and_usage_in_each_form() {
 }
 
 #[test]
-fn a_backend_stops_when_its_client_leaves() {
+fn an_endpoint_stops_when_its_client_disconnects() {
     let demo = Demo::start().unwrap();
     let backend = demo
         .backends
@@ -93,13 +93,13 @@ fn a_backend_stops_when_its_client_leaves() {
     drop(stream);
     let limit = Instant::now() + Duration::from_secs(10);
     while get(backend, "/slots").1.contains(r#""is_processing":true"#) {
-        assert!(Instant::now() < limit, "it goes on for nobody");
+        assert!(Instant::now() < limit, "it generates without a client");
         std::thread::yield_now();
     }
 }
 
 #[test]
-fn the_configuration_is_a_good_one() {
+fn the_configuration_is_valid() {
     use crate::config::{ConfigInputs, Env, FileFormat, NameFilter, plan_from_str};
     let demo = Demo::start().unwrap();
     let types = Profiles::builtin().type_names();

@@ -1,37 +1,32 @@
-//! Made-up answers.
+//! Made-up completions and embeddings.
 
-/// Sentences that fit any question.
+/// Sentences that fit any prompt.
 const SENTENCES: [&str; 8] = [
-    "This is a simulated model, so take its wisdom with a grain of salt.",
-    "A real one would think longer and cost more electricity.",
-    "The gateway found this backend by the name of the model in the request.",
-    "Every word reaches you as soon as it is made, because nothing on the way waits for the next.",
-    "If you leave now, the backend stops at once; nobody computes for nobody.",
-    "Should this backend go away, the next request finds another that has the model.",
-    "The headers of this answer tell which backend spoke and why it was chosen.",
-    "Have a look at the dashboard to see the tokens go by.",
+    "This is a simulated model, so do not rely on its advice.",
+    "A real model would take longer and need more electricity.",
+    "The gateway selected this endpoint by the name of the model in the request.",
+    "Each word reaches you as soon as it is generated, because the gateway forwards tokens without delay.",
+    "If you disconnect now, the endpoint stops generating at once.",
+    "If this endpoint fails, the next request goes to another one with the same model.",
+    "The headers of this response name the endpoint and the reason for choosing it.",
+    "Open the dashboard to watch requests and tokens.",
 ];
 
-/// The words of an answer to a question, each with the blank before it; about fifty.
-pub(super) fn answer(question: &str) -> Vec<String> {
-    let topic: String = question.trim().chars().take(80).collect();
+/// The words of a completion, each with the space before it; about fifty.
+pub(super) fn completion(prompt: &str) -> Vec<String> {
+    let topic: String = prompt.trim().chars().take(80).collect();
     let topic = if topic.is_empty() {
         "nothing in particular".to_owned()
     } else {
         topic
     };
-    let pick = question
+    let pick = prompt
         .bytes()
         .fold(0_usize, |sum, byte| sum.wrapping_add(byte.into()));
     let mut text = format!("You asked: {topic}");
     for step in [0, 1, 3] {
         text.push(' ');
-        text.push_str(
-            SENTENCES
-                .get((pick + step) % SENTENCES.len())
-                .copied()
-                .unwrap_or_default(),
-        );
+        text.push_str(SENTENCES[pick.wrapping_add(step) % SENTENCES.len()]);
     }
     let mut words: Vec<String> = text.split(' ').map(|word| format!(" {word}")).collect();
     if let Some(first) = words.first_mut() {
@@ -40,7 +35,7 @@ pub(super) fn answer(question: &str) -> Vec<String> {
     words
 }
 
-/// A vector for a text: not meaningful, but always the same.
+/// A vector for a text: without meaning, but always the same.
 pub(super) fn embedding(text: &str) -> Vec<f64> {
     let mut state = text.bytes().fold(0x9e37_79b9_u32, |hash, byte| {
         hash.wrapping_mul(16_777_619) ^ u32::from(byte)

@@ -9,6 +9,7 @@
 mod balancing;
 mod catalogue;
 mod cors;
+mod demo;
 mod errors;
 mod failover;
 mod headers;
