@@ -1,11 +1,16 @@
-//! Configuration files of the shape that Olla ships: each passes `check`, is imported without loss,
-//! and starts a gateway as it is.
+//! Configuration files of the shape that Olla ships: each passes `olla check`, is converted by
+//! `olla import` without loss, and starts a gateway as it is.
+//!
+//! Contract: docs/contract/operations.md#9, docs/contract/operations.md#10
+
+#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use olla::config::{ConfigInputs, Env, FileFormat, Loaded, NameFilter, import, plan_from_str};
 use olla::providers::Profiles;
+use testkit::{Client, Folder, PATIENCE, Process, program, reserve};
 
 fn files() -> Vec<(PathBuf, String)> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/olla");
@@ -36,8 +41,8 @@ fn load(text: &str, format: FileFormat) -> Loaded {
     with_inputs(|inputs| plan_from_str(text, format, None, inputs))
 }
 
-/// The command line over a file, without settings of the environment that runs the tests. Variables
-/// that are no settings stay: `cargo` may have set them.
+/// Runs the program with a file, without the options that the environment of the tests may set.
+/// Other variables stay, because Cargo sets some.
 fn olla(args: &[&str], file: &Path) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_olla"));
     command.args(args).arg(file);
@@ -49,16 +54,24 @@ fn olla(args: &[&str], file: &Path) -> Output {
     command.output().unwrap()
 }
 
+/// The last line that `olla check` prints about a valid file.
+#[track_caller]
+fn checked(path: &Path) -> String {
+    let output = olla(&["check", "-c"], path);
+    let shown = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success(), "{}: {shown}", path.display());
+    assert!(!shown.contains("warning"), "{shown}");
+    let last = shown.lines().last().unwrap();
+    assert!(last.starts_with("ok: "), "{shown}");
+    last.to_owned()
+}
+
 #[test]
 fn every_file_is_valid() {
     for (path, text) in files() {
         let loaded = load(&text, FileFormat::Yaml);
         assert_eq!(loaded.findings, [], "{}", path.display());
-        let output = olla(&["check", "-c"], &path);
-        let shown = String::from_utf8_lossy(&output.stdout);
-        assert!(output.status.success(), "{}: {shown}", path.display());
-        assert!(shown.lines().last().unwrap().starts_with("ok: "), "{shown}");
-        assert!(!shown.contains("warning"), "{shown}");
+        checked(&path);
     }
 }
 
@@ -78,9 +91,50 @@ fn every_file_is_imported_with_its_meaning() {
         assert_eq!(inert.count(), 0, "{}", imported.toml);
         assert!(from_yaml.plan.is_some());
         assert_eq!(from_yaml.plan, from_toml.plan, "{}", imported.toml);
+    }
+}
+
+#[test]
+fn every_import_passes_check() {
+    let files = files();
+    assert!(files.len() >= 5);
+    for (path, _) in files {
         let output = olla(&["import"], &path);
-        assert!(output.status.success());
-        assert_eq!(String::from_utf8_lossy(&output.stdout), imported.toml);
+        let remarks = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{}: {remarks}", path.display());
+        let folder = Folder::new();
+        let toml = folder.write("olla.toml", &String::from_utf8(output.stdout).unwrap());
+        assert_eq!(checked(Path::new(&toml)), checked(&path));
+    }
+}
+
+#[test]
+fn every_file_starts_a_gateway() {
+    for (path, text) in files() {
+        let plan = load(&text, FileFormat::Yaml).plan.unwrap();
+        let port = reserve().port();
+        let env = [
+            ("OLLA_SERVER_HOST", "127.0.0.1".to_owned()),
+            ("OLLA_SERVER_PORT", port.to_string()),
+            ("OLLA_SERVER_WORKERS", "1".to_owned()),
+        ];
+        let env = env.map(|(name, value)| (name.to_owned(), value));
+        let file = path.to_str().unwrap();
+        let mut gateway = Process::start(&program("olla"), &["--config", file], &env);
+        let bind = format!("127.0.0.1:{port}");
+        gateway.wait_line(&["Olla started", &bind]);
+        let get = |path: &str| {
+            let head = format!("GET {path}");
+            Client::to_port(port).request(&head, b"").response()
+        };
+        assert_eq!(get("/internal/health").status, 200, "{file}");
+        let status = get("/internal/status/endpoints").json();
+        assert_eq!(status["total_count"], plan.discovery.endpoints.len());
+        gateway.signal("TERM");
+        assert_eq!(gateway.wait_end(PATIENCE).code(), Some(0), "{file}");
+        let log = gateway.log();
+        let complains = ["ERROR", "Configuration warning", "Configuration invalid"];
+        assert!(!complains.iter().any(|word| log.contains(word)), "{log}");
     }
 }
 
