@@ -258,15 +258,38 @@ fn what_outlives_the_shutdown_timeout_is_cut() {
 #[test]
 fn a_second_signal_ends_at_once() {
     on_both_drivers(|driver| {
-        let (backend, _word) = streaming();
-        let mut gateway = over(driver, &backend, "[server]\nshutdown_timeout = \"60s\"");
-        let mut busy = Client::to(&gateway);
-        busy.send(ASK).head();
-        gateway.signal("INT");
-        gateway.wait_log("hutdown");
-        assert!(gateway.is_running());
-        gateway.signal("TERM");
-        assert_eq!(gateway.wait_end(PATIENCE).code(), Some(128 + 15));
+        for (first, second, code) in [("INT", "TERM", 143), ("INT", "INT", 130)] {
+            let (backend, _word) = streaming();
+            let mut gateway = over(driver, &backend, "[server]\nshutdown_timeout = \"60s\"");
+            let mut busy = Client::to(&gateway);
+            busy.send(ASK).head();
+            gateway.signal(first);
+            gateway.wait_log("hutdown");
+            assert!(gateway.is_running());
+            gateway.signal(second);
+            assert_eq!(gateway.wait_end(PATIENCE).code(), Some(code));
+        }
+    });
+}
+
+#[test]
+fn other_signals_are_ignored_and_the_gateway_goes_on() {
+    on_both_drivers(|driver| {
+        let backend = Backend::ok(&["m"]);
+        for last in ["INT", "TERM"] {
+            let mut gateway = over(driver, &backend, "");
+            for ignored in ["USR1", "USR2", "PIPE"] {
+                gateway.signal(ignored);
+            }
+            // A signal that ends a process ends it before the next one is handled.
+            gateway.signal("HUP");
+            gateway.wait_log("Configuration reloaded");
+            assert_eq!(get(&gateway, X, &[]).status, 200);
+            gateway.signal(last);
+            assert_eq!(gateway.wait_end(PATIENCE).code(), Some(0));
+            let log = gateway.log();
+            assert!(log.contains(&format!("\"signal\":\"SIG{last}\"")), "{log}");
+        }
     });
 }
 
