@@ -27,7 +27,7 @@ use std::borrow::Cow;
 use memchr::{memrchr, memrchr_iter};
 
 use crate::providers::MetricsExtraction;
-use formula::{Formula, Value};
+use formula::{Formula, FormulaValue};
 use paths::{FoundScalar, FoundValues, JsonPaths, SLOTS_MAX};
 use tail::Kept;
 pub use tail::{AnswerKind, TAIL_BYTES_MAX, Tail};
@@ -427,25 +427,22 @@ impl Extractor {
         &self,
         field: usize,
         found: &FoundValues<'a>,
-        results: &[Value<'a>; CALCULATIONS_MAX],
-    ) -> Value<'a> {
-        let is_one = |value: &Value<'_>| !matches!(value, Value::Nothing | Value::Text(b""));
+        results: &[FormulaValue<'a>; CALCULATIONS_MAX],
+    ) -> FormulaValue<'a> {
+        let is_present = |value: &FoundScalar<'_>| *value != FoundScalar::Text(b"");
         let first = |slots: &[usize]| {
-            let mut values = slots.iter().map(|slot| at_slot(*slot, found));
-            values.find(is_one)
+            let mut values = slots.iter().filter_map(|slot| at_slot(*slot, found));
+            values.find(is_present)
         };
-        let Some(places) = self.fields.get(field) else {
-            return Value::Nothing;
-        };
-        let result = || results.get(places.calculation?).copied().filter(is_one);
+        let places = self.fields.get(field)?;
+        let result = || (*results.get(places.calculation?)?).filter(is_present);
         first(&places.slots)
             .or_else(result)
             .or_else(|| first(&places.usual))
-            .unwrap_or(Value::Nothing)
     }
 
     fn figures<'a>(&'a self, found: &FoundValues<'a>) -> ProviderFigures<'a> {
-        let mut results = [Value::Nothing; CALCULATIONS_MAX];
+        let mut results = [None; CALCULATIONS_MAX];
         for (nth, formula) in self.calculations.iter().enumerate() {
             let result = formula.eval(&|name| match name {
                 Name::Slot(slot) => at_slot(*slot, found),
@@ -457,10 +454,10 @@ impl Extractor {
         }
         let of = |field: Field| {
             let at = FIELDS.iter().position(|(known, _, _)| *known == field);
-            at.map_or(Value::Nothing, |at| self.value(at, found, &results))
+            self.value(at?, found, &results)
         };
         let number = |field| match of(field) {
-            Value::Number(number) if number > 0.0 => number.min(COUNT_MAX),
+            Some(FoundScalar::Number(number)) if number > 0.0 => number.min(COUNT_MAX),
             _ => 0.0,
         };
         let count = |field| number(field).round() as u64;
@@ -477,7 +474,7 @@ impl Extractor {
         };
         let finish_reason = text(of(Field::FinishReason));
         let complete = match of(Field::Complete) {
-            Value::Bool(complete) => complete,
+            Some(FoundScalar::Bool(complete)) => complete,
             _ => finish_reason.is_some(),
         };
         ProviderFigures {
@@ -497,18 +494,13 @@ impl Extractor {
     }
 }
 
-fn at_slot<'a>(slot: usize, found: &FoundValues<'a>) -> Value<'a> {
-    match found.get(slot).copied().flatten() {
-        Some(FoundScalar::Number(number)) => Value::Number(number),
-        Some(FoundScalar::Bool(bool)) => Value::Bool(bool),
-        Some(FoundScalar::Text(text)) => Value::Text(text),
-        None => Value::Nothing,
-    }
+fn at_slot<'a>(slot: usize, found: &FoundValues<'a>) -> FormulaValue<'a> {
+    found.get(slot).copied().flatten()
 }
 
 /// A text without its escapes, if it is one and not too long.
-fn text(value: Value<'_>) -> Option<Cow<'_, str>> {
-    let Value::Text(raw) = value else {
+fn text(value: FormulaValue<'_>) -> Option<Cow<'_, str>> {
+    let Some(FoundScalar::Text(raw)) = value else {
         return None;
     };
     if raw.is_empty() || raw.len() > TEXT_BYTES_MAX {

@@ -172,8 +172,11 @@ fn rows_of_formulas() -> Vec<Row> {
                     ("timing_predicted", "timings.predicted_ms"),
                 ],
                 &[
-                    ("ttft_ms", "first_s * 1000 ?? timing_prompt"),
-                    ("generation_ms", "generation_s * 1000 ?? timing_predicted"),
+                    ("ttft_ms", "first_s > 0 ? first_s * 1000 : timing_prompt"),
+                    (
+                        "generation_ms",
+                        "generation_s > 0 ? generation_s * 1000 : timing_predicted",
+                    ),
                     ("total_ms", "ttft_ms + generation_ms"),
                 ],
             ),
