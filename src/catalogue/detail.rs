@@ -5,7 +5,7 @@
 use std::time::SystemTime;
 
 use bytes::Bytes;
-use percent::decoded;
+use percent_encoding::percent_decode_str;
 use serde::Serialize;
 
 use super::entry::{Entry, LOADED, Place};
@@ -58,7 +58,7 @@ impl Catalogue {
     /// # Errors
     /// No id, or no model of that id (docs/contract/catalogue.md#6.7).
     pub fn model(&self, id_as_in_path: &str, times: &Times<'_>) -> Result<Bytes, CatalogueError> {
-        let id = decoded(id_as_in_path);
+        let id = percent_decode_str(id_as_in_path).decode_utf8_lossy();
         let without_slash = id.strip_suffix('/');
         if without_slash.unwrap_or(&id).is_empty() {
             let message = "the path names no model: /olla/models/<id>".to_owned();
@@ -163,37 +163,5 @@ impl Catalogue {
             capabilities: self.merged.rules.words(entry.capabilities).collect(),
             max_context_length: entry.context_length,
         }
-    }
-}
-
-/// Percent escapes, decoded once.
-mod percent {
-    /// Escapes that are none, or spell no UTF-8, stay or become what no name holds.
-    pub(super) fn decoded(text: &str) -> String {
-        let mut out = Vec::with_capacity(text.len());
-        let mut rest = text.as_bytes();
-        while let Some((byte, tail)) = rest.split_first() {
-            let escaped = match (byte, tail) {
-                (b'%', [high, low, ..]) => hex(*high).zip(hex(*low)),
-                _ => None,
-            };
-            match escaped {
-                Some((high, low)) => {
-                    out.push(high << 4 | low);
-                    rest = tail.get(2..).unwrap_or_default();
-                }
-                None => {
-                    out.push(*byte);
-                    rest = tail;
-                }
-            }
-        }
-        String::from_utf8_lossy(&out).into_owned()
-    }
-
-    fn hex(digit: u8) -> Option<u8> {
-        char::from(digit)
-            .to_digit(16)
-            .and_then(|value| u8::try_from(value).ok())
     }
 }

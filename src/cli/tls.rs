@@ -6,8 +6,7 @@ use std::fmt;
 use std::io::{self, Read, Write};
 use std::path::PathBuf;
 
-use olla_engine::fault::TlsFault;
-use olla_engine::tls::{TlsClient, TlsTrust, fault_of};
+use olla_engine::tls::{TlsClient, TlsFault, TlsTrust, fault_of};
 use rustls::{ClientConnection, StreamOwned};
 use ureq::Error;
 use ureq::unversioned::transport::{

@@ -39,12 +39,12 @@ use crate::catalogue::Rules;
 use crate::config::Plan;
 use crate::fleet::health::{FIRST_CHECK_WAIT, HealthEvent};
 use crate::log::{Level, Logger};
-use crate::operations::stats::{Random, Totals};
+use crate::operations::stats::Totals;
 use crate::providers::Profiles;
 use crate::shared::{Common, CoreSenders, Snapshot, ToControl};
 
 use fetch::Network;
-pub use pages::process_facts;
+pub use host::process_facts;
 use signal::Signal;
 pub use snapshots::first_snapshot;
 pub use state::ProcessInfo;
@@ -182,7 +182,7 @@ fn initial(setup: ControlSetup, bell: Bell) -> ControlState {
             ..Models::default()
         }),
         discoveries: Discoveries::default(),
-        totals: RefCell::new(Totals::new(Random::new(probe::seed()))),
+        totals: RefCell::new(Totals::new(probe::seed())),
         counts: CountRounds::default(),
         reloaded_rounds: Signal::default(),
         reloaded_sweeps: Signal::default(),

@@ -5,12 +5,12 @@ use std::time::{Duration, Instant, SystemTime};
 
 use olla_engine::rt;
 
-use super::host::{cgroup_memory_max, read};
+use super::host::process_facts;
 use super::signal::Signal;
 use super::state::{ControlState, CountRound};
 use crate::catalogue::Scoped;
 use crate::operations::conditional::{Asked, answer};
-use crate::operations::process::{ProcTexts, ProcessFacts};
+use crate::operations::process::ProcessFacts;
 use crate::operations::{Inputs, ModelFact, Route, StickyFacts};
 use crate::routing::sticky::Bounds;
 use crate::shared::{ListingRequest, PageRequest, Rendered, ReplyTo, ToCore};
@@ -163,24 +163,5 @@ impl ControlState {
             workers: self.process.workers as u64,
             ..process_facts()
         }
-    }
-}
-
-/// What the operating system says of this process.
-pub fn process_facts() -> ProcessFacts {
-    let (status, stat) = (read("/proc/self/status"), read("/proc/self/stat"));
-    let (limits, meminfo) = (read("/proc/self/limits"), read("/proc/meminfo"));
-    let group = cgroup_memory_max();
-    let facts = ProcessFacts::read(&ProcTexts {
-        status: &status,
-        stat: &stat,
-        limits: &limits,
-        meminfo: &meminfo,
-        cgroup_memory_max: &group,
-    });
-    ProcessFacts {
-        open_fds: std::fs::read_dir("/proc/self/fd").map_or(0, |fds| fds.count() as u64),
-        cpus: rt::sys::cpus().len() as u64,
-        ..facts
     }
 }

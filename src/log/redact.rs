@@ -8,6 +8,8 @@
 
 use std::borrow::Cow;
 
+use percent_encoding::percent_decode_str;
+
 /// What stands in place of a credential.
 pub const REDACTED: &str = "[REDACTED]";
 
@@ -21,9 +23,6 @@ const SECRET_NAMES: [&str; 7] = [
     "secret",
     "auth",
 ];
-
-/// Longest of [`SECRET_NAMES`]; a longer decoded name needs no comparison.
-const NAME_BYTES_MAX: usize = 12;
 
 /// A query, without its `?`, with the values of secret parameters replaced; the order stays.
 pub fn query(query: &str) -> Cow<'_, str> {
@@ -114,32 +113,13 @@ fn without_user_info(url: &str) -> Cow<'_, str> {
     }
 }
 
-/// Compares a name as it stands in a query, percent escapes decoded, letter case ignored.
+/// Whether a parameter's name, as it stands in a query, is that of a credential: percent escapes
+/// are decoded and letter case is ignored.
 fn is_secret_name(name: &str) -> bool {
-    let mut decoded = [0; NAME_BYTES_MAX];
-    let mut length = 0;
-    let mut bytes = name.as_bytes();
-    while let Some((first, rest)) = bytes.split_first() {
-        let (byte, rest) = match (first, rest) {
-            (b'%', [high, low, rest @ ..]) => match (hex(*high), hex(*low)) {
-                (Some(high), Some(low)) => (high << 4 | low, rest),
-                _ => (*first, &bytes[1..]),
-            },
-            _ => (*first, rest),
-        };
-        let Some(slot) = decoded.get_mut(length) else {
-            return false;
-        };
-        *slot = byte.to_ascii_lowercase();
-        length += 1;
-        bytes = rest;
-    }
-    let decoded = decoded.get(..length).unwrap_or_default();
-    SECRET_NAMES.iter().any(|name| name.as_bytes() == decoded)
-}
-
-fn hex(digit: u8) -> Option<u8> {
-    char::from(digit).to_digit(16).map(|value| value as u8)
+    SECRET_NAMES.iter().any(|secret| {
+        let decoded = percent_decode_str(name).map(|byte| byte.to_ascii_lowercase());
+        decoded.eq(secret.bytes())
+    })
 }
 
 #[cfg(test)]

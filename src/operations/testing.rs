@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::conditional::Page;
 use super::process::ProcessFacts;
-use super::stats::{AttemptEnd, Outcome, Random, Recorder, RequestEnd, Route, Totals};
+use super::stats::{AttemptEnd, Outcome, Recorder, RequestEnd, Route, Totals};
 use super::version::Links;
 use super::{Build, Inputs, ModelFact, StickyFacts};
 use crate::config::{BaseUrl, ConfigInputs, EndpointPlan, Env, FileFormat, plan_from_str};
@@ -53,7 +53,7 @@ impl World {
                 started: true,
             },
             recorder: Recorder::default(),
-            totals: Totals::new(Random::new(1)),
+            totals: Totals::new(1),
             models: Vec::new(),
             sticky: StickyFacts::default(),
             process: ProcessFacts::default(),

@@ -17,6 +17,7 @@ use rustls::client::danger::ServerCertVerifier;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig};
 
+pub use crate::fault::TlsFault;
 pub use fault::fault_of;
 pub use pem::PemFault;
 use pinned::Pinned;

@@ -2,7 +2,7 @@
 //!
 //! Contract: docs/contract/balancing.md#11 (schedule)
 
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use crate::clock::micros;
 
@@ -36,15 +36,12 @@ pub(crate) fn retry_after(value: Option<&str>, unix_secs: u64) -> Duration {
     if let Ok(seconds) = value.parse::<u64>() {
         return Duration::from_secs(seconds).min(RETRY_AFTER_MAX);
     }
-    let format = time::format_description::well_known::Rfc2822;
-    // An HTTP date is an RFC 2822 date except for the name of its zone.
-    let date = time::OffsetDateTime::parse(&value.replace("GMT", "+0000"), &format);
-    match date
-        .map(time::OffsetDateTime::unix_timestamp)
-        .map(u64::try_from)
-    {
-        Ok(Ok(at)) => Duration::from_secs(at.saturating_sub(unix_secs)).min(RETRY_AFTER_MAX),
-        _ => DEFAULT,
+    let date = httpdate::parse_http_date(value).ok();
+    match date.and_then(|date| date.duration_since(UNIX_EPOCH).ok()) {
+        Some(at) => at
+            .saturating_sub(Duration::from_secs(unix_secs))
+            .min(RETRY_AFTER_MAX),
+        None => DEFAULT,
     }
 }
 
@@ -100,6 +97,9 @@ mod tests {
             (Some("999999999"), 86400),
             (Some("Tue, 14 Nov 2023 22:13:30 GMT"), 10),
             (Some("Tue, 14 Nov 2023 22:00:00 GMT"), 0),
+            (Some("Tuesday, 14-Nov-23 22:13:30 GMT"), 10),
+            (Some("Tue Nov 14 22:13:30 2023"), 10),
+            (Some("Tue, 14 Nov 2023 22:13:30 CET"), 30),
         ];
         for (value, want) in table {
             assert_eq!(retry_after(value, now), secs(want), "{value:?}");

@@ -27,7 +27,6 @@ use crate::config::MAX_ENDPOINTS;
 use crate::providers::figures::ProviderFigures;
 pub use recent::Recent;
 pub use recorder::{Delta, Recorder};
-pub use sample::Random;
 pub(super) use totals::{BUCKETS_MS, Buckets, ModelTotals, PairTotals, Quantiles};
 pub use totals::{Totals, TranslatorCounts};
 

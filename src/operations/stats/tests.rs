@@ -46,7 +46,7 @@ fn request() -> RequestEnd<'static> {
 }
 
 fn merged(record: impl FnOnce(&mut Recorder)) -> Totals {
-    let mut totals = Totals::new(Random::new(1));
+    let mut totals = Totals::new(1);
     merge_into(&mut totals, now(), record);
     totals
 }
@@ -274,7 +274,7 @@ fn errors_in_a_row_survive_the_hand_over_in_any_order() {
         (&[&[(bad, 1)], &[(bad, 1)], &[(bad, 2)]], 3),
     ];
     for (cores, want) in table {
-        let mut totals = Totals::new(Random::new(1));
+        let mut totals = Totals::new(1);
         for core in cores {
             merge_into(&mut totals, now(), |recorder| {
                 for (outcome, at_ms) in *core {
@@ -358,7 +358,7 @@ fn clients_and_blocked_addresses_are_bounded_and_forgotten() {
 #[test]
 fn models_are_bounded_and_their_sums_never_fall() {
     let names: Vec<String> = (0..MODELS_MAX + 5).map(|nth| format!("m{nth}")).collect();
-    let mut totals = Totals::new(Random::new(1));
+    let mut totals = Totals::new(1);
     for (nth, chunk) in names.chunks(500).enumerate() {
         let at = now() + Duration::from_secs(nth as u64);
         merge_into(&mut totals, at, |recorder| {
@@ -393,7 +393,7 @@ fn too_many_and_too_long_names_at_one_time_count_in_the_sums() {
             ..request()
         });
     }
-    let mut totals = Totals::new(Random::new(1));
+    let mut totals = Totals::new(1);
     totals.merge(recorder.take().unwrap(), now());
     assert_eq!(totals.models().len(), MODELS_MAX);
     assert_eq!(totals.system().model_requests.requests, 1006);
@@ -454,7 +454,7 @@ fn percentiles_and_buckets() {
 #[test]
 fn slots_are_used_again_after_a_hand_over() {
     let mut recorder = Recorder::default();
-    let mut totals = Totals::new(Random::new(1));
+    let mut totals = Totals::new(1);
     for round in 1..=3 {
         for (endpoint_id, name) in [(1, "a"), (2, "b")] {
             recorder.attempt(&AttemptEnd {

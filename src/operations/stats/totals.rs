@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use fastrand::Rng;
 use hdrhistogram::Histogram;
 use rustc_hash::{FxHashMap, FxHashSet};
 
@@ -12,8 +13,8 @@ use super::recent::Feed;
 use super::recorder::{Delta, ModelDelta, Sample, SystemCounts};
 use super::sample::Reservoir;
 use super::{
-    BLOCKED_IPS_MAX, CLIENTS_MAX, ENDPOINTS_MAX, EndpointCounts, MODELS_MAX, PairCounts, Random,
-    Recent, RequestCounts, TranslatorEnd, TranslatorFallback,
+    BLOCKED_IPS_MAX, CLIENTS_MAX, ENDPOINTS_MAX, EndpointCounts, MODELS_MAX, PairCounts, Recent,
+    RequestCounts, TranslatorEnd, TranslatorFallback,
 };
 
 /// Contract: docs/contract/operations.md#4, unique clients, active models and blocked addresses.
@@ -28,7 +29,7 @@ const PURGE_EVERY: Duration = Duration::from_secs(60);
 /// Everything counted since the process started.
 #[derive(Debug)]
 pub struct Totals {
-    random: Random,
+    random: Rng,
     system: SystemCounts,
     endpoints: FxHashMap<u32, EndpointTotals>,
     models: HashMap<Arc<str>, ModelTotals>,
@@ -80,9 +81,9 @@ pub(in crate::operations) struct PairTotals {
 
 impl Totals {
     /// Nothing counted yet; the seed chooses the samples.
-    pub fn new(random: Random) -> Self {
+    pub fn new(seed: u64) -> Self {
         Self {
-            random,
+            random: Rng::with_seed(seed),
             system: SystemCounts::default(),
             endpoints: FxHashMap::default(),
             models: HashMap::new(),

@@ -26,19 +26,11 @@ pub(super) fn message_id(seed: IdSeed) -> String {
 /// for each `nth` call of the message.
 pub(super) fn tool_id(seed: IdSeed, nth: u64) -> String {
     let seed = u128::from_be_bytes(seed.0);
-    // SplitMix64: ids have to differ, not to be secret.
-    let mut state = (seed >> 64) as u64 ^ seed as u64 ^ nth.wrapping_mul(0xd134_2543_de82_ef95);
-    let mut id = String::with_capacity("toolu_".len() + TOOL_ID_DIGITS);
-    id.push_str("toolu_");
-    for _ in 0..TOOL_ID_DIGITS {
-        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = state;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^= mixed >> 31;
-        id.push(char::from(base58(u128::from(mixed % 58))));
-    }
-    id
+    // The ids have to differ; they need not be secret.
+    let state = (seed >> 64) as u64 ^ seed as u64 ^ nth.wrapping_mul(0xd134_2543_de82_ef95);
+    let mut random = fastrand::Rng::with_seed(state);
+    let digits = (0..TOOL_ID_DIGITS).map(|_| char::from(base58(random.u128(..58))));
+    format!("toolu_{}", String::from_iter(digits))
 }
 
 fn base58(digit: u128) -> u8 {
