@@ -1,6 +1,11 @@
-//! Durations as the whole numbers that headers, logs and pages hold.
+//! Durations between instants, and as the whole numbers in headers, logs and pages.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
+
+/// The time from one instant to another; zero if the clock was set back between them.
+pub fn since(then: SystemTime, now: SystemTime) -> Duration {
+    now.duration_since(then).unwrap_or(Duration::ZERO)
+}
 
 /// Whole milliseconds; the largest number if they do not fit.
 pub fn millis(duration: Duration) -> u64 {

@@ -29,6 +29,7 @@ use crate::exchange::{Fault, Timeouts};
 use crate::h1::framing::RequestFraming;
 use crate::h1::head::{RequestHead, ResponseHead};
 use crate::h1::{FieldId, FieldNames, Reject, emit};
+use crate::rt::Exhausted;
 use crate::tls::TlsClient;
 
 /// The moment and the connection that a question is asked for.
@@ -312,6 +313,10 @@ pub trait Handler: Sized + 'static {
 
     /// The core's bell was rung: there may be news.
     fn news(&self, _now: Instant) {}
+
+    /// No connection can be accepted for want of a resource. Called before each pause of accepting,
+    /// at most ten times a second for a listener.
+    fn accept_failed(&self, _resource: Exhausted) {}
 }
 
 /// The field names of a handler.

@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use olla_engine::rt;
-use procfs::process::{LimitValue, Process, Stat, Status};
+use olla_engine::rt::sys;
+use procfs::process::{Process, Stat, Status};
 use procfs::{page_size, ticks_per_second};
 
 use crate::operations::process::ProcessFacts;
@@ -32,16 +32,12 @@ pub fn process_facts() -> ProcessFacts {
     let process = Process::myself().ok();
     let stat = process.as_ref().and_then(|process| process.stat().ok());
     let status = process.as_ref().and_then(|process| process.status().ok());
-    let limits = process.as_ref().and_then(|process| process.limits().ok());
     let open = process.as_ref().and_then(|process| process.fd_count().ok());
     ProcessFacts {
         memory_limit_bytes: memory_limit_bytes(),
         open_fds: open.map_or(0, |open| open as u64),
-        max_fds: limits.map_or(0, |limits| match limits.max_open_files.soft_limit {
-            LimitValue::Value(limit) => limit,
-            LimitValue::Unlimited => u64::MAX,
-        }),
-        cpus: rt::sys::cpus().len() as u64,
+        max_fds: sys::open_files_limit().unwrap_or(0),
+        cpus: sys::cpus().len() as u64,
         ..usage(stat.as_ref(), status.as_ref())
     }
 }

@@ -21,6 +21,7 @@ mod pages;
 mod probe;
 mod reload;
 mod resolve;
+mod shortage;
 mod signal;
 mod snapshots;
 mod state;
@@ -45,6 +46,7 @@ use crate::shared::{Common, CoreSenders, Snapshot, ToControl};
 
 use fetch::Network;
 pub use host::process_facts;
+use shortage::Shortage;
 use signal::Signal;
 pub use snapshots::first_snapshot;
 pub use state::ProcessInfo;
@@ -184,6 +186,7 @@ fn initial(setup: ControlSetup, bell: Bell) -> ControlState {
         discoveries: Discoveries::default(),
         totals: RefCell::new(Totals::new(probe::seed())),
         counts: CountRounds::default(),
+        shortage: Shortage::default(),
         reloaded_rounds: Signal::default(),
         reloaded_sweeps: Signal::default(),
     }
@@ -241,6 +244,10 @@ fn on_message(state: &Rc<ControlState>, message: ToControl) {
         ToControl::CountsFlushed { round } => state.counts_flushed(round),
         ToControl::Listing { request, reply_to } => state.make_listing(&request, reply_to),
         ToControl::Page { request, reply_to } => state.make_page(request, reply_to),
+        ToControl::AcceptFailed(resource) => {
+            state.totals.borrow_mut().accept_failed(resource);
+            state.shortage.on_failure(resource, &state.logger);
+        }
     }
 }
 

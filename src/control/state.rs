@@ -13,6 +13,7 @@ use olla_engine::snapshot::Broadcast;
 
 use super::fetch::Network;
 use super::member::Member;
+use super::shortage::Shortage;
 use super::signal::Signal;
 use crate::catalogue::{Catalogue, Rules};
 use crate::config::Plan;
@@ -50,6 +51,7 @@ pub(super) struct ControlState {
     pub(super) discoveries: Discoveries,
     pub(super) totals: RefCell<Totals>,
     pub(super) counts: CountRounds,
+    pub(super) shortage: Shortage,
     /// A reload may have changed the interval of discovery.
     pub(super) reloaded_rounds: Signal,
     /// A reload may have changed when the models of an unlisted endpoint expire.

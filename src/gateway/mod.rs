@@ -29,6 +29,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::Receiver;
 use olla_engine::h1::{FieldId, FieldNames as _};
 use olla_engine::handler::{Handler, Limits};
+use olla_engine::rt::Exhausted;
 use olla_engine::snapshot::Subscriber;
 
 pub use exchange::{Exchange, Kept};
@@ -148,5 +149,9 @@ impl Handler for Gateway {
             self.control.send(ToControl::CountsFlushed { round });
         });
         drop(self.view());
+    }
+
+    fn accept_failed(&self, resource: Exhausted) {
+        self.control.send(ToControl::AcceptFailed(resource));
     }
 }

@@ -70,6 +70,9 @@ pub const CONFIG_INVALID: &str = "Configuration invalid";
 pub const CONFIG_WARNING: &str = "Configuration warning";
 /// The dashboard was refused. WARN: `reason`, `config_key`, `client_ip`, `host`.
 pub const DASHBOARD_DENIED: &str = "dashboard access denied";
+/// Connections cannot be accepted for want of a resource; at most once a minute. WARN: `reason`,
+/// `failures` since the last such line, \[`open_files_limit`], `remedy`.
+pub const ACCEPT_FAILED: &str = "Connections not accepted";
 /// Lines were lost because the log could not be written fast enough. WARN: `dropped`.
 pub const LINES_DROPPED: &str = "Log lines dropped";
 /// The log file cannot be opened or written. WARN: `path`, `error`.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use crossbeam_channel::{Receiver, Sender, TryRecvError, bounded};
 use olla_engine::core::Ringer;
-use olla_engine::rt::Bell;
+use olla_engine::rt::{Bell, Exhausted};
 
 use crate::catalogue::{CatalogueError, Rules};
 use crate::config::Plan;
@@ -60,6 +60,8 @@ pub enum ToControl {
     },
     /// The configuration was read again and cannot be used: the old one stays.
     ReloadFailed,
+    /// A core could not accept connections for want of a resource.
+    AcceptFailed(Exhausted),
     /// What a core has counted since the last time.
     Counts(Box<Delta>),
     /// A core has sent all its counts, as [`ToCore::FlushCounts`] requested.

@@ -390,3 +390,44 @@ fn variables_stand_over_the_file() {
         );
     });
 }
+
+#[test]
+fn a_shortage_of_file_descriptors_is_logged_once_with_the_remedy_and_counted() {
+    on_both_drivers(|driver| {
+        let backend = Backend::new(&["m"], |_, link| {
+            link.send(STREAM);
+        });
+        let config = Config::new(driver)
+            .more(&endpoint("one", "vllm", &backend, ""))
+            .under(&["sh", "-c", "ulimit -n 80 && exec \"$@\"", "sh"]);
+        let gateway = Gateway::start(&config);
+        let failures = || {
+            let sample = "olla_accept_failures_total{reason=\"emfile\"}";
+            gateway.metric(sample).unwrap()
+        };
+        assert_eq!(failures(), 0.0);
+        let fill = || -> Vec<Client> { (0..120).map(|_| Client::to(&gateway)).collect() };
+        let held = fill();
+        gateway.wait_line(&[
+            "\"level\":\"WARN\"",
+            "Connections not accepted",
+            "\"reason\":\"emfile\"",
+            "\"open_files_limit\":80",
+            "LimitNOFILE",
+        ]);
+        drop(held);
+        let before = failures();
+        assert!(before >= 1.0);
+        let folder = format!("/proc/{}/fd", gateway.id());
+        wait_until("further failures", || {
+            let held = fill();
+            wait_until("the limit of open files", || {
+                std::fs::read_dir(&folder).unwrap().count() >= 80
+            });
+            drop(held);
+            failures() > before
+        });
+        let lines = gateway.log().matches("Connections not accepted").count();
+        assert_eq!(lines, 1, "at most one line a minute");
+    });
+}

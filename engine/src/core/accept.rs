@@ -17,7 +17,8 @@ use crate::rt::{self, Listener, Socket};
 const MARGIN: usize = 2;
 
 pub(super) async fn accept<H: Handler>(core: Rc<Core<H>>, listener: Listener) {
-    while let Some((stream, peer)) = listener.accept().await {
+    let exhausted = |resource| core.handler.accept_failed(resource);
+    while let Some((stream, peer)) = listener.accept(exhausted).await {
         let Some((stream, peer)) = hand_over(&core, stream, peer) else {
             continue;
         };

@@ -67,15 +67,22 @@ impl Listener {
     }
 
     /// The next connection; `None` once it was stopped. Must not be dropped before it ends: the
-    /// connection that it was about to bring would be lost.
-    pub(crate) async fn accept(&self) -> Option<(std::net::TcpStream, SocketAddr)> {
+    /// connection that it was about to bring would be lost. `exhausted` is called before each pause.
+    pub(crate) async fn accept(
+        &self,
+        exhausted: impl Fn(Exhausted),
+    ) -> Option<(std::net::TcpStream, SocketAddr)> {
         loop {
             let handle = self.canceller.borrow().as_ref().map(Canceller::handle)?;
             match self.inner.cancelable_accept(handle).await {
                 Ok((stream, peer)) => return Some((sys_stream(stream), peer)),
-                Err(error) if is_exhausted(&error) => super::sleep(EXHAUSTED_PAUSE).await,
-                // Cancelled, or a connection that ended before it was accepted.
-                Err(_) => {}
+                Err(error) => {
+                    // Else it was cancelled, or the connection ended before it was accepted.
+                    if let Some(resource) = Exhausted::of(&error) {
+                        exhausted(resource);
+                        super::sleep(EXHAUSTED_PAUSE).await;
+                    }
+                }
             }
         }
     }
@@ -99,12 +106,30 @@ fn sys_stream(stream: monoio::net::TcpStream) -> std::net::TcpStream {
     unsafe { std::net::TcpStream::from_raw_fd(fd) }
 }
 
-/// Whether the process or the system has no descriptors or memory left.
-pub(crate) fn is_exhausted(error: &io::Error) -> bool {
-    matches!(
-        error.raw_os_error(),
-        Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM)
-    )
+/// What the process or the system has too little of for another socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exhausted {
+    /// The process is at its limit of open files (`EMFILE`).
+    ProcessFiles,
+    /// The system is at its limit of open files (`ENFILE`).
+    SystemFiles,
+    /// The kernel has no memory for sockets (`ENOBUFS`, `ENOMEM`).
+    Memory,
+}
+
+impl Exhausted {
+    /// All of them, in the order of their discriminants.
+    pub const ALL: [Self; 3] = [Self::ProcessFiles, Self::SystemFiles, Self::Memory];
+
+    /// The resource that an error says is missing; `None` for any other error.
+    pub(crate) fn of(error: &io::Error) -> Option<Self> {
+        match error.raw_os_error()? {
+            libc::EMFILE => Some(Self::ProcessFiles),
+            libc::ENFILE => Some(Self::SystemFiles),
+            libc::ENOBUFS | libc::ENOMEM => Some(Self::Memory),
+            _ => None,
+        }
+    }
 }
 
 impl std::fmt::Debug for Listener {

@@ -25,7 +25,8 @@ use std::time::Duration;
 pub use bell::{Bell, Listening};
 pub(crate) use deadline::{Deadline, Deadlines, TICK};
 pub use driver::{Driver, Wanted, run};
-pub(crate) use listener::{Listener, Stop, bind, is_exhausted};
+pub use listener::Exhausted;
+pub(crate) use listener::{Listener, Stop, bind};
 pub(crate) use socket::{Socket, Watch};
 
 /// Runs a task on this thread.

@@ -129,6 +129,14 @@ pub fn raise_open_files() -> io::Result<(u64, u64)> {
     Ok((before, limit.rlim_cur))
 }
 
+/// The soft limit of open files. Needs no file, so it works at the limit too.
+///
+/// # Errors
+/// The kernel's refusal.
+pub fn open_files_limit() -> io::Result<u64> {
+    Ok(open_files()?.rlim_cur)
+}
+
 fn open_files() -> io::Result<libc::rlimit> {
     let mut limit = libc::rlimit {
         rlim_cur: 0,

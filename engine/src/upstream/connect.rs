@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::fault::ConnectFault;
-use crate::rt::{Socket, is_exhausted};
+use crate::rt::{Exhausted, Socket};
 
 /// Connects to the first of these addresses that takes it. Takes as long as the kernel does; the
 /// caller bounds the whole and may drop it.
@@ -35,7 +35,7 @@ fn judge(error: &io::Error) -> ConnectFault {
         io::ErrorKind::TimedOut => ConnectFault::TimedOut,
         // No descriptor, no port, no memory: nothing that the backend did.
         io::ErrorKind::AddrNotAvailable | io::ErrorKind::OutOfMemory => ConnectFault::Local,
-        _ if is_exhausted(error) => ConnectFault::Local,
+        _ if Exhausted::of(error).is_some() => ConnectFault::Local,
         _ => ConnectFault::Unreachable,
     }
 }

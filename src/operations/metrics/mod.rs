@@ -10,12 +10,13 @@ mod exposition;
 #[cfg(test)]
 mod tests;
 
-use std::time::SystemTime;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::Inputs;
 use super::conditional::{Caching, Page};
-use super::stats::{Buckets, ModelTotals, PairTotals};
+use super::stats::{Buckets, ModelTotals, PairTotals, resource_name};
 use super::system::{Seen, System};
+use crate::clock::since;
 use crate::fleet::Status;
 use crate::format::percent;
 use exposition::Exposition;
@@ -76,8 +77,7 @@ fn system_families(text: &mut Exposition, inputs: &Inputs<'_>, system: &System) 
 fn system_gauges(inputs: &Inputs<'_>, system: &System) -> [(&'static str, &'static str, f64); 8] {
     let requests = &system.requests;
     let rate = percent(requests.unfailed(), requests.requests);
-    let up_for = inputs.now.duration_since(inputs.started);
-    let up_for = up_for.unwrap_or_default().as_secs_f64();
+    let up_for = since(inputs.started, inputs.now).as_secs_f64();
     [
         (
             "olla_system_status",
@@ -280,6 +280,15 @@ fn traffic_families(
         "Requests whose client hung up.",
         system.client_disconnects,
     );
+    let name = "olla_accept_failures_total";
+    text.family(
+        name,
+        "counter",
+        "Attempts to accept a connection that failed, by the missing resource.",
+    );
+    for (resource, count) in inputs.totals.accept_failures() {
+        text.sample(name, &[("reason", resource_name(resource))], count);
+    }
     let name = "olla_translator_requests_total";
     text.family(name, "counter", "Requests of each translator by mode.");
     let mut translators = inputs.totals.translators().to_vec();
@@ -486,7 +495,6 @@ fn pair_families(text: &mut Exposition, inputs: &Inputs<'_>, models: &[(&str, &M
 
 fn process_families(text: &mut Exposition, inputs: &Inputs<'_>) {
     let facts = inputs.process;
-    let started = inputs.started.duration_since(std::time::UNIX_EPOCH);
     text.family(
         "process_cpu_seconds_total",
         "counter",
@@ -518,7 +526,7 @@ fn process_families(text: &mut Exposition, inputs: &Inputs<'_>) {
         (
             "process_start_time_seconds",
             "Start of the process, in seconds since 1970.",
-            started.unwrap_or_default().as_secs_f64(),
+            since(UNIX_EPOCH, inputs.started).as_secs_f64(),
         ),
     ];
     for (name, help, value) in gauges {

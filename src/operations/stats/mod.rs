@@ -23,6 +23,8 @@ mod totals;
 
 use std::net::IpAddr;
 
+use olla_engine::rt::Exhausted;
+
 use crate::config::MAX_ENDPOINTS;
 use crate::providers::figures::ProviderFigures;
 pub use recent::Recent;
@@ -48,6 +50,15 @@ pub const RECENT_MAX: usize = 200;
 
 /// Most endpoints remembered: those of a snapshot, and of those before it.
 const ENDPOINTS_MAX: usize = 2 * MAX_ENDPOINTS;
+
+/// The name of a resource that is missing for another connection, as in logs and metrics.
+pub const fn resource_name(resource: Exhausted) -> &'static str {
+    match resource {
+        Exhausted::ProcessFiles => "emfile",
+        Exhausted::SystemFiles => "enfile",
+        Exhausted::Memory => "memory",
+    }
+}
 
 /// How an attempt or a request ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

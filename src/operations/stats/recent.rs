@@ -117,7 +117,7 @@ impl Ring {
         set(&mut texts.request_id, end.request_id, REQUEST_ID_BYTES_MAX);
         set(&mut texts.method, end.method, METHOD_BYTES_MAX);
         set(&mut texts.path, end.path, PATH_BYTES_MAX);
-        let model = end.model.unwrap_or_default();
+        let model = end.model.unwrap_or("");
         set(&mut texts.model, model, MODEL_NAME_BYTES_MAX);
         slot.figures = Figures {
             retries: end.retries,
@@ -187,7 +187,7 @@ impl Feed {
             } else {
                 None
             };
-            let mut recent = room.map(|(_, recent)| recent).unwrap_or_default();
+            let mut recent = room.map_or_else(Recent::default, |(_, recent)| recent);
             let texts = &mut recent.texts;
             for (text, range) in [
                 (&mut texts.request_id, &at.request_id),
@@ -195,7 +195,7 @@ impl Feed {
                 (&mut texts.path, &at.path),
                 (&mut texts.model, &at.model),
             ] {
-                let new = batch.text.get(range.clone()).unwrap_or_default();
+                let new = &batch.text[range.clone()];
                 set(text, new, usize::MAX);
             }
             recent.figures = *figures;

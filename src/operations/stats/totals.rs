@@ -7,7 +7,10 @@ use std::time::{Duration, SystemTime};
 
 use fastrand::Rng;
 use hdrhistogram::Histogram;
+use olla_engine::rt::Exhausted;
 use rustc_hash::{FxHashMap, FxHashSet};
+
+use crate::clock::since;
 
 use super::recent::Feed;
 use super::recorder::{Delta, ModelDelta, Sample, SystemCounts};
@@ -38,6 +41,8 @@ pub struct Totals {
     blocked_purged_at: Option<SystemTime>,
     translators: Vec<(&'static str, TranslatorCounts)>,
     reloads: Reloads,
+    /// By the discriminant of [`Exhausted`].
+    accept_failures: [u64; Exhausted::ALL.len()],
 }
 
 /// How often the configuration was read again.
@@ -96,6 +101,7 @@ impl Totals {
                 failures: 0,
                 last_successful: true,
             },
+            accept_failures: [0; Exhausted::ALL.len()],
         }
     }
 
@@ -222,6 +228,16 @@ impl Totals {
         }
     }
 
+    /// Counts a failed accept.
+    pub fn accept_failed(&mut self, resource: Exhausted) {
+        self.accept_failures[resource as usize] += 1;
+    }
+
+    /// The number of failed accepts for each missing resource.
+    pub(in crate::operations) fn accept_failures(&self) -> impl Iterator<Item = (Exhausted, u64)> {
+        Exhausted::ALL.into_iter().zip(self.accept_failures)
+    }
+
     /// Distinct addresses rate limited in the last hour.
     pub(in crate::operations) fn blocked_ips(&self, now: SystemTime) -> usize {
         let recent = |at: &&SystemTime| within(**at, now, HOUR);
@@ -264,8 +280,7 @@ impl Totals {
 
 /// Whether something was less than so long ago.
 pub(in crate::operations) fn within(at: SystemTime, now: SystemTime, span: Duration) -> bool {
-    // A clock that was set back makes it recent.
-    now.duration_since(at).unwrap_or_default() < span
+    since(at, now) < span
 }
 
 /// Samples by their slot.
@@ -286,7 +301,7 @@ impl Grouped {
         let before = slot.checked_sub(1).and_then(|slot| self.ends.get(slot));
         let start = before.copied().unwrap_or(0);
         let end = self.ends.get(slot).copied().unwrap_or(start);
-        self.samples.get(start..end).unwrap_or_default()
+        &self.samples[start..end]
     }
 }
 
