@@ -6,6 +6,7 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use crate::clock::since;
 use serde::{Serialize, Serializer};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
@@ -63,10 +64,11 @@ pub fn percentage_or_na(part: u64, whole: u64) -> String {
     }
 }
 
-/// How long ago something was: `2m ago`, `never`. What lies ahead was just now: clocks step back.
+/// How long ago something was: `2m ago`, `never`. An instant in the future was just now: clocks can
+/// be set back.
 pub fn ago(then: Option<SystemTime>, now: SystemTime) -> String {
     match then {
-        Some(then) => format!("{} ago", span(now.duration_since(then).unwrap_or_default())),
+        Some(then) => format!("{} ago", span(since(then, now))),
         None => "never".to_owned(),
     }
 }

@@ -7,6 +7,7 @@
 //!
 //! Contract: docs/contract/catalogue.md#5.2 to docs/contract/catalogue.md#5.7
 
+use std::iter;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -45,7 +46,8 @@ struct Draft<'a> {
     digest: Option<&'a str>,
     /// Its name was taken by a model with another digest.
     split: bool,
-    names: Vec<Arc<str>>,
+    name: Arc<str>,
+    other_names: Vec<Arc<str>>,
     places: Vec<Place>,
     capabilities: Capabilities,
 }
@@ -103,21 +105,15 @@ impl<'a> Builder<'a> {
             .digest
             .as_deref()
             .filter(|_| self.options.enable_unifier);
-        let entry = self.entry(fold, digest);
+        let entry = self.entry(fold, &model.name, digest);
         let (Some(draft), Some(facts)) = (
             self.drafts.get_mut(entry as usize),
             self.names.facts.get(fold as usize),
         ) else {
             return;
         };
-        let is_first_name = draft
-            .names
-            .first()
-            .is_some_and(|first| *first == model.name);
-        if !is_first_name
-            && (draft.names.is_empty() || self.also_spelled.insert((entry, &model.name)))
-        {
-            draft.names.push(Arc::clone(&model.name));
+        if draft.name != model.name && self.also_spelled.insert((entry, &model.name)) {
+            draft.other_names.push(Arc::clone(&model.name));
         }
         let context = model.context_length.unwrap_or(0);
         let by_context = self.options.rules.of_context(context);
@@ -130,7 +126,7 @@ impl<'a> Builder<'a> {
     }
 
     /// The entry that a model belongs to, by the three rules of catalogue 5.2.
-    fn entry(&mut self, fold: u32, digest: Option<&'a str>) -> u32 {
+    fn entry(&mut self, fold: u32, name: &Arc<str>, digest: Option<&'a str>) -> u32 {
         if let Some(digest) = digest
             && let Some(entry) = self.by_digest.get(digest)
         {
@@ -152,7 +148,8 @@ impl<'a> Builder<'a> {
         self.drafts.push(Draft {
             digest,
             split: taken != NONE,
-            names: Vec::with_capacity(1),
+            name: Arc::clone(name),
+            other_names: Vec::new(),
             places: Vec::with_capacity(1),
             capabilities: Capabilities::default(),
         });
@@ -219,10 +216,9 @@ impl<'a> Builder<'a> {
         let mut ids = Ids::default();
         let mut entries = Vec::with_capacity(drafts.len());
         for draft in drafts {
-            let name = draft.names.first().cloned().unwrap_or_default();
             let id = match draft.digest.filter(|_| draft.split) {
-                Some(digest) => ids.make(&name, digest, entries.len() as u32, &self.names),
-                None => name,
+                Some(digest) => ids.make(&draft.name, digest, entries.len() as u32, &self.names),
+                None => Arc::clone(&draft.name),
             };
             entries.push(self.entry_of(draft, id));
         }
@@ -254,14 +250,14 @@ impl<'a> Builder<'a> {
         };
         let derived = &mut self.derived;
         let size = models().find_map(|model| model.parameter_size.as_deref());
-        let (parameter_size, count) = derived.size(size.unwrap_or_default());
+        let (parameter_size, count) = derived.size(size.unwrap_or(""));
         let counted = models().find_map(|model| model.parameter_count);
         let quantization = match models().find_map(|model| model.quantization.as_deref()) {
             Some(reported) => derived.quantization(reported, self.options.rules),
             None => derived.text(""),
         };
         let format = models().find_map(|model| model.format.as_deref());
-        let format = derived.text(format.unwrap_or_default());
+        let format = derived.text(format.unwrap_or(""));
         let reported = models().find_map(|model| model.kind);
         let kind = reported
             .or_else(|| self.kind_of(&draft.places))
@@ -282,7 +278,7 @@ impl<'a> Builder<'a> {
             capabilities: draft.capabilities.or(self.options.rules.of_kind(kind)),
             context_length: models().find_map(|model| model.context_length),
             first_seen: first_seen.copied().unwrap_or(0),
-            names: draft.names.into_boxed_slice(),
+            names: iter::once(draft.name).chain(draft.other_names).collect(),
             places: draft.places.into_boxed_slice(),
         }
     }

@@ -3,11 +3,11 @@
 //! Contract: docs/contract/catalogue.md#5.2, docs/contract/catalogue.md#5.10,
 //! docs/contract/catalogue.md#6.2, docs/contract/catalogue.md#6.3
 
+use std::time::{Duration, UNIX_EPOCH};
+
 use bytes::Bytes;
 use rustc_hash::FxHashMap;
 use serde::Serialize;
-use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
 
 use super::entry::{Entry, Place};
 use super::formats::{
@@ -18,6 +18,7 @@ use super::merged::{Alias, AliasTarget};
 use super::query::Query;
 use super::{Catalogue, CatalogueError, figures};
 use crate::endpoint_set::EndpointSet;
+use crate::format::instant;
 use crate::providers::{Extra, ListedModel};
 
 /// Who is said to own a model where no rule names somebody.
@@ -370,8 +371,8 @@ impl Catalogue {
                 created,
                 owned("lemonade"),
                 LemonadeMore {
-                    checkpoint: extra(|extra| extra.checkpoint.as_deref()).unwrap_or_default(),
-                    recipe: extra(|extra| extra.recipe.as_deref()).unwrap_or_default(),
+                    checkpoint: extra(|extra| extra.checkpoint.as_deref()).unwrap_or(""),
+                    recipe: extra(|extra| extra.recipe.as_deref()).unwrap_or(""),
                     downloaded: self
                         .own_fact(item, |model| model.extra.as_ref()?.downloaded)
                         .unwrap_or(false),
@@ -432,11 +433,11 @@ impl Catalogue {
             id: item.id,
             object: "model",
             kind: item.entry.kind.as_str(),
-            publisher: publisher.unwrap_or_default(),
+            publisher: publisher.unwrap_or(""),
             arch: family.unwrap_or(&item.entry.family),
             quantization: self
                 .fact(item, |model| model.quantization.as_deref())
-                .unwrap_or_default(),
+                .unwrap_or(""),
             state: states
                 .find(|state| *state == super::entry::LOADED)
                 .unwrap_or(first_state),
@@ -465,18 +466,18 @@ impl Catalogue {
             model: item.id,
             modified_at: &modified_at,
             size: self.own_fact(item, |model| model.disk_size).unwrap_or(0),
-            digest: digest.unwrap_or_default(),
+            digest: digest.unwrap_or(""),
             details: OllamaDetails {
                 parent_model: extra(|extra| extra.parent_model.as_deref()),
                 format: self.fact(item, |model| model.format.as_deref()),
                 family: self
                     .own_fact(item, |model| model.family.as_deref())
                     .unwrap_or(&item.entry.family),
-                families: families.unwrap_or_default(),
+                families: families.unwrap_or(&[]),
                 parameter_size: size.as_deref().unwrap_or(&item.entry.parameter_size),
                 quantization_level: self
                     .fact(item, |model| model.quantization.as_deref())
-                    .unwrap_or_default(),
+                    .unwrap_or(""),
             },
         });
     }
@@ -534,9 +535,6 @@ fn names(entry: &Entry) -> Vec<std::borrow::Cow<'_, [Place]>> {
 }
 
 fn rfc3339(unix_seconds: u64) -> String {
-    let seconds = i64::try_from(unix_seconds).unwrap_or(i64::MAX);
-    OffsetDateTime::from_unix_timestamp(seconds)
-        .unwrap_or(OffsetDateTime::UNIX_EPOCH)
-        .format(&Rfc3339)
-        .unwrap_or_default()
+    let at = UNIX_EPOCH.checked_add(Duration::from_secs(unix_seconds));
+    instant(at.unwrap_or(UNIX_EPOCH))
 }

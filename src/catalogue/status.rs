@@ -116,7 +116,7 @@ fn capabilities(kind: Kind, context: Option<u64>, quant: Option<&str>) -> Vec<&'
     if context.is_some_and(|tokens| tokens > LONG_CONTEXT_TOKENS) {
         words.push("long_context");
     }
-    let quant = quant.unwrap_or_default().to_lowercase();
+    let quant = quant.unwrap_or("").to_lowercase();
     if quant.contains("fp16") || quant.contains("bf16") {
         words.push("high_precision");
     }

@@ -75,12 +75,11 @@ impl Upstream {
     /// The endpoint's own fields for a request of this method.
     pub fn fields_for(&self, method: &[u8]) -> &[u8] {
         // RFC 9110 9.3.8: what echoes the request must not show its client the endpoint's keys.
-        let bytes = if method == b"TRACE" {
-            self.host_bytes
+        if method == b"TRACE" {
+            &self.fields[..self.host_bytes]
         } else {
-            self.fields.len()
-        };
-        self.fields.get(..bytes).unwrap_or_default()
+            &self.fields
+        }
     }
 
     /// Whether the endpoint has its own field of this name.

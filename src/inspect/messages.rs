@@ -167,7 +167,7 @@ impl Walk<'_> {
     /// Whether the string at `span` starts with `expected`; encoders often escape its slash.
     fn starts_with(&self, expected: &str, span: &Range<usize>) -> bool {
         // An escape is at most six bytes long. The rest, megabytes perhaps, is of no interest.
-        let raw = self.body.get(span.clone()).unwrap_or_default();
+        let raw = &self.body[span.clone()];
         let raw = raw.get(..expected.len() * 6).unwrap_or(raw);
         let mut decoded = name::unescape(raw);
         expected.chars().all(|c| decoded.next() == Some(Ok(c)))

@@ -263,7 +263,7 @@ impl Inspector {
             }
             State::Scalar => {
                 self.pos = scan::scalar_end(body, self.pos)?;
-                let token = body.get(self.start..self.pos).unwrap_or_default();
+                let token = &body[self.start..self.pos];
                 self.keep_scalar(token);
                 self.state = if scan::is_scalar(token) {
                     State::Comma

@@ -3,17 +3,17 @@
 
 use std::borrow::Cow;
 use std::ops::Range;
-use std::str::Chars;
+use std::str::{Chars, Utf8Chunk};
 
 use super::{Found, Source};
 
 /// The name of the model: escapes decoded, blanks at both ends removed, letter case kept.
 /// Borrowed from the body unless it was written with escapes.
 ///
-/// It is not empty, but otherwise any text, line breaks included: whoever puts it into a header
-/// has to look first.
+/// It is not empty, but otherwise any text, line breaks included: check it before it becomes part
+/// of a header. `body` must be the one in which the name was found; in a shorter one it is empty.
 pub fn model_name<'a>(body: &'a [u8], found: &Found) -> Cow<'a, str> {
-    let raw = body.get(found.span()).unwrap_or_default();
+    let raw = body.get(found.span()).unwrap_or(b"");
     if !found.escaped {
         return match String::from_utf8_lossy(raw) {
             Cow::Borrowed(name) => Cow::Borrowed(name.trim()),
@@ -33,12 +33,13 @@ pub struct Splice {
 }
 
 impl Splice {
-    /// The three parts of the new body. `body` is the one that was inspected.
+    /// The three parts of the new body. `body` must be the one that was inspected; parts of it that
+    /// a shorter one does not have are empty.
     pub fn parts<'a>(&'a self, body: &'a [u8]) -> [&'a [u8]; 3] {
         [
-            body.get(..self.replaced.start).unwrap_or_default(),
+            body.get(..self.replaced.start).unwrap_or(b""),
             self.name.as_bytes(),
-            body.get(self.replaced.end..).unwrap_or_default(),
+            body.get(self.replaced.end..).unwrap_or(b""),
         ]
     }
 
@@ -89,18 +90,10 @@ pub(super) struct NotText;
 
 /// Decodes the inside of a JSON string (RFC 8259, section 7). Nothing follows an error.
 pub(super) fn unescape(raw: &[u8]) -> Unescape<'_> {
-    match std::str::from_utf8(raw) {
-        Ok(text) => Unescape {
-            rest: text.chars(),
-            broken: false,
-        },
-        Err(error) => {
-            let valid = raw.get(..error.valid_up_to()).unwrap_or_default();
-            Unescape {
-                rest: std::str::from_utf8(valid).unwrap_or_default().chars(),
-                broken: true,
-            }
-        }
+    let valid = raw.utf8_chunks().next();
+    Unescape {
+        rest: valid.as_ref().map_or("", Utf8Chunk::valid).chars(),
+        broken: valid.is_some_and(|chunk| !chunk.invalid().is_empty()),
     }
 }
 

@@ -1,6 +1,7 @@
 //! Strings of a text as written, and writing strings.
 
 use std::borrow::Cow;
+use std::cmp::Ordering;
 use std::io::Write;
 
 use memchr::{memchr, memchr_iter, memmem};
@@ -16,14 +17,15 @@ impl<'a> JsonText<'a> {
         self.0.is_empty()
     }
 
-    /// Whether it says this, however it is written. Only for names without a backslash.
+    /// Whether the decoded string equals another one.
     pub(crate) fn is(self, expected: &str) -> bool {
-        debug_assert!(!expected.contains('\\'), "{expected}");
-        // An escape is longer than what it stands for.
-        self.0 == expected.as_bytes()
-            || self.0.len() > expected.len()
-                && memchr(b'\\', self.0).is_some()
-                && self.decode() == expected
+        // An escape is longer than the character that it stands for.
+        let has_escapes = || memchr(b'\\', self.0).is_some();
+        match self.0.len().cmp(&expected.len()) {
+            Ordering::Less => false,
+            Ordering::Equal => self.0 == expected.as_bytes() && !has_escapes(),
+            Ordering::Greater => has_escapes() && self.decode() == expected,
+        }
     }
 
     /// What it says. A lone surrogate becomes U+FFFD.

@@ -139,7 +139,7 @@ fn bounded(text: &str) -> (&str, bool) {
         return (text, false);
     }
     let end = text.floor_char_boundary(FIELD_BYTES_MAX);
-    (text.get(..end).unwrap_or_default(), true)
+    (&text[..end], true)
 }
 
 /// A number with its sign.

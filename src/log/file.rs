@@ -203,7 +203,7 @@ impl LogFile {
 
 /// `2026-04-15T10-30-00.123`: an instant in UTC that can be a file's name everywhere.
 fn instant(unix_ms: u64) -> String {
-    let seconds = i64::try_from(unix_ms / 1000).unwrap_or_default();
+    let seconds = (unix_ms / 1000).cast_signed();
     let at = OffsetDateTime::from_unix_timestamp(seconds).unwrap_or(OffsetDateTime::UNIX_EPOCH);
     let (date, time) = (at.date(), at.time());
     format!(
@@ -250,10 +250,9 @@ fn rotated(dir: &Path) -> Vec<PathBuf> {
         return Vec::new();
     };
     let is_rotated = |path: &PathBuf| {
-        let name = path
-            .file_name()
-            .and_then(|name| name.to_str())
-            .unwrap_or_default();
+        let Some(name) = path.file_name().and_then(|name| name.to_str()) else {
+            return false;
+        };
         let plain = name.strip_suffix(GZIP_SUFFIX).unwrap_or(name);
         plain.ends_with(ROTATED_SUFFIX)
             && plain

@@ -201,7 +201,7 @@ impl Line<'_> {
             Ok(text) => self.str(key, text),
             Err(_) => {
                 let end = value.len().min(encode::FIELD_BYTES_MAX + 4);
-                let head = value.get(..end).unwrap_or_default();
+                let head = &value[..end];
                 self.str(key, &String::from_utf8_lossy(head))
             }
         }
@@ -329,15 +329,17 @@ pub(super) fn json_field(out: &mut Vec<u8>, key: &str, value: &Value<'_>) {
 #[inline]
 fn json_key(out: &mut Vec<u8>, key: &str) {
     debug_assert!(is_plain(key), "{key:?} would need escaping");
-    let mut whole = [0; KEY_BYTES_MAX + 4];
-    let end = key.len() + 2;
-    match whole.get_mut(..end + 2) {
-        Some([b1, b2, name @ .., b3, b4]) if name.len() == key.len() => {
-            (*b1, *b2, *b3, *b4) = (b',', b'"', b'"', b':');
-            name.copy_from_slice(key.as_bytes());
-            out.extend_from_slice(whole.get(..end + 2).unwrap_or_default());
+    let mut buffer = [0; KEY_BYTES_MAX + 4];
+    match buffer.get_mut(..key.len() + 4) {
+        Some(whole) => {
+            whole[0] = b',';
+            whole[1] = b'"';
+            whole[2..key.len() + 2].copy_from_slice(key.as_bytes());
+            whole[key.len() + 2] = b'"';
+            whole[key.len() + 3] = b':';
+            out.extend_from_slice(whole);
         }
-        _ => {
+        None => {
             out.extend_from_slice(b",\"");
             out.extend_from_slice(key.as_bytes());
             out.extend_from_slice(b"\":");

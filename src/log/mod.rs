@@ -23,6 +23,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crossbeam_channel::{Receiver, Sender, TrySendError};
 
+use crate::clock::{millis, since};
 use crate::config::{Env, Finding, LogFormat, LogLevel, LogOutput, LoggingPlan, Severity};
 
 pub use encode::FIELD_BYTES_MAX;
@@ -46,10 +47,7 @@ const PATIENCE: Duration = Duration::from_millis(100);
 
 /// Milliseconds since 1970 by the system's clock.
 pub fn unix_ms() -> u64 {
-    let since = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+    millis(since(UNIX_EPOCH, SystemTime::now()))
 }
 
 /// The value of a field.
@@ -293,8 +291,12 @@ impl Logger {
             ("key", Value::Str(&finding.key)),
             ("reason", Value::Str(&reason)),
         ];
-        let keyless = usize::from(finding.key.is_empty());
-        self.emit(level, msg, fields.get(keyless..).unwrap_or_default());
+        let fields = if finding.key.is_empty() {
+            &fields[1..]
+        } else {
+            &fields[..]
+        };
+        self.emit(level, msg, fields);
     }
 
     /// Whether lines of this level are written.

@@ -102,9 +102,9 @@ pub(super) fn no_store<T: Serialize>(page: &T) -> Page {
     }
 }
 
-/// The pages are plain structures with text keys, which serde_json always writes.
+/// A page as JSON. Pages are plain structures with string keys, which serde_json always writes.
 pub(super) fn json<T: Serialize>(page: &T) -> Vec<u8> {
-    serde_json::to_vec(page).unwrap_or_default()
+    serde_json::to_vec(page).unwrap_or_else(|error| unreachable!("a page is not JSON: {error}"))
 }
 
 /// FNV-1a with 64 bits.

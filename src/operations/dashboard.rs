@@ -64,7 +64,7 @@ pub fn answer(path: &str, asked: &Asked<'_>) -> Option<Reply> {
     let Some(rest) = rest.strip_prefix('/') else {
         return rest.is_empty().then(redirect);
     };
-    let last = rest.rsplit('/').next().unwrap_or_default();
+    let last = rest.rsplit_once('/').map_or(rest, |(_, last)| last);
     let name = match rest.strip_prefix(ASSETS) {
         Some(PAGE) => return None,
         Some(name) => name,
@@ -118,7 +118,7 @@ fn file(name: &str, bytes: &'static [u8], tag: &'static str, asked: &Asked<'_>) 
         Some(Part::Of(range)) => {
             let shown = format!("bytes {}-{}/{}", range.start, range.end - 1, bytes.len());
             headers.push(("Content-Range", shown.into()));
-            (206, bytes.get(range).unwrap_or_default())
+            (206, &bytes[range])
         }
         Some(Part::Beyond) => {
             headers.push(("Content-Range", format!("bytes */{}", bytes.len()).into()));
@@ -146,7 +146,9 @@ enum Part {
 }
 
 fn part(text: &[u8], len: usize) -> Part {
-    let text = std::str::from_utf8(text).unwrap_or_default();
+    let Ok(text) = std::str::from_utf8(text) else {
+        return Part::All;
+    };
     let spec = text.trim().strip_prefix("bytes=").map(str::trim);
     let Some((first, last)) = spec.and_then(|spec| spec.split_once('-')) else {
         return Part::All;

@@ -107,8 +107,7 @@ fn item<'a>(seen: Seen<'a>, inputs: &Inputs<'_>) -> Item<'a> {
         active_connections: endpoint.live.in_flight(),
         health_check: health
             .checked_at
-            .map(|at| ago(Some(at), inputs.now))
-            .unwrap_or_default(),
+            .map_or_else(String::new, |at| ago(Some(at), inputs.now)),
         health_check_at: health.checked_at.map(instant),
         next_check_at: health.next_check_at.map(instant),
         response_time: (response_ms > 0).then(|| latency(response_ms)),

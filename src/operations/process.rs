@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use super::Inputs;
 use super::conditional::{Page, no_store};
+use crate::clock::since;
 use crate::format::{Number, bytes, duration, instant};
 
 /// The process as the operating system sees it. 0 = unknown.
@@ -114,7 +115,6 @@ struct ProcessItem {
 
 pub(super) fn page(inputs: &Inputs<'_>) -> Page {
     let facts = inputs.process;
-    let up_for = inputs.now.duration_since(inputs.started);
     no_store(&Process {
         timestamp: instant(inputs.now),
         memory: Memory {
@@ -137,7 +137,7 @@ pub(super) fn page(inputs: &Inputs<'_>) -> Page {
             health_status: tasks_health(facts.live_tasks),
         },
         runtime: Runtime {
-            uptime: duration(up_for.unwrap_or_default()),
+            uptime: duration(since(inputs.started, inputs.now)),
             go_version: &inputs.build.compiler,
             num_cpu: facts.cpus,
             gomaxprocs: facts.workers,

@@ -7,6 +7,7 @@ use serde::Serialize;
 use super::Inputs;
 use super::conditional::{Page, Tagged, tagged};
 use super::system::{Seen, System};
+use crate::clock::since;
 use crate::format::{ago, bytes, instant, latency, percentage_or_na, until, uptime};
 
 #[derive(Serialize)]
@@ -134,14 +135,13 @@ pub(super) fn page(inputs: &Inputs<'_>) -> Page {
 
 fn system_item<'a>(inputs: &Inputs<'a>, system: &System) -> SystemItem<'a> {
     let requests = &system.requests;
-    let up_for = inputs.now.duration_since(inputs.started);
     SystemItem {
         status: system.verdict.as_str(),
         endpoints_up: format!("{}/{}", system.healthy, system.total),
         success_rate: percentage_or_na(requests.unfailed(), requests.requests),
         avg_latency: latency(requests.mean_ms()),
         total_traffic: bytes(system.traffic_bytes),
-        uptime: uptime(up_for.unwrap_or_default()),
+        uptime: uptime(since(inputs.started, inputs.now)),
         start_time: instant(inputs.started),
         version: &inputs.build.version,
         commit: &inputs.build.commit,

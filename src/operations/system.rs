@@ -138,8 +138,7 @@ impl<'a> Seen<'a> {
             counts: inputs
                 .totals
                 .endpoint(endpoint.id)
-                .map(|totals| totals.counts)
-                .unwrap_or_default(),
+                .map_or_else(EndpointCounts::default, |totals| totals.counts),
         };
         let mut all: Vec<Self> = endpoints.iter().zip(ids).map(seen).collect();
         all.sort_by(|a, b| a.rank().cmp(&b.rank()));
@@ -176,27 +175,20 @@ impl<'a> Seen<'a> {
 
 /// The ids of endpoints, in their order: a hash of the display URL, and `-0`, `-1`, … in the order
 /// of the names where several share one URL.
-pub(super) fn endpoint_ids(endpoints: &[Endpoint]) -> Vec<String> {
-    let mut order: Vec<usize> = (0..endpoints.len()).collect();
-    let key = |index: &usize| {
-        endpoints
-            .get(*index)
-            .map(|endpoint| (endpoint.plan.url.display.as_str(), endpoint.name()))
-    };
-    order.sort_by(|a, b| key(a).cmp(&key(b)));
-    let url = |index: &usize| key(index).map(|(url, _)| url);
+pub(super) fn endpoint_ids<'a>(endpoints: &'a [Endpoint]) -> Vec<String> {
+    let mut order: Vec<(usize, &Endpoint)> = endpoints.iter().enumerate().collect();
+    order.sort_by(|(_, a), (_, b)| {
+        let key = |endpoint: &'a Endpoint| (&endpoint.plan.url.display, endpoint.name());
+        key(a).cmp(&key(b))
+    });
     let mut ids = vec![String::new(); endpoints.len()];
-    for group in order.chunk_by(|a, b| url(a) == url(b)) {
-        let hash = base36(u64::from(fnv1a_32(
-            group.first().and_then(url).unwrap_or_default().as_bytes(),
-        )));
-        for (nth, index) in group.iter().enumerate() {
-            if let Some(id) = ids.get_mut(*index) {
-                *id = match group {
-                    [_] => hash.clone(),
-                    _ => format!("{hash}-{nth}"),
-                };
-            }
+    for group in order.chunk_by(|(_, a), (_, b)| a.plan.url.display == b.plan.url.display) {
+        for (nth, (index, endpoint)) in group.iter().enumerate() {
+            let hash = base36(u64::from(fnv1a_32(endpoint.plan.url.display.as_bytes())));
+            ids[*index] = match group {
+                [_] => hash,
+                _ => format!("{hash}-{nth}"),
+            };
         }
     }
     ids

@@ -207,7 +207,8 @@ fn parser(response_format: &str) -> Option<Parser> {
 /// A listing has a route of its own below the prefix unless it is the one that all have. A
 /// discovery target on another host has no path here.
 fn native_listing_path(discovery_path: &str) -> Option<String> {
-    let path = discovery_path.split(['?', '#']).next().unwrap_or_default();
+    let end = discovery_path.find(['?', '#']);
+    let path = end.map_or(discovery_path, |end| &discovery_path[..end]);
     (path.starts_with('/') && path != DEFAULT_DISCOVERY_PATH).then(|| path.to_owned())
 }
 

@@ -90,7 +90,7 @@ pub fn target(base: &BaseUrl, value: &str) -> Result<Target, UrlFault> {
 }
 
 fn split_query(value: &str) -> (&str, Option<&str>) {
-    let value = value.split('#').next().unwrap_or_default();
+    let value = value.split_once('#').map_or(value, |(before, _)| before);
     match value.split_once('?') {
         Some((path, query)) => (path, Some(query)),
         None => (value, None),

@@ -26,9 +26,10 @@ const MAX_PATTERN_BYTES: usize = 1 << 20;
 /// Most different capabilities, so that a set of them is one number.
 const MAX_CAPABILITIES: usize = 128;
 
-static BUILTIN_TABLES: LazyLock<Tables> =
-    // A test holds that they parse.
-    LazyLock::new(|| toml::from_str(include_str!("../models.toml")).unwrap_or_default());
+static BUILTIN_TABLES: LazyLock<Tables> = LazyLock::new(|| {
+    toml::from_str(include_str!("../models.toml"))
+        .unwrap_or_else(|error| unreachable!("models.toml does not parse: {error}"))
+});
 
 static BUILTIN: LazyLock<Rules> =
     LazyLock::new(|| Rules::compile(Tables::default(), &mut Vec::new()));
@@ -217,7 +218,7 @@ impl Rules {
             .preserved(name)
             .or_else(|| self.by_pattern(name))
             .or_else(|| self.by_architecture(name))
-            .unwrap_or_default();
+            .unwrap_or(("", ""));
         let alias = self.family_aliases.get(family);
         (alias.map_or(family, String::as_str), variant)
     }
@@ -272,18 +273,18 @@ impl Rules {
     fn compile(given: Tables, faults: &mut Vec<String>) -> Self {
         let builtin = BUILTIN_TABLES.clone();
         let (extraction, own) = (builtin.model_extraction, given.model_extraction);
-        let (families, family_set) =
-            families(own.family_patterns.or(extraction.family_patterns), faults);
+        let (families, family_set) = families(
+            either(own.family_patterns, extraction.family_patterns),
+            faults,
+        );
         let (capabilities, own_capabilities) = (builtin.capabilities, given.capabilities);
         let mut vocabulary = Vocabulary::default();
         let kinds = own_capabilities.type_capabilities;
-        let kinds = kinds.or(capabilities.type_capabilities).unwrap_or_default();
+        let kinds = either(kinds, capabilities.type_capabilities);
         let patterns = own_capabilities.name_patterns;
-        let patterns = patterns.or(capabilities.name_patterns).unwrap_or_default();
+        let patterns = either(patterns, capabilities.name_patterns);
         let thresholds = own_capabilities.context_thresholds;
-        let thresholds = thresholds
-            .or(capabilities.context_thresholds)
-            .unwrap_or_default();
+        let thresholds = either(thresholds, capabilities.context_thresholds);
         vocabulary.extend(kinds.values().flatten());
         vocabulary.extend(patterns.iter().flat_map(|pattern| &pattern.capabilities));
         let dashed = |word: &String| word.replace('_', "-");
@@ -304,31 +305,24 @@ impl Rules {
             };
             (*from, below, vocabulary.set([&dashed(word)]))
         });
-        let mappings = given
-            .quantization
-            .mappings
-            .or(builtin.quantization.mappings);
+        let mappings = either(given.quantization.mappings, builtin.quantization.mappings);
         let upper = |(key, value): (String, String)| (key.to_uppercase(), value);
         let (special, own_special) = (builtin.special_rules, given.special_rules);
         Self {
             family_set,
             families,
-            family_aliases: own
-                .family_aliases
-                .or(extraction.family_aliases)
-                .unwrap_or_default(),
-            architectures: longest_first(
-                own.architecture_mappings
-                    .or(extraction.architecture_mappings),
-            ),
-            publishers: longest_first(own.publisher_mappings.or(extraction.publisher_mappings)),
-            quantizations: mappings
-                .unwrap_or_default()
-                .into_iter()
-                .map(upper)
-                .collect(),
-            preserve: lower(own_special.preserve_family.or(special.preserve_family)),
-            generic: lower(own_special.generic_names.or(special.generic_names)),
+            family_aliases: either(own.family_aliases, extraction.family_aliases),
+            architectures: longest_first(either(
+                own.architecture_mappings,
+                extraction.architecture_mappings,
+            )),
+            publishers: longest_first(either(
+                own.publisher_mappings,
+                extraction.publisher_mappings,
+            )),
+            quantizations: mappings.into_iter().map(upper).collect(),
+            preserve: lower(either(own_special.preserve_family, special.preserve_family)),
+            generic: lower(either(own_special.generic_names, special.generic_names)),
             by_kind: [kind(Kind::Llm), kind(Kind::Vlm), kind(Kind::Embeddings)],
             by_name,
             by_context: by_context.collect(),
@@ -371,10 +365,9 @@ impl Vocabulary {
 }
 
 fn families(
-    written: Option<Vec<WrittenFamily>>,
+    written: Vec<WrittenFamily>,
     faults: &mut Vec<String>,
 ) -> (Vec<FamilyPattern>, RegexSet) {
-    let written = written.unwrap_or_default();
     let compiled = written.into_iter().filter_map(|written| {
         Some(FamilyPattern {
             regex: compiled(&written.pattern, false, faults)?,
@@ -410,8 +403,8 @@ fn compiled(pattern: &str, ignore_case: bool, faults: &mut Vec<String>) -> Optio
         .ok()
 }
 
-fn longest_first(table: Option<BTreeMap<String, String>>) -> Vec<(String, String)> {
-    let table = table.unwrap_or_default().into_iter();
+fn longest_first(table: BTreeMap<String, String>) -> Vec<(String, String)> {
+    let table = table.into_iter();
     let mut pairs: Vec<_> = table
         .map(|(key, value)| (key.to_lowercase(), value))
         .collect();
@@ -425,8 +418,12 @@ fn longest_prefix<'t>(longest_first: &'t [(String, String)], text: &str) -> Opti
     found.map(|(_, value)| value.as_str())
 }
 
-fn lower(words: Option<Vec<String>>) -> Vec<String> {
-    let words = words.unwrap_or_default();
+/// A table of the user's file, or else the built-in one. A table that neither has is empty.
+fn either<T: Default>(own: Option<T>, builtin: Option<T>) -> T {
+    own.or(builtin).unwrap_or_default()
+}
+
+fn lower(words: Vec<String>) -> Vec<String> {
     words.into_iter().map(|word| word.to_lowercase()).collect()
 }
 

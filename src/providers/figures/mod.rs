@@ -349,9 +349,9 @@ impl Extractor {
     /// The last line that is not empty; the end of it, if its beginning was not kept.
     fn last_line<'a>(&self, kept: Kept<'a>, found: &mut FoundValues<'a>) {
         let text = kept.tail.trim_ascii_end();
-        let start = memrchr(b'\n', text);
-        let line = text.get(start.map_or(0, |at| at + 1)..).unwrap_or_default();
-        let whole = start.is_some() || !kept.cut;
+        let newline = memrchr(b'\n', text);
+        let line = newline.map_or(text, |at| &text[at + 1..]);
+        let whole = newline.is_some() || !kept.cut;
         if whole && line.trim_ascii_start().starts_with(b"{") {
             self.paths.whole(line, found);
         } else {
@@ -365,14 +365,14 @@ impl Extractor {
         let mut end = kept.tail.len();
         let mut events = 0;
         for newline in memrchr_iter(b'\n', kept.tail) {
-            let line = kept.tail.get(newline + 1..end).unwrap_or_default();
+            let line = &kept.tail[newline + 1..end];
             end = newline;
             events += usize::from(self.event(line, found));
             if self.is_enough(found) {
                 return;
             }
         }
-        let first = kept.tail.get(..end).unwrap_or_default();
+        let first = &kept.tail[..end];
         if !kept.cut {
             self.event(first, found);
             return;
@@ -382,12 +382,7 @@ impl Extractor {
             self.paths.cut(kept.tail, found);
         }
         let head_end = memrchr(b'\n', kept.head).unwrap_or(0);
-        for line in kept
-            .head
-            .get(..head_end)
-            .unwrap_or_default()
-            .split(|b| *b == b'\n')
-        {
+        for line in kept.head[..head_end].split(|b| *b == b'\n') {
             self.event(line, found);
         }
     }

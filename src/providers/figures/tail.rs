@@ -36,7 +36,7 @@ pub enum AnswerKind {
 impl AnswerKind {
     /// By the values of `Content-Type` and `Content-Encoding`.
     pub fn of(content_type: Option<&[u8]>, content_encoding: Option<&[u8]>) -> Self {
-        let encoding = content_encoding.unwrap_or_default().trim_ascii();
+        let encoding = content_encoding.unwrap_or(b"").trim_ascii();
         if !encoding.is_empty() && !encoding.eq_ignore_ascii_case(b"identity") {
             return Self::Opaque;
         }
@@ -44,8 +44,7 @@ impl AnswerKind {
             return Self::Unknown;
         };
         let end = written.iter().position(|byte| *byte == b';');
-        let kind = written.get(..end.unwrap_or(written.len()));
-        let kind = kind.unwrap_or_default().trim_ascii();
+        let kind = end.map_or(written, |end| &written[..end]).trim_ascii();
         let is = |known: &str| kind.eq_ignore_ascii_case(known.as_bytes());
         let ends = |end: &str| {
             kind.len() >= end.len()

@@ -294,10 +294,9 @@ fn lemonade(model: &mut ListedModel, extra: &mut Extra, item: &RawFields<'_>) {
     extra.checkpoint = kept(item, "checkpoint");
     extra.recipe = kept(item, "recipe");
     extra.downloaded = item.bool("downloaded");
-    let checkpoint = extra.checkpoint.as_deref().unwrap_or_default();
+    let checkpoint = extra.checkpoint.as_deref();
     model.publisher = checkpoint
-        .split_once('/')
-        .map(|(publisher, _)| publisher)
+        .and_then(|checkpoint| Some(checkpoint.split_once('/')?.0))
         .filter(|publisher| !publisher.is_empty())
         .map(Box::from);
     model.format = match extra.recipe.as_deref() {

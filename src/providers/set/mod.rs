@@ -135,7 +135,7 @@ impl Profiles {
             .find(|profile| profile.name == OPENAI_COMPATIBLE);
         Arc::new(Profile {
             prefixes: Vec::new(),
-            ..found.cloned().unwrap_or_default()
+            ..found.cloned().unwrap_or_else(Profile::default)
         })
     }
 
