@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use criterion::{Criterion, Throughput};
-use olla::catalogue::{Catalogue, ListedModel, Options, Rules, Source};
+use olla::catalogue::{Catalogue, CatalogueOptions, ListedModel, ModelRules, Source};
 use olla::providers::{Profile, Profiles, parse_listing};
 use olla::routing::names::ModelIndex;
 
@@ -95,7 +95,7 @@ struct Fleet {
     profiles: Vec<Arc<Profile>>,
     listings: Vec<Arc<[ListedModel]>>,
     down: Option<usize>,
-    rules: Arc<Rules>,
+    rules: Arc<ModelRules>,
 }
 
 impl Fleet {
@@ -120,7 +120,7 @@ impl Fleet {
             listings: profiles.iter().enumerate().map(listing).collect(),
             profiles,
             down: None,
-            rules: Arc::new(Rules::builtin().clone()),
+            rules: Arc::new(ModelRules::builtin().clone()),
         }
     }
 
@@ -142,7 +142,7 @@ impl Fleet {
                 models: &self.listings[at],
             })
             .collect();
-        let options = Options {
+        let options = CatalogueOptions {
             aliases: &[],
             enable_unifier: true,
             rules: &self.rules,

@@ -14,16 +14,16 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::entry::{Entry, Place};
-use super::merged::{Alias, AliasTarget, Member, Merged, NameFacts, Names};
-use super::rules::{Capabilities, Rules};
-use super::{Options, Source, figures};
+use super::merged::{Alias, AliasTarget, Merged, MergedEndpoint, NameFacts, NameTable};
+use super::rules::{Capabilities, ModelRules};
+use super::{CatalogueOptions, Source, figures};
 use crate::config::AliasPlan;
-use crate::providers::{Kind, ListedModel, Profile, glob};
+use crate::providers::{ListedModel, ModelKind, Profile, glob};
 
 /// All listings as one.
 pub(super) fn merge(
     sources: &[Source<'_>],
-    options: &Options<'_>,
+    options: &CatalogueOptions<'_>,
     previous: Option<&Merged>,
 ) -> Merged {
     let mut builder = Builder::new(sources, options, previous);
@@ -54,9 +54,9 @@ struct Draft<'a> {
 
 struct Builder<'a> {
     sources: &'a [Source<'a>],
-    options: &'a Options<'a>,
+    options: &'a CatalogueOptions<'a>,
     previous: Option<&'a Merged>,
-    names: Names,
+    names: NameTable,
     /// For each fold the first entry that takes its models: of several with one name only the
     /// first can be without a digest, for a model without one always joins it.
     by_fold: Vec<u32>,
@@ -67,21 +67,21 @@ struct Builder<'a> {
     /// Pairs of an entry and a name that it has besides its first.
     also_spelled: FxHashSet<(u32, &'a str)>,
     /// What a name tells by the patterns of a profile.
-    kinds: FxHashMap<(u32, *const Profile), Option<Kind>>,
+    kinds: FxHashMap<(u32, *const Profile), Option<ModelKind>>,
     derived: Derived<'a>,
 }
 
 impl<'a> Builder<'a> {
     fn new(
         sources: &'a [Source<'a>],
-        options: &'a Options<'a>,
+        options: &'a CatalogueOptions<'a>,
         previous: Option<&'a Merged>,
     ) -> Self {
         Self {
             sources,
             options,
             previous,
-            names: Names::default(),
+            names: NameTable::default(),
             by_fold: Vec::new(),
             first_seen: Vec::new(),
             drafts: Vec::new(),
@@ -261,7 +261,7 @@ impl<'a> Builder<'a> {
         let reported = models().find_map(|model| model.kind);
         let kind = reported
             .or_else(|| self.kind_of(&draft.places))
-            .unwrap_or(Kind::Llm);
+            .unwrap_or(ModelKind::Llm);
         let first_seen = draft
             .places
             .first()
@@ -310,7 +310,7 @@ impl<'a> Builder<'a> {
     }
 
     /// What the first name tells that tells something by the patterns of its endpoint's profile.
-    fn kind_of(&mut self, places: &[Place]) -> Option<Kind> {
+    fn kind_of(&mut self, places: &[Place]) -> Option<ModelKind> {
         places.iter().find_map(|place| {
             let profile = self.sources.get(place.endpoint as usize)?.profile;
             let key = (place.fold, Arc::as_ptr(profile));
@@ -360,7 +360,7 @@ impl<'a> Derived<'a> {
         (short, count)
     }
 
-    fn quantization(&mut self, reported: &'a str, rules: &Rules) -> Arc<str> {
+    fn quantization(&mut self, reported: &'a str, rules: &ModelRules) -> Arc<str> {
         if let Some(short) = self.quantizations.get(reported) {
             return Arc::clone(short);
         }
@@ -370,12 +370,12 @@ impl<'a> Derived<'a> {
     }
 }
 
-fn told_by_name(profile: &Profile, name: &str) -> Option<Kind> {
+fn told_by_name(profile: &Profile, name: &str) -> Option<ModelKind> {
     let any = |patterns: &[String]| patterns.iter().any(|pattern| glob(pattern, name));
     if any(&profile.embedding_patterns) {
-        Some(Kind::Embeddings)
+        Some(ModelKind::Embeddings)
     } else {
-        any(&profile.vision_patterns).then_some(Kind::Vlm)
+        any(&profile.vision_patterns).then_some(ModelKind::Vlm)
     }
 }
 
@@ -387,7 +387,7 @@ struct Ids {
 
 impl Ids {
     /// `<name>-<last 8 characters of the digest>`; more of the digest where that is taken.
-    fn make(&mut self, name: &str, digest: &str, entry: u32, names: &Names) -> Arc<str> {
+    fn make(&mut self, name: &str, digest: &str, entry: u32, names: &NameTable) -> Arc<str> {
         let short = digest.char_indices().rev().nth(7).map_or(0, |(at, _)| at);
         let short = digest.get(short..).unwrap_or(digest);
         let numbered = format!("{digest}-{entry}");
@@ -404,8 +404,8 @@ impl Ids {
     }
 }
 
-fn member(source: &Source<'_>) -> Member {
-    Member {
+fn member(source: &Source<'_>) -> MergedEndpoint {
+    MergedEndpoint {
         name: Arc::from(source.name),
         profile: Arc::clone(source.profile),
         url_key: Arc::from(source.url_key),
@@ -415,7 +415,7 @@ fn member(source: &Source<'_>) -> Member {
 
 /// The aliases that no model has for its name, with those of their targets that are listed
 /// somewhere.
-fn aliases(plans: &[AliasPlan], names: &Names, entries: &[Entry]) -> Vec<Alias> {
+fn aliases(plans: &[AliasPlan], names: &NameTable, entries: &[Entry]) -> Vec<Alias> {
     let number = |name: &str| names.folds.get(name.to_lowercase().as_str()).copied();
     let targets = plans.iter().flat_map(|plan| &plan.targets);
     let mut having: FxHashMap<u32, Vec<u32>> = targets

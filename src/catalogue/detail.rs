@@ -36,14 +36,14 @@ struct Detail<'a> {
 
 /// What a model's page needs that changes while the models stay as they are.
 #[derive(Clone, Copy)]
-pub struct Times<'t> {
+pub struct DetailTimes<'t> {
     /// When it is.
     pub now: SystemTime,
     /// When an endpoint, named by its index, was last listed with success.
     pub synced_at: &'t dyn Fn(usize) -> Option<SystemTime>,
 }
 
-impl std::fmt::Debug for Times<'_> {
+impl std::fmt::Debug for DetailTimes<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Times")
             .field("now", &self.now)
@@ -57,7 +57,11 @@ impl Catalogue {
     ///
     /// # Errors
     /// No id, or no model of that id (docs/contract/catalogue.md#6.7).
-    pub fn model(&self, id_as_in_path: &str, times: &Times<'_>) -> Result<Bytes, CatalogueError> {
+    pub fn model(
+        &self,
+        id_as_in_path: &str,
+        times: &DetailTimes<'_>,
+    ) -> Result<Bytes, CatalogueError> {
         let id = percent_decode_str(id_as_in_path).decode_utf8_lossy();
         let without_slash = id.strip_suffix('/');
         if without_slash.unwrap_or(&id).is_empty() {
@@ -74,7 +78,7 @@ impl Catalogue {
             })
     }
 
-    fn detail(&self, id: &str, times: &Times<'_>) -> Option<Bytes> {
+    fn detail(&self, id: &str, times: &DetailTimes<'_>) -> Option<Bytes> {
         let by_id = || {
             self.merged
                 .entries
@@ -88,7 +92,7 @@ impl Catalogue {
         serde_json::to_vec(&body).ok().map(Bytes::from)
     }
 
-    fn entry_detail<'c>(&'c self, entry: &'c Entry, times: &Times<'_>) -> Detail<'c> {
+    fn entry_detail<'c>(&'c self, entry: &'c Entry, times: &DetailTimes<'_>) -> Detail<'c> {
         let by_endpoint: Vec<_> = entry.by_endpoint().collect();
         self.detail_of(
             &entry.id,
@@ -100,7 +104,7 @@ impl Catalogue {
     }
 
     /// The alias's own spelling first, then any.
-    fn alias_detail(&self, id: &str, times: &Times<'_>) -> Option<Detail<'_>> {
+    fn alias_detail(&self, id: &str, times: &DetailTimes<'_>) -> Option<Detail<'_>> {
         let lower = id.to_lowercase();
         let mut aliases = self.merged.aliases.iter();
         let alias = aliases
@@ -132,7 +136,7 @@ impl Catalogue {
         entry: &'c Entry,
         aliases: Vec<&'c str>,
         by_endpoint: &[&[Place]],
-        times: &Times<'_>,
+        times: &DetailTimes<'_>,
     ) -> Detail<'c> {
         let firsts = || {
             by_endpoint

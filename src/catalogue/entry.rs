@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::Catalogue;
 use super::rules::Capabilities;
 use crate::endpoint_set::EndpointSet;
-use crate::providers::{Kind, ListedModel};
+use crate::providers::{ListedModel, ModelKind};
 
 /// One model, under whatever names its endpoints report it.
 #[derive(Debug)]
@@ -30,7 +30,7 @@ pub struct Entry {
     /// Of the file (`gguf`); `""` = unknown.
     pub format: Arc<str>,
     /// What the model does.
-    pub kind: Kind,
+    pub kind: ModelKind,
     /// What it can; [`Catalogue::capability_words`] spells it out.
     pub capabilities: Capabilities,
     /// Longest context in tokens, as reported, never guessed.

@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 
 use regex::Regex;
 
-use super::rules::Rules;
+use super::rules::ModelRules;
 
 /// A parameter size in its short form with the exact number of parameters: `8.0B` is `8b`. What is
 /// no such size is kept as it is, with the number 0.
@@ -50,7 +50,7 @@ fn scaled(whole: &str, fraction: &str, digits: usize) -> Option<u64> {
 }
 
 /// A quantisation in its short form: `Q4_K_M` is `q4km`.
-pub(super) fn quantization(reported: &str, rules: &Rules) -> String {
+pub(super) fn quantization(reported: &str, rules: &ModelRules) -> String {
     let upper = reported.trim().to_uppercase();
     if let Some(short) = rules.quantization(&upper) {
         return short.to_owned();
@@ -175,7 +175,7 @@ mod tests {
         ];
         for (reported, short) in table {
             assert_eq!(
-                quantization(reported, Rules::builtin()),
+                quantization(reported, ModelRules::builtin()),
                 short,
                 "{reported}"
             );

@@ -111,11 +111,11 @@ pub(super) struct Unified<'a, A, V, C> {
     pub(super) object: &'static str,
     pub(super) created: u64,
     pub(super) owned_by: &'static str,
-    pub(super) olla: Block<'a, A, V, C>,
+    pub(super) olla: OllaBlock<'a, A, V, C>,
 }
 
 #[derive(Serialize)]
-pub(super) struct Block<'a, A, V, C> {
+pub(super) struct OllaBlock<'a, A, V, C> {
     pub(super) family: &'a str,
     pub(super) variant: &'a str,
     pub(super) parameter_size: &'a str,

@@ -10,8 +10,8 @@ use std::sync::Arc;
 use rustc_hash::FxHashMap;
 
 use super::entry::{Entry, Place};
-use super::rules::{Capabilities, Rules};
-use super::{Options, Source};
+use super::rules::{Capabilities, ModelRules};
+use super::{CatalogueOptions, Source};
 use crate::config::AliasPlan;
 use crate::endpoint_set::EndpointSet;
 use crate::providers::{ListedModel, Profile};
@@ -19,21 +19,21 @@ use crate::providers::{ListedModel, Profile};
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Merged {
-    pub(super) endpoints: Vec<Member>,
+    pub(super) endpoints: Vec<MergedEndpoint>,
     pub(super) entries: Vec<Entry>,
-    pub(super) names: Names,
+    pub(super) names: NameTable,
     /// Ids that are no names, in lower case (docs/contract/catalogue.md#5.2, rule 3).
     pub(super) ids: FxHashMap<String, u32>,
     pub(super) aliases: Vec<Alias>,
     /// What the aliases were made of.
     pub(super) alias_plans: Vec<AliasPlan>,
     pub(super) enable_unifier: bool,
-    pub(super) rules: Arc<Rules>,
+    pub(super) rules: Arc<ModelRules>,
 }
 
 /// An endpoint as the catalogue keeps it.
 #[derive(Debug)]
-pub(super) struct Member {
+pub(super) struct MergedEndpoint {
     pub(super) name: Arc<str>,
     pub(super) profile: Arc<Profile>,
     pub(super) url_key: Arc<str>,
@@ -58,7 +58,7 @@ pub(super) struct AliasTarget {
 
 /// All names, letter case aside. Each has a number, its fold.
 #[derive(Debug, Default)]
-pub(super) struct Names {
+pub(super) struct NameTable {
     /// In lower case.
     pub(super) folds: FxHashMap<Arc<str>, u32>,
     /// By fold.
@@ -76,7 +76,7 @@ pub(super) struct NameFacts {
     pub(super) family: Option<(Arc<str>, Arc<str>)>,
 }
 
-impl Names {
+impl NameTable {
     pub(super) fn get(&self, lower: &str) -> Option<&NameFacts> {
         self.facts.get(*self.folds.get(lower)? as usize)
     }
@@ -84,7 +84,7 @@ impl Names {
 
 impl Merged {
     /// Whether merging these sources would make the same again.
-    pub(super) fn is_of(&self, sources: &[Source<'_>], options: &Options<'_>) -> bool {
+    pub(super) fn is_of(&self, sources: &[Source<'_>], options: &CatalogueOptions<'_>) -> bool {
         self.endpoints.len() == sources.len()
             && self.enable_unifier == options.enable_unifier
             && Arc::ptr_eq(&self.rules, options.rules)

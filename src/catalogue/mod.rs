@@ -26,12 +26,12 @@ use std::time::SystemTime;
 
 use bytes::Bytes;
 
-pub use crate::providers::{Kind, ListedModel, admits, glob};
-pub use detail::Times;
+pub use crate::providers::{ListedModel, ModelKind, admits, glob};
+pub use detail::DetailTimes;
 pub use entry::Entry;
 pub use formats::Format;
-pub use rules::{Capabilities, Rules};
-pub use scoped::{Scope, Scoped};
+pub use rules::{Capabilities, ModelRules};
+pub use scoped::{ListingScope, Scoped};
 pub use status::NamedModel;
 
 use crate::config::AliasPlan;
@@ -61,13 +61,13 @@ pub struct Source<'a> {
 
 /// What a catalogue is built by.
 #[derive(Debug, Clone, Copy)]
-pub struct Options<'a> {
+pub struct CatalogueOptions<'a> {
     /// `[model_aliases]`.
     pub aliases: &'a [AliasPlan],
     /// False: every pair of endpoint and name is an entry of its own.
     pub enable_unifier: bool,
     /// How names are understood.
-    pub rules: &'a Arc<Rules>,
+    pub rules: &'a Arc<ModelRules>,
     /// When models that were not there before count as first seen.
     pub now: SystemTime,
 }
@@ -112,10 +112,10 @@ impl Default for Catalogue {
     fn default() -> Self {
         Self::build(
             &[],
-            &Options {
+            &CatalogueOptions {
                 aliases: &[],
                 enable_unifier: true,
-                rules: &Arc::new(Rules::builtin().clone()),
+                rules: &Arc::new(ModelRules::builtin().clone()),
                 now: SystemTime::UNIX_EPOCH,
             },
             None,
@@ -128,7 +128,11 @@ impl Catalogue {
     /// docs/contract/catalogue.md#5.3). `previous` tells when models were first seen; a model that
     /// it does not have is first seen now. What is as it was in `previous` is taken over: all of
     /// the merging, if only the health of endpoints is another.
-    pub fn build(sources: &[Source<'_>], options: &Options<'_>, previous: Option<&Self>) -> Self {
+    pub fn build(
+        sources: &[Source<'_>],
+        options: &CatalogueOptions<'_>,
+        previous: Option<&Self>,
+    ) -> Self {
         let previous = previous.map(|previous| &previous.merged);
         let merged = match previous.filter(|previous| previous.is_of(sources, options)) {
             Some(same) => Arc::clone(same),

@@ -9,7 +9,7 @@ use url::form_urlencoded;
 use super::entry::{Entry, LOADED, state};
 use super::formats::Format;
 use super::{Capabilities, Catalogue, CatalogueError};
-use crate::providers::Kind;
+use crate::providers::ModelKind;
 
 /// States in which a model answers or soon will.
 const AVAILABLE: [&str; 4] = [LOADED, "available", "loading", "unknown"];
@@ -32,7 +32,7 @@ pub(super) struct Query<'q> {
 #[derive(Debug, PartialEq)]
 enum Does<'q> {
     Anything,
-    Kind(Kind),
+    ModelKind(ModelKind),
     Capability(Cow<'q, str>),
     /// No model is of such a type.
     Nothing,
@@ -105,12 +105,12 @@ impl<'q> Query<'q> {
 fn does<'q>(kind: Option<Cow<'q, str>>, capability: Option<Cow<'q, str>>) -> Does<'q> {
     match (capability, kind) {
         (Some(word), _) => match word.to_lowercase().as_str() {
-            "vision" | "multimodal" => Does::Kind(Kind::Vlm),
-            "embedding" | "embeddings" | "vector_search" => Does::Kind(Kind::Embeddings),
-            "chat" | "text_generation" | "completion" => Does::Kind(Kind::Llm),
+            "vision" | "multimodal" => Does::ModelKind(ModelKind::Vlm),
+            "embedding" | "embeddings" | "vector_search" => Does::ModelKind(ModelKind::Embeddings),
+            "chat" | "text_generation" | "completion" => Does::ModelKind(ModelKind::Llm),
             _ => Does::Capability(word),
         },
-        (None, Some(word)) => Kind::parse(&word).map_or(Does::Nothing, Does::Kind),
+        (None, Some(word)) => ModelKind::parse(&word).map_or(Does::Nothing, Does::ModelKind),
         (None, None) => Does::Anything,
     }
 }
@@ -154,7 +154,7 @@ impl Catalogue {
                     .is_none_or(|family| same_ignoring_case(family, &entry.family))
                 && match &query.does {
                     Does::Anything => true,
-                    Does::Kind(kind) => entry.kind == *kind,
+                    Does::ModelKind(kind) => entry.kind == *kind,
                     Does::Capability(_) => entry.capabilities.meets(word),
                     Does::Nothing => false,
                 }

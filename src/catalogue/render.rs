@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use super::entry::{Entry, Place};
 use super::formats::{
-    Availability, Block, Format, LemonadeMore, LmStudio, LmdeployMore, Nothing, Ollama,
+    Availability, Format, LemonadeMore, LmStudio, LmdeployMore, Nothing, OllaBlock, Ollama,
     OllamaDetails, OpenAi, Permission, Seq, SglangMore, Unified, VllmMore, owner,
 };
 use super::merged::{Alias, AliasTarget};
@@ -225,7 +225,7 @@ impl Catalogue {
             object: "model",
             created,
             owned_by: OLLA,
-            olla: Block {
+            olla: OllaBlock {
                 family: &entry.family,
                 variant: &entry.variant,
                 parameter_size: &entry.parameter_size,

@@ -24,7 +24,7 @@ const LM_STUDIO_LISTING_PATH: &str = "/api/v1/models";
 
 /// Which endpoints' models a scoped listing shows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Scope<'a> {
+pub enum ListingScope<'a> {
     /// Those of one canonical type.
     Type(&'a str),
     /// Those of every type that is OpenAI-compatible.
@@ -35,7 +35,7 @@ pub enum Scope<'a> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Scoped<'a> {
     /// Whose models.
-    pub scope: Scope<'a>,
+    pub scope: ListingScope<'a>,
     /// How they are written.
     pub format: Format,
 }
@@ -49,13 +49,13 @@ impl<'a> Scoped<'a> {
             format: Format::OpenAi,
         };
         if prefix == PROXY_PREFIX {
-            return (rest == OPENAI_LISTING_PATH).then_some(openai(Scope::OpenAiCompatible));
+            return (rest == OPENAI_LISTING_PATH).then_some(openai(ListingScope::OpenAiCompatible));
         }
         let profile = profiles.by_prefix(prefix)?;
         let scope = if profile.name == OPENAI_COMPATIBLE {
-            Scope::OpenAiCompatible
+            ListingScope::OpenAiCompatible
         } else {
-            Scope::Type(&profile.name)
+            ListingScope::Type(&profile.name)
         };
         if profile.native_listing_path.as_deref() == Some(rest) {
             let format = Format::native(profile);
@@ -83,7 +83,7 @@ impl Ready {
     fn scoped(&self) -> Scoped<'_> {
         let kind = self.kind.as_deref();
         Scoped {
-            scope: kind.map_or(Scope::OpenAiCompatible, Scope::Type),
+            scope: kind.map_or(ListingScope::OpenAiCompatible, ListingScope::Type),
             format: self.format,
         }
     }
@@ -117,8 +117,8 @@ impl Catalogue {
 
     fn render_scope(&self, scoped: Scoped<'_>) -> Bytes {
         let members = match scoped.scope {
-            Scope::Type(kind) => self.merged.endpoints_of(|profile| profile.name == kind),
-            Scope::OpenAiCompatible => self
+            ListingScope::Type(kind) => self.merged.endpoints_of(|profile| profile.name == kind),
+            ListingScope::OpenAiCompatible => self
                 .merged
                 .endpoints_of(|profile| profile.openai_compatible),
         };

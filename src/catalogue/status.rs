@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use super::Catalogue;
 use super::entry::{Entry, Place};
 use crate::endpoint_set::EndpointSet;
-use crate::providers::{Kind, ListedModel};
+use crate::providers::{ListedModel, ModelKind};
 
 /// From here on a context is long on the status pages.
 const LONG_CONTEXT_TOKENS: u64 = 100_000;
@@ -21,7 +21,7 @@ pub struct NamedModel<'c> {
     /// The endpoints that list it under this name, routable or not.
     pub endpoints: EndpointSet,
     /// What the model does: reported, or told by its name.
-    pub kind: Kind,
+    pub kind: ModelKind,
     /// As reported, else as the name tells; `None` = unknown.
     pub family: Option<&'c str>,
     /// Bytes on disk.
@@ -78,7 +78,7 @@ impl Catalogue {
         let derived = entry
             .map(|entry| &*entry.family)
             .filter(|family| !family.is_empty());
-        let kind = entry.map_or(Kind::Llm, |entry| entry.kind);
+        let kind = entry.map_or(ModelKind::Llm, |entry| entry.kind);
         let quant = self
             .merged
             .first_fact(&bare, |model| model.quantization.as_deref());
@@ -107,11 +107,11 @@ impl Catalogue {
     }
 }
 
-fn capabilities(kind: Kind, context: Option<u64>, quant: Option<&str>) -> Vec<&'static str> {
+fn capabilities(kind: ModelKind, context: Option<u64>, quant: Option<&str>) -> Vec<&'static str> {
     let mut words = match kind {
-        Kind::Vlm => vec!["vision", "multimodal"],
-        Kind::Embeddings => vec!["embeddings", "vector_search"],
-        Kind::Llm => vec!["text_generation", "chat"],
+        ModelKind::Vlm => vec!["vision", "multimodal"],
+        ModelKind::Embeddings => vec!["embeddings", "vector_search"],
+        ModelKind::Llm => vec!["text_generation", "chat"],
     };
     if context.is_some_and(|tokens| tokens > LONG_CONTEXT_TOKENS) {
         words.push("long_context");

@@ -25,11 +25,11 @@ fn at(seconds: u64) -> SystemTime {
 }
 
 /// Every endpoint was listed at [`NOW`].
-fn times(now: u64) -> Times<'static> {
+fn times(now: u64) -> DetailTimes<'static> {
     fn synced_at(_: usize) -> Option<SystemTime> {
         Some(at(NOW))
     }
-    Times {
+    DetailTimes {
         now: at(now),
         synced_at: &synced_at,
     }
@@ -90,12 +90,12 @@ struct Setup<'a> {
     backends: &'a [Backend],
     aliases: &'a [AliasPlan],
     enable_unifier: bool,
-    rules: &'a Arc<Rules>,
+    rules: &'a Arc<ModelRules>,
     now: u64,
     previous: Option<&'a Catalogue>,
 }
 
-static RULES: LazyLock<Arc<Rules>> = LazyLock::new(|| Arc::new(Rules::builtin().clone()));
+static RULES: LazyLock<Arc<ModelRules>> = LazyLock::new(|| Arc::new(ModelRules::builtin().clone()));
 
 impl<'a> Setup<'a> {
     fn of(backends: &'a [Backend]) -> Self {
@@ -121,7 +121,7 @@ impl<'a> Setup<'a> {
                 models: &backend.models,
             })
             .collect();
-        let options = Options {
+        let options = CatalogueOptions {
             aliases: self.aliases,
             enable_unifier: self.enable_unifier,
             rules: self.rules,
@@ -214,7 +214,7 @@ fn a_catalogue_beyond_the_bound_is_rendered_when_asked() {
             assert_eq!(items(&catalogue, query).len(), count, "{query}");
         }
         let scoped = Scoped {
-            scope: Scope::Type("vllm"),
+            scope: ListingScope::Type("vllm"),
             format: Format::OpenAi,
         };
         let listing = json(&catalogue.scoped(scoped));

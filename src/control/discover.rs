@@ -204,7 +204,7 @@ async fn listed(
 async fn ask(
     state: &ControlState,
     member: &Member,
-    target: providers::Target,
+    target: providers::UpstreamTarget,
     limit: Duration,
 ) -> Result<Reply, ListingFailure> {
     const AGENT: &str = concat!("olla-Discovery/", env!("CARGO_PKG_VERSION"));

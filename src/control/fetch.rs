@@ -16,7 +16,7 @@ use super::resolve::Resolver;
 use super::trust::Trusts;
 use crate::config::{BaseUrl, Scheme};
 use crate::fleet::own_fields;
-use crate::providers::{self, Target};
+use crate::providers::{self, UpstreamTarget};
 
 /// Redirects in a row that are followed.
 const REDIRECTS_MAX: usize = 5;
@@ -30,7 +30,7 @@ pub(super) struct Network {
 /// The parameters of a GET.
 pub(super) struct Get<'g> {
     pub(super) member: &'g Member,
-    pub(super) target: Target,
+    pub(super) target: UpstreamTarget,
     /// Header fields for this kind of request: `User-Agent`, `Accept`, …
     pub(super) fields: &'g [(&'g str, &'g str)],
     /// Time limit for the whole exchange, redirects included.
@@ -121,7 +121,7 @@ fn head(get: &Get<'_>) -> Vec<u8> {
 }
 
 /// The target of a redirect.
-fn redirected(from: &Target, base: &BaseUrl, location: &str) -> Option<Target> {
+fn redirected(from: &UpstreamTarget, base: &BaseUrl, location: &str) -> Option<UpstreamTarget> {
     let origin = format!("{}://{}", from.scheme.as_str(), from.host_header);
     let here = url::Url::parse(&format!("{origin}{}", from.path_and_query)).ok()?;
     let there = here.join(location.trim()).ok()?;

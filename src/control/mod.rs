@@ -36,7 +36,7 @@ use std::time::{Duration, Instant, SystemTime};
 use olla_engine::rt::{self, Bell, Listening, Wanted};
 use olla_engine::snapshot::Broadcast;
 
-use crate::catalogue::Rules;
+use crate::catalogue::ModelRules;
 use crate::config::Plan;
 use crate::fleet::health::{FIRST_CHECK_WAIT, HealthEvent};
 use crate::log::{Level, Logger};
@@ -60,7 +60,7 @@ pub struct ControlSetup {
     /// The profiles, filtered as the configuration says.
     pub profiles: Arc<Profiles>,
     /// The rules for model names.
-    pub rules: Arc<Rules>,
+    pub rules: Arc<ModelRules>,
     /// The log.
     pub logger: Logger,
     /// Publishes snapshots to the cores.

@@ -9,11 +9,11 @@ use super::host::process_facts;
 use super::signal::Signal;
 use super::state::{ControlState, CountRound};
 use crate::catalogue::Scoped;
-use crate::operations::conditional::{Asked, answer};
+use crate::operations::conditional::{PageHeaders, answer};
 use crate::operations::process::ProcessFacts;
 use crate::operations::{Inputs, ModelFact, Route, StickyFacts};
 use crate::routing::sticky::Bounds;
-use crate::shared::{ListingRequest, PageRequest, Rendered, ReplyTo, ToCore};
+use crate::shared::{ListingRequest, PageRequest, PageResponse, ReplyTo, ToCore};
 
 /// How long a page waits for the counts that the cores have not reported yet.
 const COUNTS_WAIT: Duration = Duration::from_millis(30);
@@ -83,7 +83,7 @@ impl ControlState {
     }
 
     /// A page for one client.
-    fn page(&self, request: &PageRequest) -> Rendered {
+    fn page(&self, request: &PageRequest) -> PageResponse {
         let snapshot = self.outlet.broadcast.newest();
         let fleet = &snapshot.fleet;
         let named = match request.route {
@@ -128,10 +128,10 @@ impl ControlState {
         let page = request.route.page(&request.query, &inputs);
         answer(
             page,
-            &Asked {
+            &PageHeaders {
                 if_none_match: request.if_none_match.as_deref(),
                 accept_encoding: request.accept_encoding.as_deref(),
-                ..Asked::default()
+                ..PageHeaders::default()
             },
         )
     }

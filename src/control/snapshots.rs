@@ -6,7 +6,7 @@ use std::time::{Instant, SystemTime};
 
 use super::member::Member;
 use super::state::{ActiveConfig, ControlState, Models};
-use crate::catalogue::{Catalogue, Options, Rules, Source};
+use crate::catalogue::{Catalogue, CatalogueOptions, ModelRules, Source};
 use crate::config::Plan;
 use crate::endpoint_set::EndpointSet;
 use crate::fleet::{Endpoint, Fleet};
@@ -22,7 +22,7 @@ use crate::shared::{Limiters, Snapshot};
 pub fn first_snapshot(
     plan: &Arc<Plan>,
     profiles: &Arc<Profiles>,
-    rules: &Arc<Rules>,
+    rules: &Arc<ModelRules>,
     limiters: Arc<Limiters>,
 ) -> Snapshot {
     let (plan, profiles, rules) = (Arc::clone(plan), Arc::clone(profiles), Arc::clone(rules));
@@ -74,7 +74,7 @@ impl ControlState {
                 models,
             })
             .collect();
-        let options = Options {
+        let options = CatalogueOptions {
             aliases: &plan.model_aliases,
             enable_unifier: plan.model_registry.enable_unifier,
             rules: &config.rules,

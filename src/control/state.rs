@@ -15,7 +15,7 @@ use super::fetch::Network;
 use super::member::Member;
 use super::shortage::Shortage;
 use super::signal::Signal;
-use crate::catalogue::{Catalogue, Rules};
+use crate::catalogue::{Catalogue, ModelRules};
 use crate::config::Plan;
 use crate::log::Logger;
 use crate::operations::Build;
@@ -64,7 +64,7 @@ pub(super) struct ActiveConfig {
     pub(super) plan: Arc<Plan>,
     /// The profiles that the profile filter admits.
     pub(super) profiles: Arc<Profiles>,
-    pub(super) rules: Arc<Rules>,
+    pub(super) rules: Arc<ModelRules>,
     pub(super) routes: Arc<RouteTable>,
     pub(super) aliases: Arc<Aliases>,
     pub(super) limiters: Arc<Limiters>,
@@ -74,7 +74,7 @@ impl ActiveConfig {
     pub(super) fn new(
         plan: Arc<Plan>,
         profiles: Arc<Profiles>,
-        rules: Arc<Rules>,
+        rules: Arc<ModelRules>,
         limiters: Arc<Limiters>,
     ) -> Self {
         Self {

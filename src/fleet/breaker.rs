@@ -33,7 +33,7 @@ pub enum State {
 
 /// The right to be the one request of a half-open breaker; the time it was given.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Probe(u64);
+pub struct BreakerProbe(u64);
 
 /// How the breaker stands. Changes nothing: a request that is to go to a half-open one needs
 /// [`claim`].
@@ -51,7 +51,7 @@ pub fn state(live: &Live, now_ms: u64) -> State {
 ///
 /// # Errors
 /// The breaker is open, or another request has become the probe.
-pub fn claim(live: &Live, now_ms: u64) -> Result<Option<Probe>, Refused> {
+pub fn claim(live: &Live, now_ms: u64) -> Result<Option<BreakerProbe>, Refused> {
     let until = live.open_until_ms.load(Ordering::Acquire);
     if until == 0 {
         return Ok(None);
@@ -61,7 +61,7 @@ pub fn claim(live: &Live, now_ms: u64) -> Result<Option<Probe>, Refused> {
         return Err(Refused);
     }
     // 0 means that there is no probe.
-    let probe = Probe(now_ms.max(1));
+    let probe = BreakerProbe(now_ms.max(1));
     if !swap(live, before, probe.0) {
         return Err(Refused);
     }
@@ -84,7 +84,7 @@ pub fn claim(live: &Live, now_ms: u64) -> Result<Option<Probe>, Refused> {
 pub struct Refused;
 
 /// Gives a claim back that was neither success nor failure, for the next request to take.
-pub fn release(live: &Live, probe: Probe) {
+pub fn release(live: &Live, probe: BreakerProbe) {
     swap(live, probe.0, 0);
 }
 
@@ -106,10 +106,10 @@ pub fn reset(live: &Live) {
 
 /// A failure of a request, which was the probe if it had claimed one. Those that set out before
 /// the breaker opened, and fail later, prolong nothing.
-pub fn on_failure(live: &Live, now_ms: u64, probe: Option<Probe>) {
+pub fn on_failure(live: &Live, now_ms: u64, probe: Option<BreakerProbe>) {
     // A probe that took too long has lost its say to the next one.
-    let decides =
-        probe.is_some_and(|Probe(since)| live.probe_since_ms.load(Ordering::Acquire) == since);
+    let decides = probe
+        .is_some_and(|BreakerProbe(since)| live.probe_since_ms.load(Ordering::Acquire) == since);
     let counts = || live.open_until_ms.load(Ordering::Acquire) == 0;
     let last = || live.failures.fetch_add(1, Ordering::Relaxed) + 1 >= FAILURES_MAX;
     if decides || (counts() && last()) {
@@ -145,7 +145,7 @@ mod tests {
         live
     }
 
-    fn probe(live: &Live, now_ms: u64) -> Probe {
+    fn probe(live: &Live, now_ms: u64) -> BreakerProbe {
         claim(live, now_ms).unwrap().unwrap()
     }
 
@@ -267,7 +267,7 @@ mod tests {
         fn it_neither_floods_nor_forgets(events in events()) {
             let live = Live::default();
             let mut now = 0;
-            let mut running: Vec<Option<Probe>> = Vec::new();
+            let mut running: Vec<Option<BreakerProbe>> = Vec::new();
             for event in events {
                 match event {
                     Event::Wait(ms) => now += ms,

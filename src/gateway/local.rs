@@ -14,13 +14,13 @@ use olla_engine::handler::{Ask, Local, Request, Routed};
 
 use super::exchange::Exchange;
 use super::replies::{Awaited, Reply};
-use crate::catalogue::{CatalogueError, Scoped, Times};
+use crate::catalogue::{CatalogueError, DetailTimes, Scoped};
 use crate::dialects::{DialectRoute, Error, Operation, OwnAsk};
 use crate::log::{Level, events};
-use crate::operations::conditional::Asked;
+use crate::operations::conditional::PageHeaders;
 use crate::operations::{self, access};
 use crate::routing::route::RouteKind;
-use crate::shared::{ListingRequest, PageRequest, Rendered, ReplyTo, ToControl};
+use crate::shared::{ListingRequest, PageRequest, PageResponse, ReplyTo, ToControl};
 
 /// How long a page may take before its client is told that it failed.
 const PAGE_WAIT: Duration = Duration::from_secs(10);
@@ -43,7 +43,7 @@ impl Exchange {
             RouteKind::Model => {
                 let view = Rc::clone(&self.view);
                 let id = String::from_utf8_lossy(self.rest(request)).into_owned();
-                let times = Times {
+                let times = DetailTimes {
                     now: SystemTime::now(),
                     synced_at: &|at| view.endpoint(at)?.last_model_sync,
                 };
@@ -234,7 +234,7 @@ impl Exchange {
         self.error(ask.cx, Some(&ask.request), &error, local);
     }
 
-    fn write_page(&mut self, ask: &Ask<'_>, page: Rendered, local: &mut Local) {
+    fn write_page(&mut self, ask: &Ask<'_>, page: PageResponse, local: &mut Local) {
         let vary = page.headers.iter().find(|(name, _)| *name == "Vary");
         let vary = vary.map_or("", |(_, value)| value.as_ref());
         self.begin_varying(ask.cx, Some(&ask.request), (page.status, vary), local);
@@ -255,7 +255,7 @@ impl Exchange {
             joined(request, FieldId::IfNoneMatch),
             joined(request, FieldId::AcceptEncoding),
         );
-        let asked = Asked {
+        let asked = PageHeaders {
             if_none_match: none_match.as_deref(),
             accept_encoding: encoding.as_deref(),
             range: request.head.get(request.bytes, FieldId::Range),

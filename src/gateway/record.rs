@@ -17,7 +17,7 @@ use crate::config::StickySource;
 use crate::dialects::{Note, Target};
 use crate::field_names::X_OLLA_SESSION_ID;
 use crate::fleet::Endpoint;
-use crate::log::{Level, Line, events, redact};
+use crate::log::{Level, LogLine, events, redact};
 use crate::operations::stats::{
     self, AttemptEnd as AttemptRecord, RequestEnd, Route, TranslatorEnd, TranslatorFallback,
 };
@@ -311,7 +311,7 @@ impl Exchange {
     }
 
     /// How a request was routed, and kept where it was.
-    fn log_decisions(&self, line: &mut Line<'_>, ended: &Ended<'_>) {
+    fn log_decisions(&self, line: &mut LogLine<'_>, ended: &Ended<'_>) {
         self.routing_log_fields(line);
         if let Some(session) = &self.session {
             line.str("sticky_outcome", session.outcome().as_str());
@@ -388,7 +388,7 @@ impl Exchange {
         }
     }
 
-    fn routing_log_fields(&self, line: &mut Line<'_>) {
+    fn routing_log_fields(&self, line: &mut LogLine<'_>) {
         if let Some(routing) = &self.routing {
             line.str("routing_strategy", routing.strategy)
                 .str("routing_action", routing.verdict.as_str());
@@ -404,7 +404,7 @@ impl Exchange {
 
     /// The fields of `Request metrics`. The times between the steps are those of the engine's
     /// questions, so that no clock is read for them.
-    fn metrics_fields(&self, line: &mut Line<'_>, ended: &Ended<'_>) {
+    fn metrics_fields(&self, line: &mut LogLine<'_>, ended: &Ended<'_>) {
         let Ended { cx, done, .. } = *ended;
         let between = |from: Option<Instant>, to: Option<Instant>| match (from, to) {
             (Some(from), Some(to)) => millis(to.saturating_duration_since(from)),
@@ -435,7 +435,7 @@ impl Exchange {
     }
 }
 
-fn provider_fields(line: &mut Line<'_>, figures: &ProviderFigures<'_>) {
+fn provider_fields(line: &mut LogLine<'_>, figures: &ProviderFigures<'_>) {
     line.positive("provider_total_ms", figures.total_ms)
         .positive("provider_prompt_tokens", figures.prompt_tokens)
         .positive("provider_completion_tokens", figures.completion_tokens)
@@ -449,7 +449,7 @@ fn provider_fields(line: &mut Line<'_>, figures: &ProviderFigures<'_>) {
     );
 }
 
-fn more_provider_fields(line: &mut Line<'_>, figures: &ProviderFigures<'_>) {
+fn more_provider_fields(line: &mut LogLine<'_>, figures: &ProviderFigures<'_>) {
     line.positive("provider_ttft_ms", figures.first_token_ms)
         .positive("provider_prompt_ms", figures.prompt_ms)
         .positive("provider_generation_ms", figures.generation_ms)

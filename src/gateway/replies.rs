@@ -11,7 +11,7 @@ use crossbeam_channel::Receiver;
 use rustc_hash::FxHashMap;
 
 use crate::catalogue::CatalogueError;
-use crate::shared::{Rendered, ToCore};
+use crate::shared::{PageResponse, ToCore};
 
 /// Replies kept for requests that may have left. Beyond that, the older half goes.
 const REPLIES_MAX: usize = 1024;
@@ -21,7 +21,7 @@ const REPLIES_MAX: usize = 1024;
 pub(super) enum Reply {
     Refreshed(bool),
     Listing(Option<Result<Bytes, CatalogueError>>),
-    Page(Box<Rendered>),
+    Page(Box<PageResponse>),
 }
 
 /// The right to one reply.

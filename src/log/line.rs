@@ -9,7 +9,7 @@
 use olla_engine::h1::emit::decimal;
 
 use super::encode::{self, Stamp};
-use super::writer::Chunk;
+use super::writer::LogChunk;
 use super::{Level, Logger, Mode, Value};
 
 /// Bytes at which a buffer goes to the writer.
@@ -55,7 +55,7 @@ impl LineLog {
 
     /// Begins a line, unless its level is off. `unix_ms` is the time in milliseconds since 1970.
     /// The line ends when it is dropped.
-    pub fn event(&mut self, level: Level, msg: &str, unix_ms: u64) -> Option<Line<'_>> {
+    pub fn event(&mut self, level: Level, msg: &str, unix_ms: u64) -> Option<LogLine<'_>> {
         let mode = self.logger.mode();
         if !mode.enables(level) {
             return None;
@@ -64,7 +64,7 @@ impl LineLog {
     }
 
     /// Begins a line of the access log, which goes to the file and to JSON output only.
-    pub fn access(&mut self, level: Level, unix_ms: u64) -> Option<Line<'_>> {
+    pub fn access(&mut self, level: Level, unix_ms: u64) -> Option<LogLine<'_>> {
         let mode = self.logger.mode();
         if !mode.enables(level) || !mode.json() {
             return None;
@@ -84,7 +84,7 @@ impl LineLog {
         level: Level,
         msg: &str,
         unix_ms: u64,
-    ) -> Option<Line<'_>> {
+    ) -> Option<LogLine<'_>> {
         if mode != self.mode {
             self.flush();
             self.mode = mode;
@@ -95,7 +95,7 @@ impl LineLog {
         let json = mode.json();
         self.buffers
             .begin(json, text, mode.colour(), level, msg, unix_ms);
-        Some(Line {
+        Some(LogLine {
             log: self,
             json,
             text,
@@ -134,7 +134,7 @@ impl LineLog {
         };
         let json = fresh(&self.buffers.json, &self.logger);
         let text = fresh(&self.buffers.text, &self.logger);
-        let chunk = Chunk {
+        let chunk = LogChunk {
             json: std::mem::replace(&mut self.buffers.json, json),
             text: std::mem::replace(&mut self.buffers.text, text),
             mode: self.mode,
@@ -152,14 +152,14 @@ impl Drop for LineLog {
 
 /// A line being written. Keys are plain words, each used once.
 #[derive(Debug)]
-pub struct Line<'a> {
+pub struct LogLine<'a> {
     log: &'a mut LineLog,
     json: bool,
     text: bool,
     colour: bool,
 }
 
-impl Line<'_> {
+impl LogLine<'_> {
     /// A text.
     #[inline]
     pub fn str(&mut self, key: &'static str, value: &str) -> &mut Self {
@@ -258,7 +258,7 @@ impl Line<'_> {
     pub fn end(self) {}
 }
 
-impl Drop for Line<'_> {
+impl Drop for LogLine<'_> {
     fn drop(&mut self) {
         let log = &mut *self.log;
         log.buffers.end(self.json, self.text);

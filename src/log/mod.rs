@@ -27,10 +27,10 @@ use crate::clock::{millis, since};
 use crate::config::{Env, Finding, LogFormat, LogLevel, LogOutput, LoggingPlan, Severity};
 
 pub use encode::FIELD_BYTES_MAX;
-pub use line::{HOLD_MS, Line, LineLog};
+pub use line::{HOLD_MS, LineLog, LogLine};
 
 use file::FilePlan;
-use writer::{Chunk, Message, Writer};
+use writer::{LogChunk, Writer, WriterMessage};
 
 /// The four severities.
 pub type Level = LogLevel;
@@ -202,7 +202,7 @@ struct Shared {
     mode: AtomicU8,
     /// Lines lost since the writer last said so.
     dropped: AtomicU64,
-    to_writer: Sender<Message>,
+    to_writer: Sender<WriterMessage>,
     spares: Receiver<Vec<u8>>,
     terminal: Terminal,
 }
@@ -259,7 +259,10 @@ impl Logger {
         );
         let file = file.then(|| FilePlan::of(plan));
         // The writer learns of the file first, so that it is open when the first line for it comes.
-        let _ = self.0.to_writer.send_timeout(Message::File(file), PATIENCE);
+        let _ = self
+            .0
+            .to_writer
+            .send_timeout(WriterMessage::File(file), PATIENCE);
         self.0.mode.store(mode.0, Ordering::Relaxed);
     }
 
@@ -317,7 +320,7 @@ impl Logger {
         if self
             .0
             .to_writer
-            .send_timeout(Message::Stop(done), patience)
+            .send_timeout(WriterMessage::Stop(done), patience)
             .is_err()
         {
             return false;
@@ -335,9 +338,9 @@ impl Logger {
         self.0.spares.try_recv().unwrap_or_default()
     }
 
-    fn send(&self, chunk: Chunk, patient: bool) {
+    fn send(&self, chunk: LogChunk, patient: bool) {
         let lines = chunk.lines;
-        let message = Message::Chunk(chunk);
+        let message = WriterMessage::LogChunk(chunk);
         let lost = if patient {
             self.0.to_writer.send_timeout(message, PATIENCE).is_err()
         } else {

@@ -17,9 +17,9 @@ const SPARE_BYTES_MAX: usize = 2 * CHUNK_BYTES;
 
 /// What the writer is told.
 #[derive(Debug)]
-pub(super) enum Message {
+pub(super) enum WriterMessage {
     /// Write these lines.
-    Chunk(Chunk),
+    LogChunk(LogChunk),
     /// From now on write to this file too, or to none.
     File(Option<FilePlan>),
     /// Finish, say so, and end.
@@ -28,7 +28,7 @@ pub(super) enum Message {
 
 /// Whole lines of one thread.
 #[derive(Debug)]
-pub(super) struct Chunk {
+pub(super) struct LogChunk {
     pub(super) json: Vec<u8>,
     pub(super) text: Vec<u8>,
     /// What the lines were made for.
@@ -39,7 +39,7 @@ pub(super) struct Chunk {
 /// State of the thread.
 pub(super) struct Writer {
     out: Box<dyn Write + Send>,
-    messages: Receiver<Message>,
+    messages: Receiver<WriterMessage>,
     give_back: Sender<Vec<u8>>,
     shared: Weak<Shared>,
     file: Option<LogFile>,
@@ -52,7 +52,7 @@ pub(super) struct Writer {
 impl Writer {
     pub(super) fn new(
         out: Box<dyn Write + Send>,
-        messages: Receiver<Message>,
+        messages: Receiver<WriterMessage>,
         give_back: Sender<Vec<u8>>,
         shared: Weak<Shared>,
     ) -> Self {
@@ -72,9 +72,9 @@ impl Writer {
     pub(super) fn run(mut self) {
         while let Ok(message) = self.messages.recv() {
             match message {
-                Message::Chunk(chunk) => self.write(chunk),
-                Message::File(plan) => self.switch_file(plan),
-                Message::Stop(done) => {
+                WriterMessage::LogChunk(chunk) => self.write(chunk),
+                WriterMessage::File(plan) => self.switch_file(plan),
+                WriterMessage::Stop(done) => {
                     self.finish();
                     let _ = done.send(());
                     return;
@@ -85,7 +85,7 @@ impl Writer {
         self.finish();
     }
 
-    fn write(&mut self, chunk: Chunk) {
+    fn write(&mut self, chunk: LogChunk) {
         self.mode.store(chunk.mode.0, Ordering::Relaxed);
         let out = if chunk.mode.json_out() {
             &chunk.json
@@ -187,7 +187,7 @@ impl Writer {
 
     fn finish(&mut self) {
         while let Ok(message) = self.messages.try_recv() {
-            if let Message::Chunk(chunk) = message {
+            if let WriterMessage::LogChunk(chunk) = message {
                 self.write(chunk);
             }
         }

@@ -49,7 +49,7 @@ pub enum Caching {
 /// The headers of a request that matter for pages and the dashboard's files; several lines of one
 /// name joined by `, `.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Asked<'a> {
+pub struct PageHeaders<'a> {
     /// `If-None-Match`.
     pub if_none_match: Option<&'a [u8]>,
     /// `Accept-Encoding`.
@@ -62,7 +62,7 @@ pub struct Asked<'a> {
 
 /// An answer. `Content-Length` is left to whoever sends it; for HEAD it leaves out the body.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Reply {
+pub struct PageResponse {
     /// The status.
     pub status: u16,
     /// In the order in which they are to be sent.
@@ -136,7 +136,7 @@ impl Write for Fnv {
 }
 
 /// The answer to a request for a page.
-pub fn answer(page: Page, asked: &Asked<'_>) -> Reply {
+pub fn answer(page: Page, asked: &PageHeaders<'_>) -> PageResponse {
     let Page {
         status,
         content_type,
@@ -166,7 +166,7 @@ pub fn answer(page: Page, asked: &Asked<'_>) -> Reply {
         headers.push(("Vary", "Accept-Encoding".into()));
     }
     if unchanged {
-        return Reply {
+        return PageResponse {
             status: 304,
             headers,
             body: Cow::Borrowed(&[]),
@@ -185,7 +185,7 @@ pub fn answer(page: Page, asked: &Asked<'_>) -> Reply {
         }
         None => body,
     };
-    Reply {
+    PageResponse {
         status,
         headers,
         body: body.into(),
@@ -286,11 +286,14 @@ mod tests {
         }
     }
 
-    fn ask<'a>(if_none_match: Option<&'a str>, accept_encoding: Option<&'a str>) -> Asked<'a> {
-        Asked {
+    fn ask<'a>(
+        if_none_match: Option<&'a str>,
+        accept_encoding: Option<&'a str>,
+    ) -> PageHeaders<'a> {
+        PageHeaders {
             if_none_match: if_none_match.map(str::as_bytes),
             accept_encoding: accept_encoding.map(str::as_bytes),
-            ..Asked::default()
+            ..PageHeaders::default()
         }
     }
 
@@ -381,7 +384,7 @@ mod tests {
                 assert_eq!(reply.body, plain);
             }
         }
-        let reply = answer(tagged(sample()), &Asked::default());
+        let reply = answer(tagged(sample()), &PageHeaders::default());
         assert!(reply.headers.contains(&("Vary", "Accept-Encoding".into())));
         assert!(reply.headers.contains(&("Content-Type", JSON.into())));
     }

@@ -10,7 +10,7 @@ use std::borrow::Cow;
 use std::ops::Range;
 use std::sync::OnceLock;
 
-use super::conditional::{Asked, Fnv, Reply, matches};
+use super::conditional::{Fnv, PageHeaders, PageResponse, matches};
 use crate::format::base36;
 
 /// Where the dashboard is, without the closing slash.
@@ -59,7 +59,7 @@ pub fn is_dashboard(path: &str) -> bool {
 /// The answer to GET and HEAD of a path of the dashboard; `None`: there is no such file (404).
 /// The headers of [`SECURITY_HEADERS`](super::access::SECURITY_HEADERS) are not among its own:
 /// refusals need them too.
-pub fn answer(path: &str, asked: &Asked<'_>) -> Option<Reply> {
+pub fn answer(path: &str, asked: &PageHeaders<'_>) -> Option<PageResponse> {
     let rest = path.strip_prefix(ROOT)?;
     let Some(rest) = rest.strip_prefix('/') else {
         return rest.is_empty().then(redirect);
@@ -79,15 +79,20 @@ pub fn answer(path: &str, asked: &Asked<'_>) -> Option<Reply> {
     Some(file(name, bytes, tag, asked))
 }
 
-fn redirect() -> Reply {
-    Reply {
+fn redirect() -> PageResponse {
+    PageResponse {
         status: 307,
         headers: vec![("Location", Cow::Borrowed("/internal/ui/"))],
         body: Cow::Borrowed(&[]),
     }
 }
 
-fn file(name: &str, bytes: &'static [u8], tag: &'static str, asked: &Asked<'_>) -> Reply {
+fn file(
+    name: &str,
+    bytes: &'static [u8],
+    tag: &'static str,
+    asked: &PageHeaders<'_>,
+) -> PageResponse {
     let cache = if name == PAGE {
         "no-cache"
     } else {
@@ -99,7 +104,7 @@ fn file(name: &str, bytes: &'static [u8], tag: &'static str, asked: &Asked<'_>) 
         ("Accept-Ranges", "bytes".into()),
     ];
     if asked.if_none_match.is_some_and(|list| matches(list, tag)) {
-        return Reply {
+        return PageResponse {
             status: 304,
             headers,
             body: Cow::Borrowed(&[]),
@@ -127,7 +132,7 @@ fn file(name: &str, bytes: &'static [u8], tag: &'static str, asked: &Asked<'_>) 
         Some(Part::All) | None => (200, bytes),
     };
     headers.push(("Content-Type", content_type(name).into()));
-    Reply {
+    PageResponse {
         status,
         headers,
         body: Cow::Borrowed(body),
@@ -201,13 +206,13 @@ mod tests {
 
     use super::*;
 
-    fn header<'a>(reply: &'a Reply, name: &str) -> Option<&'a str> {
+    fn header<'a>(reply: &'a PageResponse, name: &str) -> Option<&'a str> {
         let found = reply.headers.iter().find(|(known, _)| *known == name);
         found.map(|(_, value)| &**value)
     }
 
-    fn get(path: &str) -> Option<Reply> {
-        answer(path, &Asked::default())
+    fn get(path: &str) -> Option<PageResponse> {
+        answer(path, &PageHeaders::default())
     }
 
     #[test]
@@ -301,9 +306,9 @@ mod tests {
         let tag = header(&page, "ETag").unwrap().to_owned();
         assert!(tag.starts_with('"') && tag.ends_with('"'));
         for (list, status) in [("*", 304), (tag.as_str(), 304), ("\"x\"", 200)] {
-            let asked = Asked {
+            let asked = PageHeaders {
                 if_none_match: Some(list.as_bytes()),
-                ..Asked::default()
+                ..PageHeaders::default()
             };
             let reply = answer("/internal/ui/", &asked).unwrap();
             assert_eq!(reply.status, status, "{list}");
@@ -340,10 +345,10 @@ mod tests {
         let whole = get("/internal/ui/assets/app.js").unwrap();
         let tag = header(&whole, "ETag").unwrap();
         let ask = |range: &'static str, if_range: Option<&str>| {
-            let asked = Asked {
+            let asked = PageHeaders {
                 range: Some(range.as_bytes()),
                 if_range: if_range.map(str::as_bytes),
-                ..Asked::default()
+                ..PageHeaders::default()
             };
             answer("/internal/ui/assets/app.js", &asked).unwrap()
         };

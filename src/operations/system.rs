@@ -34,13 +34,13 @@ pub(super) fn healthy(fleet: &Fleet) -> usize {
 
 /// How the system is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(super) enum SystemHealth {
     Critical,
     Degraded,
     Healthy,
 }
 
-impl Verdict {
+impl SystemHealth {
     pub(super) const fn as_str(self) -> &'static str {
         match self {
             Self::Critical => "critical",
@@ -78,7 +78,7 @@ impl Verdict {
 /// The system in figures.
 #[derive(Debug)]
 pub(super) struct System {
-    pub(super) verdict: Verdict,
+    pub(super) verdict: SystemHealth,
     pub(super) healthy: usize,
     pub(super) total: usize,
     pub(super) requests: RequestCounts,
@@ -97,7 +97,7 @@ impl System {
         let (healthy, total) = (healthy(fleet), fleet.endpoints.len());
         let in_flight = |endpoint: &Endpoint| u64::from(endpoint.live.in_flight());
         Self {
-            verdict: Verdict::of(healthy, total, &counts.requests),
+            verdict: SystemHealth::of(healthy, total, &counts.requests),
             healthy,
             total,
             requests: counts.requests,
@@ -206,7 +206,7 @@ mod tests {
 
     #[test]
     fn the_verdict_follows_the_thresholds() {
-        use Verdict::{Critical, Degraded, Healthy};
+        use SystemHealth::{Critical, Degraded, Healthy};
         let table = [
             // healthy, total, requests, failures
             (0, 0, 0, 0, Critical),
@@ -228,7 +228,7 @@ mod tests {
                 failures,
                 ..RequestCounts::default()
             };
-            let verdict = Verdict::of(healthy, total, &counts);
+            let verdict = SystemHealth::of(healthy, total, &counts);
             assert_eq!(verdict, expected, "{healthy}/{total} {failures}/{requests}");
         }
     }

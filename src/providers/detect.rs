@@ -13,7 +13,7 @@ use crate::config::EndpointPlan;
 
 /// One question to the server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Probe<'a> {
+pub struct DetectionProbe<'a> {
     /// The value for [`super::target()`]: a path below the endpoint's URL, or an absolute URL.
     pub target: &'a str,
     shape: Shape,
@@ -32,7 +32,7 @@ enum Shape {
     Any,
 }
 
-const PROBES: [Probe<'static>; 5] = [
+const PROBES: [DetectionProbe<'static>; 5] = [
     probe("/api/tags", Shape::Ollama),
     probe("/api/v0/models", Shape::Data("lm-studio")),
     probe("/engines/v1/models", Shape::Data("docker-model-runner")),
@@ -43,14 +43,14 @@ const PROBES: [Probe<'static>; 5] = [
 /// Types that put their own name into `owned_by`.
 const OWNERS: [&str; 6] = ["vllm", "llamacpp", "sglang", "lmdeploy", "vllm-mlx", "omlx"];
 
-const fn probe(target: &'static str, shape: Shape) -> Probe<'static> {
-    Probe { target, shape }
+const fn probe(target: &'static str, shape: Shape) -> DetectionProbe<'static> {
+    DetectionProbe { target, shape }
 }
 
 /// What to ask an endpoint for, in this order; with `model_url` set, that alone.
-pub fn probes(plan: &EndpointPlan) -> Vec<Probe<'_>> {
+pub fn probes(plan: &EndpointPlan) -> Vec<DetectionProbe<'_>> {
     match &plan.model_url {
-        Some(target) => vec![Probe {
+        Some(target) => vec![DetectionProbe {
             target,
             shape: Shape::Any,
         }],
@@ -59,7 +59,7 @@ pub fn probes(plan: &EndpointPlan) -> Vec<Probe<'_>> {
 }
 
 /// The canonical type that a response reveals; `None`: continue with the next probe.
-pub fn judge(probe: &Probe<'_>, status: u16, body: &[u8]) -> Option<&'static str> {
+pub fn judge(probe: &DetectionProbe<'_>, status: u16, body: &[u8]) -> Option<&'static str> {
     if status != 200 || body.len() > MAX_LISTING_BYTES {
         return None;
     }
@@ -97,7 +97,7 @@ fn by_owner(document: &RawFields<'_>) -> Option<&'static str> {
 mod tests {
     use super::*;
 
-    fn found(probe: &Probe<'_>, body: &str) -> Option<&'static str> {
+    fn found(probe: &DetectionProbe<'_>, body: &str) -> Option<&'static str> {
         judge(probe, 200, body.as_bytes())
     }
 

@@ -24,8 +24,9 @@ mod target;
 
 pub use glob::{admits, glob};
 pub use listing::{
-    Extra, Kind, ListedModel, ListingFault, MAX_LISTING_BYTES, MAX_MODELS, Scalar, parse_listing,
+    Extra, ListedModel, ListingFault, MAX_LISTING_BYTES, MAX_MODELS, ModelKind, Scalar,
+    parse_listing,
 };
 pub use profile::{AnthropicSupport, MetricsExtraction, Parser, Profile};
 pub use set::{OPENAI_COMPATIBLE, Profiles};
-pub use target::{Target, health_url, model_url, target};
+pub use target::{UpstreamTarget, health_url, model_url, target};

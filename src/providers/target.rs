@@ -13,7 +13,7 @@ const AUTO_HEALTH_PATH: &str = "/";
 
 /// A request target with the address that serves it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Target {
+pub struct UpstreamTarget {
     /// Plain or TLS.
     pub scheme: Scheme,
     /// Name in lower case, or address, IPv6 without brackets.
@@ -32,7 +32,7 @@ pub struct Target {
 ///
 /// # Errors
 /// What is configured, or what the profile names, is an absolute URL that cannot be used.
-pub fn health_url(endpoint: &EndpointPlan, profile: &Profile) -> Result<Target, UrlFault> {
+pub fn health_url(endpoint: &EndpointPlan, profile: &Profile) -> Result<UpstreamTarget, UrlFault> {
     let default = if endpoint.kind == AUTO {
         AUTO_HEALTH_PATH
     } else {
@@ -43,11 +43,11 @@ pub fn health_url(endpoint: &EndpointPlan, profile: &Profile) -> Result<Target, 
 }
 
 /// Where an endpoint lists its models, once its profile is known. For one of type `auto` give the
-/// target of a [`super::detect::Probe`] to [`target`] first.
+/// target of a [`super::detect::DetectionProbe`] to [`target`] first.
 ///
 /// # Errors
 /// As [`health_url`].
-pub fn model_url(endpoint: &EndpointPlan, profile: &Profile) -> Result<Target, UrlFault> {
+pub fn model_url(endpoint: &EndpointPlan, profile: &Profile) -> Result<UpstreamTarget, UrlFault> {
     let configured = endpoint.model_url.as_deref();
     target(&endpoint.url, configured.unwrap_or(&profile.discovery_path))
 }
@@ -56,7 +56,7 @@ pub fn model_url(endpoint: &EndpointPlan, profile: &Profile) -> Result<Target, U
 ///
 /// # Errors
 /// An absolute URL is not http or https, has no host, or holds credentials.
-pub fn target(base: &BaseUrl, value: &str) -> Result<Target, UrlFault> {
+pub fn target(base: &BaseUrl, value: &str) -> Result<UpstreamTarget, UrlFault> {
     let value = value.trim();
     if value.contains("://") && !value.starts_with(['/', '?']) {
         let absolute = BaseUrl::parse(value)?;
@@ -64,7 +64,7 @@ pub fn target(base: &BaseUrl, value: &str) -> Result<Target, UrlFault> {
         let is_own_origin = absolute.scheme == base.scheme
             && absolute.host == base.host
             && absolute.port == base.port;
-        return Ok(Target {
+        return Ok(UpstreamTarget {
             scheme: absolute.scheme,
             host: absolute.host,
             port: absolute.port,
@@ -79,7 +79,7 @@ pub fn target(base: &BaseUrl, value: &str) -> Result<Target, UrlFault> {
     let mut url = Url::parse("http://host/").map_err(|_| UrlFault::Unreadable)?;
     url.set_path(&joined);
     url.set_query(query);
-    Ok(Target {
+    Ok(UpstreamTarget {
         scheme: base.scheme,
         host: base.host.clone(),
         port: base.port,

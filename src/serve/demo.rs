@@ -10,7 +10,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::start;
-use crate::catalogue::Rules;
+use crate::catalogue::ModelRules;
 use crate::cli::{self, CommandOutput, remote};
 use crate::config::{ConfigInputs, Env, FileFormat, NameFilter, plan_from_str};
 use crate::demo::Demo;
@@ -58,7 +58,7 @@ pub(super) fn run(demo: &cli::Demo, env: Env) -> u8 {
     let setup = start::Setup {
         plan: Arc::new(plan),
         profiles,
-        rules: Arc::new(Rules::builtin().clone()),
+        rules: Arc::new(ModelRules::builtin().clone()),
         fingerprints: loaded.fingerprints,
         restart_only: loaded.restart_only,
         config: None,

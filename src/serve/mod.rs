@@ -10,7 +10,7 @@ mod start;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::catalogue::Rules;
+use crate::catalogue::ModelRules;
 use crate::cli::{self, CommandOutput, Options, Show, Trust, remote};
 use crate::config::{self, ConfigInputs, Env, Finding, Loaded, NameFilter, RestartOnly, Severity};
 use crate::log::{Level, Logger, events};
@@ -25,7 +25,7 @@ pub(crate) struct Read {
     /// The profiles, not yet filtered.
     pub(crate) profiles: Profiles,
     /// How names of models are understood.
-    pub(crate) rules: Rules,
+    pub(crate) rules: ModelRules,
     /// What profiles and rules have to say.
     pub(crate) warnings: Vec<String>,
 }
@@ -63,8 +63,8 @@ pub(crate) fn read(named: Option<&Path>, env: &Env, running: Option<&RestartOnly
     let dir = env.get("OLLA_CONFIG_DIR").map(PathBuf::from);
     let mut places = Vec::new();
     places.extend(beside.map(|dir| dir.join("models.toml")));
-    places.extend(Rules::places(&cwd, dir.as_deref()));
-    let (rules, remarks) = Rules::load(&places);
+    places.extend(ModelRules::places(&cwd, dir.as_deref()));
+    let (rules, remarks) = ModelRules::load(&places);
     warnings.extend(remarks);
     Read {
         loaded,

@@ -13,7 +13,7 @@ use olla_engine::tls::{TlsIdentity, TlsListener};
 
 use super::signals::{Asked, Listening, name};
 use super::{Read, configured, cpus, read};
-use crate::catalogue::Rules;
+use crate::catalogue::ModelRules;
 use crate::cli::{CommandOutput, build_info};
 use crate::config::{Env, Fingerprints, IoDriver, Plan, RestartOnly};
 use crate::control::{self, ControlThread, ProcessInfo, host};
@@ -29,7 +29,7 @@ use crate::shared::{Common, ControlSender, CoreSenders, Limiters, Snapshot, ToCo
 pub(super) struct Setup {
     pub(super) plan: Arc<Plan>,
     pub(super) profiles: Profiles,
-    pub(super) rules: Arc<Rules>,
+    pub(super) rules: Arc<ModelRules>,
     pub(super) fingerprints: Fingerprints,
     pub(super) restart_only: RestartOnly,
     /// Where the configuration is read again from.

@@ -9,7 +9,7 @@ use crossbeam_channel::{Receiver, Sender, TryRecvError, bounded};
 use olla_engine::core::Ringer;
 use olla_engine::rt::{Bell, Exhausted};
 
-use crate::catalogue::{CatalogueError, Rules};
+use crate::catalogue::{CatalogueError, ModelRules};
 use crate::config::Plan;
 use crate::operations;
 use crate::operations::stats::Delta;
@@ -54,7 +54,7 @@ pub enum ToControl {
         /// The profiles that it admits.
         profiles: Arc<Profiles>,
         /// The rules for model names.
-        rules: Arc<Rules>,
+        rules: Arc<ModelRules>,
         /// Tells the sender whether it took effect.
         confirmation: Confirmation,
     },
@@ -143,12 +143,12 @@ pub enum ToCore {
         /// The request that waits for it.
         ticket: u64,
         /// The page.
-        page: Box<Rendered>,
+        page: Box<PageResponse>,
     },
 }
 
 /// The rendered page of a [`PageRequest`].
-pub use crate::operations::conditional::Reply as Rendered;
+pub use crate::operations::conditional::PageResponse;
 
 /// Lets the sender of a message withdraw it until the control thread accepts it, so that both agree
 /// on whether it took effect.
@@ -297,7 +297,7 @@ mod tests {
         let message = |confirmation: Confirmation| ToControl::Reload {
             plan: Arc::new(plan.clone()),
             profiles: Arc::new(Profiles::builtin()),
-            rules: Arc::new(Rules::builtin().clone()),
+            rules: Arc::new(ModelRules::builtin().clone()),
             confirmation,
         };
         let (bell, _listening) = Bell::new().unwrap();

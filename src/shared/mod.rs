@@ -9,7 +9,7 @@ mod limits;
 mod snapshot;
 
 pub use channel::{
-    Confirmation, ControlSender, CoreSenders, ListingRequest, PageRequest, Rendered, ReplyTo,
+    Confirmation, ControlSender, CoreSenders, ListingRequest, PageRequest, PageResponse, ReplyTo,
     ToControl, ToCore,
 };
 pub use common::Common;

@@ -12,7 +12,7 @@ use regex::{Regex, RegexBuilder, RegexSet, RegexSetBuilder};
 use rustc_hash::FxHashMap;
 use serde::Deserialize;
 
-use crate::providers::Kind;
+use crate::providers::ModelKind;
 
 /// Name of the user's file.
 const FILE_NAME: &str = "models.toml";
@@ -31,10 +31,10 @@ static BUILTIN_TABLES: LazyLock<Tables> = LazyLock::new(|| {
         .unwrap_or_else(|error| unreachable!("models.toml does not parse: {error}"))
 });
 
-static BUILTIN: LazyLock<Rules> =
-    LazyLock::new(|| Rules::compile(Tables::default(), &mut Vec::new()));
+static BUILTIN: LazyLock<ModelRules> =
+    LazyLock::new(|| ModelRules::compile(Tables::default(), &mut Vec::new()));
 
-/// A set of capabilities; [`Rules::words`] spells it out.
+/// A set of capabilities; [`ModelRules::words`] spells it out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Capabilities(u128);
 
@@ -53,7 +53,7 @@ impl Capabilities {
 
 /// The tables in force.
 #[derive(Debug, Clone)]
-pub struct Rules {
+pub struct ModelRules {
     family_set: RegexSet,
     families: Vec<FamilyPattern>,
     family_aliases: BTreeMap<String, String>,
@@ -135,7 +135,7 @@ struct SpecialRules {
     generic_names: Option<Vec<String>>,
 }
 
-impl Rules {
+impl ModelRules {
     /// The built-in tables.
     pub fn builtin() -> &'static Self {
         &BUILTIN
@@ -183,12 +183,12 @@ impl Rules {
         Capabilities(bit.map_or(0, |bit| 1 << bit))
     }
 
-    pub(super) fn of_kind(&self, kind: Kind) -> Capabilities {
+    pub(super) fn of_kind(&self, kind: ModelKind) -> Capabilities {
         let [llm, vlm, embeddings] = self.by_kind;
         match kind {
-            Kind::Llm => llm,
-            Kind::Vlm => vlm,
-            Kind::Embeddings => embeddings,
+            ModelKind::Llm => llm,
+            ModelKind::Vlm => vlm,
+            ModelKind::Embeddings => embeddings,
         }
     }
 
@@ -290,7 +290,7 @@ impl Rules {
         let dashed = |word: &String| word.replace('_', "-");
         vocabulary.extend(&thresholds.keys().map(dashed).collect::<Vec<_>>());
         vocabulary.settle(faults);
-        let kind = |kind: Kind| vocabulary.set(kinds.get(kind.as_str()).into_iter().flatten());
+        let kind = |kind: ModelKind| vocabulary.set(kinds.get(kind.as_str()).into_iter().flatten());
         let by_name = patterns.iter().filter_map(|written| {
             let regex = compiled(&written.pattern, true, faults)?;
             Some((regex, vocabulary.set(&written.capabilities)))
@@ -323,7 +323,11 @@ impl Rules {
             quantizations: mappings.into_iter().map(upper).collect(),
             preserve: lower(either(own_special.preserve_family, special.preserve_family)),
             generic: lower(either(own_special.generic_names, special.generic_names)),
-            by_kind: [kind(Kind::Llm), kind(Kind::Vlm), kind(Kind::Embeddings)],
+            by_kind: [
+                kind(ModelKind::Llm),
+                kind(ModelKind::Vlm),
+                kind(ModelKind::Embeddings),
+            ],
             by_name,
             by_context: by_context.collect(),
             vocabulary: vocabulary.words,

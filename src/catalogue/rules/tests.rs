@@ -223,7 +223,7 @@ const NAMES: &[(&str, &str, &str)] = &[
 
 #[test]
 fn names_tell_the_family() {
-    let rules = Rules::builtin();
+    let rules = ModelRules::builtin();
     let mut wrong = Vec::new();
     for (name, family, variant) in NAMES {
         let lower = name.to_lowercase();
@@ -258,7 +258,7 @@ fn names_tell_capabilities() {
         ("smolvlm:2b", &[&seeing]),
         ("nomic-embed-text", &[]),
     ];
-    let rules = Rules::builtin();
+    let rules = ModelRules::builtin();
     for (name, groups) in table {
         let mut expected: Vec<&str> = groups.concat();
         expected.sort_unstable();
@@ -269,14 +269,14 @@ fn names_tell_capabilities() {
 
 #[test]
 fn types_and_contexts_have_capabilities() {
-    let rules = Rules::builtin();
+    let rules = ModelRules::builtin();
     let words = |set| rules.words(set).collect::<Vec<_>>();
     assert_eq!(
-        words(rules.of_kind(Kind::Llm)),
+        words(rules.of_kind(ModelKind::Llm)),
         ["chat", "completion", "text-generation"]
     );
     assert_eq!(
-        words(rules.of_kind(Kind::Vlm)),
+        words(rules.of_kind(ModelKind::Vlm)),
         [
             "image-understanding",
             "multimodal",
@@ -285,7 +285,7 @@ fn types_and_contexts_have_capabilities() {
         ]
     );
     assert_eq!(
-        words(rules.of_kind(Kind::Embeddings)),
+        words(rules.of_kind(ModelKind::Embeddings)),
         ["embeddings", "similarity", "vector-search"]
     );
     let table: [(u64, &[&str]); 8] = [
@@ -330,7 +330,7 @@ fn names_tell_the_publisher() {
         ("", None),
     ];
     for (name, publisher) in table {
-        assert_eq!(Rules::builtin().publisher(name), publisher, "{name}");
+        assert_eq!(ModelRules::builtin().publisher(name), publisher, "{name}");
     }
 }
 
@@ -338,15 +338,15 @@ fn names_tell_the_publisher() {
 fn the_built_in_file_parses_without_a_fault() {
     let tables: Tables = toml::from_str(include_str!("../models.toml")).unwrap();
     let mut faults = Vec::new();
-    Rules::compile(tables, &mut faults);
+    ModelRules::compile(tables, &mut faults);
     assert_eq!(faults, [""; 0]);
-    assert_eq!(Rules::builtin().families.len(), 7);
+    assert_eq!(ModelRules::builtin().families.len(), 7);
 }
 
 /// Rules from the text of a user's file.
-fn own(text: &str) -> (Rules, Vec<String>) {
+fn own(text: &str) -> (ModelRules, Vec<String>) {
     let mut faults = Vec::new();
-    let rules = Rules::compile(toml::from_str(text).unwrap(), &mut faults);
+    let rules = ModelRules::compile(toml::from_str(text).unwrap(), &mut faults);
     (rules, faults)
 }
 
@@ -386,7 +386,7 @@ fn each_table_is_replaced_alone() {
         words(rules.of_context(20)),
         ["huge-context", "long-context"]
     );
-    assert!(words(rules.of_kind(Kind::Llm)).contains(&"chat"));
+    assert!(words(rules.of_kind(ModelKind::Llm)).contains(&"chat"));
     assert_eq!(rules.publisher("qwen"), Some("alibaba"));
 }
 
@@ -431,7 +431,7 @@ fn the_first_usable_file_counts() {
     let good = place("good", "special_rules.generic_names = ['llama3']");
     let later = place("later", "special_rules.generic_names = ['phi4']");
     let missing = folder.join("missing").join(FILE_NAME);
-    let (rules, warnings) = Rules::load(&[missing.clone(), broken, empty, good, later]);
+    let (rules, warnings) = ModelRules::load(&[missing.clone(), broken, empty, good, later]);
     fs::remove_dir_all(&folder).unwrap();
     assert_eq!(rules.family("llama3"), ("", ""));
     assert_eq!(
@@ -448,7 +448,7 @@ fn the_first_usable_file_counts() {
         empty.contains("empty") && empty.contains("skipped"),
         "{empty}"
     );
-    let (rules, warnings) = Rules::load(&[missing]);
+    let (rules, warnings) = ModelRules::load(&[missing]);
     assert_eq!(
         (rules.family("llama3"), warnings.len()),
         (("llama", "3"), 0)
@@ -457,12 +457,12 @@ fn the_first_usable_file_counts() {
 
 #[test]
 fn the_file_is_looked_for_in_three_places() {
-    let places = Rules::places(Path::new("/w"), Some(Path::new("etc")));
+    let places = ModelRules::places(Path::new("/w"), Some(Path::new("etc")));
     let expected = [
         "/w/models.toml",
         "/w/config/models.toml",
         "/w/etc/models.toml",
     ];
     assert_eq!(places, expected.map(PathBuf::from));
-    assert_eq!(Rules::places(Path::new("/w"), None).len(), 2);
+    assert_eq!(ModelRules::places(Path::new("/w"), None).len(), 2);
 }

@@ -41,13 +41,13 @@ fn a_model_was_seen_where_it_was_listed_last() {
         up("other", "vllm", &data(&["n"])),
     ]);
     let synced_at = |endpoint: usize| Some(at(NOW + endpoint as u64));
-    let times = Times {
+    let times = DetailTimes {
         now: at(NOW + 10),
         synced_at: &synced_at,
     };
     let seen = |id: &str| json(&catalogue.model(id, &times).unwrap())["last_seen"].clone();
     assert_eq!((seen("m"), seen("n")), (json!("9s ago"), json!("8s ago")));
-    let never = Times {
+    let never = DetailTimes {
         synced_at: &|_| None,
         ..times
     };

@@ -33,7 +33,7 @@ enum Step {
     /// Other aliases are configured.
     Aliases(usize),
     /// Names are understood by other tables, or by the same read anew.
-    Rules(bool),
+    ModelRules(bool),
     /// The unifier is switched.
     Unifier,
 }
@@ -47,7 +47,7 @@ fn step() -> impl Strategy<Value = Step> {
             .prop_map(|(at, kind)| Step::Becomes(at, kind)),
         1 => (0..4_usize).prop_map(Step::Leaves),
         1 => (0..NAMES.len()).prop_map(Step::Aliases),
-        1 => any::<bool>().prop_map(Step::Rules),
+        1 => any::<bool>().prop_map(Step::ModelRules),
         1 => Just(Step::Unifier),
     ]
 }
@@ -56,7 +56,7 @@ fn step() -> impl Strategy<Value = Step> {
 struct World {
     backends: Vec<Backend>,
     aliases: Vec<AliasPlan>,
-    rules: Arc<Rules>,
+    rules: Arc<ModelRules>,
     enable_unifier: bool,
 }
 
@@ -88,7 +88,7 @@ impl World {
                 }
             }
             Step::Aliases(target) => self.aliases = vec![alias("fast", &[NAMES[*target]])],
-            Step::Rules(own) => self.rules = Arc::new(rules(*own)),
+            Step::ModelRules(own) => self.rules = Arc::new(rules(*own)),
             Step::Unifier => self.enable_unifier = !self.enable_unifier,
         }
     }
@@ -106,23 +106,23 @@ impl World {
 }
 
 /// The built-in tables, or some by which other names tell other things.
-fn rules(own: bool) -> Rules {
-    static OWN: LazyLock<Rules> = LazyLock::new(own_rules);
+fn rules(own: bool) -> ModelRules {
+    static OWN: LazyLock<ModelRules> = LazyLock::new(own_rules);
     if own {
         OWN.clone()
     } else {
-        Rules::builtin().clone()
+        ModelRules::builtin().clone()
     }
 }
 
-fn own_rules() -> Rules {
+fn own_rules() -> ModelRules {
     let folder = std::env::temp_dir().join(format!("olla-incremental-{}", std::process::id()));
     let place = folder.join("models.toml");
     let text = "model_extraction.family_aliases = { llama = 'camel' }\n\
                 capabilities.name_patterns = [{ pattern = 'qwen', capabilities = ['vision'] }]\n";
     std::fs::create_dir_all(&folder).unwrap();
     std::fs::write(&place, text).unwrap();
-    let (rules, warnings) = Rules::load(&[place]);
+    let (rules, warnings) = ModelRules::load(&[place]);
     assert_eq!(warnings, [""; 0]);
     rules
 }
@@ -141,7 +141,7 @@ fn shown(catalogue: &Catalogue) -> Vec<String> {
         }
     }
     for (kind, format) in [("ollama", Format::Ollama), ("vllm", Format::OpenAi)] {
-        let scope = Scope::Type(kind);
+        let scope = ListingScope::Type(kind);
         all.push(text(catalogue.scoped(Scoped { scope, format })));
     }
     for name in NAMES.iter().copied().chain(["fast", "llama3:8b-d2"]) {

@@ -12,17 +12,17 @@ pub(super) const BUCKETS: [&str; BUCKETS_MS.len()] = [
 ];
 
 /// A value of a sample. Counts are exact beyond 2^53.
-pub(super) trait Value {
+pub(super) trait SampleValue {
     fn written(self) -> String;
 }
 
-impl Value for u64 {
+impl SampleValue for u64 {
     fn written(self) -> String {
         self.to_string()
     }
 }
 
-impl Value for f64 {
+impl SampleValue for f64 {
     fn written(self) -> String {
         decimal(self)
     }
@@ -52,7 +52,7 @@ impl Exposition {
         self.sample(name, &[], count);
     }
 
-    pub(super) fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: impl Value) {
+    pub(super) fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: impl SampleValue) {
         self.0.push_str(name);
         for (nth, (label, text)) in labels.iter().enumerate() {
             self.0.push(if nth == 0 { '{' } else { ',' });

@@ -22,7 +22,7 @@ const PATH_BYTES_MAX: usize = 256;
 #[derive(Debug, Clone, Default)]
 pub struct Recent {
     texts: Texts<String>,
-    figures: Figures,
+    figures: RecentStats,
 }
 
 /// The texts of a request.
@@ -37,7 +37,7 @@ struct Texts<T> {
 
 /// What else there is to say of a request.
 #[derive(Debug, Clone, Copy)]
-pub(in crate::operations) struct Figures {
+pub(in crate::operations) struct RecentStats {
     pub(in crate::operations) retries: u32,
     pub(in crate::operations) endpoint_id: Option<u32>,
     pub(in crate::operations) outcome: Outcome,
@@ -52,7 +52,7 @@ pub(in crate::operations) struct Figures {
     pub(in crate::operations) tokens_per_second: f64,
 }
 
-impl Default for Figures {
+impl Default for RecentStats {
     fn default() -> Self {
         Self {
             retries: 0,
@@ -89,7 +89,7 @@ impl Recent {
         &self.texts.model
     }
 
-    pub(in crate::operations) const fn figures(&self) -> &Figures {
+    pub(in crate::operations) const fn figures(&self) -> &RecentStats {
         &self.figures
     }
 }
@@ -119,7 +119,7 @@ impl Ring {
         set(&mut texts.path, end.path, PATH_BYTES_MAX);
         let model = end.model.unwrap_or("");
         set(&mut texts.model, model, MODEL_NAME_BYTES_MAX);
-        slot.figures = Figures {
+        slot.figures = RecentStats {
             retries: end.retries,
             endpoint_id: end.endpoint_id,
             outcome: end.outcome.judged(end.status),
@@ -171,7 +171,7 @@ fn text_bytes(recent: &Recent) -> usize {
 #[derive(Debug, Default)]
 pub(super) struct Batch {
     text: String,
-    rows: Vec<(Texts<Range<usize>>, Figures)>,
+    rows: Vec<(Texts<Range<usize>>, RecentStats)>,
 }
 
 /// The last requests of all cores, each with the time at which it was merged.

@@ -29,7 +29,7 @@ use memchr::{memrchr, memrchr_iter};
 use crate::providers::MetricsExtraction;
 use formula::{Formula, FormulaValue};
 use paths::{FoundScalar, FoundValues, JsonPaths, SLOTS_MAX};
-use tail::Kept;
+use tail::KeptBytes;
 pub use tail::{AnswerKind, TAIL_BYTES_MAX, Tail};
 
 /// Most formulas of one profile.
@@ -334,7 +334,7 @@ impl Extractor {
     }
 
     /// The whole body; if more documents follow the first, the last one.
-    fn document<'a>(&self, kept: Kept<'a>, found: &mut FoundValues<'a>) {
+    fn document<'a>(&self, kept: KeptBytes<'a>, found: &mut FoundValues<'a>) {
         if kept.cut {
             return self.last_line(kept, found);
         }
@@ -347,7 +347,7 @@ impl Extractor {
     }
 
     /// The last line that is not empty; the end of it, if its beginning was not kept.
-    fn last_line<'a>(&self, kept: Kept<'a>, found: &mut FoundValues<'a>) {
+    fn last_line<'a>(&self, kept: KeptBytes<'a>, found: &mut FoundValues<'a>) {
         let text = kept.tail.trim_ascii_end();
         let newline = memrchr(b'\n', text);
         let line = newline.map_or(text, |at| &text[at + 1..]);
@@ -361,7 +361,7 @@ impl Extractor {
     }
 
     /// Each field from the last event that has it.
-    fn events<'a>(&self, kept: Kept<'a>, found: &mut FoundValues<'a>) {
+    fn events<'a>(&self, kept: KeptBytes<'a>, found: &mut FoundValues<'a>) {
         let mut end = kept.tail.len();
         let mut events = 0;
         for newline in memrchr_iter(b'\n', kept.tail) {

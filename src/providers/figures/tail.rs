@@ -103,7 +103,7 @@ impl Default for Tail {
 
 /// What was kept.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Kept<'a> {
+pub(super) struct KeptBytes<'a> {
     pub(super) kind: AnswerKind,
     /// The last bytes.
     pub(super) tail: &'a [u8],
@@ -197,10 +197,10 @@ impl Tail {
     }
 
     /// What was kept, in order.
-    pub(super) fn kept(&mut self) -> Kept<'_> {
+    pub(super) fn kept(&mut self) -> KeptBytes<'_> {
         self.straighten();
         let cut = self.total > self.ring.len() as u64;
-        Kept {
+        KeptBytes {
             kind: self.kind,
             tail: &self.ring,
             head: if cut { &self.head } else { &[] },

@@ -35,7 +35,7 @@ const MAX_FAMILIES: usize = 16;
 
 /// What a model does (docs/contract/catalogue.md#5.7).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Kind {
+pub enum ModelKind {
     /// Text in, text out.
     Llm,
     /// Images too.
@@ -44,7 +44,7 @@ pub enum Kind {
     Embeddings,
 }
 
-impl Kind {
+impl ModelKind {
     /// The word of LM Studio and of the query `type`.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -80,7 +80,7 @@ pub struct ListedModel {
     /// Of the file: `gguf`.
     pub format: Option<Box<str>>,
     /// What it does.
-    pub kind: Option<Kind>,
+    pub kind: Option<ModelKind>,
     /// Its state in the backend's own words.
     pub state: Option<Box<str>>,
     /// Longest context in tokens.
@@ -280,7 +280,7 @@ fn ollama(model: &mut ListedModel, extra: &mut Extra, item: &RawFields<'_>) {
 }
 
 fn lm_studio(model: &mut ListedModel, item: &RawFields<'_>) {
-    model.kind = item.text("type").and_then(|word| Kind::parse(&word));
+    model.kind = item.text("type").and_then(|word| ModelKind::parse(&word));
     model.publisher = kept(item, "publisher");
     model.family = kept(item, "arch");
     model.format = kept(item, "compatibility_type");

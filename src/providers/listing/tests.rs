@@ -66,14 +66,17 @@ fn lm_studio() {
         publisher: text("mlx-community"),
         quantization: text("4bit"),
         format: text("mlx"),
-        kind: Some(Kind::Vlm),
+        kind: Some(ModelKind::Vlm),
         state: text("not-loaded"),
         context_length: Some(32_768),
         ..ListedModel::named("qwen2-vl-7b-instruct")
     };
     assert_eq!(vlm, expected);
-    assert_eq!((llm.kind, llm.state), (Some(Kind::Llm), text("loaded")));
-    assert_eq!(embeddings.kind, Some(Kind::Embeddings));
+    assert_eq!(
+        (llm.kind, llm.state),
+        (Some(ModelKind::Llm), text("loaded"))
+    );
+    assert_eq!(embeddings.kind, Some(ModelKind::Embeddings));
 }
 
 #[test]

@@ -16,7 +16,7 @@ use rustc_hash::FxHasher;
 use super::rejection::Fault;
 use crate::config::Balancer;
 use crate::endpoint_set::EndpointSet;
-use crate::fleet::breaker::{self, Probe, State};
+use crate::fleet::breaker::{self, BreakerProbe, State};
 use crate::fleet::{Endpoint, Live, Status};
 
 /// Candidate sets whose turns are kept. There are about as many as pairs of a model and a scope;
@@ -286,7 +286,7 @@ const fn weight(status: Status) -> u64 {
 pub struct Lease {
     endpoint: usize,
     live: Arc<Live>,
-    probe: Option<Probe>,
+    probe: Option<BreakerProbe>,
 }
 
 impl Lease {
