@@ -8,6 +8,8 @@ use std::cell::RefCell;
 use std::fmt;
 use std::ops::{Deref, Range};
 
+use crate::part;
+
 /// Buffers below this capacity are not pooled: the allocator is as fast.
 const POOLED_MIN: usize = 32 << 10;
 
@@ -135,6 +137,7 @@ impl Buf {
     /// The first `count` bytes of the spare room have been written, and `count` is within it.
     #[allow(unsafe_code)]
     pub(crate) unsafe fn added(&mut self, count: usize) {
+        // Checks the caller's promise in tests.
         debug_assert!(count <= self.spare());
         // SAFETY: promised by the caller.
         unsafe { self.data.set_len(self.data.len() + count) }
@@ -145,7 +148,7 @@ impl Deref for Buf {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        self.data.get(self.start..).unwrap_or_default()
+        part::rest(&self.data, self.start)
     }
 }
 

@@ -16,6 +16,7 @@ use crate::limits::{
     INTERIM_RESPONSES_MAX, RESPONSE_HEAD_BYTES_MAX, UPSTREAM_READ_BYTES_MAX,
     UPSTREAM_READ_BYTES_START,
 };
+use crate::part;
 use crate::rt::{self, Socket};
 use crate::tls::TlsClient;
 use crate::upstream;
@@ -161,7 +162,7 @@ async fn send(socket: &Socket, request: &[u8]) -> Result<(), ClientFault> {
     let mut rest = request;
     while !rest.is_empty() {
         match socket.send_now(&[IoSlice::new(rest)]) {
-            Ok(sent) => rest = rest.get(sent..).unwrap_or_default(),
+            Ok(sent) => rest = part::rest(rest, sent),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 socket.writable().await.map_err(|_| ClientFault::Reset)?;
             }

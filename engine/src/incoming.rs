@@ -2,6 +2,7 @@
 
 use crate::h1::chunk::{BadChunk, Decoder, Piece};
 use crate::h1::framing::ResponseBody;
+use crate::part;
 
 /// What is still to come of a body.
 pub(crate) enum Incoming {
@@ -38,10 +39,10 @@ impl Incoming {
     ) -> Result<Option<bool>, BadChunk> {
         match self {
             Self::Length(left) => {
-                let here = buf.len().min(usize::try_from(*left).unwrap_or(usize::MAX));
-                body.extend_from_slice(buf.get(..here).unwrap_or_default());
-                *left -= here as u64;
-                Ok((*left == 0).then_some(buf.len() > here))
+                let payload = part::first(buf, usize::try_from(*left).unwrap_or(usize::MAX));
+                body.extend_from_slice(payload);
+                *left -= payload.len() as u64;
+                Ok((*left == 0).then_some(buf.len() > payload.len()))
             }
             Self::ToClose => {
                 body.extend_from_slice(buf);
@@ -52,7 +53,7 @@ impl Incoming {
                 loop {
                     match decoder.next(buf, at)? {
                         Piece::Data { start, end } => {
-                            body.extend_from_slice(buf.get(start..end).unwrap_or_default());
+                            body.extend_from_slice(part::between(buf, start, end));
                             at = end;
                         }
                         Piece::Skip { to } => at = to,

@@ -55,6 +55,7 @@ pub mod handler;
 mod incoming;
 pub mod limit;
 pub mod limits;
+mod part;
 pub mod rt;
 pub mod snapshot;
 pub mod tls;

@@ -20,6 +20,7 @@ use crate::limits::{
     INTERIM_RESPONSES_MAX, RESPONSE_HEAD_BYTES_MAX, UPSTREAM_READ_BYTES_MAX,
     UPSTREAM_READ_BYTES_START,
 };
+use crate::part;
 use crate::rt::Socket;
 use crate::tls::TlsClient;
 use crate::upstream::{self, Backend, Upstream};
@@ -279,11 +280,12 @@ impl<H: Handler> Wire<'_, H> {
         loop {
             let slices = parts.map(IoSlice::new);
             // Most requests are one piece, which is the cheaper call.
-            let sent = if parts.iter().skip(1).all(|part| part.is_empty()) {
+            let [first, others @ ..] = &slices;
+            let sent = if others.iter().all(|part| part.is_empty()) {
                 backend
                     .upstream
                     .socket
-                    .send_now(slices.get(..1).unwrap_or_default())
+                    .send_now(std::slice::from_ref(first))
             } else {
                 backend.upstream.socket.send_now(&slices)
             };
@@ -326,9 +328,9 @@ fn expects_a_length(request: &Request<'_>) -> bool {
 
 /// Takes sent bytes off the front of the parts; whether nothing is left.
 fn take_off(parts: &mut [&[u8]; 4], mut sent: usize) -> bool {
-    for part in parts.iter_mut() {
-        let of_part = sent.min(part.len());
-        *part = part.get(of_part..).unwrap_or_default();
+    for bytes in parts.iter_mut() {
+        let of_part = sent.min(bytes.len());
+        *bytes = part::rest(bytes, of_part);
         sent -= of_part;
     }
     parts.iter().all(|part| part.is_empty())

@@ -14,6 +14,7 @@ use crate::limits::{
     BODIES_FEW_MAX, BODIES_TURN_BYTES, BODY_BYTES_START, BODY_READ_BYTES_MIN,
     BODY_READ_BYTES_SHARED_MIN, NO_ROOM_WAIT,
 };
+use crate::part;
 
 /// Where a request's body is.
 #[derive(Debug, Default)]
@@ -41,10 +42,7 @@ impl Body {
         let head = request.head.len;
         match &self.own {
             Some(own) => own,
-            None => request
-                .bytes
-                .get(head..head + self.behind_head)
-                .unwrap_or_default(),
+            None => part::between(request.bytes, head, head + self.behind_head),
         }
     }
 }
@@ -213,7 +211,7 @@ impl<H: Handler> Receiving<'_, H> {
             if decoder.is_done() {
                 return Ok(own);
             }
-            self.show(own.get(..payload).unwrap_or_default());
+            self.show(part::first(&own, payload));
             if own.spare() < BODY_READ_BYTES_MIN {
                 let capacity = own
                     .capacity()
@@ -244,7 +242,7 @@ impl<H: Handler> Receiving<'_, H> {
                 }
                 Ok(Piece::Skip { to }) => at = to,
                 Ok(Piece::Done { at }) => {
-                    self.rest.extend(own.get(at..).unwrap_or_default());
+                    self.rest.extend(part::rest(own, at));
                     break;
                 }
                 Ok(Piece::More) => break,
@@ -264,7 +262,7 @@ impl<H: Handler> Receiving<'_, H> {
 
     /// Moves what has come of the body into a buffer of its own.
     fn move_out(&mut self, own: &mut Buf) {
-        own.extend(self.message.get(self.head_len..).unwrap_or_default());
+        own.extend(part::rest(self.message, self.head_len));
         self.message.truncate(self.head_len);
     }
 

@@ -13,6 +13,7 @@ use crate::exchange::{Action, Event, Fault, Lifecycle};
 use crate::h1::{ResponseHead, Version};
 use crate::handler::{Ask, AttemptEnd, Exchange, Handler, Local, Outcome, Pick, Request, Routed};
 use crate::limits::LOCAL_ANSWER_TIME;
+use crate::part;
 
 /// Bytes of a body that are copied behind their head, to leave in one piece; more is sent from
 /// where it lies.
@@ -381,10 +382,7 @@ impl Io {
             match sent {
                 Ok(sent) => {
                     let of_head = sent.min(head.len());
-                    *parts = [
-                        head.get(of_head..).unwrap_or_default(),
-                        body.get(sent - of_head..).unwrap_or_default(),
-                    ];
+                    *parts = [part::rest(head, of_head), part::rest(body, sent - of_head)];
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
                 Err(error) => return Err(error),

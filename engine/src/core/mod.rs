@@ -20,7 +20,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
@@ -408,9 +408,10 @@ impl<H: Handler> Core<H> {
 
     fn look_at_the_clock(&self) {
         self.clock();
+        // A clock that is set to a time before 1970 counts as 1970.
         let unix = SystemTime::now()
             .duration_since(UNIX_EPOCH)
-            .unwrap_or_default();
+            .unwrap_or(Duration::ZERO);
         self.unix_ms
             .set(u64::try_from(unix.as_millis()).unwrap_or(0));
         if self.date_second.replace(unix.as_secs()) != unix.as_secs() {

@@ -5,6 +5,7 @@
 //! handler that transforms sees to it that they do not.
 
 use std::io;
+use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use super::lane::{COPIED_BYTES_MAX, Lane, Step};
@@ -16,6 +17,7 @@ use crate::h1::{FieldId, ResponseHead, Version, emit};
 use crate::handler::{AttemptEnd, Exchange, Handler, Outcome, Passing, Target};
 use crate::incoming::Incoming;
 use crate::limits::UPSTREAM_READ_BYTES_MAX;
+use crate::part;
 use crate::upstream::Backend;
 
 /// What is known of an answer once its head was passed to the handler.
@@ -157,14 +159,13 @@ impl<H: Handler> Lane<'_, H> {
         let passing = relayed.passing;
         match incoming {
             Incoming::Length(left) => {
-                let here = buf.len().min(usize::try_from(*left).unwrap_or(usize::MAX));
-                let payload = buf.get(..here).unwrap_or_default();
-                *left -= here as u64;
+                let payload = part::first(buf, usize::try_from(*left).unwrap_or(usize::MAX));
+                *left -= payload.len() as u64;
                 let ended = *left == 0;
                 self.send_payload(payload, outgoing, passing).await?;
                 Ok(Passed {
                     ended,
-                    excess: buf.len() > here,
+                    excess: buf.len() > payload.len(),
                 })
             }
             Incoming::ToClose => {
@@ -195,7 +196,7 @@ impl<H: Handler> Lane<'_, H> {
         }
         let mut at = 0;
         loop {
-            let input = buf.get(at..).unwrap_or_default();
+            let input = part::rest(buf, at);
             let Ok(pass) = decoder.pass(input) else {
                 // What was good before it was good.
                 self.deliver(&[]).await?;
@@ -206,7 +207,7 @@ impl<H: Handler> Lane<'_, H> {
             if let Some(size) = pass.size {
                 encode_size(size, self.out);
             }
-            let bytes = input.get(pass.from..pass.to).unwrap_or_default();
+            let bytes = part::between(input, pass.from, pass.to);
             if bytes.len() > COPIED_BYTES_MAX && !pass.done {
                 self.deliver(bytes).await?;
             } else {
@@ -231,7 +232,7 @@ impl<H: Handler> Lane<'_, H> {
         while let Ok(piece) = decoder.next(buf, at) {
             match piece {
                 Piece::Data { start, end } => {
-                    self.x.tap(buf.get(start..end).unwrap_or_default());
+                    self.x.tap(part::between(buf, start, end));
                     at = end;
                 }
                 Piece::Skip { to } => at = to,
@@ -252,7 +253,7 @@ impl<H: Handler> Lane<'_, H> {
         loop {
             match decoder.next(buf, at) {
                 Ok(Piece::Data { start, end }) => {
-                    let payload = buf.get(start..end).unwrap_or_default();
+                    let payload = part::between(buf, start, end);
                     self.put_payload(payload, outgoing, passing);
                     at = end;
                 }
@@ -397,8 +398,8 @@ pub(super) fn end_event(result: &io::Result<usize>) -> Event {
 
 /// Appends payload as a chunk; nothing for none, which would be the end.
 pub(super) fn chunk(out: &mut Vec<u8>, payload: &[u8]) {
-    if !payload.is_empty() {
-        encode_size(payload.len(), out);
+    if let Some(size) = NonZeroUsize::new(payload.len()) {
+        encode_size(size, out);
         out.extend_from_slice(payload);
         out.extend_from_slice(b"\r\n");
     }

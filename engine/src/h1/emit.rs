@@ -4,6 +4,7 @@
 /// Appends `HTTP/1.1 <status> <reason>` and CRLF. `reason` may be empty; the blank before it
 /// stays (RFC 9112 4).
 pub fn status_line(out: &mut Vec<u8>, status: u16, reason: &[u8]) {
+    // The caller's duty; checking each of them would be work for every response.
     debug_assert!(is_field_value(reason));
     out.extend_from_slice(b"HTTP/1.1 ");
     let digit = |place: u16| b'0' + (status / place % 10) as u8;
@@ -16,6 +17,7 @@ pub fn status_line(out: &mut Vec<u8>, status: u16, reason: &[u8]) {
 /// checked with [`is_field_value`] when they come from elsewhere.
 #[inline]
 pub fn field(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
+    // The caller's duty; checking each of them would be work for every message.
     debug_assert!(is_field_value(value) && !name.is_empty());
     out.reserve(name.len() + value.len() + 4);
     out.extend_from_slice(name);

@@ -5,6 +5,7 @@
 use memchr::memchr_iter;
 
 use crate::limits::LEADING_CRLF_BYTES_MAX;
+use crate::part;
 
 /// How far the search for the end of one head came. One for each head: [`Scan::reset`] before the
 /// next.
@@ -66,7 +67,7 @@ impl Scan {
     /// The length of the head that `head` begins with, its empty line included, or `None` while
     /// that has not come. Bytes once seen must be the same and in the same place in later calls.
     pub(super) fn end(&mut self, head: &[u8]) -> Result<Option<usize>, BareLf> {
-        let unseen = head.get(self.seen..).unwrap_or_default();
+        let unseen = part::rest(head, self.seen);
         for offset in memchr_iter(b'\n', unseen) {
             let lf = self.seen + offset;
             if lf == self.line_start || head.get(lf - 1) != Some(&b'\r') {

@@ -1,5 +1,7 @@
 //! Positions in a head, and the numbers of field names.
 
+use crate::part;
+
 /// The most names that a program can have ids for, besides those of the engine.
 pub(crate) const OWN_NAMES_MAX: u8 = 16;
 
@@ -15,8 +17,7 @@ pub struct Span {
 impl Span {
     /// The bytes, in the buffer that the span was made for; empty in one that is too short.
     pub fn of<'a>(&self, buf: &'a [u8]) -> &'a [u8] {
-        buf.get(self.start as usize..self.end as usize)
-            .unwrap_or_default()
+        part::between(buf, self.start as usize, self.end as usize)
     }
 
     /// Whether there are none.

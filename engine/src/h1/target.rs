@@ -7,6 +7,7 @@ use memchr::memchr;
 
 use super::reject::Reject;
 use super::span::Span;
+use crate::part;
 
 /// A target taken apart, by positions in the buffer of its head.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -42,19 +43,20 @@ impl TargetParts {
             return Self::with_path(buf, Span::default(), span);
         }
         // RFC 9112 3.2.2: absolute form. Other schemes have no server here.
-        let scheme = [&b"http://"[..], b"https://"].into_iter().find(|scheme| {
-            text.get(..scheme.len())
-                .is_some_and(|start| start.eq_ignore_ascii_case(scheme))
-        });
-        let Some(scheme) = scheme else {
+        let after_scheme = [&b"http://"[..], b"https://"]
+            .into_iter()
+            .find_map(|scheme| {
+                let (start, rest) = text.split_at_checked(scheme.len())?;
+                start.eq_ignore_ascii_case(scheme).then_some(rest)
+            });
+        let Some(rest) = after_scheme else {
             return Err(Reject::BadTarget);
         };
-        let rest = text.get(scheme.len()..).unwrap_or_default();
         let length = rest
             .iter()
             .position(|byte| matches!(byte, b'/' | b'?' | b'#'))
             .unwrap_or(rest.len());
-        let start = span.start + scheme.len() as u32;
+        let start = span.end - rest.len() as u32;
         let authority = Span {
             start,
             end: start + length as u32,
@@ -111,11 +113,12 @@ impl TargetParts {
 fn has_whole_escapes(text: &[u8]) -> bool {
     let mut rest = text;
     while let Some(at) = memchr(b'%', rest) {
-        match rest.get(at + 1..at + 3) {
-            Some(digits) if digits.iter().all(u8::is_ascii_hexdigit) => {}
+        match part::rest(rest, at + 1) {
+            [high, low, behind @ ..] if high.is_ascii_hexdigit() && low.is_ascii_hexdigit() => {
+                rest = behind;
+            }
             _ => return false,
         }
-        rest = rest.get(at + 3..).unwrap_or_default();
     }
     true
 }
@@ -137,7 +140,7 @@ pub(super) fn is_authority(text: &[u8]) -> bool {
         end + 1
     } else {
         let end = memchr(b':', text).unwrap_or(text.len());
-        let host = text.get(..end).unwrap_or_default();
+        let host = part::first(text, end);
         if !host.iter().all(|&byte| is_host_byte(byte)) || !has_whole_escapes(host) {
             return false;
         }

@@ -76,6 +76,7 @@ where
         // SAFETY: the old future, if any, is dropped in place and the new one is written to its
         // place; neither is moved after it was pinned.
         let slot = unsafe { self.get_unchecked_mut() };
+        // A second read would drop the first one, and on io_uring its bytes.
         debug_assert!(slot.future.is_none(), "one read at a time");
         slot.future = Some((slot.make)(tcp, buf, bytes_max));
     }
@@ -88,6 +89,7 @@ where
         // SAFETY: the future is not moved out of its pinned place.
         let slot = unsafe { self.get_unchecked_mut() };
         let Some(future) = &mut slot.future else {
+            // Nothing would ever wake the caller.
             debug_assert!(false, "polled without a read");
             return Poll::Pending;
         };
@@ -149,6 +151,7 @@ impl Socket {
     /// The same for a read of so many bytes at most. On a secured connection it is that of the
     /// ciphertext that has its own bound.
     pub(crate) fn arm_at_most(&mut self, buf: Buf, bytes_max: usize) {
+        // A read of no bytes would look like the end of the connection.
         debug_assert!(buf.spare() > 0 && bytes_max > 0, "no room to read into");
         match &mut self.tls {
             None => self.read.as_mut().arm(Rc::clone(&self.tcp), buf, bytes_max),
@@ -202,7 +205,11 @@ impl Socket {
         &self,
         bytes: Vec<u8>,
     ) -> impl Future<Output = (io::Result<usize>, Vec<u8>)> + 'static {
-        debug_assert!(self.batches(), "only the ring sends in batches");
+        // Ciphertext of a TLS session would be bypassed, and epoll sends nothing in batches.
+        debug_assert!(
+            self.batches(),
+            "only a plain connection on the ring sends in batches"
+        );
         let tcp = Rc::clone(&self.tcp);
         async move {
             // SAFETY: making the operation copies the descriptor; after that neither it nor the

@@ -184,13 +184,12 @@ pub fn utc_offset_secs(unix_secs: i64) -> i32 {
     i32::try_from(local.tm_gmtoff).unwrap_or(0)
 }
 
-/// The CPUs that this process may use, in order.
+/// The CPUs that this process may use, in order; none if the kernel does not say.
 pub fn cpus() -> Vec<usize> {
-    core_affinity::get_core_ids()
-        .unwrap_or_default()
-        .iter()
-        .map(|core| core.id)
-        .collect()
+    match core_affinity::get_core_ids() {
+        Some(cores) => cores.iter().map(|core| core.id).collect(),
+        None => Vec::new(),
+    }
 }
 
 /// Keeps the calling thread on one CPU; false when the system does not allow it.

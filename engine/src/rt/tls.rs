@@ -19,6 +19,7 @@ use super::sys;
 use crate::buf::Buf;
 use crate::fault::TlsFault;
 use crate::limits::{TLS_READ_BYTES_MAX, TLS_READ_BYTES_START, TLS_SEND_BYTES_MAX};
+use crate::part;
 use crate::tls::{TlsClient, TlsIdentity, fault_of};
 
 /// The TLS side of one connection.
@@ -58,6 +59,7 @@ impl Session {
     }
 
     pub(super) fn arm(&mut self, buf: Buf) {
+        // A second buffer would drop the first one, which the caller is still waiting for.
         debug_assert!(self.armed.is_none(), "one read at a time");
         self.armed = Some(buf);
     }
@@ -108,7 +110,8 @@ impl Session {
     /// A buffer for the next read.
     fn lend(&mut self) -> Buf {
         let mut cipher = self.cipher.take().unwrap_or_else(|| Buf::with_capacity(0));
-        debug_assert!(cipher.is_empty(), "not looked at yet");
+        // The caller has decrypted all of it; what is left would be lost.
+        debug_assert!(cipher.is_empty(), "ciphertext that was not decrypted");
         cipher.clear();
         if cipher.capacity() < self.read_bytes || cipher.capacity() > 2 * self.read_bytes {
             cipher = Buf::with_capacity(self.read_bytes);
@@ -123,8 +126,7 @@ impl Session {
                 // Whether that is the end that the peer has announced, the reader will say.
                 let _ = self.conn.read_tls(&mut io::empty());
             }
-            Ok(count) if cipher.spare() == 0 => {
-                debug_assert!(*count > 0);
+            Ok(_) if cipher.spare() == 0 => {
                 self.read_bytes = TLS_READ_BYTES_MAX;
             }
             Ok(count) if *count < TLS_READ_BYTES_START => self.read_bytes = TLS_READ_BYTES_START,
@@ -165,8 +167,9 @@ impl Session {
             match self.conn.reader().fill_buf() {
                 Ok([]) => break Some(Ok(0)),
                 Ok(chunk) => {
-                    let count = chunk.len().min(spare);
-                    buf.extend(chunk.get(..count).unwrap_or_default());
+                    let taken = part::first(chunk, spare);
+                    buf.extend(taken);
+                    let count = taken.len();
                     self.conn.reader().consume(count);
                     continue;
                 }
@@ -230,7 +233,6 @@ impl Socket {
     }
 
     async fn shake_hands(mut self, conn: Connection) -> Result<Self, TlsFault> {
-        debug_assert!(!self.read.is_armed(), "nothing may be read before");
         // On the heap from the start: it is large, and every connection's task would be.
         let mut secured = Box::new(RefCell::new(Session::new(conn)));
         let fd = self.fd;
@@ -278,6 +280,7 @@ impl Socket {
             return Poll::Pending;
         };
         let Some(mut buf) = session.armed.take() else {
+            // Nothing would ever wake the caller.
             debug_assert!(false, "polled without a read");
             return Poll::Pending;
         };

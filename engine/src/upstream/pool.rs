@@ -87,7 +87,6 @@ impl Pool {
         if upstream.idle_max.is_zero() {
             return;
         }
-        debug_assert!(!upstream.socket.is_armed());
         if buf.capacity() == UPSTREAM_READ_BYTES_START {
             buf.clear();
         } else {

@@ -10,6 +10,8 @@
 //! - [`Decoder::next`] yields payload, for a body that is stored, looked at or changed;
 //! - [`Decoder::pass`] yields bytes to be sent on, for a body that goes through as it is.
 
+use std::num::NonZeroUsize;
+
 use super::emit::is_value_byte;
 use super::field::{NoNames, classify};
 use super::span::FieldId;
@@ -17,18 +19,18 @@ use crate::limits::{
     CHUNK_EXTENSION_BYTES_MAX, CHUNK_LINE_BYTES_MAX, CHUNK_SIZE_DIGITS_MAX,
     CHUNK_SIZE_LINE_BYTES_MAX, TRAILER_BYTES_MAX,
 };
+use crate::part;
 
 /// The end of every chunked body that is written here; trailers are dropped.
 pub const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
 
-/// Appends the line that announces a chunk of `payload` bytes, which must not be 0. After the
+/// Appends the line that announces a chunk of `payload` bytes (0 would end the body). After the
 /// payload its CRLF is due.
-pub fn encode_size(payload: usize, out: &mut Vec<u8>) {
+pub fn encode_size(payload: NonZeroUsize, out: &mut Vec<u8>) {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    debug_assert!(payload != 0, "a chunk of 0 bytes ends the body");
     let mut line = [0; CHUNK_SIZE_LINE_BYTES_MAX];
     let mut start = line.len();
-    let mut rest = payload;
+    let mut rest = payload.get();
     for (index, place) in line.iter_mut().enumerate().rev() {
         start = index;
         *place = match CHUNK_SIZE_LINE_BYTES_MAX - index {
@@ -44,7 +46,7 @@ pub fn encode_size(payload: usize, out: &mut Vec<u8>) {
             break;
         }
     }
-    out.extend_from_slice(line.get(start..).unwrap_or_default());
+    out.extend_from_slice(part::rest(&line, start));
 }
 
 /// How the framing of a body is broken. Nothing behind it can be trusted.
@@ -116,7 +118,7 @@ pub struct Pass {
     pub to: usize,
     /// A chunk whose own line is not sent (cut by the end of an input, with extensions, or oddly
     /// spelt): a line for so many payload bytes has to be written first.
-    pub size: Option<usize>,
+    pub size: Option<NonZeroUsize>,
     /// `input[from..to]` goes out as it is and nothing before it: no `size`.
     pub verbatim: bool,
     /// The body is complete. Its end was held back until now, so that an answer that breaks off
@@ -275,7 +277,7 @@ impl Decoder {
             pass.from = self.framing(input, 0)?;
             if self.unannounced {
                 let size = usize::try_from(self.left).map_err(|_| self.broken(BadChunk::Size))?;
-                pass.size = Some(size);
+                pass.size = NonZeroUsize::new(size);
                 self.unannounced = false;
             }
         }

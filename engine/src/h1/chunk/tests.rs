@@ -484,7 +484,7 @@ fn what_is_good_before_a_fault_passes() {
 fn sizes_are_written_without_leading_zeros() {
     for size in [1, 9, 10, 15, 16, 255, 256, 4096, 0xfffff, usize::MAX] {
         let mut out = b"x".to_vec();
-        encode_size(size, &mut out);
+        encode_size(NonZeroUsize::new(size).unwrap(), &mut out);
         assert_eq!(String::from_utf8(out).unwrap(), format!("x{size:x}\r\n"));
     }
 }

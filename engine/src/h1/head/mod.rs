@@ -17,6 +17,7 @@ use super::target::TargetParts;
 use crate::limits::{
     FIELDS_MAX, FIELDS_USUAL, REQUEST_HEAD_BYTES_CEILING, RESPONSE_HEAD_BYTES_MAX,
 };
+use crate::part;
 
 /// The version of a message.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -106,8 +107,7 @@ impl RequestHead {
             Lead::Bad => return Err(Reject::BadRequestLine),
         };
         let limit = head_bytes_max.min(REQUEST_HEAD_BYTES_CEILING);
-        let window_end = buf.len().min(lead.saturating_add(limit));
-        let window = buf.get(..window_end).unwrap_or_default();
+        let window = part::first(buf, lead.saturating_add(limit));
         self.lead = lead;
         if scan.first_try() {
             match self.attempt_any::<N>(window) {
@@ -120,7 +120,7 @@ impl RequestHead {
                 Found::Part | Found::OtherVersion => {}
             }
         }
-        let head = window.get(lead..).unwrap_or_default();
+        let head = part::rest(window, lead);
         if scan.end(head).map_err(|_| Reject::BareLf)?.is_none() {
             return if head.len() >= limit {
                 Err(Reject::HeadTooLarge)
@@ -150,7 +150,7 @@ impl RequestHead {
     fn attempt<N: FieldNames, const FIELDS: usize>(&mut self, window: &[u8]) -> Found<Reject> {
         let mut scratch = [const { MaybeUninit::uninit() }; FIELDS];
         let mut request = httparse::Request::new(&mut []);
-        let head = window.get(self.lead..).unwrap_or_default();
+        let head = part::rest(window, self.lead);
         let len = match request.parse_with_uninit_headers(head, &mut scratch) {
             Ok(httparse::Status::Complete(len)) => self.lead + len,
             Ok(httparse::Status::Partial) => return Found::Part,
@@ -158,9 +158,11 @@ impl RequestHead {
             Err(httparse::Error::Version) => return Found::OtherVersion,
             Err(error) => return Found::Fault(request_fault(error)),
         };
-        let span = |part: Option<&str>| Span::within(window, part.unwrap_or_default().as_bytes());
-        self.method = span(request.method);
-        self.target = span(request.path);
+        let (Some(method), Some(target)) = (request.method, request.path) else {
+            return Found::Fault(Reject::BadRequestLine);
+        };
+        self.method = Span::within(window, method.as_bytes());
+        self.target = Span::within(window, target.as_bytes());
         self.version = Version::of_minor(request.version);
         self.len = len;
         match index::<N>(window, request.headers, len, &mut self.fields) {
@@ -199,7 +201,7 @@ impl RequestHead {
     /// 3.2.2), else empty.
     pub fn host<'b>(&self, buf: &'b [u8]) -> &'b [u8] {
         if self.authority.is_empty() {
-            self.get(buf, FieldId::Host).unwrap_or_default()
+            self.get(buf, FieldId::Host).unwrap_or(b"")
         } else {
             self.authority.of(buf)
         }
@@ -260,7 +262,7 @@ impl ResponseHead {
         head_bytes_max: usize,
     ) -> Result<bool, Malformed> {
         let limit = head_bytes_max.min(RESPONSE_HEAD_BYTES_MAX);
-        let window = buf.get(..buf.len().min(limit)).unwrap_or_default();
+        let window = part::first(buf, limit);
         if matches!(window.first(), Some(b'\r' | b'\n')) {
             return Err(Malformed::BadStatusLine);
         }
@@ -309,7 +311,10 @@ impl ResponseHead {
             Err(httparse::Error::Version) => return Found::OtherVersion,
             Err(error) => return Found::Fault(response_fault(error)),
         };
-        self.status = response.code.unwrap_or_default();
+        let Some(status) = response.code else {
+            return Found::Fault(Malformed::BadStatusLine);
+        };
+        self.status = status;
         self.version = Version::of_minor(response.version);
         self.len = len;
         match index::<N>(window, response.headers, len, &mut self.fields) {
@@ -317,7 +322,10 @@ impl ResponseHead {
             None => return Found::Fault(Malformed::BareLf),
         }
         // httparse hides a reason with bytes beyond ASCII: take it from the line.
-        let line_end = memchr(b'\r', window).unwrap_or_default() as u32;
+        let Some(line_end) = memchr(b'\r', window) else {
+            return Found::Fault(Malformed::BareLf);
+        };
+        let line_end = line_end as u32;
         let start = ("HTTP/1.1 200 ".len() as u32).min(line_end);
         self.reason = Span {
             start,
@@ -390,15 +398,13 @@ fn index<N: FieldNames>(
 
 /// Whether the line that begins at `start` has ended.
 fn has_line(window: &[u8], start: usize) -> bool {
-    memchr(b'\n', window.get(start..).unwrap_or_default()).is_some()
+    memchr(b'\n', part::rest(window, start)).is_some()
 }
 
 /// What is wrong with a request line whose third part is not a version of ours.
 fn version_fault(window: &[u8], start: usize) -> Reject {
-    let rest = window.get(start..).unwrap_or_default();
-    let line = rest
-        .get(..memchr(b'\n', rest).unwrap_or(rest.len()))
-        .unwrap_or_default();
+    let rest = part::rest(window, start);
+    let line = part::first(rest, memchr(b'\n', rest).unwrap_or(rest.len()));
     if line == b"PRI * HTTP/2.0\r" {
         return Reject::Http2Preface;
     }
