@@ -1,6 +1,6 @@
-//! `auth` of an endpoint: which fields go with which type, files and variables resolved.
+//! `auth` of an endpoint: the fields of each type, with files and variables resolved.
 //!
-//! No value is ever shown, in findings either.
+//! Findings never show a value.
 //!
 //! Contract: docs/contract/balancing.md#14, docs/contract/operations.md#11
 
@@ -12,8 +12,8 @@ use super::nearest::nearest;
 use super::section::Section;
 use super::values::quoted;
 
-/// The fields that hold a credential, each with the type it belongs to. Every one has a twin
-/// `<field>_file`.
+/// The fields that hold a credential: the field, its variant for a file, and the type to which both
+/// belong.
 const FIELDS: [(&str, &str, &str); 4] = [
     ("token", "token_file", "bearer"),
     ("key", "key_file", "api_key"),
@@ -23,11 +23,11 @@ const FIELDS: [(&str, &str, &str); 4] = [
 
 const KINDS: [&str; 3] = ["bearer", "api_key", "basic"];
 
-/// The table as it was typed.
+/// The values of the table, not yet validated.
 pub(super) struct AuthKeys {
-    kind: String,
+    kind: Option<String>,
     header: Option<String>,
-    /// ConfigValue and file, in the order of [`FIELDS`].
+    /// The value and the file of each field, in the order of [`FIELDS`].
     fields: [(Option<String>, Option<String>); 4],
 }
 
@@ -38,8 +38,7 @@ pub(super) fn declare(s: &mut Section<'_, '_>) -> AuthKeys {
     AuthKeys {
         kind: s
             .key("type", "Kind of credentials: bearer, api_key or basic.")
-            .text_optional()
-            .unwrap_or_default(),
+            .text_optional(),
         fields: FIELDS.map(|(field, file, _)| {
             let value = s.key(field, value_doc).secret().given_text();
             (value, s.key(file, file_doc).given_text())
@@ -50,17 +49,18 @@ pub(super) fn declare(s: &mut Section<'_, '_>) -> AuthKeys {
     }
 }
 
-/// Makes credentials of the table; `None` when anything was refused.
+/// The credentials of the table; `None` if something was refused.
 pub(super) fn check(
     s: &mut Section<'_, '_>,
     typed: AuthKeys,
     inputs: &ConfigInputs<'_>,
 ) -> Option<Auth> {
-    let kind = typed.kind.as_str();
-    if !KINDS.contains(&kind) {
-        s.expected_near("type", alternatives(&KINDS), nearest(kind, KINDS));
+    let given = typed.kind.as_deref();
+    let Some(kind) = given.filter(|kind| KINDS.contains(kind)) else {
+        let near = given.and_then(|given| nearest(given, KINDS));
+        s.expected_near("type", alternatives(&KINDS), near);
         return None;
-    }
+    };
     for (field, file, owner) in FIELDS {
         for key in [field, file] {
             if owner != kind && s.is_given(key) {
@@ -129,7 +129,7 @@ fn header(s: &mut Section<'_, '_>, typed: Option<String>) -> Option<String> {
     }
 }
 
-/// The credential of one field, from the configuration or from its file.
+/// The credential of one field: its value, or the content of its file.
 fn credential(
     s: &mut Section<'_, '_>,
     field: usize,

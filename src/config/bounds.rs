@@ -1,4 +1,4 @@
-//! Bounds and kinds of value that several sections share.
+//! Bounds and kinds of values that several sections share.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use super::section::Section;
 pub(super) const MIB: u64 = 1 << 20;
 pub(super) const U32_MAX: i128 = u32::MAX as i128;
 
-/// No upper bound of its own: whatever the type can hold.
+/// The upper bound of a key that is bounded by its type only.
 pub(super) const NO_MAX: i128 = i128::MAX;
 
 pub(super) const fn secs(seconds: u64) -> Duration {

@@ -1,4 +1,4 @@
-//! Checks of the whole plan: what is valid by itself and cannot work all the same.
+//! Checks of the whole plan: values that are valid on their own but cannot work together.
 //!
 //! Contract: docs/contract/operations.md#11
 
@@ -6,7 +6,7 @@ use super::nearest::nearest;
 use super::plan::{CorsPlan, OriginPattern, Plan};
 use super::section::Section;
 
-/// Warns of what cannot work.
+/// Warns about parts of the plan that cannot work.
 pub(super) fn plan(root: &mut Section<'_, '_>, plan: &Plan) {
     overrides(root, plan);
     no_endpoints(root, plan);
@@ -16,7 +16,7 @@ pub(super) fn plan(root: &mut Section<'_, '_>, plan: &Plan) {
     }
 }
 
-/// Rates for endpoints that are not there.
+/// Rate limits of endpoints that are not configured.
 fn overrides(root: &mut Section<'_, '_>, plan: &Plan) {
     for (name, _) in &plan.server.rate_limits.per_endpoint.overrides {
         let endpoints = &plan.discovery.endpoints;
@@ -40,7 +40,7 @@ fn no_endpoints(root: &mut Section<'_, '_>, plan: &Plan) {
     }
 }
 
-/// Origins that no browser sends: an origin is a scheme, a host and perhaps a port.
+/// Origins that no browser sends: an origin consists of a scheme, a host and an optional port.
 fn origins(s: &mut Section<'_, '_>, cors: &CorsPlan) {
     for (at, origin) in cors.allowed_origins.iter().enumerate() {
         if let Some(why) = never_sent(origin) {
@@ -49,7 +49,7 @@ fn origins(s: &mut Section<'_, '_>, cors: &CorsPlan) {
     }
 }
 
-/// Why no browser sends an origin that fits.
+/// The reason why no browser sends an origin that matches.
 fn never_sent(origin: &OriginPattern) -> Option<String> {
     let (start, end) = match origin {
         OriginPattern::Any => return None,

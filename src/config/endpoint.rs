@@ -11,6 +11,8 @@ use std::time::Duration;
 
 use url::{Host, Url};
 
+use super::values::before;
+
 /// Headers that frame a message or belong to one connection; the gateway sets them itself
 /// (RFC 9110 section 7.6.1).
 pub(super) const OWN_HEADERS: [&str; 10] = [
@@ -284,11 +286,7 @@ pub(super) fn http_url(text: &str) -> Result<Url, UrlFault> {
 /// Whether an `@` stands before the path, query or fragment (RFC 3986 section 3.2.1).
 fn has_user_info(text: &str) -> bool {
     let authority = text.split_once("://").map_or(text, |(_, rest)| rest);
-    let authority = authority
-        .split(['/', '?', '#', '\\'])
-        .next()
-        .unwrap_or_default();
-    authority.contains('@')
+    before(authority, &['/', '?', '#', '\\']).contains('@')
 }
 
 /// Whether a text is a token (RFC 9110 section 5.6.2), as a header name must be.

@@ -1,7 +1,7 @@
-//! The declarations of the keys of `discovery.static.endpoints`, and what an endpoint must satisfy.
+//! The declarations of the keys of `discovery.static.endpoints`, and the validation of an endpoint.
 //!
-//! An endpoint is read in two steps: [`declare`] takes what was typed, [`check`] makes the plan of
-//! it. Every finding names the endpoint. URLs may hold secrets and are shown without their query.
+//! An endpoint is read in two steps: [`declare`] reads the values of its keys, [`check`] makes its
+//! plan. Every finding names the endpoint. URLs may hold secrets and are shown without their query.
 //!
 //! Contract: docs/contract/catalogue.md#2, docs/contract/balancing.md#14,
 //! docs/contract/balancing.md#15, docs/contract/operations.md#11
@@ -25,12 +25,12 @@ use super::section::Section;
 
 use super::nearest::nearest;
 use super::tree::ConfigValue;
-use super::values::{quoted, show_duration};
+use super::values::{before, quoted, show_duration};
 
-/// Reads `[discovery.static]`. Without the key `endpoints` there is the built-in one.
+/// Reads `[discovery.static]`. Without the key `endpoints` the result is the built-in endpoint.
 pub(super) fn endpoints(s: &mut Section<'_, '_>, context: &Context<'_>) -> Vec<EndpointPlan> {
     let Some(items) = s.items("endpoints") else {
-        // Nothing is given; the declarations are still made, for the reference.
+        // The declarations are also needed without values, for the reference.
         declare(&mut s.item("endpoints", None));
         let default = built_in();
         return if context.admits(&default.kind) {
@@ -55,7 +55,7 @@ pub(super) fn endpoints(s: &mut Section<'_, '_>, context: &Context<'_>) -> Vec<E
     plans
 }
 
-/// The endpoint of a configuration that has no list of them (docs/contract/balancing.md#12).
+/// The endpoint of a configuration without a list of endpoints (docs/contract/balancing.md#12).
 fn built_in() -> EndpointPlan {
     let host = "localhost".to_owned();
     let authority = format!("{host}:11434");
@@ -70,10 +70,10 @@ fn built_in() -> EndpointPlan {
     EndpointPlan::new(&host, url, "ollama")
 }
 
-/// An endpoint as it was typed.
+/// The values of an endpoint's keys, not yet validated.
 struct EndpointKeys {
-    name: String,
-    url: String,
+    name: Option<String>,
+    url: Option<String>,
     kind: Option<String>,
     priority: u32,
     check_interval: Duration,
@@ -93,19 +93,17 @@ fn declare(s: &mut Section<'_, '_>) -> EndpointKeys {
             "name",
             "Unique name; shown in logs, headers and statistics.",
         )
-        .text_optional()
-        .unwrap_or_default();
-    s.name_subject(format!("endpoint {}", quoted(&name)));
+        .text_optional();
+    // An endpoint without a name is found by its line.
+    if let Some(name) = &name {
+        s.name_subject(format!("endpoint {}", quoted(name)));
+    }
     let url_doc = "Base URL, http or https, without credentials.";
     let headers_doc = "Headers set on every request; ${VAR} and ${VAR:-default} are replaced.";
     let text = |value: &ConfigValue| value.text().map(str::to_owned);
     EndpointKeys {
         name,
-        url: s
-            .key("url", url_doc)
-            .secret()
-            .text_optional()
-            .unwrap_or_default(),
+        url: s.key("url", url_doc).secret().text_optional(),
         kind: s
             .key(
                 "type",
@@ -152,7 +150,7 @@ fn declare(s: &mut Section<'_, '_>) -> EndpointKeys {
     }
 }
 
-/// Where a probe or a listing is asked for.
+/// The target of health checks or of model discovery.
 fn target(s: &mut Section<'_, '_>, key: &str) -> Option<String> {
     let doc = "Path below the URL, or an absolute URL; by default that of the type.";
     s.key(key, doc).secret().text_optional()
@@ -172,12 +170,12 @@ fn tls(s: &mut Section<'_, '_>) -> EndpointTlsPlan {
     }
 }
 
-/// What all endpoints are validated against.
+/// The context in which endpoints are validated.
 pub(super) struct Context<'a> {
     pub(super) inputs: &'a ConfigInputs<'a>,
-    /// Which profiles exist.
+    /// The profiles that may be used.
     pub(super) profiles: &'a NameFilter,
-    /// Where the gateway listens.
+    /// The listener of the gateway.
     pub(super) server: &'a ServerPlan,
 }
 
@@ -193,22 +191,16 @@ fn check(
     typed: EndpointKeys,
     context: &Context<'_>,
 ) -> Option<EndpointPlan> {
-    if typed.name.trim().is_empty() {
-        s.expected("name", "a name");
-    } else if !is_header_value(&typed.name) {
-        s.expected(
+    let name = typed.name.filter(|name| !name.trim().is_empty());
+    match &name {
+        None => s.expected("name", "a name"),
+        Some(name) if !is_header_value(name) => s.expected(
             "name",
             "a name without control characters and outer white space",
-        );
+        ),
+        Some(_) => {}
     }
-    let url = BaseUrl::parse(&typed.url);
-    match &url {
-        Ok(url) if is_self(context.server, url) => {
-            s.warn("url", "this is the address of the gateway itself");
-        }
-        Ok(_) => {}
-        Err(fault) => refuse_url(s, "url", &typed.url, *fault),
-    }
+    let url = url(s, typed.url.as_deref(), context.server);
     for (key, text) in [
         ("health_check_url", &typed.health_check_url),
         ("model_url", &typed.model_url),
@@ -226,8 +218,8 @@ fn check(
     };
     check_tls(&mut s.section("tls"), &typed.tls, context.inputs);
     Some(EndpointPlan {
-        url: url.ok()?,
-        name: typed.name,
+        url: url?,
+        name: name?,
         kind,
         kind_as_written,
         priority: typed.priority,
@@ -243,8 +235,25 @@ fn check(
     })
 }
 
-/// Whether an endpoint's address is one on which the gateway listens: every request to it would
-/// come back. Names are compared as they are written; none is resolved.
+/// The address of an endpoint, unless it cannot be used. An absent one counts as empty.
+fn url(s: &mut Section<'_, '_>, typed: Option<&str>, server: &ServerPlan) -> Option<BaseUrl> {
+    let typed = typed.unwrap_or("");
+    match BaseUrl::parse(typed) {
+        Ok(url) => {
+            if is_self(server, &url) {
+                s.warn("url", "this is the address of the gateway itself");
+            }
+            Some(url)
+        }
+        Err(fault) => {
+            refuse_url(s, "url", typed, fault);
+            None
+        }
+    }
+}
+
+/// Whether the gateway listens on an endpoint's address, so that each request would come back.
+/// Names are compared as they are written; none is resolved.
 fn is_self(server: &ServerPlan, url: &BaseUrl) -> bool {
     let scheme = if server.tls.is_some() {
         Scheme::Https
@@ -265,7 +274,7 @@ fn is_self(server: &ServerPlan, url: &BaseUrl) -> bool {
     }
 }
 
-/// The canonical type and the one written. Unknown and excluded ones are refused.
+/// The canonical type and the type as it is written. Unknown and excluded types are refused.
 fn kind(
     s: &mut Section<'_, '_>,
     written: Option<String>,
@@ -299,7 +308,7 @@ fn kind(
     }
 }
 
-/// The timeout of health checks. One that is not given fits a short interval.
+/// The timeout of health checks. The default is lower for a short interval.
 fn check_times(s: &mut Section<'_, '_>, interval: Duration, timeout: Duration) -> Duration {
     if interval < secs(1) {
         s.expected("check_interval", "at least \"1s\"");
@@ -410,15 +419,15 @@ fn refuse_url(s: &mut Section<'_, '_>, key: &str, text: &str, fault: UrlFault) {
     s.expected_shown(key, &shown_url(text), allowed);
 }
 
-/// What may be shown of a text that should be a URL.
+/// The part of a URL that may be shown.
 fn shown_url(text: &str) -> String {
     if text.contains('@') {
         return "a value that is not shown".to_owned();
     }
-    quoted(text.split(['?', '#']).next().unwrap_or_default())
+    quoted(before(text, &['?', '#']))
 }
 
-/// Names and addresses met so far, with the place of the first.
+/// The names and URLs that were read, with the position of the first endpoint that has each.
 #[derive(Default)]
 struct Unique {
     names: HashMap<String, usize>,
@@ -426,16 +435,21 @@ struct Unique {
 }
 
 impl Unique {
-    /// Reports a name or a URL that another endpoint has. An endpoint that repeats both is one
-    /// mistake.
+    /// Reports a name or a URL of an earlier endpoint. An endpoint that repeats both is one mistake.
     fn check(&mut self, s: &mut Section<'_, '_>, at: usize, typed: &EndpointKeys) {
-        let first = *self.names.entry(typed.name.clone()).or_insert(at);
-        let repeats_name = first != at && !typed.name.is_empty();
-        if repeats_name {
-            let what = format!("a name that discovery.static.endpoints[{first}] does not have");
-            s.expected("name", what);
+        let mut repeats_name = false;
+        if let Some(name) = &typed.name {
+            let first = *self.names.entry(name.clone()).or_insert(at);
+            repeats_name = first != at;
+            if repeats_name {
+                let what = format!("a name that discovery.static.endpoints[{first}] does not have");
+                s.expected("name", what);
+            }
         }
-        let Ok(mut url) = http_url(typed.url.trim()) else {
+        let Some(typed) = &typed.url else {
+            return;
+        };
+        let Ok(mut url) = http_url(typed.trim()) else {
             return;
         };
         url.set_fragment(None);
@@ -444,7 +458,7 @@ impl Unique {
         let first = *self.urls.entry(url.into()).or_insert(at);
         if first != at && !repeats_name {
             let what = format!("a URL that discovery.static.endpoints[{first}] does not have");
-            s.expected_shown("url", &shown_url(&typed.url), what);
+            s.expected_shown("url", &shown_url(typed), what);
         }
     }
 }

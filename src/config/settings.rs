@@ -15,6 +15,7 @@ use super::section::Section;
 use super::server::server;
 use super::translators::translators;
 use super::tree::ConfigValue;
+use super::values::before;
 
 /// Reads the whole configuration.
 pub(super) fn plan(root: &mut Section<'_, '_>, inputs: &ConfigInputs<'_>) -> Plan {
@@ -312,7 +313,7 @@ fn process(root: &mut Section<'_, '_>) -> ProcessPlan {
 /// A host without its port and brackets.
 fn without_port(text: &str) -> &str {
     if let Some(text) = text.strip_prefix('[') {
-        return text.split(']').next().unwrap_or_default();
+        return before(text, &[']']);
     }
     match text.split_once(':') {
         Some((host, port)) if !port.contains(':') => host,

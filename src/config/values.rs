@@ -15,6 +15,11 @@ const UNITS: [(&str, u128); 8] = [
     ("h", 3_600_000_000_000),
 ];
 
+/// The part before the first of these characters; all of a text without them.
+pub(super) fn before<'t>(text: &'t str, ends: &[char]) -> &'t str {
+    text.find(ends).map_or(text, |at| &text[..at])
+}
+
 /// Reads `1h30m`, `1.5s`, `250ms` or `0`. No other bare number, no sign but `+`, no days.
 pub(super) fn duration(text: &str) -> Option<Duration> {
     let text = text.strip_prefix('+').unwrap_or(text);

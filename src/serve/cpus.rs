@@ -1,5 +1,5 @@
-//! How many event loops the machine is for: the CPUs that the process may run on, bounded by the
-//! quota of its control group.
+//! The default number of event loops: the CPUs that the process may run on, bounded by the quota of
+//! its control group.
 
 use std::path::Path;
 
@@ -17,7 +17,7 @@ pub(super) fn usable(affinity: usize) -> usize {
     bounded(affinity, quota)
 }
 
-/// A quota of one and a half CPUs makes two event loops: one would leave half a CPU unused.
+/// A quota of one and a half CPUs results in two event loops: one would leave half a CPU unused.
 fn bounded(affinity: usize, quota: Option<u64>) -> usize {
     let affinity = affinity.max(1);
     let quota = quota.and_then(|quota| usize::try_from(quota).ok());
