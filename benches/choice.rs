@@ -12,7 +12,7 @@ use olla::fleet::Endpoint;
 use olla::providers::Profiles;
 use olla::routing::aliases::Aliases;
 use olla::routing::balance::{Picker, Turns};
-use olla::routing::decide::{Ask, Decision, Refresh, Rules, decide};
+use olla::routing::decide::{Decision, Refresh, RoutingRequest, RoutingRules, decide};
 use olla::routing::names::ModelIndex;
 use olla::routing::scope::{ScopeId, Scopes, Standing};
 
@@ -52,7 +52,7 @@ fn choice(criterion: &mut Criterion, balancer: Balancer) {
             routable: EndpointSet::first(count),
             unchecked: EndpointSet::EMPTY,
         };
-        let rules = Rules {
+        let rules = RoutingRules {
             routing: &routing,
             aliases: &aliases,
             models: &models,
@@ -63,7 +63,7 @@ fn choice(criterion: &mut Criterion, balancer: Balancer) {
             b.iter(|| {
                 let path = black_box(b"v1/chat/completions");
                 let scope = scopes.find(ScopeId::OpenAi, path, &standing);
-                let ask = Ask {
+                let ask = RoutingRequest {
                     scope: &scope,
                     has_provider: true,
                     model: Some(black_box(MODEL)),

@@ -3,7 +3,7 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::member::Member;
+use super::member::FleetMember;
 use super::state::ControlState;
 use crate::clock::millis;
 use crate::fleet::breaker;
@@ -13,7 +13,7 @@ use crate::log::{Level, Value};
 
 impl ControlState {
     /// Feeds an event to an endpoint's health and executes the actions that come out.
-    pub(super) fn on_health(&self, member: &Rc<Member>, event: HealthEvent) {
+    pub(super) fn on_health(&self, member: &Rc<FleetMember>, event: HealthEvent) {
         let change = member.on_health(event);
         if let Some(transition) = &change.transition {
             self.models_changed();
@@ -53,7 +53,7 @@ impl ControlState {
         }
     }
 
-    fn log_transition(&self, member: &Member, transition: &Transition) {
+    fn log_transition(&self, member: &FleetMember, transition: &Transition) {
         let (level, message) = if transition.to.is_routable() {
             (Level::Info, ENDPOINT_RECOVERED)
         } else {

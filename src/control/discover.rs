@@ -16,7 +16,7 @@ use olla_engine::client::{ClientFault, Reply};
 use olla_engine::rt;
 
 use super::fetch::{Get, get};
-use super::member::Member;
+use super::member::FleetMember;
 use super::signal::Signal;
 use super::state::{ControlState, PendingRefresh};
 use crate::config::{EndpointPlan, ModelDiscoveryPlan};
@@ -73,7 +73,7 @@ async fn round(state: &Rc<ControlState>, plan: &ModelDiscoveryPlan) {
 }
 
 /// The routable endpoints, in the order of the configuration.
-fn routable(state: &ControlState) -> VecDeque<Rc<Member>> {
+fn routable(state: &ControlState) -> VecDeque<Rc<FleetMember>> {
     let mut members = state.members();
     members.retain(|member| member.is_routable());
     members.into()
@@ -114,7 +114,7 @@ pub(super) async fn sweeps(state: &Rc<ControlState>) {
 }
 
 /// Lists one endpoint, with the retries of a round.
-async fn one(state: &ControlState, member: &Rc<Member>) {
+async fn one(state: &ControlState, member: &Rc<FleetMember>) {
     let plan = state.config().plan.discovery.model_discovery.clone();
     let mut pause = plan.retry_backoff;
     let mut tries = 0;
@@ -139,7 +139,7 @@ fn longest_pause(plan: &ModelDiscoveryPlan) -> Duration {
     plan.interval.min(Duration::from_secs(60))
 }
 
-fn warn(state: &ControlState, member: &Member, failure: &ListingFailure) {
+fn warn(state: &ControlState, member: &FleetMember, failure: &ListingFailure) {
     let name = &member.plan().name;
     let fields = [
         ("endpoint", Value::Str(name)),
@@ -153,7 +153,7 @@ fn warn(state: &ControlState, member: &Member, failure: &ListingFailure) {
 /// Lists one endpoint once and takes its models in.
 async fn list(
     state: &ControlState,
-    member: &Rc<Member>,
+    member: &Rc<FleetMember>,
     limit: Duration,
 ) -> Result<(), ListingFailure> {
     let plan = member.plan();
@@ -188,7 +188,7 @@ async fn list(
 /// The models of an endpoint whose type is known.
 async fn listed(
     state: &ControlState,
-    member: &Member,
+    member: &FleetMember,
     plan: &EndpointPlan,
     profile: &Profile,
     limit: Duration,
@@ -203,7 +203,7 @@ async fn listed(
 
 async fn ask(
     state: &ControlState,
-    member: &Member,
+    member: &FleetMember,
     target: providers::UpstreamTarget,
     limit: Duration,
 ) -> Result<Reply, ListingFailure> {
@@ -245,7 +245,7 @@ fn parse(parser: Parser, reply: &Reply) -> Result<Vec<ListedModel>, ListingFailu
 /// (docs/contract/catalogue.md#3.6).
 async fn detected(
     state: &ControlState,
-    member: &Member,
+    member: &FleetMember,
     plan: &EndpointPlan,
     limit: Duration,
 ) -> Result<(Arc<Profile>, Vec<ListedModel>), ListingFailure> {

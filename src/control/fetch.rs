@@ -11,7 +11,7 @@ use olla_engine::client::{self, ClientFault, Reply};
 use olla_engine::exchange::ConnectFault;
 use olla_engine::h1::emit;
 
-use super::member::Member;
+use super::member::FleetMember;
 use super::resolve::Resolver;
 use super::trust::Trusts;
 use crate::config::{BaseUrl, Scheme};
@@ -29,7 +29,7 @@ pub(super) struct Network {
 
 /// The parameters of a GET.
 pub(super) struct Get<'g> {
-    pub(super) member: &'g Member,
+    pub(super) member: &'g FleetMember,
     pub(super) target: UpstreamTarget,
     /// Header fields for this kind of request: `User-Agent`, `Accept`, …
     pub(super) fields: &'g [(&'g str, &'g str)],

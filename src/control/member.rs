@@ -17,7 +17,7 @@ use crate::providers::figures::Extractor;
 use crate::providers::{ListedModel, Profile, Profiles};
 
 /// See the module.
-pub(super) struct Member {
+pub(super) struct FleetMember {
     pub(super) id: u32,
     pub(super) live: Arc<Live>,
     health: RefCell<Health>,
@@ -47,7 +47,7 @@ struct Listing {
     at: Option<(Instant, SystemTime)>,
 }
 
-impl Member {
+impl FleetMember {
     /// An endpoint that was added just now.
     pub(super) fn new(
         id: u32,

@@ -9,7 +9,7 @@ use olla_engine::client::{ClientFault, Reply};
 use olla_engine::rt;
 
 use super::fetch::{Get, get};
-use super::member::Member;
+use super::member::FleetMember;
 use super::state::ControlState;
 use crate::fleet::health::schedule::{jittered, retry_after};
 use crate::fleet::health::{CheckResult, HealthEvent};
@@ -19,7 +19,7 @@ use crate::providers;
 const PAUSES: [Duration; 2] = [Duration::from_millis(100), Duration::from_millis(200)];
 
 /// Checks an endpoint whenever a check is due, until it is removed.
-pub(super) async fn watch(state: &Rc<ControlState>, member: &Rc<Member>) {
+pub(super) async fn watch(state: &Rc<ControlState>, member: &Rc<FleetMember>) {
     while !member.is_removed() {
         let began = Instant::now();
         let result = check(state, member).await;
@@ -35,7 +35,7 @@ pub(super) async fn watch(state: &Rc<ControlState>, member: &Rc<Member>) {
 }
 
 /// One check, with its tries.
-async fn check(state: &ControlState, member: &Rc<Member>) -> CheckResult {
+async fn check(state: &ControlState, member: &Rc<FleetMember>) -> CheckResult {
     let mut response = once(state, member).await;
     if response.is_err() {
         state.on_health(member, HealthEvent::TryFailed);
@@ -58,7 +58,7 @@ async fn check(state: &ControlState, member: &Rc<Member>) -> CheckResult {
     }
 }
 
-async fn once(state: &ControlState, member: &Member) -> Result<Reply, ClientFault> {
+async fn once(state: &ControlState, member: &FleetMember) -> Result<Reply, ClientFault> {
     const AGENT: &str = concat!("olla-HealthChecker/", env!("CARGO_PKG_VERSION"));
     let (plan, profile) = (member.plan(), member.profile());
     let Ok(target) = providers::health_url(&plan, &profile) else {

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use olla_engine::rt;
 use olla_engine::tls::TlsClient;
 
-use super::member::Member;
+use super::member::FleetMember;
 use super::probe;
 use super::state::{ActiveConfig, ControlState};
 use crate::config::EndpointPlan;
@@ -49,7 +49,7 @@ impl ControlState {
             };
             members.push(member);
         }
-        let is_kept = |old: &Rc<Member>| members.iter().any(|new| Rc::ptr_eq(new, old));
+        let is_kept = |old: &Rc<FleetMember>| members.iter().any(|new| Rc::ptr_eq(new, old));
         let removed: Vec<_> = old.into_iter().filter(|old| !is_kept(old)).collect();
         *self.endpoints.members.borrow_mut() = members;
         changes.extend(removed.into_iter().map(|old| (old, HealthEvent::Removed)));
@@ -64,10 +64,10 @@ impl ControlState {
         endpoint: &EndpointPlan,
         config: &ActiveConfig,
         tls: Option<TlsClient>,
-    ) -> Rc<Member> {
+    ) -> Rc<FleetMember> {
         let id = self.endpoints.next_id.get();
         self.endpoints.next_id.set(id + 1);
-        let member = Member::new(id, endpoint, &config.plan, &config.profiles, tls);
+        let member = FleetMember::new(id, endpoint, &config.plan, &config.profiles, tls);
         let member = Rc::new(member);
         let (state, checked) = (Rc::clone(self), Rc::clone(&member));
         rt::spawn(async move { probe::watch(&state, &checked).await });

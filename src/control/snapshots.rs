@@ -4,7 +4,7 @@ use std::borrow::Borrow;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
-use super::member::Member;
+use super::member::FleetMember;
 use super::state::{ActiveConfig, ControlState, Models};
 use crate::catalogue::{Catalogue, CatalogueOptions, ModelRules, Source};
 use crate::config::Plan;
@@ -50,7 +50,7 @@ impl ControlState {
         let mut snapshot = snapshot_of(&self.config(), &self.models.borrow(), endpoints);
         snapshot.fleet.version = version;
         snapshot.fleet.started = self.endpoints.is_first_round_over.get();
-        snapshot.fleet.unchecked = places(&members, Member::is_awaited);
+        snapshot.fleet.unchecked = places(&members, FleetMember::is_awaited);
         snapshot
     }
 

@@ -12,7 +12,7 @@ use std::time::SystemTime;
 use olla_engine::snapshot::Broadcast;
 
 use super::fetch::Network;
-use super::member::Member;
+use super::member::FleetMember;
 use super::shortage::Shortage;
 use super::signal::Signal;
 use crate::catalogue::{Catalogue, ModelRules};
@@ -92,7 +92,7 @@ impl ActiveConfig {
 #[derive(Default)]
 pub(super) struct Endpoints {
     /// In the order of the configuration.
-    pub(super) members: RefCell<Vec<Rc<Member>>>,
+    pub(super) members: RefCell<Vec<Rc<FleetMember>>>,
     pub(super) next_id: Cell<u32>,
     /// Whether the first check of every endpoint has ended or timed out.
     pub(super) is_first_round_over: Cell<bool>,
@@ -123,7 +123,7 @@ pub(super) struct Outlet {
 #[derive(Default)]
 pub(super) struct Discoveries {
     /// Endpoints to list at once.
-    pub(super) requested: RefCell<VecDeque<Rc<Member>>>,
+    pub(super) requested: RefCell<VecDeque<Rc<FleetMember>>>,
     pub(super) arrived: Signal,
     /// Listings that requests wait for.
     pub(super) refreshes: RefCell<Vec<PendingRefresh>>,
@@ -157,12 +157,12 @@ impl ControlState {
     }
 
     /// The endpoints now, in the order of the configuration.
-    pub(super) fn members(&self) -> Vec<Rc<Member>> {
+    pub(super) fn members(&self) -> Vec<Rc<FleetMember>> {
         self.endpoints.members.borrow().clone()
     }
 
     /// The endpoint with this [`Endpoint::id`](crate::fleet::Endpoint::id).
-    pub(super) fn member(&self, id: u32) -> Option<Rc<Member>> {
+    pub(super) fn member(&self, id: u32) -> Option<Rc<FleetMember>> {
         let members = self.endpoints.members.borrow();
         members.iter().find(|member| member.id == id).cloned()
     }
@@ -178,7 +178,7 @@ impl ControlState {
     }
 
     /// Lists the models of an endpoint at once, outside of the rounds.
-    pub(super) fn request_discovery(&self, member: &Rc<Member>) {
+    pub(super) fn request_discovery(&self, member: &Rc<FleetMember>) {
         let mut requested = self.discoveries.requested.borrow_mut();
         requested.push_back(Rc::clone(member));
         self.discoveries.arrived.notify();

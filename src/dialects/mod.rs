@@ -194,7 +194,7 @@ pub enum Sent {
 
 /// Where a dialect sends a request, below the endpoint's URL.
 #[derive(Debug, Clone, Copy)]
-pub struct Target<'e> {
+pub struct DialectTarget<'e> {
     /// The path.
     pub path: &'e str,
     /// The body is JSON of the dialect's making: headers and a query that describe the client's are
@@ -358,7 +358,7 @@ impl Dialect {
     }
 
     /// Where the picked endpoint gets it; `None` = the client's own path.
-    pub fn target<'e>(&self, endpoint: &'e Endpoint) -> Option<Target<'e>> {
+    pub fn target<'e>(&self, endpoint: &'e Endpoint) -> Option<DialectTarget<'e>> {
         match self {
             Self::Plain => None,
             Self::Anthropic(conversation) => conversation.target(endpoint),

@@ -17,7 +17,7 @@ use crate::dialects::{Error, Family};
 use crate::inspect::Inspector;
 use crate::operations::stats::Violation;
 use crate::routing::path::{PathFault, normalise};
-use crate::routing::route::{Limit, Route, RouteKind};
+use crate::routing::route::{Limit, MatchedRoute, RouteKind};
 use crate::shared::LimitRefusal;
 
 impl Exchange {
@@ -91,7 +91,7 @@ impl Exchange {
             let forward = self.view.plan().proxy.model_management == ModelManagement::Forward;
             if !forward || !operation.is_forwardable() {
                 // It is refused as if it led nowhere: it counts as no request of a client.
-                self.route = Route::unknown(Family::default());
+                self.route = MatchedRoute::unknown(Family::default());
                 return Err(management_refused());
             }
         }
@@ -135,7 +135,7 @@ impl Exchange {
         let normal = match normalise(target) {
             Ok(normal) => normal,
             Err(PathFault) => {
-                self.route = Route::unknown(routes.family_of(target));
+                self.route = MatchedRoute::unknown(routes.family_of(target));
                 let message = "the path climbs above its root";
                 return Err(Error::new(400, "bad_request", "INVALID_PATH", message));
             }
@@ -200,7 +200,7 @@ fn over_limit(refusal: &LimitRefusal) -> Error {
     error
 }
 
-fn method_refused(route: &Route) -> Error {
+fn method_refused(route: &MatchedRoute) -> Error {
     let mut error = Error::new(
         405,
         "method_not_allowed",

@@ -10,17 +10,17 @@ use olla_engine::h1::FieldId;
 use olla_engine::handler::{Ask, Cx, Local, Request, Routed};
 
 use super::exchange::Exchange;
-use super::replies::{Awaited, Reply};
+use super::replies::{Awaited, ControlReply};
 use crate::dialects::{Choosing, Error};
 use crate::field_names::{X_OLLA_ENDPOINT, X_OLLA_SESSION_ID};
 use crate::fleet::fault::consequences;
 use crate::inspect;
 use crate::routing::decide::{
-    Ask as Question, Decision, Refresh, Rules, decide, decide_management,
+    Decision, Refresh, RoutingRequest, RoutingRules, decide, decide_management,
 };
 use crate::routing::rejection::{self, About};
 use crate::routing::route::RouteKind;
-use crate::routing::scope::{Scope, ScopeId};
+use crate::routing::scope::{RouteScope, ScopeId};
 use crate::routing::sticky::Sources;
 use crate::shared::ToControl;
 
@@ -114,7 +114,7 @@ impl Exchange {
         Ok(())
     }
 
-    fn scope(&self, request: &Request<'_>, wait: bool) -> Scope {
+    fn scope(&self, request: &Request<'_>, wait: bool) -> RouteScope {
         let snapshot = &self.view.snapshot;
         let lost = self.view.lost(&self.gateway.common.losses);
         let standing = snapshot.standing(&lost, wait);
@@ -131,14 +131,14 @@ impl Exchange {
         }
     }
 
-    fn decision(&self, request: &Request<'_>, scope: &Scope) -> Decision {
+    fn decision(&self, request: &Request<'_>, scope: &RouteScope) -> Decision {
         let snapshot = &self.view.snapshot;
         if let RouteKind::Management(..) = self.route.kind {
             let named = request.head.get(request.bytes, X_OLLA_ENDPOINT);
             return decide_management(&snapshot.fleet.endpoints, scope, named);
         }
         let vision = snapshot.catalogue.vision();
-        let rules = Rules {
+        let rules = RoutingRules {
             routing: &self.view.plan().model_registry.routing_strategy,
             aliases: &snapshot.aliases,
             models: &snapshot.models,
@@ -146,7 +146,7 @@ impl Exchange {
         };
         decide(
             &rules,
-            &Question {
+            &RoutingRequest {
                 scope,
                 has_provider: self.provider().is_some(),
                 model: self.model(),
@@ -170,7 +170,7 @@ impl Exchange {
         let Some(ticket) = self.ticket else { return };
         self.refresh = match self.gateway.replies.take(ticket, now) {
             Awaited::Later(_) => return,
-            Awaited::Arrived(Reply::Refreshed(true)) => Refresh::Done,
+            Awaited::Arrived(ControlReply::Refreshed(true)) => Refresh::Done,
             Awaited::Arrived(_) | Awaited::Never => Refresh::Failed,
         };
         self.ticket = None;
@@ -178,7 +178,7 @@ impl Exchange {
 
     /// Asks the control thread, once, for the models of a scope's endpoints; until when the outcome
     /// is waited for. `None`: it has too much to do.
-    fn ask_for_refresh(&mut self, cx: &Cx<'_>, scope: &Scope) -> Option<Instant> {
+    fn ask_for_refresh(&mut self, cx: &Cx<'_>, scope: &RouteScope) -> Option<Instant> {
         if self.ticket.is_none() {
             let plan = self.view.plan();
             let limit = plan.model_registry.routing_strategy.discovery_timeout;

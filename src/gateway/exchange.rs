@@ -26,8 +26,8 @@ use crate::providers::figures::{AnswerKind, Tail};
 use crate::routing::aliases::AliasUse;
 use crate::routing::balance::Lease;
 use crate::routing::decide::Refresh;
-use crate::routing::rejection::{self, Routing};
-use crate::routing::route::Route;
+use crate::routing::rejection::{self, RoutingHeaders};
+use crate::routing::route::MatchedRoute;
 use crate::routing::sticky::Session;
 use crate::shared::LimitHeaders;
 
@@ -43,12 +43,12 @@ pub struct Exchange {
     /// What the response shows of the client's rate limit.
     pub(super) limit_headers: Option<LimitHeaders>,
     /// Its place refers to [`Self::path`].
-    pub(super) route: Route,
+    pub(super) route: MatchedRoute,
     pub(super) dialect: Dialect,
     /// Reads the body as it arrives; gone once the body was read whole.
     pub(super) inspector: Option<Inspector>,
     pub(super) findings: Findings,
-    pub(super) routing: Option<Routing>,
+    pub(super) routing: Option<RoutingHeaders>,
     pub(super) alias: Option<AliasUse>,
     pub(super) candidates: EndpointSet,
     pub(super) tried: EndpointSet,
@@ -69,17 +69,17 @@ pub struct Exchange {
     pub(super) upstream_status: Option<u16>,
     /// Why the last attempt brought no response, if it did not.
     pub(super) failed_by: Option<Fault>,
-    pub(super) times: Times,
+    pub(super) times: RequestTimes,
     /// A head that waits for its body to be known.
     held: Vec<u8>,
     /// The end of the response is kept for its token statistics.
     pub(super) reads_figures: bool,
-    pub(super) kept: Kept,
+    pub(super) kept: ConnectionCache,
 }
 
 /// What a connection keeps from one request to the next: buffers, and addresses as text.
 #[derive(Debug, Default)]
-pub struct Kept {
+pub struct ConnectionCache {
     /// The client's address, and that of its end of the connection.
     pub(super) client_text: IpText,
     pub(super) peer_text: IpText,
@@ -94,7 +94,7 @@ pub struct Kept {
 
 /// When the steps of a request were taken; `None` = not yet.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Times {
+pub(super) struct RequestTimes {
     /// Its head was complete.
     pub(super) headed: Option<Instant>,
     /// It was complete.
@@ -129,7 +129,7 @@ impl IpText {
 }
 
 impl Exchange {
-    pub(super) fn new(gateway: Rc<Gateway>, view: Rc<View>, mut kept: Kept) -> Self {
+    pub(super) fn new(gateway: Rc<Gateway>, view: Rc<View>, mut kept: ConnectionCache) -> Self {
         kept.own_path.clear();
         kept.model.clear();
         kept.sent_model.clear();
@@ -140,7 +140,7 @@ impl Exchange {
             client: Client::UNKNOWN,
             cors: Grant::Off,
             limit_headers: None,
-            route: Route::unknown(Family::default()),
+            route: MatchedRoute::unknown(Family::default()),
             dialect: Dialect::Plain,
             inspector: None,
             findings: Findings::default(),
@@ -158,7 +158,7 @@ impl Exchange {
             status: 0,
             upstream_status: None,
             failed_by: None,
-            times: Times::default(),
+            times: RequestTimes::default(),
             held: Vec::new(),
             reads_figures: false,
             kept,
@@ -232,7 +232,7 @@ impl Exchange {
 }
 
 impl handler::Exchange for Exchange {
-    type Kept = Kept;
+    type Kept = ConnectionCache;
 
     fn head(&mut self, ask: &Ask<'_>, local: &mut Local) -> AtHead {
         let at_head = self.arrive(ask, local);
@@ -421,7 +421,7 @@ impl handler::Exchange for Exchange {
         self.end_attempt(cx, end, bytes);
     }
 
-    fn done(mut self, cx: &Cx<'_>, request: Option<&Request<'_>>, done: &Done) -> Kept {
+    fn done(mut self, cx: &Cx<'_>, request: Option<&Request<'_>>, done: &Done) -> ConnectionCache {
         self.record(cx, request, done);
         self.kept
     }

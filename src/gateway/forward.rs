@@ -7,7 +7,7 @@ use olla_engine::handler::Request;
 
 use super::exchange::Exchange;
 use super::respond::{PRODUCT, joined_via};
-use crate::dialects::Target;
+use crate::dialects::DialectTarget;
 use crate::field_names::X_MODEL;
 use crate::fleet::{Endpoint, Upstream};
 use crate::routing::path::upstream_target;
@@ -28,7 +28,7 @@ impl Exchange {
         &self,
         request: &Request<'_>,
         endpoint: &Endpoint,
-        target: Option<Target<'_>>,
+        target: Option<DialectTarget<'_>>,
         out: &mut Vec<u8>,
     ) {
         let upstream = &*endpoint.upstream;

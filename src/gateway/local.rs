@@ -13,7 +13,7 @@ use olla_engine::h1::{FieldId, emit};
 use olla_engine::handler::{Ask, Local, Request, Routed};
 
 use super::exchange::Exchange;
-use super::replies::{Awaited, Reply};
+use super::replies::{Awaited, ControlReply};
 use crate::catalogue::{CatalogueError, DetailTimes, Scoped};
 use crate::dialects::{DialectRoute, Error, Operation, OwnAsk};
 use crate::log::{Level, events};
@@ -146,7 +146,9 @@ impl Exchange {
         };
         match self.reply(ask, message) {
             Awaited::Later(until) => return Routed::Wait(until),
-            Awaited::Arrived(Reply::Listing(listing)) => self.write_listing(ask, listing, local),
+            Awaited::Arrived(ControlReply::Listing(listing)) => {
+                self.write_listing(ask, listing, local)
+            }
             Awaited::Arrived(_) | Awaited::Never => self.write_failure(ask, local),
         }
         Routed::Respond
@@ -184,7 +186,7 @@ impl Exchange {
         };
         match self.reply(ask, message) {
             Awaited::Later(until) => return Routed::Wait(until),
-            Awaited::Arrived(Reply::Page(page)) => self.write_page(ask, *page, local),
+            Awaited::Arrived(ControlReply::Page(page)) => self.write_page(ask, *page, local),
             Awaited::Arrived(_) | Awaited::Never => self.write_failure(ask, local),
         }
         Routed::Respond

@@ -32,7 +32,7 @@ use olla_engine::handler::{Handler, Limits};
 use olla_engine::rt::Exhausted;
 use olla_engine::snapshot::Subscriber;
 
-pub use exchange::{Exchange, Kept};
+pub use exchange::{ConnectionCache, Exchange};
 
 use crate::field_names::Names;
 use crate::log::LineLog;
@@ -130,7 +130,7 @@ impl Handler for Gateway {
         self.view.borrow().limits
     }
 
-    fn begin(self: &Rc<Self>, kept: Kept) -> Exchange {
+    fn begin(self: &Rc<Self>, kept: ConnectionCache) -> Exchange {
         Exchange::new(Rc::clone(self), self.view(), kept)
     }
 

@@ -14,7 +14,7 @@ use olla_engine::handler::{Ask, AttemptEnd, Cx, Done, Outcome, Request};
 use super::exchange::Exchange;
 use crate::clock::{micros, millis};
 use crate::config::StickySource;
-use crate::dialects::{Note, Target};
+use crate::dialects::{DialectTarget, Note};
 use crate::field_names::X_OLLA_SESSION_ID;
 use crate::fleet::Endpoint;
 use crate::log::{Level, LogLine, events, redact};
@@ -22,7 +22,7 @@ use crate::operations::stats::{
     self, AttemptEnd as AttemptRecord, RequestEnd, Route, TranslatorEnd, TranslatorFallback,
 };
 use crate::providers::figures::ProviderFigures;
-use crate::routing::rejection::{Reason, Verdict};
+use crate::routing::rejection::{Reason, RoutingDecision};
 use crate::routing::route::RouteKind;
 
 /// A request that ended, and what was found out about it.
@@ -72,7 +72,7 @@ impl Exchange {
         &self,
         ask: &Ask<'_>,
         endpoint: &Endpoint,
-        target: Option<Target<'_>>,
+        target: Option<DialectTarget<'_>>,
     ) {
         if !self.view.logs_requests {
             return;
@@ -211,7 +211,7 @@ impl Exchange {
         };
         let fallback = self
             .routing
-            .is_some_and(|routing| routing.verdict == Verdict::Fallback);
+            .is_some_and(|routing| routing.verdict == RoutingDecision::Fallback);
         let route = match (endpoint, self.attempts) {
             (None, _) => Route::Unserved,
             _ if fallback => Route::Fallback,

@@ -18,7 +18,7 @@ const REPLIES_MAX: usize = 1024;
 
 /// A reply to one request.
 #[derive(Debug)]
-pub(super) enum Reply {
+pub(super) enum ControlReply {
     Refreshed(bool),
     Listing(Option<Result<Bytes, CatalogueError>>),
     Page(Box<PageResponse>),
@@ -38,7 +38,7 @@ pub(super) enum Awaited {
     /// On its way; to be looked for again by then.
     Later(Instant),
     /// Here.
-    Arrived(Reply),
+    Arrived(ControlReply),
     /// It did not come in time.
     Never,
 }
@@ -47,7 +47,7 @@ pub(super) enum Awaited {
 #[derive(Debug)]
 pub(super) struct Replies {
     channel: Receiver<ToCore>,
-    arrived: RefCell<FxHashMap<u64, Reply>>,
+    arrived: RefCell<FxHashMap<u64, ControlReply>>,
     next: Cell<u64>,
 }
 
@@ -87,9 +87,9 @@ impl Replies {
                     flush_counts(round);
                     continue;
                 }
-                ToCore::Refreshed { ticket, any } => (ticket, Reply::Refreshed(any)),
-                ToCore::Listing { ticket, listing } => (ticket, Reply::Listing(listing)),
-                ToCore::Page { ticket, page } => (ticket, Reply::Page(page)),
+                ToCore::Refreshed { ticket, any } => (ticket, ControlReply::Refreshed(any)),
+                ToCore::Listing { ticket, listing } => (ticket, ControlReply::Listing(listing)),
+                ToCore::Page { ticket, page } => (ticket, ControlReply::Page(page)),
             };
             arrived.insert(ticket, reply);
         }

@@ -76,8 +76,8 @@ impl Fault {
     }
 
     /// `error.message`, before it is escaped for JSON.
-    pub fn message(self, about: About<'_>) -> Message<'_> {
-        Message { fault: self, about }
+    pub fn message(self, about: About<'_>) -> RejectionMessage<'_> {
+        RejectionMessage { fault: self, about }
     }
 }
 
@@ -96,12 +96,12 @@ pub struct About<'a> {
 
 /// A message, to be printed.
 #[derive(Debug, Clone, Copy)]
-pub struct Message<'a> {
+pub struct RejectionMessage<'a> {
     fault: Fault,
     about: About<'a>,
 }
 
-impl fmt::Display for Message<'_> {
+impl fmt::Display for RejectionMessage<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let provider = Named(" of provider", self.about.provider);
         let model = Named(" the model", self.about.model);
@@ -160,18 +160,18 @@ impl fmt::Display for Short<'_> {
 
 /// The three `X-Olla-Routing-*` headers, on every answer to a request that names a model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Routing {
+pub struct RoutingHeaders {
     /// `X-Olla-Routing-Strategy`.
     pub strategy: &'static str,
     /// `X-Olla-Routing-Decision`.
-    pub verdict: Verdict,
+    pub verdict: RoutingDecision,
     /// `X-Olla-Routing-Reason`.
     pub reason: Reason,
 }
 
 /// The values of `X-Olla-Routing-Decision`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict {
+pub enum RoutingDecision {
     /// To endpoints that have the model.
     Routed,
     /// To endpoints that may not.
@@ -180,7 +180,7 @@ pub enum Verdict {
     Rejected,
 }
 
-impl Verdict {
+impl RoutingDecision {
     /// The word of the header.
     pub const fn as_str(self) -> &'static str {
         match self {

@@ -22,7 +22,7 @@ const GET: &str = "GET, HEAD";
 
 /// What a path leads to, and where in the path its own part begins.
 #[derive(Debug, Clone, Copy)]
-pub struct Route {
+pub struct MatchedRoute {
     /// What it is.
     pub kind: RouteKind,
     /// Offset of [`Self::rest`] in the path that was matched.
@@ -122,7 +122,7 @@ pub enum Limit {
     Health,
 }
 
-impl Route {
+impl MatchedRoute {
     /// No route of this family.
     pub const fn unknown(family: Family) -> Self {
         Self {
@@ -313,9 +313,9 @@ impl RouteTable {
     }
 
     /// The route of a path in normal form.
-    pub fn find(&self, path: &[u8]) -> Route {
+    pub fn find(&self, path: &[u8]) -> MatchedRoute {
         let (kind, rest) = self.matched(path);
-        Route {
+        MatchedRoute {
             kind,
             rest: path.len() - rest.len(),
         }

@@ -51,7 +51,7 @@ pub struct Standing {
 
 /// The endpoints that prefix and path allow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Scope {
+pub struct RouteScope {
     /// Those of the allowed types, in whatever state.
     pub configured: EndpointSet,
     /// Of these the routable ones.
@@ -60,7 +60,7 @@ pub struct Scope {
     pub unchecked: EndpointSet,
 }
 
-impl Scope {
+impl RouteScope {
     fn of(configured: EndpointSet, standing: &Standing) -> Self {
         Self {
             configured,
@@ -130,19 +130,19 @@ impl Scopes {
     }
 
     /// The scope of a prefix and of what follows it in the path.
-    pub fn find(&self, id: ScopeId, rest: &[u8], standing: &Standing) -> Scope {
+    pub fn find(&self, id: ScopeId, rest: &[u8], standing: &Standing) -> RouteScope {
         let wall = self.wall(id);
         let narrow = self
             .listed_for(rest)
-            .map(|listed| Scope::of(wall.and(&listed), standing))
-            .filter(Scope::can_serve);
-        narrow.unwrap_or_else(|| Scope::of(wall, standing))
+            .map(|listed| RouteScope::of(wall.and(&listed), standing))
+            .filter(RouteScope::can_serve);
+        narrow.unwrap_or_else(|| RouteScope::of(wall, standing))
     }
 
     /// The scope of a prefix whatever the path: for the Messages API, on which no type hides
     /// another (docs/contract/translation.md#3), with [`ScopeId::Any`].
-    pub fn unnarrowed(&self, id: ScopeId, standing: &Standing) -> Scope {
-        Scope::of(self.wall(id), standing)
+    pub fn unnarrowed(&self, id: ScopeId, standing: &Standing) -> RouteScope {
+        RouteScope::of(self.wall(id), standing)
     }
 
     fn wall(&self, id: ScopeId) -> EndpointSet {
@@ -215,7 +215,7 @@ mod tests {
                 .collect()
         }
 
-        fn scope(&self, path: &str, up: &str, unchecked: &str) -> Scope {
+        fn scope(&self, path: &str, up: &str, unchecked: &str) -> RouteScope {
             let route = self.routes.find(path.as_bytes());
             let RouteKind::Proxy(id) = route.kind else {
                 panic!("{path} is not proxied");

@@ -2,7 +2,7 @@
 //! examples of the contract (surface 16) and the like.
 
 use super::balance::{Picker, Turns};
-use super::decide::{Ask, Decision, Refresh, Rules, decide};
+use super::decide::{Decision, Refresh, RoutingRequest, RoutingRules, decide};
 use super::names::ModelIndex;
 use super::path::{normalise, upstream_target};
 use super::rejection::About;
@@ -85,13 +85,13 @@ impl Gateway {
             discovery_timeout: Duration::from_secs(2),
             discovery_refresh_on_miss: false,
         };
-        let rules = Rules {
+        let rules = RoutingRules {
             routing: &routing,
             aliases: &Aliases::default(),
             models: &self.models,
             vision: &EndpointSet::EMPTY,
         };
-        let ask = Ask {
+        let ask = RoutingRequest {
             scope: &scope,
             has_provider: prefix.provider().is_some(),
             model,

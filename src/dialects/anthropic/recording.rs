@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use olla_engine::handler::Request;
 
-use super::records::{Record, Said};
+use super::records::{Record, RecordKind};
 use super::translate::{Assembly, Inflater, session};
 use crate::config::InspectorPlan;
 
@@ -53,7 +53,7 @@ impl Recording {
     }
 
     pub(super) fn request(&self, model: &str, body: &[u8]) -> Record {
-        self.record(Said::Request(model.to_owned()), body.to_vec())
+        self.record(RecordKind::Request(model.to_owned()), body.to_vec())
     }
 
     /// An answer begins: as events or not, compressed or not.
@@ -91,14 +91,14 @@ impl Recording {
             Some(assembly) => assembly.finish(),
             None => std::mem::take(&mut self.body),
         };
-        self.record(Said::Response(status), body)
+        self.record(RecordKind::Response(status), body)
     }
 
-    fn record(&self, said: Said, body: Vec<u8>) -> Record {
+    fn record(&self, kind: RecordKind, body: Vec<u8>) -> Record {
         Record {
             folder: self.folder.clone(),
             session: self.session.clone(),
-            said,
+            kind,
             body,
         }
     }

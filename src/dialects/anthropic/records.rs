@@ -17,7 +17,7 @@ use olla_engine::rt::sys;
 use time::{OffsetDateTime, UtcOffset};
 
 use crate::dialects::anthropic::translate::{
-    FILE_MODE, FOLDER_MODE, Session, record_path, request_record, response_record,
+    FILE_MODE, FOLDER_MODE, RecordSession, record_path, request_record, response_record,
 };
 use crate::log::{Level, Logger, Value, events};
 
@@ -30,13 +30,13 @@ pub struct Record {
     pub(super) folder: PathBuf,
     /// Fit to be a file's name.
     pub(super) session: String,
-    pub(super) said: Said,
+    pub(super) kind: RecordKind,
     pub(super) body: Vec<u8>,
 }
 
 /// By whom.
 #[derive(Debug)]
-pub(super) enum Said {
+pub(super) enum RecordKind {
     /// The client, asking for a model.
     Request(String),
     /// The gateway, with a status.
@@ -55,7 +55,7 @@ enum Order {
 pub struct Records {
     logger: Logger,
     orders: OnceLock<Sender<Order>>,
-    /// Records lost since the log last said so.
+    /// Records lost since the log last kind so.
     lost: Arc<AtomicU64>,
 }
 
@@ -136,7 +136,7 @@ impl Writer {
     }
 
     fn write(&self, at: OffsetDateTime, record: &Record) {
-        let session = Session {
+        let session = RecordSession {
             name: &record.session,
             is_replaced: false,
         };
@@ -150,9 +150,9 @@ impl Writer {
 }
 
 fn line(at: OffsetDateTime, record: &Record) -> Vec<u8> {
-    match &record.said {
-        Said::Request(model) => request_record(at, model, &record.body),
-        Said::Response(status) => response_record(at, *status, &record.body),
+    match &record.kind {
+        RecordKind::Request(model) => request_record(at, model, &record.body),
+        RecordKind::Response(status) => response_record(at, *status, &record.body),
     }
 }
 
@@ -189,14 +189,14 @@ mod tests {
         let name = format!("olla-records-{}", std::process::id());
         let folder = std::env::temp_dir().join(name);
         let records = Records::new(Logger::start(&Env::of([])).unwrap());
-        for (said, body) in [
-            (Said::Request("m".to_owned()), "{\n\"a\":1}"),
-            (Said::Response(502), "{\"error\":{}}"),
+        for (kind, body) in [
+            (RecordKind::Request("m".to_owned()), "{\n\"a\":1}"),
+            (RecordKind::Response(502), "{\"error\":{}}"),
         ] {
             records.write(Box::new(Record {
                 folder: folder.join("deep/er"),
                 session: "s-1".to_owned(),
-                said,
+                kind,
                 body: body.into(),
             }));
         }

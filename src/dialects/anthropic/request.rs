@@ -6,7 +6,7 @@ use super::recording::Recording;
 use super::split::{Mode, Split};
 use super::translate::{self, IdSeed};
 use super::{Conversation, Subject};
-use crate::dialects::{Choosing, Error, Note, Sending, Sent, Target};
+use crate::dialects::{Choosing, DialectTarget, Error, Note, Sending, Sent};
 use crate::endpoint_set::EndpointSet;
 use crate::fleet::Endpoint;
 
@@ -126,13 +126,16 @@ impl Conversation {
     }
 
     /// See [`crate::dialects::Dialect::target`].
-    pub(in crate::dialects) fn target<'e>(&self, endpoint: &'e Endpoint) -> Option<Target<'e>> {
+    pub(in crate::dialects) fn target<'e>(
+        &self,
+        endpoint: &'e Endpoint,
+    ) -> Option<DialectTarget<'e>> {
         let mode = self.mode?;
         let path = match (mode, &endpoint.profile.anthropic) {
             (Mode::Passthrough, Some(native)) => &native.messages_path,
             _ => &endpoint.profile.chat_path,
         };
-        Some(Target {
+        Some(DialectTarget {
             path,
             translated: mode == Mode::Translation,
         })

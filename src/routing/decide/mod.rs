@@ -8,15 +8,15 @@
 
 use super::aliases::{AliasUse, Aliases};
 use super::names::ModelIndex;
-use super::rejection::{Fault, Reason, Routing, Verdict};
-use super::scope::Scope;
+use super::rejection::{Fault, Reason, RoutingDecision, RoutingHeaders};
+use super::scope::RouteScope;
 use crate::config::{Fallback, RoutingPlan, Strategy};
 use crate::endpoint_set::EndpointSet;
 use crate::fleet::Endpoint;
 
 /// What a decision goes by; all of one snapshot.
 #[derive(Debug, Clone, Copy)]
-pub struct Rules<'a> {
+pub struct RoutingRules<'a> {
     /// The strategy and its options.
     pub routing: &'a RoutingPlan,
     /// The aliases.
@@ -29,9 +29,9 @@ pub struct Rules<'a> {
 
 /// What a request asks for.
 #[derive(Debug, Clone, Copy)]
-pub struct Ask<'a> {
+pub struct RoutingRequest<'a> {
     /// The endpoints that its prefix and path allow.
-    pub scope: &'a Scope,
+    pub scope: &'a RouteScope,
     /// Whether the prefix is a provider's.
     pub has_provider: bool,
     /// The name of the model, as the client wrote it.
@@ -75,7 +75,7 @@ pub struct Routed {
     /// Never empty.
     pub candidates: EndpointSet,
     /// The routing headers; `None` without a model.
-    pub routing: Option<Routing>,
+    pub routing: Option<RoutingHeaders>,
     /// Set when the body's model is an alias.
     pub alias: Option<AliasUse>,
 }
@@ -86,11 +86,11 @@ pub struct Rejected {
     /// Why.
     pub fault: Fault,
     /// The routing headers; `None` if models played no part.
-    pub routing: Option<Routing>,
+    pub routing: Option<RoutingHeaders>,
 }
 
 /// Decides. The first rule that applies wins (docs/contract/balancing.md#6).
-pub fn decide(rules: &Rules<'_>, ask: &Ask<'_>) -> Decision {
+pub fn decide(rules: &RoutingRules<'_>, ask: &RoutingRequest<'_>) -> Decision {
     let scope = ask.scope;
     if scope.configured.is_empty() && ask.has_provider {
         return reject(Fault::NoProvider, None);
@@ -114,7 +114,7 @@ pub fn decide(rules: &Rules<'_>, ask: &Ask<'_>) -> Decision {
 }
 
 /// The scope, narrowed by what the request holds; a hint that nobody meets is dropped.
-fn hinted(rules: &Rules<'_>, ask: &Ask<'_>) -> EndpointSet {
+fn hinted(rules: &RoutingRules<'_>, ask: &RoutingRequest<'_>) -> EndpointSet {
     let scope = ask.scope.routable;
     let seeing = scope.and(rules.vision);
     if ask.images && !seeing.is_empty() {
@@ -124,7 +124,7 @@ fn hinted(rules: &Rules<'_>, ask: &Ask<'_>) -> EndpointSet {
     }
 }
 
-fn by_model(rules: &Rules<'_>, ask: &Ask<'_>, model: &str) -> Decision {
+fn by_model(rules: &RoutingRules<'_>, ask: &RoutingRequest<'_>, model: &str) -> Decision {
     let scope = ask.scope;
     let alias = rules.aliases.find(model);
     if let Some(alias) = alias {
@@ -138,9 +138,9 @@ fn by_model(rules: &Rules<'_>, ask: &Ask<'_>, model: &str) -> Decision {
             };
             return Decision::Route(Routed {
                 candidates,
-                routing: Some(Routing {
+                routing: Some(RoutingHeaders {
                     strategy: "alias",
-                    verdict: Verdict::Routed,
+                    verdict: RoutingDecision::Routed,
                     reason,
                 }),
                 alias: Some(AliasUse::new(alias, scope.routable)),
@@ -149,7 +149,12 @@ fn by_model(rules: &Rules<'_>, ask: &Ask<'_>, model: &str) -> Decision {
     }
     let available = rules.models.find(model, &scope.routable);
     if !available.is_empty() {
-        return route(rules, available, Verdict::Routed, found(rules, ask.refresh));
+        return route(
+            rules,
+            available,
+            RoutingDecision::Routed,
+            found(rules, ask.refresh),
+        );
     }
     if !scope.unchecked.is_empty() {
         return Decision::AwaitFirstCheck;
@@ -165,7 +170,7 @@ fn by_model(rules: &Rules<'_>, ask: &Ask<'_>, model: &str) -> Decision {
     not_available(rules, ask, known)
 }
 
-fn found(rules: &Rules<'_>, refresh: Refresh) -> &'static str {
+fn found(rules: &RoutingRules<'_>, refresh: Refresh) -> &'static str {
     match (rules.routing.strategy, refresh) {
         (Strategy::Discovery, Refresh::Before) => "model_found_no_refresh",
         _ => "model_found",
@@ -173,11 +178,11 @@ fn found(rules: &Rules<'_>, refresh: Refresh) -> &'static str {
 }
 
 /// The rows of the strategies' table in which the model is not available.
-fn not_available(rules: &Rules<'_>, ask: &Ask<'_>, known: bool) -> Decision {
+fn not_available(rules: &RoutingRules<'_>, ask: &RoutingRequest<'_>, known: bool) -> Decision {
     let fallback = rules.routing.fallback_behavior;
     let gone = |reason| reject_model(rules, Fault::ModelUnavailable, reason);
     let missing = || reject_model(rules, Fault::ModelNotFound, "model_not_found");
-    let anybody = |reason| route(rules, ask.scope.routable, Verdict::Fallback, reason);
+    let anybody = |reason| route(rules, ask.scope.routable, RoutingDecision::Fallback, reason);
     match (rules.routing.strategy, fallback) {
         (Strategy::Strict, _) if known => gone("model_unavailable"),
         (Strategy::Strict, _) => missing(),
@@ -217,22 +222,26 @@ fn nobody_routable(routing: &RoutingPlan) -> &'static str {
     }
 }
 
-fn headers(rules: &Rules<'_>, verdict: Verdict, reason: &'static str) -> Routing {
-    Routing {
+fn headers(
+    rules: &RoutingRules<'_>,
+    verdict: RoutingDecision,
+    reason: &'static str,
+) -> RoutingHeaders {
+    RoutingHeaders {
         strategy: rules.routing.strategy.as_str(),
         verdict,
         reason: Reason::Word(reason),
     }
 }
 
-fn rejected(rules: &Rules<'_>, reason: &'static str) -> Routing {
-    headers(rules, Verdict::Rejected, reason)
+fn rejected(rules: &RoutingRules<'_>, reason: &'static str) -> RoutingHeaders {
+    headers(rules, RoutingDecision::Rejected, reason)
 }
 
 fn route(
-    rules: &Rules<'_>,
+    rules: &RoutingRules<'_>,
     candidates: EndpointSet,
-    verdict: Verdict,
+    verdict: RoutingDecision,
     reason: &'static str,
 ) -> Decision {
     Decision::Route(Routed {
@@ -242,18 +251,22 @@ fn route(
     })
 }
 
-fn reject(fault: Fault, routing: Option<Routing>) -> Decision {
+fn reject(fault: Fault, routing: Option<RoutingHeaders>) -> Decision {
     Decision::Reject(Rejected { fault, routing })
 }
 
-fn reject_model(rules: &Rules<'_>, fault: Fault, reason: &'static str) -> Decision {
+fn reject_model(rules: &RoutingRules<'_>, fault: Fault, reason: &'static str) -> Decision {
     reject(fault, Some(rejected(rules, reason)))
 }
 
 /// The endpoint that Ollama's model management is forwarded to: the one that the request's
 /// `X-Olla-Endpoint` names, or the only routable one. `scope` is that of the prefix, whatever the
 /// path (docs/contract/README.md#5).
-pub fn decide_management(endpoints: &[Endpoint], scope: &Scope, named: Option<&[u8]>) -> Decision {
+pub fn decide_management(
+    endpoints: &[Endpoint],
+    scope: &RouteScope,
+    named: Option<&[u8]>,
+) -> Decision {
     if scope.configured.is_empty() {
         return reject(Fault::NoProvider, None);
     }

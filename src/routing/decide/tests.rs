@@ -82,7 +82,7 @@ fn case<'a>(model: &'a str, up: &'a [usize]) -> Case<'a> {
 
 impl World {
     fn decide(&self, case: Case<'_>) -> Decision {
-        let scope = Scope {
+        let scope = RouteScope {
             configured: set(&[0, 1, 2]),
             routable: set(case.up),
             unchecked: set(case.unchecked),
@@ -90,14 +90,14 @@ impl World {
         self.decide_in(&scope, case)
     }
 
-    fn decide_in(&self, scope: &Scope, case: Case<'_>) -> Decision {
-        let rules = Rules {
+    fn decide_in(&self, scope: &RouteScope, case: Case<'_>) -> Decision {
+        let rules = RoutingRules {
             routing: &self.routing,
             aliases: &self.aliases,
             models: &self.models,
             vision: &self.vision,
         };
-        let ask = Ask {
+        let ask = RoutingRequest {
             scope,
             has_provider: false,
             model: case.model,
@@ -339,15 +339,15 @@ fn a_first_check_is_waited_for_only_if_it_could_help() {
 #[test]
 fn a_provider_without_endpoints_is_404() {
     let world = world(Strict, CO, false);
-    let nowhere = Scope::default();
-    let rules = Rules {
+    let nowhere = RouteScope::default();
+    let rules = RoutingRules {
         routing: &world.routing,
         aliases: &world.aliases,
         models: &world.models,
         vision: &world.vision,
     };
     let code = |has_provider, model| {
-        let ask = Ask {
+        let ask = RoutingRequest {
             scope: &nowhere,
             has_provider,
             model,
@@ -373,7 +373,7 @@ fn management_goes_to_one_endpoint() {
         endpoint(2, "v", "vllm"),
     ];
     let shown = |up: &[usize], unchecked: &[usize], named: Option<&str>| {
-        let scope = Scope {
+        let scope = RouteScope {
             configured: set(&[0, 1]),
             routable: set(up),
             unchecked: set(unchecked),
@@ -394,6 +394,6 @@ fn management_goes_to_one_endpoint() {
     assert_eq!(shown(&[0], &[1], Some("a")), "{0}");
     assert_eq!(shown(&[0], &[], Some("v")), "404", "not one of Ollama's");
     assert_eq!(shown(&[0], &[], Some("A")), "404");
-    let none = decide_management(&endpoints, &Scope::default(), None);
+    let none = decide_management(&endpoints, &RouteScope::default(), None);
     assert!(matches!(none, Decision::Reject(r) if r.fault == Fault::NoProvider));
 }

@@ -53,7 +53,7 @@ impl Key {
 
 /// The values of `X-Olla-Sticky-Session`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Outcome {
+pub enum StickyOutcome {
     /// There was no entry.
     Miss,
     /// The entry's endpoint was used.
@@ -64,7 +64,7 @@ pub enum Outcome {
     Disabled,
 }
 
-impl Outcome {
+impl StickyOutcome {
     /// The word of the header.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -76,7 +76,7 @@ impl Outcome {
     }
 }
 
-impl fmt::Display for Outcome {
+impl fmt::Display for StickyOutcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
     }
@@ -107,7 +107,7 @@ impl Bounds {
 
 /// The figures of `/internal/stats/sticky`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Figures {
+pub struct StickyCounts {
     /// Entries now.
     pub active_sessions: usize,
     /// New entries.
@@ -135,7 +135,7 @@ pub struct Session {
     key: Option<Key>,
     /// The id of the endpoint that the entry named when the request came.
     pinned: Option<u32>,
-    outcome: Outcome,
+    outcome: StickyOutcome,
 }
 
 impl Session {
@@ -152,7 +152,7 @@ impl Session {
     }
 
     /// What came of it, once an endpoint has been picked.
-    pub fn outcome(&self) -> Outcome {
+    pub fn outcome(&self) -> StickyOutcome {
         self.outcome
     }
 }
@@ -207,9 +207,9 @@ impl Sticky {
             key,
             pinned,
             outcome: match (key, pinned) {
-                (None, _) => Outcome::Disabled,
-                (Some(_), None) => Outcome::Miss,
-                (Some(_), Some(_)) => Outcome::Hit,
+                (None, _) => StickyOutcome::Disabled,
+                (Some(_), None) => StickyOutcome::Miss,
+                (Some(_), Some(_)) => StickyOutcome::Hit,
             },
         }
     }
@@ -221,9 +221,9 @@ impl Sticky {
             return;
         };
         session.outcome = match session.pinned {
-            None => Outcome::Miss,
-            Some(pinned) if pinned == endpoint => Outcome::Hit,
-            Some(_) => Outcome::Repin,
+            None => StickyOutcome::Miss,
+            Some(pinned) if pinned == endpoint => StickyOutcome::Hit,
+            Some(_) => StickyOutcome::Repin,
         };
         self.lock().put(key.hash, endpoint, bounds, now_ms);
     }
@@ -233,10 +233,10 @@ impl Sticky {
         let mut sessions = self.lock();
         let figures = &mut sessions.figures;
         match session.outcome {
-            Outcome::Hit => figures.hits += 1,
-            Outcome::Miss => figures.misses += 1,
-            Outcome::Repin => figures.repins += 1,
-            Outcome::Disabled => {}
+            StickyOutcome::Hit => figures.hits += 1,
+            StickyOutcome::Miss => figures.misses += 1,
+            StickyOutcome::Repin => figures.repins += 1,
+            StickyOutcome::Disabled => {}
         }
     }
 
@@ -247,10 +247,10 @@ impl Sticky {
     }
 
     /// The figures now.
-    pub fn figures(&self, bounds: Bounds, now_ms: u64) -> Figures {
+    pub fn figures(&self, bounds: Bounds, now_ms: u64) -> StickyCounts {
         let mut sessions = self.lock();
         sessions.expire(bounds, now_ms);
-        Figures {
+        StickyCounts {
             active_sessions: sessions.places.len(),
             ..sessions.figures
         }
@@ -276,7 +276,7 @@ struct Sessions {
     oldest: u32,
     /// The first free node; they are linked by `older`.
     free: u32,
-    figures: Figures,
+    figures: StickyCounts,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -296,7 +296,7 @@ impl Default for Sessions {
             newest: NIL,
             oldest: NIL,
             free: NIL,
-            figures: Figures::default(),
+            figures: StickyCounts::default(),
         }
     }
 }

@@ -106,7 +106,7 @@ impl Bench {
     }
 
     /// A request of a session whose attempts went to these endpoints.
-    fn request(&self, session: &str, attempts: &[u32], now_ms: u64) -> Outcome {
+    fn request(&self, session: &str, attempts: &[u32], now_ms: u64) -> StickyOutcome {
         let bounds = Bounds::of(&self.plan);
         let key = self
             .store
@@ -127,7 +127,7 @@ impl Bench {
         self.store.open(key, bounds, now_ms).pinned
     }
 
-    fn figures(&self, now_ms: u64) -> Figures {
+    fn figures(&self, now_ms: u64) -> StickyCounts {
         self.store.figures(Bounds::of(&self.plan), now_ms)
     }
 }
@@ -135,25 +135,25 @@ impl Bench {
 #[test]
 fn outcomes_and_figures() {
     let bench = Bench::new();
-    assert_eq!(bench.request("a", &[1], 0), Outcome::Miss);
+    assert_eq!(bench.request("a", &[1], 0), StickyOutcome::Miss);
     for _ in 0..5 {
-        assert_eq!(bench.request("a", &[1], 0), Outcome::Hit);
+        assert_eq!(bench.request("a", &[1], 0), StickyOutcome::Hit);
     }
-    assert_eq!(bench.request("-", &[2], 0), Outcome::Disabled);
-    let mut figures = Figures {
+    assert_eq!(bench.request("-", &[2], 0), StickyOutcome::Disabled);
+    let mut figures = StickyCounts {
         active_sessions: 1,
         insertions: 1,
         hits: 5,
         misses: 1,
-        ..Figures::default()
+        ..StickyCounts::default()
     };
     assert_eq!(bench.figures(0), figures);
     // Its endpoint is gone, then another fails in the very request.
-    assert_eq!(bench.request("a", &[2], 0), Outcome::Repin);
-    assert_eq!(bench.request("a", &[2, 3], 0), Outcome::Repin);
+    assert_eq!(bench.request("a", &[2], 0), StickyOutcome::Repin);
+    assert_eq!(bench.request("a", &[2, 3], 0), StickyOutcome::Repin);
     assert_eq!(bench.pinned("a", 0), Some(3));
     // A new session whose first endpoint fails had no entry all the same.
-    assert_eq!(bench.request("b", &[1, 2], 0), Outcome::Miss);
+    assert_eq!(bench.request("b", &[1, 2], 0), StickyOutcome::Miss);
     assert_eq!(bench.pinned("b", 0), Some(2));
     figures.active_sessions = 2;
     figures.insertions = 2;
@@ -181,10 +181,10 @@ fn a_pin_is_found_in_every_snapshot() {
 #[test]
 fn words_of_the_header() {
     let words = [
-        Outcome::Miss,
-        Outcome::Hit,
-        Outcome::Repin,
-        Outcome::Disabled,
+        StickyOutcome::Miss,
+        StickyOutcome::Hit,
+        StickyOutcome::Repin,
+        StickyOutcome::Disabled,
     ];
     let words: Vec<_> = words.iter().map(ToString::to_string).collect();
     assert_eq!(words, ["miss", "hit", "repin", "disabled"]);
@@ -194,10 +194,10 @@ fn words_of_the_header() {
 fn every_use_restarts_the_idle_time() {
     let bench = Bench::new();
     bench.request("a", &[1], 0);
-    assert_eq!(bench.request("a", &[1], 599_999), Outcome::Hit);
-    assert_eq!(bench.request("a", &[1], 1_199_998), Outcome::Hit);
+    assert_eq!(bench.request("a", &[1], 599_999), StickyOutcome::Hit);
+    assert_eq!(bench.request("a", &[1], 1_199_998), StickyOutcome::Hit);
     assert_eq!(bench.figures(1_799_997).active_sessions, 1);
-    assert_eq!(bench.request("a", &[1], 1_799_998), Outcome::Miss);
+    assert_eq!(bench.request("a", &[1], 1_799_998), StickyOutcome::Miss);
     assert_eq!(bench.figures(1_799_998).evictions, 1);
 }
 
@@ -206,7 +206,7 @@ fn without_an_idle_time_nothing_ends() {
     let mut bench = Bench::new();
     bench.plan.idle_ttl = None;
     bench.request("a", &[1], 0);
-    assert_eq!(bench.request("a", &[1], u64::MAX), Outcome::Hit);
+    assert_eq!(bench.request("a", &[1], u64::MAX), StickyOutcome::Hit);
 }
 
 #[test]
@@ -246,8 +246,8 @@ fn an_endpoint_takes_its_sessions_along() {
     bench.store.purge(1);
     assert_eq!(bench.figures(0).active_sessions, 1);
     assert_eq!(bench.figures(0).evictions, 2);
-    assert_eq!(bench.request("a", &[2], 0), Outcome::Miss);
-    assert_eq!(bench.request("b", &[2], 0), Outcome::Hit);
+    assert_eq!(bench.request("a", &[2], 0), StickyOutcome::Miss);
+    assert_eq!(bench.request("b", &[2], 0), StickyOutcome::Hit);
 }
 
 proptest! {

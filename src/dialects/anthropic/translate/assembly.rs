@@ -6,7 +6,7 @@ use std::ops::ControlFlow;
 
 use serde_json::{Map, Value, json};
 
-use super::sse::{Line, Lines};
+use super::sse::{Lines, SseLine};
 use super::stream::EVENT_BYTES_MAX;
 
 /// The most bytes of events that are kept; the record of a longer message is cut and says so.
@@ -50,7 +50,7 @@ impl Assembly {
     pub fn push(&mut self, input: &[u8]) {
         let Self { lines, kept } = self;
         let fed = lines.feed(input, |line| {
-            if let Line::Data(data) = Line::read(line) {
+            if let SseLine::Data(data) = SseLine::read(line) {
                 kept.event(data);
             }
             if kept.is_cut {

@@ -63,7 +63,7 @@ impl<'a> CallPiece<'a> {
 
 /// A call of the answer.
 #[derive(Debug)]
-pub(super) struct Call {
+pub(super) struct StreamedCall {
     index: u64,
     /// Inside of a JSON string; empty as long as none was seen.
     pub(super) id: Vec<u8>,
@@ -100,7 +100,7 @@ pub(super) enum Fate {
 /// The calls of an answer, in the order first seen.
 #[derive(Debug, Default)]
 pub(super) struct Calls {
-    list: Vec<Call>,
+    list: Vec<StreamedCall>,
     held_bytes: usize,
     /// The first call that may be waiting; those before are closed.
     first_waiting: usize,
@@ -119,7 +119,7 @@ impl Calls {
         let at = match known {
             Some(at) => at,
             None if self.list.len() < CALLS_MAX => {
-                self.list.push(Call::new(piece.index));
+                self.list.push(StreamedCall::new(piece.index));
                 self.list.len() - 1
             }
             None => return Err(TooMany),
@@ -161,14 +161,19 @@ impl Calls {
 
     /// Opens the next call in line that has a name, unless the open one is not complete; `force`
     /// opens it all the same. The one that was open is closed.
-    pub(super) fn open_next(&mut self, force: bool) -> Option<&mut Call> {
-        let holds = |call: &Call| call.stage == Stage::Open && !call.progress.complete;
+    pub(super) fn open_next(&mut self, force: bool) -> Option<&mut StreamedCall> {
+        let holds = |call: &StreamedCall| call.stage == Stage::Open && !call.progress.complete;
         let current = self.open.and_then(|at| self.list.get(at));
         if !force && current.is_some_and(holds) {
             return None;
         }
         let from = self.first_waiting;
-        let next = self.list.iter().skip(from).position(Call::can_open)? + from;
+        let next = self
+            .list
+            .iter()
+            .skip(from)
+            .position(StreamedCall::can_open)?
+            + from;
         self.close();
         self.open = Some(next);
         let call = self.list.get_mut(next)?;
@@ -183,7 +188,7 @@ impl Calls {
         if let Some(call) = open {
             call.stage = Stage::Closed;
         }
-        let closed = |call: &&Call| call.stage == Stage::Closed;
+        let closed = |call: &&StreamedCall| call.stage == Stage::Closed;
         let rest = self.list.get(self.first_waiting..).unwrap_or_default();
         self.first_waiting += rest.iter().take_while(closed).count();
     }
@@ -198,7 +203,7 @@ impl Calls {
         self.opened().map(|call| call.bytes).sum()
     }
 
-    fn opened(&self) -> impl Iterator<Item = &Call> {
+    fn opened(&self) -> impl Iterator<Item = &StreamedCall> {
         self.list.iter().filter(|call| call.stage != Stage::Waiting)
     }
 
@@ -222,7 +227,7 @@ impl Calls {
     }
 }
 
-impl Call {
+impl StreamedCall {
     fn new(index: u64) -> Self {
         Self {
             index,

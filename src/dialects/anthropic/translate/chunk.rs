@@ -1,15 +1,15 @@
 //! One chunk of a streamed chat completion, read as a whole before any of it counts: a chunk with
 //! a field of a wrong type is no chunk (docs/contract/translation.md#8.4).
 
-use super::answer::{Prose, filled};
+use super::answer::{JoinedText, filled};
 use super::calls::CallPiece;
 use super::error;
 use super::outcome::{Counts, Finish};
 use crate::json::{JsonKind, JsonText, JsonValue};
 
 /// What one event of the backend says.
-pub(super) enum Said<'a> {
-    Chunk(Chunk<'a>),
+pub(super) enum StreamEvent<'a> {
+    Chunk(ChatChunk<'a>),
     /// An error in place of a chunk; for people.
     Error(String),
     /// Nothing that could be understood.
@@ -18,19 +18,19 @@ pub(super) enum Said<'a> {
 
 /// A chunk, as far as it is translated. Empty strings are missing.
 #[derive(Clone, Copy, Default)]
-pub(super) struct Chunk<'a> {
+pub(super) struct ChatChunk<'a> {
     pub(super) model: Option<JsonText<'a>>,
     pub(super) counts: Option<Counts>,
     pub(super) finish: Option<Finish>,
     /// The text at which the backend stopped, if it says so.
     pub(super) matched: Option<JsonText<'a>>,
     pub(super) reasoning: Option<JsonText<'a>>,
-    pub(super) content: Option<Prose<'a>>,
-    pub(super) refusal: Option<Prose<'a>>,
+    pub(super) content: Option<JoinedText<'a>>,
+    pub(super) refusal: Option<JoinedText<'a>>,
     calls: Option<JsonValue<'a>>,
 }
 
-impl<'a> Chunk<'a> {
+impl<'a> ChatChunk<'a> {
     /// The pieces of tool calls.
     pub(super) fn calls(&self) -> impl Iterator<Item = CallPiece<'a>> + use<'a> {
         self.calls
@@ -78,7 +78,7 @@ impl<'a> Chunk<'a> {
         let reasoning = filled(typed(reasoning, &[JsonKind::String])?);
         let reasoning_content = filled(typed(reasoning_content, &[JsonKind::String])?);
         let prose =
-            |value: Option<JsonValue<'a>>| value.map(Prose).filter(|prose| !prose.is_empty());
+            |value: Option<JsonValue<'a>>| value.map(JoinedText).filter(|prose| !prose.is_empty());
         self.reasoning = reasoning.or(reasoning_content);
         self.content = prose(typed(content, PROSE)?);
         self.refusal = prose(typed(refusal, PROSE)?);
@@ -90,7 +90,7 @@ impl<'a> Chunk<'a> {
     }
 }
 
-impl<'a> Said<'a> {
+impl<'a> StreamEvent<'a> {
     pub(super) fn read(value: JsonValue<'a>) -> Self {
         // All at once: each look at this level walks over the whole event.
         let [error, object, choices, model, usage] =
@@ -98,7 +98,7 @@ impl<'a> Said<'a> {
         if error::is_error(error, object) {
             return Self::Error(error::stream_message(value));
         }
-        match Chunk::read(model, usage, choices).filter(|_| value.is(JsonKind::Object)) {
+        match ChatChunk::read(model, usage, choices).filter(|_| value.is(JsonKind::Object)) {
             Some(chunk) => Self::Chunk(chunk),
             None => Self::Nothing,
         }

@@ -19,11 +19,11 @@ pub(super) fn message_start(id: &str, model: &[u8], usage: Usage, out: &mut Vec<
 }
 
 /// `content_block_start` of a block other than a tool's.
-pub(super) fn prose_start(index: u64, prose: Prose, out: &mut Vec<u8>) {
+pub(super) fn prose_start(index: u64, prose: ProseKind, out: &mut Vec<u8>) {
     block_start(index, out);
     out.extend_from_slice(match prose {
-        Prose::Text => br#"{"type":"text","text":""}"#.as_slice(),
-        Prose::Thinking => br#"{"type":"thinking","thinking":"","signature":""}"#,
+        ProseKind::Text => br#"{"type":"text","text":""}"#.as_slice(),
+        ProseKind::Thinking => br#"{"type":"thinking","thinking":"","signature":""}"#,
     });
     out.extend_from_slice(b"}\n\n");
 }
@@ -48,7 +48,7 @@ fn block_start(index: u64, out: &mut Vec<u8>) {
 
 /// The two kinds of blocks that hold prose.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Prose {
+pub(super) enum ProseKind {
     Text,
     Thinking,
 }
@@ -57,14 +57,14 @@ pub(super) enum Prose {
 /// a JSON string.
 pub(super) fn prose_delta(
     index: u64,
-    prose: Prose,
+    prose: ProseKind,
     out: &mut Vec<u8>,
     write: impl FnOnce(&mut Vec<u8>),
 ) {
     delta(index, out);
     out.extend_from_slice(match prose {
-        Prose::Text => br#"{"type":"text_delta","text":""#.as_slice(),
-        Prose::Thinking => br#"{"type":"thinking_delta","thinking":""#,
+        ProseKind::Text => br#"{"type":"text_delta","text":""#.as_slice(),
+        ProseKind::Thinking => br#"{"type":"thinking_delta","thinking":""#,
     });
     write(out);
     out.extend_from_slice(b"\"}}\n\n");

@@ -24,7 +24,7 @@ const DEFAULT_SESSION: &str = "default";
 
 /// The session that a request belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Session<'a> {
+pub struct RecordSession<'a> {
     /// Fit to be a file's name.
     pub name: &'a str,
     /// The request named another one that is not; the log should say so.
@@ -32,20 +32,20 @@ pub struct Session<'a> {
 }
 
 /// The session by the value of the configured header, else by that of `X-Request-ID`.
-pub fn session<'a>(header: Option<&'a [u8]>, request_id: Option<&'a [u8]>) -> Session<'a> {
+pub fn session<'a>(header: Option<&'a [u8]>, request_id: Option<&'a [u8]>) -> RecordSession<'a> {
     let is_fit = |name: &&str| {
         let fits = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-');
         name.len() <= SESSION_CHARS_MAX && name.bytes().all(fits)
     };
     let filled = |value: Option<&'a [u8]>| value.filter(|value| !value.is_empty());
     let Some(named) = filled(header).or(filled(request_id)) else {
-        return Session {
+        return RecordSession {
             name: DEFAULT_SESSION,
             is_replaced: false,
         };
     };
     let name = std::str::from_utf8(named).ok().filter(is_fit);
-    Session {
+    RecordSession {
         name: name.unwrap_or(DEFAULT_SESSION),
         is_replaced: name.is_none(),
     }
@@ -53,7 +53,7 @@ pub fn session<'a>(header: Option<&'a [u8]>, request_id: Option<&'a [u8]>) -> Se
 
 /// The file of a session's records of one day: `FOLDER/YYYY-MM-DD/SESSION.jsonl`. `now` is in
 /// local time.
-pub fn record_path(folder: &Path, now: OffsetDateTime, session: Session<'_>) -> PathBuf {
+pub fn record_path(folder: &Path, now: OffsetDateTime, session: RecordSession<'_>) -> PathBuf {
     let day = format!(
         "{:04}-{:02}-{:02}",
         now.year(),

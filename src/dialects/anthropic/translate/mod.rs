@@ -54,7 +54,7 @@ pub use error::{RETRY_HEADERS, Refusal, error_body, error_from_backend, error_ki
 pub use ids::IdSeed;
 pub use inflate::Inflater;
 pub use inspector::{
-    FILE_MODE, FOLDER_MODE, Session, record_path, request_record, response_record, session,
+    FILE_MODE, FOLDER_MODE, RecordSession, record_path, request_record, response_record, session,
 };
 pub use models::{model, models};
 pub use native::{NativeTail, is_not_spoken_here};

@@ -77,7 +77,7 @@ impl Lines {
 
 /// What a line means to a reader that only wants data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Line<'a> {
+pub(super) enum SseLine<'a> {
     /// The end of an event.
     Blank,
     /// Data of the event.
@@ -86,7 +86,7 @@ pub(super) enum Line<'a> {
     Other,
 }
 
-impl<'a> Line<'a> {
+impl<'a> SseLine<'a> {
     /// The blank behind the colon is optional.
     pub(super) fn read(line: &'a [u8]) -> Self {
         match line.strip_prefix(b"data") {
@@ -138,19 +138,19 @@ mod tests {
     #[test]
     fn what_lines_mean() {
         for (line, meaning) in [
-            ("", Line::Blank),
-            ("data: x", Line::Data(b"x")),
-            ("data:x", Line::Data(b"x")),
-            ("data:  x", Line::Data(b" x")),
-            ("data:", Line::Data(b"")),
-            ("data", Line::Data(b"")),
-            ("database: x", Line::Other),
-            (": ping", Line::Other),
-            ("event: x", Line::Other),
-            (" data: x", Line::Other),
-            ("id", Line::Other),
+            ("", SseLine::Blank),
+            ("data: x", SseLine::Data(b"x")),
+            ("data:x", SseLine::Data(b"x")),
+            ("data:  x", SseLine::Data(b" x")),
+            ("data:", SseLine::Data(b"")),
+            ("data", SseLine::Data(b"")),
+            ("database: x", SseLine::Other),
+            (": ping", SseLine::Other),
+            ("event: x", SseLine::Other),
+            (" data: x", SseLine::Other),
+            ("id", SseLine::Other),
         ] {
-            assert_eq!(Line::read(line.as_bytes()), meaning, "{line:?}");
+            assert_eq!(SseLine::read(line.as_bytes()), meaning, "{line:?}");
         }
     }
 }

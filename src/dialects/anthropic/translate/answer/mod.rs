@@ -14,7 +14,7 @@ use crate::json::{self, JsonKind, JsonText, JsonValue};
 ///
 /// Status 502 if it is not a chat completion.
 pub fn from_openai(answer: &[u8], ctx: &AnswerContext) -> Result<Translated, Refusal> {
-    let answer = Answer::read(answer)?;
+    let answer = Completion::read(answer)?;
     let mut warnings = Vec::new();
     let mut out = Vec::with_capacity(512 + answer.size_hint());
     out.extend_from_slice(br#"{"id":"#);
@@ -34,17 +34,17 @@ pub fn from_openai(answer: &[u8], ctx: &AnswerContext) -> Result<Translated, Ref
         }
         output_bytes += block.len() as u64;
         match block {
-            Block::Thinking(thinking) => {
+            ContentBlock::Thinking(thinking) => {
                 out.extend_from_slice(br#"{"type":"thinking","thinking":"#);
                 write_text(thinking, &mut out);
                 out.extend_from_slice(br#","signature":""}"#);
             }
-            Block::Text(text) => {
+            ContentBlock::Text(text) => {
                 out.extend_from_slice(br#"{"type":"text","text":""#);
                 text.write(&mut out);
                 out.extend_from_slice(br#""}"#);
             }
-            Block::Tool(call) => {
+            ContentBlock::Tool(call) => {
                 out.extend_from_slice(br#"{"type":"tool_use","id":""#);
                 call.write_id(ctx.seed, &mut ids_made, &mut out);
                 out.extend_from_slice(br#"","name":""#);
@@ -77,19 +77,19 @@ fn write_text(text: JsonText<'_>, out: &mut Vec<u8>) {
 }
 
 /// A chat completion, as far as it is translated.
-pub(super) struct Answer<'a> {
+pub(super) struct Completion<'a> {
     /// Never empty.
     pub(super) model: Option<JsonText<'a>>,
     pub(super) counts: Counts,
     thinking: Option<JsonText<'a>>,
-    prose: Option<Prose<'a>>,
+    prose: Option<JoinedText<'a>>,
     refused: bool,
-    calls: Vec<Call<'a>>,
+    calls: Vec<CompleteCall<'a>>,
     finish: Finish,
     matched: Option<JsonText<'a>>,
 }
 
-impl<'a> Answer<'a> {
+impl<'a> Completion<'a> {
     /// Reads the first choice.
     pub(super) fn read(text: &'a [u8]) -> Result<Self, Refusal> {
         let unreadable = || Refusal::backend("the backend's answer is not a chat completion");
@@ -116,9 +116,9 @@ impl<'a> Answer<'a> {
             "refusal",
             "tool_calls",
         ]);
-        let prose = content.map(Prose).filter(|prose| !prose.is_empty());
+        let prose = content.map(JoinedText).filter(|prose| !prose.is_empty());
         let refusal = refusal
-            .map(Prose)
+            .map(JoinedText)
             .filter(|refusal| prose.is_none() && !refusal.is_empty());
         Ok(Self {
             model: filled(model),
@@ -129,7 +129,7 @@ impl<'a> Answer<'a> {
             calls: calls
                 .into_iter()
                 .flat_map(JsonValue::elements)
-                .filter_map(Call::read)
+                .filter_map(CompleteCall::read)
                 .collect(),
             finish: filled(finish).map(Finish::of).unwrap_or_default(),
             matched: filled(stop_reason).or(filled(matched_stop)),
@@ -137,10 +137,10 @@ impl<'a> Answer<'a> {
     }
 
     /// The content's blocks in Anthropic's order.
-    pub(super) fn blocks(&self) -> impl Iterator<Item = Block<'a>> {
-        let thinking = self.thinking.map(Block::Thinking);
-        let text = self.prose.map(Block::Text);
-        let calls = self.calls.iter().copied().map(Block::Tool);
+    pub(super) fn blocks(&self) -> impl Iterator<Item = ContentBlock<'a>> {
+        let thinking = self.thinking.map(ContentBlock::Thinking);
+        let text = self.prose.map(ContentBlock::Text);
+        let calls = self.calls.iter().copied().map(ContentBlock::Tool);
         thinking.into_iter().chain(text).chain(calls)
     }
 
@@ -167,13 +167,13 @@ pub(super) fn filled(value: Option<JsonValue<'_>>) -> Option<JsonText<'_>> {
 
 /// A block of an answer's content.
 #[derive(Clone, Copy)]
-pub(super) enum Block<'a> {
+pub(super) enum ContentBlock<'a> {
     Thinking(JsonText<'a>),
-    Text(Prose<'a>),
-    Tool(Call<'a>),
+    Text(JoinedText<'a>),
+    Tool(CompleteCall<'a>),
 }
 
-impl Block<'_> {
+impl ContentBlock<'_> {
     /// Bytes of what the model wrote.
     pub(super) fn len(self) -> usize {
         match self {
@@ -186,9 +186,9 @@ impl Block<'_> {
 
 /// A content: a string, or an array of parts whose texts are joined.
 #[derive(Clone, Copy)]
-pub(super) struct Prose<'a>(pub(super) JsonValue<'a>);
+pub(super) struct JoinedText<'a>(pub(super) JsonValue<'a>);
 
-impl<'a> Prose<'a> {
+impl<'a> JoinedText<'a> {
     fn texts(self) -> impl Iterator<Item = JsonText<'a>> {
         let part_text = |part: JsonValue<'a>| part.string().or_else(|| part.string_field("text"));
         self.0
@@ -213,13 +213,13 @@ impl<'a> Prose<'a> {
 
 /// A tool call.
 #[derive(Clone, Copy)]
-pub(super) struct Call<'a> {
+pub(super) struct CompleteCall<'a> {
     id: Option<JsonText<'a>>,
     pub(super) name: JsonText<'a>,
     arguments: Option<Arguments<'a>>,
 }
 
-impl<'a> Call<'a> {
+impl<'a> CompleteCall<'a> {
     /// `None` without a function that has a name.
     fn read(call: JsonValue<'a>) -> Option<Self> {
         let [id, function] = call.fields(["id", "function"]);

@@ -7,15 +7,15 @@
 
 use std::ops::ControlFlow;
 
-use super::answer::{Answer, Block};
+use super::answer::{Completion, ContentBlock};
 use super::calls::{CallPiece, Calls, Fate, TooMany};
-use super::chunk::{Chunk, Said};
+use super::chunk::{ChatChunk, StreamEvent};
 use super::context::AnswerContext;
 use super::error::{Refusal, error_kind};
-use super::events::{self, Prose};
+use super::events::{self, ProseKind};
 use super::ids::{message_id, tool_id};
 use super::outcome::{Counts, Ending, Usage};
-use super::sse::{Line, Lines, TooLong};
+use super::sse::{Lines, SseLine, TooLong};
 use super::warning::{Warning, warn};
 use crate::json::{self, JsonText, JsonValue};
 
@@ -142,7 +142,7 @@ impl StreamTransformer {
         match self.form {
             Form::Whole => {
                 let answer = std::mem::take(&mut self.data);
-                match Answer::read(&answer) {
+                match Completion::read(&answer) {
                     Ok(answer) => self.message.whole(&answer, out),
                     Err(refusal) => self.message.fail(refusal.status, &refusal.message, out),
                 }
@@ -206,17 +206,17 @@ fn line_of(
     line: &[u8],
     out: &mut Vec<u8>,
 ) -> ControlFlow<()> {
-    match Line::read(line) {
-        Line::Other => {}
-        Line::Blank if data.is_empty() => {}
-        Line::Blank => {
+    match SseLine::read(line) {
+        SseLine::Other => {}
+        SseLine::Blank if data.is_empty() => {}
+        SseLine::Blank => {
             if let Some(value) = json::parse(data) {
                 message.take(value, out);
             }
             data.clear();
             data.shrink_to(64 << 10);
         }
-        Line::Data(line) if !data.is_empty() => {
+        SseLine::Data(line) if !data.is_empty() => {
             if data.len() + line.len() > EVENT_BYTES_MAX {
                 message.fail(502, TOO_LONG, out);
             } else {
@@ -224,7 +224,7 @@ fn line_of(
                 data.extend_from_slice(line);
             }
         }
-        Line::Data(line) => match line.trim_ascii() {
+        SseLine::Data(line) => match line.trim_ascii() {
             b"" => {}
             b"[DONE]" => message.finish(out),
             line => match json::parse(line) {
@@ -263,7 +263,7 @@ struct Message {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Open {
-    Prose(Prose),
+    Prose(ProseKind),
     Tool,
 }
 
@@ -304,15 +304,15 @@ impl Message {
 
     /// Takes what one event of the backend says.
     fn take(&mut self, value: JsonValue<'_>, out: &mut Vec<u8>) {
-        match Said::read(value) {
-            Said::Nothing => {}
-            Said::Error(message) => self.fail(502, &message, out),
-            Said::Chunk(chunk) => self.chunk(&chunk, out),
+        match StreamEvent::read(value) {
+            StreamEvent::Nothing => {}
+            StreamEvent::Error(message) => self.fail(502, &message, out),
+            StreamEvent::Chunk(chunk) => self.chunk(&chunk, out),
         }
     }
 
     /// In this order: model, usage, finish reason, reasoning, content, tool calls.
-    fn chunk(&mut self, chunk: &Chunk<'_>, out: &mut Vec<u8>) {
+    fn chunk(&mut self, chunk: &ChatChunk<'_>, out: &mut Vec<u8>) {
         if let Some(counts) = chunk.counts {
             self.counts = counts;
         }
@@ -326,13 +326,15 @@ impl Message {
             self.ending.matched = Some(matched.decode().into_owned());
         }
         if let Some(reasoning) = chunk.reasoning {
-            self.prose(Prose::Thinking, reasoning.len(), out, |out| {
+            self.prose(ProseKind::Thinking, reasoning.len(), out, |out| {
                 reasoning.write(out);
             });
         }
         if let Some(content) = chunk.content {
             self.has_text = true;
-            self.prose(Prose::Text, content.len(), out, |out| content.write(out));
+            self.prose(ProseKind::Text, content.len(), out, |out| {
+                content.write(out)
+            });
         }
         if let Some(refusal) = chunk
             .refusal
@@ -340,7 +342,9 @@ impl Message {
         {
             self.has_text = true;
             self.ending.refused = true;
-            self.prose(Prose::Text, refusal.len(), out, |out| refusal.write(out));
+            self.prose(ProseKind::Text, refusal.len(), out, |out| {
+                refusal.write(out)
+            });
         }
         for piece in chunk.calls() {
             if self.call(&piece, out).is_err() {
@@ -372,7 +376,7 @@ impl Message {
     /// A piece of text or thinking.
     fn prose(
         &mut self,
-        prose: Prose,
+        prose: ProseKind,
         bytes: usize,
         out: &mut Vec<u8>,
         write: impl FnOnce(&mut Vec<u8>),
@@ -453,7 +457,7 @@ impl Message {
     }
 
     /// Emits a whole answer as events: each block as start, one delta, stop.
-    fn whole(&mut self, answer: &Answer<'_>, out: &mut Vec<u8>) {
+    fn whole(&mut self, answer: &Completion<'_>, out: &mut Vec<u8>) {
         self.counts = answer.counts;
         self.ending = answer.ending();
         if !self.started {
@@ -461,13 +465,13 @@ impl Message {
         }
         for block in answer.blocks() {
             match block {
-                Block::Thinking(text) => {
-                    self.prose(Prose::Thinking, block.len(), out, |out| text.write(out));
+                ContentBlock::Thinking(text) => {
+                    self.prose(ProseKind::Thinking, block.len(), out, |out| text.write(out));
                 }
-                Block::Text(text) => {
-                    self.prose(Prose::Text, block.len(), out, |out| text.write(out));
+                ContentBlock::Text(text) => {
+                    self.prose(ProseKind::Text, block.len(), out, |out| text.write(out));
                 }
-                Block::Tool(call) => {
+                ContentBlock::Tool(call) => {
                     self.close(out);
                     self.output_bytes += block.len() as u64;
                     let (mut id, mut name, mut input) = (Vec::new(), Vec::new(), Vec::new());
