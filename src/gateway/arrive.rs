@@ -6,7 +6,7 @@
 
 use std::borrow::Cow;
 
-use olla_engine::h1::{FieldId, emit};
+use olla_engine::h1::{FieldId, Span, emit};
 use olla_engine::handler::{Ask, AtHead, Cx, Local, Refusal, Request};
 
 use super::exchange::{Exchange, refused};
@@ -128,9 +128,8 @@ impl Exchange {
         } else {
             head.query.end
         };
-        let target = bytes
-            .get(head.path.start as usize..end as usize)
-            .unwrap_or_default();
+        let start = head.path.start;
+        let target = Span { start, end }.of(bytes);
         let routes = &self.view.snapshot.routes;
         let normal = match normalise(target) {
             Ok(normal) => normal,

@@ -58,39 +58,34 @@ impl RequestId {
     pub(super) fn make(&mut self, random: &Randomness) {
         const DIGITS: &[u8; 16] = b"0123456789abcdef";
         let bytes = random.take();
-        let word = |words: &[&'static str; 32], byte: u8| {
-            words
-                .get(usize::from(byte % 32))
-                .copied()
-                .unwrap_or_default()
-        };
+        let word = |words: &[&'static str; 32], byte: u8| words[usize::from(byte % 32)];
         self.len = 0;
         self.push(word(&ADJECTIVES, bytes[6]).as_bytes());
         self.push(b"-");
         self.push(word(&NOUNS, bytes[7]).as_bytes());
         self.push(b"-");
         for byte in bytes.iter().take(HEX_DIGITS / 2) {
-            let digit = |nibble: u8| DIGITS.get(usize::from(nibble)).copied().unwrap_or(b'0');
-            self.push(&[digit(byte >> 4), digit(byte & 15)]);
+            let digit = |nibble: u8| DIGITS[usize::from(nibble % 16)];
+            self.push(&[digit(byte >> 4), digit(*byte)]);
         }
     }
 
+    /// Appends bytes of an id. No id is longer than [`ID_BYTES_MAX`].
     fn push(&mut self, bytes: &[u8]) {
         let at = usize::from(self.len);
-        if let Some(room) = self.bytes.get_mut(at..at + bytes.len()) {
-            room.copy_from_slice(bytes);
-            self.len += bytes.len() as u8;
-        }
+        self.bytes[at..at + bytes.len()].copy_from_slice(bytes);
+        self.len += bytes.len() as u8;
     }
 
     /// The id; printable ASCII.
     pub(super) fn as_bytes(&self) -> &[u8] {
-        self.bytes.get(..usize::from(self.len)).unwrap_or_default()
+        &self.bytes[..usize::from(self.len)]
     }
 
     /// The id as a text.
     pub(super) fn as_str(&self) -> &str {
-        std::str::from_utf8(self.as_bytes()).unwrap_or_default()
+        // It is ASCII: an id of a client is checked, the gateway's own is made of such words.
+        std::str::from_utf8(self.as_bytes()).unwrap_or("")
     }
 }
 
@@ -115,11 +110,10 @@ impl Randomness {
             let _ = getrandom::fill(bytes);
             *at = 0;
         }
-        let taken = bytes
-            .get(*at..*at + 8)
-            .and_then(|taken| taken.try_into().ok());
+        let mut taken = [0; 8];
+        taken.copy_from_slice(&bytes[*at..*at + 8]);
         *at += 8;
-        taken.unwrap_or_default()
+        taken
     }
 
     /// A random number.

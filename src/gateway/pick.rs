@@ -4,6 +4,7 @@
 
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use olla_engine::exchange::Fault;
 use olla_engine::handler::{Ask, AttemptEnd, Cx, Target};
@@ -119,7 +120,7 @@ impl Exchange {
             seed: &|| random.seed(),
         });
         self.kept.sent_model.clear();
-        self.kept.sent_model.push_str(real.unwrap_or_default());
+        self.kept.sent_model.push_str(real.unwrap_or(""));
         let found = self.findings.model.as_ref();
         self.splice = match (&sent, real, found) {
             (Ok(Sent::Client), Some(real), Some(found)) => rewrite_model(found, real),
@@ -193,7 +194,8 @@ impl Exchange {
             let bucket = self.view.endpoint(index)?.bucket.as_ref()?;
             Some(bucket.peek(now).retry_after)
         });
-        seconds_until(waits.min().unwrap_or_default())
+        // Without any endpoint that is limited there is nothing to wait for.
+        seconds_until(waits.min().unwrap_or(Duration::ZERO))
     }
 }
 

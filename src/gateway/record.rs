@@ -55,8 +55,8 @@ impl Exchange {
         line.bytes("method", head.method.of(bytes))
             .bytes("path", head.path.of(bytes))
             .num("compatible_endpoints", self.candidates.len() as u64);
-        let agent = head.get(bytes, FieldId::UserAgent).unwrap_or_default();
-        if !agent.is_empty() {
+        let agent = head.get(bytes, FieldId::UserAgent);
+        if let Some(agent) = agent.filter(|agent| !agent.is_empty()) {
             line.bytes("user_agent", agent);
         }
         line.some("model", &self.kept.model);
@@ -84,7 +84,7 @@ impl Exchange {
             line.bytes("request_id", self.id.as_bytes())
                 .str("endpoint", endpoint.name())
                 .bytes("target", path.unwrap_or_else(|| self.rest(&ask.request)))
-                .str("model", self.sent_model().unwrap_or_default());
+                .str("model", self.sent_model().unwrap_or(""));
         }
     }
 
@@ -199,7 +199,8 @@ impl Exchange {
         } = *ended;
         let text = |part: fn(&RequestHead) -> Span| {
             let bytes = request.map(|request| part(request.head).of(request.bytes));
-            std::str::from_utf8(bytes.unwrap_or_default()).unwrap_or_default()
+            // What is not UTF-8 is shown as empty.
+            std::str::from_utf8(bytes.unwrap_or(b"")).unwrap_or("")
         };
         let endpoint = self.endpoint();
         let outcome = match done.outcome {
@@ -366,7 +367,7 @@ impl Exchange {
         line.str("remote_addr", self.kept.client_text.as_str());
         if let Some(Request { head, bytes, .. }) = request {
             let bytes = *bytes;
-            let field = |id| head.get(bytes, id).unwrap_or_default();
+            let field = |id| head.get(bytes, id).unwrap_or(b"");
             line.bytes("method", head.method.of(bytes))
                 .bytes("path", head.path.of(bytes));
             match std::str::from_utf8(head.query.of(bytes)) {
@@ -413,7 +414,7 @@ impl Exchange {
         let (times, arrived) = (&self.times, Some(cx.arrived));
         let total = millis(done.total);
         let first_data = done.first_byte.map(millis);
-        line.str("model", self.sent_model().unwrap_or_default())
+        line.str("model", self.sent_model().unwrap_or(""))
             .str("client_ip", self.kept.client_text.as_str())
             .num("total_bytes", done.response_bytes)
             .num("duration_ms", total)
@@ -443,10 +444,7 @@ fn provider_fields(line: &mut LogLine<'_>, figures: &ProviderFigures<'_>) {
     if figures.tokens_per_second > 0.0 {
         line.float("provider_tokens_per_second", figures.tokens_per_second);
     }
-    line.some(
-        "provider_model",
-        figures.model.as_deref().unwrap_or_default(),
-    );
+    line.some("provider_model", figures.model.as_deref().unwrap_or(""));
 }
 
 fn more_provider_fields(line: &mut LogLine<'_>, figures: &ProviderFigures<'_>) {
@@ -455,6 +453,6 @@ fn more_provider_fields(line: &mut LogLine<'_>, figures: &ProviderFigures<'_>) {
         .positive("provider_generation_ms", figures.generation_ms)
         .some(
             "provider_finish_reason",
-            figures.finish_reason.as_deref().unwrap_or_default(),
+            figures.finish_reason.as_deref().unwrap_or(""),
         );
 }

@@ -53,10 +53,10 @@ const NOBODY: SetId = 0;
 
 impl Sets {
     fn get(&self, id: SetId) -> EndpointSet {
-        let at = id.checked_sub(1).map(|at| at as usize);
-        at.and_then(|at| self.all.get(at))
-            .copied()
-            .unwrap_or_default()
+        match id.checked_sub(1) {
+            Some(at) => self.all[at as usize],
+            None => EndpointSet::EMPTY,
+        }
     }
 
     fn with(&mut self, id: SetId, endpoint: u32) -> SetId {

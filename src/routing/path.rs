@@ -121,11 +121,10 @@ impl<'a> Iterator for Pieces<'a> {
             .map(|at| (at, separator_at(all, at)))
             .find(|(_, len)| *len > 0);
         let (at, len) = separator.unwrap_or((all.len(), 0));
-        self.0 = tail(all, at + len);
-        Some(Piece {
-            name: head(all, at),
-            separator: all.get(at..at + len).unwrap_or_default(),
-        })
+        let (name, rest) = all.split_at(at);
+        let (separator, rest) = rest.split_at(len);
+        self.0 = rest;
+        Some(Piece { name, separator })
     }
 }
 
@@ -248,11 +247,11 @@ fn step_up(out: &mut Vec<u8>, root: usize) -> Result<(), PathFault> {
 }
 
 fn head(bytes: &[u8], end: usize) -> &[u8] {
-    bytes.get(..end).unwrap_or_default()
+    &bytes[..end]
 }
 
 fn tail(bytes: &[u8], start: usize) -> &[u8] {
-    bytes.get(start..).unwrap_or_default()
+    &bytes[start..]
 }
 
 #[cfg(test)]

@@ -133,7 +133,8 @@ impl MatchedRoute {
 
     /// The part of the path that is the route's own; `path` is the one that was matched.
     pub fn rest<'p>(&self, path: &'p [u8]) -> &'p [u8] {
-        match (self.kind, path.get(self.rest..).unwrap_or_default()) {
+        // An empty path is matched as `/`, which is longer.
+        match (self.kind, path.get(self.rest..).unwrap_or(b"")) {
             // `/olla/<prefix>` counts as `/olla/<prefix>/`.
             (RouteKind::Proxy(_), b"") => b"/",
             (_, rest) => rest,
@@ -328,7 +329,7 @@ impl RouteTable {
         };
         match cut(inner) {
             (ROOT, b"") => NOT_FOUND,
-            (ROOT, rest) => self.below_root(rest.get(1..).unwrap_or_default()),
+            (ROOT, rest) => self.below_root(rest.strip_prefix(b"/").unwrap_or(rest)),
             (b"internal", rest) => internal(rest),
             (b"version", b"") => (RouteKind::Version, b""),
             _ => NOT_FOUND,
@@ -340,7 +341,7 @@ impl RouteTable {
         let (name, rest) = cut(inner);
         match (name, rest) {
             (b"models", b"") => return (RouteKind::Models, b""),
-            (b"models", _) => return (RouteKind::Model, rest.get(1..).unwrap_or_default()),
+            (b"models", _) => return (RouteKind::Model, rest.strip_prefix(b"/").unwrap_or(rest)),
             _ => {}
         }
         if let Some(mount) = self.mounts.iter().find(|mount| mount.prefix == name) {
@@ -356,7 +357,7 @@ impl RouteTable {
     pub fn family_of(&self, target: &[u8]) -> Family {
         let path = target.split(|byte| *byte == b'?').next();
         let mut segments = path
-            .unwrap_or_default()
+            .unwrap_or(target)
             .split(|byte| *byte == b'/')
             .filter(|segment| !segment.is_empty());
         if segments.next() != Some(ROOT) {
@@ -365,7 +366,7 @@ impl RouteTable {
         let name = segments.next();
         let mut mounts = self.mounts.iter();
         let mount = mounts.find(|mount| Some(mount.prefix) == name);
-        mount.map(|mount| mount.family).unwrap_or_default()
+        mount.map_or(Family::default(), |mount| mount.family)
     }
 }
 

@@ -145,11 +145,13 @@ impl Scopes {
         RouteScope::of(self.wall(id), standing)
     }
 
+    /// # Panics
+    /// When the id was made from another list of profiles.
     fn wall(&self, id: ScopeId) -> EndpointSet {
         match id {
             ScopeId::Any => self.all,
             ScopeId::OpenAi => self.openai,
-            ScopeId::Type(place) => self.by_type.get(place).copied().unwrap_or_default(),
+            ScopeId::Type(place) => self.by_type[place],
         }
     }
 
@@ -162,7 +164,7 @@ impl Scopes {
         // Declared paths begin with a slash, so only endings that do can be declared. A lone
         // slash takes part in exact matches only.
         let from = path.len().saturating_sub(self.path_bytes_max);
-        let endings = path.get(from..).unwrap_or_default();
+        let endings = &path[from..];
         memchr::memchr_iter(b'/', endings)
             .filter_map(|at| endings.get(at..))
             .filter(|ending| *ending != b"/")

@@ -4,7 +4,7 @@
 
 use super::recording::Recording;
 use super::split::{Mode, Split};
-use super::translate::{self, IdSeed};
+use super::translate::{self, IdSeed, Uses};
 use super::{Conversation, Subject};
 use crate::dialects::{Choosing, DialectTarget, Error, Note, Sending, Sent};
 use crate::endpoint_set::EndpointSet;
@@ -46,7 +46,7 @@ impl Conversation {
         self.split = Split::new(
             choosing.endpoints,
             choosing.candidates,
-            uses.unwrap_or_default(),
+            uses.unwrap_or(Uses::NONE),
             choosing.plan.translators.anthropic.passthrough_enabled,
             &choosing.candidates.iter().filter(refuses).collect(),
         );

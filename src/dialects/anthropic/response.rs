@@ -134,7 +134,7 @@ impl Conversation {
         if matches!(piece, Piece::Refused(_)) {
             out.truncate(begun);
         }
-        self.watch(out.get(begun..).unwrap_or_default());
+        self.watch(&out[begun..]);
         piece
     }
 
@@ -146,7 +146,7 @@ impl Conversation {
         let begun = out.len();
         let (piece, failed) = of_progress(stream.idle(out));
         self.failed |= failed;
-        self.watch(out.get(begun..).unwrap_or_default());
+        self.watch(&out[begun..]);
         piece
     }
 
@@ -160,7 +160,7 @@ impl Conversation {
             }
             Replying::Error(status, fields) => {
                 let (status, fields) = (*status, std::mem::take(fields));
-                let plain = self.plain(body).unwrap_or_default();
+                let plain = self.plain_or_empty(body);
                 Whole::Refused(translate::error_from_backend(status, &plain).into(), fields)
             }
             Replying::DocumentAsEvents(_) => {
@@ -180,7 +180,7 @@ impl Conversation {
 
     /// An error of a native endpoint: its own, or that of a server that does not know the route.
     fn whole_native(&mut self, status: u16, collected: &Collected<'_>) -> Whole {
-        let plain = self.plain(collected.body).unwrap_or_default();
+        let plain = self.plain_or_empty(collected.body);
         if translate::is_not_spoken_here(status, &plain) {
             let until_ms = collected.now_ms + millis(REFUSED_FOR);
             collected.endpoint.live.refuse_messages(until_ms);
@@ -206,7 +206,13 @@ impl Conversation {
         Ok(translated.body)
     }
 
-    /// A whole body without the compression that was not asked for.
+    /// The body of an error without compression. If it cannot be decompressed, the status alone
+    /// has to do.
+    fn plain_or_empty<'b>(&mut self, body: &'b [u8]) -> Cow<'b, [u8]> {
+        self.plain(body).unwrap_or(Cow::Borrowed(b""))
+    }
+
+    /// A whole body, decompressed if the endpoint compressed it although no client requested that.
     fn plain<'b>(&mut self, body: &'b [u8]) -> Result<Cow<'b, [u8]>, Refusal> {
         let Some(mut inflater) = self.inflater.take() else {
             return Ok(Cow::Borrowed(body));
@@ -282,7 +288,7 @@ fn of_progress(progress: Progress) -> (Piece, bool) {
 /// Whether a response has this type.
 fn is_of(response: &Response<'_>, kind: &[u8]) -> bool {
     let value = response.head.get(response.bytes, FieldId::ContentType);
-    let start = value.unwrap_or_default().get(..kind.len());
+    let start = value.and_then(|value| value.get(..kind.len()));
     start.is_some_and(|start| start.eq_ignore_ascii_case(kind))
 }
 

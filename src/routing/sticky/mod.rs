@@ -181,11 +181,8 @@ impl Sticky {
             hasher.write(source.as_str().as_bytes());
             hasher.write_usize(value.len());
             hasher.write(value);
-            for c in model
-                .unwrap_or_default()
-                .chars()
-                .flat_map(char::to_lowercase)
-            {
+            // A request without a model has the key of an empty name.
+            for c in model.unwrap_or("").chars().flat_map(char::to_lowercase) {
                 hasher.write_u32(u32::from(c));
             }
             Some(Key {

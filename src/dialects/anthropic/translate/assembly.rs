@@ -94,12 +94,9 @@ impl Kept {
         let Ok(mut event) = serde_json::from_slice::<Value>(data) else {
             return;
         };
-        let index = event
-            .get("index")
-            .and_then(Value::as_u64)
-            .unwrap_or_default();
-        let mut part = |key: &str| event.get_mut(key).map(Value::take).unwrap_or_default();
-        match part("type").as_str().unwrap_or_default() {
+        let index = event.get("index").and_then(Value::as_u64).unwrap_or(0);
+        let mut part = |key: &str| event.get_mut(key).map_or(Value::Null, Value::take);
+        match part("type").as_str().unwrap_or("") {
             "message_start" => {
                 if let Value::Object(message) = part("message") {
                     self.message = message;

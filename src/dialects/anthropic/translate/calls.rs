@@ -189,8 +189,8 @@ impl Calls {
             call.stage = Stage::Closed;
         }
         let closed = |call: &&StreamedCall| call.stage == Stage::Closed;
-        let rest = self.list.get(self.first_waiting..).unwrap_or_default();
-        self.first_waiting += rest.iter().take_while(closed).count();
+        let rest = self.list.iter().skip(self.first_waiting);
+        self.first_waiting += rest.take_while(closed).count();
     }
 
     /// Whether a call was ever opened.

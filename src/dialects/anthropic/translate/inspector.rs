@@ -89,8 +89,9 @@ fn begin(kind: &str, now: OffsetDateTime, body_bytes: usize) -> Vec<u8> {
     line.extend_from_slice(br#"{"type":"#);
     write_string(kind, &mut line);
     line.extend_from_slice(br#","ts":"#);
-    // Years beyond four digits have no form in RFC 3339.
-    write_string(&now.format(&Rfc3339).unwrap_or_default(), &mut line);
+    // RFC 3339 has no form for years beyond four digits; the record has none then.
+    let time = now.format(&Rfc3339).unwrap_or_else(|_| String::new());
+    write_string(&time, &mut line);
     line
 }
 

@@ -162,7 +162,7 @@ impl<'o> Messages<'o> {
         self.tool_content(place, content)?;
         if is_error.is_some_and(JsonValue::is_true) {
             const PREFIX: &[u8] = b"Error: ";
-            let said = self.out.get(start..).unwrap_or_default();
+            let said = &self.out[start..];
             let says_so = said
                 .get(..5)
                 .is_some_and(|word| word.eq_ignore_ascii_case(b"error"));

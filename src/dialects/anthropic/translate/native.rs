@@ -42,15 +42,11 @@ impl Default for NativeTail {
 impl NativeTail {
     /// Takes note of bytes that were relayed.
     pub fn push(&mut self, input: &[u8]) {
-        let input = input
-            .get(input.len().saturating_sub(TAIL_BYTES)..)
-            .unwrap_or_default();
+        let input = &input[input.len().saturating_sub(TAIL_BYTES)..];
         let kept = self.len.min(TAIL_BYTES - input.len());
         self.bytes.copy_within(self.len - kept..self.len, 0);
         self.len = kept + input.len();
-        if let Some(room) = self.bytes.get_mut(kept..self.len) {
-            room.copy_from_slice(input);
-        }
+        self.bytes[kept..self.len].copy_from_slice(input);
     }
 
     /// Whether the message was complete: nothing is missing, however the connection ended.
@@ -81,7 +77,7 @@ impl NativeTail {
     }
 
     fn tail(&self) -> &[u8] {
-        self.bytes.get(..self.len).unwrap_or_default()
+        &self.bytes[..self.len]
     }
 }
 

@@ -48,7 +48,7 @@ impl Counts {
         Self {
             prompt: prompt.and_then(JsonValue::unsigned),
             completion: completion.and_then(JsonValue::unsigned),
-            cached: cached.and_then(JsonValue::unsigned).unwrap_or_default(),
+            cached: cached.and_then(JsonValue::unsigned).unwrap_or(0),
         }
     }
 

@@ -196,7 +196,7 @@ fn wire(chunks: &[Value], noise: &[usize]) -> Vec<u8> {
     let mut stream = String::new();
     let mut noise = noise.iter().cycle();
     for chunk in chunks {
-        let (end, before) = match noise.next().copied().unwrap_or_default() {
+        let (end, before) = match noise.next().copied().unwrap_or(0) {
             0 => ("\n", ""),
             1 => ("\r\n", ": comment\r\n"),
             2 => ("\r", "data: {broken\n\n"),

@@ -43,17 +43,17 @@ impl Lines {
                 input = input.strip_prefix(b"\n").unwrap_or(input);
             }
             let end = memchr2(b'\n', b'\r', input);
-            let run = input.get(..end.unwrap_or(input.len())).unwrap_or_default();
+            let (run, rest) = input.split_at(end.unwrap_or(input.len()));
             if self.partial.len() + run.len() > self.line_bytes_max {
                 self.partial = Vec::new();
                 return Err(TooLong);
             }
-            let Some(end) = end else {
+            let [line_end, rest @ ..] = rest else {
                 self.partial.extend_from_slice(run);
                 return Ok(());
             };
-            self.after_cr = input.get(end) == Some(&b'\r');
-            input = input.get(end + 1..).unwrap_or_default();
+            self.after_cr = *line_end == b'\r';
+            input = rest;
             let step = if self.partial.is_empty() {
                 each(run)
             } else {

@@ -39,12 +39,8 @@ fn write_tool(tool: JsonValue<'_>, first: usize, out: &mut Vec<u8>, warnings: &m
     let is_custom = kind.is_none_or(|kind| kind.is("custom"));
     let Some(name) = name.filter(|_| is_custom || schema.is_some()) else {
         warn(warnings, || Warning::ToolLeftOut {
-            kind: kind
-                .map(|kind| kind.decode().into_owned())
-                .unwrap_or_default(),
-            name: name
-                .map(|name| name.decode().into_owned())
-                .unwrap_or_default(),
+            kind: kind.map_or_else(String::new, |kind| kind.decode().into_owned()),
+            name: name.map_or_else(String::new, |name| name.decode().into_owned()),
         });
         return;
     };

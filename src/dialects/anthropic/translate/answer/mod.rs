@@ -122,7 +122,7 @@ impl<'a> Completion<'a> {
             .filter(|refusal| prose.is_none() && !refusal.is_empty());
         Ok(Self {
             model: filled(model),
-            counts: usage.map(Counts::read).unwrap_or_default(),
+            counts: usage.map_or_else(Counts::default, Counts::read),
             thinking: filled(reasoning).or(filled(reasoning_content)),
             prose: prose.or(refusal),
             refused: refusal.is_some(),
@@ -131,7 +131,7 @@ impl<'a> Completion<'a> {
                 .flat_map(JsonValue::elements)
                 .filter_map(CompleteCall::read)
                 .collect(),
-            finish: filled(finish).map(Finish::of).unwrap_or_default(),
+            finish: filled(finish).map_or(Finish::Other, Finish::of),
             matched: filled(stop_reason).or(filled(matched_stop)),
         })
     }

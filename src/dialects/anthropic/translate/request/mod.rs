@@ -42,6 +42,13 @@ pub struct Uses {
 }
 
 impl Uses {
+    /// None of them.
+    pub const NONE: Self = Self {
+        tools: false,
+        thinking: false,
+        vision: false,
+    };
+
     /// Whether a limitation, by its name in a profile, excludes the request. Names that are not
     /// known are information only.
     pub fn are_excluded_by(self, limitation: &str) -> bool {

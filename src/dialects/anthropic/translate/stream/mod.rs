@@ -105,9 +105,7 @@ impl StreamTransformer {
             // Blanks and the parts of a byte order mark: nothing that begins an event.
             let blank = |byte: &u8| byte.is_ascii_whitespace() || b"\xef\xbb\xbf".contains(byte);
             let start = input.iter().position(|byte| !blank(byte));
-            input = input
-                .get(start.unwrap_or(input.len())..)
-                .unwrap_or_default();
+            input = &input[start.unwrap_or(input.len())..];
             match input.first() {
                 None => {}
                 // The first letters of the fields of an event stream, and a comment's colon.
