@@ -51,6 +51,14 @@ impl std::fmt::Debug for DetailTimes<'_> {
     }
 }
 
+/// The names and places under which a detail shows an entry: its own, or those of an alias.
+struct Named<'c, 'p> {
+    id: &'c str,
+    aliases: Vec<&'c str>,
+    /// The places of each endpoint.
+    by_endpoint: Vec<&'p [Place]>,
+}
+
 impl Catalogue {
     /// `GET /olla/models/{id}`. The id is the whole rest of the path as it was sent: an id, a name
     /// or an alias, in any letter case, percent-encoded or not.
@@ -93,14 +101,12 @@ impl Catalogue {
     }
 
     fn entry_detail<'c>(&'c self, entry: &'c Entry, times: &DetailTimes<'_>) -> Detail<'c> {
-        let by_endpoint: Vec<_> = entry.by_endpoint().collect();
-        self.detail_of(
-            &entry.id,
-            entry,
-            entry.names().collect(),
-            &by_endpoint,
-            times,
-        )
+        let named = Named {
+            id: &entry.id,
+            aliases: entry.names().collect(),
+            by_endpoint: entry.by_endpoint().collect(),
+        };
+        self.detail_of(entry, named, times)
     }
 
     /// The alias's own spelling first, then any.
@@ -126,18 +132,25 @@ impl Catalogue {
         // As a model whose endpoints are all down is shown, so is an alias whose targets are.
         let all = EndpointSet::first(self.merged.endpoints.len());
         let view = among(self.routable).or_else(|| among(all))?;
-        let by_endpoint: Vec<_> = view.places.chunks(1).collect();
-        Some(self.detail_of(&alias.name, view.entry, view.targets, &by_endpoint, times))
+        let named = Named {
+            id: &alias.name,
+            aliases: view.targets,
+            by_endpoint: view.places.chunks(1).collect(),
+        };
+        Some(self.detail_of(view.entry, named, times))
     }
 
     fn detail_of<'c>(
         &'c self,
-        id: &'c str,
         entry: &'c Entry,
-        aliases: Vec<&'c str>,
-        by_endpoint: &[&[Place]],
+        named: Named<'c, '_>,
         times: &DetailTimes<'_>,
     ) -> Detail<'c> {
+        let Named {
+            id,
+            aliases,
+            by_endpoint,
+        } = named;
         let firsts = || {
             by_endpoint
                 .iter()

@@ -191,23 +191,13 @@ impl Catalogue {
         let shown = |entry: &&Entry| entry.is_on(&selection.eligible) && (selection.filter)(entry);
         for entry in self.merged.entries.iter().filter(shown) {
             let availability = entry.by_endpoint().map(|places| self.availability(places));
-            list.push(&self.unified_item(
-                &entry.id,
-                entry,
-                self.merged.created(entry, &[]),
-                Seq(entry.names()),
-                Seq(availability),
-            ));
+            let item = self.unified_item(&entry.id, entry, Seq(entry.names()), Seq(availability));
+            list.push(&item);
         }
         for alias in self.alias_views(selection) {
             let availability = alias.places.chunks(1);
-            list.push(&self.unified_item(
-                alias.name,
-                alias.entry,
-                self.merged.created(alias.entry, &[]),
-                &alias.targets,
-                Seq(availability.map(|places| self.availability(places))),
-            ));
+            let availability = Seq(availability.map(|places| self.availability(places)));
+            list.push(&self.unified_item(alias.name, alias.entry, &alias.targets, availability));
         }
         list.finish()
     }
@@ -216,14 +206,13 @@ impl Catalogue {
         &'a self,
         id: &'a str,
         entry: &'a Entry,
-        created: u64,
         aliases: A,
         availability: V,
     ) -> Unified<'a, A, V, impl Serialize> {
         Unified {
             id,
             object: "model",
-            created,
+            created: self.merged.created(entry, &[]),
             owned_by: OLLA,
             olla: OllaBlock {
                 family: &entry.family,

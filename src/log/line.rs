@@ -33,7 +33,33 @@ pub struct LineLog {
     patient: bool,
 }
 
-/// Finished and half-finished lines in the forms that somebody reads.
+/// The forms in which a line is written.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Forms {
+    pub(super) json: bool,
+    pub(super) text: bool,
+    /// Whether the text has colours.
+    pub(super) colour: bool,
+}
+
+impl Forms {
+    fn of(mode: Mode) -> Self {
+        Self {
+            json: mode.json(),
+            text: mode.text(),
+            colour: mode.colour(),
+        }
+    }
+}
+
+/// What every line begins with.
+pub(super) struct Heading<'a> {
+    pub(super) level: Level,
+    pub(super) msg: &'a str,
+    pub(super) unix_ms: u64,
+}
+
+/// Finished and half-finished lines in the forms that are written.
 #[derive(Debug, Default)]
 pub(super) struct Buffers {
     pub(super) json: Vec<u8>,
@@ -60,7 +86,16 @@ impl LineLog {
         if !mode.enables(level) {
             return None;
         }
-        self.begin(mode, mode.text(), level, msg, unix_ms)
+        let forms = Forms::of(mode);
+        Some(self.begin(
+            mode,
+            forms,
+            &Heading {
+                level,
+                msg,
+                unix_ms,
+            },
+        ))
     }
 
     /// Begins a line of the access log, which goes to the file and to JSON output only.
@@ -69,7 +104,20 @@ impl LineLog {
         if !mode.enables(level) || !mode.json() {
             return None;
         }
-        self.begin(mode, false, level, super::events::ACCESS_LOG, unix_ms)
+        let forms = Forms {
+            text: false,
+            ..Forms::of(mode)
+        };
+        let msg = super::events::ACCESS_LOG;
+        Some(self.begin(
+            mode,
+            forms,
+            &Heading {
+                level,
+                msg,
+                unix_ms,
+            },
+        ))
     }
 
     /// Whether lines of this level are written; for work that only a line needs.
@@ -77,30 +125,16 @@ impl LineLog {
         self.logger.mode().enables(level)
     }
 
-    fn begin(
-        &mut self,
-        mode: Mode,
-        text: bool,
-        level: Level,
-        msg: &str,
-        unix_ms: u64,
-    ) -> Option<LogLine<'_>> {
+    fn begin(&mut self, mode: Mode, forms: Forms, heading: &Heading<'_>) -> LogLine<'_> {
         if mode != self.mode {
             self.flush();
             self.mode = mode;
         }
         if self.lines == 0 {
-            self.since_ms = unix_ms;
+            self.since_ms = heading.unix_ms;
         }
-        let json = mode.json();
-        self.buffers
-            .begin(json, text, mode.colour(), level, msg, unix_ms);
-        Some(LogLine {
-            log: self,
-            json,
-            text,
-            colour: mode.colour(),
-        })
+        self.buffers.begin(forms, heading);
+        LogLine { log: self, forms }
     }
 
     /// Sends what has waited for [`HOLD_MS`]. One compare when there is nothing to do; a core calls
@@ -154,16 +188,14 @@ impl Drop for LineLog {
 #[derive(Debug)]
 pub struct LogLine<'a> {
     log: &'a mut LineLog,
-    json: bool,
-    text: bool,
-    colour: bool,
+    forms: Forms,
 }
 
 impl LogLine<'_> {
     /// A text.
     #[inline]
     pub fn str(&mut self, key: &'static str, value: &str) -> &mut Self {
-        if self.json {
+        if self.forms.json {
             let out = &mut self.log.buffers.json;
             json_key(out, key);
             encode::json_string(out, value);
@@ -183,7 +215,7 @@ impl LogLine<'_> {
     /// Bytes that should be UTF-8; what is not is replaced.
     #[inline]
     pub fn bytes(&mut self, key: &'static str, value: &[u8]) -> &mut Self {
-        if self.json && !self.text {
+        if self.forms.json && !self.forms.text {
             let out = &mut self.log.buffers.json;
             let before = out.len();
             json_key(out, key);
@@ -210,7 +242,7 @@ impl LogLine<'_> {
     /// A whole number.
     #[inline]
     pub fn num(&mut self, key: &'static str, value: u64) -> &mut Self {
-        if self.json {
+        if self.forms.json {
             let out = &mut self.log.buffers.json;
             json_key(out, key);
             decimal(out, value);
@@ -239,7 +271,7 @@ impl LogLine<'_> {
 
     /// A value of any kind.
     pub fn value(&mut self, key: &'static str, value: &Value<'_>) -> &mut Self {
-        if self.json {
+        if self.forms.json {
             json_field(&mut self.log.buffers.json, key, value);
         }
         self.text_too(key, value)
@@ -248,8 +280,8 @@ impl LogLine<'_> {
     /// The same in the other form, if somebody reads that.
     #[inline]
     fn text_too(&mut self, key: &'static str, value: &Value<'_>) -> &mut Self {
-        if self.text {
-            text_field(&mut self.log.buffers.text, self.colour, key, value);
+        if self.forms.text {
+            text_field(&mut self.log.buffers.text, self.forms.colour, key, value);
         }
         self
     }
@@ -261,7 +293,7 @@ impl LogLine<'_> {
 impl Drop for LogLine<'_> {
     fn drop(&mut self) {
         let log = &mut *self.log;
-        log.buffers.end(self.json, self.text);
+        log.buffers.end(self.forms);
         log.lines += 1;
         if log.buffers.json.len().max(log.buffers.text.len()) >= CHUNK_BYTES {
             log.flush();
@@ -270,17 +302,14 @@ impl Drop for LogLine<'_> {
 }
 
 impl Buffers {
-    pub(super) fn begin(
-        &mut self,
-        json: bool,
-        text: bool,
-        colour: bool,
-        level: Level,
-        msg: &str,
-        unix_ms: u64,
-    ) {
+    pub(super) fn begin(&mut self, forms: Forms, heading: &Heading<'_>) {
+        let Heading {
+            level,
+            msg,
+            unix_ms,
+        } = *heading;
         let name = super::level_name(level);
-        if json {
+        if forms.json {
             let out = &mut self.json;
             out.extend_from_slice(b"{\"timestamp\":\"");
             out.extend_from_slice(self.stamp.of(unix_ms));
@@ -289,12 +318,12 @@ impl Buffers {
             out.extend_from_slice(b"\",\"msg\":");
             encode::json_string(out, msg);
         }
-        if text {
+        if forms.text {
             let out = &mut self.text;
             out.extend_from_slice(b"time=");
             out.extend_from_slice(self.stamp.of(unix_ms));
             out.extend_from_slice(b" level=");
-            if colour {
+            if forms.colour {
                 out.extend_from_slice(level_colour(level));
                 out.extend_from_slice(name.as_bytes());
                 out.extend_from_slice(PLAIN);
@@ -306,11 +335,11 @@ impl Buffers {
         }
     }
 
-    pub(super) fn end(&mut self, json: bool, text: bool) {
-        if json {
+    pub(super) fn end(&mut self, forms: Forms) {
+        if forms.json {
             self.json.extend_from_slice(b"}\n");
         }
-        if text {
+        if forms.text {
             self.text.push(b'\n');
         }
     }

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use crossbeam_channel::{Receiver, Sender};
 
 use super::file::{FilePlan, LogFile};
-use super::line::{Buffers, CHUNK_BYTES, json_field, text_field};
+use super::line::{Buffers, CHUNK_BYTES, Forms, Heading, json_field, text_field};
 use super::{Level, Mode, Shared, Value, events, unix_ms};
 
 /// A buffer that grew beyond this is not kept for reuse.
@@ -156,17 +156,27 @@ impl Writer {
         if !mode.enables(Level::Warn) {
             return;
         }
-        let (json, colour) = (mode.json_out(), mode.colour());
+        let json = mode.json_out();
+        let forms = Forms {
+            json,
+            text: !json,
+            colour: mode.colour(),
+        };
         let buffers = &mut self.buffers;
-        buffers.begin(json, !json, colour, Level::Warn, msg, unix_ms());
+        let heading = Heading {
+            level: Level::Warn,
+            msg,
+            unix_ms: unix_ms(),
+        };
+        buffers.begin(forms, &heading);
         for (key, value) in fields {
             if json {
                 json_field(&mut buffers.json, key, value);
             } else {
-                text_field(&mut buffers.text, colour, key, value);
+                text_field(&mut buffers.text, forms.colour, key, value);
             }
         }
-        buffers.end(json, !json);
+        buffers.end(forms);
         let line = std::mem::take(if json {
             &mut buffers.json
         } else {

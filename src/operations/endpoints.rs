@@ -99,11 +99,11 @@ fn item<'a>(seen: Seen<'a>, inputs: &Inputs<'_>) -> Item<'a> {
         priority: endpoint.plan.priority,
         url: &endpoint.plan.url.display,
         model_count: endpoint.model_count,
-        request_count: counts.requests,
-        success_rate: percentage_or_na(counts.unfailed(), counts.requests),
+        request_count: counts.tally.requests,
+        success_rate: percentage_or_na(counts.tally.unfailed(), counts.tally.requests),
         min_latency_ms: counts.latency_min_ms.unwrap_or(0),
         max_latency_ms: counts.latency_max_ms,
-        avg_latency_ms: (counts.requests > 0).then(|| counts.mean_ms()),
+        avg_latency_ms: (counts.tally.requests > 0).then(|| counts.tally.mean_ms()),
         active_connections: endpoint.live.in_flight(),
         health_check: health
             .checked_at

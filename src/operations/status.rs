@@ -136,10 +136,10 @@ pub(super) fn page(inputs: &Inputs<'_>) -> Page {
 fn system_item<'a>(inputs: &Inputs<'a>, system: &System) -> SystemItem<'a> {
     let requests = &system.requests;
     SystemItem {
-        status: system.verdict.as_str(),
+        status: system.health.as_str(),
         endpoints_up: format!("{}/{}", system.healthy, system.total),
-        success_rate: percentage_or_na(requests.unfailed(), requests.requests),
-        avg_latency: latency(requests.mean_ms()),
+        success_rate: percentage_or_na(requests.tally.unfailed(), requests.tally.requests),
+        avg_latency: latency(requests.tally.mean_ms()),
         total_traffic: bytes(system.traffic_bytes),
         uptime: uptime(since(inputs.started, inputs.now)),
         start_time: instant(inputs.started),
@@ -147,9 +147,9 @@ fn system_item<'a>(inputs: &Inputs<'a>, system: &System) -> SystemItem<'a> {
         commit: &inputs.build.commit,
         active_connections: system.active_connections,
         security_violations: system.violations(),
-        total_requests: requests.requests,
-        total_failures: requests.failures,
-        has_traffic: requests.requests > 0,
+        total_requests: requests.tally.requests,
+        total_failures: requests.tally.failures,
+        has_traffic: requests.tally.requests > 0,
     }
 }
 
@@ -168,10 +168,10 @@ fn item<'a>(seen: Seen<'a>, inputs: &Inputs<'_>) -> Item<'a> {
         status: endpoint.status.as_str(),
         priority: endpoint.plan.priority,
         connections: endpoint.live.in_flight(),
-        requests: counts.requests,
-        success_rate: percentage_or_na(counts.unfailed(), counts.requests),
-        avg_latency: latency(counts.mean_ms()),
-        avg_latency_ms: (counts.requests > 0).then(|| counts.mean_ms()),
+        requests: counts.tally.requests,
+        success_rate: percentage_or_na(counts.tally.unfailed(), counts.tally.requests),
+        avg_latency: latency(counts.tally.mean_ms()),
+        avg_latency_ms: (counts.tally.requests > 0).then(|| counts.tally.mean_ms()),
         min_latency_ms: counts.latency_min_ms.unwrap_or(0),
         max_latency_ms: counts.latency_max_ms,
         traffic: bytes(counts.bytes),

@@ -62,8 +62,8 @@ impl SystemHealth {
     fn of(healthy: usize, total: usize, requests: &RequestCounts) -> Self {
         let up = |percent: usize| healthy * 100 >= total * percent;
         let succeed = |percent: u64| {
-            u128::from(requests.unfailed()) * 100
-                >= u128::from(requests.requests) * u128::from(percent)
+            u128::from(requests.tally.unfailed()) * 100
+                >= u128::from(requests.tally.requests) * u128::from(percent)
         };
         if total == 0 || !up(50) || !succeed(90) {
             Self::Critical
@@ -78,7 +78,7 @@ impl SystemHealth {
 /// The system in figures.
 #[derive(Debug)]
 pub(super) struct System {
-    pub(super) verdict: SystemHealth,
+    pub(super) health: SystemHealth,
     pub(super) healthy: usize,
     pub(super) total: usize,
     pub(super) requests: RequestCounts,
@@ -86,7 +86,6 @@ pub(super) struct System {
     pub(super) active_connections: u64,
     pub(super) rate_limit_violations: u64,
     pub(super) size_violations: u64,
-    pub(super) client_disconnects: u64,
     pub(super) blocked_ips: usize,
 }
 
@@ -97,7 +96,7 @@ impl System {
         let (healthy, total) = (healthy(fleet), fleet.endpoints.len());
         let in_flight = |endpoint: &Endpoint| u64::from(endpoint.live.in_flight());
         Self {
-            verdict: SystemHealth::of(healthy, total, &counts.requests),
+            health: SystemHealth::of(healthy, total, &counts.requests),
             healthy,
             total,
             requests: counts.requests,
@@ -105,7 +104,6 @@ impl System {
             active_connections: fleet.endpoints.iter().map(in_flight).sum(),
             rate_limit_violations: counts.rate_limit_violations,
             size_violations: counts.size_violations,
-            client_disconnects: counts.client_disconnects,
             blocked_ips: inputs.totals.blocked_ips(inputs.now),
         }
     }
@@ -163,13 +161,13 @@ impl<'a> Seen<'a> {
     }
 
     pub(super) const fn fails_often(&self) -> bool {
-        self.counts.requests >= RATED_REQUESTS_MIN
-            && self.counts.unfailed() as u128 * 100
-                < self.counts.requests as u128 * SUCCESS_PERCENT_MIN as u128
+        self.counts.tally.requests >= RATED_REQUESTS_MIN
+            && self.counts.tally.unfailed() as u128 * 100
+                < self.counts.tally.requests as u128 * SUCCESS_PERCENT_MIN as u128
     }
 
     pub(super) const fn is_slow(&self) -> bool {
-        self.counts.mean_ms() > MEAN_LATENCY_MS_MAX
+        self.counts.tally.mean_ms() > MEAN_LATENCY_MS_MAX
     }
 }
 
@@ -203,9 +201,10 @@ fn fnv1a_32(bytes: &[u8]) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::operations::stats::Tally;
 
     #[test]
-    fn the_verdict_follows_the_thresholds() {
+    fn the_health_follows_the_thresholds() {
         use SystemHealth::{Critical, Degraded, Healthy};
         let table = [
             // healthy, total, requests, failures
@@ -223,13 +222,17 @@ mod tests {
             (1, 2, 100, 0, Degraded),
         ];
         for (healthy, total, requests, failures, expected) in table {
-            let counts = RequestCounts {
+            let tally = Tally {
                 requests,
                 failures,
+                ..Tally::default()
+            };
+            let counts = RequestCounts {
+                tally,
                 ..RequestCounts::default()
             };
-            let verdict = SystemHealth::of(healthy, total, &counts);
-            assert_eq!(verdict, expected, "{healthy}/{total} {failures}/{requests}");
+            let health = SystemHealth::of(healthy, total, &counts);
+            assert_eq!(health, expected, "{healthy}/{total} {failures}/{requests}");
         }
     }
 

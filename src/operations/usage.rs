@@ -72,7 +72,7 @@ struct Summary<'a> {
 pub(super) fn page(query: &str, inputs: &Inputs<'_>) -> Page {
     // In the order of their names, so that the sort below leaves equals in it.
     let mut models = inputs.totals.models();
-    models.sort_by_key(|(_, totals)| Reverse(totals.counts.requests));
+    models.sort_by_key(|(_, totals)| Reverse(totals.counts.tally.requests));
     let names: Names<'_> = inputs
         .fleet
         .endpoints
@@ -104,19 +104,19 @@ fn summary<'a>(models: &[(&'a str, &ModelTotals)], inputs: &Inputs<'_>) -> Summa
     let ever = &inputs.totals.system().model_requests;
     let fewest = models
         .iter()
-        .map(|(_, totals)| totals.counts.requests)
+        .map(|(_, totals)| totals.counts.tally.requests)
         .min();
     let least = models
         .iter()
-        .find(|(_, totals)| Some(totals.counts.requests) == fewest);
+        .find(|(_, totals)| Some(totals.counts.tally.requests) == fewest);
     Summary {
         total_models: models.len(),
         active_models: models
             .iter()
             .filter(|(_, totals)| totals.is_active(inputs.now))
             .count(),
-        total_requests: ever.requests,
-        overall_success_rate: percentage(ever.unfailed(), ever.requests),
+        total_requests: ever.tally.requests,
+        overall_success_rate: percentage(ever.tally.unfailed(), ever.tally.requests),
         total_traffic: bytes(ever.bytes),
         most_popular_model: models.first().map_or("", |(name, _)| name),
         least_popular_model: least.map_or("", |(name, _)| name),
@@ -135,12 +135,12 @@ fn item<'a>(
     let (p95, p99) = totals.p95_p99();
     Item {
         name,
-        total_requests: counts.requests,
-        successful_requests: counts.successes,
-        failed_requests: counts.failures,
-        success_rate: percentage(counts.unfailed(), counts.requests),
+        total_requests: counts.tally.requests,
+        successful_requests: counts.tally.successes,
+        failed_requests: counts.tally.failures,
+        success_rate: percentage(counts.tally.unfailed(), counts.tally.requests),
         total_traffic: bytes(counts.bytes),
-        average_latency: latency(counts.mean_ms()),
+        average_latency: latency(counts.tally.mean_ms()),
         p95_latency: latency(p95),
         p99_latency: latency(p99),
         unique_clients: totals.unique_clients(now),
@@ -174,10 +174,7 @@ fn over_models<'a>(
         let (sum, last_used) = sums
             .entry(name)
             .or_insert_with(|| (PairCounts::default(), pair.last_used));
-        sum.requests += pair.counts.requests;
-        sum.successes += pair.counts.successes;
-        sum.failures += pair.counts.failures;
-        sum.latency_ms = sum.latency_ms.saturating_add(pair.counts.latency_ms);
+        sum.tally.add(&pair.counts.tally);
         // Of the model that fares worst there.
         sum.consecutive_errors = sum.consecutive_errors.max(pair.counts.consecutive_errors);
         *last_used = (*last_used).max(pair.last_used);
@@ -194,9 +191,9 @@ fn endpoint_item<'a>(
 ) -> EndpointItem<'a> {
     EndpointItem {
         endpoint_name: name,
-        request_count: counts.requests,
-        success_rate: Number(percent(counts.unfailed(), counts.requests)),
-        average_latency: latency(counts.mean_ms()),
+        request_count: counts.tally.requests,
+        success_rate: Number(percent(counts.tally.unfailed(), counts.tally.requests)),
+        average_latency: latency(counts.tally.mean_ms()),
         last_used: ago(Some(last_used), now),
         consecutive_errors: counts.consecutive_errors,
     }

@@ -11,25 +11,73 @@ pub(super) const BUCKETS: [&str; BUCKETS_MS.len()] = [
     "120", "300",
 ];
 
-/// A value of a sample. Counts are exact beyond 2^53.
-pub(super) trait SampleValue {
-    fn written(self) -> String;
+/// The value of a sample. Counts are exact beyond 2^53.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum SampleValue {
+    Count(u64),
+    Number(f64),
 }
 
-impl SampleValue for u64 {
-    fn written(self) -> String {
-        self.to_string()
+impl From<u64> for SampleValue {
+    fn from(count: u64) -> Self {
+        Self::Count(count)
     }
 }
 
-impl SampleValue for f64 {
-    fn written(self) -> String {
-        decimal(self)
+impl From<usize> for SampleValue {
+    fn from(count: usize) -> Self {
+        Self::Count(count as u64)
     }
 }
 
-/// The text while it is written. Writing to a string does not fail, so that results of `write!`
-/// say nothing.
+impl From<bool> for SampleValue {
+    fn from(holds: bool) -> Self {
+        Self::Count(u64::from(holds))
+    }
+}
+
+impl From<f64> for SampleValue {
+    fn from(number: f64) -> Self {
+        Self::Number(number)
+    }
+}
+
+/// A family with one sample for each `T`.
+pub(super) struct Family<T> {
+    name: &'static str,
+    kind: &'static str,
+    help: &'static str,
+    value: fn(&T) -> SampleValue,
+}
+
+/// A family whose values may fall.
+pub(super) const fn gauge<T>(
+    name: &'static str,
+    help: &'static str,
+    value: fn(&T) -> SampleValue,
+) -> Family<T> {
+    Family {
+        name,
+        kind: "gauge",
+        help,
+        value,
+    }
+}
+
+/// A family whose values only grow.
+pub(super) const fn counter<T>(
+    name: &'static str,
+    help: &'static str,
+    value: fn(&T) -> SampleValue,
+) -> Family<T> {
+    Family {
+        kind: "counter",
+        ..gauge(name, help, value)
+    }
+}
+
+/// The text while it is written. Writing to a string cannot fail, so the results of `write!` are
+/// ignored.
 #[derive(Default)]
 pub(super) struct Exposition(String);
 
@@ -46,13 +94,27 @@ impl Exposition {
         self.family(name, "gauge", help);
     }
 
-    /// A counter without labels.
-    pub(super) fn counter_of(&mut self, name: &str, help: &str, count: u64) {
-        self.family(name, "counter", help);
-        self.sample(name, &[], count);
+    /// Families with one sample for each row.
+    pub(super) fn families<'r, T, const N: usize>(
+        &mut self,
+        families: &[Family<T>],
+        rows: &'r [T],
+        labels: impl Fn(&'r T) -> [(&'static str, &'r str); N],
+    ) {
+        for family in families {
+            self.family(family.name, family.kind, family.help);
+            for row in rows {
+                self.sample(family.name, &labels(row), (family.value)(row));
+            }
+        }
     }
 
-    pub(super) fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: impl SampleValue) {
+    pub(super) fn sample(
+        &mut self,
+        name: &str,
+        labels: &[(&str, &str)],
+        value: impl Into<SampleValue>,
+    ) {
         self.0.push_str(name);
         for (nth, (label, text)) in labels.iter().enumerate() {
             self.0.push(if nth == 0 { '{' } else { ',' });
@@ -71,7 +133,10 @@ impl Exposition {
         if !labels.is_empty() {
             self.0.push('}');
         }
-        let _ = writeln!(self.0, " {}", value.written());
+        let _ = match value.into() {
+            SampleValue::Count(count) => writeln!(self.0, " {count}"),
+            SampleValue::Number(number) => writeln!(self.0, " {}", decimal(number)),
+        };
     }
 
     pub(super) fn histogram(&mut self, name: &str, endpoint: &str, buckets: &Buckets) {

@@ -1,8 +1,8 @@
 //! `/internal/metrics`: the text format of Prometheus, version 0.0.4.
 //!
-//! Each family stands together: HELP, TYPE, then its samples, endpoints and models in the order of
-//! their names. A family without samples still has its two lines, so that a scrape of a fresh
-//! process shows what there will be.
+//! Each family is written as a whole: HELP, TYPE, then its samples, sorted by the names of endpoints
+//! and models. A family without samples has these two lines too, so that a scrape of a fresh process
+//! lists every family.
 //!
 //! Contract: docs/contract/operations.md#4
 
@@ -14,12 +14,15 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::Inputs;
 use super::conditional::{Caching, Page};
-use super::stats::{Buckets, ModelTotals, PairTotals, resource_name};
+use super::process::ProcessFacts;
+use super::stats::{
+    Buckets, EndpointTotals, ModelTotals, PairCounts, RequestCounts, resource_name,
+};
 use super::system::{Seen, System};
 use crate::clock::since;
 use crate::fleet::Status;
 use crate::format::percent;
-use exposition::Exposition;
+use exposition::{Exposition, Family, counter, gauge};
 
 const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
@@ -32,13 +35,12 @@ pub(super) fn page(inputs: &Inputs<'_>) -> Page {
     endpoints.sort_by(|a, b| a.endpoint.name().cmp(b.endpoint.name()));
     let models = inputs.totals.models();
     system_families(&mut text, inputs, &system);
-    security_families(&mut text, &system);
+    text.families(&SECURITY_FAMILIES, std::slice::from_ref(&system), |_| []);
     endpoint_families(&mut text, &endpoints);
-    traffic_families(&mut text, inputs, &endpoints, &system);
-    models_families(&mut text, inputs, &models);
+    traffic_families(&mut text, inputs, &endpoints);
+    all_models_families(&mut text, inputs, &models);
     model_families(&mut text, inputs, &models);
-    pair_families(&mut text, inputs, &models);
-    process_families(&mut text, inputs);
+    text.families(&of_process(), &[(inputs.process, inputs.started)], |_| []);
     Page {
         status: 200,
         content_type: CONTENT_TYPE,
@@ -47,9 +49,60 @@ pub(super) fn page(inputs: &Inputs<'_>) -> Page {
     }
 }
 
+const SYSTEM_FAMILIES: [Family<System>; 6] = [
+    gauge(
+        "olla_system_status",
+        "State of the system: 2 healthy, 1 degraded, 0 critical.",
+        |system| system.health.as_number().into(),
+    ),
+    gauge("olla_endpoints_total", "Configured endpoints.", |system| {
+        system.total.into()
+    }),
+    gauge("olla_endpoints_healthy", "Healthy endpoints.", |system| {
+        system.healthy.into()
+    }),
+    gauge(
+        "olla_success_rate_percent",
+        "Requests that did not fail, in percent; 0 without traffic.",
+        |system| {
+            percent(
+                system.requests.tally.unfailed(),
+                system.requests.tally.requests,
+            )
+            .into()
+        },
+    ),
+    gauge(
+        "olla_avg_latency_ms",
+        "Mean latency of successful requests in milliseconds.",
+        |system| system.requests.tally.mean_ms().into(),
+    ),
+    gauge(
+        "olla_total_traffic_bytes",
+        "Bytes of responses sent to clients.",
+        |system| system.traffic_bytes.into(),
+    ),
+];
+
+const REQUEST_FAMILIES: [Family<System>; 3] = [
+    gauge(
+        "olla_active_connections",
+        "Requests in flight on all endpoints.",
+        |system| system.active_connections.into(),
+    ),
+    counter("olla_requests_total", "Client requests.", |system| {
+        system.requests.tally.requests.into()
+    }),
+    counter(
+        "olla_failures_total",
+        "Client requests that failed.",
+        |system| system.requests.tally.failures.into(),
+    ),
+];
+
 fn system_families(text: &mut Exposition, inputs: &Inputs<'_>, system: &System) {
     let proxy = &inputs.fleet.plan.proxy;
-    text.gauge("olla_info", "What runs, as labels.");
+    text.gauge("olla_info", "Version and configuration, as labels.");
     text.sample(
         "olla_info",
         &[
@@ -59,165 +112,95 @@ fn system_families(text: &mut Exposition, inputs: &Inputs<'_>, system: &System) 
             ("profile", proxy.profile.as_str()),
             ("balancer", proxy.load_balancer.as_str()),
         ],
-        1,
+        1_u64,
     );
-    for (name, help, value) in system_gauges(inputs, system) {
-        text.gauge(name, help);
-        text.sample(name, &[], value);
-    }
-    let requests = &system.requests;
-    text.counter_of("olla_requests_total", "Client requests.", requests.requests);
-    text.counter_of(
-        "olla_failures_total",
-        "Client requests that failed.",
-        requests.failures,
-    );
+    text.families(&SYSTEM_FAMILIES, std::slice::from_ref(system), |_| []);
+    let uptime = since(inputs.started, inputs.now).as_secs_f64();
+    text.gauge("olla_uptime_seconds", "Seconds since the process started.");
+    text.sample("olla_uptime_seconds", &[], uptime);
+    text.families(&REQUEST_FAMILIES, std::slice::from_ref(system), |_| []);
 }
 
-fn system_gauges(inputs: &Inputs<'_>, system: &System) -> [(&'static str, &'static str, f64); 8] {
-    let requests = &system.requests;
-    let rate = percent(requests.unfailed(), requests.requests);
-    let up_for = since(inputs.started, inputs.now).as_secs_f64();
+const SECURITY_FAMILIES: [Family<System>; 5] = [
+    counter(
+        "olla_security_violations_total",
+        "Requests refused by a limit.",
+        |system| system.violations().into(),
+    ),
+    counter(
+        "olla_security_rate_limit_violations_total",
+        "Requests refused by a rate limit.",
+        |system| system.rate_limit_violations.into(),
+    ),
+    counter(
+        "olla_security_size_limit_violations_total",
+        "Requests refused by a size limit.",
+        |system| system.size_violations.into(),
+    ),
+    gauge(
+        "olla_security_blocked_ips",
+        "Client addresses rate limited in the last hour.",
+        |system| system.blocked_ips.into(),
+    ),
+    gauge(
+        "olla_security_status",
+        "State of security: 1 normal, 0 elevated.",
+        |system| (!system.is_elevated()).into(),
+    ),
+];
+
+fn of_endpoint<'a>() -> [Family<Seen<'a>>; 9] {
     [
-        (
-            "olla_system_status",
-            "State of the system: 2 healthy, 1 degraded, 0 critical.",
-            system.verdict.as_number() as f64,
+        gauge(
+            "olla_endpoint_healthy",
+            "Whether the endpoint is healthy.",
+            |seen| is_healthy(seen).into(),
         ),
-        (
-            "olla_endpoints_total",
-            "Configured endpoints.",
-            system.total as f64,
+        counter(
+            "olla_endpoint_requests_total",
+            "Attempts on the endpoint.",
+            |seen| seen.counts.tally.requests.into(),
         ),
-        (
-            "olla_endpoints_healthy",
-            "Healthy endpoints.",
-            system.healthy as f64,
+        counter(
+            "olla_endpoint_traffic_bytes",
+            "Bytes of the endpoint's responses sent to clients.",
+            |seen| seen.counts.bytes.into(),
         ),
-        (
-            "olla_success_rate_percent",
-            "Requests that did not fail, in percent; 0 without traffic.",
-            rate,
+        gauge(
+            "olla_endpoint_connections",
+            "Requests in flight on the endpoint.",
+            |seen| u64::from(seen.endpoint.live.in_flight()).into(),
         ),
-        (
-            "olla_avg_latency_ms",
-            "Mean latency of successful requests in milliseconds.",
-            requests.mean_ms() as f64,
+        gauge(
+            "olla_endpoint_success_rate_percent",
+            "Attempts that did not fail, in percent; 0 without traffic.",
+            |seen| percent(seen.counts.tally.unfailed(), seen.counts.tally.requests).into(),
         ),
-        (
-            "olla_total_traffic_bytes",
-            "Bytes of answers sent to clients.",
-            system.traffic_bytes as f64,
+        gauge(
+            "olla_endpoint_avg_latency_ms",
+            "Mean latency of successful attempts in milliseconds.",
+            |seen| seen.counts.tally.mean_ms().into(),
         ),
-        (
-            "olla_uptime_seconds",
-            "Seconds since the process started.",
-            up_for,
+        gauge(
+            "olla_endpoint_priority",
+            "Configured priority of the endpoint.",
+            |seen| u64::from(seen.endpoint.plan.priority).into(),
         ),
-        (
-            "olla_active_connections",
-            "Requests in flight on all endpoints.",
-            system.active_connections as f64,
+        gauge(
+            "olla_endpoint_models_count",
+            "Models that the endpoint lists.",
+            |seen| seen.endpoint.model_count.into(),
+        ),
+        counter(
+            "olla_retries_total",
+            "Attempts on the endpoint after another one failed.",
+            |seen| seen.counts.retries.into(),
         ),
     ]
 }
 
-fn security_families(text: &mut Exposition, system: &System) {
-    text.counter_of(
-        "olla_security_violations_total",
-        "Requests refused by a limit.",
-        system.violations(),
-    );
-    text.counter_of(
-        "olla_security_rate_limit_violations_total",
-        "Requests refused by a rate limit.",
-        system.rate_limit_violations,
-    );
-    text.counter_of(
-        "olla_security_size_limit_violations_total",
-        "Requests refused by a size limit.",
-        system.size_violations,
-    );
-    text.gauge(
-        "olla_security_blocked_ips",
-        "Client addresses rate limited in the last hour.",
-    );
-    text.sample("olla_security_blocked_ips", &[], system.blocked_ips as u64);
-    text.gauge(
-        "olla_security_status",
-        "State of security: 1 normal, 0 elevated.",
-    );
-    let normal = u64::from(!system.is_elevated());
-    text.sample("olla_security_status", &[], normal);
-}
-
-/// Families with one sample for each endpoint: name, type, help, value.
-type EndpointFamily = (
-    &'static str,
-    &'static str,
-    &'static str,
-    fn(&Seen<'_>) -> f64,
-);
-
-const ENDPOINT_FAMILIES: [EndpointFamily; 9] = [
-    (
-        "olla_endpoint_healthy",
-        "gauge",
-        "Whether the endpoint is healthy.",
-        |seen| is_up(seen),
-    ),
-    (
-        "olla_endpoint_requests_total",
-        "counter",
-        "Attempts on the endpoint.",
-        |seen| seen.counts.requests as f64,
-    ),
-    (
-        "olla_endpoint_traffic_bytes",
-        "counter",
-        "Bytes of the endpoint's answers sent to clients.",
-        |seen| seen.counts.bytes as f64,
-    ),
-    (
-        "olla_endpoint_connections",
-        "gauge",
-        "Requests in flight on the endpoint.",
-        |seen| f64::from(seen.endpoint.live.in_flight()),
-    ),
-    (
-        "olla_endpoint_success_rate_percent",
-        "gauge",
-        "Attempts that did not fail, in percent; 0 without traffic.",
-        |seen| percent(seen.counts.unfailed(), seen.counts.requests),
-    ),
-    (
-        "olla_endpoint_avg_latency_ms",
-        "gauge",
-        "Mean latency of successful attempts in milliseconds.",
-        |seen| seen.counts.mean_ms() as f64,
-    ),
-    (
-        "olla_endpoint_priority",
-        "gauge",
-        "Configured priority of the endpoint.",
-        |seen| f64::from(seen.endpoint.plan.priority),
-    ),
-    (
-        "olla_endpoint_models_count",
-        "gauge",
-        "Models that the endpoint lists.",
-        |seen| seen.endpoint.model_count as f64,
-    ),
-    (
-        "olla_retries_total",
-        "counter",
-        "Attempts on the endpoint after another one failed.",
-        |seen| seen.counts.retries as f64,
-    ),
-];
-
-fn is_up(seen: &Seen<'_>) -> f64 {
-    f64::from(u8::from(seen.endpoint.status == Status::Healthy))
+fn is_healthy(seen: &Seen<'_>) -> bool {
+    seen.endpoint.status == Status::Healthy
 }
 
 fn endpoint_families(text: &mut Exposition, endpoints: &[Seen<'_>]) {
@@ -228,64 +211,48 @@ fn endpoint_families(text: &mut Exposition, endpoints: &[Seen<'_>]) {
             ("endpoint", seen.endpoint.name()),
             ("status", seen.endpoint.status.as_str()),
         ];
-        text.sample(name, &labels, is_up(seen));
+        text.sample(name, &labels, is_healthy(seen));
     }
-    for (name, kind, help, value) in ENDPOINT_FAMILIES {
-        text.family(name, kind, help);
-        for seen in endpoints {
-            text.sample(name, &[("endpoint", seen.endpoint.name())], value(seen));
-        }
-    }
+    text.families(&of_endpoint(), endpoints, |seen| {
+        [("endpoint", seen.endpoint.name())]
+    });
 }
 
-fn traffic_families(
-    text: &mut Exposition,
-    inputs: &Inputs<'_>,
-    endpoints: &[Seen<'_>],
-    system: &System,
-) {
+fn traffic_families(text: &mut Exposition, inputs: &Inputs<'_>, endpoints: &[Seen<'_>]) {
     let name = "olla_responses_total";
-    text.family(
-        name,
-        "counter",
-        "Answers of the endpoint by class of status.",
-    );
+    let help = "Responses of the endpoint by status class.";
+    text.family(name, "counter", help);
     for seen in endpoints {
         for (class, count) in CLASSES.iter().zip(seen.counts.classes) {
             let labels = [("endpoint", seen.endpoint.name()), ("code", class)];
             text.sample(name, &labels, count);
         }
     }
-    let none = Buckets::default();
-    let name = "olla_request_duration_seconds";
-    text.family(name, "histogram", "Duration of successful attempts.");
-    for seen in endpoints {
-        let totals = inputs.totals.endpoint(seen.endpoint.id);
-        let buckets = totals.map_or(&none, |totals| &totals.duration);
-        text.histogram(name, seen.endpoint.name(), buckets);
-    }
-    let name = "olla_time_to_first_byte_seconds";
-    text.family(
-        name,
-        "histogram",
-        "Time to the first byte of an answer's body.",
+    let mut histogram = |name, help, buckets: fn(&EndpointTotals) -> &Buckets| {
+        text.family(name, "histogram", help);
+        for seen in endpoints {
+            let totals = inputs.totals.endpoint(seen.endpoint.id);
+            let none = Buckets::default();
+            text.histogram(name, seen.endpoint.name(), totals.map_or(&none, buckets));
+        }
+    };
+    histogram(
+        "olla_request_duration_seconds",
+        "Duration of successful attempts.",
+        |totals| &totals.duration,
     );
-    for seen in endpoints {
-        let totals = inputs.totals.endpoint(seen.endpoint.id);
-        let buckets = totals.map_or(&none, |totals| &totals.first_byte);
-        text.histogram(name, seen.endpoint.name(), buckets);
-    }
-    text.counter_of(
-        "olla_client_disconnects_total",
-        "Requests whose client hung up.",
-        system.client_disconnects,
+    histogram(
+        "olla_time_to_first_byte_seconds",
+        "Time to the first byte of a response body.",
+        |totals| &totals.first_byte,
     );
+    let name = "olla_client_disconnects_total";
+    let help = "Requests that ended because the client disconnected.";
+    text.family(name, "counter", help);
+    text.sample(name, &[], inputs.totals.system().client_disconnects);
     let name = "olla_accept_failures_total";
-    text.family(
-        name,
-        "counter",
-        "Attempts to accept a connection that failed, by the missing resource.",
-    );
+    let help = "Attempts to accept a connection that failed, by the missing resource.";
+    text.family(name, "counter", help);
     for (resource, count) in inputs.totals.accept_failures() {
         text.sample(name, &[("reason", resource_name(resource))], count);
     }
@@ -301,7 +268,7 @@ fn traffic_families(
             text.sample(name, &[("translator", translator), ("mode", mode)], count);
         }
     }
-    text.gauge("olla_sticky_sessions", "Sticky sessions kept now.");
+    text.gauge("olla_sticky_sessions", "Current sticky sessions.");
     text.sample("olla_sticky_sessions", &[], inputs.sticky.active_sessions);
     let reloads = inputs.totals.reloads();
     let name = "olla_config_reloads_total";
@@ -309,228 +276,234 @@ fn traffic_families(
     text.sample(name, &[("result", "success")], reloads.successes);
     text.sample(name, &[("result", "failure")], reloads.failures);
     let name = "olla_config_last_reload_successful";
-    text.gauge(
-        name,
-        "Whether the last reload of the configuration succeeded.",
-    );
-    text.sample(name, &[], u64::from(reloads.last_successful));
+    let help = "Whether the last reload of the configuration succeeded.";
+    text.gauge(name, help);
+    text.sample(name, &[], reloads.last_successful);
 }
 
-fn models_families(text: &mut Exposition, inputs: &Inputs<'_>, models: &[(&str, &ModelTotals)]) {
-    let ever = &inputs.totals.system().model_requests;
-    let active = models
-        .iter()
-        .filter(|(_, totals)| totals.is_active(inputs.now));
-    text.gauge("olla_models_total", "Models that have been requested.");
-    text.sample("olla_models_total", &[], models.len() as u64);
-    text.gauge("olla_models_active", "Models requested in the last hour.");
-    text.sample("olla_models_active", &[], active.count() as u64);
-    let name = "olla_models_success_rate_percent";
-    text.gauge(
-        name,
+const ALL_MODELS_FAMILIES: [Family<RequestCounts>; 3] = [
+    gauge(
+        "olla_models_success_rate_percent",
         "Requests with a model that did not fail, in percent; 0 without traffic.",
-    );
-    text.sample(name, &[], percent(ever.unfailed(), ever.requests));
-    text.counter_of(
+        |counts| percent(counts.tally.unfailed(), counts.tally.requests).into(),
+    ),
+    counter(
         "olla_models_requests_total",
         "Requests with a model.",
-        ever.requests,
-    );
-    text.counter_of(
+        |counts| counts.tally.requests.into(),
+    ),
+    counter(
         "olla_models_traffic_bytes",
-        "Bytes of answers to requests with a model.",
-        ever.bytes,
-    );
-}
-
-/// Families with one sample for each model: name, type, help, value at a time.
-type ModelFamily = (
-    &'static str,
-    &'static str,
-    &'static str,
-    fn(&ModelTotals, SystemTime) -> f64,
-);
-
-const MODEL_FAMILIES: [ModelFamily; 15] = [
-    (
-        "olla_model_requests_total",
-        "counter",
-        "Requests for the model.",
-        |model, _| model.counts.requests as f64,
-    ),
-    (
-        "olla_model_successful_requests_total",
-        "counter",
-        "Requests that succeeded.",
-        |model, _| model.counts.successes as f64,
-    ),
-    (
-        "olla_model_failed_requests_total",
-        "counter",
-        "Requests that failed.",
-        |model, _| model.counts.failures as f64,
-    ),
-    (
-        "olla_model_traffic_bytes",
-        "counter",
-        "Bytes of answers.",
-        |model, _| model.counts.bytes as f64,
-    ),
-    (
-        "olla_model_routing_hits_total",
-        "counter",
-        "Requests served by the first endpoint.",
-        |model, _| model.counts.hits as f64,
-    ),
-    (
-        "olla_model_routing_misses_total",
-        "counter",
-        "Requests that needed another endpoint.",
-        |model, _| model.counts.misses as f64,
-    ),
-    (
-        "olla_model_routing_fallbacks_total",
-        "counter",
-        "Requests routed as a fallback.",
-        |model, _| model.counts.fallbacks as f64,
-    ),
-    (
-        "olla_model_prompt_tokens_total",
-        "counter",
-        "Tokens of prompts.",
-        |model, _| model.counts.prompt_tokens as f64,
-    ),
-    (
-        "olla_model_completion_tokens_total",
-        "counter",
-        "Tokens generated.",
-        |model, _| model.counts.completion_tokens as f64,
-    ),
-    (
-        "olla_model_success_rate_percent",
-        "gauge",
-        "Requests that did not fail, in percent.",
-        |model, _| percent(model.counts.unfailed(), model.counts.requests),
-    ),
-    (
-        "olla_model_avg_latency_ms",
-        "gauge",
-        "Mean latency of successful requests in milliseconds.",
-        |model, _| model.counts.mean_ms() as f64,
-    ),
-    (
-        "olla_model_p95_latency_ms",
-        "gauge",
-        "95th percentile of a sample of successful latencies in milliseconds.",
-        |model, _| model.p95_p99().0 as f64,
-    ),
-    (
-        "olla_model_p99_latency_ms",
-        "gauge",
-        "99th percentile of a sample of successful latencies in milliseconds.",
-        |model, _| model.p95_p99().1 as f64,
-    ),
-    (
-        "olla_model_unique_clients",
-        "gauge",
-        "Client addresses of the last hour, at most 100.",
-        |model, now| model.unique_clients(now) as f64,
-    ),
-    (
-        "olla_model_tokens_per_second",
-        "gauge",
-        "Tokens generated in a second of generation.",
-        |model, _| model.counts.tokens_per_second(),
+        "Bytes of responses to requests with a model.",
+        |counts| counts.bytes.into(),
     ),
 ];
 
-fn model_families(text: &mut Exposition, inputs: &Inputs<'_>, models: &[(&str, &ModelTotals)]) {
-    for (name, kind, help, value) in MODEL_FAMILIES {
-        text.family(name, kind, help);
-        for (model, totals) in models {
-            text.sample(name, &[("model", model)], value(totals, inputs.now));
-        }
-    }
+fn all_models_families(
+    text: &mut Exposition,
+    inputs: &Inputs<'_>,
+    models: &[(&str, &ModelTotals)],
+) {
+    let is_active = |(_, totals): &&(&str, &ModelTotals)| totals.is_active(inputs.now);
+    let active = models.iter().filter(is_active).count();
+    text.gauge("olla_models_total", "Models that have been requested.");
+    text.sample("olla_models_total", &[], models.len());
+    text.gauge("olla_models_active", "Models requested in the last hour.");
+    text.sample("olla_models_active", &[], active);
+    let counts = &inputs.totals.system().model_requests;
+    text.families(&ALL_MODELS_FAMILIES, std::slice::from_ref(counts), |_| []);
 }
 
-fn pair_families(text: &mut Exposition, inputs: &Inputs<'_>, models: &[(&str, &ModelTotals)]) {
+/// A model at the time of the scrape.
+struct ModelRow<'a> {
+    name: &'a str,
+    totals: &'a ModelTotals,
+    now: SystemTime,
+}
+
+fn model_counters<'a>() -> [Family<ModelRow<'a>>; 9] {
+    [
+        counter(
+            "olla_model_requests_total",
+            "Requests for the model.",
+            |model| model.totals.counts.tally.requests.into(),
+        ),
+        counter(
+            "olla_model_successful_requests_total",
+            "Requests that succeeded.",
+            |model| model.totals.counts.tally.successes.into(),
+        ),
+        counter(
+            "olla_model_failed_requests_total",
+            "Requests that failed.",
+            |model| model.totals.counts.tally.failures.into(),
+        ),
+        counter("olla_model_traffic_bytes", "Bytes of responses.", |model| {
+            model.totals.counts.bytes.into()
+        }),
+        counter(
+            "olla_model_routing_hits_total",
+            "Requests served by the first endpoint.",
+            |model| model.totals.counts.hits.into(),
+        ),
+        counter(
+            "olla_model_routing_misses_total",
+            "Requests that needed another endpoint.",
+            |model| model.totals.counts.misses.into(),
+        ),
+        counter(
+            "olla_model_routing_fallbacks_total",
+            "Requests routed as a fallback.",
+            |model| model.totals.counts.fallbacks.into(),
+        ),
+        counter(
+            "olla_model_prompt_tokens_total",
+            "Tokens of prompts.",
+            |model| model.totals.counts.prompt_tokens.into(),
+        ),
+        counter(
+            "olla_model_completion_tokens_total",
+            "Tokens generated.",
+            |model| model.totals.counts.completion_tokens.into(),
+        ),
+    ]
+}
+
+fn model_gauges<'a>() -> [Family<ModelRow<'a>>; 6] {
+    [
+        gauge(
+            "olla_model_success_rate_percent",
+            "Requests that did not fail, in percent.",
+            |model| {
+                let counts = &model.totals.counts;
+                percent(counts.tally.unfailed(), counts.tally.requests).into()
+            },
+        ),
+        gauge(
+            "olla_model_avg_latency_ms",
+            "Mean latency of successful requests in milliseconds.",
+            |model| model.totals.counts.tally.mean_ms().into(),
+        ),
+        gauge(
+            "olla_model_p95_latency_ms",
+            "95th percentile of a sample of successful latencies in milliseconds.",
+            |model| model.totals.p95_p99().0.into(),
+        ),
+        gauge(
+            "olla_model_p99_latency_ms",
+            "99th percentile of a sample of successful latencies in milliseconds.",
+            |model| model.totals.p95_p99().1.into(),
+        ),
+        gauge(
+            "olla_model_unique_clients",
+            "Client addresses of the last hour, at most 100.",
+            |model| model.totals.unique_clients(model.now).into(),
+        ),
+        gauge(
+            "olla_model_tokens_per_second",
+            "Tokens generated per second of generation.",
+            |model| model.totals.counts.tokens_per_second().into(),
+        ),
+    ]
+}
+
+/// A model on an endpoint.
+struct PairRow<'a> {
+    model: &'a str,
+    endpoint: &'a str,
+    counts: &'a PairCounts,
+}
+
+fn of_pair<'a>() -> [Family<PairRow<'a>>; 4] {
+    [
+        counter(
+            "olla_model_endpoint_requests_total",
+            "Attempts for the model on the endpoint.",
+            |pair| pair.counts.tally.requests.into(),
+        ),
+        gauge(
+            "olla_model_endpoint_success_rate_percent",
+            "Attempts that did not fail, in percent.",
+            |pair| percent(pair.counts.tally.unfailed(), pair.counts.tally.requests).into(),
+        ),
+        gauge(
+            "olla_model_endpoint_avg_latency_ms",
+            "Mean latency of successful attempts in milliseconds.",
+            |pair| pair.counts.tally.mean_ms().into(),
+        ),
+        gauge(
+            "olla_model_endpoint_consecutive_errors",
+            "Attempts that failed since the last successful one.",
+            |pair| pair.counts.consecutive_errors.into(),
+        ),
+    ]
+}
+
+fn model_families(text: &mut Exposition, inputs: &Inputs<'_>, models: &[(&str, &ModelTotals)]) {
+    let rows = models.iter().map(|(name, totals)| ModelRow {
+        name,
+        totals,
+        now: inputs.now,
+    });
+    let rows: Vec<_> = rows.collect();
+    text.families(&model_counters(), &rows, |model| [("model", model.name)]);
+    text.families(&model_gauges(), &rows, |model| [("model", model.name)]);
     let mut endpoints: Vec<_> = inputs.fleet.endpoints.iter().collect();
     endpoints.sort_by_key(|endpoint| endpoint.name());
-    let mut family = |name, kind, help, value: &dyn Fn(&PairTotals) -> f64| {
-        text.family(name, kind, help);
-        for (model, totals) in models {
-            for endpoint in &endpoints {
-                if let Some(pair) = totals.endpoints.get(&endpoint.id) {
-                    let labels = [("model", *model), ("endpoint", endpoint.name())];
-                    text.sample(name, &labels, value(pair));
-                }
+    let mut pairs = Vec::new();
+    for (model, totals) in models {
+        for endpoint in &endpoints {
+            if let Some(pair) = totals.endpoints.get(&endpoint.id) {
+                pairs.push(PairRow {
+                    model,
+                    endpoint: endpoint.name(),
+                    counts: &pair.counts,
+                });
             }
         }
-    };
-    family(
-        "olla_model_endpoint_requests_total",
-        "counter",
-        "Attempts for the model on the endpoint.",
-        &|pair| pair.counts.requests as f64,
-    );
-    family(
-        "olla_model_endpoint_success_rate_percent",
-        "gauge",
-        "Attempts that did not fail, in percent.",
-        &|pair| percent(pair.counts.unfailed(), pair.counts.requests),
-    );
-    family(
-        "olla_model_endpoint_avg_latency_ms",
-        "gauge",
-        "Mean latency of successful attempts in milliseconds.",
-        &|pair| pair.counts.mean_ms() as f64,
-    );
-    family(
-        "olla_model_endpoint_consecutive_errors",
-        "gauge",
-        "Attempts that failed since the last that succeeded.",
-        &|pair| pair.counts.consecutive_errors as f64,
-    );
+    }
+    text.families(&of_pair(), &pairs, |pair| {
+        [("model", pair.model), ("endpoint", pair.endpoint)]
+    });
 }
 
-fn process_families(text: &mut Exposition, inputs: &Inputs<'_>) {
-    let facts = inputs.process;
-    text.family(
-        "process_cpu_seconds_total",
-        "counter",
-        "Processor time used, in seconds.",
-    );
-    text.sample("process_cpu_seconds_total", &[], facts.cpu_seconds);
-    let gauges: [(&str, &str, f64); 6] = [
-        (
+/// The process and its start.
+type ProcessRow<'a> = (&'a ProcessFacts, SystemTime);
+
+fn of_process<'a>() -> [Family<ProcessRow<'a>>; 7] {
+    [
+        counter(
+            "process_cpu_seconds_total",
+            "Processor time used, in seconds.",
+            |(facts, _)| facts.cpu_seconds.into(),
+        ),
+        gauge(
             "process_open_fds",
             "Open files and sockets.",
-            facts.open_fds as f64,
+            |(facts, _)| facts.open_fds.into(),
         ),
-        (
+        gauge(
             "process_max_fds",
-            "Most files and sockets that may be open.",
-            facts.max_fds as f64,
+            "Limit of open files and sockets.",
+            |(facts, _)| facts.max_fds.into(),
         ),
-        (
+        gauge(
             "process_virtual_memory_bytes",
             "Address space in bytes.",
-            facts.virtual_bytes as f64,
+            |(facts, _)| facts.virtual_bytes.into(),
         ),
-        (
+        gauge(
             "process_resident_memory_bytes",
-            "Bytes in memory.",
-            facts.resident_bytes as f64,
+            "Resident memory in bytes.",
+            |(facts, _)| facts.resident_bytes.into(),
         ),
-        ("process_threads", "Threads.", facts.threads as f64),
-        (
+        gauge("process_threads", "Threads.", |(facts, _)| {
+            facts.threads.into()
+        }),
+        gauge(
             "process_start_time_seconds",
             "Start of the process, in seconds since 1970.",
-            since(UNIX_EPOCH, inputs.started).as_secs_f64(),
+            |(_, started)| since(UNIX_EPOCH, *started).as_secs_f64().into(),
         ),
-    ];
-    for (name, help, value) in gauges {
-        text.gauge(name, help);
-        text.sample(name, &[], value);
-    }
+    ]
 }

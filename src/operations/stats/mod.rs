@@ -29,7 +29,7 @@ use crate::config::MAX_ENDPOINTS;
 use crate::providers::figures::ProviderFigures;
 pub use recent::Recent;
 pub use recorder::{Delta, Recorder};
-pub(super) use totals::{BUCKETS_MS, Buckets, ModelTotals, PairTotals, Quantiles};
+pub(super) use totals::{BUCKETS_MS, Buckets, EndpointTotals, ModelTotals, PairTotals, Quantiles};
 pub use totals::{Totals, TranslatorCounts};
 
 /// Most models kept (docs/contract/operations.md#5, retention).
@@ -235,17 +235,58 @@ pub struct TranslatorEnd {
     pub fallback: Option<TranslatorFallback>,
 }
 
-/// Counters of one endpoint's attempts.
+/// Attempts or requests by their outcome.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct EndpointCounts {
+pub(super) struct Tally {
     pub(super) requests: u64,
     pub(super) successes: u64,
     pub(super) failures: u64,
-    pub(super) bytes: u64,
-    /// Over successes, as the next two.
+    /// Sum over successes.
     pub(super) latency_ms: u64,
-    /// `None` without successes.
+}
+
+impl Tally {
+    fn count(&mut self, outcome: Outcome, latency_ms: u64) {
+        self.requests += 1;
+        match outcome {
+            Outcome::Success => {
+                self.successes += 1;
+                self.latency_ms = self.latency_ms.saturating_add(latency_ms);
+            }
+            Outcome::Failure => self.failures += 1,
+            Outcome::Cancelled | Outcome::Refused => {}
+        }
+    }
+
+    pub(super) fn add(&mut self, more: &Self) {
+        self.requests += more.requests;
+        self.successes += more.successes;
+        self.failures += more.failures;
+        self.latency_ms = self.latency_ms.saturating_add(more.latency_ms);
+    }
+
+    /// Mean latency of successes, divided as integers.
+    pub(super) const fn mean_ms(&self) -> u64 {
+        match self.latency_ms.checked_div(self.successes) {
+            Some(mean) => mean,
+            None => 0,
+        }
+    }
+
+    /// Those that did not fail.
+    pub(super) const fn unfailed(&self) -> u64 {
+        self.requests.saturating_sub(self.failures)
+    }
+}
+
+/// Counters of one endpoint's attempts.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct EndpointCounts {
+    pub(super) tally: Tally,
+    pub(super) bytes: u64,
+    /// The shortest latency of a success; `None` without successes.
     pub(super) latency_min_ms: Option<u64>,
+    /// The longest latency of a success.
     pub(super) latency_max_ms: u64,
     pub(super) retries: u64,
     /// Answers by class, `2xx` to `5xx`.
@@ -254,32 +295,24 @@ pub(super) struct EndpointCounts {
 
 impl EndpointCounts {
     fn count(&mut self, end: &AttemptEnd<'_>) {
-        self.requests += 1;
+        let outcome = end.outcome.judged(end.status);
+        self.tally.count(outcome, end.latency_ms);
         self.bytes = self.bytes.saturating_add(end.bytes);
         self.retries += u64::from(end.retry);
         let class = usize::from(end.status.unwrap_or(0) / 100);
         if let Some(class) = class.checked_sub(2).and_then(|at| self.classes.get_mut(at)) {
             *class += 1;
         }
-        match end.outcome.judged(end.status) {
-            Outcome::Success => {
-                self.successes += 1;
-                self.latency_ms = self.latency_ms.saturating_add(end.latency_ms);
-                let min = self.latency_min_ms.unwrap_or(u64::MAX);
-                self.latency_min_ms = Some(min.min(end.latency_ms));
-                self.latency_max_ms = self.latency_max_ms.max(end.latency_ms);
-            }
-            Outcome::Failure => self.failures += 1,
-            Outcome::Cancelled | Outcome::Refused => {}
+        if outcome == Outcome::Success {
+            let min = self.latency_min_ms.unwrap_or(u64::MAX);
+            self.latency_min_ms = Some(min.min(end.latency_ms));
+            self.latency_max_ms = self.latency_max_ms.max(end.latency_ms);
         }
     }
 
     fn add(&mut self, more: &Self) {
-        self.requests += more.requests;
-        self.successes += more.successes;
-        self.failures += more.failures;
+        self.tally.add(&more.tally);
         self.bytes = self.bytes.saturating_add(more.bytes);
-        self.latency_ms = self.latency_ms.saturating_add(more.latency_ms);
         self.latency_min_ms = match (self.latency_min_ms, more.latency_min_ms) {
             (Some(a), Some(b)) => Some(a.min(b)),
             (a, b) => a.or(b),
@@ -290,30 +323,13 @@ impl EndpointCounts {
             *class += more;
         }
     }
-
-    /// Mean over successes, divided as integers.
-    pub(super) const fn mean_ms(&self) -> u64 {
-        match self.latency_ms.checked_div(self.successes) {
-            Some(mean) => mean,
-            None => 0,
-        }
-    }
-
-    /// Requests that did not fail.
-    pub(super) const fn unfailed(&self) -> u64 {
-        self.requests.saturating_sub(self.failures)
-    }
 }
 
 /// Counters of requests: of the whole system, or of one model.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct RequestCounts {
-    pub(super) requests: u64,
-    pub(super) successes: u64,
-    pub(super) failures: u64,
+    pub(super) tally: Tally,
     pub(super) bytes: u64,
-    /// Over successes.
-    pub(super) latency_ms: u64,
     pub(super) hits: u64,
     pub(super) misses: u64,
     pub(super) fallbacks: u64,
@@ -328,16 +344,9 @@ pub(super) struct RequestCounts {
 
 impl RequestCounts {
     fn count(&mut self, end: &RequestEnd<'_>) {
-        self.requests += 1;
+        let outcome = end.outcome.judged(end.status);
+        self.tally.count(outcome, end.latency_ms);
         self.bytes = self.bytes.saturating_add(end.bytes);
-        match end.outcome.judged(end.status) {
-            Outcome::Success => {
-                self.successes += 1;
-                self.latency_ms = self.latency_ms.saturating_add(end.latency_ms);
-            }
-            Outcome::Failure => self.failures += 1,
-            Outcome::Cancelled | Outcome::Refused => {}
-        }
         match end.route {
             Route::Hit => self.hits += 1,
             Route::Miss => self.misses += 1,
@@ -357,12 +366,9 @@ impl RequestCounts {
     }
 
     fn add(&mut self, more: &Self) {
+        self.tally.add(&more.tally);
         let sums = [
-            (&mut self.requests, more.requests),
-            (&mut self.successes, more.successes),
-            (&mut self.failures, more.failures),
             (&mut self.bytes, more.bytes),
-            (&mut self.latency_ms, more.latency_ms),
             (&mut self.hits, more.hits),
             (&mut self.misses, more.misses),
             (&mut self.fallbacks, more.fallbacks),
@@ -375,19 +381,6 @@ impl RequestCounts {
         for (sum, more) in sums {
             *sum = sum.saturating_add(more);
         }
-    }
-
-    /// Mean over successes, divided as integers.
-    pub(super) const fn mean_ms(&self) -> u64 {
-        match self.latency_ms.checked_div(self.successes) {
-            Some(mean) => mean,
-            None => 0,
-        }
-    }
-
-    /// Requests that did not fail.
-    pub(super) const fn unfailed(&self) -> u64 {
-        self.requests.saturating_sub(self.failures)
     }
 
     /// Completion tokens per second of generation, with one decimal; 0 when none was reported.
@@ -403,11 +396,7 @@ impl RequestCounts {
 /// Counters of one model on one endpoint.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct PairCounts {
-    pub(super) requests: u64,
-    pub(super) successes: u64,
-    pub(super) failures: u64,
-    /// Over successes.
-    pub(super) latency_ms: u64,
+    pub(super) tally: Tally,
     /// Failures since the last success.
     pub(super) consecutive_errors: u64,
     /// When the last success ended, in milliseconds since the process started; 0 = never.
@@ -418,16 +407,14 @@ pub(super) struct PairCounts {
 
 impl PairCounts {
     fn count(&mut self, end: &AttemptEnd<'_>) {
-        self.requests += 1;
-        match end.outcome.judged(end.status) {
+        let outcome = end.outcome.judged(end.status);
+        self.tally.count(outcome, end.latency_ms);
+        match outcome {
             Outcome::Success => {
-                self.successes += 1;
-                self.latency_ms = self.latency_ms.saturating_add(end.latency_ms);
                 self.consecutive_errors = 0;
                 self.succeeded_ms = end.at_ms;
             }
             Outcome::Failure => {
-                self.failures += 1;
                 self.consecutive_errors += 1;
                 self.failed_ms = end.at_ms;
             }
@@ -446,22 +433,6 @@ impl PairCounts {
         self.consecutive_errors = since(self) + since(more);
         self.succeeded_ms = succeeded_ms;
         self.failed_ms = self.failed_ms.max(more.failed_ms);
-        self.requests += more.requests;
-        self.successes += more.successes;
-        self.failures += more.failures;
-        self.latency_ms = self.latency_ms.saturating_add(more.latency_ms);
-    }
-
-    /// Mean over successes, divided as integers.
-    pub(super) const fn mean_ms(&self) -> u64 {
-        match self.latency_ms.checked_div(self.successes) {
-            Some(mean) => mean,
-            None => 0,
-        }
-    }
-
-    /// Requests that did not fail.
-    pub(super) const fn unfailed(&self) -> u64 {
-        self.requests.saturating_sub(self.failures)
+        self.tally.add(&more.tally);
     }
 }

@@ -283,7 +283,7 @@ impl Recorder {
 impl ModelSlot {
     fn hand_over(&mut self) -> ModelDelta {
         let used = |(id, counts): &mut (u32, PairCounts)| {
-            (counts.requests > 0).then(|| (*id, std::mem::take(counts)))
+            (counts.tally.requests > 0).then(|| (*id, std::mem::take(counts)))
         };
         let endpoints = self.endpoints.iter_mut().filter_map(used).collect();
         if self.endpoints.len() >= ENDPOINTS_MAX {

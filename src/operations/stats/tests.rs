@@ -107,28 +107,28 @@ fn what_counts_as_success_and_failure() {
         let pair = model.endpoints[&7].counts;
         for (requests, found_successes, found_failures, latency_ms) in [
             (
-                endpoint.counts.requests,
-                endpoint.counts.successes,
-                endpoint.counts.failures,
-                endpoint.counts.latency_ms,
+                endpoint.counts.tally.requests,
+                endpoint.counts.tally.successes,
+                endpoint.counts.tally.failures,
+                endpoint.counts.tally.latency_ms,
             ),
             (
-                system.requests,
-                system.successes,
-                system.failures,
-                system.latency_ms,
+                system.tally.requests,
+                system.tally.successes,
+                system.tally.failures,
+                system.tally.latency_ms,
             ),
             (
-                model.counts.requests,
-                model.counts.successes,
-                model.counts.failures,
-                model.counts.latency_ms,
+                model.counts.tally.requests,
+                model.counts.tally.successes,
+                model.counts.tally.failures,
+                model.counts.tally.latency_ms,
             ),
             (
-                pair.requests,
-                pair.successes,
-                pair.failures,
-                pair.latency_ms,
+                pair.tally.requests,
+                pair.tally.successes,
+                pair.tally.failures,
+                pair.tally.latency_ms,
             ),
         ] {
             assert_eq!(requests, 1, "{case}");
@@ -168,9 +168,9 @@ fn a_failover_is_two_attempts_and_one_request() {
             ..request()
         });
     });
-    assert_eq!(totals.system().requests.requests, 1);
-    assert_eq!(totals.system().requests.failures, 0);
-    assert_eq!(totals.endpoint(1).unwrap().counts.failures, 1);
+    assert_eq!(totals.system().requests.tally.requests, 1);
+    assert_eq!(totals.system().requests.tally.failures, 0);
+    assert_eq!(totals.endpoint(1).unwrap().counts.tally.failures, 1);
     assert_eq!(totals.endpoint(1).unwrap().counts.retries, 0);
     assert_eq!(totals.endpoint(2).unwrap().counts.retries, 1);
     let model = model(&totals, "m").unwrap();
@@ -207,9 +207,9 @@ fn refusals_and_requests_without_endpoint_or_model() {
         });
     });
     let system = totals.system();
-    assert_eq!(system.requests.requests, 2);
-    assert_eq!(system.requests.failures, 1);
-    assert_eq!(system.model_requests.requests, 0);
+    assert_eq!(system.requests.tally.requests, 2);
+    assert_eq!(system.requests.tally.failures, 1);
+    assert_eq!(system.model_requests.tally.requests, 0);
     assert!(totals.models().is_empty());
     assert_eq!(system.size_violations, 1);
     assert_eq!(system.rate_limit_violations, 2);
@@ -237,12 +237,12 @@ fn latencies_over_successes_and_cores() {
         }
     });
     let counts = totals.endpoint(7).unwrap().counts;
-    assert_eq!(counts.mean_ms(), 66 / 4);
+    assert_eq!(counts.tally.mean_ms(), 66 / 4);
     assert_eq!(
         (counts.latency_min_ms, counts.latency_max_ms),
         (Some(5), 30)
     );
-    assert_eq!(EndpointCounts::default().mean_ms(), 0);
+    assert_eq!(EndpointCounts::default().tally.mean_ms(), 0);
 }
 
 #[test]
@@ -372,12 +372,12 @@ fn models_are_bounded_and_their_sums_never_fall() {
     }
     assert_eq!(totals.models().len(), MODELS_MAX);
     assert!(model(&totals, "m1004").is_some(), "the newest is kept");
-    assert_eq!(totals.system().model_requests.requests, 1005);
+    assert_eq!(totals.system().model_requests.tally.requests, 1005);
     totals.sweep(std::iter::empty(), now() + Duration::from_secs(24 * 3600));
     assert_eq!(totals.models().len(), 505, "the first 500 are a day old");
     totals.sweep(std::iter::empty(), now() + Duration::from_secs(25 * 3600));
     assert!(totals.models().is_empty());
-    assert_eq!(totals.system().model_requests.requests, 1005);
+    assert_eq!(totals.system().model_requests.tally.requests, 1005);
     assert_eq!(totals.system().model_requests.bytes, 100_500);
 }
 
@@ -396,7 +396,7 @@ fn too_many_and_too_long_names_at_one_time_count_in_the_sums() {
     let mut totals = Totals::new(1);
     totals.merge(recorder.take().unwrap(), now());
     assert_eq!(totals.models().len(), MODELS_MAX);
-    assert_eq!(totals.system().model_requests.requests, 1006);
+    assert_eq!(totals.system().model_requests.tally.requests, 1006);
     assert!(totals.recent().all(|(_, r)| r.request_id().len() == 128));
     // The full list was emptied: other names have room.
     recorder.request(&RequestEnd {
@@ -474,10 +474,10 @@ fn slots_are_used_again_after_a_hand_over() {
         for (endpoint_id, name) in [(1, "a"), (2, "b")] {
             let latency = f64::from(endpoint_id) * 100.0;
             let endpoint = totals.endpoint(endpoint_id).unwrap();
-            assert_eq!(endpoint.counts.requests, round);
+            assert_eq!(endpoint.counts.tally.requests, round);
             assert_eq!(endpoint.duration.sum_ms, latency * round as f64);
             let model = model(&totals, name).unwrap();
-            assert_eq!(model.counts.requests, round);
+            assert_eq!(model.counts.tally.requests, round);
             assert_eq!(model.p95_p99().0 as f64, latency);
             assert_eq!(model.endpoints.len(), 1);
         }
