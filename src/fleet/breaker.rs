@@ -1,11 +1,12 @@
-//! The breaker of each endpoint, against those that hang.
+//! The circuit breaker of each endpoint.
 //!
 //! It counts consecutive failures of live traffic and opens at the fifth, for 30 seconds; then
-//! one request at a time may find out whether the endpoint is back. Its state are three atomics
-//! of [`Live`], shared by all cores. It says nothing about an endpoint's health.
+//! one request at a time probes whether the endpoint is back. Its state is three atomics of
+//! [`Live`], shared by all cores. It is independent of the endpoint's health.
 //!
-//! Who drives it: `balance` asks and claims at the pick, and the pick's lease reports. What is a
-//! failure, and what is none, stands in the contract; a client that goes away is neither.
+//! `balance` reads the state and claims a probe when it picks an endpoint; the lease of the pick
+//! reports the outcome. The contract defines what a failure is; a client that disconnects counts as
+//! neither success nor failure.
 //!
 //! Contract: docs/contract/balancing.md#10
 
@@ -13,30 +14,30 @@ use std::sync::atomic::Ordering;
 
 use crate::fleet::Live;
 
-/// Consecutive failures that open it.
+/// Consecutive failures that open the breaker.
 pub const FAILURES_MAX: u32 = 5;
-/// How long it stays open.
+/// How long the breaker stays open.
 pub const OPEN_MS: u64 = 30_000;
-/// How long a probe may take until the next request becomes one too.
+/// The time after which another request may probe although a probe has not ended.
 pub const PROBE_MS: u64 = 30_000;
 
-/// What a breaker says to one more request.
+/// The state of a breaker for another request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum State {
-    /// Come in.
+    /// Requests pass.
     Closed,
-    /// Open for long enough, and nobody is probing.
+    /// It was open for long enough, and no probe is in flight.
     HalfOpen,
-    /// Go elsewhere.
+    /// No request passes.
     Open,
 }
 
-/// The right to be the one request of a half-open breaker; the time it was given.
+/// The right to be the probe of a half-open breaker, with the time at which it was granted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BreakerProbe(u64);
 
-/// How the breaker stands. Changes nothing: a request that is to go to a half-open one needs
-/// [`claim`].
+/// The state of the breaker. Reading it changes nothing: a request to an endpoint with a half-open
+/// breaker has to [`claim`] the probe.
 pub fn state(live: &Live, now_ms: u64) -> State {
     match live.open_until_ms.load(Ordering::Acquire) {
         0 => State::Closed,
@@ -79,16 +80,18 @@ pub fn claim(live: &Live, now_ms: u64) -> Result<Option<BreakerProbe>, Refused> 
     }
 }
 
-/// An open breaker lets nobody in.
+/// The breaker is open, or another request is the probe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Refused;
 
-/// Gives a claim back that was neither success nor failure, for the next request to take.
+/// Releases a claim whose request neither succeeded nor failed, so that the next request can take
+/// it.
 pub fn release(live: &Live, probe: BreakerProbe) {
     swap(live, probe.0, 0);
 }
 
-/// A complete response head, of whatever status. Two reads when all is well.
+/// A complete response head has arrived, with any status. Costs two loads while the breaker is
+/// closed and no failure is counted.
 pub fn on_success(live: &Live) {
     if live.failures.load(Ordering::Relaxed) != 0 {
         live.failures.store(0, Ordering::Relaxed);
@@ -99,15 +102,15 @@ pub fn on_success(live: &Live) {
     }
 }
 
-/// The endpoint was found to be back by other means than a request.
+/// A health check found the endpoint to be back.
 pub fn reset(live: &Live) {
     on_success(live);
 }
 
-/// A failure of a request, which was the probe if it had claimed one. Those that set out before
-/// the breaker opened, and fail later, prolong nothing.
+/// A request failed; it was the probe if it had claimed one. Failures of requests that began before
+/// the breaker opened do not prolong the open state.
 pub fn on_failure(live: &Live, now_ms: u64, probe: Option<BreakerProbe>) {
-    // A probe that took too long has lost its say to the next one.
+    // A probe that took too long was replaced by the next one and no longer counts.
     let decides = probe
         .is_some_and(|BreakerProbe(since)| live.probe_since_ms.load(Ordering::Acquire) == since);
     let counts = || live.open_until_ms.load(Ordering::Acquire) == 0;
@@ -117,7 +120,7 @@ pub fn on_failure(live: &Live, now_ms: u64, probe: Option<BreakerProbe>) {
     }
 }
 
-/// The time comes first: who then finds the slot free also finds the breaker open.
+/// The time is stored first: a core that then finds the slot free also finds the breaker open.
 fn open(live: &Live, now_ms: u64) {
     live.open_until_ms
         .store(now_ms.saturating_add(OPEN_MS), Ordering::Release);

@@ -4,19 +4,19 @@
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-/// Counters of one endpoint that all cores share. Everything else a core counts for itself.
+/// Counters of one endpoint that all cores share. All other counters belong to one core each.
 #[derive(Debug, Default)]
 #[repr(align(128))]
 pub struct Live {
     /// Requests from the pick until their end.
     in_flight: AtomicU32,
-    /// How often a core could not reach it; wraps.
+    /// How often a core could not reach the endpoint; wraps.
     lost: AtomicU32,
     /// Consecutive failures of live traffic; the breaker's (docs/contract/balancing.md#10).
     pub(crate) failures: AtomicU32,
     /// Milliseconds on the process's clock until which the breaker is open; 0 = closed.
     pub(crate) open_until_ms: AtomicU64,
-    /// Milliseconds at which the half-open probe was let through; 0 = none is out.
+    /// Milliseconds at which the probe of the half-open breaker began; 0 = no probe is in flight.
     pub(crate) probe_since_ms: AtomicU64,
     /// Milliseconds on the process's clock until which it counts as not speaking the Messages API,
     /// although its type does (docs/contract/translation.md#5); 0 = it does.
@@ -29,46 +29,47 @@ impl Live {
         self.in_flight.load(Ordering::Relaxed)
     }
 
-    /// Counts one more, if as many are in flight as the caller saw when it chose. False: another
-    /// core was faster, choose again (docs/contract/balancing.md#7, picking and counting are one
-    /// step).
+    /// Counts one more request if as many are in flight as the caller saw when it chose. False:
+    /// another core was faster, choose again (docs/contract/balancing.md#7, picking and counting
+    /// are one step).
     pub fn try_begin(&self, seen: u32) -> bool {
         self.in_flight
             .compare_exchange(seen, seen + 1, Ordering::Relaxed, Ordering::Relaxed)
             .is_ok()
     }
 
-    /// Counts one more, whatever others do.
+    /// Counts one more request unconditionally.
     pub fn begin(&self) {
         self.in_flight.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// It turned out not to speak the Messages API: remembered until then.
+    /// The endpoint does not speak the Messages API; this is remembered until the given time.
     pub fn refuse_messages(&self, until_ms: u64) {
         self.no_messages_until_ms.store(until_ms, Ordering::Relaxed);
     }
 
-    /// Its models have been listed again: it may be another server by now.
+    /// Forgets [`Self::refuse_messages`]: after another listing it may be another server.
     pub fn forget_refusals(&self) {
         self.no_messages_until_ms.store(0, Ordering::Relaxed);
     }
 
-    /// Whether it lately turned out not to speak the Messages API.
+    /// Whether the endpoint is known not to speak the Messages API.
     pub fn refuses_messages(&self, now_ms: u64) -> bool {
         self.no_messages_until_ms.load(Ordering::Relaxed) > now_ms
     }
 
-    /// A core could not reach the endpoint: all leave it out until the control thread has heard.
+    /// A core could not reach the endpoint: no core picks it until the control thread has taken
+    /// note.
     pub fn lose(&self) {
         self.lost.fetch_add(1, Ordering::Release);
     }
 
-    /// Counts the calls of [`Self::lose`]; wraps.
+    /// The number of calls of [`Self::lose`]; wraps.
     pub fn lost(&self) -> u32 {
         self.lost.load(Ordering::Acquire)
     }
 
-    /// Ends one that [`Self::begin`] or [`Self::try_begin`] counted.
+    /// Ends a request that [`Self::begin`] or [`Self::try_begin`] counted.
     pub fn end(&self) {
         let before = self.in_flight.fetch_sub(1, Ordering::Relaxed);
         debug_assert!(before > 0, "more ended than began");
@@ -84,7 +85,7 @@ mod tests {
         let live = Live::default();
         let seen = live.in_flight();
         assert!(live.try_begin(seen));
-        assert!(!live.try_begin(seen), "somebody was faster");
+        assert!(!live.try_begin(seen), "another core was faster");
         live.begin();
         live.end();
         assert_eq!(live.in_flight(), 1);

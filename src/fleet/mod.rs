@@ -1,8 +1,8 @@
 //! The snapshot that a core routes by: endpoints with their health and models, frozen.
 //!
 //! The control thread makes a new [`Fleet`] whenever something changed and hands it to every core;
-//! a request keeps the one it began with. The only things in it that move are the counters of
-//! [`Live`], which all cores share.
+//! a request keeps the one it began with. Only the counters of [`Live`], which all cores share,
+//! change in it.
 //!
 //! Contract: docs/contract/balancing.md#7, docs/contract/balancing.md#10,
 //! docs/contract/balancing.md#11; docs/contract/operations.md#2
@@ -28,10 +28,10 @@ use crate::providers::{Profile, Profiles};
 pub use live::Live;
 pub use upstream::{Upstream, own_fields};
 
-/// One frozen state of everything a request is routed by.
+/// A frozen state of everything that routing depends on.
 #[derive(Debug)]
 pub struct Fleet {
-    /// Counts snapshots; higher is newer.
+    /// The number of the snapshot; a higher one is newer.
     pub version: u64,
     /// The configuration in force.
     pub plan: Arc<Plan>,
@@ -48,19 +48,19 @@ pub struct Fleet {
     pub started: bool,
 }
 
-/// One configured backend as it stands.
+/// One configured endpoint and its current state.
 #[derive(Debug, Clone)]
 pub struct Endpoint {
-    /// The same for one name and URL as long as the process lives, reloads included.
+    /// Identifies a name and URL while the process lives, across reloads too.
     pub id: u32,
-    /// What was configured.
+    /// Its configuration.
     pub plan: Arc<EndpointPlan>,
-    /// How its kind of server is spoken to; for `auto` that of the detected type, else
+    /// The profile of its kind of server; for `auto` that of the detected type, else
     /// `openai-compatible`.
     pub profile: Arc<Profile>,
     /// Whether `type` is `auto` or absent: allowed in every scope (docs/contract/balancing.md#3.1).
     pub is_auto: bool,
-    /// What its last check said.
+    /// The outcome of its last check.
     pub status: Status,
     /// What the status pages show of its checks.
     pub health: CheckFigures,
@@ -72,18 +72,18 @@ pub struct Endpoint {
     pub model_count: usize,
     /// The number of losses ([`Live::lost`]) that the status takes into account.
     pub acknowledged_losses: u32,
-    /// How it is written to.
+    /// How requests to it are written.
     pub upstream: Arc<Upstream>,
     /// Its rate limit; `None` = no limit.
     pub bucket: Option<Arc<Bucket>>,
-    /// Reads the token statistics of its responses.
+    /// Extracts token statistics from its responses.
     pub extractor: Arc<Extractor>,
     /// Counters that all cores share.
     pub live: Arc<Live>,
 }
 
 impl Endpoint {
-    /// A healthy endpoint without models, addresses or limits: what tests and benchmarks route by.
+    /// A healthy endpoint without models, addresses or limits, for tests and benchmarks.
     #[doc(hidden)]
     pub fn healthy(id: usize, plan: EndpointPlan, profile: Arc<Profile>) -> Self {
         Self {
@@ -135,19 +135,19 @@ pub enum Status {
     Warming,
     /// Could not be reached, or did not speak HTTP.
     Offline,
-    /// Answered a check with an error.
+    /// Responded to a check with an error.
     Unhealthy,
     /// Never checked.
     #[default]
     Unknown,
     /// Refused the gateway's credentials.
     ConfigError,
-    /// Asked to be left alone for a while.
+    /// Rate limited: it responded with 429.
     RateLimited,
 }
 
 impl Status {
-    /// The word of the status pages.
+    /// The name on the status pages.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Healthy => "healthy",

@@ -1,5 +1,5 @@
-//! How requests to an endpoint are written: the parts of heads that never change, and how its
-//! connections are kept.
+//! How requests to an endpoint are written: the constant parts of their heads, and the settings of
+//! its connections.
 //!
 //! Contract: docs/contract/surface.md#3.1, docs/contract/surface.md#4, docs/contract/surface.md#5;
 //! docs/contract/balancing.md#14
@@ -13,18 +13,17 @@ use olla_engine::tls::TlsClient;
 use crate::config::{Auth, EndpointPlan};
 use crate::field_names;
 
-/// How an endpoint is written to: the parts of heads that never change.
+/// The constant parts of the heads of requests to an endpoint, and the settings of its connections.
 #[derive(Debug, Clone)]
 pub struct Upstream {
-    /// `Host` and the fields that are set on every request to it, as they go out.
+    /// `Host` and the fields that are set on every request, as they are sent.
     fields: Vec<u8>,
-    /// Bytes of them that are `Host`'s.
+    /// The length of the `Host` field at their start, in bytes.
     host_bytes: usize,
-    /// Names of fields that the endpoint has its own of: those of a request are not passed on, and
-    /// those of an answer neither, for they may be secrets reflected
-    /// (docs/contract/surface.md#5.1).
+    /// Names of the endpoint's own fields. Fields of these names are removed from requests, and
+    /// from responses too, because they may be reflected secrets (docs/contract/surface.md#5.1).
     pub own: Vec<(FieldId, Box<[u8]>)>,
-    /// Whether it has credentials: the client's are then dropped.
+    /// Whether the endpoint has credentials; those of the client are then removed.
     pub has_auth: bool,
     /// Path of its URL, without a slash at the end.
     pub base_path: String,
@@ -32,14 +31,14 @@ pub struct Upstream {
     pub preserve_path: bool,
     /// TCP keep-alive interval.
     pub keep_alive: Duration,
-    /// How long idle connections to it are kept.
+    /// Idle timeout of its connections.
     pub idle_max: Duration,
-    /// How connections to it are secured; `None` = it is plain http.
+    /// TLS of its connections; `None` = plain HTTP.
     pub tls: Option<TlsClient>,
 }
 
 impl Upstream {
-    /// Makes ready what the plan says.
+    /// Prepares the constants of an endpoint's plan.
     pub fn new(
         plan: &EndpointPlan,
         keep_alive: Duration,
@@ -52,7 +51,7 @@ impl Upstream {
         let mut own: Vec<(FieldId, Box<[u8]>)> = Vec::new();
         for (name, value) in own_fields(plan) {
             let id = field_names::classify(name.as_bytes());
-            // Framing is nobody's to configure, nor is what the URL says.
+            // Fields of framing and `Host` cannot be configured.
             let fixed = matches!(id, FieldId::ContentLength | FieldId::Host);
             if !field::is_hop_by_hop(id) && !fixed {
                 emit::field(&mut fields, name.as_bytes(), value.as_bytes());
@@ -74,7 +73,8 @@ impl Upstream {
 
     /// The endpoint's own fields for a request of this method.
     pub fn fields_for(&self, method: &[u8]) -> &[u8] {
-        // RFC 9110 9.3.8: what echoes the request must not show its client the endpoint's keys.
+        // RFC 9110 9.3.8: a TRACE response echoes the request and must not show the client the
+        // endpoint's keys.
         if method == b"TRACE" {
             &self.fields[..self.host_bytes]
         } else {
@@ -89,7 +89,7 @@ impl Upstream {
             .any(|(_, own)| own.eq_ignore_ascii_case(name))
     }
 
-    /// The same for a field that is known by more than its name.
+    /// The same for a field with an id.
     pub fn owns(&self, id: FieldId) -> bool {
         self.own.iter().any(|(own, _)| *own == id)
     }

@@ -1,6 +1,6 @@
-//! The bytes of a line: escaped texts, numbers, instants, in JSON and in `key=value` form.
+//! The encoding of a line: escaped texts, numbers and instants, in JSON and in `key=value` form.
 //!
-//! Pure functions into a buffer. No clock, no lock, no I/O, no allocation but the buffer's growth.
+//! Pure functions that append to a buffer. They allocate only when the buffer grows.
 //!
 //! Contract: docs/contract/operations.md#2 (instants), docs/contract/operations.md#8 (forms)
 
@@ -9,22 +9,22 @@ use std::io::Write;
 use olla_engine::h1::emit::decimal;
 use wide::u8x16;
 
-/// A longer text is cut here: a header may hold a megabyte, a line of the log must not.
+/// The length at which texts are cut: a header may have a megabyte, a line of the log must not.
 pub const FIELD_BYTES_MAX: usize = 4096;
 
-/// What stands after a text that was cut.
+/// The mark behind a text that was cut.
 const CUT: &str = "…";
 
-/// A text in quotes, escaped by RFC 8259 section 7.
+/// Appends a text in quotes, escaped by RFC 8259 section 7.
 pub(super) fn json_string(out: &mut Vec<u8>, text: &str) {
     if !json_plain(out, text.as_bytes()) {
         json_escaped(out, text);
     }
 }
 
-/// [`json_string`] of the usual text: ASCII, nothing to escape, not too long. False, and nothing
-/// is written, for any other. Bytes need no check that they are UTF-8, then, which would cost more
-/// than writing them.
+/// [`json_string`] for the usual case: ASCII without escapes that is not too long. For any other
+/// text it writes nothing and returns false. These bytes need no UTF-8 validation, which would cost
+/// more than writing them.
 pub(super) fn json_plain(out: &mut Vec<u8>, text: &[u8]) -> bool {
     let plain = text.len() <= FIELD_BYTES_MAX && is_plain(text);
     if plain {
@@ -36,8 +36,8 @@ pub(super) fn json_plain(out: &mut Vec<u8>, text: &[u8]) -> bool {
     plain
 }
 
-/// Whether all bytes are ASCII that JSON takes as it is: sixteen at a time, the last ones once more
-/// where the length is no multiple of that.
+/// Whether all bytes are ASCII that JSON needs not escape. They are compared sixteen at a time; the
+/// last sixteen overlap the ones before if the length is no multiple of sixteen.
 #[inline]
 fn is_plain(bytes: &[u8]) -> bool {
     let (blocks, rest) = bytes.as_chunks();
@@ -105,7 +105,7 @@ fn escaped(out: &mut Vec<u8>, bytes: &[u8]) {
     }
 }
 
-/// A text as a value of the text form: bare where nothing in it could be misread, else in quotes.
+/// Appends a value of the text form: bare if it is unambiguous, else in quotes.
 pub(super) fn text_string(out: &mut Vec<u8>, text: &str) {
     let (text, cut) = bounded(text);
     let bare = |byte: u8| byte.is_ascii_graphic() && byte != b'"' && byte != b'=' && byte != b'\\';
@@ -120,7 +120,7 @@ pub(super) fn text_string(out: &mut Vec<u8>, text: &str) {
             '\n' => out.extend_from_slice(b"\\n"),
             '\r' => out.extend_from_slice(b"\\r"),
             '\t' => out.extend_from_slice(b"\\t"),
-            // C1 controls too: a terminal acts on them.
+            // C1 controls too: terminals interpret them.
             c if c.is_control() => {
                 let _ = write!(out, "\\u{:04x}", u32::from(c));
             }
@@ -152,7 +152,7 @@ pub(super) fn signed(out: &mut Vec<u8>, number: i64) {
 
 /// A number with at most three digits after the point; `null` where it is none.
 pub(super) fn float(out: &mut Vec<u8>, number: f64) {
-    /// Below this a thousandth is exact enough to count in; beyond, nobody logs.
+    /// Up to this size a number of thousandths is exact; no logged number is larger.
     const COUNTED_MAX: f64 = 1e12;
     if !number.is_finite() {
         out.extend_from_slice(b"null");
@@ -176,7 +176,7 @@ pub(super) fn float(out: &mut Vec<u8>, number: f64) {
     }
 }
 
-/// Shows instants; the last one is kept, as a core's clock stands for a tick.
+/// Formats instants. The last one is cached, because a core's clock advances once per tick.
 #[derive(Debug)]
 pub(super) struct Stamp {
     unix_ms: u64,
@@ -215,7 +215,7 @@ impl Stamp {
     }
 
     fn renew_second(&mut self, second: u64) {
-        // Beyond the year 9999 the text stays what it was: no clock shows that.
+        // Instants beyond the year 9999 cannot be formatted; the text stays unchanged.
         let instant = i64::try_from(second)
             .ok()
             .and_then(|second| time::OffsetDateTime::from_unix_timestamp(second).ok());

@@ -1,5 +1,9 @@
-//! The log file: `olla.log` in a folder, rotated by size; old files are gzipped and in the end
-//! removed, on a thread of their own so that no line waits for it.
+//! The log file: `olla.log` in a folder, rotated by size. A thread of its own compresses and
+//! removes old files, so that no line waits for it.
+//!
+//! Rotation is written by hand because the contract asks for files named by an instant, limited by
+//! number and age together, compressed in the background, and retried after an error. `file-rotate`
+//! limits either number or age and compresses while lines wait; `logroller` knows no age.
 //!
 //! Contract: docs/contract/operations.md#8
 
@@ -16,19 +20,20 @@ use time::OffsetDateTime;
 use crate::config::LoggingPlan;
 
 const NAME: &str = "olla.log";
-/// Rotated files: `olla-<instant>.log`, then `olla-<instant>.log.gz`. The instant's form makes the
-/// order of the names that of time.
+/// Rotated files are `olla-<instant>.log`, then `olla-<instant>.log.gz`. The form of the instant
+/// makes their names sort by time.
 const ROTATED_PREFIX: &str = "olla-";
 const ROTATED_SUFFIX: &str = ".log";
 const GZIP_SUFFIX: &str = ".gz";
 
-/// After a failure the file is tried again when so long has passed, milliseconds.
+/// The pause after a failure until the file is tried again, in milliseconds.
 const RETRY_MS: u64 = 10_000;
 
-/// Names that are tried for one rotated file; only a clock that stands still needs a second.
+/// Names that are tried for one rotated file. More than one is needed only for several rotations
+/// within a millisecond.
 const ROTATIONS_PER_MS_MAX: u32 = 100;
 
-/// What the configuration says of the file.
+/// The configuration of the file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct FilePlan {
     dir: PathBuf,
@@ -36,12 +41,12 @@ pub(super) struct FilePlan {
     old: OldFiles,
 }
 
-/// How many rotated files stay and how long.
+/// How many rotated files are kept, and for how long.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct OldFiles {
-    /// 0 = all.
+    /// 0 = no limit.
     count_max: u32,
-    /// `None` = for ever.
+    /// `None` = no limit.
     age_max: Option<Duration>,
 }
 
@@ -58,18 +63,18 @@ impl FilePlan {
     }
 }
 
-/// The open file and what it takes to rotate it.
+/// The open file and the state of its rotation.
 pub(super) struct LogFile {
     plan: FilePlan,
     path: PathBuf,
     open: Option<(File, u64)>,
-    /// Not to be tried again before.
+    /// The time before which it is not tried again.
     retry_at_ms: u64,
     cleaner: Option<JoinHandle<()>>,
 }
 
 impl LogFile {
-    /// The file of a plan, not opened yet.
+    /// The file of a plan; it is not open yet.
     pub(super) fn new(plan: FilePlan) -> Self {
         let path = plan.dir.join(NAME);
         Self {
@@ -85,7 +90,7 @@ impl LogFile {
         &self.path
     }
 
-    /// Takes another plan over if it is for the same file. False: it is for another.
+    /// Applies another plan if it is for the same file. False: it is for another file.
     pub(super) fn retune(&mut self, plan: &FilePlan) -> bool {
         let same = self.plan.dir == plan.dir && self.open.is_some();
         if same {
@@ -94,10 +99,10 @@ impl LogFile {
         same
     }
 
-    /// Opens it, makes its folder, and cleans up what earlier runs left.
+    /// Opens the file, creates its folder, and cleans up the old files of earlier runs.
     ///
     /// # Errors
-    /// What the system says; it is tried again by [`Self::append`] after a while.
+    /// The system's error; [`Self::append`] tries again after [`RETRY_MS`].
     pub(super) fn open(&mut self, now_ms: u64) -> io::Result<()> {
         let opened = fs::create_dir_all(&self.plan.dir).and_then(|()| self.open_file());
         match opened {
@@ -120,10 +125,10 @@ impl LogFile {
         Ok((file, size))
     }
 
-    /// Appends whole lines, after a rotation where they would make the file too large.
+    /// Appends whole lines, after a rotation if they would make the file too large.
     ///
     /// # Errors
-    /// The first failure of a series; until the file works again the lines are lost for it.
+    /// The first failure of a series. Until the file works again, lines are not written to it.
     pub(super) fn append(&mut self, lines: &[u8], now_ms: u64) -> io::Result<()> {
         if self.open.is_none() {
             if now_ms < self.retry_at_ms {
@@ -149,7 +154,7 @@ impl LogFile {
         written.and(rotated)
     }
 
-    /// A file that cannot be renamed is written on: lines matter more than the limit.
+    /// A file that cannot be renamed is still written to: lines matter more than the limit.
     fn rotate(&mut self, now_ms: u64) -> io::Result<()> {
         self.open = None;
         let instant = instant(now_ms);
@@ -178,7 +183,7 @@ impl LogFile {
         renamed
     }
 
-    /// Gzips and removes old files, unless that is still under way from last time.
+    /// Compresses and removes old files, unless the last cleaning still runs.
     fn clean(&mut self) {
         if self
             .cleaner
@@ -218,7 +223,7 @@ fn instant(unix_ms: u64) -> String {
     )
 }
 
-/// Best effort: what fails now is tried again at the next rotation.
+/// A step that fails is tried again at the next rotation.
 fn clean(dir: &Path, old: OldFiles) {
     for path in rotated(dir) {
         if path.extension().is_some_and(|ending| ending == "log") {
@@ -266,8 +271,8 @@ fn rotated(dir: &Path) -> Vec<PathBuf> {
         .collect()
 }
 
-/// Replaces a file by its gzipped form; a half-written one is never left under the final name. The
-/// time of the last line stays, since files go by age.
+/// Replaces a file by its gzipped form; a half-written one never has the final name. The
+/// modification time stays, because the age of files is measured by it.
 fn gzip(path: &Path) -> io::Result<()> {
     let with = |suffix: &str| {
         let mut name = path.as_os_str().to_owned();

@@ -1,8 +1,9 @@
-//! One thread's log: lines are formatted straight into its own buffer, which goes to the writer's
-//! thread when it is full or old.
+//! The log of one thread: lines are formatted into a buffer of the thread, which is sent to the
+//! writer when it is full or its first line is [`HOLD_MS`] old.
 //!
-//! No lock, no clock and, but for a fresh buffer every [`CHUNK_BYTES`], no allocation. Lines of
-//! one thread keep their order; those of different threads may be written up to [`HOLD_MS`] apart.
+//! Formatting takes no lock, reads no clock and, except for a new buffer every [`CHUNK_BYTES`],
+//! allocates nothing. Lines of one thread keep their order; lines of different threads may be out
+//! of order by up to [`HOLD_MS`].
 //!
 //! Contract: docs/contract/operations.md#8
 
@@ -12,7 +13,7 @@ use super::encode::{self, Stamp};
 use super::writer::LogChunk;
 use super::{Level, Logger, Mode, Value};
 
-/// Bytes at which a buffer goes to the writer.
+/// The size in bytes at which a buffer is sent to the writer.
 pub(super) const CHUNK_BYTES: usize = 64 << 10;
 
 /// Milliseconds that a line may wait in its buffer, as long as [`LineLog::tick`] is called.
@@ -23,13 +24,13 @@ pub const HOLD_MS: u64 = 50;
 pub struct LineLog {
     logger: Logger,
     buffers: Buffers,
-    /// What the lines in the buffers were made for.
+    /// The mode in which the lines in the buffers were formatted.
     mode: Mode,
-    /// Lines in the buffers.
+    /// The number of lines in the buffers.
     lines: u64,
     /// When the first of them was written; meaningless without lines.
     since_ms: u64,
-    /// Whether a full channel is waited for: the control thread may, a core may not.
+    /// Whether to wait for room in the channel: the control thread may, a core must not.
     patient: bool,
 }
 
@@ -79,7 +80,7 @@ impl LineLog {
         }
     }
 
-    /// Begins a line, unless its level is off. `unix_ms` is the time in milliseconds since 1970.
+    /// Begins a line if its level is enabled. `unix_ms` is the time in milliseconds since 1970.
     /// The line ends when it is dropped.
     pub fn event(&mut self, level: Level, msg: &str, unix_ms: u64) -> Option<LogLine<'_>> {
         let mode = self.logger.mode();
@@ -137,10 +138,10 @@ impl LineLog {
         LogLine { log: self, forms }
     }
 
-    /// Sends what has waited for [`HOLD_MS`]. One compare when there is nothing to do; a core calls
-    /// it from its periodic work, or at [`Self::due_ms`].
+    /// Sends lines that have waited for [`HOLD_MS`]. A core calls this from its periodic work, or
+    /// at [`Self::due_ms`]; it costs one comparison when there is nothing to send.
     pub fn tick(&mut self, unix_ms: u64) {
-        // A clock that was set back must not hold lines.
+        // Lines must not be held when the clock was set back.
         let waited = unix_ms.checked_sub(self.since_ms);
         if self.lines > 0 && waited.is_none_or(|waited| waited >= HOLD_MS) {
             self.flush();
@@ -153,7 +154,7 @@ impl LineLog {
         (self.lines > 0).then(|| self.since_ms.saturating_add(HOLD_MS))
     }
 
-    /// Sends what there is. A full channel loses it, and the loss is counted.
+    /// Sends the buffers. If the channel is full, their lines are dropped and counted.
     pub fn flush(&mut self) {
         if self.lines == 0 {
             return;
@@ -184,7 +185,7 @@ impl Drop for LineLog {
     }
 }
 
-/// A line being written. Keys are plain words, each used once.
+/// A line being written. Keys consist of lower-case letters, digits and `_`; each is used once.
 #[derive(Debug)]
 pub struct LogLine<'a> {
     log: &'a mut LineLog,
@@ -212,7 +213,7 @@ impl LogLine<'_> {
         }
     }
 
-    /// Bytes that should be UTF-8; what is not is replaced.
+    /// A text as bytes; invalid UTF-8 is replaced.
     #[inline]
     pub fn bytes(&mut self, key: &'static str, value: &[u8]) -> &mut Self {
         if self.forms.json && !self.forms.text {
@@ -277,7 +278,7 @@ impl LogLine<'_> {
         self.text_too(key, value)
     }
 
-    /// The same in the other form, if somebody reads that.
+    /// The same in the text form, if that is written.
     #[inline]
     fn text_too(&mut self, key: &'static str, value: &Value<'_>) -> &mut Self {
         if self.forms.text {
@@ -354,7 +355,8 @@ pub(super) fn json_field(out: &mut Vec<u8>, key: &str, value: &Value<'_>) {
     }
 }
 
-/// Put together first and written at once: of a key that the compiler knows a few moves are left.
+/// The key is assembled in a local buffer and appended at once: for a key that is known at compile
+/// time, only a few moves are left.
 #[inline]
 fn json_key(out: &mut Vec<u8>, key: &str) {
     debug_assert!(is_plain(key), "{key:?} would need escaping");
@@ -411,7 +413,7 @@ fn is_plain(key: &str) -> bool {
             .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
 }
 
-/// No key is longer than this; one that is would be written in pieces.
+/// The longest key that is appended at once; a longer one is written in pieces.
 const KEY_BYTES_MAX: usize = 32;
 
 const PLAIN: &[u8] = b"\x1b[0m";

@@ -1,11 +1,12 @@
 //! The log: structured events as JSON or `key=value` lines, written by a thread of its own.
 //!
 //! A thread formats its lines into its own [`LineLog`] and hands full buffers to the writer over a
-//! bounded channel. A core never waits for the log: when the channel is full the lines are lost,
-//! counted, and a WARN says how many. What leaves the process here must hold no body, no
-//! credential and no `Authorization`; [`redact`] is for queries, targets and errors.
+//! bounded channel. A core never waits for the log: when the channel is full, lines are dropped and
+//! counted, and a WARN reports how many. The log must not contain bodies, credentials or
+//! `Authorization`; [`redact`] is for queries, targets and errors.
 //!
-//! Must not: read the configuration (it is handed a [`LoggingPlan`]), nor decide what is logged.
+//! This module does not read the configuration (it is given a [`LoggingPlan`]) and does not decide
+//! which events are logged.
 //!
 //! Contract: docs/contract/operations.md#8
 
@@ -35,14 +36,14 @@ use writer::{LogChunk, Writer, WriterMessage};
 /// The four severities.
 pub type Level = LogLevel;
 
-/// Messages under way to the writer. With [`line::CHUNK_BYTES`] each, a writer that is stuck holds
-/// 4 MiB of lines, in either form; beyond that lines are lost.
+/// Capacity of the channel to the writer. With [`line::CHUNK_BYTES`] each, a blocked writer holds
+/// 4 MiB of lines in each form; further lines are dropped.
 const CHANNEL_MESSAGES_MAX: usize = 64;
 
 /// Empty buffers kept for reuse.
 const SPARE_BUFFERS_MAX: usize = 16;
 
-/// How long a thread that may wait does so for room in the channel.
+/// How long a thread that may block waits for room in the channel.
 const PATIENCE: Duration = Duration::from_millis(100);
 
 /// Milliseconds since 1970 by the system's clock.
@@ -89,7 +90,7 @@ impl From<bool> for Value<'_> {
     }
 }
 
-/// Level and forms in force, in one byte that every line reads.
+/// The level and forms in force, in one byte that every line reads.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Mode(u8);
 
@@ -151,7 +152,7 @@ const fn rank(level: Level) -> u8 {
     }
 }
 
-/// As lines show it.
+/// The name in a line.
 const fn level_name(level: Level) -> &'static str {
     match level {
         Level::Debug => "DEBUG",
@@ -161,7 +162,7 @@ const fn level_name(level: Level) -> &'static str {
     }
 }
 
-/// What standard output is and what the environment asks of it; found out once, at the start.
+/// Properties of standard output and of the environment, determined once at the start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Terminal {
     /// Whether standard output is a terminal.
@@ -173,7 +174,7 @@ pub struct Terminal {
 }
 
 impl Terminal {
-    /// Of this process.
+    /// Those of this process.
     pub fn of_process(env: &Env) -> Self {
         Self {
             is_terminal: std::io::stdout().is_terminal(),
@@ -200,7 +201,7 @@ pub struct Logger(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     mode: AtomicU8,
-    /// Lines lost since the writer last said so.
+    /// Lines dropped since the writer last reported them.
     dropped: AtomicU64,
     to_writer: Sender<WriterMessage>,
     spares: Receiver<Vec<u8>>,
@@ -245,8 +246,8 @@ impl Logger {
         Ok(Self(shared))
     }
 
-    /// Puts a configuration in force, at the start and at a reload. Lines written before keep
-    /// their form. A folder that cannot be written is a WARN.
+    /// Applies a configuration, at the start and at a reload. Lines written before keep their
+    /// form. A folder that cannot be written is a WARN.
     pub fn configure(&self, plan: &LoggingPlan) {
         let terminal = self.0.terminal;
         let json_out = terminal.is_json(plan.format, plan.format_from_env);
@@ -258,7 +259,8 @@ impl Logger {
             file,
         );
         let file = file.then(|| FilePlan::of(plan));
-        // The writer learns of the file first, so that it is open when the first line for it comes.
+        // The writer is told of the file first, so that it is open when the first line for it
+        // comes.
         let _ = self
             .0
             .to_writer
@@ -266,12 +268,12 @@ impl Logger {
         self.0.mode.store(mode.0, Ordering::Relaxed);
     }
 
-    /// A log for one thread of a core: it never waits.
+    /// A log for one core's thread; it never waits.
     pub fn line_log(&self) -> LineLog {
         LineLog::new(self.clone(), false)
     }
 
-    /// Writes one line at once; for the control thread and the start, which may wait a little.
+    /// Writes one line at once; for the control thread and the start, which may block briefly.
     pub fn emit(&self, level: Level, msg: &str, fields: &[(&'static str, Value<'_>)]) {
         let mut log = LineLog::new(self.clone(), true);
         if let Some(mut line) = log.event(level, msg, unix_ms()) {
@@ -312,8 +314,8 @@ impl Logger {
         self.0.terminal.is_terminal && !self.mode().json_out()
     }
 
-    /// Waits until everything sent before is written, at most so long. False: time was up.
-    /// [`LineLog`]s must have been flushed or dropped; lines of later ones are lost.
+    /// Waits until everything sent before is written, at most for `patience`. False: the time was
+    /// up. [`LineLog`]s must have been flushed or dropped before; later lines are lost.
     pub fn flush_and_stop(&self, patience: Duration) -> bool {
         let (done, wait) = crossbeam_channel::bounded(1);
         let started = std::time::Instant::now();
@@ -333,7 +335,7 @@ impl Logger {
         Mode(self.0.mode.load(Ordering::Relaxed))
     }
 
-    /// An empty buffer, a used one when there is one.
+    /// An empty buffer, reused if one is available.
     fn spare(&self) -> Vec<u8> {
         self.0.spares.try_recv().unwrap_or_default()
     }

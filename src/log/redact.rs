@@ -1,8 +1,8 @@
-//! Hides credentials in what is logged: values of query parameters that hold one, and user info
-//! in URLs.
+//! Hides credentials in log lines: the values of query parameters with secret names, and user
+//! information in URLs.
 //!
-//! Pure; allocates only where something is hidden. Knows nothing of headers and bodies: those are
-//! not logged at all.
+//! Pure functions that allocate only if something is hidden. Headers and bodies are not logged at
+//! all.
 //!
 //! Contract: docs/contract/operations.md#8 (`query`, `target`, errors)
 
@@ -10,7 +10,7 @@ use std::borrow::Cow;
 
 use percent_encoding::percent_decode_str;
 
-/// What stands in place of a credential.
+/// The replacement of a credential.
 pub const REDACTED: &str = "[REDACTED]";
 
 /// Parameters whose values are credentials, in lower case.
@@ -50,12 +50,12 @@ pub fn query(query: &str) -> Cow<'_, str> {
     Cow::Owned(out)
 }
 
-/// A target or URL: its query and user info redacted.
+/// A target or URL with its query and user information redacted.
 pub fn target(target: &str) -> Cow<'_, str> {
     text(target)
 }
 
-/// A message in which targets and URLs may stand: their queries and user info redacted.
+/// A message that may contain targets and URLs, with their queries and user information redacted.
 pub fn text(message: &str) -> Cow<'_, str> {
     if !message.contains(['?', '@']) {
         return Cow::Borrowed(message);
@@ -80,7 +80,7 @@ pub fn text(message: &str) -> Cow<'_, str> {
     }
 }
 
-/// What no URL holds unescaped.
+/// Characters that no URL contains unescaped.
 fn ends_word(c: char) -> bool {
     c.is_whitespace() || c.is_control() || matches!(c, '"' | '<' | '>' | '`')
 }

@@ -1,6 +1,6 @@
-//! The thread that writes the log: the only place of it that may block.
+//! The thread that writes the log. Only this thread may block on output.
 //!
-//! It ends when it is told to, or when the last handle is gone.
+//! It ends on [`WriterMessage::Stop`] or when the last handle is dropped.
 
 use std::io::Write;
 use std::sync::Weak;
@@ -12,17 +12,17 @@ use super::file::{FilePlan, LogFile};
 use super::line::{Buffers, CHUNK_BYTES, Forms, Heading, json_field, text_field};
 use super::{Level, Mode, Shared, Value, events, unix_ms};
 
-/// A buffer that grew beyond this is not kept for reuse.
+/// The largest buffer that is kept for reuse.
 const SPARE_BYTES_MAX: usize = 2 * CHUNK_BYTES;
 
-/// What the writer is told.
+/// A message to the writer.
 #[derive(Debug)]
 pub(super) enum WriterMessage {
     /// Write these lines.
     LogChunk(LogChunk),
     /// From now on write to this file too, or to none.
     File(Option<FilePlan>),
-    /// Finish, say so, and end.
+    /// Write what is queued, confirm, and end.
     Stop(Sender<()>),
 }
 
@@ -31,7 +31,7 @@ pub(super) enum WriterMessage {
 pub(super) struct LogChunk {
     pub(super) json: Vec<u8>,
     pub(super) text: Vec<u8>,
-    /// What the lines were made for.
+    /// The mode in which the lines were formatted.
     pub(super) mode: Mode,
     pub(super) lines: u64,
 }
@@ -45,7 +45,7 @@ pub(super) struct Writer {
     file: Option<LogFile>,
     /// For the writer's own lines.
     buffers: Buffers,
-    /// The last mode seen, for when the handles are gone.
+    /// The last mode, for use after the handles are dropped.
     mode: AtomicU8,
 }
 
@@ -104,7 +104,7 @@ impl Writer {
         }
     }
 
-    /// Standard output may be gone (a closed pipe); there is nobody left to tell.
+    /// Errors are ignored: when standard output is closed, there is no place left to report them.
     fn print(&mut self, bytes: &[u8]) {
         if !bytes.is_empty() {
             let _ = self.out.write_all(bytes).and_then(|()| self.out.flush());
@@ -139,7 +139,7 @@ impl Writer {
         self.file = Some(file);
     }
 
-    /// A WARN of the writer's own, to standard output only.
+    /// Writes a WARN of its own to standard output only.
     fn say(&mut self, msg: &str, path: &str, error: &str) {
         self.warn(
             msg,

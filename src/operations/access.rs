@@ -1,7 +1,7 @@
-//! Who may see the dashboard, and what its answers carry.
+//! Access to the dashboard, and the security headers of its responses.
 //!
-//! The TCP peer and the `Host` decide; forwarded headers are never consulted, whatever
-//! `trust_proxy_headers` says.
+//! Access depends on the address of the TCP peer and on `Host`. Forwarded headers are ignored, even
+//! with `trust_proxy_headers`.
 //!
 //! Contract: docs/contract/operations.md#7
 
@@ -10,8 +10,8 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use crate::config::AccessPlan;
 
-/// Headers of every answer below `/internal/ui`, errors too. Styles and scripts come from files
-/// only, so that none need be allowed in the page itself.
+/// Headers of every response below `/internal/ui`, including errors. Styles and scripts come from
+/// files only, so that none need be allowed in the page itself.
 pub const SECURITY_HEADERS: [(&str, &str); 4] = [
     ("X-Content-Type-Options", "nosniff"),
     ("X-Frame-Options", "DENY"),
@@ -30,14 +30,14 @@ const HOST_SHOWN_BYTES_MAX: usize = 256;
 /// The check that failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Denied {
-    /// The peer is in none of the networks.
+    /// The peer's address is in none of the networks.
     Address,
     /// The `Host` is neither an address nor in the list.
     Host,
 }
 
 impl Denied {
-    /// For the message and the log's `reason`.
+    /// The reason in the message and in the log's `reason`.
     pub const fn reason(self) -> &'static str {
         match self {
             Self::Address => "ip not in allowed range",
@@ -45,7 +45,7 @@ impl Denied {
         }
     }
 
-    /// The key to change, for the message and the log's `config_key`.
+    /// The configuration option to change, in the message and in the log's `config_key`.
     pub const fn config_key(self) -> &'static str {
         match self {
             Self::Address => "dashboard.access_policy.allowed_cidrs",
@@ -53,7 +53,7 @@ impl Denied {
         }
     }
 
-    /// The sentence of the 403.
+    /// The message of the 403 response.
     pub fn message(self, peer: IpAddr, host: &[u8]) -> String {
         format!(
             "access denied: {} (client IP {}, Host \"{}\"); to allow it, change {}",
@@ -65,7 +65,7 @@ impl Denied {
     }
 }
 
-/// A `Host` as sent, of bounded length, for a message or the log.
+/// A `Host` as sent, cut to a bounded length, for a message or the log.
 pub fn shown_host(host: &[u8]) -> Cow<'_, str> {
     String::from_utf8_lossy(host.get(..HOST_SHOWN_BYTES_MAX).unwrap_or(host))
 }
@@ -98,7 +98,7 @@ fn is_address(host: &str) -> bool {
     host.parse::<IpAddr>().is_ok() || without_zone.parse::<Ipv6Addr>().is_ok()
 }
 
-/// Without port and IPv6 brackets.
+/// The host without port and IPv6 brackets.
 fn bare_host(host: &str) -> &str {
     if let Some(rest) = host.strip_prefix('[') {
         return rest.split_once(']').map_or(host, |(address, _)| address);

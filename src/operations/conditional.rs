@@ -1,4 +1,4 @@
-//! How a page becomes an answer: its tag, a 304 where the client has it already, gzip.
+//! From a page to its response: entity tag, 304 for an unchanged page, gzip.
 //!
 //! Contract: docs/contract/operations.md#3
 
@@ -11,23 +11,23 @@ use serde::Serialize;
 
 use crate::format::base36;
 
-/// Longest `If-None-Match` and `Accept-Encoding` that is looked at, in bytes.
+/// The longest `If-None-Match` and `Accept-Encoding` that are evaluated, in bytes.
 const HEADER_BYTES_MAX: usize = 1024;
 
-/// Least body that is worth compressing, in bytes.
+/// The smallest body that is compressed, in bytes.
 const GZIP_BYTES_MIN: usize = 256;
 
 /// `Content-Type` of the JSON pages.
 pub const JSON: &str = "application/json";
 
-/// A page before it is known who asks.
+/// A rendered page, independent of the request's headers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Page {
     /// 200, or 503 of `/internal/ready`.
     pub status: u16,
     /// Its `Content-Type`.
     pub content_type: &'static str,
-    /// How it may be kept and packed.
+    /// How it may be cached and compressed.
     pub caching: Caching,
     /// Its bytes.
     pub body: Vec<u8>,
@@ -36,13 +36,13 @@ pub struct Page {
 /// The caching rules of the pages.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Caching {
-    /// Carries this `ETag`, answers conditional requests, is compressed.
+    /// Has this `ETag`, supports conditional requests, and is compressed.
     Tagged(String),
-    /// Is compressed and never kept.
+    /// Is compressed and never cached.
     NoStore,
-    /// Is never kept and too small to be compressed.
+    /// Is never cached and too small to be compressed.
     NoStorePlain,
-    /// Nothing is said and it is sent as it is.
+    /// Has no caching headers and is not compressed.
     Plain,
 }
 
@@ -60,20 +60,20 @@ pub struct PageHeaders<'a> {
     pub if_range: Option<&'a [u8]>,
 }
 
-/// An answer. `Content-Length` is left to whoever sends it; for HEAD it leaves out the body.
+/// A response. Its sender adds `Content-Length` and leaves out the body for HEAD.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PageResponse {
     /// The status.
     pub status: u16,
-    /// In the order in which they are to be sent.
+    /// The headers in the order in which they are sent.
     pub headers: Vec<(&'static str, Cow<'static, str>)>,
-    /// The body, already compressed if the headers say so.
+    /// The body, compressed if the headers say so.
     pub body: Cow<'static, [u8]>,
 }
 
-/// A page with a tag. The tag covers the page as [`Tagged::blank`] leaves it.
+/// A page with an entity tag. The tag is that of the page after [`Tagged::blank`].
 pub(super) trait Tagged: Serialize {
-    /// Empties what changes by the mere passing of time.
+    /// Clears the values that change although nothing has happened, such as ages.
     fn blank(&mut self);
 }
 
@@ -82,7 +82,7 @@ pub(super) fn tagged<T: Tagged>(mut page: T) -> Page {
     let body = json(&page);
     page.blank();
     let mut hash = Fnv::default();
-    // Hashing never fails, and what could be written above can be written again.
+    // Hashing cannot fail, and the page was serialised above.
     let _ = serde_json::to_writer(&mut hash, &page);
     Page {
         status: 200,
@@ -92,7 +92,7 @@ pub(super) fn tagged<T: Tagged>(mut page: T) -> Page {
     }
 }
 
-/// A JSON page that is not kept.
+/// A JSON page that must not be cached.
 pub(super) fn no_store<T: Serialize>(page: &T) -> Page {
     Page {
         status: 200,
@@ -135,7 +135,7 @@ impl Write for Fnv {
     }
 }
 
-/// The answer to a request for a page.
+/// The response to a request for a page.
 pub fn answer(page: Page, asked: &PageHeaders<'_>) -> PageResponse {
     let Page {
         status,
@@ -192,7 +192,7 @@ pub fn answer(page: Page, asked: &PageHeaders<'_>) -> PageResponse {
     }
 }
 
-/// `None` is never seen: writing to memory does not fail.
+/// `None` if compression fails, which writing to memory cannot.
 fn gzip(body: &[u8]) -> Option<Vec<u8>> {
     let mut encoder = GzEncoder::new(Vec::with_capacity(body.len() / 4), Compression::fast());
     encoder.write_all(body).ok()?;
@@ -212,7 +212,7 @@ pub(super) fn matches(list: &[u8], tag: &str) -> bool {
         tag.strip_prefix(b"W/").unwrap_or(tag).to_vec()
     };
     let wanted = opaque(tag.as_bytes());
-    // Our tags hold no comma, so that cutting another's in two makes no difference.
+    // The tags of pages have no comma, so splitting another tag at one cannot create a match.
     list.split(|byte| *byte == b',')
         .any(|part| opaque(part) == wanted)
 }
@@ -239,7 +239,7 @@ fn accepts_gzip(list: &[u8]) -> bool {
     gzip.or(any).unwrap_or(false)
 }
 
-/// Whether the weight among a coding's parameters is above 0; one that cannot be read is not.
+/// Whether the weight among a coding's parameters is above 0. A weight that cannot be parsed is 0.
 fn has_weight(parameters: &str) -> bool {
     let weight = parameters.split(';').find_map(|parameter| {
         let (name, value) = parameter.split_once('=')?;

@@ -1,8 +1,7 @@
-//! The dashboard's files: built into the binary, found by their path, answered whole, in part or
-//! not at all.
+//! The dashboard's files, which are built into the binary, and the responses to requests for them.
 //!
-//! Who may see them is `access`; that comes first, also before the redirect. All names are short
-//! and without hashes, so that no file may be kept for ever.
+//! `access` checks a request first, before the redirect too. The names of the files contain no
+//! hash, so clients must revalidate them.
 //!
 //! Contract: docs/contract/operations.md#7
 
@@ -13,13 +12,13 @@ use std::sync::OnceLock;
 use super::conditional::{Fnv, PageHeaders, PageResponse, matches};
 use crate::format::base36;
 
-/// Where the dashboard is, without the closing slash.
+/// The path of the dashboard, without the closing slash.
 pub const ROOT: &str = "/internal/ui";
 
 /// The page itself.
 const PAGE: &str = "index.html";
 
-/// Below [`ROOT`], where everything but the page is.
+/// The folder below [`ROOT`] for everything but the page.
 const ASSETS: &str = "assets/";
 
 /// Declares files by their names in `ui`.
@@ -56,9 +55,8 @@ pub fn is_dashboard(path: &str) -> bool {
         .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
-/// The answer to GET and HEAD of a path of the dashboard; `None`: there is no such file (404).
-/// The headers of [`SECURITY_HEADERS`](super::access::SECURITY_HEADERS) are not among its own:
-/// refusals need them too.
+/// The response to GET and HEAD of a path of the dashboard; `None`: there is no such file (404). It
+/// does not include [`SECURITY_HEADERS`](super::access::SECURITY_HEADERS), which refusals need too.
 pub fn answer(path: &str, asked: &PageHeaders<'_>) -> Option<PageResponse> {
     let rest = path.strip_prefix(ROOT)?;
     let Some(rest) = rest.strip_prefix('/') else {
@@ -69,7 +67,7 @@ pub fn answer(path: &str, asked: &PageHeaders<'_>) -> Option<PageResponse> {
         Some(PAGE) => return None,
         Some(name) => name,
         None if rest == PAGE => PAGE,
-        // A place inside the page, which its script understands.
+        // A path within the page, which its script resolves.
         None if !last.contains('.') => PAGE,
         None => return None,
     };
@@ -110,8 +108,8 @@ fn file(
             body: Cow::Borrowed(&[]),
         };
     }
-    // RFC 9110 section 13.1.5: another state than the client's, and dates, which there are none
-    // of, are answered with the whole.
+    // RFC 9110 section 13.1.5: if the tag differs, or `If-Range` is a date, the response is the
+    // whole file.
     let same = asked
         .if_range
         .is_none_or(|state| state.trim_ascii() == tag.as_bytes());
@@ -139,14 +137,14 @@ fn file(
     }
 }
 
-/// What a `Range` asks for.
+/// The range that a `Range` header requests.
 #[derive(Debug, PartialEq, Eq)]
 enum Part {
     /// Not empty.
     Of(Range<usize>),
-    /// Nothing of it is there.
+    /// No byte of the range exists.
     Beyond,
-    /// Everything: another unit, several parts, or not understood (RFC 9110 section 14.2).
+    /// The whole file: another unit, several ranges, or invalid syntax (RFC 9110 section 14.2).
     All,
 }
 
@@ -160,7 +158,7 @@ fn part(text: &[u8], len: usize) -> Part {
     };
     let number = |text: &str| {
         let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-        // What does not fit lies behind every file.
+        // A number that does not fit is beyond the end of every file.
         digits.then(|| text.parse().unwrap_or(usize::MAX))
     };
     let range = match (first, number(first), last, number(last)) {

@@ -117,7 +117,7 @@ fn item<'a>(seen: Seen<'a>, inputs: &Inputs<'_>) -> Item<'a> {
     }
 }
 
-/// The one thing to say first.
+/// The most important message about the endpoint.
 fn issue(seen: &Seen<'_>) -> Option<&'static str> {
     let endpoint = seen.endpoint;
     let sound = endpoint.status == Status::Healthy && endpoint.health.consecutive_failures == 0;

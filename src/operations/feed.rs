@@ -1,5 +1,5 @@
 //! `/internal/stats/requests` and `/internal/stats/latency`: the pages behind the dashboard's
-//! views of single requests and of times. Both are ours.
+//! views of single requests and of times. Olla does not have them.
 //!
 //! `/internal/stats/requests` is `{"timestamp", "requests": [...]}` with the last 200 requests,
 //! newest first. Each has `at` (when it ended, to about 50 ms), `id`, `method`, `path` (without
@@ -12,7 +12,7 @@
 //! `/internal/stats/latency` is `{"timestamp", "endpoints": [...], "models": [...]}`, each sorted
 //! by name. Each has `name` (endpoints also `id`, as on the status pages), `count` of the
 //! latencies, and in milliseconds `p50_ms`, `p95_ms`, `p99_ms` of the latency of successes and
-//! `ttft_p50_ms`, `ttft_p95_ms`, `ttft_p99_ms` of the time to the first byte of an answer's body.
+//! `ttft_p50_ms`, `ttft_p95_ms`, `ttft_p99_ms` of the time to the first byte of a response body.
 //! What was never measured is left out.
 
 use serde::Serialize;

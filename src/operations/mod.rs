@@ -1,9 +1,9 @@
-//! What an operator sees: the `/internal/*` pages and `/version`, the statistics behind them, the
-//! figures in backends' answers, and who may look.
+//! The pages for operators: `/internal/*`, `/version` and the dashboard, the statistics behind
+//! them, and access to them.
 //!
-//! Pure functions from snapshots to bytes. Nothing here opens a socket, starts a thread, waits,
-//! or reads a clock or a file: what a page shows is in [`Inputs`]. The dashboard's files, in `ui`,
-//! are part of the binary; in the browser they read these pages and nothing else.
+//! Pure functions from [`Inputs`] to bytes. Nothing here opens a socket, starts a thread, waits, or
+//! reads a clock or a file. The files of the dashboard, in `ui`, are part of the binary; in the
+//! browser they read these pages and nothing else.
 //!
 //! Contract: docs/contract/operations.md#1 to docs/contract/operations.md#7
 
@@ -38,12 +38,12 @@ use conditional::Page;
 use process::ProcessFacts;
 use stats::Totals;
 
-/// Everything that the pages are made of.
+/// The data of the pages.
 #[derive(Debug, Clone, Copy)]
 pub struct Inputs<'a> {
     /// The snapshot in force.
     pub fleet: &'a Fleet,
-    /// The figures since start.
+    /// The statistics since the start.
     pub totals: &'a Totals,
     /// Every reported model name, in any order.
     pub models: &'a [ModelFact<'a>],
@@ -61,7 +61,7 @@ pub struct Inputs<'a> {
     pub draining: bool,
 }
 
-/// The pages. All are read-only and answer `GET` and `HEAD` alone.
+/// The pages. All are read-only and support only `GET` and `HEAD`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Route {
     /// `/internal/health`; with its own rate limit (docs/contract/surface.md#10.1).
@@ -116,7 +116,7 @@ impl Route {
         page.map(|(_, route)| *route)
     }
 
-    /// Whether it shows what cores count, so that it is worth asking them first.
+    /// Whether the page shows statistics of the cores, which are then collected first.
     pub const fn shows_figures(self) -> bool {
         !matches!(
             self,
@@ -129,7 +129,7 @@ impl Route {
         )
     }
 
-    /// Makes the page; `query` without its question mark.
+    /// Renders the page; `query` is without its question mark.
     pub fn page(self, query: &str, inputs: &Inputs<'_>) -> Page {
         match self {
             Self::Health => ready::health(),
@@ -149,7 +149,7 @@ impl Route {
     }
 }
 
-/// Whether a query has exactly this pair, spelled so.
+/// Whether a query contains exactly this pair, in this spelling.
 fn asks(query: &str, pair: &str) -> bool {
     query.split('&').any(|part| part == pair)
 }

@@ -17,11 +17,11 @@ use crate::format::{ago, bytes, instant};
 /// Models in `recent_models`.
 const RECENT_MAX: usize = 10;
 
-/// The family of models that have none.
+/// The group of models without a family.
 const UNKNOWN: &str = "unknown";
 
-/// One reported model name, over all endpoints that report it. How what several endpoints say of
-/// it comes together is the catalogue's business.
+/// One reported model name, over all endpoints that report it. The catalogue merges what they
+/// report.
 #[derive(Debug, Clone, Copy)]
 pub struct ModelFact<'a> {
     /// As reported.
@@ -42,7 +42,7 @@ pub struct ModelFact<'a> {
     pub quant: &'a str,
     /// The other names of the same model, sorted.
     pub aliases: &'a [&'a str],
-    /// In the words and the order of the contract.
+    /// The names and the order are those of the contract.
     pub capabilities: &'a [&'a str],
 }
 

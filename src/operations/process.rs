@@ -39,7 +39,7 @@ pub struct ProcessFacts {
     pub open_fds: u64,
     /// Limit of open files.
     pub max_fds: u64,
-    /// Tasks alive: connections and background work.
+    /// Running tasks: connections and background work.
     pub live_tasks: u64,
     /// CPUs that the process may use.
     pub cpus: u64,

@@ -1,4 +1,4 @@
-//! `/internal/health` and `/internal/ready`: is the process there, and can it serve.
+//! `/internal/health` (liveness) and `/internal/ready` (readiness).
 //!
 //! Contract: docs/contract/operations.md#4
 
@@ -11,7 +11,7 @@ use super::system::healthy;
 /// The body of `/internal/health`.
 pub const HEALTHY: &[u8] = br#"{"status":"healthy"}"#;
 
-/// 200 whenever the process serves, whatever the backends do.
+/// Always 200, whatever the state of the endpoints.
 pub(super) fn health() -> Page {
     Page {
         status: 200,

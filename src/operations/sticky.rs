@@ -6,24 +6,24 @@ use serde::Serialize;
 
 use super::conditional::{Page, no_store};
 
-/// The store of sticky sessions in figures, since start where nothing else is said.
+/// Statistics of sticky sessions; counts are since the start.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct StickyFacts {
     /// Whether there are sticky sessions; if not, nothing else is shown.
     pub enabled: bool,
-    /// Sessions kept now.
+    /// Current sessions.
     pub active_sessions: u64,
     /// New entries.
     pub insertions: u64,
-    /// Requests that went where their session was.
+    /// Requests that went to the endpoint of their session.
     pub hits: u64,
     /// Requests with a key and without a session.
     pub misses: u64,
-    /// Entries removed: room, age, an endpoint that went down.
+    /// Entries removed because of the limit, their age, or an endpoint that went down.
     pub evictions: u64,
     /// Requests whose session moved to another endpoint.
     pub repins: u64,
-    /// Most sessions kept; 0 = no limit.
+    /// Limit of sessions; 0 = no limit.
     pub max_sessions: u64,
     /// Seconds without a request after which a session ends; 0 = never.
     pub idle_ttl_seconds: u64,

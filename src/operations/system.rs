@@ -1,4 +1,4 @@
-//! What several pages say of the system and its endpoints, worked out once.
+//! Values about the system and its endpoints that several pages show.
 //!
 //! Contract: docs/contract/operations.md#4 (`/internal/status`)
 
@@ -8,22 +8,22 @@ use crate::format::base36;
 use super::Inputs;
 use super::stats::{EndpointCounts, RequestCounts};
 
-/// More violations than this are an attack.
+/// The most violations at which security is still reported as normal.
 const VIOLATIONS_NORMAL_MAX: u64 = 100;
 
-/// More blocked addresses than this are an attack.
+/// The most blocked addresses at which security is still reported as normal.
 const BLOCKED_IPS_NORMAL_MAX: usize = 10;
 
-/// Failed checks in a row that are nothing unusual yet.
+/// The most consecutive failed checks that are not reported as an issue.
 const FAILED_CHECKS_NORMAL_MAX: u32 = 3;
 
-/// Requests from which on a success rate means something.
+/// The fewest requests for which the success rate is evaluated.
 const RATED_REQUESTS_MIN: u64 = 11;
 
-/// Least percentage of requests that should not fail.
+/// A lower success rate, in percent, is an issue.
 const SUCCESS_PERCENT_MIN: u64 = 90;
 
-/// Highest mean latency that is not an issue, in milliseconds.
+/// A higher mean latency, in milliseconds, is an issue.
 const MEAN_LATENCY_MS_MAX: u64 = 5000;
 
 /// Endpoints whose status is exactly `healthy`.
@@ -32,7 +32,7 @@ pub(super) fn healthy(fleet: &Fleet) -> usize {
     endpoints.filter(|e| e.status == Status::Healthy).count()
 }
 
-/// How the system is.
+/// The overall state of the system.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum SystemHealth {
     Critical,
@@ -58,7 +58,7 @@ impl SystemHealth {
         }
     }
 
-    /// By the shares of endpoints that are up and of requests that did not fail.
+    /// The state for the shares of healthy endpoints and of requests that did not fail.
     fn of(healthy: usize, total: usize, requests: &RequestCounts) -> Self {
         let up = |percent: usize| healthy * 100 >= total * percent;
         let succeed = |percent: u64| {
@@ -75,7 +75,7 @@ impl SystemHealth {
     }
 }
 
-/// The system in figures.
+/// Statistics of the whole system.
 #[derive(Debug)]
 pub(super) struct System {
     pub(super) health: SystemHealth,
@@ -112,13 +112,13 @@ impl System {
         self.rate_limit_violations + self.size_violations
     }
 
-    /// Whether somebody seems to attack.
+    /// Whether so many violations or blocked addresses suggest an attack.
     pub(super) const fn is_elevated(&self) -> bool {
         self.violations() > VIOLATIONS_NORMAL_MAX || self.blocked_ips > BLOCKED_IPS_NORMAL_MAX
     }
 }
 
-/// One endpoint with what was counted for it.
+/// One endpoint with its counters.
 pub(super) struct Seen<'a> {
     pub(super) id: String,
     pub(super) endpoint: &'a Endpoint,

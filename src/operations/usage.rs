@@ -1,4 +1,4 @@
-//! `/internal/stats/models`: what each model was used for.
+//! `/internal/stats/models`: the use of each model.
 //!
 //! Contract: docs/contract/operations.md#4
 
@@ -70,7 +70,7 @@ struct Summary<'a> {
 }
 
 pub(super) fn page(query: &str, inputs: &Inputs<'_>) -> Page {
-    // In the order of their names, so that the sort below leaves equals in it.
+    // Sorted by name, so that the stable sort below keeps equal models in this order.
     let mut models = inputs.totals.models();
     models.sort_by_key(|(_, totals)| Reverse(totals.counts.tally.requests));
     let names: Names<'_> = inputs
@@ -96,11 +96,11 @@ pub(super) fn page(query: &str, inputs: &Inputs<'_>) -> Page {
     })
 }
 
-/// Endpoint names by id; those of endpoints that are configured no more are missing.
+/// The names of the configured endpoints by id.
 type Names<'a> = FxHashMap<u32, &'a str>;
 
 fn summary<'a>(models: &[(&'a str, &ModelTotals)], inputs: &Inputs<'_>) -> Summary<'a> {
-    // Of all models that ever were: a sum over those still listed could fall.
+    // Over all models since the start: a sum over the models still kept could decrease.
     let ever = &inputs.totals.system().model_requests;
     let fewest = models
         .iter()
@@ -175,7 +175,7 @@ fn over_models<'a>(
             .entry(name)
             .or_insert_with(|| (PairCounts::default(), pair.last_used));
         sum.tally.add(&pair.counts.tally);
-        // Of the model that fares worst there.
+        // The highest value of any model on the endpoint.
         sum.consecutive_errors = sum.consecutive_errors.max(pair.counts.consecutive_errors);
         *last_used = (*last_used).max(pair.last_used);
     }

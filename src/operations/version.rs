@@ -1,4 +1,4 @@
-//! `/version`, and what this build is.
+//! `/version`: this build.
 //!
 //! Contract: docs/contract/operations.md#4
 
@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::conditional::{Caching, JSON, Page, json};
 
-/// What is built in; all of it is stable.
+/// The capabilities of the binary; all are stable.
 pub const CAPABILITIES: [&str; 12] = [
     "load_balancing",
     "health_checking",
@@ -22,7 +22,7 @@ pub const CAPABILITIES: [&str; 12] = [
     "configuration_reload",
 ];
 
-/// The kinds of server that there are profiles for, in the words of the contract.
+/// The kinds of server with a built-in profile, by their names in the contract.
 const BACKENDS: [&str; 12] = [
     "ollama",
     "lemonade",
@@ -38,7 +38,7 @@ const BACKENDS: [&str; 12] = [
     "docker-model-runner",
 ];
 
-/// What this binary is.
+/// The identity of this binary.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Build {
     /// As in `Via`.

@@ -1,11 +1,11 @@
 //! The health of one endpoint as a state machine without input or output: events and the time go
 //! in, the resulting change and the necessary actions come out as data.
 //!
-//! The machine decides the status of an endpoint, when it is checked next, and whether requests
-//! may still wait for its first check. It reads no clock, writes no log, and sends nothing:
-//! `control` feeds it and executes the actions (`control::changes`). A breaker judges live
-//! traffic, this machine judges checks; neither changes the other, except that an endpoint which
-//! recovers begins with a closed breaker.
+//! The machine decides the status of an endpoint, when it is checked next, and whether requests may
+//! still wait for its first check. It reads no clock, writes no log, and sends nothing: `control`
+//! feeds it and executes the actions (`control::changes`). The breaker follows live traffic and
+//! this machine follows checks; neither changes the other, except that an endpoint which recovers
+//! begins with a closed breaker.
 //!
 //! Contract: docs/contract/balancing.md#9, docs/contract/balancing.md#11,
 //! docs/contract/balancing.md#12; docs/contract/README.md#13

@@ -1,18 +1,20 @@
-//! What is counted, and by which rules.
+//! The statistics and their rules.
 //!
-//! A core notes what ended in its own [`Recorder`], plain memory that nobody else sees, and hands
-//! a [`Delta`] over about every 50 ms; the control thread merges it into [`Totals`], from which
-//! the pages are made. Nothing here reads a clock or takes a lock.
+//! Each core counts attempts and requests that have ended in a [`Recorder`] of its own and hands a
+//! [`Delta`] over about every 50 ms. The control thread merges it into [`Totals`], which the pages
+//! show. Nothing here reads a clock or takes a lock.
 //!
 //! The rules (docs/contract/operations.md#5):
-//! - An attempt counts on its endpoint, a client request once for the system and once for the
-//!   model that was sent; both when they end.
-//! - A relayed status of 500 and above is a failure, one below is none.
-//! - A client that hung up made a request that neither failed nor succeeded and has no latency;
-//!   it does not lower a success rate, which is the share of requests that did not fail.
-//! - What the gateway refuses with a 4xx of its own is in no figure; a 413 or 429 is a violation.
-//! - Bytes are those that reached the client, of failed answers too.
-//! - No counter falls while the process lives, although models and endpoints are forgotten.
+//! - An attempt counts for its endpoint, a client request for the system and for the model that was
+//!   sent; both are counted when they end.
+//! - A relayed status of 500 and above is a failure, a lower one is not.
+//! - A request whose client disconnected has neither failed nor succeeded and has no latency. It
+//!   does not lower the success rate, which is the share of requests that did not fail.
+//! - A request that the gateway refuses with a 4xx of its own is not counted; a 413 or 429 counts
+//!   as a violation.
+//! - Bytes are those sent to the client, including those of failed responses.
+//! - No counter of the system decreases while the process lives, although models and endpoints are
+//!   forgotten.
 
 mod recent;
 mod recorder;
@@ -35,8 +37,8 @@ pub use totals::{Totals, TranslatorCounts};
 /// Most models kept (docs/contract/operations.md#5, retention).
 pub const MODELS_MAX: usize = 1000;
 
-/// Longest model name that gets figures of its own, in bytes; the requests of a longer one count
-/// in the totals.
+/// The longest model name with statistics of its own, in bytes; requests for a model with a longer
+/// name count only in the totals.
 pub const MODEL_NAME_BYTES_MAX: usize = 512;
 
 /// Most client addresses kept for one model (docs/contract/operations.md#4, stats/models).
@@ -45,10 +47,10 @@ pub const CLIENTS_MAX: usize = 100;
 /// Most rate-limited addresses kept (docs/contract/operations.md#4, status).
 pub const BLOCKED_IPS_MAX: usize = 10_000;
 
-/// Requests in the feed of the last ones.
+/// The number of last requests that are kept.
 pub const RECENT_MAX: usize = 200;
 
-/// Most endpoints remembered: those of a snapshot, and of those before it.
+/// Most endpoints kept: those of the current snapshot and of earlier ones.
 const ENDPOINTS_MAX: usize = 2 * MAX_ENDPOINTS;
 
 /// The name of a resource that is missing for another connection, as in logs and metrics.
@@ -63,19 +65,19 @@ pub const fn resource_name(resource: Exhausted) -> &'static str {
 /// How an attempt or a request ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
-    /// The answer was relayed to its end. With a status of 500 and above it counts as a failure.
+    /// The response was relayed to its end. With a status of 500 and above it counts as a failure.
     Success,
     /// Refused, reset, timed out or cut before its end; for a request, also a 5xx that the
     /// gateway made.
     Failure,
-    /// The client hung up.
+    /// The client disconnected.
     Cancelled,
-    /// A 4xx that the gateway made: shown among the last requests, in no figure.
+    /// The gateway refused the request with a 4xx: shown among the last requests, but not counted.
     Refused,
 }
 
 impl Outcome {
-    /// What it counts as (docs/contract/operations.md#5, backend errors).
+    /// The outcome as which it is counted (docs/contract/operations.md#5, backend errors).
     pub(super) const fn judged(self, status: Option<u16>) -> Self {
         match (self, status) {
             (Self::Success, Some(500..)) => Self::Failure,
@@ -83,7 +85,7 @@ impl Outcome {
         }
     }
 
-    /// The word of the feed.
+    /// The name on `/internal/stats/requests`.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Success => "success",
@@ -103,13 +105,13 @@ pub struct AttemptEnd<'a> {
     pub model: Option<&'a str>,
     /// How it ended.
     pub outcome: Outcome,
-    /// Status of its answer, if there was one.
+    /// Status of its response, if there was one.
     pub status: Option<u16>,
-    /// Bytes of its answer's body that were sent to the client.
+    /// Bytes of its response's body that were sent to the client.
     pub bytes: u64,
     /// From the request's arrival to the last byte, in milliseconds.
     pub latency_ms: u64,
-    /// From the request's arrival to the first byte of its answer, in microseconds.
+    /// From the request's arrival to the first byte of its response, in microseconds.
     pub first_byte_us: Option<u64>,
     /// When it ended, in milliseconds since the process started.
     pub at_ms: u64,
@@ -117,7 +119,7 @@ pub struct AttemptEnd<'a> {
     pub retry: bool,
 }
 
-/// Which of the endpoints tried served a request.
+/// Which of the attempted endpoints served a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Route {
     /// The first.
@@ -148,49 +150,50 @@ pub struct RequestEnd<'a> {
     pub request_id: &'a str,
     /// Its method.
     pub method: &'a str,
-    /// The path the client asked for, without the query, which may hold secrets.
+    /// The requested path without the query, which may contain secrets.
     pub path: &'a str,
-    /// The model name sent to the endpoint; without an endpoint, the name asked for.
+    /// The model name sent to the endpoint; without an endpoint, the requested name.
     pub model: Option<&'a str>,
     /// Attempts after the first.
     pub retries: u32,
-    /// The endpoint of the last attempt; `None`: none was tried, and no model counts it.
+    /// The endpoint of the last attempt; `None`: no endpoint was tried, and the request counts for
+    /// no model.
     pub endpoint_id: Option<u32>,
-    /// Whose request it is (docs/contract/surface.md#10.3).
+    /// The client's address (docs/contract/surface.md#10.3).
     pub client: IpAddr,
     /// How it ended.
     pub outcome: Outcome,
-    /// Status sent to the client; `None`: the client left before.
+    /// Status sent to the client; `None`: the client disconnected before.
     pub status: Option<u16>,
-    /// Bytes of the answer's body that were sent.
+    /// Bytes of the response's body that were sent.
     pub bytes: u64,
     /// From arrival to the last byte, in milliseconds.
     pub latency_ms: u64,
-    /// From arrival to the first byte of the answer's body, in microseconds.
+    /// From arrival to the first byte of the response's body, in microseconds.
     pub first_byte_us: Option<u64>,
-    /// Which of the endpoints tried served it.
+    /// Which of the attempted endpoints served it.
     pub route: Route,
     /// The routing decision, if model routing took part.
     pub routing: Option<Routing>,
     /// Whether the request asked for a stream.
     pub streaming: bool,
-    /// What the answer said of itself.
+    /// The metrics that the response contained.
     pub figures: Option<&'a ProviderFigures<'a>>,
 }
 
 /// A refusal that counts as a violation (docs/contract/operations.md#5).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Violation {
-    /// 429, and whose request it was.
+    /// 429, with the address of the client.
     RateLimit(IpAddr),
-    /// 413, the chunked body cut at the limit included.
+    /// 413, including chunked bodies that were cut at the limit.
     Size,
 }
 
 /// Why a message was translated and not passed through (docs/contract/translation.md#14).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TranslatorFallback {
-    /// There was no endpoint for it.
+    /// No endpoint can serve the request.
     NoCompatibleEndpoints,
     /// This translator never passes through.
     PassthroughUnsupported,
@@ -208,7 +211,7 @@ impl From<crate::dialects::Fallback> for TranslatorFallback {
 }
 
 impl TranslatorFallback {
-    /// The word in the log, `fallback_reason`.
+    /// The value of the log's `fallback_reason`.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::NoCompatibleEndpoints => "no_compatible_endpoints",
@@ -223,7 +226,7 @@ impl TranslatorFallback {
 pub struct TranslatorEnd {
     /// Its name, such as `anthropic`.
     pub translator: &'static str,
-    /// Passed through, else translated.
+    /// Whether it was passed through; else it was translated.
     pub passthrough: bool,
     /// Whether a stream was asked for, once the request was known to be valid.
     pub streaming: bool,
@@ -289,7 +292,7 @@ pub(super) struct EndpointCounts {
     /// The longest latency of a success.
     pub(super) latency_max_ms: u64,
     pub(super) retries: u64,
-    /// Answers by class, `2xx` to `5xx`.
+    /// Responses by class, `2xx` to `5xx`.
     pub(super) classes: [u64; 4],
 }
 
@@ -422,8 +425,8 @@ impl PairCounts {
         }
     }
 
-    /// Adds what another core counted. Which core tells first says nothing about what came first,
-    /// so the times of the last success and failure decide which errors still count.
+    /// Adds the counts of another core. Cores report in any order, so the times of the last success
+    /// and failure decide which errors still count as consecutive.
     fn add(&mut self, more: &Self) {
         let succeeded_ms = self.succeeded_ms.max(more.succeeded_ms);
         let since = |counts: &Self| {

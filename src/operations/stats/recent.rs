@@ -1,7 +1,8 @@
-//! The last requests, for the feed: noted by each core, handed over, kept by the totals.
+//! The last requests for `/internal/stats/requests`: each core records them and hands them over,
+//! and the totals keep them.
 //!
-//! Noting one allocates nothing once the rooms are there; handing them over allocates twice,
-//! however many they are.
+//! Recording a request allocates nothing once the slots have grown; handing over allocates twice,
+//! whatever the number of requests.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -18,7 +19,7 @@ const METHOD_BYTES_MAX: usize = 16;
 /// Longest path in the feed, in bytes; most routes need a fifth of it.
 const PATH_BYTES_MAX: usize = 256;
 
-/// One of the last requests, as the feed shows it.
+/// One of the last requests.
 #[derive(Debug, Clone, Default)]
 pub struct Recent {
     texts: Texts<String>,
@@ -35,7 +36,7 @@ struct Texts<T> {
     model: T,
 }
 
-/// What else there is to say of a request.
+/// The other properties of a request.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::operations) struct RecentStats {
     pub(in crate::operations) retries: u32,
@@ -94,16 +95,16 @@ impl Recent {
     }
 }
 
-/// The last requests of one core since it last told.
+/// The last requests of one core since its last hand-over.
 #[derive(Debug, Default)]
 pub(super) struct Ring {
     slots: Vec<Recent>,
-    /// Requests noted since the last hand-over; the newest is at this number, wrapped.
+    /// Requests recorded since the last hand-over; the next slot is this number modulo the size.
     count: usize,
 }
 
 impl Ring {
-    /// Notes a request, over the oldest one when there are enough.
+    /// Records a request; a full ring overwrites the oldest one.
     pub(super) fn note(&mut self, end: &RequestEnd<'_>) {
         let at = self.count % RECENT_MAX;
         self.count += 1;
@@ -135,7 +136,7 @@ impl Ring {
         };
     }
 
-    /// The requests noted since the last call.
+    /// The requests recorded since the last call.
     pub(super) fn take(&mut self) -> Batch {
         let count = std::mem::take(&mut self.count);
         let first = count.saturating_sub(RECENT_MAX);
@@ -167,7 +168,7 @@ fn text_bytes(recent: &Recent) -> usize {
     texts.request_id.len() + texts.method.len() + texts.path.len() + texts.model.len()
 }
 
-/// Requests on their way from a core, oldest first, all their texts in one.
+/// Requests handed over by a core, oldest first, with all their texts in one string.
 #[derive(Debug, Default)]
 pub(super) struct Batch {
     text: String,
@@ -179,7 +180,7 @@ pub(super) struct Batch {
 pub(super) struct Feed(VecDeque<(SystemTime, Recent)>);
 
 impl Feed {
-    /// Adds those of one core; the oldest give their rooms to them.
+    /// Adds the requests of one core; their texts reuse the memory of the oldest ones.
     pub(super) fn add(&mut self, batch: &Batch, now: SystemTime) {
         for (at, figures) in &batch.rows {
             let room = if self.0.len() >= RECENT_MAX {
@@ -209,7 +210,7 @@ impl Feed {
     }
 }
 
-/// Replaces a text, keeping its room, cut at a character's edge.
+/// Replaces a text, reusing its memory; a longer text is cut at a character boundary.
 fn set(text: &mut String, new: &str, bytes_max: usize) {
     text.clear();
     text.push_str(new.get(..new.floor_char_boundary(bytes_max)).unwrap_or(new));

@@ -1,4 +1,4 @@
-//! What a core counts for itself, and what it hands over.
+//! The counters of one core and their hand-over.
 
 use std::collections::HashSet;
 use std::net::IpAddr;
@@ -13,15 +13,16 @@ use super::{
     Violation,
 };
 
-/// Most latencies handed over at one time, of attempts and of requests each. At 50 ms it is
-/// reached beyond 160,000 requests a second on one core; more count, but not in percentiles.
+/// Most latencies handed over at once, of attempts and of requests each. With a hand-over every 50
+/// ms it is reached beyond 160,000 requests a second on one core; further requests are counted, but
+/// not in percentiles.
 const SAMPLES_MAX: usize = 8192;
 
 /// Most translators.
 const TRANSLATORS_MAX: usize = 16;
 
-/// The counters of one core. Recording neither allocates, for endpoints and models seen before,
-/// nor locks, nor reads a clock.
+/// The counters of one core. Recording takes no lock, reads no clock and, for known endpoints and
+/// models, allocates nothing.
 #[derive(Debug, Default)]
 pub struct Recorder {
     any: bool,
@@ -39,16 +40,16 @@ pub struct Recorder {
     translators: Vec<(&'static str, TranslatorCounts)>,
 }
 
-/// What one core counted since it last told. To be merged into
-/// [`Totals`](super::Totals::merge).
+/// The counts of one core since its last hand-over, to be merged with
+/// [`Totals::merge`](super::Totals::merge).
 #[derive(Debug, Default)]
 pub struct Delta {
     pub(super) system: SystemCounts,
     pub(super) endpoints: Vec<(u32, EndpointCounts)>,
     pub(super) models: Vec<ModelDelta>,
-    /// Their slots are places in `endpoints`.
+    /// Their slots are indexes of `endpoints`.
     pub(super) attempt_samples: Vec<Sample>,
-    /// Their slots are places in `models`.
+    /// Their slots are indexes of `models`.
     pub(super) request_samples: Vec<Sample>,
     pub(super) recent: Batch,
     pub(super) limited: Vec<IpAddr>,
@@ -67,7 +68,7 @@ pub(super) struct ModelDelta {
 #[derive(Debug, Clone, Copy, Default)]
 pub(in crate::operations) struct SystemCounts {
     pub(in crate::operations) requests: RequestCounts,
-    /// Of the requests, those with a model that an endpoint was asked for.
+    /// The requests with a model for which an endpoint was tried.
     pub(in crate::operations) model_requests: RequestCounts,
     /// Bytes of all endpoints.
     pub(in crate::operations) endpoint_bytes: u64,
@@ -80,7 +81,7 @@ pub(in crate::operations) struct SystemCounts {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Sample {
     pub(super) slot: u32,
-    /// At most 49 days; missing for what did not succeed.
+    /// At most 49 days; `None` unless it succeeded.
     pub(super) latency_ms: Option<u32>,
     /// At most 71 minutes.
     pub(super) first_byte_us: Option<u32>,
@@ -90,7 +91,7 @@ pub(super) struct Sample {
 struct EndpointSlot {
     id: u32,
     counts: EndpointCounts,
-    /// Its place among those touched since the last hand-over.
+    /// Its index among those counted since the last hand-over.
     touched: Option<u32>,
 }
 
@@ -198,7 +199,7 @@ impl Recorder {
         }
     }
 
-    /// What was counted since the last call; `None` = nothing.
+    /// The counts since the last call; `None` if there are none.
     pub fn take(&mut self) -> Option<Delta> {
         if !std::mem::take(&mut self.any) {
             return None;
@@ -215,7 +216,7 @@ impl Recorder {
             Some(slot.hand_over())
         });
         let models = models.collect();
-        // A full list may be full of names that nobody uses any more.
+        // A full list may consist of names that are no longer used.
         if self.models.len() >= MODELS_MAX {
             self.models.clear();
             self.model_slots.clear();
@@ -298,7 +299,7 @@ impl ModelSlot {
     }
 }
 
-/// Notes that a slot has something to hand over; its place in what will be handed over.
+/// Marks a slot for the next hand-over and returns its index there.
 fn touch(touched: &mut Option<u32>, list: &mut Vec<usize>, at: usize) -> u32 {
     *touched.get_or_insert_with(|| {
         list.push(at);

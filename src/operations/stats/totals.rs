@@ -1,4 +1,4 @@
-//! The figures of the whole process, merged from all cores.
+//! The statistics of the whole process, merged from all cores.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -26,7 +26,7 @@ const HOUR: Duration = Duration::from_secs(3600);
 /// How long an unused model is kept (docs/contract/operations.md#5, retention).
 const MODEL_KEPT: Duration = Duration::from_secs(24 * 3600);
 
-/// How often full lists of addresses are looked through for old ones.
+/// The least time between two searches of a full list for old addresses.
 const PURGE_EVERY: Duration = Duration::from_secs(60);
 
 /// Everything counted since the process started.
@@ -45,7 +45,7 @@ pub struct Totals {
     accept_failures: [u64; Exhausted::ALL.len()],
 }
 
-/// How often the configuration was read again.
+/// The reloads of the configuration.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::operations) struct Reloads {
     pub(in crate::operations) successes: u64,
@@ -53,7 +53,7 @@ pub(in crate::operations) struct Reloads {
     pub(in crate::operations) last_successful: bool,
 }
 
-/// Figures of one endpoint.
+/// Statistics of one endpoint.
 #[derive(Debug, Default)]
 pub(in crate::operations) struct EndpointTotals {
     pub(in crate::operations) counts: EndpointCounts,
@@ -65,7 +65,7 @@ pub(in crate::operations) struct EndpointTotals {
     pub(in crate::operations) first_token: Quantiles,
 }
 
-/// Figures of one model.
+/// Statistics of one model.
 #[derive(Debug)]
 pub(in crate::operations) struct ModelTotals {
     pub(in crate::operations) counts: RequestCounts,
@@ -77,7 +77,7 @@ pub(in crate::operations) struct ModelTotals {
     pub(in crate::operations) endpoints: FxHashMap<u32, PairTotals>,
 }
 
-/// Figures of one model on one endpoint.
+/// Statistics of one model on one endpoint.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::operations) struct PairTotals {
     pub(in crate::operations) counts: PairCounts,
@@ -85,7 +85,7 @@ pub(in crate::operations) struct PairTotals {
 }
 
 impl Totals {
-    /// Nothing counted yet; the seed chooses the samples.
+    /// Empty statistics. The seed determines which latencies are sampled.
     pub fn new(seed: u64) -> Self {
         Self {
             random: Rng::with_seed(seed),
@@ -105,7 +105,7 @@ impl Totals {
         }
     }
 
-    /// Adds what one core counted until now.
+    /// Adds the counts of one core.
     pub fn merge(&mut self, delta: Delta, now: SystemTime) {
         self.system.add(&delta.system);
         let mut samples = Grouped::new(delta.attempt_samples, delta.endpoints.len());
@@ -198,12 +198,12 @@ impl Totals {
         self.blocked.insert(client, now);
     }
 
-    /// Forgets what has not been used for long. To be called every few minutes, with the ids of
-    /// the configured endpoints.
+    /// Removes what has not been used for a long time. To be called every few minutes, with the ids
+    /// of the configured endpoints.
     pub fn sweep(&mut self, configured: impl Iterator<Item = u32>, now: SystemTime) {
         let configured: FxHashSet<u32> = configured.collect();
-        // One that was taken out may come back with the next reload, and its counters must not
-        // have fallen.
+        // A removed endpoint may come back with the next reload, and its counters must not have
+        // decreased.
         if self.endpoints.len() > ENDPOINTS_MAX {
             self.endpoints.retain(|id, _| configured.contains(id));
         }
@@ -218,7 +218,7 @@ impl Totals {
         }
     }
 
-    /// Notes that the configuration was read again, and whether it is now in force.
+    /// Counts a reload of the configuration, and whether it was successful.
     pub fn reloaded(&mut self, successful: bool) {
         self.reloads.last_successful = successful;
         if successful {
@@ -268,7 +268,7 @@ impl Totals {
         self.recent.newest()
     }
 
-    /// Translators that have seen a request.
+    /// The translators with at least one request.
     pub(in crate::operations) fn translators(&self) -> &[(&'static str, TranslatorCounts)] {
         &self.translators
     }
@@ -278,7 +278,7 @@ impl Totals {
     }
 }
 
-/// Whether something was less than so long ago.
+/// Whether `at` is less than `span` before `now`.
 pub(in crate::operations) fn within(at: SystemTime, now: SystemTime, span: Duration) -> bool {
     since(at, now) < span
 }
@@ -377,7 +377,7 @@ pub(in crate::operations) const BUCKETS_MS: [f64; 15] = [
 /// A Prometheus histogram.
 #[derive(Debug, Clone, Default)]
 pub(in crate::operations) struct Buckets {
-    /// What fell between the bound before and this one; not yet summed up.
+    /// Observations between the bound before and this one; not cumulative.
     counts: [u64; BUCKETS_MS.len()],
     pub(in crate::operations) count: u64,
     pub(in crate::operations) sum_ms: f64,
@@ -402,8 +402,8 @@ impl Buckets {
     }
 }
 
-/// Quantiles of times, within one percent. It grows with the longest time recorded, to 11 KB at
-/// one hour, which is also the longest that it tells apart.
+/// Quantiles of times, within one percent. Its size depends on the longest recorded time: 11 KB at
+/// one hour, which is also the largest value; longer times are recorded as one hour.
 #[derive(Debug, Clone, Default)]
 pub(in crate::operations) struct Quantiles {
     /// In tenths of a millisecond.
@@ -423,12 +423,13 @@ impl Quantiles {
     }
 
     fn record(&mut self, tenths: u64) {
-        // Two digits are always allowed, so there is no histogram only before the first record.
+        // Creating a histogram with two digits cannot fail, so this is `None` only before the first
+        // value.
         if self.histogram.is_none() {
             self.histogram = Histogram::new(2).ok();
         }
         if let Some(histogram) = &mut self.histogram {
-            // It grows by itself, and the time is bounded: there is nothing to refuse.
+            // The histogram resizes itself and the time is bounded, so recording cannot fail.
             let _ = histogram.record(tenths.min(TENTHS_MAX));
         }
     }
@@ -438,7 +439,7 @@ impl Quantiles {
         self.histogram.as_ref().map_or(0, Histogram::len)
     }
 
-    /// The time in milliseconds that so many of 100 did not exceed; 0 of nothing.
+    /// A percentile in milliseconds; 0 without values.
     pub(in crate::operations) fn percentile_ms(&self, percent: f64) -> f64 {
         let histogram = self.histogram.as_ref();
         histogram.map_or(0.0, |histogram| {
