@@ -1,9 +1,9 @@
 //! Merges the listings of all endpoints into entries.
 //!
 //! One pass over every item, in the order of the endpoints and of their listings; each step is a
-//! look-up in a hash map, so that the cost grows with the number of items alone. Derived texts are
-//! kept once however often they occur, and what a name tells is taken over from the last time: it
-//! takes regular expressions to find out.
+//! look-up in a hash map, so the cost is linear in the number of items. Equal derived texts are
+//! stored once, and facts derived from a name are reused from the previous catalogue, because
+//! deriving them needs regular expressions.
 //!
 //! Contract: docs/contract/catalogue.md#5.2 to docs/contract/catalogue.md#5.7
 
@@ -41,7 +41,7 @@ pub(super) fn merge(
 /// No entry.
 const NONE: u32 = u32::MAX;
 
-/// An entry in the making.
+/// An entry under construction.
 struct Draft<'a> {
     digest: Option<&'a str>,
     /// Its name was taken by a model with another digest.
@@ -57,16 +57,16 @@ struct Builder<'a> {
     options: &'a CatalogueOptions<'a>,
     previous: Option<&'a Merged>,
     names: NameTable,
-    /// For each fold the first entry that takes its models: of several with one name only the
-    /// first can be without a digest, for a model without one always joins it.
+    /// For each fold the first entry with that name. Of several entries with one name only the
+    /// first can be without a digest, because a model without one always joins it.
     by_fold: Vec<u32>,
     /// For each fold when its name was first seen.
     first_seen: Vec<u64>,
     drafts: Vec<Draft<'a>>,
     by_digest: FxHashMap<&'a str, u32>,
-    /// Pairs of an entry and a name that it has besides its first.
+    /// Pairs of an entry and another name of it besides the first.
     also_spelled: FxHashSet<(u32, &'a str)>,
-    /// What a name tells by the patterns of a profile.
+    /// Kinds derived from a name by the patterns of a profile.
     kinds: FxHashMap<(u32, *const Profile), Option<ModelKind>>,
     derived: Derived<'a>,
 }
@@ -92,7 +92,7 @@ impl<'a> Builder<'a> {
         }
     }
 
-    /// What comes now is merged with nothing before.
+    /// Later models are not merged with earlier ones.
     fn forget_matches(&mut self) {
         self.by_digest.clear();
         self.by_fold.fill(NONE);
@@ -100,7 +100,7 @@ impl<'a> Builder<'a> {
 
     fn add(&mut self, endpoint: usize, at: usize, model: &'a ListedModel) {
         let fold = self.fold(&model.name);
-        // Without the unifier names alone count, within one endpoint.
+        // Without the unifier only names are compared, within one endpoint.
         let digest = model
             .digest
             .as_deref()
@@ -160,7 +160,7 @@ impl<'a> Builder<'a> {
         entry
     }
 
-    /// Makes an entry that of a name, unless there is one.
+    /// Makes an entry the first one of a name, unless there is one already.
     fn take_name(&mut self, fold: u32, entry: u32) {
         if let Some(slot) = self.by_fold.get_mut(fold as usize)
             && *slot == NONE
@@ -172,9 +172,9 @@ impl<'a> Builder<'a> {
         }
     }
 
-    /// The number of a name, with what the name alone tells.
+    /// The fold of a name, created with the facts derived from the name.
     fn fold(&mut self, name: &Arc<str>) -> u32 {
-        // Most names are in lower case already and need no text of their own.
+        // Most names are in lower case already and need no other string.
         let is_lower = |byte: u8| byte.is_ascii() && !byte.is_ascii_uppercase();
         let lower = if name.bytes().all(is_lower) {
             Arc::clone(name)
@@ -283,7 +283,7 @@ impl<'a> Builder<'a> {
         }
     }
 
-    /// What the first name tells that tells something.
+    /// Family and variant derived from the first name that has any.
     fn family_of(&mut self, places: &[Place]) -> (Arc<str>, Arc<str>) {
         let mut last = NONE;
         for place in places {
@@ -309,7 +309,7 @@ impl<'a> Builder<'a> {
         (self.derived.text(""), self.derived.text(""))
     }
 
-    /// What the first name tells that tells something by the patterns of its endpoint's profile.
+    /// The kind derived from the first name that matches a pattern of its endpoint's profile.
     fn kind_of(&mut self, places: &[Place]) -> Option<ModelKind> {
         places.iter().find_map(|place| {
             let profile = self.sources.get(place.endpoint as usize)?.profile;
@@ -327,7 +327,7 @@ fn listed<'a>(sources: &[Source<'a>], place: &Place) -> Option<&'a ListedModel> 
     source.models.get(place.model as usize)
 }
 
-/// Texts made of reported ones, each kept once.
+/// Texts derived from reported ones, each stored once.
 #[derive(Default)]
 struct Derived<'a> {
     nothing: Arc<str>,
@@ -379,7 +379,7 @@ fn told_by_name(profile: &Profile, name: &str) -> Option<ModelKind> {
     }
 }
 
-/// The ids of entries whose name another one has.
+/// The ids of entries that share their name with another one.
 #[derive(Default)]
 struct Ids {
     made: FxHashMap<String, u32>,
@@ -399,7 +399,7 @@ impl Ids {
                 return Arc::from(id);
             }
         }
-        // Somebody went to great lengths; the entry is listed, and found by its name.
+        // All of these ids are taken, so the entry is listed and found by its name.
         Arc::from(format!("{name}-{numbered}"))
     }
 }
@@ -413,8 +413,8 @@ fn member(source: &Source<'_>) -> MergedEndpoint {
     }
 }
 
-/// The aliases that no model has for its name, with those of their targets that are listed
-/// somewhere.
+/// The aliases that are not also names of models, with those of their targets that an endpoint
+/// lists.
 fn aliases(plans: &[AliasPlan], names: &NameTable, entries: &[Entry]) -> Vec<Alias> {
     let number = |name: &str| names.folds.get(name.to_lowercase().as_str()).copied();
     let targets = plans.iter().flat_map(|plan| &plan.targets);

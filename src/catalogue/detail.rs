@@ -1,4 +1,4 @@
-//! One model in full.
+//! The details of one model.
 //!
 //! Contract: docs/contract/catalogue.md#6.4
 
@@ -34,10 +34,10 @@ struct Detail<'a> {
     max_context_length: Option<u64>,
 }
 
-/// What a model's page needs that changes while the models stay as they are.
+/// Inputs of a model's page that change while the models stay the same.
 #[derive(Clone, Copy)]
 pub struct DetailTimes<'t> {
-    /// When it is.
+    /// The current time.
     pub now: SystemTime,
     /// When an endpoint, named by its index, was last listed with success.
     pub synced_at: &'t dyn Fn(usize) -> Option<SystemTime>,
@@ -96,7 +96,7 @@ impl Catalogue {
             Some(entry) => self.entry_detail(entry, times),
             None => self.alias_detail(id, times)?,
         };
-        // Nothing in a detail can fail to be written.
+        // Serialising a detail cannot fail.
         serde_json::to_vec(&body).ok().map(Bytes::from)
     }
 
@@ -129,7 +129,7 @@ impl Catalogue {
                 },
             )
         };
-        // As a model whose endpoints are all down is shown, so is an alias whose targets are.
+        // An alias is shown even if all of its targets are down, as a model is.
         let all = EndpointSet::first(self.merged.endpoints.len());
         let view = among(self.routable).or_else(|| among(all))?;
         let named = Named {

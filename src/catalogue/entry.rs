@@ -1,4 +1,4 @@
-//! One model of the catalogue: its names, where it is, and what is known of it.
+//! One model of the catalogue: its names, its endpoints and its facts.
 //!
 //! Contract: docs/contract/catalogue.md#5.1
 
@@ -29,9 +29,9 @@ pub struct Entry {
     pub quantization: Arc<str>,
     /// Of the file (`gguf`); `""` = unknown.
     pub format: Arc<str>,
-    /// What the model does.
+    /// The kind of model.
     pub kind: ModelKind,
-    /// What it can; [`Catalogue::capability_words`] spells it out.
+    /// Its capabilities; [`Catalogue::capability_words`] names them.
     pub capabilities: Capabilities,
     /// Longest context in tokens, as reported, never guessed.
     pub context_length: Option<u64>,
@@ -51,13 +51,12 @@ pub(super) struct Place {
 }
 
 impl Entry {
-    /// What the entry is called in unified listings; unlike its names never that of another.
+    /// The id in unified listings; unlike names, it is unique.
     pub fn id(&self) -> &str {
         &self.id
     }
 
-    /// Every name under which an endpoint reports it, first the one that comes first in the
-    /// configuration.
+    /// Every name under which an endpoint reports it, in the order of the configuration.
     pub fn names(&self) -> impl Iterator<Item = &str> + Clone {
         self.names.iter().map(|name| &**name)
     }
@@ -84,13 +83,13 @@ impl Entry {
     }
 }
 
-/// The state of a model whose endpoint is not routable.
+/// The state of a model on an endpoint that is not routable.
 pub(super) const OFFLINE: &str = "offline";
 
-/// The state of a model that can answer at once.
+/// The state of a model that is loaded.
 pub(super) const LOADED: &str = "loaded";
 
-/// The state of a model on an endpoint that answers (docs/contract/catalogue.md#5.8).
+/// The state of a model on a routable endpoint (docs/contract/catalogue.md#5.8).
 pub(super) fn state(model: &ListedModel) -> &str {
     match &model.state {
         Some(state) => state,
@@ -100,8 +99,8 @@ pub(super) fn state(model: &ListedModel) -> &str {
 }
 
 impl Catalogue {
-    /// The state of a model at the places of one endpoint: under several names it is loaded if it
-    /// is under one.
+    /// The state of a model at the places of one endpoint. A model with several names is loaded if
+    /// it is loaded under one of them.
     pub(super) fn state_at(&self, places: &[Place]) -> &str {
         let Some(first) = places.first() else {
             return OFFLINE;

@@ -8,8 +8,8 @@ use regex::Regex;
 
 use super::rules::ModelRules;
 
-/// A parameter size in its short form with the exact number of parameters: `8.0B` is `8b`. What is
-/// no such size is kept as it is, with the number 0.
+/// A parameter size in its short form with the exact number of parameters: `8.0B` is `8b`. Any
+/// other text is kept unchanged, with the number 0.
 pub(super) fn parameter_size(reported: &str) -> (String, u64) {
     size(reported).unwrap_or_else(|| (reported.to_owned(), 0))
 }
@@ -65,7 +65,7 @@ pub(super) fn quantization(reported: &str, rules: &ModelRules) -> String {
     found.unwrap_or(lower)
 }
 
-/// What is looked for inside of a quantisation that no table knows, and how it is shown.
+/// Parts of quantisations that are in no table, and their short forms.
 static SHORT_FORMS: LazyLock<Vec<(Regex, &str)>> = LazyLock::new(|| {
     let forms = [
         (r"q(\d+)_k_([sml])", "q${1}k${2}"),

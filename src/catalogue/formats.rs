@@ -9,7 +9,7 @@ use crate::providers::{Profile, Scalar};
 /// A format of `/olla/models`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Format {
-    /// One item for each entry, with everything known.
+    /// One item for each entry, with all facts.
     Unified,
     /// The four keys of OpenAI's.
     OpenAi,
@@ -49,7 +49,7 @@ impl Format {
         Self::DockerModelRunner,
     ];
 
-    /// The word of the query `format`.
+    /// The value of the query `format`.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Unified => "unified",
@@ -66,7 +66,7 @@ impl Format {
         }
     }
 
-    /// Reads the word, in lower case only.
+    /// Parses the value, in lower case only.
     pub(super) fn parse(word: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|format| format.as_str() == word)
     }
@@ -79,7 +79,7 @@ impl Format {
             .unwrap_or(Self::OpenAi)
     }
 
-    /// The type whose names and facts go first.
+    /// The type of the endpoints with preferred names and facts.
     pub(super) const fn provider(self) -> Option<&'static str> {
         match self {
             Self::Unified | Self::OpenAi => None,
@@ -184,7 +184,7 @@ pub(super) struct LemonadeMore<'a> {
     pub(super) downloaded: bool,
 }
 
-/// What OpenAI once sent with every model; some clients still read it.
+/// An object that OpenAI once sent with every model; some clients still read it.
 #[derive(Serialize)]
 pub(super) struct Permission {
     id: String,
@@ -262,7 +262,7 @@ pub(super) struct LmStudio<'a> {
     pub(super) max_context_length: Option<u64>,
 }
 
-/// Words that make the part of an id before its first `-` an owner.
+/// The words at the start of an id, before its first `-`, that are an owner.
 const OWNERS: [&str; 37] = [
     "openai",
     "anthropic",
@@ -303,7 +303,7 @@ const OWNERS: [&str; 37] = [
     "groq",
 ];
 
-/// Who owns a model, by its id.
+/// The owner of a model, by its id.
 pub(super) fn owner<'a>(id: &'a str, default: &'a str) -> &'a str {
     if let Some((owner, _)) = id.split_once('/') {
         return if owner.is_empty() { default } else { owner };

@@ -1,7 +1,7 @@
-//! The models of all listings, merged: what of a catalogue does not depend on anybody's health.
+//! The merged models of all listings: the part of a catalogue that does not depend on the health of
+//! endpoints.
 //!
-//! Catalogues share it for as long as no listing changes, for it is by far the most of their work
-//! and of their memory.
+//! Catalogues share it until a listing changes, because it is most of their work and memory.
 //!
 //! Contract: docs/contract/catalogue.md#5.1 to docs/contract/catalogue.md#5.3
 
@@ -25,7 +25,7 @@ pub(super) struct Merged {
     /// Ids that are no names, in lower case (docs/contract/catalogue.md#5.2, rule 3).
     pub(super) ids: FxHashMap<String, u32>,
     pub(super) aliases: Vec<Alias>,
-    /// What the aliases were made of.
+    /// The configuration of the aliases.
     pub(super) alias_plans: Vec<AliasPlan>,
     pub(super) enable_unifier: bool,
     pub(super) rules: Arc<ModelRules>,
@@ -56,7 +56,7 @@ pub(super) struct AliasTarget {
     pub(super) entries: Vec<u32>,
 }
 
-/// All names, letter case aside. Each has a number, its fold.
+/// All names in lower case. Each has a number, its fold.
 #[derive(Debug, Default)]
 pub(super) struct NameTable {
     /// In lower case.
@@ -65,14 +65,14 @@ pub(super) struct NameTable {
     pub(super) facts: Vec<NameFacts>,
 }
 
-/// What is known of a name.
+/// Facts derived from a name.
 #[derive(Debug, Clone)]
 pub(super) struct NameFacts {
     /// The first entry that has it.
     pub(super) first: u32,
-    /// What the name tells of them.
+    /// Capabilities derived from the name.
     pub(super) capabilities: Capabilities,
-    /// Family and variant that the name tells; `None` = nobody has asked.
+    /// Family and variant derived from the name; `None` = not derived yet.
     pub(super) family: Option<(Arc<str>, Arc<str>)>,
 }
 
@@ -83,7 +83,7 @@ impl NameTable {
 }
 
 impl Merged {
-    /// Whether merging these sources would make the same again.
+    /// Whether merging these sources would have the same result.
     pub(super) fn is_of(&self, sources: &[Source<'_>], options: &CatalogueOptions<'_>) -> bool {
         self.endpoints.len() == sources.len()
             && self.enable_unifier == options.enable_unifier

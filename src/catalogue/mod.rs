@@ -1,11 +1,11 @@
 //! All models of the fleet: what the endpoints report, merged, and its listings in every format.
 //!
 //! A [`Catalogue`] is built from the endpoints' listings whenever one of them, or the health of an
-//! endpoint, has changed, and never changes after that. What most clients ask for is rendered
-//! once, when it is built; filtered listings are rendered when they are asked for.
+//! endpoint, has changed, and is immutable. The usual listings are rendered once, when it is built;
+//! filtered listings are rendered on request.
 //!
-//! Opens no socket, reads no clock, and asks no backend. Which endpoint a request goes to is
-//! decided elsewhere, by the names that the endpoints themselves report.
+//! Nothing here opens a socket or reads a clock. Routing does not use the catalogue's names: it
+//! follows the names that the endpoints themselves report.
 //!
 //! Contract: docs/contract/catalogue.md#5, docs/contract/catalogue.md#6
 
@@ -39,9 +39,10 @@ use crate::endpoint_set::EndpointSet;
 use crate::providers::Profile;
 use merged::Merged;
 
-/// Up to so many entries the usual listings are rendered with the catalogue, so that no client
-/// waits for it, and others where they are asked for; beyond, each by the control thread when it is
-/// first asked for. They take about half a kilobyte for each entry and format.
+/// The largest catalogue with which the usual listings are rendered at once, so that no client
+/// waits for them; other listings are then rendered by the core that needs them. For a larger
+/// catalogue the control thread renders each listing on its first request. A listing takes about
+/// half a kilobyte for each entry.
 const MAX_EAGER_ENTRIES: usize = 10_000;
 
 /// One endpoint, in the order of the configuration.
@@ -49,26 +50,26 @@ const MAX_EAGER_ENTRIES: usize = 10_000;
 pub struct Source<'a> {
     /// Its unique name.
     pub name: &'a str,
-    /// That of its configured or detected type.
+    /// The profile of its configured or detected type.
     pub profile: &'a Arc<Profile>,
-    /// Whether requests may go to it: healthy, busy or warming.
+    /// Whether it is routable: healthy, busy or warming.
     pub routable: bool,
-    /// Its display URL; some facts come from the endpoint with the lowest.
+    /// Its display URL; some facts come from the endpoint with the lowest one.
     pub url_key: &'a str,
-    /// What it reported last, after its model filter, in its order.
+    /// Its last listing, after its model filter, in its order.
     pub models: &'a Arc<[ListedModel]>,
 }
 
-/// What a catalogue is built by.
+/// The options for building a catalogue.
 #[derive(Debug, Clone, Copy)]
 pub struct CatalogueOptions<'a> {
     /// `[model_aliases]`.
     pub aliases: &'a [AliasPlan],
     /// False: every pair of endpoint and name is an entry of its own.
     pub enable_unifier: bool,
-    /// How names are understood.
+    /// The rules for model names.
     pub rules: &'a Arc<ModelRules>,
-    /// When models that were not there before count as first seen.
+    /// The time at which new models are first seen.
     pub now: SystemTime,
 }
 
@@ -83,7 +84,7 @@ pub struct Catalogue {
     scoped: Vec<scoped::Ready>,
 }
 
-/// Why a listing route answers with an error (docs/contract/catalogue.md#6.7).
+/// The error response of a listing route (docs/contract/catalogue.md#6.7).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CatalogueError {
     /// The HTTP status.
@@ -108,7 +109,7 @@ impl CatalogueError {
 }
 
 impl Default for Catalogue {
-    /// No endpoints, no models; its listings are empty ones.
+    /// A catalogue without endpoints and models; its listings are empty.
     fn default() -> Self {
         Self::build(
             &[],
@@ -126,8 +127,8 @@ impl Default for Catalogue {
 impl Catalogue {
     /// Merges the listings of all endpoints (docs/contract/catalogue.md#5.1 to
     /// docs/contract/catalogue.md#5.3). `previous` tells when models were first seen; a model that
-    /// it does not have is first seen now. What is as it was in `previous` is taken over: all of
-    /// the merging, if only the health of endpoints is another.
+    /// it does not have is first seen now. Unchanged parts of `previous` are reused: all of the
+    /// merging, if only the health of endpoints has changed.
     pub fn build(
         sources: &[Source<'_>],
         options: &CatalogueOptions<'_>,
@@ -154,12 +155,12 @@ impl Catalogue {
         catalogue
     }
 
-    /// Whether a listing is too much work for between two requests.
+    /// Whether rendering a listing takes too long for a core.
     fn is_large(&self) -> bool {
         self.merged.entries.len() > MAX_EAGER_ENTRIES
     }
 
-    /// Whether another one has the very same models, whoever is up.
+    /// Whether another catalogue has the same models, whatever the health of endpoints.
     pub fn has_models_of(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.merged, &other.merged)
     }

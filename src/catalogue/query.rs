@@ -1,4 +1,4 @@
-//! The query of `/olla/models`: what it may say, and which entries it lets through.
+//! The query of `/olla/models`: its parameters, and the entries that match it.
 //!
 //! Contract: docs/contract/catalogue.md#6.2
 
@@ -11,10 +11,10 @@ use super::formats::Format;
 use super::{Capabilities, Catalogue, CatalogueError};
 use crate::providers::ModelKind;
 
-/// States in which a model answers or soon will.
+/// States in which a model is available or will be soon.
 const AVAILABLE: [&str; 4] = [LOADED, "available", "loading", "unknown"];
 
-/// Longest part of a wrong value that an error repeats, in characters.
+/// The longest part of an invalid value that an error message repeats, in characters.
 const MAX_ECHO_CHARS: usize = 100;
 
 /// The parsed query.
@@ -34,17 +34,17 @@ enum Does<'q> {
     Anything,
     ModelKind(ModelKind),
     Capability(Cow<'q, str>),
-    /// No model is of such a type.
+    /// A type that no model has.
     Nothing,
 }
 
 impl<'q> Query<'q> {
-    /// Reads the text behind the `?`.
+    /// Parses the query, without its `?`.
     ///
     /// # Errors
     /// An unknown format, or a value of `available` that is neither `true` nor `false`.
     pub(super) fn parse(query: &'q str) -> Result<Self, CatalogueError> {
-        // Of a repeated parameter the first value counts, and an empty one is none.
+        // Of a repeated parameter the first value counts; an empty value counts as missing.
         let mut pairs = [const { None::<Cow<'q, str>> }; 7];
         const NAMES: [&str; 7] = [
             "format",
@@ -92,7 +92,7 @@ impl<'q> Query<'q> {
         })
     }
 
-    /// Whether it asks for nothing but a format.
+    /// Whether the query has no parameter but the format.
     pub(super) fn is_plain(&self) -> bool {
         self.family.is_none()
             && self.does == Does::Anything
@@ -127,7 +127,7 @@ fn parse_format(word: &str) -> Result<Format, CatalogueError> {
     })
 }
 
-/// The beginning of what a client wrote, for a message.
+/// The beginning of a client's value, for a message.
 pub(super) fn shortened(text: &str) -> &str {
     let end = text.char_indices().nth(MAX_ECHO_CHARS);
     text.get(..end.map_or(text.len(), |(at, _)| at))
@@ -135,7 +135,7 @@ pub(super) fn shortened(text: &str) -> &str {
 }
 
 impl Catalogue {
-    /// A test for entries that looks up once what the query names.
+    /// A filter for entries; names in the query are looked up once.
     pub(super) fn filter<'s>(&'s self, query: &'s Query<'_>) -> impl Fn(&Entry) -> bool + 's {
         let word = match &query.does {
             Does::Capability(word) => self.merged.rules.capability(word),
@@ -164,7 +164,8 @@ impl Catalogue {
         }
     }
 
-    /// Whether the named endpoint has the entry; one that is not routable counts only on demand.
+    /// Whether the named endpoint has the entry; an endpoint that is not routable counts only on
+    /// request.
     fn is_at(&self, entry: &Entry, endpoint: Option<Option<usize>>, also_down: bool) -> bool {
         let Some(named) = endpoint else {
             return true;

@@ -1,4 +1,4 @@
-//! Writes listings: which items, in which order, under which names.
+//! Renders listings: their items, the order and the names.
 //!
 //! Contract: docs/contract/catalogue.md#5.2, docs/contract/catalogue.md#5.10,
 //! docs/contract/catalogue.md#6.2, docs/contract/catalogue.md#6.3
@@ -21,16 +21,16 @@ use crate::endpoint_set::EndpointSet;
 use crate::format::instant;
 use crate::providers::{Extra, ListedModel};
 
-/// Who is said to own a model where no rule names somebody.
+/// The owner of models that no rule gives another owner.
 const OLLA: &str = "olla";
 
-/// What of the catalogue a listing shows.
+/// The part of the catalogue that a listing shows.
 pub(super) struct Selection<'s> {
     /// The entries.
     pub(super) filter: &'s dyn Fn(&Entry) -> bool,
-    /// Names are listed that one of these endpoints reports.
+    /// Names are listed if one of these endpoints reports them.
     pub(super) eligible: EndpointSet,
-    /// Their spelling and their facts go before those of others.
+    /// The spelling and the facts of these endpoints are preferred.
     pub(super) own: EndpointSet,
 }
 
@@ -38,15 +38,15 @@ pub(super) struct Selection<'s> {
 struct Item<'c> {
     id: &'c str,
     entry: &'c Entry,
-    /// Where the name is reported by the selection's own endpoints.
+    /// The places of the selection's own endpoints that report the name.
     own: Vec<Place>,
 }
 
-/// An alias with those of its targets that a selection shows.
+/// An alias with those of its targets that the selection shows.
 pub(super) struct AliasView<'c> {
     pub(super) name: &'c str,
     pub(super) targets: Vec<&'c str>,
-    /// That of the first target.
+    /// The entry of the first target.
     pub(super) entry: &'c Entry,
     /// One for each endpoint that has a target.
     pub(super) places: Vec<Place>,
@@ -73,7 +73,7 @@ impl List {
         }
         match serde_json::to_writer(&mut self.out, item) {
             Ok(()) => self.is_first = false,
-            // Nothing in the items can fail; half an item would spoil the document.
+            // Serialising an item cannot fail; a partial item would invalidate the document.
             Err(_) => self.out.truncate(before),
         }
     }
@@ -89,7 +89,7 @@ impl Catalogue {
     /// `GET /olla/models` with the text behind the `?`.
     ///
     /// # Errors
-    /// A value of the query that cannot be (docs/contract/catalogue.md#6.7).
+    /// An invalid value in the query (docs/contract/catalogue.md#6.7).
     pub fn models(&self, query: &str) -> Result<Bytes, CatalogueError> {
         let query = Query::parse(query)?;
         Ok(self
@@ -97,7 +97,7 @@ impl Catalogue {
             .unwrap_or_else(|| self.render_models(&query)))
     }
 
-    /// The same where it costs next to nothing: `None` = writing it takes a while.
+    /// The same if it takes little time; `None` if rendering takes longer.
     pub fn models_at_once(&self, query: &str) -> Option<Result<Bytes, CatalogueError>> {
         if !self.is_large() {
             return Some(self.models(query));
@@ -113,7 +113,7 @@ impl Catalogue {
         }
     }
 
-    /// One of those that are kept once they are written.
+    /// A listing that is kept after it was rendered.
     fn ready_models(&self, query: &Query<'_>) -> Option<Bytes> {
         match query.format {
             Format::Unified if query.is_plain() => Some(self.unified_listing()),
@@ -236,7 +236,7 @@ impl Catalogue {
         }
     }
 
-    /// Calls back for every name to be listed, each once whatever its letter case.
+    /// Calls back for every name to be listed, once for all spellings that differ in letter case.
     fn each_name<'c>(&'c self, selection: &Selection<'_>, mut call: impl FnMut(Item<'c>)) {
         let mut seen = vec![false; self.merged.names.facts.len()];
         for entry in &self.merged.entries {

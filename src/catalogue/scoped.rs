@@ -22,21 +22,21 @@ const OPENAI_LISTING_PATH: &str = "/v1/models";
 /// Below LM Studio's prefixes only.
 const LM_STUDIO_LISTING_PATH: &str = "/api/v1/models";
 
-/// Which endpoints' models a scoped listing shows.
+/// The endpoints with the models of a scoped listing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ListingScope<'a> {
-    /// Those of one canonical type.
+    /// The endpoints of one canonical type.
     Type(&'a str),
-    /// Those of every type that is OpenAI-compatible.
+    /// The endpoints of every OpenAI-compatible type.
     OpenAiCompatible,
 }
 
 /// A listing route below a prefix.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Scoped<'a> {
-    /// Whose models.
+    /// The endpoints of the models.
     pub scope: ListingScope<'a>,
-    /// How they are written.
+    /// The format of the listing.
     pub format: Format,
 }
 
@@ -100,7 +100,7 @@ impl Catalogue {
         }
     }
 
-    /// The same where it costs next to nothing: `None` = writing it takes a while.
+    /// The same if it takes little time; `None` if rendering takes longer.
     pub fn scoped_at_once(&self, scoped: Scoped<'_>) -> Option<Bytes> {
         if !self.is_large() {
             return Some(self.scoped(scoped));

@@ -9,20 +9,20 @@ use super::entry::{Entry, Place};
 use crate::endpoint_set::EndpointSet;
 use crate::providers::{ListedModel, ModelKind};
 
-/// From here on a context is long on the status pages.
+/// A longer context is `long_context` on the status pages.
 const LONG_CONTEXT_TOKENS: u64 = 100_000;
 
-/// What is known of one name. Of facts that several endpoints report, that of the endpoint with
-/// the lowest display URL.
+/// The facts of one name. Of facts that several endpoints report, that of the endpoint with the
+/// lowest display URL counts.
 #[derive(Debug, Clone, PartialEq)]
 pub struct NamedModel<'c> {
     /// As reported.
     pub name: &'c str,
     /// The endpoints that list it under this name, routable or not.
     pub endpoints: EndpointSet,
-    /// What the model does: reported, or told by its name.
+    /// The kind of model: reported, or derived from its name.
     pub kind: ModelKind,
-    /// As reported, else as the name tells; `None` = unknown.
+    /// As reported, else derived from the name; `None` = unknown.
     pub family: Option<&'c str>,
     /// Bytes on disk.
     pub size: Option<u64>,
@@ -32,7 +32,7 @@ pub struct NamedModel<'c> {
     pub quant: Option<&'c str>,
     /// The other names of the same model, sorted.
     pub aliases: Vec<&'c str>,
-    /// In the words and the order of the status pages.
+    /// The names and the order of the status pages.
     pub capabilities: Vec<&'static str>,
 }
 
@@ -58,7 +58,7 @@ impl Catalogue {
         models.collect()
     }
 
-    /// For each endpoint its place in the order of display URLs.
+    /// For each endpoint its rank in the order of display URLs.
     fn url_ranks(&self) -> Vec<usize> {
         let mut order: Vec<usize> = (0..self.merged.endpoints.len()).collect();
         let url = |at: &usize| self.merged.endpoints.get(*at).map(|member| &member.url_key);

@@ -1,7 +1,7 @@
-//! What a failed exchange says about its endpoint: one row for each fault.
+//! The consequences of a failed exchange for its endpoint: one row for each fault.
 //!
-//! The rows hold for a fault that came before the response began; after that nothing is held
-//! against an endpoint.
+//! The rows apply to a fault before the response began. A later fault has no consequences for the
+//! endpoint.
 //!
 //! Contract: docs/contract/balancing.md#9, docs/contract/balancing.md#10
 
@@ -21,7 +21,7 @@ pub(crate) struct Consequences {
     pub(crate) sentence: &'static str,
 }
 
-/// The consequences of a fault that came before the response began.
+/// The consequences of a fault before the response began.
 pub(crate) const fn consequences(fault: Fault) -> Consequences {
     match fault {
         Fault::Refused => offline("refused the connection"),
@@ -31,17 +31,17 @@ pub(crate) const fn consequences(fault: Fault) -> Consequences {
         Fault::Tls(fault) => offline(tls_sentence(fault)),
         Fault::TlsTimeout => offline("did not complete the TLS handshake in time"),
         Fault::Reset => offline("reset the connection"),
-        Fault::Closed => offline("closed the connection before its answer was complete"),
+        Fault::Closed => offline("closed the connection before its response was complete"),
         Fault::SendTimeout => failure("stopped reading the request"),
-        Fault::HeaderTimeout => failure("did not begin to answer in time"),
-        Fault::HeadCut => failure("broke off inside its response headers"),
+        Fault::HeaderTimeout => failure("did not begin its response in time"),
+        Fault::HeadCut => failure("closed the connection within its response headers"),
         Fault::Malformed => failure("sent a response that is not valid HTTP"),
         Fault::ResponseTimeout => failure("did not complete its response in time"),
-        Fault::ReadTimeout => nothing("fell silent inside its response"),
+        Fault::ReadTimeout => nothing("stopped sending within its response"),
         Fault::WriteTimeout => {
-            nothing("was given up because the client took its answer too slowly")
+            nothing("was abandoned because the client read the response too slowly")
         }
-        Fault::Local => nothing("could not be asked because the gateway is out of resources"),
+        Fault::Local => nothing("could not be reached because the gateway is out of resources"),
     }
 }
 

@@ -1,5 +1,5 @@
-//! A look into `messages`, only for a body without a name at its top level. It happens once the
-//! body is complete, so it is a plain walk over bytes that are known to be one nested value.
+//! The search in `messages`, only for a body without a model name at its top level. It runs when
+//! the body is complete, so it is a plain walk over bytes that are known to be one nested value.
 
 use std::ops::Range;
 
@@ -44,8 +44,8 @@ pub(super) fn has_image(body: &[u8], start: usize) -> bool {
     image
 }
 
-/// A position in a body. Every method leaves it behind what it has read; `None` means that the
-/// bytes are not what was expected, and ends the walk.
+/// A position in a body. Every method advances it past what it has read; `None` means that the
+/// bytes are not as expected, and ends the walk.
 struct Walk<'a> {
     body: &'a [u8],
     pos: usize,
@@ -166,7 +166,8 @@ impl Walk<'_> {
 
     /// Whether the string at `span` starts with `expected`; encoders often escape its slash.
     fn starts_with(&self, expected: &str, span: &Range<usize>) -> bool {
-        // An escape is at most six bytes long. The rest, megabytes perhaps, is of no interest.
+        // An escape is at most six bytes long, so the rest, which may be megabytes, does not
+        // matter.
         let raw = &self.body[span.clone()];
         let raw = raw.get(..expected.len() * 6).unwrap_or(raw);
         let mut decoded = name::unescape(raw);

@@ -1,17 +1,15 @@
-//! Finds in a request body that is still arriving what the routing needs to know: the model's
-//! name, whether a stream is asked for, the span that identifies a conversation, and whether
-//! images are in it.
+//! Finds in a request body, while it arrives, what routing needs: the model's name, whether a
+//! stream is requested, the span that identifies a conversation, and whether there are images.
 //!
-//! The body is never parsed into values and never copied. A scanner walks over the top-level
-//! object once, in the buffer the body is received into, and resumes where the last bytes ended;
-//! it needs no heap. Everything below the top level is passed over: in there only nesting and the
-//! ends of strings matter.
+//! The body is never parsed into values and never copied. A scanner walks over the top-level object
+//! once, in the buffer into which the body is received, and resumes where the last bytes ended; it
+//! uses no heap. Everything below the top level is skipped: there only nesting and the ends of
+//! strings matter.
 //!
-//! What this module must not do: refuse a body. Whatever is not a JSON object, or stops being
-//! one, simply names nothing more (docs/contract/balancing.md#2); what was complete before counts.
-//! It is also no validator: it does not look at escapes, control characters or numbers it has no
-//! use for. A body that every backend accepts is understood exactly; one that none accepts may be
-//! understood further than it deserves, and the backend will say so.
+//! This module never refuses a body. In a body that is not a JSON object, or is invalid from some
+//! byte on, nothing more is found (docs/contract/balancing.md#2); values that were complete before
+//! count. It does not validate: escapes, control characters and numbers that it does not need are
+//! not checked. It reads every valid body exactly; the endpoint rejects an invalid one.
 //!
 //! Almost all bytes of a large request are inside strings, so its cost is that of finding where
 //! strings end; `scan` says how that is done and what the alternatives cost.
@@ -29,7 +27,7 @@ use std::ops::Range;
 pub use name::{Splice, model_name, rewrite_model};
 use scan::{Nest, Step};
 
-/// What to look for. Decided by the route and the configuration, before the body arrives.
+/// What to look for, determined by the route and the configuration before the body arrives.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Wanted {
     /// The path ends in `/api/show`: a string `name` counts if there is no `model`.
@@ -41,11 +39,11 @@ pub struct Wanted {
     pub vision: bool,
 }
 
-/// What a body says. Without a model, stream and the rest it is what an empty body says.
+/// The values found in a body. The default is that of an empty body.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Findings {
-    /// The first byte that is not blank is `{`. Nothing else is ever found in other bodies, so
-    /// this alone decides what is inspected, whatever the `Content-Type`
+    /// Whether the first byte that is not blank is `{`. Nothing is found in other bodies, so only
+    /// this determines what is inspected, whatever the `Content-Type`
     /// (docs/contract/README.md#2).
     pub object: bool,
     /// The name of a model; [`model_name`] reads it.
@@ -95,20 +93,20 @@ pub enum Source {
 pub struct Inspector {
     wanted: Wanted,
     state: State,
-    /// Every byte before this one has been dealt with.
+    /// Every byte before this one has been processed.
     pos: usize,
-    /// Where the key or value being read began; for a string, behind its opening quote.
+    /// The start of the key or value being read; for a string, behind its opening quote.
     start: usize,
-    /// The key whose value is next or being read.
+    /// The key of the value that is next or being read.
     key: Key,
-    /// Where in a nested value the scan stands.
+    /// The state of the scan within a nested value.
     nest: Nest,
-    /// The next byte of the string being read stands behind a backslash.
+    /// The next byte of the string being read follows a backslash.
     escaped: bool,
     seen: Seen,
 }
 
-/// What the next byte belongs to.
+/// The part of the body to which the next byte belongs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
     /// Blanks before the body.
@@ -177,8 +175,8 @@ impl Inspector {
         }
     }
 
-    /// Goes on where the last call stopped. `body` is everything received so far: the bytes of the
-    /// last call, unchanged, and what came after them. The cost is that of the new bytes.
+    /// Continues where the last call stopped. `body` is everything received so far: the bytes of
+    /// the last call, unchanged, and what came after them. The cost is that of the new bytes.
     pub fn advance(&mut self, body: &[u8]) {
         while self.state != State::Over {
             if self.member(body).is_none() {
@@ -188,7 +186,7 @@ impl Inspector {
         }
     }
 
-    /// The verdict, once the body is complete or has broken off.
+    /// The result, once the body is complete or has ended early.
     pub fn finish(&mut self, body: &[u8]) -> Findings {
         self.advance(body);
         let messages = self
@@ -235,9 +233,9 @@ impl Inspector {
             .or_else(|| name.and_then(|span| name::found(body, span.clone(), Source::Name)))
     }
 
-    /// Reads one member, or what is left of it; `None` if the bytes ran out. The steps stand in the
-    /// order in which they usually follow each other: a jump by state for each of them is so badly
-    /// predicted by the processor that it costs more than all the rest.
+    /// Reads one member, or the rest of it; `None` if the bytes ran out. The steps are in the order
+    /// in which they usually follow each other: the processor predicts a jump by state for each of
+    /// them so badly that it costs more than everything else.
     fn member(&mut self, body: &[u8]) -> Option<()> {
         if matches!(self.state, State::Start | State::FirstKey | State::NextKey) {
             self.structure(body)?;

@@ -1,5 +1,4 @@
-//! Names in JSON strings: decoding them, deciding whether they are names at all, and putting
-//! another one in their place.
+//! Model names in JSON strings: decoding, validating and replacing them.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -49,7 +48,7 @@ impl Splice {
     }
 }
 
-/// Replaces the name an alias was given by with that of a real model
+/// Replaces the name of an alias with that of a real model
 /// (docs/contract/balancing.md#4.3). `None` if the name was found in a message: only a top-level
 /// value is ever replaced.
 pub fn rewrite_model(found: &Found, name: &str) -> Option<Splice> {
@@ -100,7 +99,7 @@ pub(super) fn unescape(raw: &[u8]) -> Unescape<'_> {
 /// See [`unescape`].
 pub(super) struct Unescape<'a> {
     rest: Chars<'a>,
-    /// Behind `rest` is something that is not UTF-8.
+    /// Invalid UTF-8 follows `rest`.
     broken: bool,
 }
 

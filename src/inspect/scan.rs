@@ -1,12 +1,12 @@
-//! The inner loops: where a string, a number or a nested value ends. They know JSON's structure
-//! and no key or meaning. All take the whole body and a position, and go on from there.
+//! The inner loops: they find the ends of strings, numbers and nested values. They know JSON's
+//! structure and no keys. All take the whole body and a position, and continue from there.
 //!
-//! Two ways of going through a string are combined. While no quote comes, `memchr` looks for the
-//! next one and nothing else: a run of backslashes before it tells whether it is escaped, so the
-//! `\n` and `\u4f60` of a prompt cost nothing. Where quotes are close together, 64 bytes at a time
-//! become masks of quotes, escapes and brackets, and one operation answers for all of them; code
-//! with its `\"`, conversations of short messages and indented tool schemas are like that.
-//! Microseconds for a megabyte (`benches/inspect.rs`, AMD EPYC, SSE2 masks, AVX2 in `memchr`):
+//! Two ways of scanning a string are combined. As long as quotes are rare, `memchr` searches only
+//! for the next one: a run of backslashes before it tells whether it is escaped, so the `\n` and
+//! `\u4f60` of a prompt cost nothing. Where quotes are close together, 64 bytes at a time become
+//! masks of quotes, escapes and brackets, and one operation answers for all of them; code with its
+//! `\"`, conversations of short messages and indented tool schemas are like that. Microseconds for
+//! a megabyte (`benches/inspect.rs`, AMD EPYC, SSE2 masks, AVX2 in `memchr`):
 //!
 //! | | plain | `\"` every 30 bytes | code | CJK as `\uXXXX` | messages | token numbers | indented |
 //! |---|---|---|---|---|---|---|---|
@@ -25,13 +25,13 @@ use wide::u8x16;
 use crate::json::scan::near_mark;
 pub(super) use crate::json::scan::skip_blanks;
 
-/// How deep values may be nested below the top-level object. Deeper is not JSON to us, nor to
-/// most parsers; one bit a level keeps track of what has to be closed.
+/// How deep values may be nested below the top-level object. Deeper nesting is treated as invalid,
+/// as most parsers do. One bit a level records which bracket has to be closed.
 pub(super) const NESTING_MAX: u32 = u128::BITS;
 
-/// The position of the quote that ends the string which goes on at `pos`. `None`: it has not
-/// arrived, the string goes on at the end of this `body`. `escaped` is the state of that string
-/// between calls, false at its start: the next byte stands behind a backslash.
+/// The position of the quote that ends the string which continues at `pos`. `None`: it has not
+/// arrived, and the string continues at the end of this `body`. `escaped` is the state of that
+/// string between calls, false at its start: whether the next byte follows a backslash.
 pub(super) fn string_end(body: &[u8], pos: usize, escaped: &mut bool) -> Option<usize> {
     if let (false, Some(quote)) = (*escaped, near_end(body, pos)) {
         return Some(quote);
@@ -72,7 +72,7 @@ fn near_end(body: &[u8], pos: usize) -> Option<usize> {
     (body.get(at) == Some(&b'"')).then_some(at)
 }
 
-/// The end of the number or literal that goes on at `pos`, or `None` if that has not arrived.
+/// The end of the number or literal that continues at `pos`, or `None` if it has not arrived.
 pub(super) fn scalar_end(body: &[u8], pos: usize) -> Option<usize> {
     let rest = body.get(pos..)?;
     Some(pos + rest.iter().position(|&byte| !is_scalar_byte(byte))?)
@@ -95,7 +95,7 @@ pub(super) fn is_scalar(token: &[u8]) -> bool {
 /// How far the scan of a nested value came.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Step {
-    /// All bytes are used up, the value goes on.
+    /// The value continues beyond the last byte.
     More,
     /// The value ended before this position.
     Ended(usize),
@@ -103,15 +103,15 @@ pub(super) enum Step {
     Broken,
 }
 
-/// A nested value, array or object, that is being passed over. Only brackets and strings count.
+/// A nested value, array or object, that is being skipped. Only brackets and strings matter.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Nest {
-    /// What is open, innermost in the lowest bit: 1 for an object, 0 for an array.
+    /// The open brackets, the innermost in the lowest bit: 1 for an object, 0 for an array.
     objects: u128,
     depth: u32,
     /// The next byte is inside a string.
     in_string: bool,
-    /// The next byte stands behind a backslash.
+    /// The next byte follows a backslash.
     escaped: bool,
 }
 
@@ -126,7 +126,7 @@ impl Nest {
         }
     }
 
-    /// Goes on at `pos`. After [`Step::More`] the next call goes on at the end of this `body`.
+    /// Continues at `pos`. After [`Step::More`] the next call continues at the end of this `body`.
     pub(super) fn scan(&mut self, body: &[u8], pos: usize) -> Step {
         let mut pos = pos;
         while let Some(block) = Block::at(body, pos) {
@@ -183,7 +183,7 @@ impl Nest {
     }
 }
 
-/// 64 bytes that are looked at together. In all masks bit n stands for byte n.
+/// 64 bytes that are processed together. In all masks bit n represents byte n.
 struct Block {
     lanes: [u8x16; 4],
     /// How many bytes there are; the rest are blanks.

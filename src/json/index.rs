@@ -1,25 +1,25 @@
 //! Where the long values of a text end, found in one walk, so that later walks on any level pass
 //! over them in one step.
 //!
-//! The index is a help, never needed: what is not in it is walked over. So it has bounds.
+//! The index is optional: a value that is not in it is walked over. So its size can be bounded.
 
 use super::scan::string_end;
 
-/// Shorter values are not worth a search.
+/// The shortest value that is indexed; a search costs more than walking over a shorter one.
 const LONG_BYTES: usize = 64;
 
 /// The most entries, of eight bytes each: far more than a request of usual form has, and a bound
 /// for one that is made of brackets.
 const ENTRIES_MAX: usize = 1 << 16;
 
-/// Deeper values are left out; the API's own structure ends far above.
+/// The deepest value that is indexed; the structure of the API is not nested as deep.
 const DEPTH_MAX: usize = 64;
 
 /// Start and end of each long value, by start.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct SpanIndex(Vec<(u32, u32)>);
 
-/// Knows no value.
+/// An index without values.
 pub(super) static NO_INDEX: SpanIndex = SpanIndex(Vec::new());
 
 impl SpanIndex {
@@ -71,7 +71,7 @@ impl SpanIndex {
     }
 }
 
-/// Makes an entry, as long as there is room.
+/// Adds an entry if there is room.
 fn begin(entries: &mut Vec<(u32, u32)>, start: usize) -> Option<usize> {
     let start = u32::try_from(start).ok()?;
     if entries.len() >= ENTRIES_MAX {

@@ -22,7 +22,7 @@ pub(crate) const fn is_blank(byte: u8) -> bool {
     matches!(byte, b' ' | b'\t' | b'\n' | b'\r')
 }
 
-/// The first position from `at` on whose byte is not blank, or the end of the text.
+/// The position of the first byte from `at` on that is not blank, or the end of the text.
 #[inline]
 pub(crate) fn skip_blanks(text: &[u8], at: usize) -> usize {
     skip_while(text, at, is_blank)
@@ -63,8 +63,8 @@ pub(crate) fn near_mark(rest: &[u8]) -> Option<usize> {
     (marks != 0).then(|| marks.trailing_zeros() as usize)
 }
 
-/// The position of the quote that ends the string whose inside goes on at `at`; `None` if the
-/// text ends before it.
+/// The position of the quote that ends the string that continues at `at`; `None` if the text ends
+/// before it.
 #[inline]
 pub(crate) fn string_end(text: &[u8], mut at: usize) -> Option<usize> {
     loop {

@@ -1,4 +1,4 @@
-//! Strings of a text as written, and writing strings.
+//! Strings as written in a text, and writing strings.
 
 use std::borrow::Cow;
 use std::cmp::Ordering;
@@ -28,7 +28,7 @@ impl<'a> JsonText<'a> {
         }
     }
 
-    /// What it says. A lone surrogate becomes U+FFFD.
+    /// The decoded string. A lone surrogate becomes U+FFFD.
     pub(crate) fn decode(self) -> Cow<'a, str> {
         if memchr(b'\\', self.0).is_none() {
             return String::from_utf8_lossy(self.0);
@@ -50,7 +50,7 @@ impl<'a> JsonText<'a> {
     /// The length of [`Self::decode`] in bytes.
     pub(crate) fn len(self) -> usize {
         if self.is_long() && memmem::find(self.0, br"\u").is_none() {
-            // Each escape is two bytes for one, and of a run of backslashes two are one.
+            // Each escape is two bytes for one, and two backslashes of a run are one.
             let backslashes = memchr_iter(b'\\', self.0).count();
             let pairs = memmem::find_iter(self.0, br"\\").count();
             return self.0.len() - (backslashes - pairs);
@@ -80,8 +80,8 @@ impl<'a> JsonText<'a> {
         }
     }
 
-    /// Whether [`Self::write`] would write it as it is, which one look tells of a text without
-    /// escapes, such as the base64 of a picture.
+    /// Whether [`Self::write`] would write it unchanged. One search shows this for a text without
+    /// escapes, such as the base64 of an image.
     fn is_written_so(self) -> bool {
         let escaped = memchr(b'\\', self.0).and_then(|at| self.0.get(at..));
         escaped.is_none_or(|rest| {
@@ -89,12 +89,12 @@ impl<'a> JsonText<'a> {
         })
     }
 
-    /// Whether a look at the whole text pays.
+    /// Whether a search of the whole text is worthwhile.
     fn is_long(self) -> bool {
         self.0.len() >= 64
     }
 
-    /// It, cut at its escapes.
+    /// The string, split at its escapes.
     pub(crate) fn pieces(self) -> TextPieces<'a> {
         TextPieces { rest: self.0 }
     }
@@ -105,7 +105,7 @@ impl<'a> JsonText<'a> {
 pub(crate) enum TextPiece<'a> {
     /// Bytes without an escape.
     Run(&'a [u8]),
-    /// What an escape, or the two of a surrogate pair, stands for.
+    /// The character of an escape, or of the two escapes of a surrogate pair.
     Char(char),
     /// The escape of half a surrogate pair, as written.
     Lone(&'a [u8]),
@@ -141,7 +141,7 @@ impl<'a> Iterator for TextPieces<'a> {
     }
 }
 
-/// Reads the escape at the beginning of `rest`: what it is and how long.
+/// Reads the escape at the beginning of `rest`; returns it and its length.
 fn escape(rest: &[u8]) -> (TextPiece<'_>, usize) {
     let c = match rest.get(1) {
         Some(b'b') => '\u{8}',
@@ -231,7 +231,7 @@ fn write_byte(byte: u8, out: &mut Vec<u8>) {
     out.extend_from_slice(&[b'\\', short]);
 }
 
-/// Appends a quoted JSON string that says `text`.
+/// Appends `text` as a quoted JSON string.
 pub(crate) fn write_string(text: &str, out: &mut Vec<u8>) {
     out.push(b'"');
     write_escaped(text.as_bytes(), out);

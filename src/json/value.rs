@@ -12,8 +12,8 @@ use super::text::JsonText;
 
 /// Checks that `text` is one JSON value, blanks around it aside.
 ///
-/// Escapes of lone surrogates are let through, as everywhere in this module: they pass unchanged,
-/// and whether they are a character is for the reader at the far end to say.
+/// Escapes of lone surrogates are accepted, as everywhere in this module, and passed unchanged; the
+/// recipient decides how to treat them.
 pub(crate) fn parse(text: &[u8]) -> Option<JsonValue<'_>> {
     parse_with(text, &NO_INDEX)
 }
@@ -45,7 +45,7 @@ fn parse_checked<'a>(text: &'a [u8], index: &'a SpanIndex) -> Option<JsonValue<'
     })
 }
 
-/// What a value is.
+/// The type of a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum JsonKind {
     Null,
@@ -95,7 +95,7 @@ impl<'a> JsonValue<'a> {
         Some(Self { start, end, ..self })
     }
 
-    /// Where it stands in the text that was parsed.
+    /// Its position in the parsed text.
     pub(crate) fn span(self) -> Range<usize> {
         self.start..self.end
     }
@@ -142,7 +142,7 @@ impl<'a> JsonValue<'a> {
         std::str::from_utf8(self.raw()).ok()?.parse().ok()
     }
 
-    /// The string that it is.
+    /// The string, if the value is one.
     pub(crate) fn string(self) -> Option<JsonText<'a>> {
         match self.raw() {
             [b'"', inner @ .., b'"'] => Some(JsonText(inner)),
@@ -194,7 +194,7 @@ impl<'a> JsonValue<'a> {
         value
     }
 
-    /// The string that one member is.
+    /// The string of one member.
     pub(crate) fn string_field(self, key: &str) -> Option<JsonText<'a>> {
         self.field(key)?.string()
     }
@@ -256,7 +256,7 @@ impl<'a> Iterator for Members<'a> {
 #[inline]
 fn string_end_at(text: &[u8], start: usize, index: &SpanIndex) -> Option<usize> {
     let inside = start + 1;
-    // Most strings are short: the index is asked only for longer ones.
+    // Most strings are short; the index is searched only for longer ones.
     let near = text.get(inside..).and_then(near_mark);
     if let Some(end) = near.map(|near| inside + near)
         && text.get(end) == Some(&b'"')

@@ -1,8 +1,8 @@
-//! Which kind of server an endpoint is, when its type is `auto`: what to ask for in turn, and what
-//! an answer tells. The caller does the asking.
+//! Detection of the kind of server for endpoints of type `auto`: the requests to send and the type
+//! that their responses reveal. The caller sends the requests.
 //!
-//! Ask for the [`probes`] in their order until one [`judge`]s a type. Nothing found: ask again in
-//! the next round, and treat the endpoint as OpenAI-compatible meanwhile.
+//! The caller sends the [`probes`] in their order until [`judge`] finds a type. If it finds none,
+//! the endpoint is treated as OpenAI-compatible and probed again in the next round.
 //!
 //! Contract: docs/contract/catalogue.md#3.6
 
@@ -11,7 +11,7 @@ use super::listing::MAX_LISTING_BYTES;
 use super::set::OPENAI_COMPATIBLE;
 use crate::config::EndpointPlan;
 
-/// One question to the server.
+/// One request to the server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DetectionProbe<'a> {
     /// The value for [`super::target()`]: a path below the endpoint's URL, or an absolute URL.
@@ -19,16 +19,16 @@ pub struct DetectionProbe<'a> {
     shape: Shape,
 }
 
-/// What to make of the answer.
+/// The response that reveals the type.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Shape {
     /// A list `models` and no `data`.
     Ollama,
     /// A list `data` at a path that only this type has.
     Data(&'static str),
-    /// A list `data`; who made the models tells the type.
+    /// A list `data`; `owned_by` reveals the type.
     Owners,
-    /// Whatever the configured URL gives.
+    /// Any of these, at the configured URL.
     Any,
 }
 
@@ -47,7 +47,7 @@ const fn probe(target: &'static str, shape: Shape) -> DetectionProbe<'static> {
     DetectionProbe { target, shape }
 }
 
-/// What to ask an endpoint for, in this order; with `model_url` set, that alone.
+/// The probes of an endpoint in their order; with `model_url`, only that URL.
 pub fn probes(plan: &EndpointPlan) -> Vec<DetectionProbe<'_>> {
     match &plan.model_url {
         Some(target) => vec![DetectionProbe {

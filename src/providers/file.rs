@@ -1,7 +1,7 @@
 //! One profile file: TOML text to a [`Profile`].
 //!
-//! Keys without an effect are ignored, whatever their values; of the keys with one a wrong kind of
-//! value refuses the file.
+//! Keys without an effect are ignored, whatever their values. A wrong type of value for any other
+//! key makes the file invalid.
 //!
 //! Contract: docs/contract/catalogue.md#1.5
 
@@ -19,7 +19,7 @@ const DEFAULT_HEALTH_PATH: &str = "/";
 const DEFAULT_MESSAGES_PATH: &str = "/v1/messages";
 const DEFAULT_CHAT_PATH: &str = "/v1/chat/completions";
 
-/// First parts of paths below `/olla/` that are the gateway's own and no provider's.
+/// First segments of paths below `/olla/` that belong to the gateway and to no provider.
 const RESERVED_PREFIXES: [&str; 3] = ["anthropic", "models", "proxy"];
 
 #[derive(Deserialize, Default)]
@@ -94,7 +94,7 @@ struct Extraction {
     calculations: Ordered,
 }
 
-/// A table whose order counts.
+/// A table that keeps its order.
 type Ordered = BTreeMap<String, Spanned<OneOrMore>>;
 
 #[derive(Deserialize)]
@@ -104,10 +104,10 @@ enum OneOrMore {
     More(Vec<String>),
 }
 
-/// Reads a profile. The second value says what of it was ignored.
+/// Parses a profile. The second value lists what was ignored.
 ///
 /// # Errors
-/// Why the text is no profile, in one line.
+/// The error in one line.
 pub(super) fn parse(text: &str) -> Result<(Profile, Vec<String>), String> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let file: File = toml::from_str(text).map_err(|error| one_line(&error.to_string()))?;
@@ -161,7 +161,7 @@ fn or(text: String, default: &str) -> String {
     }
 }
 
-/// A syntax error spans lines to show the place; the log wants one.
+/// The first line of a syntax error, which has several lines; the log needs one.
 fn one_line(text: &str) -> String {
     let lines: Vec<_> = text.lines().map(str::trim).collect();
     let lines: Vec<_> = lines.into_iter().filter(|line| !line.is_empty()).collect();
@@ -204,8 +204,8 @@ fn parser(response_format: &str) -> Option<Parser> {
     })
 }
 
-/// A listing has a route of its own below the prefix unless it is the one that all have. A
-/// discovery target on another host has no path here.
+/// The path of the provider's own listing below its prefix, unless it is the one that all providers
+/// have. A discovery target on another host has no such path.
 fn native_listing_path(discovery_path: &str) -> Option<String> {
     let end = discovery_path.find(['?', '#']);
     let path = end.map_or(discovery_path, |end| &discovery_path[..end]);

@@ -1,4 +1,4 @@
-//! The one rule of all globs over names: models, profiles, capability patterns.
+//! Globs over names of models and profiles, and in capability patterns.
 //!
 //! Contract: docs/contract/catalogue.md#4.1
 
@@ -7,12 +7,12 @@ use crate::config::NameFilter;
 /// Whether a pattern matches a whole name, ignoring case. `*` stands for any run of characters,
 /// also none; nothing else is special.
 ///
-/// Letter case is folded for ASCII alone: names of models and profiles are written in it, and so
-/// the comparison needs no allocation.
+/// Letter case is folded for ASCII only, which names of models and profiles consist of; so the
+/// comparison needs no allocation.
 pub fn glob(pattern: &str, name: &str) -> bool {
     let (pattern, name) = (pattern.as_bytes(), name.as_bytes());
     let (mut p, mut n) = (0, 0);
-    // Where to go on after a mismatch: behind the last star, one byte of the name further on.
+    // Where to continue after a mismatch: behind the last star, one byte further in the name.
     let mut retry: Option<(usize, usize)> = None;
     while let Some(byte) = name.get(n) {
         match pattern.get(p) {

@@ -1,12 +1,12 @@
-//! What is known of each kind of server, how its model listing is read, and where it is asked.
+//! Provider profiles: the properties of each kind of server, its listings and its check targets.
 //!
-//! The kinds are data: one file each under `builtin/`, and the user's own of the same form
-//! (`file.rs`, `set.rs`). Beside them stand the pure steps of asking a server: the targets of its
-//! checks (`target.rs`), the readers of its listing (`listing.rs`), and how its kind is found out
-//! when it is not configured (`detect.rs`).
+//! The kinds are data: one file each under `builtin/`, and the user's own files of the same form
+//! (`file.rs`, `set`). The other modules are pure: the targets of checks and listings
+//! (`target.rs`), the parsers of listings (`listing`), and the detection of the kind when it is not
+//! configured (`detect.rs`).
 //!
-//! Opens no socket and reads no clock. Files are read in [`Profiles::load`] only. Knows nothing of
-//! how models of several servers are merged: that is the catalogue.
+//! Nothing here opens a socket or reads a clock; only [`Profiles::load`] reads files. The catalogue
+//! merges the models of several servers.
 //!
 //! Contract: docs/contract/catalogue.md#1, docs/contract/catalogue.md#2.2,
 //! docs/contract/catalogue.md#3.4, docs/contract/catalogue.md#3.6, docs/contract/catalogue.md#3.7,

@@ -1,4 +1,4 @@
-//! What is known of one kind of server.
+//! The properties of one kind of server.
 
 /// A provider profile (docs/contract/catalogue.md#1).
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -13,10 +13,10 @@ pub struct Profile {
     pub version: String,
     /// Below `/olla/`, without slashes; each is also an accepted `type`.
     pub prefixes: Vec<String>,
-    /// Further accepted values of `type` that are no prefixes. All the spellings of the built-in
-    /// types are prefixes, so theirs are empty.
+    /// Other accepted values of `type` that are no prefixes. Built-in profiles have none, because
+    /// all of their spellings are prefixes.
     pub type_aliases: Vec<String>,
-    /// Whether it has `v1/models` and shows under `/olla/openai/`.
+    /// Whether it has `v1/models` and its models are listed under `/olla/openai/`.
     pub openai_compatible: bool,
     /// Request paths that it is listed for (docs/contract/catalogue.md#1.2,
     /// docs/contract/balancing.md#3.2).
@@ -27,17 +27,17 @@ pub struct Profile {
     pub discovery_path: String,
     /// Path of its own listing below the prefix (`/api/tags`), if it has one.
     pub native_listing_path: Option<String>,
-    /// Where it takes OpenAI chat completions (docs/contract/translation.md#5).
+    /// The path of OpenAI chat completions (docs/contract/translation.md#5).
     pub chat_path: String,
     /// Its native Anthropic support, when declared.
     pub anthropic: Option<AnthropicSupport>,
-    /// What reads its model listing.
+    /// The parser of its model listing.
     pub parser: Parser,
-    /// Globs over model names that tell embedding models.
+    /// Globs that match the names of embedding models.
     pub embedding_patterns: Vec<String>,
-    /// Globs over model names that tell vision models.
+    /// Globs that match the names of vision models.
     pub vision_patterns: Vec<String>,
-    /// Where its answers hold token counts and times (docs/contract/operations.md#6).
+    /// Where its responses contain token counts and times (docs/contract/operations.md#6).
     pub metrics: MetricsExtraction,
 }
 
@@ -54,17 +54,17 @@ impl Profile {
 pub struct AnthropicSupport {
     /// Whether messages may be passed through.
     pub enabled: bool,
-    /// Where they go.
+    /// The path for messages.
     pub messages_path: String,
-    /// Whether it counts tokens; information only.
+    /// Whether it counts tokens; for information only.
     pub token_count: bool,
-    /// Never checked.
+    /// The least version; for information only, never checked.
     pub min_version: Option<String>,
-    /// Of which `no_tool_use`, `no_extended_thinking` and `no_vision` count.
+    /// Limitations; only `no_tool_use`, `no_extended_thinking` and `no_vision` have an effect.
     pub limitations: Vec<String>,
 }
 
-/// The readers of model listings (docs/contract/catalogue.md#3.7).
+/// The parsers of model listings (docs/contract/catalogue.md#3.7).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub enum Parser {
     /// `/api/tags`.
@@ -90,8 +90,8 @@ pub enum Parser {
     Lemonade,
 }
 
-/// `metrics.extraction` of a profile: paths into an answer and formulas over what they find, in
-/// the order of the file. A field may stand in either list more than once: the first path or
+/// `metrics.extraction` of a profile: paths into a response and formulas over their values, in the
+/// order of the file. A field may stand in either list more than once: the first path or
 /// formula that yields a value counts, paths before formulas (docs/contract/operations.md#6).
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct MetricsExtraction {

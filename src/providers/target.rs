@@ -1,4 +1,4 @@
-//! Where an endpoint's health is checked and its models are listed.
+//! The targets of an endpoint's health checks and model listings.
 //!
 //! Contract: docs/contract/catalogue.md#2.2, docs/contract/catalogue.md#3.6;
 //! docs/contract/balancing.md#11
@@ -8,7 +8,7 @@ use url::Url;
 use super::profile::Profile;
 use crate::config::{AUTO, BaseUrl, EndpointPlan, Scheme, UrlFault};
 
-/// Where health of an endpoint is checked whose type is to be found out.
+/// The health check path of an endpoint with an unknown type.
 const AUTO_HEALTH_PATH: &str = "/";
 
 /// A request target with the address that serves it.
@@ -22,16 +22,16 @@ pub struct UpstreamTarget {
     pub port: u16,
     /// Value of `Host`.
     pub host_header: String,
-    /// As it goes into the request line, without a fragment.
+    /// Path and query as in the request line, without a fragment.
     pub path_and_query: String,
-    /// Whether scheme, host and port are the endpoint's own: only there its credentials go.
+    /// Whether scheme, host and port are the endpoint's own. Its credentials are sent only there.
     pub is_own_origin: bool,
 }
 
-/// Where the health of an endpoint is checked.
+/// The target of an endpoint's health checks.
 ///
 /// # Errors
-/// What is configured, or what the profile names, is an absolute URL that cannot be used.
+/// The configuration or the profile contains an absolute URL that cannot be used.
 pub fn health_url(endpoint: &EndpointPlan, profile: &Profile) -> Result<UpstreamTarget, UrlFault> {
     let default = if endpoint.kind == AUTO {
         AUTO_HEALTH_PATH
@@ -42,8 +42,8 @@ pub fn health_url(endpoint: &EndpointPlan, profile: &Profile) -> Result<Upstream
     target(&endpoint.url, configured.unwrap_or(default))
 }
 
-/// Where an endpoint lists its models, once its profile is known. For one of type `auto` give the
-/// target of a [`super::detect::DetectionProbe`] to [`target`] first.
+/// The target of an endpoint's listing, once its profile is known. For type `auto`, pass the target
+/// of a [`super::detect::DetectionProbe`] to [`target`] first.
 ///
 /// # Errors
 /// As [`health_url`].
@@ -75,7 +75,8 @@ pub fn target(base: &BaseUrl, value: &str) -> Result<UpstreamTarget, UrlFault> {
     }
     let (path, query) = split_query(value);
     let joined = collapsed(&format!("{}/{path}", base.base_path));
-    // The host does not matter here: only characters that no request line may hold are escaped.
+    // The host does not matter here: only characters that a request line must not contain are
+    // escaped.
     let mut url = Url::parse("http://host/").map_err(|_| UrlFault::Unreadable)?;
     url.set_path(&joined);
     url.set_query(query);

@@ -1,4 +1,4 @@
-//! The tables by which names and reported texts are understood, built in or the user's own.
+//! The tables that derive facts from names and reported texts, built in or the user's own.
 //!
 //! Contract: docs/contract/catalogue.md#5.4 to docs/contract/catalogue.md#5.6,
 //! docs/contract/catalogue.md#5.9
@@ -17,10 +17,10 @@ use crate::providers::ModelKind;
 /// Name of the user's file.
 const FILE_NAME: &str = "models.toml";
 
-/// Largest file read; the built-in one has 5 KiB.
+/// The largest file that is read; the built-in one has 5 KiB.
 const MAX_FILE_BYTES: u64 = 1 << 20;
 
-/// Largest compiled form of one pattern of the user.
+/// The largest compiled form of one pattern of the user.
 const MAX_PATTERN_BYTES: usize = 1 << 20;
 
 /// Most different capabilities, so that a set of them is one number.
@@ -34,18 +34,18 @@ static BUILTIN_TABLES: LazyLock<Tables> = LazyLock::new(|| {
 static BUILTIN: LazyLock<ModelRules> =
     LazyLock::new(|| ModelRules::compile(Tables::default(), &mut Vec::new()));
 
-/// A set of capabilities; [`ModelRules::words`] spells it out.
+/// A set of capabilities; [`ModelRules::words`] names them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Capabilities(u128);
 
 impl Capabilities {
-    /// What is in either.
+    /// The union.
     #[must_use]
     pub(super) fn or(self, other: Self) -> Self {
         Self(self.0 | other.0)
     }
 
-    /// Whether the two have one in common.
+    /// Whether the sets have a common element.
     pub(super) fn meets(self, other: Self) -> bool {
         self.0 & other.0 != 0
     }
@@ -69,7 +69,7 @@ pub struct ModelRules {
     vocabulary: Vec<String>,
     by_kind: [Capabilities; 3],
     by_name: Vec<(Regex, Capabilities)>,
-    /// From this context length on, below that one.
+    /// The capabilities of context lengths from the first number up to below the second.
     by_context: Vec<(u64, u64, Capabilities)>,
 }
 
@@ -141,7 +141,7 @@ impl ModelRules {
         &BUILTIN
     }
 
-    /// Where the user's file is looked for: the working directory, its `config/`, and the folder
+    /// The possible places of the user's file: the working directory, its `config/`, and the folder
     /// of `OLLA_CONFIG_DIR`.
     pub fn places(cwd: &Path, config_dir: Option<&Path>) -> Vec<PathBuf> {
         let mut places = vec![cwd.join(FILE_NAME), cwd.join("config").join(FILE_NAME)];
@@ -149,7 +149,7 @@ impl ModelRules {
         places
     }
 
-    /// The built-in tables, but for those that the first usable of these files holds. The texts
+    /// The built-in tables, replaced by those of the first usable of these files. The texts
     /// are warnings: which file or pattern was skipped, and why. A file need not exist.
     pub fn load(places: &[PathBuf]) -> (Self, Vec<String>) {
         let mut warnings = Vec::new();
@@ -207,7 +207,7 @@ impl ModelRules {
             .fold(Capabilities::default(), |all, (_, _, set)| all.or(*set))
     }
 
-    /// Family and variant that a name tells, `""` where it tells none
+    /// Family and variant derived from a name, `""` if there is none
     /// (docs/contract/catalogue.md#5.4).
     pub(super) fn family<'n>(&'n self, lower: &'n str) -> (&'n str, &'n str) {
         let name = lower.trim();
@@ -258,8 +258,8 @@ impl ModelRules {
         longest_prefix(&self.architectures, first).map(|family| (family, ""))
     }
 
-    /// Who publishes models whose name begins so; without the rule for `<publisher>/`
-    /// (docs/contract/catalogue.md#5.5).
+    /// The publisher of models with a name that begins like this, without the rule for
+    /// `<publisher>/` (docs/contract/catalogue.md#5.5).
     pub(super) fn publisher(&self, lower: &str) -> Option<&str> {
         longest_prefix(&self.publishers, lower)
     }
@@ -269,7 +269,7 @@ impl ModelRules {
         self.quantizations.get(upper).map(String::as_str)
     }
 
-    /// Fills what is not given with the built-in tables.
+    /// Compiles the given tables; the built-in ones replace those that are missing.
     fn compile(given: Tables, faults: &mut Vec<String>) -> Self {
         let builtin = BUILTIN_TABLES.clone();
         let (extraction, own) = (builtin.model_extraction, given.model_extraction);

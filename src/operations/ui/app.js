@@ -1,4 +1,4 @@
-// Ties the page together: polls, keeps the panel in the URL's fragment, redraws what is shown.
+// The page as a whole: polls, keeps the panel in the URL's fragment, and redraws the visible panel.
 
 import { attr, byId, text } from "./dom.js";
 import { endpoints, families } from "./fleet.js";
@@ -12,7 +12,7 @@ import * as requestsPanel from "./requests.js";
 
 const PANELS = { overview: overviewPanel, endpoints: endpointsPanel, models: modelsPanel, requests: requestsPanel };
 const TITLES = { overview: "Overview", endpoints: "Endpoints", models: "Models", requests: "Requests" };
-/** While something is wrong, how often the age of the figures is looked at. */
+/** How often the age of the data is updated while polling fails. */
 const WATCH_MS = 1000;
 
 const history = { requests: new History("requests"), tokens: new History("tokens") };
@@ -31,7 +31,7 @@ let pendingItem = "";
 let failing = false;
 
 function onStatus(source) {
-  // It is back: what has a longer interval need not wait for it.
+  // The gateway is back: routes with a longer interval are polled at once.
   if (failing && !source.error) {
     for (const other of Object.values(sources)) if (other.error) other.start();
   }
@@ -45,7 +45,7 @@ function onStatus(source) {
   changed();
 }
 
-// Tokens come from another route at other moments: a rate needs the times of its own counters.
+// Tokens come from another route, which is polled at other times; their rate uses those times.
 function onUsage(source) {
   const totals = source.data?.summary;
   if (source.error) history.tokens.gap(Date.now());
@@ -58,7 +58,7 @@ function onUsage(source) {
 
 let scheduled = false;
 
-/** Redraws once a frame, however many routes answered. */
+/** Redraws once a frame, whatever the number of responses. */
 function changed() {
   if (scheduled) return;
   scheduled = true;
@@ -115,7 +115,7 @@ function showFreshness() {
   notice.hidden = !stale;
   if (!stale) return;
   const since = main.okAt ? `The figures are from ${clock(main.okAt)}.` : "";
-  text(notice, `The gateway does not answer (${main.error ?? "no answer"}). ${since}`);
+  text(notice, `The gateway does not answer (${main.error ?? "no response"}). ${since}`);
 }
 
 function readPlace() {
@@ -153,7 +153,7 @@ function showPlace() {
   changed();
 }
 
-/** Keeps filter and choice in the fragment, without a new entry in the history. */
+/** Keeps filter and selection in the fragment, without a new history entry. */
 function writePlace() {
   const parameters = new URLSearchParams();
   if (place.query) parameters.set("q", place.query);
@@ -186,7 +186,7 @@ function listenToTheme() {
     try {
       localStorage.setItem("olla-theme", picker.value);
     } catch {
-      // The choice then lasts as long as the page.
+      // Without storage the choice lasts as long as the page.
     }
   });
 }

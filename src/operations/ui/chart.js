@@ -9,7 +9,7 @@ const RIGHT = 12;
 const TOP = 10;
 const BOTTOM = 22;
 const HEIGHT = 180;
-/** The window grows with what is known, so that a fresh page is not an empty chart. */
+/** The window grows with the samples, so that the chart of a new page is not mostly empty. */
 const WINDOWS_MS = [2, 5, 15].map((minutes) => minutes * 60_000);
 
 /**
@@ -122,7 +122,7 @@ function gridLines({ top, step, y, format, width }) {
   for (let value = 0; value <= top * 1.0001; value += step) {
     const at = Math.round(y(value)) + 0.5;
     const label = svg("text", { x: LEFT - 8, y: at + 4, class: "tick end" });
-    // Steps are round: what they are marked with needs no zeros behind a point.
+    // Steps are round numbers, so their labels need no trailing zeros.
     text(label, format(value).replace(/\.0+$/, ""));
     lines.push(svg("line", { x1: LEFT, x2: width - RIGHT, y1: at, y2: at }), label);
   }
@@ -149,7 +149,7 @@ function scale(peak) {
   return { top: Math.ceil(peak / step) * step, step };
 }
 
-/** Gaps where a value stays at zero: a line along the axis would look like one that left it. */
+/** Gaps where a value stays at zero, because a line along the axis would be misleading. */
 function risen(samples, key) {
   const isUp = (sample) => sample?.[key] > 0;
   return samples.map((sample, at) => (samples.slice(Math.max(0, at - 1), at + 2).some(isUp) ? sample : { t: sample.t, gap: true }));

@@ -1,4 +1,4 @@
-// The few helpers that build and keep the page. Text only ever enters as text nodes and
+// Helpers that build and update the page. Text is inserted only as text nodes and
 // attributes, so nothing that a backend reports can become markup.
 
 const SVG = "http://www.w3.org/2000/svg";
@@ -23,16 +23,16 @@ function build(node, attributes, children) {
   return node;
 }
 
-/** Sets text only when it differs: no needless layout, no lost selection. */
+/** Sets text only when it differs, which avoids layout and keeps a selection. */
 export function text(node, value) {
   const wanted = String(value ?? "");
   if (node.textContent !== wanted) node.textContent = wanted;
 }
 
-/** Characters at a name's end that stay whatever is cut: names of a fleet differ there. */
+/** Characters at the end of a name that are never cut, because names differ there. */
 const NAME_END = 6;
 
-/** Sets a name, which loses characters from its middle where there is too little room. */
+/** Sets a name, from which middle characters are cut when there is too little room. */
 export function name(node, value) {
   const wanted = String(value ?? "");
   if (node.textContent === wanted) return;
@@ -51,7 +51,7 @@ export function attr(node, name, value) {
   }
 }
 
-/** Sets a custom property through the object model, which the policy of the page allows. */
+/** Sets a custom property through the DOM, which the content security policy permits. */
 export function prop(node, name, value) {
   if (node.style.getPropertyValue(name) !== String(value)) node.style.setProperty(name, value);
 }
@@ -99,7 +99,7 @@ export function bodies(table) {
   return table.bodyParent;
 }
 
-/** A node that knows how to show a newer state of its item. */
+/** A node with a function that shows a newer state of its item. */
 export function live(node, refresh) {
   node.refresh = refresh;
   return node;

@@ -24,7 +24,7 @@ const SORTS = {
   models: (e) => e.modelCount,
 };
 
-/** Builds what does not change; once. */
+/** Builds the constant parts, once. */
 export function start(onChange) {
   refresh = onChange;
   for (const head of document.querySelectorAll("#endpoints-table th")) {
@@ -42,7 +42,7 @@ function sort(by) {
   refresh();
 }
 
-/** Opens one endpoint, wherever the link to it was. */
+/** Opens the details of one endpoint. */
 export function reveal(id) {
   open.add(id);
   refresh();
@@ -152,5 +152,5 @@ function describe(cell, endpoint, now) {
   cell.chips ??= cell.appendChild(h("ul", { class: "chips", "aria-label": "Models" }));
   keyed(cell.chips, endpoint.models, (model) => model, (model) =>
     h("li", {}, h("a", { class: "chip", href: `#models?q=${encodeURIComponent(model)}` }, model)));
-  cell.link ??= cell.appendChild(h("a", { class: "more", href: `#requests?q=${encodeURIComponent(endpoint.name)}` }, "Its last requests"));
+  cell.link ??= cell.appendChild(h("a", { class: "more", href: `#requests?q=${encodeURIComponent(endpoint.name)}` }, "Last requests"));
 }

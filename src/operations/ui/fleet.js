@@ -1,24 +1,24 @@
-// What the routes say, put together: one record for each endpoint and each model. Pure functions;
-// a route or field that is missing leaves its part `undefined`.
+// Combines the data of the routes: one record for each endpoint and each model. Pure functions; the
+// data of a missing route or field is `undefined`.
 
 import { isNumber, parseAgo, parseLatency, parsePercent } from "./format.js";
 
-/** A backend that answered for a model within this time most likely still has it in memory. */
+/** An endpoint that served a model within this time probably still has it in memory. */
 export const WARM_MS = 5 * 60_000;
 
 const ROUTABLE = new Set(["healthy", "busy", "warming"]);
 const SEVERITY = { healthy: 0, warming: 1, busy: 2, unknown: 3, rate_limited: 4, config_error: 5, unhealthy: 6, offline: 7 };
 const WHY = {
   offline: "cannot be reached",
-  unhealthy: "answers its check with an error",
+  unhealthy: "responds to checks with an error",
   unknown: "not checked yet",
   config_error: "refuses the gateway's credentials",
-  rate_limited: "asked to be left alone for a while",
+  rate_limited: "rate limited (429)",
   busy: "its check took more than ten seconds",
-  warming: "getting ready",
+  warming: "warming up",
 };
 
-/** The colour that a status is shown in. */
+/** The colour of a status. */
 export function tone(endpoint) {
   if (!ROUTABLE.has(endpoint.status)) return endpoint.status === "unknown" ? "idle" : "bad";
   return endpoint.status !== "healthy" || endpoint.why.length > 0 ? "warn" : "ok";
@@ -66,7 +66,7 @@ function modelsByEndpoint(models) {
   return hosted;
 }
 
-/** A breaker's state as one word; a closed one is nothing to tell. */
+/** The state of a circuit breaker; nothing for a closed one. */
 function breaker(state) {
   const word = String(typeof state === "object" ? (state?.state ?? "") : (state ?? "")).toLowerCase();
   if (word === "" || word === "closed") return word;
@@ -77,14 +77,14 @@ function reasons(endpoint, issues) {
   const found = [];
   if (WHY[endpoint.status]) found.push(WHY[endpoint.status]);
   if (endpoint.breaker === "open") found.push("circuit breaker open");
-  if (endpoint.breaker === "half-open") found.push("circuit breaker tries again");
+  if (endpoint.breaker === "half-open") found.push("circuit breaker half-open");
   for (const issue of `${issues ?? ""}, ${endpoint.issues ?? ""}`.split(",").map((word) => word.trim())) {
     if (issue && issue !== "unavailable" && !found.includes(issue)) found.push(issue);
   }
   return found;
 }
 
-/** Worst first, then by name: what needs attention. */
+/** The endpoints that need attention: worst status first, then by name. */
 export function attention(list) {
   return list
     .filter((endpoint) => endpoint.tone !== "ok")
@@ -112,7 +112,7 @@ export function families({ models, usage, latency }) {
   const gone = (usage?.models ?? []).filter((model) => !known.has(model.name));
   if (models && gone.length > 0) {
     const items = gone.map((model) => describe({ name: model.name, gone: true }, model, timings.get(model.name)));
-    result.push({ family: "no longer offered", models: items });
+    result.push({ family: "no longer listed", models: items });
   }
   return result.filter((group) => group.models.length > 0);
 }
@@ -146,17 +146,17 @@ function sum(a, b) {
   return isNumber(a) || isNumber(b) ? (a ?? 0) + (b ?? 0) : undefined;
 }
 
-/** Whether a request counts as a failure in the statistics; a client that left is none. */
+/** Whether a request counts as a failure in the statistics; one with a disconnected client does not. */
 export function failed({ outcome, status }) {
   return outcome ? outcome === "failure" : !(status > 0 && status < 500);
 }
 
-/** Whether it went its whole way. */
+/** Whether the response was complete. */
 export function succeeded({ outcome, status }) {
   return (outcome === undefined || outcome === "success") && status >= 200 && status < 400;
 }
 
-/** Failed and refused requests among the last ones, by what went wrong. */
+/** Failed and refused requests among the last ones, by cause. */
 export function errorKinds(requests) {
   const kinds = new Map();
   for (const request of requests ?? []) {
@@ -172,14 +172,14 @@ export function errorKinds(requests) {
 
 const KINDS = {
   400: "bad request", 401: "not authorised", 403: "forbidden", 404: "not found", 405: "method not allowed",
-  408: "client too slow", 413: "body too large", 429: "rate limited", 431: "head too large", 499: "client left",
-  500: "internal error", 501: "not supported", 502: "backend failed", 503: "nobody available", 504: "backend too slow",
+  408: "client too slow", 413: "body too large", 429: "rate limited", 431: "head too large", 499: "client disconnected",
+  500: "internal error", 501: "not supported", 502: "endpoint failed", 503: "no endpoint available", 504: "endpoint timeout",
 };
 
 function kindOf({ status, reason, decision, outcome }) {
-  if (outcome === "cancelled") return "client left";
-  if (!status) return "no answer";
-  if (outcome === "failure" && status < 400) return "answer cut short";
+  if (outcome === "cancelled") return "client disconnected";
+  if (!status) return "no response";
+  if (outcome === "failure" && status < 400) return "response incomplete";
   if (decision === "rejected" && reason) return `${status} ${reason.replaceAll("_", " ")}`;
   return `${status} ${KINDS[status] ?? "error"}`;
 }

@@ -1,8 +1,8 @@
-// Numbers and instants as people read them.
+// Numbers and instants for display.
 
 const NOTHING = "–";
 
-/** Whether it is a usable number. */
+/** Whether a value is a finite number. */
 export const isNumber = (value) => typeof value === "number" && Number.isFinite(value);
 
 /** 1234 → 1,234; from 10,000 on 12.3k, 4.56M. */

@@ -1,4 +1,4 @@
-// What the page remembers of the counters, to show rates over time. Kept for the tab only.
+// Samples of the counters, to show rates over time. Kept for the tab only.
 
 const KEEP_MS = 15 * 60_000;
 const STORE = "olla-history-";
@@ -12,7 +12,7 @@ export class History {
     this.run = undefined;
   }
 
-  /** Takes the counters as they stand now; `run` changes when the gateway was restarted. */
+  /** Adds the current counters; `run` changes when the gateway was restarted. */
   add(now, run, counters) {
     const before = this.last;
     if (run !== this.run || !before) {
@@ -34,7 +34,7 @@ export class History {
     this.forget(now);
   }
 
-  /** Marks that nothing is known of the time up to now. */
+  /** Adds a gap up to now. */
   gap(now) {
     if (this.samples.at(-1)?.gap || this.samples.length === 0) return;
     this.samples.push({ t: now, gap: true });
@@ -56,11 +56,11 @@ export class History {
       const { samples, last, run } = this;
       sessionStorage.setItem(this.store, JSON.stringify({ samples, last, run }));
     } catch {
-      // Without storage the line starts anew; nothing else depends on it.
+      // Without storage the chart starts empty; nothing else depends on it.
     }
   }
 
-  /** Takes up what an earlier load of this tab saved. */
+  /** Restores the samples that an earlier load of this tab saved. */
   restore(now) {
     try {
       const saved = JSON.parse(sessionStorage.getItem(this.store) ?? "null");

@@ -1,4 +1,4 @@
-// The panel of all models, by family: what they are, where they run and what they are used for.
+// The panel of all models, by family: their facts, endpoints and use.
 
 import { attr, bodies, byId, h, keyed, live, text } from "./dom.js";
 import { ago, count, millis, rate } from "./format.js";
@@ -16,13 +16,13 @@ const COLUMNS = [
   ["First token p95", (m) => millis(m.ttft95)],
 ];
 
-/** Hosts shown before the rest is folded away. */
+/** The number of hosts shown before the others are hidden. */
 const HOSTS = 6;
 
 const unfolded = new Set();
 let refresh = () => {};
 
-/** Builds what does not change; once. */
+/** Builds the constant parts, once. */
 export function start(onChange) {
   refresh = onChange;
   const heads = COLUMNS.map(([label]) => h("th", { class: "num", scope: "col" }, label));

@@ -1,11 +1,11 @@
-// The first panel: what an operator wants at a glance.
+// The overview panel.
 
 import { attr, byId, h, keyed, live, name as setName, prop, text } from "./dom.js";
 import { lineChart } from "./chart.js";
 import { attention, errorKinds } from "./fleet.js";
 import { ago, bytes, count, isNumber, millis, parseLatency, rate, span } from "./format.js";
 
-/** From this many endpoints on the fleet is shown in one-line cells. */
+/** With at least this many endpoints, the fleet is shown in one-line cells. */
 const COMPACT_FROM = 40;
 const RANKS = 6;
 
@@ -13,7 +13,7 @@ const charts = {};
 const tiles = new Map();
 let slowBy = "endpoints";
 
-/** Builds what does not change; once. */
+/** Builds the constant parts, once. */
 export function start(refresh) {
   charts.requests = lineChart({
     label: "Requests per second",
@@ -71,7 +71,7 @@ function showTiles({ data, fleet, history }) {
   tile("Requests/s", rate(history.requests.newest?.requests), `${count(system?.total_requests)} in all`);
   const usage = data.usage?.summary;
   tile("Tokens/s", rate(history.tokens.newest?.completion), isNumber(usage?.total_completion_tokens) ? `${count(usage.total_completion_tokens)} generated` : "");
-  // Both from one route, or they would be of different moments.
+  // Both values come from one route, so that they are of the same time.
   const working = fleet.filter((endpoint) => endpoint.inFlight > 0).length;
   const inFlight = fleet.reduce((sum, endpoint) => sum + endpoint.inFlight, 0);
   tile("In flight", system ? count(inFlight) : "–", system ? `${working} ${working === 1 ? "endpoint" : "endpoints"} at work` : "");
@@ -96,7 +96,7 @@ function worst(fleet, key) {
 function showFleet({ data, fleet }) {
   const troubled = attention(fleet);
   const rest = fleet.filter((endpoint) => endpoint.tone === "ok");
-  const note = troubled.length === 0 ? (fleet.length > 0 ? "all well" : "") : `${troubled.length} ${troubled.length === 1 ? "needs" : "need"} attention`;
+  const note = troubled.length === 0 ? (fleet.length > 0 ? "all healthy" : "") : `${troubled.length} ${troubled.length === 1 ? "needs" : "need"} attention`;
   text(byId("fleet-note"), note);
   const list = byId("fleet");
   list.classList.toggle("compact", fleet.length >= COMPACT_FROM);
@@ -181,7 +181,7 @@ function showErrors({ data, now }) {
     ["Failed since start", count(data.status?.system?.total_failures)],
     ["Rate limited", count(violations?.rate_limits)],
     ["Body too large", count(violations?.size_limits)],
-    ["Clients held back", count(data.status?.security?.blocked_ips)],
+    ["Rate-limited clients", count(data.status?.security?.blocked_ips)],
   ]);
 }
 
@@ -207,15 +207,15 @@ function showFacts({ data, now }) {
     ["Sessions", `${count(sticky.active_sessions)} of ${count(sticky.max_sessions)}`],
     ["Hit rate", looks > 0 ? `${((100 * sticky.hits) / looks).toFixed(1)}%` : "–"],
     ["Hits, misses", `${count(sticky.hits)}, ${count(sticky.misses)}`],
-    ["Pinned anew", count(sticky.insertions)],
+    ["Moved", count(sticky.insertions)],
     ["Evicted", count(sticky.evictions)],
-    ["Idle limit", span(sticky.idle_ttl_seconds * 1000)],
+    ["Idle timeout", span(sticky.idle_ttl_seconds * 1000)],
   ]);
   const system = status?.system;
   const started = Date.parse(system?.start_time ?? "");
   facts("gateway", [
     ["Version", [system?.version, system?.commit && `(${system.commit.slice(0, 9)})`].filter(Boolean).join(" ") || "–"],
-    ["Up for", Number.isNaN(started) ? (system?.uptime ?? "–") : span(now - started)],
+    ["Uptime", Number.isNaN(started) ? (system?.uptime ?? "–") : span(now - started)],
     ["Engine", status?.proxy?.engine ?? "–"],
     ["Balancer", status?.proxy?.balancer ?? "–"],
     ["Profile", status?.proxy?.profile ?? "–"],

@@ -1,12 +1,12 @@
-// Reads the status routes again and again: conditionally, a little irregularly so that many open
-// pages do not beat in step, seldom while nobody looks.
+// Polls the status routes with conditional requests. Intervals vary, so that many open pages do not
+// poll at the same time, and are longer while the page is hidden.
 
 const JITTER = 0.12;
 const HIDDEN_FACTOR = 6;
 const STALE_INTERVALS = 3;
-/** A route that this gateway does not have is asked for again after this time. */
+/** The polling interval of a route that this gateway does not have. */
 const MISSING_RETRY_MS = 60_000;
-/** A 304 leaves the ticking instants (last check, next check) as they were: ask anew this often. */
+/** The interval of unconditional requests: a 304 does not update the times of checks. */
 const FULL_READ_MS = 30_000;
 const TIMEOUT_MS = 10_000;
 
@@ -29,13 +29,13 @@ export class Source {
     this.paused = false;
   }
 
-  /** Reads at once and keeps reading. */
+  /** Polls at once and then at the interval. */
   start() {
     clearTimeout(this.timer);
     if (!this.busy) this.read();
   }
 
-  /** Whether three intervals have passed without an answer. */
+  /** Whether three intervals have passed without a response. */
   get stale() {
     const since = this.okAt ?? this.startedAt;
     const interval = this.everyMs * (document.hidden ? HIDDEN_FACTOR : 1);
@@ -49,7 +49,7 @@ export class Source {
       changed = await this.fetch();
       this.error = undefined;
     } catch (error) {
-      this.error = error.name === "TimeoutError" ? "no answer in time" : error.message;
+      this.error = error.name === "TimeoutError" ? "response timeout" : error.message;
     }
     this.busy = false;
     this.schedule();

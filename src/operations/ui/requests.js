@@ -1,4 +1,4 @@
-// The panel of the last requests, newest first, each with where it went and why.
+// The panel of the last requests, newest first, each with its endpoint and the reason of the routing.
 
 import { attr, byId, h, keyed, live, text } from "./dom.js";
 import { failed, succeeded } from "./fleet.js";
@@ -6,7 +6,7 @@ import { bytes, clock, count, millis, rate, words } from "./format.js";
 
 let frozen;
 
-/** Builds what does not change; once. */
+/** Builds the constant parts, once. */
 export function start(refresh, latest) {
   const button = byId("requests-pause");
   button.addEventListener("click", () => {
@@ -26,10 +26,10 @@ export function render({ data, query, show }) {
   text(byId("requests-count"), found.length === all.length ? all.length : `${count(found.length)} of ${count(all.length)}`);
   const empty = byId("requests-empty");
   empty.hidden = found.length > 0 || !data.requests;
-  text(empty, all.length === 0 ? "No request has come in yet." : "No request matches.");
+  text(empty, all.length === 0 ? "No requests yet." : "No request matches.");
 }
 
-/** Gives each request a key that stays the same from poll to poll. */
+/** Gives each request a key that is the same in every poll. */
 function named(requests) {
   const seen = new Map();
   return requests.map((request) => {
@@ -75,7 +75,7 @@ function row() {
     text(endpoint, request.endpoint || "–");
     text(reason, words(request.reason) || "–");
     const tries = request.retries > 0 ? `${request.retries} ${request.retries === 1 ? "retry" : "retries"}` : "";
-    const end = request.outcome === "cancelled" ? "client left" : request.outcome === "failure" && request.status < 400 ? "cut short" : "";
+    const end = request.outcome === "cancelled" ? "client disconnected" : request.outcome === "failure" && request.status < 400 ? "incomplete" : "";
     const speed = request.tokens_per_second > 0 ? `${rate(request.tokens_per_second)} tok/s` : "";
     text(how, [request.strategy, request.decision, tries, end, speed].filter(Boolean).join(" · "));
     node.classList.toggle("retried", request.retries > 0);

@@ -1,18 +1,17 @@
-//! What a backend's answer says of itself: tokens, times, model, finish reason.
+//! Metrics in the responses of endpoints: tokens, times, model, finish reason.
 //!
-//! [`Tail`] keeps the end of an answer while it passes; [`Extractor`], made once from a profile,
-//! reads the figures out of it when the answer is over. Best effort: it never delays, alters or
-//! fails an answer, and what it does not understand it leaves out.
+//! [`Tail`] keeps the end of a response while it passes; [`Extractor`], made once from a profile,
+//! extracts the metrics when the response is complete. Extraction never delays, alters or fails a
+//! response; values that it cannot read are left out.
 //!
-//! The fields of a profile's `metrics.extraction` that become figures are `input_tokens`
+//! The fields of a profile's `metrics.extraction` that become metrics are `input_tokens`
 //! (`prompt_tokens`), `output_tokens` (`completion_tokens`), `total_tokens`, `model`,
 //! `finish_reason`, `is_complete`, `ttft_ms`, `total_ms`, `model_load_ms` (`load_ms`),
 //! `prompt_ms`, `generation_ms` and `tokens_per_second`; any other is a name for formulas. Of
-//! several paths of a field the first that finds something counts, and its formula only when none
-//! does. A name in a formula is a field that stands before it, or else a path into the answer.
-//! Where an answer has nothing in a profile's places for the token counts, the model or the finish
-//! reason, the usual places of the OpenAI and Anthropic APIs are looked at, as every kind of
-//! server speaks those too.
+//! several paths of a field the first that finds a value counts; its formula counts only when no
+//! path does. A name in a formula is a field that is defined before it, or else a path into the
+//! response. For the token counts, the model and the finish reason, the paths of the OpenAI and
+//! Anthropic APIs follow those of the profile, because every kind of server has these APIs too.
 //!
 //! Contract: docs/contract/operations.md#6
 
@@ -35,22 +34,22 @@ pub use tail::{AnswerKind, TAIL_BYTES_MAX, Tail};
 /// Most formulas of one profile.
 const CALCULATIONS_MAX: usize = 32;
 
-/// Longest model name and finish reason taken from an answer, in bytes.
+/// Longest model name and finish reason taken from a response, in bytes.
 const TEXT_BYTES_MAX: usize = 256;
 
-/// Largest count that is believed: whole numbers up to it are exact in JSON readers.
+/// The largest accepted count: whole numbers up to it are exact in JSON readers.
 const COUNT_MAX: f64 = 9_007_199_254_740_992.0;
 
-/// What an answer said. 0 stands for not said.
+/// The metrics of a response. 0 = not reported.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct ProviderFigures<'a> {
     /// Tokens of the prompt.
     pub prompt_tokens: u64,
     /// Tokens generated.
     pub completion_tokens: u64,
-    /// Both together, or what the backend counts as all.
+    /// Both together, or the total that the endpoint reports.
     pub total_tokens: u64,
-    /// The whole request, in milliseconds, as the backend measured it.
+    /// The duration of the request as the endpoint measured it, in milliseconds.
     pub total_ms: u64,
     /// Loading the model, in milliseconds.
     pub load_ms: u64,
@@ -64,13 +63,13 @@ pub struct ProviderFigures<'a> {
     pub tokens_per_second: f64,
     /// The model by its own name.
     pub model: Option<Cow<'a, str>>,
-    /// Why the answer ended.
+    /// Why the response ended.
     pub finish_reason: Option<Cow<'a, str>>,
-    /// Whether the answer says that it is whole.
+    /// Whether the response says that it is complete.
     pub complete: bool,
 }
 
-/// A field of a profile that was lost, for a warning at start.
+/// A field of a profile that is ignored because of an error, for a warning at the start.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LostField {
     /// The profile's name.
@@ -90,12 +89,12 @@ impl std::fmt::Display for LostField {
         } = self;
         write!(
             f,
-            "profile {profile:?}: metrics.extraction: {field}: {message}; it is lost"
+            "profile {profile:?}: metrics.extraction: {field}: {message}; the field is ignored"
         )
     }
 }
 
-/// The fields that become figures.
+/// The fields that become metrics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Field {
     PromptTokens,
@@ -112,8 +111,8 @@ enum Field {
     Speed,
 }
 
-/// Field, its names in a profile, and where it stands in answers of the common APIs: whole, then
-/// in the events of a stream.
+/// Each field, its names in a profile, and its paths in responses of the common APIs: in whole
+/// responses, then in the events of a stream.
 const FIELDS: [(Field, &[&str], &[&str]); 12] = [
     (
         Field::PromptTokens,
@@ -162,7 +161,7 @@ const FIELDS: [(Field, &[&str], &[&str]); 12] = [
     (Field::Speed, &["tokens_per_second"], &[]),
 ];
 
-/// What a name in a formula stands for.
+/// The meaning of a name in a formula.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Name {
     /// What one path found.
@@ -171,22 +170,22 @@ enum Name {
     Field(usize),
 }
 
-/// Where the value of one field comes from.
+/// The sources of a field's value.
 #[derive(Debug, Clone, Default)]
 struct Places {
     /// Best first.
     slots: Vec<usize>,
-    /// Place of the formula among the calculations, for when no path finds anything.
+    /// Index of its formula among the calculations; used when no path finds a value.
     calculation: Option<usize>,
-    /// The usual places, for when there is no formula or it gives nothing.
+    /// The paths of the common APIs; used when there is no formula or its value is absent.
     usual: Vec<usize>,
 }
 
-/// Reads figures out of the answers of one kind of server.
+/// Extracts metrics from the responses of one kind of server.
 #[derive(Debug, Clone)]
 pub struct Extractor {
     paths: JsonPaths,
-    /// The figures in the order of [`FIELDS`], then the profile's further names.
+    /// The fields of [`FIELDS`] in their order, then the profile's other names.
     fields: Vec<Places>,
     calculations: Vec<Formula<Name>>,
 }
@@ -195,7 +194,7 @@ pub struct Extractor {
 struct Compiler<'p> {
     profile: &'p str,
     extractor: Extractor,
-    /// The profile's further names, behind those of [`FIELDS`].
+    /// The profile's other names, after those of [`FIELDS`].
     names: Vec<&'p str>,
     lost: Vec<LostField>,
 }
@@ -217,7 +216,7 @@ impl<'p> Compiler<'p> {
         figure.or_else(|| further().map(|at| FIELDS.len() + at))
     }
 
-    /// The places of a field, made when it is new.
+    /// The sources of a field, created for a new one.
     fn field(&mut self, name: &'p str) -> Option<&mut Places> {
         let at = self.known(name).unwrap_or_else(|| {
             self.names.push(name);
@@ -265,8 +264,8 @@ impl<'p> Compiler<'p> {
         }
     }
 
-    /// A field that the profile has said something of. `total_duration` is none of its fields,
-    /// and `model` only if it names it.
+    /// A field for which the profile has a path or a formula. `model` is one only if the profile
+    /// defines it.
     fn defined(&self, name: &str) -> Option<usize> {
         self.known(name).filter(|at| {
             let places = self.extractor.fields.get(*at);
@@ -276,8 +275,7 @@ impl<'p> Compiler<'p> {
 }
 
 impl Extractor {
-    /// Compiles a profile's extraction. What cannot be compiled is lost and reported; all else
-    /// works.
+    /// Compiles a profile's extraction. Fields that cannot be compiled are ignored and reported.
     pub fn compile(profile: &str, extraction: &MetricsExtraction) -> (Self, Vec<LostField>) {
         let mut compiler = Compiler {
             profile,
@@ -289,7 +287,7 @@ impl Extractor {
             names: Vec::new(),
             lost: Vec::new(),
         };
-        // The built-in paths first: a long profile must not push them out.
+        // The built-in paths come first: a long profile must not displace them.
         for (_, _, places) in FIELDS {
             let slots = places.iter().filter_map(|place| compiler.slot(place).ok());
             let usual = slots.collect();
@@ -307,7 +305,7 @@ impl Extractor {
         (compiler.extractor, compiler.lost)
     }
 
-    /// The figures of an answer that is over; `None` = it has none.
+    /// The metrics of a complete response; `None` if it has none.
     pub fn read<'a>(&'a self, tail: &'a mut Tail) -> Option<ProviderFigures<'a>> {
         let kept = tail.kept();
         let mut found: FoundValues<'a> = [None; SLOTS_MAX];
@@ -317,7 +315,7 @@ impl Extractor {
             AnswerKind::Lines => self.last_line(kept, &mut found),
             AnswerKind::Json => self.document(kept, &mut found),
             AnswerKind::Unknown => {
-                // RFC 9110 section 8.3 allows to look when there is no type.
+                // RFC 9110 section 8.3 permits examining the content when there is no type.
                 let start = kept.tail.trim_ascii_start();
                 let events = [&b"data:"[..], b"event:", b"id:", b":"];
                 if !kept.cut && events.iter().any(|prefix| start.starts_with(prefix)) {
@@ -346,7 +344,7 @@ impl Extractor {
         }
     }
 
-    /// The last line that is not empty; the end of it, if its beginning was not kept.
+    /// The last line that is not empty, or its end if its beginning was not kept.
     fn last_line<'a>(&self, kept: KeptBytes<'a>, found: &mut FoundValues<'a>) {
         let text = kept.tail.trim_ascii_end();
         let newline = memrchr(b'\n', text);
@@ -355,7 +353,7 @@ impl Extractor {
         if whole && line.trim_ascii_start().starts_with(b"{") {
             self.paths.whole(line, found);
         } else {
-            // A document over several lines ends in a line that is not one.
+            // The last line of a document over several lines is not a document.
             self.paths.cut(text, found);
         }
     }
@@ -387,7 +385,7 @@ impl Extractor {
         }
     }
 
-    /// Fills in what one line of an event stream has. Whether it is data.
+    /// Adds the values of one line of an event stream. True if the line is data.
     fn event<'a>(&self, line: &'a [u8], found: &mut FoundValues<'a>) -> bool {
         let Some(data) = line.strip_prefix(b"data:") else {
             return false;
@@ -402,7 +400,8 @@ impl Extractor {
         true
     }
 
-    /// Whether earlier events have nothing to add: counts, model and finish reason are there.
+    /// Whether the counts, the model and the finish reason are found, so that earlier events have
+    /// nothing to add.
     fn is_enough(&self, found: &FoundValues<'_>) -> bool {
         let has = |slot: &usize| found.get(*slot).is_some_and(Option::is_some);
         FIELDS
@@ -417,7 +416,7 @@ impl Extractor {
             })
     }
 
-    /// The value of a field, as far as formulas have been computed.
+    /// The value of a field, from the formulas evaluated so far.
     fn value<'a>(
         &self,
         field: usize,
@@ -493,7 +492,7 @@ fn at_slot<'a>(slot: usize, found: &FoundValues<'a>) -> FormulaValue<'a> {
     found.get(slot).copied().flatten()
 }
 
-/// A text without its escapes, if it is one and not too long.
+/// The decoded string, if the value is a string and not too long.
 fn text(value: FormulaValue<'_>) -> Option<Cow<'_, str>> {
     let Some(FoundScalar::Text(raw)) = value else {
         return None;

@@ -1,8 +1,8 @@
 //! Looks up a few paths in JSON text without building values.
 //!
-//! An answer is a kilobyte or sixty-four of them, of which some ten numbers matter; everything
-//! else is passed over. The text comes from a backend and may be anything: what is no JSON finds
-//! nothing, and no validity is promised for what is found.
+//! A response has a kilobyte or sixty-four, of which about ten numbers matter; everything else is
+//! skipped. The text comes from an endpoint and may be anything: in a text that is not JSON nothing
+//! is found, and the values found are not validated.
 
 use memchr::memchr_iter;
 
@@ -14,11 +14,11 @@ pub(super) const SEGMENTS_MAX: usize = 8;
 /// Most different paths of one profile, the built-in ones included.
 pub(super) const SLOTS_MAX: usize = 64;
 
-/// Bytes at the end of a document without its beginning in which fields are looked for. Counts
-/// and times stand at the end of an answer, behind the text.
+/// Bytes at the end of a truncated document that are searched. Counts and times are at the end of a
+/// response, behind the generated text.
 const CUT_BYTES_MAX: usize = 8 * 1024;
 
-/// Digits of a whole number that an f64 holds exactly, whatever they are.
+/// A whole number with at most this many digits is exact in an f64.
 const DIGITS_MAX: usize = 15;
 
 /// One step of a path.
@@ -28,7 +28,8 @@ pub(super) enum Segment {
     Index(usize),
 }
 
-/// Reads `usage.prompt_tokens`, `choices[0].finish_reason`; a leading `$.` means nothing.
+/// Parses a path such as `usage.prompt_tokens` or `choices[0].finish_reason`; a leading `$.` is
+/// ignored.
 pub(super) fn parse_path(text: &str) -> Result<Vec<Segment>, String> {
     let text = text.trim();
     let bare = text.strip_prefix("$.").unwrap_or(text);
@@ -36,7 +37,9 @@ pub(super) fn parse_path(text: &str) -> Result<Vec<Segment>, String> {
     for part in bare.split('.') {
         let (key, mut rest) = part.split_at(part.find('[').unwrap_or(part.len()));
         if key.is_empty() || key.contains(['"', '\\', '*', ']']) {
-            return Err(format!("{text:?} is no path such as usage.prompt_tokens"));
+            return Err(format!(
+                "expected a path such as usage.prompt_tokens, got {text:?}"
+            ));
         }
         segments.push(Segment::Key(key.into()));
         while !rest.is_empty() {
@@ -44,18 +47,20 @@ pub(super) fn parse_path(text: &str) -> Result<Vec<Segment>, String> {
                 .strip_prefix('[')
                 .and_then(|rest| rest.split_once(']'))
                 .and_then(|(index, after)| Some((index.parse().ok()?, after)))
-                .ok_or_else(|| format!("{text:?} has an index that is no number"))?;
+                .ok_or_else(|| format!("expected a number as index, got {text:?}"))?;
             segments.push(Segment::Index(index));
             rest = after;
         }
     }
     if segments.len() > SEGMENTS_MAX {
-        return Err(format!("{text:?} has more than {SEGMENTS_MAX} parts"));
+        return Err(format!(
+            "expected a path of at most {SEGMENTS_MAX} parts, got {text:?}"
+        ));
     }
     Ok(segments)
 }
 
-/// What stands at the end of a path. Texts are raw: escapes as sent.
+/// The value at the end of a path. Texts are raw: their escapes are not decoded.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum FoundScalar<'a> {
     Number(f64),
@@ -63,14 +68,14 @@ pub(super) enum FoundScalar<'a> {
     Bool(bool),
 }
 
-/// What was found, by slot; `null` counts as not found.
+/// The values found, by slot; `null` counts as not found.
 pub(super) type FoundValues<'a> = [Option<FoundScalar<'a>>; SLOTS_MAX];
 
 /// All paths of a profile, merged to one tree.
 #[derive(Debug, Clone, Default)]
 pub(super) struct JsonPaths {
     roots: PathLevel,
-    /// Last key of each path of several segments and its slot, for documents without beginning.
+    /// The last key of each path of several segments and its slot, for truncated documents.
     last_keys: Vec<(Box<str>, usize)>,
     slots: Vec<Vec<Segment>>,
 }
@@ -82,23 +87,23 @@ struct Node {
     children: PathLevel,
 }
 
-/// What may follow at one place.
+/// The possible next segments at one level.
 #[derive(Debug, Clone, Default)]
 struct PathLevel {
-    /// Of the keys, with the places of their nodes. Nearly all keys of an answer are looked for in
-    /// vain, which these few words tell.
+    /// A sign of each key, with the index of its node. Nearly all keys of a response are in no
+    /// path, which comparing these few words shows.
     signs: Vec<(u64, usize)>,
     nodes: Vec<Node>,
 }
 
-/// Behind the end of all paths.
+/// The level below the end of a path.
 static NOTHING: PathLevel = PathLevel {
     signs: Vec::new(),
     nodes: Vec::new(),
 };
 
 impl PathLevel {
-    /// The node of a segment, made when it is new.
+    /// The node of a segment, created for a new one.
     fn node(&mut self, segment: &Segment) -> Option<&mut Node> {
         let known = self.nodes.iter().position(|node| node.segment == *segment);
         let at = known.unwrap_or_else(|| {
@@ -154,7 +159,7 @@ fn sign(key: &[u8]) -> u64 {
 }
 
 impl JsonPaths {
-    /// The slot of a path; the same for the same path. `None`: there is no room for another.
+    /// The slot of a path; equal paths have the same one. `None`: there are [`SLOTS_MAX`] already.
     pub(super) fn add(&mut self, path: Vec<Segment>) -> Option<usize> {
         if let Some(slot) = self.slots.iter().position(|known| *known == path) {
             return Some(slot);
@@ -178,13 +183,14 @@ impl JsonPaths {
         Some(slot)
     }
 
-    /// Looks into a document that begins at the first byte. The place behind it, if it has an end.
+    /// Searches a document that begins at the first byte. Returns the position behind it, if it is
+    /// complete.
     pub(super) fn whole<'a>(&self, doc: &'a [u8], found: &mut FoundValues<'a>) -> Option<usize> {
         value(doc, 0, &self.roots, None, found)
     }
 
-    /// Looks into the end of a document whose beginning is not there. Keys are recognised by their
-    /// quotes and colon: inside of texts the quotes are escaped. The last one of a name counts.
+    /// Searches the end of a truncated document. Keys are recognised by their quotes and colon,
+    /// because quotes within texts are escaped. Of equal keys the last one counts.
     pub(super) fn cut<'a>(&self, doc: &'a [u8], found: &mut FoundValues<'a>) {
         let doc = part(doc, doc.len().saturating_sub(CUT_BYTES_MAX)..);
         let mut by_last_key: FoundValues<'a> = [None; SLOTS_MAX];
@@ -209,14 +215,14 @@ impl JsonPaths {
     }
 }
 
-/// Takes over what is not there yet.
+/// Copies the values that are still missing.
 pub(super) fn fill<'a>(found: &mut FoundValues<'a>, more: &FoundValues<'a>) {
     for (slot, more) in found.iter_mut().zip(more) {
         *slot = slot.or(*more);
     }
 }
 
-/// Where the value of a key begins, if the quote at this place begins that key.
+/// The position of the value, if the quote at this position begins the key.
 fn behind_key(doc: &[u8], quote: usize, key: &str) -> Option<usize> {
     let rest = doc.get(quote + 1..)?.strip_prefix(key.as_bytes())?;
     let rest = rest.strip_prefix(b"\"")?;
@@ -224,7 +230,8 @@ fn behind_key(doc: &[u8], quote: usize, key: &str) -> Option<usize> {
     (rest.get(colon) == Some(&b':')).then_some(doc.len() - rest.len() + colon + 1)
 }
 
-/// Reads one value, or passes over it; the place behind it. Recursion is as deep as the tree.
+/// Reads or skips one value and returns the position behind it. Recursion is as deep as the
+/// tree of paths.
 fn value<'a>(
     doc: &'a [u8],
     at: usize,
@@ -247,7 +254,7 @@ fn value<'a>(
     }
 }
 
-/// Passes over one value; the place behind it.
+/// Skips one value and returns the position behind it.
 fn value_end(doc: &[u8], at: usize) -> Option<usize> {
     let at = skip_blanks(doc, at);
     match *doc.get(at)? {
@@ -324,7 +331,7 @@ fn scalar(token: &[u8]) -> Option<FoundScalar<'_>> {
         [b'"', text @ .., b'"'] => Some(FoundScalar::Text(text)),
         b"true" => Some(FoundScalar::Bool(true)),
         b"false" => Some(FoundScalar::Bool(false)),
-        // Most numbers are counts, and those are quickly read.
+        // Most numbers are short counts, which are parsed faster this way.
         _ if token.len() <= DIGITS_MAX && token.iter().all(u8::is_ascii_digit) => {
             let digit = |number: u64, byte: &u8| number * 10 + u64::from(byte - b'0');
             Some(FoundScalar::Number(token.iter().fold(0, digit) as f64))

@@ -1,24 +1,24 @@
-//! Keeps the end of an answer while it passes, for the figures in it.
+//! Keeps the end of a response while it is relayed, for the metrics in it.
 //!
-//! A piece costs one bounded copy; nothing is looked at before the end.
+//! A piece costs one bounded copy; nothing is parsed before the end.
 //!
 //! Contract: docs/contract/operations.md#6
 
-/// Most bytes kept of one answer.
+/// Most bytes kept of one response.
 pub const TAIL_BYTES_MAX: usize = 64 * 1024;
 
-/// Bytes kept of a stream of events or lines that arrives in small pieces: the last few of them
-/// matter, and there may be thousands of streams at one time.
+/// Bytes kept of a stream of events or lines that arrives in small pieces: only the last few events
+/// matter, and there may be thousands of streams at a time.
 const TAIL_BYTES_SMALL: usize = 4 * 1024;
 
-/// From this size on a piece shows that a stream is made of larger parts.
+/// A piece of at least this size shows that the stream has large events or lines.
 const LARGE_PIECE_BYTES: usize = 4 * 1024;
 
 /// Bytes kept of the beginning of a stream of events: Anthropic's first event has the model and
 /// the prompt's tokens.
 const HEAD_BYTES_MAX: usize = 1024;
 
-/// How an answer is made up.
+/// The format of a response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AnswerKind {
     /// One JSON document.
@@ -27,14 +27,14 @@ pub enum AnswerKind {
     Lines,
     /// Server-sent events.
     Events,
-    /// Text of some kind: the bytes will tell.
+    /// Text without a known type: the content decides.
     Unknown,
-    /// Nothing to be read: binary or compressed.
+    /// Binary or compressed: nothing can be read.
     Opaque,
 }
 
 impl AnswerKind {
-    /// By the values of `Content-Type` and `Content-Encoding`.
+    /// The format by the values of `Content-Type` and `Content-Encoding`.
     pub fn of(content_type: Option<&[u8]>, content_encoding: Option<&[u8]>) -> Self {
         let encoding = content_encoding.unwrap_or(b"").trim_ascii();
         if !encoding.is_empty() && !encoding.eq_ignore_ascii_case(b"identity") {
@@ -71,20 +71,20 @@ impl AnswerKind {
     }
 }
 
-/// The end of one answer. Made once for a connection and begun anew for each answer, it allocates
-/// only when an answer is larger than those before, or than what is kept between them.
+/// The end of one response. It is created once for a connection and reset for each response, so it
+/// allocates only for a response that is larger than the memory kept from earlier ones.
 #[derive(Debug, Clone)]
 pub struct Tail {
     kind: AnswerKind,
     /// The last bytes, a ring as soon as `limit` is reached.
     ring: Vec<u8>,
-    /// Where in the ring the oldest byte is.
+    /// The position of the oldest byte in the ring.
     oldest: usize,
-    /// How large the ring may become.
+    /// The limit of the ring's size.
     limit: usize,
     /// The first bytes of a stream of events.
     head: Vec<u8>,
-    /// Bytes of the whole answer.
+    /// Bytes of the whole response.
     total: u64,
 }
 
@@ -114,7 +114,7 @@ pub(super) struct KeptBytes<'a> {
 }
 
 impl Tail {
-    /// Begins an answer of this kind, forgetting the one before.
+    /// Begins a response of this format and forgets the one before.
     pub fn begin(&mut self, kind: AnswerKind) {
         self.kind = kind;
         self.ring.clear();
@@ -123,19 +123,19 @@ impl Tail {
         self.total = 0;
         self.limit = match kind {
             AnswerKind::Events | AnswerKind::Lines => TAIL_BYTES_SMALL,
-            // One document: its beginning matters too.
+            // Of one document the beginning matters too.
             AnswerKind::Json | AnswerKind::Unknown | AnswerKind::Opaque => TAIL_BYTES_MAX,
         };
     }
 
-    /// Ends with an answer: what a large one took is given back.
+    /// Ends a response: the memory of a large one is released.
     pub fn end(&mut self) {
         if self.ring.capacity() > TAIL_BYTES_SMALL {
             self.ring = Vec::new();
         }
     }
 
-    /// Takes the next bytes of the answer.
+    /// Takes the next bytes of the response.
     #[inline]
     pub fn push(&mut self, piece: &[u8]) {
         if self.kind != AnswerKind::Opaque && !piece.is_empty() {
@@ -169,7 +169,7 @@ impl Tail {
         let (appended, mut rest) = piece.split_at(room.min(piece.len()));
         self.grow(appended.len());
         self.ring.extend_from_slice(appended);
-        // The ring is full: over the oldest bytes, twice where it wraps.
+        // The ring is full: the bytes overwrite the oldest ones, in two parts where it wraps.
         while !rest.is_empty() {
             let until_end = self.limit - self.oldest;
             let (now, later) = rest.split_at(until_end.min(rest.len()));
@@ -181,7 +181,7 @@ impl Tail {
         }
     }
 
-    /// Makes room, doubling, but never beyond the limit.
+    /// Grows the ring by doubling, up to the limit.
     fn grow(&mut self, more: usize) {
         let needed = self.ring.len() + more;
         if needed > self.ring.capacity() {
@@ -190,7 +190,7 @@ impl Tail {
         }
     }
 
-    /// Puts the oldest byte first.
+    /// Rotates the ring so that the oldest byte is first.
     fn straighten(&mut self) {
         self.ring.rotate_left(self.oldest);
         self.oldest = 0;
@@ -277,7 +277,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever the pieces, the tail is the end of the answer.
+        /// Whatever the pieces, the tail is the end of the response.
         #[test]
         fn the_tail_is_the_end(lens in proptest::collection::vec(
             prop_oneof![0_usize..50, 1000_usize..5000, Just(TAIL_BYTES_SMALL), 60_000_usize..70_000], 0..25)) {

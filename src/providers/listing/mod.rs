@@ -1,7 +1,8 @@
-//! The listings of the backends: one reader for each, and what is kept of a model.
+//! The model listings of endpoints: one parser for each format, and the facts kept of a model.
 //!
-//! A reader is tolerant by field, never by document: a bad field is absent, an item that is no
-//! object or has no usable name is dropped, and a text that is no listing at all is a failure.
+//! A parser tolerates bad fields and items, but not a bad document: an invalid field is absent, an
+//! item that is no object or has no usable name is dropped, and a body that is no listing is an
+//! error.
 //!
 //! Contract: docs/contract/catalogue.md#3.4, docs/contract/catalogue.md#3.7
 
@@ -19,15 +20,15 @@ use super::profile::Parser;
 /// The longest listing that is read (docs/contract/catalogue.md#3.4).
 pub const MAX_LISTING_BYTES: usize = 10 << 20;
 
-/// Most models of one listing. The largest public catalogues have some thousands; the bound keeps
-/// a backend gone mad from filling the memory of the gateway in front of it.
+/// Most models of one listing. The largest public catalogues have some thousands; the limit keeps a
+/// faulty endpoint from exhausting the gateway's memory.
 pub const MAX_MODELS: usize = 20_000;
 
 /// The longest usable name. File names end at 255 bytes, ids with an owner and a tag not much
 /// later.
 const MAX_NAME_BYTES: usize = 1024;
 
-/// The longest of other texts; a longer one is absent.
+/// The longest other text; a longer one is absent.
 const MAX_TEXT_BYTES: usize = 4096;
 
 /// Most of `details.families`.
@@ -45,7 +46,7 @@ pub enum ModelKind {
 }
 
 impl ModelKind {
-    /// The word of LM Studio and of the query `type`.
+    /// The name in LM Studio's listings and in the query `type`.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Llm => "llm",
@@ -54,7 +55,7 @@ impl ModelKind {
         }
     }
 
-    /// Reads the word.
+    /// Parses the name.
     pub fn parse(word: &str) -> Option<Self> {
         let all = [Self::Llm, Self::Vlm, Self::Embeddings];
         all.into_iter()
@@ -65,7 +66,7 @@ impl ModelKind {
 /// One model as its backend reported it. Absent = not reported, or not usable.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ListedModel {
-    /// As the backend spells it, not blank.
+    /// The name as the endpoint spells it; never blank.
     pub name: Arc<str>,
     /// The family, or LM Studio's `arch`.
     pub family: Option<Box<str>>,
@@ -77,30 +78,30 @@ pub struct ListedModel {
     pub parameter_count: Option<u64>,
     /// Quantisation as a text: `Q4_K_M`.
     pub quantization: Option<Box<str>>,
-    /// Of the file: `gguf`.
+    /// Format of the file: `gguf`.
     pub format: Option<Box<str>>,
     /// What it does.
     pub kind: Option<ModelKind>,
-    /// Its state in the backend's own words.
+    /// Its state as the endpoint reports it.
     pub state: Option<Box<str>>,
     /// Longest context in tokens.
     pub context_length: Option<u64>,
     /// Bytes on disk.
     pub disk_size: Option<u64>,
-    /// Identifies the weights, whatever the name.
+    /// Identifies the weights, independent of the name.
     pub digest: Option<Box<str>>,
     /// Unix seconds at which it was made or changed.
     pub created: Option<u64>,
-    /// What only one provider's listing has.
+    /// Facts that only one provider's listing has.
     pub extra: Option<Box<Extra>>,
 }
 
-/// Facts that are given back in the same provider's format only.
+/// Facts that are shown only in the same provider's format.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Extra {
     /// Ollama: RFC 3339, as sent.
     pub modified_at: Option<Box<str>>,
-    /// Ollama: for people.
+    /// Ollama: shown to users.
     pub description: Option<Box<str>>,
     /// Ollama: what it was derived from.
     pub parent_model: Option<Box<str>>,
@@ -116,7 +117,7 @@ pub struct Extra {
     pub downloaded: Option<bool>,
     /// SGLang.
     pub supports_vision: Option<bool>,
-    /// SGLang; whatever kind of single value it sends.
+    /// SGLang: a single value of any type.
     pub radix_cache_size: Option<Scalar>,
     /// SGLang; whatever kind of single value it sends.
     pub spec_decoding: Option<Scalar>,
@@ -170,18 +171,18 @@ impl ListedModel {
     }
 }
 
-/// Why a body is no listing.
+/// Why a body is not a listing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ListingFault {
-    /// Nothing came.
+    /// The body is empty.
     Empty,
     /// More than [`MAX_LISTING_BYTES`].
     TooLong,
     /// More than [`MAX_MODELS`].
     TooMany,
-    /// No JSON object.
+    /// It is not a JSON object.
     NoObject,
-    /// What should be the list of models is something else.
+    /// The list of models is missing or not a list.
     NoList,
 }
 
@@ -202,12 +203,12 @@ impl std::error::Error for ListingFault {}
 /// Reads a backend's listing, in its order.
 ///
 /// # Errors
-/// The body is no listing. Odd items and fields are no error: they are left out.
+/// The body is not a listing. Invalid items and fields are left out without an error.
 pub fn parse_listing(parser: Parser, body: &[u8]) -> Result<Vec<ListedModel>, ListingFault> {
     if body.len() > MAX_LISTING_BYTES {
         return Err(ListingFault::TooLong);
     }
-    // Bytes that are no UTF-8 spoil the text they are in, not the listing.
+    // Invalid UTF-8 affects the string that contains it, not the whole listing.
     let body = String::from_utf8_lossy(body);
     let body = body.trim_start_matches('\u{feff}').trim();
     if body.is_empty() {
@@ -319,7 +320,7 @@ fn openai_like(parser: Parser, model: &mut ListedModel, extra: &mut Extra, item:
         Parser::OpenAi | Parser::Ollama | Parser::LmStudio | Parser::Lemonade => (&[], None),
     };
     model.created = item.positive("created");
-    // Servers that do not know the publisher name themselves.
+    // Servers that do not know the publisher report their own name.
     model.publisher = kept(item, "owned_by").filter(|owner| !own_names.contains(&&**owner));
     model.format = format.map(Box::from);
     if matches!(parser, Parser::OpenAi | Parser::Vllm | Parser::Sglang) {

@@ -1,4 +1,4 @@
-//! All profiles in force: the built-in ones, the user's own, and who owns which prefix.
+//! All profiles in force, the built-in ones and the user's own, and the owners of prefixes.
 //!
 //! Contract: docs/contract/catalogue.md#1.1, docs/contract/catalogue.md#1.5,
 //! docs/contract/catalogue.md#1.6
@@ -15,17 +15,17 @@ use super::glob::admits;
 use super::profile::Profile;
 use crate::config::{NameFilter, TypeName};
 
-/// The profile of servers that nothing more is known of.
+/// The profile of servers of unknown kind.
 pub const OPENAI_COMPATIBLE: &str = "openai-compatible";
 
 /// Largest profile file; the built-in ones have 2 KiB.
 const MAX_FILE_BYTES: u64 = 1 << 20;
 
-/// Most entries looked at in all folders of profiles together, so that a folder given by mistake
-/// does not hold up the start.
+/// Most directory entries read in all folders of profiles, so that a wrong folder does not delay
+/// the start.
 const MAX_DIR_ENTRIES: usize = 10_000;
 
-/// Deepest folder below the given one; ends loops of links.
+/// Deepest subfolder that is read; ends loops of links.
 const MAX_DEPTH: usize = 16;
 
 /// The built-in profiles.
@@ -95,13 +95,13 @@ impl Profiles {
         (profiles, warnings)
     }
 
-    /// Only the profiles that a filter admits. A prefix whose owner is gone falls to the next that
-    /// claims it.
+    /// The profiles that a filter admits. A prefix of an excluded profile goes to the next profile
+    /// that claims it.
     #[must_use]
     pub fn filtered(&self, filter: &NameFilter) -> Self {
         let admitted = |profile: &&Arc<Profile>| admits(filter, &profile.name);
         let claims = self.claims.iter().filter(admitted).cloned().collect();
-        // Disputes were told when the profiles were loaded.
+        // Conflicts were reported when the profiles were loaded.
         Self::with_claims(claims, &mut Vec::new())
     }
 
@@ -123,8 +123,8 @@ impl Profiles {
         self.by_prefix.get(prefix).and_then(|at| self.all.get(*at))
     }
 
-    /// How an endpoint of type `auto` is treated while its kind is unknown
-    /// (docs/contract/catalogue.md#3.6). Also there when the profile filter excludes it: then it
+    /// The profile of an endpoint of type `auto` while its kind is unknown
+    /// (docs/contract/catalogue.md#3.6). It exists even if the profile filter excludes it; then it
     /// has no prefix.
     pub fn fallback(&self) -> Arc<Profile> {
         if let Some(profile) = self.get(OPENAI_COMPATIBLE) {
@@ -157,7 +157,7 @@ impl Profiles {
         names
     }
 
-    /// Settles who owns each prefix: of several the profile whose name sorts first.
+    /// Assigns each prefix to the claiming profile with the name that sorts first.
     fn with_claims(claims: Vec<Arc<Profile>>, warnings: &mut Vec<String>) -> Self {
         let mut by_prefix: FxHashMap<String, usize> = FxHashMap::default();
         let mut all = Vec::with_capacity(claims.len());
