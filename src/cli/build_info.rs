@@ -1,4 +1,4 @@
-//! What this program is and what it was built from, as the build script found out.
+//! Version and origin of this build, as determined by the build script.
 //!
 //! Contract: docs/contract/operations.md#4 (`/version`, `/internal/status`),
 //! docs/contract/operations.md#9 (`--version`)

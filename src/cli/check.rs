@@ -1,4 +1,4 @@
-//! `olla check`, `--check`, `--validate-config`: everything there is to say about a configuration.
+//! `olla check`, `--check`, `--validate-config`: the report about a configuration.
 //!
 //! Contract: docs/contract/operations.md#9
 
@@ -7,8 +7,8 @@ use std::fmt::Write;
 use super::CommandOutput;
 use crate::config::{Finding, Loaded, Severity};
 
-/// The file, one line for each finding and note, and a last line with the result. `more` is what
-/// profiles and model rules have to report. A key that does not exist is an error here.
+/// The file, one line for each finding and note, and the result as the last line. `more` are the
+/// warnings about profiles and model rules. An unknown key is an error here.
 pub fn report(loaded: &Loaded, more: &[Finding]) -> CommandOutput {
     let mut out = String::new();
     let _ = match &loaded.source {

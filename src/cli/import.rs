@@ -1,4 +1,4 @@
-//! `olla import FILE`: Olla's YAML as TOML on standard output, remarks on standard error.
+//! `olla import FILE`: prints a YAML configuration of Olla as TOML, and findings on standard error.
 //!
 //! Contract: docs/contract/README.md#9
 
@@ -8,8 +8,8 @@ use std::path::Path;
 use super::CommandOutput;
 use crate::config::{ConfigInputs, Severity, import};
 
-/// Reads the file and converts it. Exit code 1 when it cannot be read, is no YAML, or holds
-/// something that the gateway refuses; the TOML is printed in the last case too.
+/// Reads and converts the file. The exit code is 1 if the file cannot be read, is not YAML, or has an
+/// error; in the last case the TOML is printed as well.
 pub fn run(file: &Path, inputs: &ConfigInputs<'_>) -> CommandOutput {
     let text = match std::fs::read_to_string(inputs.cwd.join(file)) {
         Ok(text) => text,

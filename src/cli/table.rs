@@ -1,6 +1,6 @@
 //! Columns of text for a terminal. Pure.
 
-/// Rows under headings; each column as wide as its widest cell, the last one ragged.
+/// Rows below headings. Each column is as wide as its widest cell; lines have no trailing spaces.
 pub(super) struct Table {
     rows: Vec<Vec<String>>,
 }
@@ -12,8 +12,7 @@ impl Table {
         }
     }
 
-    /// Adds a row. Cells come from outside: control characters are replaced, an empty one shows as
-    /// a dash.
+    /// Adds a row. Control characters in cells are replaced, and an empty cell is shown as a dash.
     pub(super) fn row(&mut self, cells: impl IntoIterator<Item = String>) {
         self.rows
             .push(cells.into_iter().map(|cell| clean(&cell)).collect());
@@ -41,7 +40,7 @@ impl Table {
     }
 }
 
-/// A text that cannot steer a terminal.
+/// A text without control characters, which could change the terminal.
 pub(super) fn clean(text: &str) -> String {
     if text.is_empty() {
         return "-".to_owned();

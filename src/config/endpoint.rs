@@ -1,6 +1,6 @@
-//! One endpoint of the plan: its address, its credentials, what is known of it before it is asked.
+//! One endpoint of the plan: its address, its credentials and its other configured properties.
 //!
-//! Types and the pure parsing of their texts; no file is read and no finding made here.
+//! This file holds types and pure parsing. It reads no file and makes no finding.
 //!
 //! Contract: docs/contract/catalogue.md#2, docs/contract/balancing.md#14,
 //! docs/contract/surface.md#3.1
@@ -33,28 +33,28 @@ pub(super) const OWN_HEADERS: [&str; 10] = [
 pub struct EndpointPlan {
     /// Unique, not empty.
     pub name: String,
-    /// Where it is.
+    /// Its address.
     pub url: BaseUrl,
     /// The canonical name of its profile, or `auto`.
     pub kind: String,
     /// The type as it was written (`lmstudio`), for `X-Olla-Backend-Type`; `auto` when absent.
     pub kind_as_written: String,
-    /// Higher is preferred.
+    /// Endpoints with a higher priority are preferred.
     pub priority: u32,
     /// Path below the URL's own path, or an absolute URL; `None` = the profile's.
     pub health_check_url: Option<String>,
     /// Path below the URL's own path, or an absolute URL; `None` = the profile's.
     pub model_url: Option<String>,
-    /// Between two health checks, at least 1 s.
+    /// Interval between two health checks, at least 1 s.
     pub check_interval: Duration,
-    /// For one try of a health check, less than `check_interval`, at most 30 s.
+    /// Time limit of a health check: less than `check_interval`, at most 30 s.
     pub check_timeout: Duration,
     /// Whether requests keep the URL's own path in front (docs/contract/surface.md#3.1).
     pub preserve_path: bool,
-    /// Which of its models exist.
+    /// The models to use.
     pub model_filter: NameFilter,
-    /// Set on every request to it, in the order of the names, which are unique whatever their
-    /// letter case.
+    /// Headers set on every request to it, in the order of their names. Names are unique regardless
+    /// of letter case.
     pub headers: Vec<(String, Secret)>,
     /// Its credentials.
     pub auth: Option<Auth>,
@@ -63,7 +63,7 @@ pub struct EndpointPlan {
 }
 
 impl EndpointPlan {
-    /// An endpoint with the defaults of everything else.
+    /// An endpoint with the default of every other key.
     pub fn new(name: &str, url: BaseUrl, kind: &str) -> Self {
         Self {
             name: name.to_owned(),
@@ -87,18 +87,18 @@ impl EndpointPlan {
 /// `tls` of an endpoint.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub struct EndpointTlsPlan {
-    /// PEM file with further trust anchors.
+    /// PEM file with additional trusted certificates.
     pub ca_file: Option<PathBuf>,
-    /// Whether any certificate will do.
+    /// Whether any certificate is accepted.
     pub insecure_skip_verify: bool,
 }
 
 /// Two lists of globs (docs/contract/catalogue.md#4.1); exclude wins, an empty include admits all.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct NameFilter {
-    /// What is admitted.
+    /// Globs of the names that are admitted; empty = all.
     pub include: Vec<String>,
-    /// What is not.
+    /// Globs of the names that are not admitted.
     pub exclude: Vec<String>,
 }
 
@@ -126,17 +126,17 @@ pub enum Auth {
     },
 }
 
-/// A text that is never printed.
+/// A string that is never printed.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
 
 impl Secret {
-    /// Wraps a text.
+    /// Wraps a string.
     pub fn new(text: impl Into<String>) -> Self {
         Self(text.into())
     }
 
-    /// The text, to be sent to the endpoint and nowhere else.
+    /// The string, to be sent to the endpoint only.
     pub fn expose(&self) -> &str {
         &self.0
     }
@@ -151,9 +151,9 @@ impl fmt::Debug for Secret {
 /// The two schemes of an endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Scheme {
-    /// Plain.
+    /// Plain HTTP.
     Http,
-    /// TLS.
+    /// HTTP over TLS.
     Https,
 }
 
@@ -166,7 +166,7 @@ impl Scheme {
         }
     }
 
-    /// The port of a URL that names none.
+    /// The port of a URL without one.
     pub const fn default_port(self) -> u16 {
         match self {
             Self::Http => 80,
@@ -175,16 +175,16 @@ impl Scheme {
     }
 }
 
-/// An endpoint's `url`, taken apart.
+/// An endpoint's `url`, parsed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BaseUrl {
-    /// Plain or TLS.
+    /// The scheme.
     pub scheme: Scheme,
-    /// Name in lower case, or address, IPv6 without brackets.
+    /// The host name in lower case, or the address, IPv6 without brackets.
     pub host: String,
-    /// The port, the scheme's when none was written.
+    /// The port; that of the scheme if the URL has none.
     pub port: u16,
-    /// ConfigValue of `Host`: with brackets for IPv6, without the scheme's own port.
+    /// The value of `Host`: with brackets for IPv6, without the port of the scheme.
     pub host_header: String,
     /// Path without its trailing slash, percent escapes as written: `""` or `/base`.
     pub base_path: String,
@@ -192,27 +192,27 @@ pub struct BaseUrl {
     pub display: String,
 }
 
-/// Why a text is no endpoint URL. Carries nothing of the text, which may hold a secret.
+/// Why a string is not the URL of an endpoint. It holds nothing of the string, which may be secret.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum UrlFault {
-    /// Nothing but blanks.
+    /// The string is blank.
     Empty,
-    /// No URL at all, or without a host.
+    /// The string is not a URL, or has no host.
     Unreadable,
-    /// `127.0.0.1:9`, or `localhost:9`, which reads as a scheme.
+    /// The scheme is missing: `127.0.0.1:9`, or `localhost:9`, which parses as a scheme.
     NoScheme,
-    /// Another scheme than `http` and `https`.
+    /// The scheme is neither `http` nor `https`.
     Scheme,
-    /// `user:password@` or `user@`.
+    /// The URL has `user:password@` or `user@`.
     Credentials,
 }
 
 impl BaseUrl {
-    /// Takes an endpoint's URL apart.
+    /// Parses the URL of an endpoint.
     ///
     /// # Errors
-    /// The first fault found; user info is looked for before anything else, so that a text with
-    /// credentials is never called merely unreadable.
+    /// The first fault. Credentials are detected first, so that a string with credentials is never
+    /// reported as merely invalid.
     pub fn parse(text: &str) -> Result<Self, UrlFault> {
         let text = text.trim();
         let url = http_url(text)?;
@@ -249,7 +249,7 @@ impl BaseUrl {
     }
 }
 
-/// Parses a text that must be an http or https URL with a host and without credentials.
+/// Parses an http or https URL that has a host and no credentials.
 pub(super) fn http_url(text: &str) -> Result<Url, UrlFault> {
     if text.is_empty() {
         return Err(UrlFault::Empty);
@@ -271,7 +271,7 @@ pub(super) fn http_url(text: &str) -> Result<Url, UrlFault> {
             UrlFault::NoScheme
         });
     }
-    // Parsers for browsers take the first name after any number of slashes for the host.
+    // The parser follows browsers: the first name after any number of slashes is the host.
     let has_host = !rest.starts_with('/');
     if !has_host || text.bytes().any(|b| b <= b' ' || b == 0x7f || b == b'\\') {
         return Err(UrlFault::Unreadable);
@@ -289,7 +289,7 @@ fn has_user_info(text: &str) -> bool {
     before(authority, &['/', '?', '#', '\\']).contains('@')
 }
 
-/// Whether a text is a token (RFC 9110 section 5.6.2), as a header name must be.
+/// Whether a string is a token (RFC 9110 section 5.6.2), as a header name must be.
 pub(super) fn is_token(text: &str) -> bool {
     !text.is_empty()
         && text
@@ -306,7 +306,7 @@ pub(super) fn header_fault(name: &str) -> Option<&'static str> {
     own.then_some("the gateway sets this header itself")
 }
 
-/// Whether a text can be a header value: no control character but the tab, no outer blanks
+/// Whether a string can be a header value: without control characters except tabs, without outer blanks
 /// (RFC 9110 section 5.5).
 pub(super) fn is_header_value(text: &str) -> bool {
     text.bytes().all(|b| b == b'\t' || (b >= b' ' && b != 0x7f)) && text.trim() == text

@@ -1,5 +1,4 @@
-//! The environment as the configuration sees it: a value, so that tests need not touch the
-//! process's own.
+//! The environment as a value, so that tests need not change that of the process.
 
 use std::collections::BTreeMap;
 
@@ -18,7 +17,7 @@ impl Env {
         )
     }
 
-    /// These variables and no others.
+    /// An environment of these variables only.
     pub fn of<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
         Self(
             pairs
@@ -35,7 +34,7 @@ impl Env {
         (!value.is_empty() && !is_service_link(name, value)).then_some(value)
     }
 
-    /// The value, empty ones too, for `${NAME}`.
+    /// The value for `${NAME}`, which may be empty.
     pub fn verbatim(&self, name: &str) -> Option<&str> {
         self.0.get(name).map(String::as_str)
     }
@@ -81,7 +80,7 @@ fn is_service_link(name: &str, value: &str) -> bool {
     (is_url && name.ends_with("_PORT")) || of_port || of_service
 }
 
-/// Why `${NAME}` could not be replaced.
+/// The variable that `${NAME}` needs and that is not set.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Unset(pub(super) String);
 

@@ -1,24 +1,24 @@
-//! What is wrong with a configuration, as data and as a line for a person.
+//! Errors, warnings and notes about a configuration, as data and as a line of text.
 //!
-//! A finding never holds a secret: the code that makes one leaves such values out.
+//! A finding never holds a secret: the code that makes a finding leaves secrets out.
 //!
 //! Contract: docs/contract/operations.md#9 (`--check`), docs/contract/operations.md#11 (refusals)
 
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-/// How serious a finding is.
+/// The severity of a finding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Severity {
     /// The gateway does not start, or keeps its old configuration.
     Error,
     /// The gateway starts, and its log has a warning.
     Warning,
-    /// Worth knowing; shown by `check` and `import` only.
+    /// Information that only `check` and `import` show.
     Note,
 }
 
-/// Where the value came from.
+/// The origin of a value.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Origin {
     /// A line of the configuration file, counted from 1; 0 = the file as a whole.
@@ -30,30 +30,30 @@ pub enum Origin {
     },
     /// An environment variable.
     Env(String),
-    /// A default, or the lack of a file.
+    /// A default.
     Builtin,
 }
 
 /// One error, warning or note about a configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
-    /// How serious it is.
+    /// Its severity.
     pub severity: Severity,
-    /// Where the value came from.
+    /// The origin of a value.
     pub source: Origin,
-    /// The full path of the key (`discovery.static.endpoints[2].url`); empty when the finding is
-    /// about no key.
+    /// The full path of the key (`discovery.static.endpoints[2].url`); empty for a finding about
+    /// something else.
     pub key: String,
-    /// What was expected and what was found.
+    /// The message.
     pub message: String,
-    /// The thing that the key belongs to (`endpoint "gpu"`).
+    /// The object that the key belongs to (`endpoint "gpu"`).
     pub subject: Option<String>,
     /// Whether the key does not exist: a warning at start, an error under `check`.
     pub unknown_key: bool,
 }
 
 impl Finding {
-    /// A finding about no key and no place.
+    /// A finding without a key and an origin.
     pub fn new(severity: Severity, message: impl Into<String>) -> Self {
         Self {
             severity,
@@ -76,7 +76,7 @@ impl Finding {
         }
     }
 
-    /// The form for a log: key and message first, then the place in words.
+    /// The form for a log: key and message first, then the origin in words.
     pub fn sentence(&self) -> String {
         let place = match &self.source {
             Origin::File { path, line: 0 } => Some(path.display().to_string()),
@@ -116,7 +116,7 @@ impl fmt::Display for Severity {
     }
 }
 
-/// `<file>:<line>: error: <key.path>: <message>`; for a variable its name stands first.
+/// `<file>:<line>: error: <key.path>: <message>`; for a variable its name comes first.
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.source {

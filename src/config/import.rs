@@ -1,8 +1,7 @@
-//! Olla's own YAML file as this gateway's TOML, for those who move over for good.
+//! Conversion of a YAML configuration of Olla to TOML.
 //!
-//! Writes keys and values as they were given, in their order; comments of the YAML are lost. A key
-//! without effect stays as a comment with a remark. Judges nothing itself: the findings are those of
-//! reading the YAML as it is.
+//! Keys and values keep their order and their meaning; comments of the YAML are lost. A key without
+//! effect becomes a comment with a remark. The findings are those of reading the YAML file.
 //!
 //! Contract: docs/contract/README.md#9, docs/contract/operations.md#10
 
@@ -24,14 +23,14 @@ use super::yaml;
 pub struct Imported {
     /// The configuration as TOML.
     pub toml: String,
-    /// What there is to say about the YAML file, with its lines.
+    /// Errors, warnings and notes about the YAML file.
     pub findings: Vec<Finding>,
 }
 
-/// Turns Olla's YAML into TOML. Credentials that stand in it stay in it.
+/// Converts YAML to TOML. Credentials of the YAML file are part of the result.
 ///
 /// # Errors
-/// The findings when the text is no YAML.
+/// The findings, if the text is not YAML.
 pub fn import(
     text: &str,
     path: &Path,
@@ -57,7 +56,7 @@ pub fn import(
     })
 }
 
-/// What the reference says of a place in the file.
+/// The meaning of a path in the reference.
 enum Place<'r> {
     /// A key.
     Key(&'r KeyDoc),
@@ -65,7 +64,7 @@ enum Place<'r> {
     Section,
     /// A list of tables of keys.
     Items,
-    /// Nothing.
+    /// The reference does not have the path.
     Unknown,
 }
 
@@ -90,7 +89,7 @@ impl<'r> TomlWriter<'r> {
         }
     }
 
-    /// Keys first, then the tables: in TOML a table ends where the next begins.
+    /// Keys come before tables, because in TOML a table ends where the next one begins.
     fn table(&mut self, table: &ConfigTable, path: &str, pattern: &str) {
         let mut body = String::new();
         for (name, node) in &table.0 {
@@ -144,7 +143,7 @@ impl<'r> TomlWriter<'r> {
         }
     }
 
-    /// A table within an item, in one line; what has no effect is remarked upon before it.
+    /// A table inside an item, in one line. Keys without effect become comments before it.
     fn fields(&self, remarks: &mut String, table: &ConfigTable, pattern: &str) -> String {
         let free = matches!(self.place(pattern), Place::Key(_));
         let mut fields = Vec::new();
@@ -177,7 +176,7 @@ impl<'r> TomlWriter<'r> {
         }
     }
 
-    /// The line of a key; nothing for a table, which gets a header of its own.
+    /// The line of a key; `None` for a table, which has a header.
     fn line(&self, body: &mut String, name: &str, node: &ConfigNode, pattern: &str) {
         if node.value == ConfigValue::Null {
             return;
@@ -242,7 +241,7 @@ fn inline(value: &ConfigValue) -> String {
     }
 }
 
-/// A comment line in which nothing ends it early.
+/// A comment without line breaks inside.
 fn printable(line: &str) -> String {
     let plain = |c: char| if c.is_control() { '?' } else { c };
     let line = line.strip_suffix('\n').unwrap_or(line);

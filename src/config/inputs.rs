@@ -1,29 +1,29 @@
-//! What a configuration is read against: the environment, the working directory, the types that an
-//! endpoint may have.
+//! The inputs of reading a configuration besides its file: the environment, the working directory and
+//! the types of endpoints.
 
 use std::path::Path;
 
 use super::endpoint::NameFilter;
 use super::env::Env;
 
-/// The type of an endpoint whose kind is found out by asking.
+/// The type of an endpoint that the gateway detects.
 pub const AUTO: &str = "auto";
 
 /// One accepted value of an endpoint's `type`. [`AUTO`] needs none.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TypeName {
-    /// As it may be written.
+    /// The name in a configuration.
     pub written: String,
-    /// The profile it stands for.
+    /// The name of the profile.
     pub canonical: String,
 }
 
-/// What a configuration is read against.
+/// The inputs of reading a configuration besides its file.
 #[derive(Clone, Copy)]
 pub struct ConfigInputs<'a> {
     /// The environment.
     pub env: &'a Env,
-    /// The working directory; relative paths start here.
+    /// The working directory, where relative paths begin.
     pub cwd: &'a Path,
     /// The accepted endpoint types.
     pub types: &'a [TypeName],

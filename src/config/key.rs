@@ -1,7 +1,7 @@
-//! A key between its declaration and its value: what was declared, where the raw value comes from,
-//! and the three ways to a value of the plan (one, a list, a table with free keys).
+//! A key between its declaration and its value: the declaration, the source of the raw value, and the
+//! three shapes of a value (single, list, table with free keys).
 //!
-//! Knows no kind of value: those stand in `kinds.rs`.
+//! The kinds of values are in `kinds.rs`.
 
 use std::fmt::Debug;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -12,7 +12,7 @@ use super::reader::{ConfigReader, GivenValue, KeptRaw, KeyDoc, join, top_key};
 use super::tree::{ConfigNode, ConfigValue};
 use super::values::quoted;
 
-/// A key about to be read: its declaration so far.
+/// The declaration of a key, before its value is read.
 pub(super) struct KeyDecl<'k, 't> {
     reader: &'k mut ConfigReader<'t>,
     node: Option<&'t ConfigNode>,
@@ -24,7 +24,7 @@ pub(super) struct KeyDecl<'k, 't> {
     checked: bool,
     /// Whether a value of the file is of the kind that the key takes.
     takes: fn(&ConfigValue) -> bool,
-    /// What a wrong value was probably meant to be.
+    /// The valid value that is nearest to a wrong one.
     suggest: Option<fn(&str) -> Option<&'static str>>,
 }
 
@@ -47,7 +47,7 @@ impl Raw<'_> {
 }
 
 impl<'k, 't> KeyDecl<'k, 't> {
-    /// A key without any further declaration.
+    /// A declaration with the name of the key only.
     pub(super) fn new(
         reader: &'k mut ConfigReader<'t>,
         node: Option<&'t ConfigNode>,
@@ -75,38 +75,37 @@ impl<'k, 't> KeyDecl<'k, 't> {
         self
     }
 
-    /// Accepted without effect.
+    /// Marks the key as accepted without effect.
     pub(super) fn inert(mut self) -> Self {
         self.doc.inert = true;
         self
     }
 
-    /// A change needs a new start.
+    /// Marks the key as one that takes effect at the next start only.
     pub(super) fn restart(mut self) -> Self {
         self.doc.restart = true;
         self
     }
 
-    /// The value is never shown.
+    /// Marks the value as one that is never shown.
     pub(super) fn secret(mut self) -> Self {
         self.secret = true;
         self
     }
 
-    /// A wrong value is a warning, and the default holds.
+    /// Makes a wrong value a warning; the default takes its place.
     pub(super) fn lenient(mut self) -> Self {
         self.lenient = true;
         self
     }
 
-    /// Validates the value only if what it belongs to is switched on; else a wrong one counts as
-    /// absent.
+    /// Validates the value only if its feature is enabled; otherwise a wrong value counts as absent.
     pub(super) fn checked_if(mut self, on: bool) -> Self {
         self.checked = on;
         self
     }
 
-    /// The kind of value that the key takes; another one is shown with its kind.
+    /// Sets the kind of value that the key takes. A message shows a value of another kind with its kind.
     pub(super) fn takes(mut self, takes: fn(&ConfigValue) -> bool) -> Self {
         self.takes = takes;
         self
@@ -118,7 +117,7 @@ impl<'k, 't> KeyDecl<'k, 't> {
         self
     }
 
-    /// The value by a function from the raw one. `None` of the function = refused.
+    /// Reads the value by a function from the raw one, which returns `None` to refuse it.
     pub(super) fn resolve<T: Debug + Clone>(
         mut self,
         kind: Kind,
@@ -145,8 +144,8 @@ impl<'k, 't> KeyDecl<'k, 't> {
         value
     }
 
-    /// At a reload, the value that the gateway was started with: a new one takes effect at the next
-    /// start.
+    /// The value with which the gateway was started. At a reload a new one takes effect at the next
+    /// start only.
     fn keep<T: Debug + Clone>(&mut self, new: T, parse: impl Fn(Raw<'_>) -> T, default: &T) -> T {
         let raw = match self.raw() {
             None => KeptRaw::Absent,
@@ -178,8 +177,8 @@ impl<'k, 't> KeyDecl<'k, 't> {
         old
     }
 
-    /// The list's items by a function from the text of each. Each wrong item is an error of its
-    /// own; the default then takes the list's place, so that later checks find no gap.
+    /// Reads the items of a list by a function from the text of each. Each wrong item is one error;
+    /// the default then takes the place of the list, so that later checks find a complete value.
     pub(super) fn resolve_list<T: Debug>(
         mut self,
         kind: Kind,
@@ -212,7 +211,7 @@ impl<'k, 't> KeyDecl<'k, 't> {
         values
     }
 
-    /// `None` = an item was refused.
+    /// Returns `None` if an item was refused.
     fn resolve_items<'v, T>(
         &mut self,
         items: impl Iterator<Item = Raw<'v>>,
@@ -238,7 +237,7 @@ impl<'k, 't> KeyDecl<'k, 't> {
         (!faulty).then_some(values)
     }
 
-    /// The entries of a table whose keys are free.
+    /// Reads the entries of a table with free keys.
     pub(super) fn resolve_map<T: Debug>(
         mut self,
         kind: &str,
@@ -303,8 +302,8 @@ impl<'k, 't> KeyDecl<'k, 't> {
         });
     }
 
-    /// Where a value came from and how a message shows it: a secret by its kind only, a value of
-    /// another kind than the key takes with its kind.
+    /// The origin of a value and its form in a message: for a secret only its kind, for a value of a
+    /// wrong kind also its kind.
     fn given(&self, raw: Raw<'_>) -> GivenValue {
         let source = match (raw, self.doc.env) {
             (Raw::Env(_), Some(name)) => Origin::Env(name.to_owned()),
@@ -353,11 +352,11 @@ impl<'k, 't> KeyDecl<'k, 't> {
     }
 }
 
-/// What a key takes, in words.
+/// The description of the values that a key takes.
 pub(super) struct Kind {
-    /// In a message, behind "expected".
+    /// For a message, after "expected".
     pub(super) expected: String,
-    /// In the reference.
+    /// For the reference.
     pub(super) shown: String,
 }
 

@@ -1,7 +1,7 @@
-//! The kinds of value that a key can have, each by one method of [`KeyDecl`].
+//! The kinds of values, each read by one method of [`KeyDecl`].
 //!
-//! Each method takes the default first and ends the declaration. "Absent or 0 means" is part of a
-//! kind, so that the plan never holds a 0 that means something else.
+//! Each method takes the default first and ends the declaration. The meaning of an absent value or 0
+//! belongs to the kind, so that the plan never holds a 0 with a special meaning.
 
 use std::fmt::Display;
 use std::path::PathBuf;
@@ -31,7 +31,7 @@ impl KeyDecl<'_, '_> {
             .resolve(BOOLEAN.into(), default, boolean)
     }
 
-    /// `true`, `false` or nothing.
+    /// `true` or `false`; `None` if absent.
     pub(super) fn bool_optional(self) -> Option<bool> {
         self.takes(is_boolean)
             .resolve(BOOLEAN.into(), None, |raw| boolean(raw).map(Some))
@@ -85,7 +85,7 @@ impl KeyDecl<'_, '_> {
             })
     }
 
-    /// A duration; 0 is allowed and taken as it is.
+    /// A duration, 0 included.
     pub(super) fn duration(self, default: Duration) -> Duration {
         self.duration_of(DURATION.into(), default, |_| true)
     }
@@ -110,13 +110,13 @@ impl KeyDecl<'_, '_> {
             })
     }
 
-    /// A duration where 0 stands for another.
+    /// A duration; 0 selects another one.
     pub(super) fn duration_or(self, default: Duration, zero: Duration) -> Duration {
         let duration = self.duration(default);
         if duration.is_zero() { zero } else { duration }
     }
 
-    /// A duration where 0 stands for none.
+    /// A duration; 0 is `None`.
     pub(super) fn duration_or_none(self, default: Duration) -> Option<Duration> {
         Some(self.duration(default)).filter(|duration| !duration.is_zero())
     }
@@ -126,25 +126,25 @@ impl KeyDecl<'_, '_> {
         self.text_such(default, "a string", |_| true)
     }
 
-    /// A string, or nothing; an empty one counts as nothing.
+    /// A string; `None` if absent or empty.
     pub(super) fn text_optional(self) -> Option<String> {
         let text = self.given_text();
         text.filter(|text| !text.is_empty())
     }
 
-    /// A string, or nothing; an empty one counts as given.
+    /// A string, which may be empty; `None` if absent.
     pub(super) fn given_text(self) -> Option<String> {
         self.takes(is_text).resolve("a string".into(), None, |raw| {
             Some(Some(raw.text()?.to_owned()))
         })
     }
 
-    /// The path of a file or folder, or nothing.
+    /// The path of a file or folder; `None` if absent or empty.
     pub(super) fn path(self) -> Option<PathBuf> {
         self.text_optional().map(PathBuf::from)
     }
 
-    /// A string that a function accepts; `kind` says which it does.
+    /// A string that a function accepts; `kind` describes it.
     pub(super) fn text_such(
         self,
         default: &str,
@@ -164,7 +164,7 @@ impl KeyDecl<'_, '_> {
         self.word_by(default, |text| text.to_owned())
     }
 
-    /// A word of an enum after a function has brought it to the usual form.
+    /// A word of an enum, normalized by a function first.
     pub(super) fn word_by<W: Word>(self, default: W, usual: impl Fn(&str) -> String) -> W {
         let shown = values::quoted(default.word());
         self.shown(shown)
@@ -186,7 +186,7 @@ impl KeyDecl<'_, '_> {
         )
     }
 
-    /// A list of strings that a function accepts and may bring to another form.
+    /// A list of strings that a function accepts and may convert.
     pub(super) fn texts<T: std::fmt::Debug>(
         self,
         default: &[&str],
@@ -204,7 +204,7 @@ impl KeyDecl<'_, '_> {
         self.texts(default, kind, |text| text.parse().ok())
     }
 
-    /// A table of Olla's that is accepted whatever it holds.
+    /// A table of Olla's that is accepted without looking inside.
     pub(super) fn any_table(self) {
         self.resolve_map("anything", |_| Some(()));
     }

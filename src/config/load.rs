@@ -1,7 +1,7 @@
-//! From a file to a plan: where the file is, its format, reading and validating it.
+//! From a file to a plan: finding the file, detecting its format, reading and validating it.
 //!
-//! Opens no socket and resolves no name. Besides the configuration itself it reads only the files
-//! that credentials and certificates name.
+//! No socket is opened and no name is resolved. Besides the configuration file, only the files of
+//! credentials and certificates are read.
 //!
 //! Contract: docs/contract/operations.md#10
 
@@ -17,7 +17,7 @@ use super::reader::{ConfigReader, Fingerprints, KeyDoc, RestartOnly};
 use super::tree::{self, ConfigTable};
 use super::{settings, yaml};
 
-/// Files that are looked for in the working directory when none is named, in this order.
+/// The files that are tried in the working directory, in this order, if no file is named.
 pub const DEFAULT_PATHS: [&str; 4] = [
     "config/config.local.toml",
     "config/config.toml",
@@ -28,15 +28,14 @@ pub const DEFAULT_PATHS: [&str; 4] = [
 /// The formats of a configuration file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FileFormat {
-    /// The gateway's own.
+    /// TOML, the native format.
     Toml,
-    /// Olla's.
+    /// YAML, the format of Olla.
     Yaml,
 }
 
 impl FileFormat {
-    /// By the ending of the file's name; a file with another ending than `.toml`, `.yaml` and
-    /// `.yml` by its content.
+    /// Detects the format by the ending `.toml`, `.yaml` or `.yml`, otherwise by the content.
     pub fn of(path: &Path, text: &str) -> Self {
         let ending = path.extension().map(|ending| ending.to_ascii_lowercase());
         match ending.as_deref().and_then(|ending| ending.to_str()) {
@@ -46,7 +45,7 @@ impl FileFormat {
         }
     }
 
-    /// By the first line that holds more than a comment: `key:` and `---` are YAML.
+    /// Detects the format by the first line that is not a comment: `key:` and `---` are YAML.
     fn of_content(text: &str) -> Self {
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         let lines = text.lines().map(str::trim);
@@ -71,23 +70,23 @@ impl FileFormat {
 pub struct Loaded {
     /// The plan, unless a finding is an error.
     pub plan: Option<Plan>,
-    /// The listener's part of it, also when another part has errors; `None` = the file cannot be
+    /// The listener's part of the plan, also if another part has errors; `None` = the file cannot be
     /// read.
     pub server: Option<ServerPlan>,
     /// Errors and warnings, in the order of the file, then of the environment.
     pub findings: Vec<Finding>,
     /// Notes, in the same order: shown by `check` and `import`.
     pub notes: Vec<Finding>,
-    /// The file that was read, as it was named; `None` = defaults and environment alone.
+    /// The file that was read, as it was named; `None` = only defaults and environment.
     pub source: Option<PathBuf>,
-    /// To tell later what a reload changed.
+    /// Fingerprints of the values, to find out what a reload changes.
     pub fingerprints: Fingerprints,
-    /// For a reload: what the keys that need a restart were given.
+    /// The raw values of the keys that need a restart, for a reload.
     pub restart_only: RestartOnly,
 }
 
 impl Loaded {
-    /// The findings that keep the gateway from starting.
+    /// The findings that prevent a start.
     pub fn errors(&self) -> impl Iterator<Item = &Finding> {
         self.findings
             .iter()
@@ -108,8 +107,8 @@ impl Loaded {
 }
 
 /// The path of the configuration file: the named one, `OLLA_CONFIG_FILE`, or the first of
-/// [`DEFAULT_PATHS`] that exists; `None` = there is no file. A named file need not exist, reading
-/// it will tell.
+/// [`DEFAULT_PATHS`] that exists; `None` = there is no file. Whether a named file exists is found out
+/// by reading it.
 pub fn locate(named: Option<&Path>, env: &Env, cwd: &Path) -> Option<PathBuf> {
     if let Some(path) = named {
         return Some(path.to_path_buf());
@@ -117,8 +116,8 @@ pub fn locate(named: Option<&Path>, env: &Env, cwd: &Path) -> Option<PathBuf> {
     if let Some(path) = env.get("OLLA_CONFIG_FILE") {
         return Some(PathBuf::from(path));
     }
-    // A path that cannot be examined counts as there: skipping it silently would start the
-    // gateway with other settings than the operator sees.
+    // A path that cannot be examined counts as existing: skipping it would start the gateway with
+    // other settings than the operator sees.
     let exists = |path: &&&str| cwd.join(path).try_exists().unwrap_or(true);
     DEFAULT_PATHS.iter().find(exists).map(PathBuf::from)
 }
@@ -128,8 +127,8 @@ pub fn load(named: Option<&Path>, inputs: &ConfigInputs<'_>) -> Loaded {
     read(named, inputs, None)
 }
 
-/// The same for a gateway that runs: keys that need a restart keep what they were given when it
-/// started, and a warning says so.
+/// The same for a running gateway: keys that need a restart keep the values of the start, and a
+/// warning reports the difference.
 pub fn reload(
     named: Option<&Path>,
     inputs: &ConfigInputs<'_>,
@@ -154,7 +153,7 @@ fn read(named: Option<&Path>, inputs: &ConfigInputs<'_>, kept: Option<&RestartOn
     }
 }
 
-/// Validates a text. The path is only shown.
+/// Validates a text. The path is used in messages only.
 pub fn plan_from_str(
     text: &str,
     format: FileFormat,
@@ -224,7 +223,7 @@ fn plan_from_table(
     }
 }
 
-/// Every key and variable there is, in the order in which the reference shows them.
+/// All keys and variables, in the order of the reference.
 pub fn reference() -> &'static [KeyDoc] {
     static REFERENCE: OnceLock<Vec<KeyDoc>> = OnceLock::new();
     REFERENCE.get_or_init(|| {

@@ -1,4 +1,4 @@
-//! The declarations of the keys of `[logging]` and of the variables of the log.
+//! The declarations of the keys of `[logging]` and of the variables for the log.
 //!
 //! Contract: docs/contract/operations.md#8, docs/contract/operations.md#10,
 //! docs/contract/operations.md#11
@@ -12,7 +12,7 @@ use super::plan::{LogFormat, LogLevel, LogOutput, LoggingPlan};
 use super::reader::{ConfigReader, Word};
 use super::section::Section;
 
-/// The log until the configuration is read: by the environment alone, at the level of
+/// The log settings before the configuration is read: from the environment only, with the level of
 /// `OLLA_LOG_LEVEL` and without a file.
 pub fn early_logging(env: &Env) -> LoggingPlan {
     let mut reader = ConfigReader::new(env, None);
@@ -147,7 +147,7 @@ fn lower(text: &str) -> String {
     text.to_ascii_lowercase()
 }
 
-/// `warning` is another word for `warn`.
+/// `warning` is accepted for `warn`.
 fn level_word(text: &str) -> String {
     match lower(text).as_str() {
         "warning" => "warn".to_owned(),

@@ -1,10 +1,10 @@
 //! The configuration: from a file, the environment and defaults to a validated [`Plan`].
 //!
-//! Two steps. What was typed becomes one tree with line numbers, whatever the format
-//! (`tree.rs`, `yaml.rs`); a reader (`reader.rs`, `section.rs`, `key.rs`, `kinds.rs`) walks it by the
-//! declarations of the keys (`settings.rs` and one file for each large section) and makes the plan
-//! (`plan.rs`, `endpoint.rs`). Every wrong value is a [`Finding`] that names key, value and place; all of them
-//! are reported, not only the first.
+//! Reading has two steps. First, the file becomes a tree with line numbers, the same for both formats
+//! (`tree.rs`, `yaml.rs`). Then a reader (`reader.rs`, `section.rs`, `key.rs`, `kinds.rs`) walks the
+//! tree along the declarations of the keys (`settings.rs` and one file for each large section) and
+//! makes the plan (`plan.rs`, `endpoint.rs`). Each wrong value is a [`Finding`] with key, value and
+//! line, and all of them are reported, not only the first.
 //!
 //! Contract: docs/contract/operations.md#9 to docs/contract/operations.md#11
 

@@ -1,7 +1,7 @@
-//! The valid name that was most likely meant.
+//! The valid name that is nearest to an unknown one.
 
-/// The nearest of the known names, if a typing error may explain the difference: swapped, missing,
-/// added and wrong letters count one each, letter case counts nothing.
+/// The nearest of the known names, if a typing error may explain the difference. Each swapped,
+/// missing, added or wrong letter counts as one error; letter case is ignored.
 pub fn nearest<'k>(given: &str, known: impl IntoIterator<Item = &'k str>) -> Option<&'k str> {
     let ranked = known.into_iter().map(|name| (distance(given, name), name));
     let (edits, name) = ranked.min()?;
@@ -13,12 +13,12 @@ pub(super) fn distance(a: &str, b: &str) -> usize {
     strsim::osa_distance(&a.to_ascii_lowercase(), &b.to_ascii_lowercase())
 }
 
-/// Edits within which a name is taken for a typing error.
+/// Maximum number of edits that count as a typing error.
 pub(super) fn tolerance(name: &str) -> usize {
     (name.len() / 3).clamp(1, 4)
 }
 
-/// The end of a message that suggests a name, or nothing.
+/// The end of a message: a suggestion, or an empty string.
 pub(super) fn hint(near: Option<&str>) -> String {
     near.map_or_else(String::new, |near| {
         format!("; did you mean {}?", super::values::quoted(near))

@@ -1,10 +1,10 @@
-//! The validated configuration: what the gateway runs by.
+//! The validated configuration.
 //!
-//! The nesting follows the configuration's keys, so `plan.proxy.read_timeout` is the key
-//! `proxy.read_timeout`. Every rule of the form "absent or 0 means …" is resolved here once: a
-//! duration that can be none is an `Option`, a size without a limit likewise. A `Plan` is shared
-//! by `Arc` and never changed. This file holds no parsing, no I/O and no defaults: those stand
-//! with the declaration of each key (`settings.rs`, `fleet.rs`).
+//! The nesting follows the keys of the configuration: `plan.proxy.read_timeout` is the key
+//! `proxy.read_timeout`. Rules of the form "absent or 0 means …" are resolved already: an optional
+//! duration or limit is an `Option`. A `Plan` is shared by `Arc` and never changed. This file holds
+//! no parsing, no I/O and no defaults: those are with the declaration of each key (`settings.rs`,
+//! `fleet.rs`).
 //!
 //! Contract: docs/contract/operations.md#11, docs/contract/surface.md#10 to
 //! docs/contract/surface.md#12, docs/contract/balancing.md#5, docs/contract/balancing.md#8,
@@ -19,13 +19,13 @@ use ipnet::IpNet;
 use super::endpoint::{EndpointPlan, NameFilter};
 use super::listener::ServerTlsPlan;
 
-/// The largest number of endpoints that a configuration may name.
+/// Maximum number of endpoints in a configuration.
 ///
 /// Cores keep sets of endpoints as fixed bitmaps and walk the fleet for each request; the bound
-/// keeps both cheap, and is far above what one gateway in front of GPU servers needs.
+/// keeps both cheap, and is far above the needs of one gateway in front of GPU servers.
 pub const MAX_ENDPOINTS: usize = 512;
 
-/// Declares an enum whose values are words of the configuration.
+/// Declares an enum with values that are words of the configuration.
 macro_rules! words {
     ($(#[$meta:meta])* $name:ident { $($(#[$doc:meta])* $variant:ident = $word:literal,)+ }) => {
         $(#[$meta])*
@@ -61,11 +61,11 @@ macro_rules! words {
 }
 
 words! {
-    /// What moves bytes between kernel and gateway (`server.io_driver`).
+    /// The interface to the kernel for sockets (`server.io_driver`).
     IoDriver {
-        /// io_uring where the kernel allows it, else epoll.
+        /// io_uring where the kernel allows it, otherwise epoll.
         Auto = "auto",
-        /// io_uring, or no start.
+        /// io_uring; without it the start fails.
         IoUring = "io_uring",
         /// epoll.
         Epoll = "epoll",
@@ -73,34 +73,34 @@ words! {
 }
 
 words! {
-    /// Name of the proxy engine (`proxy.engine`); both behave alike, the name shows in status.
+    /// Name of the proxy engine (`proxy.engine`). Both behave alike; the status shows the name.
     Engine {
         /// The default.
         Olla = "olla",
-        /// Accepted for configurations that name it.
+        /// Accepted for existing configurations.
         Sherpa = "sherpa",
     }
 }
 
 words! {
-    /// `proxy.profile`: shown in status and metrics. Every response is passed on as it arrives,
-    /// which each of Olla's profiles allows (docs/contract/surface.md#8.1).
+    /// `proxy.profile`: shown in status and metrics. Every response is forwarded as it arrives, which
+    /// each of Olla's profiles allows (docs/contract/surface.md#8.1).
     StreamProfile {
         /// The default.
         Auto = "auto",
-        /// Accepted for configurations that name it.
+        /// Accepted for existing configurations.
         Streaming = "streaming",
-        /// Accepted for configurations that name it.
+        /// Accepted for existing configurations.
         Standard = "standard",
     }
 }
 
 words! {
-    /// Choice among candidates (`proxy.load_balancer`; docs/contract/balancing.md#7).
+    /// The balancer (`proxy.load_balancer`; docs/contract/balancing.md#7).
     Balancer {
-        /// The highest priority, shared among equals.
+        /// The highest priority; equal priorities share the requests.
         Priority = "priority",
-        /// One after the other.
+        /// Each candidate in turn.
         RoundRobin = "round-robin",
         /// The fewest requests in flight.
         LeastConnections = "least-connections",
@@ -108,17 +108,17 @@ words! {
 }
 
 words! {
-    /// What becomes of Ollama's model management routes (`proxy.model_management`).
+    /// Handling of Ollama's model management routes (`proxy.model_management`).
     ModelManagement {
-        /// 501 with an error that names the key.
+        /// Respond with 501 and an error that names the key.
         Refuse = "refuse",
-        /// To the endpoint that the request names, or to the only healthy one.
+        /// Forward to the endpoint that the request names, or to the only healthy one.
         Forward = "forward",
     }
 }
 
 words! {
-    /// Where a sticky session's key comes from (docs/contract/balancing.md#8).
+    /// The source of a sticky session's key (docs/contract/balancing.md#8).
     StickySource {
         /// `X-Olla-Session-ID`.
         SessionHeader = "session_header",
@@ -136,21 +136,21 @@ words! {
     Strategy {
         /// Only endpoints known to have the model.
         Strict = "strict",
-        /// Other endpoints too, as `fallback_behavior` says.
+        /// Other endpoints too, according to `fallback_behavior`.
         Optimistic = "optimistic",
-        /// Asks the endpoints again when the model is not available.
+        /// List the models of the endpoints again if the model is not available.
         Discovery = "discovery",
     }
 }
 
 words! {
-    /// Where a request goes when its model is not available (docs/contract/balancing.md#5).
+    /// Routing of a request for a model that is not available (docs/contract/balancing.md#5).
     Fallback {
-        /// Nowhere, unless the strategy finds the model after all.
+        /// Refuse the request, unless the strategy finds the model after all.
         CompatibleOnly = "compatible_only",
-        /// Nowhere.
+        /// Refuse the request.
         None = "none",
-        /// To any healthy endpoint in scope.
+        /// Any healthy endpoint in scope.
         All = "all",
     }
 }
@@ -158,13 +158,13 @@ words! {
 words! {
     /// `logging.level`.
     LogLevel {
-        /// Everything.
+        /// Details for debugging.
         Debug = "debug",
-        /// Normal work.
+        /// Normal operation.
         Info = "info",
-        /// What an operator should look at.
+        /// Conditions that need attention.
         Warn = "warn",
-        /// What went wrong.
+        /// Failures.
         Error = "error",
     }
 }
@@ -172,7 +172,7 @@ words! {
 words! {
     /// `logging.format`.
     LogFormat {
-        /// One object a line.
+        /// One JSON object per line.
         Json = "json",
         /// `key=value` lines.
         Text = "text",
@@ -182,7 +182,7 @@ words! {
 words! {
     /// `logging.output`.
     LogOutput {
-        /// Standard output alone.
+        /// Standard output only.
         Stdout = "stdout",
         /// Standard output and a rotated file.
         File = "file",
@@ -194,11 +194,11 @@ words! {
 pub struct Plan {
     /// `[server]`: the listener and its limits.
     pub server: ServerPlan,
-    /// `[proxy]`: the way to the backends.
+    /// `[proxy]`: forwarding to endpoints.
     pub proxy: ProxyPlan,
-    /// `[discovery]`: which backends there are and how they are asked for models.
+    /// `[discovery]`: the endpoints and the discovery of their models.
     pub discovery: DiscoveryPlan,
-    /// `[model_registry]`: how models are kept and requests routed.
+    /// `[model_registry]`: the catalogue of models and the routing of requests.
     pub model_registry: ModelRegistryPlan,
     /// `[model_aliases]`, in the order of their names.
     pub model_aliases: Vec<AliasPlan>,
@@ -210,7 +210,7 @@ pub struct Plan {
     pub dashboard: DashboardPlan,
     /// `[engineering]`.
     pub engineering: EngineeringPlan,
-    /// What only environment variables set.
+    /// Options that only environment variables set.
     pub process: ProcessPlan,
 }
 
@@ -221,23 +221,23 @@ pub struct ServerPlan {
     pub host: String,
     /// Port, never 0.
     pub port: u16,
-    /// The whole request, headers and body; `None` = no limit.
+    /// Time limit for receiving a request, head and body; `None` = no limit.
     pub read_timeout: Option<Duration>,
-    /// Until a request's headers are complete.
+    /// Time limit for receiving a request's head.
     pub read_header_timeout: Duration,
-    /// From the end of the request's headers to the end of the answer; `None` = no limit.
+    /// Time limit from the end of the request's head to the end of the response; `None` = no limit.
     pub write_timeout: Option<Duration>,
-    /// A keep-alive connection without a new request; `None` = no limit.
+    /// Idle timeout of keep-alive connections; `None` = no limit.
     pub idle_timeout: Option<Duration>,
-    /// How long requests in flight may go on after a signal; zero = cut at once.
+    /// Time for requests in flight to finish after a signal; zero = cut at once.
     pub shutdown_timeout: Duration,
-    /// Whether the lines about each request are logged (docs/contract/operations.md#8).
+    /// Whether each request is logged (docs/contract/operations.md#8).
     pub request_logging: bool,
-    /// Event loops; `None` = one for each CPU that the process may use.
+    /// Number of event loops; `None` = one for each CPU that the process may use.
     pub workers: Option<NonZeroUsize>,
-    /// Whether each event loop stays on its own CPU.
+    /// Whether each event loop is pinned to a CPU.
     pub pin_workers: bool,
-    /// What moves bytes between kernel and gateway.
+    /// The interface to the kernel for sockets.
     pub io_driver: IoDriver,
     /// Certificate and key of the listener; `None` = plain HTTP.
     pub tls: Option<ServerTlsPlan>,
@@ -252,12 +252,12 @@ pub struct ServerPlan {
 /// `[server.request_limits]` (docs/contract/surface.md#11).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RequestLimitsPlan {
-    /// Bytes of a request's body; `None` = no limit.
+    /// Maximum size of a request's body; `None` = no limit.
     pub max_body_size: Option<u64>,
-    /// Bytes of a request's head, at least 4096.
+    /// Maximum size of a request's head, at least 4096.
     pub max_header_size: u64,
-    /// Bytes of bodies held at one time over the process; `None` = a quarter of the memory that
-    /// the process may use.
+    /// Maximum size of all request bodies held at once; `None` = a quarter of the memory that the
+    /// process may use.
     pub max_buffered_bytes: Option<u64>,
 }
 
@@ -270,19 +270,19 @@ pub struct RateLimitsPlan {
     pub per_ip_requests_per_minute: u32,
     /// Each client address, on `/internal/health`.
     pub health_requests_per_minute: u32,
-    /// Capacity of each bucket; 0 with a limit on admits nothing.
+    /// Capacity of each bucket; with 0 an enabled limit refuses all requests.
     pub burst_size: u32,
-    /// How often forgotten clients are swept; `None` = never.
+    /// Interval at which idle clients are removed; `None` = never.
     pub cleanup_interval: Option<Duration>,
     /// Whether `X-Forwarded-For` and `X-Real-IP` of a trusted peer name the client.
     pub trust_proxy_headers: bool,
-    /// The trusted peers; empty trusts nobody.
+    /// Networks of the trusted peers; empty = none.
     pub trusted_proxy_cidrs: Vec<IpNet>,
     /// `[server.rate_limits.per_endpoint]`.
     pub per_endpoint: EndpointRatesPlan,
 }
 
-/// `[server.rate_limits.per_endpoint]`: requests dispatched to one backend in a minute.
+/// `[server.rate_limits.per_endpoint]`: requests per minute to one endpoint.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EndpointRatesPlan {
     /// For endpoints without an override; 0 = no limit.
@@ -292,7 +292,7 @@ pub struct EndpointRatesPlan {
 }
 
 impl EndpointRatesPlan {
-    /// Requests a minute for the endpoint of this name, `None` = no limit.
+    /// Requests per minute to the endpoint of this name; `None` = no limit.
     pub fn of(&self, endpoint: &str) -> Option<NonZeroU32> {
         let found = self.overrides.iter().find(|(name, _)| name == endpoint);
         NonZeroU32::new(found.map_or(self.default_requests_per_minute, |(_, rate)| *rate))
@@ -302,9 +302,9 @@ impl EndpointRatesPlan {
 /// `[server.cors]` (docs/contract/surface.md#12).
 #[derive(Debug, Clone, PartialEq)]
 pub struct CorsPlan {
-    /// Off: nothing is added and preflights go to the backend.
+    /// If false, no header is added and preflight requests are forwarded.
     pub enabled: bool,
-    /// Never empty when enabled.
+    /// Never empty if enabled.
     pub allowed_origins: Vec<OriginPattern>,
     /// In upper case.
     pub allowed_methods: Vec<String>,
@@ -312,14 +312,14 @@ pub struct CorsPlan {
     pub allowed_headers: Vec<String>,
     /// Empty = every `X-Olla-*` header of the contract.
     pub exposed_headers: Vec<String>,
-    /// Whether credentials may be sent; never together with any origin.
+    /// Whether credentials may be sent; never true if any origin is allowed.
     pub allow_credentials: bool,
     /// `Access-Control-Max-Age`; `None` = the header is left out.
     pub max_age: Option<Duration>,
 }
 
 impl CorsPlan {
-    /// Whether every origin is allowed, so that answers say `*`.
+    /// Whether every origin is allowed, so that responses have `*`.
     pub fn any_origin(&self) -> bool {
         self.allowed_origins
             .iter()
@@ -334,17 +334,17 @@ pub enum OriginPattern {
     Any,
     /// Exactly this origin.
     Exact(String),
-    /// One `*` inside: what stands before and after it.
+    /// Origins with this beginning and this end.
     Around {
-        /// Before the `*`.
+        /// The part before the `*`.
         prefix: String,
-        /// After the `*`.
+        /// The part after the `*`.
         suffix: String,
     },
 }
 
 impl OriginPattern {
-    /// Whether the value of an `Origin` header fits, letter case ignored.
+    /// Whether the value of an `Origin` header matches. Letter case is ignored.
     pub fn admits(&self, origin: &str) -> bool {
         match self {
             Self::Any => true,
@@ -366,23 +366,23 @@ pub struct ProxyPlan {
     pub engine: Engine,
     /// Shown in status and metrics.
     pub profile: StreamProfile,
-    /// Choice among candidates.
+    /// The balancer.
     pub load_balancer: Balancer,
-    /// TCP connect.
+    /// Time limit for a TCP connection.
     pub connection_timeout: Duration,
-    /// TCP keep-alive interval.
+    /// Interval of TCP keep-alive probes.
     pub connection_keep_alive: Duration,
-    /// How long an idle connection is kept for the next request; zero = not at all.
+    /// Idle timeout of connections to endpoints; zero disables reuse.
     pub idle_connection_timeout: Duration,
-    /// First byte sent to end of the answer; `None` = no limit.
+    /// Time limit from the first byte sent to the end of the response; `None` = no limit.
     pub response_timeout: Option<Duration>,
-    /// Longest silence inside an answer's body.
+    /// Time limit between two reads of a response body.
     pub read_timeout: Duration,
-    /// Request sent to first header of the answer.
+    /// Time limit from the end of the request to the head of the response.
     pub response_header_timeout: Duration,
-    /// TLS handshake.
+    /// Time limit for a TLS handshake.
     pub tls_handshake_timeout: Duration,
-    /// What becomes of Ollama's model management routes.
+    /// Handling of Ollama's model management routes.
     pub model_management: ModelManagement,
     /// `[proxy.retry]`.
     pub retry: RetryPlan,
@@ -395,16 +395,16 @@ pub struct ProxyPlan {
 /// `[proxy.retry]` (docs/contract/balancing.md#9).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RetryPlan {
-    /// False = one attempt.
+    /// If false, a request has one attempt.
     pub enabled: bool,
-    /// False = one attempt.
+    /// If false, a request has one attempt.
     pub on_connection_failure: bool,
-    /// Most endpoints tried for one request, the first included; `None` = all candidates.
+    /// Maximum number of endpoints for one request, the first included; `None` = all candidates.
     pub max_attempts: Option<NonZeroUsize>,
 }
 
 impl RetryPlan {
-    /// Most endpoints that one request may try when it has this many candidates.
+    /// Maximum number of endpoints for a request with this number of candidates.
     pub fn attempts_max(&self, candidates: usize) -> usize {
         if !self.enabled || !self.on_connection_failure {
             return candidates.min(1);
@@ -417,15 +417,15 @@ impl RetryPlan {
 /// `[proxy.sticky_sessions]` (docs/contract/balancing.md#8).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StickyPlan {
-    /// Off: no sticky headers at all.
+    /// If false, there are no sticky headers.
     pub enabled: bool,
-    /// Sliding; `None` = never expires.
+    /// Idle time after which a session expires; `None` = never.
     pub idle_ttl: Option<Duration>,
-    /// Most entries kept; `None` = no limit.
+    /// Maximum number of sessions; `None` = no limit.
     pub max_sessions: Option<NonZeroUsize>,
-    /// In the order tried; empty = never a key.
+    /// Sources of the key, in the order in which they are tried; without one there are no keys.
     pub key_sources: Vec<StickySource>,
-    /// Leading bytes hashed; `None` = the whole value.
+    /// Number of leading bytes that are hashed; `None` = all.
     pub prefix_hash_bytes: Option<NonZeroUsize>,
 }
 
@@ -443,15 +443,15 @@ pub struct DiscoveryPlan {
 /// when discovery is enabled.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ModelDiscoveryPlan {
-    /// Off: no endpoint is asked for its models.
+    /// If false, models are not listed.
     pub enabled: bool,
-    /// Between two rounds.
+    /// Interval between two listings.
     pub interval: Duration,
-    /// For each endpoint and attempt.
+    /// Time limit for each attempt at an endpoint.
     pub timeout: Duration,
-    /// Most endpoints asked at one time.
+    /// Maximum number of listings at once.
     pub concurrent_workers: usize,
-    /// Further attempts after a failed one.
+    /// Number of further attempts after a failed one.
     pub retry_attempts: u32,
     /// Pause before a further attempt.
     pub retry_backoff: Duration,
@@ -460,7 +460,7 @@ pub struct ModelDiscoveryPlan {
 /// `[model_registry]`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ModelRegistryPlan {
-    /// Off: every pair of endpoint and name is an entry of its own.
+    /// If false, each pair of endpoint and name is one entry.
     pub enable_unifier: bool,
     /// `[model_registry.routing_strategy]`.
     pub routing_strategy: RoutingPlan,
@@ -484,18 +484,18 @@ pub struct RoutingPlan {
 /// `[model_registry.unification]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UnificationPlan {
-    /// After this long without being reported a model is forgotten; never zero.
+    /// Time after which a model that is no longer listed is removed; never zero.
     pub stale_threshold: Duration,
-    /// Between two sweeps; never zero.
+    /// Interval at which such models are removed; never zero.
     pub cleanup_interval: Duration,
 }
 
 /// One entry of `[model_aliases]` (docs/contract/catalogue.md#5.10).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AliasPlan {
-    /// What a client asks for, without outer blanks.
+    /// The name in requests, without outer blanks.
     pub name: String,
-    /// Real model names, first choice first, without duplicates, never empty.
+    /// Names of models in the order of preference, without duplicates, never empty.
     pub targets: Vec<String>,
 }
 
@@ -509,11 +509,11 @@ pub struct TranslatorsPlan {
 /// `[translators.anthropic]` (docs/contract/translation.md#2).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AnthropicPlan {
-    /// Off: its routes answer 404.
+    /// If false, its routes respond with 404.
     pub enabled: bool,
-    /// Off: always translate, whatever the backend speaks.
+    /// If false, requests are always translated, also for endpoints with the Messages API.
     pub passthrough_enabled: bool,
-    /// Largest request body in bytes, 1 to 100 MiB.
+    /// Maximum size of a request body, 1 byte to 100 MiB.
     pub max_message_size: u64,
     /// `[translators.anthropic.inspector]`.
     pub inspector: InspectorPlan,
@@ -522,52 +522,52 @@ pub struct AnthropicPlan {
 /// `[translators.anthropic.inspector]`: a debugging aid (docs/contract/translation.md#13).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InspectorPlan {
-    /// On: a warning at every start.
+    /// If true, every start logs a warning.
     pub enabled: bool,
-    /// Folder, as written; when enabled it lies outside the system's folders.
+    /// The folder as it is written; if enabled, outside the folders of the system.
     pub output_dir: PathBuf,
-    /// Header that names the session's file, a token when enabled.
+    /// Header with the name of the session's file; if enabled, a token.
     pub session_header: String,
 }
 
 /// `[logging]` and the variables of the log (docs/contract/operations.md#8).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LoggingPlan {
-    /// Least severity logged.
+    /// Lowest severity that is logged.
     pub level: LogLevel,
-    /// Form of the lines.
+    /// Format of the lines.
     pub format: LogFormat,
-    /// Whether the format came from `OLLA_LOGGING_FORMAT`, which holds on a terminal too.
+    /// Whether `OLLA_LOGGING_FORMAT` sets the format, which then also applies to a terminal.
     pub format_from_env: bool,
-    /// Where the lines go; `OLLA_FILE_OUTPUT` is already considered.
+    /// The outputs; `OLLA_FILE_OUTPUT` is taken into account.
     pub output: LogOutput,
     /// Folder of the file.
     pub dir: PathBuf,
     /// Size in bytes at which the file is rotated.
     pub rotate_bytes: u64,
-    /// Rotated files kept; 0 = all.
+    /// Number of rotated files to keep; 0 = all.
     pub max_backups: u32,
-    /// Age at which a rotated file goes; `None` = never.
+    /// Age at which a rotated file is deleted; `None` = never.
     pub max_age: Option<Duration>,
-    /// Colour even where standard output is no terminal (`OLLA_FORCE_COLORS`).
+    /// Whether colours are used without a terminal (`OLLA_FORCE_COLORS`).
     pub force_colors: bool,
 }
 
 /// `[dashboard]` (docs/contract/operations.md#7).
 #[derive(Debug, Clone, PartialEq)]
 pub struct DashboardPlan {
-    /// Off: its paths answer 404.
+    /// If false, its paths respond with 404.
     pub enabled: bool,
     /// `[dashboard.access_policy]`.
     pub access_policy: AccessPlan,
-    /// Whether the policy holds for `/internal/*` and `/version` too.
+    /// Whether the policy also applies to `/internal/*` and `/version`.
     pub gate_internal_api: bool,
 }
 
 /// `[dashboard.access_policy]`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct AccessPlan {
-    /// Networks that may connect; never empty when the dashboard is enabled.
+    /// Networks that may connect; never empty if the dashboard is enabled.
     pub allowed_cidrs: Vec<IpNet>,
     /// Host names, in lower case, without port and brackets.
     pub allowed_hosts: Vec<String>,
@@ -576,11 +576,11 @@ pub struct AccessPlan {
 /// `[engineering]`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct EngineeringPlan {
-    /// Whether memory and runtime figures are logged at shutdown.
+    /// Whether statistics of memory and runtime are logged at shutdown.
     pub show_nerdstats: bool,
 }
 
-/// What only environment variables set.
+/// Options that only environment variables set.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProcessPlan {
     /// `OLLA_ENABLE_PROFILER`.

@@ -1,4 +1,4 @@
-//! The declarations of the keys of `[proxy]`: the way to the backends.
+//! The declarations of the keys of `[proxy]`: forwarding to endpoints.
 //!
 //! Contract: docs/contract/operations.md#11, docs/contract/balancing.md#8,
 //! docs/contract/balancing.md#9, docs/contract/balancing.md#13, docs/contract/README.md#5,
@@ -140,7 +140,7 @@ fn times(s: &mut Section<'_, '_>) -> Times {
     }
 }
 
-/// A balancer's name, also as Olla's older files spell it.
+/// The name of a balancer, also in the spelling of older files of Olla.
 fn balancer_name(text: &str) -> String {
     match text {
         "round_robin" => Balancer::RoundRobin.as_str(),

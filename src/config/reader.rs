@@ -1,18 +1,17 @@
-//! The state of one reading: what was given, what is wrong, what is declared.
+//! The state of reading a configuration: given values, findings and declarations.
 //!
-//! A key is declared in one place, where its value goes into the plan:
+//! A key is declared in one place, where its value is put into the plan:
 //!
 //! ```text
 //! port: server.key("port", "Port to listen on.").env("OLLA_SERVER_PORT").int(40114, 1, 65535)
 //! ```
 //!
-//! That one line gives the key's path, its type, default, bounds, variable and remark. Reading a
-//! configuration, the reference ([`KeyDoc`]) and the suggestions for unknown keys all come from
-//! it: the reference is what reading nothing records. A wrong value becomes a [`Finding`] and the
-//! default takes its place, so that one run reports everything.
+//! This line sets the path of the key, its type, default, bounds, variable and remark. It is the
+//! source of the value, of the reference ([`KeyDoc`], recorded by reading an empty configuration) and
+//! of the suggestions for unknown keys. A wrong value becomes a [`Finding`] and the default takes its
+//! place, so that one run reports everything.
 //!
-//! Knows no key itself: tables are in `section.rs`, a key on its way to a value in `key.rs`, the
-//! kinds of value in `kinds.rs`.
+//! Tables are in `section.rs`, keys in `key.rs`, the kinds of values in `kinds.rs`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
@@ -24,39 +23,39 @@ use super::finding::{Finding, Origin, Severity};
 use super::tree::ConfigNode;
 use super::values::quoted;
 
-/// An enum whose values are words of the configuration.
+/// An enum with values that are words of the configuration.
 pub(super) trait Word: Copy + Debug + 'static {
     const ALL: &'static [Self];
 
     fn word(self) -> &'static str;
 }
 
-/// What there is to say about one key, for documents and checks.
+/// The description of a key, for documents and checks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeyDoc {
-    /// The full path, `[]` after a list of tables; empty for what only a variable sets.
+    /// The full path, with `[]` after a list of tables; empty if only a variable sets the value.
     pub path: String,
     /// The environment variable that overrides it.
     pub env: Option<&'static str>,
-    /// Its type and bounds in words.
+    /// Its type and bounds, in words.
     pub kind: String,
-    /// The default as TOML, or empty when there is none.
+    /// The default as TOML; empty if there is none.
     pub default: String,
     /// A remark of a line or two.
     pub doc: &'static str,
-    /// Accepted for the sake of existing files, without effect.
+    /// Whether the key is accepted for existing files only, without effect.
     pub inert: bool,
-    /// A change takes effect at the next start only.
+    /// Whether a change takes effect at the next start only.
     pub restart: bool,
 }
 
-/// Fingerprints of the effective values, to tell what a reload changed.
+/// Fingerprints of the effective values, to find out what a reload changes.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Fingerprints(BTreeMap<String, u64>);
 
 impl Fingerprints {
-    /// Paths of the keys whose value differs, given in one of the two only included; endpoints
-    /// count as one key.
+    /// Paths of the keys with different values, including keys that only one of the two has. All
+    /// endpoints count as one key.
     pub fn changed_since<'a>(&'a self, old: &'a Self) -> Vec<&'a str> {
         let names: BTreeSet<&String> = self.0.keys().chain(old.0.keys()).collect();
         let differs = |name: &&String| self.0.get(*name) != old.0.get(*name);
@@ -67,7 +66,7 @@ impl Fingerprints {
             .collect()
     }
 
-    /// Adds a value to what is known of a key.
+    /// Adds a value to the fingerprint of a key.
     pub(super) fn add(&mut self, name: String, value: u64) {
         let print = self.0.entry(name).or_default();
         let mut hasher = DefaultHasher::new();
@@ -76,11 +75,11 @@ impl Fingerprints {
     }
 }
 
-/// What the keys that need a restart were given when the gateway started.
+/// The raw values at the start of the keys that need a restart.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct RestartOnly(pub(super) BTreeMap<String, KeptRaw>);
 
-/// What one such key was given.
+/// The raw value of one such key.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum KeptRaw {
     Absent,
@@ -88,23 +87,23 @@ pub(super) enum KeptRaw {
     File(ConfigNode),
 }
 
-/// State of one reading.
+/// The state of reading a configuration.
 pub(super) struct ConfigReader<'t> {
     pub(super) env: &'t Env,
     file: Option<PathBuf>,
     findings: Vec<Finding>,
-    /// Paths of keys that are required and absent.
+    /// Paths of required keys that are absent.
     missing: BTreeSet<String>,
     pub(super) docs: Vec<KeyDoc>,
     pub(super) given: BTreeMap<String, GivenValue>,
     pub(super) fingerprints: Fingerprints,
-    /// What the keys that need a restart are given, or were at the start.
+    /// Raw values of the keys that need a restart, at the start if there was one before.
     pub(super) kept: BTreeMap<String, KeptRaw>,
-    /// At a reload, what they were given at the start.
+    /// The same values from the start, at a reload.
     started_with: Option<&'t RestartOnly>,
 }
 
-/// What a reading has found.
+/// The outcome of reading a configuration.
 #[derive(Debug)]
 pub(super) struct Report {
     /// Errors and warnings, in the order of the file, then of the environment.
@@ -115,7 +114,7 @@ pub(super) struct Report {
     pub(super) kept: RestartOnly,
 }
 
-/// Where a value came from and how a message shows it.
+/// The origin of a value and its form in a message.
 pub(super) struct GivenValue {
     pub(super) source: Origin,
     pub(super) shown: String,
@@ -136,17 +135,17 @@ impl<'t> ConfigReader<'t> {
         }
     }
 
-    /// Keeps what the keys that need a restart were given at the start.
+    /// Keeps the values of the start for the keys that need a restart.
     pub(super) fn keep(&mut self, started_with: Option<&'t RestartOnly>) {
         self.started_with = started_with;
     }
 
-    /// At a reload, what a key that needs a restart was given at the start.
+    /// At a reload, the raw value of a key at the start.
     pub(super) fn kept_before(&self, key: &str) -> Option<KeptRaw> {
         self.started_with?.0.get(key).cloned()
     }
 
-    /// What has been found.
+    /// Ends reading and returns the outcome.
     pub(super) fn finish(mut self) -> Report {
         self.findings.sort_by(|a, b| a.source.cmp(&b.source));
         let is_note = |finding: &Finding| finding.severity == Severity::Note;
@@ -159,7 +158,7 @@ impl<'t> ConfigReader<'t> {
         }
     }
 
-    /// The declarations met so far.
+    /// Ends reading and returns the declarations.
     pub(super) fn into_docs(self) -> Vec<KeyDoc> {
         self.docs
     }
@@ -175,7 +174,7 @@ impl<'t> ConfigReader<'t> {
         }
     }
 
-    /// Adds a finding. A key has at most one error, so that one mistake gives one message.
+    /// Adds a finding. A key has at most one error, so that one mistake results in one message.
     pub(super) fn find(&mut self, finding: Finding) {
         if finding.severity == Severity::Error && self.has_error(&finding.key) {
             return;
@@ -203,7 +202,7 @@ impl<'t> ConfigReader<'t> {
         self.find(finding);
     }
 
-    /// Takes back the error about an absent key; false when there is none.
+    /// Removes the error about an absent key; returns whether there was one.
     pub(super) fn take_missing(&mut self, key: &str) -> bool {
         let was_missing = self.missing.remove(key);
         if was_missing {
@@ -225,7 +224,7 @@ impl KeyDoc {
     };
 }
 
-/// A path and a further key; keys that are no bare word are quoted as in TOML.
+/// A path and a further key. Keys that are not bare keys of TOML are quoted.
 pub(super) fn join(path: &str, name: &str) -> String {
     let bare = !name.is_empty()
         && name
@@ -239,7 +238,7 @@ pub(super) fn join(path: &str, name: &str) -> String {
     }
 }
 
-/// The key whose fingerprint a path belongs to: endpoints count as one key.
+/// The key for the fingerprint of a path: all endpoints count as one key.
 pub(super) fn top_key(path: &str) -> &str {
     path.split_once('[').map_or(path, |(list, _)| list)
 }

@@ -1,5 +1,5 @@
-//! One table of the configuration on its way into the plan: its keys, its tables, its lists, and
-//! the checks that need more than one key.
+//! Reading one table of the configuration: its keys, its tables, its lists, and the checks that need
+//! more than one key.
 
 use std::fmt::Display;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -42,7 +42,7 @@ impl<'t> Section<'_, 't> {
         self.reader.env
     }
 
-    /// A table inside.
+    /// The table of this name inside.
     pub(super) fn section(&mut self, name: &str) -> Section<'_, 't> {
         let node = self.table.and_then(|table| table.get(name));
         let path = join(&self.path, name);
@@ -68,13 +68,13 @@ impl<'t> Section<'_, 't> {
         }
     }
 
-    /// Whether the table is there.
+    /// Whether the configuration has the table.
     pub(super) fn is_present(&self) -> bool {
         self.table.is_some()
     }
 
-    /// The tables of a list, `None` when the list itself is absent. Items of another kind are
-    /// errors and left out.
+    /// The tables of a list, or `None` if the list is absent. Items of other kinds are reported and
+    /// left out.
     pub(super) fn items(&mut self, name: &str) -> Option<Vec<(usize, &'t ConfigNode)>> {
         let node = self.table.and_then(|table| table.get(name))?;
         let path = join(&self.path, name);
@@ -110,7 +110,7 @@ impl<'t> Section<'_, 't> {
         });
     }
 
-    /// One table of a list. Without a node it stands for a table with nothing in it.
+    /// One table of a list. Without a node it is an empty table.
     pub(super) fn item(
         &mut self,
         name: &str,
@@ -137,8 +137,8 @@ impl<'t> Section<'_, 't> {
         }
     }
 
-    /// Counts what a key stands for (a variable's value, a file's content) among the values that a
-    /// reload compares. Only its hash is kept.
+    /// Adds the resolved value of a key (the value of a variable, the content of a file) to those that
+    /// a reload compares. Only its hash is kept.
     pub(super) fn fingerprint(&mut self, key: &str, value: &str) {
         let path = join(&self.path, key);
         let name = top_key(&path).to_owned();
@@ -147,7 +147,7 @@ impl<'t> Section<'_, 't> {
         self.reader.fingerprints.add(name, hasher.finish());
     }
 
-    /// Names the thing that the findings of this section are about (`endpoint "gpu"`).
+    /// Sets the object that the findings of this section name (`endpoint "gpu"`).
     pub(super) fn name_subject(&mut self, subject: String) {
         self.subject = Some(subject);
     }
@@ -159,7 +159,7 @@ impl<'t> Section<'_, 't> {
         self.declare(node, path, pattern, doc)
     }
 
-    /// Declares a setting that only a variable has.
+    /// Declares an option that only a variable sets.
     pub(super) fn variable(&mut self, name: &'static str, doc: &'static str) -> KeyDecl<'_, 't> {
         self.declare(None, String::new(), String::new(), doc)
             .env(name)
@@ -180,8 +180,8 @@ impl<'t> Section<'_, 't> {
         KeyDecl::new(&mut *self.reader, node, path, doc, self.subject.clone())
     }
 
-    /// An error about a key of this section, found by a check that needs more than the key alone:
-    /// `expected WHAT, got WHAT`. A key that is absent is named as missing.
+    /// Reports an error about a key of this section, `expected WHAT, got WHAT`, or that the key is
+    /// missing. It is for checks that need more than one key.
     pub(super) fn expected(&mut self, key: &str, what: impl Display) {
         let path = join(&self.path, key);
         match self.reader.given.get(&path) {
@@ -197,7 +197,7 @@ impl<'t> Section<'_, 't> {
         }
     }
 
-    /// The same with the valid value that was probably meant.
+    /// The same with a suggestion.
     pub(super) fn expected_near(&mut self, key: &str, what: impl Display, near: Option<&str>) {
         let path = join(&self.path, key);
         match self.reader.given.get(&path) {
@@ -209,7 +209,7 @@ impl<'t> Section<'_, 't> {
         }
     }
 
-    /// The same for a secret key, of whose value this much may be shown.
+    /// The same for a secret value, with the part that may be shown.
     pub(super) fn expected_shown(&mut self, key: &str, shown: &str, what: impl Display) {
         self.find(
             Severity::Error,
@@ -218,22 +218,22 @@ impl<'t> Section<'_, 't> {
         );
     }
 
-    /// An error about a key of this section, in words of its own.
+    /// Reports an error about a key of this section with this message.
     pub(super) fn refuse(&mut self, key: &str, message: impl Display) {
         self.find(Severity::Error, key, message.to_string());
     }
 
-    /// A warning about a key of this section.
+    /// Reports a warning about a key of this section.
     pub(super) fn warn(&mut self, key: &str, message: impl Display) {
         self.find(Severity::Warning, key, message.to_string());
     }
 
-    /// A warning with the valid value that was probably meant.
+    /// Reports a warning with a suggestion.
     pub(super) fn warn_near(&mut self, key: &str, message: &str, near: Option<&str>) {
         self.warn(key, format!("{message}{}", hint(near)));
     }
 
-    /// A warning about an item of a list.
+    /// Reports a warning about an item of a list.
     pub(super) fn warn_item(&mut self, key: &str, at: usize, message: impl Display) {
         let mut finding = self.finding(Severity::Warning, key, message.to_string());
         finding.key = format!("{}[{at}]", finding.key);
@@ -243,19 +243,19 @@ impl<'t> Section<'_, 't> {
         self.reader.find(finding);
     }
 
-    /// A note about a key of this section, if the key was given.
+    /// Reports a note about a key of this section, if the key was given.
     pub(super) fn note(&mut self, key: &str, message: impl Display) {
         if self.is_given(key) {
             self.find(Severity::Note, key, message.to_string());
         }
     }
 
-    /// Whether a variable or the file gave the key, after it was read.
+    /// Whether a variable or the file gives the key. The key must have been read.
     pub(super) fn is_given(&self, key: &str) -> bool {
         self.reader.given.contains_key(&join(&self.path, key))
     }
 
-    /// Whether an error is about the key already: what follows from it is no mistake of its own.
+    /// Whether an error about the key is reported already: its consequences are not reported.
     pub(super) fn is_faulty(&self, key: &str) -> bool {
         self.reader.is_faulty(&join(&self.path, key))
     }

@@ -84,7 +84,7 @@ pub(super) fn server(s: &mut Section<'_, '_>, inputs: &ConfigInputs<'_>) -> Serv
     }
 }
 
-/// The keys that fit the gateway to the machine.
+/// The keys that depend on the machine.
 struct Machine {
     workers: Option<NonZeroUsize>,
     pin_workers: bool,
@@ -118,7 +118,7 @@ fn machine(s: &mut Section<'_, '_>) -> Machine {
     }
 }
 
-/// `server.host`; an IPv6 address may stand in brackets.
+/// `server.host`; an IPv6 address may have brackets.
 fn host(s: &mut Section<'_, '_>) -> String {
     let fits = |host: &str| {
         let inner = unbracketed(host);
@@ -268,7 +268,7 @@ fn cors(s: &mut Section<'_, '_>) -> CorsPlan {
     let enabled = s
         .key(
             "enabled",
-            "Answer preflight requests and add Access-Control headers on every route.",
+            "Respond to preflight requests and add Access-Control headers on every route.",
         )
         .env("OLLA_SERVER_CORS_ENABLED")
         .bool(true);

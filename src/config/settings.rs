@@ -1,5 +1,5 @@
-//! The whole plan from the whole file, and the declarations of the keys that have no file of their
-//! own: path, type, default, bounds, variable and remark, each where its value goes into the plan.
+//! The whole plan from the whole file, and the declarations of the keys of small sections: path, type,
+//! default, bounds, variable and remark, each where its value is put into the plan.
 //!
 //! Contract: docs/contract/operations.md#10, docs/contract/operations.md#11;
 //! docs/contract/balancing.md#5; docs/contract/catalogue.md#3.1, docs/contract/catalogue.md#5.10
@@ -114,7 +114,7 @@ fn model_discovery(s: &mut Section<'_, '_>) -> ModelDiscoveryPlan {
         concurrent_workers: s
             .key(
                 "concurrent_workers",
-                "Endpoints whose model lists are read at the same time.",
+                "Maximum number of model lists that are read at the same time.",
             )
             .checked_if(enabled)
             .int(5, 1, NO_MAX),
@@ -259,7 +259,7 @@ fn dashboard(s: &mut Section<'_, '_>) -> DashboardPlan {
     let allowed_cidrs = s
         .key(
             "allowed_cidrs",
-            "Networks whose clients may connect, by the address of the TCP peer.",
+            "Networks that may connect, by the address of the TCP peer.",
         )
         .checked_if(is_checked)
         .networks(&["127.0.0.0/8", "::1/128"]);

@@ -1,4 +1,4 @@
-//! The declarations of the keys of `[translators]`, and which folders the inspector may write to.
+//! The declarations of the keys of `[translators]`, and the folders that the inspector may use.
 //!
 //! Contract: docs/contract/operations.md#11, docs/contract/translation.md#2,
 //! docs/contract/translation.md#13
@@ -123,7 +123,7 @@ fn is_system_folder(path: &Path) -> bool {
             other => plain.push(other),
         }
     }
-    // The folder need not exist yet: its nearest parent that does tells where links lead.
+    // The folder need not exist yet: links are resolved in its nearest existing parent.
     let real = plain.ancestors().find_map(|parent| {
         let real = parent.canonicalize().ok()?;
         Some(real.join(plain.strip_prefix(parent).ok()?))

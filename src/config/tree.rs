@@ -1,6 +1,6 @@
-//! One tree for both file formats: values with the line they stand on.
+//! One tree for both file formats: values and their lines.
 //!
-//! Knows syntax only: no key, no type a key wants, no default.
+//! The tree is about syntax only; keys, their types and defaults are elsewhere.
 //!
 //! Contract: docs/contract/operations.md#10
 
@@ -26,9 +26,9 @@ pub(super) enum ConfigValue {
         text: String,
         on: bool,
     },
-    /// As written; no key takes one.
+    /// As written; no key has this type.
     Float(String),
-    /// As written; no key takes one.
+    /// As written; no key has this type.
     Datetime(String),
     Text(String),
     List(Vec<ConfigNode>),
@@ -52,7 +52,7 @@ impl ConfigTable {
 }
 
 impl ConfigValue {
-    /// How the value was written, for a message; of lists and tables only the kind.
+    /// The value as it was written, for a message; for lists and tables only the kind.
     pub(super) fn written(&self) -> String {
         match self {
             Self::Null => "nothing".to_owned(),
@@ -86,7 +86,7 @@ impl ConfigValue {
         format!("{kind} {}", self.written())
     }
 
-    /// What kind of value it is, for a message that must not show it.
+    /// The kind of the value, for a message that must not show the value.
     pub(super) const fn kind(&self) -> &'static str {
         match self {
             Self::Null => "nothing",
@@ -101,7 +101,7 @@ impl ConfigValue {
     }
 }
 
-/// A place where the text is not in the format.
+/// A syntax error.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct SyntaxError {
     pub(super) line: usize,
@@ -111,7 +111,7 @@ pub(super) struct SyntaxError {
 /// Reads TOML.
 ///
 /// # Errors
-/// Every syntax error, in the order of the lines, at most one a line.
+/// All syntax errors, in the order of the lines, at most one per line.
 pub(super) fn from_toml(text: &str) -> Result<ConfigTable, Vec<SyntaxError>> {
     let lines = Lines::of(text);
     let (root, errors) = DeTable::parse_recoverable(text);
@@ -163,7 +163,7 @@ fn toml_value(value: DeValue<'_>, lines: &Lines) -> ConfigValue {
     }
 }
 
-/// Where the lines of a text begin.
+/// The offsets at which the lines of a text begin.
 struct Lines(Vec<usize>);
 
 impl Lines {

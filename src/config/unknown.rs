@@ -1,4 +1,4 @@
-//! Keys and variables that nothing reads, and what was probably meant.
+//! Unknown keys and variables, with suggestions.
 //!
 //! Contract: docs/contract/operations.md#10, docs/contract/operations.md#11 (a warning at start
 //! with the nearest known key)
@@ -10,7 +10,7 @@ use super::nearest::{distance, hint, nearest, tolerance};
 use super::reader::{ConfigReader, KeyDoc, join};
 use super::tree::{ConfigNode, ConfigTable, ConfigValue};
 
-/// A table to look through: the path of its keys, and their path in the reference.
+/// A table to search: the path of its keys, and their path in the reference.
 struct Unseen<'t> {
     table: &'t ConfigTable,
     path: String,
@@ -28,7 +28,7 @@ struct UnknownKey<'a> {
 }
 
 impl ConfigReader<'_> {
-    /// Warns of keys that no declaration reads and of variables that set nothing.
+    /// Warns about keys that no declaration reads and about unknown variables.
     pub(super) fn report_unknown(&mut self, root: &ConfigTable, reference: &[KeyDoc]) {
         let mut stack = vec![Unseen {
             table: root,
@@ -67,7 +67,7 @@ impl ConfigReader<'_> {
                             }
                         }
                     }
-                    // Of the wrong kind: the section has reported it.
+                    // The section has reported a value of the wrong kind.
                     _ if inside(".") || inside("[].") => {}
                     _ => self.unknown_key(
                         &UnknownKey {
@@ -84,8 +84,8 @@ impl ConfigReader<'_> {
         self.report_unknown_variables(reference);
     }
 
-    /// A key that does not exist. When the key that was probably meant is required and missing,
-    /// this is the same mistake, and the only message about it.
+    /// Reports an unknown key. If the suggested key is required and missing, both are one mistake, and
+    /// this is the only message.
     fn unknown_key(&mut self, unknown: &UnknownKey<'_>, reference: &[KeyDoc]) {
         let UnknownKey {
             parent,
@@ -166,7 +166,7 @@ fn split(path: &str) -> (&str, &str) {
     path.rsplit_once('.').unwrap_or(("", path))
 }
 
-/// The known key that was most likely meant: the same name in another table counts as near.
+/// The known key that is nearest. The same name in another table counts as near.
 pub(super) fn nearest_key<'k>(
     given: &str,
     known: impl Iterator<Item = &'k str>,
@@ -176,7 +176,7 @@ pub(super) fn nearest_key<'k>(
         let (other_table, other_name) = split(path);
         let moved = usize::from(table != other_table);
         let near = (distance(name, other_name) + 2 * moved).min(distance(given, path));
-        // Among equals the one in the nearest table.
+        // Of equally near names, the one in the nearest table is suggested.
         (near, distance(given, path))
     };
     let best = known.map(|path| (score(path), path)).min()?;

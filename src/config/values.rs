@@ -1,4 +1,4 @@
-//! The texts of single values: durations, sizes, booleans, and how they are shown.
+//! The text form of single values: durations, sizes and booleans, read and shown.
 //!
 //! Contract: docs/contract/operations.md#10
 
@@ -15,12 +15,13 @@ const UNITS: [(&str, u128); 8] = [
     ("h", 3_600_000_000_000),
 ];
 
-/// The part before the first of these characters; all of a text without them.
+/// The part before the first of these characters; without one of them, the whole text.
 pub(super) fn before<'t>(text: &'t str, ends: &[char]) -> &'t str {
     text.find(ends).map_or(text, |at| &text[..at])
 }
 
-/// Reads `1h30m`, `1.5s`, `250ms` or `0`. No other bare number, no sign but `+`, no days.
+/// Reads `1h30m`, `1.5s`, `250ms` or `0`. Other numbers without a unit, negative values and days are
+/// refused.
 pub(super) fn duration(text: &str) -> Option<Duration> {
     let text = text.strip_prefix('+').unwrap_or(text);
     if text == "0" {
@@ -42,7 +43,7 @@ pub(super) fn duration(text: &str) -> Option<Duration> {
         nanos = nanos.checked_add(scaled(number, *scale)?)?;
         rest = tail;
     }
-    // The bound of a signed 64-bit count of nanoseconds, 292 years: far from any overflow when
+    // The bound of a signed 64-bit number of nanoseconds, 292 years, does not overflow when it is
     // added to a clock.
     let nanos = u64::try_from(nanos)
         .ok()
@@ -50,7 +51,7 @@ pub(super) fn duration(text: &str) -> Option<Duration> {
     Some(Duration::from_nanos(nanos))
 }
 
-/// Reads a count of bytes with an optional unit: `100MB`, `1.5g`, `4096`. Units count by 1024.
+/// Reads a number of bytes with an optional unit: `100MB`, `1.5g`, `4096`. Units count by 1024.
 pub(super) fn size(text: &str) -> Option<u64> {
     let text = text.trim();
     let end = text
@@ -86,13 +87,13 @@ fn scaled(number: &str, scale: u128) -> Option<u128> {
             text.parse::<u128>().ok()
         }
     };
-    // Beyond twelve digits a fraction no longer shows in nanoseconds or bytes.
+    // More than twelve digits of a fraction do not change nanoseconds or bytes.
     let fraction = &fraction[..fraction.len().min(12)];
     let part = digits(fraction)?.checked_mul(scale)? / 10_u128.pow(fraction.len() as u32);
     digits(whole)?.checked_mul(scale)?.checked_add(part)
 }
 
-/// Reads a boolean of the environment.
+/// Reads a boolean from the environment.
 pub fn boolean(text: &str) -> Option<bool> {
     match text {
         "1" | "t" | "T" | "TRUE" | "true" | "True" => Some(true),

@@ -1,10 +1,10 @@
-//! Olla's own YAML file into the tree of [`super::tree`].
+//! Reads a YAML configuration of Olla into the tree of [`super::tree`].
 //!
 //! Syntax is YAML 1.2 as libyaml reads it: indentation does not count inside `[…]` and `{…}`.
 //! Plain scalars are resolved as Olla's reader does: by the core schema of YAML 1.2 (section
 //! 10.3), and by what remains of YAML 1.1 in Go's package: `_` between digits, octal numbers that
 //! begin with `0`, and `yes`, `no`, `on` and `off` where a key takes a boolean. Anchors, aliases
-//! and merge keys work, since configurations in the field use them.
+//! and merge keys are supported, because existing configurations use them.
 
 use std::collections::HashSet;
 
@@ -15,22 +15,22 @@ use super::tree::{ConfigNode, ConfigTable, ConfigValue, SyntaxError};
 /// Maximum nesting depth: no configuration needs more, and the walk is recursive.
 const DEPTH_MAX: usize = 32;
 
-/// Bound on what aliases may multiply a file to, in bytes of text with [`NODE_COST`] for each
+/// Maximum size of a file after its aliases are expanded: bytes of text, and [`NODE_COST`] for each
 /// value.
 const EXPANDED_BYTES_MAX: usize = 8 << 20;
 
-/// What a value counts for besides its text.
+/// The cost of a value besides its text.
 const NODE_COST: usize = 64;
 
 /// Reads the one document of a YAML text.
 ///
 /// # Errors
-/// The first place that is not YAML, or not something a configuration can be.
+/// The first place that is not YAML, or cannot be part of a configuration.
 pub(super) fn from_yaml(text: &str) -> Result<ConfigTable, Vec<SyntaxError>> {
     let mut builder = Builder {
         parser: Parser::new_from_str(text),
         anchors: Vec::new(),
-        // What stands in the file itself is bounded by the file.
+        // Values outside aliases are bounded by the size of the file.
         budget: text.len().saturating_mul(NODE_COST) + EXPANDED_BYTES_MAX,
     };
     builder.document().map_err(|error| vec![error])
@@ -38,9 +38,9 @@ pub(super) fn from_yaml(text: &str) -> Result<ConfigTable, Vec<SyntaxError>> {
 
 struct Builder<'t> {
     parser: Parser<'t, StrInput<'t>>,
-    /// Anchored values with the parser's number for each and their cost.
+    /// Anchored values and their cost, by the parser's number of the anchor.
     anchors: Vec<Anchored>,
-    /// What values may still cost.
+    /// The remaining budget for values.
     budget: usize,
 }
 
@@ -197,7 +197,7 @@ impl<'t> Builder<'t> {
     }
 }
 
-/// What `<<` brings: a mapping or a list of them; keys that are there already stay.
+/// Merges the value of `<<`, a mapping or a list of mappings. Existing keys stay.
 fn merge(table: &mut ConfigTable, names: &mut HashSet<String>, node: ConfigNode) -> Step<()> {
     match node.value {
         ConfigValue::Table(other) => {
@@ -233,7 +233,7 @@ fn plain(text: &str) -> ConfigValue {
         _ => {}
     }
     let lower = text.to_ascii_lowercase();
-    // Only `y` and `Y`, `yes`, `Yes` and `YES` count, no other mixture of letters.
+    // Only `y`, `Y`, `yes`, `Yes` and `YES` are booleans; other mixtures of letter case are strings.
     let one_case = text == lower || text.get(1..) == lower.get(1..) || text == text.to_uppercase();
     if one_case && let Some(on) = switch(&lower) {
         let text = text.to_owned();
@@ -242,7 +242,7 @@ fn plain(text: &str) -> ConfigValue {
     number(text).unwrap_or_else(|| ConfigValue::Text(text.to_owned()))
 }
 
-/// The booleans of YAML 1.1 that YAML 1.2 takes for strings.
+/// The booleans of YAML 1.1 that are strings in YAML 1.2.
 fn switch(lower: &str) -> Option<bool> {
     match lower {
         "y" | "yes" | "on" => Some(true),

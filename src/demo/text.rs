@@ -23,7 +23,7 @@ pub(super) fn completion(prompt: &str) -> Vec<String> {
     let pick = prompt
         .bytes()
         .fold(0_usize, |sum, byte| sum.wrapping_add(byte.into()));
-    let mut text = format!("You asked: {topic}");
+    let mut text = format!("Your prompt: {topic}");
     for step in [0, 1, 3] {
         text.push(' ');
         text.push_str(SENTENCES[pick.wrapping_add(step) % SENTENCES.len()]);

@@ -1,4 +1,4 @@
-//! A process that serves: from a configuration to running threads, and from a signal to the end.
+//! Running the gateway: from a configuration to threads, and from a signal to the end of the process.
 //!
 //! Contract: docs/contract/operations.md#9 (start, signals, limits), docs/contract/balancing.md#12
 
@@ -17,21 +17,21 @@ use crate::log::{Level, Logger, events};
 use crate::providers::figures::Extractor;
 use crate::providers::{self, Profiles};
 
-/// Everything that is read before anything is started.
+/// Everything that is read before the start.
 #[derive(Debug)]
 pub(crate) struct Read {
-    /// The configuration, or what is wrong with it.
+    /// The configuration, or its errors.
     pub(crate) loaded: Loaded,
-    /// The profiles, not yet filtered.
+    /// All profiles, before the filter.
     pub(crate) profiles: Profiles,
-    /// How names of models are understood.
+    /// The rules for names of models.
     pub(crate) rules: ModelRules,
-    /// What profiles and rules have to say.
+    /// Warnings about profiles and rules.
     pub(crate) warnings: Vec<String>,
 }
 
-/// Reads configuration, profiles and rules; for a running gateway with the keys that need a restart as
-/// they were at its start.
+/// Reads configuration, profiles and rules. For a running gateway, keys that need a restart keep the
+/// values of the start.
 pub(crate) fn read(named: Option<&Path>, env: &Env, running: Option<&RestartOnly>) -> Read {
     let cwd = std::env::current_dir().unwrap_or_else(|_| PathBuf::from("."));
     let place = config::locate(named, env, &cwd);
@@ -39,7 +39,7 @@ pub(crate) fn read(named: Option<&Path>, env: &Env, running: Option<&RestartOnly
         .as_deref()
         .and_then(Path::parent)
         .map(|parent| cwd.join(parent));
-    // Beside the configuration first; what is read later wins, so it comes last.
+    // Profiles beside the configuration take precedence: later files override earlier ones.
     let mut dirs = vec![cwd.join("config/profiles")];
     let own = beside.as_ref().map(|dir| dir.join("profiles"));
     dirs.extend(own.filter(|own| *own != dirs[0]));
@@ -74,7 +74,7 @@ pub(crate) fn read(named: Option<&Path>, env: &Env, running: Option<&RestartOnly
     }
 }
 
-/// Serves until a signal; the exit code.
+/// Runs the gateway until a signal. Returns the exit code.
 pub fn serve(options: &Options, env: Env) -> u8 {
     let logger = match Logger::start(&env) {
         Ok(logger) => logger,
@@ -107,7 +107,7 @@ pub fn serve(options: &Options, env: Env) -> u8 {
     code
 }
 
-/// Logs everything about a configuration; the plan if it can be used.
+/// Logs all findings about a configuration. Returns its plan if there is no error.
 pub(crate) fn configured(read: &Read, logger: &Logger) -> Option<Arc<config::Plan>> {
     for finding in &read.loaded.findings {
         logger.report(finding);
@@ -122,12 +122,12 @@ pub(crate) fn configured(read: &Read, logger: &Logger) -> Option<Arc<config::Pla
     read.loaded.plan.clone().map(Arc::new)
 }
 
-/// Serves in front of simulated backends; the exit code.
+/// Runs the gateway in front of simulated endpoints. Returns the exit code.
 pub fn demo(demo: &cli::Demo, env: Env) -> u8 {
     demo::run(demo, env)
 }
 
-/// Judges a configuration.
+/// Validates a configuration.
 pub fn check(options: &Options, env: &Env) -> CommandOutput {
     let read = read(options.config.as_deref(), env, None);
     let more: Vec<Finding> = read
@@ -138,7 +138,7 @@ pub fn check(options: &Options, env: &Env) -> CommandOutput {
     cli::check::report(&read.loaded, &more)
 }
 
-/// Converts a file of Olla's.
+/// Converts a configuration file of Olla.
 pub fn import(file: &Path, env: &Env) -> CommandOutput {
     let cwd = std::env::current_dir().unwrap_or_else(|_| PathBuf::from("."));
     let types = Profiles::builtin().type_names();
@@ -154,7 +154,7 @@ pub fn import(file: &Path, env: &Env) -> CommandOutput {
     )
 }
 
-/// Shows the state of a running gateway: at the given URL, or where the configuration lets it listen.
+/// Shows the state of a running gateway, at the given URL or at the address of the configuration.
 pub fn show(show: &Show, env: &Env) -> CommandOutput {
     if let Some(url) = &show.url {
         return remote::run(show.subject, url, &show.trust, show.json);
@@ -165,7 +165,7 @@ pub fn show(show: &Show, env: &Env) -> CommandOutput {
         |finding: &&Finding| finding.key.is_empty() || LISTENER.contains(&&*finding.key);
     if let Some(finding) = loaded.errors().find(is_address) {
         return CommandOutput::failed(&format!(
-            "the configuration does not tell the address of the gateway; pass --url\n{finding}"
+            "the address of the gateway is not known, because of an error in its configuration; pass --url\n{finding}"
         ));
     }
     let Some(server) = loaded.server else {

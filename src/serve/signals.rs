@@ -1,42 +1,42 @@
-//! What signals ask for.
+//! The signals of the process.
 
 use std::time::{Duration, Instant};
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGPIPE, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::iterator::Signals;
 
-/// What a signal asks for.
+/// The meaning of a signal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Asked {
-    /// The end.
+pub(super) enum SignalRequest {
+    /// End the process.
     End(i32),
-    /// The configuration anew.
+    /// Reload the configuration.
     Reload,
 }
 
-/// The signals that have a meaning, and those that must not end the process: other servers act on
-/// SIGUSR1 and SIGUSR2, and SIGPIPE says that a reader of the log has gone away.
+/// Receives the signals that have a meaning, and those that must not end the process: other servers
+/// reopen logs on SIGUSR1 and SIGUSR2, and SIGPIPE means that the reader of the log has ended.
 pub(super) struct Listening(Signals);
 
 impl Listening {
-    /// Takes them over.
+    /// Installs the handlers.
     ///
     /// # Errors
-    /// The system's refusal.
+    /// The system refuses a handler.
     pub(super) fn start() -> std::io::Result<Self> {
         Signals::new([SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2, SIGPIPE]).map(Self)
     }
 
-    /// What has been asked since the last call, without waiting.
-    pub(super) fn pending(&mut self) -> Option<Asked> {
-        self.0.pending().find_map(asked)
+    /// A signal that has arrived, without waiting.
+    pub(super) fn pending(&mut self) -> Option<SignalRequest> {
+        self.0.pending().find_map(meaning)
     }
 
-    /// Waits for the next, at most until then.
-    pub(super) fn wait(&mut self, until: Instant) -> Option<Asked> {
+    /// Waits for a signal until this time.
+    pub(super) fn wait(&mut self, until: Instant) -> Option<SignalRequest> {
         loop {
-            if let Some(asked) = self.pending() {
-                return Some(asked);
+            if let Some(request) = self.pending() {
+                return Some(request);
             }
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() {
@@ -47,7 +47,7 @@ impl Listening {
     }
 }
 
-/// A signal ends the sleep of no other thread, so it is looked for now and then.
+/// The handler does not end this sleep, so signals are polled.
 #[expect(
     clippy::disallowed_methods,
     reason = "the main thread has nothing else to do"
@@ -56,16 +56,16 @@ fn pause(duration: Duration) {
     std::thread::sleep(duration);
 }
 
-/// `None` = the signal is ignored.
-fn asked(signal: i32) -> Option<Asked> {
+/// The meaning of a signal; `None` = ignored.
+fn meaning(signal: i32) -> Option<SignalRequest> {
     match signal {
-        SIGHUP => Some(Asked::Reload),
-        SIGINT | SIGTERM => Some(Asked::End(signal)),
+        SIGHUP => Some(SignalRequest::Reload),
+        SIGINT | SIGTERM => Some(SignalRequest::End(signal)),
         _ => None,
     }
 }
 
-/// The name of a signal that ends.
+/// The name of a signal that ends the process.
 pub(super) fn name(signal: i32) -> &'static str {
     if signal == SIGINT {
         "SIGINT"

@@ -1,4 +1,4 @@
-//! Starting the threads, waiting for signals, ending.
+//! Start of the threads, the wait for signals, and the shutdown.
 
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs, UdpSocket};
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ use olla_engine::rt::{Bell, Wanted, sys};
 use olla_engine::snapshot::Broadcast;
 use olla_engine::tls::{TlsIdentity, TlsListener};
 
-use super::signals::{Asked, Listening, name};
+use super::signals::{Listening, SignalRequest, name};
 use super::{Read, configured, cpus, read};
 use crate::catalogue::ModelRules;
 use crate::cli::{CommandOutput, build_info};
@@ -25,16 +25,16 @@ use crate::operations::{Build, Links};
 use crate::providers::Profiles;
 use crate::shared::{Common, ControlSender, CoreSenders, Limiters, Snapshot, ToControl, ToCore};
 
-/// What is started.
+/// The inputs of a start.
 pub(super) struct Setup {
     pub(super) plan: Arc<Plan>,
     pub(super) profiles: Profiles,
     pub(super) rules: Arc<ModelRules>,
     pub(super) fingerprints: Fingerprints,
     pub(super) restart_only: RestartOnly,
-    /// Where the configuration is read again from.
+    /// The configuration file, for reloads.
     pub(super) config: Option<PathBuf>,
-    /// The profiler was asked for.
+    /// Whether `--profile` is set.
     pub(super) profile: bool,
     pub(super) env: Env,
 }
@@ -52,16 +52,17 @@ struct Running {
     tls: TlsListener,
 }
 
-/// Between two looks whether all threads are well.
-const LOOK_EVERY: Duration = Duration::from_millis(200);
+/// Interval at which the threads are checked.
+const CHECK_INTERVAL: Duration = Duration::from_millis(200);
 
-/// How long the end waits for the inspector's files.
-const RECORDS_WAIT: Duration = Duration::from_secs(1);
+/// Time limit for writing the inspector's files at shutdown.
+const RECORDS_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Fewer open files than this are worth a warning.
+/// A lower limit of open files causes a warning.
 const OPEN_FILES_MIN: u64 = 4096;
 
-/// Runs until a signal; the exit code. `ready` is called once the socket is open.
+/// Runs until a signal and returns the exit code. `ready` is called with the URL when the socket is
+/// open.
 pub(super) fn run(setup: Setup, logger: &Logger, ready: impl FnOnce(&str)) -> u8 {
     let started = Instant::now();
     let mut signals = match Listening::start() {
@@ -77,11 +78,11 @@ pub(super) fn run(setup: Setup, logger: &Logger, ready: impl FnOnce(&str)) -> u8
     };
     ready(&running.plan.server.local_url());
     loop {
-        match signals.wait(Instant::now() + LOOK_EVERY) {
-            Some(Asked::End(signal)) => {
+        match signals.wait(Instant::now() + CHECK_INTERVAL) {
+            Some(SignalRequest::End(signal)) => {
                 return end(&running, &mut signals, signal, started, logger);
             }
-            Some(Asked::Reload) => reload(&mut running, config.clone(), &env, logger),
+            Some(SignalRequest::Reload) => reload(&mut running, config.clone(), &env, logger),
             None if running.engine.is_broken() || running.control.is_broken() => {
                 return failed(logger, "a thread has ended", "see the message above");
             }
@@ -95,7 +96,7 @@ fn failed(logger: &Logger, what: &str, error: &str) -> u8 {
     CommandOutput::FAILED
 }
 
-/// Descriptors that the kernel's table has room for from the start: 512 KB of it.
+/// Number of descriptors for which the kernel's table is sized at start (512 KB).
 const OPEN_FILES_RESERVED: u32 = 65_536;
 
 fn raise_open_files(logger: &Logger) {
@@ -108,11 +109,11 @@ fn raise_open_files(logger: &Logger) {
         let fields = [("soft_before", before.into()), ("soft", Value::Num(after))];
         logger.emit(level, "Open file limit", &fields);
     }
-    // A refusal costs a few milliseconds when many connections come, and that is all.
+    // Without it, the table grows while connections arrive, which takes some milliseconds.
     let _ = sys::reserve_descriptors(OPEN_FILES_RESERVED);
 }
 
-/// Says at every start what an operator should not forget.
+/// Warns at every start about settings that are dangerous or without effect.
 fn warn_of_dangers(setup: &Setup, logger: &Logger) {
     for endpoint in &setup.plan.discovery.endpoints {
         if endpoint.tls.insecure_skip_verify {
@@ -183,7 +184,7 @@ fn start(setup: Setup, logger: &Logger) -> Result<Running, String> {
     options.tls.set(identity(&plan)?);
     let make = gateways(Arc::clone(&common), broadcast, link.clone(), receivers);
     let engine = Engine::start(&options, make).map_err(|error| error.to_string())?;
-    // Nobody else sets it.
+    // The cell is empty: this is the only place that sets it.
     let _ = ringer.set(engine.ringer());
     engine.ringer().ring();
     log_started(&engine, &options, &plan, logger);
@@ -226,7 +227,7 @@ fn identity(plan: &Plan) -> Result<Option<TlsIdentity>, String> {
         .map_err(|fault| format!("server.tls.{}: {}", fault.key, fault.reason))
 }
 
-/// What makes the handler of each core.
+/// A function that makes the handler of each core.
 fn gateways(
     common: Arc<Common>,
     broadcast: Arc<Broadcast<Snapshot>>,
@@ -276,11 +277,11 @@ fn log_started(engine: &Engine, options: &Options, plan: &Plan, logger: &Logger)
     }
 }
 
-/// Where to listen: each address of the host that this machine can have.
+/// The addresses to listen on: those of the host that this machine supports.
 #[expect(clippy::disallowed_methods, reason = "at start, before any core runs")]
 fn addresses(plan: &Plan) -> Result<Vec<SocketAddr>, String> {
     let (host, port) = (plan.server.host.as_str(), plan.server.port);
-    // The sockets of both families are separate, and `::` has always meant both.
+    // Each address family has its own socket, and `::` stands for both.
     let mut addresses: Vec<SocketAddr> = if host.is_empty() || host == "::" {
         vec![
             SocketAddr::from(([0, 0, 0, 0], port)),
@@ -294,9 +295,9 @@ fn addresses(plan: &Plan) -> Result<Vec<SocketAddr>, String> {
     };
     addresses.sort_unstable();
     addresses.dedup();
-    // A machine without IPv6 may still have it in its name service.
+    // The name service of a machine without IPv6 may still return IPv6 addresses.
     let all = addresses.clone();
-    addresses.retain(|address| can_have(address.ip()));
+    addresses.retain(|address| is_supported(address.ip()));
     if addresses.is_empty() {
         Ok(all)
     } else {
@@ -304,7 +305,7 @@ fn addresses(plan: &Plan) -> Result<Vec<SocketAddr>, String> {
     }
 }
 
-fn can_have(ip: IpAddr) -> bool {
+fn is_supported(ip: IpAddr) -> bool {
     ip.is_ipv4() || UdpSocket::bind((ip, 0)).is_ok()
 }
 
@@ -329,23 +330,23 @@ fn build() -> Build {
     }
 }
 
-/// Reads the configuration again and takes it over whole, or keeps the old one whole
+/// Reloads the configuration: all of the new one takes effect, or nothing of it
 /// (docs/contract/operations.md#9, SIGHUP).
 fn reload(running: &mut Running, config: Option<PathBuf>, env: &Env, logger: &Logger) {
-    // The environment of a process does not change under it; the file does.
+    // The environment of a running process does not change; the file may.
     let read: Read = read(config.as_deref(), env, Some(&running.restart_only));
-    if let Err(reason) = take_over(running, read, logger) {
+    if let Err(reason) = apply(running, read, logger) {
         running.link.send(ToControl::ReloadFailed);
         let fields = [("reason", Value::Str(&reason))];
         logger.emit(Level::Error, events::RELOAD_FAILED, &fields);
     }
 }
 
-/// Nothing of the running gateway changes before the last step that can fail.
+/// Applies a configuration. The running gateway is changed only after the last step that can fail.
 ///
 /// # Errors
-/// Why the old configuration stays.
-fn take_over(running: &mut Running, read: Read, logger: &Logger) -> Result<(), String> {
+/// The reason for keeping the old configuration.
+fn apply(running: &mut Running, read: Read, logger: &Logger) -> Result<(), String> {
     let plan = configured(&read, logger).ok_or("the configuration has errors")?;
     let identity = identity(&plan)?;
     let profiles = Arc::new(read.profiles.filtered(&plan.proxy.profile_filter));
@@ -375,8 +376,8 @@ fn take_over(running: &mut Running, read: Read, logger: &Logger) -> Result<(), S
     Ok(())
 }
 
-/// Lets requests under way finish, then ends (docs/contract/balancing.md#12,
-/// docs/contract/operations.md#9).
+/// Shuts down after the requests in flight have finished or the timeout has passed
+/// (docs/contract/balancing.md#12, docs/contract/operations.md#9).
 fn end(
     running: &Running,
     signals: &mut Listening,
@@ -390,11 +391,11 @@ fn end(
         &[("signal", name(signal).into())],
     );
     running.common.draining.store(true, Ordering::Relaxed);
-    let under_way = running.engine.requests();
+    let in_flight = running.engine.requests();
     running.engine.drain();
     let until = Instant::now() + running.plan.server.shutdown_timeout;
     while running.engine.requests() > 0 && Instant::now() < until {
-        if let Some(Asked::End(signal)) =
+        if let Some(SignalRequest::End(signal)) =
             signals.wait(until.min(Instant::now() + Duration::from_millis(20)))
         {
             return u8::try_from(128 + signal).unwrap_or(u8::MAX);
@@ -408,12 +409,12 @@ fn end(
             &[("cut", Value::Num(cut as u64))],
         );
     }
-    running.common.records.flush(RECORDS_WAIT);
+    running.common.records.flush(RECORDS_TIMEOUT);
     if running.plan.engineering.show_nerdstats {
         log_nerdstats(running, logger);
     }
     let uptime = format::uptime(started.elapsed());
-    let drained = under_way.saturating_sub(cut);
+    let drained = in_flight.saturating_sub(cut);
     let fields = [
         ("uptime", Value::Str(&uptime)),
         ("drained", Value::Num(drained as u64)),
@@ -423,7 +424,7 @@ fn end(
     0
 }
 
-/// Memory and runtime figures for who is curious (docs/contract/operations.md#9).
+/// Logs statistics of memory and runtime (docs/contract/operations.md#9).
 fn log_nerdstats(running: &Running, logger: &Logger) {
     let facts = control::process_facts();
     let memory = [
