@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use criterion::{Criterion, Throughput};
-use olla::catalogue::{Catalogue, CatalogueOptions, ListedModel, ModelRules, Source};
+use olla::catalogue::{Catalogue, CatalogueOptions, CatalogueSource, ListedModel, ModelRules};
 use olla::providers::{Profile, Profiles, parse_listing};
 use olla::routing::names::ModelIndex;
 
@@ -134,7 +134,7 @@ impl Fleet {
     /// The catalogue, and the index if it is another than before.
     fn build(&self, before: Option<&Catalogue>) -> (Catalogue, Option<ModelIndex>) {
         let sources: Vec<_> = (0..ENDPOINTS)
-            .map(|at| Source {
+            .map(|at| CatalogueSource {
                 name: &self.names[at],
                 profile: &self.profiles[at],
                 routable: self.down != Some(at),

@@ -34,7 +34,7 @@ const SWEEP_NS: u64 = 100 * NS_PER_MS;
 /// What `chat` is started with.
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_help = CHAT_HELP)]
-pub struct Options {
+pub struct ChatOptions {
     /// The requests
     #[command(flatten)]
     pub request: RequestOptions,
@@ -71,7 +71,7 @@ it was sent; without it the two are the same and only the first is told.";
 ///
 /// # Errors
 /// Only when epoll itself fails.
-pub fn run(options: &Options) -> io::Result<Value> {
+pub fn run(options: &ChatOptions) -> io::Result<Value> {
     let mut load = Load::new(options)?;
     load.run()?;
     Ok(load.report())
@@ -84,7 +84,7 @@ pub fn is_success(report: &Value) -> bool {
 }
 
 struct Load<'a> {
-    options: &'a Options,
+    options: &'a ChatOptions,
     poll: Poll,
     alarm: Alarm,
     payload: Payload,
@@ -129,7 +129,7 @@ struct Tally {
 }
 
 impl<'a> Load<'a> {
-    fn new(options: &'a Options) -> io::Result<Self> {
+    fn new(options: &'a ChatOptions) -> io::Result<Self> {
         let connections = options.connections.max(1);
         let poll = Poll::new()?;
         let start_ns = now_ns();

@@ -23,17 +23,17 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Tool {
     /// Serve as an LLM server that costs nearly nothing and fails on request
-    Stub(stub::Options),
+    Stub(stub::StubOptions),
     /// Send JSON requests over keep-alive connections and check the answers
-    Chat(chat::Options),
+    Chat(chat::ChatOptions),
     /// Open event streams and measure the delay of every event
-    Sse(sse::Options),
+    Sse(sse::SseOptions),
     /// Misbehave towards a gateway: one attack, bounded
-    Hostile(hostile::Options),
+    Hostile(hostile::HostileOptions),
     /// Send JSON requests and event streams at a steady rate and tell what became of each
-    Mixed(mixed::Options),
+    Mixed(mixed::MixedOptions),
     /// Copy bytes between a listener and a server: the floor below every gateway
-    Relay(relay::Options),
+    Relay(relay::RelayOptions),
 }
 
 fn main() -> ExitCode {
@@ -66,14 +66,14 @@ fn tell(report: &Value, json: Option<&Path>, success: bool) -> io::Result<ExitCo
     })
 }
 
-fn run_stub(options: &stub::Options) -> io::Result<ExitCode> {
+fn run_stub(options: &stub::StubOptions) -> io::Result<ExitCode> {
     let stub = stub::Stub::bind(options)?;
     writeln!(io::stdout(), "listening on {}", stub.local_addr()?)?;
     stub.run()?;
     Ok(ExitCode::SUCCESS)
 }
 
-fn run_relay(options: &relay::Options) -> io::Result<ExitCode> {
+fn run_relay(options: &relay::RelayOptions) -> io::Result<ExitCode> {
     relay::run(options, |addr, is_epoll| {
         println!("listening on {addr}");
         eprintln!("driver: {}", if is_epoll { "epoll" } else { "io_uring" });

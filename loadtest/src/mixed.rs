@@ -32,7 +32,7 @@ const BODY_BYTES_MAX: usize = 64 * 1024;
 /// What `mixed` is started with.
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_help = MIXED_HELP)]
-pub struct Options {
+pub struct MixedOptions {
     /// The requests
     #[command(flatten)]
     pub request: RequestOptions,
@@ -77,7 +77,7 @@ Exit status 0 when the load could be made.";
 ///
 /// # Errors
 /// When epoll fails or the outcomes cannot be written.
-pub fn run(options: &Options) -> io::Result<Value> {
+pub fn run(options: &MixedOptions) -> io::Result<Value> {
     let mut load = Load::new(options)?;
     load.run()?;
     load.outcomes.flush()?;
@@ -90,7 +90,7 @@ pub fn run(options: &Options) -> io::Result<Value> {
 }
 
 struct Load<'a> {
-    options: &'a Options,
+    options: &'a MixedOptions,
     poll: Poll,
     alarm: Alarm,
     outcomes: BufWriter<File>,
@@ -127,7 +127,7 @@ struct Heard {
 }
 
 impl<'a> Load<'a> {
-    fn new(options: &'a Options) -> io::Result<Self> {
+    fn new(options: &'a MixedOptions) -> io::Result<Self> {
         let start_ns = now_ns();
         let poll = Poll::new()?;
         let streamed = options.request.streaming(options.events, options.gap_ms);

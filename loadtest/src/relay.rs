@@ -33,7 +33,7 @@ pub enum Driver {
 
 /// What `relay` is started with.
 #[derive(Clone, Debug, clap::Args)]
-pub struct Options {
+pub struct RelayOptions {
     /// Address to listen on; with port 0 the kernel chooses one. The first line of output names it
     #[arg(long, default_value = "127.0.0.1:0", value_name = "IP:PORT")]
     pub listen: SocketAddr,
@@ -49,7 +49,7 @@ pub struct Options {
 ///
 /// # Errors
 /// What the system says about the ring or the listener.
-pub fn run(options: &Options, on_listening: impl FnOnce(SocketAddr, bool)) -> io::Result<()> {
+pub fn run(options: &RelayOptions, on_listening: impl FnOnce(SocketAddr, bool)) -> io::Result<()> {
     let serving = serve(options.listen, options.to, on_listening);
     match options.driver {
         Driver::Epoll => {

@@ -34,7 +34,7 @@ const SWEEP_NS: u64 = 250 * NS_PER_MS;
 /// What `sse` is started with.
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_help = SSE_HELP)]
-pub struct Options {
+pub struct SseOptions {
     /// The requests
     #[command(flatten)]
     pub request: RequestOptions,
@@ -82,7 +82,7 @@ Exit status 0 when every stream ended well and nothing was lost, swapped or reor
 ///
 /// # Errors
 /// Only when epoll itself fails.
-pub fn run(options: &Options) -> io::Result<Value> {
+pub fn run(options: &SseOptions) -> io::Result<Value> {
     let mut load = Load::new(options)?;
     load.run()?;
     Ok(load.report())
@@ -103,7 +103,7 @@ pub fn is_success(report: &Value) -> bool {
 }
 
 struct Load<'a> {
-    options: &'a Options,
+    options: &'a SseOptions,
     poll: Poll,
     alarm: Alarm,
     payload: Payload,
@@ -173,7 +173,7 @@ struct Tally {
 }
 
 impl Schedule {
-    fn new(options: &Options, start_ns: u64) -> Self {
+    fn new(options: &SseOptions, start_ns: u64) -> Self {
         let lasting_ns = u64::from(options.events) * options.gap_ms * NS_PER_MS;
         let period_ns = lasting_ns + BETWEEN_ROUNDS_NS;
         let rounds = match options.duration {
@@ -203,7 +203,7 @@ impl Schedule {
 }
 
 impl<'a> Load<'a> {
-    fn new(options: &'a Options) -> io::Result<Self> {
+    fn new(options: &'a SseOptions) -> io::Result<Self> {
         let start_ns = now_ns();
         let poll = Poll::new()?;
         let request = options.request.streaming(options.events, options.gap_ms);

@@ -16,13 +16,13 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use super::entry::{Entry, Place};
 use super::merged::{Alias, AliasTarget, Merged, MergedEndpoint, NameFacts, NameTable};
 use super::rules::{Capabilities, ModelRules};
-use super::{CatalogueOptions, Source, figures};
+use super::{CatalogueOptions, CatalogueSource, figures};
 use crate::config::AliasPlan;
 use crate::providers::{ListedModel, ModelKind, Profile, glob};
 
 /// All listings as one.
 pub(super) fn merge(
-    sources: &[Source<'_>],
+    sources: &[CatalogueSource<'_>],
     options: &CatalogueOptions<'_>,
     previous: Option<&Merged>,
 ) -> Merged {
@@ -53,7 +53,7 @@ struct Draft<'a> {
 }
 
 struct Builder<'a> {
-    sources: &'a [Source<'a>],
+    sources: &'a [CatalogueSource<'a>],
     options: &'a CatalogueOptions<'a>,
     previous: Option<&'a Merged>,
     names: NameTable,
@@ -73,7 +73,7 @@ struct Builder<'a> {
 
 impl<'a> Builder<'a> {
     fn new(
-        sources: &'a [Source<'a>],
+        sources: &'a [CatalogueSource<'a>],
         options: &'a CatalogueOptions<'a>,
         previous: Option<&'a Merged>,
     ) -> Self {
@@ -322,7 +322,7 @@ impl<'a> Builder<'a> {
     }
 }
 
-fn listed<'a>(sources: &[Source<'a>], place: &Place) -> Option<&'a ListedModel> {
+fn listed<'a>(sources: &[CatalogueSource<'a>], place: &Place) -> Option<&'a ListedModel> {
     let source = sources.get(place.endpoint as usize)?;
     source.models.get(place.model as usize)
 }
@@ -404,7 +404,7 @@ impl Ids {
     }
 }
 
-fn member(source: &Source<'_>) -> MergedEndpoint {
+fn member(source: &CatalogueSource<'_>) -> MergedEndpoint {
     MergedEndpoint {
         name: Arc::from(source.name),
         profile: Arc::clone(source.profile),

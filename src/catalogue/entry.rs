@@ -31,7 +31,7 @@ pub struct Entry {
     pub format: Arc<str>,
     /// The kind of model.
     pub kind: ModelKind,
-    /// Its capabilities; [`Catalogue::capability_words`] names them.
+    /// Its capabilities, named by the model rules.
     pub capabilities: Capabilities,
     /// Longest context in tokens, as reported, never guessed.
     pub context_length: Option<u64>,

@@ -11,7 +11,7 @@ use rustc_hash::FxHashMap;
 
 use super::entry::{Entry, Place};
 use super::rules::{Capabilities, ModelRules};
-use super::{CatalogueOptions, Source};
+use super::{CatalogueOptions, CatalogueSource};
 use crate::config::AliasPlan;
 use crate::endpoint_set::EndpointSet;
 use crate::providers::{ListedModel, Profile};
@@ -84,7 +84,11 @@ impl NameTable {
 
 impl Merged {
     /// Whether merging these sources would have the same result.
-    pub(super) fn is_of(&self, sources: &[Source<'_>], options: &CatalogueOptions<'_>) -> bool {
+    pub(super) fn is_of(
+        &self,
+        sources: &[CatalogueSource<'_>],
+        options: &CatalogueOptions<'_>,
+    ) -> bool {
         self.endpoints.len() == sources.len()
             && self.enable_unifier == options.enable_unifier
             && Arc::ptr_eq(&self.rules, options.rules)

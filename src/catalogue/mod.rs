@@ -47,7 +47,7 @@ const MAX_EAGER_ENTRIES: usize = 10_000;
 
 /// One endpoint, in the order of the configuration.
 #[derive(Debug, Clone, Copy)]
-pub struct Source<'a> {
+pub struct CatalogueSource<'a> {
     /// Its unique name.
     pub name: &'a str,
     /// The profile of its configured or detected type.
@@ -130,7 +130,7 @@ impl Catalogue {
     /// it does not have is first seen now. Unchanged parts of `previous` are reused: all of the
     /// merging, if only the health of endpoints has changed.
     pub fn build(
-        sources: &[Source<'_>],
+        sources: &[CatalogueSource<'_>],
         options: &CatalogueOptions<'_>,
         previous: Option<&Self>,
     ) -> Self {
@@ -179,11 +179,6 @@ impl Catalogue {
     /// The endpoints that were routable when the catalogue was built.
     pub fn routable(&self) -> EndpointSet {
         self.routable
-    }
-
-    /// The names of capabilities, sorted.
-    pub fn capability_words(&self, set: Capabilities) -> impl Iterator<Item = &str> + Clone {
-        self.merged.rules.words(set)
     }
 
     /// The ids of the models that some routable endpoint serves, each once, in a stable order:

@@ -113,7 +113,7 @@ impl<'a> Setup<'a> {
         let sources: Vec<_> = self
             .backends
             .iter()
-            .map(|backend| Source {
+            .map(|backend| CatalogueSource {
                 name: backend.name,
                 profile: &backend.profile,
                 routable: backend.routable,

@@ -13,7 +13,9 @@ use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 
-use super::{Command, CommandOutput, Demo, Options, Parsed, Show, Subject, Trust, build_info};
+use super::{
+    Command, CommandOutput, DemoOptions, Options, Parsed, Show, Subject, Trust, build_info,
+};
 use crate::config::{boolean, nearest};
 
 const ABOUT: &str = "Edge gateway for self-hosted LLM servers: one address in front of Ollama, \
@@ -171,7 +173,7 @@ fn command(args: Args) -> Parsed {
         None if args.check => Command::Check(options),
         None => Command::Serve(options),
         Some(Sub::Check) => Command::Check(options),
-        Some(Sub::Demo { port }) => Command::Demo(Demo { port }),
+        Some(Sub::Demo { port }) => Command::Demo(DemoOptions { port }),
         Some(Sub::Import { file }) => Command::Import { file },
         Some(Sub::Models(target)) => show(Subject::Models, target, options),
         Some(Sub::Status(target)) => show(Subject::Status, target, options),

@@ -28,7 +28,7 @@ pub enum Command {
     /// Validate the configuration without opening a socket ([`check::report`]).
     Check(Options),
     /// Run the gateway in front of simulated endpoints.
-    Demo(Demo),
+    Demo(DemoOptions),
     /// Print a YAML configuration of Olla as TOML ([`import::run`]).
     Import {
         /// The YAML file.
@@ -49,7 +49,7 @@ pub struct Options {
 
 /// The options of `demo`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Demo {
+pub struct DemoOptions {
     /// Port of the gateway; `None` = the default port.
     pub port: Option<u16>,
 }

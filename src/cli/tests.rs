@@ -59,10 +59,13 @@ fn arguments_are_parsed() {
         (&["check", "-c", "a"], check(Some("a"))),
         (&["-config", "a", "check"], check(Some("a"))),
         (&["--check=false"], serve(None, false)),
-        (&["demo"], Parsed::Run(Command::Demo(Demo { port: None }))),
+        (
+            &["demo"],
+            Parsed::Run(Command::Demo(DemoOptions { port: None })),
+        ),
         (
             &["demo", "-port", "8080"],
-            Parsed::Run(Command::Demo(Demo { port: Some(8080) })),
+            Parsed::Run(Command::Demo(DemoOptions { port: Some(8080) })),
         ),
         (
             &["import", "x.yaml"],

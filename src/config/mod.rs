@@ -28,6 +28,7 @@ mod proxy;
 mod reader;
 mod section;
 mod server;
+mod server_tls;
 mod settings;
 mod translators;
 mod tree;
@@ -42,12 +43,12 @@ pub use env::Env;
 pub use finding::{Finding, Origin, Severity};
 pub use import::{Imported, import};
 pub use inputs::{AUTO, ConfigInputs, TypeName};
-pub use listener::{IdentityFault, ServerTlsPlan};
 pub use load::{DEFAULT_PATHS, FileFormat, Loaded, load, locate, plan_from_str, reference, reload};
 pub use logging::early_logging;
 pub use nearest::nearest;
 pub use plan::*;
 pub use reader::{Fingerprints, KeyDoc, RestartOnly};
+pub use server_tls::{IdentityFault, ServerTlsPlan};
 pub use values::boolean;
 
 #[cfg(test)]

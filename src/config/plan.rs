@@ -17,7 +17,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use super::endpoint::{EndpointPlan, NameFilter};
-use super::listener::ServerTlsPlan;
+use super::server_tls::ServerTlsPlan;
 
 /// Maximum number of endpoints in a configuration.
 ///

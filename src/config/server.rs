@@ -8,12 +8,12 @@ use std::num::{NonZeroU32, NonZeroUsize};
 use super::bounds::{MIB, U32_MAX, secs};
 use super::endpoint::is_token;
 use super::inputs::ConfigInputs;
-use super::listener::server_tls;
 use super::plan::{
     CorsPlan, EndpointRatesPlan, IoDriver, OriginPattern, RateLimitsPlan, RequestLimitsPlan,
     ServerPlan,
 };
 use super::section::Section;
+use super::server_tls::server_tls;
 use super::tree::ConfigValue;
 
 /// `[server]`.

@@ -6,7 +6,7 @@ use std::time::{Instant, SystemTime};
 
 use super::member::FleetMember;
 use super::state::{ActiveConfig, ControlState, Models};
-use crate::catalogue::{Catalogue, CatalogueOptions, ModelRules, Source};
+use crate::catalogue::{Catalogue, CatalogueOptions, CatalogueSource, ModelRules};
 use crate::config::Plan;
 use crate::endpoint_set::EndpointSet;
 use crate::fleet::{Endpoint, Fleet};
@@ -66,7 +66,7 @@ impl ControlState {
             .iter()
             .zip(&plans)
             .zip(profiles.iter().zip(&listings))
-            .map(|((member, plan), (profile, models))| Source {
+            .map(|((member, plan), (profile, models))| CatalogueSource {
                 name: &plan.name,
                 profile,
                 routable: member.is_routable(),

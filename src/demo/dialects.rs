@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
 
-use super::server::{Dialect, Request, Shared, begin_stream, send, send_piece};
+use super::server::{BackendKind, Request, Shared, begin_stream, send, send_piece};
 use super::text;
 
 const JSON: &str = "application/json";
@@ -27,7 +27,7 @@ pub(super) fn respond(
     let Ok(body) = serde_json::from_slice::<Value>(&request.body) else {
         return fail(stream, 400, "expected a JSON body");
     };
-    let ollama = shared.dialect == Dialect::Ollama;
+    let ollama = shared.dialect == BackendKind::Ollama;
     let known = |path: &str| match path {
         "/v1/chat/completions" | "/v1/completions" | "/v1/embeddings" => true,
         "/api/chat" | "/api/generate" | "/api/show" | "/api/embeddings" | "/api/embed" => ollama,
@@ -77,18 +77,20 @@ pub(super) fn respond(
 fn page(shared: &Shared, path: &str) -> Option<(&'static str, String)> {
     let json = |value: Value| Some((JSON, value.to_string()));
     match (shared.dialect, path) {
-        (Dialect::Ollama, "/") => Some(("text/plain; charset=utf-8", "Ollama is running".into())),
-        (Dialect::Ollama, "/api/version") => json(json!({ "version": "0.14.2" })),
-        (Dialect::Ollama, "/api/tags") => json(tags(shared)),
-        (Dialect::LmStudio, "/api/v0/models") => json(lm_studio(shared)),
-        (Dialect::Vllm, "/health") => Some((JSON, String::new())),
-        (Dialect::Vllm, "/version") => json(json!({ "version": "0.11.2" })),
-        (Dialect::LlamaCpp, "/health") => json(json!({ "status": "ok" })),
-        (Dialect::LlamaCpp, "/slots") => {
+        (BackendKind::Ollama, "/") => {
+            Some(("text/plain; charset=utf-8", "Ollama is running".into()))
+        }
+        (BackendKind::Ollama, "/api/version") => json(json!({ "version": "0.14.2" })),
+        (BackendKind::Ollama, "/api/tags") => json(tags(shared)),
+        (BackendKind::LmStudio, "/api/v0/models") => json(lm_studio(shared)),
+        (BackendKind::Vllm, "/health") => Some((JSON, String::new())),
+        (BackendKind::Vllm, "/version") => json(json!({ "version": "0.11.2" })),
+        (BackendKind::LlamaCpp, "/health") => json(json!({ "status": "ok" })),
+        (BackendKind::LlamaCpp, "/slots") => {
             let busy = shared.busy.load(Ordering::Relaxed) > 0;
             json(json!([{ "id": 0, "n_ctx": 8192, "is_processing": busy }]))
         }
-        (Dialect::LlamaCpp, "/props") => {
+        (BackendKind::LlamaCpp, "/props") => {
             json(json!({ "total_slots": 1, "model_path": "/models/llama-3.2-3b-q4_k_m.gguf" }))
         }
         (_, "/v1/models") => json(openai_models(shared)),
@@ -147,11 +149,11 @@ fn lm_studio(shared: &Shared) -> Value {
 
 fn openai_models(shared: &Shared) -> Value {
     let model = |name: &&str| match shared.dialect {
-        Dialect::Vllm => json!({
+        BackendKind::Vllm => json!({
             "id": name, "object": "model", "created": 1_785_000_000, "owned_by": "vllm",
             "root": name, "parent": null, "max_model_len": 131_072,
         }),
-        Dialect::LlamaCpp => json!({
+        BackendKind::LlamaCpp => json!({
             "id": name, "object": "model", "created": 1_785_000_000, "owned_by": "llamacpp",
             "meta": { "n_ctx_train": 131_072, "n_params": 3_212_749_888_u64,
                 "size": 2_013_266_176_u64 },
@@ -278,7 +280,7 @@ impl Generation<'_> {
         };
         event(json!([last]), None)?;
         if self.body["stream_options"]["include_usage"] == true
-            || self.shared.dialect == Dialect::LlamaCpp
+            || self.shared.dialect == BackendKind::LlamaCpp
         {
             event(json!([]), Some(self.usage(words.len())))?;
         }

@@ -10,7 +10,7 @@ mod text;
 
 use std::io;
 
-use server::{Backend, Dialect};
+use server::{Backend, BackendKind};
 
 /// The model of two endpoints, which shows balancing and failover.
 const SHARED_MODEL: &str = "llama3.2:3b";
@@ -30,25 +30,32 @@ impl Demo {
         let plans = [
             (
                 "ollama-desktop",
-                Dialect::Ollama,
+                BackendKind::Ollama,
                 &[SHARED_MODEL, "nomic-embed-text:latest"][..],
                 24,
             ),
             (
                 "lmstudio-laptop",
-                Dialect::LmStudio,
+                BackendKind::LmStudio,
                 &["qwen2.5-coder-7b-instruct"][..],
                 30,
             ),
             (
                 "vllm-rack",
-                Dialect::Vllm,
+                BackendKind::Vllm,
                 &["meta-llama/Llama-3.1-8B-Instruct"][..],
                 40,
             ),
-            ("llamacpp-attic", Dialect::LlamaCpp, &[SHARED_MODEL][..], 18),
+            (
+                "llamacpp-attic",
+                BackendKind::LlamaCpp,
+                &[SHARED_MODEL][..],
+                18,
+            ),
         ];
-        let start = |(name, dialect, models, pace)| Backend::start(name, dialect, models, pace);
+        let start = |(name, dialect, models, pace)| {
+            Backend::start(name, dialect, models, pace, dialects::respond)
+        };
         let backends = plans.into_iter().map(start).collect::<io::Result<_>>()?;
         Ok(Self { backends })
     }

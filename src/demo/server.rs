@@ -7,8 +7,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use super::dialects;
-
 /// Maximum number of connections to one endpoint; further ones are closed at once.
 const CONNECTIONS_MAX: usize = 64;
 
@@ -25,14 +23,14 @@ const OUTAGE: Range<Duration> = Duration::from_secs(8)..Duration::from_secs(14);
 
 /// The API of an endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Dialect {
+pub(super) enum BackendKind {
     Ollama,
     LmStudio,
     Vllm,
     LlamaCpp,
 }
 
-impl Dialect {
+impl BackendKind {
     /// The `type` of its endpoint.
     pub(super) const fn provider(self) -> &'static str {
         match self {
@@ -53,7 +51,7 @@ impl Dialect {
 #[derive(Debug)]
 pub(super) struct Backend {
     pub(super) name: &'static str,
-    pub(super) dialect: Dialect,
+    pub(super) dialect: BackendKind,
     pub(super) models: Vec<&'static str>,
     pub(super) address: SocketAddr,
 }
@@ -61,11 +59,12 @@ pub(super) struct Backend {
 /// The state that the threads of an endpoint share.
 #[derive(Debug)]
 pub(super) struct Shared {
-    pub(super) dialect: Dialect,
+    pub(super) dialect: BackendKind,
     pub(super) models: Vec<&'static str>,
     /// Tokens per second.
     pub(super) pace: u32,
     pub(super) busy: AtomicUsize,
+    respond: Respond,
     started: Instant,
     connections: AtomicUsize,
 }
@@ -78,12 +77,16 @@ pub(super) struct Request {
     pub(super) body: Vec<u8>,
 }
 
+/// Sends the response to one request.
+pub(super) type Respond = fn(&mut TcpStream, &Shared, &Request) -> io::Result<()>;
+
 impl Backend {
     pub(super) fn start(
         name: &'static str,
-        dialect: Dialect,
+        dialect: BackendKind,
         models: &[&'static str],
         pace: u32,
+        respond: Respond,
     ) -> io::Result<Self> {
         let listener = TcpListener::bind(("127.0.0.1", 0))?;
         let address = listener.local_addr()?;
@@ -92,6 +95,7 @@ impl Backend {
             models: models.to_vec(),
             pace,
             busy: AtomicUsize::new(0),
+            respond,
             started: Instant::now(),
             connections: AtomicUsize::new(0),
         });
@@ -142,7 +146,7 @@ fn serve(mut stream: TcpStream, shared: &Shared) -> io::Result<()> {
         if shared.is_offline() {
             return Ok(());
         }
-        dialects::respond(&mut stream, shared, &request)?;
+        (shared.respond)(&mut stream, shared, &request)?;
     }
     Ok(())
 }

@@ -78,7 +78,7 @@ fn an_endpoint_stops_when_its_client_disconnects() {
     let backend = demo
         .backends
         .iter()
-        .find(|b| b.dialect == Dialect::LlamaCpp)
+        .find(|b| b.dialect == BackendKind::LlamaCpp)
         .unwrap();
     let body = format!(r#"{{"model":"{SHARED_MODEL}","stream":true,"prompt":"hi"}}"#);
     let mut stream = TcpStream::connect(backend.address).unwrap();

@@ -19,7 +19,7 @@ use crate::field_names::X_OLLA_SESSION_ID;
 use crate::fleet::Endpoint;
 use crate::log::{Level, LogLine, events, redact};
 use crate::operations::stats::{
-    self, AttemptEnd as AttemptRecord, RequestEnd, Route, TranslatorEnd, TranslatorFallback,
+    self, AttemptEnd as AttemptRecord, RequestEnd, ServedBy, TranslatorEnd, TranslatorFallback,
 };
 use crate::providers::figures::ProviderFigures;
 use crate::routing::rejection::{Reason, RoutingDecision};
@@ -214,10 +214,10 @@ impl Exchange {
             .routing
             .is_some_and(|routing| routing.verdict == RoutingDecision::Fallback);
         let route = match (endpoint, self.attempts) {
-            (None, _) => Route::Unserved,
-            _ if fallback => Route::Fallback,
-            (_, 0 | 1) => Route::Hit,
-            _ => Route::Miss,
+            (None, _) => ServedBy::Unserved,
+            _ if fallback => ServedBy::Fallback,
+            (_, 0 | 1) => ServedBy::Hit,
+            _ => ServedBy::Miss,
         };
         self.gateway.recorder.borrow_mut().request(&RequestEnd {
             request_id: self.id.as_str(),

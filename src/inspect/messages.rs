@@ -4,7 +4,7 @@
 use std::ops::Range;
 
 use super::scan::{self, Nest, Step};
-use super::{Found, Source, name};
+use super::{Found, NameSource, name};
 
 /// A string `model` in the first element of the array at `start` (docs/contract/balancing.md#2).
 pub(super) fn first_model(body: &[u8], start: usize) -> Option<Found> {
@@ -18,7 +18,7 @@ pub(super) fn first_model(body: &[u8], start: usize) -> Option<Found> {
         }
         Some(())
     });
-    name::found(body, model?, Source::Message)
+    name::found(body, model?, NameSource::Message)
 }
 
 /// Whether an element of the array at `start` has an image among the parts of its `content`

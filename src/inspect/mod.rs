@@ -62,7 +62,7 @@ pub struct Found {
     start: usize,
     end: usize,
     escaped: bool,
-    source: Source,
+    source: NameSource,
 }
 
 impl Found {
@@ -72,14 +72,14 @@ impl Found {
     }
 
     /// Which value of the body names the model.
-    pub fn source(&self) -> Source {
+    pub fn source(&self) -> NameSource {
         self.source
     }
 }
 
 /// The places a model's name is taken from, best first (docs/contract/balancing.md#2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Source {
+pub enum NameSource {
     /// The top-level `model`, in this or another letter case.
     Model,
     /// The top-level `name` of Ollama's `/api/show`.
@@ -229,8 +229,8 @@ impl Inspector {
         let model = self.seen.model.as_ref().or(self.seen.cased_model.as_ref());
         let name = self.seen.name.as_ref().filter(|_| self.wanted.name_key);
         model
-            .and_then(|span| name::found(body, span.clone(), Source::Model))
-            .or_else(|| name.and_then(|span| name::found(body, span.clone(), Source::Name)))
+            .and_then(|span| name::found(body, span.clone(), NameSource::Model))
+            .or_else(|| name.and_then(|span| name::found(body, span.clone(), NameSource::Name)))
     }
 
     /// Reads one member, or the rest of it; `None` if the bytes ran out. The steps are in the order

@@ -11,7 +11,7 @@ pub(super) const ALL: Wanted = Wanted {
 /// Findings in a form that can be written down.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Verdict {
-    pub(super) model: Option<(String, Source)>,
+    pub(super) model: Option<(String, NameSource)>,
     pub(super) stream: bool,
     pub(super) prefix: Option<String>,
     pub(super) images: bool,

@@ -10,7 +10,6 @@
 use olla_engine::h1::emit::decimal;
 
 use super::encode::{self, Stamp};
-use super::writer::LogChunk;
 use super::{Level, Logger, Mode, Value};
 
 /// The size in bytes at which a buffer is sent to the writer.
@@ -18,6 +17,16 @@ pub(super) const CHUNK_BYTES: usize = 64 << 10;
 
 /// Milliseconds that a line may wait in its buffer, as long as [`LineLog::tick`] is called.
 pub const HOLD_MS: u64 = 50;
+
+/// Whole lines of one thread.
+#[derive(Debug)]
+pub(super) struct LogChunk {
+    pub(super) json: Vec<u8>,
+    pub(super) text: Vec<u8>,
+    /// The mode in which the lines were formatted.
+    pub(super) mode: Mode,
+    pub(super) lines: u64,
+}
 
 /// The log of one thread.
 #[derive(Debug)]

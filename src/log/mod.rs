@@ -31,7 +31,8 @@ pub use encode::FIELD_BYTES_MAX;
 pub use line::{HOLD_MS, LineLog, LogLine};
 
 use file::FilePlan;
-use writer::{LogChunk, Writer, WriterMessage};
+use line::LogChunk;
+use writer::{Writer, WriterMessage};
 
 /// The four severities.
 pub type Level = LogLevel;
@@ -307,11 +308,6 @@ impl Logger {
     /// Whether lines of this level are written.
     pub fn enables(&self, level: Level) -> bool {
         self.mode().enables(level)
-    }
-
-    /// Whether a banner may be shown: standard output is a terminal and takes text.
-    pub fn takes_banner(&self) -> bool {
-        self.0.terminal.is_terminal && !self.mode().json_out()
     }
 
     /// Waits until everything sent before is written, at most for `patience`. False: the time was

@@ -212,17 +212,16 @@ fn the_form_follows_terminal_and_environment() {
     const JSON: &[(&str, &str)] = &[("OLLA_LOGGING_FORMAT", "JSON")];
     const BAD: &[(&str, &str)] = &[("OLLA_LOGGING_FORMAT", "xml")];
     let table = [
-        (PIPE, &[] as &[_], true, false),
-        (TERMINAL, &[], false, true),
-        (TERMINAL, JSON, true, false),
-        (TERMINAL, BAD, false, true),
-        (PIPE, TEXT, false, false),
-        (PIPE, BAD, true, false),
+        (PIPE, &[] as &[_], true),
+        (TERMINAL, &[], false),
+        (TERMINAL, JSON, true),
+        (TERMINAL, BAD, false),
+        (PIPE, TEXT, false),
+        (PIPE, BAD, true),
     ];
-    for (terminal, env, json, banner) in table {
+    for (terminal, env, json) in table {
         let (logger, _) = start(terminal, env);
         assert_eq!(logger.mode().json_out(), json, "{terminal:?} {env:?}");
-        assert_eq!(logger.takes_banner(), banner, "{terminal:?} {env:?}");
     }
     let (logger, _) = start(TERMINAL, &[]);
     logger.configure(&LoggingPlan {

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use crossbeam_channel::{Receiver, Sender};
 
 use super::file::{FilePlan, LogFile};
-use super::line::{Buffers, CHUNK_BYTES, Forms, Heading, json_field, text_field};
+use super::line::{Buffers, CHUNK_BYTES, Forms, Heading, LogChunk, json_field, text_field};
 use super::{Level, Mode, Shared, Value, events, unix_ms};
 
 /// The largest buffer that is kept for reuse.
@@ -24,16 +24,6 @@ pub(super) enum WriterMessage {
     File(Option<FilePlan>),
     /// Write what is queued, confirm, and end.
     Stop(Sender<()>),
-}
-
-/// Whole lines of one thread.
-#[derive(Debug)]
-pub(super) struct LogChunk {
-    pub(super) json: Vec<u8>,
-    pub(super) text: Vec<u8>,
-    /// The mode in which the lines were formatted.
-    pub(super) mode: Mode,
-    pub(super) lines: u64,
 }
 
 /// State of the thread.

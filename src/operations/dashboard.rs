@@ -49,12 +49,6 @@ files! {
     "theme.js",
 }
 
-/// Whether a path belongs to the dashboard.
-pub fn is_dashboard(path: &str) -> bool {
-    path.strip_prefix(ROOT)
-        .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-}
-
 /// The response to GET and HEAD of a path of the dashboard; `None`: there is no such file (404). It
 /// does not include [`SECURITY_HEADERS`](super::access::SECURITY_HEADERS), which refusals need too.
 pub fn answer(path: &str, asked: &PageHeaders<'_>) -> Option<PageResponse> {
@@ -229,15 +223,6 @@ mod tests {
 
     #[test]
     fn paths() {
-        for (path, ours) in [
-            ("/internal/ui", true),
-            ("/internal/ui/", true),
-            ("/internal/ui/assets/app.js", true),
-            ("/internal/uix", false),
-            ("/internal/", false),
-        ] {
-            assert_eq!(is_dashboard(path), ours, "{path}");
-        }
         let redirect = get("/internal/ui").unwrap();
         assert_eq!(redirect.status, 307);
         assert_eq!(header(&redirect, "Location"), Some("/internal/ui/"));

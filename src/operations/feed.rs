@@ -191,7 +191,7 @@ mod tests {
 
     use super::*;
     use crate::fleet::Status;
-    use crate::operations::stats::{Outcome, RECENT_MAX, RequestEnd, Route, Routing};
+    use crate::operations::stats::{Outcome, RECENT_MAX, RequestEnd, Routing, ServedBy};
     use crate::operations::testing::{World, value};
     use crate::providers::figures::ProviderFigures;
 
@@ -219,7 +219,7 @@ mod tests {
             bytes: 90,
             latency_ms: 0,
             first_byte_us: None,
-            route: Route::Unserved,
+            route: ServedBy::Unserved,
             routing: Some(Routing {
                 strategy: "strict",
                 decision: "rejected",

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::conditional::Page;
 use super::process::ProcessFacts;
-use super::stats::{AttemptEnd, Outcome, Recorder, RequestEnd, Route, Totals};
+use super::stats::{AttemptEnd, Outcome, Recorder, RequestEnd, ServedBy, Totals};
 use super::version::Links;
 use super::{Build, Inputs, ModelFact, StickyFacts};
 use crate::config::{BaseUrl, ConfigInputs, EndpointPlan, Env, FileFormat, plan_from_str};
@@ -124,7 +124,7 @@ impl World {
             bytes,
             latency_ms,
             first_byte_us: Some(1500),
-            route: Route::Hit,
+            route: ServedBy::Hit,
             routing: None,
             streaming: true,
             figures: self.figures.as_ref(),

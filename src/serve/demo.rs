@@ -24,7 +24,7 @@ const PORT: u16 = 40114;
 const POLL_INTERVAL: Duration = Duration::from_millis(250);
 
 /// Runs until a signal. Returns the exit code.
-pub(super) fn run(demo: &cli::Demo, env: Env) -> u8 {
+pub(super) fn run(demo: &cli::DemoOptions, env: Env) -> u8 {
     let failed = |what: &str, error: &std::io::Error| {
         eprintln!("olla demo: {what} cannot be started: {error}");
         CommandOutput::FAILED

@@ -123,7 +123,7 @@ pub(crate) fn configured(read: &Read, logger: &Logger) -> Option<Arc<config::Pla
 }
 
 /// Runs the gateway in front of simulated endpoints. Returns the exit code.
-pub fn demo(demo: &cli::Demo, env: Env) -> u8 {
+pub fn demo(demo: &cli::DemoOptions, env: Env) -> u8 {
     demo::run(demo, env)
 }
 

@@ -12,15 +12,17 @@ mod gateway;
 mod http;
 pub mod metrics;
 mod ports;
+mod scenario;
 #[cfg(feature = "tls")]
 pub mod tls;
 pub mod vectors;
 mod wait;
 
 pub use backend::{Backend, Link, Rule, Script, Step};
-pub use driver::{Driver, io_uring_refused, on_both_drivers, on_drivers};
+pub use driver::Driver;
 pub use folder::Folder;
 pub use gateway::{Config, Gateway, Process, endpoint, exchange, get, post, program, run_to_end};
 pub use http::{Client, Received, Response};
 pub use ports::{FullListener, reserve};
+pub use scenario::{io_uring_refused, on_both_drivers, on_drivers};
 pub use wait::{PATIENCE, wait_for, wait_until};

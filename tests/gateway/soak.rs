@@ -135,7 +135,7 @@ fn ask_all(gateway: &Gateway, number: usize, tally: &Tally) {
 #[test]
 fn a_thousand_streams_through_one_worker_arrive_each_whole_and_in_order() {
     on_both_drivers(|driver| {
-        let options = stub::Options {
+        let options = stub::StubOptions {
             listen: "127.0.0.1:0".parse().unwrap(),
             models: vec!["m".to_owned()],
             events: 10,
@@ -158,7 +158,7 @@ fn a_thousand_streams_through_one_worker_arrive_each_whole_and_in_order() {
             "http://127.0.0.1:{}/olla/proxy/v1/chat/completions",
             gateway.port
         );
-        let load = sse::Options {
+        let load = sse::SseOptions {
             request: RequestOptions {
                 url: url.parse().unwrap(),
                 model: "m".to_owned(),

@@ -5,12 +5,14 @@
 //! does what stands under `#[cfg(test)]`. An exception is a row of [`ALLOWED`] with its reason.
 
 mod source;
+mod structure;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use source::{Source, functions, words};
+use structure::{Module, modules};
 
 const FILE_LINES_MAX: usize = 600;
 const TEST_FILE_LINES_MAX: usize = 900;
@@ -403,6 +405,129 @@ fn cited_rules_of_the_contract_exist() {
         }
         faults
     });
+}
+
+/// The parts of the gateway, from the ground up. A part imports those of the rows before its own;
+/// parts of one row do not know each other.
+const GATEWAY_ROWS: [&[&str]; 10] = [
+    &["clock", "field_names", "json", "roots"],
+    &["config", "format"],
+    &[
+        "access",
+        "cli",
+        "endpoint_set",
+        "inspect",
+        "log",
+        "providers",
+    ],
+    &["catalogue"],
+    &["fleet"],
+    &["dialects"],
+    &["operations", "routing"],
+    &["shared"],
+    &["control", "demo", "gateway"],
+    &["serve"],
+];
+
+/// The parts of the engine, likewise.
+const ENGINE_ROWS: [&[&str]; 6] = [
+    &["budget", "fault", "limit", "limits", "part", "snapshot"],
+    &["buf"],
+    &["exchange", "h1", "tls"],
+    &["incoming", "rt"],
+    &["handler", "upstream"],
+    &["client", "core"],
+];
+
+/// The folders of the crates' sources.
+const CRATES: [&str; 4] = ["src/", "engine/src/", "loadtest/src/", "testkit/src/"];
+
+#[test]
+fn imports_lead_downwards() {
+    let mut faults = Vec::new();
+    for (folder, rows) in [
+        ("src/", &GATEWAY_ROWS[..]),
+        ("engine/src/", &ENGINE_ROWS[..]),
+    ] {
+        let modules = modules(folder, sources());
+        let names = modules.iter().map(Module::name).collect();
+        let part = |name: &str| name.split("::").next().unwrap_or_default().to_owned();
+        let row = |part: &str| rows.iter().position(|row| row.contains(&part));
+        for module in &modules {
+            let from = part(module.name());
+            if from.is_empty() || from == "main" {
+                continue;
+            }
+            if row(&from).is_none() {
+                faults.push(format!("{}: {from} has no row", module.file));
+            }
+            for edge in module.edges(&names) {
+                let to = part(&edge.to);
+                if to != from && row(&to) >= row(&from) {
+                    faults.push(format!(
+                        "{}:{}: {from} imports {to}",
+                        module.file, edge.line
+                    ));
+                }
+            }
+        }
+    }
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
+}
+
+#[test]
+fn imports_form_no_circle() {
+    for folder in CRATES {
+        let circles = structure::circles(&modules(folder, sources()));
+        assert!(circles.is_empty(), "{folder}: {circles:?}");
+    }
+}
+
+/// A type that other files can see has a name of its own within its crate.
+#[test]
+fn a_type_name_has_one_meaning() {
+    let mut faults = Vec::new();
+    for folder in CRATES {
+        let mut places: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        for module in modules(folder, sources()) {
+            for item in &module.types {
+                let place = format!("{}:{}", module.file, item.line);
+                places.entry(item.name.clone()).or_default().push(place);
+            }
+        }
+        let doubles = places.into_iter().filter(|(_, places)| places.len() > 1);
+        faults.extend(doubles.map(|(name, places)| format!("{name}: {}", places.join(", "))));
+    }
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
+}
+
+/// What a file offers to others is used by the product: neither by tests alone nor by nothing.
+#[test]
+fn a_public_item_has_a_product_user() {
+    // What the test kit offers is for tests.
+    let product = CRATES.iter().filter(|folder| **folder != "testkit/src/");
+    let modules: Vec<Module> = product
+        .flat_map(|folder| modules(folder, sources()))
+        .collect();
+    let mut words: BTreeMap<&str, usize> = BTreeMap::new();
+    let mut defined: BTreeMap<&str, usize> = BTreeMap::new();
+    for module in &modules {
+        for (word, count) in &module.words {
+            *words.entry(word).or_default() += count;
+        }
+        for item in &module.items {
+            *defined.entry(&item.name).or_default() += 1;
+        }
+    }
+    let mut faults = Vec::new();
+    for module in &modules {
+        let unused = module
+            .items
+            .iter()
+            .filter(|item| words.get(item.name.as_str()) <= defined.get(item.name.as_str()));
+        faults.extend(unused.map(|item| format!("{}:{}: {}", module.file, item.line, item.name)));
+    }
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
 }
 
 #[test]

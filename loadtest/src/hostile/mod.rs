@@ -33,7 +33,7 @@ pub use cases::{Case, case};
 /// What `hostile` is started with.
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_help = HOSTILE_HELP)]
-pub struct Options {
+pub struct HostileOptions {
     /// The chat route of the gateway
     #[arg(long, value_name = "URL")]
     pub url: Target,
@@ -101,7 +101,7 @@ pub struct Mark {
 
 /// Everything an attack has at hand.
 struct Field<'a> {
-    options: &'a Options,
+    options: &'a HostileOptions,
     end: Instant,
     marks: Mutex<Option<BufWriter<File>>>,
     tally: Mutex<Tally>,
@@ -121,7 +121,7 @@ struct Tally {
 ///
 /// # Errors
 /// When the marks cannot be written.
-pub fn run(options: &Options) -> io::Result<Value> {
+pub fn run(options: &HostileOptions) -> io::Result<Value> {
     let open = |path| File::options().append(true).create(true).open(path);
     let marks = options.marks.as_deref().map(open).transpose()?;
     let start = Instant::now();

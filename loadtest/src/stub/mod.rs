@@ -24,14 +24,14 @@ use crate::clock::{NS_PER_MS, now_ns};
 use crate::wire::RequestReader;
 use ask::{Ask, BadStubField, Defaults, Fault};
 use record::Record;
-use reply::{BROKEN_CHUNK, Event, Replies, Route, STREAM_END, STREAM_HEAD};
+use reply::{BROKEN_CHUNK, Replies, Route, STREAM_END, STREAM_HEAD, StubEvent};
 
 const LISTENER: Token = Token(usize::MAX);
 
 /// What `stub` is started with.
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_help = STUB_HELP)]
-pub struct Options {
+pub struct StubOptions {
     /// Address to listen on; with port 0 the kernel chooses one. The first line of output names it
     #[arg(long, default_value = "127.0.0.1:0", value_name = "IP:PORT")]
     pub listen: SocketAddr,
@@ -147,7 +147,7 @@ impl Stub {
     ///
     /// # Errors
     /// What the system says about the address, or about epoll.
-    pub fn bind(options: &Options) -> io::Result<Self> {
+    pub fn bind(options: &StubOptions) -> io::Result<Self> {
         let poll = Poll::new()?;
         let mut listener = TcpListener::bind(options.listen)?;
         poll.registry()
@@ -391,7 +391,7 @@ impl Stub {
             return conn.flush();
         }
         if state.seq < state.ask.events {
-            let event = Event {
+            let event = StubEvent {
                 seq: state.seq,
                 last: state.seq + 1 == state.ask.events,
                 sent_ns: now_ns(),

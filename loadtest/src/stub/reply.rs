@@ -105,7 +105,7 @@ impl Route {
 
 /// One event of a stream.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Event<'a> {
+pub(super) struct StubEvent<'a> {
     /// Its number, from 0.
     pub(super) seq: u32,
     /// True for the last one before `[DONE]`.
@@ -242,7 +242,7 @@ impl Replies {
     }
 
     /// Appends one event in a chunk of its own and returns the event's length without the chunk.
-    pub(super) fn write_event(&self, event: &Event<'_>, out: &mut Vec<u8>) -> usize {
+    pub(super) fn write_event(&self, event: &StubEvent<'_>, out: &mut Vec<u8>) -> usize {
         let delta = match (event.tools, event.seq) {
             (true, 0) => &self.tool_deltas[0],
             (true, _) => &self.tool_deltas[1 + usize::from(event.last)],
@@ -266,7 +266,7 @@ impl Replies {
         ] {
             out.extend_from_slice(part.as_bytes());
         }
-        let Event {
+        let StubEvent {
             seq, sent_ns, at, ..
         } = event;
         append(
@@ -415,7 +415,7 @@ mod tests {
             let mut out = STREAM_HEAD.to_vec();
             let mut lengths = Vec::new();
             for seq in 0..3 {
-                let event = Event {
+                let event = StubEvent {
                     seq,
                     last: seq == 2,
                     sent_ns: 7,

@@ -300,7 +300,7 @@ fn the_type_is_reported_or_told_by_the_name() {
             panic!("{body}");
         };
         assert_eq!(entry.kind.as_str(), expected, "{kind} {body}");
-        let words: Vec<_> = catalogue.capability_words(entry.capabilities).collect();
+        let words: Vec<_> = catalogue.merged.rules.words(entry.capabilities).collect();
         assert_eq!(
             words.contains(&"text-generation"),
             expected != "embeddings",

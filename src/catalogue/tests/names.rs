@@ -80,7 +80,7 @@ fn real_names_are_understood() {
         let [entry] = catalogue.entries() else {
             panic!("{name}: {} entries", catalogue.entries().len());
         };
-        let found: Vec<_> = catalogue.capability_words(entry.capabilities).collect();
+        let found: Vec<_> = catalogue.merged.rules.words(entry.capabilities).collect();
         let found = (
             [
                 &*entry.family,

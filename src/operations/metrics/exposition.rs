@@ -43,7 +43,7 @@ impl From<f64> for SampleValue {
 }
 
 /// A family with one sample for each `T`.
-pub(super) struct Family<T> {
+pub(super) struct MetricFamily<T> {
     name: &'static str,
     kind: &'static str,
     help: &'static str,
@@ -55,8 +55,8 @@ pub(super) const fn gauge<T>(
     name: &'static str,
     help: &'static str,
     value: fn(&T) -> SampleValue,
-) -> Family<T> {
-    Family {
+) -> MetricFamily<T> {
+    MetricFamily {
         name,
         kind: "gauge",
         help,
@@ -69,8 +69,8 @@ pub(super) const fn counter<T>(
     name: &'static str,
     help: &'static str,
     value: fn(&T) -> SampleValue,
-) -> Family<T> {
-    Family {
+) -> MetricFamily<T> {
+    MetricFamily {
         kind: "counter",
         ..gauge(name, help, value)
     }
@@ -97,7 +97,7 @@ impl Exposition {
     /// Families with one sample for each row.
     pub(super) fn families<'r, T, const N: usize>(
         &mut self,
-        families: &[Family<T>],
+        families: &[MetricFamily<T>],
         rows: &'r [T],
         labels: impl Fn(&'r T) -> [(&'static str, &'r str); N],
     ) {

@@ -22,7 +22,7 @@ use super::system::{Seen, System};
 use crate::clock::since;
 use crate::fleet::Status;
 use crate::format::percent;
-use exposition::{Exposition, Family, counter, gauge};
+use exposition::{Exposition, MetricFamily, counter, gauge};
 
 const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
@@ -49,7 +49,7 @@ pub(super) fn page(inputs: &Inputs<'_>) -> Page {
     }
 }
 
-const SYSTEM_FAMILIES: [Family<System>; 6] = [
+const SYSTEM_FAMILIES: [MetricFamily<System>; 6] = [
     gauge(
         "olla_system_status",
         "State of the system: 2 healthy, 1 degraded, 0 critical.",
@@ -84,7 +84,7 @@ const SYSTEM_FAMILIES: [Family<System>; 6] = [
     ),
 ];
 
-const REQUEST_FAMILIES: [Family<System>; 3] = [
+const REQUEST_FAMILIES: [MetricFamily<System>; 3] = [
     gauge(
         "olla_active_connections",
         "Requests in flight on all endpoints.",
@@ -121,7 +121,7 @@ fn system_families(text: &mut Exposition, inputs: &Inputs<'_>, system: &System) 
     text.families(&REQUEST_FAMILIES, std::slice::from_ref(system), |_| []);
 }
 
-const SECURITY_FAMILIES: [Family<System>; 5] = [
+const SECURITY_FAMILIES: [MetricFamily<System>; 5] = [
     counter(
         "olla_security_violations_total",
         "Requests refused by a limit.",
@@ -149,7 +149,7 @@ const SECURITY_FAMILIES: [Family<System>; 5] = [
     ),
 ];
 
-fn of_endpoint<'a>() -> [Family<Seen<'a>>; 9] {
+fn of_endpoint<'a>() -> [MetricFamily<Seen<'a>>; 9] {
     [
         gauge(
             "olla_endpoint_healthy",
@@ -281,7 +281,7 @@ fn traffic_families(text: &mut Exposition, inputs: &Inputs<'_>, endpoints: &[See
     text.sample(name, &[], reloads.last_successful);
 }
 
-const ALL_MODELS_FAMILIES: [Family<RequestCounts>; 3] = [
+const ALL_MODELS_FAMILIES: [MetricFamily<RequestCounts>; 3] = [
     gauge(
         "olla_models_success_rate_percent",
         "Requests with a model that did not fail, in percent; 0 without traffic.",
@@ -321,7 +321,7 @@ struct ModelRow<'a> {
     now: SystemTime,
 }
 
-fn model_counters<'a>() -> [Family<ModelRow<'a>>; 9] {
+fn model_counters<'a>() -> [MetricFamily<ModelRow<'a>>; 9] {
     [
         counter(
             "olla_model_requests_total",
@@ -369,7 +369,7 @@ fn model_counters<'a>() -> [Family<ModelRow<'a>>; 9] {
     ]
 }
 
-fn model_gauges<'a>() -> [Family<ModelRow<'a>>; 6] {
+fn model_gauges<'a>() -> [MetricFamily<ModelRow<'a>>; 6] {
     [
         gauge(
             "olla_model_success_rate_percent",
@@ -414,7 +414,7 @@ struct PairRow<'a> {
     counts: &'a PairCounts,
 }
 
-fn of_pair<'a>() -> [Family<PairRow<'a>>; 4] {
+fn of_pair<'a>() -> [MetricFamily<PairRow<'a>>; 4] {
     [
         counter(
             "olla_model_endpoint_requests_total",
@@ -470,7 +470,7 @@ fn model_families(text: &mut Exposition, inputs: &Inputs<'_>, models: &[(&str, &
 /// The process and its start.
 type ProcessRow<'a> = (&'a ProcessFacts, SystemTime);
 
-fn of_process<'a>() -> [Family<ProcessRow<'a>>; 7] {
+fn of_process<'a>() -> [MetricFamily<ProcessRow<'a>>; 7] {
     [
         counter(
             "process_cpu_seconds_total",

@@ -121,7 +121,7 @@ pub struct AttemptEnd<'a> {
 
 /// Which of the attempted endpoints served a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Route {
+pub enum ServedBy {
     /// The first.
     Hit,
     /// Another.
@@ -172,7 +172,7 @@ pub struct RequestEnd<'a> {
     /// From arrival to the first byte of the response's body, in microseconds.
     pub first_byte_us: Option<u64>,
     /// Which of the attempted endpoints served it.
-    pub route: Route,
+    pub route: ServedBy,
     /// The routing decision, if model routing took part.
     pub routing: Option<Routing>,
     /// Whether the request asked for a stream.
@@ -351,10 +351,10 @@ impl RequestCounts {
         self.tally.count(outcome, end.latency_ms);
         self.bytes = self.bytes.saturating_add(end.bytes);
         match end.route {
-            Route::Hit => self.hits += 1,
-            Route::Miss => self.misses += 1,
-            Route::Fallback => self.fallbacks += 1,
-            Route::Unserved => {}
+            ServedBy::Hit => self.hits += 1,
+            ServedBy::Miss => self.misses += 1,
+            ServedBy::Fallback => self.fallbacks += 1,
+            ServedBy::Unserved => {}
         }
         if let Some(figures) = end.figures {
             let add = |sum: &mut u64, more: u64| *sum = sum.saturating_add(more);

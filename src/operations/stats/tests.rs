@@ -38,7 +38,7 @@ fn request() -> RequestEnd<'static> {
         bytes: 100,
         latency_ms: 10,
         first_byte_us: Some(2000),
-        route: Route::Hit,
+        route: ServedBy::Hit,
         routing: None,
         streaming: false,
         figures: None,
@@ -164,7 +164,7 @@ fn a_failover_is_two_attempts_and_one_request() {
         });
         recorder.request(&RequestEnd {
             endpoint_id: Some(2),
-            route: Route::Miss,
+            route: ServedBy::Miss,
             ..request()
         });
     });
@@ -186,7 +186,7 @@ fn refusals_and_requests_without_endpoint_or_model() {
             outcome: Outcome::Refused,
             status: Some(404),
             endpoint_id: None,
-            route: Route::Unserved,
+            route: ServedBy::Unserved,
             ..request()
         });
         recorder.violation(Violation::Size);
@@ -197,12 +197,12 @@ fn refusals_and_requests_without_endpoint_or_model() {
             outcome: Outcome::Failure,
             status: Some(503),
             endpoint_id: None,
-            route: Route::Unserved,
+            route: ServedBy::Unserved,
             ..request()
         });
         recorder.request(&RequestEnd {
             model: None,
-            route: Route::Fallback,
+            route: ServedBy::Fallback,
             ..request()
         });
     });
