@@ -1,7 +1,7 @@
-//! `config.toml` is the reference of the configuration: every key with its default, its variable
-//! and one remark, as the declarations in `src/config` have them.
+//! `config.toml` is the reference of the configuration: every key with its default, its variable and
+//! one remark, from the declarations in `src/config`.
 //!
-//! The file is what this test writes. After a change of a key:
+//! This test writes the file. After a change of a key run
 //! `OLLA_WRITE_REFERENCE=1 cargo test --test config_reference`.
 
 use std::collections::BTreeSet;
@@ -16,7 +16,7 @@ const WIDTH: usize = 100;
 
 const ENDPOINTS: &str = "discovery.static.endpoints[]";
 
-/// Values of the endpoint that a configuration without endpoints has.
+/// The values of the built-in endpoint.
 const BUILT_IN: [(&str, &str); 3] = [
     ("discovery.static.endpoints[].name", "\"localhost\""),
     (
@@ -26,7 +26,7 @@ const BUILT_IN: [(&str, &str); 3] = [
     ("discovery.static.endpoints[].type", "\"ollama\""),
 ];
 
-/// Examples of keys that have no default. They stand in comments.
+/// Examples of keys without a default, which the file shows in comments.
 const EXAMPLES: [(&str, &str); 19] = [
     ("server.tls.cert_file", "\"cert.pem\""),
     ("server.tls.key_file", "\"key.pem\""),
@@ -151,7 +151,7 @@ fn examples_are_accepted() {
             None => format!("{path} = {example}\n"),
         };
         let loaded = load(&text);
-        // Their kind is right; what goes with them is missing here.
+        // These examples are valid only together with other keys.
         let own = |key: &str| key.replace("[0]", "[]") == *path;
         let faults: Vec<_> = loaded
             .findings
@@ -196,12 +196,12 @@ fn load(text: &str) -> Loaded {
     )
 }
 
-/// Whether the keys of a table are free.
+/// Whether a table may have any keys.
 fn is_free(table: &str) -> bool {
     ["model_aliases", "profiles"].contains(&table)
 }
 
-/// Paths of the keys of the text, those in comments included.
+/// The paths of all keys in the text, including those in comments.
 fn keys(text: &str) -> BTreeSet<String> {
     let mut section = String::new();
     let mut keys = BTreeSet::new();
@@ -264,7 +264,7 @@ fn rendered() -> String {
     out
 }
 
-/// The table that a key stands in. Tables of an endpoint are written inside of it.
+/// The table of a key. Tables of an endpoint are written inside it.
 fn section_of(doc: &KeyDoc) -> &str {
     if doc.path.starts_with(ENDPOINTS) {
         return ENDPOINTS;
@@ -324,7 +324,7 @@ fn key(out: &mut String, doc: &KeyDoc, section: &str) {
     let _ = writeln!(out, "{line}");
 }
 
-/// A comment, broken at blanks.
+/// A comment, broken into lines at spaces.
 fn comment(out: &mut String, text: &str) {
     let mut line = String::from("#");
     for word in text.split(' ') {

@@ -1,8 +1,8 @@
-//! The documents say what the program does: `docs/configuration.md` has every key as it is
-//! declared, `docs/metrics.md` every series as the real binary shows it, every piece of TOML is a
-//! configuration that is accepted, and every link leads somewhere.
+//! The documents agree with the program: `docs/configuration.md` has every key as it is declared,
+//! `docs/metrics.md` every series as the real binary shows it, every TOML example is a valid
+//! configuration, and every link has a target.
 //!
-//! The two tables are what this test writes, between their marks:
+//! This test writes the two tables, between their marks, with
 //! `OLLA_WRITE_REFERENCE=1 cargo test --test documents`.
 
 use std::collections::BTreeSet;
@@ -28,7 +28,7 @@ fn read(path: &Path) -> String {
     std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-/// The documents for readers: those at the root and in `docs`, without the contract.
+/// The documents at the root and in `docs`, without the contract.
 fn documents() -> Vec<(PathBuf, String)> {
     let mut paths = Vec::new();
     markdown(&root(), &mut paths);
@@ -38,7 +38,7 @@ fn documents() -> Vec<(PathBuf, String)> {
     with_text(paths)
 }
 
-/// Every document in which a link may stand.
+/// All documents that may have links.
 fn linked_documents() -> Vec<(PathBuf, String)> {
     let mut paths = Vec::new();
     markdown(&root().join("docs/contract"), &mut paths);
@@ -66,7 +66,7 @@ fn with_text(paths: Vec<PathBuf>) -> Vec<(PathBuf, String)> {
     paths.into_iter().map(read).collect()
 }
 
-/// Compares what stands between the marks of a document, or writes it when told to.
+/// Compares the text between the marks of a document, or writes it if the variable is set.
 #[track_caller]
 fn holds(document: &str, want: &str) {
     let path = root().join(document);
@@ -124,7 +124,7 @@ fn the_configuration_is_documented() {
     holds("docs/configuration.md", &out);
 }
 
-/// The table that a key stands in. Tables of an endpoint stand in its own.
+/// The table of a key. All tables of an endpoint are shown in one.
 fn section_of(doc: &KeyDoc) -> &str {
     if doc.path.starts_with(ENDPOINTS) {
         return ENDPOINTS;
@@ -159,7 +159,7 @@ fn code(text: &str) -> String {
     }
 }
 
-/// Types in a word, where the head of the document says what the word means.
+/// Types as one word, if the head of the document explains the word.
 fn kind(doc: &KeyDoc) -> String {
     let words = [
         ("a duration such as \"30s\" or \"1h30m\"", "duration"),
@@ -177,7 +177,7 @@ fn meaning(doc: &KeyDoc) -> String {
     if doc.inert {
         text.push_str(" *Accepted for compatibility, no effect.*");
     }
-    // A pattern with an asterisk is no emphasis.
+    // An asterisk of a pattern must not begin emphasis.
     text.replace("; * ", "; `*` ")
         .replace("origin *", "origin `*`")
 }
@@ -208,7 +208,7 @@ fn the_metrics_are_documented() {
     holds("docs/metrics.md", &out);
 }
 
-/// The pieces of a document in fences of this language, each with its line.
+/// The fenced examples of a document in this language, each with its line.
 fn fenced(text: &str, language: &str) -> Vec<(usize, String)> {
     let mut pieces = Vec::new();
     let mut open: Option<(bool, usize, String)> = None;
@@ -255,7 +255,7 @@ fn packaged_configurations_are_accepted() {
     }
 }
 
-/// Files and variables that are named exist on the reader's machine only.
+/// Files and variables of the examples exist on the reader's machine only.
 #[track_caller]
 fn accepted(loaded: &Loaded, place: &str) {
     let faults: Vec<String> = loaded
@@ -282,7 +282,7 @@ fn load(text: &str, format: FileFormat) -> Loaded {
 }
 
 #[test]
-fn links_lead_somewhere() {
+fn links_have_targets() {
     let mut faults = Vec::new();
     for (path, text) in linked_documents() {
         for (at, _) in text.match_indices("](") {
@@ -306,7 +306,7 @@ fn links_lead_somewhere() {
     assert_eq!(faults, [""; 0]);
 }
 
-/// The anchors of a document: one for each heading, made of its text, and those set by hand.
+/// The anchors of a document: those of the headings, and explicit ones.
 fn anchors(text: &str) -> BTreeSet<String> {
     const SET: &str = "<a id=\"";
     let by_hand = text.match_indices(SET).filter_map(|(at, _)| {

@@ -1,4 +1,4 @@
-//! Starting, ending, changing: what a configuration, a signal and a machine may do to the process.
+//! Start, signals and shutdown: effects of the configuration, of signals and of the machine.
 //!
 //! Contract: docs/contract/balancing.md#12, docs/contract/operations.md#9
 
@@ -17,7 +17,7 @@ const X: &str = "/olla/proxy/x";
 const ASK: &str = "GET /olla/proxy/x HTTP/1.1\r\nHost: h\r\n\r\n";
 const STREAM: &str = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
 
-/// A backend that streams one event, and the other and the end when it is told.
+/// A backend that streams one event, and the second one and the end after a message.
 pub(super) fn streaming() -> (Backend, mpsc::Sender<()>) {
     let (word, heard) = mpsc::channel();
     let heard = Mutex::new(heard);
@@ -41,7 +41,7 @@ pub(super) fn over(driver: Driver, backend: &Backend, more: &str) -> Gateway {
 fn a_bad_configuration_is_refused_with_key_value_and_line() {
     let endpoint = "[[discovery.static.endpoints]]\nname = \"e\"\nurl = \"http://127.0.0.1:1\"\n";
     let of_endpoint = |more: &str| format!("{endpoint}{more}");
-    // The file, and what must be said of it.
+    // The file, and strings that the log must contain.
     let rows: [(String, &[&str]); 16] = [
         (
             "[server]\nport = 70000".into(),
@@ -112,7 +112,7 @@ fn a_bad_configuration_is_refused_with_key_value_and_line() {
 }
 
 #[test]
-fn a_port_in_use_is_said_and_ends_the_start() {
+fn a_port_in_use_is_reported_and_ends_the_start() {
     on_both_drivers(|driver| {
         let holder = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = holder.local_addr().unwrap().port();
@@ -157,8 +157,8 @@ fn an_endpoint_that_is_down_leaves_the_others_served() {
         ];
         let gateway = Gateway::start(&Config::new(driver).more(&endpoints.concat()));
         for _ in 0..10 {
-            let answer = post(&gateway, X, &[], r#"{"model":"m"}"#);
-            assert_eq!(answer.header("X-Olla-Endpoint"), Some("up"));
+            let response = post(&gateway, X, &[], r#"{"model":"m"}"#);
+            assert_eq!(response.header("X-Olla-Endpoint"), Some("up"));
         }
         let ready = get(&gateway, "/internal/ready", &[]);
         assert_eq!((ready.status, &ready.json()["healthy"]), (200, &1.into()));
@@ -173,14 +173,14 @@ fn a_request_before_the_first_check_waits_for_it() {
         for _ in 0..5 {
             let config = Config::new(driver).more(&endpoints).unsettled();
             let gateway = Gateway::start(&config);
-            let answer = get(&gateway, X, &[]);
-            assert_eq!(answer.status, 200, "{}", answer.text());
+            let response = get(&gateway, X, &[]);
+            assert_eq!(response.status, 200, "{}", response.text());
         }
     });
 }
 
 #[test]
-fn a_drain_finishes_what_is_under_way() {
+fn a_drain_finishes_requests_in_flight() {
     on_both_drivers(|driver| {
         let (backend, word) = streaming();
         let mut gateway = over(driver, &backend, "[server]\nshutdown_timeout = \"15s\"");
@@ -207,7 +207,7 @@ fn a_drain_finishes_what_is_under_way() {
 }
 
 #[test]
-fn an_answer_during_a_drain_says_close() {
+fn a_response_during_a_drain_has_connection_close() {
     on_both_drivers(|driver| {
         let (word, heard) = mpsc::channel::<()>();
         let heard = Mutex::new(heard);
@@ -222,9 +222,9 @@ fn an_answer_during_a_drain_says_close() {
         gateway.signal("INT");
         gateway.wait_log("hutdown");
         word.send(()).unwrap();
-        let answer = client.response();
+        let response = client.response();
         assert_eq!(
-            (answer.status, answer.header("Connection")),
+            (response.status, response.header("Connection")),
             (200, Some("close"))
         );
         assert!(client.is_closed());
@@ -233,7 +233,7 @@ fn an_answer_during_a_drain_says_close() {
 }
 
 #[test]
-fn what_outlives_the_shutdown_timeout_is_cut() {
+fn requests_are_cut_after_the_shutdown_timeout() {
     on_both_drivers(|driver| {
         let (backend, _word) = streaming();
         let mut gateway = over(driver, &backend, "[server]\nshutdown_timeout = \"300ms\"");
@@ -248,7 +248,7 @@ fn what_outlives_the_shutdown_timeout_is_cut() {
             took >= Duration::from_millis(290) && took < Duration::from_secs(5),
             "{took:?}"
         );
-        // Not the end of an answer.
+        // The response has no end.
         assert!(busy.is_closed());
         let log = gateway.log();
         assert!(log.contains("WARN") && log.contains("\"cut\":1"), "{log}");
@@ -293,10 +293,10 @@ fn other_signals_are_ignored_and_the_gateway_goes_on() {
     });
 }
 
-/// How to make the kernel refuse io_uring to a program, if this machine has what that needs.
+/// A command that runs a program without io_uring, if this machine has the tools for it.
 fn refusing_io_uring() -> Option<Vec<&'static str>> {
     let inject = "inject=io_uring_setup:error=EPERM";
-    // The tracer is the child, so that the program has the id which is known here.
+    // The tracer is the child, so that the program keeps the known process id.
     let words = ["strace", "-D", "-f", "-qq", "-o", "/dev/null", "-e", inject];
     let works = Command::new(words[0])
         .args(&words[1..])
@@ -316,7 +316,7 @@ fn refusing_io_uring() -> Option<Vec<&'static str>> {
 }
 
 #[test]
-fn without_io_uring_it_starts_on_epoll_and_says_why() {
+fn without_io_uring_the_start_uses_epoll_and_logs_the_reason() {
     let Some(words) = refusing_io_uring() else {
         return;
     };
@@ -331,7 +331,7 @@ fn without_io_uring_it_starts_on_epoll_and_says_why() {
 }
 
 #[test]
-fn without_io_uring_the_demand_for_it_ends_the_start() {
+fn required_io_uring_that_is_missing_ends_the_start() {
     let Some(words) = refusing_io_uring() else {
         return;
     };
@@ -348,7 +348,7 @@ fn without_io_uring_the_demand_for_it_ends_the_start() {
 }
 
 #[test]
-fn the_driver_asked_for_is_the_driver_used() {
+fn the_configured_driver_is_used() {
     on_both_drivers(|driver| {
         let gateway = Gateway::start(&Config::new(driver).more("discovery.static.endpoints = []"));
         gateway.wait_line(&[&format!("\"io_driver\":\"{}", driver.name())]);
@@ -356,7 +356,7 @@ fn the_driver_asked_for_is_the_driver_used() {
 }
 
 #[test]
-fn variables_stand_over_the_file() {
+fn variables_override_the_file() {
     on_both_drivers(|driver| {
         let backend = Backend::ok(&["m"]);
         let config = Config::new(driver)
@@ -373,14 +373,14 @@ fn variables_stand_over_the_file() {
                     "https://a.test,https://b.test",
                 ),
         );
-        let answer = post(&gateway, X, &["Origin: https://b.test"], [b' '; 1024]);
-        assert_eq!(answer.status, 200);
-        assert_eq!(answer.header("X-RateLimit-Limit"), Some("90"));
-        assert_eq!(answer.header("X-RateLimit-Remaining"), Some("8"));
-        let granted = answer.header("Access-Control-Allow-Origin");
+        let response = post(&gateway, X, &["Origin: https://b.test"], [b' '; 1024]);
+        assert_eq!(response.status, 200);
+        assert_eq!(response.header("X-RateLimit-Limit"), Some("90"));
+        assert_eq!(response.header("X-RateLimit-Remaining"), Some("8"));
+        let granted = response.header("Access-Control-Allow-Origin");
         assert_eq!(granted, Some("https://b.test"));
         assert_eq!(post(&gateway, X, &[], [b' '; 1025]).status, 413);
-        // One that cannot be read is refused by its name.
+        // An invalid value is refused with the name of its variable.
         let Err(log) = Gateway::try_start(&config.env("OLLA_SERVER_READ_TIMEOUT", "soon")) else {
             panic!("it has started");
         };

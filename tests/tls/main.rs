@@ -1,4 +1,4 @@
-//! TLS on both sides of the real gateway: https endpoints, and a listener that speaks TLS.
+//! TLS on both sides of the real gateway: https endpoints, and a listener with TLS.
 //!
 //! Contract: docs/contract/balancing.md#9, docs/contract/balancing.md#11,
 //! docs/contract/balancing.md#13; docs/contract/README.md#11; docs/contract/surface.md#4
@@ -26,7 +26,7 @@ fn config(driver: Driver, more: &str) -> Config {
         .unsettled()
 }
 
-/// The files of a listener that speaks TLS.
+/// The configuration of a listener with TLS, and its files.
 fn listener(folder: &Folder, identity: &Identity) -> String {
     let certificate = folder.write("cert.pem", &identity.certificate);
     let key = folder.write("key.pem", &identity.key);
@@ -75,7 +75,7 @@ fn respond(request: &Received, link: &mut Link) {
 }
 
 /// One request of the gateway's proxy routes on a connection of its own.
-fn ask(gateway: &Gateway, path: &str, body: &[u8]) -> Response {
+fn send(gateway: &Gateway, path: &str, body: &[u8]) -> Response {
     post(gateway, &format!("/olla/proxy{path}"), &[], body)
 }
 
@@ -85,7 +85,7 @@ fn exchange(client: &mut Client, path: &str, body: &[u8]) -> Response {
     client.request(&head, body).response()
 }
 
-/// Bytes that no two places of have the same neighbourhood.
+/// Bytes without repeated sections, so that a misplaced one is detected.
 fn large(len: usize) -> Vec<u8> {
     let mut state = 1_u32;
     let next = |_| {
@@ -111,11 +111,11 @@ fn an_https_endpoint_works_on_every_driver() {
     for driver in DRIVERS {
         let folder = Folder::new();
         let (backend, gateway) = trusting(&folder, driver, "");
-        let answer = ask(&gateway, "/echo", b"hello");
-        assert_eq!((answer.status, answer.text().as_str()), (200, "hello"));
-        assert_eq!(answer.header("X-Olla-Endpoint"), Some("gpu-1"));
-        let answer = ask(&gateway, "/v1/chat/completions", br#"{"model":"m1"}"#);
-        assert_eq!(answer.status, 200, "its models were listed: {answer:?}");
+        let response = send(&gateway, "/echo", b"hello");
+        assert_eq!((response.status, response.text().as_str()), (200, "hello"));
+        assert_eq!(response.header("X-Olla-Endpoint"), Some("gpu-1"));
+        let response = send(&gateway, "/v1/chat/completions", br#"{"model":"m1"}"#);
+        assert_eq!(response.status, 200, "its models were listed: {response:?}");
         let handshake = Handshake {
             server_name: Some("localhost".to_owned()),
             alpn: Some(b"http/1.1".to_vec()),
@@ -125,14 +125,14 @@ fn an_https_endpoint_works_on_every_driver() {
 }
 
 #[test]
-fn secured_connections_are_used_again() {
+fn tls_connections_are_reused() {
     let folder = Folder::new();
     let (backend, gateway) = trusting(&folder, Driver::Auto, "");
-    assert_eq!(ask(&gateway, "/echo", b"first").status, 200);
+    assert_eq!(send(&gateway, "/echo", b"first").status, 200);
     let before = backend.backend.requests();
     let connections = backend.handshakes().len();
     for _ in 0..20 {
-        assert_eq!(ask(&gateway, "/echo", b"again").text(), "again");
+        assert_eq!(send(&gateway, "/echo", b"again").text(), "again");
     }
     let requests = backend.backend.requests() - before;
     let fresh = backend.handshakes().len() - connections;
@@ -150,40 +150,40 @@ fn large_bodies_pass_both_ways_on_every_driver() {
         let (_backend, gateway) = trusting(&folder, driver, "");
         for len in [16 << 10, 64 << 10, 5 << 20] {
             let body = large(len);
-            let answer = ask(&gateway, "/echo", &body);
-            assert!(answer.whole && answer.body == body, "{driver:?} {len}");
+            let response = send(&gateway, "/echo", &body);
+            assert!(response.whole && response.body == body, "{driver:?} {len}");
         }
     }
 }
 
 #[test]
-fn answers_end_where_their_framing_says() {
+fn responses_end_where_their_framing_says() {
     for driver in DRIVERS {
         let folder = Folder::new();
         let (_backend, gateway) = trusting(&folder, driver, "");
-        let stream = ask(&gateway, "/stream", b"{}");
+        let stream = send(&gateway, "/stream", b"{}");
         let events: String = (0..20).map(|event| format!("data: {event}\n\n")).collect();
         assert_eq!((stream.text(), stream.whole), (events, true));
-        let closed = ask(&gateway, "/to-close", b"{}");
+        let closed = send(&gateway, "/to-close", b"{}");
         assert_eq!((closed.text().as_str(), closed.whole), ("all of it", true));
-        // An end that nobody has announced may be anybody's.
-        let cut = ask(&gateway, "/cut-to-close", b"{}");
+        // Without a close_notify alert, an attacker may have cut the connection.
+        let cut = send(&gateway, "/cut-to-close", b"{}");
         assert_eq!((cut.text().as_str(), cut.whole), ("all of it", false));
-        let cut = ask(&gateway, "/cut", b"{}");
+        let cut = send(&gateway, "/cut", b"{}");
         assert_eq!((cut.text().as_str(), cut.whole), ("not all of it", false));
     }
 }
 
-/// The gateway in front of one endpoint that it cannot like, and what it answers the first request.
+/// The gateway in front of one endpoint with a TLS fault, and the response to the first request.
 fn refused(url: &str, more: &str) -> (Gateway, Response) {
     let endpoint = endpoint("gpu-1", url, more);
     let gateway = Gateway::start(&config(Driver::Auto, &endpoint));
-    let answer = ask(&gateway, "/echo", b"{}");
-    (gateway, answer)
+    let response = send(&gateway, "/echo", b"{}");
+    (gateway, response)
 }
 
 #[test]
-fn a_certificate_that_does_not_hold_makes_the_endpoint_offline() {
+fn an_invalid_certificate_makes_the_endpoint_offline() {
     let (trusted, stranger) = (Issuer::new("trusted"), Issuer::new("stranger"));
     let table = [
         (stranger.issue(&["localhost"]), "tls_unknown_issuer"),
@@ -200,16 +200,19 @@ fn a_certificate_that_does_not_hold_makes_the_endpoint_offline() {
         let more = format!("tls.ca_file = \"{ca_file}\"");
         let (gateway, _) = refused(&backend.url("localhost"), &more);
         gateway.wait_line(&["gpu-1", "\"to\":\"offline\"", word]);
-        let answer = ask(&gateway, "/echo", b"{}");
-        assert_eq!(answer.status, 503, "{word} {answer:?}");
-        assert!(answer.text().contains("NO_HEALTHY_ENDPOINTS"), "{answer:?}");
+        let response = send(&gateway, "/echo", b"{}");
+        assert_eq!(response.status, 503, "{word} {response:?}");
+        assert!(
+            response.text().contains("NO_HEALTHY_ENDPOINTS"),
+            "{response:?}"
+        );
         assert_eq!(backend.backend.requests(), 0, "{word}");
     }
 }
 
 #[test]
-fn a_request_that_meets_a_bad_certificate_is_told_which() {
-    // Checks go elsewhere and succeed, so the request is the first to meet it.
+fn a_response_names_the_fault_of_a_certificate() {
+    // Health checks go to another server and succeed, so a request is the first to meet the fault.
     let (trusted, stranger) = (Issuer::new("trusted"), Issuer::new("stranger"));
     let healthy = backend(&trusted.issue(&["localhost"]));
     let table = [
@@ -238,9 +241,9 @@ fn a_request_that_meets_a_bad_certificate_is_told_which() {
              check_interval = \"1h\"",
             healthy.url("localhost")
         );
-        let (gateway, answer) = refused(&backend.url("localhost"), &more);
-        assert_eq!(answer.status, 502, "{answer:?}");
-        let text = answer.text();
+        let (gateway, response) = refused(&backend.url("localhost"), &more);
+        assert_eq!(response.status, 502, "{response:?}");
+        let text = response.text();
         assert!(text.contains("BACKEND_ERROR"), "{text}");
         assert!(text.contains(sentence), "{text}");
         assert!(
@@ -249,7 +252,7 @@ fn a_request_that_meets_a_bad_certificate_is_told_which() {
         );
         gateway.wait_line(&["request_id", "gpu-1", word]);
         assert_eq!(
-            ask(&gateway, "/echo", b"{}").status,
+            send(&gateway, "/echo", b"{}").status,
             503,
             "it is offline now"
         );
@@ -257,11 +260,11 @@ fn a_request_that_meets_a_bad_certificate_is_told_which() {
 }
 
 #[test]
-fn verification_is_left_out_only_when_asked_and_said() {
+fn verification_is_disabled_only_by_its_key_and_with_a_warning() {
     let backend = backend(&Issuer::new("stranger").issue_until(&["elsewhere"], 2021));
     let more = "tls.insecure_skip_verify = true";
-    let (gateway, answer) = refused(&backend.url("127.0.0.1"), more);
-    assert_eq!(answer.status, 200, "{answer:?}");
+    let (gateway, response) = refused(&backend.url("127.0.0.1"), more);
+    assert_eq!(response.status, 200, "{response:?}");
     gateway.wait_line(&["WARN", "not verified", "gpu-1"]);
     assert_eq!(
         backend.handshakes().last().map(|seen| &seen.server_name),
@@ -271,7 +274,7 @@ fn verification_is_left_out_only_when_asked_and_said() {
 }
 
 #[test]
-fn the_environment_adds_to_whom_the_system_trusts() {
+fn the_environment_adds_to_the_trusted_certificates() {
     let issuer = Issuer::new("environment");
     let issued = (issuer.issue(&["localhost"]), issuer.pem());
     let own = Identity::self_signed();
@@ -283,12 +286,12 @@ fn the_environment_adds_to_whom_the_system_trusts() {
         let endpoint = endpoint("gpu-1", &backend.url("localhost"), "");
         let config = config(Driver::Auto, &endpoint).env("SSL_CERT_FILE", &file);
         let gateway = Gateway::start(&config);
-        assert_eq!(ask(&gateway, "/echo", b"hello").text(), "hello", "{name}");
+        assert_eq!(send(&gateway, "/echo", b"hello").text(), "hello", "{name}");
     }
 }
 
 #[test]
-fn what_speaks_no_tls_is_said_to() {
+fn a_server_without_tls_is_reported() {
     let plain = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = plain.local_addr().unwrap().port();
     std::thread::spawn(move || {
@@ -302,12 +305,12 @@ fn what_speaks_no_tls_is_said_to() {
 }
 
 #[test]
-fn a_handshake_has_its_time() {
+fn a_handshake_has_a_timeout() {
     for driver in DRIVERS {
         let folder = Folder::new();
         let issuer = Issuer::new("trusted");
         let healthy = backend(&issuer.issue(&["localhost"]));
-        // Connections are made, and nothing is ever said on them.
+        // The listener accepts connections and sends nothing.
         let mute = TcpListener::bind("127.0.0.1:0").unwrap();
         let ca_file = folder.write("ca.pem", &issuer.pem());
         let more = format!(
@@ -321,16 +324,16 @@ fn a_handshake_has_its_time() {
             endpoint("gpu-1", &url, &more)
         );
         let gateway = Gateway::start(&config(driver, &rest));
-        let answer = ask(&gateway, "/echo", b"{}");
-        assert_eq!(answer.status, 502, "{answer:?}");
+        let response = send(&gateway, "/echo", b"{}");
+        assert_eq!(response.status, 502, "{response:?}");
         let sentence = "did not complete the TLS handshake in time";
-        assert!(answer.text().contains(sentence), "{answer:?}");
+        assert!(response.text().contains(sentence), "{response:?}");
         gateway.wait_line(&["gpu-1", "tls_timeout"]);
     }
 }
 
 #[test]
-fn another_endpoint_serves_where_a_certificate_does_not_hold() {
+fn another_endpoint_replaces_one_with_an_invalid_certificate() {
     let (trusted, stranger) = (Issuer::new("trusted"), Issuer::new("stranger"));
     let folder = Folder::new();
     let ca_file = folder.write("ca.pem", &trusted.pem());
@@ -348,15 +351,15 @@ fn another_endpoint_serves_where_a_certificate_does_not_hold() {
         endpoint("good", &good.url("localhost"), &second)
     );
     let gateway = Gateway::start(&config(Driver::Auto, &rest));
-    // A request goes to whoever is known to be well, which may be one of them at first.
+    // At first only one of the endpoints may be healthy.
     wait_until("both endpoints to be healthy", || {
         let endpoints = gateway.endpoints();
         let healthy = endpoints.iter().filter(|one| one["status"] == "healthy");
         healthy.count() == 2
     });
-    let answer = ask(&gateway, "/echo", b"hello");
-    assert_eq!((answer.status, answer.text().as_str()), (200, "hello"));
-    assert_eq!(answer.header("X-Olla-Endpoint"), Some("good"));
+    let response = send(&gateway, "/echo", b"hello");
+    assert_eq!((response.status, response.text().as_str()), (200, "hello"));
+    assert_eq!(response.header("X-Olla-Endpoint"), Some("good"));
     gateway.wait_line(&["\"endpoint\":\"bad\"", "tls_unknown_issuer"]);
 }
 
@@ -426,13 +429,13 @@ fn check(folder: &Folder, text: &str) -> (Option<i32>, String) {
     (code, process.log())
 }
 
-/// A gateway whose listener speaks TLS, in front of a TLS backend.
+/// A gateway with TLS at its listener, in front of a TLS backend.
 fn listening(folder: &Folder, identity: &Identity, driver: Driver) -> (TlsBackend, Gateway) {
     trusting(folder, driver, &listener(folder, identity))
 }
 
 #[test]
-fn the_listener_speaks_tls_on_every_driver() {
+fn the_listener_uses_tls_on_every_driver() {
     for driver in DRIVERS {
         let folder = Folder::new();
         let issuer = Issuer::new("gateway");
@@ -449,8 +452,8 @@ fn the_listener_speaks_tls_on_every_driver() {
         let events = exchange(&mut open(), "/stream", b"{}");
         assert!(events.whole && events.text().ends_with("data: 19\n\n"));
         let body = large(5 << 20);
-        let answer = exchange(&mut open(), "/echo", &body);
-        assert!(answer.whole && answer.body == body);
+        let response = exchange(&mut open(), "/echo", &body);
+        assert!(response.whole && response.body == body);
         let cut = exchange(&mut open(), "/cut-to-close", b"{}");
         assert_eq!((cut.text().as_str(), cut.whole), ("all of it", false));
         let (mut no_alpn, _) = connect(&[]).unwrap();
@@ -460,20 +463,20 @@ fn the_listener_speaks_tls_on_every_driver() {
 }
 
 #[test]
-fn plain_http_to_a_secured_listener_is_told() {
+fn plain_http_to_a_listener_with_tls_gets_400() {
     let folder = Folder::new();
     let identity = Issuer::new("gateway").issue(&["localhost"]);
     let (_backend, gateway) = listening(&folder, &identity, Driver::Auto);
-    let answer = ask(&gateway, "/echo", b"");
-    assert_eq!(answer.status, 400);
+    let response = send(&gateway, "/echo", b"");
+    assert_eq!(response.status, 400);
     assert!(
-        answer.whole && answer.text().contains("https"),
-        "{answer:?}"
+        response.whole && response.text().contains("https"),
+        "{response:?}"
     );
 }
 
 #[test]
-fn a_client_that_does_not_shake_hands_is_given_up() {
+fn a_client_without_a_handshake_is_disconnected() {
     let folder = Folder::new();
     let identity = Issuer::new("gateway").issue(&["localhost"]);
     let server = format!(
@@ -522,13 +525,13 @@ fn issuers_are_read_again_without_a_restart() {
     folder.write("ca.pem", &new.pem());
     gateway.signal("HUP");
     gateway.wait_line(&["gpu-1", "\"to\":\"healthy\""]);
-    // The line is written just before the cores are told.
-    let served = (0..1000).any(|_| ask(&gateway, "/echo", b"hello").text() == "hello");
+    // The line is written just before the cores receive the snapshot.
+    let served = (0..1000).any(|_| send(&gateway, "/echo", b"hello").text() == "hello");
     assert!(served);
 }
 
 #[test]
-fn a_backend_learns_that_the_client_came_over_tls() {
+fn an_endpoint_receives_the_scheme_of_the_client() {
     let folder = Folder::new();
     let plain = Backend::ok(&["m1"]);
     let issuer = Issuer::new("gateway");

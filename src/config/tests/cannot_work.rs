@@ -1,5 +1,5 @@
-//! What is valid by itself and cannot work: an endpoint that is the gateway, origins that no
-//! browser sends.
+//! Values that are valid on their own but cannot work: an endpoint that is the gateway itself, and
+//! origins that no browser sends.
 
 use super::*;
 

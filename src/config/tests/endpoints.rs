@@ -1,5 +1,5 @@
-//! `discovery.static.endpoints`: what an endpoint may be, its credentials, and that no finding
-//! shows one.
+//! `discovery.static.endpoints`: valid and invalid endpoints, and their credentials, which no finding
+//! shows.
 
 use super::*;
 
@@ -52,7 +52,7 @@ fn the_defaults_of_an_endpoint_are_those_of_the_contract() {
     assert_eq!(plan.tls, EndpointTlsPlan::default());
 }
 
-/// Lines of an endpoint and what must hold of it then.
+/// Lines of an endpoint, and a condition on its plan.
 type Meaning = (&'static str, fn(&EndpointPlan) -> bool);
 
 #[test]

@@ -1,8 +1,8 @@
-//! Variables: every one of the contract, over the file, refused when it is wrong.
+//! Variables of the contract: each overrides the file, and a wrong value is refused.
 
 use super::*;
 
-/// A variable, its value, and what must hold then.
+/// A variable, its value, and a condition on the plan.
 type Effect = (&'static str, &'static str, fn(&Plan) -> bool);
 
 #[test]

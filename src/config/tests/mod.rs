@@ -1,5 +1,5 @@
-//! The configuration as a whole: tables of what is accepted and of what is refused, the
-//! environment, secrets, and both file formats.
+//! The configuration as a whole: tables of accepted and of refused values, the environment, secrets,
+//! and both file formats.
 
 mod cannot_work;
 mod endpoints;
@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use super::*;
 
-/// The accepted types of these tests.
+/// The types that these tests accept.
 fn types() -> Vec<TypeName> {
     let pairs = [
         ("ollama", "ollama"),
@@ -30,7 +30,7 @@ fn types() -> Vec<TypeName> {
     pairs.map(name).into()
 }
 
-/// The filter with equality in place of globs.
+/// A filter that compares names instead of matching globs.
 fn admits(filter: &NameFilter, name: &str) -> bool {
     let within = |list: &[String]| list.iter().any(|entry| entry == name);
     !within(&filter.exclude) && (filter.include.is_empty() || within(&filter.include))
@@ -56,7 +56,7 @@ fn toml(text: &str) -> Loaded {
     with_env(text, FileFormat::Toml, &[])
 }
 
-/// The plan of a text in which nothing is wrong.
+/// The plan of a valid text.
 #[track_caller]
 fn plan(text: &str) -> Plan {
     let loaded = toml(text);
@@ -64,7 +64,7 @@ fn plan(text: &str) -> Plan {
     loaded.plan.unwrap()
 }
 
-/// The plan by the environment alone, in which nothing is wrong.
+/// The plan of a valid environment without a file.
 #[track_caller]
 fn plan_of_env(env: &[(&str, &str)]) -> Plan {
     let loaded = with_env("", FileFormat::Toml, env);
@@ -72,7 +72,7 @@ fn plan_of_env(env: &[(&str, &str)]) -> Plan {
     loaded.plan.unwrap()
 }
 
-/// Demands one error with this key whose line holds each of the words.
+/// Requires one error with this key and with each of these strings in its line.
 #[track_caller]
 fn refused(text: &str, key: &str, words: &[&str]) {
     let loaded = toml(text);
@@ -88,7 +88,7 @@ fn refused(text: &str, key: &str, words: &[&str]) {
     assert!(loaded.plan.is_none(), "{text}");
 }
 
-/// Demands one warning with this key, and a plan.
+/// Requires one warning with this key, and a plan.
 #[track_caller]
 fn warned(text: &str, key: &str, word: &str) {
     let loaded = toml(text);

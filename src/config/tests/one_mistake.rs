@@ -1,4 +1,4 @@
-//! One mistake gives one message.
+//! One mistake results in one message.
 
 use super::*;
 
@@ -9,7 +9,7 @@ fn one_mistake_gives_one_message() {
     };
     let list = "discovery.static.endpoints";
     let table = [
-        // What is misspelt is not also missing.
+        // A misspelt key is not reported as missing too.
         (
             format!("[[{list}]]\nnaem = \"a\"\nurl = \"http://h:1\"\n"),
             "discovery.static.endpoints[0].naem",
@@ -30,7 +30,7 @@ fn one_mistake_gives_one_message() {
             "discovery.static.endpoints[0].auth.tokn",
             "did you mean \"token\"?",
         ),
-        // What is of the wrong type is not also missing.
+        // A key with a value of the wrong type is not reported as missing too.
         (
             "server.tls = { cert_file = 1, key_file = \"k\" }".to_owned(),
             "server.tls.cert_file",
@@ -51,7 +51,7 @@ fn one_mistake_gives_one_message() {
             "discovery.static.endpoints[0].auth.token",
             "an integer",
         ),
-        // What follows from a mistake is no other.
+        // The consequence of a mistake is not reported.
         (
             endpoint("check_interval = \"500ms\"\ncheck_timeout = \"1s\""),
             "discovery.static.endpoints[0].check_interval",

@@ -1,4 +1,4 @@
-//! What is refused of every key but those of endpoints, and what is only warned about.
+//! Values that are refused, and values that cause a warning, for all keys except those of endpoints.
 
 use super::*;
 
@@ -369,8 +369,8 @@ fn what_is_odd_is_warned_about() {
             "using the default \"stdout\"",
         ),
         (
-            "server.rate_limits.per_endpoint.overrides.nobody = 1",
-            "server.rate_limits.per_endpoint.overrides.nobody",
+            "server.rate_limits.per_endpoint.overrides.unknown = 1",
+            "server.rate_limits.per_endpoint.overrides.unknown",
             "no endpoint",
         ),
     ];

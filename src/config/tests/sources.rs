@@ -1,8 +1,8 @@
-//! Where a configuration comes from: the paths, both formats, unknown keys, what a reload compares.
+//! The sources of a configuration: paths, both formats, unknown keys, and the comparison at a reload.
 
 use super::*;
 
-/// A working directory of its own, removed at the end.
+/// A temporary working directory, removed at the end.
 struct Folder(PathBuf);
 
 impl Folder {

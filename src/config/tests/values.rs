@@ -1,4 +1,4 @@
-//! Every key but those of endpoints: its default, its bounds, what 0 means.
+//! All keys except those of endpoints: defaults, bounds and the meaning of 0.
 
 use super::*;
 
@@ -136,7 +136,7 @@ fn the_other_defaults_are_those_of_the_contract() {
     assert!(!plan.engineering.show_nerdstats && !plan.process.enable_profiler);
 }
 
-/// A text and what must hold of the plan that it gives.
+/// A text, and a condition on its plan.
 type Meaning = (&'static str, fn(&Plan) -> bool);
 
 #[test]
