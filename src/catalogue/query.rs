@@ -76,7 +76,7 @@ impl<'q> Query<'q> {
             Some("false") => Some(false),
             Some(other) => {
                 let message = format!(
-                    "available must be true or false, not {:?}",
+                    "available: expected true or false, got {:?}",
                     shortened(other)
                 );
                 return Err(CatalogueError::bad_request("INVALID_PARAMETER", message));

@@ -153,12 +153,12 @@ mod tests {
         }
         let peer = "127.0.0.1".parse().unwrap();
         assert_eq!(admit(&policy(), peer, b"\xff"), Err(Denied::Host));
-        let nobody = AccessPlan {
+        let none = AccessPlan {
             allowed_hosts: Vec::new(),
             ..policy()
         };
-        assert_eq!(admit(&nobody, peer, b"localhost"), Err(Denied::Host));
-        assert_eq!(admit(&nobody, peer, b"127.0.0.1:1"), Ok(()));
+        assert_eq!(admit(&none, peer, b"localhost"), Err(Denied::Host));
+        assert_eq!(admit(&none, peer, b"127.0.0.1:1"), Ok(()));
     }
 
     #[test]

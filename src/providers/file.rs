@@ -98,7 +98,7 @@ struct Extraction {
 type Ordered = BTreeMap<String, Spanned<OneOrMore>>;
 
 #[derive(Deserialize)]
-#[serde(untagged, expecting = "expected a text or a list of texts")]
+#[serde(untagged, expecting = "expected a string or a list of strings")]
 enum OneOrMore {
     One(String),
     More(Vec<String>),
@@ -113,17 +113,19 @@ pub(super) fn parse(text: &str) -> Result<(Profile, Vec<String>), String> {
     let file: File = toml::from_str(text).map_err(|error| one_line(&error.to_string()))?;
     let name = file.name.trim();
     if name.is_empty() {
-        return Err("it has no name".to_owned());
+        return Err("name: expected the name of the profile, got none".to_owned());
     }
     if name == AUTO {
-        return Err(format!("the name {AUTO:?} is reserved"));
+        return Err(format!("name: {AUTO:?} is reserved; choose another name"));
     }
     let mut ignored = Vec::new();
     let prefixes = prefixes(file.routing.prefixes, &mut ignored);
     let parser = parser(&file.request.response_format).unwrap_or_else(|| {
         let written = &file.request.response_format;
         if !written.is_empty() {
-            ignored.push(format!("request.response_format {written:?} is not known"));
+            ignored.push(format!(
+                "request.response_format: unknown format {written:?}; the OpenAI format is used"
+            ));
         }
         Parser::OpenAi
     });
@@ -178,9 +180,13 @@ fn prefixes(written: Vec<String>, ignored: &mut Vec<String>) -> Vec<String> {
                 .all(|b| b.is_ascii_alphanumeric() || b"-_.~".contains(&b))
             && prefix.bytes().any(|b| b != b'.');
         if !is_segment {
-            ignored.push(format!("the prefix {text:?} cannot be part of a path"));
+            ignored.push(format!(
+                "routing.prefixes: expected segments of a path, got {text:?}"
+            ));
         } else if RESERVED_PREFIXES.contains(&prefix) {
-            ignored.push(format!("the prefix {text:?} is the gateway's own"));
+            ignored.push(format!(
+                "routing.prefixes: {text:?} is reserved for the gateway"
+            ));
         } else if !kept.iter().any(|known| known == prefix) {
             kept.push(prefix.to_owned());
         }
@@ -336,10 +342,10 @@ mod tests {
     #[test]
     fn files_that_are_no_profile_are_refused() {
         let table = [
-            ("", "no name"),
-            ("name = ''", "no name"),
-            ("name = '  '", "no name"),
-            ("version = '1'", "no name"),
+            ("", "expected the name"),
+            ("name = ''", "expected the name"),
+            ("name = '  '", "expected the name"),
+            ("version = '1'", "expected the name"),
             ("name = 'auto'", "reserved"),
             ("name = 5", "string"),
             ("name = 'x'\n[api]\npaths = 'y'", "paths"),

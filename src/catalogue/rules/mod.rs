@@ -434,7 +434,7 @@ fn lower(words: Vec<String>) -> Vec<String> {
 fn read(place: &Path) -> Result<Tables, String> {
     let about = fs::metadata(place).map_err(|error| error.to_string())?;
     if !about.is_file() {
-        return Err("it is no file".to_owned());
+        return Err("it is not a file".to_owned());
     }
     if about.len() > MAX_FILE_BYTES {
         return Err(format!("it is larger than {MAX_FILE_BYTES} bytes"));
@@ -446,7 +446,7 @@ fn read(place: &Path) -> Result<Tables, String> {
         lines.join(" ")
     })?;
     if tables == Tables::default() {
-        return Err("it holds no table of models".to_owned());
+        return Err("it contains none of the tables for model names".to_owned());
     }
     Ok(tables)
 }

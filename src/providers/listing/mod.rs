@@ -190,10 +190,13 @@ impl fmt::Display for ListingFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Empty => f.write_str("the model listing is empty"),
-            Self::TooLong => write!(f, "the model listing has over {MAX_LISTING_BYTES} bytes"),
-            Self::TooMany => write!(f, "the model listing has over {MAX_MODELS} models"),
-            Self::NoObject => f.write_str("the model listing is no JSON object"),
-            Self::NoList => f.write_str("the model listing holds no list of models"),
+            Self::TooLong => write!(
+                f,
+                "the model listing is longer than {MAX_LISTING_BYTES} bytes"
+            ),
+            Self::TooMany => write!(f, "the model listing has more than {MAX_MODELS} models"),
+            Self::NoObject => f.write_str("the model listing is not a JSON object"),
+            Self::NoList => f.write_str("the model listing contains no list of models"),
         }
     }
 }

@@ -209,7 +209,7 @@ fn files(dir: &Path, warnings: &mut Vec<String>) -> Vec<PathBuf> {
             entries += 1;
             if entries > MAX_DIR_ENTRIES {
                 warnings.push(format!(
-                    "profiles of {}: only the first {MAX_DIR_ENTRIES} entries were looked at",
+                    "profiles of {}: only the first {MAX_DIR_ENTRIES} entries were read",
                     dir.display()
                 ));
                 found.sort();
@@ -232,7 +232,7 @@ fn files(dir: &Path, warnings: &mut Vec<String>) -> Vec<PathBuf> {
 fn read(path: &Path) -> Result<String, String> {
     let about = fs::metadata(path).map_err(|error| error.to_string())?;
     if !about.is_file() {
-        return Err("it is no file".to_owned());
+        return Err("it is not a file".to_owned());
     }
     if about.len() > MAX_FILE_BYTES {
         return Err(format!("it is larger than {MAX_FILE_BYTES} bytes"));
