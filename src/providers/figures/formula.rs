@@ -81,7 +81,7 @@ impl<N> Formula<N> {
         if text.len() > FORMULA_BYTES_MAX {
             return Err(format!("longer than {FORMULA_BYTES_MAX} bytes"));
         }
-        let mut parser = Parser {
+        let mut parser = FormulaParser {
             rest: text,
             depth: 0,
             resolve,
@@ -168,13 +168,13 @@ fn compute<'a>(
     number.is_finite().then_some(Number(number))
 }
 
-struct Parser<'a, N> {
+struct FormulaParser<'a, N> {
     rest: &'a str,
     depth: usize,
     resolve: Resolve<'a, N>,
 }
 
-impl<'a, N> Parser<'a, N> {
+impl<'a, N> FormulaParser<'a, N> {
     /// The next token, which stays unread, and what follows it. Both are empty at the end.
     fn split(&self) -> (&'a str, &'a str) {
         let rest = self.rest.trim_start();
