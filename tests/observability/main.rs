@@ -1,4 +1,4 @@
-//! The Grafana dashboard and the alert rules ask only for what the gateway tells: every series,
+//! The Grafana dashboard and the alert rules query only what the gateway exports: every series,
 //! label and value of a label in them is on `/internal/metrics` of the real binary.
 
 mod query;
@@ -21,7 +21,7 @@ fn dashboard() -> Value {
     serde_json::from_str(&file(DASHBOARD)).unwrap()
 }
 
-/// Every text under a key, wherever it stands.
+/// Every string under a key, at any depth.
 fn texts<'v>(value: &'v Value, key: &str, found: &mut Vec<&'v str>) {
     match value {
         Value::Object(fields) => {
@@ -55,7 +55,7 @@ fn rules(text: &str) -> Vec<(&str, &str)> {
 }
 
 #[test]
-fn the_dashboard_asks_for_what_there_is() {
+fn the_dashboard_queries_existing_series() {
     let dashboard = dashboard();
     let mut queries = Vec::new();
     texts(&dashboard["panels"], "expr", &mut queries);
@@ -73,7 +73,7 @@ fn the_dashboard_asks_for_what_there_is() {
 }
 
 #[test]
-fn the_dashboards_variables_ask_for_what_there_is() {
+fn the_dashboards_variables_query_existing_series() {
     let dashboard = dashboard();
     let page = Page::get();
     let variables = dashboard["templating"]["list"].as_array().unwrap();
@@ -93,7 +93,7 @@ fn the_dashboards_variables_ask_for_what_there_is() {
             [""; 0]
         );
     }
-    // A variable that is used and not declared would be sent as it is written.
+    // A variable that is used but not declared would be sent unresolved.
     let mut queries = Vec::new();
     texts(&dashboard, "expr", &mut queries);
     texts(&dashboard, "uid", &mut queries);

@@ -1,10 +1,10 @@
-//! What a query in PromQL asks for, as far as is needed to know whether it is there.
+//! The series and labels that a PromQL query uses, as far as needed to check that they exist.
 
 use std::collections::BTreeSet;
 
 use testkit::metrics::{Family, Page, matchers};
 
-/// What a series can be asked for besides its own labels: a scrape adds these.
+/// Labels that a scrape adds to those of a series.
 const LABELS_OF_A_SCRAPE: [&str; 2] = ["instance", "job"];
 
 /// The family that a sample's name belongs to.
@@ -13,14 +13,13 @@ fn family<'p>(page: &'p Page, sample: &str) -> Option<&'p Family> {
     page.families.iter().find(holds).map(|(_, family)| family)
 }
 
-/// What is wrong with a query in PromQL: series, labels and values of labels that are not
-/// there.
+/// The errors of a PromQL query: series, labels and values of labels that do not exist.
 pub(crate) fn faults_of(page: &Page, query: &str) -> Vec<String> {
     let mut faults = Vec::new();
     let mut known: BTreeSet<&str> = LABELS_OF_A_SCRAPE.into();
     let parts = Parts::of(query);
     for (series, matchers) in &parts.selectors {
-        // `up` is made by the scrape itself.
+        // The scrape itself creates `up`.
         if series == "up" {
             continue;
         }
@@ -35,7 +34,7 @@ pub(crate) fn faults_of(page: &Page, query: &str) -> Vec<String> {
             if values.is_none() && !own {
                 faults.push(format!("{series} has no label {label}"));
             }
-            // Values with a variable or of a pattern are the reader's.
+            // Values with a variable and patterns are not checked.
             let literal = !value.contains('$') && value.bytes().all(|b| b.is_ascii_alphanumeric());
             if let Some(values) = values.filter(|_| literal && !own)
                 && !values.contains(value)
@@ -56,10 +55,10 @@ pub(crate) fn faults_of(page: &Page, query: &str) -> Vec<String> {
     faults
 }
 
-/// A query, taken apart as far as is needed to know what it asks for.
+/// A query, parsed as far as needed to know the series and labels it uses.
 #[derive(Debug, Default)]
 struct Parts {
-    /// Series and what their labels must be.
+    /// Series and the required values of their labels.
     selectors: Vec<(String, Vec<(String, String)>)>,
     /// Labels in `by (…)`, `on (…)` and their like.
     groupings: Vec<String>,
@@ -114,7 +113,7 @@ impl Parts {
     }
 }
 
-/// Whether what follows a word makes it an aggregation: `sum by (…)`.
+/// Whether the text after a word makes it an aggregation: `sum by (…)`.
 fn aggregates(after: &str) -> bool {
     let next = after.split([' ', '(']).next().unwrap_or_default();
     ["by", "without"].contains(&next)

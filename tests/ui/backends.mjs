@@ -1,5 +1,5 @@
-// Stub LLM servers of several kinds, and clients that use them: what stands behind the real gateway
-// in tests and pictures. They say what a dashboard shows: models, tokens, and how they are.
+// Stub LLM servers of several kinds and clients that use them, for the real gateway in tests and
+// pictures. They report what a dashboard shows: models, tokens and health.
 
 import { createServer } from "node:http";
 import { setTimeout as pause } from "node:timers/promises";
@@ -8,7 +8,7 @@ import { KINDS, MODELS, random } from "./mock.mjs";
 const PLACES = ["rack-a", "rack-b", "lab", "office", "edge"];
 const UNITS = { MB: 2 ** 20, GB: 2 ** 30 };
 
-/** One server. `status` answers its health checks; `stop()` and `listen()` take it away and back. */
+/** One server. `status` is the response to health checks; `stop()` and `listen()` stop and restart it. */
 export class Backend {
   constructor({ kind, name, models, slowness = 1, status = 200 }) {
     Object.assign(this, { kind, name, models, slowness, status, port: 0, server: undefined });
@@ -22,7 +22,7 @@ export class Backend {
   listen() {
     return new Promise((resolve, reject) => {
       this.server = createServer((request, response) => {
-        // A client that leaves is no trouble of the server's.
+        // A client that disconnects is not an error of the server.
         this.answer(request, response).catch(() => response.destroy());
       });
       this.server.keepAliveTimeout = 30_000;
@@ -61,7 +61,7 @@ export class Backend {
     if (this.next() < 0.01) return send(response, 500, { error: { message: "out of memory" } });
     const tokens = 20 + Math.round(this.next() ** 2 * 180);
     const usage = { prompt_tokens: prompt, completion_tokens: tokens, total_tokens: prompt + tokens };
-    // As llama.cpp tells them.
+    // As llama.cpp reports them.
     const timings = { predicted_n: tokens, predicted_ms: tokens * 4 * this.slowness };
     await pause((60 + this.next() * 200) * this.slowness);
     const events = Math.ceil(tokens / 10);
@@ -105,7 +105,7 @@ const listings = {
   "/v1/models": (models) => ({ object: "list", data: models.map(([name]) => ({ id: name, object: "model", owned_by: "stub" })) }),
 };
 
-/** So many servers, all listening, the same at each call; of many some are in trouble. */
+/** The given number of listening servers, the same at each call; of many servers some fail. */
 export async function fleet(count) {
   const troubles = count > 10 ? { 7: 0, 19: 500, 41: 429, 52: 401 } : {};
   const next = random(7);
@@ -117,12 +117,12 @@ export async function fleet(count) {
     return new Backend({ kind, name: `${kind}-${place}-${index + 1}`, models, slowness, status: troubles[index] ?? 200 });
   });
   await Promise.all(servers.map((server) => server.listen()));
-  // One of them is away; its port is known.
+  // One of them is stopped; its port is known.
   await Promise.all(servers.filter(({ status }) => status === 0).map((server) => server.stop()));
   return servers;
 }
 
-/** Clients that ask about so many times a second until `signal` says otherwise. */
+/** Clients that send about so many requests a second until `signal` is aborted. */
 export async function traffic(url, perSecond, signal) {
   const next = random(11);
   const under = new Set();
@@ -142,7 +142,7 @@ async function ask(url, next) {
   const embeds = model === name && type === "embeddings";
   const path = embeds ? "embeddings" : "chat/completions";
   const what = embeds ? { input: "text" } : { stream: next() < 0.7, messages: [{ role: "user", content: `Question ${Math.floor(next() * 500)}` }] };
-  // Some clients do not wait for the end.
+  // Some clients disconnect before the end.
   const signal = next() < 0.01 ? AbortSignal.timeout(300) : undefined;
   const answer = await fetch(`${url}/olla/openai/v1/${path}`, {
     method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify({ model, ...what }), signal,

@@ -8,7 +8,7 @@ const { chromium } = createRequire(`${process.env.UI_TOOLS}/`)("playwright-core"
 export const browser = () =>
   chromium.launch({ executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium", args: ["--no-sandbox"] });
 
-/** Opens the page and waits until it is live. Whatever the browser complains of is in `complaints`. */
+/** Opens the page and waits until it is live. Errors of the browser are in `complaints`. */
 export async function open(chrome, base, hash = "overview", options = {}) {
   const page = await chrome.newPage({ viewport: { width: 1280, height: 900 }, ...options });
   const complaints = [];

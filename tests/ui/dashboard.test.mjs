@@ -6,7 +6,7 @@ import { browser, open as openIn } from "./browser.mjs";
 import { start } from "./mock.mjs";
 
 const real = process.env.URL_UNDER_TEST;
-/** For what takes a few polls; a machine may be busy. */
+/** The time limit for a few polls on a busy machine. */
 const PATIENCE = { timeout: 60_000 };
 const PHONE = { width: 360, height: 740 };
 
@@ -14,7 +14,7 @@ let chrome;
 before(async () => (chrome = await browser()));
 after(() => chrome.close());
 
-/** Opens the page for as long as a test lasts. */
+/** Opens the page for the duration of a test. */
 async function open(t, base, hash, options) {
   const shown = await openIn(chrome, base, hash, options);
   t.after(() => shown.page.close());
@@ -115,7 +115,7 @@ test("an endpoint going down and coming back shows within two intervals", { skip
   quiet(complaints);
 });
 
-test("a restart of the gateway is survived, and old figures are marked", { skip: real }, async (t) => {
+test("a restart of the gateway is survived, and old data is marked", { skip: real }, async (t) => {
   const mock = await mocked(t, { count: 3 });
   const { page } = await open(t, mock.url);
   let failed = 0;
@@ -143,7 +143,7 @@ test("routes that are missing hide their parts", { skip: real }, async (t) => {
   await page.locator("#endpoints-table.without-latency tbody td.avg").first().waitFor();
 });
 
-test("a name that is too long keeps its end, and is whole to who cannot see it", { skip: real }, async (t) => {
+test("a name that is too long keeps its end, and screen readers get the whole name", { skip: real }, async (t) => {
   const mock = await mocked(t, { count: 60 });
   const name = `gateway-of-the-second-building-${"x".repeat(60)}-17`;
   mock.fleet.endpoints[0].name = name;
@@ -157,7 +157,7 @@ test("a name that is too long keeps its end, and is whole to who cannot see it",
   quiet(complaints);
 });
 
-test("what has not changed is asked for conditionally", { skip: real }, async (t) => {
+test("unchanged routes are polled with conditional requests", { skip: real }, async (t) => {
   const mock = await mocked(t, { count: 3 });
   clearInterval(mock.fleet.clock);
   const { complaints } = await open(t, mock.url);

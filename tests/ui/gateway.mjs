@@ -11,10 +11,10 @@ import { setTimeout as pause } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 
 const BINARY = process.env.OLLA_BIN ?? fileURLToPath(new URL("../../target/debug/olla", import.meta.url));
-/** Far more than a start takes, for machines that are busy. */
+/** Much more than a start takes, for busy machines. */
 const PATIENCE_MS = 60_000;
 
-/** Looks until `look` finds something. */
+/** Calls `look` until it returns a value. */
 export async function until(what, look) {
   const limit = Date.now() + PATIENCE_MS;
   for (;;) {
@@ -60,7 +60,7 @@ check_timeout = "1900ms"`).join("\n")}
 export class Gateway {
   constructor(backends) {
     this.backends = backends;
-    // Should the program end without having stopped it.
+    // The test may end without stopping the gateway.
     process.once("exit", () => {
       this.child?.kill("SIGKILL");
       if (this.folder) rmSync(this.folder, { recursive: true, force: true });
@@ -71,7 +71,7 @@ export class Gateway {
     return `http://127.0.0.1:${this.port}`;
   }
 
-  /** Starts it, again on the same port, and waits until it has checked everybody. */
+  /** Starts it, on the same port as before, and waits until it has checked all endpoints. */
   async start() {
     this.folder ??= await mkdtemp(join(tmpdir(), "olla-ui-"));
     this.port ??= await freePort();
@@ -89,13 +89,13 @@ export class Gateway {
     });
   }
 
-  /** The endpoints as the gateway tells them. */
+  /** The endpoints as the gateway reports them. */
   async endpoints() {
     const answer = await fetch(`${this.url}/internal/status/endpoints`);
     return (await answer.json()).endpoints;
   }
 
-  /** Waits until the gateway knows that an endpoint is in this state. */
+  /** Waits until the gateway reports an endpoint in this state. */
   async waitStatus(name, status) {
     await until(`${name} to be ${status}`, async () => (await this.endpoints()).find((one) => one.name === name)?.status === status);
   }

@@ -6,7 +6,7 @@ import { fleet, traffic } from "./backends.mjs";
 import { browser, open } from "./browser.mjs";
 import { Gateway } from "./gateway.mjs";
 
-/** For what takes a poll or two; a machine may be busy. */
+/** The time limit for one or two polls on a busy machine. */
 const PATIENCE = { timeout: 60_000 };
 
 let chrome, backends, gateway;
@@ -25,7 +25,7 @@ after(async () => {
   await Promise.all(backends.map((backend) => backend.stop()));
 });
 
-/** Opens the page for as long as a test lasts. */
+/** Opens the page for the duration of a test. */
 async function show(t, hash, options) {
   const shown = await open(chrome, gateway.url, hash, options);
   t.after(() => shown.page.close());
@@ -62,7 +62,7 @@ test("a backend going down and coming back shows within two intervals", async (t
   await backend.listen();
   await gateway.waitStatus(backend.name, "healthy");
   polls = 0;
-  // Requests that were lost with it may be held against it for longer: its breaker, its success rate.
+  // Requests that failed with it can have longer effects: on its breaker and its success rate.
   await cell.and(page.locator('[data-tone="ok"], [data-tone="warn"]')).waitFor(PATIENCE);
   assert.ok(polls <= 2, `shown after ${polls} polls`);
   assert.doesNotMatch(await cell.textContent(), /cannot be reached/);
@@ -77,7 +77,7 @@ test("a restart of the gateway is survived", async (t) => {
   await gateway.start();
   await page.locator("#live-text", { hasText: "live" }).waitFor(PATIENCE);
   assert.ok(await page.locator("#notice").isHidden());
-  // The figures are those of the new process, and go on.
+  // The data is that of the new process and is updated.
   const before = await requests.textContent();
   await page.waitForFunction(
     ([old]) => [...document.querySelectorAll("#tiles small")].some(({ textContent }) => textContent.includes("in all") && textContent !== old),

@@ -1,5 +1,5 @@
 // Takes the pictures of docs/dashboard for `scripts/run pictures`: `node shots.mjs FOLDER`. Real
-// gateways in front of few and of many stub servers, with clients; all pages watch for the same while.
+// gateways in front of few and of many stub servers, with clients; all pages run for the same time.
 
 import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
@@ -8,13 +8,13 @@ import { fleet, traffic } from "./backends.mjs";
 import { browser, open } from "./browser.mjs";
 import { Gateway } from "./gateway.mjs";
 
-/** Long enough for lines that fill the charts. */
+/** The time after which lines fill the charts. */
 const WATCH_MS = 115_000;
 const SIZES = {
   "": { viewport: { width: 1360, height: 900 } },
   "-phone": { viewport: { width: 390, height: 844 }, deviceScaleFactor: 2 },
 };
-/** As much of a page as a picture shows, in pixels of the page. */
+/** The part of a page that a picture shows, in pixels of the page. */
 const HEIGHT_MAX = 1600;
 
 const folder = process.argv[2];
@@ -41,7 +41,7 @@ const stands = [await stand(3, 3), await stand(60, 9)];
 await pause(WATCH_MS);
 for (const { page, name, complaints } of stands.flatMap(({ pages }) => pages)) {
   for (const complaint of complaints) console.error(`${name}: ${complaint}`);
-  // In front, or a chart waits for its frame.
+  // A page in the background would not draw its charts.
   await page.bringToFront();
   const height = await page.evaluate(() => document.documentElement.scrollHeight);
   await page.setViewportSize({ ...page.viewportSize(), height: Math.min(height, HEIGHT_MAX) });
