@@ -1,4 +1,4 @@
-//! Who asks: the client of a request, decided once when its head has arrived.
+//! The client of a request, identified once when the request head has arrived.
 //!
 //! Contract: docs/contract/surface.md#10.3
 

@@ -94,7 +94,7 @@ pub(super) async fn on_request(state: &Rc<ControlState>) {
     }
 }
 
-/// Drops the models of endpoints whose last listing is too old (docs/contract/catalogue.md#5.3).
+/// Drops the models of endpoints with an outdated last listing (docs/contract/catalogue.md#5.3).
 pub(super) async fn sweeps(state: &Rc<ControlState>) {
     loop {
         let plan = state.config().plan.model_registry.unification.clone();
@@ -185,7 +185,7 @@ async fn list(
     Ok(())
 }
 
-/// The models of an endpoint whose type is known.
+/// The models of an endpoint of a known type.
 async fn listed(
     state: &ControlState,
     member: &FleetMember,
@@ -250,7 +250,7 @@ async fn detected(
     limit: Duration,
 ) -> Result<(Arc<Profile>, Vec<ListedModel>), ListingFailure> {
     let mut last = ListingFailure {
-        reason: "its type could not be found out".to_owned(),
+        reason: "no probe detected the type of server".to_owned(),
         again: true,
     };
     for probe in detect::probes(plan) {

@@ -131,7 +131,9 @@ async fn run(setup: ControlSetup, listening: Listening, published: crossbeam_cha
         Err(error) => {
             let error = error.to_string();
             let fields = [("error", error.as_str().into())];
-            setup.logger.emit(Level::Error, "No bell", &fields);
+            setup
+                .logger
+                .emit(Level::Error, "Control thread cannot start", &fields);
             return;
         }
     };

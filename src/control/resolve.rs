@@ -1,4 +1,4 @@
-//! Names to addresses, off the event loop: the system's resolver blocks.
+//! Resolves host names on threads of their own, because the system's resolver blocks.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -11,17 +11,17 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use olla_engine::rt::Bell;
 
-/// Threads that resolve: a name server that does not answer holds one for half a minute.
+/// Resolver threads. A name server that does not respond blocks one for half a minute.
 const THREADS: usize = 4;
 
-/// How long an answer is good. Name servers say how long, but the system's resolver does not pass
-/// it on.
+/// Addresses are used for this long. The system's resolver does not pass on the time to live that
+/// name servers report.
 const FRESH: Duration = Duration::from_secs(30);
 
-/// Names that are remembered; redirects can lead anywhere.
+/// Names in the cache. Redirects can name any host, so the cache needs a bound.
 const KNOWN_MAX: usize = 2048;
 
-/// Resolves names and remembers them for a while.
+/// Resolves names and caches the addresses.
 pub(super) struct Resolver {
     questions: Sender<Question>,
     answers: Receiver<Answer>,
@@ -51,7 +51,7 @@ struct Asked {
 }
 
 impl Resolver {
-    /// Starts the threads. The bell is rung after each answer; [`Self::deliver`] takes it in.
+    /// Starts the threads. After each result they ring the bell, and [`Self::deliver`] receives it.
     pub(super) fn start(bell: Bell) -> Self {
         let (questions, to_answer) = unbounded::<Question>();
         let (answered, answers) = unbounded();
@@ -66,7 +66,7 @@ impl Resolver {
                     bell.ring();
                 }
             };
-            // Without a thread names are not resolved, and their endpoints are offline for that.
+            // Without threads no name is resolved, so endpoints with a host name stay offline.
             let name = format!("resolve-{number}");
             let _ = std::thread::Builder::new().name(name).spawn(work);
         }
@@ -79,7 +79,7 @@ impl Resolver {
         }
     }
 
-    /// Takes in what the threads have found.
+    /// Receives the results of the threads and wakes the tasks that wait for them.
     pub(super) fn deliver(&self) {
         let mut asked = self.asked.borrow_mut();
         while let Ok(Answer { number, addresses }) = self.answers.try_recv() {
@@ -141,7 +141,7 @@ impl Resolver {
     }
 }
 
-/// Forgets a question that nobody waits for any more.
+/// Removes the question of a task that has stopped waiting.
 struct Forget<'r> {
     resolver: &'r Resolver,
     number: u64,

@@ -1,4 +1,5 @@
-//! Whose certificates are accepted: the system's issuers, an endpoint's own, or anybody.
+//! Which certificates are accepted: those of the system's issuers, those of an endpoint's own
+//! issuer, or all.
 //!
 //! Contract: docs/contract/balancing.md#13, docs/contract/README.md#11
 
@@ -11,8 +12,8 @@ use crate::config::{EndpointPlan, EndpointTlsPlan, Scheme};
 use crate::log::{Level, Logger, Value};
 use crate::roots::{self, SystemRoots};
 
-/// What was made ready, each kind once. Reading and parsing certificates takes some milliseconds,
-/// and nothing is read before the first https address is met.
+/// The sets of trusted certificates, each read once. Reading and parsing takes some milliseconds, so
+/// nothing is read before the first https endpoint.
 pub(super) struct Trusts {
     system: OnceCell<Roots>,
     made: RefCell<HashMap<EndpointTlsPlan, TlsTrust>>,
@@ -33,13 +34,13 @@ impl Trusts {
         self.made.borrow_mut().clear();
     }
 
-    /// How requests to an endpoint are secured.
+    /// TLS settings for requests to an endpoint; `None` if its URL is not https.
     pub(super) fn of_endpoint(&self, plan: &EndpointPlan) -> Option<TlsClient> {
         (plan.url.scheme == Scheme::Https).then(|| self.with(&plan.tls).client(&plan.url.host))
     }
 
-    /// How a check of an endpoint is secured that goes to this host. That the endpoint's own
-    /// certificate is not verified says nothing about another host's.
+    /// TLS settings for a health check of an endpoint on this host. `insecure_skip_verify` of the
+    /// endpoint does not extend to other hosts, such as that of a redirect.
     pub(super) fn of_check(&self, plan: &EndpointPlan, host: &str) -> TlsClient {
         let mut tls = plan.tls.clone();
         tls.insecure_skip_verify &= host == plan.url.host;
@@ -63,8 +64,8 @@ impl Trusts {
         let Some(path) = &plan.ca_file else {
             return TlsTrust::verifying(system);
         };
-        // It was readable when the configuration was judged; if it is not any more, its servers
-        // are those of an unknown issuer.
+        // It was readable when the configuration was validated. If it no longer is, the certificates
+        // of its issuer are not trusted.
         let read = std::fs::read(path).map_err(|error| error.to_string());
         match read.and_then(|pem| system.with_pem(&pem).map_err(|fault| fault.to_string())) {
             Ok(roots) => TlsTrust::verifying(&roots),
@@ -74,8 +75,8 @@ impl Trusts {
                     ("ca_file", Value::Str(&path)),
                     ("reason", Value::Str(&reason)),
                 ];
-                let words = "Trusted certificates cannot be read";
-                self.logger.emit(Level::Error, words, &fields);
+                let message = "Trusted certificates cannot be read";
+                self.logger.emit(Level::Error, message, &fields);
                 TlsTrust::verifying(system)
             }
         }
@@ -90,8 +91,8 @@ impl Trusts {
                 .emit(Level::Warn, "Trusted certificates cannot be read", &fields);
         }
         if roots.is_empty() {
-            let words = "This system trusts no certificates; https endpoints need tls.ca_file";
-            self.logger.emit(Level::Warn, words, &[]);
+            let message = "This system trusts no certificates; https endpoints need tls.ca_file";
+            self.logger.emit(Level::Warn, message, &[]);
         }
         roots
     }

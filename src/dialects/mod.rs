@@ -46,7 +46,7 @@ pub enum Family {
 pub struct Mount {
     /// The first segment behind `/olla/`.
     pub prefix: &'static [u8],
-    /// Whose it is.
+    /// The family that its requests belong to.
     pub family: Family,
     /// The routes below it.
     pub routes: &'static [DialectRoute],
@@ -144,7 +144,7 @@ fn openai_error(error: &Error) -> Vec<u8> {
     body.to_string().into_bytes()
 }
 
-/// How one request is spoken, and what is known of it in its dialect.
+/// The dialect of one request, with the state that the dialect keeps for it.
 #[derive(Debug, Default)]
 pub enum Dialect {
     /// The endpoint understands the request as it is.
@@ -154,7 +154,7 @@ pub enum Dialect {
     Anthropic(Box<Conversation>),
 }
 
-/// The candidates that a dialect may put into an order.
+/// The candidates that a dialect may order.
 #[derive(Debug)]
 pub struct Choosing<'a> {
     /// The endpoints of the snapshot.
@@ -167,7 +167,7 @@ pub struct Choosing<'a> {
     pub now_ms: u64,
 }
 
-/// What an endpoint that was picked is to be sent.
+/// The request for an endpoint that was picked.
 pub struct Sending<'a> {
     /// The client's request.
     pub request: Request<'a>,
@@ -221,7 +221,7 @@ pub enum Reading {
     Stream(Duration),
 }
 
-/// What a part of a response came to.
+/// The result of processing a part of a response.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Piece {
     /// There is more to come.
@@ -239,7 +239,7 @@ pub enum Piece {
 pub struct Collected<'a> {
     /// Its body.
     pub body: &'a [u8],
-    /// Who sent it.
+    /// The endpoint that sent it.
     pub endpoint: &'a Endpoint,
     /// Its index.
     pub index: usize,
@@ -262,12 +262,12 @@ pub enum Whole {
     Again,
 }
 
-/// What a dialect wants logged or written; the gateway drains them.
+/// A message of a dialect for the log or the inspector. The gateway collects them.
 #[derive(Debug)]
 pub enum Note {
     /// Something of the request or response has no counterpart in the other dialect.
     NotTranslated(String),
-    /// A session's name was unfit to name a file.
+    /// The name of a session was not a valid file name.
     SessionReplaced,
     /// A line for the inspector's files.
     Record(Box<Record>),
@@ -280,7 +280,7 @@ pub struct Summary {
     pub translator: &'static str,
     /// Passed through, else translated.
     pub passthrough: bool,
-    /// Whether a stream was asked for, once the request was known to be valid.
+    /// Whether a valid request asked for a stream.
     pub streaming: bool,
     /// The stream ended with an error.
     pub failed: bool,
@@ -291,7 +291,7 @@ pub struct Summary {
 /// Why a request was translated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fallback {
-    /// There was no endpoint for it.
+    /// No endpoint was available.
     NoCompatibleEndpoints,
     /// The endpoints do not speak its dialect.
     CannotPassthrough,
@@ -333,7 +333,7 @@ impl Dialect {
         }
     }
 
-    /// None of [`Self::next`] could be picked. True: asking again gives others.
+    /// No candidate of [`Self::next`] could be picked. Returns true if the next call gives others.
     pub fn widen(&mut self) -> bool {
         match self {
             Self::Plain => false,
@@ -346,7 +346,7 @@ impl Dialect {
         matches!(self, Self::Anthropic(_))
     }
 
-    /// An endpoint was picked: makes ready what it is sent.
+    /// Prepares the request for the endpoint that was picked.
     ///
     /// # Errors
     /// The request cannot be expressed in what the endpoint speaks.
@@ -357,7 +357,7 @@ impl Dialect {
         }
     }
 
-    /// Where the picked endpoint gets it; `None` = the client's own path.
+    /// The path of the request at the picked endpoint; `None` = the client's own path.
     pub fn target<'e>(&self, endpoint: &'e Endpoint) -> Option<DialectTarget<'e>> {
         match self {
             Self::Plain => None,

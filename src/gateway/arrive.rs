@@ -1,4 +1,4 @@
-//! A request's head has come: what it is, and whether it may go on.
+//! Checks a request when its head has arrived: route, access and limits.
 //!
 //! Contract: docs/contract/surface.md#2, docs/contract/surface.md#3, docs/contract/surface.md#6,
 //! docs/contract/surface.md#10, docs/contract/surface.md#11, docs/contract/surface.md#12,
@@ -21,7 +21,7 @@ use crate::routing::route::{Limit, MatchedRoute, RouteKind};
 use crate::shared::LimitRefusal;
 
 impl Exchange {
-    /// The first question.
+    /// Handles a complete request head.
     pub(super) fn arrive(&mut self, ask: &Ask<'_>, local: &mut Local) -> AtHead {
         let Request { head, bytes, .. } = ask.request;
         self.name(head.get(bytes, FieldId::XRequestId));
@@ -42,7 +42,8 @@ impl Exchange {
         }
     }
 
-    /// The engine refuses the request; without a head it has not been asked about before.
+    /// Writes the response to a request that the engine refuses. Without a head, the exchange has not
+    /// been called before.
     pub(super) fn refuse_request(
         &mut self,
         cx: &Cx<'_>,
@@ -62,7 +63,7 @@ impl Exchange {
         self.error(cx, request, &error, local);
     }
 
-    /// The request's id: the client's own, if it is acceptable.
+    /// Sets the request id: that of the client if it is valid, else a new one.
     fn name(&mut self, own: Option<&[u8]>) {
         if !self.id.take(own) {
             self.id.make(&self.gateway.random);
@@ -90,7 +91,7 @@ impl Exchange {
         if let RouteKind::Management(_, operation) = self.route.kind {
             let forward = self.view.plan().proxy.model_management == ModelManagement::Forward;
             if !forward || !operation.is_forwardable() {
-                // It is refused as if it led nowhere: it counts as no request of a client.
+                // It is refused like an unknown route: it does not count as a request of a client.
                 self.route = MatchedRoute::unknown(Family::default());
                 return Err(management_refused());
             }
@@ -109,7 +110,10 @@ impl Exchange {
                 431,
                 "headers_too_large",
                 "HEADERS_TOO_LARGE",
-                format!("the request's head is larger than {max} bytes"),
+                format!(
+                    "the request head is larger than the {max} bytes that \
+                     server.request_limits.max_header_size allows"
+                ),
             ));
         }
         if self.route.is_proxied() {
@@ -120,7 +124,7 @@ impl Exchange {
         Ok(())
     }
 
-    /// Path to route. What is wrong with it is an error of that route's shape.
+    /// Matches the path to a route. An error has the form of the route's family.
     fn find_route(&mut self, request: &Request<'_>) -> Result<(), Error> {
         let Request { head, bytes, .. } = *request;
         let end = if head.query.is_empty() {
@@ -135,7 +139,7 @@ impl Exchange {
             Ok(normal) => normal,
             Err(PathFault) => {
                 self.route = MatchedRoute::unknown(routes.family_of(target));
-                let message = "the path climbs above its root";
+                let message = "the path escapes the root (\"..\")";
                 return Err(Error::new(400, "bad_request", "INVALID_PATH", message));
             }
         };
@@ -204,7 +208,7 @@ fn method_refused(route: &MatchedRoute) -> Error {
         405,
         "method_not_allowed",
         "METHOD_NOT_ALLOWED",
-        "this route does not have that method",
+        "the route does not allow this method",
     );
     error.allow = route.allow();
     error
@@ -215,6 +219,6 @@ fn management_refused() -> Error {
         501,
         "not_implemented",
         "NOT_SUPPORTED",
-        "model management is not passed on; proxy.model_management = \"forward\" allows it",
+        "model management is not forwarded; set proxy.model_management = \"forward\" to allow it",
     )
 }

@@ -1,4 +1,4 @@
-//! Cross-origin requests: preflights, and what other answers carry.
+//! Cross-origin requests: preflights, and what other responses carry.
 //!
 //! Contract: docs/contract/surface.md#12
 
@@ -64,7 +64,7 @@ impl Cors {
         self.plan.enabled
     }
 
-    /// What the answer to a request that is no preflight carries.
+    /// What the response to a request that is no preflight carries.
     pub(super) fn grant(&self, request: &Request<'_>) -> Grant {
         if !self.plan.enabled {
             return Grant::Off;
@@ -134,7 +134,7 @@ impl Cors {
         true
     }
 
-    /// Writes what an answer carries, but for `Vary`.
+    /// Writes what a response carries, but for `Vary`.
     pub(super) fn write(&self, grant: Grant, origin: Option<&[u8]>, out: &mut Vec<u8>) {
         let (Grant::Origin, Some(origin)) = (grant, origin) else {
             return;

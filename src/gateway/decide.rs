@@ -1,4 +1,4 @@
-//! A request is complete: which model it is for, and which endpoints could serve it.
+//! Finds the model of a complete request and the endpoints that can serve it.
 //!
 //! Contract: docs/contract/balancing.md#1 to docs/contract/balancing.md#6
 
@@ -28,7 +28,7 @@ use crate::shared::ToControl;
 /// (docs/contract/README.md#13).
 const FIRST_CHECK_WAIT: Duration = Duration::from_secs(2);
 
-/// How much longer than the refresh itself its outcome is waited for.
+/// Time that a request waits for the outcome of a refresh beyond the limit of the refresh.
 const REFRESH_SLACK: Duration = Duration::from_millis(500);
 
 impl Exchange {
@@ -44,7 +44,7 @@ impl Exchange {
         }
     }
 
-    /// Candidates, or until when to wait for some.
+    /// Finds candidates. Returns a time if the request has to wait for them until then.
     fn find_candidates(&mut self, ask: &Ask<'_>) -> Result<Option<Instant>, Error> {
         let Ask { cx, request, body } = *ask;
         self.read(body)?;
@@ -176,8 +176,8 @@ impl Exchange {
         self.ticket = None;
     }
 
-    /// Asks the control thread, once, for the models of a scope's endpoints; until when the outcome
-    /// is waited for. `None`: it has too much to do.
+    /// Requests, once, that the control thread lists the models of a scope's endpoints. Returns the
+    /// deadline for the outcome; `None` if the queue of the control thread is full.
     fn ask_for_refresh(&mut self, cx: &Cx<'_>, scope: &RouteScope) -> Option<Instant> {
         if self.ticket.is_none() {
             let plan = self.view.plan();

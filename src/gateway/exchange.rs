@@ -427,7 +427,7 @@ impl handler::Exchange for Exchange {
     }
 }
 
-/// What `Allow` says of a route that passes methods on.
+/// The value of `Allow` on a route that forwards any method.
 const ANY_METHOD: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS, TRACE";
 
 /// The error of a request that the engine refuses (docs/contract/surface.md#1.1,
@@ -443,16 +443,16 @@ pub(super) fn refused(refusal: Refusal, body_limit: (Option<u64>, &'static str))
                 _ => ("bad_request", "BAD_REQUEST"),
             };
             let mut error = Error::new(reject.status(), kind, code, reject.sentence());
-            // RFC 9110 15.5.6: said of every 405. Any other method may do.
+            // RFC 9110 15.5.6 requires `Allow` on every 405.
             error.allow = (error.status == 405).then_some(ANY_METHOD);
             error
         }
         Refusal::BodyTooLarge => {
             let message = match body_limit {
                 (Some(max), key) => {
-                    format!("the request's body is larger than the {max} bytes that {key} allows")
+                    format!("the request body is larger than the {max} bytes that {key} allows")
                 }
-                (None, _) => "the request's body is too large".to_owned(),
+                (None, _) => "the request body is too large".to_owned(),
             };
             Error::new(413, "request_too_large", "BODY_TOO_LARGE", message)
         }
@@ -460,7 +460,7 @@ pub(super) fn refused(refusal: Refusal, body_limit: (Option<u64>, &'static str))
             400,
             "bad_request",
             "INVALID_BODY",
-            "the request's body is not framed as announced, or was cut short",
+            "the request body is incomplete or not framed as its headers announce",
         ),
         Refusal::BodyTooSlow => Error::new(
             408,
@@ -473,7 +473,7 @@ pub(super) fn refused(refusal: Refusal, body_limit: (Option<u64>, &'static str))
                 503,
                 "service_unavailable",
                 "OVERLOADED",
-                "too many request bodies are held already; try again later",
+                "too many request bodies are in memory; try again later",
             );
             error.retry_after = Some(5);
             error

@@ -1,5 +1,5 @@
-//! Requests that the gateway answers itself: listings at once, pages with the control thread's
-//! help, the dashboard from what is built in.
+//! Serves requests that need no endpoint: listings from the snapshot, pages from the control thread,
+//! the dashboard from built-in files.
 //!
 //! Contract: docs/contract/catalogue.md#6, docs/contract/operations.md#3,
 //! docs/contract/operations.md#4, docs/contract/operations.md#7
@@ -22,7 +22,7 @@ use crate::operations::{self, access};
 use crate::routing::route::RouteKind;
 use crate::shared::{ListingRequest, PageRequest, PageResponse, ReplyTo, ToControl};
 
-/// How long a page may take before its client is told that it failed.
+/// Time limit for rendering a page; after it the client gets an error.
 const PAGE_WAIT: Duration = Duration::from_secs(10);
 
 /// A listing of the catalogue; `None` = there is no such one.
@@ -133,7 +133,8 @@ impl Exchange {
         wanted: impl FnOnce() -> ListingRequest,
         local: &mut Local,
     ) -> Routed {
-        // What was asked for is what is sent, also if it has become ready since.
+        // A listing that was requested from the control thread is awaited, even if it has become ready
+        // in the meantime.
         if self.ticket.is_none()
             && let Some(listing) = ready
         {
@@ -170,7 +171,7 @@ impl Exchange {
     /// A page is made by the control thread, which has all the statistics.
     fn page(&mut self, ask: &Ask<'_>, page: operations::Route, local: &mut Local) -> Routed {
         if page == operations::Route::Health {
-            // It says that this core serves, so the core alone responds.
+            // It shows that this core serves requests, so the core responds itself.
             self.json(ask, Bytes::from_static(operations::HEALTHY), local);
             return Routed::Respond;
         }
@@ -231,7 +232,7 @@ impl Exchange {
     }
 
     fn write_failure(&mut self, ask: &Ask<'_>, local: &mut Local) {
-        let message = "the page could not be made";
+        let message = "the page could not be rendered";
         let error = Error::new(500, "internal_error", "INTERNAL_ERROR", message);
         self.error(ask.cx, Some(&ask.request), &error, local);
     }

@@ -1,10 +1,11 @@
-//! The gateway: it answers the engine's questions and decides nothing itself. It is the only glue
-//! between a request, the routing, the dialect and the response.
+//! The gateway: implements the engine's trait and connects request, routing, dialect and response.
+//! It makes no decisions itself.
 //!
-//! [`Gateway`] is one core's, [`Exchange`] one request's. Follow a request: [`exchange`] has the
-//! questions in their order, [`arrive`] the head (route, limits), [`decide`] the model and the
-//! candidates, [`pick`] the attempts, [`forward`] the head to the endpoint, [`respond`] the head to
-//! the client, [`record`] logs and statistics. [`local`] has what needs no endpoint.
+//! A [`Gateway`] belongs to one core, an [`Exchange`] to one request. To follow a request, read
+//! [`exchange`] (the calls of the engine in their order), [`arrive`] (head, route, limits),
+//! [`decide`] (model and candidates), [`pick`] (attempts), [`forward`] (head to the endpoint),
+//! [`respond`] (head to the client) and [`record`] (logs and statistics). [`local`] serves requests
+//! that need no endpoint.
 //!
 //! Contract: docs/contract/surface.md#14 (order of checks)
 

@@ -58,7 +58,7 @@ impl Exchange {
             common.sticky.picked(session, endpoint.id, bounds, now_ms);
         }
         if let Err(error) = self.prepare(ask, &view, index) {
-            // Nothing was sent.
+            // Nothing was sent to the endpoint.
             self.lease = None;
             self.endpoint = None;
             return Err(error);
@@ -70,12 +70,12 @@ impl Exchange {
         })
     }
 
-    /// One of the candidates that are left, counted as in flight.
+    /// Picks one of the remaining candidates and counts the request as in flight.
     fn lease(&mut self, cx: &Cx<'_>, failed: Option<Fault>) -> Result<Lease, NoPick> {
         let view = Rc::clone(&self.view);
         let attempts_max = view.plan().proxy.retry.attempts_max(self.candidates.len());
         if failed.is_some() && self.tried.len() >= attempts_max.max(1) {
-            return Err(NoPick::Nobody);
+            return Err(NoPick::NoneLeft);
         }
         let endpoints = &view.snapshot.fleet.endpoints;
         let pinned = self.session.as_ref().and_then(|s| s.pinned(endpoints));
@@ -97,8 +97,8 @@ impl Exchange {
         }
     }
 
-    /// Makes ready what the picked endpoint is sent: the name that it knows the model by, if that is
-    /// another than the client wrote, and the body with it.
+    /// Prepares the request for the picked endpoint: the endpoint's name of the model, if it differs
+    /// from the client's, and the body with that name.
     fn prepare(&mut self, ask: &Ask<'_>, view: &View, index: usize) -> Result<(), Error> {
         let snapshot = &view.snapshot;
         let model = self.kept.model.as_str();
@@ -130,7 +130,7 @@ impl Exchange {
         sent.map(drop)
     }
 
-    /// An attempt is over: what it says about its endpoint (docs/contract/balancing.md#9,
+    /// An attempt has ended: records what it shows of its endpoint (docs/contract/balancing.md#9,
     /// docs/contract/balancing.md#10).
     pub(super) fn end_attempt(&mut self, cx: &Cx<'_>, end: AttemptEnd, bytes: u64) {
         let Some(mut lease) = self.lease.take() else {
@@ -154,7 +154,7 @@ impl Exchange {
         self.record_attempt(cx, index, end, bytes);
     }
 
-    /// An endpoint could not be reached: every core leaves it out from now on.
+    /// Marks an endpoint as unreachable, so that no core picks it from now on.
     fn lose_endpoint(&self, cx: &Cx<'_>, index: usize, fault: Fault) {
         let endpoint = self.view.leased(index);
         endpoint.live.lose();
@@ -174,9 +174,9 @@ impl Exchange {
         }
     }
 
-    /// Whether an endpoint of the request's view has already been found to be away: a connection to
-    /// it that fails now belongs to the same outage, and many at once shall not open its breaker
-    /// for longer than the outage lasts.
+    /// Whether an endpoint of the request's view is already known to be unreachable. Another failed
+    /// connection belongs to the same outage. It does not count for the breaker, which would
+    /// otherwise stay open longer than the outage lasts.
     fn is_known_away(&self, index: usize) -> bool {
         let newest = self.gateway.view();
         match (self.view.endpoint(index), newest.endpoint(index)) {

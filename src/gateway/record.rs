@@ -1,4 +1,4 @@
-//! What is kept of a request: log lines and figures.
+//! Writes the log lines and statistics of a request.
 //!
 //! Contract: docs/contract/operations.md#5, docs/contract/operations.md#6,
 //! docs/contract/operations.md#8
@@ -295,7 +295,7 @@ impl Exchange {
                     Outcome::Broken(fault) => Some(fault),
                     _ => self.failed_by,
                 };
-                line.str("error", fault.map_or("no answer", Fault::as_str));
+                line.str("error", fault.map_or("no response", Fault::as_str));
                 self.metrics_fields(&mut line, ended);
             }
         }
@@ -311,7 +311,7 @@ impl Exchange {
         self.log_decisions(&mut line, ended);
     }
 
-    /// How a request was routed, and kept where it was.
+    /// Adds how the request was routed, and its sticky session.
     fn log_decisions(&self, line: &mut LogLine<'_>, ended: &Ended<'_>) {
         self.routing_log_fields(line);
         if let Some(session) = &self.session {
@@ -403,8 +403,8 @@ impl Exchange {
         }
     }
 
-    /// The fields of `Request metrics`. The times between the steps are those of the engine's
-    /// questions, so that no clock is read for them.
+    /// The fields of `Request metrics`. The engine passes the time of each step, so no clock is read
+    /// for them.
     fn metrics_fields(&self, line: &mut LogLine<'_>, ended: &Ended<'_>) {
         let Ended { cx, done, .. } = *ended;
         let between = |from: Option<Instant>, to: Option<Instant>| match (from, to) {
@@ -430,7 +430,7 @@ impl Exchange {
                 first_data.map_or(0, |first| total.saturating_sub(first)),
             )
             .num("header_processing_ms", between(arrived, times.headed))
-            // The path is resolved within the question about the head.
+            // The path is resolved while the head is handled.
             .num("path_resolution_ms", 0)
             .num("selection_ms", between(times.routed, times.dispatched));
     }

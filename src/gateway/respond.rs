@@ -1,5 +1,5 @@
-//! The heads of answers: those that a backend's becomes, those that the gateway makes itself, and
-//! its errors in their one shape.
+//! The heads of responses: those that an endpoint's becomes, those that the gateway makes itself,
+//! and its errors in their one shape.
 //!
 //! Contract: docs/contract/surface.md#5, docs/contract/surface.md#6, docs/contract/surface.md#9,
 //! docs/contract/surface.md#10.4
@@ -18,9 +18,9 @@ use crate::operations::access::SECURITY_HEADERS;
 use crate::routing::rejection::Reason;
 use crate::routing::route::RouteKind;
 
-/// What `X-Served-By` and `X-Proxied-By` say.
+/// The value of `X-Served-By` and `X-Proxied-By`.
 pub(super) const PRODUCT: &str = concat!("Olla/", env!("CARGO_PKG_VERSION"));
-/// What is added to `Via`.
+/// The entry of the gateway in `Via`.
 const VIA: &str = concat!("1.1 olla/", env!("CARGO_PKG_VERSION"));
 
 impl Exchange {
@@ -224,7 +224,7 @@ impl Exchange {
         if let Some(mode) = self.dialect.mode_shown() {
             emit::field(out, b"X-Olla-Mode", mode.as_bytes());
         }
-        // A request that was rejected leaves no trace of a session.
+        // A rejected request has no session.
         if let Some(session) = self.session.as_ref().filter(|_| self.endpoint.is_some()) {
             let outcome = session.outcome().as_str();
             emit::field(out, b"X-Olla-Sticky-Session", outcome.as_bytes());
@@ -242,7 +242,7 @@ impl Exchange {
     }
 }
 
-/// What a backend's answer has gained on its way (docs/contract/surface.md#5.2), unless its own
+/// What an endpoint's response has gained on its way (docs/contract/surface.md#5.2), unless its own
 /// `Via` was written already, with ours at its end.
 fn served(has_via: bool, out: &mut Vec<u8>) {
     if !has_via {
@@ -251,12 +251,12 @@ fn served(has_via: bool, out: &mut Vec<u8>) {
     emit::field(out, b"X-Served-By", PRODUCT.as_bytes());
 }
 
-/// Which fields of a backend's answer do not reach the client (docs/contract/surface.md#5.1).
+/// Which fields of an endpoint's response do not reach the client (docs/contract/surface.md#5.1).
 struct Withheld<'v> {
     upstream: Option<&'v Upstream>,
-    /// The gateway has its own words about origins.
+    /// The gateway writes the CORS headers.
     cors: bool,
-    /// The gateway has its own words about limits.
+    /// The gateway writes the rate limit headers.
     limits: bool,
 }
 
@@ -280,7 +280,7 @@ impl Withheld<'_> {
     }
 }
 
-/// A backend's `Vary`, with `Origin` in it.
+/// An endpoint's `Vary`, with `Origin` in it.
 fn vary_by_origin(value: &[u8], out: &mut Vec<u8>) {
     let names_it = |item: &[u8]| item == b"*" || item.eq_ignore_ascii_case(b"origin");
     out.extend_from_slice(b"Vary: ");
@@ -296,7 +296,7 @@ fn vary_by_origin(value: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(b"\r\n");
 }
 
-/// `Via` in one line: what others said, then ourselves.
+/// Writes `Via` as one line: the entries of others, then the gateway's.
 pub(super) fn joined_via<'v>(lines: impl Iterator<Item = &'v [u8]>, out: &mut Vec<u8>) {
     out.extend_from_slice(b"Via: ");
     for line in lines {

@@ -1,6 +1,5 @@
-//! What one core makes of a snapshot for its requests: the snapshot, and what is derived from it
-//! once instead of for each request. Requests share it by `Rc`, so that the counter of references
-//! is this core's own.
+//! A core's view of a snapshot: the snapshot, and values that are derived from it once instead of
+//! for each request. Requests share it by `Rc`, so the reference counter stays on this core.
 
 use std::cell::Cell;
 use std::sync::Arc;
@@ -17,9 +16,9 @@ use crate::inspect::Wanted;
 use crate::routing::sticky::Bounds;
 use crate::shared::Snapshot;
 
-/// Room for what a head may hold beyond what is counted: `Host`, blanks, the ends of lines. And so
-/// much that most heads over the limit are still understood, and refused in the shape and with the
-/// fields of their route.
+/// Room beyond the configured limit. Part of it is for bytes that do not count: `Host`, spaces and
+/// line ends. The rest lets most heads over the limit be parsed, so that the error has the form and
+/// headers of their route.
 const HEAD_SLACK_BYTES: u64 = 64 << 10;
 
 /// See the module.
@@ -33,7 +32,8 @@ pub(super) struct View {
     pub(super) prefix_bytes: Option<usize>,
     pub(super) body_max: Option<u64>,
     pub(super) logs_requests: bool,
-    /// Endpoints that were lost since the snapshot was made, and how many losses that is as of.
+    /// Endpoints that were lost since the snapshot was built, and the value of the counter that this
+    /// is based on.
     lost: Cell<(u64, EndpointSet)>,
 }
 
@@ -54,14 +54,14 @@ impl View {
             body_max: plan.server.request_limits.max_body_size,
             logs_requests: plan.server.request_logging
                 && matches!(plan.logging.level, LogLevel::Debug | LogLevel::Info),
-            // Another number than the counter ever has: the first request looks.
+            // The counter never has this value, so the first request looks.
             lost: Cell::new((u64::MAX, EndpointSet::EMPTY)),
             snapshot,
         }
     }
 
-    /// Endpoints that some core could not reach and whose status does not say so yet; `losses` is
-    /// the counter of all of these events.
+    /// Endpoints that some core could not reach, where the status does not show it yet. `losses`
+    /// counts these events.
     pub(super) fn lost(&self, losses: &AtomicU64) -> EndpointSet {
         let now = losses.load(Ordering::Acquire);
         let (seen, lost) = self.lost.get();
@@ -94,7 +94,7 @@ impl View {
         &self.snapshot.fleet.plan
     }
 
-    /// What to look for in a body.
+    /// What the inspector looks for in a body.
     pub(super) fn wanted(&self, path: &[u8]) -> Wanted {
         Wanted {
             name_key: path.ends_with(b"/api/show"),

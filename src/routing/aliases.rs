@@ -89,7 +89,7 @@ impl Aliases {
 }
 
 impl AliasUse {
-    /// An alias whose names were matched in this scope.
+    /// An alias with the scope in which its names were matched.
     pub(super) fn new(alias: AliasId, scope: EndpointSet) -> Self {
         Self { alias, scope }
     }

@@ -1,12 +1,10 @@
 //! Routing: from a request's description to a decision and a pick.
 //!
-//! In the order of a request: [`path`] brings its target to the normal form, [`route`] says what
-//! it leads to, [`scope`] which endpoints prefix and path allow, [`names`] which of them have the
-//! model, [`decide`] applies aliases and the routing strategy, [`messages`] splits the candidates
-//! of the Messages API, [`sticky`] remembers conversations, [`balance`] picks one and [`breaker`]
-//! leaves out those that hang.
+//! In the order of a request: [`path`] normalises its target, [`route`] matches it, [`scope`] finds
+//! the endpoints that prefix and path allow, [`names`] those that have the model, [`decide`] applies
+//! aliases and the routing strategy, [`sticky`] finds the session, and [`balance`] picks an endpoint.
 //!
-//! All of it is pure over a snapshot of the fleet; what moves are the counters of
+//! Everything is pure over a snapshot of the fleet. The only state that changes are the counters of
 //! [`crate::fleet::Live`], the balancers' turns and the sticky store. No socket, no clock, no
 //! global state: time and random numbers are arguments. Nothing here allocates for a request
 //! unless it says so.

@@ -12,7 +12,7 @@ use rustc_hash::FxHashMap;
 
 use crate::endpoint_set::EndpointSet;
 
-/// The tag that Ollama itself adds to a name without one.
+/// The tag that Ollama adds to a name without a tag.
 const LATEST: &str = ":latest";
 
 /// Bytes of a name that is brought to lower case without the heap; longer than any in use.
@@ -28,7 +28,7 @@ pub struct ModelIndex {
     ollama: EndpointSet,
 }
 
-/// What the endpoints call one name, letter case aside.
+/// The spellings of one name that differ only in letter case.
 #[derive(Debug, Default)]
 struct Spellings {
     endpoints: SetId,
@@ -49,7 +49,7 @@ struct Sets {
 type SetId = u32;
 
 /// The empty set.
-const NOBODY: SetId = 0;
+const EMPTY_SET: SetId = 0;
 
 impl Sets {
     fn get(&self, id: SetId) -> EndpointSet {
@@ -107,7 +107,7 @@ impl ModelIndex {
         match exact.get_mut(name) {
             Some(listed) => *listed = sets.with(*listed, endpoint),
             None => {
-                exact.insert(Arc::clone(name), sets.with(NOBODY, endpoint));
+                exact.insert(Arc::clone(name), sets.with(EMPTY_SET, endpoint));
             }
         }
         with_folded(name, "", |key| {
@@ -174,7 +174,7 @@ impl ModelIndex {
 
     fn folded_in(&self, key: &str, scope: &EndpointSet) -> EndpointSet {
         let spellings = self.folded.get(key);
-        let listed = spellings.map_or(NOBODY, |spellings| spellings.endpoints);
+        let listed = spellings.map_or(EMPTY_SET, |spellings| spellings.endpoints);
         self.sets.get(listed).and(scope)
     }
 }

@@ -1,5 +1,5 @@
 //! Paths: from the target of a request to the one form that is matched and forwarded, and from
-//! there to the target of the request to a backend.
+//! there to the target of the request to an endpoint.
 //!
 //! Runs of slashes become one and dot segments are resolved, here and without a redirect; every
 //! other byte stays as the client wrote it, percent escapes included. What this module must not
@@ -48,7 +48,7 @@ pub fn normalise(target: &[u8]) -> Result<Normal<'_>, PathFault> {
     Ok(Normal { path, query })
 }
 
-/// Writes the target of the request to a backend: `rest` is what followed the prefix,
+/// Writes the target of the request to an endpoint: `rest` is what followed the prefix,
 /// `base_path` the path of the endpoint's URL without a trailing slash
 /// (docs/contract/surface.md#3.1).
 pub fn upstream_target(
@@ -74,7 +74,7 @@ pub fn upstream_target(
 }
 
 /// Whether a path is, once its escapes are decoded, exactly this text. For paths that must be
-/// caught however they are spelled, since a backend decodes what it gets.
+/// caught however they are spelled, since an endpoint decodes what it gets.
 pub(super) fn decodes_to(path: &[u8], text: &[u8]) -> bool {
     let mut left = path;
     for wanted in text {
@@ -101,7 +101,7 @@ fn hex(digit: u8) -> Option<u8> {
 }
 
 /// A piece of a path and the separator behind it: `/`, an escaped slash, or nothing at the end.
-/// An escaped slash stays escaped, but to a backend it may separate, so dots beside it count.
+/// An escaped slash stays escaped, but to an endpoint it may separate, so dots beside it count.
 struct Piece<'a> {
     name: &'a [u8],
     separator: &'a [u8],
@@ -175,7 +175,7 @@ fn is_normal(path: &[u8]) -> bool {
 
 fn has_normal_pieces(path: &[u8]) -> bool {
     let Some(inner) = path.strip_prefix(b"/") else {
-        // `*` and the like: no path of ours, and no backend ever sees it.
+        // `*` and the like: no path of ours, and no endpoint ever sees it.
         return true;
     };
     let mut behind: &[u8] = b"/";

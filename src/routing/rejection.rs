@@ -1,7 +1,7 @@
-//! What becomes of a request that no endpoint is to serve, and the words about its routing.
+//! The errors of requests that no endpoint serves, and the routing headers.
 //!
-//! The one place where a failure of routing has its status, type, code and message. No message
-//! holds an address (docs/contract/balancing.md#6).
+//! This is the only place that gives a routing failure its status, type, code and message. No message
+//! contains an address (docs/contract/balancing.md#6).
 //!
 //! Contract: docs/contract/balancing.md#5 to docs/contract/balancing.md#6,
 //! docs/contract/surface.md#9, docs/contract/operations.md#8
@@ -10,27 +10,26 @@ use std::fmt;
 
 use super::aliases::{AliasId, Aliases};
 
-/// Characters of a model's or endpoint's name that a message shows; a name is whatever a client
-/// sent and can be as long as a body.
+/// Characters of a name that a message shows. A client may send a name as long as a body.
 const NAME_CHARS_MAX: usize = 256;
 
-/// Why nobody serves a request.
+/// Why no endpoint serves a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Fault {
     /// The prefix's types have no configured endpoint.
     NoProvider,
-    /// Nobody in scope may be sent requests.
+    /// No endpoint in scope is routable.
     NoHealthy,
-    /// Nobody in scope lists the model.
+    /// No endpoint in scope lists the model.
     ModelNotFound,
-    /// Somebody in scope lists the model, but cannot be sent requests.
+    /// Endpoints in scope list the model, but none of them is routable.
     ModelUnavailable,
     /// Every endpoint that could serve is out of its own rate tokens
     /// (docs/contract/surface.md#10.1).
     Throttled,
-    /// All that were tried failed before answering.
+    /// Every attempt failed before a response.
     BackendError,
-    /// The backend was silent until `response_header_timeout`.
+    /// The endpoint was silent until `response_header_timeout`.
     BackendTimeout,
     /// Model management names no endpoint, and there are several (docs/contract/README.md#5).
     EndpointNeeded,
@@ -39,7 +38,7 @@ pub enum Fault {
 }
 
 impl Fault {
-    /// The answer's status.
+    /// The response's status.
     pub const fn status(self) -> u16 {
         match self {
             Self::EndpointNeeded => 400,
@@ -86,15 +85,15 @@ impl Fault {
 pub struct About<'a> {
     /// The provider of the prefix.
     pub provider: Option<&'a str>,
-    /// The model that was asked for.
+    /// The model that the client requested.
     pub model: Option<&'a str>,
-    /// The endpoint that was asked last, or that the client named.
+    /// The endpoint of the last attempt, or the one that the client named.
     pub endpoint: Option<&'a str>,
     /// What that endpoint did, in words that follow its name.
     pub because: Option<&'a str>,
 }
 
-/// A message, to be printed.
+/// A message that can be displayed.
 #[derive(Debug, Clone, Copy)]
 pub struct RejectionMessage<'a> {
     fault: Fault,
@@ -114,21 +113,24 @@ impl fmt::Display for RejectionMessage<'_> {
             Fault::ModelUnavailable => write!(f, "no healthy endpoint has{model}"),
             Fault::Throttled => write!(f, "all endpoints{for_model} are at their request limit"),
             Fault::BackendError => {
-                let because = self.about.because.unwrap_or("gave no usable answer");
-                write!(f, "backend{endpoint} {because}")
+                let because = self.about.because.unwrap_or("sent no usable response");
+                write!(f, "endpoint{endpoint} {because}")
             }
             Fault::BackendTimeout => {
-                let because = self.about.because.unwrap_or("did not answer in time");
-                write!(f, "backend{endpoint} {because}")
+                let because = self.about.because.unwrap_or("did not respond in time");
+                write!(f, "endpoint{endpoint} {because}")
             }
             Fault::EndpointNeeded => {
                 write!(
                     f,
-                    "several endpoints{provider} could be meant: set X-Olla-Endpoint"
+                    "several endpoints{provider} match: name one in X-Olla-Endpoint"
                 )
             }
             Fault::EndpointUnknown => {
-                write!(f, "X-Olla-Endpoint{endpoint} is no endpoint{provider}")
+                write!(
+                    f,
+                    "X-Olla-Endpoint{endpoint} does not name an endpoint{provider}"
+                )
             }
         }
     }
@@ -158,7 +160,7 @@ impl fmt::Display for Short<'_> {
     }
 }
 
-/// The three `X-Olla-Routing-*` headers, on every answer to a request that names a model.
+/// The three `X-Olla-Routing-*` headers, on every response to a request that names a model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RoutingHeaders {
     /// `X-Olla-Routing-Strategy`.
@@ -176,7 +178,7 @@ pub enum RoutingDecision {
     Routed,
     /// To endpoints that may not.
     Fallback,
-    /// To nobody.
+    /// To no endpoint.
     Rejected,
 }
 
@@ -263,7 +265,7 @@ mod tests {
             ..About::default()
         };
         let message = Fault::BackendError.message(about).to_string();
-        let want = "backend \"gpu-1\" has a TLS certificate that has expired";
+        let want = "endpoint \"gpu-1\" has a TLS certificate that has expired";
         assert_eq!(message, want);
     }
 

@@ -1,4 +1,4 @@
-//! Which route a path is: a table of prefixes, made once for each set of profiles.
+//! Matches a path to a route, with a table of prefixes that is built once for each set of profiles.
 //!
 //! Fixed routes come first, then the prefix; both are matched exactly and with regard to letter
 //! case. Finding a route allocates nothing. What this module must not do: judge methods' effects,
@@ -34,7 +34,7 @@ pub struct MatchedRoute {
 pub enum RouteKind {
     /// Forwarded to an endpoint of the prefix's scope; the rest is what follows the prefix.
     Proxy(PrefixId),
-    /// The models of the prefix's endpoints, answered here (docs/contract/catalogue.md#6.5).
+    /// The models of the prefix's endpoints, listed by the gateway (docs/contract/catalogue.md#6.5).
     Listing(PrefixId, ListingForm),
     /// Ollama's model management (docs/contract/catalogue.md#6.6); the prefix is always one of the
     /// Ollama profile, the rest is what follows it.
@@ -97,7 +97,7 @@ impl Management {
         (b"/api/list", Self::List),
     ];
 
-    /// The operation of a path below the prefix. Escapes are seen through: a backend would decode
+    /// The operation of a path below the prefix. Escapes are seen through: an endpoint would decode
     /// them, and an operation that is refused must not slip by in another spelling.
     fn of(rest: &[u8]) -> Option<Self> {
         let mut all = Self::ALL.iter();
@@ -150,8 +150,8 @@ impl MatchedRoute {
         }
     }
 
-    /// Whether the route has a method. A path of [`RouteKind::Internal`] that does not exist is to be
-    /// found missing before its method is found wrong.
+    /// Whether the route has a method. A path of [`RouteKind::Internal`] that does not exist is to
+    /// be found missing before its method is found wrong.
     pub fn admits(&self, method: &[u8]) -> bool {
         self.allow().is_none_or(|allow| {
             let mut methods = allow.split(", ");
@@ -195,7 +195,7 @@ impl MatchedRoute {
 pub struct Prefix {
     /// Without slashes.
     pub name: Box<str>,
-    /// Whose it is; `None` = `proxy`, everybody's.
+    /// Its profile; `None` for `proxy`, which serves all.
     pub profile: Option<Arc<Profile>>,
     /// Which endpoints it reaches.
     pub scope: ScopeId,
@@ -267,7 +267,7 @@ pub struct RouteTable {
     /// By name.
     ids: FxHashMap<Box<[u8]>, PrefixId>,
     prefixes: Vec<Prefix>,
-    /// Those whose translator is on.
+    /// The mounts of the translators that are enabled.
     mounts: Vec<&'static Mount>,
 }
 
@@ -294,7 +294,8 @@ impl RouteTable {
 
     /// The first prefix of a name counts.
     fn add(&mut self, prefix: Prefix) {
-        // A configuration with more prefixes than that does not exist; the rest would have no route.
+        // A configuration with more prefixes than that does not exist; the rest would have no
+        // route.
         let Ok(next) = u16::try_from(self.prefixes.len()) else {
             return;
         };
@@ -353,7 +354,7 @@ impl RouteTable {
         }
     }
 
-    /// The family whose prefix a path begins with that has no normal form.
+    /// The family of a path without a normal form, by its prefix.
     pub fn family_of(&self, target: &[u8]) -> Family {
         let path = target.split(|byte| *byte == b'?').next();
         let mut segments = path

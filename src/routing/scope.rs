@@ -1,6 +1,7 @@
 //! The scope of a request: the endpoints that its prefix and path allow.
 //!
-//! A prefix is a hard wall; the path narrows within it, unless that would leave nobody to serve.
+//! A prefix limits the types of endpoints. The path narrows them further, unless no endpoint would
+//! be left.
 //! The table is made once for each snapshot; a look-up allocates nothing. What this module must
 //! not do: look at models.
 //!
@@ -22,7 +23,7 @@ const OPENAI_KIN: [&str; 2] = ["ollama", "lm-studio"];
 pub enum ScopeId {
     /// `/olla/proxy/`: every type.
     Any,
-    /// `/olla/openai/`: every type whose profile is OpenAI-compatible.
+    /// `/olla/openai/`: every type with an OpenAI-compatible profile.
     OpenAi,
     /// One type, by the place of its profile in the list.
     Type(usize),
@@ -44,7 +45,7 @@ impl ScopeId {
 pub struct Standing {
     /// Those that may be sent requests.
     pub routable: EndpointSet,
-    /// Those whose first check is worth waiting for; empty once a request has waited long enough
+    /// Unchecked endpoints that the request may wait for; empty once it has waited long enough
     /// (docs/contract/README.md#13).
     pub unchecked: EndpointSet,
 }
@@ -264,11 +265,11 @@ mod tests {
             ("/olla/proxy/foo/v1/chat/completions", openai),
             ("/olla/proxy/foo/api/chat", "ollama auto"),
             ("/olla/proxy/x/infill", "llamacpp auto"),
-            // Neither: everybody. A slash at the end means nothing.
+            // Listed for no type, so all endpoints. A trailing slash has no meaning.
             ("/olla/proxy/some/unlisted/path", ALL),
             ("/olla/proxy/foo/", ALL),
             ("/olla/proxy/v1/chat/completionsx", ALL),
-            // One type and auto; the path narrows only while somebody is left.
+            // One type and auto; the path narrows only while an endpoint is left.
             ("/olla/ollama/v1/chat/completions", "ollama auto"),
             ("/olla/vllm/x", "vllm auto"),
             ("/olla/dmr/x", "docker-model-runner auto"),

@@ -1,4 +1,4 @@
-//! From a request's target to what a backend would get, through all parts at once: the worked
+//! From a request's target to what an endpoint would get, through all parts at once: the worked
 //! examples of the contract (surface 16) and the like.
 
 use super::balance::{Picker, Turns};
@@ -186,11 +186,11 @@ fn what_is_down_is_503() {
         named,
         "503 NO_HEALTHY_ENDPOINTS: no healthy endpoint for model \"m1\""
     );
-    let nobody = Gateway::new(&[]);
-    let nowhere = nobody.serve("/olla/proxy/v1/x", None, &[]);
+    let empty = Gateway::new(&[]);
+    let nowhere = empty.serve("/olla/proxy/v1/x", None, &[]);
     assert_eq!(nowhere, "503 NO_HEALTHY_ENDPOINTS: no healthy endpoint");
     assert!(
-        nobody
+        empty
             .serve("/olla/ollama/api/chat", Some("m1"), &[])
             .starts_with("404 ENDPOINT")
     );

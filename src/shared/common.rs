@@ -1,4 +1,4 @@
-//! What the cores and the control thread share besides snapshots and messages.
+//! The values that the cores and the control thread share besides snapshots and messages.
 
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::time::Instant;
@@ -11,23 +11,23 @@ use crate::log::Logger;
 use crate::routing::balance::Turns;
 use crate::routing::sticky::Sticky;
 
-/// What all cores share besides the snapshots.
+/// Shared values of the process; one for all cores.
 #[derive(Debug)]
 pub struct Common {
-    /// When the process began.
+    /// The start of the process.
     pub start: Instant,
-    /// When that was, as the Messages API shows it.
+    /// The start of the process as the Messages API shows it.
     pub started_rfc3339: String,
-    /// Whose turn it is.
+    /// The turns of the balancers.
     pub turns: Turns,
-    /// Conversations and their endpoints.
+    /// Sticky sessions.
     pub sticky: Sticky,
-    /// Where lines go.
+    /// The log.
     pub logger: Logger,
-    /// Files of the inspector.
+    /// The files of the inspector.
     pub records: Records,
-    /// Counts the endpoints that a core could not reach, so that every core knows with one load
-    /// whether it has to look.
+    /// Number of connect failures. With one load, a core knows whether it has to look for endpoints
+    /// that another core could not reach.
     pub losses: AtomicU64,
     /// Whether the process is shutting down.
     pub draining: AtomicBool,
@@ -41,7 +41,7 @@ impl Common {
 
     /// Milliseconds of the process's clock, for breakers and sessions.
     pub fn clock_ms(&self, now: Instant) -> u64 {
-        // One more, because 0 stands for never.
+        // 0 means never, so the clock starts at 1.
         millis(now.saturating_duration_since(self.start)).saturating_add(1)
     }
 }

@@ -1,7 +1,6 @@
-//! What the cores and the control thread hand each other: snapshots, messages, limits, and the few
-//! things that both hold.
+//! What the cores and the control thread exchange or share: snapshots, messages and rate limits.
 //!
-//! It knows neither of the two: `gateway` and `control` stand side by side on top of it.
+//! `gateway` and `control` both use this folder; it uses neither.
 
 mod channel;
 mod common;

@@ -1,4 +1,5 @@
-//! One request and its answer on the way to the inspector's files. For debugging only: it copies.
+//! Collects one request and its response for the inspector's files. It copies bodies, so it is for
+//! debugging only.
 //!
 //! Contract: docs/contract/translation.md#13
 
@@ -10,10 +11,10 @@ use super::records::{Record, RecordKind};
 use super::translate::{Assembly, Inflater, session};
 use crate::config::InspectorPlan;
 
-/// The most bytes of an answer that are kept; the rest is not written.
+/// The most bytes of a response that are kept; the rest is not written.
 const ANSWER_BYTES_MAX: usize = 16 << 20;
 
-/// What has been seen of an answer.
+/// One request, and the part of its response that has arrived.
 #[derive(Debug)]
 pub(super) struct Recording {
     folder: PathBuf,
@@ -56,14 +57,14 @@ impl Recording {
         self.record(RecordKind::Request(model.to_owned()), body.to_vec())
     }
 
-    /// An answer begins: as events or not, compressed or not.
+    /// A response begins: as events or not, compressed or not.
     pub(super) fn responds(&mut self, events: bool, inflater: Option<Box<Inflater>>) {
         self.assembly = events.then(Box::default);
         self.inflater = inflater;
         self.body.clear();
     }
 
-    /// A piece of it, as the client gets it.
+    /// Adds a piece of the response as the client gets it.
     pub(super) fn push(&mut self, piece: &[u8]) {
         let (assembly, body) = (&mut self.assembly, &mut self.body);
         let mut keep = |piece: &[u8]| match assembly {
@@ -75,12 +76,12 @@ impl Recording {
         };
         match &mut self.inflater {
             None => keep(piece),
-            // What cannot be read is not written.
+            // A body that cannot be decompressed is not recorded.
             Some(inflater) => drop(inflater.push(piece, keep)),
         }
     }
 
-    /// A whole answer, in place of anything seen before.
+    /// A whole response, in place of anything seen before.
     pub(super) fn whole(&mut self, body: &[u8]) {
         self.responds(false, None);
         self.push(body);

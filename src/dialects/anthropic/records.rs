@@ -1,6 +1,5 @@
 //! The inspector's files: written by a thread of their own, which begins with the first record.
-//! A core hands a record over and never waits; what the thread cannot keep up with is lost, and
-//! the log says so.
+//! A core never waits for it: records beyond the queue are dropped, and the log reports how many.
 //!
 //! Contract: docs/contract/translation.md#13
 
@@ -21,46 +20,46 @@ use crate::dialects::anthropic::translate::{
 };
 use crate::log::{Level, Logger, Value, events};
 
-/// Records under way to the files. Each holds a body, so this bounds memory too.
+/// Records in the queue. Each holds a body, so this also bounds memory.
 const RECORDS_MAX: usize = 64;
 
-/// One line of a session's file, before it is made.
+/// One line of a session's file, before it is formatted.
 #[derive(Debug)]
 pub struct Record {
     pub(super) folder: PathBuf,
-    /// Fit to be a file's name.
+    /// A valid file name.
     pub(super) session: String,
     pub(super) kind: RecordKind,
     pub(super) body: Vec<u8>,
 }
 
-/// By whom.
+/// The side that a record is of.
 #[derive(Debug)]
 pub(super) enum RecordKind {
-    /// The client, asking for a model.
+    /// A request, with the name of its model.
     Request(String),
-    /// The gateway, with a status.
+    /// A response, with its status.
     Response(u16),
 }
 
 #[derive(Debug)]
 enum Order {
     Write(OffsetDateTime, Box<Record>),
-    /// Say when everything before is written.
+    /// Confirm that every earlier record is written.
     Flush(Sender<()>),
 }
 
-/// The way to the files.
+/// Sends records to the writer thread.
 #[derive(Debug)]
 pub struct Records {
     logger: Logger,
     orders: OnceLock<Sender<Order>>,
-    /// Records lost since the log last kind so.
+    /// Records dropped since the log last reported them.
     lost: Arc<AtomicU64>,
 }
 
 impl Records {
-    /// Begins nothing yet.
+    /// Starts no thread yet; the first record does.
     pub fn new(logger: Logger) -> Self {
         Self {
             logger,
@@ -69,7 +68,7 @@ impl Records {
         }
     }
 
-    /// Hands a record over.
+    /// Queues a record.
     pub fn write(&self, record: Box<Record>) {
         let orders = self.orders.get_or_init(|| self.begin());
         let order = Order::Write(now(), record);
@@ -87,7 +86,7 @@ impl Records {
         };
         let thread = std::thread::Builder::new().name("inspector".to_owned());
         if let Err(error) = thread.spawn(move || writer.run()) {
-            // Every record is lost then; a system without threads has other worries.
+            // Every record is dropped then.
             let error = error.to_string();
             let fields = [("error", Value::Str(&error))];
             self.logger.emit(Level::Warn, events::NOT_RECORDED, &fields);
@@ -95,14 +94,14 @@ impl Records {
         sender
     }
 
-    /// Waits until what was handed over is written, but not for long.
+    /// Waits until the queued records are written, for at most `limit`.
     pub fn flush(&self, limit: Duration) {
         let Some(orders) = self.orders.get() else {
             return;
         };
         let (done, is_done) = bounded(1);
         if orders.send_timeout(Order::Flush(done), limit).is_ok() {
-            // Too slow a disk loses lines, which nobody must wait for.
+            // A slow disk loses records; shutdown does not wait for it.
             let _ = is_done.recv_timeout(limit);
         }
     }
@@ -120,14 +119,14 @@ impl Writer {
             match order {
                 Order::Write(at, record) => self.write(at, &record),
                 Order::Flush(done) => {
-                    // Who asked may have left.
+                    // The caller may have stopped waiting.
                     let _ = done.send(());
                 }
             }
             let lost = self.lost.swap(0, Ordering::Relaxed);
             if lost > 0 {
                 let fields = [
-                    ("error", Value::Str("too many were under way")),
+                    ("error", Value::Str("the queue was full")),
                     ("lost", Value::Num(lost)),
                 ];
                 self.logger.emit(Level::Warn, events::NOT_RECORDED, &fields);
@@ -170,7 +169,7 @@ fn append(path: &Path, line: &[u8]) -> io::Result<()> {
     file.write_all(line)
 }
 
-/// The time, as the machine's own clock on the wall shows it.
+/// The time in the local time zone.
 fn now() -> OffsetDateTime {
     let now = OffsetDateTime::now_utc();
     let offset = sys::utc_offset_secs(now.unix_timestamp());

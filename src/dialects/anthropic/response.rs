@@ -196,7 +196,9 @@ impl Conversation {
     fn document(&mut self, body: &[u8]) -> Result<Vec<u8>, Refusal> {
         let plain = self.plain(body)?;
         let Some(context) = self.context.take() else {
-            return Err(Refusal::backend("the backend's answer was not asked for"));
+            return Err(Refusal::backend(
+                "the endpoint sent a response that was not expected",
+            ));
         };
         let translated = translate::from_openai(&plain, &context)?;
         self.warn(&translated.warnings);
@@ -227,7 +229,7 @@ impl Conversation {
             }
         })?;
         if too_long {
-            return Err(Refusal::backend("the backend's answer is too long"));
+            return Err(Refusal::backend("the endpoint's response is too long"));
         }
         Ok(Cow::Owned(plain))
     }

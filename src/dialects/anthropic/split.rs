@@ -35,8 +35,8 @@ pub(super) struct Split {
 }
 
 impl Split {
-    /// Splits candidates. `refused` are the endpoints whose last response showed that they do not
-    /// speak it; with `passthrough` off no endpoint counts as native.
+    /// Splits candidates. `refused` are endpoints that turned out not to speak the API. With
+    /// `passthrough` off, no endpoint counts as native.
     pub(super) fn new(
         endpoints: &[Endpoint],
         candidates: &EndpointSet,

@@ -19,16 +19,16 @@ use crate::endpoint_set::EndpointSet;
 use crate::fleet::breaker::{self, BreakerProbe, State};
 use crate::fleet::{Endpoint, Live, Status};
 
-/// Candidate sets whose turns are kept. There are about as many as pairs of a model and a scope;
-/// beyond that the set of a window with the fewest turns begins anew.
+/// Candidate sets that have a turn counter. There are about as many sets as pairs of a model and a
+/// scope. Beyond this bound, a new set replaces the one with the fewest turns in its window.
 const TURNS_MAX: usize = 1024;
-/// Places in which a set's turns may be.
+/// Slots that may hold the counter of a set.
 const WINDOW: usize = 8;
 
 const _: () = assert!(TURNS_MAX.is_power_of_two() && WINDOW <= TURNS_MAX);
 
-/// Whose turn it is, for each set of candidates, over all cores. One counter for all would let
-/// two models that are asked for in turn lock onto one endpoint each.
+/// A turn counter for each set of candidates, shared by all cores. With a single counter, two models
+/// that are requested alternately would each stay with one endpoint.
 #[derive(Debug)]
 pub struct Turns {
     slots: Box<[Slot]>,
@@ -36,7 +36,7 @@ pub struct Turns {
 
 #[derive(Debug, Default)]
 struct Slot {
-    /// Stands for the set; 0 = free.
+    /// Hash of the set; 0 = free.
     set: AtomicU64,
     /// Turns taken.
     taken: AtomicU64,
@@ -60,7 +60,7 @@ impl Turns {
     fn slot(&self, set: &EndpointSet) -> Option<&Slot> {
         let mut hasher = FxHasher::default();
         set.hash(&mut hasher);
-        // Two sets of one hash share their turns: harmless, and never seen.
+        // Two sets with the same hash share their turns, which is harmless.
         let hash = spread(hasher.finish()) | 1;
         let home = usize::try_from(hash >> 32).unwrap_or(0) % TURNS_MAX;
         let window = || (home..home + WINDOW).filter_map(|at| self.slots.get(at % TURNS_MAX));
@@ -77,7 +77,7 @@ impl Turns {
                 Err(_) => {}
             }
         }
-        // The window is full: whoever has taken the fewest turns gives way.
+        // The window is full: the set with the fewest turns is replaced.
         let slot = window().min_by_key(|slot| slot.taken.load(Ordering::Relaxed))?;
         slot.set.store(hash, Ordering::Relaxed);
         slot.taken.store(0, Ordering::Relaxed);
@@ -92,7 +92,7 @@ fn spread(mut x: u64) -> u64 {
     x ^ (x >> 31)
 }
 
-/// What a pick goes by.
+/// The inputs of a pick.
 #[derive(Debug, Clone, Copy)]
 pub struct Picker<'a> {
     /// Of the snapshot that the candidates' indices are of.
@@ -107,22 +107,22 @@ pub struct Picker<'a> {
     pub random: u64,
 }
 
-/// Why nobody was picked.
+/// Why no endpoint was picked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NoPick {
     /// Every candidate has been tried, or its breaker is open.
-    Nobody,
-    /// Those that are left are out of rate tokens.
+    NoneLeft,
+    /// The remaining candidates have no rate tokens.
     Throttled,
 }
 
 impl NoPick {
-    /// What the client is told, if the request has or has not been tried before.
+    /// The error of the request. `tried` tells whether there were attempts before.
     pub const fn fault(self, tried: bool) -> Fault {
         match self {
             Self::Throttled => Fault::Throttled,
-            Self::Nobody if tried => Fault::BackendError,
-            Self::Nobody => Fault::NoHealthy,
+            Self::NoneLeft if tried => Fault::BackendError,
+            Self::NoneLeft => Fault::NoHealthy,
         }
     }
 }
@@ -163,7 +163,7 @@ impl Picker<'_> {
                 return Err(if throttled {
                     NoPick::Throttled
                 } else {
-                    NoPick::Nobody
+                    NoPick::NoneLeft
                 });
             };
             // Refused if another request has become the probe since the breakers were looked at.
@@ -192,7 +192,7 @@ impl Picker<'_> {
         Some((index, Lease::new(index, live)))
     }
 
-    /// The member of a set whose turn it is.
+    /// The member of a set that has the next turn.
     fn nth(&self, set: &EndpointSet, count: usize) -> Option<usize> {
         let turn = match count {
             0 => return None,
@@ -223,9 +223,9 @@ impl Picker<'_> {
         None
     }
 
-    /// The fewest in flight; among equals, whose turn it is.
+    /// The endpoint with the fewest requests in flight; among equals, the one with the next turn.
     fn by_connections(&self, left: &EndpointSet) -> Option<(usize, Lease)> {
-        // One turn for each pick, however often another core was faster.
+        // Each pick takes one turn, even if it has to retry because another core was faster.
         let mut turn = None;
         loop {
             let (fewest, tied) = self.fewest(left)?;
@@ -243,7 +243,7 @@ impl Picker<'_> {
         }
     }
 
-    /// The smallest number in flight, and whose it is; `None` for nobody.
+    /// The smallest number in flight, and the endpoints that have it; `None` for an empty set.
     fn fewest(&self, left: &EndpointSet) -> Option<(u32, EndpointSet)> {
         let mut fewest = u32::MAX;
         let mut tied = EndpointSet::EMPTY;
@@ -290,7 +290,7 @@ pub struct Lease {
 }
 
 impl Lease {
-    /// Of an endpoint that has been counted.
+    /// For an endpoint where the request is counted already.
     fn new(endpoint: usize, live: &Arc<Live>) -> Self {
         Self {
             endpoint,
@@ -304,7 +304,7 @@ impl Lease {
         self.endpoint
     }
 
-    /// A complete response head has come, whatever it says.
+    /// A complete response head has arrived, with any status.
     pub fn succeeded(&mut self) {
         self.probe = None;
         breaker::on_success(&self.live);

@@ -199,12 +199,12 @@ fn the_tried_are_not_tried_again() {
             tried.insert(lease.endpoint());
         }
         let none = picker.pick(&all, &tried, None, |_| true);
-        assert_eq!(none.unwrap_err(), NoPick::Nobody);
+        assert_eq!(none.unwrap_err(), NoPick::NoneLeft);
         assert_eq!(
             picker
                 .pick(&EndpointSet::EMPTY, &tried, None, |_| true)
                 .unwrap_err(),
-            NoPick::Nobody
+            NoPick::NoneLeft
         );
     }
 }
@@ -245,8 +245,8 @@ fn who_is_out_of_tokens_is_left_out() {
         assert!(endpoints.iter().all(|e| e.live.in_flight() == 0));
     }
     assert_eq!(NoPick::Throttled.fault(true), Fault::Throttled);
-    assert_eq!(NoPick::Nobody.fault(true), Fault::BackendError);
-    assert_eq!(NoPick::Nobody.fault(false), Fault::NoHealthy);
+    assert_eq!(NoPick::NoneLeft.fault(true), Fault::BackendError);
+    assert_eq!(NoPick::NoneLeft.fault(false), Fault::NoHealthy);
 }
 
 #[test]
@@ -266,7 +266,7 @@ fn open_breakers_are_skipped_and_probed() {
     );
     let only = set(&[0]);
     let none = picker.pick(&only, &EndpointSet::EMPTY, None, |_| true);
-    assert_eq!(none.unwrap_err(), NoPick::Nobody);
+    assert_eq!(none.unwrap_err(), NoPick::NoneLeft);
     picker.now_ms += breaker::OPEN_MS;
     // The client of a probe leaves: the next request is the probe.
     drop(pick(&picker, &all));
@@ -312,6 +312,6 @@ fn indices_of_another_snapshot_are_nobody() {
     for balancer in Balancer::ALL {
         let picker = picker(&endpoints, *balancer, &turns);
         let none = picker.pick(&set(&[5, 500]), &EndpointSet::EMPTY, Some(7), |_| true);
-        assert_eq!(none.unwrap_err(), NoPick::Nobody);
+        assert_eq!(none.unwrap_err(), NoPick::NoneLeft);
     }
 }

@@ -14,14 +14,14 @@ use crate::config::{Fallback, RoutingPlan, Strategy};
 use crate::endpoint_set::EndpointSet;
 use crate::fleet::Endpoint;
 
-/// What a decision goes by; all of one snapshot.
+/// The tables of one snapshot that a decision is based on.
 #[derive(Debug, Clone, Copy)]
 pub struct RoutingRules<'a> {
     /// The strategy and its options.
     pub routing: &'a RoutingPlan,
     /// The aliases.
     pub aliases: &'a Aliases,
-    /// Who lists what.
+    /// The endpoints of each model.
     pub models: &'a ModelIndex,
     /// Endpoints that list a model with the vision capability (docs/contract/balancing.md#4.4).
     pub vision: &'a EndpointSet,
@@ -45,27 +45,27 @@ pub struct RoutingRequest<'a> {
 /// How far the refresh on a miss is (docs/contract/balancing.md#5).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Refresh {
-    /// None was asked for yet.
+    /// None was requested yet.
     #[default]
     Before,
-    /// At least one endpoint answered.
+    /// At least one endpoint was listed.
     Done,
-    /// No endpoint answered.
+    /// No endpoint was listed.
     Failed,
 }
 
-/// What is to be done with a request.
+/// The decision about a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Decision {
     /// Try the candidates.
     Route(Routed),
-    /// Answer without asking anybody.
+    /// Send an error without an attempt.
     Reject(Rejected),
-    /// Have the routable endpoints of the scope asked for their models, at most
-    /// `discovery_timeout`, then ask again with the outcome.
+    /// List the models of the routable endpoints in scope, within `discovery_timeout`, then decide
+    /// again with the outcome.
     Refresh,
-    /// Somebody who could serve has not had its first check: ask again with the next snapshot.
-    /// After two seconds ask with nobody left to wait for ([`super::scope::Standing`]).
+    /// An endpoint that could serve has not been checked yet: decide again with the next snapshot.
+    /// After two seconds, decide with no endpoint left to wait for ([`super::scope::Standing`]).
     AwaitFirstCheck,
 }
 
@@ -80,7 +80,7 @@ pub struct Routed {
     pub alias: Option<AliasUse>,
 }
 
-/// A request that is answered here.
+/// A request that is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rejected {
     /// Why.
@@ -99,7 +99,7 @@ pub fn decide(rules: &RoutingRules<'_>, ask: &RoutingRequest<'_>) -> Decision {
         if !scope.unchecked.is_empty() {
             return Decision::AwaitFirstCheck;
         }
-        let reason = ask.model.map(|_| nobody_routable(rules.routing));
+        let reason = ask.model.map(|_| none_routable_reason(rules.routing));
         let routing = reason.map(|reason| rejected(rules, reason));
         return reject(Fault::NoHealthy, routing);
     }
@@ -113,7 +113,7 @@ pub fn decide(rules: &RoutingRules<'_>, ask: &RoutingRequest<'_>) -> Decision {
     }
 }
 
-/// The scope, narrowed by what the request holds; a hint that nobody meets is dropped.
+/// The scope, narrowed to endpoints with vision for a request with images, unless there are none.
 fn hinted(rules: &RoutingRules<'_>, ask: &RoutingRequest<'_>) -> EndpointSet {
     let scope = ask.scope.routable;
     let seeing = scope.and(rules.vision);
@@ -182,12 +182,12 @@ fn not_available(rules: &RoutingRules<'_>, ask: &RoutingRequest<'_>, known: bool
     let fallback = rules.routing.fallback_behavior;
     let gone = |reason| reject_model(rules, Fault::ModelUnavailable, reason);
     let missing = || reject_model(rules, Fault::ModelNotFound, "model_not_found");
-    let anybody = |reason| route(rules, ask.scope.routable, RoutingDecision::Fallback, reason);
+    let fall_back = |reason| route(rules, ask.scope.routable, RoutingDecision::Fallback, reason);
     match (rules.routing.strategy, fallback) {
         (Strategy::Strict, _) if known => gone("model_unavailable"),
         (Strategy::Strict, _) => missing(),
-        (Strategy::Optimistic, Fallback::All) if known => anybody("all_healthy_fallback"),
-        (Strategy::Optimistic, Fallback::All) => anybody("model_not_found_fallback"),
+        (Strategy::Optimistic, Fallback::All) if known => fall_back("all_healthy_fallback"),
+        (Strategy::Optimistic, Fallback::All) => fall_back("model_not_found_fallback"),
         (Strategy::Optimistic, _) if !known => missing(),
         (Strategy::Optimistic, Fallback::None) => gone("model_unavailable_no_fallback"),
         (Strategy::Optimistic, Fallback::CompatibleOnly) => {
@@ -198,19 +198,18 @@ fn not_available(rules: &RoutingRules<'_>, ask: &RoutingRequest<'_>, known: bool
         }
         (Strategy::Discovery, _) => match (ask.refresh, fallback) {
             (Refresh::Before, _) => Decision::Refresh,
-            (Refresh::Done, Fallback::All) => anybody("all_healthy_after_discovery"),
+            (Refresh::Done, Fallback::All) => fall_back("all_healthy_after_discovery"),
             (Refresh::Done, _) if known => gone("model_unavailable_after_discovery"),
             (Refresh::Done, _) => missing(),
-            (Refresh::Failed, Fallback::All) => anybody("discovery_failed_all_fallback"),
+            (Refresh::Failed, Fallback::All) => fall_back("discovery_failed_all_fallback"),
             (Refresh::Failed, Fallback::None) => gone("discovery_failed_no_fallback"),
             (Refresh::Failed, Fallback::CompatibleOnly) => gone("discovery_failed_compatible_only"),
         },
     }
 }
 
-/// The reason when nobody in scope is routable, so that there is nothing to fall back to and
-/// nobody to ask.
-fn nobody_routable(routing: &RoutingPlan) -> &'static str {
+/// The reason when no endpoint in scope is routable, so that there is no fallback and no refresh.
+fn none_routable_reason(routing: &RoutingPlan) -> &'static str {
     match (routing.strategy, routing.fallback_behavior) {
         (Strategy::Strict, _) | (Strategy::Optimistic, Fallback::All) => "model_unavailable",
         (Strategy::Optimistic, Fallback::None) => "model_unavailable_no_fallback",
@@ -288,7 +287,7 @@ pub fn decide_management(
         }
     };
     match candidates.len() {
-        // Who is the only one shows once all have been checked.
+        // Which endpoint is the only one is known once all have been checked.
         0 | 1 if !unchecked.is_empty() => Decision::AwaitFirstCheck,
         0 => reject(Fault::NoHealthy, None),
         1 => Decision::Route(Routed {

@@ -136,7 +136,7 @@ const NO: Fallback = Fallback::None;
 const ALL: Fallback = Fallback::All;
 
 /// Strategy, fallback, model and who is up; and what comes of it. `Shared` is listed by 0 in that
-/// spelling, `shared` by 1, `x` by nobody, `far` out of scope.
+/// spelling, `shared` by 1, `x` by none, `far` out of scope.
 #[rustfmt::skip]
 const ROWS: &[(Strategy, Fallback, &str, &[usize], &str)] = &[
     (Strict, CO, "Shared", &[0, 1], "[0] strict routed model_found"),
@@ -261,7 +261,7 @@ const ALIAS_ROWS: &[(&str, &[usize], &str)] = &[
     ("my-LLAMA", &[0, 1], "[1] alias routed alias \"My-Llama\" resolved to 1 endpoint(s)"),
     ("My-Llama", &[0], "MODEL_UNAVAILABLE strict rejected model_unavailable"),
     ("orphan", &[0, 1, 2], "MODEL_NOT_FOUND strict rejected model_not_found"),
-    // Listed by somebody, but out of scope. ("distant", &[0, 1, 2], "MODEL_NOT_FOUND strict rejected model_not_found"),
+    // Listed by an endpoint out of scope. ("distant", &[0, 1, 2], "MODEL_NOT_FOUND strict rejected model_not_found"),
     // An alias that equals a model wins, but only while it leads somewhere. ("m1", &[0, 1], "[1] alias routed alias \"m1\" resolved to 1 endpoint(s)"),
     ("m1", &[0], "[0] strict routed model_found"),
     ("m2", &[0, 1], "[1] strict routed model_found"),

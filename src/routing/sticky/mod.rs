@@ -65,7 +65,7 @@ pub enum StickyOutcome {
 }
 
 impl StickyOutcome {
-    /// The word of the header.
+    /// The value of the header.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Miss => "miss",
@@ -105,7 +105,7 @@ impl Bounds {
     }
 }
 
-/// The figures of `/internal/stats/sticky`.
+/// The statistics of `/internal/stats/sticky`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct StickyCounts {
     /// Entries now.
@@ -129,7 +129,7 @@ pub struct Sticky {
     sessions: Mutex<Sessions>,
 }
 
-/// One request's dealings with the store.
+/// The session of one request.
 #[derive(Debug, Clone, Copy)]
 pub struct Session {
     key: Option<Key>,
@@ -151,7 +151,7 @@ impl Session {
         self.key
     }
 
-    /// What came of it, once an endpoint has been picked.
+    /// The outcome, once an endpoint has been picked.
     pub fn outcome(&self) -> StickyOutcome {
         self.outcome
     }
@@ -225,7 +225,7 @@ impl Sticky {
         self.lock().put(key.hash, endpoint, bounds, now_ms);
     }
 
-    /// Counts a request's outcome: once, when its answer begins or it has failed for good.
+    /// Counts a request's outcome: once, when its response begins or it has failed for good.
     pub fn count(&self, session: &Session) {
         let mut sessions = self.lock();
         let figures = &mut sessions.figures;
@@ -243,7 +243,7 @@ impl Sticky {
         self.lock().purge(endpoint);
     }
 
-    /// The figures now.
+    /// The statistics now.
     pub fn figures(&self, bounds: Bounds, now_ms: u64) -> StickyCounts {
         let mut sessions = self.lock();
         sessions.expire(bounds, now_ms);
@@ -253,7 +253,7 @@ impl Sticky {
         }
     }
 
-    /// A panic ends the process, so nobody ever finds the store half changed.
+    /// A panic ends the process, so a poisoned lock is never seen.
     fn lock(&self) -> MutexGuard<'_, Sessions> {
         self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -105,7 +105,7 @@ impl Bench {
         }
     }
 
-    /// A request of a session whose attempts went to these endpoints.
+    /// A request of a session with attempts at these endpoints.
     fn request(&self, session: &str, attempts: &[u32], now_ms: u64) -> StickyOutcome {
         let bounds = Bounds::of(&self.plan);
         let key = self
@@ -152,7 +152,7 @@ fn outcomes_and_figures() {
     assert_eq!(bench.request("a", &[2], 0), StickyOutcome::Repin);
     assert_eq!(bench.request("a", &[2, 3], 0), StickyOutcome::Repin);
     assert_eq!(bench.pinned("a", 0), Some(3));
-    // A new session whose first endpoint fails had no entry all the same.
+    // A new session had no entry, even though its first endpoint failed.
     assert_eq!(bench.request("b", &[1, 2], 0), StickyOutcome::Miss);
     assert_eq!(bench.pinned("b", 0), Some(2));
     figures.active_sessions = 2;

@@ -1,20 +1,20 @@
 //! The tool calls of a stream: which piece belongs to which call, and which call may be open
 //! (docs/contract/translation.md#8.3, docs/contract/translation.md#8.4).
 //!
-//! Backends send calls in pieces, some of them mixed; clients want one block after the other. So
+//! Endpoints send calls in pieces, some of them mixed; clients want one block after the other. So
 //! one call at a time is open, and what comes for others meanwhile is held back until it is
 //! complete. This module decides and holds; `stream.rs` writes the events.
 
 use super::answer::{Arguments, filled};
 use crate::json::{JsonKind, JsonText, JsonValue, TextPiece};
 
-/// The most calls of one answer.
+/// The most calls of one response.
 pub(super) const CALLS_MAX: usize = 1024;
 
 /// The most bytes of names, ids and arguments that are held back.
 pub(super) const HELD_BYTES_MAX: usize = 16 << 20;
 
-/// An answer has more calls, or holds more back, than is kept.
+/// A response has more calls, or holds more back, than is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct TooMany;
 
@@ -61,7 +61,7 @@ impl<'a> CallPiece<'a> {
     }
 }
 
-/// A call of the answer.
+/// A call of the response.
 #[derive(Debug)]
 pub(super) struct StreamedCall {
     index: u64,
@@ -97,7 +97,7 @@ pub(super) enum Fate {
     Late(usize),
 }
 
-/// The calls of an answer, in the order first seen.
+/// The calls of a response, in the order first seen.
 #[derive(Debug, Default)]
 pub(super) struct Calls {
     list: Vec<StreamedCall>,

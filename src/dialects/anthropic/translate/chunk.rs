@@ -7,7 +7,7 @@ use super::error;
 use super::outcome::{Counts, Finish};
 use crate::json::{JsonKind, JsonText, JsonValue};
 
-/// What one event of the backend says.
+/// What one event of the endpoint says.
 pub(super) enum StreamEvent<'a> {
     Chunk(ChatChunk<'a>),
     /// An error in place of a chunk; for people.
@@ -22,7 +22,7 @@ pub(super) struct ChatChunk<'a> {
     pub(super) model: Option<JsonText<'a>>,
     pub(super) counts: Option<Counts>,
     pub(super) finish: Option<Finish>,
-    /// The text at which the backend stopped, if it says so.
+    /// The text at which the endpoint stopped, if it says so.
     pub(super) matched: Option<JsonText<'a>>,
     pub(super) reasoning: Option<JsonText<'a>>,
     pub(super) content: Option<JoinedText<'a>>,

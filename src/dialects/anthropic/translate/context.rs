@@ -2,14 +2,14 @@
 
 use super::ids::IdSeed;
 
-/// What the translation of an answer has to know of its request.
+/// What the translation of a response has to know of its request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AnswerContext {
-    /// The name that the client asked for; shown when the backend names none.
+    /// The name that the client asked for; shown when the endpoint names none.
     pub model: String,
     /// The request's stop sequences.
     pub stop_sequences: Vec<String>,
-    /// Estimate of the request's tokens, for backends that do not count.
+    /// Estimate of the request's tokens, for endpoints that do not count.
     pub input_tokens: u64,
     /// What ids are made from.
     pub seed: IdSeed,

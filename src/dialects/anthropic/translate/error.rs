@@ -1,5 +1,5 @@
 //! Errors in Anthropic's shape: the types by status, the body, and what to tell a client of a
-//! backend's error.
+//! endpoint's error.
 //!
 //! Contract: docs/contract/translation.md#9
 
@@ -7,27 +7,27 @@ use std::fmt;
 
 use crate::json::{self, JsonKind, JsonValue};
 
-/// Headers of a backend's error that reach the client of a translated request; SDKs decide by them
-/// whether and when to try again.
+/// Headers of an endpoint's error that reach the client of a translated request; SDKs decide by
+/// them whether and when to try again.
 pub const RETRY_HEADERS: [&str; 3] = ["retry-after", "retry-after-ms", "x-should-retry"];
 
-/// The longest plain-text error of a backend that is shown, in bytes; the rest is cut off.
+/// The longest plain-text error of an endpoint that is shown, in bytes; the rest is cut off.
 const PLAIN_TEXT_BYTES_MAX: usize = 500;
 
-/// What a client is told of an error that says nothing.
+/// The message for an error of an endpoint that has none.
 const BACKEND_ERROR: &str = "Backend error";
 
-/// Why a request or an answer cannot be translated, as the client is to be told.
+/// The error of a request or response that cannot be translated.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refusal {
-    /// Status of the answer.
+    /// Status of the response.
     pub status: u16,
     /// One sentence in terms of the API.
     pub message: String,
 }
 
 impl Refusal {
-    /// The request is wrong.
+    /// An invalid request.
     pub(super) fn invalid(message: impl Into<String>) -> Self {
         Self {
             status: 400,
@@ -35,7 +35,7 @@ impl Refusal {
         }
     }
 
-    /// The backend's answer is.
+    /// An invalid response of an endpoint.
     pub fn backend(message: impl Into<String>) -> Self {
         Self {
             status: 502,
@@ -43,12 +43,12 @@ impl Refusal {
         }
     }
 
-    /// The `error.type` of the answer.
+    /// The `error.type` of the response.
     pub fn kind(&self) -> &'static str {
         error_kind(self.status)
     }
 
-    /// The body of the answer.
+    /// The body of the response.
     pub fn body(&self, request_id: &str) -> Vec<u8> {
         error_body(self.status, &self.message, request_id)
     }
@@ -63,7 +63,7 @@ impl fmt::Display for Refusal {
 impl std::error::Error for Refusal {}
 
 /// The `error.type` that belongs to a status (docs/contract/translation.md#9). It serves the
-/// gateway's own errors and those of translated backends.
+/// gateway's own errors and those of translated endpoints.
 pub const fn error_kind(status: u16) -> &'static str {
     match status {
         401 => "authentication_error",
@@ -79,7 +79,7 @@ pub const fn error_kind(status: u16) -> &'static str {
     }
 }
 
-/// The JSON body of an error answer. `message` must not name addresses of backends.
+/// The JSON body of an error response. `message` must not name addresses of endpoints.
 pub fn error_body(status: u16, message: &str, request_id: &str) -> Vec<u8> {
     let mut body = Vec::with_capacity(128 + message.len() + request_id.len());
     body.extend_from_slice(br#"{"type":"error","error":"#);
@@ -99,7 +99,7 @@ pub(super) fn write_error(kind: &str, message: &str, out: &mut Vec<u8>) {
     out.push(b'}');
 }
 
-/// A translated backend's error (status 400 and up) as the client gets it: the status is kept, the
+/// A translated endpoint's error (status 400 and up) as the client gets it: the status is kept, the
 /// message is what the body says in one of the usual places. [`RETRY_HEADERS`] are to be copied.
 pub fn error_from_backend(status: u16, body: &[u8]) -> Refusal {
     Refusal {
@@ -108,7 +108,7 @@ pub fn error_from_backend(status: u16, body: &[u8]) -> Refusal {
     }
 }
 
-/// What a backend's error body says, for people. Never raw JSON or HTML.
+/// What an endpoint's error body says, for people. Never raw JSON or HTML.
 fn backend_message(body: &[u8]) -> String {
     let said = match json::parse(body) {
         Some(value) => message_in(value),
@@ -117,7 +117,7 @@ fn backend_message(body: &[u8]) -> String {
     said.unwrap_or_else(|| BACKEND_ERROR.to_owned())
 }
 
-/// Where the servers that are known put what they have to say, best first.
+/// The members in which known servers put their message, in order of preference.
 fn message_in(value: JsonValue<'_>) -> Option<String> {
     let [error, message, detail] = value.fields(["error", "message", "detail"]);
     let texts = [
@@ -142,7 +142,7 @@ pub(super) fn stream_message(value: JsonValue<'_>) -> String {
     message_in(value).unwrap_or_else(|| BACKEND_ERROR.to_owned())
 }
 
-/// Whether an object says that it is an error instead of an answer.
+/// Whether an object says that it is an error instead of a response.
 pub(super) fn is_error(error: Option<JsonValue<'_>>, object: Option<JsonValue<'_>>) -> bool {
     let says_so = object.and_then(JsonValue::string);
     match error.map(|error| (error, error.kind())) {

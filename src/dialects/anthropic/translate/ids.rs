@@ -22,7 +22,7 @@ pub(super) fn message_id(seed: IdSeed) -> String {
     format!("msg_01{}", String::from_utf8_lossy(&digits))
 }
 
-/// The id of a tool call that the backend gave none: `toolu_` and 22 base58 digits, another one
+/// The id of a tool call that the endpoint gave none: `toolu_` and 22 base58 digits, another one
 /// for each `nth` call of the message.
 pub(super) fn tool_id(seed: IdSeed, nth: u64) -> String {
     let seed = u128::from_be_bytes(seed.0);

@@ -1,4 +1,4 @@
-//! Undoes the compression of translated backends that compress although they were asked not to
+//! Undoes the compression of translated endpoints that compress although they were asked not to
 //! (docs/contract/translation.md#8.1).
 
 use std::io::{self, Write};
@@ -11,7 +11,7 @@ use super::error::Refusal;
 /// on: deflate makes at most about a thousand bytes of one.
 const STEP_BYTES: usize = 4 << 10;
 
-/// Decompresses one answer, whole or streamed.
+/// Decompresses one response, whole or streamed.
 #[derive(Debug)]
 pub struct Inflater(Form);
 
@@ -46,7 +46,7 @@ impl Inflater {
     pub fn push(&mut self, input: &[u8], mut each: impl FnMut(&[u8])) -> Result<(), Refusal> {
         for step in input.chunks(STEP_BYTES) {
             let plain = self.step(step).map_err(|_| {
-                Refusal::backend("the backend's answer is not compressed as it announces")
+                Refusal::backend("the endpoint's response is not compressed as it announces")
             })?;
             if !plain.is_empty() {
                 each(plain);

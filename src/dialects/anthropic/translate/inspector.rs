@@ -74,7 +74,7 @@ pub fn request_record(now: OffsetDateTime, model: &str, body: &[u8]) -> Vec<u8> 
     line
 }
 
-/// The line of an answer: a whole body, or what an [`Assembly`](super::Assembly) made of a
+/// The line of a response: a whole body, or what an [`Assembly`](super::Assembly) made of a
 /// stream. A body that is not JSON is recorded as a string.
 pub fn response_record(now: OffsetDateTime, status: u16, body: &[u8]) -> Vec<u8> {
     let mut line = begin("response", now, body.len());

@@ -1,7 +1,7 @@
 //! System prompt and messages (docs/contract/translation.md#7.1, docs/contract/translation.md#7.2).
 //!
-//! A message is begun before it is known whether anything will be in it, and taken back if not:
-//! that way the content is walked over once.
+//! A message is written before it is known whether it has any content, and removed if not. So the
+//! content is read once.
 
 use super::error::Refusal;
 use super::fields::{blocks, holds_image, invalid};
@@ -102,7 +102,7 @@ impl<'o> Messages<'o> {
         start
     }
 
-    /// A message of the texts alone.
+    /// Writes a message that holds only the texts.
     fn plain(&mut self, role: &str, content: JsonValue<'_>) {
         let start = self.begin(role);
         if self.texts(content) {
@@ -190,7 +190,7 @@ impl<'o> Messages<'o> {
         if let Some(text) = content.string() {
             text.write(self.out);
         } else if !matches!(content.kind(), JsonKind::Array | JsonKind::Object) {
-            // Numbers and booleans speak for themselves.
+            // Numbers and booleans are sent as their JSON text.
             content.write_compact(self.out);
         }
         let mut lines = Lines::default();
@@ -423,7 +423,7 @@ fn text_of(block: JsonValue<'_>) -> Option<JsonText<'_>> {
     text.and_then(JsonValue::string).filter(|_| is_text)
 }
 
-/// The content of a document whose source is made of blocks.
+/// The content of a document with a source of blocks.
 fn document_content(block: JsonValue<'_>) -> Option<JsonValue<'_>> {
     let [kind, content] = block.field("source")?.fields(["type", "content"]);
     content.filter(|_| {

@@ -1,24 +1,24 @@
-//! Anthropic's Messages API on top of servers that speak OpenAI's: a request mapper, an answer
+//! Anthropic's Messages API on top of servers that speak OpenAI's: a request mapper, a response
 //! mapper and a stream transformer, with the errors, lists, counts and records that belong to the
 //! route (docs/contract/translation.md).
 //!
 //! Everything here is pure: bytes in, bytes out. No sockets, no files, no clock but the time that
-//! is given, no randomness but a seed. What this module must not do: choose a backend, touch
+//! is given, no randomness but a seed. What this module must not do: choose an endpoint, touch
 //! headers, or keep a body.
 //!
 //! The order of work for one request:
 //!
 //! 1. [`check`] validates the body and says what routing has to know ([`Checked`]).
-//! 2. For a native backend the body goes as it is (only with an alias the name is replaced, by
-//!    `inspect`); [`NativeTail`] follows the answer, [`is_not_spoken_here`] tells a server that
+//! 2. For a native endpoint the body goes as it is (only with an alias the name is replaced, by
+//!    `inspect`); [`NativeTail`] follows the response, [`is_not_spoken_here`] tells a server that
 //!    does not know the route.
 //! 3. For any other, [`to_openai`] makes the chat completion and [`Checked::context`] keeps what
-//!    the answer needs of the request. A whole answer goes through [`from_openai`], a stream
+//!    the response needs of the request. A whole response goes through [`from_openai`], a stream
 //!    through [`StreamTransformer`], an error through [`error_from_backend`]; each after
-//!    [`Inflater`], if the backend compressed it unasked.
+//!    [`Inflater`], if the endpoint compressed it unasked.
 //!
-//! A body that is passed over by copying spans is never turned into values; `crate::json` describes how.
-//! Memory is bounded by the size of the request or answer, streams by [`EVENT_BYTES_MAX`].
+//! A body that is passed over by copying spans is never turned into values; `crate::json` describes
+//! how. Memory is bounded by the size of the request or answer, streams by [`EVENT_BYTES_MAX`].
 
 mod answer;
 mod assembly;

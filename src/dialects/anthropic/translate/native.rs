@@ -1,12 +1,12 @@
-//! Passthrough: what is looked at in an answer that is not changed (docs/contract/translation.md#5,
-//! docs/contract/translation.md#6).
+//! Passthrough: what is looked at in a response that is not changed
+//! (docs/contract/translation.md#5, docs/contract/translation.md#6).
 
 use super::stream::End;
 use crate::json::{self, JsonValue};
 
-/// Whether a native endpoint's answer means that it does not know the route, so that the request
-/// goes to the same endpoint again, translated: a status of 404, 405 or 501 whose body is not an
-/// Anthropic error.
+/// Whether a native endpoint's response means that it does not know the route, so that the request
+/// goes to the same endpoint again, translated: a status of 404, 405 or 501 with a body that is
+/// not an Anthropic error.
 pub fn is_not_spoken_here(status: u16, body: &[u8]) -> bool {
     let is_anthropic = || {
         let kind = json::parse(body).and_then(|body| body.field("type"));
@@ -22,8 +22,8 @@ const LAST_EVENT: &[u8] = b"event: message_stop";
 /// Bytes of a stream's end that are kept: room for the last event in any spelling in use.
 const TAIL_BYTES: usize = 128;
 
-/// Follows a native stream on its way, to say how it broke off if it does. It looks at the last
-/// bytes of each piece and changes nothing.
+/// Follows a native stream, to append an error event if it breaks off. It reads the last bytes of
+/// each piece and changes nothing.
 #[derive(Debug, Clone)]
 pub struct NativeTail {
     bytes: [u8; TAIL_BYTES],
@@ -40,7 +40,7 @@ impl Default for NativeTail {
 }
 
 impl NativeTail {
-    /// Takes note of bytes that were relayed.
+    /// Records bytes that were relayed.
     pub fn push(&mut self, input: &[u8]) {
         let input = &input[input.len().saturating_sub(TAIL_BYTES)..];
         let kept = self.len.min(TAIL_BYTES - input.len());
@@ -133,7 +133,7 @@ mod tests {
         let stop = "event: message_stop\ndata: {\"type\":\"message_stop\"}\n\n";
         let error = concat!(
             "event: error\ndata: {\"type\":\"error\",\"error\":{\"type\":\"api_error\",",
-            "\"message\":\"the backend's answer broke off\"}}\n\n"
+            "\"message\":\"the endpoint's response broke off\"}}\n\n"
         );
         let glued = format!("\n{error}");
         assert_eq!(broken(&[], End::Broken), error);

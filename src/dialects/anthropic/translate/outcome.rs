@@ -1,4 +1,4 @@
-//! How an answer ended and what it cost, in both dialects (docs/contract/translation.md#8.2,
+//! How a response ended and what it cost, in both dialects (docs/contract/translation.md#8.2,
 //! docs/contract/translation.md#8.5).
 
 use super::context::AnswerContext;
@@ -12,7 +12,7 @@ pub struct Usage {
     pub input_tokens: u64,
     /// Written by it.
     pub output_tokens: u64,
-    /// Taken from the backend's cache.
+    /// Taken from the endpoint's cache.
     pub cache_read_input_tokens: u64,
 }
 
@@ -29,7 +29,7 @@ impl Usage {
     }
 }
 
-/// What a backend's `usage` says; a count that is no whole number is missing.
+/// What an endpoint's `usage` says; a count that is no whole number is missing.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Counts {
     prompt: Option<u64>,
@@ -52,8 +52,8 @@ impl Counts {
         }
     }
 
-    /// The usage to report, with estimates for what the backend did not count. `output_bytes` are
-    /// those of the answer's content so far.
+    /// The usage to report, with estimates for what the endpoint did not count. `output_bytes` are
+    /// those of the response's content so far.
     pub(super) fn usage(self, ctx: &AnswerContext, output_bytes: u64) -> Usage {
         let prompt = self.prompt.unwrap_or(ctx.input_tokens);
         let cached = self.cached.min(prompt);
@@ -69,7 +69,7 @@ impl Counts {
     }
 }
 
-/// A backend's `finish_reason`.
+/// An endpoint's `finish_reason`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) enum Finish {
     Stop,
@@ -95,11 +95,11 @@ impl Finish {
 #[derive(Debug, Default)]
 pub(super) struct Ending {
     pub(super) finish: Finish,
-    /// The answer has a tool call.
+    /// The response has a tool call.
     pub(super) calls_tool: bool,
     /// The model refused in so many words.
     pub(super) refused: bool,
-    /// The text at which the backend says that it stopped.
+    /// The text at which the endpoint says that it stopped.
     pub(super) matched: Option<String>,
 }
 

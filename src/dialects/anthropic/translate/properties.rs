@@ -1,5 +1,5 @@
 //! Generated streams, compared with a slow and obvious translation of them, and with what the
-//! translation of whole answers makes of the same content.
+//! translation of whole responses makes of the same content.
 
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -8,7 +8,7 @@ use super::answer::tests::context;
 use super::stream::tests::run;
 use super::*;
 
-/// What a backend says with one chunk.
+/// What an endpoint says with one chunk.
 #[derive(Debug, Clone)]
 enum Op {
     Think(String),
@@ -18,7 +18,7 @@ enum Op {
     Role,
 }
 
-/// Arguments of the calls, cut where the backend cuts them.
+/// Arguments of the calls, cut where the endpoint cuts them.
 const ARGUMENTS: [&[&str]; 4] = [
     &["{\"a\":", "\"}\\\"\"", "}"],
     &["{", "\"b\"", ":[1,{}]}"],

@@ -14,7 +14,7 @@ pub(super) struct TooLong;
 /// Cuts a stream at CR LF, LF or CR.
 #[derive(Debug)]
 pub(super) struct Lines {
-    /// The beginning of a line whose end has not come.
+    /// The beginning of an incomplete line.
     partial: Vec<u8>,
     /// The last line ended with CR; an LF that follows belongs to it.
     after_cr: bool,

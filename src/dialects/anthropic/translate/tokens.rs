@@ -1,5 +1,5 @@
 //! The estimate of a request's tokens: a quarter of the bytes that a model gets to read
-//! (docs/contract/translation.md#11). No backend is asked.
+//! (docs/contract/translation.md#11). No endpoint is asked.
 
 use super::fields::{Fields, blocks};
 use crate::json::{JsonKind, JsonValue};

@@ -11,7 +11,7 @@ pub struct Translated {
     pub warnings: Vec<Warning>,
 }
 
-/// Something that could not be translated, and was worth no refusal.
+/// Something that could not be translated, for which the request is not refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Warning {
@@ -30,7 +30,7 @@ pub enum Warning {
     },
     /// A streamed tool call never got a name and was dropped.
     CallWithoutName,
-    /// Arguments came for a tool call whose block was closed, and were dropped.
+    /// Arguments of a tool call arrived after its block was closed, and were dropped.
     ArgumentsTooLate {
         /// The tool.
         name: String,
@@ -40,7 +40,7 @@ pub enum Warning {
 /// The most warnings that one document gives; what comes after is not reported.
 const WARNINGS_MAX: usize = 16;
 
-/// Keeps a warning if there is room. It is made only then.
+/// Adds a warning if there is room; it is built only then.
 pub(super) fn warn(warnings: &mut Vec<Warning>, warning: impl FnOnce() -> Warning) {
     if warnings.len() < WARNINGS_MAX {
         warnings.push(warning());

@@ -1,4 +1,4 @@
-//! A whole answer, from an OpenAI chat completion to an Anthropic message
+//! A whole response, from an OpenAI chat completion to an Anthropic message
 //! (docs/contract/translation.md#8.1, docs/contract/translation.md#8.2).
 
 use super::context::AnswerContext;
@@ -8,7 +8,7 @@ use super::outcome::{Counts, Ending, Finish};
 use super::warning::{Translated, Warning, warn};
 use crate::json::{self, JsonKind, JsonText, JsonValue};
 
-/// Translates a whole answer of status below 400.
+/// Translates a whole response of status below 400.
 ///
 /// # Errors
 ///
@@ -92,7 +92,7 @@ pub(super) struct Completion<'a> {
 impl<'a> Completion<'a> {
     /// Reads the first choice.
     pub(super) fn read(text: &'a [u8]) -> Result<Self, Refusal> {
-        let unreadable = || Refusal::backend("the backend's answer is not a chat completion");
+        let unreadable = || Refusal::backend("the endpoint's response is not a chat completion");
         let answer = json::parse(text).ok_or_else(unreadable)?;
         let [model, usage, choices, error, object] =
             answer.fields(["model", "usage", "choices", "error", "object"]);
@@ -165,7 +165,7 @@ pub(super) fn filled(value: Option<JsonValue<'_>>) -> Option<JsonText<'_>> {
         .filter(|text| !text.is_empty())
 }
 
-/// A block of an answer's content.
+/// A block of a response's content.
 #[derive(Clone, Copy)]
 pub(super) enum ContentBlock<'a> {
     Thinking(JsonText<'a>),
@@ -184,7 +184,7 @@ impl ContentBlock<'_> {
     }
 }
 
-/// A content: a string, or an array of parts whose texts are joined.
+/// A content: a string, or an array of parts with texts that are joined.
 #[derive(Clone, Copy)]
 pub(super) struct JoinedText<'a>(pub(super) JsonValue<'a>);
 

@@ -17,7 +17,7 @@ fn message(answer: &str) -> Json {
     serde_json::from_slice(&translated.body).unwrap()
 }
 
-/// An answer with one choice: its `message`, and members beside it.
+/// A response with one choice: its `message`, and members beside it.
 fn choice(message_json: &str, members: &str) -> Json {
     message(&format!(
         r#"{{"choices":[{{"message":{message_json}{members}}}]}}"#
@@ -275,33 +275,36 @@ fn the_models_name() {
 #[test]
 fn what_is_no_answer() {
     for (answer, message) in [
-        ("", "the backend's answer is not a chat completion"),
-        ("nonsense", "the backend's answer is not a chat completion"),
+        ("", "the endpoint's response is not a chat completion"),
+        (
+            "nonsense",
+            "the endpoint's response is not a chat completion",
+        ),
         (
             "data: {}\n\n",
-            "the backend's answer is not a chat completion",
+            "the endpoint's response is not a chat completion",
         ),
-        ("[]", "the backend's answer is not a chat completion"),
-        ("{}", "the backend's answer is not a chat completion"),
+        ("[]", "the endpoint's response is not a chat completion"),
+        ("{}", "the endpoint's response is not a chat completion"),
         (
             r#"{"choices":[]}"#,
-            "the backend's answer is not a chat completion",
+            "the endpoint's response is not a chat completion",
         ),
         (
             r#"{"choices":null}"#,
-            "the backend's answer is not a chat completion",
+            "the endpoint's response is not a chat completion",
         ),
         (
             r#"{"choices":[{}]}"#,
-            "the backend's answer is not a chat completion",
+            "the endpoint's response is not a chat completion",
         ),
         (
             r#"{"choices":[{"message":null}]}"#,
-            "the backend's answer is not a chat completion",
+            "the endpoint's response is not a chat completion",
         ),
         (
             r#"{"choices":[{"message":"x"}]}"#,
-            "the backend's answer is not a chat completion",
+            "the endpoint's response is not a chat completion",
         ),
         (r#"{"error":{"message":"out of memory"}}"#, "out of memory"),
         (r#"{"object":"error","message":"too long"}"#, "too long"),

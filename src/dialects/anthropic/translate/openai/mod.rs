@@ -12,7 +12,7 @@ use super::tools;
 use super::warning::Translated;
 use crate::json::{self, JsonKind, JsonValue};
 
-/// Translates a request. `model` is the name that the backend knows, `body` the bytes that
+/// Translates a request. `model` is the name that the endpoint knows, `body` the bytes that
 /// `checked` was made from; other bytes give a refusal or a body without meaning.
 ///
 /// # Errors

@@ -1,6 +1,6 @@
 //! Validates a request and remembers where its fields stand (docs/contract/translation.md#4).
 //!
-//! What holds in both modes is checked here, before a backend is chosen; what only translation
+//! What holds in both modes is checked here, before an endpoint is chosen; what only translation
 //! cares about is refused while translating (`openai.rs`).
 
 use std::ops::Range;
@@ -62,7 +62,7 @@ impl Uses {
 }
 
 impl Checked {
-    /// What the translation of the answer needs to know of the request. `seed` makes the ids.
+    /// What the translation of the response needs to know of the request. `seed` makes the ids.
     pub fn context(&self, body: &[u8], seed: IdSeed) -> AnswerContext {
         let fields = self.values(body);
         let stop_sequences = fields
@@ -147,8 +147,8 @@ pub fn check(body: &[u8]) -> Result<Checked, Refusal> {
     })
 }
 
-/// The model that a request names which did not pass [`check`]: who would have served it still
-/// matters.
+/// The model that an invalid request names. It decides which endpoints the statistics count the
+/// request for.
 pub fn model_of(body: &[u8]) -> Option<String> {
     let mut index = SpanIndex::default();
     model_in(&Read::of(body, &mut index).ok()?)
@@ -159,7 +159,7 @@ fn model_in(read: &Read<'_>) -> Option<String> {
     Some(model.decode().trim().to_owned()).filter(|model| !model.is_empty())
 }
 
-/// As [`check`], for a request whose tokens are counted: `model`, `messages` and `max_tokens` may
+/// Like [`check`], for `count_tokens`: `model`, `messages` and `max_tokens` may
 /// be missing, numbers out of range, but nothing has another type
 /// (docs/contract/translation.md#11).
 pub(super) fn check_countable<'a>(

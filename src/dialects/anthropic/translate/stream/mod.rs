@@ -1,4 +1,4 @@
-//! A streamed answer, from OpenAI chunks to Anthropic events (docs/contract/translation.md#8.3,
+//! A streamed response, from OpenAI chunks to Anthropic events (docs/contract/translation.md#8.3,
 //! docs/contract/translation.md#8.4).
 //!
 //! Bytes cut anywhere go in; what they complete comes out at once, and nothing is merged. The
@@ -19,18 +19,18 @@ use super::sse::{Lines, SseLine, TooLong};
 use super::warning::{Warning, warn};
 use crate::json::{self, JsonText, JsonValue};
 
-/// The largest event of a backend, in bytes, and the largest whole answer in place of a stream.
+/// The largest event of an endpoint, in bytes, and the largest whole response in place of a stream.
 /// The contract asks for data lines of 16 MiB; a little more, so that the field name fits too.
 /// With the tool calls that are held back ([`super::calls::HELD_BYTES_MAX`]) it bounds the memory
 /// of a stream.
 pub const EVENT_BYTES_MAX: usize = (16 << 20) + 1024;
 
-const TOO_LONG: &str = "the backend sent an event that is too large";
-const TOO_MANY: &str = "the backend sent more tool calls than can be held";
-const BROKEN: &str = "the backend's answer broke off";
-const TIMED_OUT: &str = "the backend stopped answering";
+const TOO_LONG: &str = "the endpoint sent an event that is too large";
+const TOO_MANY: &str = "the endpoint sent more tool calls than can be held";
+const BROKEN: &str = "the endpoint's response broke off";
+const TIMED_OUT: &str = "the endpoint stopped sending";
 
-/// How a backend's answer ended.
+/// How an endpoint's response ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum End {
     /// As it should: the last chunk, the announced length, or a close where that is an end.
@@ -42,7 +42,7 @@ pub enum End {
 }
 
 impl End {
-    /// The error event of an answer that ended like this, appended to `out`.
+    /// The error event of a response that ended like this, appended to `out`.
     pub(super) fn write_error(self, out: &mut Vec<u8>) {
         match self {
             Self::TimedOut => events::error(error_kind(504), TIMED_OUT, out),
@@ -54,13 +54,14 @@ impl End {
 /// How far a stream has come.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Progress {
-    /// Nothing was written yet; the answer's head can wait.
+    /// Nothing was written yet; the response's head can wait.
     Waiting,
     /// Events were written; the head of status 200 has to be out.
     Streaming,
-    /// The last event was written: end the answer, the backend is no longer needed.
+    /// The last event was written: end the response, the endpoint is no longer needed.
     Finished,
-    /// An error event was written as the last one: end the answer, close the backend's connection.
+    /// An error event was written as the last one: end the response, close the endpoint's
+    /// connection.
     Failed,
     /// Nothing was written, and nothing will be: answer with this instead.
     Refused(Refusal),
@@ -71,23 +72,23 @@ pub enum Progress {
 pub struct StreamTransformer {
     form: Form,
     lines: Lines,
-    /// Lines of data that are no JSON by themselves, or a whole answer in place of a stream.
+    /// Lines of data that are no JSON by themselves, or a whole response in place of a stream.
     data: Vec<u8>,
     message: Message,
 }
 
-/// What the backend sends.
+/// What the endpoint sends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Form {
     /// Nothing so far.
     Unknown,
     Events,
-    /// What should be a whole answer as JSON.
+    /// What should be a whole response as JSON.
     Whole,
 }
 
 impl StreamTransformer {
-    /// A transformer for the answer to one request.
+    /// A transformer for the response to one request.
     pub fn new(ctx: AnswerContext) -> Self {
         Self {
             form: Form::Unknown,
@@ -97,7 +98,7 @@ impl StreamTransformer {
         }
     }
 
-    /// Takes bytes of the answer's body and appends the events that they complete. After the last
+    /// Takes bytes of the response's body and appends the events that they complete. After the last
     /// event, further bytes are ignored.
     pub fn push(&mut self, input: &[u8], out: &mut Vec<u8>) -> Progress {
         let mut input = input;
@@ -128,7 +129,7 @@ impl StreamTransformer {
         self.message.progress()
     }
 
-    /// Takes the end of the answer's body.
+    /// Takes the end of the response's body.
     pub fn end(&mut self, how: End, out: &mut Vec<u8>) -> Progress {
         if self.message.over {
             return self.message.progress();
@@ -159,7 +160,7 @@ impl StreamTransformer {
         self.message.progress()
     }
 
-    /// Nothing was sent for ten seconds since the backend's status of 2xx came: shows the client
+    /// Nothing was sent for ten seconds since the endpoint's status of 2xx came: shows the client
     /// that its request is alive.
     pub fn idle(&mut self, out: &mut Vec<u8>) -> Progress {
         if !self.message.over {
@@ -254,7 +255,7 @@ struct Message {
     counts: Counts,
     ending: Ending,
     has_text: bool,
-    /// Of text and thinking, and of the calls of a whole answer; `calls` counts its own.
+    /// Of text and thinking, and of the calls of a whole response; `calls` counts its own.
     output_bytes: u64,
     warnings: Vec<Warning>,
 }
@@ -300,7 +301,7 @@ impl Message {
         self.counts.usage(&self.ctx, bytes)
     }
 
-    /// Takes what one event of the backend says.
+    /// Takes what one event of the endpoint says.
     fn take(&mut self, value: JsonValue<'_>, out: &mut Vec<u8>) {
         match StreamEvent::read(value) {
             StreamEvent::Nothing => {}
@@ -439,7 +440,7 @@ impl Message {
         }
     }
 
-    /// The backend has said everything.
+    /// The endpoint has said everything.
     fn finish(&mut self, out: &mut Vec<u8>) {
         if !self.started {
             self.start(out);
@@ -454,7 +455,7 @@ impl Message {
         self.over = true;
     }
 
-    /// Emits a whole answer as events: each block as start, one delta, stop.
+    /// Emits a whole response as events: each block as start, one delta, stop.
     fn whole(&mut self, answer: &Completion<'_>, out: &mut Vec<u8>) {
         self.counts = answer.counts;
         self.ending = answer.ending();
@@ -489,7 +490,7 @@ impl Message {
         self.finish(out);
     }
 
-    /// The answer ended before its end.
+    /// The response ended before its end.
     fn break_off(&mut self, how: End, out: &mut Vec<u8>) {
         let message = match how {
             End::TimedOut => TIMED_OUT,
@@ -504,7 +505,7 @@ impl Message {
         self.over = true;
     }
 
-    /// Nothing can follow: an error event, or the answer is one if nothing was written.
+    /// Nothing can follow: an error event, or the response is one if nothing was written.
     fn fail(&mut self, status: u16, message: &str, out: &mut Vec<u8>) {
         if self.started {
             events::error(error_kind(status), message, out);

@@ -387,11 +387,11 @@ fn empty_and_broken_streams() {
     for (end, error) in [
         (
             End::Broken,
-            "error api_error the backend's answer broke off",
+            "error api_error the endpoint's response broke off",
         ),
         (
             End::TimedOut,
-            "error timeout_error the backend stopped answering",
+            "error timeout_error the endpoint stopped sending",
         ),
     ] {
         let (out, progress) = run(&[half.as_bytes()], end);
@@ -471,15 +471,15 @@ fn a_whole_answer_in_place_of_a_stream() {
         assert_eq!(run(&[one, two], End::Clean), whole, "{at}");
     }
     for (answer, message) in [
-        ("{}", "the backend's answer is not a chat completion"),
-        ("{oops", "the backend's answer is not a chat completion"),
+        ("{}", "the endpoint's response is not a chat completion"),
+        ("{oops", "the endpoint's response is not a chat completion"),
         // Neither is what is no stream of events to begin with.
         (
             "<html>hi</html>",
-            "the backend's answer is not a chat completion",
+            "the endpoint's response is not a chat completion",
         ),
-        ("[]", "the backend's answer is not a chat completion"),
-        ("nope", "the backend's answer is not a chat completion"),
+        ("[]", "the endpoint's response is not a chat completion"),
+        ("nope", "the endpoint's response is not a chat completion"),
         (r#"{"error":"busy"}"#, "busy"),
     ] {
         assert_eq!(
@@ -505,7 +505,7 @@ fn silence_is_filled() {
             "ping",
             "0 text",
             "0: a",
-            "error api_error the backend's answer broke off",
+            "error api_error the endpoint's response broke off",
         ]
     );
 }
@@ -531,7 +531,7 @@ fn large_events_pass_and_larger_ones_do_not() {
         assert_eq!(progress, Progress::Failed);
         assert_eq!(
             digest(&out)[3..],
-            ["error api_error the backend sent an event that is too large"]
+            ["error api_error the endpoint sent an event that is too large"]
         );
     }
     let many = format!("data: {}\n", "x".repeat(1 << 20)).repeat(17);
