@@ -20,8 +20,8 @@ impl Client {
     /// The client of a connection that has sent nothing yet.
     pub const UNKNOWN: Self = Self::Address(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
 
-    /// The client behind a connection from `peer`: its address, unless that is a trusted proxy's and
-    /// the head names another.
+    /// The client behind a connection from `peer`: its address, unless that is a trusted proxy's
+    /// and the head names another.
     pub fn identify(
         limits: &RateLimitsPlan,
         peer: IpAddr,

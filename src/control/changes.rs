@@ -1,4 +1,4 @@
-//! Executes what follows from a change of an endpoint's health. This is the only place that does.
+//! Executes the actions that result from a change of an endpoint's health, and nothing else does.
 
 use std::rc::Rc;
 use std::time::Duration;

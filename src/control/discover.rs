@@ -1,5 +1,5 @@
-//! Lists the models of endpoints: in rounds, when an endpoint recovers, and when a request misses its
-//! model.
+//! Lists the models of endpoints: in rounds, when an endpoint recovers, and when a request misses
+//! its model.
 //!
 //! Endpoints are independent of each other, and a failed listing leaves the endpoint's models as
 //! they were.

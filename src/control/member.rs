@@ -1,4 +1,4 @@
-//! One endpoint as the control thread keeps it: its health, its configuration, its models.
+//! The state of one endpoint in the control thread: health, configuration and models.
 
 use std::cell::RefCell;
 use std::net::SocketAddr;
@@ -16,19 +16,19 @@ use crate::fleet::{CheckFigures, Endpoint, Live, Status, Upstream};
 use crate::providers::figures::Extractor;
 use crate::providers::{ListedModel, Profile, Profiles};
 
-/// See the module.
+/// One endpoint.
 pub(super) struct FleetMember {
     pub(super) id: u32,
     pub(super) live: Arc<Live>,
     health: RefCell<Health>,
-    /// The next check has moved, or the endpoint was removed.
+    /// Raised when the next check is rescheduled or the endpoint is removed.
     pub(super) rescheduled: Signal,
     options: RefCell<Options>,
     addresses: RefCell<Arc<[SocketAddr]>>,
     listing: RefCell<Listing>,
 }
 
-/// What the configuration says of the endpoint.
+/// The configuration of the endpoint, and what is derived from it.
 struct Options {
     plan: Arc<EndpointPlan>,
     profile: Arc<Profile>,
@@ -43,12 +43,12 @@ struct Options {
 #[derive(Default)]
 struct Listing {
     models: Arc<[ListedModel]>,
-    /// When that was, on both clocks.
+    /// The time of the listing, on both clocks.
     at: Option<(Instant, SystemTime)>,
 }
 
 impl FleetMember {
-    /// An endpoint that was added just now.
+    /// A new endpoint.
     pub(super) fn new(
         id: u32,
         endpoint: &EndpointPlan,
@@ -78,14 +78,14 @@ impl FleetMember {
         }
     }
 
-    /// Whether a plan means this endpoint, so that a reload keeps its health, statistics and
+    /// Whether a plan is of this endpoint, so that a reload keeps its health, statistics and
     /// connections (docs/contract/operations.md#9).
     pub(super) fn is_same(&self, plan: &EndpointPlan) -> bool {
         let own = &self.options.borrow().plan;
         own.name == plan.name && own.url == plan.url
     }
 
-    /// Adopts another configuration; the event that this is for its health.
+    /// Adopts another configuration. Returns the event for its health.
     pub(super) fn follow(
         &self,
         endpoint: &EndpointPlan,
@@ -120,8 +120,9 @@ impl FleetMember {
         }
     }
 
-    /// Takes in what happened. [`ControlState::on_health`](super::state::ControlState::on_health)
-    /// executes what follows from it.
+    /// Feeds an event to the health of the endpoint.
+    /// [`ControlState::on_health`](super::state::ControlState::on_health) executes the resulting
+    /// actions.
     pub(super) fn on_health(&self, event: HealthEvent) -> HealthChange {
         self.health.borrow_mut().on(event, Instant::now())
     }
@@ -180,7 +181,7 @@ impl FleetMember {
         self.options.borrow_mut().is_detected = false;
     }
 
-    /// Takes the profile that the endpoint was listed with; whether it is another one.
+    /// Adopts the profile that the endpoint was listed with. Returns whether it is another one.
     pub(super) fn listed_as(&self, profile: Arc<Profile>) -> bool {
         let options = &mut *self.options.borrow_mut();
         options.is_detected = options.is_auto();
@@ -199,7 +200,7 @@ impl FleetMember {
         Arc::clone(&self.listing.borrow().models)
     }
 
-    /// Takes in a listing; whether it differs from the last one.
+    /// Adopts a listing. Returns whether it differs from the last one.
     pub(super) fn listed(&self, models: Vec<ListedModel>) -> bool {
         let mut listing = self.listing.borrow_mut();
         listing.at = Some((Instant::now(), SystemTime::now()));
@@ -210,13 +211,13 @@ impl FleetMember {
         is_new
     }
 
-    /// Drops the models; whether there were any.
+    /// Drops the models. Returns whether there were any.
     pub(super) fn forget_models(&self) -> bool {
         let models = std::mem::take(&mut self.listing.borrow_mut().models);
         !models.is_empty()
     }
 
-    /// Whether the last listing is so old that its models count as gone.
+    /// Whether the last listing is older than the threshold, so that its models are dropped.
     pub(super) fn is_stale(&self, threshold: Duration) -> bool {
         let at = self.listing.borrow().at;
         at.is_some_and(|(at, _)| at.elapsed() > threshold)

@@ -2,12 +2,12 @@
 //! a moment to render. It owns everything slow; cores get its results as snapshots.
 //!
 //! It is one thread with an event loop of its own (always epoll, because its work is neither
-//! frequent nor large) and one task for each endpoint. It is on no request's path, except where a
-//! request can only wait for it.
+//! frequent nor large) and one task for each endpoint. Requests do not wait for it, except for
+//! pages, model refreshes and first health checks.
 //!
-//! [`state`] holds the data. A health result takes this way: [`probe`] (check), `fleet::health`
-//! (decision), [`changes`] (actions), [`snapshots`] (to the cores). A reload: [`reload`],
-//! [`snapshots`]. This file starts the tasks and dispatches what the cores send.
+//! [`state`] holds the data. A health result passes through [`probe`] (check), `fleet::health`
+//! (decision), [`changes`] (actions) and [`snapshots`] (to the cores); a reload through [`reload`]
+//! and [`snapshots`]. This file starts the tasks and dispatches what the cores send.
 //!
 //! Contract: docs/contract/balancing.md#11, docs/contract/balancing.md#12;
 //! docs/contract/catalogue.md#3, docs/contract/catalogue.md#5.3
@@ -52,7 +52,7 @@ pub use snapshots::first_snapshot;
 pub use state::ProcessInfo;
 use state::{ActiveConfig, ControlState, CountRounds, Discoveries, Endpoints, Models, Outlet};
 
-/// What the control thread is started with.
+/// The arguments of the control thread.
 #[derive(Debug)]
 pub struct ControlSetup {
     /// The configuration.
@@ -71,7 +71,7 @@ pub struct ControlSetup {
     pub cores: CoreSenders,
     /// What the pages show of the process.
     pub process: ProcessInfo,
-    /// What the cores share.
+    /// The values that all cores share.
     pub common: Arc<Common>,
 }
 
@@ -82,8 +82,8 @@ pub struct ControlThread {
 }
 
 impl ControlThread {
-    /// Starts the thread and waits until it has published all configured endpoints, which takes no
-    /// response from any of them. `listening` is the far end of the bell that cores ring.
+    /// Starts the thread and waits until it has published all configured endpoints, which
+    /// requires no response of any of them. `listening` receives the bell that cores ring.
     ///
     /// # Errors
     /// When no thread can be started.
@@ -102,7 +102,7 @@ impl ControlThread {
                 );
             }
         })?;
-        // If the thread ends before it publishes, `is_broken` says so.
+        // If the thread ends before it publishes, `is_broken` returns true.
         let _ = published.recv();
         Ok(Self { thread })
     }

@@ -90,7 +90,7 @@ pub(super) fn seed() -> u64 {
 
 fn random() -> u32 {
     let mut bytes = [0; 4];
-    // Without the system's randomness all pauses are equal, which is harmless.
+    // Without random bytes of the system all pauses are equal, which is harmless.
     let _ = getrandom::fill(&mut bytes);
     u32::from_le_bytes(bytes)
 }

@@ -17,8 +17,8 @@ use crate::routing::names::ModelIndex;
 use crate::routing::scope::Scopes;
 use crate::shared::{Limiters, Snapshot};
 
-/// The snapshot that the cores start with, until the control thread publishes the first one: there
-/// are no endpoints in it, and the first round of checks is not over.
+/// The initial snapshot, until the control thread publishes the first one. It has no endpoints, and
+/// the first round of checks is not over.
 pub fn first_snapshot(
     plan: &Arc<Plan>,
     profiles: &Arc<Profiles>,
@@ -128,7 +128,7 @@ fn snapshot_of(config: &ActiveConfig, models: &Models, endpoints: Vec<Endpoint>)
     }
 }
 
-/// The places of those that fit.
+/// The places of the elements that fit.
 fn places<T: Borrow<M>, M>(all: &[T], fits: impl Fn(&M) -> bool) -> EndpointSet {
     let places = all.iter().enumerate();
     places

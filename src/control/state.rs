@@ -1,7 +1,7 @@
 //! The state of the control thread, shared by its tasks.
 //!
-//! It holds data only. What changes it stands beside it: `changes` (health), `discover` (models),
-//! `reload` (configuration), `snapshots` (what the cores see of it).
+//! It holds data only. The modules beside it change it: `changes` (health), `discover` (models) and
+//! `reload` (configuration); `snapshots` publishes it to the cores.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -26,7 +26,7 @@ use crate::routing::names::ModelIndex;
 use crate::routing::route::RouteTable;
 use crate::shared::{Common, CoreSenders, Limiters, ReplyTo, Snapshot};
 
-/// What the pages show of the process.
+/// Facts of the process that the pages show.
 #[derive(Debug)]
 pub struct ProcessInfo {
     /// This build.
@@ -37,7 +37,7 @@ pub struct ProcessInfo {
     pub workers: usize,
 }
 
-/// See the module.
+/// The state of the control thread.
 pub(super) struct ControlState {
     pub(super) logger: Logger,
     pub(super) common: Arc<Common>,
@@ -52,9 +52,9 @@ pub(super) struct ControlState {
     pub(super) totals: RefCell<Totals>,
     pub(super) counts: CountRounds,
     pub(super) shortage: Shortage,
-    /// A reload may have changed the interval of discovery.
+    /// Raised by a reload, which may change the interval of discovery.
     pub(super) reloaded_rounds: Signal,
-    /// A reload may have changed when the models of an unlisted endpoint expire.
+    /// Raised by a reload, which may change when models of an unlisted endpoint expire.
     pub(super) reloaded_sweeps: Signal,
 }
 
@@ -107,15 +107,15 @@ pub(super) struct Models {
     pub(super) is_stale: bool,
 }
 
-/// The way to the cores.
+/// Publishes snapshots and sends messages to the cores.
 pub(super) struct Outlet {
     pub(super) broadcast: Arc<Broadcast<Snapshot>>,
     pub(super) cores: CoreSenders,
     /// Number of the next snapshot.
     pub(super) version: Cell<u64>,
-    /// Something changed that the next snapshot has to show.
+    /// Raised when the next snapshot has a change to show.
     pub(super) due: Signal,
-    /// A snapshot was published, so that the one before can be freed.
+    /// Raised when a snapshot was published, so that earlier ones can be freed.
     pub(super) published: Signal,
 }
 

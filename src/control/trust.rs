@@ -12,8 +12,8 @@ use crate::config::{EndpointPlan, EndpointTlsPlan, Scheme};
 use crate::log::{Level, Logger, Value};
 use crate::roots::{self, SystemRoots};
 
-/// The sets of trusted certificates, each read once. Reading and parsing takes some milliseconds, so
-/// nothing is read before the first https endpoint.
+/// The sets of trusted certificates, each read once. Reading and parsing takes some milliseconds,
+/// so nothing is read before the first https endpoint.
 pub(super) struct Trusts {
     system: OnceCell<Roots>,
     made: RefCell<HashMap<EndpointTlsPlan, TlsTrust>>,
@@ -64,8 +64,8 @@ impl Trusts {
         let Some(path) = &plan.ca_file else {
             return TlsTrust::verifying(system);
         };
-        // It was readable when the configuration was validated. If it no longer is, the certificates
-        // of its issuer are not trusted.
+        // It was readable when the configuration was validated. If it no longer is, the
+        // certificates of its issuer are not trusted.
         let read = std::fs::read(path).map_err(|error| error.to_string());
         match read.and_then(|pem| system.with_pem(&pem).map_err(|fault| fault.to_string())) {
             Ok(roots) => TlsTrust::verifying(&roots),

@@ -5,9 +5,10 @@
 //!
 //! ```text
 //! Family: MOUNTS (routes) ─▶ body_limit ─▶ begin
-//! Dialect: read ─▶ choose ─▶ ┌ next (widen)* ─▶ request ─▶ target, payload ─▶ response ─▶ piece*, idle*, whole
+//! Dialect: read ─▶ choose ─▶ ┌ next (widen)* ─▶ request ─▶ target, payload
+//!                            │     ─▶ response ─▶ piece*, idle*, whole
 //!                            └── again after a failure
-//!          ─▶ end;  notes after every question that may leave some
+//!          ─▶ end;  notes after every call that may leave some
 //! Family: error_body, for any error on its routes
 //! ```
 //!

@@ -42,8 +42,8 @@ impl Exchange {
         }
     }
 
-    /// Writes the response to a request that the engine refuses. Without a head, the exchange has not
-    /// been called before.
+    /// Writes the response to a request that the engine refuses. Without a head, the exchange has
+    /// not been called before.
     pub(super) fn refuse_request(
         &mut self,
         cx: &Cx<'_>,

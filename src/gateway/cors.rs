@@ -1,4 +1,4 @@
-//! Cross-origin requests: preflights, and what other responses carry.
+//! Cross-origin requests: preflights, and the CORS headers of other responses.
 //!
 //! Contract: docs/contract/surface.md#12
 
@@ -11,10 +11,10 @@ const EXPOSED: &str = "X-Olla-Request-ID, X-Olla-Endpoint, X-Olla-Backend-Type, 
     X-Olla-Response-Time, X-Olla-Routing-Strategy, X-Olla-Routing-Decision, X-Olla-Routing-Reason, \
     X-Olla-Mode, X-Olla-Sticky-Session, X-Olla-Sticky-Key-Source, X-Olla-Session-ID";
 
-/// What a page may send when any header is allowed, besides what it asks for.
+/// Headers that a page may always send if any header is allowed.
 const USUAL_HEADERS: &str = "Content-Type, Authorization";
 
-/// `[server.cors]` made ready.
+/// `[server.cors]` with its values formatted.
 #[derive(Debug)]
 pub(super) struct Cors {
     plan: CorsPlan,
@@ -26,15 +26,15 @@ pub(super) struct Cors {
     max_age: Option<u64>,
 }
 
-/// What one request's answer carries.
+/// The CORS headers of one response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) enum Grant {
-    /// Nothing: CORS is off.
+    /// None: CORS is off.
     #[default]
     Off,
-    /// `Vary` alone.
+    /// Only `Vary`.
     None,
-    /// Everything, for the origin of the request.
+    /// All, for the origin of the request.
     Origin,
 }
 
@@ -64,7 +64,7 @@ impl Cors {
         self.plan.enabled
     }
 
-    /// What the response to a request that is no preflight carries.
+    /// The CORS headers of the response to a request that is not a preflight.
     pub(super) fn grant(&self, request: &Request<'_>) -> Grant {
         if !self.plan.enabled {
             return Grant::Off;
@@ -80,7 +80,7 @@ impl Cors {
         }
     }
 
-    /// Answers a preflight; false if the request is none.
+    /// Writes the response to a preflight; false if the request is not one.
     pub(super) fn preflight(&self, request: &Request<'_>, local: &mut Local) -> bool {
         let Request { head, bytes, .. } = request;
         if !self.plan.enabled || head.method.of(bytes) != b"OPTIONS" {
@@ -134,7 +134,7 @@ impl Cors {
         true
     }
 
-    /// Writes what a response carries, but for `Vary`.
+    /// Writes the CORS headers of a response, except `Vary`.
     pub(super) fn write(&self, grant: Grant, origin: Option<&[u8]>, out: &mut Vec<u8>) {
         let (Grant::Origin, Some(origin)) = (grant, origin) else {
             return;

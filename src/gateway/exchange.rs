@@ -1,4 +1,4 @@
-//! One request: its state, and the engine's questions about it in their order.
+//! One request: its state, and the calls of the engine in their order.
 
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
@@ -31,21 +31,21 @@ use crate::routing::route::MatchedRoute;
 use crate::routing::sticky::Session;
 use crate::shared::LimitHeaders;
 
-/// One request on its way.
+/// The state of one request.
 #[derive(Debug)]
 pub struct Exchange {
     pub(super) gateway: Rc<Gateway>,
-    /// What the request is carried by: that of its arrival, and from routing on the newest then.
+    /// The view in which the request arrived; after routing, the newest view of that moment.
     pub(super) view: Rc<View>,
     pub(super) id: RequestId,
     pub(super) client: Client,
     pub(super) cors: Grant,
     /// What the response shows of the client's rate limit.
     pub(super) limit_headers: Option<LimitHeaders>,
-    /// Its place refers to [`Self::path`].
+    /// The offset in it refers to [`Self::path`].
     pub(super) route: MatchedRoute,
     pub(super) dialect: Dialect,
-    /// Reads the body as it arrives; gone once the body was read whole.
+    /// Reads the body as it arrives; `None` once the body is complete.
     pub(super) inspector: Option<Inspector>,
     pub(super) findings: Findings,
     pub(super) routing: Option<RoutingHeaders>,
@@ -53,59 +53,59 @@ pub struct Exchange {
     pub(super) candidates: EndpointSet,
     pub(super) tried: EndpointSet,
     pub(super) attempts: u32,
-    /// The attempt that is under way.
+    /// The attempt in progress.
     pub(super) lease: Option<Lease>,
     /// Index of the endpoint of the last attempt.
     pub(super) endpoint: Option<usize>,
-    /// The endpoint's name of the model in place of the client's.
+    /// Replaces the client's name of the model by that of the endpoint.
     pub(super) splice: Option<Splice>,
     pub(super) session: Option<Session>,
     pub(super) refresh: Refresh,
-    /// The reply of the control thread that is waited for.
+    /// The reply of the control thread that the request waits for.
     pub(super) ticket: Option<Ticket>,
     /// Status sent to the client; 0 = none yet.
     pub(super) status: u16,
     /// Status of the last endpoint's response.
     pub(super) upstream_status: Option<u16>,
-    /// Why the last attempt brought no response, if it did not.
+    /// Why the last attempt got no response.
     pub(super) failed_by: Option<Fault>,
     pub(super) times: RequestTimes,
-    /// A head that waits for its body to be known.
+    /// A response head that is held until its body is known.
     held: Vec<u8>,
-    /// The end of the response is kept for its token statistics.
+    /// Whether the end of the response is kept for its token statistics.
     pub(super) reads_figures: bool,
     pub(super) kept: ConnectionCache,
 }
 
-/// What a connection keeps from one request to the next: buffers, and addresses as text.
+/// Buffers that a connection keeps from one request to the next, and addresses as text.
 #[derive(Debug, Default)]
 pub struct ConnectionCache {
-    /// The client's address, and that of its end of the connection.
+    /// The address of the client; `peer_text` is that of the connection.
     pub(super) client_text: IpText,
     pub(super) peer_text: IpText,
-    /// The path in normal form, when it is not as the client wrote it.
+    /// The path in normal form, if it differs from what the client wrote.
     pub(super) own_path: Vec<u8>,
     /// The name of the model as the client wrote it; empty = none.
     pub(super) model: String,
-    /// The name that was sent to the last endpoint, where that is another.
+    /// The name that was sent to the last endpoint, if it differs.
     pub(super) sent_model: String,
     pub(super) tail: Option<Box<Tail>>,
 }
 
-/// When the steps of a request were taken; `None` = not yet.
+/// The times of a request's steps; `None` = not yet.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct RequestTimes {
-    /// Its head was complete.
+    /// The request head was complete.
     pub(super) headed: Option<Instant>,
-    /// It was complete.
+    /// The request was complete.
     pub(super) routed: Option<Instant>,
     /// The last attempt began.
     pub(super) dispatched: Option<Instant>,
-    /// The head of a response had come.
+    /// A response head had arrived.
     pub(super) responded: Option<Instant>,
 }
 
-/// An address as text, written anew only when it is another one.
+/// An address as text, formatted only when it changes.
 #[derive(Debug, Default)]
 pub(super) struct IpText {
     ip: Option<IpAddr>,
@@ -118,7 +118,7 @@ impl IpText {
         if self.ip != Some(ip) {
             self.ip = Some(ip);
             self.text.clear();
-            // Writing to a string does not fail.
+            // Writing to a string cannot fail.
             let _ = write!(self.text, "{ip}");
         }
     }
@@ -165,12 +165,12 @@ impl Exchange {
         }
     }
 
-    /// The name of the model that the request asks for.
+    /// The model that the client requested.
     pub(super) fn model(&self) -> Option<&str> {
         Some(self.kept.model.as_str()).filter(|model| !model.is_empty())
     }
 
-    /// The name of the model that the last endpoint was asked for.
+    /// The name of the model in the request to the last endpoint.
     pub(super) fn sent_model(&self) -> Option<&str> {
         Some(self.kept.sent_model.as_str())
             .filter(|model| !model.is_empty())
@@ -196,7 +196,7 @@ impl Exchange {
         self.view.endpoint(self.endpoint?)
     }
 
-    /// Begins to keep a response's end, if token statistics may be in it.
+    /// Starts to keep the end of a response, if it may contain token statistics.
     fn begin_tail(&mut self, response: &Response<'_>) {
         use olla_engine::h1::FieldId;
         let kind = AnswerKind::of(
@@ -216,7 +216,7 @@ impl Exchange {
         }
     }
 
-    /// Passes on what a dialect made of a piece.
+    /// Converts the result of a dialect for the engine.
     fn made(&mut self, ask: &Ask<'_>, piece: Piece) -> Made {
         match piece {
             Piece::More => Made::More,
@@ -335,7 +335,7 @@ impl handler::Exchange for Exchange {
             }
             Reading::Hold(bytes_max) => {
                 let mut held = std::mem::take(&mut self.held);
-                // An attempt that broke off while its body was collected may have left its head.
+                // An attempt that broke off while its body was collected leaves its head here.
                 held.clear();
                 self.relayed(ask, response, &mut held);
                 self.held = held;

@@ -4,13 +4,13 @@
 
 use std::cell::RefCell;
 
-/// Longest id that is taken from a client, in bytes.
+/// The longest id that is accepted from a client, in bytes.
 const ID_BYTES_MAX: usize = 128;
 
 /// Random bytes fetched from the system at one time.
 const RANDOM_BYTES: usize = 4096;
 
-/// Hex digits of a made id.
+/// Hex digits of a generated id.
 const HEX_DIGITS: usize = 12;
 
 const ADJECTIVES: [&str; 32] = [
@@ -44,7 +44,7 @@ impl Default for RequestId {
 }
 
 impl RequestId {
-    /// Takes the client's own, if it is acceptable.
+    /// Takes the id of the client, if it is valid.
     pub(super) fn take(&mut self, own: Option<&[u8]>) -> bool {
         let Some(own) = own.filter(|own| is_acceptable(own)) else {
             return false;
@@ -54,7 +54,7 @@ impl RequestId {
         true
     }
 
-    /// Makes a new one: two words and twelve hex digits of the system's randomness.
+    /// Generates an id: two words and twelve random hex digits.
     pub(super) fn make(&mut self, random: &Randomness) {
         const DIGITS: &[u8; 16] = b"0123456789abcdef";
         let bytes = random.take();
@@ -82,9 +82,9 @@ impl RequestId {
         &self.bytes[..usize::from(self.len)]
     }
 
-    /// The id as a text.
+    /// The id as a string.
     pub(super) fn as_str(&self) -> &str {
-        // It is ASCII: an id of a client is checked, the gateway's own is made of such words.
+        // Ids are ASCII: those of clients are checked, the words of generated ones are ASCII.
         std::str::from_utf8(self.as_bytes()).unwrap_or("")
     }
 }
@@ -93,7 +93,7 @@ fn is_acceptable(id: &[u8]) -> bool {
     (1..=ID_BYTES_MAX).contains(&id.len()) && id.iter().all(|byte| (0x21..=0x7e).contains(byte))
 }
 
-/// The system's randomness, fetched a page at a time.
+/// Random bytes of the system, read a page at a time.
 #[derive(Debug)]
 pub(super) struct Randomness(RefCell<(Vec<u8>, usize)>);
 
@@ -106,7 +106,7 @@ impl Randomness {
     pub(super) fn take(&self) -> [u8; 8] {
         let (bytes, at) = &mut *self.0.borrow_mut();
         if *at + 8 > bytes.len() {
-            // A system without randomness does not start; should it fail later, ids repeat.
+            // If the system has no random bytes, ids repeat.
             let _ = getrandom::fill(bytes);
             *at = 0;
         }

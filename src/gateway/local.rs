@@ -1,5 +1,5 @@
-//! Serves requests that need no endpoint: listings from the snapshot, pages from the control thread,
-//! the dashboard from built-in files.
+//! Serves requests that need no endpoint: listings from the snapshot, pages from the control
+//! thread, the dashboard from built-in files.
 //!
 //! Contract: docs/contract/catalogue.md#6, docs/contract/operations.md#3,
 //! docs/contract/operations.md#4, docs/contract/operations.md#7
@@ -133,8 +133,8 @@ impl Exchange {
         wanted: impl FnOnce() -> ListingRequest,
         local: &mut Local,
     ) -> Routed {
-        // A listing that was requested from the control thread is awaited, even if it has become ready
-        // in the meantime.
+        // A listing that was requested from the control thread is awaited, even if it has become
+        // ready in the meantime.
         if self.ticket.is_none()
             && let Some(listing) = ready
         {

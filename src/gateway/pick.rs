@@ -97,8 +97,8 @@ impl Exchange {
         }
     }
 
-    /// Prepares the request for the picked endpoint: the endpoint's name of the model, if it differs
-    /// from the client's, and the body with that name.
+    /// Prepares the request for the picked endpoint: the endpoint's name of the model, if it
+    /// differs from the client's, and the body with that name.
     fn prepare(&mut self, ask: &Ask<'_>, view: &View, index: usize) -> Result<(), Error> {
         let snapshot = &view.snapshot;
         let model = self.kept.model.as_str();

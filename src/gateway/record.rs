@@ -403,8 +403,8 @@ impl Exchange {
         }
     }
 
-    /// The fields of `Request metrics`. The engine passes the time of each step, so no clock is read
-    /// for them.
+    /// The fields of `Request metrics`. The engine passes the time of each step, so no clock is
+    /// read for them.
     fn metrics_fields(&self, line: &mut LogLine<'_>, ended: &Ended<'_>) {
         let Ended { cx, done, .. } = *ended;
         let between = |from: Option<Instant>, to: Option<Instant>| match (from, to) {

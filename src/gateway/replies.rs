@@ -1,7 +1,7 @@
-//! What the control thread replies to the requests of one core.
+//! Replies of the control thread to the requests of one core.
 //!
-//! A request that needs something slow draws a ticket, sends its number along and suspends; when the
-//! core's bell has rung it looks whether the reply is there.
+//! A request that needs something slow takes a ticket, sends its number with the message, and
+//! suspends. When the core's bell rings, it checks whether the reply has arrived.
 
 use std::cell::{Cell, RefCell};
 use std::time::Instant;
@@ -13,7 +13,8 @@ use rustc_hash::FxHashMap;
 use crate::catalogue::CatalogueError;
 use crate::shared::{PageResponse, ToCore};
 
-/// Replies kept for requests that may have left. Beyond that, the older half goes.
+/// The most replies that are kept for requests that may have ended. Beyond that, the older half is
+/// dropped.
 const REPLIES_MAX: usize = 1024;
 
 /// A reply to one request.
@@ -24,22 +25,22 @@ pub(super) enum ControlReply {
     Page(Box<PageResponse>),
 }
 
-/// The right to one reply.
+/// Entitles a request to one reply.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Ticket {
     pub(super) number: u64,
-    /// When the reply is no longer waited for.
+    /// The deadline of the reply.
     pub(super) by: Instant,
 }
 
-/// Where a reply is.
+/// The state of an awaited reply.
 #[derive(Debug)]
 pub(super) enum Awaited {
-    /// On its way; to be looked for again by then.
+    /// It has not arrived; its deadline is at this time.
     Later(Instant),
-    /// Here.
+    /// It has arrived.
     Arrived(ControlReply),
-    /// It did not come in time.
+    /// Its deadline has passed.
     Never,
 }
 
@@ -68,7 +69,7 @@ impl Replies {
         }
     }
 
-    /// The reply to a ticket; it is handed out once.
+    /// The reply to a ticket. It can be taken once.
     pub(super) fn take(&self, ticket: Ticket, now: Instant) -> Awaited {
         match self.arrived.borrow_mut().remove(&ticket.number) {
             Some(reply) => Awaited::Arrived(reply),

@@ -32,8 +32,8 @@ pub(super) struct View {
     pub(super) prefix_bytes: Option<usize>,
     pub(super) body_max: Option<u64>,
     pub(super) logs_requests: bool,
-    /// Endpoints that were lost since the snapshot was built, and the value of the counter that this
-    /// is based on.
+    /// Endpoints that were lost since the snapshot was built, and the value of the counter that
+    /// this is based on.
     lost: Cell<(u64, EndpointSet)>,
 }
 

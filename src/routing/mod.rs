@@ -1,8 +1,9 @@
 //! Routing: from a request's description to a decision and a pick.
 //!
 //! In the order of a request: [`path`] normalises its target, [`route`] matches it, [`scope`] finds
-//! the endpoints that prefix and path allow, [`names`] those that have the model, [`decide`] applies
-//! aliases and the routing strategy, [`sticky`] finds the session, and [`balance`] picks an endpoint.
+//! the endpoints that prefix and path allow, [`names`] those that have the model, [`decide`]
+//! applies aliases and the routing strategy, [`sticky`] finds the session, and [`balance`] picks an
+//! endpoint.
 //!
 //! Everything is pure over a snapshot of the fleet. The only state that changes are the counters of
 //! [`crate::fleet::Live`], the balancers' turns and the sticky store. No socket, no clock, no

@@ -1,8 +1,8 @@
 //! The index of model names: which endpoints list a name, in which spelling.
 //!
-//! Made when a listing has changed; a look-up allocates only for names that are not ASCII or longer
-//! than `FOLD_BYTES`. What this module must not do: merge names by digest, family or size. A
-//! request goes only to endpoints that report the very name (docs/contract/catalogue.md#5.2).
+//! It is built when a listing has changed. A lookup allocates only for names that are not ASCII or
+//! longer than `FOLD_BYTES`. Names are never merged by digest, family or size: a request goes only
+//! to endpoints that report this name (docs/contract/catalogue.md#5.2).
 //!
 //! Contract: docs/contract/balancing.md#4.1
 
@@ -15,7 +15,7 @@ use crate::endpoint_set::EndpointSet;
 /// The tag that Ollama adds to a name without a tag.
 const LATEST: &str = ":latest";
 
-/// Bytes of a name that is brought to lower case without the heap; longer than any in use.
+/// The longest name, in bytes, that is lowercased without an allocation; longer than any in use.
 const FOLD_BYTES: usize = 192;
 
 /// The names of all endpoints.
@@ -41,7 +41,7 @@ struct Spellings {
 #[derive(Debug, Default)]
 struct Sets {
     all: Vec<EndpointSet>,
-    /// What a set is with one more endpoint.
+    /// A set and one more endpoint to the set of both.
     with: FxHashMap<(SetId, u32), SetId>,
 }
 
@@ -92,7 +92,7 @@ impl ModelIndex {
             spellings.of_endpoint.sort_by_key(|(endpoint, _)| *endpoint);
             spellings.of_endpoint.shrink_to_fit();
         }
-        // Only building needs it.
+        // It is needed only while the index is built.
         index.sets.with = FxHashMap::default();
         index
     }
@@ -152,8 +152,9 @@ impl ModelIndex {
         with_folded(name, LATEST, |key| self.folded_in(key, &ollama))
     }
 
-    /// What an endpoint itself calls a name that it lists, perhaps in another letter case. `None`
-    /// if it does not, and for a name that only gains a tag there: it is understood as it is.
+    /// The endpoint's spelling of a name that it lists, perhaps in another letter case. `None` if
+    /// it does not list the name. Also `None` if it lists the name only with a tag, because the
+    /// endpoint understands the name without the tag.
     pub fn spelling(&self, endpoint: usize, name: &str) -> Option<&str> {
         let has = |set: SetId| self.sets.get(set).contains(endpoint);
         if let Some((own, listed)) = self.exact.get_key_value(name)

@@ -1,9 +1,8 @@
-//! Paths: from the target of a request to the one form that is matched and forwarded, and from
-//! there to the target of the request to an endpoint.
+//! Normalises the path of a request, and writes the target of the request to an endpoint.
 //!
-//! Runs of slashes become one and dot segments are resolved, here and without a redirect; every
-//! other byte stays as the client wrote it, percent escapes included. What this module must not
-//! do: decode, or let a path leave the part of the gateway's name space that it begins in.
+//! Repeated slashes become one and dot segments are resolved, without a redirect. Every other byte
+//! stays as the client wrote it, percent escapes included. This module must not decode escapes, nor
+//! let a path leave its prefix.
 //!
 //! Contract: docs/contract/surface.md#3
 
@@ -18,19 +17,18 @@ pub(super) const ROOT: &[u8] = b"olla";
 /// A target in normal form.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Normal<'a> {
-    /// Begins with `/`, unless the target was none (`*`). Borrowed when nothing had to change.
+    /// Begins with `/`, unless the target is not a path (`*`). Borrowed if nothing had to change.
     pub path: Cow<'a, [u8]>,
     /// What followed the first `?`, byte for byte.
     pub query: Option<&'a [u8]>,
 }
 
-/// A dot segment leaves the part of the path that it may work in: `INVALID_PATH`.
+/// A dot segment leads out of the prefix: `INVALID_PATH`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PathFault;
 
-/// Brings a target, a path with or without a query, to its normal form. Allocates only when the
-/// path changes. That escapes have two digits the HTTP layer has seen to; nothing here relies on
-/// it.
+/// Normalises a target: a path with or without a query. Allocates only if the path changes. The
+/// HTTP layer has checked that escapes have two digits, but nothing here relies on it.
 ///
 /// # Errors
 /// [`PathFault`], when the path cannot be served.
@@ -60,7 +58,7 @@ pub fn upstream_target(
 ) {
     let base = if preserve_path { base_path } else { "" };
     out.extend_from_slice(base.as_bytes());
-    // `/base` and not `/base/`: the client named nothing below the prefix.
+    // `/base` and not `/base/`, because the client named nothing below the prefix.
     if base.is_empty() || !matches!(rest, b"" | b"/") {
         if rest.first() != Some(&b'/') {
             out.push(b'/');
@@ -73,8 +71,8 @@ pub fn upstream_target(
     }
 }
 
-/// Whether a path is, once its escapes are decoded, exactly this text. For paths that must be
-/// caught however they are spelled, since an endpoint decodes what it gets.
+/// Whether a path equals this text after its escapes are decoded. For paths that must be recognised
+/// in any spelling, because an endpoint decodes what it gets.
 pub(super) fn decodes_to(path: &[u8], text: &[u8]) -> bool {
     let mut left = path;
     for wanted in text {
@@ -101,7 +99,8 @@ fn hex(digit: u8) -> Option<u8> {
 }
 
 /// A piece of a path and the separator behind it: `/`, an escaped slash, or nothing at the end.
-/// An escaped slash stays escaped, but to an endpoint it may separate, so dots beside it count.
+/// An escaped slash stays escaped. Since an endpoint may treat it as a separator, dot segments
+/// beside it are resolved too.
 struct Piece<'a> {
     name: &'a [u8],
     separator: &'a [u8],
@@ -128,7 +127,7 @@ impl<'a> Iterator for Pieces<'a> {
     }
 }
 
-/// The length of the separator that begins at a place, 0 = none does.
+/// The length of the separator that begins at a place; 0 if none does.
 fn separator_at(path: &[u8], at: usize) -> usize {
     match tail(path, at) {
         [b'/', ..] => 1,
@@ -163,7 +162,7 @@ fn dots(name: &[u8]) -> Option<Dots> {
 }
 
 fn is_normal(path: &[u8]) -> bool {
-    // Most paths have nothing that a piece would have to be looked at for.
+    // Most paths need no look at their pieces.
     let mut behind = 0;
     let is_simple = path.iter().all(|&byte| {
         let dotted = behind == b'/' && matches!(byte, b'/' | b'.');
@@ -175,7 +174,7 @@ fn is_normal(path: &[u8]) -> bool {
 
 fn has_normal_pieces(path: &[u8]) -> bool {
     let Some(inner) = path.strip_prefix(b"/") else {
-        // `*` and the like: no path of ours, and no endpoint ever sees it.
+        // Such as `*`: it matches no route, and no endpoint gets it.
         return true;
     };
     let mut behind: &[u8] = b"/";
@@ -193,7 +192,7 @@ fn resolve(path: &[u8]) -> Result<Vec<u8>, PathFault> {
     let mut left = path;
     let mut segments = 1;
     let mut first = true;
-    // The head, which dots must not touch: `/olla/<prefix>/`, or the first segment elsewhere.
+    // Dot segments must not remove the head: `/olla/<prefix>/`, or the first segment elsewhere.
     while segments > 0 {
         while let Some(rest) = left.strip_prefix(b"/") {
             left = rest;
@@ -230,7 +229,7 @@ fn resolve(path: &[u8]) -> Result<Vec<u8>, PathFault> {
     Ok(out)
 }
 
-/// Takes the last piece and its separator away, but never what stands before `root`.
+/// Removes the last piece and its separator, but nothing before `root`.
 fn step_up(out: &mut Vec<u8>, root: usize) -> Result<(), PathFault> {
     let below = tail(out, root);
     let last = match below {

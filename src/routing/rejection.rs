@@ -1,7 +1,7 @@
 //! The errors of requests that no endpoint serves, and the routing headers.
 //!
-//! This is the only place that gives a routing failure its status, type, code and message. No message
-//! contains an address (docs/contract/balancing.md#6).
+//! This is the only place that gives a routing failure its status, type, code and message. No
+//! message contains an address (docs/contract/balancing.md#6).
 //!
 //! Contract: docs/contract/balancing.md#5 to docs/contract/balancing.md#6,
 //! docs/contract/surface.md#9, docs/contract/operations.md#8

@@ -34,7 +34,8 @@ pub struct MatchedRoute {
 pub enum RouteKind {
     /// Forwarded to an endpoint of the prefix's scope; the rest is what follows the prefix.
     Proxy(PrefixId),
-    /// The models of the prefix's endpoints, listed by the gateway (docs/contract/catalogue.md#6.5).
+    /// The models of the prefix's endpoints, listed by the gateway
+    /// (docs/contract/catalogue.md#6.5).
     Listing(PrefixId, ListingForm),
     /// Ollama's model management (docs/contract/catalogue.md#6.6); the prefix is always one of the
     /// Ollama profile, the rest is what follows it.

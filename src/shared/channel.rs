@@ -15,8 +15,8 @@ use crate::operations;
 use crate::operations::stats::Delta;
 use crate::providers::Profiles;
 
-/// Messages in the queue to the control thread. A core drops a message that finds it full: the cause
-/// remains, so another request will send the same.
+/// Messages in the queue to the control thread. A core drops a message that finds it full: the
+/// cause remains, so another request will send the same.
 const CONTROL_QUEUE_MAX: usize = 4096;
 
 /// Messages in the queue to one core; the same number of requests may wait for one.

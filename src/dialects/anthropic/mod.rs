@@ -1,9 +1,9 @@
 //! Anthropic's Messages API: passed through to endpoints that speak it, translated for the others.
 //!
-//! [`Conversation`] is the state of one request. Its methods stand where the request is on its way:
-//! `request.rs` to the endpoint, `response.rs` back from it; [`own`] has the routes that need no
-//! endpoint, [`split`] tells candidates that speak the API from those that do not, [`translate`]
-//! maps one API onto the other, and [`recording`] with [`records`] writes the inspector's files.
+//! [`Conversation`] is the state of one request. `request.rs` has its methods for the request to
+//! the endpoint, `response.rs` those for the response. [`own`] has the routes that need no
+//! endpoint, [`split`] separates candidates that speak the API from the others, [`translate`] maps
+//! one API to the other, and [`recording`] and [`records`] write the inspector's files.
 //!
 //! Contract: docs/contract/translation.md
 
@@ -57,15 +57,15 @@ pub const MOUNT: Mount = Mount {
 /// The translator's name in statistics.
 const NAME: &str = "anthropic";
 
-/// After this long without bytes a stream shows that it is alive
+/// After this time without bytes a stream gets a sign of life
 /// (docs/contract/translation.md#8.3).
 const IDLE: Duration = Duration::from_secs(10);
 
 /// Bytes of an error response that are read to understand it.
 const ERROR_BYTES_MAX: usize = 1 << 20;
 
-/// How long an endpoint that turned out not to speak the API is remembered, unless its models are
-/// listed again before (docs/contract/translation.md#5).
+/// An endpoint that turned out not to speak the API gets translated requests for this time, or
+/// until its models are listed again (docs/contract/translation.md#5).
 const REFUSED_FOR: Duration = Duration::from_secs(300);
 
 /// One request of the Messages API.
@@ -73,9 +73,9 @@ const REFUSED_FOR: Duration = Duration::from_secs(300);
 pub struct Conversation {
     subject: Subject,
     split: Split,
-    /// Of the last attempt.
+    /// The mode of the last attempt.
     mode: Option<Mode>,
-    /// The endpoint to try once more, by translation.
+    /// The endpoint that gets the request once more, translated.
     again: Option<usize>,
     /// The translated request; empty unless the picked endpoint gets one.
     outgoing: Vec<u8>,
@@ -89,16 +89,16 @@ pub struct Conversation {
     notes: Vec<Note>,
 }
 
-/// What is known of the request's body.
+/// The validated body of the request.
 #[derive(Debug, Default)]
 enum Subject {
     /// It has not been read.
     #[default]
     Unread,
-    /// It is no request at all.
+    /// It does not name a model.
     Unusable,
-    /// It names a model and is invalid otherwise, which is said once it is known how it would have
-    /// gone: the statistics tell passed through from translated.
+    /// It names a model but is invalid. The error is sent after candidates are chosen, because the
+    /// statistics distinguish passed through from translated requests.
     Invalid(Refusal),
     /// It is valid.
     Valid(Box<Checked>),
@@ -133,7 +133,7 @@ impl Conversation {
             (Some(Mode::Passthrough), _) => None,
             (Some(Mode::Translation), _) => Some(Fallback::CannotPassthrough),
             (None, Subject::Unread | Subject::Unusable) => None,
-            // Routing was asked for candidates, and there were none.
+            // Routing found no candidates.
             (None, Subject::Invalid(_) | Subject::Valid(_)) => {
                 Some(Fallback::NoCompatibleEndpoints)
             }

@@ -35,7 +35,7 @@ impl Conversation {
         Ok(())
     }
 
-    /// Tells native candidates from the others, and then what is wrong with the request.
+    /// Separates native candidates from the others, then reports the error of an invalid request.
     pub(in crate::dialects) fn choose(&mut self, choosing: &Choosing<'_>) -> Result<(), Error> {
         // An invalid request is split as if it used nothing: its error is sent all the same.
         let uses = self.checked().map(|checked| checked.uses);

@@ -1,4 +1,4 @@
-//! From an endpoint's response to the client's.
+//! From the response of an endpoint to the response for the client.
 //!
 //! Contract: docs/contract/translation.md#5, docs/contract/translation.md#6,
 //! docs/contract/translation.md#8, docs/contract/translation.md#9
@@ -18,13 +18,13 @@ use super::{Conversation, ERROR_BYTES_MAX, IDLE, REFUSED_FOR};
 use crate::clock::millis;
 use crate::dialects::{Collected, Piece, Reading, Whole};
 
-/// How the response that is on its way is read.
+/// How the current response is read.
 #[derive(Debug, Default)]
 pub(super) enum Replying {
-    /// It passes unread.
+    /// It passes without being read.
     #[default]
     Passed,
-    /// A stream in the API's own form: only how it ends is watched.
+    /// A stream in the API's own form; only its end is read.
     Native(Box<NativeTail>),
     /// A stream that is translated.
     Events(Box<StreamTransformer>),
@@ -52,8 +52,8 @@ impl Conversation {
         }
     }
 
-    /// Of an endpoint that speaks the API: unchanged, unless it turns out that it does not, or its
-    /// stream breaks off.
+    /// The response of an endpoint that speaks the API. It is passed through unchanged, unless the
+    /// endpoint turns out not to speak the API or its stream breaks off.
     fn native_response(&mut self, response: &Response<'_>) -> Reading {
         let status = response.head.status;
         if matches!(status, 404 | 405 | 501) {
@@ -64,7 +64,7 @@ impl Conversation {
         if let Some(recording) = &mut self.recording {
             recording.responds(events, self.inflater.take());
         }
-        // Nothing can be appended to what is compressed.
+        // Nothing can be appended to a compressed body.
         if events && !response.head.has(FieldId::ContentEncoding) {
             self.replying = Replying::Native(Box::default());
             return Reading::Follow;
@@ -75,7 +75,7 @@ impl Conversation {
         }
     }
 
-    /// Of an endpoint that speaks OpenAI's API: translated.
+    /// The response of an endpoint that speaks OpenAI's API. It is translated.
     fn foreign_response(&mut self, response: &Response<'_>) -> Reading {
         // No attempt follows.
         self.outgoing = Vec::new();
@@ -178,7 +178,7 @@ impl Conversation {
         }
     }
 
-    /// An error of a native endpoint: its own, or that of a server that does not know the route.
+    /// An error of a native endpoint: one of the API, or of a server that does not know the route.
     fn whole_native(&mut self, status: u16, collected: &Collected<'_>) -> Whole {
         let plain = self.plain_or_empty(collected.body);
         if translate::is_not_spoken_here(status, &plain) {
@@ -294,7 +294,7 @@ fn is_of(response: &Response<'_>, kind: &[u8]) -> bool {
     start.is_some_and(|start| start.eq_ignore_ascii_case(kind))
 }
 
-/// The header lines by which SDKs decide whether and when to try again.
+/// The headers by which SDKs decide whether and when to retry.
 fn retry_fields(response: &Response<'_>) -> Vec<u8> {
     let mut fields = Vec::new();
     for each in &response.head.fields {

@@ -1,8 +1,8 @@
-//! The balancers: one endpoint out of the candidates, counted in the same step.
+//! The balancers: pick one endpoint of the candidates and count the request in the same step.
 //!
-//! A pick looks at the candidates that this request has not tried, leaves out open breakers and
-//! endpoints without rate tokens, chooses, and counts the request as in flight. What several
-//! cores share are the in-flight counts of [`crate::fleet::Live`] and one turn counter for each
+//! A pick takes the candidates that the request has not tried, leaves out open breakers and
+//! endpoints without rate tokens, chooses one, and counts the request as in flight. Cores share the
+//! in-flight counts of [`crate::fleet::Live`] and one turn counter for each
 //! set of candidates ([`Turns`]).
 //!
 //! Contract: docs/contract/balancing.md#7, docs/contract/surface.md#10.1
@@ -27,8 +27,8 @@ const WINDOW: usize = 8;
 
 const _: () = assert!(TURNS_MAX.is_power_of_two() && WINDOW <= TURNS_MAX);
 
-/// A turn counter for each set of candidates, shared by all cores. With a single counter, two models
-/// that are requested alternately would each stay with one endpoint.
+/// A turn counter for each set of candidates, shared by all cores. With a single counter, two
+/// models that are requested alternately would each stay with one endpoint.
 #[derive(Debug)]
 pub struct Turns {
     slots: Box<[Slot]>,
@@ -95,7 +95,7 @@ fn spread(mut x: u64) -> u64 {
 /// The inputs of a pick.
 #[derive(Debug, Clone, Copy)]
 pub struct Picker<'a> {
-    /// Of the snapshot that the candidates' indices are of.
+    /// The endpoints of the snapshot that the indices refer to.
     pub endpoints: &'a [Endpoint],
     /// `proxy.load_balancer`.
     pub balancer: Balancer,
@@ -103,7 +103,7 @@ pub struct Picker<'a> {
     pub turns: &'a Turns,
     /// Milliseconds on the process's clock.
     pub now_ms: u64,
-    /// Any number, another one for each pick.
+    /// A random number, a new one for each pick.
     pub random: u64,
 }
 
@@ -129,7 +129,7 @@ impl NoPick {
 
 impl Picker<'_> {
     /// Picks one of the candidates that have not been tried, and counts it as in flight until the
-    /// lease is dropped. `pinned` is taken if it can be, whatever the balancer would say
+    /// lease is dropped. `pinned` takes precedence over the balancer if it can be picked
     /// (docs/contract/balancing.md#8). `take_token` takes a rate token of an endpoint and says
     /// whether there was one; it is called once at the most for each endpoint.
     ///
@@ -202,7 +202,7 @@ impl Picker<'_> {
         set.iter().nth(usize::try_from(turn).unwrap_or(0))
     }
 
-    /// The highest tier alone; within it at random, by status.
+    /// The highest tier only; within it at random, weighted by status.
     fn by_priority(&self, left: &EndpointSet) -> Option<usize> {
         let of = |index: usize| self.endpoints.get(index);
         let top = left.iter().filter_map(of).map(|e| e.plan.priority).max()?;
@@ -260,8 +260,8 @@ impl Picker<'_> {
         (!tied.is_empty()).then_some((fewest, tied))
     }
 
-    /// Counts a request only if as many are in flight as were seen: counts then rise one at a
-    /// time, so that in a burst no endpoint is ever two ahead of another.
+    /// Counts a request only if the number in flight is still `seen`. So counts rise one at a time,
+    /// and in a burst no endpoint gets two requests ahead of another.
     fn begin_if(&self, index: usize, seen: u32) -> Option<Lease> {
         let live = &self.endpoints.get(index)?.live;
         live.try_begin(seen).then(|| Lease::new(index, live))
@@ -279,8 +279,8 @@ const fn weight(status: Status) -> u64 {
 
 /// One attempt at an endpoint: in flight until it is dropped.
 ///
-/// Report what came of it with [`Self::succeeded`] or [`Self::failed`]. Dropped without, as when
-/// the client goes away, it says nothing about the endpoint.
+/// Report the outcome with [`Self::succeeded`] or [`Self::failed`]. If it is dropped without, as
+/// when the client disconnects, nothing is recorded about the endpoint.
 #[derive(Debug)]
 #[must_use = "dropping it ends the attempt"]
 pub struct Lease {

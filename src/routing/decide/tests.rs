@@ -261,8 +261,9 @@ const ALIAS_ROWS: &[(&str, &[usize], &str)] = &[
     ("my-LLAMA", &[0, 1], "[1] alias routed alias \"My-Llama\" resolved to 1 endpoint(s)"),
     ("My-Llama", &[0], "MODEL_UNAVAILABLE strict rejected model_unavailable"),
     ("orphan", &[0, 1, 2], "MODEL_NOT_FOUND strict rejected model_not_found"),
-    // Listed by an endpoint out of scope. ("distant", &[0, 1, 2], "MODEL_NOT_FOUND strict rejected model_not_found"),
-    // An alias that equals a model wins, but only while it leads somewhere. ("m1", &[0, 1], "[1] alias routed alias \"m1\" resolved to 1 endpoint(s)"),
+    // Listed by an endpoint out of scope. ("distant", &[0, 1, 2], "MODEL_NOT_FOUND strict rejected
+    // model_not_found"), An alias that equals a model wins, but only while it leads somewhere.
+    // ("m1", &[0, 1], "[1] alias routed alias \"m1\" resolved to 1 endpoint(s)"),
     ("m1", &[0], "[0] strict routed model_found"),
     ("m2", &[0, 1], "[1] strict routed model_found"),
     ("m2", &[0], "MODEL_UNAVAILABLE strict rejected model_unavailable"),

@@ -1,6 +1,6 @@
-//! Puts the message of an Anthropic stream together, for the inspector's record of it
-//! (docs/contract/translation.md#13). It reads what the client gets, in both modes. For debugging
-//! only: it holds values and copies.
+//! Assembles the message of an Anthropic stream for the inspector's record
+//! (docs/contract/translation.md#13). It reads what the client gets, in both modes. It copies all
+//! values, so it is for debugging only.
 
 use std::ops::ControlFlow;
 
@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 use super::sse::{Lines, SseLine};
 use super::stream::EVENT_BYTES_MAX;
 
-/// The most bytes of events that are kept; the record of a longer message is cut and says so.
+/// The most bytes of events that are kept; the record of a longer message is marked as truncated.
 const MESSAGE_BYTES_MAX: usize = 16 << 20;
 
 /// Collects the events of one stream.

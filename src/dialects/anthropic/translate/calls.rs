@@ -1,9 +1,9 @@
 //! The tool calls of a stream: which piece belongs to which call, and which call may be open
 //! (docs/contract/translation.md#8.3, docs/contract/translation.md#8.4).
 //!
-//! Endpoints send calls in pieces, some of them mixed; clients want one block after the other. So
-//! one call at a time is open, and what comes for others meanwhile is held back until it is
-//! complete. This module decides and holds; `stream.rs` writes the events.
+//! Endpoints send calls in pieces, and some mix the pieces of several calls. Clients expect one
+//! block after the other. So one call is open at a time, and pieces of the others are held until it
+//! is complete. This module orders and holds pieces; `stream/mod.rs` writes the events.
 
 use super::answer::{Arguments, filled};
 use crate::json::{JsonKind, JsonText, JsonValue, TextPiece};
@@ -84,12 +84,12 @@ enum Stage {
     Closed,
 }
 
-/// What became of a piece of arguments.
+/// What happens to a piece of arguments.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Fate {
-    /// There was none.
+    /// There is none.
     Empty,
-    /// It belongs to the open call and is to be sent: [`Calls::piece`] has it.
+    /// It belongs to the open call and is sent; [`Calls::piece`] returns it.
     Send,
     /// It is held back.
     Held,
@@ -109,7 +109,7 @@ pub(super) struct Calls {
 }
 
 impl Calls {
-    /// The call that a chunk's piece belongs to, made if it is new, with id and name noted.
+    /// Finds or adds the call that a piece belongs to, and stores id and name.
     pub(super) fn find(&mut self, piece: &CallPiece<'_>) -> Result<usize, TooMany> {
         let known = self
             .list
@@ -132,7 +132,7 @@ impl Calls {
         self.check().map(|()| at)
     }
 
-    /// Takes in the arguments of a piece that belongs to the call at `at`.
+    /// Adds the arguments of a piece to the call at `at`.
     pub(super) fn take(&mut self, at: usize, piece: &CallPiece<'_>) -> Result<Fate, TooMany> {
         let (Some(arguments), Some(call)) = (piece.arguments, self.list.get_mut(at)) else {
             return Ok(Fate::Empty);
@@ -159,8 +159,8 @@ impl Calls {
         &self.piece
     }
 
-    /// Opens the next call in line that has a name, unless the open one is not complete; `force`
-    /// opens it all the same. The one that was open is closed.
+    /// Opens the next waiting call that has a name, and closes the open one. An incomplete call
+    /// stays open unless `force` is set.
     pub(super) fn open_next(&mut self, force: bool) -> Option<&mut StreamedCall> {
         let holds = |call: &StreamedCall| call.stage == Stage::Open && !call.progress.complete;
         let current = self.open.and_then(|at| self.list.get(at));
@@ -278,7 +278,7 @@ impl StreamedCall {
     }
 }
 
-/// How far the JSON value has come that a call's arguments spell.
+/// How much of the JSON value of a call's arguments has arrived.
 #[derive(Debug, Clone, Copy, Default)]
 struct Progress {
     depth: u64,

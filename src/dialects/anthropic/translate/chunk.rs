@@ -1,5 +1,5 @@
-//! One chunk of a streamed chat completion, read as a whole before any of it counts: a chunk with
-//! a field of a wrong type is no chunk (docs/contract/translation.md#8.4).
+//! One chunk of a streamed chat completion. It is validated as a whole: a chunk with a field of a
+//! wrong type is ignored (docs/contract/translation.md#8.4).
 
 use super::answer::{JoinedText, filled};
 use super::calls::CallPiece;
@@ -7,12 +7,12 @@ use super::error;
 use super::outcome::{Counts, Finish};
 use crate::json::{JsonKind, JsonText, JsonValue};
 
-/// What one event of the endpoint says.
+/// The content of one event of the endpoint.
 pub(super) enum StreamEvent<'a> {
     Chunk(ChatChunk<'a>),
-    /// An error in place of a chunk; for people.
+    /// An error in place of a chunk, as a readable message.
     Error(String),
-    /// Nothing that could be understood.
+    /// Neither a chunk nor an error.
     Nothing,
 }
 
@@ -92,7 +92,7 @@ impl<'a> ChatChunk<'a> {
 
 impl<'a> StreamEvent<'a> {
     pub(super) fn read(value: JsonValue<'a>) -> Self {
-        // All at once: each look at this level walks over the whole event.
+        // One call for all fields, because each lookup reads the whole event.
         let [error, object, choices, model, usage] =
             value.given(["error", "object", "choices", "model", "usage"]);
         if error::is_error(error, object) {
@@ -105,7 +105,7 @@ impl<'a> StreamEvent<'a> {
     }
 }
 
-/// The outer `None`: it is there and of none of these kinds.
+/// The outer `None` means that the value is present and of none of these kinds.
 fn typed<'a>(value: Option<JsonValue<'a>>, kinds: &[JsonKind]) -> Option<Option<JsonValue<'a>>> {
     match value {
         Some(value) if !kinds.contains(&value.kind()) => None,

@@ -1,4 +1,4 @@
-//! Errors in Anthropic's shape: the types by status, the body, and what to tell a client of a
+//! Errors of the Messages API: their types by status, their body, and the translation of an
 //! endpoint's error.
 //!
 //! Contract: docs/contract/translation.md#9
@@ -108,7 +108,7 @@ pub fn error_from_backend(status: u16, body: &[u8]) -> Refusal {
     }
 }
 
-/// What an endpoint's error body says, for people. Never raw JSON or HTML.
+/// The readable message of an endpoint's error body; never raw JSON or HTML.
 fn backend_message(body: &[u8]) -> String {
     let said = match json::parse(body) {
         Some(value) => message_in(value),
@@ -142,7 +142,7 @@ pub(super) fn stream_message(value: JsonValue<'_>) -> String {
     message_in(value).unwrap_or_else(|| BACKEND_ERROR.to_owned())
 }
 
-/// Whether an object says that it is an error instead of a response.
+/// Whether an object is an error instead of a response.
 pub(super) fn is_error(error: Option<JsonValue<'_>>, object: Option<JsonValue<'_>>) -> bool {
     let says_so = object.and_then(JsonValue::string);
     match error.map(|error| (error, error.kind())) {

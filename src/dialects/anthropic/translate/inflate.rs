@@ -1,4 +1,4 @@
-//! Undoes the compression of translated endpoints that compress although they were asked not to
+//! Decompresses responses of translated endpoints that ignore `Accept-Encoding: identity`
 //! (docs/contract/translation.md#8.1).
 
 use std::io::{self, Write};
@@ -7,8 +7,8 @@ use flate2::write::{DeflateDecoder, MultiGzDecoder, ZlibDecoder};
 
 use super::error::Refusal;
 
-/// Compressed bytes that are taken at a time. It bounds what lies decompressed before it is passed
-/// on: deflate makes at most about a thousand bytes of one.
+/// Compressed bytes that are processed at a time. This bounds the decompressed bytes in memory,
+/// because deflate expands a byte to at most about a thousand.
 const STEP_BYTES: usize = 4 << 10;
 
 /// Decompresses one response, whole or streamed.
@@ -25,7 +25,7 @@ enum Form {
 }
 
 impl Inflater {
-    /// By the value of `Content-Encoding`; `None` if that is no compression known here.
+    /// For a value of `Content-Encoding`; `None` if the encoding is not supported.
     pub fn new(encoding: &str) -> Option<Self> {
         let encoding = encoding.trim();
         let is = |name: &str| encoding.eq_ignore_ascii_case(name);
@@ -38,7 +38,7 @@ impl Inflater {
         }
     }
 
-    /// Takes compressed bytes, and gives what they hold to `each`, at once and in pieces.
+    /// Decompresses bytes and passes the result to `each`, immediately and in pieces.
     ///
     /// # Errors
     ///
@@ -81,7 +81,7 @@ fn feed<'d, D: Write>(
     plain: impl FnOnce(&'d mut D) -> &'d mut Vec<u8>,
 ) -> io::Result<&'d mut Vec<u8>> {
     decoder.write_all(step)?;
-    // What the bytes hold is wanted now, be it less than a buffer.
+    // Flush after each input, even if the output is smaller than a buffer.
     decoder.flush()?;
     Ok(plain(decoder))
 }

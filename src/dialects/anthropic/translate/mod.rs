@@ -2,9 +2,8 @@
 //! mapper and a stream transformer, with the errors, lists, counts and records that belong to the
 //! route (docs/contract/translation.md).
 //!
-//! Everything here is pure: bytes in, bytes out. No sockets, no files, no clock but the time that
-//! is given, no randomness but a seed. What this module must not do: choose an endpoint, touch
-//! headers, or keep a body.
+//! Everything here is pure: it maps bytes to bytes, without sockets, files or clocks; time and seed
+//! are arguments. It must not choose an endpoint, change headers, or keep a body.
 //!
 //! The order of work for one request:
 //!

@@ -1,5 +1,5 @@
-//! How a response ended and what it cost, in both dialects (docs/contract/translation.md#8.2,
-//! docs/contract/translation.md#8.5).
+//! The stop reason and token usage of a response, in both dialects
+//! (docs/contract/translation.md#8.2, docs/contract/translation.md#8.5).
 
 use super::context::AnswerContext;
 use super::tokens;
@@ -29,7 +29,7 @@ impl Usage {
     }
 }
 
-/// What an endpoint's `usage` says; a count that is no whole number is missing.
+/// The `usage` of an endpoint. A count that is not an unsigned integer is missing.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Counts {
     prompt: Option<u64>,
@@ -75,7 +75,7 @@ pub(super) enum Finish {
     Stop,
     Length,
     ContentFilter,
-    /// Missing, unknown, or said by the content itself.
+    /// Missing or unknown, or implied by the content.
     #[default]
     Other,
 }
@@ -91,13 +91,13 @@ impl Finish {
     }
 }
 
-/// All that the stop reason depends on.
+/// The inputs of the stop reason.
 #[derive(Debug, Default)]
 pub(super) struct Ending {
     pub(super) finish: Finish,
     /// The response has a tool call.
     pub(super) calls_tool: bool,
-    /// The model refused in so many words.
+    /// The response has a `refusal`.
     pub(super) refused: bool,
     /// The text at which the endpoint says that it stopped.
     pub(super) matched: Option<String>,

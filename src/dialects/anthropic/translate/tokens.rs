@@ -1,5 +1,5 @@
-//! The estimate of a request's tokens: a quarter of the bytes that a model gets to read
-//! (docs/contract/translation.md#11). No endpoint is asked.
+//! Estimates the tokens of a request as a quarter of the bytes that a model reads, without a
+//! request to an endpoint (docs/contract/translation.md#11).
 
 use super::fields::{Fields, blocks};
 use crate::json::{JsonKind, JsonValue};

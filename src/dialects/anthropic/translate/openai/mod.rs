@@ -1,8 +1,8 @@
-//! A request, from Anthropic Messages to an OpenAI chat completion
+//! Translates a request from Anthropic Messages to an OpenAI chat completion
 //! (docs/contract/translation.md#7).
 //!
-//! The body is written once, front to back: spans of the request are copied, nothing is parsed
-//! into values. Fields that have no counterpart are left out; `docs/translation.md` lists them.
+//! The body is written once, front to back, by copying spans of the request; nothing is parsed into
+//! values. Fields that have no counterpart are left out; `docs/translation.md` lists them.
 
 use super::error::Refusal;
 use super::fields::Fields;
@@ -71,7 +71,7 @@ fn sampling(fields: &Fields<Option<JsonValue<'_>>>, stream: bool, out: &mut Vec<
             value.write_compact(out);
         }
     }
-    // The counts of a stream come only to those who ask.
+    // A stream contains token counts only on request.
     out.extend_from_slice(if stream {
         br#","stream":true,"stream_options":{"include_usage":true}"#
     } else {

@@ -1,9 +1,9 @@
 //! A streamed response, from OpenAI chunks to Anthropic events (docs/contract/translation.md#8.3,
 //! docs/contract/translation.md#8.4).
 //!
-//! Bytes cut anywhere go in; what they complete comes out at once, and nothing is merged. The
-//! output depends on the bytes alone, not on how they were cut. No clock is read: the caller says
-//! when nothing was sent for a while ([`StreamTransformer::idle`]).
+//! The input may be cut anywhere. Each event is written as soon as its input is complete, and
+//! events are not merged. The output does not depend on how the input was cut. No clock is read:
+//! the caller reports when nothing was sent for some time ([`StreamTransformer::idle`]).
 
 use std::ops::ControlFlow;
 
@@ -20,7 +20,7 @@ use super::warning::{Warning, warn};
 use crate::json::{self, JsonText, JsonValue};
 
 /// The largest event of an endpoint, in bytes, and the largest whole response in place of a stream.
-/// The contract asks for data lines of 16 MiB; a little more, so that the field name fits too.
+/// The contract allows data lines of 16 MiB; the rest is room for the field name.
 /// With the tool calls that are held back ([`super::calls::HELD_BYTES_MAX`]) it bounds the memory
 /// of a stream.
 pub const EVENT_BYTES_MAX: usize = (16 << 20) + 1024;
@@ -33,7 +33,7 @@ const TIMED_OUT: &str = "the endpoint stopped sending";
 /// How an endpoint's response ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum End {
-    /// As it should: the last chunk, the announced length, or a close where that is an end.
+    /// Complete: the last chunk, the announced length, or a close where that is an end.
     Clean,
     /// Before its end.
     Broken,
@@ -173,7 +173,7 @@ impl StreamTransformer {
         self.message.progress()
     }
 
-    /// What the log should say.
+    /// Warnings for the log.
     pub fn warnings(&self) -> &[Warning] {
         &self.message.warnings
     }
@@ -440,7 +440,7 @@ impl Message {
         }
     }
 
-    /// The endpoint has said everything.
+    /// The response of the endpoint is complete.
     fn finish(&mut self, out: &mut Vec<u8>) {
         if !self.started {
             self.start(out);
@@ -505,7 +505,7 @@ impl Message {
         self.over = true;
     }
 
-    /// Nothing can follow: an error event, or the response is one if nothing was written.
+    /// Ends the response with an error event, or with an error response if nothing was written.
     fn fail(&mut self, status: u16, message: &str, out: &mut Vec<u8>) {
         if self.started {
             events::error(error_kind(status), message, out);
