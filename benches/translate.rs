@@ -9,7 +9,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use criterion::{Criterion, Throughput};
 use olla::dialects::anthropic::translate::{
-    AnswerContext, End, IdSeed, NativeTail, StreamTransformer, check, count_tokens, from_openai,
+    End, IdSeed, NativeTail, ResponseContext, StreamTransformer, check, count_tokens, from_openai,
     to_openai,
 };
 
@@ -132,8 +132,8 @@ fn stream(criterion: &mut Criterion) {
     group.finish();
 }
 
-fn context() -> AnswerContext {
-    AnswerContext {
+fn context() -> ResponseContext {
+    ResponseContext {
         model: "m".to_owned(),
         stop_sequences: Vec::new(),
         input_tokens: 1,

@@ -5,13 +5,13 @@
 
 use libfuzzer_sys::fuzz_target;
 use olla::dialects::anthropic::translate::{
-    AnswerContext, Assembly, End, IdSeed, NativeTail, Progress, StreamTransformer, check,
+    ResponseContext, Assembly, End, IdSeed, NativeTail, Progress, StreamTransformer, check,
     count_tokens, error_from_backend, from_openai, is_not_spoken_here, to_openai,
 };
 
 fuzz_target!(|input: (u8, Vec<u16>, &[u8])| {
     let (flags, cuts, body) = input;
-    let context = AnswerContext {
+    let context = ResponseContext {
         model: "m".to_owned(),
         stop_sequences: vec!["\n".to_owned()],
         input_tokens: 1,
@@ -52,7 +52,7 @@ fuzz_target!(|input: (u8, Vec<u16>, &[u8])| {
 });
 
 /// The events of a stream that comes in these pieces. Each is JSON, and they are a message.
-fn stream(context: &AnswerContext, pieces: &[&[u8]], end: End) -> (Vec<u8>, Progress) {
+fn stream(context: &ResponseContext, pieces: &[&[u8]], end: End) -> (Vec<u8>, Progress) {
     let mut transformer = StreamTransformer::new(context.clone());
     let mut tail = NativeTail::default();
     let mut out = Vec::new();

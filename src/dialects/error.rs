@@ -4,7 +4,7 @@
 
 use std::borrow::Cow;
 
-/// An error before it takes the shape of its route's API family ([`super::Family::error_body`]).
+/// An error before it takes the shape of its route's API family ([`super::ApiFamily::error_body`]).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Error {
     /// Status of the response.

@@ -4,17 +4,17 @@
 //! gateway asks each question once per request, in this order:
 //!
 //! ```text
-//! Family: MOUNTS (routes) ─▶ body_limit ─▶ begin
+//! ApiFamily: MOUNTS (routes) ─▶ body_limit ─▶ begin
 //! Dialect: read ─▶ choose ─▶ ┌ next (widen)* ─▶ request ─▶ target, payload
 //!                            │     ─▶ response ─▶ piece*, idle*, whole
 //!                            └── again after a failure
 //!          ─▶ end;  notes after every call that may leave some
-//! Family: error_body, for any error on its routes
+//! ApiFamily: error_body, for any error on its routes
 //! ```
 //!
 //! [`Dialect::Plain`] is a request that the endpoint understands as the client wrote it: its arm of
 //! every question is a constant. To add a dialect, write its folder and one variant each of
-//! [`Family`] and [`Dialect`]; `CONTRIBUTING.md` has the steps.
+//! [`ApiFamily`] and [`Dialect`]; `CONTRIBUTING.md` has the steps.
 
 pub mod anthropic;
 mod error;
@@ -34,7 +34,7 @@ pub use error::Error;
 
 /// The API family of a route: what its errors look like, and which dialect its requests speak.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Family {
+pub enum ApiFamily {
     /// OpenAI's shapes; everything that is no other family's.
     #[default]
     OpenAi,
@@ -48,7 +48,7 @@ pub struct Mount {
     /// The first segment behind `/olla/`.
     pub prefix: &'static [u8],
     /// The family that its requests belong to.
-    pub family: Family,
+    pub family: ApiFamily,
     /// The routes below it.
     pub routes: &'static [DialectRoute],
 }
@@ -93,7 +93,7 @@ pub struct OwnAsk<'a> {
     pub started: &'a str,
 }
 
-impl Family {
+impl ApiFamily {
     /// Whether the configuration has its routes.
     pub fn is_enabled(self, translators: &TranslatorsPlan) -> bool {
         match self {

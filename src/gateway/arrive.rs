@@ -13,7 +13,7 @@ use super::exchange::{Exchange, refused};
 use super::respond::seconds_until;
 use crate::access::Client;
 use crate::config::ModelManagement;
-use crate::dialects::{Error, Family};
+use crate::dialects::{ApiFamily, Error};
 use crate::inspect::Inspector;
 use crate::operations::stats::Violation;
 use crate::routing::path::{PathFault, normalise};
@@ -92,7 +92,7 @@ impl Exchange {
             let forward = self.view.plan().proxy.model_management == ModelManagement::Forward;
             if !forward || !operation.is_forwardable() {
                 // It is refused like an unknown route: it does not count as a request of a client.
-                self.route = MatchedRoute::unknown(Family::default());
+                self.route = MatchedRoute::unknown(ApiFamily::default());
                 return Err(management_refused());
             }
         }

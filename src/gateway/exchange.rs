@@ -18,7 +18,7 @@ use super::id::RequestId;
 use super::replies::Ticket;
 use super::view::View;
 use crate::access::Client;
-use crate::dialects::{Collected, Dialect, Error, Family, Piece, Reading, Whole};
+use crate::dialects::{ApiFamily, Collected, Dialect, Error, Piece, Reading, Whole};
 use crate::endpoint_set::EndpointSet;
 use crate::fleet::Endpoint;
 use crate::inspect::{Findings, Inspector, Splice};
@@ -140,7 +140,7 @@ impl Exchange {
             client: Client::UNKNOWN,
             cors: Grant::Off,
             limit_headers: None,
-            route: MatchedRoute::unknown(Family::default()),
+            route: MatchedRoute::unknown(ApiFamily::default()),
             dialect: Dialect::Plain,
             inspector: None,
             findings: Findings::default(),

@@ -1,8 +1,7 @@
 //! Matches a path to a route, with a table of prefixes that is built once for each set of profiles.
 //!
 //! Fixed routes come first, then the prefix; both are matched exactly and with regard to letter
-//! case. Finding a route allocates nothing. What this module must not do: judge methods' effects,
-//! answer, or look at endpoints.
+//! case. Finding a route allocates nothing. This module must not send responses or look at endpoints.
 //!
 //! Contract: docs/contract/surface.md#2, docs/contract/catalogue.md#6,
 //! docs/contract/translation.md#1
@@ -15,7 +14,7 @@ use rustc_hash::FxHashMap;
 use super::path::{ROOT, decodes_to};
 use super::scope::ScopeId;
 use crate::config::TranslatorsPlan;
-use crate::dialects::{DialectRoute, Family, MOUNTS, Mount, Operation};
+use crate::dialects::{ApiFamily, DialectRoute, MOUNTS, Mount, Operation};
 use crate::providers::Profile;
 
 const GET: &str = "GET, HEAD";
@@ -45,7 +44,7 @@ pub enum RouteKind {
     /// `/olla/models/{id}`; the rest is the id, percent escapes as sent, empty for `/olla/models/`.
     Model,
     /// A dialect's own route; the rest is what follows its path.
-    Dialect(Family, &'static DialectRoute),
+    Dialect(ApiFamily, &'static DialectRoute),
     /// Below `/internal/`; which pages exist is for the operations to say. The rest is everything
     /// behind `/internal/`.
     Internal,
@@ -54,7 +53,7 @@ pub enum RouteKind {
     /// `/version`.
     Version,
     /// No route; the family says what the error looks like.
-    Unknown(Family),
+    Unknown(ApiFamily),
 }
 
 /// A prefix of one [`RouteTable`].
@@ -125,7 +124,7 @@ pub enum Limit {
 
 impl MatchedRoute {
     /// No route of this family.
-    pub const fn unknown(family: Family) -> Self {
+    pub const fn unknown(family: ApiFamily) -> Self {
         Self {
             kind: RouteKind::Unknown(family),
             rest: 0,
@@ -174,10 +173,10 @@ impl MatchedRoute {
     }
 
     /// The API family of its requests and errors.
-    pub const fn family(&self) -> Family {
+    pub const fn family(&self) -> ApiFamily {
         match self.kind {
             RouteKind::Dialect(family, _) | RouteKind::Unknown(family) => family,
-            _ => Family::OpenAi,
+            _ => ApiFamily::OpenAi,
         }
     }
 
@@ -356,23 +355,23 @@ impl RouteTable {
     }
 
     /// The family of a path without a normal form, by its prefix.
-    pub fn family_of(&self, target: &[u8]) -> Family {
+    pub fn family_of(&self, target: &[u8]) -> ApiFamily {
         let path = target.split(|byte| *byte == b'?').next();
         let mut segments = path
             .unwrap_or(target)
             .split(|byte| *byte == b'/')
             .filter(|segment| !segment.is_empty());
         if segments.next() != Some(ROOT) {
-            return Family::default();
+            return ApiFamily::default();
         }
         let name = segments.next();
         let mut mounts = self.mounts.iter();
         let mount = mounts.find(|mount| Some(mount.prefix) == name);
-        mount.map_or(Family::default(), |mount| mount.family)
+        mount.map_or(ApiFamily::default(), |mount| mount.family)
     }
 }
 
-const NOT_FOUND: (RouteKind, &[u8]) = (RouteKind::Unknown(Family::OpenAi), b"");
+const NOT_FOUND: (RouteKind, &[u8]) = (RouteKind::Unknown(ApiFamily::OpenAi), b"");
 
 /// The route of a dialect; `rest` is what follows its prefix.
 fn mounted<'p>(mount: &'static Mount, rest: &'p [u8]) -> (RouteKind, &'p [u8]) {

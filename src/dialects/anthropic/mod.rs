@@ -17,19 +17,19 @@ pub mod translate;
 
 use std::time::Duration;
 
-use crate::dialects::{DialectRoute, Error, Fallback, Family, Mount, Note, Operation, Summary};
+use crate::dialects::{ApiFamily, DialectRoute, Error, Fallback, Mount, Note, Operation, Summary};
 use crate::endpoint_set::EndpointSet;
 use recording::Recording;
 use response::Replying;
 use split::{Mode, Split};
-use translate::{AnswerContext, Checked, Inflater, Refusal};
+use translate::{Checked, Inflater, Refusal, ResponseContext};
 
 pub use records::{Record, Records};
 
 /// The routes (docs/contract/translation.md#1).
 pub const MOUNT: Mount = Mount {
     prefix: b"anthropic",
-    family: Family::Anthropic,
+    family: ApiFamily::Anthropic,
     routes: &[
         DialectRoute {
             path: b"/v1/messages",
@@ -79,7 +79,7 @@ pub struct Conversation {
     again: Option<usize>,
     /// The translated request; empty unless the picked endpoint gets one.
     outgoing: Vec<u8>,
-    context: Option<Box<AnswerContext>>,
+    context: Option<Box<ResponseContext>>,
     replying: Replying,
     /// Undoes the compression of a response that has to be read.
     inflater: Option<Box<Inflater>>,

@@ -5,7 +5,7 @@
 //! block after the other. So one call is open at a time, and pieces of the others are held until it
 //! is complete. This module orders and holds pieces; `stream/mod.rs` writes the events.
 
-use super::answer::{Arguments, filled};
+use super::completion::{Arguments, filled};
 use crate::json::{JsonKind, JsonText, JsonValue, TextPiece};
 
 /// The most calls of one response.

@@ -1,8 +1,8 @@
 //! One chunk of a streamed chat completion. It is validated as a whole: a chunk with a field of a
 //! wrong type is ignored (docs/contract/translation.md#8.4).
 
-use super::answer::{JoinedText, filled};
 use super::calls::CallPiece;
+use super::completion::{JoinedText, filled};
 use super::error;
 use super::outcome::{Counts, Finish};
 use crate::json::{JsonKind, JsonText, JsonValue};

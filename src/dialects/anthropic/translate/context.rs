@@ -4,7 +4,7 @@ use super::ids::IdSeed;
 
 /// What the translation of a response has to know of its request.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct AnswerContext {
+pub struct ResponseContext {
     /// The name that the client asked for; shown when the endpoint names none.
     pub model: String,
     /// The request's stop sequences.

@@ -17,12 +17,12 @@
 //!    [`Inflater`], if the endpoint compressed it unasked.
 //!
 //! A body that is passed over by copying spans is never turned into values; `crate::json` describes
-//! how. Memory is bounded by the size of the request or answer, streams by [`EVENT_BYTES_MAX`].
+//! how. Memory is bounded by the size of the request or response, streams by [`EVENT_BYTES_MAX`].
 
-mod answer;
 mod assembly;
 mod calls;
 mod chunk;
+mod completion;
 mod context;
 mod count;
 mod error;
@@ -45,9 +45,9 @@ mod tokens;
 mod tools;
 mod warning;
 
-pub use answer::from_openai;
 pub use assembly::Assembly;
-pub use context::AnswerContext;
+pub use completion::from_openai;
+pub use context::ResponseContext;
 pub use count::count_tokens;
 pub use error::{RETRY_HEADERS, Refusal, error_body, error_from_backend, error_kind};
 pub use ids::IdSeed;

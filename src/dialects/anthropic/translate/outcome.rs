@@ -1,7 +1,7 @@
 //! The stop reason and token usage of a response, in both dialects
 //! (docs/contract/translation.md#8.2, docs/contract/translation.md#8.5).
 
-use super::context::AnswerContext;
+use super::context::ResponseContext;
 use super::tokens;
 use crate::json::{self, JsonText, JsonValue};
 
@@ -54,7 +54,7 @@ impl Counts {
 
     /// The usage to report, with estimates for what the endpoint did not count. `output_bytes` are
     /// those of the response's content so far.
-    pub(super) fn usage(self, ctx: &AnswerContext, output_bytes: u64) -> Usage {
+    pub(super) fn usage(self, ctx: &ResponseContext, output_bytes: u64) -> Usage {
         let prompt = self.prompt.unwrap_or(ctx.input_tokens);
         let cached = self.cached.min(prompt);
         let counted = self.completion.filter(|tokens| *tokens > 0);
@@ -105,7 +105,7 @@ pub(super) struct Ending {
 
 impl Ending {
     /// Appends `"stop_reason":…,"stop_sequence":…`. The first rule that fits decides.
-    pub(super) fn write(&self, ctx: &AnswerContext, out: &mut Vec<u8>) {
+    pub(super) fn write(&self, ctx: &ResponseContext, out: &mut Vec<u8>) {
         let sequence = self.matched.as_ref().filter(|matched| {
             self.finish == Finish::Stop && ctx.stop_sequences.iter().any(|stop| stop == *matched)
         });

@@ -4,7 +4,7 @@
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use super::answer::tests::context;
+use super::completion::tests::context;
 use super::stream::tests::run;
 use super::*;
 

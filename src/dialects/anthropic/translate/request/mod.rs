@@ -5,7 +5,7 @@
 
 use std::ops::Range;
 
-use super::context::AnswerContext;
+use super::context::ResponseContext;
 use super::error::Refusal;
 use super::fields::{Fields, blocks, holds_image, invalid};
 use super::ids::IdSeed;
@@ -63,13 +63,13 @@ impl Uses {
 
 impl Checked {
     /// What the translation of the response needs to know of the request. `seed` makes the ids.
-    pub fn context(&self, body: &[u8], seed: IdSeed) -> AnswerContext {
+    pub fn context(&self, body: &[u8], seed: IdSeed) -> ResponseContext {
         let fields = self.values(body);
         let stop_sequences = fields
             .stop_sequences
             .into_iter()
             .flat_map(JsonValue::elements);
-        AnswerContext {
+        ResponseContext {
             model: self.model.clone(),
             stop_sequences: stop_sequences
                 .filter_map(|sequence| Some(sequence.string()?.decode().into_owned()))

@@ -203,7 +203,7 @@ fn what_the_answer_needs() {
         .context(body.as_bytes(), seed);
     assert_eq!(
         context,
-        AnswerContext {
+        ResponseContext {
             model: "m".to_owned(),
             stop_sequences: vec!["ab".to_owned(), "\n".to_owned()],
             input_tokens: 2,

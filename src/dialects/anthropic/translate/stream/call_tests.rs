@@ -4,7 +4,7 @@ use serde_json::json;
 
 use super::tests::{blocks, delta, lines, run};
 use super::*;
-use crate::dialects::anthropic::translate::answer::tests::context;
+use crate::dialects::anthropic::translate::completion::tests::context;
 
 /// A chunk's tool call.
 pub(super) fn call(index: Option<u64>, id: &str, name: &str, arguments: &str) -> String {

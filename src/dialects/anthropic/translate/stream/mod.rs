@@ -7,10 +7,10 @@
 
 use std::ops::ControlFlow;
 
-use super::answer::{Completion, ContentBlock};
 use super::calls::{CallPiece, Calls, Fate, TooMany};
 use super::chunk::{ChatChunk, StreamEvent};
-use super::context::AnswerContext;
+use super::completion::{Completion, ContentBlock};
+use super::context::ResponseContext;
 use super::error::{Refusal, error_kind};
 use super::events::{self, ProseKind};
 use super::ids::{message_id, tool_id};
@@ -63,7 +63,7 @@ pub enum Progress {
     /// An error event was written as the last one: end the response, close the endpoint's
     /// connection.
     Failed,
-    /// Nothing was written, and nothing will be: answer with this instead.
+    /// Nothing was written, and nothing will be: this error is the response.
     Refused(Refusal),
 }
 
@@ -89,7 +89,7 @@ enum Form {
 
 impl StreamTransformer {
     /// A transformer for the response to one request.
-    pub fn new(ctx: AnswerContext) -> Self {
+    pub fn new(ctx: ResponseContext) -> Self {
         Self {
             form: Form::Unknown,
             lines: Lines::new(EVENT_BYTES_MAX),
@@ -242,7 +242,7 @@ fn line_of(
 /// The message as the client has seen it.
 #[derive(Debug)]
 struct Message {
-    ctx: AnswerContext,
+    ctx: ResponseContext,
     started: bool,
     over: bool,
     refusal: Option<Refusal>,
@@ -267,7 +267,7 @@ enum Open {
 }
 
 impl Message {
-    fn new(ctx: AnswerContext) -> Self {
+    fn new(ctx: ResponseContext) -> Self {
         Self {
             ctx,
             started: false,

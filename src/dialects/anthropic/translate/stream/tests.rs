@@ -1,7 +1,7 @@
 use serde_json::{Value as Json, json};
 
 use super::*;
-use crate::dialects::anthropic::translate::answer::tests::context;
+use crate::dialects::anthropic::translate::completion::tests::context;
 use crate::dialects::anthropic::translate::stream::call_tests::call;
 
 /// Feeds pieces, then the end; the output and the last progress.

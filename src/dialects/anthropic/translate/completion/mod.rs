@@ -1,7 +1,7 @@
 //! A whole response, from an OpenAI chat completion to an Anthropic message
 //! (docs/contract/translation.md#8.1, docs/contract/translation.md#8.2).
 
-use super::context::AnswerContext;
+use super::context::ResponseContext;
 use super::error::{self, Refusal};
 use super::ids::{IdSeed, message_id, tool_id};
 use super::outcome::{Counts, Ending, Finish};
@@ -13,7 +13,7 @@ use crate::json::{self, JsonKind, JsonText, JsonValue};
 /// # Errors
 ///
 /// Status 502 if it is not a chat completion.
-pub fn from_openai(answer: &[u8], ctx: &AnswerContext) -> Result<Translated, Refusal> {
+pub fn from_openai(answer: &[u8], ctx: &ResponseContext) -> Result<Translated, Refusal> {
     let answer = Completion::read(answer)?;
     let mut warnings = Vec::new();
     let mut out = Vec::with_capacity(512 + answer.size_hint());

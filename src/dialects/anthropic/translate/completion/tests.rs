@@ -2,8 +2,8 @@ use serde_json::{Value as Json, json};
 
 use super::*;
 
-pub(crate) fn context() -> AnswerContext {
-    AnswerContext {
+pub(crate) fn context() -> ResponseContext {
+    ResponseContext {
         model: "asked".to_owned(),
         stop_sequences: vec!["END".to_owned()],
         input_tokens: 77,
