@@ -1,4 +1,4 @@
-//! What it costs to walk a chunked body: as payload (`next`), and to be passed on (`pass`).
+//! The cost of decoding a chunked body: as payload (`next`), and for passing it on (`pass`).
 //!
 //! `baseline/` measures another crate's codec on the same inputs.
 

@@ -1,4 +1,4 @@
-//! What it costs to index a head and to decide its framing.
+//! The cost of indexing a head and of deciding its framing.
 //!
 //! `httparse` is the token parser alone, which this codec uses inside. `baseline/` measures another
 //! crate's codec on the same inputs.

@@ -13,7 +13,7 @@ struct Inner {
     max: usize,
 }
 
-/// A part of the budget; given back when dropped.
+/// A part of the budget; released when dropped.
 #[derive(Debug)]
 pub(crate) struct Share {
     budget: Budget,
@@ -28,7 +28,7 @@ impl Budget {
         }))
     }
 
-    /// A share of nothing, to be enlarged.
+    /// An empty share, to be enlarged.
     pub(crate) fn share(&self) -> Share {
         Share {
             budget: self.clone(),
@@ -38,7 +38,7 @@ impl Budget {
 }
 
 impl Share {
-    /// Makes it so large, unless that is more than is left; false then.
+    /// Enlarges the share to `bytes`; false if that is more than is left.
     pub(crate) fn enlarge(&mut self, bytes: usize) -> bool {
         let more = bytes.saturating_sub(self.bytes);
         if more == 0 {
@@ -69,7 +69,10 @@ mod tests {
     fn what_is_held_is_bounded_and_given_back() {
         let budget = Budget::new(100);
         let (mut one, mut other) = (budget.share(), budget.share());
-        assert!(one.enlarge(60) && one.enlarge(50), "shrinking is no matter");
+        assert!(
+            one.enlarge(60) && one.enlarge(50),
+            "a smaller share is always granted"
+        );
         assert!(!other.enlarge(41));
         assert!(other.enlarge(40));
         drop(one);

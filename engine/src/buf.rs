@@ -29,7 +29,7 @@ struct Kept {
 }
 
 impl Kept {
-    /// The smallest buffer that is large enough and not wastefully so.
+    /// The smallest buffer that is large enough, and at most four times as large as needed.
     fn take(&mut self, capacity: usize) -> Option<Vec<u8>> {
         let fits = |have: usize| have >= capacity && have / 4 <= capacity;
         let best = self
@@ -61,7 +61,7 @@ pub(crate) struct Buf {
 }
 
 impl Buf {
-    /// An empty buffer with room for at least so many bytes.
+    /// An empty buffer with room for at least `capacity` bytes.
     pub(crate) fn with_capacity(capacity: usize) -> Self {
         let pooled = (capacity >= POOLED_MIN)
             .then(|| KEPT.with_borrow_mut(|kept| kept.take(capacity)))
@@ -95,12 +95,12 @@ impl Buf {
         }
     }
 
-    /// Drops what stands behind the first `len` bytes.
+    /// Drops the bytes behind the first `len`.
     pub(crate) fn truncate(&mut self, len: usize) {
         self.data.truncate(self.start + len);
     }
 
-    /// Forgets all bytes, keeps the room.
+    /// Removes all bytes and keeps the capacity.
     pub(crate) fn clear(&mut self) {
         self.data.clear();
         self.start = 0;

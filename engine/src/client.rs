@@ -1,5 +1,5 @@
 //! A small client on the same codec, for health checks and discovery: one request, one connection,
-//! the whole answer in memory.
+//! the whole response in memory.
 //!
 //! Bounded in time and in bytes. Follows no redirect and resolves no name.
 
@@ -21,25 +21,25 @@ use crate::rt::{self, Socket};
 use crate::tls::TlsClient;
 use crate::upstream;
 
-/// Why there is no answer.
+/// Why a request got no response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ClientFault {
-    /// No connection came about.
+    /// The connection could not be opened.
     Connect(ConnectFault),
     /// The connection was reset or could not be written to.
     Reset,
-    /// The connection was closed before the answer was complete.
+    /// The connection was closed before the response was complete.
     Closed,
-    /// It took too long.
+    /// The time limit passed.
     TimedOut,
-    /// What came is no HTTP answer.
+    /// The bytes received are not an HTTP response.
     Malformed,
-    /// The body is longer than was asked for.
+    /// The body is longer than the limit.
     TooLong,
 }
 
 impl ClientFault {
-    /// A few words for people and logs.
+    /// A short description for status pages and logs.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Connect(ConnectFault::Refused) => "connection refused",
@@ -51,20 +51,20 @@ impl ClientFault {
             Self::Reset => "connection reset",
             Self::Closed => "connection closed",
             Self::TimedOut => "timed out",
-            Self::Malformed => "not an HTTP answer",
-            Self::TooLong => "the answer is too long",
+            Self::Malformed => "not an HTTP response",
+            Self::TooLong => "response too long",
         }
     }
 
-    /// Whether it was the connection that failed, so that trying again may help at once.
+    /// Whether the connection failed, so that an immediate retry may succeed.
     pub const fn is_connection(self) -> bool {
         matches!(self, Self::Connect(_) | Self::Reset | Self::Closed)
     }
 }
 
-/// An answer.
+/// A response, complete.
 #[derive(Debug, Clone, Default)]
-pub struct Reply {
+pub struct ClientResponse {
     /// The status.
     pub status: u16,
     /// Names and values as sent.
@@ -73,7 +73,7 @@ pub struct Reply {
     pub body: Vec<u8>,
 }
 
-impl Reply {
+impl ClientResponse {
     /// The first value of a field.
     pub fn field(&self, name: &str) -> Option<&str> {
         let mut fields = self.fields.iter();
@@ -82,65 +82,65 @@ impl Reply {
     }
 }
 
-/// Sends a request and waits for its answer.
+/// Sends a request and waits for its response.
 ///
-/// With `tls` the connection is secured, without it is plain.
+/// With `tls` the connection uses TLS, without it is plain.
 ///
-/// `request` is complete, framing and all, and asks the server to close the connection.
-/// `body_bytes_max` of 0 means that nobody wants the body.
+/// `request` is complete, framing included, and tells the server to close the connection.
+/// With a `body_bytes_max` of 0 the body is not read.
 ///
 /// # Errors
 /// [`ClientFault`].
-pub async fn ask(
+pub async fn send(
     addresses: &[SocketAddr],
     tls: Option<&TlsClient>,
     request: &[u8],
     limit: Duration,
     body_bytes_max: usize,
-) -> Result<Reply, ClientFault> {
-    let asking = ask_without_limit(addresses, tls, request, body_bytes_max);
+) -> Result<ClientResponse, ClientFault> {
+    let sending = send_unbounded(addresses, tls, request, body_bytes_max);
     // The connection is dropped with the future, so nothing can be lost by giving up.
-    rt::timeout(limit, asking)
+    rt::timeout(limit, sending)
         .await
         .unwrap_or(Err(ClientFault::TimedOut))
 }
 
-async fn ask_without_limit(
+async fn send_unbounded(
     addresses: &[SocketAddr],
     tls: Option<&TlsClient>,
     request: &[u8],
     body_bytes_max: usize,
-) -> Result<Reply, ClientFault> {
+) -> Result<ClientResponse, ClientFault> {
     let connected = upstream::connect(addresses, Duration::from_secs(30)).await;
     let mut socket = connected.map_err(ClientFault::Connect)?;
     if let Some(tls) = tls {
         let secured = socket.secure(tls).await;
         socket = secured.map_err(|fault| ClientFault::Connect(ConnectFault::Tls(fault)))?;
     }
-    send(&socket, request).await?;
+    write_all(&socket, request).await?;
     let mut head = ResponseHead::new();
     let (mut buf, body) = read_head(&mut socket, &mut head).await?;
-    let mut reply = Reply {
+    let mut response = ClientResponse {
         status: head.status,
-        ..Reply::default()
+        ..ClientResponse::default()
     };
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     for field in &head.fields {
-        reply
+        response
             .fields
             .push((text(field.name.of(&buf)), text(field.value.of(&buf))));
     }
     if body_bytes_max == 0 {
-        return Ok(reply);
+        return Ok(response);
     }
     buf.consume(head.len);
     let mut body = Incoming::of(body);
     while body
-        .gather(&buf, &mut reply.body)
+        .gather(&buf, &mut response.body)
         .map_err(|_| ClientFault::Malformed)?
         .is_none()
     {
-        if reply.body.len() > body_bytes_max {
+        if response.body.len() > body_bytes_max {
             return Err(ClientFault::TooLong);
         }
         buf.clear();
@@ -151,14 +151,14 @@ async fn ask_without_limit(
             (_, came) => buf = came,
         }
     }
-    if reply.body.len() > body_bytes_max {
+    if response.body.len() > body_bytes_max {
         Err(ClientFault::TooLong)
     } else {
-        Ok(reply)
+        Ok(response)
     }
 }
 
-async fn send(socket: &Socket, request: &[u8]) -> Result<(), ClientFault> {
+async fn write_all(socket: &Socket, request: &[u8]) -> Result<(), ClientFault> {
     let mut rest = request;
     while !rest.is_empty() {
         match socket.send_now(&[IoSlice::new(rest)]) {
@@ -176,7 +176,7 @@ async fn read(socket: &mut Socket, buf: Buf) -> Result<(usize, Buf), ClientFault
     socket.arm(buf);
     let (result, buf) = socket.read().await;
     let count = result.map_err(|error| match error.kind() {
-        // A secured connection whose end was not announced.
+        // A TLS connection that ended without close_notify.
         io::ErrorKind::UnexpectedEof => ClientFault::Closed,
         _ => ClientFault::Reset,
     })?;

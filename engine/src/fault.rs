@@ -1,9 +1,9 @@
-//! Why no connection to a backend came about, in the terms that every layer shares.
+//! Why a connection to a backend could not be opened, in terms that every layer shares.
 
-/// Why no connection came about, as the connecting side reports it.
+/// Why a connection could not be opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ConnectFault {
-    /// Nobody listens there.
+    /// The port is closed.
     Refused,
     /// No route to the host or network, or any other error of connecting.
     Unreachable,
@@ -20,11 +20,11 @@ pub enum ConnectFault {
 /// Why a TLS handshake failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum TlsFault {
-    /// The certificate is past its time.
+    /// The certificate has expired.
     Expired,
-    /// The certificate's time has not come.
+    /// The certificate is not valid yet.
     NotYetValid,
-    /// Nobody who is trusted has issued the certificate.
+    /// The certificate was not issued by a trusted authority.
     UnknownIssuer,
     /// The certificate is for other names.
     WrongName,
@@ -34,9 +34,9 @@ pub enum TlsFault {
     Incompatible,
     /// The other side has ended the handshake by an alert.
     Refused,
-    /// What came is not TLS.
+    /// The bytes received are not TLS.
     NotTls,
-    /// The handshake broke off, or was not conducted as the protocol wants it.
+    /// The handshake was interrupted or violated the protocol.
     Broken,
 }
 

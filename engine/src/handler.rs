@@ -1,5 +1,5 @@
-//! The seam between the engine and the program that uses it: the questions that the engine asks
-//! while it carries a request.
+//! The seam between the engine and the program that uses it: the calls that the engine makes while
+//! it carries a request.
 //!
 //! The engine drives the request and owns all waiting; an [`Exchange`] decides, without blocking. It
 //! is called on the core that carries the request, one call at a time, through static dispatch, in
@@ -32,10 +32,10 @@ use crate::h1::{FieldId, FieldNames, Reject, emit};
 use crate::rt::Exhausted;
 use crate::tls::TlsClient;
 
-/// The moment and the connection that a question is asked for.
+/// The time and the connection of a call.
 #[derive(Debug, Clone, Copy)]
 pub struct Cx<'a> {
-    /// The time, read for this question where it matters, else up to one tick old.
+    /// The time, read for this call where it matters, else up to one tick old.
     pub now: Instant,
     /// The client's end of the connection.
     pub peer: SocketAddr,
@@ -58,7 +58,7 @@ pub struct Request<'a> {
     pub framing: RequestFraming,
 }
 
-/// The context of a question about a request whose head is complete.
+/// The context of a call about a request with a complete head.
 #[derive(Debug, Clone, Copy)]
 pub struct Ask<'a> {
     /// The moment and the connection.
@@ -264,7 +264,7 @@ impl Refusal {
     }
 }
 
-/// Limits that the handler's configuration sets; asked for at the start of each request.
+/// Limits that the handler's configuration sets; read at the start of each request.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
     /// Bytes of a head, a bound against endless ones.

@@ -1,12 +1,12 @@
-//! How far the body of an answer is.
+//! The progress of a response body.
 
 use crate::h1::chunk::{BadChunk, Decoder, Piece};
 use crate::h1::framing::ResponseBody;
 use crate::part;
 
-/// What is still to come of a body.
+/// The rest of a body.
 pub(crate) enum Incoming {
-    /// So many bytes.
+    /// This many bytes.
     Length(u64),
     /// Until the decoder says so.
     Chunked(Decoder),
@@ -15,7 +15,7 @@ pub(crate) enum Incoming {
 }
 
 impl Incoming {
-    /// All of it.
+    /// The whole body.
     pub(crate) fn of(body: ResponseBody) -> Self {
         match body {
             ResponseBody::None => Self::Length(0),

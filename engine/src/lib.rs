@@ -1,8 +1,8 @@
-//! A thread-per-core HTTP/1.1 proxy engine that has never heard of models.
+//! A thread-per-core HTTP/1.1 proxy engine without knowledge of models.
 //!
 //! One event loop for each core, pinned, with its own listener, its own connections to backends and
-//! nothing shared on a request's path. What a request means is asked of a [`handler::Handler`];
-//! this crate carries bytes.
+//! nothing shared on a request's path. A [`handler::Handler`] decides what a request means; this
+//! crate carries bytes.
 //!
 //! # Layers
 //!
@@ -19,8 +19,8 @@
 //!
 //! A core's state is never touched by another thread. What crosses threads goes through a channel,
 //! and a [`rt::Bell`] wakes the receiver; snapshots ([`snapshot`]) are handed over whole. A core
-//! resolves no name, reads no file and takes no lock that somebody may hold for long. A handler
-//! answers at once: whatever takes time it lets somebody else do and asks to be asked again
+//! resolves no name, reads no file and takes no lock that may be held for long. A handler returns at
+//! once: it leaves slow work to another thread and has itself called again
 //! ([`handler::Routed::Wait`]).
 //!
 //! # Buffers
@@ -40,7 +40,7 @@
 //!
 //! # Panics and errors
 //!
-//! Hostile input is an answer and a counter, never a panic. A panic is a bug; it ends its core,
+//! Hostile input is a response and a counter, never a panic. A panic is a bug; it ends its core,
 //! and the process must end with it ([`core::Engine::is_broken`]). Errors are small enums; each is
 //! mapped to a status, a counter and a sentence in one place.
 

@@ -1,8 +1,7 @@
 //! Every bound of the engine, each with its reason. The unit stands at the end of the name.
 //!
 //! Nothing here reads a configuration: what an operator may set (body and header sizes, timeouts,
-//! pool sizes) reaches the code that needs it as an argument, and these are the walls that no
-//! setting moves.
+//! pool sizes) reaches the code that needs it as an argument; no setting changes these bounds.
 
 use std::time::Duration;
 
@@ -13,7 +12,7 @@ use std::time::Duration;
 /// default (docs/contract/surface.md#11).
 pub const REQUEST_HEAD_BYTES_CEILING: usize = 64 << 20;
 
-/// The largest head of an answer (docs/contract/surface.md#8.3). Servers of models send less than 1
+/// The largest head of a response (docs/contract/surface.md#8.3). Servers of models send less than 1
 /// KiB.
 pub(crate) const RESPONSE_HEAD_BYTES_MAX: usize = 32 << 10;
 
@@ -32,7 +31,7 @@ pub(crate) const LEADING_CRLF_BYTES_MAX: usize = 8;
 /// them, so this bounds that work; a usual head has one or two.
 pub(crate) const CONNECTION_OPTIONS_MAX: usize = 32;
 
-/// 1xx answers of a backend that are passed over before its final one. A server sends one or two
+/// 1xx responses of a backend that are passed over before its final one. A server sends one or two
 /// (100, 103); one that sends them for ever would hold the exchange.
 pub(crate) const INTERIM_RESPONSES_MAX: usize = 16;
 
@@ -44,8 +43,7 @@ pub(crate) const CHUNK_SIZE_DIGITS_MAX: usize = 16;
 /// A chunk's line: size and extensions, without the CRLF.
 pub(crate) const CHUNK_LINE_BYTES_MAX: usize = 1 << 10;
 
-/// Chunk extensions of a whole body. They mean nothing to us, so their only use would be to make
-/// us read (CVE-2023-39326 and its relatives).
+/// Chunk extensions of a whole body. They are ignored, so their only use would be to cause work (CVE-2023-39326 and its relatives).
 pub(crate) const CHUNK_EXTENSION_BYTES_MAX: usize = 16 << 10;
 
 /// The trailer section of a body. Trailers are dropped (docs/contract/surface.md#5.1 and
@@ -57,74 +55,75 @@ pub(crate) const CHUNK_SIZE_LINE_BYTES_MAX: usize = CHUNK_SIZE_DIGITS_MAX + 2;
 
 // ---- Buffers ---------------------------------------------------------------------------------
 
-/// What a connection of a client reads its first head into. Heads of SDKs are 300 to 900 bytes,
+/// The initial read buffer of a client connection. Heads of SDKs are 300 to 900 bytes,
 /// and with it comes most or all of a small chat's body.
 pub(crate) const CLIENT_READ_BYTES_START: usize = 4 << 10;
 
-/// How often a port that is in use is asked for again at start, and after what time each. A start
-/// that cannot be shall fail within a second (docs/contract/operations.md#11).
+/// How often binding to a port in use is retried at start, and at what interval. A start that cannot
+/// succeed fails within a second (docs/contract/operations.md#11).
 pub(crate) const BIND_RETRIES: u32 = 5;
 /// See [`BIND_RETRIES`].
 pub(crate) const BIND_RETRY_AFTER: Duration = Duration::from_millis(100);
 
-/// What a connection keeps to write heads and small bodies into; what was larger is given back.
+/// The largest output buffer that a connection keeps; a larger one is freed after the request.
 pub(crate) const OUT_BYTES_KEPT_MAX: usize = 16 << 10;
 
-/// What a connection to a backend reads into at first: a head and some events. Every stream and
-/// every idle connection holds one.
+/// The initial read buffer of a backend connection: a head and some events. Every stream and every
+/// idle connection holds one.
 pub(crate) const UPSTREAM_READ_BYTES_START: usize = 4 << 10;
 
-/// What it grows to when reads fill it. It is also the most that waits in the gateway while a
-/// client reads slowly (docs/contract/surface.md#1.2, `proxy.stream_buffer_size`).
+/// The size that it grows to when reads fill it. It is also the most that is held in the gateway while
+/// a client reads slowly (docs/contract/surface.md#1.2, `proxy.stream_buffer_size`).
 pub(crate) const UPSTREAM_READ_BYTES_MAX: usize = 64 << 10;
 
-/// Bytes of a next request that are held while the answer to this one is on its way. More stays
+/// Bytes of a next request that are held while the response to this one is on its way. More stays
 /// in the kernel, and that the client leaves shows only when they are read (pipelining is rare).
 pub(crate) const PIPELINED_BYTES_MAX: usize = 16 << 10;
 
-/// The room that is made for one more read of a body in chunks: large enough for little work a byte.
+/// The free space before each read of a chunked body; large reads cost less per byte.
 pub(crate) const BODY_READ_BYTES_MIN: usize = 16 << 10;
 
 /// Bodies of which as much is read as has come. More than that at one time share
-/// [`BODIES_TURN_BYTES`]: a thousand clients with a megabyte each would otherwise keep everybody else
-/// waiting.
-pub(crate) const BODIES_FEW_MAX: usize = 16;
+/// [`BODIES_TURN_BYTES`]: a thousand clients with a megabyte each would otherwise delay all others.
+pub(crate) const BODIES_UNSHARED_MAX: usize = 16;
 
-/// What is read in one turn of all bodies when they are many; one or two milliseconds of a core's time.
+/// The most that is read in one turn of all bodies when they are many; one or two milliseconds of a
+/// core's time.
 pub(crate) const BODIES_TURN_BYTES: usize = 4 << 20;
 
-/// The least that each of them may read in a turn. Below it the work for a read outweighs its bytes.
+/// The least that each of them may read in a turn. Smaller reads cost more than they bring.
 pub(crate) const BODY_READ_BYTES_SHARED_MIN: usize = 8 << 10;
 
-/// Deadlines that pass at one time. For each an answer is made and sent, a buffer given back and a
-/// connection closed, 30 to 60 µs of work; more follow after [`BREATH`].
-pub(crate) const PASSED_MAX: usize = 8;
+/// The most deadlines that pass at one time. For each a response is made and sent, a buffer given back and a
+/// connection closed, 30 to 60 µs of work; more follow after [`DEADLINE_BACKLOG_PAUSE`].
+pub(crate) const DEADLINES_PER_WAKE_MAX: usize = 8;
 
-/// What others get to do their work in when more deadlines have passed than [`PASSED_MAX`].
-pub(crate) const BREATH: Duration = Duration::from_millis(1);
+/// The pause before further deadlines are handled when more than [`DEADLINES_PER_WAKE_MAX`] have
+/// passed, so that other tasks run.
+pub(crate) const DEADLINE_BACKLOG_PAUSE: Duration = Duration::from_millis(1);
 
-/// Bodies that are told in one tick that there may be room for them; a microsecond each.
-pub(crate) const ROOM_TOLD_MAX: usize = 64;
+/// The most bodies waiting for budget that are woken in one tick; a microsecond each.
+pub(crate) const BUDGET_WAKES_PER_TICK_MAX: usize = 64;
 
-/// What a secured connection reads ciphertext into at first: a flight of a handshake, or some events.
+/// The initial ciphertext buffer of a TLS connection: a flight of a handshake, or some events.
 pub(crate) const TLS_READ_BYTES_START: usize = 4 << 10;
 
 /// What that grows to when a read fills it, and shrinks from when one brings little: some records
 /// of at most 16 KiB each.
 pub(crate) const TLS_READ_BYTES_MAX: usize = 64 << 10;
 
-/// What is encrypted before the kernel has taken the ciphertext of the batch before.
+/// The most that is encrypted before the kernel has taken the previous ciphertext.
 pub(crate) const TLS_SEND_BYTES_MAX: usize = 64 << 10;
 
-/// What is read and thrown away after an answer that ends a connection early, so that the answer
+/// The most that is read and discarded after a response that ends a connection early, so that the response
 /// is not destroyed by a reset (lingering close).
 pub(crate) const LINGER_BYTES_MAX: usize = 256 << 20;
 
-/// A body that nobody wants is read and thrown away up to this size, so that the connection can go
-/// on; for a larger one the connection is the cheaper loss.
+/// A body that is not needed is read and discarded up to this size, so that the connection can be
+/// used again; for a larger one, closing the connection costs less.
 pub(crate) const DISCARDED_BODY_BYTES_MAX: u64 = 64 << 10;
 
-/// What is made room for at once when a body's length is announced. More is made as it comes, so
+/// The memory allocated at once for a body with an announced length. It grows as the body arrives, so
 /// that an announcement alone costs little.
 pub(crate) const BODY_BYTES_START: usize = 1 << 20;
 
@@ -132,16 +131,16 @@ pub(crate) const BODY_BYTES_START: usize = 1 << 20;
 
 /// How long a body waits, unread, for room among the bodies that are held already
 /// (docs/contract/README.md#14).
-pub(crate) const NO_ROOM_WAIT: Duration = Duration::from_secs(5);
+pub(crate) const BUDGET_WAIT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long a client may take to receive an answer that the gateway made itself.
-pub(crate) const LOCAL_ANSWER_TIME: Duration = Duration::from_secs(60);
+/// How long a client may take to receive a response that the gateway made itself.
+pub(crate) const LOCAL_RESPONSE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// How long an ended connection is still read from, and how long it may be silent meanwhile
 /// (lingering close).
-pub(crate) const LINGER_TIME: Duration = Duration::from_secs(5);
-/// See [`LINGER_TIME`].
-pub(crate) const LINGER_SILENCE: Duration = Duration::from_secs(1);
+pub(crate) const LINGER_TIMEOUT: Duration = Duration::from_secs(5);
+/// See [`LINGER_TIMEOUT`].
+pub(crate) const LINGER_IDLE_TIMEOUT: Duration = Duration::from_secs(1);
 
 // ---- Connections -----------------------------------------------------------------------------
 
@@ -153,9 +152,9 @@ pub(crate) const IDLE_CONNS_PER_ENDPOINT_MAX: usize = 64;
 
 /// Sockets that wait for a core which another one accepted them for. When that many wait, the
 /// accepting core keeps the next one.
-pub(crate) const HANDED_OVER_MAX: usize = 256;
+pub(crate) const HANDED_OVER_SOCKETS_MAX: usize = 256;
 
-/// `Keep-Alive: timeout=` of a backend beyond which it tells us nothing new.
+/// The largest `Keep-Alive: timeout=` of a backend that is used as sent.
 pub(crate) const KEEP_ALIVE_SECS_MAX: u32 = 24 * 60 * 60;
 
 const _: () = {
@@ -165,7 +164,7 @@ const _: () = {
     );
     assert!(
         RESPONSE_HEAD_BYTES_MAX <= UPSTREAM_READ_BYTES_MAX,
-        "an answer's head fits its buffer"
+        "a response head fits its buffer"
     );
     assert!(FIELDS_MAX >= 256, "promised to clients");
     assert!(FIELDS_USUAL < FIELDS_MAX);
@@ -184,7 +183,7 @@ const _: () = {
     assert!(CHUNK_EXTENSION_BYTES_MAX + CHUNK_LINE_BYTES_MAX <= u16::MAX as usize);
     assert!(TRAILER_BYTES_MAX <= u16::MAX as usize);
     assert!(UPSTREAM_READ_BYTES_START <= UPSTREAM_READ_BYTES_MAX);
-    assert!(BODY_READ_BYTES_SHARED_MIN <= BODIES_TURN_BYTES / BODIES_FEW_MAX);
+    assert!(BODY_READ_BYTES_SHARED_MIN <= BODIES_TURN_BYTES / BODIES_UNSHARED_MAX);
     assert!(
         CLIENT_READ_BYTES_START <= PIPELINED_BYTES_MAX,
         "a first read may hold more requests"

@@ -1,14 +1,14 @@
 //! Versioned broadcast of immutable snapshots from one place to all cores.
 //!
-//! The control side publishes ([`Broadcast`]); a core asks for the newest at the start of each
+//! The control side publishes ([`Broadcast`]); a core takes the newest at the start of each
 //! request ([`Subscriber::current`]) and pays one atomic load if nothing is new. A snapshot travels
 //! through a channel that holds one; of several that a core has missed it only gets the newest.
 //!
 //! Guarantees: once [`Broadcast::publish`] has returned, every later `current` returns that snapshot
 //! or a newer one; versions never go back; a subscriber starts with the newest; a snapshot is
-//! dropped by who publishes, never by a core, for it may be large ([`Broadcast::reclaim`]).
+//! dropped by the publishing side, never by a core, because it may be large ([`Broadcast::reclaim`]).
 //!
-//! What this module must not do: wake a core that sleeps. Who publishes rings a doorbell if that
+//! What this module must not do: wake a core that sleeps. The publishing side rings a doorbell if that
 //! matters.
 
 use std::fmt;
@@ -42,7 +42,7 @@ struct Shared<T> {
 struct State<T> {
     newest: Versioned<T>,
     subscribers: Vec<Sender<Versioned<T>>>,
-    /// Earlier ones that somebody may still hold; no more than there are holders.
+    /// Earlier ones that may still be in use; no more than there are holders.
     retired: Vec<Arc<T>>,
 }
 
@@ -68,7 +68,7 @@ impl<T> Shared<T> {
 }
 
 impl<T> Broadcast<T> {
-    /// A broadcast whose newest snapshot is `first`, version 1.
+    /// A broadcast with `first` as its newest snapshot, version 1.
     pub fn new(first: Arc<T>) -> Self {
         let newest = Versioned {
             version: 1,
@@ -109,11 +109,11 @@ impl<T> Broadcast<T> {
         version
     }
 
-    /// Drops the earlier snapshots that nobody else holds any more; how many others do. They are
+    /// Drops the earlier snapshots that are not in use any more; returns how many still are. They are
     /// dropped here and at each [`Broadcast::publish`], and nowhere else.
     pub fn reclaim(&self) -> usize {
         let mut state = self.shared.state();
-        // Who holds none of a retired one cannot get it any more, so the last stays the last.
+        // A retired snapshot is not handed out any more, so a single reference stays single.
         let is_free = |old: &mut Arc<T>| Arc::strong_count(old) == 1;
         let free: Vec<_> = state.retired.extract_if(.., is_free).collect();
         let held = state.retired.len();
@@ -241,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn what_nobody_uses_is_dropped() {
+    fn unused_snapshots_are_dropped() {
         let first = Arc::new(());
         let broadcast = Broadcast::new(Arc::clone(&first));
         let mut subscriber = broadcast.subscribe();

@@ -1,4 +1,4 @@
-//! Requests and answers from other projects' test suites, against the codec.
+//! Requests and responses from other projects' test suites, against the codec.
 //!
 //! `vectors/README.md` describes the files. Every case is fed whole and cut at every byte, and the
 //! outcome must be the same; where it differs from what the source expects, `skips.txt` says what

@@ -12,7 +12,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use olla_engine::client::{ClientFault, Reply};
+use olla_engine::client::{ClientFault, ClientResponse};
 use olla_engine::rt;
 
 use super::fetch::{Get, get};
@@ -206,7 +206,7 @@ async fn ask(
     member: &FleetMember,
     target: providers::UpstreamTarget,
     limit: Duration,
-) -> Result<Reply, ListingFailure> {
+) -> Result<ClientResponse, ListingFailure> {
     const AGENT: &str = concat!("olla-Discovery/", env!("CARGO_PKG_VERSION"));
     let fields = [("User-Agent", AGENT), ("Accept", "application/json")];
     let body_bytes_max = MAX_LISTING_BYTES;
@@ -234,7 +234,7 @@ async fn ask(
     }
 }
 
-fn parse(parser: Parser, reply: &Reply) -> Result<Vec<ListedModel>, ListingFailure> {
+fn parse(parser: Parser, reply: &ClientResponse) -> Result<Vec<ListedModel>, ListingFailure> {
     providers::parse_listing(parser, &reply.body).map_err(|fault| ListingFailure {
         reason: fault.to_string(),
         again: true,

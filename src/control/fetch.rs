@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use olla_engine::client::{self, ClientFault, Reply};
+use olla_engine::client::{self, ClientFault, ClientResponse};
 use olla_engine::exchange::ConnectFault;
 use olla_engine::h1::emit;
 
@@ -42,7 +42,10 @@ pub(super) struct Get<'g> {
 ///
 /// # Errors
 /// [`ClientFault`]; too many redirects count as a malformed response.
-pub(super) async fn get(network: &Network, mut get: Get<'_>) -> Result<Reply, ClientFault> {
+pub(super) async fn get(
+    network: &Network,
+    mut get: Get<'_>,
+) -> Result<ClientResponse, ClientFault> {
     let end = Instant::now() + get.limit;
     for _ in 0..=REDIRECTS_MAX {
         let reply = once(network, &get, end).await?;
@@ -61,7 +64,11 @@ pub(super) async fn get(network: &Network, mut get: Get<'_>) -> Result<Reply, Cl
     Err(ClientFault::Malformed)
 }
 
-async fn once(network: &Network, get: &Get<'_>, end: Instant) -> Result<Reply, ClientFault> {
+async fn once(
+    network: &Network,
+    get: &Get<'_>,
+    end: Instant,
+) -> Result<ClientResponse, ClientFault> {
     let left = || end.saturating_duration_since(Instant::now());
     let target = &get.target;
     let plan = get.member.plan();
@@ -79,7 +86,7 @@ async fn once(network: &Network, get: &Get<'_>, end: Instant) -> Result<Reply, C
         .then(|| network.trusts.of_check(&get.member.plan(), &target.host));
     let request = head(get);
     let bytes_max = get.body_bytes_max;
-    client::ask(&addresses, tls.as_ref(), &request, left(), bytes_max).await
+    client::send(&addresses, tls.as_ref(), &request, left(), bytes_max).await
 }
 
 async fn resolved(

@@ -5,7 +5,7 @@
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use olla_engine::client::{ClientFault, Reply};
+use olla_engine::client::{ClientFault, ClientResponse};
 use olla_engine::rt;
 
 use super::fetch::{Get, get};
@@ -58,7 +58,7 @@ async fn check(state: &ControlState, member: &Rc<FleetMember>) -> CheckResult {
     }
 }
 
-async fn once(state: &ControlState, member: &FleetMember) -> Result<Reply, ClientFault> {
+async fn once(state: &ControlState, member: &FleetMember) -> Result<ClientResponse, ClientFault> {
     const AGENT: &str = concat!("olla-HealthChecker/", env!("CARGO_PKG_VERSION"));
     let (plan, profile) = (member.plan(), member.profile());
     let Ok(target) = providers::health_url(&plan, &profile) else {

@@ -1,8 +1,8 @@
-//! What the benches of the codec, and the baseline beside them, are fed with.
+//! The inputs of the benches of the codec and of the baseline beside them.
 
 #![allow(dead_code, unreachable_pub)] // Each bench uses some of it.
 
-/// What the OpenAI SDK sends, 12 fields.
+/// The head of a request of the OpenAI SDK, 12 fields.
 pub const REQUEST: &[u8] = b"POST /olla/openai/v1/chat/completions HTTP/1.1\r\n\
     Host: gateway.internal:40114\r\n\
     Accept-Encoding: gzip, deflate\r\n\
@@ -17,7 +17,7 @@ pub const REQUEST: &[u8] = b"POST /olla/openai/v1/chat/completions HTTP/1.1\r\n\
     Authorization: Bearer sk-0123456789abcdef0123456789abcdef0123456789abcdef\r\n\
     Content-Length: 317\r\n\r\n";
 
-/// What vLLM answers.
+/// The head of a response of vLLM.
 pub const RESPONSE: &[u8] = b"HTTP/1.1 200 OK\r\n\
     date: Sun, 22 Nov 2026 10:11:12 GMT\r\n\
     server: uvicorn\r\n\
@@ -29,14 +29,14 @@ pub const RESPONSE: &[u8] = b"HTTP/1.1 200 OK\r\n\
 const READ_BYTES: usize = 64 << 10;
 
 /// Chunked bodies, by name, number of chunks and payload of each: one event of a stream alone, many
-/// that came together, and a large answer.
+/// that came together, and a large response.
 pub const CHUNKED: [(&str, usize, usize); 3] = [
     ("event_200", 1, 200),
     ("events_200", READ_BYTES / 207, 200),
     ("large_16k", 4, 16 << 10),
 ];
 
-/// A body of so many chunks with so much payload each.
+/// A body of `chunks` chunks with `payload` bytes each.
 pub fn chunked(chunks: usize, payload: usize) -> Vec<u8> {
     let mut body = Vec::new();
     for _ in 0..chunks {

@@ -1,4 +1,4 @@
-//! One attempt: a connection, the request on it, the head of the answer.
+//! One attempt: a connection, the request on it, the head of the response.
 
 use std::future::{Future, poll_fn};
 use std::io::{self, IoSlice};
@@ -26,7 +26,7 @@ use crate::tls::TlsClient;
 use crate::upstream::{self, Backend, Upstream};
 
 impl<H: Handler> Lane<'_, H> {
-    /// Tries one backend, over a kept connection and then perhaps over a fresh one.
+    /// Tries one backend, on an idle connection if there is one, and then possibly on a fresh one.
     pub(super) async fn attempt(&mut self, target: &Target) -> Step {
         let mut fresh = false;
         loop {
@@ -38,7 +38,7 @@ impl<H: Handler> Lane<'_, H> {
         }
     }
 
-    /// The attempt brought no answer.
+    /// The attempt ended without a response.
     pub(super) fn give_up(&mut self, action: Action) -> Step {
         match action {
             Action::NextEndpoint(fault) => {
@@ -63,17 +63,17 @@ impl<H: Handler> Lane<'_, H> {
     async fn attempt_on(&mut self, target: &Target, fresh: bool) -> Result<Step, Action> {
         let mut backend = self.backend(target, fresh).await?;
         self.send_request(&mut backend).await?;
-        // An attempt that fails does not bring it back; the next one then makes its own.
+        // A failed attempt does not return it; the next one then allocates its own.
         let mut head = std::mem::take(self.response_head);
         let (buf, framing) = self.read_head(&mut backend, &mut head).await?;
         let bodyless = matches!(framing.body, ResponseBody::None | ResponseBody::Length(0));
-        let event = Event::AnswerHead {
+        let event = Event::ResponseHead {
             reusable: framing.keep_alive,
             has_body: !bodyless,
         };
         let begun = self.wire.on(event);
         if !matches!(begun, Action::Continue | Action::Finish { .. }) {
-            // An answer that was there before the request was sent belongs to nobody.
+            // A response that arrived before the request was sent belongs to no request.
             return Err(begun);
         }
         let now = self.core.clock();
@@ -88,7 +88,7 @@ impl<H: Handler> Lane<'_, H> {
             return Ok(self.again());
         }
         if !matches!(passing, Passing::Collect(_)) {
-            // Nobody is tried any more: a long answer does not hold a long prompt.
+            // No further attempt follows: the body need not be held while the response passes.
             self.body = Body::default();
         }
         self.first_byte = Some(now.saturating_duration_since(self.arrival.at));
@@ -104,7 +104,7 @@ impl<H: Handler> Lane<'_, H> {
         Ok(step)
     }
 
-    /// A kept connection, unless a fresh one is wanted or none is kept.
+    /// An idle connection, or a fresh one if there is none or `fresh` requires it.
     async fn backend(&mut self, target: &Target, fresh: bool) -> Result<Backend, Action> {
         let now = self.core.now();
         let kept = if fresh {
@@ -121,7 +121,7 @@ impl<H: Handler> Lane<'_, H> {
         Ok(Backend::new(upstream))
     }
 
-    /// The handler wants another pick although this attempt has an answer, of which the client has
+    /// The handler wants another pick although this attempt has a response, of which the client has
     /// seen nothing.
     pub(super) fn again(&mut self) -> Step {
         self.attempt_ended(AttemptEnd::Abandoned);
@@ -139,7 +139,7 @@ impl<H: Handler> Lane<'_, H> {
         };
         let socket = match self.x.tls() {
             None => socket,
-            // Boxed, or every connection's task would have the room of a handshake.
+            // Boxed, so that not every connection's task has the size of a handshake.
             Some(tls) => Box::pin(self.secure(socket, &tls)).await?,
         };
         let now = self.core.now();
@@ -183,7 +183,7 @@ impl<H: Handler> Lane<'_, H> {
         let in_one_piece = a.len() + b.len() + c.len() == 0;
         if in_one_piece
             && backend.upstream.socket.batches()
-            && self.wire.has_company(self.out.len())
+            && self.wire.is_sent_with_others(self.out.len())
             && self.wire.send_batched(backend, self.out).await?
         {
             return Ok(());
@@ -191,7 +191,7 @@ impl<H: Handler> Lane<'_, H> {
         self.wire.send_parts(backend, [self.out, a, b, c]).await
     }
 
-    /// The head of the final answer; the buffer begins with it.
+    /// The head of the final response; the buffer begins with it.
     async fn read_head(
         &mut self,
         backend: &mut Backend,
@@ -228,7 +228,7 @@ impl<H: Handler> Lane<'_, H> {
                     Err(_) => return Err(self.malformed()),
                 }
             }
-            match self.wire.on(Event::AnswerBytes) {
+            match self.wire.on(Event::ResponseBytes) {
                 Action::Continue => {}
                 action => return Err(action),
             }
@@ -245,8 +245,8 @@ impl<H: Handler> Lane<'_, H> {
 }
 
 impl<H: Handler> Wire<'_, H> {
-    /// Sends a request through the ring; whether that is over. What the backend did not take of it
-    /// is left.
+    /// Sends a request through the ring; returns whether sending is over. Bytes that the backend did
+    /// not take stay in `out`.
     async fn send_batched(
         &mut self,
         backend: &mut Backend,
@@ -256,7 +256,7 @@ impl<H: Handler> Wire<'_, H> {
         let sending = either(sending, |cx| backend.poll_early(cx));
         let ended = self.wait(sending).await?;
         let Some((Ok(sent), bytes)) = ended.map(|(sent, bytes)| (taken(sent), bytes)) else {
-            // It has answered, or ended, and takes no more.
+            // The backend has responded or closed; it reads no more of the request.
             self.on(Event::SendFailed);
             return Ok(true);
         };
@@ -298,12 +298,12 @@ impl<H: Handler> Wire<'_, H> {
                     self.on(Event::RequestProgress);
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    // A backend that answers early, such as with a 413, reads no more.
+                    // A backend that responds early, such as with a 413, reads no more.
                     let writable = backend.upstream.socket.writable();
                     let ready = either(writable, |cx| backend.poll_early(cx));
                     self.wait(ready).await?;
                     if backend.has_read_early() {
-                        // It has answered, or ended, and takes no more.
+                        // The backend has responded or closed; it reads no more of the request.
                         self.on(Event::SendFailed);
                         return Ok(());
                     }

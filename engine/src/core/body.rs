@@ -11,8 +11,8 @@ use crate::h1::chunk::{Decoder, Piece};
 use crate::h1::framing::RequestBody;
 use crate::handler::{Exchange, Handler, Refusal, Request};
 use crate::limits::{
-    BODIES_FEW_MAX, BODIES_TURN_BYTES, BODY_BYTES_START, BODY_READ_BYTES_MIN,
-    BODY_READ_BYTES_SHARED_MIN, NO_ROOM_WAIT,
+    BODIES_TURN_BYTES, BODIES_UNSHARED_MAX, BODY_BYTES_START, BODY_READ_BYTES_MIN,
+    BODY_READ_BYTES_SHARED_MIN, BUDGET_WAIT_TIMEOUT,
 };
 use crate::part;
 
@@ -29,10 +29,10 @@ pub(super) struct Body {
 
 /// Why there is no body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum NoBody {
+pub(super) enum BodyError {
     /// The client has left, or what it sent is cut short by its leaving.
     Left,
-    /// It gets an answer and no more.
+    /// The client gets this error response.
     Refused(Refusal),
 }
 
@@ -53,26 +53,26 @@ impl Body {
 pub(super) struct IncomingBodies(Cell<usize>);
 
 /// One of them.
-struct Joined<'i>(&'i IncomingBodies);
+struct IncomingBody<'i>(&'i IncomingBodies);
 
 impl IncomingBodies {
-    fn join(&self) -> Joined<'_> {
+    fn join(&self) -> IncomingBody<'_> {
         self.0.set(self.0.get() + 1);
-        Joined(self)
+        IncomingBody(self)
     }
 }
 
-impl Joined<'_> {
+impl IncomingBody<'_> {
     /// The most to be read of it now.
     fn read_bytes_max(&self) -> usize {
         match self.0.0.get() {
-            ..=BODIES_FEW_MAX => usize::MAX,
+            ..=BODIES_UNSHARED_MAX => usize::MAX,
             many => (BODIES_TURN_BYTES / many).max(BODY_READ_BYTES_SHARED_MIN),
         }
     }
 }
 
-impl Drop for Joined<'_> {
+impl Drop for IncomingBody<'_> {
     fn drop(&mut self) {
         self.0.0.set(self.0.0.get() - 1);
     }
@@ -99,7 +99,7 @@ impl<H: Handler> Receiving<'_, H> {
         &mut self,
         framing: RequestBody,
         bytes_max: Option<u64>,
-    ) -> Result<Body, NoBody> {
+    ) -> Result<Body, BodyError> {
         let max = bytes_max.map_or(usize::MAX, |max| usize::try_from(max).unwrap_or(usize::MAX));
         match framing {
             RequestBody::None => {
@@ -109,7 +109,7 @@ impl<H: Handler> Receiving<'_, H> {
             RequestBody::Length(len) => {
                 let len = usize::try_from(len).unwrap_or(usize::MAX);
                 if len > max {
-                    return Err(NoBody::Refused(Refusal::BodyTooLarge));
+                    return Err(BodyError::Refused(Refusal::BodyTooLarge));
                 }
                 self.fixed(len).await
             }
@@ -126,7 +126,7 @@ impl<H: Handler> Receiving<'_, H> {
         }
     }
 
-    async fn fixed(&mut self, len: usize) -> Result<Body, NoBody> {
+    async fn fixed(&mut self, len: usize) -> Result<Body, BodyError> {
         let here = self.message.len() - self.head_len;
         if here >= len {
             self.leave_rest(len);
@@ -155,7 +155,7 @@ impl<H: Handler> Receiving<'_, H> {
 
     /// A body in a buffer of its own; without one, what was held for it is held until the
     /// connection has done with the request.
-    fn own(&mut self, own: Result<Buf, NoBody>, share: Share) -> Result<Body, NoBody> {
+    fn own(&mut self, own: Result<Buf, BodyError>, share: Share) -> Result<Body, BodyError> {
         match own {
             Ok(own) => Ok(Body {
                 own: Some(own),
@@ -170,7 +170,7 @@ impl<H: Handler> Receiving<'_, H> {
     }
 
     /// Receives a body of a known length into a buffer of its own.
-    async fn fill(&mut self, len: usize) -> Result<Buf, NoBody> {
+    async fn fill(&mut self, len: usize) -> Result<Buf, BodyError> {
         let incoming = self.core.incoming_bodies.join();
         // A body that is announced and never comes shall not cost its whole size.
         let mut own = Buf::with_capacity(len.min(BODY_BYTES_START));
@@ -190,14 +190,14 @@ impl<H: Handler> Receiving<'_, H> {
         Ok(own)
     }
 
-    async fn chunked(&mut self, max: usize) -> Result<Body, NoBody> {
+    async fn chunked(&mut self, max: usize) -> Result<Body, BodyError> {
         let mut share = self.core.budget.share();
         let own = self.fill_unchunked(max, &mut share).await;
         self.own(own, share)
     }
 
     /// Receives a body in chunks into a buffer of its own, without the framing.
-    async fn fill_unchunked(&mut self, max: usize, share: &mut Share) -> Result<Buf, NoBody> {
+    async fn fill_unchunked(&mut self, max: usize, share: &mut Share) -> Result<Buf, BodyError> {
         let incoming = self.core.incoming_bodies.join();
         let mut decoder = Decoder::new();
         let mut own = Buf::with_capacity(BODY_READ_BYTES_MIN);
@@ -206,7 +206,7 @@ impl<H: Handler> Receiving<'_, H> {
         loop {
             payload = self.unchunk(&mut decoder, &mut own, payload)?;
             if payload > max {
-                return Err(NoBody::Refused(Refusal::BodyTooLarge));
+                return Err(BodyError::Refused(Refusal::BodyTooLarge));
             }
             if decoder.is_done() {
                 return Ok(own);
@@ -231,7 +231,7 @@ impl<H: Handler> Receiving<'_, H> {
         decoder: &mut Decoder,
         own: &mut Buf,
         payload: usize,
-    ) -> Result<usize, NoBody> {
+    ) -> Result<usize, BodyError> {
         let (mut filled, mut at) = (payload, payload);
         loop {
             match decoder.next(own, at) {
@@ -246,7 +246,7 @@ impl<H: Handler> Receiving<'_, H> {
                     break;
                 }
                 Ok(Piece::More) => break,
-                Err(_) => return Err(NoBody::Refused(Refusal::BodyBroken)),
+                Err(_) => return Err(BodyError::Refused(Refusal::BodyBroken)),
             }
         }
         own.truncate(filled);
@@ -267,28 +267,28 @@ impl<H: Handler> Receiving<'_, H> {
     }
 
     /// One more read.
-    async fn more(&mut self, buf: Buf) -> Result<Buf, NoBody> {
+    async fn more(&mut self, buf: Buf) -> Result<Buf, BodyError> {
         self.more_at_most(buf, usize::MAX).await
     }
 
-    async fn more_at_most(&mut self, buf: Buf, bytes_max: usize) -> Result<Buf, NoBody> {
+    async fn more_at_most(&mut self, buf: Buf, bytes_max: usize) -> Result<Buf, BodyError> {
         self.io.deadline.set(self.until);
         self.io.read_on_at_most(buf, bytes_max);
         self.io.next().await.map_err(|interrupt| match interrupt {
             // A client that ended its side may still read why.
-            Interrupt::Left => NoBody::Refused(Refusal::BodyBroken),
-            Interrupt::Deadline => NoBody::Refused(Refusal::BodyTooSlow),
+            Interrupt::Left => BodyError::Refused(Refusal::BodyBroken),
+            Interrupt::Deadline => BodyError::Refused(Refusal::BodyTooSlow),
         })
     }
 
     /// Waits for room in the process's budget; the body waits unread.
-    async fn room(&mut self, share: &mut Share, bytes: usize) -> Result<(), NoBody> {
+    async fn room(&mut self, share: &mut Share, bytes: usize) -> Result<(), BodyError> {
         if share.enlarge(bytes) {
             return Ok(());
         }
-        let give_up = Instant::now() + NO_ROOM_WAIT;
+        let give_up = Instant::now() + BUDGET_WAIT_TIMEOUT;
         self.io.deadline.set(earliest(self.until, Some(give_up)));
-        // No read is under way that would tell that the client leaves.
+        // No read is in progress that would detect that the client leaves.
         let watch = self.io.watch();
         let room = async {
             while !share.enlarge(bytes) {
@@ -301,8 +301,8 @@ impl<H: Handler> Receiving<'_, H> {
         };
         match self.io.guard(room).await {
             Ok(true) => Ok(()),
-            Ok(false) | Err(Interrupt::Left) => Err(NoBody::Left),
-            Err(Interrupt::Deadline) => Err(NoBody::Refused(Refusal::NoRoom)),
+            Ok(false) | Err(Interrupt::Left) => Err(BodyError::Left),
+            Err(Interrupt::Deadline) => Err(BodyError::Refused(Refusal::NoRoom)),
         }
     }
 }

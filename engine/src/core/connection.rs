@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use crate::budget::Share;
 use crate::buf::Buf;
-use crate::limits::{LINGER_BYTES_MAX, LINGER_SILENCE, LINGER_TIME};
+use crate::limits::{LINGER_BYTES_MAX, LINGER_IDLE_TIMEOUT, LINGER_TIMEOUT};
 use crate::rt::{Deadline, Socket, Watch};
 
 /// Why waiting for something else ended.
@@ -64,22 +64,22 @@ impl Io {
         self.share = Some(share);
     }
 
-    /// For looking whether the client has left, while nothing is read.
+    /// Detects that the client has left while no read is armed.
     pub(super) fn watch(&self) -> Watch {
         self.socket.watch()
     }
 
-    /// Goes on reading behind what has come. There must be room.
+    /// Continues reading behind the received bytes. There must be room.
     pub(super) fn read_on(&mut self, buf: Buf) {
         self.socket.arm(buf);
     }
 
-    /// The same, so many bytes at most.
+    /// The same, for `bytes_max` bytes at most.
     pub(super) fn read_on_at_most(&mut self, buf: Buf, bytes_max: usize) {
         self.socket.arm_at_most(buf, bytes_max);
     }
 
-    /// What the read under way brings; `Err` when the client is gone or it takes too long.
+    /// The bytes of the read in progress; `Err` if the client leaves or the deadline passes.
     pub(super) async fn next(&mut self) -> Result<Buf, Interrupt> {
         if let Some(buf) = self.held.take() {
             return if self.gone {
@@ -163,7 +163,7 @@ impl Io {
         self.socket.writable()
     }
 
-    /// Sends everything. Waits while the client does not take it.
+    /// Sends everything, waiting while the client does not read.
     pub(super) async fn send(&mut self, mut parts: [&[u8]; 2]) -> Result<(), Interrupt> {
         loop {
             match self.send_now(&mut parts) {
@@ -184,18 +184,18 @@ impl Io {
         self.held.is_some() || self.socket.is_armed()
     }
 
-    /// Makes sure that the client cannot take what it has for a whole answer.
-    pub(super) fn break_off(&self) {
+    /// Makes sure that the client cannot mistake the bytes it has for a complete response.
+    pub(super) fn reset_on_close(&self) {
         self.socket.reset_on_close();
     }
 
-    /// Closes so that the client gets the answer although it may still be sending: a close with
-    /// bytes unread would reset the connection and destroy the answer on its way.
+    /// Closes so that the client gets the response although it may still be sending: a close with
+    /// bytes unread would reset the connection and destroy the response on its way.
     pub(super) async fn linger(&mut self, now: Instant) {
         self.socket.shutdown_write();
-        let end = now + LINGER_TIME;
+        let end = now + LINGER_TIMEOUT;
         let mut seen = 0;
-        let mut silent_at = now + LINGER_SILENCE;
+        let mut silent_at = now + LINGER_IDLE_TIMEOUT;
         if !self.socket.is_armed() {
             let buf = self.held.take().unwrap_or_else(|| Buf::with_capacity(1));
             self.socket.arm(reusable(buf));
@@ -208,7 +208,7 @@ impl Io {
             if seen > LINGER_BYTES_MAX || now >= end {
                 return;
             }
-            silent_at = now + LINGER_SILENCE;
+            silent_at = now + LINGER_IDLE_TIMEOUT;
             self.socket.arm(reusable(buf));
         }
     }
@@ -230,7 +230,7 @@ fn reusable(mut buf: Buf) -> Buf {
 const LINGER_READ_BYTES_MIN: usize = 1 << 10;
 const LINGER_READ_BYTES_MAX: usize = 16 << 10;
 
-/// The shorter of a duration that may be none and another.
+/// The earlier of two optional moments.
 pub(super) fn earliest(a: Option<Instant>, b: Option<Instant>) -> Option<Instant> {
     match (a, b) {
         (Some(a), Some(b)) => Some(a.min(b)),
@@ -239,7 +239,7 @@ pub(super) fn earliest(a: Option<Instant>, b: Option<Instant>) -> Option<Instant
     }
 }
 
-/// A moment so far ahead, if there is one.
+/// The moment at this distance from `now`, if there is one.
 pub(super) fn after(now: Instant, duration: Option<Duration>) -> Option<Instant> {
     duration.and_then(|duration| now.checked_add(duration))
 }

@@ -1,4 +1,4 @@
-//! The context of the questions that an exchange is asked, made in one place.
+//! The context of each call of an exchange, made in one place.
 
 use std::net::SocketAddr;
 use std::time::Instant;
@@ -25,7 +25,7 @@ pub(super) struct Context {
 }
 
 impl Context {
-    /// The context of a question at this time.
+    /// The context of a call at this time.
     pub(super) fn new<H: Handler>(core: &Core<H>, arrival: Arrival, now: Instant) -> Self {
         Self {
             now,

@@ -1,4 +1,4 @@
-//! A request on its way: everything that the steps from routing to the end of the answer share.
+//! A request in progress: the state that the steps from routing to the end of the response share.
 
 use std::future::Future;
 use std::io::{self, IoSlice};
@@ -12,15 +12,15 @@ use super::context::{Arrival, Context};
 use crate::exchange::{Action, Event, Fault, Lifecycle};
 use crate::h1::{ResponseHead, Version};
 use crate::handler::{Ask, AttemptEnd, Exchange, Handler, Local, Outcome, Pick, Request, Routed};
-use crate::limits::LOCAL_ANSWER_TIME;
+use crate::limits::LOCAL_RESPONSE_TIMEOUT;
 use crate::part;
 
 /// Bytes of a body that are copied behind their head, to leave in one piece; more is sent from
 /// where it lies.
 pub(super) const COPIED_BYTES_MAX: usize = 4 << 10;
 
-/// What waits for the end of the turn to be sent. More would be gone from the processor's caches by
-/// then: eight prompts of a megabyte cost three quarters more when each waited for the others.
+/// The most bytes that wait for the end of the turn. More would have left the processor's caches by
+/// then: eight bodies of a megabyte cost three quarters more when each waited for the others.
 const TURN_BYTES_MAX: usize = 16 << 10;
 
 /// See the module.
@@ -65,18 +65,18 @@ pub(super) struct Carried {
 
 /// What one attempt led to.
 pub(super) enum Step {
-    /// The handler wants another pick.
+    /// The handler asks for another pick.
     Again,
     /// Try another backend.
     Next(Fault),
-    /// Answer an error.
+    /// Respond with an error.
     Fail(Fault),
     /// The request is over.
     Over(Outcome),
 }
 
 impl<H: Handler> Lane<'_, H> {
-    /// From a complete request to the end of its answer.
+    /// From a complete request to the end of its response.
     pub(super) async fn run(&mut self) -> Outcome {
         loop {
             let now = self.core.now();
@@ -93,7 +93,7 @@ impl<H: Handler> Lane<'_, H> {
         }
     }
 
-    /// Asks the exchange something that it may respond to itself.
+    /// Calls the exchange at a point where it may supply the response itself.
     pub(super) fn ask<R>(
         &mut self,
         now: Instant,
@@ -148,7 +148,7 @@ impl<H: Handler> Lane<'_, H> {
             let pick = self.ask(now, |x, ask, local| x.pick(ask, before, local));
             let target = match pick {
                 Pick::Respond => {
-                    self.wire.life.answer_locally();
+                    self.wire.life.respond_locally();
                     return self.send_local().await;
                 }
                 Pick::Wait(until) => {
@@ -172,17 +172,17 @@ impl<H: Handler> Lane<'_, H> {
         }
     }
 
-    /// Tells the handler that the attempt which was picked is over.
+    /// Reports the end of the current attempt to the exchange.
     pub(super) fn attempt_ended(&mut self, end: AttemptEnd) {
         let bytes = self.response_bytes;
         let context = Context::new(self.core, self.arrival, self.core.now());
         self.x.attempt_ended(&context.cx(), end, bytes);
     }
 
-    /// Sends pieces of a backend's answer to the client, all of them.
+    /// Sends all of a piece of a backend's response to the client.
     pub(super) async fn deliver(&mut self, body: &[u8]) -> Result<(), Action> {
         if body.is_empty() {
-            let batched = self.wire.io.batches() && self.wire.has_company(self.out.len());
+            let batched = self.wire.io.batches() && self.wire.is_sent_with_others(self.out.len());
             if batched && !self.out.is_empty() {
                 self.wire.deliver_batched(self.out).await?;
             }
@@ -195,7 +195,7 @@ impl<H: Handler> Lane<'_, H> {
         sent
     }
 
-    /// Sends the handler's own answer.
+    /// Sends the handler's own response.
     pub(super) async fn send_local(&mut self) -> Outcome {
         let now = self.core.clock();
         self.first_byte = Some(now.saturating_duration_since(self.arrival.at));
@@ -246,21 +246,22 @@ impl<H: Handler> Wire<'_, H> {
         }
     }
 
-    /// Whether so many bytes leave with what else is sent in this turn; see [`super::turn`].
-    pub(super) fn has_company(&self, len: usize) -> bool {
+    /// Whether `len` bytes are sent together with other bytes of this turn; see [`super::turn`].
+    pub(super) fn is_sent_with_others(&self, len: usize) -> bool {
         len <= TURN_BYTES_MAX && self.core.is_shared()
     }
 
     /// Waits until it is time to send these; see [`super::turn`].
     pub(super) async fn turn_to_send(&self, parts: &[&[u8]]) {
-        if self.has_company(parts.iter().map(|part| part.len()).sum()) {
+        if self.is_sent_with_others(parts.iter().map(|part| part.len()).sum()) {
             self.core.end_of_turn().await;
         }
     }
 
-    /// Sends pieces of a backend's answer through the ring. What the client did not take is left.
+    /// Sends a piece of a backend's response through the ring. Bytes that the client did not take
+    /// stay in `out`.
     async fn deliver_batched(&mut self, out: &mut Vec<u8>) -> Result<(), Action> {
-        // The ring does not say when it is the client that is waited for.
+        // The ring does not report when it waits for the client.
         self.on(Event::ClientBlocked);
         let sending = self.io.send_batched(std::mem::take(out));
         let (sent, bytes) = self.wait(sending).await?;
@@ -275,7 +276,7 @@ impl<H: Handler> Wire<'_, H> {
         }
     }
 
-    /// Sends pieces of a backend's answer, all of them.
+    /// Sends all of a piece of a backend's response.
     pub(super) async fn deliver(&mut self, mut parts: [&[u8]; 2]) -> Result<(), Action> {
         let mut blocked = false;
         self.turn_to_send(&parts).await;
@@ -301,8 +302,8 @@ impl<H: Handler> Wire<'_, H> {
     }
 }
 
-/// How many bytes the ring has sent. Where it could not wait for the socket, that is none: the rest is
-/// sent without it.
+/// How many bytes the ring has sent; none if it could not wait for the socket. The rest is sent
+/// without the ring.
 pub(super) fn taken(sent: io::Result<usize>) -> io::Result<usize> {
     match sent {
         Err(error)
@@ -317,7 +318,7 @@ pub(super) fn taken(sent: io::Result<usize>) -> io::Result<usize> {
     }
 }
 
-/// Writes the head of a local answer with its framing; gives the body to be sent.
+/// Writes the head of a local response with its framing; gives the body to be sent.
 pub(super) fn write_local(
     out: &mut Vec<u8>,
     local: &mut Local,
@@ -345,14 +346,14 @@ pub(super) fn write_local(
     }
 }
 
-/// Sends a local answer that [`write_local`] began.
+/// Sends a local response that [`write_local`] began.
 pub(super) async fn send_local(
     io: &mut Io,
     out: &mut Vec<u8>,
     body: &[u8],
     now: Instant,
 ) -> Outcome {
-    io.deadline.set(after(now, Some(LOCAL_ANSWER_TIME)));
+    io.deadline.set(after(now, Some(LOCAL_RESPONSE_TIMEOUT)));
     let mut rest = body;
     if rest.len() <= COPIED_BYTES_MAX {
         out.extend_from_slice(rest);

@@ -1,5 +1,5 @@
-//! One core: its listener, its connections, its idle backends. Nothing here is shared but what
-//! [`Shared`] says.
+//! One core: its listeners, its connections, its idle backend connections. Only [`Shared`] is shared
+//! with other threads.
 
 mod accept;
 mod attempt;
@@ -31,7 +31,8 @@ use crate::budget::Budget;
 use crate::h1::emit;
 use crate::handler::Handler;
 use crate::limits::{
-    BIND_RETRIES, BIND_RETRY_AFTER, BREATH, HANDED_OVER_MAX, PASSED_MAX, ROOM_TOLD_MAX,
+    BIND_RETRIES, BIND_RETRY_AFTER, BUDGET_WAKES_PER_TICK_MAX, DEADLINE_BACKLOG_PAUSE,
+    DEADLINES_PER_WAKE_MAX, HANDED_OVER_SOCKETS_MAX,
 };
 use crate::rt::{self, Bell, Deadlines, Driver, Listener, Wanted, sys};
 use crate::tls::TlsListener;
@@ -50,7 +51,7 @@ pub struct Options {
     pub driver: Wanted,
     /// Bytes of request bodies that all cores together may hold.
     pub buffered_bytes_max: usize,
-    /// Who the listeners are, if they speak TLS.
+    /// The certificate of the listeners, if they speak TLS.
     pub tls: TlsListener,
 }
 
@@ -68,7 +69,7 @@ impl Default for Options {
     }
 }
 
-/// What the cores and the rest of the process know of one core.
+/// The part of a core that other threads may use.
 #[derive(Debug)]
 struct Shared {
     bell: Bell,
@@ -93,7 +94,7 @@ pub struct Engine {
     driver: Driver,
 }
 
-/// Of one core, seen by its tasks.
+/// The state of one core, as its tasks see it.
 pub(crate) struct Core<H: Handler> {
     pub(crate) handler: Rc<H>,
     pub(crate) pool: Pool,
@@ -130,7 +131,7 @@ impl Engine {
         let (mut shared, mut inner) = (Vec::new(), Vec::new());
         for _ in 0..workers {
             let (bell, listening) = Bell::new()?;
-            let (sender, receiver) = bounded(HANDED_OVER_MAX);
+            let (sender, receiver) = bounded(HANDED_OVER_SOCKETS_MAX);
             inner.push((listening, receiver));
             shared.push(Shared {
                 bell,
@@ -140,7 +141,7 @@ impl Engine {
             });
         }
         let cores: Arc<[Shared]> = shared.into();
-        let (told, tells) = bounded(workers);
+        let (started, starts) = bounded(workers);
         let cpus = sys::cpus();
         let mut threads = Vec::new();
         for (index, ((listening, receiver), bound)) in inner.into_iter().zip(listeners).enumerate()
@@ -159,7 +160,7 @@ impl Engine {
                 draining: Arc::clone(&draining),
                 budget: budget.clone(),
                 tls: options.tls.clone(),
-                told: told.clone(),
+                started: started.clone(),
             };
             let make = make.clone();
             let name = format!("core-{index}");
@@ -169,10 +170,10 @@ impl Engine {
                     .spawn(move || start.run(make))?,
             );
         }
-        drop(told);
+        drop(started);
         let mut driver = None;
         for _ in 0..workers {
-            match tells.recv() {
+            match starts.recv() {
                 Ok(Ok(chosen)) => driver = Some(chosen),
                 Ok(Err(error)) => return Err(error),
                 Err(_) => return Err(io::Error::other("a core ended while it started")),
@@ -192,7 +193,7 @@ impl Engine {
         &self.driver
     }
 
-    /// Tells every core that there may be news.
+    /// Rings the bells of all cores.
     pub fn ringer(&self) -> Ringer {
         Ringer(Arc::clone(&self.cores))
     }
@@ -211,7 +212,7 @@ impl Engine {
         self.ringer().ring();
     }
 
-    /// Whether a core has ended, which none does by itself: it panicked.
+    /// Whether a core has ended. A core only ends by a panic.
     pub fn is_broken(&self) -> bool {
         self.threads.iter().any(JoinHandle::is_finished)
     }
@@ -237,23 +238,24 @@ impl Ringer {
 
 /// One set of bound sockets for each core.
 fn bind_all(addresses: &[SocketAddr], workers: usize) -> io::Result<Vec<Vec<TcpListener>>> {
-    // Bound once alone first: with SO_REUSEPORT the kernel would let a second gateway of the same
-    // user share the port, and take half of the traffic, without a word.
+    // Bound once without SO_REUSEPORT first: with it the kernel would let a second gateway of the
+    // same user share the port and take half of the traffic, without an error.
     for address in addresses {
-        let alone = patiently(|| rt::bind(*address, false));
-        drop(alone.map_err(|error| named(*address, &error))?);
+        let exclusive = retry_while_in_use(|| rt::bind(*address, false));
+        drop(exclusive.map_err(|error| bind_error(*address, &error))?);
     }
-    let bind =
-        |address: &SocketAddr| rt::bind(*address, true).map_err(|error| named(*address, &error));
+    let bind = |address: &SocketAddr| {
+        rt::bind(*address, true).map_err(|error| bind_error(*address, &error))
+    };
     (0..workers)
         .map(|_| addresses.iter().map(bind).collect())
         .collect()
 }
 
-/// Binds to a port that may be held for a moment longer: by the process that this one takes over
-/// from, or by a connection to elsewhere that was given it by chance.
+/// Binds to a port that may be in use for a moment longer: by the process that this one replaces, or
+/// by an outgoing connection that the system gave it to.
 #[expect(clippy::disallowed_methods, reason = "at start, before any core runs")]
-fn patiently<T>(mut bind: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+fn retry_while_in_use<T>(mut bind: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     for _ in 0..BIND_RETRIES {
         match bind() {
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
@@ -265,7 +267,7 @@ fn patiently<T>(mut bind: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     bind()
 }
 
-fn named(address: SocketAddr, error: &io::Error) -> io::Error {
+fn bind_error(address: SocketAddr, error: &io::Error) -> io::Error {
     let reason = match error.kind() {
         io::ErrorKind::AddrInUse => "the port is in use".to_owned(),
         io::ErrorKind::PermissionDenied => {
@@ -291,7 +293,7 @@ struct Start {
     draining: Arc<AtomicBool>,
     budget: Budget,
     tls: TlsListener,
-    told: Sender<io::Result<Driver>>,
+    started: Sender<io::Result<Driver>>,
 }
 
 impl Start {
@@ -299,14 +301,14 @@ impl Start {
         if let Some(cpu) = self.cpu {
             sys::pin_to(cpu);
         }
-        let told = self.told.clone();
+        let started = self.started.clone();
         let ended = rt::run(self.driver, |driver| {
             let handler = Rc::new(make(self.index));
             self.serve(handler, driver)
         });
         if let Err(error) = ended {
-            // Nobody listens any more once the start is over.
-            let _ = told.send(Err(error));
+            // The receiver is gone once the start is over.
+            let _ = started.send(Err(error));
         }
     }
 
@@ -330,7 +332,7 @@ impl Start {
             turn: Turn::default(),
             incoming_bodies: body::IncomingBodies::default(),
         });
-        core.look_at_the_clock();
+        core.read_clock();
         let mut stops = Vec::new();
         for bound in self.bound {
             match Listener::new(bound) {
@@ -339,7 +341,7 @@ impl Start {
                     rt::spawn(accept::accept(Rc::clone(&core), listener));
                 }
                 Err(error) => {
-                    let _ = self.told.send(Err(error));
+                    let _ = self.started.send(Err(error));
                     return;
                 }
             }
@@ -349,12 +351,12 @@ impl Start {
         rt::spawn(tick(Rc::clone(&core)));
         let turning = Rc::clone(&core);
         rt::spawn(async move { turning.turn.run().await });
-        let _ = self.told.send(Ok(driver));
-        drop(self.told);
+        let _ = self.started.send(Ok(driver));
+        drop(self.started);
         let receiver = self.receiver;
         let mut stops = Some(stops);
-        let heard = || {
-            core.look_at_the_clock();
+        let on_ring = || {
+            core.read_clock();
             if core.is_draining() {
                 stops.take().into_iter().flatten().for_each(rt::Stop::stop);
                 core.deadlines.expire_idle();
@@ -364,28 +366,33 @@ impl Start {
                 accept::adopt(&core, stream, peer);
             }
             core.handler.news(core.now());
-            core.news.tell();
+            core.news.wake_all();
         };
-        let _ = self.listening.listen(heard).await;
+        let _ = self.listening.listen(on_ring).await;
     }
 }
 
-/// Looks after what time alone moves.
+/// Periodic work: deadlines, body budget, idle connections.
 async fn tick<H: Handler>(core: Rc<Core<H>>) {
     let mut ticks = 0_u32;
     let mut next = core.now() + rt::TICK;
     loop {
-        let more = core.deadlines.wake(core.now(), PASSED_MAX);
-        rt::sleep(if more { BREATH } else { rt::TICK }).await;
-        core.look_at_the_clock();
+        let more = core.deadlines.wake(core.now(), DEADLINES_PER_WAKE_MAX);
+        rt::sleep(if more {
+            DEADLINE_BACKLOG_PAUSE
+        } else {
+            rt::TICK
+        })
+        .await;
+        core.read_clock();
         if core.now() < next {
             continue;
         }
         next = core.now() + rt::TICK;
-        core.deadlines.look(core.now());
+        core.deadlines.check(core.now());
         core.handler.tick(core.now());
-        // Without a timer for each: a thousand of them would keep a core busy with nothing.
-        core.room.tell_first(ROOM_TOLD_MAX);
+        // One timer for all: a thousand timers would keep a core busy.
+        core.room.wake_first(BUDGET_WAKES_PER_TICK_MAX);
         ticks = ticks.wrapping_add(1);
         if ticks.is_multiple_of(16) {
             core.pool.expire(core.now());
@@ -406,7 +413,7 @@ impl<H: Handler> Core<H> {
         now
     }
 
-    fn look_at_the_clock(&self) {
+    fn read_clock(&self) {
         self.clock();
         // A clock that is set to a time before 1970 counts as 1970.
         let unix = SystemTime::now()
@@ -456,12 +463,12 @@ impl<H: Handler> Core<H> {
             .is_some_and(|shared| shared.requests.0.load(Ordering::Relaxed) > 1)
     }
 
-    /// Waits until everything else that is ready has had its turn; see [`Turn`].
+    /// Waits until all other tasks that are ready have run; see [`Turn`].
     pub(crate) async fn end_of_turn(&self) {
         self.turn.end().await;
     }
 
-    /// Waits until it is time to ask again for room for a body.
+    /// Waits until there may be room for a body in the budget.
     pub(crate) async fn wait_for_room(&self) {
         self.room.wait().await;
     }
@@ -483,18 +490,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_port_that_is_in_use_is_asked_for_again_but_not_for_ever() {
+    fn binding_to_a_port_in_use_is_retried_a_few_times() {
         let in_use = || io::Error::from(io::ErrorKind::AddrInUse);
-        let mut answers = vec![Ok(7), Err(in_use()), Err(in_use())];
-        assert_eq!(patiently(|| answers.pop().unwrap()).unwrap(), 7);
-        let mut asked = 0;
-        let never: io::Result<()> = patiently(|| {
-            asked += 1;
+        let mut results = vec![Ok(7), Err(in_use()), Err(in_use())];
+        assert_eq!(retry_while_in_use(|| results.pop().unwrap()).unwrap(), 7);
+        let mut attempts = 0;
+        let never: io::Result<()> = retry_while_in_use(|| {
+            attempts += 1;
             Err(in_use())
         });
         assert_eq!(never.unwrap_err().kind(), io::ErrorKind::AddrInUse);
-        assert_eq!(asked, BIND_RETRIES + 1);
-        let other: io::Result<()> = patiently(|| Err(io::ErrorKind::PermissionDenied.into()));
+        assert_eq!(attempts, BIND_RETRIES + 1);
+        let other: io::Result<()> =
+            retry_while_in_use(|| Err(io::ErrorKind::PermissionDenied.into()));
         assert_eq!(other.unwrap_err().kind(), io::ErrorKind::PermissionDenied);
     }
 }

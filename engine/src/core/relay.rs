@@ -1,4 +1,4 @@
-//! The answer on its way to the client: what one read brought, one write sends.
+//! The response on its way to the client: what one read brought, one write sends.
 //!
 //! There is one buffer and no queue: the next piece is read when the last one is gone, so a client
 //! that reads slowly slows its backend down. Bytes pass as they are, their framing checked; only a
@@ -20,7 +20,7 @@ use crate::limits::UPSTREAM_READ_BYTES_MAX;
 use crate::part;
 use crate::upstream::Backend;
 
-/// What is known of an answer once its head was passed to the handler.
+/// What is known of a response once its head was passed to the handler.
 pub(super) struct Relayed<'r> {
     pub(super) head: &'r ResponseHead,
     pub(super) framing: ResponseFraming,
@@ -50,7 +50,7 @@ struct Passed {
 }
 
 impl<H: Handler> Lane<'_, H> {
-    /// Passes the answer on, to its end.
+    /// Passes the response on, to its end.
     pub(super) async fn relay(
         &mut self,
         mut backend: Backend,
@@ -97,7 +97,7 @@ impl<H: Handler> Lane<'_, H> {
             buf = came;
             match result {
                 Ok(1..) => {
-                    self.wire.on(Event::AnswerPiece);
+                    self.wire.on(Event::ResponsePiece);
                 }
                 Ok(0) if incoming.ends_with_connection() => {
                     return self.closed(outgoing).await;
@@ -184,7 +184,7 @@ impl<H: Handler> Lane<'_, H> {
         }
     }
 
-    /// Chunks to chunks: as they are where they are as anybody would write them.
+    /// Chunks to chunks, unchanged where they are in the usual spelling.
     async fn pass_chunks(
         &mut self,
         buf: &[u8],
@@ -198,7 +198,7 @@ impl<H: Handler> Lane<'_, H> {
         loop {
             let input = part::rest(buf, at);
             let Ok(pass) = decoder.pass(input) else {
-                // What was good before it was good.
+                // Deliver what decoded cleanly before the error.
                 self.deliver(&[]).await?;
                 return Err(self.wire.on(Event::Malformed));
             };
@@ -273,7 +273,7 @@ impl<H: Handler> Lane<'_, H> {
                     });
                 }
                 Err(_) => {
-                    // What was good before it was good.
+                    // Deliver what decoded cleanly before the error.
                     self.deliver(&[]).await?;
                     return Err(self.wire.on(Event::Malformed));
                 }
@@ -312,9 +312,9 @@ impl<H: Handler> Lane<'_, H> {
         self.deliver(payload).await
     }
 
-    /// The backend has closed, which is the end of its answer.
+    /// The backend has closed, which is the end of its response.
     async fn closed(&mut self, outgoing: Outgoing) -> Step {
-        self.wire.on(Event::AnswerEnd);
+        self.wire.on(Event::ResponseEnd);
         if outgoing == Outgoing::Chunked {
             self.out.extend_from_slice(LAST_CHUNK);
         }
@@ -322,7 +322,7 @@ impl<H: Handler> Lane<'_, H> {
         self.over(sent).await
     }
 
-    /// The answer is complete and sent.
+    /// The response is complete and sent.
     async fn finish(
         &mut self,
         backend: Backend,
@@ -330,7 +330,7 @@ impl<H: Handler> Lane<'_, H> {
         relayed: &Relayed<'_>,
         excess: bool,
     ) -> Step {
-        let action = self.wire.on(Event::AnswerEnd);
+        let action = self.wire.on(Event::ResponseEnd);
         let reuse = matches!(
             action,
             Action::Finish {
@@ -345,7 +345,7 @@ impl<H: Handler> Lane<'_, H> {
         match sent {
             Ok(()) => {
                 self.wire.on(Event::Delivered);
-                // What the ring sends is sent before anybody goes on.
+                // The ring sends before other tasks go on.
                 if !self.wire.io.batches() && self.core.is_shared() {
                     self.core.end_of_turn().await;
                 }
@@ -361,14 +361,14 @@ impl<H: Handler> Lane<'_, H> {
         if !reuse || self.core.is_draining() {
             return;
         }
-        // A backend that says how long it keeps a connection is believed, a little less.
+        // The idle timeout that a backend announces is used, with a margin.
         let idle_max = match relayed.framing.keep_alive_secs {
             Some(secs) => {
-                let said = Duration::from_secs(secs.into());
+                let announced = Duration::from_secs(secs.into());
                 relayed
                     .target
                     .idle_max
-                    .min(said.saturating_sub(Duration::from_millis(500)))
+                    .min(announced.saturating_sub(Duration::from_millis(500)))
             }
             None => relayed.target.idle_max,
         };
@@ -377,12 +377,12 @@ impl<H: Handler> Lane<'_, H> {
         self.core.pool.keep(relayed.target.key, upstream, buf);
     }
 
-    /// The answer broke off, or the client did.
+    /// The response or the client connection ended early.
     fn broken(&mut self, action: Action, outgoing: Outgoing) -> Step {
         self.keep = false;
         if matches!(action, Action::Cut(_)) && outgoing == Outgoing::ToClose {
-            // Its end would look like that of the answer.
-            self.wire.io.break_off();
+            // Its end would look like that of the response.
+            self.wire.io.reset_on_close();
         }
         self.give_up(action)
     }

@@ -8,15 +8,15 @@ use std::task::{Context, Poll, Waker};
 /// See the module.
 #[derive(Debug, Default)]
 pub(super) struct Rounds {
-    /// Who waits, by number and so in the order in which they came.
+    /// The waiting tasks by number, and so in order of arrival.
     waiting: RefCell<VecDeque<(u64, Waker)>>,
     /// The number of the next one.
     next: Cell<u64>,
-    /// All with lower numbers have been told.
-    told: Cell<u64>,
+    /// All with lower numbers have been woken.
+    woken: Cell<u64>,
 }
 
-/// Waits for the next round. Who gives up the wait leaves the queue.
+/// Waits for the next round. A dropped wait leaves the queue.
 #[derive(Debug)]
 pub(super) struct Wait<'r> {
     rounds: &'r Rounds,
@@ -25,21 +25,21 @@ pub(super) struct Wait<'r> {
 
 impl Rounds {
     /// Wakes all that wait.
-    pub(super) fn tell(&self) {
-        self.tell_first(usize::MAX);
+    pub(super) fn wake_all(&self) {
+        self.wake_first(usize::MAX);
     }
 
-    /// Wakes those that have waited longest, so many at most.
-    pub(super) fn tell_first(&self, wakes_max: usize) {
+    /// Wakes those that have waited longest, at most `wakes_max`.
+    pub(super) fn wake_first(&self, wakes_max: usize) {
         let mut waiting = self.waiting.borrow_mut();
         let first = waiting.len().min(wakes_max);
         for (number, waker) in waiting.drain(..first) {
-            self.told.set(number + 1);
+            self.woken.set(number + 1);
             waker.wake();
         }
     }
 
-    /// Waits to be told.
+    /// Waits for the next wake-up.
     pub(super) fn wait(&self) -> Wait<'_> {
         Wait {
             rounds: self,
@@ -52,7 +52,7 @@ impl Wait<'_> {
     /// Whether it stands in the queue, by its number there.
     fn waiting(&self) -> Option<u64> {
         self.number
-            .filter(|number| *number >= self.rounds.told.get())
+            .filter(|number| *number >= self.rounds.woken.get())
     }
 }
 
@@ -106,59 +106,59 @@ mod tests {
         let mut cx = Context::from_waker(Waker::noop());
         let mut early = pin!(rounds.wait());
         assert!(early.as_mut().poll(&mut cx).is_pending());
-        rounds.tell();
+        rounds.wake_all();
         let mut late = pin!(rounds.wait());
         assert!(early.poll(&mut cx).is_ready());
         assert!(late.as_mut().poll(&mut cx).is_pending());
-        rounds.tell();
+        rounds.wake_all();
         assert!(late.poll(&mut cx).is_ready());
     }
 
     #[test]
-    fn those_that_have_waited_longest_are_told_first() {
+    fn those_that_have_waited_longest_are_woken_first() {
         let rounds = Rounds::default();
-        let told: Vec<_> = (0..3).map(|_| Arc::new(Told::default())).collect();
-        let wakers: Vec<_> = told
+        let flags: Vec<_> = (0..3).map(|_| Arc::new(WokenFlag::default())).collect();
+        let wakers: Vec<_> = flags
             .iter()
-            .map(|told| Waker::from(Arc::clone(told)))
+            .map(|flag| Waker::from(Arc::clone(flag)))
             .collect();
         let mut waits: Vec<_> = wakers.iter().map(|_| Box::pin(rounds.wait())).collect();
         for (wait, waker) in waits.iter_mut().zip(&wakers) {
             let mut cx = Context::from_waker(waker);
             assert!(wait.as_mut().poll(&mut cx).is_pending());
         }
-        let are_told = || told.iter().map(|told| told.0.load(Ordering::Relaxed));
-        rounds.tell_first(2);
-        assert!(are_told().eq([true, true, false]));
-        rounds.tell_first(2);
-        assert!(are_told().eq([true; 3]));
+        let are_woken = || flags.iter().map(|flag| flag.0.load(Ordering::Relaxed));
+        rounds.wake_first(2);
+        assert!(are_woken().eq([true, true, false]));
+        rounds.wake_first(2);
+        assert!(are_woken().eq([true; 3]));
     }
 
     #[test]
-    fn those_that_gave_up_take_nobody_s_place() {
+    fn dropped_waits_leave_the_queue() {
         let rounds = Rounds::default();
         let mut cx = Context::from_waker(Waker::noop());
         let mut waits: Vec<_> = (0..4).map(|_| Box::pin(rounds.wait())).collect();
         for wait in &mut waits {
-            // However often it is asked, it stands there once.
+            // A wait that is polled twice is queued once.
             assert!(wait.as_mut().poll(&mut cx).is_pending());
             assert!(wait.as_mut().poll(&mut cx).is_pending());
         }
         drop(waits.remove(2));
         drop(waits.remove(0));
-        rounds.tell_first(1);
+        rounds.wake_first(1);
         assert!(waits[0].as_mut().poll(&mut cx).is_ready());
         assert!(waits[1].as_mut().poll(&mut cx).is_pending());
         waits.remove(0);
-        rounds.tell_first(1);
+        rounds.wake_first(1);
         assert!(waits[0].as_mut().poll(&mut cx).is_ready());
         assert!(rounds.waiting.borrow().is_empty());
     }
 
     #[derive(Default)]
-    struct Told(AtomicBool);
+    struct WokenFlag(AtomicBool);
 
-    impl Wake for Told {
+    impl Wake for WokenFlag {
         fn wake(self: Arc<Self>) {
             self.0.store(true, Ordering::Relaxed);
         }

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use super::Core;
-use super::body::{Body, NoBody, Receiving};
+use super::body::{Body, BodyError, Receiving};
 use super::connection::{Io, after, earliest};
 use super::context::{Arrival, Context};
 use super::lane::{Carried, Lane, Wire, send_local, write_local};
@@ -48,7 +48,7 @@ enum Next {
     Close,
 }
 
-/// A request whose head is complete and well framed.
+/// A request with a complete and well-framed head.
 #[derive(Debug, Clone, Copy)]
 struct Framed {
     arrival: Arrival,
@@ -164,8 +164,8 @@ impl<H: Handler> Connection<H> {
         };
         match self.receive(x, framed, bytes_max).await {
             Ok(body) => self.carry(x, framed, body).await,
-            Err(NoBody::Left) => Ended::closing(Outcome::ClientLeft),
-            Err(NoBody::Refused(refusal)) => {
+            Err(BodyError::Left) => Ended::closing(Outcome::ClientLeft),
+            Err(BodyError::Refused(refusal)) => {
                 let framing = Some(framed.framing);
                 let outcome = self.refuse(x, framed.arrival, framing, refusal).await;
                 Ended::closing(outcome)
@@ -257,14 +257,14 @@ impl<H: Handler> Connection<H> {
         x: &mut H::Exchange,
         framed: &Framed,
         bytes_max: Option<u64>,
-    ) -> Result<Body, NoBody> {
+    ) -> Result<Body, BodyError> {
         let framing = framed.framing;
         let too_large = match (framing.body, bytes_max) {
             (RequestBody::Length(len), Some(max)) => len > max,
             _ => false,
         };
         if too_large {
-            return Err(NoBody::Refused(Refusal::BodyTooLarge));
+            return Err(BodyError::Refused(Refusal::BodyTooLarge));
         }
         let waits = framing.expect_continue
             && framing.body != RequestBody::None
@@ -277,7 +277,7 @@ impl<H: Handler> Connection<H> {
                 .await
                 .is_err()
         {
-            return Err(NoBody::Left);
+            return Err(BodyError::Left);
         }
         self.read_body(Some(x), framed, bytes_max).await
     }
@@ -287,7 +287,7 @@ impl<H: Handler> Connection<H> {
         x: Option<&mut H::Exchange>,
         framed: &Framed,
         bytes_max: Option<u64>,
-    ) -> Result<Body, NoBody> {
+    ) -> Result<Body, BodyError> {
         let mut receiving = Receiving {
             core: &self.core,
             x,
@@ -302,7 +302,7 @@ impl<H: Handler> Connection<H> {
 
     /// Carries a complete request to a backend and its response back.
     async fn carry(&mut self, x: &mut H::Exchange, framed: &Framed, body: Body) -> Ended {
-        // From here on the read of the next request is the watch for the client's leaving.
+        // From here on the read of the next request also detects that the client leaves.
         let rest = std::mem::replace(&mut self.rest, Buf::with_capacity(0));
         self.io.read_into(rest);
         let request = Request {
@@ -377,7 +377,7 @@ impl<H: Handler> Connection<H> {
 }
 
 impl Ended {
-    /// Of a request that never was complete, and whose connection ends with it.
+    /// The end of a request that was never complete, and of its connection with it.
     fn closing(outcome: Outcome) -> Self {
         Self {
             outcome,

@@ -1,4 +1,4 @@
-//! Answers that reach the client as the handler makes them: piece by piece, or of the whole.
+//! Responses that reach the client as the handler makes them: piece by piece, or of the whole.
 
 use std::time::Duration;
 
@@ -13,17 +13,17 @@ use crate::limits::UPSTREAM_READ_BYTES_MAX;
 use crate::rt;
 use crate::upstream::Backend;
 
-/// How a transformed answer stands.
+/// The state of a transformed response.
 struct Transformed {
     outgoing: Outgoing,
-    /// The client has seen the head.
+    /// The head was sent to the client.
     begun: bool,
     /// What the handler has made of the last piece.
     made: Vec<u8>,
 }
 
 impl<H: Handler> Lane<'_, H> {
-    /// Passes an answer on as the handler makes it. The head leaves with the first piece.
+    /// Passes a response on as the handler makes it. The head leaves with the first piece.
     pub(super) async fn relay_transformed(
         &mut self,
         mut backend: Backend,
@@ -48,7 +48,7 @@ impl<H: Handler> Lane<'_, H> {
                 Err(_) => (Some(End::Broken(Fault::Malformed)), true),
             };
             if let Some(End::Whole) = end {
-                self.came_whole(backend, buf, relayed, excess);
+                self.body_complete(backend, buf, relayed, excess);
                 return self.end_transformed(&mut state, &payload, End::Whole).await;
             }
             let made = self.transformed(&payload, None, &mut state.made);
@@ -61,12 +61,12 @@ impl<H: Handler> Lane<'_, H> {
             let next = self.next_read(&mut backend, &mut state, idle, buf).await;
             let ended = match next {
                 Ok((Ok(1..), came)) => {
-                    self.wire.on(Event::AnswerPiece);
+                    self.wire.on(Event::ResponsePiece);
                     buf = came;
                     continue;
                 }
                 Ok((Ok(0), _)) if incoming.ends_with_connection() => {
-                    self.wire.on(Event::AnswerEnd);
+                    self.wire.on(Event::ResponseEnd);
                     End::Whole
                 }
                 Ok((result, _)) => match self.wire.on(end_event(&result)) {
@@ -81,10 +81,10 @@ impl<H: Handler> Lane<'_, H> {
         }
     }
 
-    /// The body came whole: the connection may be used again.
-    fn came_whole(&mut self, backend: Backend, buf: Buf, relayed: &Relayed<'_>, excess: bool) {
+    /// The body is complete: the connection may be used again.
+    fn body_complete(&mut self, backend: Backend, buf: Buf, relayed: &Relayed<'_>, excess: bool) {
         let action = match relayed.begun {
-            Action::Continue => self.wire.on(Event::AnswerEnd),
+            Action::Continue => self.wire.on(Event::ResponseEnd),
             begun => begun,
         };
         let reuse = matches!(
@@ -96,7 +96,7 @@ impl<H: Handler> Lane<'_, H> {
         self.give_back(backend, buf, relayed, reuse && !excess);
     }
 
-    /// The next read; while there is none, now and then what the handler says to that.
+    /// The next read. While it is pending, calls [`Exchange::idle`] at intervals.
     async fn next_read(
         &mut self,
         backend: &mut Backend,
@@ -124,7 +124,7 @@ impl<H: Handler> Lane<'_, H> {
         }
     }
 
-    /// Sends what was made of a piece; some when the answer is over with it.
+    /// Sends what was made of a piece; some when the response is over with it.
     async fn send_made(&mut self, state: &mut Transformed, made: Made) -> Option<Step> {
         let made = match made {
             Made::Own(own) if !state.begun => return Some(self.send_own(*own).await),
@@ -153,7 +153,7 @@ impl<H: Handler> Lane<'_, H> {
             (_, sent) => {
                 self.keep = false;
                 if state.outgoing == Outgoing::ToClose {
-                    self.wire.io.break_off();
+                    self.wire.io.reset_on_close();
                 }
                 Some(self.give_up(sent.err().unwrap_or(Action::Cut(Fault::Closed))))
             }
@@ -169,14 +169,14 @@ impl<H: Handler> Lane<'_, H> {
     /// The last call of the transformation, and what becomes of it.
     async fn end_transformed(&mut self, state: &mut Transformed, payload: &[u8], end: End) -> Step {
         let made = match self.transformed(payload, Some(end), &mut state.made) {
-            // There is no more, whatever the exchange expects.
+            // No more input follows, whatever the exchange expects.
             Made::More => Made::Broken,
             made => made,
         };
         if let End::Broken(fault) = end
             && matches!(made, Made::Complete)
         {
-            // It was said in the dialect's own way; the attempt failed all the same.
+            // The transformed response reports the failure itself; the attempt failed all the same.
             let _ = self.send_made(state, made).await;
             self.attempt_ended(AttemptEnd::Failed(fault));
             return Step::Over(Outcome::Broken(fault));
@@ -187,7 +187,7 @@ impl<H: Handler> Lane<'_, H> {
         }
     }
 
-    /// Waits for the whole answer and lets the handler make another one of it.
+    /// Waits for the whole response and lets the handler make another one of it.
     pub(super) async fn collect(
         &mut self,
         mut backend: Backend,
@@ -204,7 +204,7 @@ impl<H: Handler> Lane<'_, H> {
                     let reuse = match relayed.begun {
                         Action::Finish { reuse_upstream } => reuse_upstream,
                         _ => matches!(
-                            self.wire.on(Event::AnswerEnd),
+                            self.wire.on(Event::ResponseEnd),
                             Action::Finish {
                                 reuse_upstream: true
                             }
@@ -228,7 +228,7 @@ impl<H: Handler> Lane<'_, H> {
             };
             buf = came;
             match result {
-                Ok(1..) => drop(self.wire.on(Event::AnswerPiece)),
+                Ok(1..) => drop(self.wire.on(Event::ResponsePiece)),
                 Ok(0) if incoming.ends_with_connection() => {
                     return self.collected(&body).await;
                 }
@@ -236,7 +236,7 @@ impl<H: Handler> Lane<'_, H> {
                 Err(_) => break Fault::Reset,
             }
         };
-        // Nothing of it has reached the client, who can still be told.
+        // Nothing has reached the client, so an error response is still possible.
         self.attempt_ended(AttemptEnd::Failed(fault));
         Step::Fail(fault)
     }

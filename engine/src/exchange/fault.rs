@@ -7,7 +7,7 @@ use crate::fault::{ConnectFault, TlsFault};
 /// What a fault means for the endpoint is for the program to decide.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Fault {
-    /// Nobody listens at the endpoint.
+    /// The endpoint's port is closed.
     Refused,
     /// The endpoint could not be reached.
     Unreachable,
@@ -35,7 +35,7 @@ pub enum Fault {
     ReadTimeout,
     /// The whole took longer than `response`.
     ResponseTimeout,
-    /// The client did not take its answer within `write`, or took none of it for too long.
+    /// The client did not take its response within `write`, or took none of it for too long.
     WriteTimeout,
     /// The gateway has no file descriptor, port or memory left.
     Local,
@@ -71,8 +71,8 @@ impl Fault {
         Self::Local,
     ];
 
-    /// Whether the endpoint was reached but stayed silent too long, which clients are told by a
-    /// code of its own (docs/contract/surface.md#9, `BACKEND_TIMEOUT`). Failing to connect in time
+    /// Whether the endpoint was reached but stayed silent too long, which clients
+    /// learn from a code of its own (docs/contract/surface.md#9, `BACKEND_TIMEOUT`). Failing to connect in time
     /// is not: that is an unreachable endpoint.
     pub const fn is_silence(self) -> bool {
         matches!(

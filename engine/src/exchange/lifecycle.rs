@@ -17,9 +17,9 @@ pub struct Timeouts {
     pub response_header: Duration,
     /// Silence of the endpoint: inside a response's body, and while it takes none of the request.
     pub read: Duration,
-    /// From the first byte sent on an attempt to the end of its answer.
+    /// From the first byte sent on an attempt to the end of its response.
     pub response: Option<Duration>,
-    /// From the end of the client's request head to the end of its answer. Attempts do not renew it.
+    /// From the end of the client's request head to the end of its response. Attempts do not renew it.
     pub write: Option<Duration>,
 }
 
@@ -49,26 +49,26 @@ pub enum Event {
     RequestProgress,
     /// The endpoint took the last byte of the request.
     RequestSent,
-    /// A write failed. An answer may still lie unread in the connection (a refusal sent before the
-    /// upload was complete), so reading goes on: the answer, an end or a reset will follow.
+    /// A write failed. A response may still lie unread in the connection (a refusal sent before the
+    /// upload was complete), so reading goes on: the response, an end or a reset will follow.
     SendFailed,
-    /// Bytes of an answer came but not a whole head yet, interim (1xx) answers included. It need
+    /// Bytes of a response came but not a whole head yet, interim (1xx) responses included. It need
     /// not be reported when the final head is complete at once.
-    AnswerBytes,
+    ResponseBytes,
     /// The final response's head (never 1xx) is complete and valid.
-    AnswerHead {
-        /// The endpoint keeps the connection open after this answer, as its version, headers and
+    ResponseHead {
+        /// The endpoint keeps the connection open after this response, as its version, headers and
         /// framing say.
         reusable: bool,
-        /// A body follows, possibly an empty one; otherwise the answer is complete with its head.
+        /// A body follows, possibly an empty one; otherwise the response is complete with its head.
         has_body: bool,
     },
     /// Some of the response's body was read.
-    AnswerPiece,
+    ResponsePiece,
     /// The response's body is complete; for a body that the end of the connection delimits, that
     /// end.
-    AnswerEnd,
-    /// The endpoint closed the connection where its answer is not complete.
+    ResponseEnd,
+    /// The endpoint closed the connection where its response is not complete.
     UpstreamClosed,
     /// The connection was reset.
     UpstreamReset,
@@ -80,7 +80,7 @@ pub enum Event {
     ClientBlocked,
     /// That write completed.
     ClientTook,
-    /// The last byte of the answer, or of an error in its place, was written.
+    /// The last byte of the response, or of an error in its place, was written.
     Delivered,
     /// The client closed or reset its connection.
     ClientLeft,
@@ -94,22 +94,22 @@ pub enum Action {
     /// Go on.
     Continue,
     /// Close the upstream connection and ask the same endpoint once more on a new connection: a
-    /// connection from the pool was dead, and nothing of an answer was received on it.
+    /// connection from the pool was dead, and nothing of a response was received on it.
     RetryFresh,
     /// Close the upstream connection, mark the endpoint as the fault says, try another one; if
-    /// there is none, answer an error and call [`Lifecycle::answer_locally`].
+    /// there is none, respond with an error and call [`Lifecycle::respond_locally`].
     NextEndpoint(Fault),
-    /// Close the upstream connection, answer an error; no other endpoint.
+    /// Close the upstream connection and respond with an error; no other endpoint.
     Fail(Fault),
     /// Close the upstream connection and break the client's off visibly: no last chunk, nothing
-    /// appended. (A handler that has held back the whole answer may still answer an error.)
+    /// appended. (A handler that has held back the whole response may still respond with an error.)
     Cut(Fault),
-    /// The client is gone: close the upstream connection, send nothing more to anyone.
+    /// The client is gone: close the upstream connection and send nothing more.
     Abandon,
-    /// The answer is complete. What was read of it still has to be written to the client; the
+    /// The response is complete. What was read of it still has to be written to the client; the
     /// upstream connection is no longer needed.
     Finish {
-        /// The connection may go back to the pool (if no bytes follow the answer on it), else it
+        /// The connection may go back to the pool (if no bytes follow the response on it), else it
         /// is closed.
         reuse_upstream: bool,
     },
@@ -124,11 +124,11 @@ pub enum Phase {
     Connecting,
     /// The request is being sent.
     Sending,
-    /// The request is sent; nothing but interim answers has come.
+    /// The request is sent; nothing but interim responses has come.
     Waiting,
-    /// The answer began. No other endpoint, no retry, no error from here on.
-    Answering,
-    /// The upstream side is over; the rest of an answer is being written to the client.
+    /// The response began. No other endpoint, no retry, no error from here on.
+    Responding,
+    /// The upstream side is over; the rest of a response is being written to the client.
     Delivering,
     /// Nothing is left to do.
     Over,
@@ -156,8 +156,8 @@ struct Conn {
     /// How much of the request the endpoint took.
     taken: Taken,
     send_failed: bool,
-    /// Bytes of an answer were received.
-    heard: bool,
+    /// Bytes of a response were received.
+    head_begun: bool,
     /// The endpoint can take another request after this one.
     reusable: bool,
     /// When the current phase takes too long.
@@ -177,7 +177,7 @@ enum Taken {
     All,
 }
 
-/// Which of the deadlines.
+/// One of the deadlines.
 #[derive(Debug, Clone, Copy)]
 enum Due {
     Write,
@@ -219,16 +219,16 @@ impl Lifecycle {
         }
     }
 
-    /// The gateway answers by itself: it refuses the request, or no endpoint is left to try. Only
+    /// The gateway responds itself: it refuses the request, or no endpoint is left to try. Only
     /// valid while choosing; in any other phase it changes nothing.
-    pub fn answer_locally(&mut self) {
+    pub fn respond_locally(&mut self) {
         if self.phase == Phase::Choosing {
             self.release(Phase::Delivering);
         }
     }
 
     /// Takes an event. Events that do not belong to the phase change nothing; once the exchange is
-    /// over, the answer to any is [`Action::Abandon`], so nothing is ever sent after that.
+    /// over, the action for any is [`Action::Abandon`], so nothing is ever sent after that.
     pub fn on(&mut self, event: Event, now: Instant) -> Action {
         match (self.phase, event) {
             (Phase::Over, _) => Action::Abandon,
@@ -236,8 +236,8 @@ impl Lifecycle {
             (_, Event::Timer) => self.on_timer(now),
             (Phase::Choosing, _) => Action::Continue,
             (Phase::Connecting, event) => self.on_connecting(event, now),
-            (Phase::Sending | Phase::Waiting, event) => self.on_asking(event, now),
-            (Phase::Answering, event) => self.on_answering(event, now),
+            (Phase::Sending | Phase::Waiting, event) => self.on_requesting(event, now),
+            (Phase::Responding, event) => self.on_responding(event, now),
             (Phase::Delivering, Event::Delivered) => self.over(Action::Continue),
             (Phase::Delivering, _) => Action::Continue,
         }
@@ -266,7 +266,7 @@ impl Lifecycle {
                 self.enter(Phase::Sending, self.timeouts.read, now);
                 Action::Continue
             }
-            // Another endpoint would meet the same lack, and this one has done nothing wrong.
+            // Another endpoint would fail for the same reason, and this one is not at fault.
             Event::ConnectFailed(ConnectFault::Local) => self.fail(Fault::Local),
             Event::ConnectFailed(fault) => self.next_endpoint(fault.into()),
             Event::UpstreamReset => self.next_endpoint(Fault::Reset),
@@ -275,8 +275,8 @@ impl Lifecycle {
         }
     }
 
-    /// The request is on its way or sent, the answer has not begun.
-    fn on_asking(&mut self, event: Event, now: Instant) -> Action {
+    /// The request is on its way or sent, the response has not begun.
+    fn on_requesting(&mut self, event: Event, now: Instant) -> Action {
         match event {
             Event::RequestProgress => {
                 self.begin_request(now);
@@ -293,20 +293,20 @@ impl Lifecycle {
                 self.conn.send_failed = true;
                 self.enter(Phase::Waiting, self.timeouts.response_header, now);
             }
-            // Before a request was sent, nothing that a used connection brings can be its answer:
-            // it belongs to somebody else's request, or says that the connection is being closed.
-            Event::AnswerBytes | Event::AnswerHead { .. } | Event::Malformed
+            // Before a request was sent, nothing that a used connection brings can be its response:
+            // it belongs to an earlier request, or announces that the connection is being closed.
+            Event::ResponseBytes | Event::ResponseHead { .. } | Event::Malformed
                 if self.conn.reused && self.conn.taken == Taken::Nothing =>
             {
                 return self.dead(Fault::Malformed);
             }
-            Event::AnswerBytes => self.conn.heard = true,
-            Event::AnswerHead { reusable, has_body } => {
-                self.conn.heard = true;
-                // An answer that came before the request was complete leaves it unclear what the
+            Event::ResponseBytes => self.conn.head_begun = true,
+            Event::ResponseHead { reusable, has_body } => {
+                self.conn.head_begun = true;
+                // A response that came before the request was complete leaves it unclear what the
                 // endpoint takes the rest for.
                 self.conn.reusable = reusable && self.conn.taken == Taken::All;
-                self.enter(Phase::Answering, self.timeouts.read, now);
+                self.enter(Phase::Responding, self.timeouts.read, now);
                 if !has_body {
                     return self.finish();
                 }
@@ -319,28 +319,27 @@ impl Lifecycle {
         Action::Continue
     }
 
-    fn on_answering(&mut self, event: Event, now: Instant) -> Action {
+    fn on_responding(&mut self, event: Event, now: Instant) -> Action {
         match event {
-            Event::AnswerPiece => {
+            Event::ResponsePiece => {
                 self.conn.silence_left = None;
-                self.enter(Phase::Answering, self.timeouts.read, now);
+                self.enter(Phase::Responding, self.timeouts.read, now);
                 Action::Continue
             }
             Event::ClientBlocked => {
-                // Twice is once.
                 if let Some(by) = self.conn.phase_by.take() {
                     self.conn.silence_left = Some(by.saturating_duration_since(now));
                 }
                 Action::Continue
             }
             Event::ClientTook => {
-                // What was sent need not have come from the endpoint just now: a ping does not.
+                // The bytes need not have come from the endpoint just now: a ping does not.
                 if let Some(left) = self.conn.silence_left.take() {
                     self.conn.phase_by = now.checked_add(left);
                 }
                 Action::Continue
             }
-            Event::AnswerEnd => self.finish(),
+            Event::ResponseEnd => self.finish(),
             Event::UpstreamClosed => self.over(Action::Cut(Fault::Closed)),
             Event::UpstreamReset => self.over(Action::Cut(Fault::Reset)),
             Event::Malformed => self.over(Action::Cut(Fault::Malformed)),
@@ -357,7 +356,7 @@ impl Lifecycle {
         }
         match (due, self.phase) {
             (Due::Write, _) => self.over(Action::Cut(Fault::WriteTimeout)),
-            (Due::Response, Phase::Answering) => self.over(Action::Cut(Fault::ResponseTimeout)),
+            (Due::Response, Phase::Responding) => self.over(Action::Cut(Fault::ResponseTimeout)),
             (Due::Response, _) => self.fail(Fault::ResponseTimeout),
             (Due::Phase, Phase::Connecting) if self.conn.tls => {
                 self.next_endpoint(Fault::TlsTimeout)
@@ -367,7 +366,7 @@ impl Lifecycle {
             (Due::Phase, Phase::Waiting) if self.conn.send_failed => self.broken(Fault::Reset),
             // No other endpoint: this one may be working on the prompt (docs/contract/README.md#6).
             (Due::Phase, Phase::Waiting) => self.fail(Fault::HeaderTimeout),
-            (Due::Phase, Phase::Answering) => self.over(Action::Cut(Fault::ReadTimeout)),
+            (Due::Phase, Phase::Responding) => self.over(Action::Cut(Fault::ReadTimeout)),
             (Due::Phase, Phase::Choosing | Phase::Delivering | Phase::Over) => Action::Continue,
         }
     }
@@ -391,7 +390,7 @@ impl Lifecycle {
         next
     }
 
-    /// The first byte of the request was taken: the answer's clock starts.
+    /// The first byte of the request was taken: the time limit of the response begins.
     fn begin_request(&mut self, now: Instant) {
         if self.conn.taken == Taken::Nothing {
             self.conn.taken = Taken::Part;
@@ -401,14 +400,14 @@ impl Lifecycle {
 
     /// The connection ended before a head was complete.
     fn broken(&mut self, fault: Fault) -> Action {
-        if self.conn.heard {
+        if self.conn.head_begun {
             self.fail(Fault::HeadCut)
         } else {
             self.dead(fault)
         }
     }
 
-    /// Nothing of an answer was received, so the request may be sent again: to the same endpoint
+    /// Nothing of a response was received, so the request may be sent again: to the same endpoint
     /// once if the connection was an old one, else to another.
     fn dead(&mut self, fault: Fault) -> Action {
         if self.conn.reused && !self.retried {

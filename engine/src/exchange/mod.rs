@@ -1,20 +1,20 @@
-//! One request and its answer, over one or more attempts, as a state machine: who may read, write,
-//! retry, reuse and abort, and when time is up.
+//! One request and its response, over one or more attempts, as a state machine: when to read,
+//! write, retry, reuse and abort, and the deadlines.
 //!
-//! The serve loop tells it what happened ([`Event`]) and does what it is told ([`Action`]). The
-//! machine takes the time as an argument and touches no socket, so every rule of failover is one
+//! The serve loop reports what happened ([`Event`]) and performs the action returned ([`Action`]). The
+//! machine takes the time as an argument and touches no socket, so every rule of failover is in one
 //! place that a table and a simulation can test (`engine/tests/exchange_sim`).
 //!
 //! What it must not do: choose an endpoint, count attempts against a limit, or know what is in a
-//! request. Which endpoint is tried next, and whether there is one, its owner decides.
+//! request. Its owner decides which endpoint is tried next, and whether there is one.
 //!
 //! ```text
-//!              attempt(fresh)      Connected       RequestSent       AnswerHead
-//!   Choosing ───────────────▶ Connecting ──▶ Sending ──▶ Waiting ──▶ Answering
-//!      ▲  └──── attempt(reused) ────────────────▲  └── early AnswerHead ──▲ │
+//!              attempt(fresh)      Connected       RequestSent       ResponseHead
+//!   Choosing ───────────────▶ Connecting ──▶ Sending ──▶ Waiting ──▶ Responding
+//!      ▲  └──── attempt(reused) ────────────────▲  └── early ResponseHead ──▲ │
 //!      └── RetryFresh, NextEndpoint ── (from Connecting, Sending, Waiting)  │ Finish
 //!                                                                           ▼
-//!             Fail, answer_locally ──────────────────────────────▶ Delivering
+//!             Fail, respond_locally ──────────────────────────────▶ Delivering
 //!   Cut, Abandon (from anywhere), Delivered ──▶ Over
 //! ```
 //!

@@ -4,18 +4,18 @@ use std::time::{Duration, Instant};
 
 use super::Action::{Abandon, Continue, Cut, Fail, Finish, NextEndpoint, RetryFresh};
 use super::Event::{
-    AnswerBytes, AnswerEnd, AnswerHead, AnswerPiece, ClientBlocked, ClientLeft, ClientTook,
-    ConnectFailed, Connected, Delivered, Malformed, RequestProgress, RequestSent, SendFailed,
-    Timer, TlsBegun, UpstreamClosed, UpstreamReset,
+    ClientBlocked, ClientLeft, ClientTook, ConnectFailed, Connected, Delivered, Malformed,
+    RequestProgress, RequestSent, ResponseBytes, ResponseEnd, ResponseHead, ResponsePiece,
+    SendFailed, Timer, TlsBegun, UpstreamClosed, UpstreamReset,
 };
 use super::lifecycle::Phase;
 use super::{Action, ConnectFault, Event, Fault, Lifecycle, Timeouts, TlsFault};
 
-const HEAD: Event = AnswerHead {
+const HEAD: Event = ResponseHead {
     reusable: true,
     has_body: true,
 };
-const BARE_HEAD: Event = AnswerHead {
+const BARE_HEAD: Event = ResponseHead {
     reusable: true,
     has_body: false,
 };
@@ -42,7 +42,7 @@ fn last_action(reused: bool, events: &[Event]) -> (Action, Lifecycle) {
             "{event:?} of {events:?}"
         );
     }
-    // A timer is only ever the end of such a list: it comes when the machine asked for it.
+    // A timer is only ever the end of such a list: it fires at the deadline that the machine names.
     let at = if *last == Timer {
         exchange.deadline().unwrap()
     } else {
@@ -76,7 +76,7 @@ const TABLE: &[Row] = &[
         NextEndpoint(Fault::Unreachable)),
     row("unresolved", false, &[ConnectFailed(ConnectFault::Unresolved)],
         NextEndpoint(Fault::Unresolved)),
-    // Row 2: reset before a byte of an answer, whatever was sent.
+    // Row 2: reset before a byte of a response, whatever was sent.
     row("reset, nothing sent", false, &[Connected, UpstreamReset],
         NextEndpoint(Fault::Reset)),
     row("reset, half sent", false, &[Connected, RequestProgress, UpstreamReset],
@@ -89,7 +89,7 @@ const TABLE: &[Row] = &[
         NextEndpoint(Fault::Reset)),
     row("reset while connecting", false, &[UpstreamReset],
         NextEndpoint(Fault::Reset)),
-    // Row 3: closed before a byte of an answer.
+    // Row 3: closed before a byte of a response.
     row("closed, nothing sent", false, &[Connected, UpstreamClosed],
         NextEndpoint(Fault::Closed)),
     row("closed, all sent", false, &[Connected, RequestSent, UpstreamClosed],
@@ -112,20 +112,20 @@ const TABLE: &[Row] = &[
         RetryFresh),
     row("stale, write failed, closed", true, &[SendFailed, UpstreamClosed],
         RetryFresh),
-    row("stale, an answer to nobody", true, &[HEAD], RetryFresh),
-    row("stale, bytes to nobody", true, &[AnswerBytes], RetryFresh),
-    row("stale, nonsense to nobody", true, &[Malformed], RetryFresh),
-    // Row 6: any status. The machine does not see it; the answer goes on.
-    row("answer", false, &[Connected, RequestSent, HEAD], Continue),
-    row("answer without a body", false, &[Connected, RequestSent, BARE_HEAD],
+    row("stale, a response to no request", true, &[HEAD], RetryFresh),
+    row("stale, bytes of no request", true, &[ResponseBytes], RetryFresh),
+    row("stale, malformed bytes of no request", true, &[Malformed], RetryFresh),
+    // Row 6: any status. The machine does not see it; the response goes on.
+    row("response", false, &[Connected, RequestSent, HEAD], Continue),
+    row("response without a body", false, &[Connected, RequestSent, BARE_HEAD],
         Finish { reuse_upstream: true }),
     // Row 7: no response header in time.
     row("header timeout", false, &[Connected, RequestSent, Timer],
         Fail(Fault::HeaderTimeout)),
     row("header timeout, reused", true, &[RequestSent, Timer],
         Fail(Fault::HeaderTimeout)),
-    row("header timeout after an interim answer", false,
-        &[Connected, RequestSent, AnswerBytes, Timer], Fail(Fault::HeaderTimeout)),
+    row("header timeout after an interim response", false,
+        &[Connected, RequestSent, ResponseBytes, Timer], Fail(Fault::HeaderTimeout)),
     row("takes no more of the request", false, &[Connected, RequestProgress, Timer],
         Fail(Fault::SendTimeout)),
     // Row 8: malformed, or broken off inside the head.
@@ -133,18 +133,18 @@ const TABLE: &[Row] = &[
         Fail(Fault::Malformed)),
     row("malformed, reused", true, &[RequestSent, Malformed],
         Fail(Fault::Malformed)),
-    row("closed inside the head", false, &[Connected, RequestSent, AnswerBytes, UpstreamClosed],
+    row("closed inside the head", false, &[Connected, RequestSent, ResponseBytes, UpstreamClosed],
         Fail(Fault::HeadCut)),
-    row("reset inside the head, reused", true, &[RequestSent, AnswerBytes, UpstreamReset],
+    row("reset inside the head, reused", true, &[RequestSent, ResponseBytes, UpstreamReset],
         Fail(Fault::HeadCut)),
-    // Row 9: the answer began.
+    // Row 9: the response began.
     row("began, reset", false, &[Connected, RequestSent, HEAD, UpstreamReset],
         Cut(Fault::Reset)),
-    row("began, cut", false, &[Connected, RequestSent, HEAD, AnswerPiece, UpstreamClosed],
+    row("began, cut", false, &[Connected, RequestSent, HEAD, ResponsePiece, UpstreamClosed],
         Cut(Fault::Closed)),
     row("began, cut, reused", true, &[RequestSent, HEAD, UpstreamClosed],
         Cut(Fault::Closed)),
-    row("began, silent", false, &[Connected, RequestSent, HEAD, AnswerPiece, Timer],
+    row("began, silent", false, &[Connected, RequestSent, HEAD, ResponsePiece, Timer],
         Cut(Fault::ReadTimeout)),
     row("began, broken chunks", false, &[Connected, RequestSent, HEAD, Malformed],
         Cut(Fault::Malformed)),
@@ -154,9 +154,9 @@ const TABLE: &[Row] = &[
         Abandon),
     row("client left while waiting", false, &[Connected, RequestSent, ClientLeft],
         Abandon),
-    row("client left while answering", false, &[Connected, RequestSent, HEAD, ClientLeft],
+    row("client left during the response", false, &[Connected, RequestSent, HEAD, ClientLeft],
         Abandon),
-    // The gateway's own lack is nobody else's fault.
+    // A lack of local resources is no fault of the endpoint.
     row("out of descriptors", false, &[ConnectFailed(ConnectFault::Local)],
         Fail(Fault::Local)),
 ];
@@ -167,7 +167,7 @@ fn the_table() {
         let (action, exchange) = last_action(row.reused, row.events);
         assert_eq!(action, row.action, "{}", row.what);
         let phase = match row.action {
-            Continue => Phase::Answering,
+            Continue => Phase::Responding,
             RetryFresh | NextEndpoint(_) => Phase::Choosing,
             Fail(_) | Finish { .. } => Phase::Delivering,
             Cut(_) | Abandon => Phase::Over,
@@ -215,8 +215,8 @@ fn a_dead_connection_is_retried_once_for_each_endpoint() {
 /// What decides whether a connection may be used again.
 #[test]
 fn reuse() {
-    const END: Event = AnswerEnd;
-    const CLOSING: Event = AnswerHead {
+    const END: Event = ResponseEnd;
+    const CLOSING: Event = ResponseHead {
         reusable: false,
         has_body: true,
     };
@@ -224,24 +224,24 @@ fn reuse() {
         ("sent, kept open", &[RequestSent, HEAD, END], true),
         (
             "sent, kept open, pieces",
-            &[RequestSent, HEAD, AnswerPiece, AnswerPiece, END],
+            &[RequestSent, HEAD, ResponsePiece, ResponsePiece, END],
             true,
         ),
         (
-            "after an interim answer",
-            &[RequestSent, AnswerBytes, HEAD, END],
+            "after an interim response",
+            &[RequestSent, ResponseBytes, HEAD, END],
             true,
         ),
         ("without a body", &[RequestSent, BARE_HEAD], true),
         ("endpoint closes", &[RequestSent, CLOSING, END], false),
-        ("early answer", &[RequestProgress, HEAD, END], false),
+        ("early response", &[RequestProgress, HEAD, END], false),
         (
-            "early answer without a body",
+            "early response without a body",
             &[RequestProgress, BARE_HEAD],
             false,
         ),
         (
-            "early answer, request completed later",
+            "early response, request completed later",
             &[RequestProgress, HEAD, RequestSent, END],
             false,
         ),
@@ -277,7 +277,7 @@ fn reuse() {
 fn early_answer_on_a_new_connection_is_taken_even_before_a_byte_was_sent() {
     let (action, exchange) = last_action(false, &[Connected, HEAD]);
     assert_eq!(action, Continue);
-    assert_eq!(exchange.phase(), Phase::Answering);
+    assert_eq!(exchange.phase(), Phase::Responding);
 }
 
 fn secs(secs: u64) -> Duration {
@@ -314,12 +314,12 @@ fn deadlines() {
     expect(Some(RequestProgress), 4, 604);
     expect(Some(RequestProgress), 400, 904); // `response` since the first byte.
     expect(Some(RequestSent), 401, 431);
-    expect(Some(AnswerBytes), 420, 431); // Interim answers do not extend it.
+    expect(Some(ResponseBytes), 420, 431); // Interim responses do not extend it.
     expect(Some(Timer), 425, 431); // Too early.
     expect(Some(HEAD), 430, 904);
     expect(Some(ClientBlocked), 431, 904);
     expect(Some(ClientTook), 500, 904);
-    expect(Some(AnswerPiece), 501, 904);
+    expect(Some(ResponsePiece), 501, 904);
     assert_eq!(
         exchange.on(Timer, start + secs(904)),
         Cut(Fault::ResponseTimeout)
@@ -327,15 +327,15 @@ fn deadlines() {
     assert_eq!(exchange.deadline(), None);
 }
 
-/// An answer under way, whose time as a whole is not limited.
-fn answering(start: Instant) -> Lifecycle {
+/// A response in progress without a time limit as a whole.
+fn responding(start: Instant) -> Lifecycle {
     let timeouts = Timeouts {
         response: None,
         ..TIMEOUTS
     };
     let mut exchange = Lifecycle::new(timeouts, start);
     exchange.attempt(true, start);
-    for event in [RequestSent, HEAD, AnswerPiece] {
+    for event in [RequestSent, HEAD, ResponsePiece] {
         assert_eq!(exchange.on(event, start), Continue);
     }
     exchange
@@ -344,7 +344,7 @@ fn answering(start: Instant) -> Lifecycle {
 #[test]
 fn a_slow_client_is_not_the_endpoints_silence() {
     let start = Instant::now();
-    let mut exchange = answering(start);
+    let mut exchange = responding(start);
     assert_eq!(exchange.on(ClientBlocked, start), Continue);
     assert_eq!(exchange.deadline(), None);
     assert_eq!(exchange.on(Timer, start + secs(10_000)), Continue);
@@ -359,8 +359,8 @@ fn a_slow_client_is_not_the_endpoints_silence() {
 #[test]
 fn what_is_written_without_the_endpoint_does_not_renew_its_time() {
     let start = Instant::now();
-    let mut exchange = answering(start);
-    // A ping every ten seconds, each blocked for one, one of them told twice.
+    let mut exchange = responding(start);
+    // A ping every ten seconds, each blocked for one, one of them reported twice.
     for (ping, blocked) in [(10, 1), (20, 2), (30, 3)] {
         let at = |seconds| start + secs(seconds);
         assert_eq!(exchange.on(ClientBlocked, at(ping)), Continue);
@@ -420,7 +420,7 @@ fn the_write_timeout_spans_attempts_and_delivery() {
     assert_eq!(delivering.deadline(), None);
 
     let mut local = fresh();
-    local.answer_locally();
+    local.respond_locally();
     assert_eq!(local.phase(), Phase::Delivering);
     local.attempt(false, start);
     assert_eq!(local.phase(), Phase::Delivering);
@@ -462,7 +462,7 @@ fn an_endless_timeout_is_no_deadline() {
         RequestProgress,
         RequestSent,
         HEAD,
-        AnswerPiece,
+        ResponsePiece,
     ] {
         assert_eq!(exchange.on(event, now), Continue);
         assert_eq!(exchange.deadline(), None);
@@ -477,14 +477,14 @@ fn whatever_comes_after_the_end_is_abandoned() {
         Connected,
         RequestSent,
         HEAD,
-        AnswerEnd,
+        ResponseEnd,
         Timer,
         ClientLeft,
         Delivered,
     ] {
         assert_eq!(exchange.on(event, now), Abandon, "{event:?}");
         exchange.attempt(false, now);
-        exchange.answer_locally();
+        exchange.respond_locally();
         assert_eq!(exchange.phase(), Phase::Over);
     }
 }

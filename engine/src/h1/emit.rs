@@ -1,5 +1,5 @@
-//! Writes heads, piece by piece, at the end of the caller's vector. Decides nothing: what is
-//! written where is the caller's matter.
+//! Writes heads, piece by piece, at the end of the caller's vector. The caller decides
+//! what is written.
 
 /// Appends `HTTP/1.1 <status> <reason>` and CRLF. `reason` may be empty; the blank before it
 /// stays (RFC 9112 4).

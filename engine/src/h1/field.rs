@@ -170,7 +170,7 @@ pub fn is_hop_by_hop(id: FieldId) -> bool {
 }
 
 /// Fields that stay although `Connection` names them. A message without them is another message:
-/// nobody may take a key, a length or the trace of its origin out of it in this way.
+/// a key, a length or the trace of its origin cannot be removed in this way.
 fn is_end_to_end(id: FieldId) -> bool {
     matches!(
         id,
@@ -241,7 +241,7 @@ impl<'h> Nominated<'h> {
     }
 
     /// Whether this field of the same head must be left out because `Connection` names it. False
-    /// for what nobody can take out (`Host`, `Content-Length`, `Authorization`, …).
+    /// for fields that cannot be removed (`Host`, `Content-Length`, `Authorization`, …).
     pub fn contains(&self, field: &Field) -> bool {
         self.any && !is_end_to_end(field.id) && {
             let name = field.name.of(self.buf);

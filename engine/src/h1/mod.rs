@@ -1,6 +1,6 @@
 //! The HTTP/1.1 codec: bytes in, decisions out.
 //!
-//! It opens no socket, asks no clock and keeps no message: a head is indexed where it lies in the
+//! It opens no socket, reads no clock and keeps no message: a head is indexed where it lies in the
 //! caller's buffer, a chunked body is walked piece by piece, and what is written is appended to
 //! the caller's vector. It must not know what a request is for.
 //!

@@ -1,5 +1,5 @@
-//! What was wrong with a message, as data. Mapped to a status here and nowhere else; the body of
-//! the answer is the caller's matter.
+//! Faults of messages, as data. They are mapped to a status here only; the caller writes the body of
+//! the response.
 
 /// Why a request is refused. Its connection cannot be used any longer: where the next request
 /// would begin is not known, or not to be trusted.
@@ -44,12 +44,12 @@ pub enum Reject {
     UnknownExpectation,
     /// More than one `Content-Type`.
     ManyContentTypes,
-    /// `Connection` names more fields and options than anyone needs.
+    /// `Connection` names too many fields and options.
     TooManyConnectionOptions,
 }
 
 impl Reject {
-    /// The status of the answer (docs/contract/surface.md#1.1 and docs/contract/surface.md#9).
+    /// The status of the response (docs/contract/surface.md#1.1 and docs/contract/surface.md#9).
     pub fn status(self) -> u16 {
         match self {
             Self::MethodNotAllowed => 405,
@@ -90,7 +90,7 @@ impl Reject {
     }
 }
 
-/// Why an answer of a backend is not used: a 502 to the client, and the backend's connection is
+/// Why a response of a backend is not used: a 502 to the client, and the backend's connection is
 /// closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -107,8 +107,8 @@ pub enum Malformed {
     HeadTooLarge,
     /// `Content-Length` is not a run of digits, or stands there with different values.
     BadContentLength,
-    /// `Transfer-Encoding` is not `chunked`, or stands in an answer of HTTP/1.0.
+    /// `Transfer-Encoding` is not `chunked`, or stands in a response of HTTP/1.0.
     BadTransferEncoding,
-    /// `Connection` names more fields and options than anyone needs.
+    /// `Connection` names too many fields and options.
     TooManyConnectionOptions,
 }

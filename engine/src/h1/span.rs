@@ -51,7 +51,7 @@ pub struct Field {
     pub id: FieldId,
 }
 
-/// Which names occur in a head, so that asking for one that does not costs nothing.
+/// Which names occur in a head, so that a look-up of an absent one costs nothing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct FieldSet(u64);
 

@@ -1,5 +1,5 @@
-//! The request target and `Host` (RFC 9112 3.2, RFC 3986): which bytes are whose, and whether they
-//! are legal. Routes, dot segments and repeated slashes are not its matter.
+//! The request target and `Host` (RFC 9112 3.2, RFC 3986): which bytes are the authority, the path and
+//! the query, and whether they are legal. Routes, dot segments and repeated slashes are not its matter.
 
 use std::net::Ipv6Addr;
 

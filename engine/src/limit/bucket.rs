@@ -114,7 +114,7 @@ pub(super) struct Taken {
 #[derive(Debug)]
 pub(super) struct Cell {
     zero: AtomicI64,
-    /// When it was last asked.
+    /// When it was last used.
     used: AtomicU64,
 }
 
@@ -190,12 +190,12 @@ impl Cell {
         self.zero.store(RETIRED, Ordering::Relaxed);
     }
 
-    /// Notes that it was asked.
+    /// Records that it is used.
     pub(super) fn touch(&self, now: Nanos) {
         self.used.store(now, Ordering::Relaxed);
     }
 
-    /// When it was last asked.
+    /// When it was last used.
     pub(super) fn used(&self) -> Nanos {
         self.used.load(Ordering::Relaxed)
     }

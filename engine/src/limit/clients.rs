@@ -160,7 +160,7 @@ fn lock<K>(part: &Mutex<Part<K>>) -> MutexGuard<'_, Part<K>> {
     part.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Drops the buckets that were not asked for the longest time.
+/// Drops the buckets that were unused for the longest time.
 fn evict<K: LimitKey>(part: &mut Part<K>) {
     let mut ages: Vec<_> = part.values().map(|cell| cell.used()).collect();
     let mut left = (ages.len() / EVICTED_PART).max(1);
@@ -320,7 +320,7 @@ fn cached<'a, K: LimitKey>(
             }
         }
         None => {
-            // The first moves on to the last place, whose holder goes.
+            // The first entry moves to the last place, and the last one is dropped.
             if let Some(last) = rest.last_mut() {
                 std::mem::swap(first, last);
             }

@@ -11,14 +11,14 @@ use super::{Admission, Nanos};
 pub const LEASE_PART: u32 = 64;
 
 /// How long a lease lasts. Short, so that tokens that a core does not spend come back to the others
-/// before anybody misses them; long enough for a busy core to spend thousands.
+/// before they run short; long enough for a busy core to spend thousands.
 pub const LEASE_LASTS: Duration = Duration::from_millis(10);
 
 /// [`LEASE_LASTS`], in the unit of this module.
 const LASTS: Nanos = 10_000_000;
 const _: () = assert!(LASTS as u128 == LEASE_LASTS.as_nanos());
 
-/// The largest lease of one core out of so many.
+/// The largest lease of one of `cores` cores.
 pub(super) fn lease_max(rate: &Rate, cores: usize) -> u32 {
     let cores = u32::try_from(cores).unwrap_or(u32::MAX).max(1);
     (rate.burst() / LEASE_PART / cores).max(1)

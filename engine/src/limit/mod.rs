@@ -1,7 +1,7 @@
 //! Token buckets that are exact over all cores: one shared state per bucket, from which each core
 //! may take a few tokens in advance.
 //!
-//! - [`Bucket`]: one limit, one atomic word. Correct from any thread; a core that asks rarely, or a
+//! - [`Bucket`]: one limit, one atomic word. Correct from any thread; a core that uses it rarely, or a
 //!   limit that is small, uses it directly.
 //! - [`Leased`]: one core's view of a bucket. Where the burst is large enough it takes tokens in
 //!   small batches, which expire.

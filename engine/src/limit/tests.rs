@@ -426,7 +426,7 @@ fn threads_agree_on_the_clients_while_the_table_is_swept() {
                 }
             }
             if number == 0 {
-                // Nobody has been idle, so nobody is forgotten: the count below would be higher.
+                // No client has been idle, so none is forgotten: the count below would be higher.
                 limiter.sweep(SECOND);
             }
         }

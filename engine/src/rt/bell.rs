@@ -1,5 +1,5 @@
-//! A bell that one thread rings to wake another. It carries no data: whoever rings has put the
-//! news where the other looks.
+//! A bell that one thread rings to wake another. It carries no data: the data is already
+//! where the woken thread reads it.
 
 use std::io::{self, Write};
 use std::os::unix::net::UnixStream;
@@ -15,11 +15,11 @@ pub struct Bell(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     wire: UnixStream,
-    /// Rung and not yet heard: ringing again would add nothing.
+    /// Rung and not yet received: ringing again has no effect.
     rung: AtomicBool,
 }
 
-/// The end that hears, not yet on its thread.
+/// The receiving end, not yet on its thread.
 #[derive(Debug)]
 pub struct Listening {
     wire: UnixStream,
@@ -45,18 +45,18 @@ impl Bell {
     /// Wakes the other thread. Costs a system call unless it is on its way already.
     pub fn ring(&self) {
         if !self.0.rung.swap(true, Ordering::AcqRel) {
-            // A full wire has rung already; a broken one has nobody at its end.
+            // A full socket has rung already; a closed one has no listener.
             let _ = (&self.0.wire).write(&[1]);
         }
     }
 }
 
 impl Listening {
-    /// Calls `heard` after each ring, as long as the bell exists.
+    /// Calls `on_ring` after each ring, as long as the bell exists.
     ///
     /// # Errors
     /// When the driver cannot take the wire.
-    pub async fn listen(self, mut heard: impl FnMut()) -> io::Result<()> {
+    pub async fn listen(self, mut on_ring: impl FnMut()) -> io::Result<()> {
         let mut wire = monoio::net::UnixStream::from_std(self.wire)?;
         let mut buf = vec![0_u8; 64];
         loop {
@@ -67,7 +67,7 @@ impl Listening {
             }
             // Before looking for news: what comes from now on rings again.
             self.bell.0.rung.store(false, Ordering::Release);
-            heard();
+            on_ring();
         }
     }
 }

@@ -1,10 +1,10 @@
-//! One deadline for each connection, moved as often as one likes for the price of a store.
+//! One deadline for each connection, moved as often as needed, each time at the cost of a store.
 //!
 //! A timer for each wait would cost more than the wait. Instead one task for each thread looks at
-//! all deadlines a few dozen times a second and wakes the connections whose time has come. That is
+//! all deadlines a few dozen times a second and wakes their connections when they have passed. That is
 //! exact to one tick, which is enough: the shortest deadline of the contract is a second. Of very
 //! many that are due at one moment (a flood of clients that went silent together) a few are woken at
-//! a time, so that everybody else's requests go on in between.
+//! a time, so that other requests proceed in between.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -12,7 +12,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-/// Between two looks.
+/// The interval between two checks.
 pub(crate) const TICK: Duration = Duration::from_millis(20);
 
 const NEVER: u64 = u64::MAX;
@@ -22,7 +22,7 @@ const NEVER: u64 = u64::MAX;
 pub(crate) struct Deadlines {
     start: Instant,
     slots: RefCell<Vec<Rc<Slot>>>,
-    /// Those that were due at the last look and have not been woken yet.
+    /// Those that were due at the last check and have not been woken yet.
     due: RefCell<VecDeque<Rc<Slot>>>,
 }
 
@@ -78,9 +78,9 @@ impl Deadlines {
         }
     }
 
-    /// Looks whose time has come, and forgets those that are gone. To be called every [`TICK`];
-    /// [`Self::wake`] then wakes them.
-    pub(crate) fn look(&self, now: Instant) {
+    /// Queues the deadlines that have passed, and forgets those of closed connections. To be called
+    /// every [`TICK`]; [`Self::wake`] then wakes them.
+    pub(crate) fn check(&self, now: Instant) {
         let now_ms = self.since_start(now);
         let mut due = self.due.borrow_mut();
         self.slots.borrow_mut().retain(|slot| {
@@ -91,8 +91,8 @@ impl Deadlines {
         });
     }
 
-    /// Wakes so many of those whose time has come at most, unless their deadlines have been moved
-    /// since. Whether there may be more.
+    /// Wakes at most `wakes_max` of the queued ones, except those that have been moved since. Returns
+    /// whether there may be more.
     pub(crate) fn wake(&self, now: Instant, wakes_max: usize) -> bool {
         let now_ms = self.since_start(now);
         let mut due = self.due.borrow_mut();
@@ -170,7 +170,7 @@ mod tests {
         let at = |ms| start + Duration::from_millis(ms);
         let deadlines = Deadlines::new(start);
         let tick = |ms| {
-            deadlines.look(at(ms));
+            deadlines.check(at(ms));
             assert!(!deadlines.wake(at(ms), 1));
         };
         let one = deadlines.make();
@@ -203,17 +203,17 @@ mod tests {
         }
         let later = start + Duration::from_secs(1);
         let passed = || many.iter().filter(|one| one.poll_passed(&cx).is_ready());
-        deadlines.look(later);
+        deadlines.check(later);
         assert!(deadlines.wake(later, 8));
         assert_eq!(passed().count(), 8);
-        // Who has moved on meanwhile is left alone, and is there once however often it is looked at.
+        // A deadline that has moved meanwhile does not pass, and none is queued twice.
         many[10].set(Some(later + Duration::from_secs(1)));
-        deadlines.look(later);
+        deadlines.check(later);
         assert!(deadlines.wake(later, 8));
         assert_eq!(passed().count(), 16);
         assert!(!deadlines.wake(later, 8));
         assert_eq!(passed().count(), 19);
-        deadlines.look(later + Duration::from_secs(2));
+        deadlines.check(later + Duration::from_secs(2));
         assert!(!deadlines.wake(later + Duration::from_secs(2), 8));
         assert_eq!(passed().count(), 20);
     }

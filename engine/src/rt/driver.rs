@@ -9,7 +9,7 @@ use monoio::{IoUringDriver, LegacyDriver, RuntimeBuilder};
 /// Operations that may wait for submission at one time. The queue is flushed when full.
 const RING_ENTRIES: u32 = 4096;
 
-/// What the operator asked for.
+/// The driver that the operator configured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Wanted {
     /// io_uring where it is allowed, else epoll.
@@ -21,7 +21,7 @@ pub enum Wanted {
     Epoll,
 }
 
-/// What it became.
+/// The driver in use.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Driver {
     /// io_uring with `COOP_TASKRUN` and `SINGLE_ISSUER`: a quarter less work than without.
@@ -30,7 +30,7 @@ pub enum Driver {
     IoUringPlain,
     /// epoll, and why it is not io_uring.
     Epoll {
-        /// The kernel's word, when io_uring was wanted.
+        /// The kernel's reason, if io_uring was wanted.
         because: Option<String>,
     },
 }
@@ -51,7 +51,7 @@ impl fmt::Display for Driver {
 }
 
 /// Runs a future on this thread to its end, on the best driver that the kernel allows. The future
-/// is made when the driver stands, and told which it is.
+/// is made when the driver runs, and gets its name.
 ///
 /// # Errors
 /// When io_uring is demanded and refused, or when even epoll cannot be set up. The error says what
@@ -105,8 +105,8 @@ fn reason(error: &io::Error) -> String {
         Some(libc::EPERM | libc::EACCES) => {
             "forbidden by seccomp or by the sysctl kernel.io_uring_disabled".to_owned()
         }
-        Some(libc::ENOSYS) => "the kernel has none".to_owned(),
-        Some(libc::ENOMEM) => "no memory may be locked, see ulimit -l".to_owned(),
+        Some(libc::ENOSYS) => "the kernel does not support it".to_owned(),
+        Some(libc::ENOMEM) => "not enough lockable memory, see ulimit -l".to_owned(),
         _ => error.to_string(),
     }
 }

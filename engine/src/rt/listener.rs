@@ -102,7 +102,7 @@ impl Stop {
 fn sys_stream(stream: monoio::net::TcpStream) -> std::net::TcpStream {
     use std::os::fd::{FromRawFd, IntoRawFd};
     let fd = stream.into_raw_fd();
-    // SAFETY: the descriptor is owned by nobody else from here on.
+    // SAFETY: the descriptor has no other owner from here on.
     unsafe { std::net::TcpStream::from_raw_fd(fd) }
 }
 

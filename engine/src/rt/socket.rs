@@ -39,7 +39,7 @@ struct Tail {
 }
 
 // SAFETY: the room stays where it is while the buffer is owned by the operation: `Buf` keeps it on
-// the heap, and nobody else can reach it. `bytes_total` is at most the length of that room.
+// the heap, and nothing else can reach it. `bytes_total` is at most the length of that room.
 unsafe impl IoBufMut for Tail {
     fn write_ptr(&mut self) -> *mut u8 {
         self.buf.tail_ptr()
@@ -50,7 +50,7 @@ unsafe impl IoBufMut for Tail {
     }
 
     unsafe fn set_init(&mut self, count: usize) {
-        // SAFETY: the kernel has written so many bytes to the room, promised by the caller.
+        // SAFETY: the kernel has written `count` bytes to the room, promised by the caller.
         unsafe { self.buf.added(count) }
     }
 }
@@ -148,8 +148,8 @@ impl Socket {
         self.arm_at_most(buf, usize::MAX);
     }
 
-    /// The same for a read of so many bytes at most. On a secured connection it is that of the
-    /// ciphertext that has its own bound.
+    /// The same for a read of at most `bytes_max` bytes. A TLS connection ignores it: reads of
+    /// ciphertext have a bound of their own.
     pub(crate) fn arm_at_most(&mut self, buf: Buf, bytes_max: usize) {
         // A read of no bytes would look like the end of the connection.
         debug_assert!(buf.spare() > 0 && bytes_max > 0, "no room to read into");
@@ -230,7 +230,7 @@ impl Socket {
         }
     }
 
-    /// Looks at a connection that should be silent and whose read is under way.
+    /// Checks an idle connection without reading from it; its read is armed.
     pub(crate) fn peek(&self) -> Peek {
         sys::peek(self.fd)
     }
@@ -243,7 +243,7 @@ impl Socket {
         }
     }
 
-    /// Says that nothing more will be sent; the peer can still send.
+    /// Ends the sending direction; the peer can still send.
     pub(crate) fn shutdown_write(&self) {
         if let Some(tls) = &self.tls {
             tls.borrow_mut().close(self.fd);
@@ -251,7 +251,7 @@ impl Socket {
         sys::shutdown_write(self.fd);
     }
 
-    /// Makes the close a reset, which no peer takes for the end of an answer.
+    /// Makes the close a reset, which no peer takes for the end of a response.
     pub(crate) fn reset_on_close(&self) {
         sys::reset_on_close(self.fd);
     }
@@ -285,7 +285,7 @@ impl std::fmt::Debug for Socket {
 impl Drop for Socket {
     fn drop(&mut self) {
         if let Some(tls) = &mut self.tls {
-            tls.get_mut().close_politely(self.fd);
+            tls.get_mut().close_as_client(self.fd);
         }
         // The descriptor is closed when the ring has let go of the read. The peer shall know now.
         if self.read.is_armed() {

@@ -42,7 +42,7 @@ pub(crate) enum Peek {
     Silent,
     /// The peer has closed or reset it.
     Closed,
-    /// Bytes that nobody asked for.
+    /// Unexpected bytes arrived.
     Bytes,
 }
 
@@ -161,17 +161,17 @@ pub fn reserve_descriptors(count: u32) -> io::Result<()> {
     let limit = open_files()?.rlim_cur;
     let highest = u64::from(count).min(limit).saturating_sub(1);
     let highest = libc::c_int::try_from(highest).unwrap_or(libc::c_int::MAX);
-    // SAFETY: an open descriptor; the duplicate is owned by nobody else.
+    // SAFETY: an open descriptor; the duplicate has no other owner.
     let high = unsafe { libc::fcntl(any.as_raw_fd(), libc::F_DUPFD_CLOEXEC, highest) };
     if high < 0 {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: just made, and used by nobody.
+    // SAFETY: just made, and not used elsewhere.
     drop(unsafe { OwnedFd::from_raw_fd(high) });
     Ok(())
 }
 
-/// How far the machine's own clock on the wall is ahead of UTC at a moment, in seconds.
+/// The offset of the machine's local time from UTC at a moment, in seconds.
 pub fn utc_offset_secs(unix_secs: i64) -> i32 {
     let time: libc::time_t = unix_secs;
     // SAFETY: a tm of zeros is a valid one, and is only read when the call has filled it.
@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn a_peer_that_has_left_shows_behind_bytes_that_nobody_has_read() {
+    fn a_peer_that_has_left_shows_behind_unread_bytes() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let (served, _) = listener.accept().unwrap();

@@ -2,9 +2,9 @@
 //! what was in it.
 //!
 //! Sending keeps the promise of a plain socket: bytes are reported as taken when the kernel has
-//! their ciphertext. Until then they count as not taken, and the caller, who comes again with the
-//! same bytes, hears of them once the rest is gone. So at most one batch is held, and whoever
-//! waits for a slow peer waits as he would without TLS.
+//! their ciphertext. Until then they count as not taken, and the caller, which repeats the call with
+//! the same bytes, gets them reported once the rest is sent. So at most one batch is held, and a slow
+//! peer causes the same backpressure as without TLS.
 
 use std::cell::RefCell;
 use std::io::{self, BufRead, IoSlice, Write};
@@ -29,7 +29,7 @@ pub(super) struct Session {
     cipher: Option<Buf>,
     /// What the next read fills: large after a full one.
     read_bytes: usize,
-    /// The caller's buffer, while he waits for it to be filled.
+    /// The caller's buffer while a read is pending.
     armed: Option<Buf>,
     /// Bytes of the caller that are encrypted but not yet reported as taken.
     owed: usize,
@@ -37,8 +37,8 @@ pub(super) struct Session {
     failed: Option<io::ErrorKind>,
 }
 
-/// What a client is told that speaks HTTP where TLS is expected.
-const PLAIN_ANSWER: &[u8] = b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\n\
+/// The response to a client that speaks HTTP where TLS is expected.
+const PLAIN_HTTP_RESPONSE: &[u8] = b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\n\
     Content-Length: 38\r\nConnection: close\r\n\r\nThis port speaks https, and only that.";
 
 impl Session {
@@ -92,16 +92,15 @@ impl Session {
         Ok(true)
     }
 
-    /// Says that nothing more will be sent, as far as the peer takes it now.
+    /// Sends close_notify, as far as the peer takes it now.
     pub(super) fn close(&mut self, fd: RawFd) {
         self.conn.send_close_notify();
         let _ = self.flush(fd);
     }
 
-    /// Closes from the side that asks: what it sent is framed, so that the end can be told by
-    /// anybody. The side that answers may be in the middle of an answer that ends with the
-    /// connection, and must not call it whole.
-    pub(super) fn close_politely(&mut self, fd: RawFd) {
+    /// Sends close_notify from the client side, which has framed what it sent. A server may be in the
+    /// middle of a response that ends with the connection, and must not mark it as complete.
+    pub(super) fn close_as_client(&mut self, fd: RawFd) {
         if matches!(self.conn, Connection::Client(_)) && !self.conn.is_handshaking() {
             self.close(fd);
         }
@@ -149,7 +148,7 @@ impl Session {
         };
         cipher.consume(taken);
         self.conn.process_new_packets()?;
-        // An answer to a change of keys. What the peer does not take now goes before what is sent
+        // A response to a change of keys. What the peer does not take now goes before what is sent
         // next.
         let _ = self.flush(fd);
         Ok(())
@@ -174,7 +173,7 @@ impl Session {
                     continue;
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                // An end that was not announced: perhaps somebody has cut it off.
+                // The connection ended without close_notify: it may have been truncated.
                 Err(error) => break Some(Err(error)),
             }
             if let Some(kind) = self.failed {
@@ -220,7 +219,7 @@ impl Socket {
     /// Why the handshake failed.
     pub(crate) async fn secure(self, client: &TlsClient) -> Result<Self, TlsFault> {
         let conn = client.begin().ok_or(TlsFault::WrongName)?;
-        self.shake_hands(conn).await
+        self.handshake(conn).await
     }
 
     /// The same as its server.
@@ -229,10 +228,10 @@ impl Socket {
     /// Why the handshake failed.
     pub(crate) async fn secure_accepted(self, identity: &TlsIdentity) -> Result<Self, TlsFault> {
         let conn = identity.begin().ok_or(TlsFault::Broken)?;
-        self.shake_hands(conn).await
+        self.handshake(conn).await
     }
 
-    async fn shake_hands(mut self, conn: Connection) -> Result<Self, TlsFault> {
+    async fn handshake(mut self, conn: Connection) -> Result<Self, TlsFault> {
         // On the heap from the start: it is large, and every connection's task would be.
         let mut secured = Box::new(RefCell::new(Session::new(conn)));
         let fd = self.fd;
@@ -261,7 +260,7 @@ impl Socket {
             if let Err(error) = session.feed(fd) {
                 let fault = fault_of(&error);
                 if fault == TlsFault::NotTls && matches!(session.conn, Connection::Server(_)) {
-                    let _ = sys::send_now(fd, &[IoSlice::new(PLAIN_ANSWER)]);
+                    let _ = sys::send_now(fd, &[IoSlice::new(PLAIN_HTTP_RESPONSE)]);
                 } else {
                     // The alert that says why.
                     let _ = session.flush(fd);
@@ -331,7 +330,7 @@ mod tests {
         (identity.unwrap(), certificate)
     }
 
-    /// A client that begins to read when it is told to; what it has read at the end.
+    /// A client that begins to read on a message; returns what it has read.
     fn slow_client(pem: &str, tcp: TcpStream, go: Receiver<()>) -> JoinHandle<Vec<u8>> {
         use rustls::pki_types::pem::PemObject;
         let mut roots = RootCertStore::empty();
@@ -405,8 +404,8 @@ mod tests {
     }
 
     #[test]
-    fn the_answer_to_plain_http_is_framed() {
-        let text = std::str::from_utf8(PLAIN_ANSWER).unwrap();
+    fn the_response_to_plain_http_is_framed() {
+        let text = std::str::from_utf8(PLAIN_HTTP_RESPONSE).unwrap();
         let (head, body) = text.split_once("\r\n\r\n").unwrap();
         assert!(head.contains(&format!("\r\nContent-Length: {}\r\n", body.len())));
     }

@@ -9,7 +9,7 @@ use rustls::crypto::{WebPkiSupportedAlgorithms, ring};
 use rustls::server::ProducesTickets;
 use rustls::{ClientConfig, ConfigBuilder, Error, ServerConfig, WantsVerifier};
 
-/// Whose signatures can be verified, and how.
+/// The signature algorithms that can be verified.
 pub(super) fn algorithms() -> WebPkiSupportedAlgorithms {
     ring::default_provider().signature_verification_algorithms
 }

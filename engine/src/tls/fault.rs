@@ -1,4 +1,4 @@
-//! What rustls says, in the few words that the exchange knows.
+//! Errors of rustls in the terms of the exchange.
 
 use rustls::{CertificateError, Error, InvalidMessage};
 
@@ -28,7 +28,7 @@ fn of_certificate(error: &CertificateError) -> TlsFault {
         CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
             TlsFault::NotYetValid
         }
-        // Somebody of the same name is trusted, as when an issuer was made anew.
+        // An issuer of the same name is trusted, as after an issuer was created anew.
         CertificateError::UnknownIssuer | CertificateError::BadSignature => TlsFault::UnknownIssuer,
         CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
             TlsFault::WrongName

@@ -1,4 +1,5 @@
-//! Who is trusted, and who one is: everything about TLS that is settled before a connection.
+//! Trusted certificates and own certificates: everything about TLS that is settled before a
+//! connection.
 //!
 //! Files are read elsewhere; here their bytes become what handshakes are made with. Making these is
 //! slow (certificates are parsed), using them is not: they are shared by all cores. The bytes of a
@@ -26,8 +27,7 @@ use verify::Verifier;
 /// What is offered and accepted as the protocol inside TLS.
 const ALPN: &[u8] = b"http/1.1";
 
-/// Certificates whose holders may issue others, and single certificates that are trusted as they
-/// are.
+/// Certificates of issuers, and single certificates that are trusted as they are.
 #[derive(Debug, Clone)]
 pub struct Roots {
     issuers: Arc<RootCertStore>,
@@ -36,7 +36,7 @@ pub struct Roots {
 
 impl Roots {
     /// Those that can be read of these DER certificates; the others are passed over, as a system's
-    /// store holds some that nobody can use.
+    /// store holds some that cannot be used.
     pub fn new<D: AsRef<[u8]>>(certificates: impl IntoIterator<Item = D>) -> Self {
         let mut issuers = RootCertStore::empty();
         issuers.add_parsable_certificates(
@@ -62,7 +62,7 @@ impl Roots {
     }
 
     /// Further ones, of a PEM file. A server that shows exactly one of these is trusted too, as
-    /// long as name and time are right: a certificate that somebody has made for one server is
+    /// long as name and time are right: a certificate that was made for one server is
     /// often its own issuer.
     ///
     /// # Errors
@@ -82,20 +82,20 @@ impl Roots {
         .with_exact(own))
     }
 
-    /// Whether nobody is trusted.
+    /// Whether no issuer is trusted.
     pub fn is_empty(&self) -> bool {
         self.issuers.is_empty()
     }
 }
 
 impl Default for Roots {
-    /// Nobody is trusted.
+    /// No issuer is trusted.
     fn default() -> Self {
         Self::new::<&[u8]>([])
     }
 }
 
-/// How servers are judged. Connections made with the same one resume each other's sessions.
+/// How server certificates are verified. Connections made with the same one resume each other's sessions.
 #[derive(Clone)]
 pub struct TlsTrust(Option<Arc<ClientConfig>>);
 
@@ -121,7 +121,7 @@ impl TlsTrust {
         Ok(Self::with(Pinned::new(certificate, others)))
     }
 
-    /// Any server will do. Whoever sits between sees and changes everything.
+    /// Any certificate is accepted. A machine in the middle can read and change everything.
     pub fn insecure() -> Self {
         Self::with(Verifier::insecure())
     }
@@ -202,7 +202,7 @@ impl TlsIdentity {
     }
 }
 
-/// Who a listener is, if it speaks TLS at all; can be changed while it listens. Connections made
+/// The certificate of a listener, if it speaks TLS; it can be changed while it listens. Connections made
 /// before go on as they are.
 #[derive(Debug, Clone, Default)]
 pub struct TlsListener(Arc<RwLock<Option<TlsIdentity>>>);
@@ -216,7 +216,7 @@ impl TlsListener {
         }
     }
 
-    /// Who it is for a new connection.
+    /// The certificate for a new connection.
     pub(crate) fn current(&self) -> Option<TlsIdentity> {
         match self.0.read() {
             Ok(current) => current.clone(),

@@ -1,4 +1,4 @@
-//! Judging a server's certificate.
+//! Verifies a server's certificate.
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ use super::crypto;
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Verifier {
-    /// `None`: nothing is judged.
+    /// `None`: nothing is verified.
     trusted: Option<Trusted>,
     algorithms: WebPkiSupportedAlgorithms,
 }
@@ -50,7 +50,7 @@ impl Verifier {
 }
 
 impl Trusted {
-    fn judge(
+    fn verify(
         &self,
         server: &CertificateDer<'_>,
         intermediates: &[CertificateDer<'_>],
@@ -67,9 +67,9 @@ impl Trusted {
         );
         match issued {
             // Nothing but that it could issue others, too, is wrong with a certificate that the
-            // operator has named: the time was judged before that.
+            // operator has named: the time was verified before that.
             Err(error) if is_issuer_itself(&error) && self.exact.contains(server) => {}
-            judged => judged?,
+            verified => verified?,
         }
         verify_server_name(&parsed, name)
     }
@@ -94,7 +94,7 @@ impl ServerCertVerifier for Verifier {
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
         if let Some(trusted) = &self.trusted {
-            trusted.judge(end_entity, intermediates, server_name, now)?;
+            trusted.verify(end_entity, intermediates, server_name, now)?;
         }
         Ok(ServerCertVerified::assertion())
     }
@@ -158,7 +158,7 @@ mod tests {
         CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap()
     }
 
-    fn judged(
+    fn verified(
         roots: &Roots,
         server: &CertificateDer<'_>,
         name: &str,
@@ -167,8 +167,8 @@ mod tests {
         let verifier = Verifier::new(Arc::clone(&roots.issuers), Arc::clone(&roots.exact));
         let name = ServerName::try_from(name.to_owned()).unwrap();
         let now = UnixTime::since_unix_epoch(Duration::from_secs(now));
-        let judged = verifier.verify_server_cert(server, &[], &name, &[], now);
-        judged.err().map(|error| fault_of(&error))
+        let verified = verifier.verify_server_cert(server, &[], &name, &[], now);
+        verified.err().map(|error| fault_of(&error))
     }
 
     #[test]
@@ -188,15 +188,19 @@ mod tests {
             ("gpu-1.lan", 1_500_000_000, Some(TlsFault::NotYetValid)),
         ];
         for (name, now, want) in table {
-            assert_eq!(judged(&roots, good.der(), name, now), want, "{name} {now}");
+            assert_eq!(
+                verified(&roots, good.der(), name, now),
+                want,
+                "{name} {now}"
+            );
         }
-        let nobody = Roots::default();
-        for roots in [&nobody, &Roots::new([self::issuer().der()])] {
-            let got = judged(roots, good.der(), "gpu-1.lan", NOW);
+        let none = Roots::default();
+        for roots in [&none, &Roots::new([self::issuer().der()])] {
+            let got = verified(roots, good.der(), "gpu-1.lan", NOW);
             assert_eq!(got, Some(TlsFault::UnknownIssuer));
         }
         let garbage = CertificateDer::from(vec![0x30, 0x03, 1, 2, 3]);
-        let got = judged(&roots, &garbage, "gpu-1.lan", NOW);
+        let got = verified(&roots, &garbage, "gpu-1.lan", NOW);
         assert_eq!(got, Some(TlsFault::BadCertificate));
     }
 
@@ -208,19 +212,19 @@ mod tests {
         let own = own.self_signed(&KeyPair::generate().unwrap()).unwrap();
         let plain = params(&["gpu-1.lan"]);
         let plain = plain.self_signed(&KeyPair::generate().unwrap()).unwrap();
-        let nobody = Roots::default();
+        let none = Roots::default();
         for certificate in [&own, &plain] {
-            let roots = nobody.with_pem(certificate.pem().as_bytes()).unwrap();
+            let roots = none.with_pem(certificate.pem().as_bytes()).unwrap();
             let der = certificate.der();
-            assert_eq!(judged(&roots, der, "gpu-1.lan", NOW), None);
-            let other = judged(&roots, der, "gpu-2.lan", NOW);
+            assert_eq!(verified(&roots, der, "gpu-1.lan", NOW), None);
+            let other = verified(&roots, der, "gpu-2.lan", NOW);
             assert_eq!(other, Some(TlsFault::WrongName));
-            let late = judged(&roots, der, "gpu-1.lan", 2_300_000_000);
+            let late = verified(&roots, der, "gpu-1.lan", 2_300_000_000);
             assert_eq!(late, Some(TlsFault::Expired));
         }
         // Named as an issuer only, it must not stand for a server.
         let issuers = Roots::new([own.der()]);
-        let got = judged(&issuers, own.der(), "gpu-1.lan", NOW);
+        let got = verified(&issuers, own.der(), "gpu-1.lan", NOW);
         assert_eq!(got, Some(TlsFault::BadCertificate));
     }
 }

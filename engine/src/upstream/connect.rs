@@ -23,17 +23,17 @@ pub(crate) async fn connect(
                 socket.keep_alive(keep_alive);
                 return Ok(socket);
             }
-            Err(error) => fault = judge(&error),
+            Err(error) => fault = fault_of(&error),
         }
     }
     Err(fault)
 }
 
-fn judge(error: &io::Error) -> ConnectFault {
+fn fault_of(error: &io::Error) -> ConnectFault {
     match error.kind() {
         io::ErrorKind::ConnectionRefused | io::ErrorKind::ConnectionReset => ConnectFault::Refused,
         io::ErrorKind::TimedOut => ConnectFault::TimedOut,
-        // No descriptor, no port, no memory: nothing that the backend did.
+        // No descriptor, port or memory is left: not a fault of the backend.
         io::ErrorKind::AddrNotAvailable | io::ErrorKind::OutOfMemory => ConnectFault::Local,
         _ if Exhausted::of(error).is_some() => ConnectFault::Local,
         _ => ConnectFault::Unreachable,

@@ -2,7 +2,7 @@
 //!
 //! The one used last is used first, so that those which are not needed grow old and go. Each idle
 //! connection has its read armed, which is at once the watch for its closing and the read that
-//! will bring the next answer: using it again costs no further operation. A race remains, when a
+//! will bring the next response: using it again costs no further operation. A race remains, when a
 //! backend closes just as a request is on its way; a connection that has been idle for a moment
 //! is therefore looked at once more, and the exchange knows that it was a kept one.
 
@@ -59,7 +59,7 @@ pub(crate) struct Pool {
 }
 
 impl Pool {
-    /// A connection that is as good as fresh, if there is one.
+    /// An idle connection that is still open, if there is one.
     pub(crate) fn take(&self, key: u64, now: Instant) -> Option<Upstream> {
         let mut idle = self.idle.borrow_mut();
         let kept = idle.get_mut(&key)?;
@@ -81,8 +81,7 @@ impl Pool {
         None
     }
 
-    /// Keeps a connection whose last response is complete, and which [`Upstream::rest`] was called
-    /// for. Its next read may use the buffer of the last one, unless that has grown.
+    /// Keeps a connection after a complete response and a call of [`Upstream::rest`]. Its next read may use the buffer of the last one, unless that has grown.
     pub(crate) fn keep(&self, key: u64, mut upstream: Upstream, mut buf: Buf) {
         if upstream.idle_max.is_zero() {
             return;
@@ -125,7 +124,7 @@ impl Pool {
         self.idle.borrow_mut().clear();
     }
 
-    /// Drops connections as soon as their backend closes them, or says something unasked. Never
+    /// Drops connections as soon as their backend closes them or sends anything. Never
     /// ends; one task of each core.
     pub(crate) async fn watch(&self) {
         poll_fn(|cx| {

@@ -1,5 +1,5 @@
 //! A deterministic simulation of the exchange machine: a virtual upstream and a virtual client with
-//! short reads, FIN, RST, timeouts, pool reuse, early answers, and clients that leave in every
+//! short reads, FIN, RST, timeouts, pool reuse, early responses, and clients that leave in every
 //! window. A model that knows only what happened, not the machine's phases, says what is right.
 //!
 //! `cargo test` runs 256 seeds. `SIM_SEED=17` replays one and prints every step (with
@@ -59,16 +59,16 @@ fn script(rng: &mut Rng, limits: Limits, reused: bool) -> Vec<(Ms, Event)> {
     let sent = events.len();
     events.push(Event::RequestSent);
     if rng.percent(20) {
-        events.push(Event::AnswerBytes);
+        events.push(Event::ResponseBytes);
     }
     let has_body = rng.percent(80);
-    events.push(Event::AnswerHead {
+    events.push(Event::ResponseHead {
         reusable: rng.percent(70),
         has_body,
     });
     if has_body {
-        events.extend((0..rng.below(6)).map(|_| Event::AnswerPiece));
-        events.push(Event::AnswerEnd);
+        events.extend((0..rng.below(6)).map(|_| Event::ResponsePiece));
+        events.push(Event::ResponseEnd);
     }
     if reused && rng.percent(30) {
         // It was dead; the request may have been sent before that shows.
@@ -80,7 +80,7 @@ fn script(rng: &mut Rng, limits: Limits, reused: bool) -> Vec<(Ms, Event)> {
             .collect();
     }
     match rng.below(10) {
-        // An early answer: the request is completed later, or never.
+        // An early response: the request is completed later, or never.
         0 => {
             let head = events.len().min(sent + 2) - 1;
             events.swap(sent, head);
@@ -123,11 +123,11 @@ fn disaster(rng: &mut Rng, events: &mut Vec<Event>, connected: usize, sent: usiz
         match rng.below(3) {
             0 => events.push(end),
             1 => events.extend([
-                Event::AnswerHead {
+                Event::ResponseHead {
                     reusable: true,
                     has_body: true,
                 },
-                Event::AnswerEnd,
+                Event::ResponseEnd,
             ]),
             _ => {}
         }
@@ -140,7 +140,7 @@ fn disaster(rng: &mut Rng, events: &mut Vec<Event>, connected: usize, sent: usiz
     }
 }
 
-/// Who an event comes from.
+/// The origin of an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum From {
     Upstream,
@@ -163,7 +163,7 @@ struct Sim<'a> {
     /// The window in which the client leaves, if it does.
     leaves_in: Option<Phase>,
     seen: &'a mut BTreeSet<String>,
-    loud: bool,
+    prints_steps: bool,
 }
 
 impl Sim<'_> {
@@ -192,9 +192,9 @@ impl Sim<'_> {
         }
         // Nothing is read while the client does not take what was read.
         let blocked = |link: &Link| link.head.is_some_and(|head| head.blocked.is_some());
-        let deaf = self.model.link.as_ref().is_some_and(blocked);
+        let is_blocked = self.model.link.as_ref().is_some_and(blocked);
         let next = (0..self.queue.len())
-            .filter(|place| !deaf || self.queue[*place].2 == From::Client)
+            .filter(|place| !is_blocked || self.queue[*place].2 == From::Client)
             .min_by_key(|place| (self.queue[*place].0, self.queue[*place].1));
         let due = next.map(|place| self.queue[place].0);
         let deadline = self.model.deadline();
@@ -223,7 +223,7 @@ impl Sim<'_> {
     fn choose(&mut self) {
         self.now += self.limits.pause(self.rng);
         if self.endpoints_left == 0 {
-            self.machine.answer_locally();
+            self.machine.respond_locally();
             self.deliver();
             return;
         }
@@ -261,7 +261,7 @@ impl Sim<'_> {
         self.model.done(action);
         self.check_deadline();
         match action {
-            Action::Continue if event == Event::AnswerPiece && self.rng.percent(20) => {
+            Action::Continue if event == Event::ResponsePiece && self.rng.percent(20) => {
                 self.block_client();
             }
             Action::Continue | Action::RetryFresh => {}
@@ -274,7 +274,7 @@ impl Sim<'_> {
             Action::Cut(_) | Action::Abandon => assert_eq!(self.machine.phase(), Phase::Over),
         }
         if action != Action::Continue {
-            // That connection is closed, or somebody else's.
+            // That connection is closed, or belongs to another request.
             self.queue.retain(|(_, _, from, _)| *from == From::Client);
         }
     }
@@ -291,8 +291,8 @@ impl Sim<'_> {
             self.machine.phase(),
             Phase::Choosing | Phase::Connecting | Phase::Sending | Phase::Waiting
         );
-        assert!(!may_be_sent || !self.model.answered);
-        assert!(self.machine.phase() != Phase::Answering || self.model.answered);
+        assert!(!may_be_sent || !self.model.response_begun);
+        assert!(self.machine.phase() != Phase::Responding || self.model.response_begun);
     }
 
     /// The client is slow: the write of the piece takes a while, or never ends.
@@ -307,7 +307,7 @@ impl Sim<'_> {
         self.feed(Event::ClientBlocked);
     }
 
-    /// The rest of the answer, or an error, is on its way to the client.
+    /// The rest of the response, or an error, is on its way to the client.
     fn deliver(&mut self) {
         let at = self.now + self.limits.pause(self.rng);
         self.push(at, From::Client, Event::Delivered);
@@ -340,19 +340,19 @@ impl Sim<'_> {
     }
 
     fn say(&self, what: &str) {
-        if self.loud {
+        if self.prints_steps {
             println!("{:>6} ms  {what}", self.now);
         }
     }
 }
 
-fn run(seed: u64, loud: bool, seen: &mut BTreeSet<String>) {
+fn run(seed: u64, prints_steps: bool, seen: &mut BTreeSet<String>) {
     const WINDOWS: [Phase; 6] = [
         Phase::Choosing,
         Phase::Connecting,
         Phase::Sending,
         Phase::Waiting,
-        Phase::Answering,
+        Phase::Responding,
         Phase::Delivering,
     ];
     let mut rng = Rng::new(seed);
@@ -361,7 +361,7 @@ fn run(seed: u64, loud: bool, seen: &mut BTreeSet<String>) {
     let mut idle = rng.below(8) as usize;
     for number in 0..EXCHANGES_PER_SEED {
         let limits = Limits::draw(&mut rng);
-        if loud {
+        if prints_steps {
             println!("--- exchange {number}: {limits:?}, {idle} idle connections");
         }
         let sim = Sim {
@@ -376,7 +376,7 @@ fn run(seed: u64, loud: bool, seen: &mut BTreeSet<String>) {
             idle: &mut idle,
             leaves_in: rng.percent(25).then(|| rng.pick(&WINDOWS)),
             seen,
-            loud,
+            prints_steps,
             rng: &mut rng,
         };
         now = sim.run();
@@ -409,7 +409,7 @@ fn simulation() {
         Fail(HeadCut); Fail(Malformed); Fail(Local); Cut(ReadTimeout); Cut(ResponseTimeout); \
         Cut(WriteTimeout); Cut(Reset); Cut(Closed); Cut(Malformed); \
         Finish { reuse_upstream: true }; Finish { reuse_upstream: false }; leaves in Choosing; \
-        leaves in Connecting; leaves in Sending; leaves in Waiting; leaves in Answering; \
+        leaves in Connecting; leaves in Sending; leaves in Waiting; leaves in Responding; \
         leaves in Delivering";
     for needed in NEEDED.split("; ") {
         assert!(seen.contains(needed), "no seed came to {needed}: {seen:#?}");

@@ -74,7 +74,7 @@ pub(crate) struct Link {
     /// When the request was sent, or sending broke off.
     sent: Option<Ms>,
     broke: Option<Ms>,
-    heard: bool,
+    head_begun: bool,
     pub(crate) head: Option<Head>,
 }
 
@@ -93,7 +93,7 @@ pub(crate) struct Model {
     limits: Limits,
     start: Ms,
     pub(crate) link: Option<Link>,
-    pub(crate) answered: bool,
+    pub(crate) response_begun: bool,
     pub(crate) client_here: bool,
     pub(crate) over: bool,
     /// The retry on a fresh connection was used up for the current endpoint.
@@ -108,7 +108,7 @@ impl Model {
             limits,
             start,
             link: None,
-            answered: false,
+            response_begun: false,
             client_here: true,
             over: false,
             retried: false,
@@ -118,8 +118,8 @@ impl Model {
 
     pub(crate) fn attempt(&mut self, reused: bool, now: Ms) {
         assert!(
-            !self.answered,
-            "the request is sent again after its answer began"
+            !self.response_begun,
+            "the request is sent again after its response began"
         );
         assert!(
             self.client_here && !self.over,
@@ -176,12 +176,12 @@ impl Model {
         self.deadlines().into_iter().map(|(at, _)| at).min()
     }
 
-    /// What the connection's end before an answer means.
+    /// What the connection's end before a response means.
     fn lost(&self, fault: Fault) -> Action {
         let link = self.link.as_ref().unwrap();
         if link.head.is_some() {
             Action::Cut(fault)
-        } else if link.heard {
+        } else if link.head_begun {
             Action::Fail(Fault::HeadCut)
         } else if link.reused && !self.retried {
             Action::RetryFresh
@@ -200,7 +200,7 @@ impl Model {
         let Some(link) = &mut self.link else {
             return Action::Continue;
         };
-        let unasked = link.reused && link.first_byte.is_none();
+        let unrequested = link.reused && link.first_byte.is_none();
         match event {
             Event::TlsBegun => link.shaking = Some(now),
             Event::Connected => {
@@ -217,13 +217,13 @@ impl Model {
                 }
             }
             Event::SendFailed if link.head.is_none() => link.broke = Some(now),
-            Event::AnswerBytes | Event::AnswerHead { .. } | Event::Malformed if unasked => {
+            Event::ResponseBytes | Event::ResponseHead { .. } | Event::Malformed if unrequested => {
                 return self.lost(Fault::Malformed);
             }
-            Event::AnswerBytes => link.heard = true,
-            Event::AnswerHead { reusable, has_body } => {
-                assert!(!self.answered, "a second answer");
-                self.answered = true;
+            Event::ResponseBytes => link.head_begun = true,
+            Event::ResponseHead { reusable, has_body } => {
+                assert!(!self.response_begun, "a second response");
+                self.response_begun = true;
                 let early = link.sent.is_none();
                 link.head = Some(Head {
                     spoke: now,
@@ -237,13 +237,13 @@ impl Model {
                     };
                 }
             }
-            Event::AnswerEnd => {
+            Event::ResponseEnd => {
                 let head = link.head.unwrap();
                 return Action::Finish {
                     reuse_upstream: head.reusable && !head.early,
                 };
             }
-            Event::AnswerPiece => {
+            Event::ResponsePiece => {
                 let head = link.head.as_mut().unwrap();
                 (head.spoke, head.blocked) = (now, None);
             }
@@ -257,7 +257,7 @@ impl Model {
             }
             Event::UpstreamClosed => return self.lost(Fault::Closed),
             Event::UpstreamReset => return self.lost(Fault::Reset),
-            Event::Malformed if self.answered => return Action::Cut(Fault::Malformed),
+            Event::Malformed if self.response_begun => return Action::Cut(Fault::Malformed),
             Event::Malformed => return Action::Fail(Fault::Malformed),
             _ => {}
         }
@@ -275,7 +275,7 @@ impl Model {
             Some((_, fault @ (Fault::ConnectTimeout | Fault::TlsTimeout))) => {
                 Action::NextEndpoint(fault)
             }
-            Some((_, fault)) if self.answered => Action::Cut(fault),
+            Some((_, fault)) if self.response_begun => Action::Cut(fault),
             Some((_, fault)) => Action::Fail(fault),
         }
     }
@@ -289,10 +289,10 @@ impl Model {
                 (self.retried, self.retrying) = (true, true);
             }
             Action::NextEndpoint(_) | Action::Fail(_) => {
-                assert!(!self.answered, "an error after an answer");
+                assert!(!self.response_begun, "an error after a response");
             }
             Action::Cut(_) | Action::Abandon => self.over = true,
-            Action::Finish { .. } => assert!(self.answered),
+            Action::Finish { .. } => assert!(self.response_begun),
         }
         self.link = None;
     }

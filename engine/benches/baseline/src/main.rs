@@ -34,7 +34,7 @@ fn main() {
     criterion.bench_function("head/response/monoio_http", |b| {
         b.iter_batched(
             || BytesMut::from(RESPONSE),
-            |mut bytes| ResponseHeadDecoder.decode(&mut bytes).expect("an answer"),
+            |mut bytes| ResponseHeadDecoder.decode(&mut bytes).expect("a response"),
             BatchSize::SmallInput,
         );
     });

@@ -116,12 +116,12 @@ pub struct Pass {
     pub from: usize,
     /// Where they end.
     pub to: usize,
-    /// A chunk whose own line is not sent (cut by the end of an input, with extensions, or oddly
-    /// spelt): a line for so many payload bytes has to be written first.
+    /// The size line of a chunk is not sent as received (cut by the end of an input, with extensions, or oddly
+    /// spelt): a line for this many payload bytes has to be written first.
     pub size: Option<NonZeroUsize>,
     /// `input[from..to]` goes out as it is and nothing before it: no `size`.
     pub verbatim: bool,
-    /// The body is complete. Its end was held back until now, so that an answer that breaks off
+    /// The body is complete. Its end was held back until now, so that a response that breaks off
     /// inside it cannot look whole.
     pub done: bool,
 }
@@ -186,7 +186,7 @@ pub struct Decoder {
     line_bytes: u16,
     /// Bytes of extensions in the body so far.
     extension_bytes: u16,
-    /// The chunk whose payload comes has not been announced by `pass`.
+    /// The size line of the current chunk has not been announced by `pass`.
     unannounced: bool,
     /// The trailer's name so far, as far as it matters.
     name: [u8; FORBIDDEN_NAME_BYTES_MAX],
@@ -234,7 +234,7 @@ impl Decoder {
         }
     }
 
-    /// Checks `input` and tells what of it is to be sent on: see [`Pass`]. Chunks stay as they
+    /// Checks `input` and says what of it is to be sent on: see [`Pass`]. Chunks stay as they
     /// were cut, and nothing is held back but unfinished lines and the end of the body. A fault is
     /// reported once all that is good before it was let through.
     ///

@@ -13,7 +13,7 @@ use crate::limits::KEEP_ALIVE_SECS_MAX;
 pub enum RequestBody {
     /// None is there.
     None,
-    /// So many bytes, at least one.
+    /// This many bytes, at least one.
     Length(u64),
     /// Chunks, for [`super::chunk::Decoder`].
     Chunked,
@@ -30,12 +30,12 @@ pub struct RequestFraming {
     pub expect_continue: bool,
 }
 
-/// The body of an answer.
+/// The body of a response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ResponseBody {
     /// None is there, whatever the head says.
     None,
-    /// So many bytes; may be 0.
+    /// This many bytes; may be 0.
     Length(u64),
     /// Chunks, for [`super::chunk::Decoder`].
     Chunked,
@@ -43,7 +43,7 @@ pub enum ResponseBody {
     ToClose,
 }
 
-/// What an answer's head says about the bytes behind it.
+/// What a response's head says about the bytes behind it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ResponseFraming {
     /// The body that follows.
@@ -145,7 +145,7 @@ fn request_body(version: Version, seen: &RequestFields<'_>) -> Result<RequestBod
     }
 }
 
-/// Decides about an answer. `to_head_request`: the request was HEAD.
+/// Decides about a response. `to_head_request`: the request was HEAD.
 ///
 /// | row | head | decision |
 /// |---|---|---|

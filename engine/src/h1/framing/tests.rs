@@ -285,7 +285,7 @@ fn waiting_for_100_continue() {
     }
 }
 
-fn answered(start: &str, fields: &str, to_head: bool) -> Result<ResponseFraming, Malformed> {
+fn decide_response(start: &str, fields: &str, to_head: bool) -> Result<ResponseFraming, Malformed> {
     let buf = format!("HTTP/{start} X\r\n{fields}\r\n");
     let mut head = ResponseHead::new();
     assert_eq!(
@@ -296,15 +296,15 @@ fn answered(start: &str, fields: &str, to_head: bool) -> Result<ResponseFraming,
     response(&head, buf.as_bytes(), to_head)
 }
 
-/// Version and status, fields, whether HEAD was asked; body, and whether the connection is kept.
-type Answer = (
+/// Version and status, fields, whether the request was HEAD; body, and whether the connection is kept.
+type ResponseRow = (
     &'static str,
     &'static str,
     bool,
     Result<(ResponseBody, bool), Malformed>,
 );
 
-const ANSWERS: &[Answer] = &[
+const RESPONSES: &[ResponseRow] = &[
     // Row 1
     (
         "1.1 200",
@@ -482,8 +482,8 @@ const ANSWERS: &[Answer] = &[
 
 #[test]
 fn bodies_of_answers() {
-    for (start, fields, to_head, expected) in ANSWERS {
-        let framing = answered(start, fields, *to_head);
+    for (start, fields, to_head, expected) in RESPONSES {
+        let framing = decide_response(start, fields, *to_head);
         let found = framing.map(|framing| (framing.body, framing.keep_alive));
         assert_eq!(found, *expected, "{start} {fields:?}");
     }
@@ -529,7 +529,8 @@ fn keeping_a_backends_connection() {
         ),
     ];
     for (start, fields, kept, secs) in table {
-        let framing = answered(start, &format!("Content-Length: 1\r\n{fields}"), false).unwrap();
+        let framing =
+            decide_response(start, &format!("Content-Length: 1\r\n{fields}"), false).unwrap();
         assert_eq!(
             (framing.keep_alive, framing.keep_alive_secs),
             (kept, secs),
@@ -541,7 +542,7 @@ fn keeping_a_backends_connection() {
         "a,".repeat(CONNECTION_OPTIONS_MAX + 1)
     );
     assert_eq!(
-        answered("1.1 200", &many, false),
+        decide_response("1.1 200", &many, false),
         Err(Malformed::TooManyConnectionOptions)
     );
 }

@@ -1,5 +1,5 @@
 //! The index of a head: positions in the caller's buffer, nothing copied. It owns no byte, so the
-//! buffer that was parsed must be the one that is asked later, with the head at the same place.
+//! buffer that was parsed must be the one that later calls get, with the head at the same place.
 //!
 //! httparse validates tokens, values and the target's bytes; this module adds what it leaves open
 //! (bare LF, leading lines, versions, size) and finds the names that matter. A head object is
@@ -227,7 +227,7 @@ impl RequestHead {
     }
 }
 
-/// The index of an answer's head.
+/// The index of a response's head.
 #[derive(Clone, Debug, Default)]
 pub struct ResponseHead {
     /// The status: three digits, 100 or more.
@@ -401,7 +401,7 @@ fn has_line(window: &[u8], start: usize) -> bool {
     memchr(b'\n', part::rest(window, start)).is_some()
 }
 
-/// What is wrong with a request line whose third part is not a version of ours.
+/// What is wrong with a request line with an unsupported version.
 fn version_fault(window: &[u8], start: usize) -> Reject {
     let rest = part::rest(window, start);
     let line = part::first(rest, memchr(b'\n', rest).unwrap_or(rest.len()));

@@ -266,10 +266,10 @@ fn the_number_of_fields_is_bounded() {
         if expected.is_ok() {
             assert_eq!(head.fields.len(), count);
         }
-        let answer = format!("HTTP/1.1 200 OK\r\n{}\r\n", "a:b\r\n".repeat(count));
+        let response = format!("HTTP/1.1 200 OK\r\n{}\r\n", "a:b\r\n".repeat(count));
         let mut head = ResponseHead::new();
         assert_eq!(
-            head.parse::<NoNames>(answer.as_bytes(), &mut Scan::default(), MAX),
+            head.parse::<NoNames>(response.as_bytes(), &mut Scan::default(), MAX),
             expected.map_err(|_| Malformed::HeadTooLarge),
             "{count}"
         );
@@ -347,7 +347,7 @@ fn nominated_fields() {
     );
 }
 
-fn answer(text: &[u8], at: usize) -> Result<Option<ResponseHead>, Malformed> {
+fn response(text: &[u8], at: usize) -> Result<Option<ResponseHead>, Malformed> {
     let (mut head, mut scan) = (ResponseHead::new(), Scan::default());
     let complete = head.parse::<NoNames>(&text[..at], &mut scan, MAX)?
         || head.parse::<NoNames>(text, &mut scan, MAX)?;
@@ -385,7 +385,7 @@ fn valid_answers() {
     ];
     for (buf, status, version, reason, fields) in table {
         for at in 0..=buf.len() {
-            let head = answer(buf, at).unwrap().unwrap();
+            let head = response(buf, at).unwrap().unwrap();
             assert_eq!((head.status, head.version), (*status, *version));
             assert_eq!(head.reason.of(buf), *reason, "cut at {at}");
             assert_eq!(head.fields.len(), *fields);
@@ -427,13 +427,17 @@ fn malformed_answers() {
     ];
     for (buf, malformed) in table {
         let shown = String::from_utf8_lossy(buf);
-        assert_eq!(answer(buf, buf.len()).err(), Some(*malformed), "{shown:?}");
+        assert_eq!(
+            response(buf, buf.len()).err(),
+            Some(*malformed),
+            "{shown:?}"
+        );
         for at in 0..=buf.len() {
             // A first look may have ended before the fault; without an end of the head it then
             // waits for one, within the bound.
             let ends = buf.windows(4).any(|end| end == b"\r\n\r\n");
             assert!(
-                answer(buf, at).map_or(true, |head| !ends && head.is_none()),
+                response(buf, at).map_or(true, |head| !ends && head.is_none()),
                 "{shown:?} {at}"
             );
         }
@@ -443,12 +447,12 @@ fn malformed_answers() {
 #[test]
 fn an_answers_head_is_bounded() {
     let mut head = ResponseHead::new();
-    let answer = format!(
+    let response = format!(
         "HTTP/1.1 200 OK\r\nA: {}\r\n\r\n",
         "x".repeat(RESPONSE_HEAD_BYTES_MAX)
     );
     assert_eq!(
-        head.parse::<NoNames>(answer.as_bytes(), &mut Scan::default(), MAX),
+        head.parse::<NoNames>(response.as_bytes(), &mut Scan::default(), MAX),
         Err(Malformed::HeadTooLarge)
     );
 }
