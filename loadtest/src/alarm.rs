@@ -13,7 +13,7 @@ use rustix::time::{
 
 use crate::clock::NS_PER_S;
 
-/// A timer that makes epoll return; its event needs no answer.
+/// A timer that makes epoll return; its event needs no response.
 #[derive(Debug)]
 pub struct Alarm {
     timer: OwnedFd,
@@ -21,7 +21,7 @@ pub struct Alarm {
 }
 
 impl Alarm {
-    /// Makes a timer whose event comes with `token`.
+    /// Makes a timer with events of this `token`.
     ///
     /// # Errors
     /// What the system says about one more descriptor.

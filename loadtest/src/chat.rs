@@ -1,8 +1,8 @@
-//! Keep-alive JSON load, with the checks that a load generator usually leaves out: every answer
+//! Keep-alive JSON load, with the checks that a load generator usually leaves out: every response
 //! must carry the nonce of its own request.
 //!
-//! Closed loop: each connection sends its next request when it has its answer. With a rate, open
-//! loop: requests are due on a schedule that waits for nobody, and latency counts from the time a
+//! Closed loop: each connection sends its next request when it has its response. With a rate, open
+//! loop: requests are due on a fixed schedule, and latency counts from the time a
 //! request was due, not from when a connection was free to send it (no coordinated omission).
 //! Failures are counted by kind and the connection is made again after a pause, so a run survives a
 //! restart of what it measures.
@@ -28,7 +28,7 @@ const PAUSE_NS: (u64, u64) = (10 * NS_PER_MS, 500 * NS_PER_MS);
 
 const ALARM: Token = Token(usize::MAX);
 
-/// How often answers are looked at for being overdue, in nanoseconds.
+/// The interval at which overdue responses are looked for, in nanoseconds.
 const SWEEP_NS: u64 = 100 * NS_PER_MS;
 
 /// What `chat` is started with.
@@ -47,14 +47,14 @@ pub struct ChatOptions {
     /// Stop starting requests after this many seconds (10 when --requests is not given)
     #[arg(long, value_name = "SECONDS")]
     pub duration: Option<f64>,
-    /// Requests each second over all connections, on a schedule; without it, as fast as answers
+    /// Requests each second over all connections, on a schedule; without it, as fast as responses
     /// come
     #[arg(long, value_name = "R")]
     pub rate: Option<f64>,
-    /// Send a nonce with each request and check it in the answer
+    /// Send a nonce with each request and check it in the response
     #[arg(long)]
     pub nonce: bool,
-    /// How long an answer may take
+    /// How long a response may take
     #[arg(long, default_value_t = 30_000, value_name = "MS")]
     pub timeout_ms: u64,
     /// Write the report as JSON; `-` prints it in place of the table
@@ -63,9 +63,9 @@ pub struct ChatOptions {
 }
 
 const CHAT_HELP: &str = "\
-Exit status 0 when at least one answer came and none was mixed up, else 1.
+Exit status 0 when at least one response arrived and none was mixed up, else 1.
 With --rate, `latency_us` counts from the moment a request was due and `service_us` from the moment
-it was sent; without it the two are the same and only the first is told.";
+it was sent; without it the two are the same and only the first is reported.";
 
 /// Runs the load and returns the report.
 ///
@@ -77,7 +77,7 @@ pub fn run(options: &ChatOptions) -> io::Result<Value> {
     Ok(load.report())
 }
 
-/// True when a report is one of success, as told by the exit status.
+/// True when a report is one of success, as the exit status says.
 pub fn is_success(report: &Value) -> bool {
     let zero = |name: &str| report[name].as_u64().unwrap_or(0) == 0;
     zero("nonces_wrong") && zero("nonces_missing") && !zero("answers")
@@ -112,7 +112,7 @@ struct Slot {
     due_ns: u64,
     sent_ns: u64,
     pause_ns: u64,
-    /// The answer's body, kept only to look for the nonce.
+    /// The response's body, kept only to look for the nonce.
     body: Vec<u8>,
 }
 
@@ -192,7 +192,7 @@ impl<'a> Load<'a> {
         }
     }
 
-    /// Gives back the slots whose pause is over.
+    /// Returns slots to use when their pause is over.
     fn resume(&mut self, now: u64) {
         while let Some(&Reverse((at, slot))) = self.paused.peek() {
             if at > now {
@@ -287,8 +287,8 @@ impl<'a> Load<'a> {
         });
         match turn {
             Turn::Pending => {}
-            Turn::Answered { status, keep } => {
-                self.answered(slot, status);
+            Turn::Complete { status, keep } => {
+                self.on_response(slot, status);
                 if !keep {
                     self.slots[slot].link = None;
                 }
@@ -299,7 +299,7 @@ impl<'a> Load<'a> {
                 state.link = None;
             }
             Turn::Failed(failure) if link.is_busy() => self.fail(slot, failure),
-            // Bytes that nobody asked for, between two exchanges.
+            // Unexpected bytes between two exchanges.
             Turn::Failed(failure) => {
                 *self.tally.failures.entry(failure).or_default() += 1;
                 state.link = None;
@@ -307,7 +307,7 @@ impl<'a> Load<'a> {
         }
     }
 
-    fn answered(&mut self, slot: usize, status: u16) {
+    fn on_response(&mut self, slot: usize, status: u16) {
         let state = &mut self.slots[slot];
         let now = now_ns();
         self.last_answer_ns = now;
@@ -348,15 +348,15 @@ impl<'a> Load<'a> {
             statuses, failures, ..
         } = &self.tally;
         let seconds = self.last_answer_ns.saturating_sub(self.start_ns) as f64 / NS_PER_S as f64;
-        let answers = self.tally.latency.count();
+        let responses = self.tally.latency.count();
         let mut report = json!({
             "tool": "chat",
             "url": self.options.request.url.to_string(),
             "connections": self.slots.len(),
             "request_bytes": self.payload.length(),
             "seconds": (seconds * 1000.0).round() / 1000.0,
-            "answers": answers,
-            "answers_per_second": report::rate(answers, seconds),
+            "answers": responses,
+            "answers_per_second": report::rate(responses, seconds),
             "body_bytes": self.tally.body_bytes,
             "statuses": report::counts_to_json(statuses.iter().map(|(status, n)| (*status, *n))),
             "failures": report::counts_to_json(failures.iter().map(|(kind, n)| (kind.name(), *n))),

@@ -1,13 +1,13 @@
-//! Load tools for gateways in front of LLM servers: what `scripts/compare.sh` and
-//! `scripts/bench-*.sh` measure with.
+//! Load tools for gateways in front of LLM servers: used by `scripts/compare.sh` and
+//! `scripts/bench-*.sh`.
 //!
 //! | module | what it is |
 //! |---|---|
-//! | [`stub`] | a stub LLM server: JSON answers, event streams on schedule, faults on request |
-//! | [`chat`] | JSON load, closed or open loop, that checks whose answer it got |
+//! | [`stub`] | a stub LLM server: JSON responses, event streams on schedule, faults on request |
+//! | [`chat`] | JSON load, closed or open loop, that checks that each response is for its request |
 //! | [`sse`] | event-stream load that measures the delay of every event |
 //! | [`mixed`] | JSON and streams at a steady rate, with a line for what became of each |
-//! | [`hostile`] | clients that mean no good, and the generator of doubtful requests |
+//! | [`hostile`] | hostile clients, and the generator of doubtful requests |
 //! | [`relay`] | a bare byte relay: the floor below every gateway |
 //!
 //! Each runs on one thread, to be pinned from outside (`taskset`), and knows nothing of the gateway

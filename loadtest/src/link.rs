@@ -1,4 +1,4 @@
-//! One client connection: sends a request, reads the answer, and says in one word how it went.
+//! One client connection: sends a request, reads the response, and says in one word how it went.
 //!
 //! Registered edge-triggered for both directions, so that nothing is ever re-registered.
 
@@ -17,17 +17,17 @@ pub const SCRATCH_BYTES: usize = 256 * 1024;
 /// Why an exchange failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Failure {
-    /// Nobody listens.
+    /// The port is closed.
     Refused,
     /// RST.
     Reset,
-    /// FIN before the first byte of an answer.
+    /// FIN before the first byte of a response.
     ClosedEarly,
-    /// FIN inside an answer.
+    /// FIN inside a response.
     Truncated,
-    /// The answer breaks HTTP/1.1, or goes on after its end.
+    /// The response breaks HTTP/1.1, or goes on after its end.
     Malformed,
-    /// An answer did not come whole in time.
+    /// A response did not come whole in time.
     Timeout,
     /// An event stream ended without `[DONE]`.
     NoDone,
@@ -66,8 +66,8 @@ impl From<&io::Error> for Failure {
 pub enum Turn {
     /// Nothing decisive.
     Pending,
-    /// The answer is whole; without `keep` the connection is of no more use.
-    Answered {
+    /// The response is whole; without `keep` the connection is of no more use.
+    Complete {
         /// The status code.
         status: u16,
         /// True when the connection can carry another exchange.
@@ -126,13 +126,13 @@ impl Link {
         self.send(payload)
     }
 
-    /// True while an answer is awaited.
+    /// True while a response is awaited.
     pub fn is_busy(&self) -> bool {
         self.exchange.is_some()
     }
 
     /// Sends and receives what is possible. `closed` says that the peer's end was announced; `sink`
-    /// gets the pieces of the answer.
+    /// gets the pieces of the response.
     pub fn turn(
         &mut self,
         payload: &Payload,
@@ -140,7 +140,7 @@ impl Link {
         closed: bool,
         mut sink: impl FnMut(Part<'_>),
     ) -> Turn {
-        // A server may refuse a request it has not read whole and close; its answer counts.
+        // A server may refuse a request it has not read whole and close; its response counts.
         let sending = self.send(payload);
         let received = self.receive(payload, scratch, closed, &mut sink);
         match (received, sending) {
@@ -196,7 +196,7 @@ impl Link {
             match fed {
                 Ok(true) => {
                     let all_sent = exchange.sent == payload.length();
-                    return self.answered(all_sent && !closed);
+                    return self.complete(all_sent && !closed);
                 }
                 Err(_) => return Turn::Failed(Failure::Malformed),
                 // A short read has emptied the socket (epoll(7)).
@@ -206,9 +206,9 @@ impl Link {
         }
     }
 
-    fn answered(&mut self, keep: bool) -> Turn {
+    fn complete(&mut self, keep: bool) -> Turn {
         match self.exchange.take().and_then(|exchange| exchange.head) {
-            Some(head) => Turn::Answered {
+            Some(head) => Turn::Complete {
                 status: head.status,
                 keep: keep && !head.close,
             },
@@ -220,7 +220,7 @@ impl Link {
         match &self.exchange {
             None => Turn::ClosedIdle,
             Some(exchange) if exchange.reader.is_untouched() => Turn::Failed(Failure::ClosedEarly),
-            Some(exchange) if exchange.reader.finish().is_ok() => self.answered(false),
+            Some(exchange) if exchange.reader.finish().is_ok() => self.complete(false),
             Some(_) => Turn::Failed(Failure::Truncated),
         }
     }

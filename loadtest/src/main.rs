@@ -24,13 +24,13 @@ struct Arguments {
 enum Tool {
     /// Serve as an LLM server that costs nearly nothing and fails on request
     Stub(stub::StubOptions),
-    /// Send JSON requests over keep-alive connections and check the answers
+    /// Send JSON requests over keep-alive connections and check the responses
     Chat(chat::ChatOptions),
     /// Open event streams and measure the delay of every event
     Sse(sse::SseOptions),
     /// Misbehave towards a gateway: one attack, bounded
     Hostile(hostile::HostileOptions),
-    /// Send JSON requests and event streams at a steady rate and tell what became of each
+    /// Send JSON requests and event streams at a steady rate and report the outcome of each
     Mixed(mixed::MixedOptions),
     /// Copy bytes between a listener and a server: the floor below every gateway
     Relay(relay::RelayOptions),
@@ -39,16 +39,16 @@ enum Tool {
 fn main() -> ExitCode {
     let outcome = match Arguments::parse().tool {
         Tool::Stub(options) => run_stub(&options),
-        Tool::Chat(options) => chat::run(&options)
-            .and_then(|report| tell(&report, options.json.as_deref(), chat::is_success(&report))),
-        Tool::Sse(options) => sse::run(&options)
-            .and_then(|report| tell(&report, options.json.as_deref(), sse::is_success(&report))),
-        Tool::Hostile(options) => {
-            hostile::run(&options).and_then(|report| tell(&report, options.json.as_deref(), true))
-        }
-        Tool::Mixed(options) => {
-            mixed::run(&options).and_then(|report| tell(&report, options.json.as_deref(), true))
-        }
+        Tool::Chat(options) => chat::run(&options).and_then(|report| {
+            print_report(&report, options.json.as_deref(), chat::is_success(&report))
+        }),
+        Tool::Sse(options) => sse::run(&options).and_then(|report| {
+            print_report(&report, options.json.as_deref(), sse::is_success(&report))
+        }),
+        Tool::Hostile(options) => hostile::run(&options)
+            .and_then(|report| print_report(&report, options.json.as_deref(), true)),
+        Tool::Mixed(options) => mixed::run(&options)
+            .and_then(|report| print_report(&report, options.json.as_deref(), true)),
         Tool::Relay(options) => run_relay(&options),
     };
     outcome.unwrap_or_else(|error| {
@@ -57,7 +57,7 @@ fn main() -> ExitCode {
     })
 }
 
-fn tell(report: &Value, json: Option<&Path>, success: bool) -> io::Result<ExitCode> {
+fn print_report(report: &Value, json: Option<&Path>, success: bool) -> io::Result<ExitCode> {
     report::publish(report, json)?;
     Ok(if success {
         ExitCode::SUCCESS

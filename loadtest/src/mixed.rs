@@ -23,10 +23,10 @@ use crate::wire::Part;
 
 const ALARM: Token = Token(usize::MAX);
 
-/// How often answers are looked at for being overdue, in nanoseconds.
+/// The interval at which overdue responses are looked for, in nanoseconds.
 const SWEEP_NS: u64 = 100 * NS_PER_MS;
 
-/// The most of a JSON answer that is kept, in bytes: enough for a nonce or an error.
+/// The most of a JSON response that is kept, in bytes: enough for a nonce or an error.
 const BODY_BYTES_MAX: usize = 64 * 1024;
 
 /// What `mixed` is started with.
@@ -51,7 +51,7 @@ pub struct MixedOptions {
     /// Milliseconds between the events
     #[arg(long, default_value_t = 20)]
     pub gap_ms: u64,
-    /// How long an answer may take
+    /// How long a response may take
     #[arg(long, default_value_t = 20_000, value_name = "MS")]
     pub timeout_ms: u64,
     /// Write a line for each request
@@ -65,11 +65,11 @@ pub struct MixedOptions {
 const MIXED_HELP: &str = "\
 Each line: time due, time of the end (CLOCK_MONOTONIC in ns), nonce, `json` or `stream`, outcome:
   whole                  200, and everything that was asked for
-  broken                 an answer that began and visibly did not end
-  short                  an answer that looks whole and is not
-  mixed-up               an answer to somebody else's request
+  broken                 a response that began and visibly did not end
+  short                  a response that looks complete and is not
+  mixed-up               a response to another request
   STATUS/CODE            any other status, with the `code` of its error if there is one
-  none/FAILURE           no answer began: refused, reset, closed_early, other
+  none/FAILURE           no response began: refused, reset, closed_early, other
   overdue                not at its end in time
 Exit status 0 when the load could be made.";
 
@@ -110,12 +110,12 @@ struct Slot {
     link: Link,
     nonce: Nonce,
     due_ns: u64,
-    heard: Heard,
+    received: Received,
 }
 
-/// What has come of an answer.
+/// The received part of a response.
 #[derive(Default)]
-struct Heard {
+struct Received {
     stream: bool,
     status: Option<u16>,
     body: Vec<u8>,
@@ -190,15 +190,15 @@ impl<'a> Load<'a> {
         let stream = (self.started * 37) % 100 < self.options.streams_percent;
         self.started += 1;
         self.late += u64::from(now.saturating_sub(due_ns) > 50 * NS_PER_MS);
-        let heard = Heard {
+        let received = Received {
             stream,
             in_order: true,
-            ..Heard::default()
+            ..Received::default()
         };
         let key = match self.idle.pop() {
             Some(key) => {
                 let slot = &mut self.slots[key];
-                (slot.nonce, slot.due_ns, slot.heard) = (nonce, due_ns, heard);
+                (slot.nonce, slot.due_ns, slot.received) = (nonce, due_ns, received);
                 key
             }
             None => {
@@ -211,13 +211,13 @@ impl<'a> Load<'a> {
                             link,
                             nonce,
                             due_ns,
-                            heard,
+                            received,
                         });
                         key
                     }
                     Err(error) => {
                         let outcome = format!("none/{}", Failure::from(&error).name());
-                        return self.tell(due_ns, &nonce, stream, outcome);
+                        return self.record_outcome(due_ns, &nonce, stream, outcome);
                     }
                 }
             }
@@ -234,17 +234,20 @@ impl<'a> Load<'a> {
             return Ok(());
         };
         let Slot {
-            link, nonce, heard, ..
+            link,
+            nonce,
+            received,
+            ..
         } = slot;
-        let payload = if heard.stream {
+        let payload = if received.stream {
             &self.streamed
         } else {
             &self.plain
         };
-        let turn = link.turn(payload, scratch, closed, |part| heard.take(part, nonce));
+        let turn = link.turn(payload, scratch, closed, |part| received.take(part, nonce));
         match turn {
             Turn::Pending => Ok(()),
-            Turn::Answered { keep, .. } => self.end(key, None, keep),
+            Turn::Complete { keep, .. } => self.end(key, None, keep),
             Turn::Failed(failure) if link.is_busy() => self.end(key, Some(failure), false),
             Turn::ClosedIdle | Turn::Failed(_) => {
                 self.idle.retain(|idle| *idle != key);
@@ -257,17 +260,17 @@ impl<'a> Load<'a> {
     /// Notes what became of the request and gives its connection back, or up.
     fn end(&mut self, key: usize, failure: Option<Failure>, keep: bool) -> io::Result<()> {
         let slot = &mut self.slots[key];
-        let (due_ns, nonce, stream) = (slot.due_ns, slot.nonce, slot.heard.stream);
-        let outcome = slot.heard.outcome(failure, &nonce, self.options.events);
+        let (due_ns, nonce, stream) = (slot.due_ns, slot.nonce, slot.received.stream);
+        let outcome = slot.received.outcome(failure, &nonce, self.options.events);
         if keep {
             self.idle.push(key);
         } else {
             self.slots.remove(key);
         }
-        self.tell(due_ns, &nonce, stream, outcome)
+        self.record_outcome(due_ns, &nonce, stream, outcome)
     }
 
-    fn tell(
+    fn record_outcome(
         &mut self,
         due_ns: u64,
         nonce: &Nonce,
@@ -302,7 +305,7 @@ impl<'a> Load<'a> {
     }
 }
 
-impl Heard {
+impl Received {
     fn take(&mut self, part: Part<'_>, nonce: &Nonce) {
         match part {
             Part::Head(head) => self.status = Some(head.status),
@@ -331,7 +334,7 @@ impl Heard {
             (Some(Failure::Timeout), _) => "overdue".to_owned(),
             (Some(failure), None) => format!("none/{}", failure.name()),
             (Some(_), Some(_)) => "broken".to_owned(),
-            (None, Some(200)) => self.judge(nonce, events).to_owned(),
+            (None, Some(200)) => self.outcome_of_body(nonce, events).to_owned(),
             (None, status) => {
                 let code = string_of(&self.body, "\"code\"").unwrap_or(b"-");
                 format!(
@@ -343,15 +346,15 @@ impl Heard {
         }
     }
 
-    /// Of an answer that looks whole.
-    fn judge(&self, nonce: &Nonce, events: u32) -> &'static str {
-        let told = string_of(&self.body, "\"nonce\"");
+    /// Of a response that looks whole.
+    fn outcome_of_body(&self, nonce: &Nonce, events: u32) -> &'static str {
+        let nonce_sent_back = string_of(&self.body, "\"nonce\"");
         let whole = if self.stream {
             self.done && self.in_order && self.events == u64::from(events)
         } else {
-            told.is_some() && self.body.ends_with(b"}")
+            nonce_sent_back.is_some() && self.body.ends_with(b"}")
         };
-        if self.foreign || told.is_some_and(|told| told != nonce) {
+        if self.foreign || nonce_sent_back.is_some_and(|found| found != nonce) {
             "mixed-up"
         } else if whole {
             "whole"
@@ -368,20 +371,20 @@ mod tests {
 
     const NONCE: &Nonce = b"0123456789abcdef";
 
-    fn heard(stream: bool, status: u16, body: &str) -> Heard {
-        let mut heard = Heard {
+    fn received(stream: bool, status: u16, body: &str) -> Received {
+        let mut received = Received {
             stream,
             in_order: true,
-            ..Heard::default()
+            ..Received::default()
         };
         let head = ResponseHead {
             status,
             close: false,
             framing: Framing::Chunked,
         };
-        heard.take(Part::Head(head), NONCE);
-        heard.take(Part::Data(body.as_bytes()), NONCE);
-        heard
+        received.take(Part::Head(head), NONCE);
+        received.take(Part::Data(body.as_bytes()), NONCE);
+        received
     }
 
     #[test]
@@ -423,12 +426,12 @@ mod tests {
         ];
         for (stream, status, body, failure, want) in table {
             assert_eq!(
-                heard(stream, status, &body).outcome(failure, NONCE, 2),
+                received(stream, status, &body).outcome(failure, NONCE, 2),
                 want,
                 "{body}"
             );
         }
-        let silent = Heard::default();
+        let silent = Received::default();
         assert_eq!(silent.outcome(Some(Failure::Reset), NONCE, 2), "none/reset");
     }
 }

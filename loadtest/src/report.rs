@@ -6,7 +6,7 @@ use std::path::Path;
 use hdrhistogram::Histogram;
 use serde_json::{Map, Value, json};
 
-/// The longest time that is told apart from longer ones, in nanoseconds: ten minutes.
+/// The longest time that is distinguished from longer ones, in nanoseconds: ten minutes.
 const LONGEST_NS: u64 = 600_000_000_000;
 
 /// Times in nanoseconds, three digits exact.
@@ -133,16 +133,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn times_are_told_in_microseconds() {
+    fn times_are_reported_in_microseconds() {
         let mut times = Times::default();
         assert_eq!(times.to_json(), Value::Null);
         for ns in [1_000, 2_000, 3_000] {
             times.record(ns);
         }
-        let told = times.to_json();
-        assert_eq!(told["p50"], 2.0);
-        assert_eq!(told["max"], 3.0);
-        assert_eq!(told["count"], 3);
+        let json = times.to_json();
+        assert_eq!(json["p50"], 2.0);
+        assert_eq!(json["max"], 3.0);
+        assert_eq!(json["count"], 3);
     }
 
     #[test]

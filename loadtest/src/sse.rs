@@ -88,7 +88,7 @@ pub fn run(options: &SseOptions) -> io::Result<Value> {
     Ok(load.report())
 }
 
-/// True when a report is one of success, as told by the exit status.
+/// True when a report is one of success, as the exit status says.
 pub fn is_success(report: &Value) -> bool {
     const FAULTS: [&str; 6] = [
         "lost",
@@ -325,7 +325,7 @@ impl<'a> Load<'a> {
                     self.drop_idle(key);
                 }
             }
-            Turn::Answered { status, keep } => {
+            Turn::Complete { status, keep } => {
                 let whole = progress.done && splitter.is_between_events();
                 let events = progress.events;
                 *self.tally.statuses.entry(status).or_default() += 1;

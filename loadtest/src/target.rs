@@ -103,7 +103,7 @@ pub struct RequestOptions {
 }
 
 impl RequestOptions {
-    /// The same, asking the stub for a stream of so many events unless it asks for something else.
+    /// The same, asking the stub for a stream of this many events unless it asks for something else.
     pub fn streaming(&self, events: u32, gap_ms: u64) -> Self {
         let stub = || format!(r#"{{"events":{events},"gap_ms":{gap_ms}}}"#);
         Self {
@@ -215,7 +215,7 @@ const PROMPT: [&str; 4] = [
     r#"Summarise the following log and answer with \"yes\" or \"no\" for each line.\n"#,
     r#"\n\tlet path = \"C:\\\\models\\\\llama\"; // {\"model\": \"not this one\"}\n"#,
     r#"Überprüfe bitte, ob die Antwort «vollständig» ist: 日本語も少し。"#,
-    r#"The quick brown fox jumps over the lazy dog, and nobody has asked it why. "#,
+    r#"The quick brown fox jumps over the lazy dog, and no one has asked it why. "#,
 ];
 
 fn push_prompt(out: &mut String, length: usize) {

@@ -34,7 +34,7 @@ impl Server {
     }
 }
 
-/// Starts a client whose report comes on its standard output.
+/// Starts a client that prints its report on standard output.
 fn client(tool: &str, url: &str, more: &[&str]) -> Child {
     let mut command = Command::new(PROGRAM);
     command.args([tool, "--url", url, "--json", "-"]).args(more);
@@ -66,16 +66,16 @@ fn every_answer_reaches_its_own_client() {
                 "--body-bytes",
                 body_bytes,
             ];
-            let (told, success) = report(client("chat", &server.chat_url(), &more));
-            assert!(success, "{told}");
-            assert_eq!(told["answers"], 50, "{told}");
-            assert_eq!(told["statuses"]["200"], 50, "{told}");
+            let (report_json, success) = report(client("chat", &server.chat_url(), &more));
+            assert!(success, "{report_json}");
+            assert_eq!(report_json["answers"], 50, "{report_json}");
+            assert_eq!(report_json["statuses"]["200"], 50, "{report_json}");
             assert_eq!(
-                told["failures"].as_object().map(|kinds| kinds.len()),
+                report_json["failures"].as_object().map(|kinds| kinds.len()),
                 Some(0),
-                "{told}"
+                "{report_json}"
             );
-            assert_eq!(told["nonces_wrong"], 0, "{told}");
+            assert_eq!(report_json["nonces_wrong"], 0, "{report_json}");
         }
     }
     let counters = stub.counters();
@@ -104,13 +104,13 @@ fn every_event_arrives_once_and_in_order() {
             "--ramp-ms",
             "10",
         ];
-        let (told, success) = report(client("sse", &server.chat_url(), &more));
-        assert!(success, "{told}");
-        assert_eq!(told["streams_completed"], 40, "{told}");
-        assert_eq!(told["events"], 400, "{told}");
-        assert_eq!(told["delay_us"]["count"], 400, "{told}");
-        assert_eq!(told["gap_us"]["count"], 360, "{told}");
-        assert_eq!(told["first_event_us"]["count"], 40, "{told}");
+        let (report_json, success) = report(client("sse", &server.chat_url(), &more));
+        assert!(success, "{report_json}");
+        assert_eq!(report_json["streams_completed"], 40, "{report_json}");
+        assert_eq!(report_json["events"], 400, "{report_json}");
+        assert_eq!(report_json["delay_us"]["count"], 400, "{report_json}");
+        assert_eq!(report_json["gap_us"]["count"], 360, "{report_json}");
+        assert_eq!(report_json["first_event_us"]["count"], 40, "{report_json}");
     }
     let counters = stub.counters();
     assert_eq!(counters["streams_completed"], 80);
@@ -118,7 +118,7 @@ fn every_event_arrives_once_and_in_order() {
 }
 
 #[test]
-fn a_fault_is_told_by_its_kind() {
+fn a_fault_is_reported_by_its_kind() {
     let stub = Server::start(&["stub"]);
     let table = [
         ("reset", "failures", "reset"),
@@ -140,8 +140,8 @@ fn a_fault_is_told_by_its_kind() {
             "--stub",
             &field,
         ];
-        let (told, _) = report(client("chat", &stub.chat_url(), &chat));
-        assert_eq!(told[list][kind], 3, "{fault}: {told}");
+        let (report_json, _) = report(client("chat", &stub.chat_url(), &chat));
+        assert_eq!(report_json[list][kind], 3, "{fault}: {report_json}");
         let sse = [
             "--streams",
             "3",
@@ -152,16 +152,16 @@ fn a_fault_is_told_by_its_kind() {
             "--stub",
             &field,
         ];
-        let (told, success) = report(client("sse", &stub.chat_url(), &sse));
-        assert_eq!(told[list][kind], 3, "{fault}: {told}");
-        assert!(!success, "{fault}: {told}");
+        let (report_json, success) = report(client("sse", &stub.chat_url(), &sse));
+        assert_eq!(report_json[list][kind], 3, "{fault}: {report_json}");
+        assert!(!success, "{fault}: {report_json}");
     }
 }
 
 #[test]
 fn an_open_loop_keeps_its_schedule_and_counts_the_waiting() {
     let stub = Server::start(&["stub"]);
-    // One connection and 20 ms for each answer cannot carry 100 requests in a second.
+    // One connection and 20 ms for each response cannot carry 100 requests in a second.
     let more = [
         "--connections",
         "1",
@@ -172,13 +172,13 @@ fn an_open_loop_keeps_its_schedule_and_counts_the_waiting() {
         "--stub",
         r#"{"delay_ms":20}"#,
     ];
-    let (told, success) = report(client("chat", &stub.chat_url(), &more));
-    assert!(success, "{told}");
-    assert_eq!(told["answers"], 20, "{told}");
-    let us = |name: &str| told[name]["max"].as_f64().unwrap();
-    // The last was due at 190 ms and sent after 19 answers, at 380 ms at the earliest.
-    assert!(us("latency_us") >= 200_000.0, "{told}");
-    assert!(us("latency_us") > us("service_us"), "{told}");
+    let (report_json, success) = report(client("chat", &stub.chat_url(), &more));
+    assert!(success, "{report_json}");
+    assert_eq!(report_json["answers"], 20, "{report_json}");
+    let us = |name: &str| report_json[name]["max"].as_f64().unwrap();
+    // The last was due at 190 ms and sent after 19 responses, at 380 ms at the earliest.
+    assert!(us("latency_us") >= 200_000.0, "{report_json}");
+    assert!(us("latency_us") > us("service_us"), "{report_json}");
 }
 
 #[test]
@@ -200,16 +200,16 @@ fn a_run_survives_a_restart_of_the_server() {
     });
     first.process.kill();
     let second = Server::start(&["stub", "--listen", &addr]);
-    let (told, success) = report(running);
-    assert!(success, "{told}");
-    assert_eq!(told["nonces_wrong"], 0, "{told}");
+    let (report_json, success) = report(running);
+    assert!(success, "{report_json}");
+    assert_eq!(report_json["nonces_wrong"], 0, "{report_json}");
     assert_ne!(
-        told["failures"].as_object().map(|kinds| kinds.len()),
+        report_json["failures"].as_object().map(|kinds| kinds.len()),
         Some(0),
-        "{told}"
+        "{report_json}"
     );
     let after = second.counters()["requests"]["/v1/chat/completions"]
         .as_u64()
         .unwrap();
-    assert!(after > 0, "no request after the restart: {told}");
+    assert!(after > 0, "no request after the restart: {report_json}");
 }

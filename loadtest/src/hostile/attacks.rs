@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use memchr::memmem;
 
-use super::{Chance, Field, hear, mark_of, pause, plain_body};
+use super::{Chance, Field, mark_of, pause, plain_body, read_until};
 use crate::target::Target;
 
 /// How much a message that does not end is sent of, in bytes. No gateway takes so much.
@@ -64,18 +64,22 @@ fn endless(field: &Field<'_>, kinds: &[(String, String)]) {
         let pieces = piece.repeat(64);
         let mut sent = opening.len();
         let mut ended = stream.write_all(opening.as_bytes()).is_err();
-        let mut heard = Vec::new();
-        while !ended && sent < ENDLESS_BYTES && heard.is_empty() {
+        let mut received = Vec::new();
+        while !ended && sent < ENDLESS_BYTES && received.is_empty() {
             ended = stream.write_all(pieces.as_bytes()).is_err();
             sent += pieces.len();
             let glance = Duration::from_micros(50);
-            ended |= hear(&mut stream, &mut heard, glance, |heard| !heard.is_empty());
+            ended |= read_until(&mut stream, &mut received, glance, |received| {
+                !received.is_empty()
+            });
         }
-        let ended = hear(&mut stream, &mut heard, PATIENCE, |heard| heard.len() > 12) || ended;
+        let ended = read_until(&mut stream, &mut received, PATIENCE, |received| {
+            received.len() > 12
+        }) || ended;
         field.note(|tally| {
             tally.sent += 1;
             tally.bytes += sent as u64;
-            tally.end(&heard, ended);
+            tally.end(&received, ended);
         });
     }
 }
@@ -105,7 +109,7 @@ pub(super) fn resets(field: &Field<'_>) {
 }
 
 /// Bursts of whole requests, up to about 2,000 requests a second; half of the clients never read
-/// and reset the connection with all answers in it.
+/// and reset the connection with all responses in it.
 pub(super) fn pipelined(field: &Field<'_>) {
     let mut bursts = 0;
     let limit = field.count(300);
@@ -121,21 +125,21 @@ pub(super) fn pipelined(field: &Field<'_>) {
             burst.extend_from_slice(&field.plain_request(&nonce));
         }
         let sent = stream.write_all(&burst).is_ok();
-        let mut heard = Vec::new();
+        let mut received = Vec::new();
         let mut ended = !sent;
         if bursts % 2 == 0 {
-            let all = |heard: &[u8]| answers(heard).count() == PIPELINE;
-            ended = hear(&mut stream, &mut heard, PATIENCE, all);
+            let all = |received: &[u8]| response_statuses(received).count() == PIPELINE;
+            ended = read_until(&mut stream, &mut received, PATIENCE, all);
         } else {
             let _ = rustix::net::sockopt::set_socket_linger(&stream, Some(Duration::ZERO));
         }
         field.note(|tally| {
             tally.sent += PIPELINE as u64;
             tally.bytes += burst.len() as u64;
-            for status in answers(&heard) {
+            for status in response_statuses(&received) {
                 *tally.statuses.entry(status).or_default() += 1;
             }
-            let missing = PIPELINE - answers(&heard).count();
+            let missing = PIPELINE - response_statuses(&received).count();
             if bursts % 2 == 0 && ended {
                 tally.closed += missing as u64;
             } else if bursts % 2 == 0 {
@@ -147,7 +151,7 @@ pub(super) fn pipelined(field: &Field<'_>) {
     }
 }
 
-/// The statuses of the answers in `heard`; no body of the stub's looks like a head.
-fn answers(heard: &[u8]) -> impl Iterator<Item = u16> + '_ {
-    memmem::find_iter(heard, b"HTTP/1.1 ").filter_map(|at| super::first_status(&heard[at..]))
+/// The statuses of the responses in `received`; no body of the stub's looks like a head.
+fn response_statuses(received: &[u8]) -> impl Iterator<Item = u16> + '_ {
+    memmem::find_iter(received, b"HTTP/1.1 ").filter_map(|at| super::first_status(&received[at..]))
 }

@@ -1,8 +1,8 @@
-//! The generator: requests whose end two parsers could see in different places.
+//! The generator: requests that two parsers could see end in different places.
 //!
 //! Each case hides a further request where one of two disagreeing parsers would look for it. The
-//! nonces of hidden requests are marked by nobody, unless a strict reader, too, takes what was
-//! hidden for a request of its own.
+//! nonces of hidden requests are not marked, unless a strict reader, too, takes the hidden bytes
+//! for a request of its own.
 
 use super::draft::{Draft, chunked};
 use super::tables::{
@@ -22,13 +22,13 @@ pub struct Case {
     pub marks: Vec<Mark>,
 }
 
-/// What a kind of case works with.
+/// The parts that a case is made of.
 struct Parts<'p> {
     chance: Chance,
     target: &'p Target,
     nonce: String,
     body: Vec<u8>,
-    /// A request that nobody asks for.
+    /// A request that no client sends.
     hidden: Vec<u8>,
 }
 

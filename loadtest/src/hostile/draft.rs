@@ -30,7 +30,7 @@ impl Draft {
         self.fields.push(field.into());
     }
 
-    /// Drops the fields whose line begins so.
+    /// Drops the fields with lines that begin so.
     pub(super) fn drop_field(&mut self, start: &str) {
         self.fields
             .retain(|field| !field.starts_with(start.as_bytes()));

@@ -26,7 +26,7 @@ struct Held {
     stream: TcpStream,
     /// What is still to be sent at once.
     pending: Vec<u8>,
-    heard: Vec<u8>,
+    received: Vec<u8>,
     ended: bool,
     shut: bool,
 }
@@ -135,7 +135,7 @@ fn hold(field: &Field<'_>, manner: &Manner<'_>) {
         let mut one = Held {
             stream,
             pending,
-            heard: Vec::new(),
+            received: Vec::new(),
             ended: false,
             shut: false,
         };
@@ -152,7 +152,7 @@ fn hold(field: &Field<'_>, manner: &Manner<'_>) {
         }
     }
     for one in held {
-        field.note(|tally| tally.end(&one.heard, one.ended));
+        field.note(|tally| tally.end(&one.received, one.ended));
     }
 }
 
@@ -180,7 +180,7 @@ impl Held {
             match self.stream.read(&mut piece) {
                 Ok(0) => self.ended = true,
                 Ok(count) => {
-                    self.heard.extend_from_slice(&piece[..count]);
+                    self.received.extend_from_slice(&piece[..count]);
                     continue;
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {}

@@ -1,7 +1,7 @@
 //! Clients that mean no good: one attack at a time, bounded in connections, bytes and time.
 //!
 //! Every request that a gateway may pass on carries a nonce, and is written to the file of marks
-//! with its target and a hash of its body; a backend's record (`stub --record`) then tells whether
+//! with its target and a hash of its body; a backend's record (`stub --record`) then shows whether
 //! anything else came through. What becomes of the connections is counted and reported; the verdict
 //! is with the script that also watches the gateway.
 
@@ -59,9 +59,9 @@ pub struct HostileOptions {
 
 const HOSTILE_HELP: &str = "\
 Only against a gateway of your own. Exit status 0 whenever the attack could be carried out.
-`sent` counts connections, or requests where one connection carries many; `refused` those answered
-4xx or 5xx, `answered` those answered otherwise, `closed` those ended by the other side without an
-answer, `open` those still open at the end.";
+`sent` counts connections, or requests where one connection carries many; `refused` those with a
+4xx or 5xx response, `answered` those with another response, `closed` those ended by the other side
+without a response, `open` those still open at the end.";
 
 /// What can be done to a gateway.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -200,7 +200,7 @@ impl Field<'_> {
                     bytes,
                     hash,
                 } = mark;
-                // A mark that is missing shows as a request that nobody sent.
+                // A missing mark shows as a request that was never sent.
                 let _ = writeln!(file, "{nonce} {target} {bytes} {hash:016x}");
             }
         }
@@ -220,10 +220,10 @@ impl Field<'_> {
 }
 
 impl Tally {
-    /// What became of a connection that carried one request: what was heard on it, and whether the
+    /// What became of a connection that carried one request: what was received on it, and whether the
     /// other side has ended it.
-    fn end(&mut self, heard: &[u8], ended: bool) {
-        match first_status(heard) {
+    fn end(&mut self, received: &[u8], ended: bool) {
+        match first_status(received) {
             Some(status) => *self.statuses.entry(status).or_default() += 1,
             None if ended => self.closed += 1,
             None => self.open += 1,
@@ -252,30 +252,30 @@ fn plain_body(nonce: &str) -> String {
     )
 }
 
-/// The status of the answer at the start of `heard`.
-fn first_status(heard: &[u8]) -> Option<u16> {
-    let digits = heard.strip_prefix(b"HTTP/1.1 ")?.get(..3)?;
+/// The status of the response at the start of `received`.
+fn first_status(received: &[u8]) -> Option<u16> {
+    let digits = received.strip_prefix(b"HTTP/1.1 ")?.get(..3)?;
     std::str::from_utf8(digits).ok()?.parse().ok()
 }
 
 /// Reads until the other side ends the connection, `enough` is true, or the time is up; whether it
 /// ended.
-fn hear(
+fn read_until(
     stream: &mut TcpStream,
-    heard: &mut Vec<u8>,
+    received: &mut Vec<u8>,
     patience: Duration,
     enough: impl Fn(&[u8]) -> bool,
 ) -> bool {
     let until = Instant::now() + patience;
     let mut piece = [0; 4096];
-    while !enough(heard) {
+    while !enough(received) {
         let left = until.saturating_duration_since(Instant::now());
         if left.is_zero() || stream.set_read_timeout(Some(left)).is_err() {
             return false;
         }
         match stream.read(&mut piece) {
             Ok(0) => return true,
-            Ok(count) => heard.extend_from_slice(&piece[..count]),
+            Ok(count) => received.extend_from_slice(&piece[..count]),
             Err(error) => match error.kind() {
                 io::ErrorKind::Interrupted => {}
                 io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => return false,
@@ -338,7 +338,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_status_is_told() {
+    fn the_first_status_is_found() {
         assert_eq!(first_status(b"HTTP/1.1 408 Request Timeout\r\n"), Some(408));
         assert_eq!(first_status(b"HTTP/1.1 4"), None);
         assert_eq!(first_status(b""), None);

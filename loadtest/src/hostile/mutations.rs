@@ -4,15 +4,15 @@ use std::io::Write;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use super::{Field, case, first_status, hear};
+use super::{Field, case, first_status, read_until};
 
 /// Connections at one time.
 const THREADS: usize = 32;
 
-/// How long an answer to a case is waited for; one that is not complete gets none.
+/// How long a response to a case is waited for; one that is not complete gets none.
 const PATIENCE: Duration = Duration::from_millis(300);
 
-/// How long more answers are waited for behind the first: what was smuggled would be answered.
+/// How long further responses are waited for behind the first: a smuggled request would get one.
 const AFTERWARDS: Duration = Duration::from_millis(30);
 
 pub(super) fn run(field: &Field<'_>) {
@@ -39,19 +39,19 @@ fn send(field: &Field<'_>, number: usize) {
         return;
     };
     field.mark(&case.marks);
-    let mut heard = Vec::new();
+    let mut received = Vec::new();
     let mut ended = stream.write_all(&case.bytes).is_err();
     if !ended {
-        ended = hear(&mut stream, &mut heard, PATIENCE, |heard| {
-            first_status(heard).is_some()
+        ended = read_until(&mut stream, &mut received, PATIENCE, |received| {
+            first_status(received).is_some()
         });
     }
-    if !ended && !heard.is_empty() {
-        ended = hear(&mut stream, &mut heard, AFTERWARDS, |_| false);
+    if !ended && !received.is_empty() {
+        ended = read_until(&mut stream, &mut received, AFTERWARDS, |_| false);
     }
     field.note(|tally| {
         tally.sent += 1;
         tally.bytes += case.bytes.len() as u64;
-        tally.end(&heard, ended);
+        tally.end(&received, ended);
     });
 }

@@ -11,17 +11,17 @@ use crate::scan::value_of;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Fault {
-    /// RST before the first byte of the answer.
+    /// RST before the first byte of the response.
     Reset,
-    /// FIN before the first byte of the answer.
+    /// FIN before the first byte of the response.
     Close,
-    /// No answer, ever.
+    /// No response, ever.
     Hang,
-    /// FIN in the middle of the answer's body.
+    /// FIN in the middle of the response's body.
     Cut,
-    /// A chunk that is none in the middle of the answer's body, then FIN.
+    /// A chunk that is none in the middle of the response's body, then FIN.
     BadChunk,
-    /// An answer with status 500.
+    /// A response with status 500.
     #[serde(rename = "status_500")]
     Status500,
     /// A first byte two seconds late, unless `delay_ms` says how late.
@@ -37,7 +37,7 @@ pub(super) const NONCE_BYTES_MAX: usize = 64;
 /// What one request asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Ask {
-    /// To be echoed in the answer and in each of its events.
+    /// To be echoed in the response and in each of its events.
     pub(super) nonce: Option<String>,
     /// An event stream instead of one JSON object.
     pub(super) stream: bool,
@@ -45,9 +45,9 @@ pub(super) struct Ask {
     pub(super) events: u32,
     /// Time between events, in milliseconds.
     pub(super) gap_ms: u64,
-    /// Time before the answer, in milliseconds.
+    /// Time before the response, in milliseconds.
     pub(super) delay_ms: u64,
-    /// The answer calls a tool.
+    /// The response calls a tool.
     pub(super) tools: bool,
     /// What goes wrong.
     pub(super) fault: Option<Fault>,
@@ -113,7 +113,7 @@ impl Ask {
         })
     }
 
-    /// What a route without a body asks for: nothing but what applies to everybody.
+    /// What a route without a body asks for: nothing but what applies to all requests.
     pub(super) fn plain(defaults: Defaults) -> Self {
         Self {
             nonce: None,

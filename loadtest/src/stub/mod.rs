@@ -1,8 +1,8 @@
-//! The stub LLM server: one thread, one epoll, answers rendered beforehand. So cheap that what is
-//! measured is the gateway in front of it, and willing to misbehave on request.
+//! The stub LLM server: one thread, one epoll, responses rendered beforehand. Cheap enough that
+//! the gateway in front of it is what is measured; it misbehaves on request.
 //!
-//! Whole requests are read before they are answered. A connection has one timer at most: for the
-//! delay before an answer or for the next event of a stream. The next event is due a gap after the
+//! Whole requests are read before the response. A connection has one timer at most: for the
+//! delay before a response or for the next event of a stream. The next event is due a gap after the
 //! last one *was due*, so a late one does not slow the stream down.
 
 mod ask;
@@ -35,7 +35,7 @@ pub struct StubOptions {
     /// Address to listen on; with port 0 the kernel chooses one. The first line of output names it
     #[arg(long, default_value = "127.0.0.1:0", value_name = "IP:PORT")]
     pub listen: SocketAddr,
-    /// A model to list; may be repeated, the first one is named in answers
+    /// A model to list; may be repeated, the first one is named in responses
     #[arg(long = "model", default_value = "stub-model", value_name = "NAME")]
     pub models: Vec<String>,
     /// Events of a stream
@@ -44,10 +44,10 @@ pub struct StubOptions {
     /// Milliseconds between the events of a stream
     #[arg(long, default_value_t = 20)]
     pub gap_ms: u64,
-    /// Milliseconds before an answer
+    /// Milliseconds before a response
     #[arg(long, default_value_t = 0)]
     pub delay_ms: u64,
-    /// Append a line for everything that is seen: what a test judges a gateway by
+    /// Append a line for everything that is seen: for the checks of a test
     #[arg(long, value_name = "FILE")]
     pub record: Option<PathBuf>,
 }
@@ -59,7 +59,7 @@ POST /stub/fault {...} sets the fields of `stub` for every request that follows,
 checks) too; {} ends that.
 
 Fields of a request's body, found by scanning it:
-  \"nonce\":\"x\"     echoed in the answer and in each event (letters, digits, - _ .)
+  \"nonce\":\"x\"     echoed in the response and in each event (letters, digits, - _ .)
   \"stream\":true   an event stream in chunks, one write for each event; each event carries its
                   number `seq`, the time of sending `sent_ns` (CLOCK_MONOTONIC) and the bytes of
                   body before it, `at`
@@ -80,7 +80,7 @@ pub struct Stub {
     accepted: u64,
 }
 
-/// A connection's next moment. `serial` tells it from an earlier connection in the same slot.
+/// A connection's next moment. `serial` distinguishes it from an earlier connection in the same slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Timer {
     due_ns: u64,
@@ -104,10 +104,10 @@ struct Conn {
 enum Stage {
     /// Waiting for a whole request.
     Reading,
-    /// Waiting for the time to answer.
+    /// Waiting for the time to respond.
     Delayed(Route, Ask),
     Streaming(StreamState),
-    /// Never to answer the request of this nonce.
+    /// The request of this nonce never gets a response.
     Hung(Option<String>),
 }
 
@@ -129,7 +129,7 @@ struct Counters {
     streams_broken: u64,
     /// Left by the client.
     streams_aborted: u64,
-    /// Left by the client before the first byte of an answer.
+    /// Left by the client before the first byte of a response.
     requests_aborted: u64,
     requests_malformed: u64,
     faults: u64,
@@ -243,7 +243,7 @@ impl Stub {
         self.go_on(slot, fate);
     }
 
-    /// Answers what can be answered, and ends the connection if that is its fate.
+    /// Responds to complete requests, and closes the connection where that is due.
     fn go_on(&mut self, slot: usize, mut fate: Fate) {
         while fate == Fate::Keep {
             let Some(conn) = self.conns.get_mut(slot) else {
@@ -286,7 +286,7 @@ impl Stub {
         }
     }
 
-    /// Starts the answer to a request, or the wait for it.
+    /// Starts the response to a request, or the wait for it.
     fn begin(&mut self, slot: usize, route: Route, ask: Option<Result<Ask, BadStubField>>) -> Fate {
         let open = self.conns.len();
         let Some(conn) = self.conns.get_mut(slot) else {
@@ -312,12 +312,12 @@ impl Stub {
                 conn.stage = Stage::Delayed(route, ask);
                 return Fate::Keep;
             }
-            Some(Ok(ask)) => return self.answer(slot, route, ask),
+            Some(Ok(ask)) => return self.respond(slot, route, ask),
         }
         conn.flush()
     }
 
-    fn answer(&mut self, slot: usize, route: Route, ask: Ask) -> Fate {
+    fn respond(&mut self, slot: usize, route: Route, ask: Ask) -> Fate {
         let Some(conn) = self.conns.get_mut(slot) else {
             return Fate::Keep;
         };
@@ -362,12 +362,12 @@ impl Stub {
             _ if middle => {
                 let chunked = ask.fault == Some(Fault::BadChunk);
                 self.replies
-                    .write_half_answer(route, ask.tools, chunked, &mut conn.out);
+                    .write_half_response(route, ask.tools, chunked, &mut conn.out);
                 conn.close_when_sent = true;
             }
             _ => self
                 .replies
-                .write_answer(route, ask.tools, ask.nonce.as_deref(), &mut conn.out),
+                .write_response(route, ask.tools, ask.nonce.as_deref(), &mut conn.out),
         }
         conn.flush()
     }
@@ -440,7 +440,7 @@ impl Stub {
                 continue;
             }
             let fate = match std::mem::replace(&mut conn.stage, Stage::Reading) {
-                Stage::Delayed(route, ask) => self.answer(timer.slot, route, ask),
+                Stage::Delayed(route, ask) => self.respond(timer.slot, route, ask),
                 stage => {
                     conn.stage = stage;
                     self.send_event(timer.slot)
@@ -485,7 +485,7 @@ impl Conn {
                     if count < room && !closed {
                         return Fate::Keep;
                     }
-                    // The head tells how long the body is; with that the next read is a large one.
+                    // The head says how long the body is; with that the next read is a large one.
                     if matches!(self.stage, Stage::Reading) {
                         let _ = self.reader.poll();
                     }
@@ -508,8 +508,8 @@ impl Conn {
         }
         self.out.clear();
         self.sent = 0;
-        let answered = matches!(self.stage, Stage::Reading);
-        if self.close_when_sent && answered {
+        let responded = matches!(self.stage, Stage::Reading);
+        if self.close_when_sent && responded {
             Fate::Drop
         } else {
             Fate::Keep

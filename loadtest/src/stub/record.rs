@@ -4,8 +4,8 @@
 //! | line | what happened |
 //! |---|---|
 //! | `A ns nonce method target bytes hash` | a request is whole; the hash is that of its body |
-//! | `B ns nonce` | the first byte of its answer goes out |
-//! | `L ns nonce` | the other end left before the answer was whole |
+//! | `B ns nonce` | the first byte of its response goes out |
+//! | `L ns nonce` | the other end left before the response was whole |
 //! | `M ns` | bytes that are no request |
 //! | `P ns` | the other end left inside a request |
 //!

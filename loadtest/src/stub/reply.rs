@@ -1,4 +1,4 @@
-//! The stub's answers as bytes. Everything that does not depend on the request is rendered once.
+//! The stub's responses as bytes. Everything that does not depend on the request is rendered once.
 
 use std::io::Write;
 
@@ -85,7 +85,7 @@ impl Route {
         }
     }
 
-    /// True for the routes that look into the stub, or tell it what to do.
+    /// True for the routes that inspect or control the stub.
     pub(super) fn is_control(self) -> bool {
         matches!(self, Self::Counters | Self::SetFault)
     }
@@ -94,7 +94,7 @@ impl Route {
         self.is_inference() || self == Self::SetFault
     }
 
-    /// True for the routes that a model would answer.
+    /// True for the routes that a model would respond to.
     pub(super) fn is_inference(self) -> bool {
         matches!(
             self,
@@ -130,7 +130,7 @@ pub(super) const STREAM_END: &[u8] = b"e\r\ndata: [DONE]\n\n\r\n0\r\n\r\n";
 /// Bytes that no chunk can begin with.
 pub(super) const BROKEN_CHUNK: &[u8] = b"not a chunk\r\n";
 
-/// The answers, rendered for the models the stub pretends to serve.
+/// The responses, rendered for the models the stub pretends to serve.
 #[derive(Debug)]
 pub(super) struct Replies {
     models: String,
@@ -150,7 +150,7 @@ pub(super) struct Replies {
 }
 
 impl Replies {
-    /// Renders the answers; the first name is the model that answers.
+    /// Renders the responses; the first name is the model that responds.
     pub(super) fn new(names: &[String]) -> Self {
         let output = |call| Output {
             model: names.first().map_or("stub", String::as_str).to_owned(),
@@ -189,7 +189,7 @@ impl Replies {
         }
     }
 
-    /// Appends the answer of a route that says the same to everybody.
+    /// Appends the response of a route that is the same for every request.
     pub(super) fn write_fixed(&self, route: Route, out: &mut Vec<u8>) {
         let (status, body) = match route {
             Route::Health => ("200 OK", r#"{"status":"ok"}"#),
@@ -202,31 +202,31 @@ impl Replies {
         write_json(out, status, body.as_bytes());
     }
 
-    /// Appends the JSON answer of an inference route.
-    pub(super) fn write_answer(
+    /// Appends the JSON response of an inference route.
+    pub(super) fn write_response(
         &self,
         route: Route,
         tools: bool,
         nonce: Option<&str>,
         out: &mut Vec<u8>,
     ) {
-        let body = self.answer_body(route, tools);
+        let body = self.response_body(route, tools);
         let tail = nonce_tail(nonce);
         write_head(out, "200 OK", body.len() + tail.length());
         out.extend_from_slice(body.as_bytes());
         tail.write(out);
     }
 
-    /// Appends the JSON answer up to its middle: as it is under `chunked` false, and else in one
+    /// Appends the JSON response up to its middle: as it is under `chunked` false, and else in one
     /// chunk with bytes after it that are none.
-    pub(super) fn write_half_answer(
+    pub(super) fn write_half_response(
         &self,
         route: Route,
         tools: bool,
         chunked: bool,
         out: &mut Vec<u8>,
     ) {
-        let body = self.answer_body(route, tools).as_bytes();
+        let body = self.response_body(route, tools).as_bytes();
         let half = &body[..body.len() / 2];
         if chunked {
             out.extend_from_slice(
@@ -283,7 +283,7 @@ impl Replies {
         length
     }
 
-    fn answer_body(&self, route: Route, tools: bool) -> &str {
+    fn response_body(&self, route: Route, tools: bool) -> &str {
         match route {
             Route::Completions => &self.completions,
             Route::Embeddings => &self.embeddings,
@@ -294,7 +294,7 @@ impl Replies {
     }
 }
 
-/// Appends a whole JSON answer.
+/// Appends a whole JSON response.
 pub(super) fn write_json(out: &mut Vec<u8>, status: &str, body: &[u8]) {
     write_head(out, status, body.len());
     out.extend_from_slice(body);
@@ -387,7 +387,7 @@ mod tests {
         for route in Route::ALL.into_iter().filter(|route| route.is_inference()) {
             for (tools, nonce) in [(false, None), (false, Some("n-1")), (true, Some("n-1"))] {
                 let mut out = Vec::new();
-                replies().write_answer(route, tools, nonce, &mut out);
+                replies().write_response(route, tools, nonce, &mut out);
                 let value: Value = serde_json::from_slice(&body_of(&out)).unwrap();
                 assert_eq!(value["nonce"].as_str(), nonce, "{route:?}");
                 assert_eq!(value["model"], "first \"quoted\"", "{route:?}");

@@ -1,8 +1,8 @@
 //! HTTP/1.1 framing for the load tools, without input or output of its own: bytes in, messages out.
 //!
-//! The stub reads requests with [`RequestReader`], the clients read answers with
+//! The stub reads requests with [`RequestReader`], the clients read responses with
 //! [`ResponseReader`], both undo chunks with [`ChunkDecoder`]. Strict where a proxy's mistake would
-//! show (chunk syntax, bytes after the end of an answer), and without anything a load tool does not
+//! show (chunk syntax, bytes after the end of a response), and without anything a load tool does not
 //! need: no upgrade, no `100-continue`, no trailer fields.
 
 mod chunk;
@@ -45,7 +45,7 @@ pub enum Framing {
     Length(u64),
     /// With the chunk of size zero.
     Chunked,
-    /// With the connection (answers only).
+    /// With the connection (responses only).
     UntilClose,
 }
 

@@ -18,13 +18,13 @@ pub struct Request<'a> {
     pub method: &'a str,
     /// The request target as sent.
     pub path: &'a str,
-    /// True when the client wants the connection closed after the answer.
+    /// True when the client wants the connection closed after the response.
     pub close: bool,
     /// The body without its chunks.
     pub body: &'a [u8],
 }
 
-/// A number that tells one body from another; the same in every process of one build.
+/// A number that distinguishes bodies; the same in every process of one build.
 pub fn body_hash(body: &[u8]) -> u64 {
     let mut hasher = DefaultHasher::new();
     hasher.write(body);

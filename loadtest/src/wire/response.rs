@@ -1,8 +1,8 @@
-//! Answers, as the clients read them.
+//! Responses, as the clients read them.
 
 use super::{ChunkDecoder, FIELDS_MAX, Facts, Framing, HEAD_BYTES_MAX, WireError};
 
-/// The head of an answer, as far as the clients care.
+/// The head of a response, as far as the clients care.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ResponseHead {
     /// The status code.
@@ -13,7 +13,7 @@ pub struct ResponseHead {
     pub framing: Framing,
 }
 
-/// A piece of an answer.
+/// A piece of a response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Part<'a> {
     /// The head; comes first and once.
@@ -22,7 +22,7 @@ pub enum Part<'a> {
     Data(&'a [u8]),
 }
 
-/// Reads one answer to a request that was not HEAD; make a new one for the next exchange.
+/// Reads one response to a request that was not HEAD; make a new one for the next exchange.
 #[derive(Debug, Default)]
 pub struct ResponseReader {
     /// A head that has not come whole.
@@ -33,7 +33,7 @@ pub struct ResponseReader {
 }
 
 impl ResponseReader {
-    /// Takes bytes of the connection, passes what they are to `sink`, and says whether the answer
+    /// Takes bytes of the connection, passes what they are to `sink`, and says whether the response
     /// is now whole.
     ///
     /// # Errors
@@ -60,7 +60,7 @@ impl ResponseReader {
             return Ok(false);
         };
         if head.status / 100 == 1 {
-            // An interim answer (RFC 9110 section 15.2); the final one follows.
+            // An interim response (RFC 9110 section 15.2); the final one follows.
             return self.feed(&bytes[length..], sink);
         }
         self.head = Some(head);
@@ -82,7 +82,7 @@ impl ResponseReader {
         }
     }
 
-    /// True when not one byte of the answer has come.
+    /// True when not one byte of the response has come.
     pub fn is_untouched(&self) -> bool {
         self.head.is_none() && self.pending.is_empty()
     }
@@ -154,7 +154,7 @@ mod tests {
     use super::*;
     use crate::wire::steps;
 
-    /// What an answer in pieces is read as: its status, its body, and whether it is whole.
+    /// What a response in pieces is read as: its status, its body, and whether it is whole.
     fn response(bytes: &[u8], step: usize) -> Result<(u16, String, bool), WireError> {
         let mut reader = ResponseReader::default();
         let (mut status, mut body, mut done) = (0, Vec::new(), false);
