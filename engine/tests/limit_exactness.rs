@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
+use fastrand::Rng;
 use olla_engine::limit::{Bucket, KeyedLimiter, KeyedShard, LEASE_PART, Leased, Nanos, Rate};
 
 const SECOND: Nanos = 1_000_000_000;
@@ -17,18 +18,6 @@ fn rate(per_minute: u32, burst: u32) -> Rate {
 
 fn client(number: usize) -> IpAddr {
     Ipv4Addr::from(0x0a00_0000 + number as u32).into()
-}
-
-/// xorshift64.
-struct Rng(u64);
-
-impl Rng {
-    fn below(&mut self, n: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 >> 16) as usize % n
-    }
 }
 
 /// One bucket in plain arithmetic.
@@ -116,13 +105,13 @@ fn run(case: &Case, rng: &mut Rng) -> (u64, u64) {
 
     let (mut now, mut ticked, mut admitted, mut right) = (0, 0, 0, 0);
     while now < 60 * SECOND {
-        now += rng.below(2 * gap as usize) as Nanos;
+        now += rng.usize(..2 * gap as usize) as Nanos;
         if now - ticked >= TICK {
             cores.iter_mut().for_each(|core| core.tick(now));
             ticked = now;
         }
-        let number = rng.below(case.clients);
-        let core = rng.below(case.cores);
+        let number = rng.usize(..case.clients);
+        let core = rng.usize(..case.cores);
         admitted += u64::from(cores[core].admits(client(number), now));
         right += u64::from(ideal[number % buckets].take(now));
     }
@@ -131,7 +120,7 @@ fn run(case: &Case, rng: &mut Rng) -> (u64, u64) {
 
 #[test]
 fn exact_over_cores() {
-    let mut rng = Rng(0x0dd_ba11);
+    let mut rng = Rng::with_seed(0x0dd_ba11);
     println!("on         limit/min  burst  cores  clients  admitted     ideal   off by");
     for (per_minute, burst) in [(600, 50), (300_000, 30_000)] {
         for on in [On::Global, On::PerClient] {
