@@ -41,7 +41,7 @@ fn main() {
 /// One fact as a constant of the program.
 fn constant((name, doc, value): (&str, &str, Option<String>)) -> String {
     let value = value.unwrap_or_else(|| UNKNOWN.to_owned());
-    format!("/// {doc}\npub const {name}: &str = {value:?};\n")
+    format!("/// {doc}\npub(crate) const {name}: &str = {value:?};\n")
 }
 
 /// A commit or checkout makes the facts old.

@@ -10,9 +10,9 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use criterion::{Criterion, Throughput};
-use olla::catalogue::{Catalogue, CatalogueOptions, CatalogueSource, ListedModel, ModelRules};
-use olla::providers::{Profile, Profiles, parse_listing};
-use olla::routing::names::ModelIndex;
+use olla::bench::catalogue::{Catalogue, CatalogueOptions, CatalogueSource, ModelRules};
+use olla::bench::providers::{ListedModel, Profile, Profiles, parse_listing};
+use olla::bench::routing::ModelIndex;
 
 /// As in the product: allocation is a good part of what is measured.
 #[global_allocator]

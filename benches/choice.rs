@@ -6,15 +6,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use criterion::Criterion;
-use olla::config::{Balancer, BaseUrl, EndpointPlan, Fallback, RoutingPlan, Strategy};
-use olla::endpoint_set::EndpointSet;
-use olla::fleet::Endpoint;
-use olla::providers::Profiles;
-use olla::routing::aliases::Aliases;
-use olla::routing::balance::{Picker, Turns};
-use olla::routing::decide::{Decision, Refresh, RoutingRequest, RoutingRules, decide};
-use olla::routing::names::ModelIndex;
-use olla::routing::scope::{ScopeId, Scopes, Standing};
+use olla::bench::config::{Balancer, BaseUrl, EndpointPlan, Fallback, RoutingPlan, Strategy};
+use olla::bench::providers::Profiles;
+use olla::bench::routing::{
+    Aliases, Decision, Endpoint, EndpointSet, ModelIndex, Picker, Refresh, RoutingRequest,
+    RoutingRules, ScopeId, Scopes, Standing, Turns, decide,
+};
 
 const MODEL: &str = "qwen3:8b";
 

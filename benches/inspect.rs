@@ -7,7 +7,7 @@ use std::hint::black_box;
 use std::time::Duration;
 
 use criterion::{Criterion, Throughput};
-use olla::inspect::{Findings, Inspector, Wanted};
+use olla::bench::inspect::{Findings, Inspector, Wanted};
 
 const MEGABYTE: usize = 1 << 20;
 const PIECE: usize = 16 << 10;

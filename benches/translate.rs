@@ -8,7 +8,7 @@ use std::time::Duration;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use criterion::{Criterion, Throughput};
-use olla::dialects::anthropic::translate::{
+use olla::bench::translate::{
     End, IdSeed, NativeTail, ResponseContext, StreamTransformer, check, count_tokens, from_openai,
     to_openai,
 };

@@ -3,16 +3,16 @@
 use std::time::{Duration, SystemTime};
 
 /// The time from one instant to another; zero if the clock was set back between them.
-pub fn since(then: SystemTime, now: SystemTime) -> Duration {
+pub(crate) fn since(then: SystemTime, now: SystemTime) -> Duration {
     now.duration_since(then).unwrap_or(Duration::ZERO)
 }
 
 /// Whole milliseconds; the largest number if they do not fit.
-pub fn millis(duration: Duration) -> u64 {
+pub(crate) fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Whole microseconds; the largest number if they do not fit.
-pub fn micros(duration: Duration) -> u64 {
+pub(crate) fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }

@@ -12,7 +12,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 /// Bytes for people: `0 B`, `1023 B`, `2.93 KB`. Rounding never carries to the next unit.
-pub fn bytes(count: u64) -> String {
+pub(crate) fn bytes(count: u64) -> String {
     const UNITS: [&str; 6] = ["KB", "MB", "GB", "TB", "PB", "EB"];
     if count < 1024 {
         return format!("{count} B");
@@ -27,7 +27,7 @@ pub fn bytes(count: u64) -> String {
 }
 
 /// A latency in whole milliseconds: `0ms`, `999ms`, `1.2s`.
-pub fn latency(ms: u64) -> String {
+pub(crate) fn latency(ms: u64) -> String {
     if ms < 1000 {
         format!("{ms}ms")
     } else {
@@ -36,7 +36,7 @@ pub fn latency(ms: u64) -> String {
 }
 
 /// `part` of `whole` in percent; 0 of nothing.
-pub fn percent(part: u64, whole: u64) -> f64 {
+pub(crate) fn percent(part: u64, whole: u64) -> f64 {
     if whole == 0 {
         0.0
     } else {
@@ -45,7 +45,7 @@ pub fn percent(part: u64, whole: u64) -> f64 {
 }
 
 /// A percentage: `0%` and `100%` when exact, else one decimal (`66.7%`).
-pub fn percentage(part: u64, whole: u64) -> String {
+pub(crate) fn percentage(part: u64, whole: u64) -> String {
     if part == 0 || whole == 0 {
         "0%".to_owned()
     } else if part == whole {
@@ -56,7 +56,7 @@ pub fn percentage(part: u64, whole: u64) -> String {
 }
 
 /// A percentage, `N/A` without traffic.
-pub fn percentage_or_na(part: u64, whole: u64) -> String {
+pub(crate) fn percentage_or_na(part: u64, whole: u64) -> String {
     if whole == 0 {
         "N/A".to_owned()
     } else {
@@ -66,7 +66,7 @@ pub fn percentage_or_na(part: u64, whole: u64) -> String {
 
 /// How long ago something was: `2m ago`, `never`. An instant in the future was just now: clocks can
 /// be set back.
-pub fn ago(then: Option<SystemTime>, now: SystemTime) -> String {
+pub(crate) fn ago(then: Option<SystemTime>, now: SystemTime) -> String {
     match then {
         Some(then) => format!("{} ago", span(since(then, now))),
         None => "never".to_owned(),
@@ -74,7 +74,7 @@ pub fn ago(then: Option<SystemTime>, now: SystemTime) -> String {
 }
 
 /// How soon something is due: `in 4s`, `now`, `unknown`.
-pub fn until(then: Option<SystemTime>, now: SystemTime) -> String {
+pub(crate) fn until(then: Option<SystemTime>, now: SystemTime) -> String {
     match then.map(|then| then.duration_since(now)) {
         None => "unknown".to_owned(),
         Some(Ok(left)) if !left.is_zero() => format!("in {}", span(left)),
@@ -98,7 +98,7 @@ fn span(duration: Duration) -> String {
 }
 
 /// The uptime of the status page: `37s`, `5m`, `2h 5m`, `3d 4h`.
-pub fn uptime(duration: Duration) -> String {
+pub(crate) fn uptime(duration: Duration) -> String {
     let seconds = duration.as_secs();
     match seconds {
         0..60 => format!("{seconds}s"),
@@ -109,7 +109,7 @@ pub fn uptime(duration: Duration) -> String {
 }
 
 /// The durations of the process page: `1h2m3s`, `2m0s`, `5s`, `231.9ms`, `12.5µs`.
-pub fn duration(duration: Duration) -> String {
+pub(crate) fn duration(duration: Duration) -> String {
     let seconds = duration.as_secs();
     match seconds {
         0 => {
@@ -135,7 +135,7 @@ pub fn duration(duration: Duration) -> String {
 
 /// A plain decimal with at most six digits after the point, without trailing zeros. What is no
 /// number is `0`.
-pub fn decimal(value: f64) -> String {
+pub(crate) fn decimal(value: f64) -> String {
     if !value.is_finite() {
         return "0".to_owned();
     }
@@ -164,7 +164,7 @@ impl Serialize for Number {
 }
 
 /// An instant as RFC 3339 in UTC, with as many digits of the second as there are.
-pub fn instant(at: SystemTime) -> String {
+pub(crate) fn instant(at: SystemTime) -> String {
     let nanos = match at.duration_since(UNIX_EPOCH) {
         Ok(since) => i128::try_from(since.as_nanos()),
         Err(before) => i128::try_from(before.duration().as_nanos()).map(|nanos| -nanos),

@@ -2,25 +2,68 @@
 //! a request goes to, and what clients and operators are told. `docs/architecture.md` has the
 //! picture.
 
-pub mod access;
-pub mod catalogue;
-pub mod cli;
-pub mod clock;
-pub mod config;
-pub mod control;
-pub mod demo;
-pub mod dialects;
-pub mod endpoint_set;
+mod access;
+mod catalogue;
+mod cli;
+mod clock;
+mod config;
+mod control;
+mod demo;
+mod dialects;
+mod endpoint_set;
 mod field_names;
-pub mod fleet;
-pub mod format;
-pub mod gateway;
-pub mod inspect;
-pub(crate) mod json;
-pub mod log;
-pub mod operations;
-pub mod providers;
+mod fleet;
+mod format;
+mod gateway;
+mod inspect;
+mod json;
+mod log;
+mod operations;
+mod providers;
 mod roots;
-pub mod routing;
-pub mod serve;
-pub mod shared;
+mod routing;
+mod serve;
+mod shared;
+
+pub use serve::program;
+
+/// Internals for benches, fuzz targets and the tests in `tests`; no part of the interface.
+#[doc(hidden)]
+pub mod bench {
+    pub mod catalogue {
+        pub use crate::catalogue::{Catalogue, CatalogueOptions, CatalogueSource, ModelRules};
+    }
+
+    pub mod config {
+        pub use crate::config::{
+            Balancer, BaseUrl, ConfigInputs, EndpointPlan, Env, Fallback, FileFormat, KeyDoc,
+            Loaded, NameFilter, RoutingPlan, Severity, Strategy, TypeName, import, plan_from_str,
+            reference,
+        };
+    }
+
+    pub mod inspect {
+        pub use crate::inspect::{Findings, Inspector, Wanted, model_name, rewrite_model};
+    }
+
+    pub mod providers {
+        pub use crate::providers::{ListedModel, Profile, Profiles, admits, parse_listing};
+    }
+
+    pub mod routing {
+        pub use crate::endpoint_set::EndpointSet;
+        pub use crate::fleet::Endpoint;
+        pub use crate::routing::aliases::Aliases;
+        pub use crate::routing::balance::{Picker, Turns};
+        pub use crate::routing::decide::{Decision, Refresh, RoutingRequest, RoutingRules, decide};
+        pub use crate::routing::names::ModelIndex;
+        pub use crate::routing::scope::{ScopeId, Scopes, Standing};
+    }
+
+    pub mod translate {
+        pub use crate::dialects::anthropic::translate::{
+            Assembly, End, IdSeed, NativeTail, Progress, ResponseContext, StreamTransformer, check,
+            count_tokens, error_from_backend, from_openai, is_not_spoken_here, to_openai,
+        };
+    }
+}

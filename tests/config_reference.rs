@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
-use olla::config::{
+use olla::bench::config::{
     ConfigInputs, Env, FileFormat, KeyDoc, Loaded, NameFilter, TypeName, plan_from_str, reference,
 };
 

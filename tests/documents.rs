@@ -9,10 +9,10 @@ use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
-use olla::config::{
+use olla::bench::config::{
     ConfigInputs, Env, FileFormat, KeyDoc, Loaded, NameFilter, Severity, plan_from_str, reference,
 };
-use olla::providers::Profiles;
+use olla::bench::providers::Profiles;
 use testkit::metrics::Page;
 
 const BEGIN: &str = "<!-- begin: written by tests/documents.rs -->\n";
@@ -271,7 +271,7 @@ fn accepted(loaded: &Loaded, place: &str) {
 fn load(text: &str, format: FileFormat) -> Loaded {
     let env = Env::default();
     let types = Profiles::builtin().type_names();
-    let admits = |filter: &NameFilter, name: &str| olla::providers::admits(filter, name);
+    let admits = |filter: &NameFilter, name: &str| olla::bench::providers::admits(filter, name);
     let inputs = ConfigInputs {
         env: &env,
         cwd: Path::new("."),

@@ -8,8 +8,10 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use olla::config::{ConfigInputs, Env, FileFormat, Loaded, NameFilter, import, plan_from_str};
-use olla::providers::Profiles;
+use olla::bench::config::{
+    ConfigInputs, Env, FileFormat, Loaded, NameFilter, import, plan_from_str,
+};
+use olla::bench::providers::Profiles;
 use testkit::{Client, Folder, PATIENCE, Process, program, reserve};
 
 fn files() -> Vec<(PathBuf, String)> {
@@ -28,7 +30,7 @@ fn files() -> Vec<(PathBuf, String)> {
 fn with_inputs<T>(run: impl Fn(&ConfigInputs<'_>) -> T) -> T {
     let env = Env::default();
     let types = Profiles::builtin().type_names();
-    let admits = |filter: &NameFilter, name: &str| olla::providers::admits(filter, name);
+    let admits = |filter: &NameFilter, name: &str| olla::bench::providers::admits(filter, name);
     run(&ConfigInputs {
         env: &env,
         cwd: Path::new("."),
@@ -46,7 +48,7 @@ fn load(text: &str, format: FileFormat) -> Loaded {
 fn olla(args: &[&str], file: &Path) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_olla"));
     command.args(args).arg(file);
-    for doc in olla::config::reference() {
+    for doc in olla::bench::config::reference() {
         if let Some(name) = doc.env {
             command.env_remove(name);
         }

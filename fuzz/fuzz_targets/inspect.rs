@@ -4,7 +4,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use olla::inspect::{Inspector, Wanted, model_name, rewrite_model};
+use olla::bench::inspect::{Inspector, Wanted, model_name, rewrite_model};
 
 fuzz_target!(|input: (u8, Vec<u16>, &[u8])| {
     let (flags, cuts, body) = input;

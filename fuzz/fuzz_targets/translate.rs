@@ -4,7 +4,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use olla::dialects::anthropic::translate::{
+use olla::bench::translate::{
     ResponseContext, Assembly, End, IdSeed, NativeTail, Progress, StreamTransformer, check,
     count_tokens, error_from_backend, from_openai, is_not_spoken_here, to_openai,
 };

@@ -11,18 +11,18 @@ use crate::config::RateLimitsPlan;
 
 /// The client of a request: what limits are counted by, and what logs and statistics name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Client {
+pub(crate) enum Client {
     /// An address that no trusted proxy vouches for, or one that such a proxy named.
     Address(IpAddr),
 }
 
 impl Client {
     /// The client of a connection that has sent nothing yet.
-    pub const UNKNOWN: Self = Self::Address(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
+    pub(crate) const UNKNOWN: Self = Self::Address(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
 
     /// The client behind a connection from `peer`: its address, unless that is a trusted proxy's
     /// and the head names another.
-    pub fn identify(
+    pub(crate) fn identify(
         limits: &RateLimitsPlan,
         peer: IpAddr,
         head: &RequestHead,
@@ -32,7 +32,7 @@ impl Client {
     }
 
     /// Its address.
-    pub const fn address(self) -> IpAddr {
+    pub(crate) const fn address(self) -> IpAddr {
         match self {
             Self::Address(address) => address,
         }

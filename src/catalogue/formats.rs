@@ -8,7 +8,7 @@ use crate::providers::{Profile, Scalar};
 
 /// A format of `/olla/models`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Format {
+pub(super) enum Format {
     /// One item for each entry, with all facts.
     Unified,
     /// The four keys of OpenAI's.
@@ -35,7 +35,7 @@ pub enum Format {
 
 impl Format {
     /// Every format, in the order of the documentation.
-    pub const ALL: [Self; 11] = [
+    pub(super) const ALL: [Self; 11] = [
         Self::Unified,
         Self::OpenAi,
         Self::Ollama,
@@ -50,7 +50,7 @@ impl Format {
     ];
 
     /// The value of the query `format`.
-    pub const fn as_str(self) -> &'static str {
+    pub(super) const fn as_str(self) -> &'static str {
         match self {
             Self::Unified => "unified",
             Self::OpenAi => "openai",

@@ -26,13 +26,12 @@ use std::time::SystemTime;
 
 use bytes::Bytes;
 
-pub use crate::providers::{ListedModel, ModelKind, admits, glob};
-pub use detail::DetailTimes;
-pub use entry::Entry;
-pub use formats::Format;
-pub use rules::{Capabilities, ModelRules};
-pub use scoped::{ListingScope, Scoped};
-pub use status::NamedModel;
+pub(crate) use crate::providers::ListedModel;
+pub(crate) use detail::DetailTimes;
+pub(crate) use entry::Entry;
+pub(crate) use rules::Capabilities;
+pub use rules::ModelRules;
+pub(crate) use scoped::{ListingForm, Scoped};
 
 use crate::config::AliasPlan;
 use crate::endpoint_set::EndpointSet;

@@ -2,7 +2,7 @@
 //!
 //! Contract: docs/contract/catalogue.md#6.5
 
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use rustc_hash::FxHashSet;
@@ -11,62 +11,48 @@ use super::Catalogue;
 use super::formats::Format;
 use super::merged::Merged;
 use super::render::Selection;
-use crate::providers::{OPENAI_COMPATIBLE, Profiles};
+use crate::providers::{OPENAI_COMPATIBLE, Profile};
 
-/// The prefix that reaches every endpoint.
-const PROXY_PREFIX: &str = "proxy";
-
-/// The listing path below every prefix.
-const OPENAI_LISTING_PATH: &str = "/v1/models";
-
-/// Below LM Studio's prefixes only.
-const LM_STUDIO_LISTING_PATH: &str = "/api/v1/models";
-
-/// The endpoints with the models of a scoped listing.
+/// The forms of a listing below a prefix.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ListingScope<'a> {
+pub(crate) enum ListingForm {
+    /// That of OpenAI.
+    OpenAi,
+    /// That of the prefix's own profile.
+    Native,
+}
+
+/// A listing below a prefix.
+#[derive(Debug, Clone)]
+pub(crate) struct Scoped {
+    /// The profile of the prefix; `None` for `/olla/proxy/`, which reaches every endpoint.
+    pub profile: Option<Arc<Profile>>,
+    /// The form of the listing.
+    pub form: ListingForm,
+}
+
+/// The endpoints with the models of a listing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum ListingScope<'a> {
     /// The endpoints of one canonical type.
     Type(&'a str),
     /// The endpoints of every OpenAI-compatible type.
     OpenAiCompatible,
 }
 
-/// A listing route below a prefix.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Scoped<'a> {
-    /// The endpoints of the models.
-    pub scope: ListingScope<'a>,
-    /// The format of the listing.
-    pub format: Format,
-}
+impl Scoped {
+    fn scope(&self) -> ListingScope<'_> {
+        match &self.profile {
+            Some(profile) if profile.name != OPENAI_COMPATIBLE => ListingScope::Type(&profile.name),
+            _ => ListingScope::OpenAiCompatible,
+        }
+    }
 
-impl<'a> Scoped<'a> {
-    /// The listing at a path below `/olla/<prefix>`; `None` = the path is no listing. `rest`
-    /// begins with a slash and has no query.
-    pub fn at(profiles: &'a Profiles, prefix: &str, rest: &str) -> Option<Self> {
-        let openai = |scope| Self {
-            scope,
-            format: Format::OpenAi,
-        };
-        if prefix == PROXY_PREFIX {
-            return (rest == OPENAI_LISTING_PATH).then_some(openai(ListingScope::OpenAiCompatible));
+    fn format(&self) -> Format {
+        match (&self.profile, self.form) {
+            (Some(profile), ListingForm::Native) => Format::native(profile),
+            _ => Format::OpenAi,
         }
-        let profile = profiles.by_prefix(prefix)?;
-        let scope = if profile.name == OPENAI_COMPATIBLE {
-            ListingScope::OpenAiCompatible
-        } else {
-            ListingScope::Type(&profile.name)
-        };
-        if profile.native_listing_path.as_deref() == Some(rest) {
-            let format = Format::native(profile);
-            return Some(Self { scope, format });
-        }
-        let is_listing = match rest {
-            OPENAI_LISTING_PATH => profile.openai_compatible,
-            LM_STUDIO_LISTING_PATH => Format::native(profile) == Format::LmStudio,
-            _ => false,
-        };
-        is_listing.then_some(openai(scope))
     }
 }
 
@@ -80,43 +66,43 @@ pub(super) struct Ready {
 }
 
 impl Ready {
-    fn scoped(&self) -> Scoped<'_> {
+    fn scope(&self) -> ListingScope<'_> {
         let kind = self.kind.as_deref();
-        Scoped {
-            scope: kind.map_or(ListingScope::OpenAiCompatible, ListingScope::Type),
-            format: self.format,
-        }
+        kind.map_or(ListingScope::OpenAiCompatible, ListingScope::Type)
     }
 }
 
 impl Catalogue {
     /// A listing below a provider's prefix. Every query is ignored there.
-    pub fn scoped(&self, scoped: Scoped<'_>) -> Bytes {
-        let mut ready = self.scoped.iter();
-        match ready.find(|ready| ready.scoped() == scoped) {
+    pub(crate) fn scoped(&self, scoped: &Scoped) -> Bytes {
+        match self.ready(scoped) {
             Some(ready) => self.ready_listing(ready),
             // A type without endpoints, or a format that no known path asks for.
-            None => self.render_scope(scoped),
+            None => self.render_scope(scoped.scope(), scoped.format()),
         }
     }
 
     /// The same if it takes little time; `None` if rendering takes longer.
-    pub fn scoped_at_once(&self, scoped: Scoped<'_>) -> Option<Bytes> {
+    pub(crate) fn scoped_at_once(&self, scoped: &Scoped) -> Option<Bytes> {
         if !self.is_large() {
             return Some(self.scoped(scoped));
         }
+        self.ready(scoped)?.body.get().cloned()
+    }
+
+    fn ready(&self, scoped: &Scoped) -> Option<&Ready> {
+        let (scope, format) = (scoped.scope(), scoped.format());
         let mut ready = self.scoped.iter();
-        let ready = ready.find(|ready| ready.scoped() == scoped)?;
-        ready.body.get().cloned()
+        ready.find(|ready| ready.format == format && ready.scope() == scope)
     }
 
     pub(super) fn ready_listing(&self, ready: &Ready) -> Bytes {
-        let render = || self.render_scope(ready.scoped());
+        let render = || self.render_scope(ready.scope(), ready.format);
         ready.body.get_or_init(render).clone()
     }
 
-    fn render_scope(&self, scoped: Scoped<'_>) -> Bytes {
-        let members = match scoped.scope {
+    fn render_scope(&self, scope: ListingScope<'_>, format: Format) -> Bytes {
+        let members = match scope {
             ListingScope::Type(kind) => self.merged.endpoints_of(|profile| profile.name == kind),
             ListingScope::OpenAiCompatible => self
                 .merged
@@ -124,7 +110,7 @@ impl Catalogue {
         };
         let eligible = members.and(&self.routable);
         self.render(
-            scoped.format,
+            format,
             &Selection {
                 filter: &|_| true,
                 eligible,

@@ -9,6 +9,7 @@ mod names;
 mod queries;
 mod scopes;
 
+use crate::catalogue::formats::Format;
 use std::sync::LazyLock;
 use std::time::Duration;
 
@@ -214,10 +215,10 @@ fn a_catalogue_beyond_the_bound_is_rendered_when_asked() {
             assert_eq!(items(&catalogue, query).len(), count, "{query}");
         }
         let scoped = Scoped {
-            scope: ListingScope::Type("vllm"),
-            format: Format::OpenAi,
+            profile: Profiles::builtin().get("vllm").cloned(),
+            form: ListingForm::OpenAi,
         };
-        let listing = json(&catalogue.scoped(scoped));
+        let listing = json(&catalogue.scoped(&scoped));
         assert_eq!(listing["data"].as_array().unwrap().len(), count);
     }
 }

@@ -9,7 +9,7 @@ use crate::config::{Finding, Loaded, Severity};
 
 /// The file, one line for each finding and note, and the result as the last line. `more` are the
 /// warnings about profiles and model rules. An unknown key is an error here.
-pub fn report(loaded: &Loaded, more: &[Finding]) -> CommandOutput {
+pub(crate) fn report(loaded: &Loaded, more: &[Finding]) -> CommandOutput {
     let mut out = String::new();
     let _ = match &loaded.source {
         Some(path) => writeln!(out, "checking {}", path.display()),

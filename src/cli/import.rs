@@ -10,7 +10,7 @@ use crate::config::{ConfigInputs, Severity, import};
 
 /// Reads and converts the file. The exit code is 1 if the file cannot be read, is not YAML, or has an
 /// error; in the last case the TOML is printed as well.
-pub fn run(file: &Path, inputs: &ConfigInputs<'_>) -> CommandOutput {
+pub(crate) fn run(file: &Path, inputs: &ConfigInputs<'_>) -> CommandOutput {
     let text = match std::fs::read_to_string(inputs.cwd.join(file)) {
         Ok(text) => text,
         Err(error) => {

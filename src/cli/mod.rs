@@ -6,11 +6,11 @@
 //! Contract: docs/contract/operations.md#9
 
 mod args;
-pub mod build_info;
-pub mod check;
+pub(crate) mod build_info;
+pub(crate) mod check;
 mod http;
-pub mod import;
-pub mod remote;
+pub(crate) mod import;
+pub(crate) mod remote;
 mod table;
 mod tls;
 
@@ -18,11 +18,11 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use crate::config::{Env, boolean};
-pub use tls::Trust;
+pub(crate) use tls::Trust;
 
 /// What to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Command {
+pub(crate) enum Command {
     /// Run the gateway until a signal.
     Serve(Options),
     /// Validate the configuration without opening a socket ([`check::report`]).
@@ -40,7 +40,7 @@ pub enum Command {
 
 /// The options of a start.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Options {
+pub(crate) struct Options {
     /// `--config`; `None` = `OLLA_CONFIG_FILE` or the first default path.
     pub config: Option<PathBuf>,
     /// `--profile`; the variable `OLLA_ENABLE_PROFILER` belongs to the configuration.
@@ -49,14 +49,14 @@ pub struct Options {
 
 /// The options of `demo`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DemoOptions {
+pub(crate) struct DemoOptions {
     /// Port of the gateway; `None` = the default port.
     pub port: Option<u16>,
 }
 
 /// The options of `status` and `models`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Show {
+pub(crate) struct Show {
     /// What is shown.
     pub subject: Subject,
     /// `--url`; `None` = where the configuration lets the gateway listen.
@@ -71,7 +71,7 @@ pub struct Show {
 
 /// What the commands show of a running gateway.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Subject {
+pub(crate) enum Subject {
     /// Its models, and the endpoints that serve them.
     Models,
     /// Its statistics and its endpoints.
@@ -80,7 +80,7 @@ pub enum Subject {
 
 /// What a command prints, and its exit code.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct CommandOutput {
+pub(crate) struct CommandOutput {
     /// For standard output.
     pub stdout: String,
     /// For standard error.
@@ -91,9 +91,9 @@ pub struct CommandOutput {
 
 impl CommandOutput {
     /// Exit code of a failure.
-    pub const FAILED: u8 = 1;
+    pub(crate) const FAILED: u8 = 1;
     /// Exit code of an invalid command line.
-    pub const USAGE: u8 = 2;
+    pub(crate) const USAGE: u8 = 2;
 
     fn good(stdout: impl Into<String>) -> Self {
         Self {
@@ -112,14 +112,14 @@ impl CommandOutput {
     }
 
     /// Exit code 1 with a message.
-    pub fn failed(message: &str) -> Self {
+    pub(crate) fn failed(message: &str) -> Self {
         Self::bad(format!("olla: {message}\n"), Self::FAILED)
     }
 }
 
 /// The outcome of parsing the arguments.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Parsed {
+pub(crate) enum Parsed {
     /// A command to run.
     Run(Command),
     /// Output to print; there is nothing to run.
@@ -127,7 +127,7 @@ pub enum Parsed {
 }
 
 /// Parses the arguments, without the program's name.
-pub fn parse(arguments: impl IntoIterator<Item = OsString>, env: &Env) -> Parsed {
+pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>, env: &Env) -> Parsed {
     let wants_version = env.get("OLLA_SHOW_VERSION").and_then(boolean) == Some(true);
     if wants_version {
         return Parsed::Done(CommandOutput::good(build_info::line()));

@@ -11,7 +11,7 @@ use super::table::{Table, clean};
 use super::{CommandOutput, Subject, Trust};
 
 /// Shows the state of the gateway at an address.
-pub fn run(subject: Subject, address: &str, trust: &Trust, json: bool) -> CommandOutput {
+pub(crate) fn run(subject: Subject, address: &str, trust: &Trust, json: bool) -> CommandOutput {
     let path = match subject {
         Subject::Models => "/internal/status/models?detailed=true&group=family",
         Subject::Status => "/internal/status",
@@ -34,7 +34,7 @@ pub fn run(subject: Subject, address: &str, trust: &Trust, json: bool) -> Comman
 ///
 /// # Errors
 /// A sentence that says why there is none.
-pub fn document(address: &str, path: &str) -> Result<Value, String> {
+pub(crate) fn document(address: &str, path: &str) -> Result<Value, String> {
     let body = fetch(address, path, &Trust::default())?;
     serde_json::from_str(&body).map_err(|error| not_json(address, &error))
 }

@@ -155,7 +155,7 @@ fn the_version_is_one_line() {
         rest,
         [build_info::COMMIT, build_info::DATE, build_info::TARGET]
     );
-    assert!(build_info::COMPILER.starts_with("rustc ") && build_info::platform().contains('/'));
+    assert!(build_info::COMPILER.starts_with("rustc "));
     let done = Parsed::Done(CommandOutput::good(line));
     for given in [
         &["--version"][..],

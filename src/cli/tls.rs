@@ -18,7 +18,7 @@ use crate::roots;
 
 /// The certificates that a command trusts, besides those that the system trusts.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Trust {
+pub(crate) struct Trust {
     /// `--ca-file`: further authorities, or a self-signed certificate.
     pub ca_file: Option<PathBuf>,
     /// The file with the certificate of the gateway itself. It is accepted for every address.

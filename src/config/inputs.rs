@@ -7,7 +7,7 @@ use super::endpoint::NameFilter;
 use super::env::Env;
 
 /// The type of an endpoint that the gateway detects.
-pub const AUTO: &str = "auto";
+pub(crate) const AUTO: &str = "auto";
 
 /// One accepted value of an endpoint's `type`. [`AUTO`] needs none.
 #[derive(Debug, Clone, PartialEq, Eq)]

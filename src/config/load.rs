@@ -18,7 +18,7 @@ use super::tree::{self, ConfigTable};
 use super::{settings, yaml};
 
 /// The files that are tried in the working directory, in this order, if no file is named.
-pub const DEFAULT_PATHS: [&str; 4] = [
+pub(crate) const DEFAULT_PATHS: [&str; 4] = [
     "config/config.local.toml",
     "config/config.toml",
     "config.toml",
@@ -109,7 +109,7 @@ impl Loaded {
 /// The path of the configuration file: the named one, `OLLA_CONFIG_FILE`, or the first of
 /// [`DEFAULT_PATHS`] that exists; `None` = there is no file. Whether a named file exists is found out
 /// by reading it.
-pub fn locate(named: Option<&Path>, env: &Env, cwd: &Path) -> Option<PathBuf> {
+pub(crate) fn locate(named: Option<&Path>, env: &Env, cwd: &Path) -> Option<PathBuf> {
     if let Some(path) = named {
         return Some(path.to_path_buf());
     }
@@ -123,13 +123,13 @@ pub fn locate(named: Option<&Path>, env: &Env, cwd: &Path) -> Option<PathBuf> {
 }
 
 /// Finds ([`locate`]), reads and validates the configuration.
-pub fn load(named: Option<&Path>, inputs: &ConfigInputs<'_>) -> Loaded {
+pub(crate) fn load(named: Option<&Path>, inputs: &ConfigInputs<'_>) -> Loaded {
     read(named, inputs, None)
 }
 
 /// The same for a running gateway: keys that need a restart keep the values of the start, and a
 /// warning reports the difference.
-pub fn reload(
+pub(crate) fn reload(
     named: Option<&Path>,
     inputs: &ConfigInputs<'_>,
     started_with: &RestartOnly,

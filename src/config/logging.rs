@@ -14,7 +14,7 @@ use super::section::Section;
 
 /// The log settings before the configuration is read: from the environment only, with the level of
 /// `OLLA_LOG_LEVEL` and without a file.
-pub fn early_logging(env: &Env) -> LoggingPlan {
+pub(crate) fn early_logging(env: &Env) -> LoggingPlan {
     let mut reader = ConfigReader::new(env, None);
     let mut root = reader.root(None);
     let mut s = root.section("logging");

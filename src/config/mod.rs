@@ -36,20 +36,22 @@ mod unknown;
 mod values;
 mod yaml;
 
-pub use endpoint::{
-    Auth, BaseUrl, EndpointPlan, EndpointTlsPlan, NameFilter, Scheme, Secret, UrlFault,
-};
+pub(crate) use endpoint::{Auth, EndpointTlsPlan, Scheme, UrlFault};
+pub use endpoint::{BaseUrl, EndpointPlan, NameFilter};
 pub use env::Env;
-pub use finding::{Finding, Origin, Severity};
-pub use import::{Imported, import};
-pub use inputs::{AUTO, ConfigInputs, TypeName};
-pub use load::{DEFAULT_PATHS, FileFormat, Loaded, load, locate, plan_from_str, reference, reload};
-pub use logging::early_logging;
-pub use nearest::nearest;
+pub(crate) use finding::Finding;
+pub use finding::Severity;
+pub use import::import;
+pub(crate) use inputs::AUTO;
+pub use inputs::{ConfigInputs, TypeName};
+pub use load::{FileFormat, Loaded, plan_from_str, reference};
+pub(crate) use load::{load, locate, reload};
+pub(crate) use logging::early_logging;
+pub(crate) use nearest::nearest;
 pub use plan::*;
-pub use reader::{Fingerprints, KeyDoc, RestartOnly};
-pub use server_tls::{IdentityFault, ServerTlsPlan};
-pub use values::boolean;
+pub use reader::KeyDoc;
+pub(crate) use reader::{Fingerprints, RestartOnly};
+pub(crate) use values::boolean;
 
 #[cfg(test)]
 mod tests;

@@ -2,7 +2,10 @@
 
 /// The nearest of the known names, if a typing error may explain the difference. Each swapped,
 /// missing, added or wrong letter counts as one error; letter case is ignored.
-pub fn nearest<'k>(given: &str, known: impl IntoIterator<Item = &'k str>) -> Option<&'k str> {
+pub(crate) fn nearest<'k>(
+    given: &str,
+    known: impl IntoIterator<Item = &'k str>,
+) -> Option<&'k str> {
     let ranked = known.into_iter().map(|name| (distance(given, name), name));
     let (edits, name) = ranked.min()?;
     (edits <= tolerance(given)).then_some(name)

@@ -23,7 +23,7 @@ use super::server_tls::ServerTlsPlan;
 ///
 /// Cores keep sets of endpoints as fixed bitmaps and walk the fleet for each request; the bound
 /// keeps both cheap, and is far above the needs of one gateway in front of GPU servers.
-pub const MAX_ENDPOINTS: usize = 512;
+pub(crate) const MAX_ENDPOINTS: usize = 512;
 
 /// Declares an enum with values that are words of the configuration.
 macro_rules! words {

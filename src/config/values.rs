@@ -94,7 +94,7 @@ fn scaled(number: &str, scale: u128) -> Option<u128> {
 }
 
 /// Reads a boolean from the environment.
-pub fn boolean(text: &str) -> Option<bool> {
+pub(crate) fn boolean(text: &str) -> Option<bool> {
     match text {
         "1" | "t" | "T" | "TRUE" | "true" | "True" => Some(true),
         "0" | "f" | "F" | "FALSE" | "false" | "False" => Some(false),

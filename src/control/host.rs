@@ -10,7 +10,7 @@ use crate::operations::process::ProcessFacts;
 
 /// Bytes of memory that the process may use: the least of the machine's memory and what each of
 /// its control groups (version 2) allows; 0 = unknown.
-pub fn memory_limit_bytes() -> u64 {
+pub(crate) fn memory_limit_bytes() -> u64 {
     let machine = std::fs::read_to_string("/proc/meminfo").ok();
     let machine = machine.and_then(|text| total_memory(&text));
     let group = least_in_groups(Path::new("/sys/fs/cgroup"), &control_group(), |dir| {
@@ -28,7 +28,7 @@ fn total_memory(meminfo: &str) -> Option<u64> {
 }
 
 /// What the operating system reports about this process. `live_tasks` and `workers` stay 0.
-pub fn process_facts() -> ProcessFacts {
+pub(crate) fn process_facts() -> ProcessFacts {
     let process = Process::myself().ok();
     let stat = process.as_ref().and_then(|process| process.stat().ok());
     let status = process.as_ref().and_then(|process| process.status().ok());

@@ -15,7 +15,7 @@
 mod changes;
 mod discover;
 mod fetch;
-pub mod host;
+pub(crate) mod host;
 mod member;
 mod pages;
 mod probe;
@@ -45,16 +45,16 @@ use crate::providers::Profiles;
 use crate::shared::{Common, CoreSenders, Snapshot, ToControl};
 
 use fetch::Network;
-pub use host::process_facts;
+pub(crate) use host::process_facts;
 use shortage::Shortage;
 use signal::Signal;
-pub use snapshots::first_snapshot;
-pub use state::ProcessInfo;
+pub(crate) use snapshots::first_snapshot;
+pub(crate) use state::ProcessInfo;
 use state::{ActiveConfig, ControlState, CountRounds, Discoveries, Endpoints, Models, Outlet};
 
 /// The arguments of the control thread.
 #[derive(Debug)]
-pub struct ControlSetup {
+pub(crate) struct ControlSetup {
     /// The configuration.
     pub plan: Arc<Plan>,
     /// The profiles, filtered as the configuration says.
@@ -77,7 +77,7 @@ pub struct ControlSetup {
 
 /// The running control thread.
 #[derive(Debug)]
-pub struct ControlThread {
+pub(crate) struct ControlThread {
     thread: JoinHandle<()>,
 }
 
@@ -87,7 +87,7 @@ impl ControlThread {
     ///
     /// # Errors
     /// When no thread can be started.
-    pub fn start(setup: ControlSetup, listening: Listening) -> std::io::Result<Self> {
+    pub(crate) fn start(setup: ControlSetup, listening: Listening) -> std::io::Result<Self> {
         let builder = std::thread::Builder::new().name("control".to_owned());
         let (publish, published) = crossbeam_channel::bounded(1);
         let thread = builder.spawn(move || {
@@ -108,7 +108,7 @@ impl ControlThread {
     }
 
     /// Whether the thread has ended, which happens only after an error.
-    pub fn is_broken(&self) -> bool {
+    pub(crate) fn is_broken(&self) -> bool {
         self.thread.is_finished()
     }
 }

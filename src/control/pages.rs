@@ -8,7 +8,6 @@ use olla_engine::rt;
 use super::host::process_facts;
 use super::signal::Signal;
 use super::state::{ControlState, CountRound};
-use crate::catalogue::Scoped;
 use crate::operations::conditional::{PageHeaders, answer};
 use crate::operations::process::ProcessFacts;
 use crate::operations::{Inputs, ModelFact, Route, StickyFacts};
@@ -48,12 +47,9 @@ impl ControlState {
     pub(super) fn make_listing(&self, request: &ListingRequest, reply_to: ReplyTo) {
         let snapshot = self.outlet.broadcast.newest();
         let catalogue = &snapshot.catalogue;
-        let profiles = &snapshot.fleet.profiles;
         let listing = match request {
             ListingRequest::Models(query) => Some(catalogue.models(query)),
-            ListingRequest::Scoped(prefix, rest) => {
-                Scoped::at(profiles, prefix, rest).map(|scoped| Ok(catalogue.scoped(scoped)))
-            }
+            ListingRequest::Scoped(scoped) => Some(Ok(catalogue.scoped(scoped))),
         };
         let ticket = reply_to.ticket;
         let listing = ToCore::Listing { ticket, listing };

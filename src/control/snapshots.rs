@@ -19,7 +19,7 @@ use crate::shared::{Limiters, Snapshot};
 
 /// The initial snapshot, until the control thread publishes the first one. It has no endpoints, and
 /// the first round of checks is not over.
-pub fn first_snapshot(
+pub(crate) fn first_snapshot(
     plan: &Arc<Plan>,
     profiles: &Arc<Profiles>,
     rules: &Arc<ModelRules>,
@@ -119,7 +119,6 @@ fn snapshot_of(config: &ActiveConfig, models: &Models, endpoints: Vec<Endpoint>)
         fleet: Fleet {
             version: 0,
             plan: Arc::clone(&config.plan),
-            profiles: Arc::clone(&config.profiles),
             routable: places(&endpoints, is_routable),
             unchecked: EndpointSet::EMPTY,
             endpoints,

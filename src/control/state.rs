@@ -28,7 +28,7 @@ use crate::shared::{Common, CoreSenders, Limiters, ReplyTo, Snapshot};
 
 /// Facts of the process that the pages show.
 #[derive(Debug)]
-pub struct ProcessInfo {
+pub(crate) struct ProcessInfo {
     /// This build.
     pub build: Build,
     /// When the process started.

@@ -17,7 +17,7 @@ const SHARED_MODEL: &str = "llama3.2:3b";
 
 /// The simulated endpoints; they end with the process.
 #[derive(Debug)]
-pub struct Demo {
+pub(crate) struct Demo {
     backends: Vec<Backend>,
 }
 
@@ -26,7 +26,7 @@ impl Demo {
     ///
     /// # Errors
     /// The system has no port or thread left.
-    pub fn start() -> io::Result<Self> {
+    pub(crate) fn start() -> io::Result<Self> {
         let plans = [
             (
                 "ollama-desktop",
@@ -62,7 +62,7 @@ impl Demo {
 
     /// The configuration of the gateway. Its log has errors only: the demo prints a line for each
     /// endpoint that fails or recovers.
-    pub fn config_toml(&self, port: u16) -> String {
+    pub(crate) fn config_toml(&self, port: u16) -> String {
         let mut toml = format!(
             "[server]\nport = {port}\n\n[server.rate_limits]\nglobal_requests_per_minute = 0\n\
              per_ip_requests_per_minute = 0\n\n[logging]\nlevel = \"error\"\n\n\
@@ -81,7 +81,7 @@ impl Demo {
     }
 
     /// The endpoints, and commands to try.
-    pub fn guide(&self, url: &str) -> String {
+    pub(crate) fn guide(&self, url: &str) -> String {
         let mut out = String::from("Four simulated endpoints:\n");
         for backend in &self.backends {
             let outages = if backend.dialect.has_outages() {

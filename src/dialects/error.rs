@@ -6,7 +6,7 @@ use std::borrow::Cow;
 
 /// An error before it takes the shape of its route's API family ([`super::ApiFamily::error_body`]).
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Error {
+pub(crate) struct Error {
     /// Status of the response.
     pub status: u16,
     /// `error.type`.
@@ -23,7 +23,7 @@ pub struct Error {
 
 impl Error {
     /// An error without `Allow` and `Retry-After`.
-    pub fn new(
+    pub(crate) fn new(
         status: u16,
         kind: &'static str,
         code: &'static str,
@@ -40,7 +40,7 @@ impl Error {
     }
 
     /// There is no such route.
-    pub fn not_found() -> Self {
+    pub(crate) fn not_found() -> Self {
         Self::new(404, "not_found", "NOT_FOUND", "there is no such route")
     }
 }

@@ -16,7 +16,7 @@
 //! every question is a constant. To add a dialect, write its folder and one variant each of
 //! [`ApiFamily`] and [`Dialect`]; `CONTRIBUTING.md` has the steps.
 
-pub mod anthropic;
+pub(crate) mod anthropic;
 mod error;
 
 use std::time::Duration;
@@ -30,11 +30,11 @@ use crate::endpoint_set::EndpointSet;
 use crate::fleet::Endpoint;
 
 use anthropic::{Conversation, Record};
-pub use error::Error;
+pub(crate) use error::Error;
 
 /// The API family of a route: what its errors look like, and which dialect its requests speak.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum ApiFamily {
+pub(crate) enum ApiFamily {
     /// OpenAI's shapes; everything that is no other family's.
     #[default]
     OpenAi,
@@ -44,7 +44,7 @@ pub enum ApiFamily {
 
 /// A family's own prefix below `/olla/`.
 #[derive(Debug)]
-pub struct Mount {
+pub(crate) struct Mount {
     /// The first segment behind `/olla/`.
     pub prefix: &'static [u8],
     /// The family that its requests belong to.
@@ -54,11 +54,11 @@ pub struct Mount {
 }
 
 /// All mounts.
-pub const MOUNTS: [Mount; 1] = [anthropic::MOUNT];
+pub(crate) const MOUNTS: [Mount; 1] = [anthropic::MOUNT];
 
 /// A route below a family's prefix.
 #[derive(Debug)]
-pub struct DialectRoute {
+pub(crate) struct DialectRoute {
     /// Behind the prefix; with a slash at its end it takes whatever follows, but not nothing.
     pub path: &'static [u8],
     /// Its methods, in the form of `Allow`.
@@ -69,7 +69,7 @@ pub struct DialectRoute {
 
 /// What a dialect's route does.
 #[derive(Debug, Clone, Copy)]
-pub enum Operation {
+pub(crate) enum Operation {
     /// Its requests go to an endpoint.
     Serve,
     /// The dialect makes the response itself, out of the body (which counts as a request of the
@@ -80,7 +80,7 @@ pub enum Operation {
 }
 
 /// What a dialect may need for a response of its own.
-pub struct OwnAsk<'a> {
+pub(crate) struct OwnAsk<'a> {
     /// The request's body.
     pub body: &'a [u8],
     /// What follows the route's path, percent escapes as sent.
@@ -95,7 +95,7 @@ pub struct OwnAsk<'a> {
 
 impl ApiFamily {
     /// Whether the configuration has its routes.
-    pub fn is_enabled(self, translators: &TranslatorsPlan) -> bool {
+    pub(crate) fn is_enabled(self, translators: &TranslatorsPlan) -> bool {
         match self {
             Self::OpenAi => true,
             Self::Anthropic => translators.anthropic.enabled,
@@ -103,7 +103,7 @@ impl ApiFamily {
     }
 
     /// The family's own limit for a body and the option that sets it.
-    pub fn body_limit(self, plan: &Plan) -> Option<(u64, &'static str)> {
+    pub(crate) fn body_limit(self, plan: &Plan) -> Option<(u64, &'static str)> {
         match self {
             Self::OpenAi => None,
             Self::Anthropic => Some((
@@ -114,7 +114,7 @@ impl ApiFamily {
     }
 
     /// The body of an error.
-    pub fn error_body(self, error: &Error, request_id: &str) -> Bytes {
+    pub(crate) fn error_body(self, error: &Error, request_id: &str) -> Bytes {
         Bytes::from(match self {
             Self::OpenAi => openai_error(error),
             Self::Anthropic => anthropic::error_body(error, request_id),
@@ -122,7 +122,7 @@ impl ApiFamily {
     }
 
     /// The header in which its clients look for the request's id, besides the gateway's own.
-    pub fn id_header(self) -> Option<&'static [u8]> {
+    pub(crate) fn id_header(self) -> Option<&'static [u8]> {
         match self {
             Self::OpenAi => None,
             Self::Anthropic => Some(b"request-id"),
@@ -130,7 +130,7 @@ impl ApiFamily {
     }
 
     /// The dialect of a request on one of its routes.
-    pub fn begin(self) -> Dialect {
+    pub(crate) fn begin(self) -> Dialect {
         match self {
             Self::OpenAi => Dialect::Plain,
             Self::Anthropic => Dialect::Anthropic(Box::default()),
@@ -147,7 +147,7 @@ fn openai_error(error: &Error) -> Vec<u8> {
 
 /// The dialect of one request, with the state that the dialect keeps for it.
 #[derive(Debug, Default)]
-pub enum Dialect {
+pub(crate) enum Dialect {
     /// The endpoint understands the request as it is.
     #[default]
     Plain,
@@ -157,7 +157,7 @@ pub enum Dialect {
 
 /// The candidates that a dialect may order.
 #[derive(Debug)]
-pub struct Choosing<'a> {
+pub(crate) struct Choosing<'a> {
     /// The endpoints of the snapshot.
     pub endpoints: &'a [Endpoint],
     /// Those that routing found.
@@ -169,7 +169,7 @@ pub struct Choosing<'a> {
 }
 
 /// The request for an endpoint that was picked.
-pub struct Sending<'a> {
+pub(crate) struct Sending<'a> {
     /// The client's request.
     pub request: Request<'a>,
     /// Its body.
@@ -186,7 +186,7 @@ pub struct Sending<'a> {
 
 /// The body that an endpoint gets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Sent {
+pub(crate) enum Sent {
     /// The client's, with the endpoint's name of the model.
     Client,
     /// [`Dialect::payload`].
@@ -195,7 +195,7 @@ pub enum Sent {
 
 /// Where a dialect sends a request, below the endpoint's URL.
 #[derive(Debug, Clone, Copy)]
-pub struct DialectTarget<'e> {
+pub(crate) struct DialectTarget<'e> {
     /// The path.
     pub path: &'e str,
     /// The body is JSON of the dialect's making: headers and a query that describe the client's are
@@ -205,7 +205,7 @@ pub struct DialectTarget<'e> {
 
 /// What becomes of an endpoint's response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Reading {
+pub(crate) enum Reading {
     /// It passes as it is; `watch` = [`Dialect::watch`] sees its body.
     Pass {
         /// See the variant.
@@ -224,7 +224,7 @@ pub enum Reading {
 
 /// The result of processing a part of a response.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Piece {
+pub(crate) enum Piece {
     /// There is more to come.
     More,
     /// The client's response is complete.
@@ -237,7 +237,7 @@ pub enum Piece {
 
 /// A whole response and the endpoint it is of.
 #[derive(Debug)]
-pub struct Collected<'a> {
+pub(crate) struct Collected<'a> {
     /// Its body.
     pub body: &'a [u8],
     /// The endpoint that sent it.
@@ -250,7 +250,7 @@ pub struct Collected<'a> {
 
 /// What a whole response became.
 #[derive(Debug)]
-pub enum Whole {
+pub(crate) enum Whole {
     /// It passes with the head that was held.
     Held,
     /// A JSON document.
@@ -265,7 +265,7 @@ pub enum Whole {
 
 /// A message of a dialect for the log or the inspector. The gateway collects them.
 #[derive(Debug)]
-pub enum Note {
+pub(crate) enum Note {
     /// Something of the request or response has no counterpart in the other dialect.
     NotTranslated(String),
     /// The name of a session was not a valid file name.
@@ -276,7 +276,7 @@ pub enum Note {
 
 /// A translator's part of a request, for the statistics (docs/contract/translation.md#14).
 #[derive(Debug, Clone, Copy)]
-pub struct Summary {
+pub(crate) struct Summary {
     /// The translator's name, such as `anthropic`.
     pub translator: &'static str,
     /// Passed through, else translated.
@@ -291,7 +291,7 @@ pub struct Summary {
 
 /// Why a request was translated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fallback {
+pub(crate) enum Fallback {
     /// No endpoint was available.
     NoCompatibleEndpoints,
     /// The endpoints do not speak its dialect.
@@ -304,7 +304,7 @@ impl Dialect {
     ///
     /// # Errors
     /// The request is invalid and does not even name a model.
-    pub fn read(&mut self, body: &[u8], model: &mut String) -> Result<(), Error> {
+    pub(crate) fn read(&mut self, body: &[u8], model: &mut String) -> Result<(), Error> {
         match self {
             Self::Plain => Ok(()),
             Self::Anthropic(conversation) => conversation.read(body, model),
@@ -315,7 +315,7 @@ impl Dialect {
     ///
     /// # Errors
     /// The request is invalid.
-    pub fn choose(&mut self, choosing: &Choosing<'_>) -> Result<(), Error> {
+    pub(crate) fn choose(&mut self, choosing: &Choosing<'_>) -> Result<(), Error> {
         match self {
             Self::Plain => Ok(()),
             Self::Anthropic(conversation) => conversation.choose(choosing),
@@ -323,7 +323,7 @@ impl Dialect {
     }
 
     /// The candidates that may be picked now, and those of them that count as tried.
-    pub fn next(
+    pub(crate) fn next(
         &mut self,
         candidates: &EndpointSet,
         tried: &EndpointSet,
@@ -335,7 +335,7 @@ impl Dialect {
     }
 
     /// No candidate of [`Self::next`] could be picked. Returns true if the next call gives others.
-    pub fn widen(&mut self) -> bool {
+    pub(crate) fn widen(&mut self) -> bool {
         match self {
             Self::Plain => false,
             Self::Anthropic(conversation) => conversation.widen(),
@@ -343,7 +343,7 @@ impl Dialect {
     }
 
     /// Whether the model is named in the endpoint's own spelling even without an alias.
-    pub const fn respells(&self) -> bool {
+    pub(crate) const fn respells(&self) -> bool {
         matches!(self, Self::Anthropic(_))
     }
 
@@ -351,7 +351,7 @@ impl Dialect {
     ///
     /// # Errors
     /// The request cannot be expressed in what the endpoint speaks.
-    pub fn request(&mut self, sending: &Sending<'_>) -> Result<Sent, Error> {
+    pub(crate) fn request(&mut self, sending: &Sending<'_>) -> Result<Sent, Error> {
         match self {
             Self::Plain => Ok(Sent::Client),
             Self::Anthropic(conversation) => conversation.request(sending),
@@ -359,7 +359,7 @@ impl Dialect {
     }
 
     /// The path of the request at the picked endpoint; `None` = the client's own path.
-    pub fn target<'e>(&self, endpoint: &'e Endpoint) -> Option<DialectTarget<'e>> {
+    pub(crate) fn target<'e>(&self, endpoint: &'e Endpoint) -> Option<DialectTarget<'e>> {
         match self {
             Self::Plain => None,
             Self::Anthropic(conversation) => conversation.target(endpoint),
@@ -367,7 +367,7 @@ impl Dialect {
     }
 
     /// The body for the endpoint, if it is not the client's.
-    pub fn payload(&self) -> Option<&[u8]> {
+    pub(crate) fn payload(&self) -> Option<&[u8]> {
         match self {
             Self::Plain => None,
             Self::Anthropic(conversation) => conversation.payload(),
@@ -375,7 +375,7 @@ impl Dialect {
     }
 
     /// The head of an endpoint's response has come.
-    pub fn response(&mut self, response: &Response<'_>) -> Reading {
+    pub(crate) fn response(&mut self, response: &Response<'_>) -> Reading {
         match self {
             Self::Plain => Reading::Pass { watch: false },
             Self::Anthropic(conversation) => conversation.response(response),
@@ -383,7 +383,7 @@ impl Dialect {
     }
 
     /// A part of a body that passes as it is.
-    pub fn watch(&mut self, payload: &[u8]) {
+    pub(crate) fn watch(&mut self, payload: &[u8]) {
         match self {
             Self::Plain => {}
             Self::Anthropic(conversation) => conversation.watch(payload),
@@ -391,7 +391,7 @@ impl Dialect {
     }
 
     /// A part of a body; with `end` it is the last call. Appends to `out` what the client gets.
-    pub fn piece(&mut self, payload: &[u8], end: Option<End>, out: &mut Vec<u8>) -> Piece {
+    pub(crate) fn piece(&mut self, payload: &[u8], end: Option<End>, out: &mut Vec<u8>) -> Piece {
         match self {
             Self::Plain => {
                 out.extend_from_slice(payload);
@@ -406,7 +406,7 @@ impl Dialect {
     }
 
     /// Nothing has come for the time that [`Reading::Stream`] names.
-    pub fn idle(&mut self, out: &mut Vec<u8>) -> Piece {
+    pub(crate) fn idle(&mut self, out: &mut Vec<u8>) -> Piece {
         match self {
             Self::Plain => Piece::More,
             Self::Anthropic(conversation) => conversation.idle(out),
@@ -414,7 +414,7 @@ impl Dialect {
     }
 
     /// A whole body that [`Reading::Hold`] or [`Reading::Collect`] asked for.
-    pub fn whole(&mut self, collected: &Collected<'_>) -> Whole {
+    pub(crate) fn whole(&mut self, collected: &Collected<'_>) -> Whole {
         match self {
             Self::Plain => Whole::Held,
             Self::Anthropic(conversation) => conversation.whole(collected),
@@ -422,7 +422,7 @@ impl Dialect {
     }
 
     /// The client gets an error of this body.
-    pub fn refused(&mut self, body: &[u8]) {
+    pub(crate) fn refused(&mut self, body: &[u8]) {
         match self {
             Self::Plain => {}
             Self::Anthropic(conversation) => conversation.refused(body),
@@ -430,7 +430,7 @@ impl Dialect {
     }
 
     /// The request is over, with this status.
-    pub fn end(&mut self, status: u16) -> Option<Summary> {
+    pub(crate) fn end(&mut self, status: u16) -> Option<Summary> {
         match self {
             Self::Plain => None,
             Self::Anthropic(conversation) => Some(conversation.end(status)),
@@ -438,7 +438,7 @@ impl Dialect {
     }
 
     /// What is to be logged or written since the last call.
-    pub fn notes(&mut self) -> Vec<Note> {
+    pub(crate) fn notes(&mut self) -> Vec<Note> {
         match self {
             Self::Plain => Vec::new(),
             Self::Anthropic(conversation) => conversation.notes(),
@@ -446,7 +446,7 @@ impl Dialect {
     }
 
     /// The mode of the last attempt, for the log.
-    pub fn mode(&self) -> Option<&'static str> {
+    pub(crate) fn mode(&self) -> Option<&'static str> {
         match self {
             Self::Plain => None,
             Self::Anthropic(conversation) => conversation.mode(),
@@ -454,7 +454,7 @@ impl Dialect {
     }
 
     /// The mode that the first attempt will have, for the log.
-    pub fn first_mode(&self) -> Option<&'static str> {
+    pub(crate) fn first_mode(&self) -> Option<&'static str> {
         match self {
             Self::Plain => None,
             Self::Anthropic(conversation) => Some(conversation.first_mode()),
@@ -462,7 +462,7 @@ impl Dialect {
     }
 
     /// The value of `X-Olla-Mode`.
-    pub fn mode_shown(&self) -> Option<&'static str> {
+    pub(crate) fn mode_shown(&self) -> Option<&'static str> {
         match self {
             Self::Plain => None,
             Self::Anthropic(conversation) => conversation.mode_shown(),
@@ -470,7 +470,7 @@ impl Dialect {
     }
 
     /// Why the request was not passed through, for the log.
-    pub fn fallback(&self) -> Option<Fallback> {
+    pub(crate) fn fallback(&self) -> Option<Fallback> {
         match self {
             Self::Plain => None,
             Self::Anthropic(conversation) => conversation.fallback(),

@@ -15,15 +15,15 @@ use std::sync::atomic::Ordering;
 use crate::fleet::Live;
 
 /// Consecutive failures that open the breaker.
-pub const FAILURES_MAX: u32 = 5;
+pub(crate) const FAILURES_MAX: u32 = 5;
 /// How long the breaker stays open.
-pub const OPEN_MS: u64 = 30_000;
+pub(crate) const OPEN_MS: u64 = 30_000;
 /// The time after which another request may probe although a probe has not ended.
-pub const PROBE_MS: u64 = 30_000;
+pub(crate) const PROBE_MS: u64 = 30_000;
 
 /// The state of a breaker for another request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum State {
+pub(crate) enum State {
     /// Requests pass.
     Closed,
     /// It was open for long enough, and no probe is in flight.
@@ -34,11 +34,11 @@ pub enum State {
 
 /// The right to be the probe of a half-open breaker, with the time at which it was granted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct BreakerProbe(u64);
+pub(crate) struct BreakerProbe(u64);
 
 /// The state of the breaker. Reading it changes nothing: a request to an endpoint with a half-open
 /// breaker has to [`claim`] the probe.
-pub fn state(live: &Live, now_ms: u64) -> State {
+pub(crate) fn state(live: &Live, now_ms: u64) -> State {
     match live.open_until_ms.load(Ordering::Acquire) {
         0 => State::Closed,
         until if now_ms < until => State::Open,
@@ -52,7 +52,7 @@ pub fn state(live: &Live, now_ms: u64) -> State {
 ///
 /// # Errors
 /// The breaker is open, or another request has become the probe.
-pub fn claim(live: &Live, now_ms: u64) -> Result<Option<BreakerProbe>, Refused> {
+pub(crate) fn claim(live: &Live, now_ms: u64) -> Result<Option<BreakerProbe>, Refused> {
     let until = live.open_until_ms.load(Ordering::Acquire);
     if until == 0 {
         return Ok(None);
@@ -82,17 +82,17 @@ pub fn claim(live: &Live, now_ms: u64) -> Result<Option<BreakerProbe>, Refused> 
 
 /// The breaker is open, or another request is the probe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Refused;
+pub(crate) struct Refused;
 
 /// Releases a claim whose request neither succeeded nor failed, so that the next request can take
 /// it.
-pub fn release(live: &Live, probe: BreakerProbe) {
+pub(crate) fn release(live: &Live, probe: BreakerProbe) {
     swap(live, probe.0, 0);
 }
 
 /// A complete response head has arrived, with any status. Costs two loads while the breaker is
 /// closed and no failure is counted.
-pub fn on_success(live: &Live) {
+pub(crate) fn on_success(live: &Live) {
     if live.failures.load(Ordering::Relaxed) != 0 {
         live.failures.store(0, Ordering::Relaxed);
     }
@@ -103,13 +103,13 @@ pub fn on_success(live: &Live) {
 }
 
 /// A health check found the endpoint to be back.
-pub fn reset(live: &Live) {
+pub(crate) fn reset(live: &Live) {
     on_success(live);
 }
 
 /// A request failed; it was the probe if it had claimed one. Failures of requests that began before
 /// the breaker opened do not prolong the open state.
-pub fn on_failure(live: &Live, now_ms: u64, probe: Option<BreakerProbe>) {
+pub(crate) fn on_failure(live: &Live, now_ms: u64, probe: Option<BreakerProbe>) {
     // A probe that took too long was replaced by the next one and no longer counts.
     let decides = probe
         .is_some_and(|BreakerProbe(since)| live.probe_since_ms.load(Ordering::Acquire) == since);

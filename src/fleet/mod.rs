@@ -7,7 +7,7 @@
 //! Contract: docs/contract/balancing.md#7, docs/contract/balancing.md#10,
 //! docs/contract/balancing.md#11; docs/contract/operations.md#2
 
-pub mod breaker;
+pub(crate) mod breaker;
 pub(crate) mod fault;
 pub(crate) mod health;
 mod live;
@@ -22,21 +22,19 @@ use olla_engine::limit::Bucket;
 
 use crate::config::{AUTO, EndpointPlan, Plan};
 use crate::endpoint_set::EndpointSet;
+use crate::providers::Profile;
 use crate::providers::figures::Extractor;
-use crate::providers::{Profile, Profiles};
 
-pub use live::Live;
-pub use upstream::{Upstream, own_fields};
+pub(crate) use live::Live;
+pub(crate) use upstream::{Upstream, own_fields};
 
 /// A frozen state of everything that routing depends on.
 #[derive(Debug)]
-pub struct Fleet {
+pub(crate) struct Fleet {
     /// The number of the snapshot; a higher one is newer.
     pub version: u64,
     /// The configuration in force.
     pub plan: Arc<Plan>,
-    /// The provider profiles in force.
-    pub profiles: Arc<Profiles>,
     /// In the order of the configuration. The place in this list is the endpoint's index, by which
     /// [`EndpointSet`] and the catalogue name it; it holds within one snapshot only.
     pub endpoints: Vec<Endpoint>,

@@ -97,7 +97,7 @@ impl Upstream {
 
 /// The fields that are set on every request to an endpoint, checks and discovery included; `auth`
 /// wins over `headers` (docs/contract/balancing.md#14).
-pub fn own_fields(plan: &EndpointPlan) -> Vec<(String, String)> {
+pub(crate) fn own_fields(plan: &EndpointPlan) -> Vec<(String, String)> {
     let auth = plan.auth.as_ref().map(|auth| match auth {
         Auth::Bearer { token } => (
             "Authorization".to_owned(),

@@ -33,7 +33,7 @@ use crate::shared::LimitHeaders;
 
 /// The state of one request.
 #[derive(Debug)]
-pub struct Exchange {
+pub(crate) struct Exchange {
     pub(super) gateway: Rc<Gateway>,
     /// The view in which the request arrived; after routing, the newest view of that moment.
     pub(super) view: Rc<View>,
@@ -79,7 +79,7 @@ pub struct Exchange {
 
 /// Buffers that a connection keeps from one request to the next, and addresses as text.
 #[derive(Debug, Default)]
-pub struct ConnectionCache {
+pub(crate) struct ConnectionCache {
     /// The address of the client; `peer_text` is that of the connection.
     pub(super) client_text: IpText,
     pub(super) peer_text: IpText,

@@ -14,12 +14,12 @@ use olla_engine::handler::{Ask, Local, Request, Routed};
 
 use super::exchange::Exchange;
 use super::replies::{Awaited, ControlReply};
-use crate::catalogue::{CatalogueError, DetailTimes, Scoped};
+use crate::catalogue::{CatalogueError, DetailTimes, ListingForm};
 use crate::dialects::{DialectRoute, Error, Operation, OwnAsk};
 use crate::log::{Level, events};
 use crate::operations::conditional::PageHeaders;
 use crate::operations::{self, access};
-use crate::routing::route::RouteKind;
+use crate::routing::route::{PrefixId, RouteKind};
 use crate::shared::{ListingRequest, PageRequest, PageResponse, ReplyTo, ToControl};
 
 /// Time limit for rendering a page; after it the client gets an error.
@@ -50,7 +50,7 @@ impl Exchange {
                 let model = view.snapshot.catalogue.model(&id, &times);
                 self.write_listing(ask, Some(model), local);
             }
-            RouteKind::Listing(..) => return self.scoped(ask, local),
+            RouteKind::Listing(prefix, form) => return self.scoped(ask, (prefix, form), local),
             RouteKind::Dashboard => self.dashboard(ask, local),
             RouteKind::Internal => match page_of(self.rest(request)) {
                 Some(page) => return self.page(ask, page, local),
@@ -105,23 +105,17 @@ impl Exchange {
         self.listing(ask, ready, wanted, local)
     }
 
-    fn scoped(&mut self, ask: &Ask<'_>, local: &mut Local) -> Routed {
+    fn scoped(
+        &mut self,
+        ask: &Ask<'_>,
+        (prefix, form): (PrefixId, ListingForm),
+        local: &mut Local,
+    ) -> Routed {
         let view = Rc::clone(&self.view);
         let snapshot = &view.snapshot;
-        let path = String::from_utf8_lossy(self.path(&ask.request)).into_owned();
-        let at = scoped_at(&path).and_then(|(prefix, rest)| {
-            Some((
-                prefix,
-                rest,
-                Scoped::at(&snapshot.fleet.profiles, prefix, rest)?,
-            ))
-        });
-        let Some((prefix, rest, scoped)) = at else {
-            self.error(ask.cx, Some(&ask.request), &Error::not_found(), local);
-            return Routed::Respond;
-        };
-        let ready = snapshot.catalogue.scoped_at_once(scoped);
-        let wanted = || ListingRequest::Scoped(prefix.to_owned(), rest.to_owned());
+        let scoped = snapshot.routes.prefix(prefix).scoped(form);
+        let ready = snapshot.catalogue.scoped_at_once(&scoped);
+        let wanted = || ListingRequest::Scoped(scoped);
         self.listing(ask, ready.map(|body| Some(Ok(body))), wanted, local)
     }
 
@@ -284,26 +278,4 @@ fn joined(request: &Request<'_>, id: FieldId) -> Option<Vec<u8>> {
         .map(|line| line.value.of(request.bytes))
         .collect();
     (!lines.is_empty()).then(|| lines.join(&b", "[..]))
-}
-
-/// Prefix and rest of a path below `/olla/`.
-fn scoped_at(path: &str) -> Option<(&str, &str)> {
-    let inner = path.strip_prefix("/olla/")?;
-    let slash = inner.find('/')?;
-    inner.split_at_checked(slash)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn prefixes_are_taken_off() {
-        assert_eq!(
-            scoped_at("/olla/vllm/v1/models"),
-            Some(("vllm", "/v1/models"))
-        );
-        assert_eq!(scoped_at("/olla/vllm"), None);
-        assert_eq!(scoped_at("/other/vllm/"), None);
-    }
 }

@@ -33,7 +33,7 @@ use olla_engine::handler::{Handler, Limits};
 use olla_engine::rt::Exhausted;
 use olla_engine::snapshot::Subscriber;
 
-pub use exchange::{ConnectionCache, Exchange};
+pub(crate) use exchange::{ConnectionCache, Exchange};
 
 use crate::field_names::Names;
 use crate::log::LineLog;
@@ -48,7 +48,7 @@ const FLUSH_INTERVAL: Duration = Duration::from_millis(50);
 
 /// The handler of one core.
 #[derive(Debug)]
-pub struct Gateway {
+pub(crate) struct Gateway {
     core: usize,
     common: Arc<Common>,
     snapshots: RefCell<Subscriber<Snapshot>>,
@@ -66,7 +66,7 @@ pub struct Gateway {
 
 impl Gateway {
     /// The handler of a core.
-    pub fn new(
+    pub(crate) fn new(
         core: usize,
         common: Arc<Common>,
         mut snapshots: Subscriber<Snapshot>,

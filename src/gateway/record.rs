@@ -379,9 +379,12 @@ impl Exchange {
                 .num("request_bytes", done.request_bytes)
                 .num("response_bytes", done.response_bytes)
                 .num("duration_ms", millis(done.total))
-                .bytes("user_agent", field(FieldId::UserAgent))
-                .bytes("referer", field(FieldId::Referer))
-                .bytes("content_type", field(FieldId::ContentType))
+                .bytes("user_agent", field(FieldId::UserAgent));
+            match std::str::from_utf8(field(FieldId::Referer)) {
+                Ok(referer) => line.str("referer", &redact::url(referer)),
+                Err(_) => line.str("referer", "[not UTF-8]"),
+            };
+            line.bytes("content_type", field(FieldId::ContentType))
                 .bytes("accept", field(FieldId::Accept));
         } else {
             line.num("status", self.status.into())

@@ -24,7 +24,8 @@ mod tests;
 
 use std::ops::Range;
 
-pub use name::{Splice, model_name, rewrite_model};
+pub(crate) use name::Splice;
+pub use name::{model_name, rewrite_model};
 use scan::{Nest, Step};
 
 /// What to look for, determined by the route and the configuration before the body arrives.

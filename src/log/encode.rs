@@ -10,7 +10,7 @@ use olla_engine::h1::emit::decimal;
 use wide::u8x16;
 
 /// The length at which texts are cut: a header may have a megabyte, a line of the log must not.
-pub const FIELD_BYTES_MAX: usize = 4096;
+pub(crate) const FIELD_BYTES_MAX: usize = 4096;
 
 /// The mark behind a text that was cut.
 const CUT: &str = "…";
@@ -140,14 +140,6 @@ fn bounded(text: &str) -> (&str, bool) {
     }
     let end = text.floor_char_boundary(FIELD_BYTES_MAX);
     (&text[..end], true)
-}
-
-/// A number with its sign.
-pub(super) fn signed(out: &mut Vec<u8>, number: i64) {
-    if number < 0 {
-        out.push(b'-');
-    }
-    decimal(out, number.unsigned_abs());
 }
 
 /// A number with at most three digits after the point; `null` where it is none.
@@ -285,9 +277,6 @@ mod tests {
 
     #[test]
     fn numbers() {
-        for number in [0, -1, 7, i64::MIN, i64::MAX] {
-            assert_eq!(shown(|out| signed(out, number)), number.to_string());
-        }
         let table = [
             (0.0, "0"),
             (-0.0, "0"),

@@ -6,74 +6,74 @@
 
 /// A proxied request has arrived. INFO: `client_ip`, `method`, `path`, `compatible_endpoints`,
 /// \[`user_agent`], \[`model`], \[`content_length`], \[`translator_mode`].
-pub const REQUEST_RECEIVED: &str = "Request received";
+pub(crate) const REQUEST_RECEIVED: &str = "Request received";
 /// An attempt begins. INFO: `endpoint`, `target`, `model`.
-pub const REQUEST_DISPATCHING: &str = "Request dispatching";
+pub(crate) const REQUEST_DISPATCHING: &str = "Request dispatching";
 /// A response was relayed to its end. INFO: `endpoint`, `duration_ms`, `status`="completed",
 /// \[`model`], \[`total_bytes`], \[`translator_mode`], provider fields, \[`routing_strategy`,
 /// `routing_action`, `routing_reason`], \[`sticky_outcome`], \[`session_id`], \[`fallback_reason`].
-pub const REQUEST_COMPLETED: &str = "Request completed";
+pub(crate) const REQUEST_COMPLETED: &str = "Request completed";
 /// A request was refused by the gateway. WARN: `client_ip`, `path`, `status`, `duration_ms`,
 /// \[`model`], routing fields.
-pub const REQUEST_REJECTED: &str = "Request rejected";
+pub(crate) const REQUEST_REJECTED: &str = "Request rejected";
 /// A request failed. ERROR: `error` and the fields of [`REQUEST_METRICS`].
-pub const REQUEST_FAILED: &str = "Request failed";
+pub(crate) const REQUEST_FAILED: &str = "Request failed";
 /// The times of a request's phases. DEBUG: `endpoint`, `model`, `client_ip`, `total_bytes`,
 /// `duration_ms`, `latency_ms`, `request_processing_ms`, `backend_response_ms`, `first_data_ms`,
 /// `streaming_ms`, `header_processing_ms`, `path_resolution_ms`, `selection_ms`, provider fields.
-pub const REQUEST_METRICS: &str = "Request metrics";
+pub(crate) const REQUEST_METRICS: &str = "Request metrics";
 /// One line for every response; begun with [`LineLog::access`](super::LineLog::access).
 /// `remote_addr`, `method`, `path`, `query`, `status`, `request_bytes`, `response_bytes`,
 /// `duration_ms`, `user_agent`, `referer`, `content_type`, `accept`.
-pub const ACCESS_LOG: &str = "Access log";
+pub(crate) const ACCESS_LOG: &str = "Access log";
 /// A request could not reach an endpoint. WARN: `endpoint`, `error`, `remaining_endpoints`.
-pub const CONNECTION_FAILED: &str = "Connection failed to endpoint, marking as unhealthy";
+pub(crate) const CONNECTION_FAILED: &str = "Connection failed to endpoint, marking as unhealthy";
 /// A check lowered the status of an endpoint. WARN: `endpoint`, `endpoint_url` (display), `from`,
 /// `to`, `latency_ms`, `next_check_in_ms`, \[`status_code`], \[`error`].
-pub const ENDPOINT_STATUS_CHANGED: &str = "Endpoint status changed";
+pub(crate) const ENDPOINT_STATUS_CHANGED: &str = "Endpoint status changed";
 /// A check succeeded again after failures. INFO, fields as [`ENDPOINT_STATUS_CHANGED`].
-pub const ENDPOINT_RECOVERED: &str = "Endpoint recovered";
+pub(crate) const ENDPOINT_RECOVERED: &str = "Endpoint recovered";
 /// The catalogue was rebuilt, because listings or only the health of endpoints had changed. DEBUG:
 /// `changed` (`models`, `health`), `models`, `listed`, `duration_ms`.
-pub const CATALOGUE_BUILT: &str = "Catalogue built";
+pub(crate) const CATALOGUE_BUILT: &str = "Catalogue built";
 /// A part of a Messages request or response has no counterpart. WARN: `reason`.
-pub const NOT_TRANSLATED: &str = "Not everything was translated";
+pub(crate) const NOT_TRANSLATED: &str = "Not everything was translated";
 /// A record of the inspector could not be written. WARN: \[`path`], `error`.
-pub const NOT_RECORDED: &str = "Inspector record not written";
+pub(crate) const NOT_RECORDED: &str = "Inspector record not written";
 /// A client sent a session name that is no valid file name. WARN.
-pub const SESSION_REPLACED: &str = "Inspector session name not usable, default taken";
+pub(crate) const SESSION_REPLACED: &str = "Inspector session name not usable, default taken";
 /// The gateway listens. INFO: `address`.
-pub const LISTENING: &str = "HTTP server listening";
+pub(crate) const LISTENING: &str = "HTTP server listening";
 /// The start is complete. INFO: `bind`.
-pub const STARTED: &str = "Olla started, waiting for requests...";
+pub(crate) const STARTED: &str = "Olla started, waiting for requests...";
 /// The address of the dashboard. INFO: `url`.
-pub const DASHBOARD: &str = "Dashboard available";
+pub(crate) const DASHBOARD: &str = "Dashboard available";
 /// A signal requests the shutdown. INFO: `signal`.
-pub const SHUTDOWN_SIGNAL: &str = "Shutdown signal received";
+pub(crate) const SHUTDOWN_SIGNAL: &str = "Shutdown signal received";
 /// Requests were aborted at the end of the shutdown. WARN: `cut`.
-pub const REQUESTS_CUT: &str = "Requests cut at shutdown";
+pub(crate) const REQUESTS_CUT: &str = "Requests cut at shutdown";
 /// Memory at shutdown. INFO: `resident_bytes`, `resident_peak_bytes`, `virtual_bytes`,
 /// `anonymous_bytes`.
-pub const NERDSTATS_MEMORY: &str = "Process memory stats";
+pub(crate) const NERDSTATS_MEMORY: &str = "Process memory stats";
 /// The runtime at shutdown. INFO: `cpu_seconds`, `threads`, `open_fds`, `workers`, `io_driver`,
 /// `compiler`.
-pub const NERDSTATS_RUNTIME: &str = "Runtime stats";
+pub(crate) const NERDSTATS_RUNTIME: &str = "Runtime stats";
 /// The shutdown is complete. INFO: `uptime`, `drained`, `cut`.
-pub const SHUT_DOWN: &str = "Olla has shutdown";
+pub(crate) const SHUT_DOWN: &str = "Olla has shutdown";
 /// A reload is in force. INFO: `changed`, the key paths separated by commas.
-pub const RELOADED: &str = "Configuration reloaded";
+pub(crate) const RELOADED: &str = "Configuration reloaded";
 /// A reload was refused; the old configuration stays in force. ERROR.
-pub const RELOAD_FAILED: &str = "Configuration not reloaded";
+pub(crate) const RELOAD_FAILED: &str = "Configuration not reloaded";
 /// One error of the configuration. ERROR: `key`, `reason`.
-pub const CONFIG_INVALID: &str = "Configuration invalid";
+pub(crate) const CONFIG_INVALID: &str = "Configuration invalid";
 /// One warning about the configuration. WARN: `key`, `reason`.
-pub const CONFIG_WARNING: &str = "Configuration warning";
+pub(crate) const CONFIG_WARNING: &str = "Configuration warning";
 /// A request for the dashboard was refused. WARN: `reason`, `config_key`, `client_ip`, `host`.
-pub const DASHBOARD_DENIED: &str = "dashboard access denied";
+pub(crate) const DASHBOARD_DENIED: &str = "dashboard access denied";
 /// Connections cannot be accepted because a resource is exhausted; at most once a minute. WARN:
 /// `reason`, `failures` since the last such line, \[`open_files_limit`], `remedy`.
-pub const ACCEPT_FAILED: &str = "Connections not accepted";
+pub(crate) const ACCEPT_FAILED: &str = "Connections not accepted";
 /// Lines were dropped because the output was too slow. WARN: `dropped`.
-pub const LINES_DROPPED: &str = "Log lines dropped";
+pub(crate) const LINES_DROPPED: &str = "Log lines dropped";
 /// The log file cannot be opened or written. WARN: `path`, `error`.
-pub const FILE_UNAVAILABLE: &str = "Log file unavailable";
+pub(crate) const FILE_UNAVAILABLE: &str = "Log file unavailable";

@@ -16,7 +16,7 @@ use super::{Level, Logger, Mode, Value};
 pub(super) const CHUNK_BYTES: usize = 64 << 10;
 
 /// Milliseconds that a line may wait in its buffer, as long as [`LineLog::tick`] is called.
-pub const HOLD_MS: u64 = 50;
+pub(crate) const HOLD_MS: u64 = 50;
 
 /// Whole lines of one thread.
 #[derive(Debug)]
@@ -30,13 +30,13 @@ pub(super) struct LogChunk {
 
 /// The log of one thread.
 #[derive(Debug)]
-pub struct LineLog {
+pub(crate) struct LineLog {
     logger: Logger,
     buffers: Buffers,
     /// The mode in which the lines in the buffers were formatted.
     mode: Mode,
     /// The number of lines in the buffers.
-    lines: u64,
+    pub(super) lines: u64,
     /// When the first of them was written; meaningless without lines.
     since_ms: u64,
     /// Whether to wait for room in the channel: the control thread may, a core must not.
@@ -91,7 +91,7 @@ impl LineLog {
 
     /// Begins a line if its level is enabled. `unix_ms` is the time in milliseconds since 1970.
     /// The line ends when it is dropped.
-    pub fn event(&mut self, level: Level, msg: &str, unix_ms: u64) -> Option<LogLine<'_>> {
+    pub(crate) fn event(&mut self, level: Level, msg: &str, unix_ms: u64) -> Option<LogLine<'_>> {
         let mode = self.logger.mode();
         if !mode.enables(level) {
             return None;
@@ -109,7 +109,7 @@ impl LineLog {
     }
 
     /// Begins a line of the access log, which goes to the file and to JSON output only.
-    pub fn access(&mut self, level: Level, unix_ms: u64) -> Option<LogLine<'_>> {
+    pub(crate) fn access(&mut self, level: Level, unix_ms: u64) -> Option<LogLine<'_>> {
         let mode = self.logger.mode();
         if !mode.enables(level) || !mode.json() {
             return None;
@@ -130,11 +130,6 @@ impl LineLog {
         ))
     }
 
-    /// Whether lines of this level are written; for work that only a line needs.
-    pub fn enables(&self, level: Level) -> bool {
-        self.logger.mode().enables(level)
-    }
-
     fn begin(&mut self, mode: Mode, forms: Forms, heading: &Heading<'_>) -> LogLine<'_> {
         if mode != self.mode {
             self.flush();
@@ -147,9 +142,9 @@ impl LineLog {
         LogLine { log: self, forms }
     }
 
-    /// Sends lines that have waited for [`HOLD_MS`]. A core calls this from its periodic work, or
-    /// at [`Self::due_ms`]; it costs one comparison when there is nothing to send.
-    pub fn tick(&mut self, unix_ms: u64) {
+    /// Sends lines that have waited for [`HOLD_MS`]. A core calls this from its periodic work; it
+    /// costs one comparison when there is nothing to send.
+    pub(crate) fn tick(&mut self, unix_ms: u64) {
         // Lines must not be held when the clock was set back.
         let waited = unix_ms.checked_sub(self.since_ms);
         if self.lines > 0 && waited.is_none_or(|waited| waited >= HOLD_MS) {
@@ -157,14 +152,8 @@ impl LineLog {
         }
     }
 
-    /// When [`Self::tick`] next has something to do, in milliseconds since 1970; `None` = not
-    /// before another line.
-    pub fn due_ms(&self) -> Option<u64> {
-        (self.lines > 0).then(|| self.since_ms.saturating_add(HOLD_MS))
-    }
-
     /// Sends the buffers. If the channel is full, their lines are dropped and counted.
-    pub fn flush(&mut self) {
+    pub(crate) fn flush(&mut self) {
         if self.lines == 0 {
             return;
         }
@@ -196,7 +185,7 @@ impl Drop for LineLog {
 
 /// A line being written. Keys consist of lower-case letters, digits and `_`; each is used once.
 #[derive(Debug)]
-pub struct LogLine<'a> {
+pub(crate) struct LogLine<'a> {
     log: &'a mut LineLog,
     forms: Forms,
 }
@@ -204,7 +193,7 @@ pub struct LogLine<'a> {
 impl LogLine<'_> {
     /// A text.
     #[inline]
-    pub fn str(&mut self, key: &'static str, value: &str) -> &mut Self {
+    pub(crate) fn str(&mut self, key: &'static str, value: &str) -> &mut Self {
         if self.forms.json {
             let out = &mut self.log.buffers.json;
             json_key(out, key);
@@ -214,7 +203,7 @@ impl LogLine<'_> {
     }
 
     /// A text, unless it is empty.
-    pub fn some(&mut self, key: &'static str, value: &str) -> &mut Self {
+    pub(crate) fn some(&mut self, key: &'static str, value: &str) -> &mut Self {
         if value.is_empty() {
             self
         } else {
@@ -224,7 +213,7 @@ impl LogLine<'_> {
 
     /// A text as bytes; invalid UTF-8 is replaced.
     #[inline]
-    pub fn bytes(&mut self, key: &'static str, value: &[u8]) -> &mut Self {
+    pub(crate) fn bytes(&mut self, key: &'static str, value: &[u8]) -> &mut Self {
         if self.forms.json && !self.forms.text {
             let out = &mut self.log.buffers.json;
             let before = out.len();
@@ -251,7 +240,7 @@ impl LogLine<'_> {
 
     /// A whole number.
     #[inline]
-    pub fn num(&mut self, key: &'static str, value: u64) -> &mut Self {
+    pub(crate) fn num(&mut self, key: &'static str, value: u64) -> &mut Self {
         if self.forms.json {
             let out = &mut self.log.buffers.json;
             json_key(out, key);
@@ -261,7 +250,7 @@ impl LogLine<'_> {
     }
 
     /// A whole number, unless it is 0.
-    pub fn positive(&mut self, key: &'static str, value: u64) -> &mut Self {
+    pub(crate) fn positive(&mut self, key: &'static str, value: u64) -> &mut Self {
         if value == 0 {
             self
         } else {
@@ -270,17 +259,12 @@ impl LogLine<'_> {
     }
 
     /// A number, with three digits after the point at most.
-    pub fn float(&mut self, key: &'static str, value: f64) -> &mut Self {
+    pub(crate) fn float(&mut self, key: &'static str, value: f64) -> &mut Self {
         self.value(key, &Value::Float(value))
     }
 
-    /// True or false.
-    pub fn bool(&mut self, key: &'static str, value: bool) -> &mut Self {
-        self.value(key, &Value::Bool(value))
-    }
-
     /// A value of any kind.
-    pub fn value(&mut self, key: &'static str, value: &Value<'_>) -> &mut Self {
+    pub(crate) fn value(&mut self, key: &'static str, value: &Value<'_>) -> &mut Self {
         if self.forms.json {
             json_field(&mut self.log.buffers.json, key, value);
         }
@@ -295,9 +279,6 @@ impl LogLine<'_> {
         }
         self
     }
-
-    /// Ends the line; dropping it does the same.
-    pub fn end(self) {}
 }
 
 impl Drop for LogLine<'_> {
@@ -408,7 +389,6 @@ fn scalar(out: &mut Vec<u8>, value: &Value<'_>) {
     match *value {
         Value::Str(_) => {}
         Value::Num(number) => decimal(out, number),
-        Value::Int(number) => encode::signed(out, number),
         Value::Float(number) => encode::float(out, number),
         Value::Bool(true) => out.extend_from_slice(b"true"),
         Value::Bool(false) => out.extend_from_slice(b"false"),

@@ -11,10 +11,10 @@
 //! Contract: docs/contract/operations.md#8
 
 mod encode;
-pub mod events;
+pub(crate) mod events;
 mod file;
 mod line;
-pub mod redact;
+pub(crate) mod redact;
 mod writer;
 
 use std::io::{IsTerminal, Write};
@@ -27,15 +27,14 @@ use crossbeam_channel::{Receiver, Sender, TrySendError};
 use crate::clock::{millis, since};
 use crate::config::{Env, Finding, LogFormat, LogLevel, LogOutput, LoggingPlan, Severity};
 
-pub use encode::FIELD_BYTES_MAX;
-pub use line::{HOLD_MS, LineLog, LogLine};
+pub(crate) use line::{LineLog, LogLine};
 
 use file::FilePlan;
 use line::LogChunk;
 use writer::{Writer, WriterMessage};
 
 /// The four severities.
-pub type Level = LogLevel;
+pub(crate) type Level = LogLevel;
 
 /// Capacity of the channel to the writer. With [`line::CHUNK_BYTES`] each, a blocked writer holds
 /// 4 MiB of lines in each form; further lines are dropped.
@@ -48,19 +47,17 @@ const SPARE_BUFFERS_MAX: usize = 16;
 const PATIENCE: Duration = Duration::from_millis(100);
 
 /// Milliseconds since 1970 by the system's clock.
-pub fn unix_ms() -> u64 {
+pub(crate) fn unix_ms() -> u64 {
     millis(since(UNIX_EPOCH, SystemTime::now()))
 }
 
 /// The value of a field.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Value<'a> {
+pub(crate) enum Value<'a> {
     /// A text.
     Str(&'a str),
     /// A count.
     Num(u64),
-    /// A number that may be negative.
-    Int(i64),
     /// A number; three digits after the point are shown.
     Float(f64),
     /// True or false.
@@ -165,7 +162,7 @@ const fn level_name(level: Level) -> &'static str {
 
 /// Properties of standard output and of the environment, determined once at the start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Terminal {
+pub(crate) struct Terminal {
     /// Whether standard output is a terminal.
     pub is_terminal: bool,
     /// `NO_COLOR` is set and not empty.
@@ -176,7 +173,7 @@ pub struct Terminal {
 
 impl Terminal {
     /// Those of this process.
-    pub fn of_process(env: &Env) -> Self {
+    pub(crate) fn of_process(env: &Env) -> Self {
         Self {
             is_terminal: std::io::stdout().is_terminal(),
             no_color: env.get("NO_COLOR").is_some(),
@@ -197,7 +194,7 @@ impl Terminal {
 
 /// The shared handle of the log.
 #[derive(Debug, Clone)]
-pub struct Logger(Arc<Shared>);
+pub(crate) struct Logger(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
@@ -215,7 +212,7 @@ impl Logger {
     ///
     /// # Errors
     /// When the thread cannot be started.
-    pub fn start(env: &Env) -> std::io::Result<Self> {
+    pub(crate) fn start(env: &Env) -> std::io::Result<Self> {
         Self::start_on(Box::new(std::io::stdout()), Terminal::of_process(env), env)
     }
 
@@ -249,7 +246,7 @@ impl Logger {
 
     /// Applies a configuration, at the start and at a reload. Lines written before keep their
     /// form. A folder that cannot be written is a WARN.
-    pub fn configure(&self, plan: &LoggingPlan) {
+    pub(crate) fn configure(&self, plan: &LoggingPlan) {
         let terminal = self.0.terminal;
         let json_out = terminal.is_json(plan.format, plan.format_from_env);
         let file = plan.output == LogOutput::File;
@@ -270,12 +267,12 @@ impl Logger {
     }
 
     /// A log for one core's thread; it never waits.
-    pub fn line_log(&self) -> LineLog {
+    pub(crate) fn line_log(&self) -> LineLog {
         LineLog::new(self.clone(), false)
     }
 
     /// Writes one line at once; for the control thread and the start, which may block briefly.
-    pub fn emit(&self, level: Level, msg: &str, fields: &[(&'static str, Value<'_>)]) {
+    pub(crate) fn emit(&self, level: Level, msg: &str, fields: &[(&'static str, Value<'_>)]) {
         let mut log = LineLog::new(self.clone(), true);
         if let Some(mut line) = log.event(level, msg, unix_ms()) {
             for (key, value) in fields {
@@ -286,7 +283,7 @@ impl Logger {
 
     /// Writes a finding of the configuration: an ERROR or a WARN with key, value and place; nothing
     /// for a note. It holds no secret, since findings never do.
-    pub fn report(&self, finding: &Finding) {
+    pub(crate) fn report(&self, finding: &Finding) {
         let (level, msg) = match finding.severity {
             Severity::Error => (Level::Error, events::CONFIG_INVALID),
             Severity::Warning => (Level::Warn, events::CONFIG_WARNING),
@@ -305,14 +302,9 @@ impl Logger {
         self.emit(level, msg, fields);
     }
 
-    /// Whether lines of this level are written.
-    pub fn enables(&self, level: Level) -> bool {
-        self.mode().enables(level)
-    }
-
     /// Waits until everything sent before is written, at most for `patience`. False: the time was
     /// up. [`LineLog`]s must have been flushed or dropped before; later lines are lost.
-    pub fn flush_and_stop(&self, patience: Duration) -> bool {
+    pub(crate) fn flush_and_stop(&self, patience: Duration) -> bool {
         let (done, wait) = crossbeam_channel::bounded(1);
         let started = std::time::Instant::now();
         if self

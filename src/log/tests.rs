@@ -1,3 +1,4 @@
+use crate::log::line::HOLD_MS;
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::{self, Read, Write};
@@ -122,7 +123,6 @@ fn a_json_line_is_one_object_with_its_fields_in_order() {
             .some("model", "")
             .positive("total_bytes", 0)
             .float("provider_tokens_per_second", 31.25)
-            .bool("ok", true)
             .bytes("path", b"/a\xff");
     }
     log.flush();
@@ -130,7 +130,7 @@ fn a_json_line_is_one_object_with_its_fields_in_order() {
     let want = concat!(
         r#"{"timestamp":"2026-04-15T10:30:00.123Z","level":"INFO","msg":"Request completed","#,
         r#""endpoint":"gpu \"1\"","duration_ms":12,"provider_tokens_per_second":31.25,"#,
-        "\"ok\":true,\"path\":\"/a\u{fffd}\"}\n",
+        "\"path\":\"/a\u{fffd}\"}\n",
     );
     assert_eq!(out.text(), want);
 }
@@ -141,7 +141,6 @@ fn a_text_line_is_words_and_quotes() {
     let fields = [
         ("endpoint", "a b".into()),
         ("target", "http://h/x".into()),
-        ("n", Value::Int(-3)),
         ("none", Value::Float(f64::NAN)),
     ];
     logger.emit(Level::Warn, events::CONNECTION_FAILED, &fields);
@@ -150,7 +149,7 @@ fn a_text_line_is_words_and_quotes() {
     let (time, rest) = text.split_once(' ').unwrap();
     assert_eq!(time.len(), "time=2026-04-15T10:30:00.123Z".len());
     let want = "level=WARN msg=\"Connection failed to endpoint, marking as unhealthy\" \
-                endpoint=\"a b\" target=http://h/x n=-3 none=null\n";
+                endpoint=\"a b\" target=http://h/x none=null\n";
     assert_eq!(rest, want);
 }
 
@@ -194,10 +193,8 @@ fn levels_that_are_off_cost_nothing_and_write_nothing() {
     for (word, want) in table {
         let (logger, out) = start(PIPE, &[("OLLA_LOG_LEVEL", word)]);
         for level in [Level::Debug, Level::Info, Level::Warn, Level::Error] {
-            assert_eq!(
-                logger.enables(level),
-                logger.line_log().event(level, "x", 0).is_some()
-            );
+            let is_written = logger.mode().enables(level);
+            assert_eq!(is_written, logger.line_log().event(level, "x", 0).is_some());
             logger.emit(level, "y", &[]);
         }
         assert!(logger.flush_and_stop(LONG));
@@ -289,7 +286,7 @@ fn the_access_log_is_not_for_text_output() {
     });
     let mut log = logger.line_log();
     log.access(Level::Info, 0).unwrap().num("status", 404);
-    log.event(Level::Info, "other", 0).unwrap().end();
+    drop(log.event(Level::Info, "other", 0).unwrap());
     drop(log);
     assert!(logger.flush_and_stop(LONG));
     let text = out.text();
@@ -312,24 +309,22 @@ fn the_access_log_is_not_for_text_output() {
 fn a_buffer_goes_when_it_is_full_or_old() {
     let (logger, _) = start(PIPE, &[]);
     let mut log = logger.line_log();
-    assert_eq!(log.due_ms(), None);
-    log.event(Level::Info, "a", 1_000).unwrap().end();
-    log.event(Level::Info, "b", 1_020).unwrap().end();
-    assert_eq!(log.due_ms(), Some(1_000 + HOLD_MS));
+    assert_eq!(log.lines, 0);
+    drop(log.event(Level::Info, "a", 1_000).unwrap());
+    drop(log.event(Level::Info, "b", 1_020).unwrap());
+    assert_eq!(log.lines, 2);
     log.tick(1_000 + HOLD_MS - 1);
-    assert!(log.due_ms().is_some());
+    assert_eq!(log.lines, 2);
     log.tick(1_000 + HOLD_MS);
-    assert_eq!(log.due_ms(), None);
+    assert_eq!(log.lines, 0);
 
-    log.event(Level::Info, "c", 1_000).unwrap().end();
+    drop(log.event(Level::Info, "c", 1_000).unwrap());
     log.tick(900);
-    assert_eq!(log.due_ms(), None, "a clock that went back holds nothing");
+    assert_eq!(log.lines, 0, "a clock that went back holds nothing");
 
     let mut lines = 0;
-    while lines == 0 || log.due_ms().is_some() {
-        log.event(Level::Info, &"x".repeat(1000), 2_000)
-            .unwrap()
-            .end();
+    while lines == 0 || log.lines > 0 {
+        drop(log.event(Level::Info, &"x".repeat(1000), 2_000).unwrap());
         lines += 1;
         assert!(lines < 100, "never sent");
     }
@@ -341,14 +336,14 @@ fn a_buffer_goes_when_it_is_full_or_old() {
 fn a_reload_changes_level_and_form_between_lines() {
     let (logger, out) = start(PIPE, &[]);
     let mut log = logger.line_log();
-    log.event(Level::Info, "one", 0).unwrap().end();
+    drop(log.event(Level::Info, "one", 0).unwrap());
     logger.configure(&LoggingPlan {
         format: LogFormat::Text,
         level: LogLevel::Warn,
         ..plan()
     });
     assert!(log.event(Level::Info, "two", 0).is_none());
-    log.event(Level::Warn, "three", 0).unwrap().end();
+    drop(log.event(Level::Warn, "three", 0).unwrap());
     drop(log);
     assert!(logger.flush_and_stop(LONG));
     let text = out.text();
@@ -370,7 +365,7 @@ fn a_stuck_output_loses_lines_counts_them_and_holds_nobody() {
     let mut log = logger.line_log();
     let mut sent = 0;
     let mut write = |log: &mut LineLog| {
-        log.event(Level::Info, "x", 0).unwrap().end();
+        drop(log.event(Level::Info, "x", 0).unwrap());
         log.flush();
         sent += 1;
     };

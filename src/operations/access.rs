@@ -12,7 +12,7 @@ use crate::config::AccessPlan;
 
 /// Headers of every response below `/internal/ui`, including errors. Styles and scripts come from
 /// files only, so that none need be allowed in the page itself.
-pub const SECURITY_HEADERS: [(&str, &str); 4] = [
+pub(crate) const SECURITY_HEADERS: [(&str, &str); 4] = [
     ("X-Content-Type-Options", "nosniff"),
     ("X-Frame-Options", "DENY"),
     ("Referrer-Policy", "no-referrer"),
@@ -29,7 +29,7 @@ const HOST_SHOWN_BYTES_MAX: usize = 256;
 
 /// The check that failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Denied {
+pub(crate) enum Denied {
     /// The peer's address is in none of the networks.
     Address,
     /// The `Host` is neither an address nor in the list.
@@ -38,7 +38,7 @@ pub enum Denied {
 
 impl Denied {
     /// The reason in the message and in the log's `reason`.
-    pub const fn reason(self) -> &'static str {
+    pub(crate) const fn reason(self) -> &'static str {
         match self {
             Self::Address => "ip not in allowed range",
             Self::Host => "host not accepted",
@@ -46,7 +46,7 @@ impl Denied {
     }
 
     /// The configuration option to change, in the message and in the log's `config_key`.
-    pub const fn config_key(self) -> &'static str {
+    pub(crate) const fn config_key(self) -> &'static str {
         match self {
             Self::Address => "dashboard.access_policy.allowed_cidrs",
             Self::Host => "dashboard.access_policy.allowed_hosts",
@@ -54,7 +54,7 @@ impl Denied {
     }
 
     /// The message of the 403 response.
-    pub fn message(self, peer: IpAddr, host: &[u8]) -> String {
+    pub(crate) fn message(self, peer: IpAddr, host: &[u8]) -> String {
         format!(
             "access denied: {} (client IP {}, Host \"{}\"); to allow it, change {}",
             self.reason(),
@@ -66,7 +66,7 @@ impl Denied {
 }
 
 /// A `Host` as sent, cut to a bounded length, for a message or the log.
-pub fn shown_host(host: &[u8]) -> Cow<'_, str> {
+pub(crate) fn shown_host(host: &[u8]) -> Cow<'_, str> {
     String::from_utf8_lossy(host.get(..HOST_SHOWN_BYTES_MAX).unwrap_or(host))
 }
 
@@ -74,7 +74,7 @@ pub fn shown_host(host: &[u8]) -> Cow<'_, str> {
 ///
 /// # Errors
 /// The first check that failed: the peer's address, then the host.
-pub fn admit(policy: &AccessPlan, peer: IpAddr, host: &[u8]) -> Result<(), Denied> {
+pub(crate) fn admit(policy: &AccessPlan, peer: IpAddr, host: &[u8]) -> Result<(), Denied> {
     // An IPv4 peer of an IPv6 socket is an IPv4 peer.
     let peer = peer.to_canonical();
     if !policy.allowed_cidrs.iter().any(|net| net.contains(&peer)) {

@@ -18,11 +18,11 @@ const HEADER_BYTES_MAX: usize = 1024;
 const GZIP_BYTES_MIN: usize = 256;
 
 /// `Content-Type` of the JSON pages.
-pub const JSON: &str = "application/json";
+pub(crate) const JSON: &str = "application/json";
 
 /// A rendered page, independent of the request's headers.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Page {
+pub(crate) struct Page {
     /// 200, or 503 of `/internal/ready`.
     pub status: u16,
     /// Its `Content-Type`.
@@ -35,7 +35,7 @@ pub struct Page {
 
 /// The caching rules of the pages.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Caching {
+pub(crate) enum Caching {
     /// Has this `ETag`, supports conditional requests, and is compressed.
     Tagged(String),
     /// Is compressed and never cached.
@@ -49,7 +49,7 @@ pub enum Caching {
 /// The headers of a request that matter for pages and the dashboard's files; several lines of one
 /// name joined by `, `.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct PageHeaders<'a> {
+pub(crate) struct PageHeaders<'a> {
     /// `If-None-Match`.
     pub if_none_match: Option<&'a [u8]>,
     /// `Accept-Encoding`.
@@ -62,7 +62,7 @@ pub struct PageHeaders<'a> {
 
 /// A response. Its sender adds `Content-Length` and leaves out the body for HEAD.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PageResponse {
+pub(crate) struct PageResponse {
     /// The status.
     pub status: u16,
     /// The headers in the order in which they are sent.
@@ -136,7 +136,7 @@ impl Write for Fnv {
 }
 
 /// The response to a request for a page.
-pub fn answer(page: Page, asked: &PageHeaders<'_>) -> PageResponse {
+pub(crate) fn answer(page: Page, asked: &PageHeaders<'_>) -> PageResponse {
     let Page {
         status,
         content_type,

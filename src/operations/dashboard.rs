@@ -13,7 +13,7 @@ use super::conditional::{Fnv, PageHeaders, PageResponse, matches};
 use crate::format::base36;
 
 /// The path of the dashboard, without the closing slash.
-pub const ROOT: &str = "/internal/ui";
+pub(crate) const ROOT: &str = "/internal/ui";
 
 /// The page itself.
 const PAGE: &str = "index.html";
@@ -51,7 +51,7 @@ files! {
 
 /// The response to GET and HEAD of a path of the dashboard; `None`: there is no such file (404). It
 /// does not include [`SECURITY_HEADERS`](super::access::SECURITY_HEADERS), which refusals need too.
-pub fn answer(path: &str, asked: &PageHeaders<'_>) -> Option<PageResponse> {
+pub(crate) fn answer(path: &str, asked: &PageHeaders<'_>) -> Option<PageResponse> {
     let rest = path.strip_prefix(ROOT)?;
     let Some(rest) = rest.strip_prefix('/') else {
         return rest.is_empty().then(redirect);

@@ -7,16 +7,16 @@
 //!
 //! Contract: docs/contract/operations.md#1 to docs/contract/operations.md#7
 
-pub mod access;
-pub mod conditional;
-pub mod dashboard;
+pub(crate) mod access;
+pub(crate) mod conditional;
+pub(crate) mod dashboard;
 mod endpoints;
 mod feed;
 mod metrics;
 mod models;
-pub mod process;
+pub(crate) mod process;
 mod ready;
-pub mod stats;
+pub(crate) mod stats;
 mod status;
 mod sticky;
 mod system;
@@ -28,10 +28,10 @@ mod version;
 
 use std::time::SystemTime;
 
-pub use models::ModelFact;
-pub use ready::HEALTHY;
-pub use sticky::StickyFacts;
-pub use version::{Build, CAPABILITIES, Links};
+pub(crate) use models::ModelFact;
+pub(crate) use ready::HEALTHY;
+pub(crate) use sticky::StickyFacts;
+pub(crate) use version::{Build, Links};
 
 use crate::fleet::Fleet;
 use conditional::Page;
@@ -40,7 +40,7 @@ use stats::Totals;
 
 /// The data of the pages.
 #[derive(Debug, Clone, Copy)]
-pub struct Inputs<'a> {
+pub(crate) struct Inputs<'a> {
     /// The snapshot in force.
     pub fleet: &'a Fleet,
     /// The statistics since the start.
@@ -63,7 +63,7 @@ pub struct Inputs<'a> {
 
 /// The pages. All are read-only and support only `GET` and `HEAD`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Route {
+pub(crate) enum Route {
     /// `/internal/health`; with its own rate limit (docs/contract/surface.md#10.1).
     Health,
     /// `/internal/ready`.
@@ -94,7 +94,7 @@ pub enum Route {
 
 impl Route {
     /// Every page and its path.
-    pub const ALL: [(&'static str, Self); 13] = [
+    pub(crate) const ALL: [(&'static str, Self); 13] = [
         ("/internal/health", Self::Health),
         ("/internal/ready", Self::Ready),
         ("/internal/status", Self::Status),
@@ -111,13 +111,13 @@ impl Route {
     ];
 
     /// The page of exactly this path.
-    pub fn of(path: &str) -> Option<Self> {
+    pub(crate) fn of(path: &str) -> Option<Self> {
         let page = Self::ALL.iter().find(|(known, _)| *known == path);
         page.map(|(_, route)| *route)
     }
 
     /// Whether the page shows statistics of the cores, which are then collected first.
-    pub const fn shows_figures(self) -> bool {
+    pub(crate) const fn shows_figures(self) -> bool {
         !matches!(
             self,
             Self::Health
@@ -130,7 +130,7 @@ impl Route {
     }
 
     /// Renders the page; `query` is without its question mark.
-    pub fn page(self, query: &str, inputs: &Inputs<'_>) -> Page {
+    pub(crate) fn page(self, query: &str, inputs: &Inputs<'_>) -> Page {
         match self {
             Self::Health => ready::health(),
             Self::Ready => ready::page(inputs),

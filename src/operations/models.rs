@@ -23,7 +23,7 @@ const UNKNOWN: &str = "unknown";
 /// One reported model name, over all endpoints that report it. The catalogue merges what they
 /// report.
 #[derive(Debug, Clone, Copy)]
-pub struct ModelFact<'a> {
+pub(crate) struct ModelFact<'a> {
     /// As reported.
     pub name: &'a str,
     /// The endpoints that list it, routable or not.

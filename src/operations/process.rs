@@ -14,7 +14,7 @@ use crate::format::{Number, bytes, duration, instant};
 
 /// The process as the operating system sees it. 0 = unknown.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub struct ProcessFacts {
+pub(crate) struct ProcessFacts {
     /// Process id.
     pub pid: u32,
     /// Resident memory in bytes.

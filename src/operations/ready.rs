@@ -9,7 +9,7 @@ use super::conditional::{Caching, JSON, Page, json};
 use super::system::healthy;
 
 /// The body of `/internal/health`.
-pub const HEALTHY: &[u8] = br#"{"status":"healthy"}"#;
+pub(crate) const HEALTHY: &[u8] = br#"{"status":"healthy"}"#;
 
 /// Always 200, whatever the state of the endpoints.
 pub(super) fn health() -> Page {

@@ -8,7 +8,7 @@ use super::conditional::{Page, no_store};
 
 /// Statistics of sticky sessions; counts are since the start.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct StickyFacts {
+pub(crate) struct StickyFacts {
     /// Whether there are sticky sessions; if not, nothing else is shown.
     pub enabled: bool,
     /// Current sessions.

@@ -12,7 +12,7 @@ use crate::config::{BaseUrl, ConfigInputs, EndpointPlan, Env, FileFormat, plan_f
 use crate::endpoint_set::EndpointSet;
 use crate::fleet::{Endpoint, Fleet, Status};
 use crate::providers::figures::ProviderFigures;
-use crate::providers::{MetricsExtraction, Parser, Profile, Profiles};
+use crate::providers::{MetricsExtraction, Parser, Profile};
 
 pub(super) struct World {
     pub(super) fleet: Fleet,
@@ -46,7 +46,6 @@ impl World {
             fleet: Fleet {
                 version: 1,
                 plan: Arc::new(plan.plan.unwrap()),
-                profiles: Arc::new(Profiles::builtin()),
                 endpoints: Vec::new(),
                 routable: EndpointSet::EMPTY,
                 unchecked: EndpointSet::EMPTY,

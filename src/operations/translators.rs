@@ -90,7 +90,8 @@ fn item(name: &'static str, counts: &TranslatorCounts) -> Item {
         streaming_requests: counts.streaming,
         non_streaming_requests: counts.requests - counts.streaming,
         fallback_no_compatible_endpoints: counts.no_compatible_endpoints,
-        fallback_translator_does_not_support_passthrough: counts.passthrough_unsupported,
+        // Every translator can pass through.
+        fallback_translator_does_not_support_passthrough: 0,
         fallback_cannot_passthrough: counts.cannot_passthrough,
     }
 }

@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::conditional::{Caching, JSON, Page, json};
 
 /// The capabilities of the binary; all are stable.
-pub const CAPABILITIES: [&str; 12] = [
+pub(crate) const CAPABILITIES: [&str; 12] = [
     "load_balancing",
     "health_checking",
     "rate_limiting",
@@ -40,7 +40,7 @@ const BACKENDS: [&str; 12] = [
 
 /// The identity of this binary.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Build {
+pub(crate) struct Build {
     /// As in `Via`.
     pub name: String,
     /// Such as `0.1.0`.
@@ -65,7 +65,7 @@ pub struct Build {
 
 /// Where to read more; empty ones are left out.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
-pub struct Links {
+pub(crate) struct Links {
     /// The project's page.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub homepage: String,

@@ -13,7 +13,7 @@ use crate::config::EndpointPlan;
 
 /// One request to the server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct DetectionProbe<'a> {
+pub(crate) struct DetectionProbe<'a> {
     /// The value for [`super::target()`]: a path below the endpoint's URL, or an absolute URL.
     pub target: &'a str,
     shape: Shape,
@@ -48,7 +48,7 @@ const fn probe(target: &'static str, shape: Shape) -> DetectionProbe<'static> {
 }
 
 /// The probes of an endpoint in their order; with `model_url`, only that URL.
-pub fn probes(plan: &EndpointPlan) -> Vec<DetectionProbe<'_>> {
+pub(crate) fn probes(plan: &EndpointPlan) -> Vec<DetectionProbe<'_>> {
     match &plan.model_url {
         Some(target) => vec![DetectionProbe {
             target,
@@ -59,7 +59,7 @@ pub fn probes(plan: &EndpointPlan) -> Vec<DetectionProbe<'_>> {
 }
 
 /// The canonical type that a response reveals; `None`: continue with the next probe.
-pub fn judge(probe: &DetectionProbe<'_>, status: u16, body: &[u8]) -> Option<&'static str> {
+pub(crate) fn judge(probe: &DetectionProbe<'_>, status: u16, body: &[u8]) -> Option<&'static str> {
     if status != 200 || body.len() > MAX_LISTING_BYTES {
         return None;
     }

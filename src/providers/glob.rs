@@ -9,7 +9,7 @@ use crate::config::NameFilter;
 ///
 /// Letter case is folded for ASCII only, which names of models and profiles consist of; so the
 /// comparison needs no allocation.
-pub fn glob(pattern: &str, name: &str) -> bool {
+pub(crate) fn glob(pattern: &str, name: &str) -> bool {
     let (pattern, name) = (pattern.as_bytes(), name.as_bytes());
     let (mut p, mut n) = (0, 0);
     // Where to continue after a mismatch: behind the last star, one byte further in the name.

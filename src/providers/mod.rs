@@ -12,9 +12,9 @@
 //! docs/contract/catalogue.md#3.4, docs/contract/catalogue.md#3.6, docs/contract/catalogue.md#3.7,
 //! docs/contract/catalogue.md#4.1; docs/contract/balancing.md#3.2, docs/contract/balancing.md#11
 
-pub mod detect;
+pub(crate) mod detect;
 mod fields;
-pub mod figures;
+pub(crate) mod figures;
 mod file;
 mod glob;
 mod listing;
@@ -22,11 +22,13 @@ mod profile;
 mod set;
 mod target;
 
-pub use glob::{admits, glob};
-pub use listing::{
-    Extra, ListedModel, ListingFault, MAX_LISTING_BYTES, MAX_MODELS, ModelKind, Scalar,
-    parse_listing,
-};
-pub use profile::{AnthropicSupport, MetricsExtraction, Parser, Profile};
-pub use set::{OPENAI_COMPATIBLE, Profiles};
-pub use target::{UpstreamTarget, health_url, model_url, target};
+pub use glob::admits;
+pub(crate) use glob::glob;
+pub use listing::ListedModel;
+pub use listing::parse_listing;
+pub(crate) use listing::{Extra, MAX_LISTING_BYTES, ModelKind, Scalar};
+pub use profile::Profile;
+pub(crate) use profile::{MetricsExtraction, Parser};
+pub(crate) use set::OPENAI_COMPATIBLE;
+pub use set::Profiles;
+pub(crate) use target::{UpstreamTarget, health_url, model_url, target};

@@ -13,7 +13,7 @@ const AUTO_HEALTH_PATH: &str = "/";
 
 /// A request target with the address that serves it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct UpstreamTarget {
+pub(crate) struct UpstreamTarget {
     /// Plain or TLS.
     pub scheme: Scheme,
     /// Name in lower case, or address, IPv6 without brackets.
@@ -32,7 +32,10 @@ pub struct UpstreamTarget {
 ///
 /// # Errors
 /// The configuration or the profile contains an absolute URL that cannot be used.
-pub fn health_url(endpoint: &EndpointPlan, profile: &Profile) -> Result<UpstreamTarget, UrlFault> {
+pub(crate) fn health_url(
+    endpoint: &EndpointPlan,
+    profile: &Profile,
+) -> Result<UpstreamTarget, UrlFault> {
     let default = if endpoint.kind == AUTO {
         AUTO_HEALTH_PATH
     } else {
@@ -47,7 +50,10 @@ pub fn health_url(endpoint: &EndpointPlan, profile: &Profile) -> Result<Upstream
 ///
 /// # Errors
 /// As [`health_url`].
-pub fn model_url(endpoint: &EndpointPlan, profile: &Profile) -> Result<UpstreamTarget, UrlFault> {
+pub(crate) fn model_url(
+    endpoint: &EndpointPlan,
+    profile: &Profile,
+) -> Result<UpstreamTarget, UrlFault> {
     let configured = endpoint.model_url.as_deref();
     target(&endpoint.url, configured.unwrap_or(&profile.discovery_path))
 }
@@ -56,7 +62,7 @@ pub fn model_url(endpoint: &EndpointPlan, profile: &Profile) -> Result<UpstreamT
 ///
 /// # Errors
 /// An absolute URL is not http or https, has no host, or holds credentials.
-pub fn target(base: &BaseUrl, value: &str) -> Result<UpstreamTarget, UrlFault> {
+pub(crate) fn target(base: &BaseUrl, value: &str) -> Result<UpstreamTarget, UrlFault> {
     let value = value.trim();
     if value.contains("://") && !value.starts_with(['/', '?']) {
         let absolute = BaseUrl::parse(value)?;

@@ -13,15 +13,15 @@
 //! Contract: docs/contract/balancing.md#1 to docs/contract/balancing.md#10,
 //! docs/contract/surface.md#2 to docs/contract/surface.md#3
 
-pub mod aliases;
-pub mod balance;
-pub mod decide;
-pub mod names;
-pub mod path;
-pub mod rejection;
-pub mod route;
-pub mod scope;
-pub mod sticky;
+pub(crate) mod aliases;
+pub(crate) mod balance;
+pub(crate) mod decide;
+pub(crate) mod names;
+pub(crate) mod path;
+pub(crate) mod rejection;
+pub(crate) mod route;
+pub(crate) mod scope;
+pub(crate) mod sticky;
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]

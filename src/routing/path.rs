@@ -16,7 +16,7 @@ pub(super) const ROOT: &[u8] = b"olla";
 
 /// A target in normal form.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Normal<'a> {
+pub(crate) struct Normal<'a> {
     /// Begins with `/`, unless the target is not a path (`*`). Borrowed if nothing had to change.
     pub path: Cow<'a, [u8]>,
     /// What followed the first `?`, byte for byte.
@@ -25,14 +25,14 @@ pub struct Normal<'a> {
 
 /// A dot segment leads out of the prefix: `INVALID_PATH`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct PathFault;
+pub(crate) struct PathFault;
 
 /// Normalises a target: a path with or without a query. Allocates only if the path changes. The
 /// HTTP layer has checked that escapes have two digits, but nothing here relies on it.
 ///
 /// # Errors
 /// [`PathFault`], when the path cannot be served.
-pub fn normalise(target: &[u8]) -> Result<Normal<'_>, PathFault> {
+pub(crate) fn normalise(target: &[u8]) -> Result<Normal<'_>, PathFault> {
     let (path, query) = match memchr(b'?', target) {
         Some(at) => (head(target, at), Some(tail(target, at + 1))),
         None => (target, None),
@@ -49,7 +49,7 @@ pub fn normalise(target: &[u8]) -> Result<Normal<'_>, PathFault> {
 /// Writes the target of the request to an endpoint: `rest` is what followed the prefix,
 /// `base_path` the path of the endpoint's URL without a trailing slash
 /// (docs/contract/surface.md#3.1).
-pub fn upstream_target(
+pub(crate) fn upstream_target(
     base_path: &str,
     preserve_path: bool,
     rest: &[u8],

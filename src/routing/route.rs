@@ -13,6 +13,7 @@ use rustc_hash::FxHashMap;
 
 use super::path::{ROOT, decodes_to};
 use super::scope::ScopeId;
+use crate::catalogue::{ListingForm, Scoped};
 use crate::config::TranslatorsPlan;
 use crate::dialects::{ApiFamily, DialectRoute, MOUNTS, Mount, Operation};
 use crate::providers::Profile;
@@ -21,7 +22,7 @@ const GET: &str = "GET, HEAD";
 
 /// What a path leads to, and where in the path its own part begins.
 #[derive(Debug, Clone, Copy)]
-pub struct MatchedRoute {
+pub(crate) struct MatchedRoute {
     /// What it is.
     pub kind: RouteKind,
     /// Offset of [`Self::rest`] in the path that was matched.
@@ -30,7 +31,7 @@ pub struct MatchedRoute {
 
 /// What a path leads to.
 #[derive(Debug, Clone, Copy)]
-pub enum RouteKind {
+pub(crate) enum RouteKind {
     /// Forwarded to an endpoint of the prefix's scope; the rest is what follows the prefix.
     Proxy(PrefixId),
     /// The models of the prefix's endpoints, listed by the gateway
@@ -58,21 +59,12 @@ pub enum RouteKind {
 
 /// A prefix of one [`RouteTable`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct PrefixId(u16);
-
-/// The forms of a listing below a prefix.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ListingForm {
-    /// That of OpenAI.
-    OpenAi,
-    /// That of the prefix's own profile.
-    Native,
-}
+pub(crate) struct PrefixId(u16);
 
 /// Ollama's routes that change what a server has (docs/contract/README.md#5,
 /// docs/contract/surface.md#2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Management {
+pub(crate) enum Management {
     /// `api/pull`.
     Pull,
     /// `api/push`.
@@ -106,14 +98,14 @@ impl Management {
     }
 
     /// Whether `proxy.model_management = "forward"` lets it through.
-    pub const fn is_forwardable(self) -> bool {
+    pub(crate) const fn is_forwardable(self) -> bool {
         !matches!(self, Self::List)
     }
 }
 
 /// Which of the clients' limits a route is under (docs/contract/surface.md#10.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Limit {
+pub(crate) enum Limit {
     /// None.
     Free,
     /// The global one and that of the client's address.
@@ -124,7 +116,7 @@ pub enum Limit {
 
 impl MatchedRoute {
     /// No route of this family.
-    pub const fn unknown(family: ApiFamily) -> Self {
+    pub(crate) const fn unknown(family: ApiFamily) -> Self {
         Self {
             kind: RouteKind::Unknown(family),
             rest: 0,
@@ -132,7 +124,7 @@ impl MatchedRoute {
     }
 
     /// The part of the path that is the route's own; `path` is the one that was matched.
-    pub fn rest<'p>(&self, path: &'p [u8]) -> &'p [u8] {
+    pub(crate) fn rest<'p>(&self, path: &'p [u8]) -> &'p [u8] {
         // An empty path is matched as `/`, which is longer.
         match (self.kind, path.get(self.rest..).unwrap_or(b"")) {
             // `/olla/<prefix>` counts as `/olla/<prefix>/`.
@@ -142,7 +134,7 @@ impl MatchedRoute {
     }
 
     /// The methods of a fixed route, in the form of `Allow`; `None` = any method.
-    pub const fn allow(&self) -> Option<&'static str> {
+    pub(crate) const fn allow(&self) -> Option<&'static str> {
         match self.kind {
             RouteKind::Proxy(_) | RouteKind::Management(..) | RouteKind::Unknown(_) => None,
             RouteKind::Dialect(_, route) => Some(route.allow),
@@ -152,7 +144,7 @@ impl MatchedRoute {
 
     /// Whether the route has a method. A path of [`RouteKind::Internal`] that does not exist is to
     /// be found missing before its method is found wrong.
-    pub fn admits(&self, method: &[u8]) -> bool {
+    pub(crate) fn admits(&self, method: &[u8]) -> bool {
         self.allow().is_none_or(|allow| {
             let mut methods = allow.split(", ");
             methods.any(|allowed| allowed.as_bytes() == method)
@@ -161,7 +153,7 @@ impl MatchedRoute {
 
     /// The limits that a request on this route takes a token of. Management that is refused is
     /// refused before limits are looked at.
-    pub fn limit(&self, path: &[u8]) -> Limit {
+    pub(crate) fn limit(&self, path: &[u8]) -> Limit {
         match self.kind {
             RouteKind::Proxy(_) | RouteKind::Management(..) => Limit::Proxied,
             RouteKind::Dialect(_, route) if !matches!(route.operation, Operation::List(_)) => {
@@ -173,7 +165,7 @@ impl MatchedRoute {
     }
 
     /// The API family of its requests and errors.
-    pub const fn family(&self) -> ApiFamily {
+    pub(crate) const fn family(&self) -> ApiFamily {
         match self.kind {
             RouteKind::Dialect(family, _) | RouteKind::Unknown(family) => family,
             _ => ApiFamily::OpenAi,
@@ -181,7 +173,7 @@ impl MatchedRoute {
     }
 
     /// Whether its requests go to an endpoint, so that they count as requests of clients.
-    pub const fn is_proxied(&self) -> bool {
+    pub(crate) const fn is_proxied(&self) -> bool {
         match self.kind {
             RouteKind::Proxy(_) | RouteKind::Management(..) => true,
             RouteKind::Dialect(_, route) => matches!(route.operation, Operation::Serve),
@@ -192,7 +184,7 @@ impl MatchedRoute {
 
 /// One `/olla/<prefix>`.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Prefix {
+pub(crate) struct Prefix {
     /// Without slashes.
     pub name: Box<str>,
     /// Its profile; `None` for `proxy`, which serves all.
@@ -231,8 +223,16 @@ impl Prefix {
     }
 
     /// The provider that messages name; `None` below `/olla/proxy/`.
-    pub fn provider(&self) -> Option<&str> {
+    pub(crate) fn provider(&self) -> Option<&str> {
         self.profile.as_ref().map(|_| &*self.name)
+    }
+
+    /// Its listing in one form.
+    pub(crate) fn scoped(&self, form: ListingForm) -> Scoped {
+        Scoped {
+            profile: self.profile.clone(),
+            form,
+        }
     }
 
     fn is(&self, kind: &str) -> bool {
@@ -263,7 +263,7 @@ impl Prefix {
 
 /// All routes.
 #[derive(Debug)]
-pub struct RouteTable {
+pub(crate) struct RouteTable {
     /// By name.
     ids: FxHashMap<Box<[u8]>, PrefixId>,
     prefixes: Vec<Prefix>,
@@ -274,7 +274,7 @@ pub struct RouteTable {
 impl RouteTable {
     /// The routes of the profiles in force, each with the prefixes that it keeps, as
     /// `Profiles::all` has them; the scopes must be made of the same list.
-    pub fn new(profiles: &[Arc<Profile>], translators: &TranslatorsPlan) -> Self {
+    pub(crate) fn new(profiles: &[Arc<Profile>], translators: &TranslatorsPlan) -> Self {
         let mut table = Self {
             ids: FxHashMap::default(),
             prefixes: Vec::new(),
@@ -310,12 +310,12 @@ impl RouteTable {
     ///
     /// # Panics
     /// When the id is another table's.
-    pub fn prefix(&self, id: PrefixId) -> &Prefix {
+    pub(crate) fn prefix(&self, id: PrefixId) -> &Prefix {
         &self.prefixes[usize::from(id.0)]
     }
 
     /// The route of a path in normal form.
-    pub fn find(&self, path: &[u8]) -> MatchedRoute {
+    pub(crate) fn find(&self, path: &[u8]) -> MatchedRoute {
         let (kind, rest) = self.matched(path);
         MatchedRoute {
             kind,
@@ -355,7 +355,7 @@ impl RouteTable {
     }
 
     /// The family of a path without a normal form, by its prefix.
-    pub fn family_of(&self, target: &[u8]) -> ApiFamily {
+    pub(crate) fn family_of(&self, target: &[u8]) -> ApiFamily {
         let path = target.split(|byte| *byte == b'?').next();
         let mut segments = path
             .unwrap_or(target)

@@ -41,7 +41,7 @@ pub(super) fn endpoints(priorities: &[u32]) -> Vec<Endpoint> {
 }
 
 /// The translators of a configuration that says nothing of them but this.
-pub(super) fn translators(anthropic: bool) -> TranslatorsPlan {
+pub(crate) fn translators(anthropic: bool) -> TranslatorsPlan {
     TranslatorsPlan {
         anthropic: AnthropicPlan {
             enabled: anthropic,

@@ -8,14 +8,38 @@ mod signals;
 mod start;
 
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 use std::sync::Arc;
 
 use crate::catalogue::ModelRules;
-use crate::cli::{self, CommandOutput, Options, Show, Trust, remote};
+use crate::cli::{self, Command, CommandOutput, Options, Parsed, Show, Trust, remote};
 use crate::config::{self, ConfigInputs, Env, Finding, Loaded, NameFilter, RestartOnly, Severity};
 use crate::log::{Level, Logger, events};
 use crate::providers::figures::Extractor;
 use crate::providers::{self, Profiles};
+
+/// The whole program: from the arguments of the process to its exit code.
+pub fn program() -> ExitCode {
+    let env = Env::process();
+    match cli::parse(std::env::args_os().skip(1), &env) {
+        Parsed::Done(output) => print(&output),
+        Parsed::Run(command) => match command {
+            Command::Serve(options) => ExitCode::from(serve(&options, env)),
+            Command::Demo(options) => ExitCode::from(demo(&options, env)),
+            Command::Check(options) => print(&check(&options, &env)),
+            Command::Import { file } => print(&import(&file, &env)),
+            Command::Show(command) => print(&show(&command, &env)),
+        },
+    }
+}
+
+fn print(output: &CommandOutput) -> ExitCode {
+    use std::io::Write;
+    // A closed pipe is no failure of the command.
+    let _ = std::io::stdout().write_all(output.stdout.as_bytes());
+    let _ = std::io::stderr().write_all(output.stderr.as_bytes());
+    ExitCode::from(output.code)
+}
 
 /// Everything that is read before the start.
 #[derive(Debug)]
@@ -75,7 +99,7 @@ pub(crate) fn read(named: Option<&Path>, env: &Env, running: Option<&RestartOnly
 }
 
 /// Runs the gateway until a signal. Returns the exit code.
-pub fn serve(options: &Options, env: Env) -> u8 {
+pub(crate) fn serve(options: &Options, env: Env) -> u8 {
     let logger = match Logger::start(&env) {
         Ok(logger) => logger,
         Err(error) => {
@@ -123,12 +147,12 @@ pub(crate) fn configured(read: &Read, logger: &Logger) -> Option<Arc<config::Pla
 }
 
 /// Runs the gateway in front of simulated endpoints. Returns the exit code.
-pub fn demo(demo: &cli::DemoOptions, env: Env) -> u8 {
+pub(crate) fn demo(demo: &cli::DemoOptions, env: Env) -> u8 {
     demo::run(demo, env)
 }
 
 /// Validates a configuration.
-pub fn check(options: &Options, env: &Env) -> CommandOutput {
+pub(crate) fn check(options: &Options, env: &Env) -> CommandOutput {
     let read = read(options.config.as_deref(), env, None);
     let more: Vec<Finding> = read
         .warnings
@@ -139,7 +163,7 @@ pub fn check(options: &Options, env: &Env) -> CommandOutput {
 }
 
 /// Converts a configuration file of Olla.
-pub fn import(file: &Path, env: &Env) -> CommandOutput {
+pub(crate) fn import(file: &Path, env: &Env) -> CommandOutput {
     let cwd = std::env::current_dir().unwrap_or_else(|_| PathBuf::from("."));
     let types = Profiles::builtin().type_names();
     let admits = |filter: &NameFilter, name: &str| providers::admits(filter, name);
@@ -155,7 +179,7 @@ pub fn import(file: &Path, env: &Env) -> CommandOutput {
 }
 
 /// Shows the state of a running gateway, at the given URL or at the address of the configuration.
-pub fn show(show: &Show, env: &Env) -> CommandOutput {
+pub(crate) fn show(show: &Show, env: &Env) -> CommandOutput {
     if let Some(url) = &show.url {
         return remote::run(show.subject, url, &show.trust, show.json);
     }

@@ -9,7 +9,7 @@ use crossbeam_channel::{Receiver, Sender, TryRecvError, bounded};
 use olla_engine::core::Ringer;
 use olla_engine::rt::{Bell, Exhausted};
 
-use crate::catalogue::{CatalogueError, ModelRules};
+use crate::catalogue::{CatalogueError, ModelRules, Scoped};
 use crate::config::Plan;
 use crate::operations;
 use crate::operations::stats::Delta;
@@ -30,7 +30,7 @@ type CoreRinger = Arc<OnceLock<Ringer>>;
 
 /// A message to the control thread.
 #[derive(Debug)]
-pub enum ToControl {
+pub(crate) enum ToControl {
     /// A request could not connect to an endpoint.
     ConnectFailed {
         /// Its `Endpoint.id`.
@@ -87,16 +87,16 @@ pub enum ToControl {
 
 /// A listing of the catalogue that takes too long to write on a core.
 #[derive(Debug)]
-pub enum ListingRequest {
+pub(crate) enum ListingRequest {
     /// `/olla/models` with this query.
     Models(String),
-    /// Below the prefix of a provider: the prefix, and the rest of the path.
-    Scoped(String, String),
+    /// Below the prefix of a provider.
+    Scoped(Scoped),
 }
 
 /// A request for an internal page.
 #[derive(Debug)]
-pub struct PageRequest {
+pub(crate) struct PageRequest {
     /// The page.
     pub route: operations::Route,
     /// The query, without its question mark.
@@ -109,7 +109,7 @@ pub struct PageRequest {
 
 /// The request that a reply of the control thread goes to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ReplyTo {
+pub(crate) struct ReplyTo {
     /// Index of the core.
     pub core: usize,
     /// Number of the request, unique on its core.
@@ -118,7 +118,7 @@ pub struct ReplyTo {
 
 /// A message to a core.
 #[derive(Debug)]
-pub enum ToCore {
+pub(crate) enum ToCore {
     /// A refresh is over.
     Refreshed {
         /// The request that waits for it.
@@ -148,24 +148,24 @@ pub enum ToCore {
 }
 
 /// The rendered page of a [`PageRequest`].
-pub use crate::operations::conditional::PageResponse;
+pub(crate) use crate::operations::conditional::PageResponse;
 
 /// Lets the sender of a message withdraw it until the control thread accepts it, so that both agree
 /// on whether it took effect.
 #[derive(Debug)]
-pub struct Confirmation {
+pub(crate) struct Confirmation {
     is_open: Arc<AtomicBool>,
     done: Sender<()>,
 }
 
 impl Confirmation {
     /// Accepts the message; false if its sender has withdrawn it.
-    pub fn accept(&self) -> bool {
+    pub(crate) fn accept(&self) -> bool {
         self.is_open.swap(false, Ordering::AcqRel)
     }
 
     /// Reports that the message has taken effect.
-    pub fn done(&self) {
+    pub(crate) fn done(&self) {
         // The channel has room for this one message.
         let _ = self.done.try_send(());
     }
@@ -173,14 +173,14 @@ impl Confirmation {
 
 /// Sends messages to the control thread.
 #[derive(Debug, Clone)]
-pub struct ControlSender {
+pub(crate) struct ControlSender {
     channel: Sender<ToControl>,
     bell: Bell,
 }
 
 impl ControlSender {
     /// The sender, and the receiver of the control thread, which `bell` wakes.
-    pub fn new(bell: Bell) -> (Self, Receiver<ToControl>) {
+    pub(crate) fn new(bell: Bell) -> (Self, Receiver<ToControl>) {
         let (channel, receiver) = bounded(CONTROL_QUEUE_MAX);
         (Self { channel, bell }, receiver)
     }
@@ -188,7 +188,7 @@ impl ControlSender {
     /// Sends a message and waits until it has taken effect, or has at least been accepted. Returns
     /// false if the control thread does not accept it in time: then it never takes effect. Not for
     /// cores, which must not wait.
-    pub fn send_confirmed(&self, message: impl FnOnce(Confirmation) -> ToControl) -> bool {
+    pub(crate) fn send_confirmed(&self, message: impl FnOnce(Confirmation) -> ToControl) -> bool {
         self.send_confirmed_within(CONFIRMATION_TIMEOUT, message)
     }
 
@@ -220,7 +220,7 @@ impl ControlSender {
     }
 
     /// Sends a message; false if the queue is full.
-    pub fn send(&self, message: ToControl) -> bool {
+    pub(crate) fn send(&self, message: ToControl) -> bool {
         let sent = self.channel.try_send(message).is_ok();
         self.bell.ring();
         sent
@@ -229,14 +229,14 @@ impl ControlSender {
 
 /// Sends messages of the control thread to the cores.
 #[derive(Debug, Clone)]
-pub struct CoreSenders {
+pub(crate) struct CoreSenders {
     channels: Arc<[Sender<ToCore>]>,
     ringer: CoreRinger,
 }
 
 impl CoreSenders {
     /// The senders to a number of cores, and the receiver of each core.
-    pub fn new(cores: usize, ringer: CoreRinger) -> (Self, Vec<Receiver<ToCore>>) {
+    pub(crate) fn new(cores: usize, ringer: CoreRinger) -> (Self, Vec<Receiver<ToCore>>) {
         let (channels, receivers): (Vec<_>, Vec<_>) =
             (0..cores).map(|_| bounded(CORE_QUEUE_MAX)).unzip();
         (
@@ -249,7 +249,7 @@ impl CoreSenders {
     }
 
     /// Sends a message to one core.
-    pub fn send(&self, core: usize, message: ToCore) {
+    pub(crate) fn send(&self, core: usize, message: ToCore) {
         if let Some(channel) = self.channels.get(core) {
             // A full queue means that many requests have stopped waiting.
             let _ = channel.try_send(message);
@@ -260,7 +260,7 @@ impl CoreSenders {
     }
 
     /// Requests the counts of every core; returns the number of cores that will send them.
-    pub fn request_counts(&self, round: u64) -> usize {
+    pub(crate) fn request_counts(&self, round: u64) -> usize {
         let requested = self
             .channels
             .iter()
@@ -271,7 +271,7 @@ impl CoreSenders {
     }
 
     /// Wakes every core.
-    pub fn wake(&self) {
+    pub(crate) fn wake(&self) {
         if let Some(ringer) = self.ringer.get() {
             ringer.ring();
         }

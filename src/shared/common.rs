@@ -13,7 +13,7 @@ use crate::routing::sticky::Sticky;
 
 /// Shared values of the process; one for all cores.
 #[derive(Debug)]
-pub struct Common {
+pub(crate) struct Common {
     /// The start of the process.
     pub start: Instant,
     /// The start of the process as the Messages API shows it.
@@ -35,12 +35,12 @@ pub struct Common {
 
 impl Common {
     /// The time of the process's clock, for rate limits.
-    pub fn nanos(&self, now: Instant) -> Nanos {
+    pub(crate) fn nanos(&self, now: Instant) -> Nanos {
         Epoch::new(self.start).nanos(now)
     }
 
     /// Milliseconds of the process's clock, for breakers and sessions.
-    pub fn clock_ms(&self, now: Instant) -> u64 {
+    pub(crate) fn clock_ms(&self, now: Instant) -> u64 {
         // 0 means never, so the clock starts at 1.
         millis(now.saturating_duration_since(self.start)).saturating_add(1)
     }

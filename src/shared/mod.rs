@@ -7,11 +7,11 @@ mod common;
 mod limits;
 mod snapshot;
 
-pub use channel::{
-    Confirmation, ControlSender, CoreSenders, ListingRequest, PageRequest, PageResponse, ReplyTo,
-    ToControl, ToCore,
+pub(crate) use channel::{
+    ControlSender, CoreSenders, ListingRequest, PageRequest, PageResponse, ReplyTo, ToControl,
+    ToCore,
 };
-pub use common::Common;
-pub use limits::Limiters;
+pub(crate) use common::Common;
+pub(crate) use limits::Limiters;
 pub(crate) use limits::{LimitHeaders, LimitRefusal, Shards};
-pub use snapshot::Snapshot;
+pub(crate) use snapshot::Snapshot;

@@ -15,7 +15,7 @@ use crate::routing::scope::{Scopes, Standing};
 
 /// One state of the fleet, with the tables made from it. Cores serve requests from it.
 #[derive(Debug)]
-pub struct Snapshot {
+pub(crate) struct Snapshot {
     /// The fleet itself.
     pub fleet: Fleet,
     /// Paths to routes.
@@ -34,7 +34,7 @@ pub struct Snapshot {
 
 impl Snapshot {
     /// The endpoints that requests may go to or wait for, without those that were lost since.
-    pub fn standing(&self, lost: &EndpointSet, wait: bool) -> Standing {
+    pub(crate) fn standing(&self, lost: &EndpointSet, wait: bool) -> Standing {
         Standing {
             routable: self.fleet.routable.minus(lost),
             unchecked: if wait {

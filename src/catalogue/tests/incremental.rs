@@ -1,5 +1,6 @@
 //! A catalogue built on the one before is the one that is built from nothing.
 
+use crate::catalogue::formats::Format;
 use proptest::collection::vec;
 use proptest::prelude::*;
 
@@ -140,9 +141,12 @@ fn shown(catalogue: &Catalogue) -> Vec<String> {
             all.push(text(catalogue.models(&query).unwrap()));
         }
     }
-    for (kind, format) in [("ollama", Format::Ollama), ("vllm", Format::OpenAi)] {
-        let scope = ListingScope::Type(kind);
-        all.push(text(catalogue.scoped(Scoped { scope, format })));
+    for (kind, form) in [
+        ("ollama", ListingForm::Native),
+        ("vllm", ListingForm::OpenAi),
+    ] {
+        let profile = Profiles::builtin().get(kind).cloned();
+        all.push(text(catalogue.scoped(&Scoped { profile, form })));
     }
     for name in NAMES.iter().copied().chain(["fast", "llama3:8b-d2"]) {
         all.push(format!("{:?}", catalogue.model(name, &times(NOW))));

@@ -1,6 +1,7 @@
 //! Contract: docs/contract/catalogue.md#6.2, docs/contract/catalogue.md#6.7
 
 use super::*;
+use crate::catalogue::formats::Format;
 
 fn fleet() -> Catalogue {
     let ollama = r#"{"models":[

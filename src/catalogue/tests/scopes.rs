@@ -1,6 +1,8 @@
 //! Contract: docs/contract/catalogue.md#6.5
 
 use super::*;
+use crate::routing::route::{RouteKind, RouteTable};
+use crate::routing::testing::translators;
 
 fn fleet() -> Vec<Backend> {
     vec![
@@ -26,6 +28,15 @@ fn fleet() -> Vec<Backend> {
     ]
 }
 
+/// The listing that the route at `/olla/<prefix><rest>` has; `None` = that is no listing.
+fn scoped_at(profiles: &Profiles, prefix: &str, rest: &str) -> Option<Scoped> {
+    let table = RouteTable::new(profiles.all(), &translators(true));
+    match table.find(format!("/olla/{prefix}{rest}").as_bytes()).kind {
+        RouteKind::Listing(id, form) => Some(table.prefix(id).scoped(form)),
+        _ => None,
+    }
+}
+
 /// The ids at `/olla/<prefix><rest>`; `None` = that is no listing.
 fn listed(
     catalogue: &Catalogue,
@@ -33,7 +44,7 @@ fn listed(
     prefix: &str,
     rest: &str,
 ) -> Option<Vec<String>> {
-    let body = json(&catalogue.scoped(Scoped::at(profiles, prefix, rest)?));
+    let body = json(&catalogue.scoped(&scoped_at(profiles, prefix, rest)?));
     let list = body.get("data").or_else(|| body.get("models")).unwrap();
     let list = list.as_array().unwrap().iter();
     let id = |item: &Value| item.get("id").or_else(|| item.get("name")).cloned();
@@ -89,7 +100,7 @@ fn each_listing_has_the_format_of_its_path() {
     let catalogue = build(&fleet());
     let profiles = Profiles::builtin();
     let first = |prefix: &str, rest: &str| {
-        let body = json(&catalogue.scoped(Scoped::at(&profiles, prefix, rest).unwrap()));
+        let body = json(&catalogue.scoped(&scoped_at(&profiles, prefix, rest).unwrap()));
         let list = body.get("data").or_else(|| body.get("models")).cloned();
         list.unwrap()[0].clone()
     };
@@ -114,7 +125,7 @@ fn empty_listings_keep_their_shape() {
     let profiles = Profiles::builtin();
     let catalogue = Catalogue::default();
     let body =
-        |prefix: &str, rest: &str| catalogue.scoped(Scoped::at(&profiles, prefix, rest).unwrap());
+        |prefix: &str, rest: &str| catalogue.scoped(&scoped_at(&profiles, prefix, rest).unwrap());
     assert_eq!(body("ollama", "/api/tags"), r#"{"models":[]}"#);
     assert_eq!(body("vllm", "/v1/models"), r#"{"object":"list","data":[]}"#);
 }

@@ -2,6 +2,7 @@
 //! shows.
 
 use super::*;
+use crate::config::endpoint::Secret;
 
 fn endpoint(lines: &str) -> String {
     format!("[[discovery.static.endpoints]]\nname = \"gpu\"\nurl = \"http://h:1\"\n{lines}\n")

@@ -1,6 +1,7 @@
 //! Variables of the contract: each overrides the file, and a wrong value is refused.
 
 use super::*;
+use crate::config::finding::Origin;
 
 /// A variable, its value, and a condition on the plan.
 type Effect = (&'static str, &'static str, fn(&Plan) -> bool);

@@ -1,6 +1,8 @@
 //! The sources of a configuration: paths, both formats, unknown keys, and the comparison at a reload.
 
 use super::*;
+use crate::config::finding::Origin;
+use crate::config::load::DEFAULT_PATHS;
 
 /// A temporary working directory, removed at the end.
 struct Folder(PathBuf);

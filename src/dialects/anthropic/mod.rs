@@ -13,7 +13,7 @@ mod records;
 mod request;
 mod response;
 mod split;
-pub mod translate;
+pub(crate) mod translate;
 
 use std::time::Duration;
 
@@ -24,10 +24,10 @@ use response::Replying;
 use split::{Mode, Split};
 use translate::{Checked, Inflater, Refusal, ResponseContext};
 
-pub use records::{Record, Records};
+pub(crate) use records::{Record, Records};
 
 /// The routes (docs/contract/translation.md#1).
-pub const MOUNT: Mount = Mount {
+pub(crate) const MOUNT: Mount = Mount {
     prefix: b"anthropic",
     family: ApiFamily::Anthropic,
     routes: &[
@@ -70,7 +70,7 @@ const REFUSED_FOR: Duration = Duration::from_secs(300);
 
 /// One request of the Messages API.
 #[derive(Debug, Default)]
-pub struct Conversation {
+pub(crate) struct Conversation {
     subject: Subject,
     split: Split,
     /// The mode of the last attempt.

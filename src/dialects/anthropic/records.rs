@@ -25,7 +25,7 @@ const RECORDS_MAX: usize = 64;
 
 /// One line of a session's file, before it is formatted.
 #[derive(Debug)]
-pub struct Record {
+pub(crate) struct Record {
     pub(super) folder: PathBuf,
     /// A valid file name.
     pub(super) session: String,
@@ -51,7 +51,7 @@ enum Order {
 
 /// Sends records to the writer thread.
 #[derive(Debug)]
-pub struct Records {
+pub(crate) struct Records {
     logger: Logger,
     orders: OnceLock<Sender<Order>>,
     /// Records dropped since the log last reported them.
@@ -60,7 +60,7 @@ pub struct Records {
 
 impl Records {
     /// Starts no thread yet; the first record does.
-    pub fn new(logger: Logger) -> Self {
+    pub(crate) fn new(logger: Logger) -> Self {
         Self {
             logger,
             orders: OnceLock::new(),
@@ -69,7 +69,7 @@ impl Records {
     }
 
     /// Queues a record.
-    pub fn write(&self, record: Box<Record>) {
+    pub(crate) fn write(&self, record: Box<Record>) {
         let orders = self.orders.get_or_init(|| self.begin());
         let order = Order::Write(now(), record);
         if orders.try_send(order).is_err() {
@@ -95,7 +95,7 @@ impl Records {
     }
 
     /// Waits until the queued records are written, for at most `limit`.
-    pub fn flush(&self, limit: Duration) {
+    pub(crate) fn flush(&self, limit: Duration) {
         let Some(orders) = self.orders.get() else {
             return;
         };

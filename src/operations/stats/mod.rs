@@ -29,32 +29,32 @@ use olla_engine::rt::Exhausted;
 
 use crate::config::MAX_ENDPOINTS;
 use crate::providers::figures::ProviderFigures;
-pub use recent::Recent;
-pub use recorder::{Delta, Recorder};
+pub(crate) use recent::Recent;
+pub(crate) use recorder::{Delta, Recorder};
 pub(super) use totals::{BUCKETS_MS, Buckets, EndpointTotals, ModelTotals, PairTotals, Quantiles};
-pub use totals::{Totals, TranslatorCounts};
+pub(crate) use totals::{Totals, TranslatorCounts};
 
 /// Most models kept (docs/contract/operations.md#5, retention).
-pub const MODELS_MAX: usize = 1000;
+pub(crate) const MODELS_MAX: usize = 1000;
 
 /// The longest model name with statistics of its own, in bytes; requests for a model with a longer
 /// name count only in the totals.
-pub const MODEL_NAME_BYTES_MAX: usize = 512;
+pub(crate) const MODEL_NAME_BYTES_MAX: usize = 512;
 
 /// Most client addresses kept for one model (docs/contract/operations.md#4, stats/models).
-pub const CLIENTS_MAX: usize = 100;
+pub(crate) const CLIENTS_MAX: usize = 100;
 
 /// Most rate-limited addresses kept (docs/contract/operations.md#4, status).
-pub const BLOCKED_IPS_MAX: usize = 10_000;
+pub(crate) const BLOCKED_IPS_MAX: usize = 10_000;
 
 /// The number of last requests that are kept.
-pub const RECENT_MAX: usize = 200;
+pub(crate) const RECENT_MAX: usize = 200;
 
 /// Most endpoints kept: those of the current snapshot and of earlier ones.
 const ENDPOINTS_MAX: usize = 2 * MAX_ENDPOINTS;
 
 /// The name of a resource that is missing for another connection, as in logs and metrics.
-pub const fn resource_name(resource: Exhausted) -> &'static str {
+pub(crate) const fn resource_name(resource: Exhausted) -> &'static str {
     match resource {
         Exhausted::ProcessFiles => "emfile",
         Exhausted::SystemFiles => "enfile",
@@ -64,7 +64,7 @@ pub const fn resource_name(resource: Exhausted) -> &'static str {
 
 /// How an attempt or a request ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Outcome {
+pub(crate) enum Outcome {
     /// The response was relayed to its end. With a status of 500 and above it counts as a failure.
     Success,
     /// Refused, reset, timed out or cut before its end; for a request, also a 5xx that the
@@ -86,7 +86,7 @@ impl Outcome {
     }
 
     /// The name on `/internal/stats/requests`.
-    pub const fn as_str(self) -> &'static str {
+    pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Success => "success",
             Self::Failure => "failure",
@@ -98,7 +98,7 @@ impl Outcome {
 
 /// The end of one attempt on one endpoint.
 #[derive(Debug, Clone, Copy)]
-pub struct AttemptEnd<'a> {
+pub(crate) struct AttemptEnd<'a> {
     /// [`Endpoint::id`](crate::fleet::Endpoint::id).
     pub endpoint_id: u32,
     /// The model name sent to it.
@@ -121,7 +121,7 @@ pub struct AttemptEnd<'a> {
 
 /// Which of the attempted endpoints served a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ServedBy {
+pub(crate) enum ServedBy {
     /// The first.
     Hit,
     /// Another.
@@ -134,7 +134,7 @@ pub enum ServedBy {
 
 /// The words of the `X-Olla-Routing-*` headers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Routing {
+pub(crate) struct Routing {
     /// Of `X-Olla-Routing-Strategy`.
     pub strategy: &'static str,
     /// Of `X-Olla-Routing-Decision`.
@@ -145,7 +145,7 @@ pub struct Routing {
 
 /// The end of one client request on a proxied or translated route.
 #[derive(Debug, Clone, Copy)]
-pub struct RequestEnd<'a> {
+pub(crate) struct RequestEnd<'a> {
     /// Its id.
     pub request_id: &'a str,
     /// Its method.
@@ -183,7 +183,7 @@ pub struct RequestEnd<'a> {
 
 /// A refusal that counts as a violation (docs/contract/operations.md#5).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Violation {
+pub(crate) enum Violation {
     /// 429, with the address of the client.
     RateLimit(IpAddr),
     /// 413, including chunked bodies that were cut at the limit.
@@ -192,11 +192,9 @@ pub enum Violation {
 
 /// Why a message was translated and not passed through (docs/contract/translation.md#14).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum TranslatorFallback {
+pub(crate) enum TranslatorFallback {
     /// No endpoint can serve the request.
     NoCompatibleEndpoints,
-    /// This translator never passes through.
-    PassthroughUnsupported,
     /// The endpoints do not speak its dialect.
     CannotPassthrough,
 }
@@ -212,10 +210,9 @@ impl From<crate::dialects::Fallback> for TranslatorFallback {
 
 impl TranslatorFallback {
     /// The value of the log's `fallback_reason`.
-    pub const fn as_str(self) -> &'static str {
+    pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::NoCompatibleEndpoints => "no_compatible_endpoints",
-            Self::PassthroughUnsupported => "translator_does_not_support_passthrough",
             Self::CannotPassthrough => "cannot_passthrough",
         }
     }
@@ -223,7 +220,7 @@ impl TranslatorFallback {
 
 /// The end of one request of a translator (docs/contract/translation.md#14).
 #[derive(Debug, Clone, Copy)]
-pub struct TranslatorEnd {
+pub(crate) struct TranslatorEnd {
     /// Its name, such as `anthropic`.
     pub translator: &'static str,
     /// Whether it was passed through; else it was translated.

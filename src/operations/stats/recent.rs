@@ -21,7 +21,7 @@ const PATH_BYTES_MAX: usize = 256;
 
 /// One of the last requests.
 #[derive(Debug, Clone, Default)]
-pub struct Recent {
+pub(crate) struct Recent {
     texts: Texts<String>,
     figures: RecentStats,
 }

@@ -24,7 +24,7 @@ const TRANSLATORS_MAX: usize = 16;
 /// The counters of one core. Recording takes no lock, reads no clock and, for known endpoints and
 /// models, allocates nothing.
 #[derive(Debug, Default)]
-pub struct Recorder {
+pub(crate) struct Recorder {
     any: bool,
     system: SystemCounts,
     endpoint_slots: FxHashMap<u32, usize>,
@@ -43,7 +43,7 @@ pub struct Recorder {
 /// The counts of one core since its last hand-over, to be merged with
 /// [`Totals::merge`](super::Totals::merge).
 #[derive(Debug, Default)]
-pub struct Delta {
+pub(crate) struct Delta {
     pub(super) system: SystemCounts,
     pub(super) endpoints: Vec<(u32, EndpointCounts)>,
     pub(super) models: Vec<ModelDelta>,
@@ -106,7 +106,7 @@ struct ModelSlot {
 
 impl Recorder {
     /// Counts the end of an attempt.
-    pub fn attempt(&mut self, end: &AttemptEnd<'_>) {
+    pub(crate) fn attempt(&mut self, end: &AttemptEnd<'_>) {
         self.any = true;
         self.system.endpoint_bytes = self.system.endpoint_bytes.saturating_add(end.bytes);
         if let Some(at) = self.endpoint_slot(end.endpoint_id)
@@ -140,7 +140,7 @@ impl Recorder {
     }
 
     /// Counts the end of a client request.
-    pub fn request(&mut self, end: &RequestEnd<'_>) {
+    pub(crate) fn request(&mut self, end: &RequestEnd<'_>) {
         self.any = true;
         self.recent.note(end);
         if end.outcome == Outcome::Refused {
@@ -172,7 +172,7 @@ impl Recorder {
     }
 
     /// Counts a refusal by a limit.
-    pub fn violation(&mut self, violation: Violation) {
+    pub(crate) fn violation(&mut self, violation: Violation) {
         self.any = true;
         match violation {
             Violation::RateLimit(client) => {
@@ -186,7 +186,7 @@ impl Recorder {
     }
 
     /// Counts the end of a translator's request, besides [`Self::request`].
-    pub fn translator(&mut self, end: &TranslatorEnd) {
+    pub(crate) fn translator(&mut self, end: &TranslatorEnd) {
         self.any = true;
         let room = self.translators.len() < TRANSLATORS_MAX;
         let known = |(name, _): &&mut (&'static str, TranslatorCounts)| *name == end.translator;
@@ -200,7 +200,7 @@ impl Recorder {
     }
 
     /// The counts since the last call; `None` if there are none.
-    pub fn take(&mut self) -> Option<Delta> {
+    pub(crate) fn take(&mut self) -> Option<Delta> {
         if !std::mem::take(&mut self.any) {
             return None;
         }

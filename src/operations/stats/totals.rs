@@ -31,7 +31,7 @@ const PURGE_EVERY: Duration = Duration::from_secs(60);
 
 /// Everything counted since the process started.
 #[derive(Debug)]
-pub struct Totals {
+pub(crate) struct Totals {
     random: Rng,
     system: SystemCounts,
     endpoints: FxHashMap<u32, EndpointTotals>,
@@ -86,7 +86,7 @@ pub(in crate::operations) struct PairTotals {
 
 impl Totals {
     /// Empty statistics. The seed determines which latencies are sampled.
-    pub fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         Self {
             random: Rng::with_seed(seed),
             system: SystemCounts::default(),
@@ -106,7 +106,7 @@ impl Totals {
     }
 
     /// Adds the counts of one core.
-    pub fn merge(&mut self, delta: Delta, now: SystemTime) {
+    pub(crate) fn merge(&mut self, delta: Delta, now: SystemTime) {
         self.system.add(&delta.system);
         let mut samples = Grouped::new(delta.attempt_samples, delta.endpoints.len());
         for (slot, (id, counts)) in delta.endpoints.into_iter().enumerate() {
@@ -200,7 +200,7 @@ impl Totals {
 
     /// Removes what has not been used for a long time. To be called every few minutes, with the ids
     /// of the configured endpoints.
-    pub fn sweep(&mut self, configured: impl Iterator<Item = u32>, now: SystemTime) {
+    pub(crate) fn sweep(&mut self, configured: impl Iterator<Item = u32>, now: SystemTime) {
         let configured: FxHashSet<u32> = configured.collect();
         // A removed endpoint may come back with the next reload, and its counters must not have
         // decreased.
@@ -219,7 +219,7 @@ impl Totals {
     }
 
     /// Counts a reload of the configuration, and whether it was successful.
-    pub fn reloaded(&mut self, successful: bool) {
+    pub(crate) fn reloaded(&mut self, successful: bool) {
         self.reloads.last_successful = successful;
         if successful {
             self.reloads.successes += 1;
@@ -229,7 +229,7 @@ impl Totals {
     }
 
     /// Counts a failed accept.
-    pub fn accept_failed(&mut self, resource: Exhausted) {
+    pub(crate) fn accept_failed(&mut self, resource: Exhausted) {
         self.accept_failures[resource as usize] += 1;
     }
 
@@ -451,7 +451,7 @@ impl Quantiles {
 
 /// Counters of one translator (docs/contract/translation.md#14).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct TranslatorCounts {
+pub(crate) struct TranslatorCounts {
     pub(in crate::operations) requests: u64,
     pub(in crate::operations) successes: u64,
     /// Over successes.
@@ -459,7 +459,6 @@ pub struct TranslatorCounts {
     pub(in crate::operations) passthrough: u64,
     pub(in crate::operations) streaming: u64,
     pub(in crate::operations) no_compatible_endpoints: u64,
-    pub(in crate::operations) passthrough_unsupported: u64,
     pub(in crate::operations) cannot_passthrough: u64,
 }
 
@@ -474,7 +473,6 @@ impl TranslatorCounts {
         self.streaming += u64::from(end.streaming);
         match end.fallback {
             Some(TranslatorFallback::NoCompatibleEndpoints) => self.no_compatible_endpoints += 1,
-            Some(TranslatorFallback::PassthroughUnsupported) => self.passthrough_unsupported += 1,
             Some(TranslatorFallback::CannotPassthrough) => self.cannot_passthrough += 1,
             None => {}
         }
@@ -487,7 +485,6 @@ impl TranslatorCounts {
         self.passthrough += more.passthrough;
         self.streaming += more.streaming;
         self.no_compatible_endpoints += more.no_compatible_endpoints;
-        self.passthrough_unsupported += more.passthrough_unsupported;
         self.cannot_passthrough += more.cannot_passthrough;
     }
 }

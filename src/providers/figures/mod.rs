@@ -29,7 +29,7 @@ use crate::providers::MetricsExtraction;
 use formula::{Formula, FormulaValue};
 use paths::{FoundScalar, FoundValues, JsonPaths, SLOTS_MAX};
 use tail::KeptBytes;
-pub use tail::{AnswerKind, TAIL_BYTES_MAX, Tail};
+pub(crate) use tail::{AnswerKind, Tail};
 
 /// Most formulas of one profile.
 const CALCULATIONS_MAX: usize = 32;

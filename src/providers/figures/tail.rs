@@ -5,7 +5,7 @@
 //! Contract: docs/contract/operations.md#6
 
 /// Most bytes kept of one response.
-pub const TAIL_BYTES_MAX: usize = 64 * 1024;
+pub(crate) const TAIL_BYTES_MAX: usize = 64 * 1024;
 
 /// Bytes kept of a stream of events or lines that arrives in small pieces: only the last few events
 /// matter, and there may be thousands of streams at a time.

@@ -18,11 +18,11 @@ use super::fields::{RawFields, with_object, with_written_object};
 use super::profile::Parser;
 
 /// The longest listing that is read (docs/contract/catalogue.md#3.4).
-pub const MAX_LISTING_BYTES: usize = 10 << 20;
+pub(crate) const MAX_LISTING_BYTES: usize = 10 << 20;
 
 /// Most models of one listing. The largest public catalogues have some thousands; the limit keeps a
 /// faulty endpoint from exhausting the gateway's memory.
-pub const MAX_MODELS: usize = 20_000;
+pub(crate) const MAX_MODELS: usize = 20_000;
 
 /// The longest usable name. File names end at 255 bytes, ids with an owner and a tag not much
 /// later.

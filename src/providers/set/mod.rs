@@ -16,7 +16,7 @@ use super::profile::Profile;
 use crate::config::{NameFilter, TypeName};
 
 /// The profile of servers of unknown kind.
-pub const OPENAI_COMPATIBLE: &str = "openai-compatible";
+pub(crate) const OPENAI_COMPATIBLE: &str = "openai-compatible";
 
 /// Largest profile file; the built-in ones have 2 KiB.
 const MAX_FILE_BYTES: u64 = 1 << 20;

@@ -261,7 +261,7 @@ fn reject_model(rules: &RoutingRules<'_>, fault: Fault, reason: &'static str) ->
 /// The endpoint that Ollama's model management is forwarded to: the one that the request's
 /// `X-Olla-Endpoint` names, or the only routable one. `scope` is that of the prefix, whatever the
 /// path (docs/contract/README.md#5).
-pub fn decide_management(
+pub(crate) fn decide_management(
     endpoints: &[Endpoint],
     scope: &RouteScope,
     named: Option<&[u8]>,

@@ -25,7 +25,7 @@ const SESSIONS_CEILING: usize = 2_000_000;
 
 /// What a key can be made of.
 #[derive(Debug, Clone, Copy)]
-pub struct Sources<'a> {
+pub(crate) struct Sources<'a> {
     /// The value of `X-Olla-Session-ID`.
     pub session: Option<&'a [u8]>,
     /// The leading bytes of `messages` or `prompt`, already cut to `prefix_hash_bytes`.
@@ -38,7 +38,7 @@ pub struct Sources<'a> {
 
 /// One conversation with one model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Key {
+pub(crate) struct Key {
     hash: u64,
     source: StickySource,
 }
@@ -46,14 +46,14 @@ pub struct Key {
 impl Key {
     /// Where it is from, for `X-Olla-Sticky-Key-Source`. `X-Olla-Session-ID` is echoed if, and
     /// only if, this is the session header.
-    pub fn source(&self) -> StickySource {
+    pub(crate) fn source(&self) -> StickySource {
         self.source
     }
 }
 
 /// The values of `X-Olla-Sticky-Session`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum StickyOutcome {
+pub(crate) enum StickyOutcome {
     /// There was no entry.
     Miss,
     /// The entry's endpoint was used.
@@ -66,7 +66,7 @@ pub enum StickyOutcome {
 
 impl StickyOutcome {
     /// The value of the header.
-    pub const fn as_str(self) -> &'static str {
+    pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Miss => "miss",
             Self::Hit => "hit",
@@ -84,14 +84,14 @@ impl fmt::Display for StickyOutcome {
 
 /// The bounds of the store. They come with each call, since a reload may change them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Bounds {
+pub(crate) struct Bounds {
     idle_ms_max: Option<u64>,
     sessions_max: usize,
 }
 
 impl Bounds {
     /// Those of a plan.
-    pub fn of(plan: &StickyPlan) -> Self {
+    pub(crate) fn of(plan: &StickyPlan) -> Self {
         let ceiling = plan.max_sessions.map_or(SESSIONS_CEILING, |max| max.get());
         Self {
             idle_ms_max: plan.idle_ttl.map(crate::clock::millis),
@@ -107,7 +107,7 @@ impl Bounds {
 
 /// The statistics of `/internal/stats/sticky`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct StickyCounts {
+pub(crate) struct StickyCounts {
     /// Entries now.
     pub active_sessions: usize,
     /// New entries.
@@ -124,14 +124,14 @@ pub struct StickyCounts {
 
 /// All conversations, for all cores.
 #[derive(Debug, Default)]
-pub struct Sticky {
+pub(crate) struct Sticky {
     seed: RandomState,
     sessions: Mutex<Sessions>,
 }
 
 /// The session of one request.
 #[derive(Debug, Clone, Copy)]
-pub struct Session {
+pub(crate) struct Session {
     key: Option<Key>,
     /// The id of the endpoint that the entry named when the request came.
     pinned: Option<u32>,
@@ -141,25 +141,25 @@ pub struct Session {
 impl Session {
     /// The index of the endpoint to use, if it is a candidate; `None` too when this snapshot
     /// does not have it any more.
-    pub fn pinned(&self, endpoints: &[Endpoint]) -> Option<usize> {
+    pub(crate) fn pinned(&self, endpoints: &[Endpoint]) -> Option<usize> {
         let pinned = self.pinned?;
         endpoints.iter().position(|endpoint| endpoint.id == pinned)
     }
 
     /// The key, if there is one.
-    pub fn key(&self) -> Option<Key> {
+    pub(crate) fn key(&self) -> Option<Key> {
         self.key
     }
 
     /// The outcome, once an endpoint has been picked.
-    pub fn outcome(&self) -> StickyOutcome {
+    pub(crate) fn outcome(&self) -> StickyOutcome {
         self.outcome
     }
 }
 
 impl Sticky {
     /// The key of a request, from the first configured source that has something to give.
-    pub fn key(
+    pub(crate) fn key(
         &self,
         plan: &StickyPlan,
         sources: &Sources<'_>,
@@ -194,7 +194,7 @@ impl Sticky {
 
     /// Looks a key up. Call it once for a request, and only when it has candidates: what is
     /// rejected leaves no trace.
-    pub fn open(&self, key: Option<Key>, bounds: Bounds, now_ms: u64) -> Session {
+    pub(crate) fn open(&self, key: Option<Key>, bounds: Bounds, now_ms: u64) -> Session {
         let pinned = key.and_then(|key| {
             let mut sessions = self.lock();
             sessions.expire(bounds, now_ms);
@@ -213,7 +213,7 @@ impl Sticky {
 
     /// Notes that an endpoint, by its id, was picked: at each attempt, so that requests of one
     /// conversation that come meanwhile go the same way.
-    pub fn picked(&self, session: &mut Session, endpoint: u32, bounds: Bounds, now_ms: u64) {
+    pub(crate) fn picked(&self, session: &mut Session, endpoint: u32, bounds: Bounds, now_ms: u64) {
         let Some(key) = session.key else {
             return;
         };
@@ -226,7 +226,7 @@ impl Sticky {
     }
 
     /// Counts a request's outcome: once, when its response begins or it has failed for good.
-    pub fn count(&self, session: &Session) {
+    pub(crate) fn count(&self, session: &Session) {
         let mut sessions = self.lock();
         let figures = &mut sessions.figures;
         match session.outcome {
@@ -239,12 +239,12 @@ impl Sticky {
 
     /// Drops the entries of an endpoint, by its id, that a health check has found not routable.
     /// Walks over all entries.
-    pub fn purge(&self, endpoint: u32) {
+    pub(crate) fn purge(&self, endpoint: u32) {
         self.lock().purge(endpoint);
     }
 
     /// The statistics now.
-    pub fn figures(&self, bounds: Bounds, now_ms: u64) -> StickyCounts {
+    pub(crate) fn figures(&self, bounds: Bounds, now_ms: u64) -> StickyCounts {
         let mut sessions = self.lock();
         sessions.expire(bounds, now_ms);
         StickyCounts {

@@ -25,7 +25,7 @@ use rules::{CountedBy, HeaderNames, LimitRule, RULES};
 
 /// The limits in force, in the order in which a request meets them.
 #[derive(Debug)]
-pub struct Limiters {
+pub(crate) struct Limiters {
     cores: usize,
     limits: Vec<ActiveLimit>,
 }
@@ -49,7 +49,7 @@ enum Buckets {
 
 impl Limiters {
     /// The limits that the configuration sets, with full buckets.
-    pub fn new(plan: &RateLimitsPlan, cores: usize) -> Self {
+    pub(crate) fn new(plan: &RateLimitsPlan, cores: usize) -> Self {
         let none = Self {
             cores,
             limits: Vec::new(),
@@ -60,7 +60,7 @@ impl Limiters {
     /// The limits of another configuration. A limit with the same rate and burst keeps its buckets:
     /// a reload does not give back what clients have used. Any other limit begins with full ones.
     #[must_use]
-    pub fn follow(&self, plan: &RateLimitsPlan) -> Self {
+    pub(crate) fn follow(&self, plan: &RateLimitsPlan) -> Self {
         let active = |rule: &'static LimitRule| {
             let per_minute = NonZeroU32::new((rule.per_minute)(plan))?;
             let rate = Rate::new(per_minute, plan.burst_size);
@@ -82,7 +82,7 @@ impl Limiters {
     }
 
     /// Drops the buckets of clients that have made no request for long.
-    pub fn sweep(&self, now: Nanos) {
+    pub(crate) fn sweep(&self, now: Nanos) {
         for limit in &self.limits {
             if let Buckets::Addresses(buckets) = &limit.buckets {
                 buckets.sweep(now);

@@ -9,7 +9,7 @@ use crate::json::{self, JsonKind, JsonValue};
 
 /// Headers of an endpoint's error that reach the client of a translated request; SDKs decide by
 /// them whether and when to try again.
-pub const RETRY_HEADERS: [&str; 3] = ["retry-after", "retry-after-ms", "x-should-retry"];
+pub(crate) const RETRY_HEADERS: [&str; 3] = ["retry-after", "retry-after-ms", "x-should-retry"];
 
 /// The longest plain-text error of an endpoint that is shown, in bytes; the rest is cut off.
 const PLAIN_TEXT_BYTES_MAX: usize = 500;
@@ -64,7 +64,7 @@ impl std::error::Error for Refusal {}
 
 /// The `error.type` that belongs to a status (docs/contract/translation.md#9). It serves the
 /// gateway's own errors and those of translated endpoints.
-pub const fn error_kind(status: u16) -> &'static str {
+pub(crate) const fn error_kind(status: u16) -> &'static str {
     match status {
         401 => "authentication_error",
         402 => "billing_error",
@@ -80,7 +80,7 @@ pub const fn error_kind(status: u16) -> &'static str {
 }
 
 /// The JSON body of an error response. `message` must not name addresses of endpoints.
-pub fn error_body(status: u16, message: &str, request_id: &str) -> Vec<u8> {
+pub(crate) fn error_body(status: u16, message: &str, request_id: &str) -> Vec<u8> {
     let mut body = Vec::with_capacity(128 + message.len() + request_id.len());
     body.extend_from_slice(br#"{"type":"error","error":"#);
     write_error(error_kind(status), message, &mut body);

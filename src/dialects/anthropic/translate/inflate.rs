@@ -13,7 +13,7 @@ const STEP_BYTES: usize = 4 << 10;
 
 /// Decompresses one response, whole or streamed.
 #[derive(Debug)]
-pub struct Inflater(Form);
+pub(crate) struct Inflater(Form);
 
 #[derive(Debug)]
 enum Form {
@@ -26,7 +26,7 @@ enum Form {
 
 impl Inflater {
     /// For a value of `Content-Encoding`; `None` if the encoding is not supported.
-    pub fn new(encoding: &str) -> Option<Self> {
+    pub(crate) fn new(encoding: &str) -> Option<Self> {
         let encoding = encoding.trim();
         let is = |name: &str| encoding.eq_ignore_ascii_case(name);
         if is("gzip") || is("x-gzip") {
@@ -43,7 +43,11 @@ impl Inflater {
     /// # Errors
     ///
     /// Status 502 if they are not compressed in the form that was announced.
-    pub fn push(&mut self, input: &[u8], mut each: impl FnMut(&[u8])) -> Result<(), Refusal> {
+    pub(crate) fn push(
+        &mut self,
+        input: &[u8],
+        mut each: impl FnMut(&[u8]),
+    ) -> Result<(), Refusal> {
         for step in input.chunks(STEP_BYTES) {
             let plain = self.step(step).map_err(|_| {
                 Refusal::backend("the endpoint's response is not compressed as it announces")

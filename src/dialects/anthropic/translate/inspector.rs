@@ -11,10 +11,10 @@ use time::format_description::well_known::Rfc3339;
 use crate::json::{self, write_number, write_string};
 
 /// Permissions of the folders, by which only the owner looks into them.
-pub const FOLDER_MODE: u32 = 0o700;
+pub(crate) const FOLDER_MODE: u32 = 0o700;
 
 /// Permissions of the files.
-pub const FILE_MODE: u32 = 0o600;
+pub(crate) const FILE_MODE: u32 = 0o600;
 
 /// The longest name of a session, in characters.
 const SESSION_CHARS_MAX: usize = 64;
@@ -24,7 +24,7 @@ const DEFAULT_SESSION: &str = "default";
 
 /// The session that a request belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct RecordSession<'a> {
+pub(crate) struct RecordSession<'a> {
     /// Fit to be a file's name.
     pub name: &'a str,
     /// The request named another one that is not; the log should say so.
@@ -32,7 +32,10 @@ pub struct RecordSession<'a> {
 }
 
 /// The session by the value of the configured header, else by that of `X-Request-ID`.
-pub fn session<'a>(header: Option<&'a [u8]>, request_id: Option<&'a [u8]>) -> RecordSession<'a> {
+pub(crate) fn session<'a>(
+    header: Option<&'a [u8]>,
+    request_id: Option<&'a [u8]>,
+) -> RecordSession<'a> {
     let is_fit = |name: &&str| {
         let fits = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-');
         name.len() <= SESSION_CHARS_MAX && name.bytes().all(fits)
@@ -53,7 +56,11 @@ pub fn session<'a>(header: Option<&'a [u8]>, request_id: Option<&'a [u8]>) -> Re
 
 /// The file of a session's records of one day: `FOLDER/YYYY-MM-DD/SESSION.jsonl`. `now` is in
 /// local time.
-pub fn record_path(folder: &Path, now: OffsetDateTime, session: RecordSession<'_>) -> PathBuf {
+pub(crate) fn record_path(
+    folder: &Path,
+    now: OffsetDateTime,
+    session: RecordSession<'_>,
+) -> PathBuf {
     let day = format!(
         "{:04}-{:02}-{:02}",
         now.year(),
@@ -66,7 +73,7 @@ pub fn record_path(folder: &Path, now: OffsetDateTime, session: RecordSession<'_
 }
 
 /// The line of a request that passed validation, its body as received but on one line.
-pub fn request_record(now: OffsetDateTime, model: &str, body: &[u8]) -> Vec<u8> {
+pub(crate) fn request_record(now: OffsetDateTime, model: &str, body: &[u8]) -> Vec<u8> {
     let mut line = begin("request", now, body.len());
     line.extend_from_slice(br#","model":"#);
     write_string(model, &mut line);
@@ -76,7 +83,7 @@ pub fn request_record(now: OffsetDateTime, model: &str, body: &[u8]) -> Vec<u8> 
 
 /// The line of a response: a whole body, or what an [`Assembly`](super::Assembly) made of a
 /// stream. A body that is not JSON is recorded as a string.
-pub fn response_record(now: OffsetDateTime, status: u16, body: &[u8]) -> Vec<u8> {
+pub(crate) fn response_record(now: OffsetDateTime, status: u16, body: &[u8]) -> Vec<u8> {
     let mut line = begin("response", now, body.len());
     line.extend_from_slice(br#","status":"#);
     write_number(u64::from(status), &mut line);

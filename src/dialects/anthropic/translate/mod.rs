@@ -49,16 +49,18 @@ pub use assembly::Assembly;
 pub use completion::from_openai;
 pub use context::ResponseContext;
 pub use count::count_tokens;
-pub use error::{RETRY_HEADERS, Refusal, error_body, error_from_backend, error_kind};
+pub use error::error_from_backend;
+pub(crate) use error::{RETRY_HEADERS, Refusal, error_body};
 pub use ids::IdSeed;
-pub use inflate::Inflater;
-pub use inspector::{
+pub(crate) use inflate::Inflater;
+pub(crate) use inspector::{
     FILE_MODE, FOLDER_MODE, RecordSession, record_path, request_record, response_record, session,
 };
-pub use models::{model, models};
+pub(crate) use models::{model, models};
 pub use native::{NativeTail, is_not_spoken_here};
 pub use openai::to_openai;
-pub use outcome::Usage;
-pub use request::{Checked, Uses, check, model_of};
-pub use stream::{EVENT_BYTES_MAX, End, Progress, StreamTransformer};
-pub use warning::{Translated, Warning};
+pub use request::check;
+pub(crate) use request::{Checked, Uses, model_of};
+pub(crate) use stream::EVENT_BYTES_MAX;
+pub use stream::{End, Progress, StreamTransformer};
+pub(crate) use warning::Warning;

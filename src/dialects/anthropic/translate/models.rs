@@ -4,7 +4,7 @@ use crate::json::write_string;
 
 /// The body of `GET …/models`: these names in this order. `created_at` is RFC 3339, the same for
 /// all and for the life of the process.
-pub fn models<'a>(names: impl IntoIterator<Item = &'a str>, created_at: &str) -> Vec<u8> {
+pub(crate) fn models<'a>(names: impl IntoIterator<Item = &'a str>, created_at: &str) -> Vec<u8> {
     let mut out = br#"{"data":["#.to_vec();
     let mut first = None;
     let mut last = None;
@@ -29,7 +29,7 @@ pub fn models<'a>(names: impl IntoIterator<Item = &'a str>, created_at: &str) ->
 }
 
 /// The body of `GET …/models/{id}`.
-pub fn model(name: &str, created_at: &str) -> Vec<u8> {
+pub(crate) fn model(name: &str, created_at: &str) -> Vec<u8> {
     let mut out = Vec::with_capacity(96 + 2 * name.len());
     write_model(name, created_at, &mut out);
     out

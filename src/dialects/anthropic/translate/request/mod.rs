@@ -149,7 +149,7 @@ pub fn check(body: &[u8]) -> Result<Checked, Refusal> {
 
 /// The model that an invalid request names. It decides which endpoints the statistics count the
 /// request for.
-pub fn model_of(body: &[u8]) -> Option<String> {
+pub(crate) fn model_of(body: &[u8]) -> Option<String> {
     let mut index = SpanIndex::default();
     model_in(&Read::of(body, &mut index).ok()?)
 }

@@ -23,7 +23,7 @@ use crate::json::{self, JsonText, JsonValue};
 /// The contract allows data lines of 16 MiB; the rest is room for the field name.
 /// With the tool calls that are held back ([`super::calls::HELD_BYTES_MAX`]) it bounds the memory
 /// of a stream.
-pub const EVENT_BYTES_MAX: usize = (16 << 20) + 1024;
+pub(crate) const EVENT_BYTES_MAX: usize = (16 << 20) + 1024;
 
 const TOO_LONG: &str = "the endpoint sent an event that is too large";
 const TOO_MANY: &str = "the endpoint sent more tool calls than can be held";
