@@ -65,8 +65,8 @@ impl Exchange {
 
     /// Sets the request id: that of the client if it is valid, else a new one.
     fn name(&mut self, own: Option<&[u8]>) {
-        if !self.id.take(own) {
-            self.id.make(&self.gateway.random);
+        if !self.kept.id.take(own) {
+            self.kept.id.make(&self.gateway.random);
         }
     }
 
@@ -80,7 +80,7 @@ impl Exchange {
         self.status = 204;
         let out = &mut local.head;
         emit::field(out, b"Date", cx.date);
-        emit::field(out, b"X-Olla-Request-ID", self.id.as_bytes());
+        emit::field(out, b"X-Olla-Request-ID", self.kept.id.as_bytes());
         emit::field(out, b"X-Olla-Response-Time", b"0ms");
     }
 
@@ -118,7 +118,8 @@ impl Exchange {
         }
         if self.route.is_proxied() {
             let wanted = self.view.wanted(self.rest(&ask.request));
-            self.inspector = Some(Inspector::new(wanted));
+            self.kept.inspector = Inspector::new(wanted);
+            self.inspects = true;
             self.dialect = self.route.family().begin();
         }
         Ok(())

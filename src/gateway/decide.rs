@@ -87,10 +87,10 @@ impl Exchange {
 
     /// Reads what the body says; once for each request.
     fn read(&mut self, body: &[u8]) -> Result<(), Error> {
-        let Some(mut inspector) = self.inspector.take() else {
+        if !std::mem::take(&mut self.inspects) {
             return Ok(());
-        };
-        self.findings = inspector.finish(body);
+        }
+        self.findings = self.kept.inspector.finish(body);
         let model = &mut self.kept.model;
         if let Some(found) = &self.findings.model {
             model.push_str(&inspect::model_name(body, found));

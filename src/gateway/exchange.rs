@@ -37,7 +37,6 @@ pub(crate) struct Exchange {
     pub(super) gateway: Rc<Gateway>,
     /// The view in which the request arrived; after routing, the newest view of that moment.
     pub(super) view: Rc<View>,
-    pub(super) id: RequestId,
     pub(super) client: Client,
     pub(super) cors: Grant,
     /// What the response shows of the client's rate limit.
@@ -45,8 +44,8 @@ pub(crate) struct Exchange {
     /// The offset in it refers to [`Self::path`].
     pub(super) route: MatchedRoute,
     pub(super) dialect: Dialect,
-    /// Reads the body as it arrives; `None` once the body is complete.
-    pub(super) inspector: Option<Inspector>,
+    /// Whether the body is still being inspected.
+    pub(super) inspects: bool,
     pub(super) findings: Findings,
     pub(super) routing: Option<RoutingHeaders>,
     pub(super) alias: Option<AliasUse>,
@@ -70,16 +69,21 @@ pub(crate) struct Exchange {
     /// Why the last attempt got no response.
     pub(super) failed_by: Option<Fault>,
     pub(super) times: RequestTimes,
-    /// A response head that is held until its body is known.
-    held: Vec<u8>,
     /// Whether the end of the response is kept for its token statistics.
     pub(super) reads_figures: bool,
-    pub(super) kept: ConnectionCache,
+    pub(super) kept: Box<ConnectionCache>,
 }
 
-/// Buffers that a connection keeps from one request to the next, and addresses as text.
+/// What a connection keeps from one request to the next; `None` before the first.
+pub(crate) type Kept = Option<Box<ConnectionCache>>;
+
+/// Buffers, and values that cost more to move than to overwrite. They lie on the heap, so that an
+/// exchange is moved cheaply.
 #[derive(Debug, Default)]
 pub(crate) struct ConnectionCache {
+    pub(super) id: RequestId,
+    /// Reads the body as it arrives.
+    pub(super) inspector: Inspector,
     /// The address of the client; `peer_text` is that of the connection.
     pub(super) client_text: IpText,
     pub(super) peer_text: IpText,
@@ -90,6 +94,8 @@ pub(crate) struct ConnectionCache {
     /// The name that was sent to the last endpoint, if it differs.
     pub(super) sent_model: String,
     pub(super) tail: Option<Box<Tail>>,
+    /// A head that waits for its body to be known.
+    held: Vec<u8>,
 }
 
 /// The times of a request's steps; `None` = not yet.
@@ -129,20 +135,22 @@ impl IpText {
 }
 
 impl Exchange {
-    pub(super) fn new(gateway: Rc<Gateway>, view: Rc<View>, mut kept: ConnectionCache) -> Self {
+    pub(super) fn new(gateway: Rc<Gateway>, view: Rc<View>, kept: Kept) -> Self {
+        let mut kept = kept.unwrap_or_default();
+        kept.id.clear();
         kept.own_path.clear();
         kept.model.clear();
         kept.sent_model.clear();
+        kept.held.clear();
         Self {
             gateway,
             view,
-            id: RequestId::default(),
             client: Client::UNKNOWN,
             cors: Grant::Off,
             limit_headers: None,
             route: MatchedRoute::unknown(ApiFamily::default()),
             dialect: Dialect::Plain,
-            inspector: None,
+            inspects: false,
             findings: Findings::default(),
             routing: None,
             alias: None,
@@ -159,7 +167,6 @@ impl Exchange {
             upstream_status: None,
             failed_by: None,
             times: RequestTimes::default(),
-            held: Vec::new(),
             reads_figures: false,
             kept,
         }
@@ -232,7 +239,7 @@ impl Exchange {
 }
 
 impl handler::Exchange for Exchange {
-    type Kept = ConnectionCache;
+    type Kept = Kept;
 
     fn head(&mut self, ask: &Ask<'_>, local: &mut Local) -> AtHead {
         let at_head = self.arrive(ask, local);
@@ -251,8 +258,8 @@ impl handler::Exchange for Exchange {
     }
 
     fn arrived(&mut self, body: &[u8]) {
-        if let Some(inspector) = &mut self.inspector {
-            inspector.advance(body);
+        if self.inspects {
+            self.kept.inspector.advance(body);
         }
     }
 
@@ -334,11 +341,11 @@ impl handler::Exchange for Exchange {
                 Passing::Transform(Duration::MAX)
             }
             Reading::Hold(bytes_max) => {
-                let mut held = std::mem::take(&mut self.held);
+                let mut held = std::mem::take(&mut self.kept.held);
                 // An attempt that broke off while its body was collected leaves its head here.
                 held.clear();
                 self.relayed(ask, response, &mut held);
-                self.held = held;
+                self.kept.held = held;
                 Passing::Collect(bytes_max)
             }
             Reading::Collect(bytes_max) => Passing::Collect(bytes_max),
@@ -386,7 +393,7 @@ impl handler::Exchange for Exchange {
         self.take_notes(ask.cx);
         match whole {
             Whole::Held => {
-                local.head.append(&mut self.held);
+                local.head.append(&mut self.kept.held);
                 local.body = bytes::Bytes::copy_from_slice(response);
             }
             Whole::Json(document) => self.json(ask, document.into(), local),
@@ -399,7 +406,7 @@ impl handler::Exchange for Exchange {
                 local.head.append(&mut fields);
             }
             Whole::Again => {
-                self.held.clear();
+                self.kept.held.clear();
                 return false;
             }
         }
@@ -421,9 +428,9 @@ impl handler::Exchange for Exchange {
         self.end_attempt(cx, end, bytes);
     }
 
-    fn done(mut self, cx: &Cx<'_>, request: Option<&Request<'_>>, done: &Done) -> ConnectionCache {
+    fn done(mut self, cx: &Cx<'_>, request: Option<&Request<'_>>, done: &Done) -> Kept {
         self.record(cx, request, done);
-        self.kept
+        Some(self.kept)
     }
 }
 

@@ -156,7 +156,7 @@ impl Exchange {
             joined_via(std::iter::empty(), out);
         }
         if !upstream.owns(FieldId::XRequestId) {
-            emit::field(out, b"X-Request-ID", self.id.as_bytes());
+            emit::field(out, b"X-Request-ID", self.kept.id.as_bytes());
         }
     }
 }

@@ -44,6 +44,11 @@ impl Default for RequestId {
 }
 
 impl RequestId {
+    /// Forgets the id of the request before.
+    pub(super) fn clear(&mut self) {
+        self.len = 0;
+    }
+
     /// Takes the id of the client, if it is valid.
     pub(super) fn take(&mut self, own: Option<&[u8]>) -> bool {
         let Some(own) = own.filter(|own| is_acceptable(own)) else {

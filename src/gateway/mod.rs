@@ -33,7 +33,7 @@ use olla_engine::handler::{Handler, Limits};
 use olla_engine::rt::Exhausted;
 use olla_engine::snapshot::Subscriber;
 
-pub(crate) use exchange::{ConnectionCache, Exchange};
+pub(crate) use exchange::{Exchange, Kept};
 
 use crate::field_names::Names;
 use crate::log::LineLog;
@@ -131,7 +131,7 @@ impl Handler for Gateway {
         self.view.borrow().limits
     }
 
-    fn begin(self: &Rc<Self>, kept: ConnectionCache) -> Exchange {
+    fn begin(self: &Rc<Self>, kept: Kept) -> Exchange {
         Exchange::new(Rc::clone(self), self.view(), kept)
     }
 

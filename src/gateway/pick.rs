@@ -167,7 +167,7 @@ impl Exchange {
         let left = self.candidates.minus(&self.tried).len() as u64;
         let mut log = self.gateway.log.borrow_mut();
         if let Some(mut line) = log.event(Level::Warn, events::CONNECTION_FAILED, cx.unix_ms) {
-            line.str("request_id", self.id.as_str())
+            line.str("request_id", self.kept.id.as_str())
                 .str("endpoint", endpoint.name())
                 .str("error", fault.as_str())
                 .num("remaining_endpoints", left);

@@ -50,7 +50,7 @@ impl Exchange {
             return;
         };
         let Request { head, bytes, .. } = ask.request;
-        line.bytes("request_id", self.id.as_bytes());
+        line.bytes("request_id", self.kept.id.as_bytes());
         line.str("client_ip", self.kept.client_text.as_str());
         line.bytes("method", head.method.of(bytes))
             .bytes("path", head.path.of(bytes))
@@ -81,7 +81,7 @@ impl Exchange {
         let line = log.event(Level::Info, events::REQUEST_DISPATCHING, ask.cx.unix_ms);
         if let Some(mut line) = line {
             let path = target.map(|target| target.path.as_bytes());
-            line.bytes("request_id", self.id.as_bytes())
+            line.bytes("request_id", self.kept.id.as_bytes())
                 .str("endpoint", endpoint.name())
                 .bytes("target", path.unwrap_or_else(|| self.rest(&ask.request)))
                 .str("model", self.sent_model().unwrap_or(""));
@@ -96,14 +96,14 @@ impl Exchange {
                 Note::NotTranslated(reason) => {
                     let line = log.event(Level::Warn, events::NOT_TRANSLATED, cx.unix_ms);
                     if let Some(mut line) = line {
-                        line.str("request_id", self.id.as_str())
+                        line.str("request_id", self.kept.id.as_str())
                             .str("reason", &reason);
                     }
                 }
                 Note::SessionReplaced => {
                     let line = log.event(Level::Warn, events::SESSION_REPLACED, cx.unix_ms);
                     if let Some(mut line) = line {
-                        line.str("request_id", self.id.as_str());
+                        line.str("request_id", self.kept.id.as_str());
                     }
                 }
                 Note::Record(record) => self.gateway.common.records.write(record),
@@ -220,7 +220,7 @@ impl Exchange {
             _ => ServedBy::Miss,
         };
         self.gateway.recorder.borrow_mut().request(&RequestEnd {
-            request_id: self.id.as_str(),
+            request_id: self.kept.id.as_str(),
             method: text(|head| head.method),
             path: text(|head| head.path),
             model: self.sent_model(),
@@ -269,7 +269,7 @@ impl Exchange {
         let Some(mut line) = log.event(level, msg, cx.unix_ms) else {
             return;
         };
-        line.bytes("request_id", self.id.as_bytes());
+        line.bytes("request_id", self.kept.id.as_bytes());
         if let Some(endpoint) = endpoint {
             line.str("endpoint", endpoint.name());
         }
@@ -338,7 +338,7 @@ impl Exchange {
         let Some(mut line) = log.event(Level::Debug, events::REQUEST_METRICS, cx.unix_ms) else {
             return;
         };
-        line.bytes("request_id", self.id.as_bytes())
+        line.bytes("request_id", self.kept.id.as_bytes())
             .str("endpoint", endpoint.name());
         self.metrics_fields(&mut line, ended);
         if let Some(figures) = figures {
@@ -363,7 +363,7 @@ impl Exchange {
         let Some(mut line) = log.access(level, cx.unix_ms) else {
             return;
         };
-        line.bytes("request_id", self.id.as_bytes());
+        line.bytes("request_id", self.kept.id.as_bytes());
         line.str("remote_addr", self.kept.client_text.as_str());
         if let Some(Request { head, bytes, .. }) = request {
             let bytes = *bytes;

@@ -33,7 +33,7 @@ impl Exchange {
         local: &mut Local,
     ) {
         let family = self.route.family();
-        let body = family.error_body(error, self.id.as_str());
+        let body = family.error_body(error, self.kept.id.as_str());
         self.dialect.refused(&body);
         self.begin(cx, request, error.status, local);
         let out = &mut local.head;
@@ -54,7 +54,7 @@ impl Exchange {
     /// The request's id where the clients of the family look for it.
     fn own_id(&self, out: &mut Vec<u8>) {
         if let Some(name) = self.route.family().id_header() {
-            emit::field(out, name, self.id.as_bytes());
+            emit::field(out, name, self.kept.id.as_bytes());
         }
     }
 
@@ -177,7 +177,7 @@ impl Exchange {
 
     /// The fields that every response has, and those that depend on what has been decided.
     fn common_fields(&self, cx: &Cx<'_>, request: Option<&Request<'_>>, out: &mut Vec<u8>) {
-        emit::field(out, b"X-Olla-Request-ID", self.id.as_bytes());
+        emit::field(out, b"X-Olla-Request-ID", self.kept.id.as_bytes());
         out.extend_from_slice(b"X-Olla-Response-Time: ");
         emit::decimal(out, millis(cx.now.saturating_duration_since(cx.arrived)));
         out.extend_from_slice(b"ms\r\n");

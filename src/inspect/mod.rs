@@ -161,6 +161,12 @@ struct Seen {
     prompt: Option<Range<usize>>,
 }
 
+impl Default for Inspector {
+    fn default() -> Self {
+        Self::new(Wanted::default())
+    }
+}
+
 impl Inspector {
     /// A scanner at the start of a body.
     pub fn new(wanted: Wanted) -> Self {
