@@ -381,6 +381,7 @@ impl Exchange {
                 .num("duration_ms", millis(done.total))
                 .bytes("user_agent", field(FieldId::UserAgent));
             match std::str::from_utf8(field(FieldId::Referer)) {
+                Ok("") => line.str("referer", ""),
                 Ok(referer) => line.str("referer", &redact::url(referer)),
                 Err(_) => line.str("referer", "[not UTF-8]"),
             };

@@ -66,6 +66,8 @@ pub(super) fn found(body: &[u8], span: Range<usize>, source: NameSource) -> Opti
             blank &= decoded.ok()?.is_whitespace();
         }
         blank
+    } else if raw.is_ascii() {
+        raw.iter().all(|byte| char::from(*byte).is_whitespace())
     } else {
         std::str::from_utf8(raw).ok()?.trim().is_empty()
     };
