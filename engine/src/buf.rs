@@ -95,7 +95,7 @@ impl Buf {
         }
     }
 
-    /// Drops the bytes behind the first `len`.
+    /// Drops the bytes after the first `len`.
     pub(crate) fn truncate(&mut self, len: usize) {
         self.data.truncate(self.start + len);
     }
@@ -126,7 +126,7 @@ impl Buf {
         }
     }
 
-    /// The pointer behind the last byte, for the kernel to write to.
+    /// The pointer after the last byte, for the kernel to write to.
     pub(crate) fn tail_ptr(&mut self) -> *mut u8 {
         self.data.spare_capacity_mut().as_mut_ptr().cast()
     }

@@ -1,4 +1,4 @@
-//! Parts of byte slices that end with the slice: a position behind its end stands for its end.
+//! Parts of byte slices that never panic: a position after the end of the slice counts as its end.
 
 /// The first bytes, `len` at most.
 #[inline]
@@ -6,13 +6,13 @@ pub(crate) fn first(bytes: &[u8], len: usize) -> &[u8] {
     bytes.get(..len).unwrap_or(bytes)
 }
 
-/// The bytes from `start` on; none if it lies behind the end.
+/// The bytes from `start` on; none if `start` is after the end.
 #[inline]
 pub(crate) fn rest(bytes: &[u8], start: usize) -> &[u8] {
     bytes.get(start..).unwrap_or(&[])
 }
 
-/// The bytes from `start` to `end`; none if that is no range within the slice.
+/// The bytes from `start` to `end`; none if that is not a range within the slice.
 #[inline]
 pub(crate) fn between(bytes: &[u8], start: usize, end: usize) -> &[u8] {
     bytes.get(start..end).unwrap_or(&[])

@@ -86,7 +86,7 @@ impl List {
 }
 
 impl Catalogue {
-    /// `GET /olla/models` with the text behind the `?`.
+    /// `GET /olla/models` with the query string after the `?`.
     ///
     /// # Errors
     /// An invalid value in the query (docs/contract/catalogue.md#6.7).

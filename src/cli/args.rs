@@ -277,7 +277,7 @@ fn unknown_command(command: &clap::Command, argument: &OsStr) -> String {
     format!("unknown command \"{name}\"{hint}")
 }
 
-/// The name of an option without its dashes, and the value behind its `=`.
+/// The name of an option without its dashes, and the value after its `=`.
 fn option(argument: &OsStr) -> Option<(&str, Option<OsString>)> {
     let bytes = argument.as_bytes();
     let bytes = bytes

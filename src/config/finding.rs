@@ -97,7 +97,7 @@ impl Finding {
     }
 }
 
-/// The parts in brackets behind a message.
+/// The parts in brackets after a message.
 fn bracketed(parts: &[String]) -> String {
     if parts.is_empty() {
         String::new()

@@ -45,7 +45,7 @@ pub(crate) enum ApiFamily {
 /// A family's own prefix below `/olla/`.
 #[derive(Debug)]
 pub(crate) struct Mount {
-    /// The first segment behind `/olla/`.
+    /// The first segment after `/olla/`.
     pub prefix: &'static [u8],
     /// The family that its requests belong to.
     pub family: ApiFamily,
@@ -59,7 +59,7 @@ pub(crate) const MOUNTS: [Mount; 1] = [anthropic::MOUNT];
 /// A route below a family's prefix.
 #[derive(Debug)]
 pub(crate) struct DialectRoute {
-    /// Behind the prefix; with a slash at its end it takes whatever follows, but not nothing.
+    /// The path after the prefix. With a slash at its end it matches any longer path below it.
     pub path: &'static [u8],
     /// Its methods, in the form of `Allow`.
     pub allow: &'static str,

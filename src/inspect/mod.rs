@@ -96,7 +96,7 @@ pub struct Inspector {
     state: State,
     /// Every byte before this one has been processed.
     pos: usize,
-    /// The start of the key or value being read; for a string, behind its opening quote.
+    /// The start of the key or value being read; for a string, after its opening quote.
     start: usize,
     /// The key of the value that is next or being read.
     key: Key,
@@ -112,15 +112,15 @@ pub struct Inspector {
 enum State {
     /// Blanks before the body.
     Start,
-    /// Behind `{`: a key or the end.
+    /// After `{`: a key or the end.
     FirstKey,
-    /// Behind `,`: a key.
+    /// After `,`: a key.
     NextKey,
     /// Inside a key.
     Key,
-    /// Behind a key.
+    /// After a key.
     Colon,
-    /// Behind `:`.
+    /// After `:`.
     Value,
     /// Inside a string value.
     Text,
@@ -128,7 +128,7 @@ enum State {
     Scalar,
     /// Inside an array or object.
     Nested,
-    /// Behind a value: `,` or the end.
+    /// After a value: `,` or the end.
     Comma,
     /// The object has ended or turned out not to be JSON. Nothing after this counts.
     Over,

@@ -32,7 +32,7 @@ proptest! {
         let mut end = 1;
         let complete = members_text.iter().take_while(|member| {
             end += member.len() + 1;
-            // A number ends with the byte behind it, other values by themselves.
+            // Only the byte after a number shows its end; other values mark their own.
             let closed = member.ends_with(['"', '}', ']']);
             cut + usize::from(closed) >= end
         });

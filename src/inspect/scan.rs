@@ -14,10 +14,10 @@
 //! | `memchr` for each quote, brackets by byte | 11 | 193 | 609 | 12 | 381 | 576 | 862 |
 //! | `memchr2` for quotes and backslashes, one string | 13 | 303 | 948 | 1011 | | | |
 //!
-//! Passing over the rest once a `model` is found, because no other can follow where neither
-//! `"model"`, `"stream"` nor an escaped spelling occurs, was refused: the four searches take 72 to
-//! 106 µs, and most requests do have a `stream` behind their messages, so that the walk comes on
-//! top.
+//! One alternative was measured and rejected: skip the rest once a `model` is found, if the rest
+//! has neither `"model"` nor `"stream"` nor an escaped spelling of them. The four searches take 72
+//! to 106 µs, and most requests have a `stream` after their messages, which makes the walk
+//! necessary as well.
 
 use memchr::memchr;
 use wide::u8x16;
@@ -116,7 +116,7 @@ pub(super) struct Nest {
 }
 
 impl Nest {
-    /// At the start of a value, behind its `[` or `{`.
+    /// At the start of a value, after its `[` or `{`.
     pub(super) fn opened_by(bracket: u8) -> Self {
         Self {
             objects: u128::from(bracket == b'{'),
@@ -234,15 +234,15 @@ impl Block {
         mask(0) | mask(1) | mask(2) | mask(3)
     }
 
-    /// The bytes behind an odd number of backslashes. `carry` says whether the first byte is one,
-    /// and afterwards, whether the first one behind this block is.
+    /// The bytes after an odd number of backslashes. `carry` says whether the first byte is one,
+    /// and afterwards, whether the first one after this block is.
     fn escaped(&self, carry: &mut bool) -> u64 {
         const EVEN: u64 = u64::MAX / 3;
         let behind_carry = u64::from(*carry);
         // A backslash that is itself escaped begins nothing.
         let runs = self.equal(b'\\') & !behind_carry;
         let starts = runs & !(runs << 1);
-        // Adding its first bit to a run moves it to the first bit behind the run. The run was of
+        // Adding its first bit to a run moves it to the first bit after the run. The run was of
         // odd length if that is even for an odd start, or the other way round.
         let (behind_odd, beyond) = runs.overflowing_add(starts & !EVEN);
         let behind_even = runs.wrapping_add(starts & EVEN);
@@ -334,7 +334,7 @@ mod tests {
             while let Some(block) = Block::at(&text, pos) {
                 let mask = block.escaped(&mut carry);
                 for (at, &byte) in text[pos..pos + block.len].iter().enumerate() {
-                    // Of a run of backslashes only the byte behind it matters.
+                    // Of a run of backslashes only the byte after it matters.
                     if byte != b'\\' {
                         prop_assert_eq!(mask >> at & 1 == 1, slowly, "byte {}", pos + at);
                     }

@@ -80,7 +80,7 @@ pub(crate) fn string_end(text: &[u8], mut at: usize) -> Option<usize> {
     }
 }
 
-/// The position behind the bracket that ends the array or object which begins at `at`; `None` if
+/// The position after the bracket that ends the array or object which begins at `at`; `None` if
 /// the text ends before it.
 pub(crate) fn nested_end(text: &[u8], mut at: usize) -> Option<usize> {
     let mut depth = 0_usize;

@@ -217,7 +217,7 @@ proptest! {
         let long = long.collect::<String>().repeat(9);
         let text = format!(r#"{{"all":[{}],"long":"{}"}}"#, texts.join(" , "), long);
         let Ok(theirs) = serde_json::from_str::<serde_json::Value>(&text) else {
-            // A quote was trimmed from behind its backslash.
+            // The quote after a backslash was trimmed.
             return Ok(());
         };
         let mut index = SpanIndex::default();

@@ -77,8 +77,8 @@ impl<'a> JsonValue<'a> {
         }
     }
 
-    /// The value of the same text that begins at `pos`, which is left behind it; `None` at a
-    /// closing bracket.
+    /// The value of the same text that begins at `pos`, which is moved to the end of that value;
+    /// `None` at a closing bracket.
     fn next_at(self, pos: &mut usize) -> Option<Self> {
         let text = self.text.get(..self.end)?;
         let start = *pos;

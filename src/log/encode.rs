@@ -12,7 +12,7 @@ use wide::u8x16;
 /// The length at which texts are cut: a header may have a megabyte, a line of the log must not.
 pub(crate) const FIELD_BYTES_MAX: usize = 4096;
 
-/// The mark behind a text that was cut.
+/// The mark at the end of a truncated text.
 const CUT: &str = "…";
 
 /// Appends a text in quotes, escaped by RFC 8259 section 7.

@@ -12,7 +12,7 @@ use crate::config::NameFilter;
 pub(crate) fn glob(pattern: &str, name: &str) -> bool {
     let (pattern, name) = (pattern.as_bytes(), name.as_bytes());
     let (mut p, mut n) = (0, 0);
-    // Where to continue after a mismatch: behind the last star, one byte further in the name.
+    // Where to continue after a mismatch: after the last star, one byte further in the name.
     let mut retry: Option<(usize, usize)> = None;
     while let Some(byte) = name.get(n) {
         match pattern.get(p) {

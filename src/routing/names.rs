@@ -180,7 +180,7 @@ impl ModelIndex {
     }
 }
 
-/// Calls a function with a name in lower case and a suffix behind it.
+/// Calls a function with a name in lower case and a suffix after it.
 pub(super) fn with_folded<R>(name: &str, suffix: &str, look: impl FnOnce(&str) -> R) -> R {
     let mut stack = [0; FOLD_BYTES];
     if name.is_ascii()

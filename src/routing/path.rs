@@ -98,7 +98,7 @@ fn hex(digit: u8) -> Option<u8> {
         .and_then(|digit| u8::try_from(digit).ok())
 }
 
-/// A piece of a path and the separator behind it: `/`, an escaped slash, or nothing at the end.
+/// A piece of a path and the separator after it: `/`, an escaped slash, or nothing at the end.
 /// An escaped slash stays escaped. Since an endpoint may treat it as a separator, dot segments
 /// beside it are resolved too.
 struct Piece<'a> {

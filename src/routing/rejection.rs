@@ -136,7 +136,7 @@ impl fmt::Display for RejectionMessage<'_> {
     }
 }
 
-/// A name in quotes behind what it is the name of, or nothing for none.
+/// A kind of thing and its name in quotes; empty without a name.
 struct Named<'a>(&'static str, Option<&'a str>);
 
 impl fmt::Display for Named<'_> {

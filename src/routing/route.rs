@@ -47,7 +47,7 @@ pub(crate) enum RouteKind {
     /// A dialect's own route; the rest is what follows its path.
     Dialect(ApiFamily, &'static DialectRoute),
     /// Below `/internal/`; which pages exist is for the operations to say. The rest is everything
-    /// behind `/internal/`.
+    /// after `/internal/`.
     Internal,
     /// `/internal/ui` and below; the rest is empty or begins with `/`.
     Dashboard,

@@ -19,9 +19,9 @@ use crate::part;
 /// Where a request's body is.
 #[derive(Debug, Default)]
 pub(super) struct Body {
-    /// A buffer of its own, unless it stands behind the head.
+    /// A separate buffer; `None` if the body follows the head in the message.
     own: Option<Buf>,
-    /// Bytes of it that stand behind the head.
+    /// Bytes of the body that follow the head.
     behind_head: usize,
     /// Held of the process's budget, and given back with the body.
     _share: Option<Share>,
@@ -84,8 +84,8 @@ pub(super) struct Receiving<'r, H: Handler> {
     /// Sees the body while it arrives; `None` for a body that is thrown away.
     pub(super) x: Option<&'r mut H::Exchange>,
     pub(super) io: &'r mut Io,
-    /// Begins with the head; what has come of the body stands behind it. Afterwards it ends with
-    /// the body, or with the head when the body has a buffer of its own.
+    /// Begins with the head, followed by the part of the body that has arrived. Afterwards it ends
+    /// with the body, or with the head if the body has a separate buffer.
     pub(super) message: &'r mut Buf,
     pub(super) head_len: usize,
     /// What came after the body: the beginning of the next request.
@@ -117,7 +117,7 @@ impl<H: Handler> Receiving<'_, H> {
         }
     }
 
-    /// Moves what stands behind the first `len` bytes of the body out of the message.
+    /// Moves everything after the first `len` bytes of the body out of the message.
     fn leave_rest(&mut self, len: usize) {
         let end = self.head_len + len;
         if let Some(rest) = self.message.get(end..).filter(|rest| !rest.is_empty()) {
@@ -136,7 +136,7 @@ impl<H: Handler> Receiving<'_, H> {
             });
         }
         if len - here <= self.message.spare() {
-            // The rest fits behind the head. It is not read beyond: a next request would be.
+            // The rest fits after the head. The read may include a part of the next request.
             while self.message.len() - self.head_len < len {
                 let message = std::mem::replace(self.message, Buf::with_capacity(0));
                 *self.message = self.more(message).await?;
@@ -224,8 +224,8 @@ impl<H: Handler> Receiving<'_, H> {
         }
     }
 
-    /// Takes the framing out of what stands behind the first `payload` bytes; how many bytes of
-    /// payload there are then. What follows the body goes to the rest.
+    /// Removes the framing from everything after the first `payload` bytes and returns the new
+    /// number of payload bytes. What follows the body goes to the rest.
     fn unchunk(
         &mut self,
         decoder: &mut Decoder,

@@ -69,7 +69,7 @@ impl Io {
         self.socket.watch()
     }
 
-    /// Continues reading behind the received bytes. There must be room.
+    /// Continues reading after the received bytes. There must be room.
     pub(super) fn read_on(&mut self, buf: Buf) {
         self.socket.arm(buf);
     }

@@ -15,8 +15,8 @@ use crate::handler::{Ask, AttemptEnd, Exchange, Handler, Local, Outcome, Pick, R
 use crate::limits::LOCAL_RESPONSE_TIMEOUT;
 use crate::part;
 
-/// Bytes of a body that are copied behind their head, to leave in one piece; more is sent from
-/// where it lies.
+/// The largest part of a body that is copied after its head, so that one write sends both; more is
+/// sent from its own buffer.
 pub(super) const COPIED_BYTES_MAX: usize = 4 << 10;
 
 /// The most bytes that wait for the end of the turn. More would have left the processor's caches by

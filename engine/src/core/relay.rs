@@ -45,7 +45,7 @@ pub(super) enum Outgoing {
 struct Passed {
     /// The body is complete.
     ended: bool,
-    /// Bytes behind the end of the body.
+    /// Bytes after the end of the body.
     excess: bool,
 }
 

@@ -29,8 +29,8 @@ pub(super) struct Turn {
 }
 
 impl Turn {
-    /// Ends one turn after the other. A task of its own: woken by the first that waits, it stands
-    /// behind all that were ready by then.
+    /// Ends one turn after the other. It runs as a separate task: the first task that waits wakes
+    /// it, so it runs after all tasks that were ready by then.
     pub(super) async fn run(&self) {
         poll_fn(|cx| {
             self.ends.wake_all();

@@ -10,7 +10,7 @@ pub(crate) const OWN_NAMES_MAX: u8 = 16;
 pub struct Span {
     /// Position of the first byte.
     pub start: u32,
-    /// Position behind the last byte.
+    /// Position after the last byte.
     pub end: u32,
 }
 

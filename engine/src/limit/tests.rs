@@ -157,7 +157,7 @@ fn leases_grow_while_spent_and_come_back_when_not() {
     assert_eq!(bucket.peek(SECOND).remaining, all);
 }
 
-/// The worst case: every core fills its lease, the bucket refills behind their backs, then all that
+/// The worst case: every core fills its lease, the bucket refills meanwhile, then all that
 /// is left is spent at one moment.
 #[test]
 fn the_cores_together_exceed_the_burst_by_one_lease_at_most() {

@@ -32,7 +32,7 @@ pub(crate) struct Socket {
 
 pub(super) struct SharedStream(UnsafeCell<TcpStream>);
 
-/// A buffer as the ring sees it: the room behind its last byte, or the beginning of that.
+/// The part of a buffer that the ring may write: the room after its last byte, `bytes_max` at most.
 struct Tail {
     buf: Buf,
     bytes_max: usize,

@@ -105,7 +105,7 @@ pub fn case(seed: u64, number: usize, target: &Target) -> Case {
     };
     marks.extend(lenient.map(|body| mark_of(path, &body)));
     if parts.chance.one_in(4) {
-        // Behind a sound request on the same connection.
+        // After a sound request on the same connection.
         let first = parts.sound(&format!("{}-first", parts.nonce)).render();
         marks.extend(well_formed(&first));
         bytes.splice(..0, first);

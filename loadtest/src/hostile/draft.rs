@@ -9,7 +9,7 @@ pub(super) struct Draft {
     pub(super) fields: Vec<Vec<u8>>,
     /// What stands at the end of each line of the head.
     pub(super) line_end: &'static [u8],
-    /// Everything behind the head, as it goes out.
+    /// Everything after the head, as it is sent.
     pub(super) body: Vec<u8>,
 }
 

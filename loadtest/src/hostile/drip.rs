@@ -37,7 +37,7 @@ struct Manner<'m> {
     first: &'m dyn Fn(usize) -> Vec<u8>,
     /// Sent every [`DRIP`] once the first bytes are gone.
     drop: &'m [u8],
-    /// End the sending side behind the first bytes.
+    /// End the sending side after the first bytes.
     half_close: bool,
 }
 

@@ -80,7 +80,7 @@ pub enum Attack {
     EndlessChunks,
     /// Connections without a request
     Idle,
-    /// Requests, and pieces of them, behind which the client ends its side
+    /// Requests, and pieces of them, after which the client ends its side
     HalfClosed,
     /// Pieces of heads and bodies followed by a reset
     Resets,

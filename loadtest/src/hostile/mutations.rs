@@ -12,7 +12,7 @@ const THREADS: usize = 32;
 /// How long a response to a case is waited for; one that is not complete gets none.
 const PATIENCE: Duration = Duration::from_millis(300);
 
-/// How long further responses are waited for behind the first: a smuggled request would get one.
+/// Time to wait for further responses after the first: a smuggled request would get one.
 const AFTERWARDS: Duration = Duration::from_millis(30);
 
 pub(super) fn run(field: &Field<'_>) {

@@ -117,10 +117,10 @@ pub(super) const SIZES: &[&[u8]] = &[
     b"NN\r\n",
 ];
 
-/// What stands behind a chunk's data in place of CRLF.
+/// What follows a chunk's data in place of CRLF.
 pub(super) const DATA_ENDS: &[&[u8]] = &[b"", b"\n", b"\r", b"x\r\n", b"\n\r", b" \r\n", b"\r\r\n"];
 
-/// What stands behind the last chunk in place of an empty line.
+/// What follows the last chunk in place of an empty line.
 pub(super) const LAST_ENDS: &[&[u8]] = &[
     b"\n",
     b"\r",

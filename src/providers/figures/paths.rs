@@ -15,7 +15,7 @@ pub(super) const SEGMENTS_MAX: usize = 8;
 pub(super) const SLOTS_MAX: usize = 64;
 
 /// Bytes at the end of a truncated document that are searched. Counts and times are at the end of a
-/// response, behind the generated text.
+/// response, after the generated text.
 const CUT_BYTES_MAX: usize = 8 * 1024;
 
 /// A whole number with at most this many digits is exact in an f64.
@@ -183,7 +183,7 @@ impl JsonPaths {
         Some(slot)
     }
 
-    /// Searches a document that begins at the first byte. Returns the position behind it, if it is
+    /// Searches a document that begins at the first byte. Returns the position after it, if it is
     /// complete.
     pub(super) fn whole<'a>(&self, doc: &'a [u8], found: &mut FoundValues<'a>) -> Option<usize> {
         value(doc, 0, &self.roots, None, found)
@@ -230,7 +230,7 @@ fn behind_key(doc: &[u8], quote: usize, key: &str) -> Option<usize> {
     (rest.get(colon) == Some(&b':')).then_some(doc.len() - rest.len() + colon + 1)
 }
 
-/// Reads or skips one value and returns the position behind it. Recursion is as deep as the
+/// Reads or skips one value and returns the position after it. Recursion is as deep as the
 /// tree of paths.
 fn value<'a>(
     doc: &'a [u8],
@@ -254,7 +254,7 @@ fn value<'a>(
     }
 }
 
-/// Skips one value and returns the position behind it.
+/// Skips one value and returns the position after it.
 fn value_end(doc: &[u8], at: usize) -> Option<usize> {
     let at = skip_blanks(doc, at);
     match *doc.get(at)? {

@@ -364,7 +364,7 @@ fn answers_larger_than_what_is_kept() {
     let filler = "x".repeat(100_000);
     let usage = r#""usage":{"prompt_tokens":7,"completion_tokens":20}"#;
     let none = "total 0 load 0 prompt 0 first 0 generation 0 speed 0";
-    // The beginning, with the model, is gone; what stands behind the text is found.
+    // The beginning, with the model, is gone; what follows the text is found.
     let whole = format!(
         r#"{{"model":"m","choices":[{{"message":{{"content":"{filler}"}},"finish_reason":"length"}}],{usage}}}"#
     );

@@ -49,7 +49,7 @@ pub fn encode_size(payload: NonZeroUsize, out: &mut Vec<u8>) {
     out.extend_from_slice(part::rest(&line, start));
 }
 
-/// How the framing of a body is broken. Nothing behind it can be trusted.
+/// How the framing of a body is broken. Nothing after it can be trusted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum BadChunk {
@@ -81,7 +81,7 @@ pub enum Piece {
     Data {
         /// Position of the first payload byte; may lie beyond `at`.
         start: usize,
-        /// Position behind the last payload byte that is there.
+        /// Position after the last payload byte that is there.
         end: usize,
     },
     /// Only framing was there. Go on at `to`.
@@ -91,7 +91,7 @@ pub enum Piece {
     },
     /// The body is over; the rest of the input, from `at`, belongs to what follows.
     Done {
-        /// Position behind the body.
+        /// Position after the body.
         at: usize,
     },
     /// The input is used up and the body goes on.
@@ -116,13 +116,14 @@ pub struct Pass {
     pub from: usize,
     /// Where they end.
     pub to: usize,
-    /// The size line of a chunk is not sent as received (cut by the end of an input, with extensions, or oddly
-    /// spelt): a line for this many payload bytes has to be written first.
+    /// The number of payload bytes for which a size line has to be written first, because the
+    /// received one cannot be sent: it was cut by the end of an input, has extensions, or has an
+    /// unusual spelling.
     pub size: Option<NonZeroUsize>,
-    /// `input[from..to]` goes out as it is and nothing before it: no `size`.
+    /// `input[from..to]` is sent as it is, with nothing before it: there is no `size`.
     pub verbatim: bool,
     /// The body is complete. Its end was held back until now, so that a response that breaks off
-    /// inside it cannot look whole.
+    /// inside it cannot look complete.
     pub done: bool,
 }
 
@@ -130,7 +131,7 @@ pub struct Pass {
 enum State {
     /// A size's first digit is due.
     Size,
-    /// Behind this many digits.
+    /// After this many digits.
     Digits(u8),
     /// In an extension.
     Extension(Extension),
@@ -159,17 +160,17 @@ enum State {
 enum Extension {
     /// Blanks before a `;`, with nothing that could end the line.
     BeforeSemicolon,
-    /// Behind `;`, the name is due.
+    /// After `;`, the name is due.
     BeforeName,
     Name,
-    /// Blanks behind a name: `;` or `=` is due.
+    /// Blanks after a name: `;` or `=` is due.
     AfterName,
-    /// Behind `=`, the value is due.
+    /// After `=`, the value is due.
     BeforeValue,
     Token,
     Quoted,
     Escaped,
-    /// Behind a closing quote.
+    /// After a closing quote.
     AfterQuote,
 }
 
@@ -362,7 +363,7 @@ impl Decoder {
         taken
     }
 
-    /// Behind the line of a chunk.
+    /// After the line of a chunk.
     fn begin_chunk(&mut self, size: u64) {
         self.left = size;
         self.line_bytes = 0;
@@ -463,7 +464,7 @@ impl Decoder {
             (Quoted, b'"') => AfterQuote,
             (Quoted, b'\\') => Escaped,
             (Quoted | Escaped, _) if is_value_byte(byte) => Quoted,
-            // Blanks behind a value stand before a `;`, or before nothing, which is no extension.
+            // Blanks after a value are valid only if a `;` follows.
             (Token | AfterQuote, b' ' | b'\t') => BeforeSemicolon,
             (BeforeName | Name, _) if is_token_byte(byte) => Name,
             (BeforeValue | Token, _) if is_token_byte(byte) => Token,
@@ -518,8 +519,8 @@ impl Decoder {
     }
 }
 
-/// A chunk's line in its plain spelling: digits without a leading zero, no extension, all of it
-/// there. Its size, and the position behind it.
+/// Reads a chunk's line in its plain spelling: complete, digits without a leading zero, no
+/// extension. Returns the chunk's size and the position after the line.
 fn plain_line(input: &[u8], at: usize) -> Option<(u64, usize)> {
     let line = input.get(at..)?;
     let mut size = 0u64;

@@ -19,7 +19,7 @@ pub enum RequestBody {
     Chunked,
 }
 
-/// What a request's head says about the bytes behind it.
+/// What a request's head says about the bytes after it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RequestFraming {
     /// The body that follows.
@@ -43,7 +43,7 @@ pub enum ResponseBody {
     ToClose,
 }
 
-/// What a response's head says about the bytes behind it.
+/// What a response's head says about the bytes after it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ResponseFraming {
     /// The body that follows.

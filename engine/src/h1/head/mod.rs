@@ -89,7 +89,7 @@ impl RequestHead {
     }
 
     /// Indexes the head at the start of `buf`: `Ok(true)`, it is complete and the index filled;
-    /// `Ok(false)`, more bytes are needed. Call it again with the same bytes and more behind them,
+    /// `Ok(false)`, more bytes are needed. Call it again with the same bytes and more after them,
     /// and with the same `scan`, which must be reset before the next head.
     ///
     /// `head_bytes_max` bounds the head without the empty lines before it; a head beyond it, or

@@ -7,7 +7,7 @@ pub struct IdSeed(pub [u8; 16]);
 /// Digits without `0 O I l`.
 const BASE58: &[u8; 58] = b"123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz";
 
-/// Digits of a tool call's id behind its prefix.
+/// Digits of a tool call's id after its prefix.
 const TOOL_ID_DIGITS: usize = 22;
 
 /// The id of a message: `msg_01` and the seed in base 58 (docs/contract/translation.md#8.1).

@@ -87,7 +87,7 @@ pub(super) enum SseLine<'a> {
 }
 
 impl<'a> SseLine<'a> {
-    /// The blank behind the colon is optional.
+    /// The blank after the colon is optional.
     pub(super) fn read(line: &'a [u8]) -> Self {
         match line.strip_prefix(b"data") {
             _ if line.is_empty() => Self::Blank,
