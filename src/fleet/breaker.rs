@@ -84,8 +84,8 @@ pub(crate) fn claim(live: &Live, now_ms: u64) -> Result<Option<BreakerProbe>, Re
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Refused;
 
-/// Releases a claim whose request neither succeeded nor failed, so that the next request can take
-/// it.
+/// Releases the claim of a request that neither succeeded nor failed, so that the next request can
+/// take it.
 pub(crate) fn release(live: &Live, probe: BreakerProbe) {
     swap(live, probe.0, 0);
 }

@@ -38,9 +38,9 @@ pub(crate) struct Fleet {
     /// In the order of the configuration. The place in this list is the endpoint's index, by which
     /// [`EndpointSet`] and the catalogue name it; it holds within one snapshot only.
     pub endpoints: Vec<Endpoint>,
-    /// Endpoints whose status is routable.
+    /// Endpoints with a routable status.
     pub routable: EndpointSet,
-    /// Endpoints whose first check has not ended.
+    /// Endpoints that have not ended their first check.
     pub unchecked: EndpointSet,
     /// Whether the first round of checks is over.
     pub started: bool,

@@ -12,7 +12,7 @@
 //! - `value` has the values, `text` their strings and the writers.
 //! - `index` leads repeated walks past the long values of a large text.
 //!
-//! `inspect::scan` is apart from this: it reads a body whose end has not arrived yet.
+//! `inspect::scan` is apart from this: it reads a body before its end has arrived.
 
 mod index;
 pub(crate) mod scan;

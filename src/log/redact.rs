@@ -13,7 +13,7 @@ use percent_encoding::percent_decode_str;
 /// The replacement of a credential.
 pub(crate) const REDACTED: &str = "[REDACTED]";
 
-/// Parameters whose values are credentials, in lower case.
+/// Parameters that contain credentials; their names in lower case.
 const SECRET_NAMES: [&str; 7] = [
     "api_key",
     "token",

@@ -21,7 +21,7 @@ pub(crate) struct StickyFacts {
     pub misses: u64,
     /// Entries removed because of the limit, their age, or an endpoint that went down.
     pub evictions: u64,
-    /// Requests whose session moved to another endpoint.
+    /// Requests that moved their session to another endpoint.
     pub repins: u64,
     /// Limit of sessions; 0 = no limit.
     pub max_sessions: u64,

@@ -26,7 +26,7 @@ const SUCCESS_PERCENT_MIN: u64 = 90;
 /// A higher mean latency, in milliseconds, is an issue.
 const MEAN_LATENCY_MS_MAX: u64 = 5000;
 
-/// Endpoints whose status is exactly `healthy`.
+/// The number of endpoints with the status `healthy`.
 pub(super) fn healthy(fleet: &Fleet) -> usize {
     let endpoints = fleet.endpoints.iter();
     endpoints.filter(|e| e.status == Status::Healthy).count()

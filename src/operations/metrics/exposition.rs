@@ -50,7 +50,7 @@ pub(super) struct MetricFamily<T> {
     value: fn(&T) -> SampleValue,
 }
 
-/// A family whose values may fall.
+/// A family with values that may decrease.
 pub(super) const fn gauge<T>(
     name: &'static str,
     help: &'static str,
@@ -64,7 +64,7 @@ pub(super) const fn gauge<T>(
     }
 }
 
-/// A family whose values only grow.
+/// A family with values that never decrease.
 pub(super) const fn counter<T>(
     name: &'static str,
     help: &'static str,

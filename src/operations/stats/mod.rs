@@ -8,8 +8,9 @@
 //! - An attempt counts for its endpoint, a client request for the system and for the model that was
 //!   sent; both are counted when they end.
 //! - A relayed status of 500 and above is a failure, a lower one is not.
-//! - A request whose client disconnected has neither failed nor succeeded and has no latency. It
-//!   does not lower the success rate, which is the share of requests that did not fail.
+//! - A request that ended because its client disconnected has neither failed nor succeeded and has
+//!   no latency. It does not lower the success rate, which is the share of requests that did not
+//!   fail.
 //! - A request that the gateway refuses with a 4xx of its own is not counted; a 413 or 429 counts
 //!   as a violation.
 //! - Bytes are those sent to the client, including those of failed responses.
