@@ -1,9 +1,9 @@
 //! The seam between the engine and the program that uses it: the calls that the engine makes while
 //! it carries a request.
 //!
-//! The engine drives the request and owns all waiting; an [`Exchange`] decides, without blocking. It
-//! is called on the core that carries the request, one call at a time, through static dispatch, in
-//! this order:
+//! The engine drives the request and owns all waiting; an [`Exchange`] decides, without blocking.
+//! It is called on the core that carries the request, one call at a time, through static dispatch,
+//! in this order:
 //!
 //! ```text
 //! begin ─▶ head ─▶ (arrived)* ─▶ route ─▶
@@ -13,9 +13,9 @@
 //! ─▶ done
 //! ```
 //!
-//! A request that never becomes understandable goes `begin ─▶ refuse ─▶ done`. At most of these
-//! points the exchange may supply the response itself instead ([`Local`]). Framing is not its
-//! business: it writes the status line and the fields, the engine adds what frames the message.
+//! A request that cannot be parsed goes `begin ─▶ refuse ─▶ done`. At most of these
+//! points the exchange may supply the response itself instead ([`Local`]). The exchange writes the
+//! status line and the fields; the engine adds the fields that frame the message.
 
 use std::marker::PhantomData;
 use std::net::SocketAddr;
@@ -204,7 +204,7 @@ pub enum AttemptEnd {
     Whole,
     /// It was not.
     Failed(Fault),
-    /// The client left, or the exchange asked for another attempt.
+    /// The client disconnected, or the exchange requested another attempt.
     Abandoned,
 }
 
@@ -217,7 +217,7 @@ pub enum Outcome {
     Local,
     /// The client's response was cut short.
     Broken(Fault),
-    /// The client left before its response was complete.
+    /// The client disconnected before its response was complete.
     ClientLeft,
 }
 
@@ -377,8 +377,8 @@ pub trait Exchange: Sized + 'static {
         Timeouts::default()
     }
 
-    /// Writes the request line and the fields for the backend that was picked; no framing fields, no
-    /// final empty line.
+    /// Writes the request line and the fields for the backend that was picked; no framing fields,
+    /// no final empty line.
     fn request_head(&mut self, ask: &Ask<'_>, out: &mut Vec<u8>);
 
     /// The body for the backend, in up to three parts.
@@ -420,8 +420,8 @@ pub trait Exchange: Sized + 'static {
         Made::More
     }
 
-    /// Makes the client's response of a whole body ([`Passing::Collect`]). False: another attempt is
-    /// picked instead.
+    /// Makes the client's response of a whole body ([`Passing::Collect`]). False: another attempt
+    /// is picked instead.
     fn collected(&mut self, _ask: &Ask<'_>, response: &[u8], local: &mut Local) -> bool {
         emit::status_line(&mut local.head, 200, b"OK");
         local.body = Bytes::copy_from_slice(response);

@@ -19,21 +19,21 @@
 //!
 //! A core's state is never touched by another thread. What crosses threads goes through a channel,
 //! and a [`rt::Bell`] wakes the receiver; snapshots ([`snapshot`]) are handed over whole. A core
-//! resolves no name, reads no file and takes no lock that may be held for long. A handler returns at
-//! once: it leaves slow work to another thread and has itself called again
+//! resolves no name, reads no file and takes no lock that may be held for long. A handler returns
+//! at once: it leaves slow work to another thread and has itself called again
 //! ([`handler::Routed::Wait`]).
 //!
 //! # Buffers
 //!
-//! A [`buf::Buf`] is owned by exactly one party: a connection, or the read that is under way into
+//! A [`buf::Buf`] is owned by exactly one party: a connection, or the read in progress that fills
 //! it. There is one bounded buffer a direction and no queue; the next piece is read when the last
-//! one is gone. Large buffers are kept for reuse, up to a bound for each thread. Every other bound
-//! is in [`limits`].
+//! one has been sent. Large buffers are kept for reuse, up to a bound for each thread. Every other
+//! bound is in [`limits`].
 //!
 //! # The cancel rule
 //!
-//! A read under way is never given up while its connection goes on: on io_uring its bytes would be
-//! lost. [`rt::Socket`] keeps the rule by owning its read; waiting for it may be dropped at any
+//! A read in progress is never given up while its connection goes on: on io_uring its bytes would
+//! be lost. [`rt::Socket`] keeps the rule by owning its read; waiting for it may be dropped at any
 //! time. Writes are tried at once (at the end of the turn, `core/turn.rs`) and then wait for
 //! writability, which may be dropped too, but a connection with half a message written is never
 //! used again: [`exchange`] decides that.

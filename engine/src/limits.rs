@@ -12,8 +12,8 @@ use std::time::Duration;
 /// default (docs/contract/surface.md#11).
 pub const REQUEST_HEAD_BYTES_CEILING: usize = 64 << 20;
 
-/// The largest head of a response (docs/contract/surface.md#8.3). Servers of models send less than 1
-/// KiB.
+/// The largest head of a response (docs/contract/surface.md#8.3). Servers of models send less than
+/// 1 KiB.
 pub(crate) const RESPONSE_HEAD_BYTES_MAX: usize = 32 << 10;
 
 /// Header fields in one head. Browsers and SDKs send 10 to 30; a request that has passed some
@@ -43,7 +43,8 @@ pub(crate) const CHUNK_SIZE_DIGITS_MAX: usize = 16;
 /// A chunk's line: size and extensions, without the CRLF.
 pub(crate) const CHUNK_LINE_BYTES_MAX: usize = 1 << 10;
 
-/// Chunk extensions of a whole body. They are ignored, so their only use would be to cause work (CVE-2023-39326 and its relatives).
+/// Chunk extensions of a whole body. They are ignored, so their only use would be to cause work
+/// (CVE-2023-39326 and its relatives).
 pub(crate) const CHUNK_EXTENSION_BYTES_MAX: usize = 16 << 10;
 
 /// The trailer section of a body. Trailers are dropped (docs/contract/surface.md#5.1 and
@@ -59,8 +60,8 @@ pub(crate) const CHUNK_SIZE_LINE_BYTES_MAX: usize = CHUNK_SIZE_DIGITS_MAX + 2;
 /// and with it comes most or all of a small chat's body.
 pub(crate) const CLIENT_READ_BYTES_START: usize = 4 << 10;
 
-/// How often binding to a port in use is retried at start, and at what interval. A start that cannot
-/// succeed fails within a second (docs/contract/operations.md#11).
+/// How often binding to a port in use is retried at start, and at what interval. A start that
+/// cannot succeed fails within a second (docs/contract/operations.md#11).
 pub(crate) const BIND_RETRIES: u32 = 5;
 /// See [`BIND_RETRIES`].
 pub(crate) const BIND_RETRY_AFTER: Duration = Duration::from_millis(100);
@@ -72,30 +73,31 @@ pub(crate) const OUT_BYTES_KEPT_MAX: usize = 16 << 10;
 /// idle connection holds one.
 pub(crate) const UPSTREAM_READ_BYTES_START: usize = 4 << 10;
 
-/// The size that it grows to when reads fill it. It is also the most that is held in the gateway while
-/// a client reads slowly (docs/contract/surface.md#1.2, `proxy.stream_buffer_size`).
+/// The size that it grows to when reads fill it. It is also the most that is held in the gateway
+/// while a client reads slowly (docs/contract/surface.md#1.2, `proxy.stream_buffer_size`).
 pub(crate) const UPSTREAM_READ_BYTES_MAX: usize = 64 << 10;
 
-/// Bytes of a next request that are held while the response to this one is on its way. More stays
-/// in the kernel, and that the client leaves shows only when they are read (pipelining is rare).
+/// Bytes of the next request that are held while the response to this one is in transit. More stays
+/// in the kernel; a disconnect is then detected only after they are read (pipelining is rare).
 pub(crate) const PIPELINED_BYTES_MAX: usize = 16 << 10;
 
 /// The free space before each read of a chunked body; large reads cost less per byte.
 pub(crate) const BODY_READ_BYTES_MIN: usize = 16 << 10;
 
-/// Bodies of which as much is read as has come. More than that at one time share
-/// [`BODIES_TURN_BYTES`]: a thousand clients with a megabyte each would otherwise delay all others.
+/// The number of bodies at one time up to which each is read as fast as it arrives. More bodies
+/// share [`BODIES_TURN_BYTES`]: a thousand clients with a megabyte each would otherwise delay all
+/// other requests.
 pub(crate) const BODIES_UNSHARED_MAX: usize = 16;
 
-/// The most that is read in one turn of all bodies when they are many; one or two milliseconds of a
+/// The maximum that is read in one turn of all bodies that share it; one or two milliseconds of a
 /// core's time.
 pub(crate) const BODIES_TURN_BYTES: usize = 4 << 20;
 
-/// The least that each of them may read in a turn. Smaller reads cost more than they bring.
+/// The minimum that is read of each of them in a turn; smaller reads cost too much per byte.
 pub(crate) const BODY_READ_BYTES_SHARED_MIN: usize = 8 << 10;
 
-/// The most deadlines that pass at one time. For each a response is made and sent, a buffer given back and a
-/// connection closed, 30 to 60 µs of work; more follow after [`DEADLINE_BACKLOG_PAUSE`].
+/// The most deadlines that pass at one time. For each a response is made and sent, a buffer given
+/// back and a connection closed, 30 to 60 µs of work; more follow after [`DEADLINE_BACKLOG_PAUSE`].
 pub(crate) const DEADLINES_PER_WAKE_MAX: usize = 8;
 
 /// The pause before further deadlines are handled when more than [`DEADLINES_PER_WAKE_MAX`] have
@@ -115,16 +117,16 @@ pub(crate) const TLS_READ_BYTES_MAX: usize = 64 << 10;
 /// The most that is encrypted before the kernel has taken the previous ciphertext.
 pub(crate) const TLS_SEND_BYTES_MAX: usize = 64 << 10;
 
-/// The most that is read and discarded after a response that ends a connection early, so that the response
-/// is not destroyed by a reset (lingering close).
+/// The most that is read and discarded after a response that ends a connection early, so that the
+/// response is not destroyed by a reset (lingering close).
 pub(crate) const LINGER_BYTES_MAX: usize = 256 << 20;
 
 /// A body that is not needed is read and discarded up to this size, so that the connection can be
 /// used again; for a larger one, closing the connection costs less.
 pub(crate) const DISCARDED_BODY_BYTES_MAX: u64 = 64 << 10;
 
-/// The memory allocated at once for a body with an announced length. It grows as the body arrives, so
-/// that an announcement alone costs little.
+/// The memory allocated at once for a body with an announced length. It grows as the body arrives,
+/// so that an announcement alone costs little.
 pub(crate) const BODY_BYTES_START: usize = 1 << 20;
 
 // ---- Times -----------------------------------------------------------------------------------

@@ -157,7 +157,7 @@ impl Link {
             match payload.write(exchange.sent, &exchange.nonce, &mut self.stream) {
                 Ok(count) => exchange.sent += count,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
-                // connect(2) is still under way.
+                // connect(2) is still in progress.
                 Err(error) if error.kind() == ErrorKind::NotConnected => return Ok(()),
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => return Err(Failure::from(&error)),

@@ -16,7 +16,7 @@ use crate::config::AliasPlan;
 use crate::endpoint_set::EndpointSet;
 use crate::providers::{ListedModel, Profile};
 
-/// See the module.
+/// The merged models; see the module's documentation.
 #[derive(Debug)]
 pub(super) struct Merged {
     pub(super) endpoints: Vec<MergedEndpoint>,

@@ -242,8 +242,8 @@ impl Exchange {
     }
 }
 
-/// What an endpoint's response has gained on its way (docs/contract/surface.md#5.2), unless its own
-/// `Via` was written already, with ours at its end.
+/// Adds the fields of a relayed response (docs/contract/surface.md#5.2). `has_via` says that the
+/// endpoint's own `Via` was written already, with the gateway's at its end.
 fn served(has_via: bool, out: &mut Vec<u8>) {
     if !has_via {
         joined_via(std::iter::empty(), out);

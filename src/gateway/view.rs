@@ -21,7 +21,7 @@ use crate::shared::Snapshot;
 /// headers of their route.
 const HEAD_SLACK_BYTES: u64 = 64 << 10;
 
-/// See the module.
+/// A core's view of a snapshot; see the module's documentation.
 #[derive(Debug)]
 pub(super) struct View {
     pub(super) snapshot: Arc<Snapshot>,

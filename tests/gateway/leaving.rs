@@ -185,7 +185,7 @@ fn leaving_while_the_first_check_is_waited_for_reaches_no_backend() {
         let mut client = Client::to(&gateway);
         client.send(ASK);
         let since = leave(client, false);
-        // It no longer counts as a request under way: a drain need not wait for it.
+        // It no longer counts as in flight, so a drain does not wait for it.
         gateway.signal("TERM");
         let mut gateway = gateway;
         let status = gateway.wait_end(PATIENCE);

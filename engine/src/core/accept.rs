@@ -81,15 +81,15 @@ pub(super) fn adopt<H: Handler>(core: &Rc<Core<H>>, stream: TcpStream, peer: Soc
     });
 }
 
-/// The socket as this core's, secured if the listener is. `None`: it is no good, or the client has
-/// not shaken hands in the time that it has for a head.
+/// Makes the socket this core's, with TLS if the listener uses it. `None` if the socket is
+/// unusable, or if the TLS handshake takes longer than the time limit for a head.
 async fn taken_over<H: Handler>(core: &Core<H>, stream: TcpStream) -> Option<Socket> {
     let socket = Socket::from_std(stream).ok()?;
     let Some(identity) = core.tls.current() else {
         return Some(socket);
     };
     let limit = core.handler.limits().head_timeout;
-    // Given up with the connection, so nothing can be lost.
+    // A timeout drops the connection together with its read, so no bytes can be lost.
     rt::timeout(limit, Box::pin(socket.secure_accepted(&identity)))
         .await?
         .ok()

@@ -1,4 +1,4 @@
-//! Receiving a request's body: in large reads, into one place, looked at while it arrives.
+//! Receives a request's body: in large reads, into one buffer, inspected while it arrives.
 
 use std::cell::Cell;
 use std::time::Instant;
@@ -23,14 +23,14 @@ pub(super) struct Body {
     own: Option<Buf>,
     /// Bytes of the body that follow the head.
     behind_head: usize,
-    /// Held of the process's budget, and given back with the body.
+    /// The body's share of the process's budget, returned when the body is dropped.
     _share: Option<Share>,
 }
 
 /// Why there is no body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum BodyError {
-    /// The client has left, or what it sent is cut short by its leaving.
+    /// The client disconnected before it had sent the whole body.
     Left,
     /// The client gets this error response.
     Refused(Refusal),
@@ -47,8 +47,8 @@ impl Body {
     }
 }
 
-/// The bodies that a core is receiving into buffers of their own. They share what may be read of
-/// bodies in a turn: what arrives in a flood shall not keep all other requests from theirs.
+/// The bodies that a core is receiving into buffers of their own. They share the bytes that may be
+/// read of bodies in one turn, so that a flood of uploads does not delay all other requests.
 #[derive(Debug, Default)]
 pub(super) struct IncomingBodies(Cell<usize>);
 
@@ -63,7 +63,7 @@ impl IncomingBodies {
 }
 
 impl IncomingBody<'_> {
-    /// The most to be read of it now.
+    /// The maximum to read of it now.
     fn read_bytes_max(&self) -> usize {
         match self.0.0.get() {
             ..=BODIES_UNSHARED_MAX => usize::MAX,
@@ -81,20 +81,20 @@ impl Drop for IncomingBody<'_> {
 /// The parts that receiving a body works on.
 pub(super) struct Receiving<'r, H: Handler> {
     pub(super) core: &'r Core<H>,
-    /// Sees the body while it arrives; `None` for a body that is thrown away.
+    /// Sees the body while it arrives; `None` for a body that is discarded.
     pub(super) x: Option<&'r mut H::Exchange>,
     pub(super) io: &'r mut Io,
     /// Begins with the head, followed by the part of the body that has arrived. Afterwards it ends
     /// with the body, or with the head if the body has a separate buffer.
     pub(super) message: &'r mut Buf,
     pub(super) head_len: usize,
-    /// What came after the body: the beginning of the next request.
+    /// The bytes after the body: the beginning of the next request.
     pub(super) rest: &'r mut Buf,
     pub(super) until: Option<Instant>,
 }
 
 impl<H: Handler> Receiving<'_, H> {
-    /// Receives the whole body. The reading of this connection stands still afterwards.
+    /// Receives the whole body. Afterwards no read of this connection is armed.
     pub(super) async fn receive(
         &mut self,
         framing: RequestBody,
@@ -153,8 +153,8 @@ impl<H: Handler> Receiving<'_, H> {
         self.own(own, share)
     }
 
-    /// A body in a buffer of its own; without one, what was held for it is held until the
-    /// connection has done with the request.
+    /// A body in a buffer of its own. If there is none, its share of the budget is held until the
+    /// connection ends.
     fn own(&mut self, own: Result<Buf, BodyError>, share: Share) -> Result<Body, BodyError> {
         match own {
             Ok(own) => Ok(Body {
@@ -172,7 +172,7 @@ impl<H: Handler> Receiving<'_, H> {
     /// Receives a body of a known length into a buffer of its own.
     async fn fill(&mut self, len: usize) -> Result<Buf, BodyError> {
         let incoming = self.core.incoming_bodies.join();
-        // A body that is announced and never comes shall not cost its whole size.
+        // A body that is announced but never arrives must not take memory for its whole size.
         let mut own = Buf::with_capacity(len.min(BODY_BYTES_START));
         self.move_out(&mut own);
         while own.len() < len {
@@ -260,7 +260,7 @@ impl<H: Handler> Receiving<'_, H> {
         }
     }
 
-    /// Moves what has come of the body into a buffer of its own.
+    /// Moves the part of the body that has arrived into a buffer of its own.
     fn move_out(&mut self, own: &mut Buf) {
         own.extend(part::rest(self.message, self.head_len));
         self.message.truncate(self.head_len);
@@ -275,20 +275,20 @@ impl<H: Handler> Receiving<'_, H> {
         self.io.deadline.set(self.until);
         self.io.read_on_at_most(buf, bytes_max);
         self.io.next().await.map_err(|interrupt| match interrupt {
-            // A client that ended its side may still read why.
+            // A client that ended its side may still read the error response.
             Interrupt::Left => BodyError::Refused(Refusal::BodyBroken),
             Interrupt::Deadline => BodyError::Refused(Refusal::BodyTooSlow),
         })
     }
 
-    /// Waits for room in the process's budget; the body waits unread.
+    /// Waits for room in the process's budget; meanwhile nothing more is read of the body.
     async fn room(&mut self, share: &mut Share, bytes: usize) -> Result<(), BodyError> {
         if share.enlarge(bytes) {
             return Ok(());
         }
         let give_up = Instant::now() + BUDGET_WAIT_TIMEOUT;
         self.io.deadline.set(earliest(self.until, Some(give_up)));
-        // No read is in progress that would detect that the client leaves.
+        // No read is in progress that would detect a disconnect.
         let watch = self.io.watch();
         let room = async {
             while !share.enlarge(bytes) {

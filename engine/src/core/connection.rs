@@ -1,7 +1,7 @@
 //! The client's side of a connection: what it sends next, whether it is still there, its deadline.
 //!
-//! While a request is under way the read that waits for the next one is the watch for the client's
-//! leaving. It has a buffer of its own, so that the request under way keeps its bytes.
+//! While a request is in flight, the read that waits for the next one also detects that the client
+//! disconnects. It has a buffer of its own, so that the request in flight keeps its bytes.
 
 use std::future::{Future, poll_fn};
 use std::io::{self, IoSlice};
@@ -27,10 +27,10 @@ pub(super) enum Interrupt {
 #[derive(Debug)]
 pub(super) struct Io {
     socket: Socket,
-    /// What the next read has brought; `None` while it is under way.
+    /// The bytes of the next request that have been read; `None` while the read is in progress.
     held: Option<Buf>,
     gone: bool,
-    /// For the buffer of a read that outlives what it was for.
+    /// The budget of a buffer that a read still owns although its request has ended.
     share: Option<Share>,
     pub(super) deadline: Deadline,
 }
@@ -46,8 +46,8 @@ impl Io {
         }
     }
 
-    /// Begins to read: the next request, or the client's leaving. With bytes in it the buffer
-    /// holds the beginning of the next request already, which is then taken for its arrival.
+    /// Begins to read the next request, and to detect a disconnect. If the buffer has bytes, they
+    /// are the beginning of the next request, which counts as arrived.
     pub(super) fn read_into(&mut self, buf: Buf) {
         // Bytes that are held already would be lost.
         debug_assert!(!self.is_reading(), "one read at a time");
@@ -59,12 +59,12 @@ impl Io {
     }
 
     /// Keeps a part of the budget to the end of the connection: a body was given up, and the read
-    /// under way still owns its buffer.
+    /// in progress still owns its buffer.
     pub(super) fn hold(&mut self, share: Share) {
         self.share = Some(share);
     }
 
-    /// Detects that the client has left while no read is armed.
+    /// Detects that the client disconnects while no read is armed.
     pub(super) fn watch(&self) -> Watch {
         self.socket.watch()
     }
@@ -79,7 +79,7 @@ impl Io {
         self.socket.arm_at_most(buf, bytes_max);
     }
 
-    /// The bytes of the read in progress; `Err` if the client leaves or the deadline passes.
+    /// The bytes of the read in progress; `Err` if the client disconnects or the deadline passes.
     pub(super) async fn next(&mut self) -> Result<Buf, Interrupt> {
         if let Some(buf) = self.held.take() {
             return if self.gone {
@@ -127,8 +127,8 @@ impl Io {
             .map(|()| Err(Interrupt::Deadline))
     }
 
-    /// Whether the client has left. What it sent instead is held for the next request, and its
-    /// leaving after that no longer shows.
+    /// Whether the client has disconnected. If it has sent bytes instead, they are held for the
+    /// next request, and a later disconnect is not detected.
     fn poll_gone(&mut self, cx: &mut Context<'_>) -> bool {
         if self.gone || !self.socket.is_armed() {
             return self.gone;
@@ -179,7 +179,7 @@ impl Io {
         }
     }
 
-    /// Whether a read is under way or has brought something.
+    /// Whether a read is in progress or has ended with bytes.
     pub(super) fn is_reading(&self) -> bool {
         self.held.is_some() || self.socket.is_armed()
     }
@@ -190,7 +190,7 @@ impl Io {
     }
 
     /// Closes so that the client gets the response although it may still be sending: a close with
-    /// bytes unread would reset the connection and destroy the response on its way.
+    /// bytes unread would reset the connection and destroy the response in transit.
     pub(super) async fn linger(&mut self, now: Instant) {
         self.socket.shutdown_write();
         let end = now + LINGER_TIMEOUT;

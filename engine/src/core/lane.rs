@@ -19,22 +19,23 @@ use crate::part;
 /// sent from its own buffer.
 pub(super) const COPIED_BYTES_MAX: usize = 4 << 10;
 
-/// The most bytes that wait for the end of the turn. More would have left the processor's caches by
-/// then: eight bodies of a megabyte cost three quarters more when each waited for the others.
+/// The largest piece that waits for the end of the turn. A larger one would have left the
+/// processor's caches by then: sending eight bodies of a megabyte took 75 % more time when each
+/// waited for the others.
 const TURN_BYTES_MAX: usize = 16 << 10;
 
-/// See the module.
+/// A request in progress; see the module's documentation.
 pub(super) struct Lane<'l, H: Handler> {
     pub(super) core: &'l Core<H>,
     pub(super) wire: Wire<'l, H>,
     pub(super) x: &'l mut H::Exchange,
     pub(super) request: Request<'l>,
-    /// Until a response is passed on, which ends the attempts.
+    /// The request's body; dropped when a response is passed on, which ends the attempts.
     pub(super) body: Body,
     /// Bytes of it.
     pub(super) body_bytes: u64,
     pub(super) local: &'l mut Local,
-    /// The index of the last response's head, for that of the next.
+    /// The parsed head of the last response, reused for the next one.
     pub(super) response_head: &'l mut ResponseHead,
     /// What is being written, to the client or to a backend.
     pub(super) out: &'l mut Vec<u8>,
@@ -46,12 +47,12 @@ pub(super) struct Lane<'l, H: Handler> {
     pub(super) first_byte: Option<Duration>,
 }
 
-/// The client's side of a request on its way and the state of its attempts, apart from what the
-/// exchange keeps of it: bytes that are borrowed from there can be sent while the client is watched.
+/// The client's side of a request in flight, and the state of its attempts. It is separate from the
+/// exchange, so that bytes borrowed from the exchange can be sent while the client is watched.
 pub(super) struct Wire<'l, H: Handler> {
     pub(super) core: &'l Core<H>,
     pub(super) io: &'l mut Io,
-    /// Of the attempts; begins anew with [`Lane::restart`].
+    /// The lifecycle of the attempts; [`Lane::restart`] begins a new one.
     pub(super) life: Lifecycle,
 }
 
@@ -63,9 +64,9 @@ pub(super) struct Carried {
     pub(super) first_byte: Option<Duration>,
 }
 
-/// What one attempt led to.
+/// The result of one attempt.
 pub(super) enum Step {
-    /// The handler asks for another pick.
+    /// The handler requests another pick.
     Again,
     /// Try another backend.
     Next(Fault),
@@ -76,7 +77,7 @@ pub(super) enum Step {
 }
 
 impl<H: Handler> Lane<'_, H> {
-    /// From a complete request to the end of its response.
+    /// Carries a complete request to the end of its response.
     pub(super) async fn run(&mut self) -> Outcome {
         loop {
             let now = self.core.now();
@@ -133,12 +134,12 @@ impl<H: Handler> Lane<'_, H> {
         }
     }
 
-    /// Begins with no attempt made, and the time limits that hold now.
+    /// Starts with no attempt made, and with the time limits that apply now.
     pub(super) fn restart(&mut self) {
         self.wire.life = Lifecycle::new(self.x.timeouts(), self.arrival.at);
     }
 
-    /// Attempt after attempt until one is the last.
+    /// Makes attempts until one is the last.
     async fn upstream(&mut self) -> Outcome {
         self.restart();
         let mut failed = None;
@@ -222,13 +223,13 @@ impl<H: Handler> Lane<'_, H> {
 }
 
 impl<H: Handler> Wire<'_, H> {
-    /// Reports what has happened; what is to be done now.
+    /// Reports an event to the lifecycle; returns what to do next.
     pub(super) fn on(&mut self, event: Event) -> Action {
         self.life.on(event, self.core.now())
     }
 
-    /// Waits for something of the attempt while the client is there and time is left. `Err` says
-    /// what is to be done instead.
+    /// Waits for an operation of the attempt until the client disconnects or the deadline passes.
+    /// `Err` says what to do then.
     pub(super) async fn wait<F: Future>(&mut self, future: F) -> Result<F::Output, Action> {
         let mut future = pin!(future);
         loop {
@@ -318,7 +319,7 @@ pub(super) fn taken(sent: io::Result<usize>) -> io::Result<usize> {
     }
 }
 
-/// Writes the head of a local response with its framing; gives the body to be sent.
+/// Writes the head of a local response with its framing; returns the body to be sent.
 pub(super) fn write_local(
     out: &mut Vec<u8>,
     local: &mut Local,
@@ -367,10 +368,11 @@ pub(super) async fn send_local(
 }
 
 impl Io {
-    /// Sends what is taken at once from two pieces and takes it off them; true when all is sent.
+    /// Sends the bytes of two pieces that the kernel takes at once and removes them from the
+    /// pieces; true when both are sent.
     ///
     /// # Errors
-    /// The connection is no good any more.
+    /// The connection is broken.
     pub(super) fn send_now(&self, parts: &mut [&[u8]; 2]) -> io::Result<bool> {
         loop {
             let [head, body] = *parts;

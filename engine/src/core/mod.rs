@@ -1,5 +1,5 @@
-//! One core: its listeners, its connections, its idle backend connections. Only [`Shared`] is shared
-//! with other threads.
+//! One core: its listeners, its connections, its idle backend connections. Only [`Shared`] is
+//! shared with other threads.
 
 mod accept;
 mod attempt;
@@ -76,7 +76,7 @@ struct Shared {
     /// Sockets for this core that another one accepted.
     handed_over: Sender<(TcpStream, SocketAddr)>,
     connections: Padded,
-    /// Requests under way.
+    /// Requests in flight.
     requests: Padded,
 }
 
@@ -198,7 +198,7 @@ impl Engine {
         Ringer(Arc::clone(&self.cores))
     }
 
-    /// Requests under way.
+    /// The number of requests in flight.
     pub fn requests(&self) -> usize {
         self.cores
             .iter()
@@ -206,7 +206,7 @@ impl Engine {
             .sum()
     }
 
-    /// Stops accepting at once and closes idle connections; requests under way go on.
+    /// Stops accepting at once and closes idle connections; requests in flight go on.
     pub fn drain(&self) {
         self.draining.store(true, Ordering::Release);
         self.ringer().ring();
@@ -252,8 +252,8 @@ fn bind_all(addresses: &[SocketAddr], workers: usize) -> io::Result<Vec<Vec<TcpL
         .collect()
 }
 
-/// Binds to a port that may be in use for a moment longer: by the process that this one replaces, or
-/// by an outgoing connection that the system gave it to.
+/// Binds to a port that may be in use for a moment longer: by the process that this one replaces,
+/// or by an outgoing connection that the system gave it to.
 #[expect(clippy::disallowed_methods, reason = "at start, before any core runs")]
 fn retry_while_in_use<T>(mut bind: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     for _ in 0..BIND_RETRIES {
@@ -457,7 +457,7 @@ impl<H: Handler> Core<H> {
         self.news.wait().await;
     }
 
-    /// Whether there is more than one request under way.
+    /// Whether more than one request is in flight.
     pub(crate) fn is_shared(&self) -> bool {
         self.shared()
             .is_some_and(|shared| shared.requests.0.load(Ordering::Relaxed) > 1)

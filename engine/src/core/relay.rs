@@ -1,8 +1,8 @@
-//! The response on its way to the client: what one read brought, one write sends.
+//! Relays a response to the client: the bytes of each read are sent with one write.
 //!
-//! There is one buffer and no queue: the next piece is read when the last one is gone, so a client
-//! that reads slowly slows its backend down. Bytes pass as they are, their framing checked; only a
-//! handler that transforms sees to it that they do not.
+//! There is one buffer and no queue: the next piece is read when the last one has been sent, so a
+//! client that reads slowly slows its backend down. The framing is checked, and bytes are passed on
+//! unchanged unless a handler transforms them.
 
 use std::io;
 use std::num::NonZeroUsize;

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 
-/// See the module.
+/// The queue of waiting tasks; see the module's documentation.
 #[derive(Debug, Default)]
 pub(super) struct Rounds {
     /// The waiting tasks by number, and so in order of arrival.

@@ -25,7 +25,7 @@ struct Connection<H: Handler> {
     io: Io,
     head: RequestHead,
     scan: Scan,
-    /// Head and, if it is small, body of the request under way.
+    /// Head and, if it is small, body of the request in flight.
     message: Buf,
     /// Where the next request is read to.
     rest: Buf,
@@ -41,7 +41,7 @@ struct Connection<H: Handler> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Next {
     Request,
-    /// The next request, after the body of this one, which is thrown away.
+    /// The next request, after the body of this one, which is discarded.
     Discard,
     /// Closed, after what the client is still sending.
     Linger,
@@ -53,7 +53,7 @@ enum Next {
 struct Framed {
     arrival: Arrival,
     framing: RequestFraming,
-    /// When the whole request has to be there.
+    /// The deadline for the whole request.
     until: Option<Instant>,
     /// Whether the connection may go on after it.
     keep: bool,
@@ -302,7 +302,7 @@ impl<H: Handler> Connection<H> {
 
     /// Carries a complete request to a backend and its response back.
     async fn carry(&mut self, x: &mut H::Exchange, framed: &Framed, body: Body) -> Ended {
-        // From here on the read of the next request also detects that the client leaves.
+        // From here on the read of the next request also detects a disconnect.
         let rest = std::mem::replace(&mut self.rest, Buf::with_capacity(0));
         self.io.read_into(rest);
         let request = Request {
@@ -407,7 +407,7 @@ impl Ended {
     }
 }
 
-/// Whether a body that is not needed is little enough to be read and thrown away.
+/// Whether a body that is not needed is small enough to be read and discarded.
 fn is_discardable(framing: RequestFraming) -> bool {
     match framing.body {
         RequestBody::None => true,

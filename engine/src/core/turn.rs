@@ -9,10 +9,10 @@
 //! With 64 connections a chat request cost a sixth less processor time (medians of interleaved
 //! rounds: 21.8 µs before, 18.3 µs with it, nginx 17.5 µs).
 //!
-//! On io_uring a message in one piece does not wait here: it is handed to the ring, which submits at
-//! the end of the turn, and one system call sends everything. Sent one by one, each call also worked
-//! off what had come for the ring meanwhile, a little at a time (on another machine 15.6 µs one by
-//! one, 13.4 µs by the ring, nginx 11.6 µs).
+//! On io_uring a message in one piece does not wait here: it is handed to the ring, which submits
+//! at the end of the turn, and one system call sends everything. Sent one by one, each call also
+//! worked off what had come for the ring meanwhile, a little at a time (on another machine 15.6 µs
+//! one by one, 13.4 µs by the ring, nginx 11.6 µs).
 
 use std::cell::RefCell;
 use std::future::poll_fn;
@@ -20,7 +20,7 @@ use std::task::{Poll, Waker};
 
 use super::rounds::Rounds;
 
-/// See the module.
+/// The turns of one core; see the module's documentation.
 #[derive(Debug, Default)]
 pub(super) struct Turn {
     ends: Rounds,

@@ -19,7 +19,8 @@ pub struct Timeouts {
     pub read: Duration,
     /// From the first byte sent on an attempt to the end of its response.
     pub response: Option<Duration>,
-    /// From the end of the client's request head to the end of its response. Attempts do not renew it.
+    /// From the end of the client's request head to the end of its response. Attempts do not renew
+    /// it.
     pub write: Option<Duration>,
 }
 
@@ -84,7 +85,7 @@ pub enum Event {
     Delivered,
     /// The client closed or reset its connection.
     ClientLeft,
-    /// The moment that [`Lifecycle::deadline`] named may have come. Too early or too often is fine.
+    /// The time of [`Lifecycle::deadline`] may have passed. Too early or too often does no harm.
     Timer,
 }
 
@@ -93,7 +94,7 @@ pub enum Event {
 pub enum Action {
     /// Go on.
     Continue,
-    /// Close the upstream connection and ask the same endpoint once more on a new connection: a
+    /// Close the upstream connection and try the same endpoint again on a new connection: a
     /// connection from the pool was dead, and nothing of a response was received on it.
     RetryFresh,
     /// Close the upstream connection, mark the endpoint as the fault says, try another one; if
@@ -101,10 +102,10 @@ pub enum Action {
     NextEndpoint(Fault),
     /// Close the upstream connection and respond with an error; no other endpoint.
     Fail(Fault),
-    /// Close the upstream connection and break the client's off visibly: no last chunk, nothing
+    /// Close the upstream connection and cut the client's response visibly: no last chunk, nothing
     /// appended. (A handler that has held back the whole response may still respond with an error.)
     Cut(Fault),
-    /// The client is gone: close the upstream connection and send nothing more.
+    /// The client has disconnected: close the upstream connection and send nothing more.
     Abandon,
     /// The response is complete. What was read of it still has to be written to the client; the
     /// upstream connection is no longer needed.
@@ -115,7 +116,7 @@ pub enum Action {
     },
 }
 
-/// How far an exchange is.
+/// The phase of an exchange.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
     /// No upstream connection: before the first attempt, or between two.
@@ -124,11 +125,11 @@ pub enum Phase {
     Connecting,
     /// The request is being sent.
     Sending,
-    /// The request is sent; nothing but interim responses has come.
+    /// The request is sent; at most interim responses have arrived.
     Waiting,
     /// The response began. No other endpoint, no retry, no error from here on.
     Responding,
-    /// The upstream side is over; the rest of a response is being written to the client.
+    /// The upstream side has ended; the rest of a response is being written to the client.
     Delivering,
     /// Nothing is left to do.
     Over,
@@ -243,14 +244,14 @@ impl Lifecycle {
         }
     }
 
-    /// The next moment that matters: [`Event::Timer`] is due then. `None` = nothing but events can
-    /// move the exchange. A later call may name an earlier or a later moment; a timer that is armed
-    /// for a moment that has moved on just reports, and is armed again.
+    /// The time at which [`Event::Timer`] is due; `None` if the exchange waits for other events
+    /// only. Later calls may return an earlier or a later time. A timer that fires early does no
+    /// harm: it reports the event and is armed again.
     pub fn deadline(&self) -> Option<Instant> {
         self.next_due().map(|(at, _)| at)
     }
 
-    /// How far it is.
+    /// The current phase.
     pub fn phase(&self) -> Phase {
         self.phase
     }
@@ -275,7 +276,7 @@ impl Lifecycle {
         }
     }
 
-    /// The request is on its way or sent, the response has not begun.
+    /// The request is being sent or has been sent; the response has not begun.
     fn on_requesting(&mut self, event: Event, now: Instant) -> Action {
         match event {
             Event::RequestProgress => {

@@ -42,7 +42,7 @@ impl Bell {
         Ok((bell.clone(), Listening { wire: far, bell }))
     }
 
-    /// Wakes the other thread. Costs a system call unless it is on its way already.
+    /// Wakes the other thread. Costs a system call unless an earlier wake-up is still pending.
     pub fn ring(&self) {
         if !self.0.rung.swap(true, Ordering::AcqRel) {
             // A full socket has rung already; a closed one has no listener.

@@ -2,14 +2,14 @@
 //!
 //! Everything else of the engine works with what this module offers: a driver that is chosen and
 //! named at start ([`run`]), tasks ([`spawn`]), sleep ([`sleep`]), sockets that are always being
-//! read and may be secured ([`Socket`]), listeners ([`Listener`]), a bell that wakes another core ([`Bell`]), one
-//! lazily re-armed deadline for each connection ([`Deadline`]).
+//! read and may use TLS ([`Socket`]), listeners ([`Listener`]), a bell that wakes another core
+//! ([`Bell`]), one lazily re-armed deadline for each connection ([`Deadline`]).
 //!
-//! **The cancel rule.** A read that is under way must never be given up while its connection goes
-//! on: on io_uring the bytes it was about to bring would be lost. The types keep it. A [`Socket`]
-//! owns its one read from arming to completion; what a caller can drop is only the waiting for it,
-//! never the read itself. Writes are tried at once and then wait for writability, so that there
-//! is no write under way that could be dropped half done.
+//! **The cancel rule.** A read in progress must never be given up while its connection goes on: on
+//! io_uring its bytes would be lost. The types enforce the rule. A [`Socket`] owns its one read
+//! from arming to completion; a caller can drop only the waiting for it, never the read itself.
+//! Writes are tried at once and then wait for writability, so no write in progress can be dropped
+//! half done.
 
 mod bell;
 mod deadline;

@@ -20,12 +20,12 @@ use super::sys::{self, Peek};
 use super::tls::Session;
 use crate::buf::Buf;
 
-/// A connection. Dropping it closes it, whatever is under way.
+/// A connection. Dropping it closes it, even with operations in progress.
 pub(crate) struct Socket {
     pub(super) tcp: Rc<SharedStream>,
     pub(super) fd: RawFd,
     pub(super) read: Pin<Box<dyn ReadSlot>>,
-    /// `None`: plain.
+    /// `None` without TLS.
     pub(super) tls: Option<Box<RefCell<Session>>>,
     ring: bool,
 }
@@ -130,7 +130,7 @@ impl Socket {
     /// # Errors
     /// When the driver cannot take it.
     pub(crate) fn from_std(stream: std::net::TcpStream) -> io::Result<Self> {
-        // The epoll driver wants it so; io_uring does not mind.
+        // The epoll driver requires this; io_uring works either way.
         stream.set_nonblocking(true)?;
         TcpStream::from_std(stream).map(Self::new)
     }
@@ -143,7 +143,8 @@ impl Socket {
         TcpStream::connect_addr(addr).await.map(Self::new)
     }
 
-    /// Hands a buffer to the next read. There must be none under way, and there must be room.
+    /// Begins the next read into a buffer. No read may be in progress, and the buffer must have
+    /// room.
     pub(crate) fn arm(&mut self, buf: Buf) {
         self.arm_at_most(buf, usize::MAX);
     }
@@ -159,7 +160,7 @@ impl Socket {
         }
     }
 
-    /// Whether a read is under way.
+    /// Whether a read is in progress.
     pub(crate) fn is_armed(&self) -> bool {
         match &self.tls {
             None => self.read.is_armed(),
@@ -167,8 +168,8 @@ impl Socket {
         }
     }
 
-    /// The end of the read that is under way: how much it brought (0 = the peer is done), and the
-    /// buffer. The first poll after [`Self::arm`] also begins the read.
+    /// The result of the read in progress: the number of bytes (0 if the peer ended its side) and
+    /// the buffer. The first poll after [`Self::arm`] also begins the read.
     pub(crate) fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<(io::Result<usize>, Buf)> {
         match self.tls {
             None => self.read.as_mut().poll(cx),
@@ -176,16 +177,16 @@ impl Socket {
         }
     }
 
-    /// Waits for the read that is under way. Dropping the wait does not end the read.
+    /// Waits for the read in progress. Dropping the wait does not end the read.
     pub(crate) async fn read(&mut self) -> (io::Result<usize>, Buf) {
         poll_fn(|cx| self.poll_read(cx)).await
     }
 
-    /// Sends what is taken at once. After `WouldBlock` the next call must begin with the same
-    /// bytes: on a secured connection they may be on their way already.
+    /// Sends the bytes that the kernel takes at once. After `WouldBlock` the next call must begin
+    /// with the same bytes: on a TLS connection they may be encrypted already.
     ///
     /// # Errors
-    /// `WouldBlock`: nothing now. Anything else is final.
+    /// `WouldBlock` if no byte can be sent now. Any other error is final.
     pub(crate) fn send_now(&self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
         match &self.tls {
             None => sys::send_now(self.fd, parts),
@@ -198,9 +199,10 @@ impl Socket {
         self.ring && self.tls.is_none()
     }
 
-    /// Hands bytes to the ring, which sends them together with all that is handed to it before this
-    /// thread next waits: how many were taken, and the bytes again. It is pending at the first poll.
-    /// A dropped future leaves it open what was sent: the connection is good for nothing then.
+    /// Gives bytes to the ring, which sends them together with all others that it gets before this
+    /// thread next waits. Returns how many were sent, and the bytes. It is pending at the first
+    /// poll. If the future is dropped, it is unknown what was sent, and the connection has to be
+    /// closed.
     pub(crate) fn send_batched(
         &self,
         bytes: Vec<u8>,
@@ -213,7 +215,7 @@ impl Socket {
         let tcp = Rc::clone(&self.tcp);
         async move {
             // SAFETY: making the operation copies the descriptor; after that neither it nor the
-            // read that may be under way touches the stream.
+            // read that may be in progress touches the stream.
             let stream = unsafe { &mut *tcp.0.get() };
             stream.write(bytes).await
         }
@@ -287,7 +289,7 @@ impl Drop for Socket {
         if let Some(tls) = &mut self.tls {
             tls.get_mut().close_as_client(self.fd);
         }
-        // The descriptor is closed when the ring has let go of the read. The peer shall know now.
+        // The ring closes the descriptor only after the read ends; the peer has to see the end now.
         if self.read.is_armed() {
             sys::shutdown_both(self.fd);
         }

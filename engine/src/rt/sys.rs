@@ -71,7 +71,7 @@ pub(super) fn has_left(fd: RawFd) -> bool {
     ready > 0 && ask.revents & (libc::POLLRDHUP | libc::POLLHUP | libc::POLLERR) != 0
 }
 
-/// Ends both directions at once; a read that is under way ends with it.
+/// Ends both directions at once, and with them the read in progress.
 pub(super) fn shutdown_both(fd: RawFd) {
     // SAFETY: no memory is involved; a wrong descriptor is an error that is ignored.
     unsafe { libc::shutdown(fd, libc::SHUT_RDWR) };

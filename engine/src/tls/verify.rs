@@ -13,7 +13,7 @@ use rustls::{
 
 use super::crypto;
 
-/// See the module.
+/// A verifier of server certificates.
 #[derive(Debug)]
 pub(super) struct Verifier {
     /// `None`: nothing is verified.

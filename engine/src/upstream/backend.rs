@@ -27,7 +27,7 @@ impl Backend {
         self.early.is_some()
     }
 
-    /// Ready when the read under way has ended.
+    /// Ready when the read in progress has ended.
     pub(crate) fn poll_early(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if self.early.is_some() || !self.upstream.socket.is_armed() {
             return Poll::Ready(());
@@ -38,7 +38,7 @@ impl Backend {
             .map(|read| self.early = Some(read))
     }
 
-    /// The end of the read under way.
+    /// The result of the read in progress.
     pub(crate) async fn read(&mut self) -> (io::Result<usize>, Buf) {
         match self.early.take() {
             Some(read) => read,

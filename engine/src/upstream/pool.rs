@@ -1,10 +1,10 @@
 //! The idle connections of one core.
 //!
-//! The one used last is used first, so that those which are not needed grow old and go. Each idle
-//! connection has its read armed, which is at once the watch for its closing and the read that
-//! will bring the next response: using it again costs no further operation. A race remains, when a
-//! backend closes just as a request is on its way; a connection that has been idle for a moment
-//! is therefore looked at once more, and the exchange knows that it was a kept one.
+//! The connection used last is reused first, so that those which are not needed expire. Each idle
+//! connection has its read armed. That read detects a close and receives the next response, so
+//! reuse costs no further operation. One race remains: a backend may close while a request is being
+//! sent. A connection that has been idle for a moment is therefore checked once more, and the
+//! exchange knows that it came from the pool.
 
 use std::cell::RefCell;
 use std::future::poll_fn;
@@ -18,8 +18,8 @@ use crate::limits::{IDLE_CONNS_PER_ENDPOINT_MAX, UPSTREAM_READ_BYTES_START};
 use crate::rt::Socket;
 use crate::rt::sys::Peek;
 
-/// A connection that was idle for less was in use a moment ago, and its close would have shown in
-/// its read. Beyond, one more look (0.3 µs) is worth it.
+/// The idle time from which a connection is checked once more, for 0.3 µs, before reuse. Below it,
+/// the connection's own read would have reported a close.
 const PEEK_AFTER: Duration = Duration::from_millis(2);
 
 /// A connection to a backend.
@@ -43,18 +43,18 @@ impl Upstream {
         }
     }
 
-    /// It is idle from now on, and may be for this long.
+    /// Makes it idle from now on, for `idle_max` at most.
     pub(crate) fn rest(&mut self, idle_max: Duration, now: Instant) {
         self.idle_max = idle_max;
         self.idle_since = now;
     }
 }
 
-/// See the module.
+/// The idle connections of one core.
 #[derive(Debug, Default)]
 pub(crate) struct Pool {
     idle: RefCell<FxHashMap<u64, Vec<Upstream>>>,
-    /// Of the task in [`Pool::watch`].
+    /// The waker of the task in [`Pool::watch`].
     watcher: RefCell<Option<Waker>>,
 }
 
@@ -81,7 +81,8 @@ impl Pool {
         None
     }
 
-    /// Keeps a connection after a complete response and a call of [`Upstream::rest`]. Its next read may use the buffer of the last one, unless that has grown.
+    /// Keeps a connection after a complete response and a call of [`Upstream::rest`]. Its next read
+    /// may use the buffer of the last one, unless that has grown.
     pub(crate) fn keep(&self, key: u64, mut upstream: Upstream, mut buf: Buf) {
         if upstream.idle_max.is_zero() {
             return;

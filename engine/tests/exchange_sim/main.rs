@@ -307,7 +307,7 @@ impl Sim<'_> {
         self.feed(Event::ClientBlocked);
     }
 
-    /// The rest of the response, or an error, is on its way to the client.
+    /// The rest of the response, or an error, is being written to the client.
     fn deliver(&mut self) {
         let at = self.now + self.limits.pause(self.rng);
         self.push(at, From::Client, Event::Delivered);

@@ -155,7 +155,7 @@ enum Verdict {
     Decided(Status),
 }
 
-/// See the module.
+/// The health of one endpoint; see the module's documentation.
 #[derive(Debug, Clone)]
 pub(crate) struct Health {
     settings: HealthSettings,

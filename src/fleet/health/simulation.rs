@@ -30,7 +30,7 @@ fn ms(milliseconds: u64) -> Duration {
     Duration::from_millis(milliseconds)
 }
 
-/// A check under way.
+/// A check in progress.
 #[derive(Debug, Clone, Copy)]
 struct Running {
     began: Instant,
@@ -50,7 +50,7 @@ struct Model {
     good: Option<usize>,
     bad: Option<usize>,
     loss: Option<usize>,
-    /// The end of the rest that the last 429 asked for; a changed configuration ends it.
+    /// The end of the pause that the last 429 requested; a changed configuration ends it.
     rest: Option<Instant>,
     /// The start of the back-off: of the last check, or the last known loss.
     backoff_from: Instant,
@@ -72,10 +72,10 @@ struct Simulation<'a> {
     health: Health,
     model: Model,
     running: Option<Running>,
-    /// Discoveries under way, by their ends.
+    /// The ends of the discoveries in progress.
     discoveries: Vec<Instant>,
     losses: u32,
-    /// Losses that the control thread has not been told of yet.
+    /// Losses that have not been reported to the control thread yet.
     untold_losses: u32,
     step: usize,
     seen: &'a mut BTreeSet<String>,
