@@ -11,7 +11,7 @@ const WORDS: usize = MAX_ENDPOINTS / 64;
 pub struct EndpointSet([u64; WORDS]);
 
 impl EndpointSet {
-    /// Nothing.
+    /// The empty set.
     pub const EMPTY: Self = Self([0; WORDS]);
 
     /// The first `count` endpoints.
@@ -19,45 +19,45 @@ impl EndpointSet {
         (0..count).collect()
     }
 
-    /// Adds one.
+    /// Adds an endpoint.
     pub fn insert(&mut self, index: usize) {
         if let Some(word) = self.0.get_mut(index / 64) {
             *word |= 1 << (index % 64);
         }
     }
 
-    /// Removes one.
+    /// Removes an endpoint.
     pub fn remove(&mut self, index: usize) {
         if let Some(word) = self.0.get_mut(index / 64) {
             *word &= !(1 << (index % 64));
         }
     }
 
-    /// Whether it is in.
+    /// Whether the set contains an endpoint.
     pub fn contains(&self, index: usize) -> bool {
         self.0
             .get(index / 64)
             .is_some_and(|word| word >> (index % 64) & 1 == 1)
     }
 
-    /// Whether nothing is in.
+    /// Whether the set is empty.
     pub fn is_empty(&self) -> bool {
         self.0.iter().all(|word| *word == 0)
     }
 
-    /// How many are in.
+    /// The number of endpoints in the set.
     pub fn len(&self) -> usize {
         self.0.iter().map(|word| word.count_ones() as usize).sum()
     }
 
-    /// What is in both.
+    /// The intersection of both sets.
     #[must_use]
     pub fn and(mut self, other: &Self) -> Self {
         self.0.iter_mut().zip(other.0).for_each(|(a, b)| *a &= b);
         self
     }
 
-    /// What is in either.
+    /// The union of both sets.
     #[must_use]
     pub fn or(mut self, other: &Self) -> Self {
         self.0.iter_mut().zip(other.0).for_each(|(a, b)| *a |= b);

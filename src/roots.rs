@@ -1,13 +1,14 @@
-//! The certificates that this system trusts, with those that `SSL_CERT_FILE` and `SSL_CERT_DIR` add.
+//! The certificates that this system trusts, with those that `SSL_CERT_FILE` and `SSL_CERT_DIR`
+//! add.
 //!
 //! Contract: docs/contract/balancing.md#13
 
 use olla_engine::tls::Roots;
 
-/// What was found.
+/// The certificates that were found.
 #[derive(Debug)]
 pub(crate) struct SystemRoots {
-    /// The certificates.
+    /// The trusted certificates.
     pub(crate) roots: Roots,
     /// Files and folders that could not be read, with the reasons.
     pub(crate) faults: Vec<String>,

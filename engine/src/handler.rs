@@ -54,7 +54,7 @@ pub struct Request<'a> {
     pub head: &'a RequestHead,
     /// The bytes that the head indexes.
     pub bytes: &'a [u8],
-    /// How its body is framed.
+    /// The framing of its body.
     pub framing: RequestFraming,
 }
 
@@ -170,11 +170,11 @@ pub enum Passing {
     Transform(Duration),
     /// As [`Exchange::collected`] makes it of the whole body, which has at most this many bytes.
     Collect(usize),
-    /// Not at all: this attempt is over and another one is picked.
+    /// Not passed on: this attempt ends and another endpoint is picked.
     Again,
 }
 
-/// What a transformation came to.
+/// The result of a transformation.
 #[derive(Debug)]
 pub enum Made {
     /// The response goes on.
@@ -191,9 +191,9 @@ pub enum Made {
 /// Where a response ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum End {
-    /// Where its framing says.
+    /// At the end that its framing defines.
     Whole,
-    /// Earlier.
+    /// Before that end.
     Broken(Fault),
 }
 
@@ -202,7 +202,7 @@ pub enum End {
 pub enum AttemptEnd {
     /// The backend's response was complete.
     Whole,
-    /// It was not.
+    /// The backend's response was not complete, or there was none.
     Failed(Fault),
     /// The client disconnected, or the exchange requested another attempt.
     Abandoned,
@@ -288,7 +288,7 @@ impl Default for Limits {
     }
 }
 
-/// What a core carries requests for: one value per core, the factory of its exchanges.
+/// The program that a core carries requests for: one value per core, which makes its exchanges.
 pub trait Handler: Sized + 'static {
     /// The state of one request.
     type Exchange: Exchange;
@@ -304,7 +304,7 @@ pub trait Handler: Sized + 'static {
         Limits::default()
     }
 
-    /// A request begins: its head has arrived, or something that is no head. `kept` is what the
+    /// A request begins: its head has arrived, or something that is not a head. `kept` is what the
     /// connection's last exchange left, or the default for the first one.
     fn begin(self: &Rc<Self>, kept: <Self::Exchange as Exchange>::Kept) -> Self::Exchange;
 

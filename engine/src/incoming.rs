@@ -8,9 +8,9 @@ use crate::part;
 pub(crate) enum Incoming {
     /// This many bytes.
     Length(u64),
-    /// Until the decoder says so.
+    /// Chunks, until the decoder finds the end.
     Chunked(Decoder),
-    /// Until the connection ends.
+    /// All bytes until the connection ends.
     ToClose,
 }
 

@@ -1,4 +1,4 @@
-//! Every bound of the engine, each with its reason. The unit stands at the end of the name.
+//! Every bound of the engine, each with its reason. A name ends with its unit.
 //!
 //! Nothing here reads a configuration: what an operator may set (body and header sizes, timeouts,
 //! pool sizes) reaches the code that needs it as an argument; no setting changes these bounds.
@@ -24,7 +24,7 @@ pub(crate) const FIELDS_MAX: usize = 512;
 pub(crate) const FIELDS_USUAL: usize = 48;
 
 /// CRLF bytes in front of a request line that are passed over (RFC 9112 2.2: at least one empty
-/// line). Some old clients send one after a body; four are no client's habit.
+/// line). Some old clients send one after a body; no client is known to send four.
 pub(crate) const LEADING_CRLF_BYTES_MAX: usize = 8;
 
 /// Names and options in all `Connection` fields of a head. Every field is compared with each of

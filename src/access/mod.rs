@@ -61,7 +61,7 @@ fn client_address(
 }
 
 /// The rightmost address that is not trusted, else the leftmost; `None` when an entry on the way
-/// is no address.
+/// is not an address.
 fn forwarded_for<'h>(trusted: &[IpNet], lines: impl Iterator<Item = &'h [u8]>) -> Option<IpAddr> {
     // Lines are joined as if they were one list; what counts is found from its end.
     let mut found: Option<IpAddr> = None;

@@ -20,7 +20,7 @@ use super::{CatalogueOptions, CatalogueSource, figures};
 use crate::config::AliasPlan;
 use crate::providers::{ListedModel, ModelKind, Profile, glob};
 
-/// All listings as one.
+/// Merges all listings into one.
 pub(super) fn merge(
     sources: &[CatalogueSource<'_>],
     options: &CatalogueOptions<'_>,
@@ -44,7 +44,7 @@ const NONE: u32 = u32::MAX;
 /// An entry under construction.
 struct Draft<'a> {
     digest: Option<&'a str>,
-    /// Its name was taken by a model with another digest.
+    /// Whether its name was taken by a model with another digest.
     split: bool,
     name: Arc<str>,
     other_names: Vec<Arc<str>>,
@@ -92,7 +92,7 @@ impl<'a> Builder<'a> {
         }
     }
 
-    /// Later models are not merged with earlier ones.
+    /// Separates later models from earlier ones: they are not merged.
     fn forget_matches(&mut self) {
         self.by_digest.clear();
         self.by_fold.fill(NONE);
@@ -100,7 +100,7 @@ impl<'a> Builder<'a> {
 
     fn add(&mut self, endpoint: usize, at: usize, model: &'a ListedModel) {
         let fold = self.fold(&model.name);
-        // Without the unifier only names are compared, within one endpoint.
+        // Without the unifier, only the names of one endpoint are compared.
         let digest = model
             .digest
             .as_deref()
@@ -235,7 +235,7 @@ impl<'a> Builder<'a> {
         }
     }
 
-    /// Gathers the facts: each from the first place that reports it.
+    /// Collects the facts, each from the first place that reports it.
     fn entry_of(&mut self, draft: Draft<'a>, id: Arc<str>) -> Entry {
         let sources = self.sources;
         let models = || {
@@ -327,7 +327,7 @@ fn listed<'a>(sources: &[CatalogueSource<'a>], place: &Place) -> Option<&'a List
     source.models.get(place.model as usize)
 }
 
-/// Texts derived from reported ones, each stored once.
+/// Strings derived from reported ones, each stored once.
 #[derive(Default)]
 struct Derived<'a> {
     nothing: Arc<str>,
@@ -448,7 +448,7 @@ fn aliases(plans: &[AliasPlan], names: &NameTable, entries: &[Entry]) -> Vec<Ali
     known.filter(|alias| !alias.targets.is_empty()).collect()
 }
 
-/// 0 before 1970.
+/// Seconds since 1970; 0 for an earlier time.
 pub(super) fn unix_seconds(time: SystemTime) -> u64 {
     time.duration_since(UNIX_EPOCH)
         .map_or(0, |since| since.as_secs())

@@ -22,7 +22,7 @@ pub(super) struct Merged {
     pub(super) endpoints: Vec<MergedEndpoint>,
     pub(super) entries: Vec<Entry>,
     pub(super) names: NameTable,
-    /// Ids that are no names, in lower case (docs/contract/catalogue.md#5.2, rule 3).
+    /// Ids that are not names, in lower case (docs/contract/catalogue.md#5.2, rule 3).
     pub(super) ids: FxHashMap<String, u32>,
     pub(super) aliases: Vec<Alias>,
     /// The configuration of the aliases.
@@ -49,7 +49,7 @@ pub(super) struct Alias {
 
 #[derive(Debug)]
 pub(super) struct AliasTarget {
-    /// As configured.
+    /// The name as configured.
     pub(super) name: String,
     pub(super) fold: u32,
     /// The entries that have the name.
@@ -59,9 +59,9 @@ pub(super) struct AliasTarget {
 /// All names in lower case. Each has a number, its fold.
 #[derive(Debug, Default)]
 pub(super) struct NameTable {
-    /// In lower case.
+    /// The fold of each name in lower case.
     pub(super) folds: FxHashMap<Arc<str>, u32>,
-    /// By fold.
+    /// The facts of each name, indexed by fold.
     pub(super) facts: Vec<NameFacts>,
 }
 

@@ -125,9 +125,9 @@ impl Default for Catalogue {
 
 impl Catalogue {
     /// Merges the listings of all endpoints (docs/contract/catalogue.md#5.1 to
-    /// docs/contract/catalogue.md#5.3). `previous` tells when models were first seen; a model that
-    /// it does not have is first seen now. Unchanged parts of `previous` are reused: all of the
-    /// merging, if only the health of endpoints has changed.
+    /// docs/contract/catalogue.md#5.3). `previous` has the times at which models were first seen; a
+    /// model that it does not have is first seen now. Unchanged parts of `previous` are reused: all
+    /// merged models, if only the health of endpoints has changed.
     pub fn build(
         sources: &[CatalogueSource<'_>],
         options: &CatalogueOptions<'_>,
@@ -154,7 +154,7 @@ impl Catalogue {
         catalogue
     }
 
-    /// Whether rendering a listing takes too long for a core.
+    /// Whether a listing takes too long to be rendered by a core.
     fn is_large(&self) -> bool {
         self.merged.entries.len() > MAX_EAGER_ENTRIES
     }

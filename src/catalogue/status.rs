@@ -16,7 +16,7 @@ const LONG_CONTEXT_TOKENS: u64 = 100_000;
 /// lowest display URL counts.
 #[derive(Debug, Clone, PartialEq)]
 pub struct NamedModel<'c> {
-    /// As reported.
+    /// The name as reported.
     pub name: &'c str,
     /// The endpoints that list it under this name, routable or not.
     pub endpoints: EndpointSet,

@@ -20,7 +20,7 @@ use std::path::PathBuf;
 use crate::config::{Env, boolean};
 pub(crate) use tls::Trust;
 
-/// What to do.
+/// The command to run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Command {
     /// Run the gateway until a signal.

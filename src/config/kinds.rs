@@ -1,7 +1,7 @@
 //! The kinds of values, each read by one method of [`KeyDecl`].
 //!
-//! Each method takes the default first and ends the declaration. The meaning of an absent value or 0
-//! belongs to the kind, so that the plan never holds a 0 with a special meaning.
+//! Each method takes the default first and ends the declaration. The meaning of an absent value or
+//! 0 belongs to the kind, so that the plan never holds a 0 with a special meaning.
 
 use std::fmt::Display;
 use std::path::PathBuf;
@@ -237,7 +237,7 @@ fn nearest_word<W: Word>(given: &str) -> Option<&'static str> {
     nearest(given, W::ALL.iter().map(|word| word.word()))
 }
 
-/// The words of an enum: `"a", "b" or "c"` in messages, `one of a, b, c` in the reference.
+/// The values of an enum: `"a", "b" or "c"` in messages, `one of a, b, c` in the reference.
 fn words<W: Word>() -> Kind {
     let words: Vec<_> = W::ALL.iter().map(|word| word.word()).collect();
     Kind {

@@ -70,14 +70,14 @@ impl FileFormat {
 pub struct Loaded {
     /// The plan, unless a finding is an error.
     pub plan: Option<Plan>,
-    /// The listener's part of the plan, also if another part has errors; `None` = the file cannot be
-    /// read.
+    /// The listener's part of the plan, also if another part has errors; `None` = the file cannot
+    /// be read.
     pub server: Option<ServerPlan>,
     /// Errors and warnings, in the order of the file, then of the environment.
     pub findings: Vec<Finding>,
     /// Notes, in the same order: shown by `check` and `import`.
     pub notes: Vec<Finding>,
-    /// The file that was read, as it was named; `None` = only defaults and environment.
+    /// The path of the file that was read, as given; `None` = only defaults and environment.
     pub source: Option<PathBuf>,
     /// Fingerprints of the values, to find out what a reload changes.
     pub fingerprints: Fingerprints,
@@ -107,8 +107,8 @@ impl Loaded {
 }
 
 /// The path of the configuration file: the named one, `OLLA_CONFIG_FILE`, or the first of
-/// [`DEFAULT_PATHS`] that exists; `None` = there is no file. Whether a named file exists is found out
-/// by reading it.
+/// [`DEFAULT_PATHS`] that exists; `None` = there is no file. Whether a named file exists is found
+/// out by reading it.
 pub(crate) fn locate(named: Option<&Path>, env: &Env, cwd: &Path) -> Option<PathBuf> {
     if let Some(path) = named {
         return Some(path.to_path_buf());

@@ -83,8 +83,8 @@ words! {
 }
 
 words! {
-    /// `proxy.profile`: shown in status and metrics. Every response is forwarded as it arrives, which
-    /// each of Olla's profiles allows (docs/contract/surface.md#8.1).
+    /// `proxy.profile`: shown in status and metrics. Every response is forwarded as it arrives,
+    /// which each of Olla's profiles allows (docs/contract/surface.md#8.1).
     StreamProfile {
         /// The default.
         Auto = "auto",
@@ -304,9 +304,9 @@ impl EndpointRatesPlan {
 pub struct CorsPlan {
     /// If false, no header is added and preflight requests are forwarded.
     pub enabled: bool,
-    /// Never empty if enabled.
+    /// Allowed origins; never empty if CORS is enabled.
     pub allowed_origins: Vec<OriginPattern>,
-    /// In upper case.
+    /// Allowed methods, in upper case.
     pub allowed_methods: Vec<String>,
     /// `*` = any.
     pub allowed_headers: Vec<String>,

@@ -24,7 +24,7 @@ pub struct ServerTlsPlan {
 pub struct IdentityFault {
     /// The key of the file, without its section.
     pub key: &'static str,
-    /// What is wrong with it.
+    /// Why it cannot be used.
     pub reason: String,
 }
 

@@ -56,7 +56,7 @@ impl FleetMember {
         profiles: &Profiles,
         tls: Option<TlsClient>,
     ) -> Self {
-        // A numeric address needs no resolving, so the first request need not wait for a check.
+        // A numeric address is not resolved, so the first request does not wait for a check.
         let ip = endpoint.url.host.parse();
         let address = ip.map(|ip| SocketAddr::new(ip, endpoint.url.port));
         let profile = profile_of(endpoint, profiles);
@@ -78,7 +78,7 @@ impl FleetMember {
         }
     }
 
-    /// Whether a plan is of this endpoint, so that a reload keeps its health, statistics and
+    /// Whether a plan describes this endpoint, so that a reload keeps its health, statistics and
     /// connections (docs/contract/operations.md#9).
     pub(super) fn is_same(&self, plan: &EndpointPlan) -> bool {
         let own = &self.options.borrow().plan;
@@ -176,12 +176,13 @@ impl FleetMember {
         options.is_auto() && !options.is_detected
     }
 
-    /// The type of server has to be detected again, if it is configured to be detected.
+    /// Forgets the detected type of server, so that `type = "auto"` detects it again.
     pub(super) fn forget_detected(&self) {
         self.options.borrow_mut().is_detected = false;
     }
 
-    /// Adopts the profile that the endpoint was listed with. Returns whether it is another one.
+    /// Adopts the profile that the endpoint was listed with. Returns whether it differs from the
+    /// last.
     pub(super) fn listed_as(&self, profile: Arc<Profile>) -> bool {
         let options = &mut *self.options.borrow_mut();
         options.is_detected = options.is_auto();
@@ -301,7 +302,7 @@ fn full(rate: Rate) -> (Rate, Arc<Bucket>) {
     (rate, Arc::new(Bucket::new(rate)))
 }
 
-/// A moment of the monotonic clock on the system's clock, for display.
+/// Converts a time of the monotonic clock to the system's clock, for display.
 fn wall(at: Instant) -> SystemTime {
     let now = Instant::now();
     let system = SystemTime::now();

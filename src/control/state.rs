@@ -135,7 +135,7 @@ pub(super) struct PendingRefresh {
     pub(super) waiting: Rc<RefCell<Vec<ReplyTo>>>,
 }
 
-/// Collections of what the cores have counted, one for each page that shows statistics.
+/// Collections of the cores' counts, one for each page that shows statistics.
 #[derive(Default)]
 pub(super) struct CountRounds {
     pub(super) running: RefCell<Vec<CountRound>>,
@@ -156,7 +156,7 @@ impl ControlState {
         Arc::clone(&self.config.borrow())
     }
 
-    /// The endpoints now, in the order of the configuration.
+    /// The current endpoints, in the order of the configuration.
     pub(super) fn members(&self) -> Vec<Rc<FleetMember>> {
         self.endpoints.members.borrow().clone()
     }
@@ -167,12 +167,12 @@ impl ControlState {
         members.iter().find(|member| member.id == id).cloned()
     }
 
-    /// Lets the next snapshot be built with a new catalogue.
+    /// Makes the next snapshot include a new catalogue.
     pub(super) fn models_changed(&self) {
         self.models.borrow_mut().is_stale = true;
     }
 
-    /// Publishes a snapshot within a few milliseconds, together with what else changes until then.
+    /// Publishes a snapshot within a few milliseconds, together with all changes until then.
     pub(super) fn publish_soon(&self) {
         self.outlet.due.notify();
     }

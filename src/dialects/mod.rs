@@ -63,7 +63,7 @@ pub(crate) struct DialectRoute {
     pub path: &'static [u8],
     /// Its methods, in the form of `Allow`.
     pub allow: &'static str,
-    /// What it does.
+    /// Its operation.
     pub operation: Operation,
 }
 

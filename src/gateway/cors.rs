@@ -29,7 +29,7 @@ pub(super) struct Cors {
 /// The CORS headers of one response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) enum Grant {
-    /// None: CORS is off.
+    /// No header: CORS is off.
     #[default]
     Off,
     /// Only `Vary`.

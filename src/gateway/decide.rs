@@ -32,7 +32,7 @@ const FIRST_CHECK_WAIT: Duration = Duration::from_secs(2);
 const REFRESH_SLACK: Duration = Duration::from_millis(500);
 
 impl Exchange {
-    /// Finds candidates, or makes the response that there are none.
+    /// Finds candidates, or makes an error response if there are none.
     pub(super) fn decide(&mut self, ask: &Ask<'_>, local: &mut Local) -> Routed {
         match self.find_candidates(ask) {
             Ok(None) => Routed::Upstream,
@@ -54,7 +54,8 @@ impl Exchange {
         let scope = self.scope(&request, cx.now < first_checks_by);
         loop {
             match self.decision(&request, &scope) {
-                // The snapshot with the refreshed listings may come before the reply that they are.
+                // The snapshot with the refreshed listings may arrive before the reply that
+                // announces it.
                 Decision::Route(_) if self.ticket.take().is_some() => self.refresh = Refresh::Done,
                 Decision::Route(routed) => {
                     self.candidates = routed.candidates;
@@ -85,7 +86,7 @@ impl Exchange {
         }
     }
 
-    /// Reads what the body says; once for each request.
+    /// Reads the model and other facts from the body, once for each request.
     fn read(&mut self, body: &[u8]) -> Result<(), Error> {
         if !std::mem::take(&mut self.inspects) {
             return Ok(());

@@ -1,4 +1,4 @@
-//! The attempts of a request: which endpoint it is sent to, and what an attempt's end says of it.
+//! The attempts of a request: picks an endpoint, and records what an attempt's end shows of it.
 //!
 //! Contract: docs/contract/balancing.md#7 to docs/contract/balancing.md#10
 
@@ -194,7 +194,7 @@ impl Exchange {
             let bucket = self.view.endpoint(index)?.bucket.as_ref()?;
             Some(bucket.peek(now).retry_after)
         });
-        // Without any endpoint that is limited there is nothing to wait for.
+        // If no candidate has a limit, there is nothing to wait for.
         seconds_until(waits.min().unwrap_or(Duration::ZERO))
     }
 }

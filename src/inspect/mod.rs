@@ -130,7 +130,7 @@ enum State {
     Nested,
     /// After a value: `,` or the end.
     Comma,
-    /// The object has ended or turned out not to be JSON. Nothing after this counts.
+    /// The object has ended or turned out not to be JSON. All further bytes are ignored.
     Over,
 }
 

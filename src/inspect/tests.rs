@@ -91,7 +91,7 @@ fn names() {
         (r#"{"model":"a","Model":"b"}"#, Some("a")),
         (r#"{"Model":"b","model":"a","MODEL":"c"}"#, Some("a")),
         (r#"{"models":"a","mode":"b","modeℓ":"c"}"#, None),
-        // Values that are no names leave room for those that are.
+        // Values that are not names leave room for those that are.
         (r#"{"model":null}"#, None),
         (
             r#"{"model":7,"model":true,"model":["a"],"model":{"model":"a"}}"#,
@@ -100,7 +100,7 @@ fn names() {
         (r#"{"model":null,"model":"a"}"#, Some("a")),
         (r#"{"model":"a","model":null}"#, Some("a")),
         (r#"{"Model":"a","model":null}"#, Some("a")),
-        // Blank is no name, but it is what a backend reads.
+        // A blank value is not a name, but it is what a backend reads.
         (r#"{"model":""}"#, None),
         (r#"{"model":" \t\n "}"#, None),
         (r#"{"model":"a","model":" "}"#, None),
@@ -117,7 +117,7 @@ fn names() {
         (r#"{"model":"a","Mod\u0065l":"b"}"#, Some("a")),
         (r#"{"mod\\u0065l":"a"}"#, None),
         (r#"{"mod\u005cu0065l":"a"}"#, None),
-        // Text that cannot be decoded is no name.
+        // Text that cannot be decoded is not a name.
         (r#"{"model":"\ud83d"}"#, None),
         (r#"{"model":"\ude00"}"#, None),
         (r#"{"model":"\ud83dx"}"#, None),

@@ -37,7 +37,7 @@ pub(super) fn json_plain(out: &mut Vec<u8>, text: &[u8]) -> bool {
 }
 
 /// Whether all bytes are ASCII that JSON needs not escape. They are compared sixteen at a time; the
-/// last sixteen overlap the ones before if the length is no multiple of sixteen.
+/// last sixteen overlap the ones before if the length is not a multiple of sixteen.
 #[inline]
 fn is_plain(bytes: &[u8]) -> bool {
     let (blocks, rest) = bytes.as_chunks();

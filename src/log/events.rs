@@ -22,7 +22,7 @@ pub(crate) const REQUEST_FAILED: &str = "Request failed";
 /// `duration_ms`, `latency_ms`, `request_processing_ms`, `backend_response_ms`, `first_data_ms`,
 /// `streaming_ms`, `header_processing_ms`, `path_resolution_ms`, `selection_ms`, provider fields.
 pub(crate) const REQUEST_METRICS: &str = "Request metrics";
-/// One line for every response; begun with [`LineLog::access`](super::LineLog::access).
+/// One line for every response, written with [`LineLog::access`](super::LineLog::access).
 /// `remote_addr`, `method`, `path`, `query`, `status`, `request_bytes`, `response_bytes`,
 /// `duration_ms`, `user_agent`, `referer`, `content_type`, `accept`.
 pub(crate) const ACCESS_LOG: &str = "Access log";
@@ -33,18 +33,18 @@ pub(crate) const CONNECTION_FAILED: &str = "Connection failed to endpoint, marki
 pub(crate) const ENDPOINT_STATUS_CHANGED: &str = "Endpoint status changed";
 /// A check succeeded again after failures. INFO, fields as [`ENDPOINT_STATUS_CHANGED`].
 pub(crate) const ENDPOINT_RECOVERED: &str = "Endpoint recovered";
-/// The catalogue was rebuilt, because listings or only the health of endpoints had changed. DEBUG:
+/// The catalogue was rebuilt, because listings or the health of endpoints had changed. DEBUG:
 /// `changed` (`models`, `health`), `models`, `listed`, `duration_ms`.
 pub(crate) const CATALOGUE_BUILT: &str = "Catalogue built";
 /// A part of a Messages request or response has no counterpart. WARN: `reason`.
 pub(crate) const NOT_TRANSLATED: &str = "Not everything was translated";
 /// A record of the inspector could not be written. WARN: \[`path`], `error`.
 pub(crate) const NOT_RECORDED: &str = "Inspector record not written";
-/// A client sent a session name that is no valid file name. WARN.
+/// A client sent a session name that is not a valid file name. WARN.
 pub(crate) const SESSION_REPLACED: &str = "Inspector session name not usable, default taken";
 /// The gateway listens. INFO: `address`.
 pub(crate) const LISTENING: &str = "HTTP server listening";
-/// The start is complete. INFO: `bind`.
+/// Startup is complete. INFO: `bind`.
 pub(crate) const STARTED: &str = "Olla started, waiting for requests...";
 /// The address of the dashboard. INFO: `url`.
 pub(crate) const DASHBOARD: &str = "Dashboard available";

@@ -134,7 +134,7 @@ fn file(
 /// The range that a `Range` header requests.
 #[derive(Debug, PartialEq, Eq)]
 enum Part {
-    /// Not empty.
+    /// A range that is not empty.
     Of(Range<usize>),
     /// No byte of the range exists.
     Beyond,
@@ -168,7 +168,7 @@ fn part(text: &[u8], len: usize) -> Part {
     }
 }
 
-/// The strong tags of [`FILES`], in their order.
+/// The strong entity tags of [`FILES`], in the same order.
 fn tags() -> &'static [String] {
     static TAGS: OnceLock<Vec<String>> = OnceLock::new();
     TAGS.get_or_init(|| {

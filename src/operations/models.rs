@@ -24,7 +24,7 @@ const UNKNOWN: &str = "unknown";
 /// report.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ModelFact<'a> {
-    /// As reported.
+    /// The name as reported.
     pub name: &'a str,
     /// The endpoints that list it, routable or not.
     pub endpoints: EndpointSet,
@@ -34,7 +34,7 @@ pub(crate) struct ModelFact<'a> {
     pub kind: &'a str,
     /// Such as `llama`.
     pub family: &'a str,
-    /// In bytes; 0 = unknown.
+    /// Size in bytes; 0 = unknown.
     pub size: u64,
     /// Such as `8.0B`.
     pub params: &'a str,

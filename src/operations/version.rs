@@ -41,17 +41,17 @@ const BACKENDS: [&str; 12] = [
 /// The identity of this binary.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Build {
-    /// As in `Via`.
+    /// The name in `Via`.
     pub name: String,
     /// Such as `0.1.0`.
     pub version: String,
-    /// For people.
+    /// Name of the edition, for display.
     pub edition: String,
-    /// For people.
+    /// Description, for display.
     pub description: String,
     /// Short hash, `unknown` without a repository.
     pub commit: String,
-    /// Of the commit or build.
+    /// Date of the commit or build.
     pub date: String,
     /// The compiler's version string.
     pub compiler: String,

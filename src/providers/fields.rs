@@ -64,7 +64,7 @@ fn is_parsable(text: &str) -> bool {
 pub(super) enum RawField<'a> {
     /// The value's own node and those inside of it.
     Parsed(&'a [Node<'a>]),
-    /// As written.
+    /// The value as written.
     Written(&'a RawValue),
 }
 

@@ -5,15 +5,15 @@
 pub struct Profile {
     /// The canonical type, such as `lm-studio`.
     pub name: String,
-    /// For people.
+    /// Name for display.
     pub display_name: String,
-    /// For people.
+    /// Description for display.
     pub description: String,
-    /// Of the profile.
+    /// Version of the profile.
     pub version: String,
     /// Below `/olla/`, without slashes; each is also an accepted `type`.
     pub prefixes: Vec<String>,
-    /// Other accepted values of `type` that are no prefixes. Built-in profiles have none, because
+    /// Other accepted values of `type` that are not prefixes. Built-in profiles have none, because
     /// all of their spellings are prefixes.
     pub type_aliases: Vec<String>,
     /// Whether it has `v1/models` and its models are listed under `/olla/openai/`.

@@ -49,7 +49,7 @@ pub(crate) fn health_url(
 /// of a [`super::detect::DetectionProbe`] to [`target`] first.
 ///
 /// # Errors
-/// As [`health_url`].
+/// The same as for [`health_url`].
 pub(crate) fn model_url(
     endpoint: &EndpointPlan,
     profile: &Profile,

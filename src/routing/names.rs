@@ -32,8 +32,8 @@ pub struct ModelIndex {
 #[derive(Debug, Default)]
 struct Spellings {
     endpoints: SetId,
-    /// The first spelling in each endpoint's listing, sorted by endpoint, where it is not in lower
-    /// case.
+    /// The first spelling in each endpoint's listing, sorted by endpoint; only spellings that are
+    /// not in lower case.
     of_endpoint: Vec<(u32, Arc<str>)>,
 }
 

@@ -1,7 +1,8 @@
 //! Matches a path to a route, with a table of prefixes that is built once for each set of profiles.
 //!
 //! Fixed routes come first, then the prefix; both are matched exactly and with regard to letter
-//! case. Finding a route allocates nothing. This module must not send responses or look at endpoints.
+//! case. Finding a route allocates nothing. This module must not send responses or look at
+//! endpoints.
 //!
 //! Contract: docs/contract/surface.md#2, docs/contract/catalogue.md#6,
 //! docs/contract/translation.md#1
@@ -23,7 +24,7 @@ const GET: &str = "GET, HEAD";
 /// What a path leads to, and where in the path its own part begins.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct MatchedRoute {
-    /// What it is.
+    /// The kind of route.
     pub kind: RouteKind,
     /// Offset of [`Self::rest`] in the path that was matched.
     rest: usize,
@@ -106,7 +107,7 @@ impl Management {
 /// Which of the clients' limits a route is under (docs/contract/surface.md#10.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Limit {
-    /// None.
+    /// No limit.
     Free,
     /// The global one and that of the client's address.
     Proxied,
@@ -264,7 +265,7 @@ impl Prefix {
 /// All routes.
 #[derive(Debug)]
 pub(crate) struct RouteTable {
-    /// By name.
+    /// The prefixes by name.
     ids: FxHashMap<Box<[u8]>, PrefixId>,
     prefixes: Vec<Prefix>,
     /// The mounts of the translators that are enabled.

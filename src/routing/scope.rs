@@ -194,7 +194,7 @@ mod tests {
         names: Vec<String>,
     }
 
-    /// A fleet with one endpoint of each of these types, named by it.
+    /// A fleet with one endpoint of each of these types; the type is also the endpoint's name.
     fn fleet(types: &[&str]) -> Fleet {
         let profiles = profiles();
         let endpoints: Vec<_> = types

@@ -1,5 +1,5 @@
-//! `olla demo`: the gateway in front of simulated endpoints, and a line for each request and for each
-//! endpoint that fails or recovers.
+//! `olla demo`: the gateway in front of simulated endpoints, and a line for each request and for
+//! each endpoint that fails or recovers.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -95,7 +95,7 @@ fn watch(url: &str) {
     }
 }
 
-/// What has been printed.
+/// The state that has been printed.
 #[derive(Debug, Default)]
 struct Seen {
     /// The status of each endpoint.

@@ -1,4 +1,5 @@
-//! Running the gateway: from a configuration to threads, and from a signal to the end of the process.
+//! Running the gateway: from a configuration to threads, and from a signal to the end of the
+//! process.
 //!
 //! Contract: docs/contract/operations.md#9 (start, signals, limits), docs/contract/balancing.md#12
 
@@ -35,7 +36,7 @@ pub fn program() -> ExitCode {
 
 fn print(output: &CommandOutput) -> ExitCode {
     use std::io::Write;
-    // A closed pipe is no failure of the command.
+    // A closed pipe is not a failure of the command.
     let _ = std::io::stdout().write_all(output.stdout.as_bytes());
     let _ = std::io::stderr().write_all(output.stderr.as_bytes());
     ExitCode::from(output.code)
@@ -54,8 +55,8 @@ pub(crate) struct Read {
     pub(crate) warnings: Vec<String>,
 }
 
-/// Reads configuration, profiles and rules. For a running gateway, keys that need a restart keep the
-/// values of the start.
+/// Reads configuration, profiles and rules. For a running gateway, keys that need a restart keep
+/// the values of the start.
 pub(crate) fn read(named: Option<&Path>, env: &Env, running: Option<&RestartOnly>) -> Read {
     let cwd = std::env::current_dir().unwrap_or_else(|_| PathBuf::from("."));
     let place = config::locate(named, env, &cwd);

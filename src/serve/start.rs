@@ -333,7 +333,7 @@ fn build() -> Build {
 /// Reloads the configuration: all of the new one takes effect, or nothing of it
 /// (docs/contract/operations.md#9, SIGHUP).
 fn reload(running: &mut Running, config: Option<PathBuf>, env: &Env, logger: &Logger) {
-    // The environment of a running process does not change; the file may.
+    // Only the file may have changed; the environment of a running process does not.
     let read: Read = read(config.as_deref(), env, Some(&running.restart_only));
     if let Err(reason) = apply(running, read, logger) {
         running.link.send(ToControl::ReloadFailed);

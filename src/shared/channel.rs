@@ -22,7 +22,7 @@ const CONTROL_QUEUE_MAX: usize = 4096;
 /// Messages in the queue to one core; the same number of requests may wait for one.
 const CORE_QUEUE_MAX: usize = 4096;
 
-/// How long [`ControlSender::send_confirmed`] waits for each of its steps.
+/// Time limit for each step of [`ControlSender::send_confirmed`].
 const CONFIRMATION_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Wakes cores after a snapshot or a message; empty until the cores run.

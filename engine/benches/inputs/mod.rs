@@ -17,7 +17,7 @@ pub const REQUEST: &[u8] = b"POST /olla/openai/v1/chat/completions HTTP/1.1\r\n\
     Authorization: Bearer sk-0123456789abcdef0123456789abcdef0123456789abcdef\r\n\
     Content-Length: 317\r\n\r\n";
 
-/// The head of a response of vLLM.
+/// The head of a vLLM response.
 pub const RESPONSE: &[u8] = b"HTTP/1.1 200 OK\r\n\
     date: Sun, 22 Nov 2026 10:11:12 GMT\r\n\
     server: uvicorn\r\n\

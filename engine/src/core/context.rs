@@ -35,7 +35,7 @@ impl Context {
         }
     }
 
-    /// As an exchange gets it.
+    /// The context in the form that an exchange gets.
     pub(super) fn cx(&self) -> Cx<'_> {
         Cx {
             now: self.now,

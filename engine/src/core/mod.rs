@@ -43,7 +43,7 @@ use crate::upstream::Pool;
 pub struct Options {
     /// Addresses to listen on; each core binds all of them.
     pub addresses: Vec<SocketAddr>,
-    /// How many cores.
+    /// Number of cores.
     pub workers: usize,
     /// Whether each stays on its own CPU.
     pub pin: bool,
@@ -188,7 +188,7 @@ impl Engine {
         })
     }
 
-    /// What moves the bytes.
+    /// The driver that the cores use.
     pub fn driver(&self) -> &Driver {
         &self.driver
     }

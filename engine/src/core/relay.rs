@@ -33,7 +33,7 @@ pub(super) struct Relayed<'r> {
 /// How the body is framed towards the client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Outgoing {
-    /// By its length, or there is none.
+    /// By its length, or without a body.
     Plain,
     /// In chunks.
     Chunked,
@@ -41,11 +41,11 @@ pub(super) enum Outgoing {
     ToClose,
 }
 
-/// What a piece from the backend was.
+/// What a piece of the backend's response contained.
 struct Passed {
     /// The body is complete.
     ended: bool,
-    /// Bytes after the end of the body.
+    /// Bytes follow the end of the body.
     excess: bool,
 }
 

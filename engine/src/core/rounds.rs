@@ -49,7 +49,7 @@ impl Rounds {
 }
 
 impl Wait<'_> {
-    /// Whether it stands in the queue, by its number there.
+    /// Its number in the queue, if it waits there.
     fn waiting(&self) -> Option<u64> {
         self.number
             .filter(|number| *number >= self.rounds.woken.get())

@@ -33,7 +33,7 @@ struct Connection<H: Handler> {
     local: Local,
     response_head: ResponseHead,
     out: Vec<u8>,
-    /// When the connection was made, until the first request has come.
+    /// The time at which the connection was made; `None` once the first request has arrived.
     fresh: Option<Instant>,
 }
 
@@ -390,7 +390,7 @@ impl Ended {
         }
     }
 
-    /// As the exchange gets it.
+    /// The end of the request in the form that the exchange gets.
     fn done(&self, total: Duration) -> Done {
         let carried = self.carried.unwrap_or(Carried {
             request_bytes: 0,

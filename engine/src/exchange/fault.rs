@@ -29,11 +29,11 @@ pub enum Fault {
     HeaderTimeout,
     /// The connection ended inside the response head.
     HeadCut,
-    /// What came is not an HTTP response that can be passed on.
+    /// The received bytes are not an HTTP response that can be passed on.
     Malformed,
     /// Silence inside the response body for as long as `read`.
     ReadTimeout,
-    /// The whole took longer than `response`.
+    /// The whole response took longer than `response`.
     ResponseTimeout,
     /// The client did not take its response within `write`, or took none of it for too long.
     WriteTimeout,
@@ -72,8 +72,8 @@ impl Fault {
     ];
 
     /// Whether the endpoint was reached but stayed silent too long, which clients
-    /// learn from a code of its own (docs/contract/surface.md#9, `BACKEND_TIMEOUT`). Failing to connect in time
-    /// is not: that is an unreachable endpoint.
+    /// learn from a code of its own (docs/contract/surface.md#9, `BACKEND_TIMEOUT`). Failing to
+    /// connect in time is not: that is an unreachable endpoint.
     pub const fn is_silence(self) -> bool {
         matches!(
             self,

@@ -40,7 +40,7 @@ impl Default for Timeouts {
 /// What happened. All but the last group are about the upstream connection of the current attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Event {
-    /// The TCP connection stands and a TLS handshake begins; [`Event::Connected`] follows.
+    /// The TCP connection is established and a TLS handshake begins; [`Event::Connected`] follows.
     TlsBegun,
     /// The new connection can be written to.
     Connected,
@@ -50,11 +50,11 @@ pub enum Event {
     RequestProgress,
     /// The endpoint took the last byte of the request.
     RequestSent,
-    /// A write failed. A response may still lie unread in the connection (a refusal sent before the
+    /// A write failed. A response may still be unread in the connection (a refusal sent before the
     /// upload was complete), so reading goes on: the response, an end or a reset will follow.
     SendFailed,
-    /// Bytes of a response came but not a whole head yet, interim (1xx) responses included. It need
-    /// not be reported when the final head is complete at once.
+    /// Bytes of a response arrived but not a complete head, interim (1xx) responses included. It
+    /// need not be reported when the final head is complete at once.
     ResponseBytes,
     /// The final response's head (never 1xx) is complete and valid.
     ResponseHead {
@@ -69,11 +69,11 @@ pub enum Event {
     /// The response's body is complete; for a body that the end of the connection delimits, that
     /// end.
     ResponseEnd,
-    /// The endpoint closed the connection where its response is not complete.
+    /// The endpoint closed the connection before its response was complete.
     UpstreamClosed,
     /// The connection was reset.
     UpstreamReset,
-    /// What came is not valid: a head, a 101, chunk framing.
+    /// The response is not valid: a malformed head, a 101, or broken chunk framing.
     Malformed,
 
     /// A write to the client has begun, or did not complete at once. Until [`Event::ClientTook`]

@@ -156,7 +156,7 @@ const TABLE: &[Row] = &[
         Abandon),
     row("client left during the response", false, &[Connected, RequestSent, HEAD, ClientLeft],
         Abandon),
-    // A lack of local resources is no fault of the endpoint.
+    // A lack of local resources is not a fault of the endpoint.
     row("out of descriptors", false, &[ConnectFailed(ConnectFault::Local)],
         Fail(Fault::Local)),
 ];

@@ -1,5 +1,5 @@
-//! Faults of messages, as data. They are mapped to a status here only; the caller writes the body of
-//! the response.
+//! Faults of messages, as data. They are mapped to a status here only; the caller writes the body
+//! of the response.
 
 /// Why a request is refused. Its connection cannot be used any longer: where the next request
 /// would begin is not known, or not to be trusted.
@@ -12,7 +12,7 @@ pub enum Reject {
     BadVersion,
     /// The connection preface of HTTP/2.
     Http2Preface,
-    /// A name that is no token, a blank before the colon, a folded line, a control character.
+    /// A name that is not a token, a blank before the colon, a folded line, a control character.
     BadHeader,
     /// A line of the head that ends with LF alone.
     BareLf,
@@ -30,7 +30,7 @@ pub enum Reject {
     ManyHosts,
     /// A `Host` that cannot be a host with an optional port.
     BadHost,
-    /// `Content-Length` is not one run of digits, or stands there twice.
+    /// `Content-Length` is not one run of digits, or occurs twice.
     BadContentLength,
     /// Both `Content-Length` and `Transfer-Encoding`.
     ContentLengthAndTransferEncoding,
@@ -99,15 +99,15 @@ pub enum Malformed {
     BadStatusLine,
     /// An HTTP version other than 1.0 and 1.1.
     BadVersion,
-    /// A name that is no token, a blank before the colon, a folded line, a control character.
+    /// A name that is not a token, a blank before the colon, a folded line, a control character.
     BadHeader,
     /// A line of the head that ends with LF alone.
     BareLf,
     /// The head is larger than allowed, or has too many fields.
     HeadTooLarge,
-    /// `Content-Length` is not a run of digits, or stands there with different values.
+    /// `Content-Length` is not a run of digits, or occurs with different values.
     BadContentLength,
-    /// `Transfer-Encoding` is not `chunked`, or stands in a response of HTTP/1.0.
+    /// `Transfer-Encoding` is not `chunked`, or occurs in a response of HTTP/1.0.
     BadTransferEncoding,
     /// `Connection` names too many fields and options.
     TooManyConnectionOptions,

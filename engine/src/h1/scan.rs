@@ -1,23 +1,22 @@
-//! Where a head ends. Remembers how far it has looked, so that a head which comes byte by byte
-//! costs linear time, and refuses bare LF as soon as it is seen: a head of LF lines has no
-//! CRLF CRLF to wait for.
+//! Finds the end of a head. The scan remembers its position, so that a head which arrives byte by
+//! byte costs linear time. It refuses a bare LF as soon as it is seen, because a head of LF lines
+//! never contains the CRLF CRLF that ends a head.
 
 use memchr::memchr_iter;
 
 use crate::limits::LEADING_CRLF_BYTES_MAX;
 use crate::part;
 
-/// How far the search for the end of one head came. One for each head: [`Scan::reset`] before the
-/// next.
+/// The position of the search for the end of one head. Call [`Scan::reset`] before the next head.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Scan {
     /// Bytes of empty lines before the head, once it has begun.
     lead: usize,
-    /// Bytes of the head that have been looked at.
+    /// Bytes of the head that have been searched.
     seen: usize,
-    /// Where the line began that has not ended yet, in the head.
+    /// The offset in the head at which the current line begins.
     line_start: usize,
-    /// The parser has had the bytes that came first; it gets them again when the head is complete.
+    /// The parser has tried the bytes that arrived first; it tries again when the head is complete.
     tried: bool,
 }
 
@@ -25,7 +24,7 @@ pub struct Scan {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct BareLf;
 
-/// What stands before the head.
+/// The bytes before the head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Lead {
     /// This many bytes of empty lines, then the head's first byte.
@@ -42,8 +41,8 @@ impl Scan {
         *self = Self::default();
     }
 
-    /// True on the first call for this head: the usual head is there whole, and is then parsed
-    /// without having been searched.
+    /// True on the first call for this head: a head usually arrives in one piece, and is then
+    /// parsed without a search for its end.
     pub(super) fn first_try(&mut self) -> bool {
         !std::mem::replace(&mut self.tried, true)
     }
@@ -65,7 +64,8 @@ impl Scan {
     }
 
     /// The length of the head that `head` begins with, its empty line included, or `None` while
-    /// that has not come. Bytes once seen must be the same and in the same place in later calls.
+    /// that has not arrived. Bytes once seen must be unchanged and in the same place in later
+    /// calls.
     pub(super) fn end(&mut self, head: &[u8]) -> Result<Option<usize>, BareLf> {
         let unseen = part::rest(head, self.seen);
         for offset in memchr_iter(b'\n', unseen) {

@@ -20,17 +20,17 @@ impl Span {
         part::between(buf, self.start as usize, self.end as usize)
     }
 
-    /// Whether there are none.
+    /// Whether the span is empty.
     pub fn is_empty(&self) -> bool {
         self.start >= self.end
     }
 
-    /// How many bytes there are.
+    /// The number of bytes.
     pub fn len(&self) -> usize {
         self.end.saturating_sub(self.start) as usize
     }
 
-    /// Where `part` lies in `buf`, of which it is a part.
+    /// The span of `part`, which must be a part of `buf`.
     pub(super) fn within(buf: &[u8], part: &[u8]) -> Self {
         let start = part.as_ptr().addr().wrapping_sub(buf.as_ptr().addr()) as u32;
         Self {

@@ -1,8 +1,8 @@
 //! A token bucket in one atomic word.
 //!
 //! The word is the moment at which the bucket was, or would have been, empty: its level is the time
-//! since then, divided by the time one token takes to come. Refilling so costs nothing, is
-//! continuous, and taking a token is moving that moment forward by one token's time.
+//! since then, divided by the time for one token. Refilling is therefore continuous and free, and
+//! taking a token moves that moment forward by one token's time.
 
 use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
@@ -21,7 +21,7 @@ const LONG_AGO: i64 = -(1 << 62);
 /// In place of the moment: the cell is out of use.
 const RETIRED: i64 = i64::MAX;
 
-/// A limit: how fast tokens come and how many can wait (docs/contract/surface.md#10.2).
+/// A limit: the rate of tokens and the capacity for them (docs/contract/surface.md#10.2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rate {
     /// Nanoseconds for one token, at least 1.
@@ -51,7 +51,7 @@ impl Rate {
         self.burst
     }
 
-    /// `tokens` as the time they take to come.
+    /// The time in which the bucket gains `tokens`.
     fn span(&self, tokens: u32) -> i64 {
         i64::from(tokens)
             .saturating_mul(self.interval)
@@ -97,16 +97,16 @@ fn nanos(span: i64) -> Duration {
     Duration::from_nanos(u64::try_from(span).unwrap_or(0))
 }
 
-/// The cell was retired: whoever holds it has to find its successor.
+/// The cell was retired: its holder has to look up the cell that replaced it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Retired;
 
 /// The outcome of taking tokens.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Taken {
-    /// How many; 0 = there was no whole one.
+    /// Number of tokens taken; 0 if there was no whole one.
     pub(super) tokens: u32,
-    /// When the bucket was empty, the taking included.
+    /// The moment at which the bucket was empty, after the tokens were taken.
     pub(super) zero: i64,
 }
 
@@ -161,7 +161,7 @@ impl Cell {
         }
     }
 
-    /// Puts tokens back. More than its capacity never comes out of it.
+    /// Returns tokens to the bucket, which never holds more than its capacity.
     pub(super) fn give_back(&self, rate: &Rate, tokens: u32) {
         let span = rate.span(tokens);
         let mut zero = self.zero.load(Ordering::Relaxed);
@@ -177,7 +177,7 @@ impl Cell {
         }
     }
 
-    /// When it was empty.
+    /// The moment at which the bucket was empty.
     pub(super) fn zero(&self) -> Result<i64, Retired> {
         match self.zero.load(Ordering::Relaxed) {
             RETIRED => Err(Retired),
@@ -185,7 +185,7 @@ impl Cell {
         }
     }
 
-    /// Takes it out of use, for good: nothing comes out of it any more.
+    /// Retires the cell for good: no token can be taken from it afterwards.
     pub(super) fn retire(&self) {
         self.zero.store(RETIRED, Ordering::Relaxed);
     }

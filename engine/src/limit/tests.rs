@@ -417,7 +417,7 @@ fn threads_agree_on_the_clients_while_the_table_is_swept() {
     let admitted = AtomicU32::new(0);
     on_threads(|number| {
         let mut core = KeyedShard::new(Arc::clone(&limiter));
-        // More clients than a core's cache holds.
+        // There are more clients than a core's cache holds.
         for _ in 0..3 {
             for address in 0..2_000 {
                 for _ in 0..10 {

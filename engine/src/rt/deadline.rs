@@ -1,10 +1,10 @@
 //! One deadline for each connection, moved as often as needed, each time at the cost of a store.
 //!
 //! A timer for each wait would cost more than the wait. Instead one task for each thread looks at
-//! all deadlines a few dozen times a second and wakes their connections when they have passed. That is
-//! exact to one tick, which is enough: the shortest deadline of the contract is a second. Of very
-//! many that are due at one moment (a flood of clients that went silent together) a few are woken at
-//! a time, so that other requests proceed in between.
+//! all deadlines a few dozen times a second and wakes their connections when they have passed. That
+//! is exact to one tick, which is enough: the shortest deadline of the contract is a second. Of
+//! very many that are due at one moment (a flood of clients that went silent together) a few are
+//! woken at a time, so that other requests proceed in between.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -46,7 +46,7 @@ pub(crate) struct Deadline {
 }
 
 impl Deadlines {
-    /// None yet.
+    /// A collection without deadlines.
     pub(crate) fn new(now: Instant) -> Self {
         Self {
             start: now,
@@ -91,8 +91,8 @@ impl Deadlines {
         });
     }
 
-    /// Wakes at most `wakes_max` of the queued ones, except those that have been moved since. Returns
-    /// whether there may be more.
+    /// Wakes at most `wakes_max` of the queued ones, except those that have been moved since.
+    /// Returns whether there may be more.
     pub(crate) fn wake(&self, now: Instant, wakes_max: usize) -> bool {
         let now_ms = self.since_start(now);
         let mut due = self.due.borrow_mut();

@@ -50,12 +50,12 @@ impl fmt::Display for Driver {
     }
 }
 
-/// Runs a future on this thread to its end, on the best driver that the kernel allows. The future
-/// is made when the driver runs, and gets its name.
+/// Runs a future on this thread to its end, on the best driver that the kernel allows. `make` gets
+/// the driver that was chosen and makes the future.
 ///
 /// # Errors
-/// When io_uring is demanded and refused, or when even epoll cannot be set up. The error says what
-/// is likely to be in the way.
+/// If io_uring is required and the kernel refuses it, or if epoll cannot be set up either. The
+/// error names the likely cause.
 pub fn run<F: Future>(wanted: Wanted, make: impl FnOnce(Driver) -> F) -> io::Result<F::Output> {
     let because = match wanted {
         Wanted::Epoll => None,
@@ -74,8 +74,8 @@ pub fn run<F: Future>(wanted: Wanted, make: impl FnOnce(Driver) -> F) -> io::Res
 type Ring = monoio::Runtime<monoio::time::TimeDriver<IoUringDriver>>;
 
 fn ring() -> io::Result<(Ring, Driver)> {
-    // The small ring of the detection says why io_uring is refused, if it is; the operations that
-    // are needed came with Linux 5.7.
+    // A small ring shows why io_uring is refused, if it is. The required operations exist since
+    // Linux 5.7.
     drop(io_uring::IoUring::new(2)?);
     if !monoio::utils::detect_uring() {
         let message = "the kernel lacks operations that are needed, or \

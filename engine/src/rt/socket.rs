@@ -138,7 +138,7 @@ impl Socket {
     /// Connects, however long it takes. The caller may drop it: the connection is then closed.
     ///
     /// # Errors
-    /// As the kernel says.
+    /// The error of the kernel.
     pub(crate) async fn connect(addr: SocketAddr) -> io::Result<Self> {
         TcpStream::connect_addr(addr).await.map(Self::new)
     }

@@ -35,12 +35,12 @@ pub(super) fn send_now(fd: RawFd, parts: &[IoSlice<'_>]) -> io::Result<usize> {
     }
 }
 
-/// What is on a socket that should be silent.
+/// The state of a connection on which no bytes are expected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Peek {
-    /// Nothing: it may be used.
+    /// No bytes arrived; the connection may be used.
     Silent,
-    /// The peer has closed or reset it.
+    /// The peer has closed or reset the connection.
     Closed,
     /// Unexpected bytes arrived.
     Bytes,
@@ -149,13 +149,13 @@ fn open_files() -> io::Result<libc::rlimit> {
     Ok(limit)
 }
 
-/// Makes the kernel's table of this process's open files so large at once, or as large as the limit
-/// of open files allows. It doubles when it is full, and in a process of several threads each time
-/// everything that opens a file then waits for all processors to have passed a point of rest
-/// (`synchronize_rcu`): 10 to 16 ms in which a core accepts and connects nothing. Eight bytes each.
+/// Grows the kernel's table of this process's open files to `count` entries of eight bytes, or to
+/// the limit of open files, in one step. By itself the table doubles whenever it is full. With
+/// several threads, every call that opens a file then waits until all processors have passed a
+/// quiescent state (`synchronize_rcu`): 10 to 16 ms in which a core accepts and connects nothing.
 ///
 /// # Errors
-/// The kernel's refusal. Nothing is lost then but that time.
+/// The error of the kernel. The only consequence is that the table grows later.
 pub fn reserve_descriptors(count: u32) -> io::Result<()> {
     let any = std::fs::File::open("/dev/null")?;
     let limit = open_files()?.rlim_cur;

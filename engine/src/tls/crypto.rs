@@ -14,7 +14,7 @@ pub(super) fn algorithms() -> WebPkiSupportedAlgorithms {
     ring::default_provider().signature_verification_algorithms
 }
 
-/// A client's configuration, TLS 1.2 and 1.3.
+/// The configuration of a TLS client, for TLS 1.2 and 1.3.
 pub(super) fn client(
     verifier: Arc<dyn ServerCertVerifier>,
 ) -> Result<ConfigBuilder<ClientConfig, WantsClientCert>, Error> {

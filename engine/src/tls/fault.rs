@@ -11,7 +11,7 @@ pub fn fault_of(error: &Error) -> TlsFault {
         Error::NoCertificatesPresented => TlsFault::BadCertificate,
         Error::PeerIncompatible(_) | Error::NoApplicationProtocol => TlsFault::Incompatible,
         Error::AlertReceived(_) => TlsFault::Refused,
-        // The first bytes are no record of TLS.
+        // The first bytes are not a TLS record.
         Error::InvalidMessage(
             InvalidMessage::InvalidContentType
             | InvalidMessage::UnknownProtocolVersion

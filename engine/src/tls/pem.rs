@@ -9,11 +9,11 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum PemFault {
-    /// There is no certificate in it.
+    /// The file contains no certificate.
     NoCertificate,
     /// A certificate in it cannot be read.
     BadCertificate,
-    /// There is no private key in it.
+    /// The file contains no private key.
     NoKey,
     /// The key cannot be read, or is of a kind that is not supported.
     BadKey,

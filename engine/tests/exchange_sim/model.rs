@@ -65,8 +65,9 @@ impl Limits {
 #[derive(Debug, Default, Clone)]
 pub(crate) struct Link {
     reused: bool,
-    /// Since when it has been opening, shaking hands.
+    /// The time since which it has been connecting.
     opening: Option<Ms>,
+    /// The time since which the TLS handshake has been in progress.
     shaking: Option<Ms>,
     /// When the endpoint last took bytes (or could begin to).
     took: Ms,

@@ -28,7 +28,7 @@ fn fleet() -> Vec<Backend> {
     ]
 }
 
-/// The listing that the route at `/olla/<prefix><rest>` has; `None` = that is no listing.
+/// The listing that the route at `/olla/<prefix><rest>` has; `None` = the path has no listing.
 fn scoped_at(profiles: &Profiles, prefix: &str, rest: &str) -> Option<Scoped> {
     let table = RouteTable::new(profiles.all(), &translators(true));
     match table.find(format!("/olla/{prefix}{rest}").as_bytes()).kind {
@@ -37,7 +37,7 @@ fn scoped_at(profiles: &Profiles, prefix: &str, rest: &str) -> Option<Scoped> {
     }
 }
 
-/// The ids at `/olla/<prefix><rest>`; `None` = that is no listing.
+/// The ids at `/olla/<prefix><rest>`; `None` = the path has no listing.
 fn listed(
     catalogue: &Catalogue,
     profiles: &Profiles,

@@ -1,4 +1,4 @@
-//! From a request of the Messages API to the request to an endpoint.
+//! Converts a request of the Messages API to the request to an endpoint.
 //!
 //! Contract: docs/contract/translation.md#3 to docs/contract/translation.md#7
 
@@ -37,7 +37,7 @@ impl Conversation {
 
     /// Separates native candidates from the others, then reports the error of an invalid request.
     pub(in crate::dialects) fn choose(&mut self, choosing: &Choosing<'_>) -> Result<(), Error> {
-        // An invalid request is split as if it used nothing: its error is sent all the same.
+        // An invalid request is split as if it used no feature; it gets its error in any case.
         let uses = self.checked().map(|checked| checked.uses);
         let refuses = |index: &usize| {
             let endpoint = choosing.endpoints.get(*index);
@@ -110,7 +110,7 @@ impl Conversation {
         Ok(sent)
     }
 
-    /// Hands the request to the inspector, if it is on; once for each request.
+    /// Passes the request to the inspector if it is enabled, once for each request.
     fn record_request(&mut self, sending: &Sending<'_>) {
         let plan = &sending.plan.translators.anthropic.inspector;
         if !plan.enabled || self.recording.is_some() {

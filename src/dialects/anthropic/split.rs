@@ -9,7 +9,7 @@ use crate::fleet::Endpoint;
 /// How a request reaches an endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Mode {
-    /// Untouched, to the endpoint's own messages path.
+    /// Unchanged, to the endpoint's own messages path.
     Passthrough,
     /// As an OpenAI chat completion.
     Translation,
@@ -25,12 +25,12 @@ impl Mode {
     }
 }
 
-/// Candidates in the order in which they are tried: those that speak it first.
+/// Candidates in the order in which they are tried: those that support the Messages API first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Split {
-    /// Native, and able to serve this request.
+    /// Endpoints that support the API and can serve this request with it.
     pub(super) native: EndpointSet,
-    /// All others.
+    /// All other candidates.
     pub(super) others: EndpointSet,
 }
 

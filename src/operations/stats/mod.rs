@@ -133,14 +133,14 @@ pub(crate) enum ServedBy {
     Unserved,
 }
 
-/// The words of the `X-Olla-Routing-*` headers.
+/// The values of the `X-Olla-Routing-*` headers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Routing {
-    /// Of `X-Olla-Routing-Strategy`.
+    /// The value of `X-Olla-Routing-Strategy`.
     pub strategy: &'static str,
-    /// Of `X-Olla-Routing-Decision`.
+    /// The value of `X-Olla-Routing-Decision`.
     pub decision: &'static str,
-    /// Of `X-Olla-Routing-Reason`.
+    /// The value of `X-Olla-Routing-Reason`.
     pub reason: &'static str,
 }
 
@@ -266,7 +266,7 @@ impl Tally {
         self.latency_ms = self.latency_ms.saturating_add(more.latency_ms);
     }
 
-    /// Mean latency of successes, divided as integers.
+    /// Mean latency of successes, rounded down.
     pub(super) const fn mean_ms(&self) -> u64 {
         match self.latency_ms.checked_div(self.successes) {
             Some(mean) => mean,

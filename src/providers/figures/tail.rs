@@ -101,7 +101,7 @@ impl Default for Tail {
     }
 }
 
-/// What was kept.
+/// The bytes that were kept.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct KeptBytes<'a> {
     pub(super) kind: AnswerKind,

@@ -1,8 +1,8 @@
 //! The model listings of endpoints: one parser for each format, and the facts kept of a model.
 //!
 //! A parser tolerates bad fields and items, but not a bad document: an invalid field is absent, an
-//! item that is no object or has no usable name is dropped, and a body that is no listing is an
-//! error.
+//! item that is not an object or has no usable name is dropped, and a body that is not a listing is
+//! an error.
 //!
 //! Contract: docs/contract/catalogue.md#3.4, docs/contract/catalogue.md#3.7
 
@@ -80,7 +80,7 @@ pub struct ListedModel {
     pub quantization: Option<Box<str>>,
     /// Format of the file: `gguf`.
     pub format: Option<Box<str>>,
-    /// What it does.
+    /// The kind of model.
     pub kind: Option<ModelKind>,
     /// Its state as the endpoint reports it.
     pub state: Option<Box<str>>,

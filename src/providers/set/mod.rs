@@ -21,11 +21,11 @@ pub(crate) const OPENAI_COMPATIBLE: &str = "openai-compatible";
 /// Largest profile file; the built-in ones have 2 KiB.
 const MAX_FILE_BYTES: u64 = 1 << 20;
 
-/// Most directory entries read in all folders of profiles, so that a wrong folder does not delay
-/// the start.
+/// Maximum number of directory entries read in all folders of profiles, so that a wrong folder does
+/// not delay the start.
 const MAX_DIR_ENTRIES: usize = 10_000;
 
-/// Deepest subfolder that is read; ends loops of links.
+/// Maximum depth of subfolders that are read; ends loops of links.
 const MAX_DEPTH: usize = 16;
 
 /// The built-in profiles.

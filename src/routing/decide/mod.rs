@@ -27,7 +27,7 @@ pub struct RoutingRules<'a> {
     pub vision: &'a EndpointSet,
 }
 
-/// What a request asks for.
+/// The facts of a request that routing depends on.
 #[derive(Debug, Clone, Copy)]
 pub struct RoutingRequest<'a> {
     /// The endpoints that its prefix and path allow.
@@ -36,16 +36,16 @@ pub struct RoutingRequest<'a> {
     pub has_provider: bool,
     /// The name of the model, as the client wrote it.
     pub model: Option<&'a str>,
-    /// Whether an image is in it. Means something only without a model.
+    /// Whether it contains an image; used only if it names no model.
     pub images: bool,
-    /// What a refresh for this request has brought. Scope and models must be those after it.
+    /// The outcome of the refresh for this request. Scope and models must be those after it.
     pub refresh: Refresh,
 }
 
-/// How far the refresh on a miss is (docs/contract/balancing.md#5).
+/// The state of the refresh on a miss (docs/contract/balancing.md#5).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Refresh {
-    /// None was requested yet.
+    /// No refresh was requested yet.
     #[default]
     Before,
     /// At least one endpoint was listed.

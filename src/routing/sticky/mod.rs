@@ -1,10 +1,10 @@
 //! Sticky sessions: which endpoint served a conversation last.
 //!
-//! A key is made of what identifies a conversation and of its model, hashed with a seed of the
-//! process: neither values nor their hashes mean anything outside. The store is bounded, the
-//! least recently used entry goes first, and entries end when they have been idle for too long.
-//! It is one list behind one lock: only one list knows which entry of all is the oldest, the
-//! lock is held for a look-up, and the feature is off by default.
+//! A key is made of a value that identifies a conversation and of its model, hashed with a seed of
+//! the process, so hashes mean nothing outside of it. The store is bounded: the least recently used
+//! entry is removed first, and entries expire when they have been idle for too long. All entries
+//! are in one list behind one lock, because the oldest of all entries has to be found. The lock is
+//! held for a look-up only, and the feature is off by default.
 //!
 //! What this module must not do: keep a value in clear, or decide whether an endpoint can serve.
 //!
@@ -23,7 +23,7 @@ use crate::fleet::Endpoint;
 /// Entries kept even when `max_sessions` sets no limit: about a hundred megabytes.
 const SESSIONS_CEILING: usize = 2_000_000;
 
-/// What a key can be made of.
+/// The values that a key can be made of.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Sources<'a> {
     /// The value of `X-Olla-Session-ID`.
@@ -44,8 +44,8 @@ pub(crate) struct Key {
 }
 
 impl Key {
-    /// Where it is from, for `X-Olla-Sticky-Key-Source`. `X-Olla-Session-ID` is echoed if, and
-    /// only if, this is the session header.
+    /// The kind of value it was made of, for `X-Olla-Sticky-Key-Source`. `X-Olla-Session-ID` is
+    /// echoed if, and only if, this is the session header.
     pub(crate) fn source(&self) -> StickySource {
         self.source
     }
@@ -60,7 +60,7 @@ pub(crate) enum StickyOutcome {
     Hit,
     /// The entry's endpoint could not be used; the entry names another now.
     Repin,
-    /// Nothing made a key.
+    /// No value was present to make a key of.
     Disabled,
 }
 

@@ -11,7 +11,7 @@ use crate::limits::KEEP_ALIVE_SECS_MAX;
 /// The body of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RequestBody {
-    /// None is there.
+    /// No body.
     None,
     /// This many bytes, at least one.
     Length(u64),
@@ -33,13 +33,13 @@ pub struct RequestFraming {
 /// The body of a response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ResponseBody {
-    /// None is there, whatever the head says.
+    /// No body, whatever the head says.
     None,
     /// This many bytes; may be 0.
     Length(u64),
     /// Chunks, for [`super::chunk::Decoder`].
     Chunked,
-    /// Everything until the backend closes.
+    /// All bytes until the backend closes the connection.
     ToClose,
 }
 
@@ -63,7 +63,7 @@ pub struct ResponseFraming {
 /// | 3 | `Transfer-Encoding`, once, exactly `chunked` | chunked |
 /// | 4 | any other coding in it | 501 (6.1) |
 /// | 5 | no coding, or `chunked` twice | 400 |
-/// | 6 | `Content-Length` once, 1*DIGIT, fits 64 bits | that many bytes; 0 is no body |
+/// | 6 | `Content-Length` once, 1*DIGIT, fits 64 bits | that many bytes; 0 means no body |
 /// | 7 | `Content-Length` anything else, or twice | 400 (6.3 lets equal values pass) |
 /// | 8 | neither | no body |
 /// | 9 | `Host` not exactly once on HTTP/1.1, twice on 1.0, or no authority | 400 (3.2) |

@@ -72,7 +72,7 @@ pub struct RequestHead {
     /// Host and port of a target in absolute form, else empty.
     pub authority: Span,
     /// The path in the target, without query. Empty means `/` (absolute form without a path);
-    /// `*` stands there in `OPTIONS *`.
+    /// it is `*` in `OPTIONS *`.
     pub path: Span,
     /// What follows the first `?` of the target.
     pub query: Span,

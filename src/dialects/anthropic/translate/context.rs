@@ -11,6 +11,6 @@ pub struct ResponseContext {
     pub stop_sequences: Vec<String>,
     /// Estimate of the request's tokens, for endpoints that do not count.
     pub input_tokens: u64,
-    /// What ids are made from.
+    /// The seed of the ids that the translation makes.
     pub seed: IdSeed,
 }

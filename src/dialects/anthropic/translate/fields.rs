@@ -47,8 +47,8 @@ pub(super) fn holds_image(content: JsonValue<'_>) -> bool {
     })
 }
 
-/// The blocks of a content: an array's elements, or the only one; what is no object is left out
-/// (docs/contract/translation.md#7.2).
+/// The blocks of a content: an array's elements, or the only one; items that are not objects are
+/// left out (docs/contract/translation.md#7.2).
 pub(super) fn blocks(content: JsonValue<'_>) -> impl Iterator<Item = JsonValue<'_>> + Clone {
     let single = content.is(JsonKind::Object).then_some(content);
     content

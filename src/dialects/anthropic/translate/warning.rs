@@ -7,11 +7,11 @@ use std::fmt;
 pub struct Translated {
     /// Compact JSON.
     pub body: Vec<u8>,
-    /// What the log should say.
+    /// Warnings for the log.
     pub warnings: Vec<Warning>,
 }
 
-/// Something that could not be translated, for which the request is not refused.
+/// A part that could not be translated. The request is served without it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Warning {

@@ -51,12 +51,12 @@ impl End {
     }
 }
 
-/// How far a stream has come.
+/// The progress of a stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Progress {
     /// Nothing was written yet; the response's head can wait.
     Waiting,
-    /// Events were written; the head of status 200 has to be out.
+    /// Events were written; the head with status 200 has to be sent.
     Streaming,
     /// The last event was written: end the response, the endpoint is no longer needed.
     Finished,
@@ -72,15 +72,15 @@ pub enum Progress {
 pub struct StreamTransformer {
     form: Form,
     lines: Lines,
-    /// Lines of data that are no JSON by themselves, or a whole response in place of a stream.
+    /// Lines of data that are not JSON by themselves, or a whole response in place of a stream.
     data: Vec<u8>,
     message: Message,
 }
 
-/// What the endpoint sends.
+/// The form of the endpoint's response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Form {
-    /// Nothing so far.
+    /// Nothing has arrived yet.
     Unknown,
     Events,
     /// What should be a whole response as JSON.

@@ -473,7 +473,7 @@ fn a_whole_answer_in_place_of_a_stream() {
     for (answer, message) in [
         ("{}", "the endpoint's response is not a chat completion"),
         ("{oops", "the endpoint's response is not a chat completion"),
-        // Neither is what is no stream of events to begin with.
+        // Neither is a body that was never a stream of events.
         (
             "<html>hi</html>",
             "the endpoint's response is not a chat completion",
