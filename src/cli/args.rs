@@ -19,14 +19,14 @@ use super::{
 use crate::config::{boolean, nearest};
 
 const ABOUT: &str = "Edge gateway for self-hosted LLM servers: one address in front of Ollama, \
-LM Studio, vLLM, llama.cpp, SGLang and every server with OpenAI's API.";
+LM Studio, vLLM, llama.cpp, SGLang and any server that speaks OpenAI's API.";
 
 const EXAMPLES: &str = "\
 Examples:
   olla demo                          try the gateway with simulated endpoints
   olla --config olla.toml            run the gateway
   olla check -c olla.toml            validate a configuration
-  olla import olla.yaml > olla.toml  convert a configuration of Olla (its YAML also works as it is)
+  olla import olla.yaml > olla.toml  convert Olla's YAML to TOML (--config also accepts YAML)
   olla status                        show the state of the gateway on this machine
   olla models --url http://gw:40114  list the models of a gateway
   olla status --url https://gw:8443 --ca-file ca.pem
@@ -76,7 +76,7 @@ struct Args {
 enum Sub {
     /// Run the gateway in front of simulated endpoints, without installing anything
     Demo {
-        /// Port of the gateway
+        /// Port of the gateway [default: 40114]
         #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
         port: Option<u16>,
     },
@@ -84,7 +84,7 @@ enum Sub {
     Check,
     /// Convert a YAML configuration of Olla to TOML on standard output
     Import {
-        /// The YAML file
+        /// YAML file to convert
         #[arg(value_hint = clap::ValueHint::FilePath)]
         file: PathBuf,
     },
@@ -94,7 +94,7 @@ enum Sub {
     Status(Target),
     /// Print completions for a shell
     Completions {
-        /// The shell
+        /// Shell to complete for
         shell: Shell,
     },
     /// Print the version
@@ -103,15 +103,15 @@ enum Sub {
 
 #[derive(Debug, clap::Args)]
 struct Target {
-    /// Address of the gateway [default: that of the configuration]
+    /// Address of the gateway [default: the address in the configuration]
     #[arg(long)]
     url: Option<String>,
 
-    /// Print the JSON response as it is
+    /// Print the JSON response unchanged
     #[arg(long)]
     json: bool,
 
-    /// PEM file with further trusted certificates
+    /// PEM file with additional trusted certificates
     #[arg(long, alias = "cacert", value_name = "PATH", value_hint = clap::ValueHint::FilePath)]
     ca_file: Option<PathBuf>,
 

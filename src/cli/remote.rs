@@ -99,7 +99,7 @@ fn status(value: &Value) -> String {
     let mut out = String::new();
     let _ = writeln!(
         out,
-        "{}: {} endpoints up, {} for {}, {} in flight",
+        "{}: {} endpoints up, version {}, uptime {}, {} in flight",
         show("/system/status"),
         show("/system/endpoints_up"),
         show("/system/version"),
@@ -174,10 +174,15 @@ fn models(value: &Value) -> String {
             table.row(head.into_iter().chain(paths.map(|path| field(model, path))));
         }
     }
-    let total = clean(&field(value, "/total_models"));
+    let count = |path: &str, noun: &str| {
+        let number = clean(&field(value, path));
+        let ending = if number == "1" { "" } else { "s" };
+        format!("{number} {noun}{ending}")
+    };
     format!(
-        "{total} models on {} endpoints\n\n{}",
-        clean(&field(value, "/total_endpoints")),
+        "{} on {}\n\n{}",
+        count("/total_models", "model"),
+        count("/total_endpoints", "endpoint"),
         table.show()
     )
 }
@@ -202,7 +207,7 @@ mod tests {
         });
         let shown = status(&value);
         assert!(
-            shown.starts_with("degraded: 1/2 endpoints up, 1 for 5m, 3 in flight\n"),
+            shown.starts_with("degraded: 1/2 endpoints up, version 1, uptime 5m, 3 in flight\n"),
             "{shown}"
         );
         let row = shown
@@ -245,7 +250,7 @@ mod tests {
             "llama3?", "llama", "-", "4.00", "GB", "-", "-", "-", "a,", "b",
         ];
         assert_eq!(row, want, "{shown}");
-        assert!(shown.starts_with("1 models on 2 endpoints\n"));
+        assert!(shown.starts_with("1 model on 2 endpoints\n"));
         assert_eq!(
             models(&json!({})),
             format!(

@@ -34,7 +34,7 @@ pub(super) struct AuthKeys {
 /// Declares the keys.
 pub(super) fn declare(s: &mut Section<'_, '_>) -> AuthKeys {
     let value_doc = "The credential; ${VAR} and ${VAR:-default} are replaced.";
-    let file_doc = "File with the credential; read at start, outer white space removed.";
+    let file_doc = "File with the credential; read at start, surrounding white space removed.";
     AuthKeys {
         kind: s
             .key("type", "Kind of credentials: bearer, api_key or basic.")
@@ -167,7 +167,7 @@ fn credential(
     if !is_header_value(&secret) {
         s.refuse(
             key,
-            "expected a credential without line breaks, control characters and outer white space",
+            "expected a credential without line breaks, control characters or surrounding white space",
         );
         return None;
     }

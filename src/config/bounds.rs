@@ -21,7 +21,7 @@ pub(super) fn name_filter(
     include: &'static str,
     exclude: &'static str,
 ) -> NameFilter {
-    let kind = "a glob, not blank";
+    let kind = "a glob that is not blank";
     let glob = |text: &str| (!text.trim().is_empty()).then(|| text.to_owned());
     NameFilter {
         include: s.key("include", include).texts(&[], kind, glob),

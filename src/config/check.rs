@@ -73,7 +73,7 @@ fn never_sent(origin: &OriginPattern) -> Option<String> {
         (false, None) => end,
     };
     if host.contains('/') || tail.contains('/') {
-        return Some("an origin has no path and no slash at its end".to_owned());
+        return Some("an origin has no path and no trailing slash".to_owned());
     }
     let default_port = match scheme {
         Some("http") => ":80",

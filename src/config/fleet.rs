@@ -196,7 +196,7 @@ fn check(
         None => s.expected("name", "a name"),
         Some(name) if !is_header_value(name) => s.expected(
             "name",
-            "a name without control characters and outer white space",
+            "a name without control characters or surrounding white space",
         ),
         Some(_) => {}
     }
@@ -376,10 +376,10 @@ fn headers(s: &mut Section<'_, '_>, typed: Vec<(String, String)>) -> Vec<(String
         } else if headers.iter().any(|(other, _)| is_same(other)) {
             s.refuse(
                 &name,
-                "expected each header once; letter case does not count",
+                "expected each header once; header names are not case-sensitive",
             );
         } else if !is_header_value(&value) {
-            let message = "expected a header value without line breaks and control characters";
+            let message = "expected a header value without line breaks or control characters";
             s.refuse(&name, message);
         } else {
             s.fingerprint(&name, &value);
@@ -442,7 +442,7 @@ impl Unique {
             let first = *self.names.entry(name.clone()).or_insert(at);
             repeats_name = first != at;
             if repeats_name {
-                let what = format!("a name that discovery.static.endpoints[{first}] does not have");
+                let what = format!("a name other than that of discovery.static.endpoints[{first}]");
                 s.expected("name", what);
             }
         }
@@ -457,7 +457,7 @@ impl Unique {
         url.set_path(&path);
         let first = *self.urls.entry(url.into()).or_insert(at);
         if first != at && !repeats_name {
-            let what = format!("a URL that discovery.static.endpoints[{first}] does not have");
+            let what = format!("a URL other than that of discovery.static.endpoints[{first}]");
             s.expected_shown("url", &shown_url(typed), what);
         }
     }

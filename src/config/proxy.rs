@@ -201,7 +201,7 @@ fn sticky(s: &mut Section<'_, '_>) -> StickyPlan {
     let ttl: u64 = s
         .key(
             "idle_ttl_seconds",
-            "Seconds after which an idle session is forgotten; 0 keeps it.",
+            "Seconds after which an idle session expires; 0 disables expiry.",
         )
         .int(600, 0, U32_MAX);
     if enabled && ttl == 0 {

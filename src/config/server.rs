@@ -309,7 +309,7 @@ fn cors(s: &mut Section<'_, '_>) -> CorsPlan {
         allow_credentials: s
             .key(
                 "allow_credentials",
-                "Allow pages to send credentials; not with the origin *.",
+                "Allow pages to send credentials; not allowed with the origin *.",
             )
             .env("OLLA_SERVER_CORS_ALLOW_CREDENTIALS")
             .bool(false),

@@ -237,7 +237,7 @@ fn model_aliases(root: &mut Section<'_, '_>) -> Vec<AliasPlan> {
         let mut seen = std::collections::HashSet::new();
         targets.retain(|target| seen.insert(target.clone()));
         if targets.len() < before {
-            s.warn(&name, "contains a model twice; the repetition is ignored");
+            s.warn(&name, "lists a model twice; the repetition is ignored");
         }
         plans.push(AliasPlan { name, targets });
     }
@@ -300,7 +300,7 @@ fn process(root: &mut Section<'_, '_>) -> ProcessPlan {
         .bool(false);
     root.variable(
         "OLLA_CONFIG_DIR",
-        "Additional folder in which models.toml is looked for.",
+        "Additional folder to search for models.toml.",
     )
     .path();
     ProcessPlan {

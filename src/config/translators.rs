@@ -77,7 +77,7 @@ fn inspector(s: &mut Section<'_, '_>, cwd: &Path) -> InspectorPlan {
     let dir = s
         .key(
             "output_dir",
-            "Folder of the files, no system folder; \"\" selects ./inspector-logs.",
+            "Folder of the files, not a system folder; \"\" selects ./inspector-logs.",
         )
         .checked_if(enabled)
         .text("logs/inspector/anthropic");
@@ -103,7 +103,7 @@ fn inspector(s: &mut Section<'_, '_>, cwd: &Path) -> InspectorPlan {
         session_header: or(header, "X-Session-ID"),
     };
     if enabled && is_system_folder(&cwd.join(&plan.output_dir)) {
-        s.expected("output_dir", "a folder outside the system's folders");
+        s.expected("output_dir", "a folder that is not a system folder");
     }
     plan
 }

@@ -97,10 +97,7 @@ impl<'t> Builder<'t> {
                 self.budget = left;
                 Ok(())
             }
-            None => Err(refuse(
-                line,
-                "aliases repeat more than a configuration needs",
-            )),
+            None => Err(refuse(line, "aliases expand to too many values")),
         }
     }
 
@@ -131,7 +128,7 @@ impl<'t> Builder<'t> {
                 (anchor, self.mapping(depth)?)
             }
             Event::Alias(id) => return self.alias(id, line),
-            _ => return Err(refuse(line, "expected a value, got the end")),
+            _ => return Err(refuse(line, "expected a value, got the end of the file")),
         };
         let node = ConfigNode { line, value };
         if anchor > 0 {
@@ -150,7 +147,7 @@ impl<'t> Builder<'t> {
         let Some(at) = self.anchors.iter().rposition(|anchored| anchored.id == id) else {
             return Err(refuse(
                 line,
-                "an alias must not stand inside its own anchor",
+                "an alias must not occur inside its own anchor",
             ));
         };
         self.spend(self.anchors[at].cost, line)?;

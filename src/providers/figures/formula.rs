@@ -213,7 +213,7 @@ impl<'a, N> FormulaParser<'a, N> {
     fn expect(&mut self, wanted: &str) -> Result<(), String> {
         match self.take() {
             token if token == wanted => Ok(()),
-            "" => Err(format!("expected {wanted:?}, got the end")),
+            "" => Err(format!("expected {wanted:?}, got the end of the formula")),
             token => Err(format!("expected {wanted:?}, got {token:?}")),
         }
     }
@@ -267,7 +267,7 @@ impl<'a, N> FormulaParser<'a, N> {
         }
         let token = self.take();
         let formula = match token {
-            "" => return Err("expected a value, got the end".to_owned()),
+            "" => return Err("expected a value, got the end of the formula".to_owned()),
             "(" => self.parenthesised()?,
             "!" => Formula::Not(Box::new(self.single()?)),
             "-" => Formula::Negative(Box::new(self.single()?)),
@@ -383,11 +383,11 @@ mod tests {
     #[test]
     fn bad_formulas_are_refused() {
         let table = [
-            ("", "expected a value, got the end"),
-            ("a /", "expected a value, got the end"),
+            ("", "expected a value, got the end of the formula"),
+            ("a /", "expected a value, got the end of the formula"),
             ("a b", "unexpected \"b\""),
-            ("(a", "expected \")\", got the end"),
-            ("a ? b", "expected \":\", got the end"),
+            ("(a", "expected \")\", got the end of the formula"),
+            ("a ? b", "expected \":\", got the end of the formula"),
             ("nosuch + 1", "there is no \"nosuch\""),
             (
                 "sin(a)",
