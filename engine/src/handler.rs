@@ -177,7 +177,7 @@ pub enum Passing {
 /// The result of a transformation.
 #[derive(Debug)]
 pub enum Made {
-    /// The response goes on.
+    /// The response continues.
     More,
     /// The client's response is complete, whatever the backend may still send.
     Complete,

@@ -96,8 +96,9 @@ pub(crate) const BODIES_TURN_BYTES: usize = 4 << 20;
 /// The minimum that is read of each of them in a turn; smaller reads cost too much per byte.
 pub(crate) const BODY_READ_BYTES_SHARED_MIN: usize = 8 << 10;
 
-/// The most deadlines that pass at one time. For each a response is made and sent, a buffer given
-/// back and a connection closed, 30 to 60 µs of work; more follow after [`DEADLINE_BACKLOG_PAUSE`].
+/// Maximum number of deadlines that are handled at one time. For each a response is made and sent,
+/// a buffer given back and a connection closed, 30 to 60 µs of work; more follow after
+/// [`DEADLINE_BACKLOG_PAUSE`].
 pub(crate) const DEADLINES_PER_WAKE_MAX: usize = 8;
 
 /// The pause before further deadlines are handled when more than [`DEADLINES_PER_WAKE_MAX`] have

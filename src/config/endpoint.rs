@@ -306,8 +306,8 @@ pub(super) fn header_fault(name: &str) -> Option<&'static str> {
     own.then_some("the gateway sets this header itself")
 }
 
-/// Whether a string can be a header value: without control characters except tabs, without outer blanks
-/// (RFC 9110 section 5.5).
+/// Whether a string can be a header value: without control characters except tabs, without
+/// surrounding blanks (RFC 9110 section 5.5).
 pub(super) fn is_header_value(text: &str) -> bool {
     text.bytes().all(|b| b == b'\t' || (b >= b' ' && b != 0x7f)) && text.trim() == text
 }

@@ -493,7 +493,7 @@ pub struct UnificationPlan {
 /// One entry of `[model_aliases]` (docs/contract/catalogue.md#5.10).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AliasPlan {
-    /// The name in requests, without outer blanks.
+    /// The name in requests, without surrounding blanks.
     pub name: String,
     /// Names of models in the order of preference, without duplicates, never empty.
     pub targets: Vec<String>,

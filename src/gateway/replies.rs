@@ -13,8 +13,8 @@ use rustc_hash::FxHashMap;
 use crate::catalogue::CatalogueError;
 use crate::shared::{PageResponse, ToCore};
 
-/// The most replies that are kept for requests that may have ended. Beyond that, the older half is
-/// dropped.
+/// Maximum number of replies that are kept for requests that may have ended. Beyond that, the older
+/// half is dropped.
 const REPLIES_MAX: usize = 1024;
 
 /// A reply to one request.

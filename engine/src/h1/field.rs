@@ -151,9 +151,9 @@ fn begins<const N: usize>(name: &[u8], lower: &[u8; N]) -> bool {
     name.get(..N).is_some_and(|start| is(start, lower))
 }
 
-/// Whether a field belongs to one connection and never passes, in either direction (RFC 9110
-/// 7.6.1; docs/contract/surface.md#4 and docs/contract/surface.md#5.1). The names in `Connection`
-/// do not pass either: [`Nominated`].
+/// Whether a field belongs to one connection and is never forwarded, in either direction (RFC 9110
+/// 7.6.1; docs/contract/surface.md#4 and docs/contract/surface.md#5.1). Nor are the fields that
+/// `Connection` names: [`Nominated`].
 pub fn is_hop_by_hop(id: FieldId) -> bool {
     matches!(
         id,
@@ -205,7 +205,7 @@ pub(super) struct ConnectionOptions {
 }
 
 impl ConnectionOptions {
-    /// Takes the options of one more `Connection` field in. `count` is how many came before;
+    /// Adds the options of one more `Connection` field. `count` is the number of earlier ones;
     /// false: there are too many.
     pub(super) fn add(&mut self, value: &[u8], count: &mut usize) -> bool {
         for item in list_items(value) {
@@ -273,7 +273,7 @@ pub fn list_items(value: &[u8]) -> impl Iterator<Item = &[u8]> {
         .filter(|item| !item.is_empty())
 }
 
-/// A value without the blanks and tabs around it.
+/// A value without surrounding spaces and tabs.
 pub(crate) fn trim(value: &[u8]) -> &[u8] {
     let mut value = value;
     while let [b' ' | b'\t', rest @ ..] | [rest @ .., b' ' | b'\t'] = value {

@@ -5,7 +5,7 @@
 //! the caller's vector. It must not know what a request is for.
 //!
 //! It is strict, because a proxy that guesses where a message ends lets two requests become three:
-//! ambiguous framing is refused, line ends are CRLF, framing fields are written anew and never
+//! ambiguous framing is refused, line ends are CRLF, framing fields are rewritten and never
 //! forwarded. Where it is stricter than RFC 9112, the branch says so.
 //!
 //! - [`scan`] finds where a head ends, in linear time however slowly it comes;

@@ -2,7 +2,7 @@
 
 use crate::part;
 
-/// The most names that a program can have ids for, besides those of the engine.
+/// Maximum number of names that a program can have ids for, besides those of the engine.
 pub(crate) const OWN_NAMES_MAX: u8 = 16;
 
 /// A run of bytes of a buffer, by position.

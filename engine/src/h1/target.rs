@@ -1,5 +1,6 @@
-//! The request target and `Host` (RFC 9112 3.2, RFC 3986): which bytes are the authority, the path and
-//! the query, and whether they are legal. Routes, dot segments and repeated slashes are not its matter.
+//! The request target and `Host` (RFC 9112 3.2, RFC 3986): which bytes are the authority, the path
+//! and the query, and whether they are legal. Routes, dot segments and repeated slashes are
+//! handled elsewhere.
 
 use std::net::Ipv6Addr;
 
@@ -96,8 +97,8 @@ impl TargetParts {
                 },
             ),
         };
-        // Contract: docs/contract/surface.md#1.1. The query goes on byte for byte, whatever is in
-        // it.
+        // Contract: docs/contract/surface.md#1.1. The query is forwarded byte for byte, whatever is
+        // in it.
         if !has_whole_escapes(path.of(buf)) {
             return Err(Reject::BadTarget);
         }

@@ -18,7 +18,7 @@ use super::bucket::{Cell, Rate, Retired};
 use super::lease::{Stash, lease_max};
 use super::{Admission, Nanos};
 
-/// The most buckets of one limiter, so that many addresses cannot fill the memory
+/// Maximum number of buckets of one limiter, so that many addresses cannot fill the memory
 /// (docs/contract/surface.md#10.2). About 100 bytes each.
 pub const CLIENTS_MAX: usize = 100_000;
 
@@ -266,7 +266,8 @@ impl<K: LimitKey> KeyedShard<K> {
         }
     }
 
-    /// Undoes a [`KeyedShard::take`] that admitted; see [`Bucket::give_back`](super::Bucket::give_back).
+    /// Undoes a [`KeyedShard::take`] that admitted; see
+    /// [`Bucket::give_back`](super::Bucket::give_back).
     pub fn give_back(&mut self, client: K) {
         let client = client.canonical();
         let limiter = &*self.limiter;

@@ -2,9 +2,9 @@
 //! what was in it.
 //!
 //! Sending keeps the promise of a plain socket: bytes are reported as taken when the kernel has
-//! their ciphertext. Until then they count as not taken, and the caller, which repeats the call with
-//! the same bytes, gets them reported once the rest is sent. So at most one batch is held, and a slow
-//! peer causes the same backpressure as without TLS.
+//! their ciphertext. Until then they count as not taken, and the caller, which repeats the call
+//! with the same bytes, gets them reported once the rest is sent. So at most one batch is held, and
+//! a slow peer causes the same backpressure as without TLS.
 
 use std::cell::RefCell;
 use std::io::{self, BufRead, IoSlice, Write};
@@ -25,7 +25,7 @@ use crate::tls::{TlsClient, TlsIdentity, fault_of};
 /// The TLS side of one connection.
 pub(super) struct Session {
     conn: Connection,
-    /// Ciphertext that was read and not looked at yet; `None` while it is lent to the read.
+    /// Ciphertext that was read and not processed yet; `None` while it is lent to the read.
     cipher: Option<Buf>,
     /// What the next read fills: large after a full one.
     read_bytes: usize,
@@ -98,8 +98,8 @@ impl Session {
         let _ = self.flush(fd);
     }
 
-    /// Sends close_notify from the client side, which has framed what it sent. A server may be in the
-    /// middle of a response that ends with the connection, and must not mark it as complete.
+    /// Sends close_notify from the client side, which has framed what it sent. A server may be in
+    /// the middle of a response that ends with the connection, and must not mark it as complete.
     pub(super) fn close_as_client(&mut self, fd: RawFd) {
         if matches!(self.conn, Connection::Client(_)) && !self.conn.is_handshaking() {
             self.close(fd);

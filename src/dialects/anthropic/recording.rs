@@ -11,7 +11,7 @@ use super::records::{Record, RecordKind};
 use super::translate::{Assembly, Inflater, session};
 use crate::config::InspectorPlan;
 
-/// The most bytes of a response that are kept; the rest is not written.
+/// Maximum number of bytes of a response that are kept; the rest is not written.
 const ANSWER_BYTES_MAX: usize = 16 << 20;
 
 /// One request, and the part of its response that has arrived.

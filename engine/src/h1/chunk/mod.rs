@@ -7,7 +7,7 @@
 //! an extension.
 //!
 //! Two ways of using a [`Decoder`], one for each body:
-//! - [`Decoder::next`] yields payload, for a body that is stored, looked at or changed;
+//! - [`Decoder::next`] yields payload, for a body that is stored, inspected or changed;
 //! - [`Decoder::pass`] yields bytes to be sent on, for a body that goes through as it is.
 
 use std::num::NonZeroUsize;
@@ -76,7 +76,7 @@ pub enum BadChunk {
 /// What [`Decoder::next`] found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Piece {
-    /// Payload, `input[start..end]`, never empty; what stands before it was framing. Go on at
+    /// Payload, `input[start..end]`, never empty; the bytes before it are framing. Continue at
     /// `end`.
     Data {
         /// Position of the first payload byte; may lie beyond `at`.
@@ -86,7 +86,7 @@ pub enum Piece {
     },
     /// Only framing was there. Go on at `to`.
     Skip {
-        /// Position of what comes next.
+        /// Position of the byte after it.
         to: usize,
     },
     /// The body is over; the rest of the input, from `at`, belongs to what follows.
@@ -94,7 +94,7 @@ pub enum Piece {
         /// Position after the body.
         at: usize,
     },
-    /// The input is used up and the body goes on.
+    /// The input is used up; the body continues.
     More,
 }
 
@@ -103,7 +103,7 @@ pub enum Piece {
 /// 2. `input[from..to]`, which may be empty;
 /// 3. if `done`, [`LAST_CHUNK`].
 ///
-/// It then goes on with `input[consumed..]`: after `done` that belongs to what follows, before it
+/// It then continues with `input[consumed..]`: after `done` that belongs to what follows, before it
 /// `pass` is called again while any is left. What is not in `from..to` was taken in and is not
 /// sent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -129,17 +129,17 @@ pub struct Pass {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
-    /// A size's first digit is due.
+    /// Before the first digit of a size.
     Size,
-    /// After this many digits.
+    /// In a size, after this many digits.
     Digits(u8),
     /// In an extension.
     Extension(Extension),
-    /// LF after a chunk's line is due.
+    /// Before the LF that ends a chunk's line.
     SizeLf,
-    /// Payload, or its CR when none is left.
+    /// In the payload, or before the CR that follows it.
     Payload,
-    /// LF after a payload is due.
+    /// Before the LF that follows a payload.
     PayloadLf,
     /// At the start of a line of the trailer section.
     TrailerLine,
@@ -147,9 +147,9 @@ enum State {
     TrailerName,
     /// In a trailer's value.
     TrailerValue,
-    /// LF after a trailer is due.
+    /// Before the LF that ends a trailer.
     TrailerLf,
-    /// LF of the empty line is due.
+    /// Before the LF of the empty line.
     EndLf,
     Done,
     Broken(BadChunk),
@@ -158,14 +158,14 @@ enum State {
 /// `chunk-ext = *( BWS ";" BWS name [ BWS "=" BWS ( token / quoted-string ) ] )`, RFC 9112 7.1.1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Extension {
-    /// Blanks before a `;`, with nothing that could end the line.
+    /// In blanks before a `;`, where the line cannot end.
     BeforeSemicolon,
-    /// After `;`, the name is due.
+    /// After `;`, before the name.
     BeforeName,
     Name,
-    /// Blanks after a name: `;` or `=` is due.
+    /// In blanks after a name, before `;` or `=`.
     AfterName,
-    /// After `=`, the value is due.
+    /// After `=`, before the value.
     BeforeValue,
     Token,
     Quoted,
@@ -177,11 +177,12 @@ enum Extension {
 /// The longest name that a trailer may not have: `transfer-encoding`.
 const FORBIDDEN_NAME_BYTES_MAX: usize = 17;
 
-/// Decodes one chunked body. After an error every call gives that error again.
+/// Decodes one chunked body. After an error, every call returns that error again.
 #[derive(Clone, Debug)]
 pub struct Decoder {
     state: State,
-    /// The size while its digits come; then the payload bytes of the chunk that are still due.
+    /// The size while its digits arrive, then the number of payload bytes of the chunk still
+    /// expected.
     left: u64,
     /// Bytes of the chunk's line so far; then of the trailer section.
     line_bytes: u16,
@@ -329,7 +330,7 @@ impl Decoder {
         at
     }
 
-    /// Takes framing in until payload, the end of the body or the end of the input comes; returns
+    /// Consumes framing up to payload, the end of the body or the end of the input; returns
     /// where that is.
     fn framing(&mut self, input: &[u8], at: usize) -> Result<usize, BadChunk> {
         let mut at = at;
@@ -354,7 +355,7 @@ impl Decoder {
         }
     }
 
-    /// Takes up to `available` bytes of payload in; returns how many.
+    /// Consumes up to `available` bytes of payload; returns how many.
     fn take_payload(&mut self, available: usize) -> usize {
         let taken = usize::try_from(self.left)
             .unwrap_or(usize::MAX)
@@ -380,7 +381,7 @@ impl Decoder {
         error
     }
 
-    /// Takes one byte of framing in.
+    /// Consumes one byte of framing.
     fn one(&mut self, input: &[u8], at: usize) -> Result<usize, BadChunk> {
         let Some(&byte) = input.get(at) else {
             return Ok(at);

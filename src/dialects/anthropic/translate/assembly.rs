@@ -9,7 +9,8 @@ use serde_json::{Map, Value, json};
 use super::sse::{Lines, SseLine};
 use super::stream::EVENT_BYTES_MAX;
 
-/// The most bytes of events that are kept; the record of a longer message is marked as truncated.
+/// Maximum number of bytes of events that are kept; the record of a longer message is marked as
+/// truncated.
 const MESSAGE_BYTES_MAX: usize = 16 << 20;
 
 /// Collects the events of one stream.

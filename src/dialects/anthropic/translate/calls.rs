@@ -8,10 +8,10 @@
 use super::completion::{Arguments, filled};
 use crate::json::{JsonKind, JsonText, JsonValue, TextPiece};
 
-/// The most calls of one response.
+/// Maximum number of calls in one response.
 pub(super) const CALLS_MAX: usize = 1024;
 
-/// The most bytes of names, ids and arguments that are held back.
+/// Maximum number of bytes of names, ids and arguments that are held back.
 pub(super) const HELD_BYTES_MAX: usize = 16 << 20;
 
 /// A response has more calls, or holds more back, than is kept.

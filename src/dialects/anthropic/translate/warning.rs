@@ -23,7 +23,7 @@ pub enum Warning {
         /// Its `name`, else empty.
         name: String,
     },
-    /// The arguments of a tool call were no JSON object; the client got an empty one.
+    /// The arguments of a tool call were not a JSON object; the client got an empty object.
     ArgumentsUnreadable {
         /// The tool.
         name: String,
@@ -37,7 +37,7 @@ pub enum Warning {
     },
 }
 
-/// The most warnings that one document gives; what comes after is not reported.
+/// Maximum number of warnings for one document; further ones are not reported.
 const WARNINGS_MAX: usize = 16;
 
 /// Adds a warning if there is room; it is built only then.
