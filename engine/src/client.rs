@@ -84,7 +84,7 @@ impl ClientResponse {
 
 /// Sends a request and waits for its response.
 ///
-/// With `tls` the connection uses TLS, without it is plain.
+/// The connection uses TLS if `tls` is given.
 ///
 /// `request` is complete, framing included, and tells the server to close the connection.
 /// With a `body_bytes_max` of 0 the body is not read.

@@ -86,7 +86,7 @@ pub struct Local {
     pub head: Vec<u8>,
     /// The body; for a HEAD request it is counted and not sent.
     pub body: Bytes,
-    /// No `Content-Length` at all, as 204 and 304 want it.
+    /// No `Content-Length` is sent, as 204 and 304 require.
     pub bodyless: bool,
 }
 
@@ -128,9 +128,9 @@ pub enum Routed {
 /// Where an attempt goes.
 #[derive(Debug, Clone, Copy)]
 pub enum Pick {
-    /// Nowhere: the response is in [`Local`].
+    /// No backend: the response is in [`Local`].
     Respond,
-    /// To a backend.
+    /// A backend.
     Upstream(Target),
     /// [`Exchange::pick`] is called again when there is news, at the latest at this time.
     Wait(Instant),
@@ -314,8 +314,8 @@ pub trait Handler: Sized + 'static {
     /// The core's bell was rung: there may be news.
     fn news(&self, _now: Instant) {}
 
-    /// No connection can be accepted for want of a resource. Called before each pause of accepting,
-    /// at most ten times a second for a listener.
+    /// No connection can be accepted because a resource is exhausted. Called before each pause of
+    /// accepting, at most ten times a second for a listener.
     fn accept_failed(&self, _resource: Exhausted) {}
 }
 

@@ -25,9 +25,9 @@ pub struct Entry {
     pub parameter_size: Arc<str>,
     /// 0 = unknown.
     pub parameter_count: u64,
-    /// In the short form (`q4km`); `""` = unknown.
+    /// Quantisation in the short form (`q4km`); `""` = unknown.
     pub quantization: Arc<str>,
-    /// Of the file (`gguf`); `""` = unknown.
+    /// Format of the file (`gguf`); `""` = unknown.
     pub format: Arc<str>,
     /// The kind of model.
     pub kind: ModelKind,

@@ -16,9 +16,9 @@ use crate::providers::{OPENAI_COMPATIBLE, Profile};
 /// The forms of a listing below a prefix.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ListingForm {
-    /// That of OpenAI.
+    /// The form of OpenAI.
     OpenAi,
-    /// That of the prefix's own profile.
+    /// The form of the prefix's own profile.
     Native,
 }
 

@@ -81,11 +81,11 @@ pub(crate) enum Subject {
 /// What a command prints, and its exit code.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct CommandOutput {
-    /// For standard output.
+    /// Text for standard output.
     pub stdout: String,
-    /// For standard error.
+    /// Text for standard error.
     pub stderr: String,
-    /// 0, [`Self::FAILED`] or [`Self::USAGE`].
+    /// Exit code: 0, [`Self::FAILED`] or [`Self::USAGE`].
     pub code: u8,
 }
 

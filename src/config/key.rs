@@ -1,5 +1,5 @@
-//! A key between its declaration and its value: the declaration, the source of the raw value, and the
-//! three shapes of a value (single, list, table with free keys).
+//! A key between its declaration and its value: the declaration, the source of the raw value, and
+//! the three shapes of a value (single, list, table with free keys).
 //!
 //! The kinds of values are in `kinds.rs`.
 
@@ -99,13 +99,15 @@ impl<'k, 't> KeyDecl<'k, 't> {
         self
     }
 
-    /// Validates the value only if its feature is enabled; otherwise a wrong value counts as absent.
+    /// Validates the value only if its feature is enabled; otherwise a wrong value counts as
+    /// absent.
     pub(super) fn checked_if(mut self, on: bool) -> Self {
         self.checked = on;
         self
     }
 
-    /// Sets the kind of value that the key takes. A message shows a value of another kind with its kind.
+    /// Sets the kind of value that the key takes. A message shows a value of another kind with its
+    /// kind.
     pub(super) fn takes(mut self, takes: fn(&ConfigValue) -> bool) -> Self {
         self.takes = takes;
         self
@@ -302,8 +304,8 @@ impl<'k, 't> KeyDecl<'k, 't> {
         });
     }
 
-    /// The origin of a value and its form in a message: for a secret only its kind, for a value of a
-    /// wrong kind also its kind.
+    /// The origin of a value and its form in a message: for a secret only its kind, for a value of
+    /// a wrong kind also its kind.
     fn given(&self, raw: Raw<'_>) -> GivenValue {
         let source = match (raw, self.doc.env) {
             (Raw::Env(_), Some(name)) => Origin::Env(name.to_owned()),
@@ -354,9 +356,9 @@ impl<'k, 't> KeyDecl<'k, 't> {
 
 /// The description of the values that a key takes.
 pub(super) struct Kind {
-    /// For a message, after "expected".
+    /// The text of an error message after "expected".
     pub(super) expected: String,
-    /// For the reference.
+    /// The text in the reference.
     pub(super) shown: String,
 }
 

@@ -33,7 +33,7 @@ pub(super) struct Writer {
     give_back: Sender<Vec<u8>>,
     shared: Weak<Shared>,
     file: Option<LogFile>,
-    /// For the writer's own lines.
+    /// Buffers for the writer's own lines.
     buffers: Buffers,
     /// The last mode, for use after the handles are dropped.
     mode: AtomicU8,

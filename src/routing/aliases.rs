@@ -30,7 +30,7 @@ pub struct AliasUse {
 }
 
 impl Aliases {
-    /// Of a plan's `model_aliases`.
+    /// The aliases of a plan's `model_aliases`.
     pub fn new(all: &[AliasPlan]) -> Self {
         let mut aliases = Self {
             all: all.to_vec(),

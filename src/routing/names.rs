@@ -22,7 +22,7 @@ const FOLD_BYTES: usize = 192;
 #[derive(Debug, Default)]
 pub struct ModelIndex {
     exact: FxHashMap<Arc<str>, SetId>,
-    /// By the name in lower case.
+    /// The spellings of each name, by the name in lower case.
     folded: FxHashMap<Arc<str>, Spellings>,
     sets: Sets,
     ollama: EndpointSet,

@@ -174,11 +174,11 @@ pub struct RoutingHeaders {
 /// The values of `X-Olla-Routing-Decision`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RoutingDecision {
-    /// To endpoints that have the model.
+    /// Routed to endpoints that have the model.
     Routed,
-    /// To endpoints that may not.
+    /// Routed to endpoints that may not have the model.
     Fallback,
-    /// To no endpoint.
+    /// Refused.
     Rejected,
 }
 

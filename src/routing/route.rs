@@ -109,9 +109,9 @@ impl Management {
 pub(crate) enum Limit {
     /// No limit.
     Free,
-    /// The global one and that of the client's address.
+    /// The global limit and the limit of the client's address.
     Proxied,
-    /// That of the health route.
+    /// The limit of the health route.
     Health,
 }
 
@@ -186,7 +186,7 @@ impl MatchedRoute {
 /// One `/olla/<prefix>`.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Prefix {
-    /// Without slashes.
+    /// The prefix without slashes.
     pub name: Box<str>,
     /// Its profile; `None` for `proxy`, which serves all.
     pub profile: Option<Arc<Profile>>,

@@ -53,11 +53,11 @@ pub struct Standing {
 /// The endpoints that prefix and path allow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct RouteScope {
-    /// Those of the allowed types, in whatever state.
+    /// Endpoints of the allowed types, whatever their status.
     pub configured: EndpointSet,
-    /// Of these the routable ones.
+    /// Those of them that are routable.
     pub routable: EndpointSet,
-    /// Of these the ones worth waiting for.
+    /// Those of them that a request may wait for.
     pub unchecked: EndpointSet,
 }
 

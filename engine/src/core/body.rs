@@ -266,7 +266,7 @@ impl<H: Handler> Receiving<'_, H> {
         self.message.truncate(self.head_len);
     }
 
-    /// One more read.
+    /// Waits for one more read.
     async fn more(&mut self, buf: Buf) -> Result<Buf, BodyError> {
         self.more_at_most(buf, usize::MAX).await
     }

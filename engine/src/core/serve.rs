@@ -64,7 +64,7 @@ struct Framed {
 struct Ended {
     outcome: Outcome,
     next: Next,
-    /// Of a request that was complete; one that was not is measured by its end alone.
+    /// Sizes and times of a request that was complete; `None` if it was not.
     carried: Option<Carried>,
 }
 

@@ -15,10 +15,10 @@ const MINUTE: u64 = 60_000_000_000;
 /// Moments and spans are kept below this, so that sums and differences of them cannot overflow.
 const SPAN_MAX: i64 = 1 << 61;
 
-/// Before any moment minus any capacity: a bucket that was empty then is full.
+/// A moment so early that a bucket which was empty then is full.
 const LONG_AGO: i64 = -(1 << 62);
 
-/// In place of the moment: the cell is out of use.
+/// The value of a cell that is out of use.
 const RETIRED: i64 = i64::MAX;
 
 /// A limit: the rate of tokens and the capacity for them (docs/contract/surface.md#10.2).

@@ -99,7 +99,7 @@ impl<K: LimitKey> KeyedLimiter<K> {
     }
 
     /// Drops the buckets of clients that made no request for [`FORGOTTEN_AFTER`]; returns how many.
-    /// For the control thread, at the configured interval.
+    /// To be called by the control thread, at the configured interval.
     pub fn sweep(&self, now: Nanos) -> usize {
         let mut dropped = 0;
         for part in &self.parts {
@@ -155,7 +155,7 @@ impl<K: LimitKey> KeyedLimiter<K> {
     }
 }
 
-/// No code that can panic runs under these locks, but if it did the table would still be good.
+/// No code that can panic runs under these locks; the table would be valid even after a panic.
 fn lock<K>(part: &Mutex<Part<K>>) -> MutexGuard<'_, Part<K>> {
     part.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -22,7 +22,7 @@ const NEVER: u64 = u64::MAX;
 pub(crate) struct Deadlines {
     start: Instant,
     slots: RefCell<Vec<Rc<Slot>>>,
-    /// Those that were due at the last check and have not been woken yet.
+    /// Deadlines that were due at the last check and have not been woken yet.
     due: RefCell<VecDeque<Rc<Slot>>>,
 }
 

@@ -22,7 +22,7 @@ const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
 /// Binds an address for one core of several.
 ///
 /// # Errors
-/// As the kernel says, such as an address in use.
+/// The error of the kernel, such as an address in use.
 pub(crate) fn bind(addr: SocketAddr, shared: bool) -> io::Result<std::net::TcpListener> {
     let socket = socket2::Socket::new(
         Domain::for_address(addr),
@@ -67,7 +67,8 @@ impl Listener {
     }
 
     /// The next connection; `None` once it was stopped. Must not be dropped before it ends: the
-    /// connection that it was about to bring would be lost. `exhausted` is called before each pause.
+    /// connection that it was about to bring would be lost. `exhausted` is called before each
+    /// pause.
     pub(crate) async fn accept(
         &self,
         exhausted: impl Fn(Exhausted),

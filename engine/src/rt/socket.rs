@@ -237,7 +237,7 @@ impl Socket {
         sys::peek(self.fd)
     }
 
-    /// For [`Watch::has_left`].
+    /// Detects a disconnect with [`Watch::has_left`].
     pub(crate) fn watch(&self) -> Watch {
         Watch {
             _tcp: Rc::clone(&self.tcp),

@@ -35,8 +35,8 @@ pub struct Roots {
 }
 
 impl Roots {
-    /// Those that can be read of these DER certificates; the others are passed over, as a system's
-    /// store holds some that cannot be used.
+    /// The readable ones of these DER certificates. The others are skipped, because a system's
+    /// store contains some that cannot be used.
     pub fn new<D: AsRef<[u8]>>(certificates: impl IntoIterator<Item = D>) -> Self {
         let mut issuers = RootCertStore::empty();
         issuers.add_parsable_certificates(
@@ -95,7 +95,8 @@ impl Default for Roots {
     }
 }
 
-/// How server certificates are verified. Connections made with the same one resume each other's sessions.
+/// How server certificates are verified. Connections made with the same one resume each other's
+/// sessions.
 #[derive(Clone)]
 pub struct TlsTrust(Option<Arc<ClientConfig>>);
 
@@ -202,8 +203,8 @@ impl TlsIdentity {
     }
 }
 
-/// The certificate of a listener, if it speaks TLS; it can be changed while it listens. Connections made
-/// before go on as they are.
+/// The certificate of a listener, if it speaks TLS; it can be changed while it listens. Connections
+/// made before go on as they are.
 #[derive(Debug, Clone, Default)]
 pub struct TlsListener(Arc<RwLock<Option<TlsIdentity>>>);
 

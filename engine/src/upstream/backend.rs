@@ -14,7 +14,7 @@ pub(crate) struct Backend {
 }
 
 impl Backend {
-    /// At the begin of an attempt.
+    /// A backend connection at the beginning of an attempt.
     pub(crate) fn new(upstream: Upstream) -> Self {
         Self {
             upstream,

@@ -84,7 +84,7 @@ pub(crate) struct Conversation {
     /// Undoes the compression of a response that has to be read.
     inflater: Option<Box<Inflater>>,
     failed: bool,
-    /// For the inspector, if it is on.
+    /// The inspector's recording, if the inspector is enabled.
     recording: Option<Box<Recording>>,
     notes: Vec<Note>,
 }

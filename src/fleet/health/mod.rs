@@ -55,7 +55,7 @@ pub(crate) enum HealthEvent {
     Lost {
         /// The connection error, for the log.
         error: &'static str,
-        /// As in [`Self::CheckEnded`].
+        /// The losses counted so far, as in [`Self::CheckEnded`].
         losses: u32,
     },
     /// The discovery that [`HealthAction::Discover`] requested has ended, with success or not.

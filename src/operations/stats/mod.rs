@@ -337,7 +337,7 @@ pub(super) struct RequestCounts {
     pub(super) prompt_tokens: u64,
     pub(super) completion_tokens: u64,
     pub(super) total_tokens: u64,
-    /// Of the requests that reported a generation time.
+    /// Generation time of the requests that reported one.
     pub(super) generation_ms: u64,
     /// Completion tokens of the same.
     pub(super) generation_tokens: u64,

@@ -41,7 +41,7 @@ pub(crate) struct Totals {
     blocked_purged_at: Option<SystemTime>,
     translators: Vec<(&'static str, TranslatorCounts)>,
     reloads: Reloads,
-    /// By the discriminant of [`Exhausted`].
+    /// Accept failures, indexed by the discriminant of [`Exhausted`].
     accept_failures: [u64; Exhausted::ALL.len()],
 }
 

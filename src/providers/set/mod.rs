@@ -53,9 +53,9 @@ static BUILTIN_PROFILES: LazyLock<Vec<Profile>> = LazyLock::new(|| {
 /// The provider profiles in force, sorted by name.
 #[derive(Debug, Clone, Default)]
 pub struct Profiles {
-    /// With only those prefixes that each keeps.
+    /// Profiles, each with only the prefixes that it keeps.
     all: Vec<Arc<Profile>>,
-    /// With all prefixes that each claims, in the order of `all`.
+    /// Profiles, each with all prefixes that it claims, in the order of `all`.
     claims: Vec<Arc<Profile>>,
     by_prefix: FxHashMap<String, usize>,
 }

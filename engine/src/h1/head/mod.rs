@@ -41,12 +41,12 @@ impl Version {
 
 /// What one run of the parser over a head found.
 enum Found<E> {
-    /// All of it; the index is filled.
+    /// The complete head; the index is filled.
     Whole,
-    /// It is not all there.
+    /// An incomplete head.
     Part,
-    /// The first line names a version that is none of ours. Which kind of fault that is shows
-    /// when the line is complete.
+    /// The first line names a version that is not supported. The kind of fault is known only when
+    /// the line is complete.
     OtherVersion,
     /// More fields than the scratch space holds.
     ManyFields,

@@ -33,11 +33,12 @@ const TIMED_OUT: &str = "the endpoint stopped sending";
 /// How an endpoint's response ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum End {
-    /// Complete: the last chunk, the announced length, or a close where that is an end.
+    /// The response is complete: by its last chunk, its length, or a close where that is a valid
+    /// end.
     Clean,
-    /// Before its end.
+    /// The response broke off before its end.
     Broken,
-    /// By waiting too long for more.
+    /// The time limit for the next bytes has passed.
     TimedOut,
 }
 
