@@ -117,7 +117,7 @@ fn set<T>(fd: RawFd, level: i32, option: i32, value: &T) {
 /// The limits of open files before and after: the soft one is raised to the hard one.
 ///
 /// # Errors
-/// The kernel's refusal.
+/// The error of the kernel.
 pub fn raise_open_files() -> io::Result<(u64, u64)> {
     let mut limit = open_files()?;
     let before = limit.rlim_cur;
@@ -132,7 +132,7 @@ pub fn raise_open_files() -> io::Result<(u64, u64)> {
 /// The soft limit of open files. Needs no file, so it works at the limit too.
 ///
 /// # Errors
-/// The kernel's refusal.
+/// The error of the kernel.
 pub fn open_files_limit() -> io::Result<u64> {
     Ok(open_files()?.rlim_cur)
 }
