@@ -29,7 +29,7 @@ pub(crate) fn report(loaded: &Loaded, more: &[Finding]) -> CommandOutput {
     let mut errors = 0;
     for mut finding in findings {
         if finding.unknown_key {
-            finding.severity = Severity::Error;
+            finding = finding.into_error();
         }
         errors += usize::from(finding.severity == Severity::Error);
         let _ = writeln!(out, "{finding}");

@@ -6,17 +6,14 @@ use std::fmt::Write;
 use std::path::Path;
 
 use super::CommandOutput;
-use crate::config::{ConfigInputs, Severity, import};
+use crate::config::{ConfigInputs, Severity, import, text_of};
 
 /// Reads and converts the file. The exit code is 1 if the file cannot be read, is not YAML, or has an
 /// error; in the last case the TOML is printed as well.
 pub(crate) fn run(file: &Path, inputs: &ConfigInputs<'_>) -> CommandOutput {
-    let text = match std::fs::read_to_string(inputs.cwd.join(file)) {
+    let text = match text_of(&inputs.cwd.join(file), file) {
         Ok(text) => text,
-        Err(error) => {
-            let fault = format!("{}: error: cannot be read: {error}\n", file.display());
-            return CommandOutput::bad(fault, CommandOutput::FAILED);
-        }
+        Err(finding) => return CommandOutput::bad(format!("{finding}\n"), CommandOutput::FAILED),
     };
     let (stdout, findings) = match import(&text, file, inputs) {
         Ok(imported) => (imported.toml, imported.findings),

@@ -238,7 +238,7 @@ fn a_check_prints_every_finding_and_the_result() {
         "{lines:?}"
     );
     assert!(
-        lines[2].starts_with("o.toml:3: error: server.prot: unknown key"),
+        lines[2].starts_with("o.toml:3: error: server.prot: unknown key; did you mean \"port\"?"),
         "{lines:?}"
     );
     assert!(

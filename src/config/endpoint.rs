@@ -199,6 +199,8 @@ pub enum UrlFault {
     Empty,
     /// The string is not a URL, or has no host.
     Unreadable,
+    /// The port is not a number from 1 to 65535.
+    Port,
     /// The scheme is missing: `127.0.0.1:9`, or `localhost:9`, which parses as a scheme.
     NoScheme,
     /// The scheme is neither `http` nor `https`.
@@ -229,7 +231,7 @@ impl BaseUrl {
         };
         let port = url.port().unwrap_or(scheme.default_port());
         if port == 0 {
-            return Err(UrlFault::Unreadable);
+            return Err(UrlFault::Port);
         }
         let host_header = match url.port() {
             Some(port) => format!("{host_written}:{port}"),
@@ -276,7 +278,10 @@ pub(super) fn http_url(text: &str) -> Result<Url, UrlFault> {
     if !has_host || text.bytes().any(|b| b <= b' ' || b == 0x7f || b == b'\\') {
         return Err(UrlFault::Unreadable);
     }
-    let url = Url::parse(text).map_err(|_| UrlFault::Unreadable)?;
+    let url = Url::parse(text).map_err(|error| match error {
+        url::ParseError::InvalidPort => UrlFault::Port,
+        _ => UrlFault::Unreadable,
+    })?;
     if !url.username().is_empty() || url.password().is_some() {
         return Err(UrlFault::Credentials);
     }
@@ -376,8 +381,9 @@ mod tests {
             ("http://:80", UrlFault::Unreadable),
             ("http://a b", UrlFault::Unreadable),
             ("http://h\\x", UrlFault::Unreadable),
-            ("http://h:99999", UrlFault::Unreadable),
-            ("http://h:0", UrlFault::Unreadable),
+            ("http://h:99999", UrlFault::Port),
+            ("http://h:port", UrlFault::Port),
+            ("http://h:0", UrlFault::Port),
             ("http:///h", UrlFault::Unreadable),
             ("http://[::1", UrlFault::Unreadable),
             ("http://u:p@h", UrlFault::Credentials),

@@ -34,6 +34,9 @@ pub enum Origin {
     Builtin,
 }
 
+/// The part of a message that states that an unknown key has no effect.
+pub(super) const IGNORED: &str = ", ignored";
+
 /// One error, warning or note about a configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
@@ -74,6 +77,17 @@ impl Finding {
             },
             ..Self::new(Severity::Error, message)
         }
+    }
+
+    /// The finding as an error, for `check`: a configuration with an unknown key is not accepted there,
+    /// so the key is not merely ignored.
+    #[must_use]
+    pub fn into_error(mut self) -> Self {
+        self.severity = Severity::Error;
+        if self.unknown_key {
+            self.message = self.message.replacen(IGNORED, "", 1);
+        }
+        self
     }
 
     /// The form for a log: key and message first, then the origin in words.

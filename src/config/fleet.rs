@@ -113,7 +113,7 @@ fn declare(s: &mut Section<'_, '_>) -> EndpointKeys {
         priority: s
             .key(
                 "priority",
-                "Endpoints with a higher priority are preferred.",
+                "Used by the balancer \"priority\", which prefers the highest value.",
             )
             .int(100, 0, U32_MAX),
         check_interval: s
@@ -413,6 +413,7 @@ fn refuse_url(s: &mut Section<'_, '_>, key: &str, text: &str, fault: UrlFault) {
         }
         UrlFault::Empty => return s.expected(key, "an http or https URL"),
         UrlFault::Unreadable => "an http or https URL with a host",
+        UrlFault::Port => "a URL with a port from 1 to 65535",
         UrlFault::NoScheme => "a URL that begins with http:// or https://",
         UrlFault::Scheme => "an http or https URL",
     };

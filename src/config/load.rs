@@ -141,16 +141,25 @@ fn read(named: Option<&Path>, inputs: &ConfigInputs<'_>, kept: Option<&RestartOn
     let Some(path) = locate(named, inputs.env, inputs.cwd) else {
         return plan_from_table(&ConfigTable::default(), None, inputs, kept);
     };
-    let text = std::fs::read(inputs.cwd.join(&path)).map_err(|error| error.to_string());
-    let text = text
-        .and_then(|bytes| String::from_utf8(bytes).map_err(|_| "it is not UTF-8 text".to_owned()));
-    match text {
+    match text_of(&inputs.cwd.join(&path), &path) {
         Ok(text) => plan_from_text(&text, FileFormat::of(&path, &text), &path, inputs, kept),
-        Err(reason) => {
-            let finding = Finding::in_file(&path, 0, format!("cannot be read: {reason}"));
-            Loaded::failed(Some(path), vec![finding])
-        }
+        Err(finding) => Loaded::failed(Some(path), vec![finding]),
     }
+}
+
+/// Reads a file. `shown` is its path in messages.
+///
+/// # Errors
+/// It cannot be read, or is not UTF-8; the finding names the line of the first other byte.
+pub(crate) fn text_of(path: &Path, shown: &Path) -> Result<String, Finding> {
+    let bytes = std::fs::read(path)
+        .map_err(|error| Finding::in_file(shown, 0, format!("cannot be read: {error}")))?;
+    String::from_utf8(bytes).map_err(|error| {
+        let end = error.utf8_error().valid_up_to();
+        let before = error.as_bytes().iter().take(end);
+        let line = 1 + before.filter(|byte| **byte == b'\n').count();
+        Finding::in_file(shown, line, "cannot be read: expected UTF-8 text")
+    })
 }
 
 /// Validates a text. The path is used in messages only.
@@ -183,16 +192,20 @@ fn plan_from_text(
                 Finding::in_file(path, error.line, format!("syntax: {}", error.message))
             };
             let other = FileFormat::of_content(text);
-            let findings = if format == FileFormat::Toml && other == FileFormat::Yaml {
-                let message = "syntax: expected TOML, got what looks like YAML; \
-                               rename the file to end with .yaml";
-                vec![Finding::in_file(
-                    path,
-                    errors.first().map_or(0, |e| e.line),
-                    message,
-                )]
-            } else {
-                errors.into_iter().map(finding).collect()
+            let mistaken = match (format, other) {
+                (FileFormat::Toml, FileFormat::Yaml) => Some(
+                    "syntax: expected TOML, got what looks like YAML; \
+                     rename the file to end with .yaml",
+                ),
+                (FileFormat::Yaml, FileFormat::Toml) if tree::from_toml(text).is_ok() => {
+                    Some("syntax: expected YAML, got TOML; olla reads it from a file named *.toml")
+                }
+                _ => None,
+            };
+            let line = errors.first().map_or(0, |error| error.line);
+            let findings = match mistaken {
+                Some(message) => vec![Finding::in_file(path, line, message)],
+                None => errors.into_iter().map(finding).collect(),
             };
             Loaded::failed(Some(path.to_path_buf()), findings)
         }

@@ -45,7 +45,7 @@ pub use import::import;
 pub(crate) use inputs::AUTO;
 pub use inputs::{ConfigInputs, TypeName};
 pub use load::{FileFormat, Loaded, plan_from_str, reference};
-pub(crate) use load::{load, locate, reload};
+pub(crate) use load::{load, locate, reload, text_of};
 pub(crate) use logging::early_logging;
 pub(crate) use nearest::nearest;
 pub use plan::*;

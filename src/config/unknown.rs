@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 
-use super::finding::{Finding, Origin, Severity};
+use super::finding::{Finding, IGNORED, Origin, Severity};
 use super::nearest::{distance, hint, nearest, tolerance};
 use super::reader::{ConfigReader, KeyDoc, join};
 use super::tree::{ConfigNode, ConfigTable, ConfigValue};
@@ -104,17 +104,17 @@ impl ConfigReader<'_> {
             }
         });
         let stands_for_missing = near.is_some_and(|near| self.take_missing(&join(parent, near)));
-        let severity = if stands_for_missing {
-            Severity::Error
+        let (severity, ignored) = if stands_for_missing {
+            (Severity::Error, "")
         } else {
-            Severity::Warning
+            (Severity::Warning, IGNORED)
         };
         let source = self.at_line(node.line);
         self.find(Finding {
             source,
             key: join(parent, name),
             unknown_key: true,
-            ..Finding::new(severity, format!("unknown key, ignored{}", hint(near)))
+            ..Finding::new(severity, format!("unknown key{ignored}{}", hint(near)))
         });
     }
 
@@ -179,8 +179,27 @@ pub(super) fn nearest_key<'k>(
         // Of equally near names, the one in the nearest table is suggested.
         (near, distance(given, path))
     };
-    let best = known.map(|path| (score(path), path)).min()?;
-    (best.0.0 <= tolerance(name).max(2)).then_some(best.1)
+    let known: Vec<&str> = known.collect();
+    let best = known.iter().map(|path| (score(path), *path)).min()?;
+    let is_near = best.0.0 <= tolerance(name).max(2);
+    let near = is_near.then_some(best.1);
+    if near.is_some_and(|near| split(near).0 == table) {
+        return near;
+    }
+    // `max_body` stands for `max_body_size`, if no other key of the table has its words.
+    let mut longer = known.into_iter().filter(|path| {
+        let (other_table, other_name) = split(path);
+        table == other_table && has_words(other_name, name)
+    });
+    longer.next().filter(|_| longer.next().is_none()).or(near)
+}
+
+/// Whether a name has all words of another one.
+fn has_words(name: &str, words: &str) -> bool {
+    words.split('_').all(|word| {
+        name.split('_')
+            .any(|other| other.eq_ignore_ascii_case(word))
+    })
 }
 
 #[cfg(test)]
@@ -196,6 +215,9 @@ mod tests {
             "server.port",
             "server.read_timeout",
             "proxy.read_timeout",
+            "server.request_limits.max_body_size",
+            "server.request_limits.max_header_size",
+            "server.cors.allowed_origins",
         ];
         let table = [
             (
@@ -209,6 +231,15 @@ mod tests {
             ("dashboard.enable", Some("dashboard.enabled")),
             ("server.something_else", None),
             ("profiles", None),
+            (
+                "server.request_limits.max_body",
+                Some("server.request_limits.max_body_size"),
+            ),
+            ("server.cors.origins", Some("server.cors.allowed_origins")),
+            // Two keys have this word, and another table does not count.
+            ("server.request_limits.size", None),
+            ("proxy.origins", None),
+            ("server.", None),
         ];
         for (given, want) in table {
             assert_eq!(nearest_key(given, known.into_iter()), want, "{given}");

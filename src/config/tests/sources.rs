@@ -87,6 +87,37 @@ fn yaml_in_a_file_called_toml_is_recognised() {
 }
 
 #[test]
+fn toml_in_a_file_called_yaml_is_recognised() {
+    for text in ["[server]\nport = 1\n", "server.port = 1\n"] {
+        let loaded = with_env(text, FileFormat::Yaml, &[]);
+        let [error] = &loaded.findings[..] else {
+            panic!("{:#?}", loaded.findings);
+        };
+        assert!(error.message.contains("got TOML"), "{error}");
+    }
+    for text in ["- a\n- b\n", "hello\n"] {
+        let loaded = with_env(text, FileFormat::Yaml, &[]);
+        let [error] = &loaded.findings[..] else {
+            panic!("{:#?}", loaded.findings);
+        };
+        assert!(
+            error.message.contains("expected keys and values"),
+            "{error}"
+        );
+    }
+}
+
+#[test]
+fn a_file_that_is_not_utf8_is_reported_with_the_line() {
+    let folder = Folder::new("latin1");
+    folder.write("latin1.toml", b"[server]\n# caf\xe9\nport = 1\n");
+    let loaded = folder.load(Some("latin1.toml"), &[]);
+    let errors: Vec<_> = loaded.errors().map(ToString::to_string).collect();
+    let want = "latin1.toml:2: error: cannot be read: expected UTF-8 text";
+    assert_eq!(errors, [want]);
+}
+
+#[test]
 fn a_file_that_cannot_be_read_is_named() {
     let folder = Folder::new("unreadable");
     folder.write("latin1.toml", b"# caf\xe9\n");
@@ -267,7 +298,7 @@ fn unknown_keys_are_warnings_with_the_nearest_key() {
         (
             "server.rate_limits.burst = 1",
             "server.rate_limits.burst",
-            None,
+            Some("burst_size"),
         ),
         (
             "[[discovery.static.endpoints]]\nname = \"a\"\nurl = \"http://a\"\nchek_interval = \"1s\"",
