@@ -139,11 +139,14 @@ pub(super) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Parsed {
     }
 }
 
-/// The message of the library with the usage, which some of its messages lack.
+/// The message of the library with the usage, which some of its messages lack. As in its other
+/// messages, the reference to `--help` stays last.
 fn usage(error: &clap::Error) -> CommandOutput {
     let mut text = error.render().to_string();
     if !text.contains("Usage") {
-        text.push_str(&format!("\n{}\n", Args::command().render_usage()));
+        let usage = Args::command().render_usage();
+        let end = text.find("For more information").unwrap_or(text.len());
+        text.insert_str(end, &format!("{usage}\n\n"));
     }
     CommandOutput::bad(text, CommandOutput::USAGE)
 }
@@ -233,19 +236,32 @@ fn normalized(arguments: impl IntoIterator<Item = OsString>) -> Result<Vec<OsStr
     };
     let mut normalized = Vec::new();
     let mut arguments = arguments.into_iter();
-    let mut in_command = false;
+    let mut in_command = None;
+    // What follows an unknown option may be its value, so the option is the error.
+    let mut has_unknown_option = false;
     while let Some(argument) = arguments.next() {
         let Some((name, value)) = option(&argument) else {
-            if !in_command && !is_command(&argument) {
+            let is_name = in_command.as_ref().is_none_or(|name| name == "help");
+            if is_name && !has_unknown_option && !is_command(&argument) {
                 return Err(unknown_command(&command, &argument));
             }
-            in_command = true;
+            in_command.get_or_insert_with(|| argument.clone());
             normalized.push(argument);
             continue;
         };
         let known = options.iter().find(|(known, _)| name == known.as_str());
         match known.map(|(_, takes)| *takes) {
-            None => normalized.push(argument),
+            None => {
+                has_unknown_option = true;
+                // With one dash, the parser would read the first letter of `-confg` as an option.
+                let known = options.iter().map(|(known, _)| known.as_str());
+                let is_misspelt = value.is_none() && name.len() > 1;
+                if is_misspelt && nearest(name, known).is_some() {
+                    normalized.push(dashed(name, None));
+                } else {
+                    normalized.push(argument);
+                }
+            }
             Some(Takes::Value) => {
                 let value = value.or_else(|| arguments.next());
                 normalized.push(dashed(name, value.as_deref()));

@@ -3,6 +3,7 @@
 //!
 //! It is not used on the path of requests, and not for endpoints: the engine has its own client.
 
+use std::io;
 use std::time::Duration;
 
 use ureq::unversioned::resolver::DefaultResolver;
@@ -120,6 +121,10 @@ pub(super) fn get(base: &Base, path: &str, trust: &Trust) -> Result<Response, St
 /// What went wrong, for a person.
 fn sentence(error: &ureq::Error) -> String {
     match error {
+        ureq::Error::Io(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+            "connection refused; start the gateway, or give the address of another with --url"
+                .to_owned()
+        }
         ureq::Error::Io(error) => error.to_string(),
         ureq::Error::HostNotFound => "the host name cannot be resolved".to_owned(),
         ureq::Error::Timeout(Timeout::Connect | Timeout::Resolve) => {

@@ -108,8 +108,8 @@ fn status(value: &Value) -> String {
     );
     let _ = writeln!(
         out,
-        "{} requests, {} failed, success {}, mean {}, traffic {}\n",
-        show("/system/total_requests"),
+        "{}, {} failed, success {}, mean {}, traffic {}\n",
+        counted(value, "/system/total_requests", "request"),
         show("/system/total_failures"),
         show("/system/success_rate"),
         show("/system/avg_latency"),
@@ -174,17 +174,19 @@ fn models(value: &Value) -> String {
             table.row(head.into_iter().chain(paths.map(|path| field(model, path))));
         }
     }
-    let count = |path: &str, noun: &str| {
-        let number = clean(&field(value, path));
-        let ending = if number == "1" { "" } else { "s" };
-        format!("{number} {noun}{ending}")
-    };
     format!(
         "{} on {}\n\n{}",
-        count("/total_models", "model"),
-        count("/total_endpoints", "endpoint"),
+        counted(value, "/total_models", "model"),
+        counted(value, "/total_endpoints", "endpoint"),
         table.show()
     )
+}
+
+/// A number and its noun.
+fn counted(value: &Value, path: &str, noun: &str) -> String {
+    let number = clean(&field(value, path));
+    let plural = if number == "1" { "" } else { "s" };
+    format!("{number} {noun}{plural}")
 }
 
 #[cfg(test)]

@@ -131,6 +131,8 @@ fn a_command_that_does_not_exist_is_an_error_with_a_suggestion() {
         (&["-c", "a", "serve"], "unknown command \"serve\""),
         (&["hepl"], "did you mean \"help\"?"),
         (&["olla.toml"], "unknown command \"olla.toml\""),
+        (&["help", "statsu"], "did you mean \"status\"?"),
+        (&["help", "foo"], "unknown command \"foo\""),
     ];
     for (given, want) in table {
         let Parsed::Done(outcome) = arguments(given) else {
@@ -138,6 +140,45 @@ fn a_command_that_does_not_exist_is_an_error_with_a_suggestion() {
         };
         assert_eq!(outcome.code, 2, "{given:?}");
         assert!(outcome.stderr.contains(want), "{}", outcome.stderr);
+    }
+}
+
+#[test]
+fn a_misspelt_option_is_the_error_and_not_its_value() {
+    for given in [
+        &["--confg", "a.toml"][..],
+        &["-confg", "a.toml"],
+        &["--confg", "a.toml", "check"],
+        &["check", "--confg", "a.toml"],
+    ] {
+        let Parsed::Done(outcome) = arguments(given) else {
+            panic!("{given:?} was accepted");
+        };
+        assert_eq!(outcome.code, 2, "{given:?}");
+        let stderr = &outcome.stderr;
+        assert!(!stderr.contains("unknown command"), "{given:?}: {stderr}");
+        assert!(
+            stderr.contains("unexpected argument"),
+            "{given:?}: {stderr}"
+        );
+    }
+}
+
+#[test]
+fn the_usage_comes_before_the_reference_to_help() {
+    for given in [
+        &["-c"][..],
+        &["completions", "klingon"],
+        &["statsu"],
+        &["-x"],
+    ] {
+        let Parsed::Done(outcome) = arguments(given) else {
+            panic!("{given:?} was accepted");
+        };
+        let stderr = &outcome.stderr;
+        assert_eq!(stderr.matches("Usage: ").count(), 1, "{given:?}: {stderr}");
+        let end = "\n\nFor more information, try '--help'.\n";
+        assert!(stderr.ends_with(end), "{given:?}: {stderr}");
     }
 }
 
