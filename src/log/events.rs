@@ -60,6 +60,8 @@ pub(crate) const NERDSTATS_MEMORY: &str = "Process memory stats";
 pub(crate) const NERDSTATS_RUNTIME: &str = "Runtime stats";
 /// The shutdown is complete. INFO: `uptime`, `drained`, `cut`.
 pub(crate) const SHUT_DOWN: &str = "Olla has shutdown";
+/// The configuration was read at start. INFO: `file`, or `reason` if there is no file.
+pub(crate) const CONFIG_READ: &str = "Configuration read";
 /// A reload is in force. INFO: `changed`, the key paths separated by commas.
 pub(crate) const RELOADED: &str = "Configuration reloaded";
 /// A reload was refused; the old configuration stays in force. ERROR.

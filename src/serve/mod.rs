@@ -115,6 +115,7 @@ pub(crate) fn serve(options: &Options, env: Env) -> u8 {
     let code = match configured(&read, &logger) {
         None => CommandOutput::FAILED,
         Some(plan) => {
+            log_source(&read.loaded, &logger);
             let setup = start::Setup {
                 plan,
                 profiles: read.profiles,
@@ -130,6 +131,17 @@ pub(crate) fn serve(options: &Options, env: Env) -> u8 {
     };
     logger.flush_and_stop(std::time::Duration::from_secs(2));
     code
+}
+
+/// Logs which file was read: several default paths are tried, and a file in the wrong working
+/// directory is not found.
+fn log_source(loaded: &Loaded, logger: &Logger) {
+    let path = loaded.source.as_deref().map(Path::to_string_lossy);
+    let field = match &path {
+        Some(path) => ("file", path.as_ref().into()),
+        None => ("reason", "no file was found, the defaults apply".into()),
+    };
+    logger.emit(Level::Info, events::CONFIG_READ, &[field]);
 }
 
 /// Logs all findings about a configuration. Returns its plan if there is no error.
