@@ -93,6 +93,9 @@ pub struct About<'a> {
     pub because: Option<&'a str>,
 }
 
+/// The prefixes that reach every provider with OpenAI's API, so they name no provider.
+const OPENAI: [&str; 2] = ["openai", "openai-compatible"];
+
 /// A message that can be displayed.
 #[derive(Debug, Clone, Copy)]
 pub struct RejectionMessage<'a> {
@@ -103,14 +106,16 @@ pub struct RejectionMessage<'a> {
 impl fmt::Display for RejectionMessage<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let provider = Named(" of provider", self.about.provider);
+        let specific = self.about.provider.filter(|name| !OPENAI.contains(name));
+        let specific = Named(" of provider", specific);
         let model = Named(" the model", self.about.model);
         let for_model = Named(" for model", self.about.model);
         let endpoint = Named("", self.about.endpoint);
         match self.fault {
             Fault::NoProvider => write!(f, "no endpoint{provider} is configured"),
-            Fault::NoHealthy => write!(f, "no healthy endpoint{provider}{for_model}"),
-            Fault::ModelNotFound => write!(f, "no endpoint has{model}"),
-            Fault::ModelUnavailable => write!(f, "no healthy endpoint has{model}"),
+            Fault::NoHealthy => write!(f, "no healthy endpoint{specific}{for_model}"),
+            Fault::ModelNotFound => write!(f, "no endpoint{specific} has{model}"),
+            Fault::ModelUnavailable => write!(f, "no healthy endpoint{specific} has{model}"),
             Fault::Throttled => write!(f, "all endpoints{for_model} are at their request limit"),
             Fault::BackendError => {
                 let because = self.about.because.unwrap_or("sent no usable response");

@@ -246,7 +246,12 @@ fn prefix_path_and_model_together() {
         (
             "/olla/ollama/v1/chat/completions",
             "only-v",
-            "404 MODEL_NOT_FOUND: no endpoint has the model \"only-v\"",
+            "404 MODEL_NOT_FOUND: no endpoint of provider \"ollama\" has the model \"only-v\"",
+        ),
+        (
+            "/olla/openai/v1/chat/completions",
+            "nowhere",
+            "404 MODEL_NOT_FOUND: no endpoint has the model \"nowhere\"",
         ),
         (
             "/olla/proxy/api/chat",
