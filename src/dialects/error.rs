@@ -41,6 +41,7 @@ impl Error {
 
     /// There is no such route.
     pub(crate) fn not_found() -> Self {
-        Self::new(404, "not_found", "NOT_FOUND", "there is no such route")
+        let message = "there is no such route; the APIs are below /olla/, as in /olla/openai/v1";
+        Self::new(404, "not_found", "NOT_FOUND", message)
     }
 }
