@@ -4,6 +4,8 @@ pub mod anthropic;
 pub mod ollama;
 pub mod openai;
 
+use std::hash::{DefaultHasher, Hasher};
+
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -118,7 +120,7 @@ impl Model {
             present([
                 ("modified_at", of_file(ollama::TIME.into())),
                 ("size", size.clone()),
-                ("digest", of_file("0".repeat(64).into())),
+                ("digest", of_file(digest(&self.name).into())),
                 (
                     "details",
                     Some(details)
@@ -354,6 +356,14 @@ impl Route {
             with_output,
         })
     }
+}
+
+/// A digest of 64 digits that is the same for equal names: a gateway may take models with equal
+/// digests for one model with several names.
+fn digest(name: &str) -> String {
+    let mut hasher = DefaultHasher::new();
+    hasher.write(name.as_bytes());
+    format!("{:016x}", hasher.finish()).repeat(4)
 }
 
 #[cfg(test)]

@@ -137,6 +137,7 @@ fn listings_have_what_is_known() {
     let models: Vec<Model> = serde_json::from_value(json!([
         "plain",
         {"name": "q", "family": "qwen3", "size": 5, "quantization": "Q4_0", "kind": "llm"},
+        {"name": "r", "size": 5},
     ]))
     .unwrap();
     let tags = listing("/api/tags", &models).unwrap();
@@ -145,6 +146,9 @@ fn listings_have_what_is_known() {
         json!({"name": "plain", "model": "plain"})
     );
     assert_eq!(tags["models"][1]["details"]["quantization_level"], "Q4_0");
+    let digest = |at: usize| tags["models"][at]["digest"].as_str().map(str::to_owned);
+    assert_eq!(digest(1).map(|text| text.len()), Some(64));
+    assert_ne!(digest(1), digest(2));
     let cards = listing("/engines/v1/models", &models).unwrap();
     assert_eq!(cards["data"][0], json!({"id": "plain", "object": "model"}));
     let lm_studio = listing("/api/v0/models", &models).unwrap();
