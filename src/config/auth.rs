@@ -136,14 +136,19 @@ fn credential(
     typed: (Option<String>, Option<String>),
     inputs: &ConfigInputs<'_>,
 ) -> Option<Secret> {
-    let (name, file, _) = FIELDS[field];
+    let (name, file, kind) = FIELDS[field];
     let (key, secret) = match typed {
         (Some(_), Some(_)) => {
             s.refuse(name, format_args!("expected {name} or {file}, got both"));
             return None;
         }
         (None, None) => {
-            if !s.is_faulty(name) && !s.is_faulty(file) {
+            // With a field of another type, the type or that field is the mistake.
+            let is_other = |(value, path, owner): (&str, &str, &str)| {
+                owner != kind && (s.is_given(value) || s.is_given(path))
+            };
+            let is_mixed = FIELDS.into_iter().any(is_other);
+            if !is_mixed && !s.is_faulty(name) && !s.is_faulty(file) {
                 s.expected(name, format_args!("{name} or {file}"));
             }
             return None;

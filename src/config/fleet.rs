@@ -412,7 +412,7 @@ fn refuse_url(s: &mut Section<'_, '_>, key: &str, text: &str, fault: UrlFault) {
             return s.expected_shown(key, "an empty string", "an http or https URL");
         }
         UrlFault::Empty => return s.expected(key, "an http or https URL"),
-        UrlFault::Unreadable => "an http or https URL with a host",
+        UrlFault::Unreadable => "an http or https URL with a host and without white space",
         UrlFault::Port => "a URL with a port from 1 to 65535",
         UrlFault::NoScheme => "a URL that begins with http:// or https://",
         UrlFault::Scheme => "an http or https URL",

@@ -220,7 +220,7 @@ fn model_aliases(root: &mut Section<'_, '_>) -> Vec<AliasPlan> {
             "model_aliases",
             "Alias and the list of model names; the first available one is used.",
         )
-        .resolve_map("a list of model names", names);
+        .resolve_map("a list of non-empty model names", names);
     if aliases.is_empty() {
         return Vec::new();
     }

@@ -30,6 +30,12 @@ fn one_mistake_gives_one_message() {
             "discovery.static.endpoints[0].auth.tokn",
             "did you mean \"token\"?",
         ),
+        // A field of another type of credentials is not reported as a missing one too.
+        (
+            endpoint("auth = { type = \"basic\", token = \"x\" }"),
+            "discovery.static.endpoints[0].auth.token",
+            "belongs to auth of type bearer",
+        ),
         // A key with a value of the wrong type is not reported as missing too.
         (
             "server.tls = { cert_file = 1, key_file = \"k\" }".to_owned(),

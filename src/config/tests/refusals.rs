@@ -235,7 +235,7 @@ fn wrong_values_are_refused_with_key_value_and_what_is_allowed() {
         (
             "model_aliases.a = []",
             "model_aliases.a",
-            &["list of model names, got an empty list"],
+            &["list of non-empty model names, got an empty list"],
         ),
         (
             "model_aliases.a = \"b\"",
@@ -245,7 +245,7 @@ fn wrong_values_are_refused_with_key_value_and_what_is_allowed() {
         (
             "model_aliases.a = [\"b\", \" \"]",
             "model_aliases.a",
-            &["a list of model names"],
+            &["a list of non-empty model names"],
         ),
         ("model_aliases.a = [1]", "model_aliases.a", &["a list"]),
         (
