@@ -16,7 +16,14 @@ pub(crate) fn run(subject: Subject, address: &str, trust: &Trust, json: bool) ->
         Subject::Models => "/internal/status/models?detailed=true&group=family",
         Subject::Status => "/internal/status",
     };
-    let body = match fetch(address, path, trust) {
+    let base = match Base::parse(address) {
+        Ok(base) => base,
+        Err(fault) => {
+            let message = format!("olla: --url: {fault}\n");
+            return CommandOutput::bad(message, CommandOutput::USAGE);
+        }
+    };
+    let body = match fetch(&base, path, trust) {
         Ok(body) => body,
         Err(fault) => return CommandOutput::failed(&fault),
     };
@@ -35,7 +42,7 @@ pub(crate) fn run(subject: Subject, address: &str, trust: &Trust, json: bool) ->
 /// # Errors
 /// A sentence that says why there is none.
 pub(crate) fn document(address: &str, path: &str) -> Result<Value, String> {
-    let body = fetch(address, path, &Trust::default())?;
+    let body = fetch(&Base::parse(address)?, path, &Trust::default())?;
     serde_json::from_str(&body).map_err(|error| not_json(address, &error))
 }
 
@@ -43,14 +50,13 @@ fn not_json(address: &str, error: &serde_json::Error) -> String {
     format!("{address}: expected JSON ({error})")
 }
 
-fn fetch(address: &str, path: &str, trust: &Trust) -> Result<String, String> {
-    let base = Base::parse(address)?;
-    let response = http::get(&base, path, trust)?;
+fn fetch(base: &Base, path: &str, trust: &Trust) -> Result<String, String> {
+    let response = http::get(base, path, trust)?;
     let body = String::from_utf8_lossy(&response.body).into_owned();
     if response.status == 200 {
         Ok(body)
     } else {
-        Err(refusal(&base, response.status, &body))
+        Err(refusal(base, response.status, &body))
     }
 }
 
@@ -275,8 +281,8 @@ mod tests {
     #[test]
     fn faults_are_sentences() {
         let outcome = run(Subject::Status, "ftp://gw", &Trust::default(), false);
-        assert_eq!(outcome.code, CommandOutput::FAILED);
-        let want = "olla: expected the URL of a gateway, as in https://gateway:40114, got ";
+        assert_eq!(outcome.code, CommandOutput::USAGE);
+        let want = "olla: --url: expected the URL of a gateway, as in https://gateway:40114, got ";
         assert_eq!(outcome.stderr, format!("{want}\"ftp://gw\"\n"));
         let base = Base::parse("http://gw:1").unwrap();
         let body = r#"{"error":{"message":"ip not in allowed range"}}"#;
