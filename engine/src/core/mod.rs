@@ -269,7 +269,9 @@ fn retry_while_in_use<T>(mut bind: impl FnMut() -> io::Result<T>) -> io::Result<
 
 fn bind_error(address: SocketAddr, error: &io::Error) -> io::Error {
     let reason = match error.kind() {
-        io::ErrorKind::AddrInUse => "the port is in use".to_owned(),
+        io::ErrorKind::AddrInUse => {
+            "the port is in use; end the other process or choose another port".to_owned()
+        }
         io::ErrorKind::PermissionDenied => {
             "not allowed (ports below 1024 need a privilege)".to_owned()
         }
