@@ -12,6 +12,7 @@ use std::time::Duration;
 use url::{Host, Url};
 
 use super::values::before;
+use super::version_prefix;
 
 /// Headers that frame a message or belong to one connection; the gateway sets them itself
 /// (RFC 9110 section 7.6.1).
@@ -188,6 +189,10 @@ pub struct BaseUrl {
     pub host_header: String,
     /// Path without its trailing slash, percent escapes as written: `""` or `/base`.
     pub base_path: String,
+    /// The version prefix that the path ended in and that was left out of `base_path`.
+    pub version_prefix: Option<&'static str>,
+    /// The query that goes with every request, without its `?`. It may hold a credential.
+    pub query: Option<Secret>,
     /// The URL as written, without user info, query and fragment.
     pub display: String,
 }
@@ -246,8 +251,21 @@ impl BaseUrl {
             port,
             host_header,
             base_path,
+            version_prefix: None,
+            query: url.query().filter(|q| !q.is_empty()).map(Secret::new),
             display,
         })
+    }
+
+    /// The URL without the version prefix that its path may end in; `kind` is the canonical type of
+    /// the endpoint (docs/contract/surface.md#3.1).
+    #[must_use]
+    pub fn without_version_prefix(mut self, kind: &str) -> Self {
+        let (base, prefix) = version_prefix::split(kind, &self.base_path);
+        let len = base.len();
+        self.base_path.truncate(len);
+        self.version_prefix = prefix;
+        self
     }
 }
 
@@ -364,6 +382,33 @@ mod tests {
             assert_eq!(url.host_header, host_header, "{text}");
             assert_eq!(url.base_path, base_path, "{text}");
             assert_eq!(url.display, display, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_version_prefix_and_a_query_are_set_apart() {
+        let table = [
+            // written, base path, prefix, query, display
+            ("http://h/v1/", "", Some("/v1"), None, "http://h/v1/"),
+            ("http://h/b/v1", "/b", Some("/v1"), None, "http://h/b/v1"),
+            ("http://h/?a=b#f", "", None, Some("a=b"), "http://h/"),
+            (
+                "http://h/v1?a=b",
+                "",
+                Some("/v1"),
+                Some("a=b"),
+                "http://h/v1",
+            ),
+            ("http://h?", "", None, None, "http://h"),
+            ("http://h#f?x", "", None, None, "http://h"),
+        ];
+        for (text, base, prefix, query, display) in table {
+            let url = BaseUrl::parse(text).unwrap().without_version_prefix("vllm");
+            assert_eq!(url.base_path, base, "{text}");
+            assert_eq!(url.version_prefix, prefix, "{text}");
+            assert_eq!(url.query.as_ref().map(Secret::expose), query, "{text}");
+            assert_eq!(url.display, display, "{text}");
+            assert!(!format!("{url:?}").contains("a=b"), "{url:?}");
         }
     }
 

@@ -26,6 +26,7 @@ use super::section::Section;
 use super::nearest::nearest;
 use super::tree::ConfigValue;
 use super::values::{before, quoted, show_duration};
+use super::version_prefix;
 
 /// Reads `[discovery.static]`. Without the key `endpoints` the result is the built-in endpoint.
 pub(super) fn endpoints(s: &mut Section<'_, '_>, context: &Context<'_>) -> Vec<EndpointPlan> {
@@ -48,8 +49,9 @@ pub(super) fn endpoints(s: &mut Section<'_, '_>, context: &Context<'_>) -> Vec<E
     let mut plans = Vec::with_capacity(items.len().min(MAX_ENDPOINTS));
     for (at, node) in items {
         let mut s = s.item("endpoints", Some((at, node)));
-        let typed = declare(&mut s);
-        unique.check(&mut s, at, &typed);
+        let mut typed = declare(&mut s);
+        fill_in(&mut s, &mut typed);
+        unique.check(&mut s, at, &typed, context);
         plans.extend(check(&mut s, typed, context));
     }
     plans
@@ -66,6 +68,8 @@ fn built_in() -> EndpointPlan {
         display: format!("http://{authority}"),
         host_header: authority,
         base_path: String::new(),
+        version_prefix: None,
+        query: None,
     };
     EndpointPlan::new(&host, url, "ollama")
 }
@@ -73,18 +77,68 @@ fn built_in() -> EndpointPlan {
 /// The values of an endpoint's keys, not yet validated.
 struct EndpointKeys {
     name: Option<String>,
-    url: Option<String>,
+    url: Option<UrlText>,
     kind: Option<String>,
     priority: u32,
     check_interval: Duration,
     check_timeout: Duration,
     preserve_path: bool,
-    health_check_url: Option<String>,
-    model_url: Option<String>,
+    health_check_url: Option<UrlText>,
+    model_url: Option<UrlText>,
     model_filter: NameFilter,
     headers: Vec<(String, String)>,
     auth: auth::AuthKeys,
     tls: EndpointTlsPlan,
+}
+
+/// A URL or a path with its variables filled in. A variable may hold a secret, so messages show
+/// what was written.
+struct UrlText {
+    written: String,
+    value: String,
+}
+
+impl UrlText {
+    fn new(written: String) -> Self {
+        let value = written.clone();
+        Self { written, value }
+    }
+
+    /// The part that may be shown.
+    fn shown(&self) -> String {
+        let shown = shown_url(&self.written);
+        if self.value == self.written {
+            shown
+        } else {
+            format!("{shown} with its variables filled in")
+        }
+    }
+}
+
+/// Fills in the variables of an endpoint's URLs (docs/contract/balancing.md#14). A URL with a
+/// variable that is not set counts as absent.
+fn fill_in(s: &mut Section<'_, '_>, typed: &mut EndpointKeys) {
+    let urls = [
+        ("url", &mut typed.url),
+        ("health_check_url", &mut typed.health_check_url),
+        ("model_url", &mut typed.model_url),
+    ];
+    for (key, slot) in urls {
+        let Some(text) = slot else { continue };
+        match expand(&text.written, s.env()) {
+            Ok(value) => {
+                if value != text.written {
+                    s.fingerprint(key, &value);
+                }
+                text.value = value;
+            }
+            Err(unset) => {
+                let message = format!("environment variable {} is not set", unset.0);
+                s.refuse(key, message);
+                *slot = None;
+            }
+        }
+    }
 }
 
 fn declare(s: &mut Section<'_, '_>) -> EndpointKeys {
@@ -98,12 +152,13 @@ fn declare(s: &mut Section<'_, '_>) -> EndpointKeys {
     if let Some(name) = &name {
         s.name_subject(format!("endpoint {}", quoted(name)));
     }
-    let url_doc = "Base URL, http or https, without credentials.";
+    let url_doc =
+        "Base URL, http or https, without credentials; ${VAR} and ${VAR:-default} are replaced.";
     let headers_doc = "Headers set on every request; ${VAR} and ${VAR:-default} are replaced.";
     let text = |value: &ConfigValue| value.text().map(str::to_owned);
     EndpointKeys {
         name,
-        url: s.key("url", url_doc).secret().text_optional(),
+        url: url_text(s, "url", url_doc),
         kind: s
             .key(
                 "type",
@@ -151,9 +206,15 @@ fn declare(s: &mut Section<'_, '_>) -> EndpointKeys {
 }
 
 /// The target of health checks or of model discovery.
-fn target(s: &mut Section<'_, '_>, key: &str) -> Option<String> {
-    let doc = "Path below the URL, or an absolute URL; by default that of the type.";
-    s.key(key, doc).secret().text_optional()
+fn target(s: &mut Section<'_, '_>, key: &str) -> Option<UrlText> {
+    let doc =
+        "Path below the URL, or an absolute URL, ${VAR} replaced; by default that of the type.";
+    url_text(s, key, doc)
+}
+
+fn url_text(s: &mut Section<'_, '_>, key: &str, doc: &'static str) -> Option<UrlText> {
+    let text = s.key(key, doc).secret().text_optional();
+    text.map(UrlText::new)
 }
 
 fn tls(s: &mut Section<'_, '_>) -> EndpointTlsPlan {
@@ -183,6 +244,13 @@ impl Context<'_> {
     fn admits(&self, canonical: &str) -> bool {
         (self.inputs.admits)(self.profiles, canonical)
     }
+
+    /// The canonical form of a type as it is written; `auto` for an absent or unknown one.
+    fn canonical(&self, written: Option<&str>) -> &str {
+        let mut types = self.inputs.types.iter();
+        let found = types.find(|name| written == Some(name.written.as_str()));
+        found.map_or(AUTO, |found| &found.canonical)
+    }
 }
 
 /// The plan of an endpoint, unless its URL cannot be used.
@@ -200,7 +268,7 @@ fn check(
         ),
         Some(_) => {}
     }
-    let url = url(s, typed.url.as_deref(), context.server);
+    let url = url(s, typed.url.as_ref(), context.server);
     for (key, text) in [
         ("health_check_url", &typed.health_check_url),
         ("model_url", &typed.model_url),
@@ -210,6 +278,7 @@ fn check(
         }
     }
     let (kind, kind_as_written) = kind(s, typed.kind, context);
+    let url = url.map(|url| url.without_version_prefix(&kind));
     let check_timeout = check_times(s, typed.check_interval, typed.check_timeout);
     let auth = if s.section("auth").is_present() {
         auth::check(&mut s.section("auth"), typed.auth, context.inputs)
@@ -223,8 +292,8 @@ fn check(
         kind,
         kind_as_written,
         priority: typed.priority,
-        health_check_url: typed.health_check_url,
-        model_url: typed.model_url,
+        health_check_url: typed.health_check_url.map(|text| text.value),
+        model_url: typed.model_url.map(|text| text.value),
         check_interval: typed.check_interval,
         check_timeout,
         preserve_path: typed.preserve_path,
@@ -236,9 +305,9 @@ fn check(
 }
 
 /// The address of an endpoint, unless it cannot be used. An absent one counts as empty.
-fn url(s: &mut Section<'_, '_>, typed: Option<&str>, server: &ServerPlan) -> Option<BaseUrl> {
-    let typed = typed.unwrap_or("");
-    match BaseUrl::parse(typed) {
+fn url(s: &mut Section<'_, '_>, typed: Option<&UrlText>, server: &ServerPlan) -> Option<BaseUrl> {
+    let parsed = BaseUrl::parse(typed.map_or("", |text| &text.value));
+    match parsed {
         Ok(url) => {
             if is_self(server, &url) {
                 s.warn("url", "this is the address of the gateway itself");
@@ -246,7 +315,8 @@ fn url(s: &mut Section<'_, '_>, typed: Option<&str>, server: &ServerPlan) -> Opt
             Some(url)
         }
         Err(fault) => {
-            refuse_url(s, "url", typed, fault);
+            let shown = typed.map_or_else(String::new, UrlText::shown);
+            refuse_url(s, "url", &shown, fault);
             None
         }
     }
@@ -390,17 +460,19 @@ fn headers(s: &mut Section<'_, '_>, typed: Vec<(String, String)>) -> Vec<(String
 }
 
 /// Checks `health_check_url` or `model_url`: a path, or an absolute URL.
-fn check_target(s: &mut Section<'_, '_>, key: &str, text: &str) {
-    if text.contains("://") {
-        if let Err(fault) = http_url(text) {
-            refuse_url(s, key, text, fault);
+fn check_target(s: &mut Section<'_, '_>, key: &str, text: &UrlText) {
+    let value = text.value.as_str();
+    if value.contains("://") {
+        if let Err(fault) = http_url(value) {
+            refuse_url(s, key, &text.shown(), fault);
         }
-    } else if text.bytes().any(|b| b <= b' ' || b == 0x7f) {
-        s.expected_shown(key, &shown_url(text), "a path or a URL without white space");
+    } else if value.bytes().any(|b| b <= b' ' || b == 0x7f) {
+        s.expected_shown(key, &text.shown(), "a path or a URL without white space");
     }
 }
 
-fn refuse_url(s: &mut Section<'_, '_>, key: &str, text: &str, fault: UrlFault) {
+/// Refuses a URL; `shown` is the part of it that may be shown.
+fn refuse_url(s: &mut Section<'_, '_>, key: &str, shown: &str, fault: UrlFault) {
     let allowed = match fault {
         UrlFault::Credentials => {
             let message = "expected a URL without credentials; move them to auth, \
@@ -417,7 +489,7 @@ fn refuse_url(s: &mut Section<'_, '_>, key: &str, text: &str, fault: UrlFault) {
         UrlFault::NoScheme => "a URL that begins with http:// or https://",
         UrlFault::Scheme => "an http or https URL",
     };
-    s.expected_shown(key, &shown_url(text), allowed);
+    s.expected_shown(key, shown, allowed);
 }
 
 /// The part of a URL that may be shown.
@@ -437,7 +509,15 @@ struct Unique {
 
 impl Unique {
     /// Reports a name or a URL of an earlier endpoint. An endpoint that repeats both is one mistake.
-    fn check(&mut self, s: &mut Section<'_, '_>, at: usize, typed: &EndpointKeys) {
+    /// URLs are compared without their version prefix, but with their query
+    /// (docs/contract/catalogue.md#2.3).
+    fn check(
+        &mut self,
+        s: &mut Section<'_, '_>,
+        at: usize,
+        typed: &EndpointKeys,
+        context: &Context<'_>,
+    ) {
         let mut repeats_name = false;
         if let Some(name) = &typed.name {
             let first = *self.names.entry(name.clone()).or_insert(at);
@@ -447,19 +527,20 @@ impl Unique {
                 s.expected("name", what);
             }
         }
+        let kind = context.canonical(typed.kind.as_deref());
         let Some(typed) = &typed.url else {
             return;
         };
-        let Ok(mut url) = http_url(typed.trim()) else {
+        let Ok(mut url) = http_url(typed.value.trim()) else {
             return;
         };
         url.set_fragment(None);
         let path = url.path().trim_end_matches('/').to_owned();
-        url.set_path(&path);
+        url.set_path(version_prefix::split(kind, &path).0);
         let first = *self.urls.entry(url.into()).or_insert(at);
         if first != at && !repeats_name {
             let what = format!("a URL other than that of discovery.static.endpoints[{first}]");
-            s.expected_shown("url", &shown_url(typed), what);
+            s.expected_shown("url", &typed.shown(), what);
         }
     }
 }

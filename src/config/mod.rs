@@ -34,9 +34,10 @@ mod translators;
 mod tree;
 mod unknown;
 mod values;
+mod version_prefix;
 mod yaml;
 
-pub(crate) use endpoint::{Auth, EndpointTlsPlan, Scheme, UrlFault};
+pub(crate) use endpoint::{Auth, EndpointTlsPlan, Scheme, Secret, UrlFault};
 pub use endpoint::{BaseUrl, EndpointPlan, NameFilter};
 pub use env::Env;
 pub(crate) use finding::Finding;

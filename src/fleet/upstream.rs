@@ -10,7 +10,7 @@ use base64::Engine as _;
 use olla_engine::h1::{FieldId, emit, field};
 use olla_engine::tls::TlsClient;
 
-use crate::config::{Auth, EndpointPlan};
+use crate::config::{Auth, EndpointPlan, Secret};
 use crate::field_names;
 
 /// The constant parts of the heads of requests to an endpoint, and the settings of its connections.
@@ -25,10 +25,10 @@ pub struct Upstream {
     pub own: Vec<(FieldId, Box<[u8]>)>,
     /// Whether the endpoint has credentials; those of the client are then removed.
     pub has_auth: bool,
-    /// Path of its URL, without a slash at the end.
+    /// The path of its URL, without a slash at the end, if requests keep it; else empty.
     pub base_path: String,
-    /// Whether requests keep the base path.
-    pub preserve_path: bool,
+    /// The query of its URL, which goes with every request. It may hold a credential.
+    pub query: Option<Secret>,
     /// TCP keep-alive interval.
     pub keep_alive: Duration,
     /// Idle timeout of its connections.
@@ -63,8 +63,12 @@ impl Upstream {
             host_bytes,
             own,
             has_auth: plan.auth.is_some(),
-            base_path: plan.url.base_path.clone(),
-            preserve_path: plan.preserve_path,
+            base_path: if plan.preserve_path {
+                plan.url.base_path.clone()
+            } else {
+                String::new()
+            },
+            query: plan.url.query.clone(),
             keep_alive,
             idle_max,
             tls,

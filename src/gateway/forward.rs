@@ -7,6 +7,7 @@ use olla_engine::handler::Request;
 
 use super::exchange::Exchange;
 use super::respond::{PRODUCT, joined_via};
+use crate::config::Secret;
 use crate::dialects::DialectTarget;
 use crate::field_names::X_MODEL;
 use crate::fleet::{Endpoint, Upstream};
@@ -41,9 +42,9 @@ impl Exchange {
         let rest = target.map_or_else(|| self.rest(request), |target| target.path.as_bytes());
         upstream_target(
             &upstream.base_path,
-            upstream.preserve_path,
             rest,
             query,
+            upstream.query.as_ref().map(Secret::expose),
             out,
         );
         out.extend_from_slice(b" HTTP/1.1\r\n");

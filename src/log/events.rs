@@ -62,6 +62,10 @@ pub(crate) const NERDSTATS_RUNTIME: &str = "Runtime stats";
 pub(crate) const SHUT_DOWN: &str = "Olla has shutdown";
 /// The configuration was read at start. INFO: `file`, or `reason` if there is no file.
 pub(crate) const CONFIG_READ: &str = "Configuration read";
+/// The URL of an endpoint ends in the version prefix that follows these words and that paths begin
+/// with already. INFO: `endpoint`, `prefix`.
+pub(crate) const VERSION_PREFIX_LEFT_OUT: [&str; 2] =
+    ["Endpoint URL ends in ", ", which is left out"];
 /// A reload is in force. INFO: `changed`, the key paths separated by commas.
 pub(crate) const RELOADED: &str = "Configuration reloaded";
 /// A reload was refused; the old configuration stays in force. ERROR.

@@ -1,5 +1,7 @@
 //! The targets of an endpoint's health checks and model listings.
 //!
+//! A relative path goes with the query of the endpoint's URL, an absolute URL without it.
+//!
 //! Contract: docs/contract/catalogue.md#2.2, docs/contract/catalogue.md#3.6;
 //! docs/contract/balancing.md#11
 
@@ -86,12 +88,17 @@ pub(crate) fn target(base: &BaseUrl, value: &str) -> Result<UpstreamTarget, UrlF
     let mut url = Url::parse("http://host/").map_err(|_| UrlFault::Unreadable)?;
     url.set_path(&joined);
     url.set_query(query);
+    let mut path_and_query = path_and_query(&url);
+    if let Some(own) = &base.query {
+        path_and_query.push(if query.is_some() { '&' } else { '?' });
+        path_and_query.push_str(own.expose());
+    }
     Ok(UpstreamTarget {
         scheme: base.scheme,
         host: base.host.clone(),
         port: base.port,
         host_header: base.host_header.clone(),
-        path_and_query: path_and_query(&url),
+        path_and_query,
         is_own_origin: true,
     })
 }
@@ -152,7 +159,9 @@ mod tests {
             ("http://h", "/x?u=http://y", "/x?u=http://y"),
             ("http://h/base", "?a=1", "/base/?a=1"),
             ("http://h", "/x#f", "/x"),
-            ("http://h?secret=1", "/x", "/x"),
+            ("http://h?secret=1", "/x", "/x?secret=1"),
+            ("http://h/b/?secret=1", "/x?a=1", "/b/x?a=1&secret=1"),
+            ("http://h?secret=1#f", "", "/?secret=1"),
         ];
         for (url, value, expected) in table {
             let target = target(&base(url), value).unwrap();
@@ -174,8 +183,10 @@ mod tests {
             ("http://other/up#f", "other", 80, "/up", false),
             ("http://[::1]:9/a/", "[::1]:9", 9, "/a/", false),
         ];
+        // The query of the endpoint's own URL does not go with them.
+        let base = base("http://h/base?secret=1");
         for (value, host_header, port, path_and_query, is_own_origin) in table {
-            let target = target(&base("http://h/base"), value).unwrap();
+            let target = target(&base, value).unwrap();
             assert_eq!(target.host_header, host_header, "{value}");
             assert_eq!(target.port, port, "{value}");
             assert_eq!(target.path_and_query, path_and_query, "{value}");

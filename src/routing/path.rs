@@ -46,17 +46,16 @@ pub(crate) fn normalise(target: &[u8]) -> Result<Normal<'_>, PathFault> {
     Ok(Normal { path, query })
 }
 
-/// Writes the target of the request to an endpoint: `rest` is what followed the prefix,
-/// `base_path` the path of the endpoint's URL without a trailing slash
-/// (docs/contract/surface.md#3.1).
+/// Writes the target of the request to an endpoint: `rest` is what followed the prefix, `base` the
+/// path of the endpoint's URL without a trailing slash, empty if it is not kept, and `own_query` the
+/// query of that URL, which follows the client's (docs/contract/surface.md#3.1).
 pub(crate) fn upstream_target(
-    base_path: &str,
-    preserve_path: bool,
+    base: &str,
     rest: &[u8],
     query: Option<&[u8]>,
+    own_query: Option<&str>,
     out: &mut Vec<u8>,
 ) {
-    let base = if preserve_path { base_path } else { "" };
     out.extend_from_slice(base.as_bytes());
     // `/base` and not `/base/`, because the client named nothing below the prefix.
     if base.is_empty() || !matches!(rest, b"" | b"/") {
@@ -68,6 +67,10 @@ pub(crate) fn upstream_target(
     if let Some(query) = query {
         out.push(b'?');
         out.extend_from_slice(query);
+    }
+    if let Some(own) = own_query {
+        out.push(if query.is_some() { b'&' } else { b'?' });
+        out.extend_from_slice(own.as_bytes());
     }
 }
 
@@ -382,12 +385,28 @@ mod tests {
         ];
         for (base, preserve, rest, target) in table {
             let mut out = Vec::new();
-            upstream_target(base, preserve, rest.as_bytes(), None, &mut out);
+            let base = if preserve { base } else { "" };
+            upstream_target(base, rest.as_bytes(), None, None, &mut out);
             assert_eq!(out, target.as_bytes(), "{base} {preserve} {rest}");
         }
         let mut out = Vec::new();
-        upstream_target("/b", true, b"/", Some(b"a=1"), &mut out);
+        upstream_target("/b", b"/", Some(b"a=1"), None, &mut out);
         assert_eq!(out, b"/b?a=1");
+    }
+
+    #[test]
+    fn the_endpoints_own_query_comes_last() {
+        let table = [
+            (None, None, "/v1/x"),
+            (Some("a=1"), None, "/v1/x?a=1"),
+            (None, Some("token=t"), "/v1/x?token=t"),
+            (Some("a=1"), Some("token=t"), "/v1/x?a=1&token=t"),
+        ];
+        for (query, own, target) in table {
+            let mut out = Vec::new();
+            upstream_target("", b"/v1/x", query.map(str::as_bytes), own, &mut out);
+            assert_eq!(String::from_utf8(out).unwrap(), target);
+        }
     }
 
     #[test]

@@ -123,10 +123,10 @@ impl Gateway {
         let endpoint = &self.endpoints[picked.unwrap().endpoint()];
         let mut upstream = Vec::new();
         upstream_target(
-            &endpoint.plan.url.base_path,
-            endpoint.plan.preserve_path,
+            &endpoint.upstream.base_path,
             rest,
             normal.query,
+            None,
             &mut upstream,
         );
         format!(

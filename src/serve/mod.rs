@@ -156,7 +156,19 @@ pub(crate) fn configured(read: &Read, logger: &Logger) -> Option<Arc<config::Pla
             &[("reason", warning.as_str().into())],
         );
     }
-    read.loaded.plan.clone().map(Arc::new)
+    let plan = read.loaded.plan.clone().map(Arc::new)?;
+    for endpoint in &plan.discovery.endpoints {
+        let Some(prefix) = endpoint.url.version_prefix else {
+            continue;
+        };
+        let [before, after] = events::VERSION_PREFIX_LEFT_OUT;
+        let fields = [
+            ("endpoint", endpoint.name.as_str().into()),
+            ("prefix", prefix.into()),
+        ];
+        logger.emit(Level::Info, &format!("{before}{prefix}{after}"), &fields);
+    }
+    Some(plan)
 }
 
 /// Runs the gateway in front of simulated endpoints. Returns the exit code.

@@ -96,11 +96,14 @@ fn the_endpoint_s_own_path_is_replaced_or_kept() {
             ("/base/", "true", "/v1/x", "/base/v1/x"),
             ("/base", "true", "/v1/x/", "/base/v1/x/"),
             ("/base", "true", "/", "/base"),
-            ("/api/v1", "true", "/v1/x", "/api/v1/v1/x"),
+            ("/api/v1", "true", "/v1/x", "/api/v1/x"),
+            ("/v1", "true", "/v1/x", "/v1/x"),
+            ("/v1/", "false", "/v1/x", "/v1/x"),
+            ("/v1?key=1", "false", "/v1/x", "/v1/x?key=1"),
             ("/team%20a/api", "true", "/v1/x", "/team%20a/api/v1/x"),
-            ("/base?key=1", "true", "/v1/x?a=2", "/base/v1/x?a=2"),
-            ("/base?key=1#part", "true", "/v1/x", "/base/v1/x"),
-            ("?key=1#part", "false", "/v1/x", "/v1/x"),
+            ("/base?key=1", "true", "/v1/x?a=2", "/base/v1/x?a=2&key=1"),
+            ("/base?key=1#part", "true", "/v1/x", "/base/v1/x?key=1"),
+            ("?key=1#part", "false", "/v1/x", "/v1/x?key=1"),
         ];
         let backend = Backend::ok(&["m"]);
         for (base, preserve, path, wanted) in rows {
@@ -115,6 +118,33 @@ fn the_endpoint_s_own_path_is_replaced_or_kept() {
             );
             assert_eq!(backend.last().target, wanted, "{base} {preserve} {path}");
         }
+    });
+}
+
+/// docs/contract/surface.md#3.1: nothing that the gateway shows has the query of an endpoint's URL.
+#[test]
+fn a_version_prefix_is_named_at_start_and_a_query_never_shown() {
+    on_both_drivers(|driver| {
+        let backend = Backend::ok(&["m"]);
+        let endpoints = endpoint("one", "vllm", &backend, "url = \"${BASE}/v1?key=hunter2\"");
+        let config = Config::new(driver).more(&endpoints);
+        let gateway = Gateway::start(&config.env("BASE", &backend.url()));
+        let chat = post(
+            &gateway,
+            "/olla/proxy/v1/chat/completions",
+            &[],
+            r#"{"model":"m"}"#,
+        );
+        assert_eq!(chat.status, 200);
+        assert_eq!(backend.last().target, "/v1/chat/completions?key=hunter2");
+        for page in ["/internal/status/endpoints", "/internal/status"] {
+            let page = get(&gateway, page, &[]);
+            assert!(!page.text().contains("hunter2"), "{}", page.text());
+        }
+        let shown = get(&gateway, "/internal/status/endpoints", &[]).text();
+        assert!(shown.contains("/v1\""), "{shown}");
+        gateway.wait_log("Endpoint URL ends in /v1, which is left out");
+        assert!(!gateway.log().contains("hunter2"), "{}", gateway.log());
     });
 }
 

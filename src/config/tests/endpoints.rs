@@ -482,3 +482,71 @@ fn an_endpoint_that_trusts_anything_is_warned_about() {
         "ca_file",
     );
 }
+
+/// docs/contract/balancing.md#14, docs/contract/catalogue.md#2.3
+#[test]
+fn urls_take_variables_and_no_finding_shows_their_values() {
+    let url = |env: &[(&str, &str)], text: &str| {
+        let text = format!("[[discovery.static.endpoints]]\nname = \"gpu\"\n{text}\n");
+        with_env(&text, FileFormat::Toml, env)
+    };
+    let loaded = url(
+        &[("HOST", "h"), ("PATHS", "/up")],
+        "url = \"http://${HOST}:${PORT:-80}/v1\"\nhealth_check_url = \"${PATHS}\"\n\
+         model_url = \"http://${HOST}/m\"",
+    );
+    let endpoints = loaded.plan.expect("a plan").discovery.endpoints;
+    assert_eq!(endpoints[0].url.display, "http://h:80/v1");
+    assert_eq!(endpoints[0].url.base_path, "");
+    assert_eq!(endpoints[0].health_check_url.as_deref(), Some("/up"));
+    assert_eq!(endpoints[0].model_url.as_deref(), Some("http://h/m"));
+
+    for key in ["url", "health_check_url", "model_url"] {
+        let base = if key == "url" {
+            ""
+        } else {
+            "url = \"http://h\"\n"
+        };
+        let unset = url(&[], &format!("{base}{key} = \"${{NONE}}\""));
+        let errors: Vec<String> = unset.errors().map(ToString::to_string).collect();
+        assert_eq!(errors.len(), 1, "{errors:?}");
+        assert!(errors[0].contains("NONE is not set"), "{errors:?}");
+        assert!(errors[0].contains(key), "{errors:?}");
+
+        let wrong = [("URL", "ftp://hunter2 x")];
+        let wrong = url(&wrong, &format!("{base}{key} = \"${{URL}}\""));
+        let errors: Vec<String> = wrong.errors().map(ToString::to_string).collect();
+        assert_eq!(errors.len(), 1, "{errors:?}");
+        assert!(!errors[0].contains("hunter2"), "{errors:?}");
+        assert!(errors[0].contains("${URL}"), "{errors:?}");
+    }
+}
+
+/// docs/contract/catalogue.md#2.3
+#[test]
+fn urls_are_compared_without_a_version_prefix_and_with_their_query() {
+    let two = |first: &str, second: &str| {
+        let text = format!(
+            "[[discovery.static.endpoints]]\nname = \"a\"\nurl = \"{first}\"\n\
+             [[discovery.static.endpoints]]\nname = \"b\"\nurl = \"{second}\"\n"
+        );
+        let loaded = toml(&text);
+        let errors: Vec<String> = loaded.errors().map(ToString::to_string).collect();
+        errors
+    };
+    for (first, second, same) in [
+        ("http://h/v1", "http://h", true),
+        ("http://h/v1/", "http://h/", true),
+        ("http://h/v1?a=1", "http://h?a=1", true),
+        ("http://h?a=1", "http://h?a=2", false),
+        ("http://h?a=1", "http://h", false),
+        ("http://h/api", "http://h", false),
+    ] {
+        let errors = two(first, second);
+        assert_eq!(
+            errors.len(),
+            usize::from(same),
+            "{first} {second} {errors:?}"
+        );
+    }
+}
