@@ -11,6 +11,14 @@ pub(crate) const X_OLLA_SESSION_ID: FieldId = FieldId::own(1);
 pub(crate) const X_OLLA_ENDPOINT: FieldId = FieldId::own(2);
 /// Any other `X-Olla-*`.
 pub(crate) const X_OLLA: FieldId = FieldId::own(3);
+/// `Sec-Fetch-*`: what a browser says of a request.
+pub(crate) const SEC_FETCH: FieldId = FieldId::own(4);
+/// `Location` and `Content-Location`.
+pub(crate) const LOCATION: FieldId = FieldId::own(5);
+/// `Refresh`: a location after a time.
+pub(crate) const REFRESH: FieldId = FieldId::own(6);
+/// `X-Accel-Buffering`: whether nginx collects a response.
+pub(crate) const X_ACCEL_BUFFERING: FieldId = FieldId::own(7);
 
 /// All of them; none can be named in `Connection` to be taken off a request.
 #[derive(Debug)]
@@ -21,6 +29,14 @@ impl field::FieldNames for Names {
         ("x-model", X_MODEL),
         ("x-olla-session-id", X_OLLA_SESSION_ID),
         ("x-olla-endpoint", X_OLLA_ENDPOINT),
+        ("sec-fetch-site", SEC_FETCH),
+        ("sec-fetch-mode", SEC_FETCH),
+        ("sec-fetch-dest", SEC_FETCH),
+        ("sec-fetch-user", SEC_FETCH),
+        ("location", LOCATION),
+        ("content-location", LOCATION),
+        ("refresh", REFRESH),
+        ("x-accel-buffering", X_ACCEL_BUFFERING),
     ];
     const PREFIX: Option<(&'static str, FieldId)> = Some(("x-olla-", X_OLLA));
 }
@@ -50,6 +66,13 @@ mod tests {
             ("X-Olla-", X_OLLA),
             ("X-Ollama-Thing", FieldId::Other),
             ("X-Models", FieldId::Other),
+            ("Sec-Fetch-Site", SEC_FETCH),
+            ("sec-fetch-user", SEC_FETCH),
+            ("Sec-Fetch-Storage-Access", FieldId::Other),
+            ("Content-Location", LOCATION),
+            ("LOCATION", LOCATION),
+            ("Refresh", REFRESH),
+            ("X-Accel-Buffering", X_ACCEL_BUFFERING),
             ("Host", FieldId::Host),
         ];
         for (name, id) in table {

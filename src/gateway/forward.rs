@@ -9,7 +9,7 @@ use super::exchange::Exchange;
 use super::respond::{PRODUCT, joined_via};
 use crate::config::Secret;
 use crate::dialects::DialectTarget;
-use crate::field_names::X_MODEL;
+use crate::field_names::{SEC_FETCH, X_MODEL};
 use crate::fleet::{Endpoint, Upstream};
 use crate::routing::path::upstream_target;
 
@@ -72,6 +72,8 @@ impl Exchange {
         let Request { head, bytes, .. } = *request;
         let nominated = head.nominated(bytes);
         let has_model = self.model().is_some();
+        // The gateway has decided about the page; an endpoint that knows nothing of it would refuse.
+        let cors = self.view.cors.is_on();
         let mut passed = Passed::default();
         for each in &head.fields {
             match each.id {
@@ -89,6 +91,7 @@ impl Exchange {
                     continue;
                 }
                 X_MODEL if has_model => continue,
+                FieldId::Origin | SEC_FETCH if cors => continue,
                 FieldId::ContentType | FieldId::ContentEncoding | FieldId::AcceptEncoding
                     if translated =>
                 {

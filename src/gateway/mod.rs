@@ -18,6 +18,7 @@ mod id;
 mod local;
 mod pick;
 mod record;
+mod redirect;
 mod replies;
 mod respond;
 mod view;

@@ -21,6 +21,16 @@ pub(super) struct Redirects<'a> {
     pub(super) own_host: &'a [u8],
 }
 
+/// The prefix of a path in normal form: `/olla/<prefix>`, or nothing at the root.
+pub(super) fn prefix_of(path: &[u8]) -> &[u8] {
+    const ROOT: &[u8] = b"/olla/";
+    let Some(inner) = path.strip_prefix(ROOT) else {
+        return b"";
+    };
+    let len = memchr::memchr(b'/', inner).unwrap_or(inner.len());
+    path.get(..ROOT.len() + len).unwrap_or(path)
+}
+
 /// A host as it is written, without brackets, and its port.
 type Place<'v> = (&'v [u8], u16);
 
@@ -168,12 +178,14 @@ fn authority(value: &[u8]) -> Option<(Option<u16>, &[u8])> {
 
 /// The port of the scheme that a URL begins with.
 fn default_port(value: &[u8]) -> Option<u16> {
-    [Scheme::Http, Scheme::Https].into_iter().find_map(|scheme| {
-        let name = scheme.as_str().as_bytes();
-        let begins = value.get(..name.len())?.eq_ignore_ascii_case(name)
-            && value.get(name.len()..)?.starts_with(b"://");
-        begins.then_some(scheme.default_port())
-    })
+    [Scheme::Http, Scheme::Https]
+        .into_iter()
+        .find_map(|scheme| {
+            let name = scheme.as_str().as_bytes();
+            let begins = value.get(..name.len())?.eq_ignore_ascii_case(name)
+                && value.get(name.len()..)?.starts_with(b"://");
+            begins.then_some(scheme.default_port())
+        })
 }
 
 /// Host and port of an authority; user information is skipped.
@@ -201,7 +213,10 @@ fn place(authority: &[u8], default: u16) -> Option<Place<'_>> {
 fn refresh_url(value: &[u8]) -> Option<(usize, usize)> {
     let blank = |at: usize| {
         let rest = value.get(at..).unwrap_or_default();
-        at + rest.iter().take_while(|byte| byte.is_ascii_whitespace()).count()
+        at + rest
+            .iter()
+            .take_while(|byte| byte.is_ascii_whitespace())
+            .count()
     };
     let separator = value.iter().position(|byte| b";,".contains(byte))?;
     let name = blank(separator + 1);
@@ -261,7 +276,10 @@ mod tests {
                 "https://Gateway.test:81/olla/vllm/docs",
             ),
             ("//gateway.test:81/a", "//gateway.test:81/olla/vllm/a"),
-            ("http://gateway.test:81", "http://gateway.test:81/olla/vllm/"),
+            (
+                "http://gateway.test:81",
+                "http://gateway.test:81/olla/vllm/",
+            ),
             (
                 "http://gateway.test:81/olla/vllm/docs",
                 "http://gateway.test:81/olla/vllm/docs",
@@ -328,7 +346,11 @@ mod tests {
             ("/d/?t=s2#t=s", "/olla/vllm/d/?t=s2#t=s"),
         ];
         for (value, want) in table {
-            assert_eq!(location("http://h:8000?t=s&u=1", "", value), want, "{value}");
+            assert_eq!(
+                location("http://h:8000?t=s&u=1", "", value),
+                want,
+                "{value}"
+            );
         }
     }
 
@@ -356,6 +378,19 @@ mod tests {
         for (value, want) in table {
             let got = redirects.refresh(value.as_bytes());
             assert_eq!(String::from_utf8_lossy(&got), want, "{value}");
+        }
+    }
+
+    #[test]
+    fn the_prefix_is_the_beginning_of_the_path() {
+        for (path, prefix) in [
+            ("/olla/vllm/docs", "/olla/vllm"),
+            ("/olla/vllm", "/olla/vllm"),
+            ("/olla/anthropic/v1/messages", "/olla/anthropic"),
+            ("/v1/x", ""),
+            ("/ollama/x", ""),
+        ] {
+            assert_eq!(prefix_of(path.as_bytes()), prefix.as_bytes(), "{path}");
         }
     }
 

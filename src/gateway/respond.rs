@@ -9,10 +9,11 @@ use olla_engine::h1::{FieldId, emit, field};
 use olla_engine::handler::{Ask, Cx, Local, Request, Response};
 
 use super::exchange::Exchange;
+use super::redirect::{Redirects, prefix_of};
 use crate::clock::millis;
 use crate::config::StickySource;
 use crate::dialects::Error;
-use crate::field_names::{self, X_OLLA_SESSION_ID};
+use crate::field_names::{self, LOCATION, REFRESH, X_ACCEL_BUFFERING, X_OLLA_SESSION_ID};
 use crate::fleet::Upstream;
 use crate::operations::access::SECURITY_HEADERS;
 use crate::routing::rejection::Reason;
@@ -122,6 +123,7 @@ impl Exchange {
         self.begin_head(ask.cx, Some(&ask.request), (200, ""), out);
         emit::field(out, b"Content-Type", b"text/event-stream");
         emit::field(out, b"Cache-Control", b"no-cache");
+        unbuffered(out);
         self.own_id(out);
     }
 
@@ -139,6 +141,7 @@ impl Exchange {
         let own_id = self.route.family().id_header();
         let nominated = head.nominated(bytes);
         let (mut vary, mut via, mut dated, mut has_id) = (false, false, false, false);
+        let (mut is_stream, mut has_buffering) = (false, false);
         for each in &head.fields {
             let name = each.name.of(bytes);
             if rules.hold(each.id, name) || nominated.contains(each) {
@@ -156,7 +159,13 @@ impl Exchange {
                     }
                     continue;
                 }
+                LOCATION | REFRESH => {
+                    self.redirect(&ask.request, (each.id, name), value, out);
+                    continue;
+                }
                 FieldId::Date => dated = true,
+                FieldId::ContentType => is_stream = is_stream_type(value),
+                X_ACCEL_BUFFERING => has_buffering = true,
                 _ => {}
             }
             has_id |= own_id.is_some_and(|own| name.eq_ignore_ascii_case(own));
@@ -169,10 +178,39 @@ impl Exchange {
         if cors && !vary {
             emit::field(out, b"Vary", b"Origin");
         }
+        if is_stream && !has_buffering {
+            unbuffered(out);
+        }
         self.common_fields(ask.cx, Some(&ask.request), out);
         if !has_id {
             self.own_id(out);
         }
+    }
+
+    /// Writes a `Location`, `Content-Location` or `Refresh` of an endpoint, so that it leads back
+    /// through the gateway.
+    fn redirect(
+        &self,
+        request: &Request<'_>,
+        (id, name): (FieldId, &[u8]),
+        value: &[u8],
+        out: &mut Vec<u8>,
+    ) {
+        let Some(endpoint) = self.endpoint() else {
+            return emit::field(out, name, value);
+        };
+        let redirects = Redirects {
+            prefix: prefix_of(self.path(request)),
+            endpoint: &endpoint.plan.url,
+            base_path: &endpoint.upstream.base_path,
+            own_host: request.head.host(request.bytes),
+        };
+        let rewritten = if id == REFRESH {
+            redirects.refresh(value)
+        } else {
+            redirects.location(value)
+        };
+        emit::field(out, name, &rewritten);
     }
 
     /// The fields that every response has, and those that depend on what has been decided.
@@ -240,6 +278,19 @@ impl Exchange {
             }
         }
     }
+}
+
+/// Whether a response of this type is a stream of events or of lines.
+fn is_stream_type(content_type: &[u8]) -> bool {
+    let end = memchr::memchr(b';', content_type).unwrap_or(content_type.len());
+    let media = content_type.get(..end).unwrap_or_default().trim_ascii();
+    media.eq_ignore_ascii_case(b"text/event-stream")
+        || media.eq_ignore_ascii_case(b"application/x-ndjson")
+}
+
+/// Tells nginx in front not to collect a stream (docs/contract/surface.md#5.2).
+fn unbuffered(out: &mut Vec<u8>) {
+    emit::field(out, b"X-Accel-Buffering", b"no");
 }
 
 /// Adds the fields of a relayed response (docs/contract/surface.md#5.2). `has_via` says that the

@@ -153,7 +153,6 @@ fn everything_else_goes_on_with_all_its_values() {
             "traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
             "Range: bytes=0-5",
             "If-None-Match: \"a\"",
-            "Origin: https://page.test",
             "Referer: https://page.test/x",
             "X-Olla-Session-ID: s1",
             "Accept-Encoding: gzip, br",
@@ -170,6 +169,59 @@ fn everything_else_goes_on_with_all_its_values() {
         let fields = ["X-Twice: a", "X-Other: c", "X-Twice: b"];
         let seen = received(&gateway, &backend, &fields);
         assert_eq!(seen.all("X-Twice"), ["a", "b"]);
+    });
+}
+
+/// docs/contract/surface.md#4: with CORS the gateway has decided about the page.
+#[test]
+fn what_a_browser_says_of_its_page_stays_here_while_cors_is_on() {
+    on_both_drivers(|driver| {
+        let backend = Backend::ok(&["m"]);
+        let fields = [
+            "Origin: https://page.test",
+            "Sec-Fetch-Site: cross-site",
+            "Sec-Fetch-Mode: cors",
+            "Sec-Fetch-Dest: empty",
+            "sec-fetch-user: ?1",
+            "Referer: https://page.test/x",
+        ];
+        for (cors, passes) in [
+            ("enabled = true", false),
+            ("allowed_origins = [\"https://other.test\"]", false),
+            ("enabled = false", true),
+        ] {
+            let endpoints = endpoint("one", "ollama", &backend, "");
+            let config = format!("{endpoints}[server.cors]\n{cors}");
+            let gateway = Gateway::start(&Config::new(driver).more(&config));
+            let seen = received(&gateway, &backend, &fields);
+            for field in &fields[..5] {
+                let (name, _) = field.split_once(':').unwrap();
+                assert_eq!(seen.header(name).is_some(), passes, "{cors} {name}");
+            }
+            assert_eq!(seen.header("Referer"), Some("https://page.test/x"));
+        }
+    });
+}
+
+/// docs/contract/surface.md#5.2
+#[test]
+fn nginx_in_front_does_not_collect_streams() {
+    on_both_drivers(|driver| {
+        let rows = [
+            ("Content-Type: text/event-stream", Some("no")),
+            ("Content-Type: Text/Event-Stream; charset=utf-8", Some("no")),
+            ("Content-Type: application/x-ndjson", Some("no")),
+            (
+                "Content-Type: text/event-stream\r\nX-Accel-Buffering: yes",
+                Some("yes"),
+            ),
+            ("Content-Type: application/json", None),
+            ("X-A: text/event-stream", None),
+        ];
+        for (lines, want) in rows {
+            let answer = relayed(driver, lines, "");
+            assert_eq!(answer.header("X-Accel-Buffering"), want, "{lines}");
+        }
     });
 }
 

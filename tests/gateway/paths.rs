@@ -148,19 +148,36 @@ fn a_version_prefix_is_named_at_start_and_a_query_never_shown() {
     });
 }
 
+/// docs/contract/surface.md#5.1; the forms of URLs are in the tests of the function.
 #[test]
-fn redirects_are_the_client_s_to_follow() {
+fn redirects_are_the_client_s_to_follow_and_lead_back() {
     on_both_drivers(|driver| {
-        let backend = Backend::new(&["m"], |_, link| {
-            link.send("HTTP/1.1 302 Found\r\nLocation: /elsewhere\r\nContent-Length: 0\r\n\r\n");
+        let backend = Backend::new(&["m"], |request, link| {
+            let host = request.header("Host").unwrap_or_default();
+            link.send(format!(
+                "HTTP/1.1 302 Found\r\nLocation: /elsewhere\r\n\
+                 Content-Location: http://{host}/base/here?key=hunter2&x=1#f\r\n\
+                 Refresh: 5; url=http://gateway.test:81/base/there\r\n\
+                 Content-Length: 0\r\n\r\n"
+            ));
         });
-        let gateway = over(driver, "vllm", &backend, "");
-        let answer = get(&gateway, "/olla/proxy/x", &[]);
-        assert_eq!(
-            (answer.status, answer.header("Location")),
-            (302, Some("/elsewhere"))
+        let url = format!("url = \"{}/base?key=hunter2\"", backend.url());
+        let gateway = over(
+            driver,
+            "vllm",
+            &backend,
+            &format!("{url}\npreserve_path = true"),
         );
-        assert_eq!(backend.count(), 1);
+        for prefix in ["/olla/proxy", "/olla/vllm"] {
+            let answer = get(&gateway, &format!("{prefix}/x"), &[]);
+            assert_eq!(answer.status, 302);
+            let header = |name| answer.header(name).unwrap().to_owned();
+            assert_eq!(header("Location"), format!("{prefix}/elsewhere"));
+            assert_eq!(header("Content-Location"), format!("{prefix}/here?x=1#f"));
+            let there = format!("5; url=http://gateway.test:81{prefix}/there");
+            assert_eq!(header("Refresh"), there);
+        }
+        assert_eq!(backend.count(), 2);
     });
 }
 
