@@ -152,8 +152,7 @@ fn declare(s: &mut Section<'_, '_>) -> EndpointKeys {
     if let Some(name) = &name {
         s.name_subject(format!("endpoint {}", quoted(name)));
     }
-    let url_doc =
-        "Base URL, http or https, without credentials; ${VAR} and ${VAR:-default} are replaced.";
+    let url_doc = "Base URL, http or https, without credentials; ${VAR} is replaced.";
     let headers_doc = "Headers set on every request; ${VAR} and ${VAR:-default} are replaced.";
     let text = |value: &ConfigValue| value.text().map(str::to_owned);
     EndpointKeys {
@@ -207,8 +206,7 @@ fn declare(s: &mut Section<'_, '_>) -> EndpointKeys {
 
 /// The target of health checks or of model discovery.
 fn target(s: &mut Section<'_, '_>, key: &str) -> Option<UrlText> {
-    let doc =
-        "Path below the URL, or an absolute URL, ${VAR} replaced; by default that of the type.";
+    let doc = "Path or URL, by default that of the type; ${VAR} is replaced.";
     url_text(s, key, doc)
 }
 

@@ -75,7 +75,7 @@ pub(crate) enum Operation {
     /// The dialect makes the response itself, out of the body (which counts as a request of the
     /// client's rate limit).
     Compute(fn(&OwnAsk<'_>) -> Result<Vec<u8>, Error>),
-    /// The dialect makes the response itself, out of the catalogue.
+    /// The dialect makes the response itself, out of the catalogue or of nothing.
     List(fn(&OwnAsk<'_>) -> Result<Vec<u8>, Error>),
 }
 

@@ -16,6 +16,7 @@ use crate::config::ModelManagement;
 use crate::dialects::{ApiFamily, Error};
 use crate::inspect::Inspector;
 use crate::operations::stats::Violation;
+use crate::routing::management::Management;
 use crate::routing::path::{PathFault, normalise};
 use crate::routing::route::{Limit, MatchedRoute, RouteKind};
 use crate::shared::LimitRefusal;
@@ -89,8 +90,7 @@ impl Exchange {
         let Request { head, bytes, .. } = ask.request;
         self.find_route(&ask.request)?;
         if let RouteKind::Management(_, operation) = self.route.kind {
-            let forward = self.view.plan().proxy.model_management == ModelManagement::Forward;
-            if !forward || !operation.is_forwardable() {
+            if !self.forwards(operation) {
                 // It is refused like an unknown route: it does not count as a request of a client.
                 self.route = MatchedRoute::unknown(ApiFamily::default());
                 return Err(management_refused());
@@ -123,6 +123,12 @@ impl Exchange {
             self.dialect = self.route.family().begin();
         }
         Ok(())
+    }
+
+    /// Whether an operation of model management goes to an endpoint.
+    pub(super) fn forwards(&self, operation: Management) -> bool {
+        let forward = self.view.plan().proxy.model_management == ModelManagement::Forward;
+        forward && operation.is_forwardable()
     }
 
     /// Matches the path to a route. An error has the form of the route's family.
@@ -215,7 +221,7 @@ fn method_refused(route: &MatchedRoute) -> Error {
     error
 }
 
-fn management_refused() -> Error {
+pub(super) fn management_refused() -> Error {
     Error::new(
         501,
         "not_implemented",

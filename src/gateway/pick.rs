@@ -10,6 +10,7 @@ use olla_engine::exchange::Fault;
 use olla_engine::handler::{Ask, AttemptEnd, Cx, Target};
 use olla_engine::limit::Nanos;
 
+use super::arrive::management_refused;
 use super::exchange::Exchange;
 use super::respond::seconds_until;
 use super::view::View;
@@ -18,6 +19,7 @@ use crate::fleet::fault::consequences;
 use crate::inspect::rewrite_model;
 use crate::log::{Level, events};
 use crate::routing::balance::{Lease, NoPick, Picker};
+use crate::routing::management::Management;
 use crate::routing::rejection;
 use crate::shared::ToControl;
 
@@ -101,6 +103,16 @@ impl Exchange {
     /// differs from the client's, and the body with that name.
     fn prepare(&mut self, ask: &Ask<'_>, view: &View, index: usize) -> Result<(), Error> {
         let snapshot = &view.snapshot;
+        // The route did not know the path that the endpoint keeps in front.
+        let base = view
+            .endpoint(index)
+            .map(|endpoint| &endpoint.upstream.base_path);
+        if let Some(base) = base.filter(|base| !base.is_empty())
+            && let Some(operation) = Management::of(base.as_bytes(), self.rest(&ask.request))
+            && !self.forwards(operation)
+        {
+            return Err(management_refused());
+        }
         let model = self.kept.model.as_str();
         let alias = self.alias.as_ref();
         let real =

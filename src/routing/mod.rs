@@ -1,6 +1,7 @@
 //! Routing: from a request's description to a decision and a pick.
 //!
-//! In the order of a request: [`path`] normalises its target, [`route`] matches it, [`scope`] finds
+//! In the order of a request: [`path`] normalises its target, [`route`] matches it,
+//! [`management`] tells operations that change models, [`scope`] finds
 //! the endpoints that prefix and path allow, [`names`] those that have the model, [`decide`]
 //! applies aliases and the routing strategy, [`sticky`] finds the session, and [`balance`] picks an
 //! endpoint.
@@ -16,6 +17,7 @@
 pub(crate) mod aliases;
 pub(crate) mod balance;
 pub(crate) mod decide;
+pub(crate) mod management;
 pub(crate) mod names;
 pub(crate) mod path;
 pub(crate) mod rejection;

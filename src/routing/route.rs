@@ -12,7 +12,8 @@ use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
 
-use super::path::{ROOT, decodes_to};
+use super::management::Management;
+use super::path::ROOT;
 use super::scope::ScopeId;
 use crate::catalogue::{ListingForm, Scoped};
 use crate::config::TranslatorsPlan;
@@ -38,8 +39,8 @@ pub(crate) enum RouteKind {
     /// The models of the prefix's endpoints, listed by the gateway
     /// (docs/contract/catalogue.md#6.5).
     Listing(PrefixId, ListingForm),
-    /// Ollama's model management (docs/contract/catalogue.md#6.6); the prefix is always one of the
-    /// Ollama profile, the rest is what follows it.
+    /// Model management below any prefix (docs/contract/catalogue.md#6.6); the rest is what follows
+    /// the prefix.
     Management(PrefixId, Management),
     /// `/olla/models`.
     Models,
@@ -61,48 +62,6 @@ pub(crate) enum RouteKind {
 /// A prefix of one [`RouteTable`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct PrefixId(u16);
-
-/// Ollama's routes that change what a server has (docs/contract/README.md#5,
-/// docs/contract/surface.md#2).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Management {
-    /// `api/pull`.
-    Pull,
-    /// `api/push`.
-    Push,
-    /// `api/create`.
-    Create,
-    /// `api/copy`.
-    Copy,
-    /// `api/delete`.
-    Delete,
-    /// `api/list`; never forwarded, there is no such route.
-    List,
-}
-
-impl Management {
-    const ALL: [(&'static [u8], Self); 6] = [
-        (b"/api/pull", Self::Pull),
-        (b"/api/push", Self::Push),
-        (b"/api/create", Self::Create),
-        (b"/api/copy", Self::Copy),
-        (b"/api/delete", Self::Delete),
-        (b"/api/list", Self::List),
-    ];
-
-    /// The operation of a path below the prefix. Escapes are seen through: an endpoint would decode
-    /// them, and an operation that is refused must not slip by in another spelling.
-    fn of(rest: &[u8]) -> Option<Self> {
-        let mut all = Self::ALL.iter();
-        all.find(|(path, _)| decodes_to(rest, path))
-            .map(|(_, operation)| *operation)
-    }
-
-    /// Whether `proxy.model_management = "forward"` lets it through.
-    pub(crate) const fn is_forwardable(self) -> bool {
-        !matches!(self, Self::List)
-    }
-}
 
 /// Which of the clients' limits a route is under (docs/contract/surface.md#10.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -255,7 +214,7 @@ impl Prefix {
         if let Some(form) = self.listing(rest) {
             return RouteKind::Listing(id, form);
         }
-        match Management::of(rest).filter(|_| self.is("ollama")) {
+        match Management::of(b"", rest) {
             Some(operation) => RouteKind::Management(id, operation),
             None => RouteKind::Proxy(id),
         }
@@ -376,6 +335,8 @@ const NOT_FOUND: (RouteKind, &[u8]) = (RouteKind::Unknown(ApiFamily::OpenAi), b"
 
 /// The route of a dialect; `rest` is what follows its prefix.
 fn mounted<'p>(mount: &'static Mount, rest: &'p [u8]) -> (RouteKind, &'p [u8]) {
+    // `/olla/<prefix>` counts as `/olla/<prefix>/`.
+    let rest = if rest == b"/" { b"" } else { rest };
     for route in mount.routes {
         match rest.strip_prefix(route.path) {
             Some(b"") if !route.path.ends_with(b"/") => {
@@ -488,7 +449,14 @@ mod tests {
             "/olla/ollama/api/blobs/sha256:1",
             "proxy ollama /api/blobs/sha256:1",
         ),
-        ("/olla/proxy/api/pull", "proxy proxy /api/pull"),
+        ("/olla/proxy/api/pull", "manage Pull"),
+        ("/olla/vllm/x/api/delete/", "manage Delete"),
+        ("/olla/lmstudio/api/v1/models/load", "manage Load"),
+        ("/olla/openai/api/v1/models/unload", "manage Unload"),
+        (
+            "/olla/lemonade/api/v1/delete",
+            "proxy lemonade /api/v1/delete",
+        ),
     ];
 
     /// The gateway's own.
@@ -505,7 +473,11 @@ mod tests {
         ("/olla/anthropic/v1/models", "Anthropic /v1/models|"),
         ("/olla/anthropic/v1/models/", "404 Anthropic"),
         ("/olla/anthropic/v1/models/a/b", "Anthropic /v1/models/|a/b"),
-        ("/olla/anthropic", "404 Anthropic"),
+        ("/olla/anthropic", "Anthropic |"),
+        ("/olla/anthropic/", "Anthropic |"),
+        ("/olla/anthropic/api/hello", "Anthropic /api/hello|"),
+        ("/olla/anthropic/api/hello/", "404 Anthropic"),
+        ("/olla/anthropic/api/pull", "404 Anthropic"),
         ("/olla/anthropic/v1/complete", "404 Anthropic"),
         ("/internal", "404 OpenAi"),
         ("/internal/", "internal "),
@@ -564,9 +536,10 @@ mod tests {
     #[test]
     fn methods_and_limits() {
         let table = RouteTable::new(&profiles(), &translators(true));
-        let rows: [(&str, Option<&str>, Limit); 11] = [
+        let rows: [(&str, Option<&str>, Limit); 12] = [
             ("/olla/proxy/x", None, Limit::Proxied),
             ("/olla/ollama/api/pull", None, Limit::Proxied),
+            ("/olla/anthropic/", Some("GET, HEAD"), Limit::Free),
             ("/olla/vllm/v1/models", Some("GET, HEAD"), Limit::Free),
             ("/olla/models", Some("GET, HEAD"), Limit::Free),
             ("/olla/models/x", Some("GET, HEAD"), Limit::Free),

@@ -275,6 +275,33 @@ fn management_of_models_is_501_not_supported() {
     });
 }
 
+/// docs/contract/surface.md#2: judged by the operation, not by the prefix.
+#[test]
+fn management_of_models_is_refused_under_every_prefix_and_spelling() {
+    on_both_drivers(|driver| {
+        let backend = Backend::ok(&["m"]);
+        let more = format!("url = \"{}/team/api\"\npreserve_path = true", backend.url());
+        let gateway = over(driver, &backend, &more);
+        for path in [
+            "/olla/proxy/api/delete",
+            "/olla/openai/api/pull",
+            "/olla/lmstudio/x/api/create",
+            "/olla/proxy/api/%64elete",
+            "/olla/proxy//api//delete/",
+            "/olla/lmstudio/api/v1/models/load",
+            "/olla/proxy/api/v1/models/unload",
+            "/olla/openai/api/v1/models/download",
+            // The endpoint's own path makes it one.
+            "/olla/proxy/delete",
+        ] {
+            let answer = exchange(&gateway, &format!("DELETE {path}"), br#"{"model":"m"}"#);
+            answer.is_error(501, "not_implemented", "NOT_SUPPORTED");
+        }
+        assert_eq!(backend.count(), 0);
+        assert_eq!(get(&gateway, "/olla/proxy/v1/delete", &[]).status, 200);
+    });
+}
+
 #[test]
 fn a_backend_that_fails_is_502_backend_error() {
     on_both_drivers(|driver| {

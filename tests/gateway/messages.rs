@@ -89,6 +89,29 @@ fn is_refusal(answer: &Response, status: u16, kind: &str) -> String {
     message.to_owned()
 }
 
+/// docs/contract/translation.md#1: Claude Code asks its base URL whether somebody is there.
+#[test]
+fn the_base_url_says_that_somebody_is_there() {
+    testkit::on_both_drivers(|driver| {
+        let gateway = testkit::Gateway::start(&testkit::Config::new(driver));
+        let rows = [
+            ("/olla/anthropic", r#"{"status":"ok"}"#),
+            ("/olla/anthropic/", r#"{"status":"ok"}"#),
+            ("/olla/anthropic/api/hello", r#"{"message":"hello"}"#),
+        ];
+        for (path, body) in rows {
+            let answer = testkit::get(&gateway, path, &[]);
+            assert_eq!((answer.status, answer.text().as_str()), (200, body));
+            let mut client = testkit::Client::to(&gateway);
+            client.send(format!("HEAD {path} HTTP/1.1\r\nHost: h\r\n\r\n"));
+            assert_eq!(client.response_to("HEAD").status, 200);
+            let answer = testkit::post(&gateway, path, &[], "{}");
+            assert_eq!(answer.status, 405);
+            assert_eq!(answer.header("Allow"), Some("GET, HEAD"));
+        }
+    });
+}
+
 #[test]
 fn a_backend_that_speaks_it_gets_the_request_untouched() {
     on_both_drivers(|driver| {

@@ -32,6 +32,16 @@ pub(crate) const MOUNT: Mount = Mount {
     family: ApiFamily::Anthropic,
     routes: &[
         DialectRoute {
+            path: b"",
+            allow: "GET, HEAD",
+            operation: Operation::List(own::alive),
+        },
+        DialectRoute {
+            path: b"/api/hello",
+            allow: "GET, HEAD",
+            operation: Operation::List(own::hello),
+        },
+        DialectRoute {
             path: b"/v1/messages",
             allow: "POST",
             operation: Operation::Serve,
