@@ -314,6 +314,8 @@ pub struct CorsPlan {
     pub exposed_headers: Vec<String>,
     /// Whether credentials may be sent; never true if any origin is allowed.
     pub allow_credentials: bool,
+    /// Whether pages may reach a private network; never true if any origin is allowed.
+    pub allow_private_network: bool,
     /// `Access-Control-Max-Age`; `None` = the header is left out.
     pub max_age: Option<Duration>,
 }

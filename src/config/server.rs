@@ -313,6 +313,13 @@ fn cors(s: &mut Section<'_, '_>) -> CorsPlan {
             )
             .env("OLLA_SERVER_CORS_ALLOW_CREDENTIALS")
             .bool(false),
+        allow_private_network: s
+            .key(
+                "allow_private_network",
+                "Let pages of the internet reach a private network; not with the origin *.",
+            )
+            .env("OLLA_SERVER_CORS_ALLOW_PRIVATE_NETWORK")
+            .bool(false),
         max_age: NonZeroU32::new(
             s.key(
                 "max_age",
@@ -338,11 +345,18 @@ fn check_cors(s: &mut Section<'_, '_>, plan: &CorsPlan) {
         );
     }
     if plan.allow_credentials && plan.any_origin() {
-        s.expected(
-            "allow_credentials",
-            "false while server.cors.allowed_origins contains \"*\"",
-        );
+        refuse_with_any_origin(s, "allow_credentials");
     }
+    if plan.allow_private_network && plan.any_origin() {
+        refuse_with_any_origin(s, "allow_private_network");
+    }
+}
+
+fn refuse_with_any_origin(s: &mut Section<'_, '_>, key: &str) {
+    s.expected(
+        key,
+        "false while server.cors.allowed_origins contains \"*\"",
+    );
 }
 
 fn a_token(text: &str) -> Option<String> {

@@ -9,6 +9,7 @@ use std::borrow::Cow;
 use olla_engine::h1::{FieldId, Span, emit};
 use olla_engine::handler::{Ask, AtHead, Cx, Local, Refusal, Request};
 
+use super::cors::{Grant, is_operators_page};
 use super::exchange::{Exchange, refused};
 use super::respond::seconds_until;
 use crate::access::Client;
@@ -89,6 +90,7 @@ impl Exchange {
     fn admit(&mut self, ask: &Ask<'_>) -> Result<(), Error> {
         let Request { head, bytes, .. } = ask.request;
         self.find_route(&ask.request)?;
+        self.withhold_cors(&ask.request);
         if let RouteKind::Management(_, operation) = self.route.kind {
             if !self.forwards(operation) {
                 // It is refused like an unknown route: it does not count as a request of a client.
@@ -123,6 +125,18 @@ impl Exchange {
             self.dialect = self.route.family().begin();
         }
         Ok(())
+    }
+
+    /// Pages of other sites must not read an operator's pages (docs/contract/observe.md#8).
+    fn withhold_cors(&mut self, request: &Request<'_>) {
+        let is_operators = match self.route.kind {
+            RouteKind::Internal => is_operators_page(self.rest(request)),
+            RouteKind::Dashboard => true,
+            _ => false,
+        };
+        if is_operators {
+            self.cors = Grant::Never;
+        }
     }
 
     /// Whether an operation of model management goes to an endpoint.

@@ -6,6 +6,7 @@ use olla_engine::h1::{FieldId, emit, field};
 use olla_engine::handler::{Local, Request};
 
 use crate::config::CorsPlan;
+use crate::routing::path::normalise;
 
 const EXPOSED: &str = "X-Olla-Request-ID, X-Olla-Endpoint, X-Olla-Backend-Type, X-Olla-Model, \
     X-Olla-Response-Time, X-Olla-Routing-Strategy, X-Olla-Routing-Decision, X-Olla-Routing-Reason, \
@@ -13,6 +14,12 @@ const EXPOSED: &str = "X-Olla-Request-ID, X-Olla-Endpoint, X-Olla-Backend-Type, 
 
 /// Headers that a page may always send if any header is allowed.
 const USUAL_HEADERS: &str = "Content-Type, Authorization";
+
+/// What every response to a preflight varies by.
+const VARY: &str = "Origin, Access-Control-Request-Method, Access-Control-Request-Headers";
+
+/// How Chrome asks whether a page may reach a private network.
+const PRIVATE_NETWORK: &str = "Access-Control-Request-Private-Network";
 
 /// `[server.cors]` with its values formatted.
 #[derive(Debug)]
@@ -32,10 +39,39 @@ pub(super) enum Grant {
     /// No header: CORS is off.
     #[default]
     Off,
+    /// No header either: the page is the operator's (docs/contract/observe.md#8).
+    Never,
     /// Only `Vary`.
     None,
     /// All, for the origin of the request.
     Origin,
+}
+
+/// Whether a route below `/internal/` is for the operator only. Pages of other sites may ask
+/// whether the gateway is there.
+pub(super) fn is_operators_page(rest: &[u8]) -> bool {
+    !matches!(rest, b"health" | b"ready")
+}
+
+/// The same for a path that has not been matched to a route.
+fn is_operators(path: &[u8]) -> bool {
+    let normal = normalise(path);
+    let rest = normal
+        .as_ref()
+        .ok()
+        .and_then(|n| n.path.strip_prefix(b"/internal/"));
+    rest.is_some_and(is_operators_page)
+}
+
+fn asks_for_private_network(request: &Request<'_>) -> bool {
+    let Request { head, bytes, .. } = request;
+    head.all(FieldId::AccessControl).any(|line| {
+        let is_it = line
+            .name
+            .of(bytes)
+            .eq_ignore_ascii_case(PRIVATE_NETWORK.as_bytes());
+        is_it && line.value.of(bytes) == b"true"
+    })
 }
 
 impl Cors {
@@ -93,11 +129,16 @@ impl Cors {
         let out = &mut local.head;
         emit::status_line(out, 204, b"No Content");
         local.bodyless = true;
-        emit::field(
-            out,
-            b"Vary",
-            b"Origin, Access-Control-Request-Method, Access-Control-Request-Headers",
-        );
+        if is_operators(head.path.of(bytes)) {
+            return true;
+        }
+        out.extend_from_slice(b"Vary: ");
+        out.extend_from_slice(VARY.as_bytes());
+        if self.plan.allow_private_network {
+            out.extend_from_slice(b", ");
+            out.extend_from_slice(PRIVATE_NETWORK.as_bytes());
+        }
+        out.extend_from_slice(b"\r\n");
         let asked = || {
             let lines = head.all(FieldId::AcRequestHeaders);
             lines.flat_map(|line| field::list_items(line.value.of(bytes)))
@@ -130,6 +171,9 @@ impl Cors {
         out.extend_from_slice(b"\r\n");
         if let Some(seconds) = self.max_age {
             emit::field_number(out, b"Access-Control-Max-Age", seconds);
+        }
+        if self.plan.allow_private_network && asks_for_private_network(request) {
+            emit::field(out, b"Access-Control-Allow-Private-Network", b"true");
         }
         true
     }
@@ -183,5 +227,32 @@ impl Cors {
     fn admits_header(&self, name: &[u8]) -> bool {
         let mut allowed = self.plan.allowed_headers.iter();
         self.any_header || allowed.any(|known| known.as_bytes().eq_ignore_ascii_case(name))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pages_of_operators_are_told_by_their_path() {
+        let table = [
+            ("/internal/status", true),
+            ("//internal//status", true),
+            ("/internal/./metrics", true),
+            ("/internal/ui/", true),
+            ("/internal/", true),
+            ("/internal/nosuch", true),
+            ("/internal/health", false),
+            ("/internal/x/../ready", false),
+            ("/internal", false),
+            ("/version", false),
+            ("/olla/proxy/internal/x", false),
+            ("/olla/proxy/../internal/x", false),
+            ("*", false),
+        ];
+        for (path, is_it) in table {
+            assert_eq!(is_operators(path.as_bytes()), is_it, "{path}");
+        }
     }
 }

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use olla_engine::h1::{FieldId, emit, field};
 use olla_engine::handler::{Ask, Cx, Local, Request, Response};
 
+use super::cors::Grant;
 use super::exchange::Exchange;
 use super::redirect::{Redirects, prefix_of};
 use crate::clock::millis;
@@ -98,7 +99,7 @@ impl Exchange {
                 emit::field(out, name.as_bytes(), value.as_bytes());
             }
         }
-        match (self.view.cors.is_on(), varies_by) {
+        match (self.has_cors(), varies_by) {
             (true, "") => emit::field(out, b"Vary", b"Origin"),
             (true, own) => emit::field(out, b"Vary", format!("{own}, Origin").as_bytes()),
             (false, "") => {}
@@ -108,6 +109,11 @@ impl Exchange {
             served(false, out);
         }
         self.common_fields(cx, request, out);
+    }
+
+    /// Whether the response has CORS headers, `Vary` at least.
+    fn has_cors(&self) -> bool {
+        self.view.cors.is_on() && self.cors != Grant::Never
     }
 
     /// A JSON document as the whole response.
@@ -238,7 +244,7 @@ impl Exchange {
             emit::field_number(out, names.remaining.as_bytes(), limit.remaining.into());
             emit::field_number(out, names.reset.as_bytes(), full);
         }
-        if self.view.cors.is_on() {
+        if self.has_cors() {
             let origin =
                 request.and_then(|request| request.head.get(request.bytes, FieldId::Origin));
             self.view.cors.write(self.cors, origin, out);

@@ -262,3 +262,57 @@ fn switched_off_nothing_is_added_and_the_backend_s_own_passes() {
         assert_eq!(answer.header("Vary"), None);
     });
 }
+
+/// docs/contract/observe.md#8
+#[test]
+fn pages_of_other_sites_may_not_read_an_operator_s_pages() {
+    on_both_drivers(|driver| {
+        let backend = Backend::ok(&["m"]);
+        let gateway = over(driver, &backend, "");
+        for path in ["/internal/status", "/internal/nosuch", "/internal/ui/"] {
+            let asked = preflight(&gateway, path, "GET", &[PAGE]);
+            assert_eq!(asked.status, 204, "{path}");
+            has_no_grant(&asked);
+            let answer = get(&gateway, path, &[PAGE]);
+            has_no_grant(&answer);
+            let vary = answer.header("Vary").unwrap_or_default();
+            assert!(!vary.contains("Origin"), "{path} {vary}");
+        }
+        for path in ["/internal/health", "/internal/ready"] {
+            let asked = preflight(&gateway, path, "GET", &[PAGE]);
+            assert_eq!(asked.header("Access-Control-Allow-Origin"), Some("*"));
+            let answer = get(&gateway, path, &[PAGE]);
+            assert_eq!(answer.header("Access-Control-Allow-Origin"), Some("*"));
+        }
+    });
+}
+
+/// docs/contract/surface.md#12
+#[test]
+fn a_page_of_the_internet_reaches_a_private_network_where_it_may() {
+    on_both_drivers(|driver| {
+        let backend = Backend::ok(&["m"]);
+        let cors = "allowed_origins = [\"https://page.test\"]";
+        let on = over(
+            driver,
+            &backend,
+            &format!("{cors}\nallow_private_network = true"),
+        );
+        let off = over(driver, &backend, cors);
+        let asks = "Access-Control-Request-Private-Network: true";
+        let allowed = |gateway: &Gateway, fields: &[&str]| {
+            let answer = preflight(gateway, X, "GET", fields);
+            let vary = answer.header("Vary").unwrap().to_owned();
+            let allows = answer.header("Access-Control-Allow-Private-Network");
+            (allows.map(str::to_owned), vary)
+        };
+        let vary = format!("{PREFLIGHT_VARY}, Access-Control-Request-Private-Network");
+        let yes = Some("true".to_owned());
+        assert_eq!(allowed(&on, &[PAGE, asks]), (yes, vary.clone()));
+        assert_eq!(allowed(&on, &[PAGE]), (None, vary.clone()));
+        let other = ["Origin: https://other.test", asks];
+        assert_eq!(allowed(&on, &other), (None, vary));
+        let plain = PREFLIGHT_VARY.to_owned();
+        assert_eq!(allowed(&off, &[PAGE, asks]), (None, plain));
+    });
+}

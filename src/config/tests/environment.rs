@@ -175,9 +175,15 @@ fn every_variable_sets_its_key() {
         ("OLLA_SERVER_CORS_ALLOWED_ORIGINS", "https://a"),
     ];
     assert!(plan_of_env(&credentials).server.cors.allow_credentials);
+    let network = [
+        ("OLLA_SERVER_CORS_ALLOW_PRIVATE_NETWORK", "true"),
+        credentials[1],
+    ];
+    assert!(plan_of_env(&network).server.cors.allow_private_network);
+    let with_origins = [credentials[0].0, network[0].0];
     for doc in reference() {
         let Some(name) = doc.env else { continue };
-        let tested = table.iter().any(|row| row.0 == name) || name == credentials[0].0;
+        let tested = table.iter().any(|row| row.0 == name) || with_origins.contains(&name);
         assert!(tested, "{name} is not in the table");
     }
 }

@@ -119,6 +119,11 @@ fn wrong_values_are_refused_with_key_value_and_what_is_allowed() {
             "server.cors.allow_credentials",
             &["\"*\""],
         ),
+        (
+            "server.cors.allow_private_network = true",
+            "server.cors.allow_private_network",
+            &["cors", "allowed_origins"],
+        ),
         ("server.cors.max_age = -1", "server.cors.max_age", &["-1"]),
         (
             "server.cors.allowed_origins = [\"*.*\"]",

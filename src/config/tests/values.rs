@@ -40,6 +40,7 @@ fn the_defaults_are_those_of_the_contract() {
     assert_eq!(rates.per_endpoint.of("any"), None);
     let cors = &server.cors;
     assert!(cors.enabled && cors.any_origin() && !cors.allow_credentials);
+    assert!(!cors.allow_private_network);
     assert_eq!(cors.allowed_methods, ["GET", "POST", "OPTIONS"]);
     assert_eq!(cors.allowed_headers, ["*"]);
     assert!(cors.exposed_headers.is_empty());
