@@ -2,7 +2,7 @@
 //!
 //! Contract: docs/contract/surface.md#10.3
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
 use olla_engine::h1::{FieldId, RequestHead, field};
@@ -35,6 +35,18 @@ impl Client {
     pub(crate) const fn address(self) -> IpAddr {
         match self {
             Self::Address(address) => address,
+        }
+    }
+
+    /// What limits count it by: its address, or the first of the /64 of an IPv6 address. Whoever has
+    /// one address of such a network has all of them (docs/contract/surface.md#10.1).
+    pub(crate) const fn limited_as(self) -> IpAddr {
+        match self.address() {
+            IpAddr::V6(address) => {
+                let network = address.to_bits() & !(u64::MAX as u128);
+                IpAddr::V6(Ipv6Addr::from_bits(network))
+            }
+            address @ IpAddr::V4(_) => address,
         }
     }
 }
@@ -98,6 +110,22 @@ fn address(text: &[u8]) -> Option<IpAddr> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn limits_count_the_network_of_an_ipv6_address() {
+        let table = [
+            ("192.0.2.7", "192.0.2.7"),
+            ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::"),
+            ("2001:db8:1:2::", "2001:db8:1:2::"),
+            ("2001:db8:1:3::1", "2001:db8:1:3::"),
+            ("::1", "::"),
+        ];
+        for (address, counted) in table {
+            let client = Client::Address(address.parse().unwrap());
+            assert_eq!(client.limited_as().to_string(), counted);
+            assert_eq!(client.address().to_string(), address);
+        }
+    }
 
     #[test]
     fn the_client_is_the_last_that_no_trusted_proxy_named() {

@@ -8,6 +8,12 @@ use super::section::Section;
 pub(super) const MIB: u64 = 1 << 20;
 pub(super) const U32_MAX: i128 = u32::MAX as i128;
 
+/// The defaults of the clients' rate limits, in requests per minute
+/// (docs/contract/surface.md#10.1).
+pub(crate) const GLOBAL_REQUESTS_PER_MINUTE: u32 = 1000;
+pub(crate) const PER_IP_REQUESTS_PER_MINUTE: u32 = 100;
+pub(crate) const HEALTH_REQUESTS_PER_MINUTE: u32 = 1000;
+
 /// The upper bound of a key that is bounded by its type only.
 pub(super) const NO_MAX: i128 = i128::MAX;
 

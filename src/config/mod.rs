@@ -37,6 +37,9 @@ mod values;
 mod version_prefix;
 mod yaml;
 
+pub(crate) use bounds::{
+    GLOBAL_REQUESTS_PER_MINUTE, HEALTH_REQUESTS_PER_MINUTE, PER_IP_REQUESTS_PER_MINUTE,
+};
 pub(crate) use endpoint::{Auth, EndpointTlsPlan, Scheme, Secret, UrlFault};
 pub use endpoint::{BaseUrl, EndpointPlan, NameFilter};
 pub use env::Env;

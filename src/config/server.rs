@@ -5,7 +5,10 @@
 
 use std::num::{NonZeroU32, NonZeroUsize};
 
-use super::bounds::{MIB, U32_MAX, secs};
+use super::bounds::{
+    GLOBAL_REQUESTS_PER_MINUTE, HEALTH_REQUESTS_PER_MINUTE, MIB, PER_IP_REQUESTS_PER_MINUTE,
+    U32_MAX, secs,
+};
 use super::endpoint::is_token;
 use super::inputs::ConfigInputs;
 use super::plan::{
@@ -182,21 +185,21 @@ fn rate_limits(s: &mut Section<'_, '_>) -> RateLimitsPlan {
                 "Limit for all clients together; 0 disables it.",
             )
             .env("OLLA_SERVER_GLOBAL_RATE_LIMIT")
-            .int(1000, 0, U32_MAX),
+            .int(GLOBAL_REQUESTS_PER_MINUTE, 0, U32_MAX),
         per_ip_requests_per_minute: s
             .key(
                 "per_ip_requests_per_minute",
-                "Limit for each client address; 0 disables it.",
+                "Limit for each client address, of IPv6 each /64; 0 disables it.",
             )
             .env("OLLA_SERVER_PER_IP_RATE_LIMIT")
-            .int(100, 0, U32_MAX),
+            .int(PER_IP_REQUESTS_PER_MINUTE, 0, U32_MAX),
         health_requests_per_minute: s
             .key(
                 "health_requests_per_minute",
                 "Limit for each client address on /internal/health; 0 disables it.",
             )
             .env("OLLA_SERVER_HEALTH_RATE_LIMIT")
-            .int(1000, 0, U32_MAX),
+            .int(HEALTH_REQUESTS_PER_MINUTE, 0, U32_MAX),
         burst_size: s
             .key(
                 "burst_size",

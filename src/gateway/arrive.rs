@@ -11,7 +11,7 @@ use olla_engine::handler::{Ask, AtHead, Cx, Local, Refusal, Request};
 
 use super::cors::{Grant, is_operators_page};
 use super::exchange::{Exchange, refused};
-use super::respond::seconds_until;
+use super::limited::over_limit;
 use crate::access::Client;
 use crate::config::ModelManagement;
 use crate::dialects::{ApiFamily, Error};
@@ -20,7 +20,6 @@ use crate::operations::stats::Violation;
 use crate::routing::management::Management;
 use crate::routing::path::{PathFault, normalise};
 use crate::routing::route::{Limit, MatchedRoute, RouteKind};
-use crate::shared::LimitRefusal;
 
 impl Exchange {
     /// Handles a complete request head.
@@ -195,7 +194,11 @@ impl Exchange {
         };
         self.limit_headers = refusal.headers;
         let mut recorder = self.gateway.recorder.borrow_mut();
-        recorder.violation(Violation::RateLimit(self.client.address()));
+        let address = self.client.address();
+        recorder.violation(Violation::RateLimit(address));
+        drop(recorder);
+        let (key, value) = (refusal.rule.key, refusal.per_minute.get());
+        self.gateway.warn_of_limit(ask.cx, key, value, address);
         Err(over_limit(&refusal))
     }
 
@@ -207,21 +210,6 @@ impl Exchange {
             (_, max) => (max, "server.request_limits.max_body_size"),
         }
     }
-}
-
-fn over_limit(refusal: &LimitRefusal) -> Error {
-    let LimitRefusal {
-        rule, per_minute, ..
-    } = refusal;
-    let subject = rule.subject;
-    let mut error = Error::new(
-        429,
-        rule.kind,
-        rule.code,
-        format!("the limit of {per_minute} requests per minute for {subject} is reached"),
-    );
-    error.retry_after = Some(seconds_until(refusal.retry_after));
-    error
 }
 
 fn method_refused(route: &MatchedRoute) -> Error {

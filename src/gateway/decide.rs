@@ -10,6 +10,7 @@ use olla_engine::h1::FieldId;
 use olla_engine::handler::{Ask, Cx, Local, Request, Routed};
 
 use super::exchange::Exchange;
+use super::limited::PER_ENDPOINT;
 use super::replies::{Awaited, ControlReply};
 use crate::dialects::{Choosing, Error};
 use crate::field_names::{X_OLLA_ENDPOINT, X_OLLA_SESSION_ID};
@@ -215,6 +216,20 @@ impl Exchange {
         self.session = Some(common.sticky.open(key, bounds, now_ms));
     }
 
+    fn warn_of_endpoint_limit(&self, cx: &Cx<'_>) {
+        let rates = &self.view.plan().server.rate_limits.per_endpoint;
+        let names = self
+            .candidates
+            .iter()
+            .filter_map(|index| self.view.endpoint(index));
+        let limits = names.filter_map(|endpoint| rates.of(endpoint.name()));
+        if let Some(value) = limits.min() {
+            let client = self.client.address();
+            self.gateway
+                .warn_of_limit(cx, PER_ENDPOINT, value.get(), client);
+        }
+    }
+
     /// The error of a request that no endpoint serves.
     pub(super) fn rejected(&self, cx: &Cx<'_>, fault: rejection::Fault) -> Error {
         let about = About {
@@ -231,6 +246,7 @@ impl Exchange {
         );
         if fault == rejection::Fault::Throttled {
             error.retry_after = Some(self.token_in(cx));
+            self.warn_of_endpoint_limit(cx);
         }
         error
     }

@@ -15,6 +15,7 @@ mod decide;
 mod exchange;
 mod forward;
 mod id;
+mod limited;
 mod local;
 mod pick;
 mod record;

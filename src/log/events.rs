@@ -76,6 +76,8 @@ pub(crate) const CONFIG_INVALID: &str = "Configuration invalid";
 pub(crate) const CONFIG_WARNING: &str = "Configuration warning";
 /// A request for the dashboard was refused. WARN: `reason`, `config_key`, `client_ip`, `host`.
 pub(crate) const DASHBOARD_DENIED: &str = "dashboard access denied";
+/// A rate limit refuses requests; at most once a minute. WARN: `key`, `value`, `client_ip`.
+pub(crate) const RATE_LIMIT_REACHED: &str = "Rate limit reached";
 /// Connections cannot be accepted because a resource is exhausted; at most once a minute. WARN:
 /// `reason`, `failures` since the last such line, \[`open_files_limit`], `remedy`.
 pub(crate) const ACCEPT_FAILED: &str = "Connections not accepted";

@@ -116,7 +116,11 @@ impl fmt::Display for RejectionMessage<'_> {
             Fault::NoHealthy => write!(f, "no healthy endpoint{specific}{for_model}"),
             Fault::ModelNotFound => write!(f, "no endpoint{specific} has{model}"),
             Fault::ModelUnavailable => write!(f, "no healthy endpoint{specific} has{model}"),
-            Fault::Throttled => write!(f, "all endpoints{for_model} are at their request limit"),
+            Fault::Throttled => write!(
+                f,
+                "all endpoints{for_model} are at their request limit, which \
+                 server.rate_limits.per_endpoint sets"
+            ),
             Fault::BackendError => {
                 let because = self.about.because.unwrap_or("sent no usable response");
                 write!(f, "endpoint{endpoint} {because}")

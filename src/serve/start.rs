@@ -151,6 +151,7 @@ fn start(setup: Setup, logger: &Logger) -> Result<Running, String> {
         logger: logger.clone(),
         records: Records::new(logger.clone()),
         losses: AtomicU64::new(0),
+        limit_warned_ms: AtomicU64::new(0),
         draining: AtomicBool::new(false),
     });
     let profiles = Arc::new(setup.profiles.filtered(&plan.proxy.profile_filter));

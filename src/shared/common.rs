@@ -29,6 +29,8 @@ pub(crate) struct Common {
     /// Number of connect failures. With one load, a core knows whether it has to look for endpoints
     /// that another core could not reach.
     pub losses: AtomicU64,
+    /// When a limit that refuses was logged last, in milliseconds of the process's clock; 0 = never.
+    pub limit_warned_ms: AtomicU64,
     /// Whether the process is shutting down.
     pub draining: AtomicBool,
 }

@@ -480,3 +480,42 @@ fn checks_have_their_order() {
         assert_eq!(backend.count(), 1);
     });
 }
+
+/// docs/contract/surface.md#10.1: nobody has to guess which limit it was.
+#[test]
+fn a_refusal_names_its_key_and_is_logged_once_a_minute() {
+    on_both_drivers(|driver| {
+        let backend = Backend::ok(&["m"]);
+        let key = "server.rate_limits.per_ip_requests_per_minute";
+        for (limits, by_default) in [
+            ("burst_size = 1", true),
+            ("per_ip_requests_per_minute = 7\nburst_size = 1", false),
+        ] {
+            let limits = format!("global_requests_per_minute = 0\n{limits}");
+            let gateway = over(driver, &backend, &limits);
+            assert_eq!(get(&gateway, X, &[]).status, 200);
+            for _ in 0..3 {
+                let refused = get(&gateway, X, &[]);
+                let message = refused.is_error(429, "rate_limit_exceeded", "RATE_LIMIT_EXCEEDED");
+                assert!(message.contains(key), "{message}");
+                assert_eq!(message.contains("by default"), by_default, "{message}");
+            }
+            gateway.wait_log("Rate limit reached");
+            let log = gateway.log();
+            let lines: Vec<_> = log
+                .lines()
+                .filter(|l| l.contains("Rate limit reached"))
+                .collect();
+            assert_eq!(lines.len(), 1, "{lines:?}");
+            let value = if by_default { 100 } else { 7 };
+            for part in [
+                "\"level\":\"WARN\"".to_owned(),
+                format!("\"key\":\"{key}\""),
+                format!("\"value\":{value}"),
+                "\"client_ip\":\"127.0.0.1\"".to_owned(),
+            ] {
+                assert!(lines[0].contains(&part), "{part}: {}", lines[0]);
+            }
+        }
+    });
+}

@@ -246,7 +246,7 @@ impl LimitShard {
                 None => return Ok(None),
             },
             Tokens::One(tokens) => tokens.take(now),
-            Tokens::Addresses(tokens) => tokens.take(client.address(), now),
+            Tokens::Addresses(tokens) => tokens.take(client.limited_as(), now),
         };
         if admission.admitted {
             Ok(names.map(|names| self.headers(names, &admission)))
@@ -259,7 +259,7 @@ impl LimitShard {
     fn give_back(&mut self, client: Client) {
         match &mut self.tokens {
             Tokens::One(tokens) => tokens.give_back(),
-            Tokens::Addresses(tokens) => tokens.give_back(client.address()),
+            Tokens::Addresses(tokens) => tokens.give_back(client.limited_as()),
         }
     }
 
@@ -267,7 +267,7 @@ impl LimitShard {
         let names = self.limit.rule.headers?;
         let state = match &self.tokens {
             Tokens::One(tokens) => tokens.peek(now),
-            Tokens::Addresses(tokens) => tokens.peek(client.address(), now),
+            Tokens::Addresses(tokens) => tokens.peek(client.limited_as(), now),
         };
         Some(LimitHeaders {
             remaining: 0,

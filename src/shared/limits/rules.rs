@@ -1,6 +1,9 @@
 //! The kinds of rate limits, one row each, in the order in which a request meets them.
 
-use crate::config::RateLimitsPlan;
+use crate::config::{
+    GLOBAL_REQUESTS_PER_MINUTE, HEALTH_REQUESTS_PER_MINUTE, PER_IP_REQUESTS_PER_MINUTE,
+    RateLimitsPlan,
+};
 use crate::routing::route::Limit;
 
 /// One kind of rate limit.
@@ -10,6 +13,10 @@ pub(crate) struct LimitRule {
     pub(super) route: Limit,
     /// What has a bucket of its own.
     pub(super) counted_by: CountedBy,
+    /// The key that sets it, in the message of a refusal and in the log.
+    pub(crate) key: &'static str,
+    /// The default of the key.
+    pub(crate) default: u32,
     /// Requests per minute; 0 = no limit.
     pub(super) per_minute: fn(&RateLimitsPlan) -> u32,
     /// The response headers that show its bucket, if any do.
@@ -27,7 +34,7 @@ pub(crate) struct LimitRule {
 pub(super) enum CountedBy {
     /// The gateway: one bucket for all requests.
     Gateway,
-    /// Each client address.
+    /// Each client address; of IPv6 each network of 64 bits.
     Address,
 }
 
@@ -54,6 +61,8 @@ pub(super) static RULES: [LimitRule; 3] = [
     LimitRule {
         route: Limit::Proxied,
         counted_by: CountedBy::Gateway,
+        key: "server.rate_limits.global_requests_per_minute",
+        default: GLOBAL_REQUESTS_PER_MINUTE,
         per_minute: |plan| plan.global_requests_per_minute,
         headers: None,
         kind: "rate_limit_exceeded",
@@ -63,6 +72,8 @@ pub(super) static RULES: [LimitRule; 3] = [
     LimitRule {
         route: Limit::Proxied,
         counted_by: CountedBy::Address,
+        key: "server.rate_limits.per_ip_requests_per_minute",
+        default: PER_IP_REQUESTS_PER_MINUTE,
         per_minute: |plan| plan.per_ip_requests_per_minute,
         headers: Some(&X_RATE_LIMIT),
         kind: "rate_limit_exceeded",
@@ -72,6 +83,8 @@ pub(super) static RULES: [LimitRule; 3] = [
     LimitRule {
         route: Limit::Health,
         counted_by: CountedBy::Address,
+        key: "server.rate_limits.health_requests_per_minute",
+        default: HEALTH_REQUESTS_PER_MINUTE,
         per_minute: |plan| plan.health_requests_per_minute,
         headers: Some(&X_RATE_LIMIT),
         kind: "rate_limit_exceeded",

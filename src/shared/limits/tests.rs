@@ -266,3 +266,36 @@ fn threads_share_both_limits() {
     assert!(all <= most, "{all} > {most}");
     assert!(all * 100 >= most * 95, "{all} of {most}");
 }
+
+#[test]
+fn one_network_of_ipv6_has_one_bucket() {
+    let mut core = shards(&Limiters::new(&plan(0, 6, 2), 1));
+    let client = |text: &str| Client::Address(text.parse().unwrap());
+    let mut left = |text| {
+        let admitted = core.admit(Limit::Proxied, client(text), 0);
+        admitted.ok().flatten().map(|headers| headers.remaining)
+    };
+    assert_eq!(left("2001:db8::1"), Some(1));
+    assert_eq!(left("2001:db8::ffff:0:0:2"), Some(0));
+    assert_eq!(left("2001:db8::3"), None);
+    assert_eq!(left("2001:db8:0:1::1"), Some(1));
+    assert_eq!(left("192.0.2.1"), Some(1));
+    assert_eq!(left("192.0.2.2"), Some(1));
+}
+
+#[test]
+fn a_rule_knows_its_key_and_its_default() {
+    let env = crate::config::Env::default();
+    let inputs = crate::config::ConfigInputs {
+        env: &env,
+        cwd: std::path::Path::new(""),
+        types: &[],
+        admits: &|_, _| true,
+    };
+    let format = crate::config::FileFormat::Toml;
+    let loaded = crate::config::plan_from_str("", format, None, &inputs);
+    let limits = loaded.plan.unwrap().server.rate_limits;
+    for rule in &RULES {
+        assert_eq!((rule.per_minute)(&limits), rule.default, "{}", rule.key);
+    }
+}
