@@ -281,7 +281,7 @@ fn management_of_models_is_refused_under_every_prefix_and_spelling() {
     on_both_drivers(|driver| {
         let backend = Backend::ok(&["m"]);
         let more = format!("url = \"{}/team/api\"\npreserve_path = true", backend.url());
-        let endpoints = testkit::endpoint("one", "vllm", &backend, &more);
+        let endpoints = endpoint("one", "vllm", &backend, &more);
         let gateway = Gateway::start(&Config::new(driver).more(&endpoints));
         for path in [
             "/olla/proxy/api/delete",

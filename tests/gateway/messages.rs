@@ -92,7 +92,7 @@ fn is_refusal(answer: &Response, status: u16, kind: &str) -> String {
 /// docs/contract/translation.md#1: Claude Code asks its base URL whether somebody is there.
 #[test]
 fn the_base_url_says_that_somebody_is_there() {
-    testkit::on_both_drivers(|driver| {
+    on_both_drivers(|driver| {
         let gateway = testkit::Gateway::start(&testkit::Config::new(driver));
         let rows = [
             ("/olla/anthropic", r#"{"status":"ok"}"#),
