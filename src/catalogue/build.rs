@@ -16,7 +16,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use super::entry::{Entry, Place};
 use super::merged::{Alias, AliasTarget, Merged, MergedEndpoint, NameFacts, NameTable};
 use super::rules::{Capabilities, ModelRules};
-use super::{CatalogueOptions, CatalogueSource, figures};
+use super::{AliasNames, CatalogueOptions, CatalogueSource, figures};
 use crate::config::AliasPlan;
 use crate::providers::{ListedModel, ModelKind, Profile, glob};
 
@@ -229,6 +229,7 @@ impl<'a> Builder<'a> {
             entries,
             names: self.names,
             ids: ids.made,
+            alias_names: AliasNames::new(self.options.aliases),
             alias_plans: self.options.aliases.to_vec(),
             enable_unifier: self.options.enable_unifier,
             rules: Arc::clone(self.options.rules),
@@ -413,8 +414,7 @@ fn member(source: &CatalogueSource<'_>) -> MergedEndpoint {
     }
 }
 
-/// The aliases that are not also names of models, with those of their targets that an endpoint
-/// lists.
+/// The aliases, with those of their targets that an endpoint lists.
 fn aliases(plans: &[AliasPlan], names: &NameTable, entries: &[Entry]) -> Vec<Alias> {
     let number = |name: &str| names.folds.get(name.to_lowercase().as_str()).copied();
     let targets = plans.iter().flat_map(|plan| &plan.targets);
@@ -440,12 +440,12 @@ fn aliases(plans: &[AliasPlan], names: &NameTable, entries: &[Entry]) -> Vec<Ali
             entries: having.get(&fold)?.clone(),
         })
     };
-    let unclaimed = plans.iter().filter(|plan| number(&plan.name).is_none());
-    let known = unclaimed.map(|plan| Alias {
+    let known = plans.iter().map(|plan| Alias {
         name: plan.name.clone(),
+        is_listed: !plan.is_pattern() && number(&plan.name).is_none(),
         targets: plan.targets.iter().filter_map(target).collect(),
     });
-    known.filter(|alias| !alias.targets.is_empty()).collect()
+    known.collect()
 }
 
 /// Seconds since 1970; 0 for an earlier time.

@@ -9,7 +9,7 @@ use percent_encoding::percent_decode_str;
 use serde::Serialize;
 
 use super::entry::{Entry, LOADED, Place};
-use super::query::shortened;
+use super::merged::Alias;
 use super::render::Selection;
 use super::{Catalogue, CatalogueError};
 use crate::endpoint_set::EndpointSet;
@@ -76,28 +76,39 @@ impl Catalogue {
             let message = "the path names no model: /olla/models/<id>".to_owned();
             return Err(CatalogueError::bad_request("MODEL_ID_REQUIRED", message));
         }
-        self.detail(&id, times)
-            .or_else(|| self.detail(without_slash?, times))
-            .ok_or_else(|| CatalogueError {
-                status: 404,
-                kind: "not_found",
-                code: "MODEL_NOT_FOUND",
-                message: format!("no model {:?} is known", shortened(&id)),
-            })
+        let plain = without_slash.unwrap_or(&id);
+        let body = [&*id, plain]
+            .into_iter()
+            .find_map(|id| self.detail(id, times))
+            .or_else(|| self.covered_detail(plain, times))
+            .ok_or_else(|| CatalogueError::not_found(&id))?;
+        // Serialising a detail cannot fail.
+        serde_json::to_vec(&body)
+            .map(Bytes::from)
+            .map_err(|_| CatalogueError::not_found(&id))
     }
 
-    fn detail(&self, id: &str, times: &DetailTimes<'_>) -> Option<Bytes> {
+    fn detail<'c>(&'c self, id: &str, times: &DetailTimes<'_>) -> Option<Detail<'c>> {
         let by_id = || {
             self.merged
                 .entries
                 .get(*self.merged.ids.get(&id.to_lowercase())? as usize)
         };
-        let body = match self.merged.named_entry(id).or_else(by_id) {
-            Some(entry) => self.entry_detail(entry, times),
-            None => self.alias_detail(id, times)?,
-        };
-        // Serialising a detail cannot fail.
-        serde_json::to_vec(&body).ok().map(Bytes::from)
+        if let Some(entry) = self.merged.named_entry(id).or_else(by_id) {
+            return Some(self.entry_detail(entry, times));
+        }
+        let alias = self.merged.alias_named(id)?;
+        self.alias_detail(alias, &alias.name, times)
+    }
+
+    /// The details of a model by a name that only stands for it.
+    fn covered_detail<'c>(&'c self, id: &'c str, times: &DetailTimes<'_>) -> Option<Detail<'c>> {
+        let all = EndpointSet::first(self.merged.endpoints.len());
+        if let Some((entry, _)) = self.merged.entry_by_name(id, &all) {
+            return Some(self.entry_detail(entry, times));
+        }
+        let alias = self.merged.alias_covering(id)?;
+        self.alias_detail(alias, id, times)
     }
 
     fn entry_detail<'c>(&'c self, entry: &'c Entry, times: &DetailTimes<'_>) -> Detail<'c> {
@@ -109,19 +120,18 @@ impl Catalogue {
         self.detail_of(entry, named, times)
     }
 
-    /// The alias's own spelling first, then any.
-    fn alias_detail(&self, id: &str, times: &DetailTimes<'_>) -> Option<Detail<'_>> {
-        let lower = id.to_lowercase();
-        let mut aliases = self.merged.aliases.iter();
-        let alias = aliases
-            .clone()
-            .find(|alias| alias.name == id)
-            .or_else(|| aliases.find(|alias| alias.name.to_lowercase() == lower))?;
+    fn alias_detail<'c>(
+        &'c self,
+        alias: &'c Alias,
+        id: &'c str,
+        times: &DetailTimes<'_>,
+    ) -> Option<Detail<'c>> {
         let among = |eligible: EndpointSet| {
             let filter = |_: &Entry| true;
             let own = EndpointSet::EMPTY;
             self.alias_view(
                 alias,
+                id,
                 &Selection {
                     filter: &filter,
                     eligible,
@@ -133,7 +143,7 @@ impl Catalogue {
         let all = EndpointSet::first(self.merged.endpoints.len());
         let view = among(self.routable).or_else(|| among(all))?;
         let named = Named {
-            id: &alias.name,
+            id,
             aliases: view.targets,
             by_endpoint: view.places.chunks(1).collect(),
         };

@@ -11,7 +11,7 @@ use rustc_hash::FxHashMap;
 
 use super::entry::{Entry, Place};
 use super::rules::{Capabilities, ModelRules};
-use super::{CatalogueOptions, CatalogueSource};
+use super::{AliasNames, CatalogueOptions, CatalogueSource};
 use crate::config::AliasPlan;
 use crate::endpoint_set::EndpointSet;
 use crate::providers::{ListedModel, Profile};
@@ -24,7 +24,9 @@ pub(super) struct Merged {
     pub(super) names: NameTable,
     /// Ids that are not names, in lower case (docs/contract/catalogue.md#5.2, rule 3).
     pub(super) ids: FxHashMap<String, u32>,
+    /// In the order of the configuration.
     pub(super) aliases: Vec<Alias>,
+    pub(super) alias_names: AliasNames,
     /// The configuration of the aliases.
     pub(super) alias_plans: Vec<AliasPlan>,
     pub(super) enable_unifier: bool,
@@ -40,10 +42,13 @@ pub(super) struct MergedEndpoint {
     pub(super) models: Arc<[ListedModel]>,
 }
 
-/// A configured alias with at least one target that some endpoint lists.
+/// A configured alias.
 #[derive(Debug)]
 pub(super) struct Alias {
     pub(super) name: String,
+    /// Whether listings have an item for it: not for a pattern, and not if a model has its name.
+    pub(super) is_listed: bool,
+    /// The targets that some endpoint lists.
     pub(super) targets: Vec<AliasTarget>,
 }
 

@@ -9,10 +9,12 @@
 //!
 //! Contract: docs/contract/catalogue.md#5, docs/contract/catalogue.md#6
 
+mod alias_names;
 mod build;
 mod detail;
 mod entry;
 mod figures;
+mod find;
 mod formats;
 mod merged;
 mod query;
@@ -27,6 +29,7 @@ use std::time::SystemTime;
 use bytes::Bytes;
 
 pub(crate) use crate::providers::ListedModel;
+pub(crate) use alias_names::AliasNames;
 pub(crate) use detail::DetailTimes;
 pub(crate) use entry::Entry;
 pub(crate) use rules::Capabilities;
@@ -105,6 +108,15 @@ impl CatalogueError {
             message,
         }
     }
+
+    fn not_found(id: &str) -> Self {
+        Self {
+            status: 404,
+            kind: "not_found",
+            code: "MODEL_NOT_FOUND",
+            message: format!("no model {:?} is known", query::shortened(id)),
+        }
+    }
 }
 
 impl Default for Catalogue {
@@ -180,8 +192,8 @@ impl Catalogue {
         self.routable
     }
 
-    /// The ids of the models that some routable endpoint serves, each once, in a stable order:
-    /// what `/olla/anthropic/v1/models` lists (docs/contract/translation.md#12).
+    /// The ids of the models that some routable endpoint serves, each once, in a stable order, then
+    /// the aliases: what `/olla/anthropic/v1/models` lists (docs/contract/translation.md#12).
     pub fn served_ids(&self) -> Vec<&str> {
         let mut seen = rustc_hash::FxHashSet::default();
         let served = |entry: &&Entry| entry.is_on(&self.routable);
@@ -191,7 +203,10 @@ impl Catalogue {
             .iter()
             .filter(served)
             .map(Entry::first_name);
-        ids.filter(|id| seen.insert(*id)).collect()
+        let served = self.served();
+        let aliases = self.alias_views(&served);
+        let aliases: Vec<_> = aliases.iter().map(|alias| alias.name).collect();
+        ids.chain(aliases).filter(|id| seen.insert(*id)).collect()
     }
 
     fn render_usual(&self) {

@@ -35,11 +35,14 @@ pub(super) struct Selection<'s> {
 }
 
 /// One name of one entry.
-struct Item<'c> {
-    id: &'c str,
-    entry: &'c Entry,
+pub(super) struct Item<'c> {
+    /// The name as an endpoint spells it; some facts are derived from it.
+    pub(super) name: &'c str,
+    /// The id to show: the name, or an alias of it.
+    pub(super) id: &'c str,
+    pub(super) entry: &'c Entry,
     /// The places of the selection's own endpoints that report the name.
-    own: Vec<Place>,
+    pub(super) own: Vec<Place>,
 }
 
 /// An alias with those of its targets that the selection shows.
@@ -48,18 +51,20 @@ pub(super) struct AliasView<'c> {
     pub(super) targets: Vec<&'c str>,
     /// The entry of the first target.
     pub(super) entry: &'c Entry,
+    /// The places at which that entry has the target's name.
+    pub(super) target: Vec<Place>,
     /// One for each endpoint that has a target.
     pub(super) places: Vec<Place>,
 }
 
 /// A JSON document around a list.
-struct List {
+pub(super) struct List {
     out: Vec<u8>,
     is_first: bool,
 }
 
 impl List {
-    fn new(head: &str) -> Self {
+    pub(super) fn new(head: &str) -> Self {
         Self {
             out: head.as_bytes().to_vec(),
             is_first: true,
@@ -80,6 +85,10 @@ impl List {
 
     fn finish(mut self) -> Bytes {
         self.out.extend_from_slice(b"]}");
+        self.into_bytes()
+    }
+
+    pub(super) fn into_bytes(mut self) -> Bytes {
         self.out.shrink_to_fit();
         Bytes::from(self.out)
     }
@@ -156,7 +165,7 @@ impl Catalogue {
         self.openai.get_or_init(render).clone()
     }
 
-    fn served(&self) -> Selection<'static> {
+    pub(super) fn served(&self) -> Selection<'static> {
         Selection {
             filter: &|_| true,
             eligible: self.routable,
@@ -165,25 +174,17 @@ impl Catalogue {
     }
 
     pub(super) fn render(&self, format: Format, selection: &Selection<'_>) -> Bytes {
-        match format {
-            Format::Unified => self.unified(selection),
-            Format::Ollama => {
-                let mut list = List::new(r#"{"models":["#);
-                self.each_name(selection, |item| self.push_ollama(&mut list, &item));
-                list.finish()
-            }
-            _ => {
-                let mut list = List::new(r#"{"object":"list","data":["#);
-                self.each_name(selection, |item| self.push_data(&mut list, format, &item));
-                if format == Format::OpenAi {
-                    for alias in self.alias_views(selection) {
-                        let created = self.merged.created(alias.entry, &[]);
-                        list.push(&openai(alias.name, created, OLLA, Nothing {}));
-                    }
-                }
-                list.finish()
-            }
+        let head = match format {
+            Format::Unified => return self.unified(selection),
+            Format::Ollama => r#"{"models":["#,
+            _ => r#"{"object":"list","data":["#,
+        };
+        let mut list = List::new(head);
+        self.each_name(selection, |item| self.push_item(&mut list, format, &item));
+        for alias in self.alias_views(selection) {
+            self.push_item(&mut list, format, &self.alias_item(&alias, selection));
         }
+        list.finish()
     }
 
     fn unified(&self, selection: &Selection<'_>) -> Bytes {
@@ -260,8 +261,10 @@ impl Catalogue {
                 let is_own = |place: &&Place| on(&selection.own, place);
                 let own: Vec<_> = places.iter().filter(is_own).copied().collect();
                 let spelled = self.merged.listed(own.first().unwrap_or(first));
+                let name = spelled.map_or("", |model| &*model.name);
                 call(Item {
-                    id: spelled.map_or("", |model| &model.name),
+                    name,
+                    id: name,
                     entry,
                     own,
                 });
@@ -271,13 +274,38 @@ impl Catalogue {
 
     /// The aliases of which some target is shown (docs/contract/catalogue.md#5.10).
     pub(super) fn alias_views<'c>(&'c self, selection: &Selection<'_>) -> Vec<AliasView<'c>> {
-        let view = |alias| self.alias_view(alias, selection);
-        self.merged.aliases.iter().filter_map(view).collect()
+        let listed = self.merged.aliases.iter().filter(|alias| alias.is_listed);
+        listed
+            .filter_map(|alias| self.alias_view(alias, &alias.name, selection))
+            .collect()
     }
 
+    /// The item of an alias: that of its first target, under the alias's name.
+    pub(super) fn alias_item<'c>(
+        &'c self,
+        alias: &AliasView<'c>,
+        selection: &Selection<'_>,
+    ) -> Item<'c> {
+        let own = alias.target.iter().copied();
+        let own: Vec<_> = own
+            .filter(|place| selection.own.contains(place.endpoint as usize))
+            .collect();
+        let spelled = own.first().or(alias.target.first());
+        let spelled = spelled.and_then(|place| self.merged.listed(place));
+        Item {
+            name: spelled.map_or(alias.name, |model| &model.name),
+            id: alias.name,
+            entry: alias.entry,
+            own,
+        }
+    }
+
+    /// An alias under a name, which is its own or one that it covers; `None` if the selection shows
+    /// none of its targets.
     pub(super) fn alias_view<'c>(
         &'c self,
         alias: &'c Alias,
+        name: &'c str,
         selection: &Selection<'_>,
     ) -> Option<AliasView<'c>> {
         let mut first = None;
@@ -289,8 +317,8 @@ impl Catalogue {
                 let eligible = |place: &Place| selection.eligible.contains(place.endpoint as usize);
                 if at.iter().any(eligible) {
                     is_available = true;
-                    first.get_or_insert(entry);
-                    places.extend(at);
+                    places.extend(&at);
+                    first.get_or_insert((entry, at));
                 }
             }
             if is_available {
@@ -299,10 +327,12 @@ impl Catalogue {
         }
         places.sort_by_key(|place| place.endpoint);
         places.dedup_by_key(|place| place.endpoint);
+        let (entry, target) = first?;
         Some(AliasView {
-            name: &alias.name,
+            name,
             targets,
-            entry: first?,
+            entry,
+            target,
             places,
         })
     }
@@ -326,15 +356,16 @@ impl Catalogue {
             })
     }
 
-    fn push_data(&self, list: &mut List, format: Format, item: &Item<'_>) {
-        let (id, entry) = (item.id, item.entry);
+    pub(super) fn push_item(&self, list: &mut List, format: Format, item: &Item<'_>) {
+        let (id, name, entry) = (item.id, item.name, item.entry);
         let created = self.merged.created(entry, &item.own);
         let context = || self.fact(item, |model| model.context_length);
         let extra = |fact: fn(&Extra) -> Option<&str>| {
             self.own_fact(item, |model| fact(model.extra.as_deref()?))
         };
-        let owned = |default| owner(id, default);
+        let owned = |default| owner(name, default);
         match format {
+            Format::Ollama => self.push_ollama(list, item),
             Format::LmStudio => self.push_lm_studio(list, item),
             Format::Sglang => self.push_sglang(list, item, created),
             Format::Vllm => list.push(&openai(
@@ -342,9 +373,9 @@ impl Catalogue {
                 created,
                 owned("vllm"),
                 VllmMore {
-                    root: id,
+                    root: name,
                     max_model_len: context(),
-                    permission: [Permission::of(id, created)],
+                    permission: [Permission::of(name, created)],
                 },
             )),
             Format::Lmdeploy => list.push(&openai(
@@ -352,7 +383,7 @@ impl Catalogue {
                 created,
                 owned("lmdeploy"),
                 LmdeployMore {
-                    permission: [Permission::of(id, created)],
+                    permission: [Permission::of(name, created)],
                 },
             )),
             Format::Lemonade => list.push(&openai(
@@ -372,7 +403,7 @@ impl Catalogue {
             Format::DockerModelRunner => {
                 list.push(&openai(id, created, owned("docker"), Nothing {}));
             }
-            Format::OpenAi | Format::Unified | Format::Ollama => {
+            Format::OpenAi | Format::Unified => {
                 list.push(&openai(id, created, OLLA, Nothing {}));
             }
         }
@@ -391,7 +422,7 @@ impl Catalogue {
             .capabilities
             .meets(self.merged.rules.capability("vision"));
         let more = SglangMore {
-            root: item.id,
+            root: item.name,
             max_model_len: self.fact(item, |model| model.context_length),
             parent: extra.and_then(|extra| extra.parent.as_deref()),
             supports_vision: extra
@@ -401,14 +432,14 @@ impl Catalogue {
             spec_decoding: extra.and_then(|extra| extra.spec_decoding.as_ref()),
             frontend_enabled: extra.and_then(|extra| extra.frontend_enabled),
         };
-        list.push(&openai(item.id, created, owner(item.id, "sglang"), more));
+        list.push(&openai(item.id, created, owner(item.name, "sglang"), more));
     }
 
     fn push_lm_studio(&self, list: &mut List, item: &Item<'_>) {
-        let lower = item.id.to_lowercase();
+        let lower = item.name.to_lowercase();
         let publisher = self
             .own_fact(item, |model| model.publisher.as_deref())
-            .or_else(|| item.id.split_once('/').map(|(publisher, _)| publisher))
+            .or_else(|| item.name.split_once('/').map(|(publisher, _)| publisher))
             .filter(|publisher| !publisher.is_empty())
             .or_else(|| self.merged.rules.publisher(&lower));
         let family = self.own_fact(item, |model| model.family.as_deref());

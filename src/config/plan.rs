@@ -501,6 +501,14 @@ pub struct AliasPlan {
     pub targets: Vec<String>,
 }
 
+impl AliasPlan {
+    /// Whether its name is a pattern, which covers every name that fits
+    /// (docs/contract/balancing.md#4.3).
+    pub fn is_pattern(&self) -> bool {
+        self.name.contains('*')
+    }
+}
+
 /// `[translators]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TranslatorsPlan {

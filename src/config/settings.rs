@@ -218,7 +218,7 @@ fn model_aliases(root: &mut Section<'_, '_>) -> Vec<AliasPlan> {
     let aliases = root
         .key(
             "model_aliases",
-            "Alias and the list of model names; the first available one is used.",
+            "Alias or pattern (`*`), and the model names; the first available one is used.",
         )
         .resolve_map("a list of non-empty model names", names);
     if aliases.is_empty() {
@@ -231,6 +231,12 @@ fn model_aliases(root: &mut Section<'_, '_>) -> Vec<AliasPlan> {
             s.refuse(
                 &name,
                 "expected a name without leading, trailing or control characters",
+            );
+        }
+        if name.len() > 1 && name.bytes().all(|byte| byte == b'*') {
+            s.refuse(
+                &name,
+                "expected a pattern with other characters than \"*\"; one \"*\" alone covers every name",
             );
         }
         let before = targets.len();

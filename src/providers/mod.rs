@@ -16,12 +16,14 @@ pub(crate) mod detect;
 mod fields;
 pub(crate) mod figures;
 mod file;
+mod fold;
 mod glob;
 mod listing;
 mod profile;
 mod set;
 mod target;
 
+pub(crate) use fold::with_folded;
 pub use glob::admits;
 pub(crate) use glob::glob;
 pub use listing::ListedModel;

@@ -2,9 +2,8 @@
 //!
 //! Contract: docs/contract/balancing.md#4.3, docs/contract/catalogue.md#5.10
 
-use rustc_hash::FxHashMap;
-
-use super::names::{ModelIndex, with_folded};
+use super::names::ModelIndex;
+use crate::catalogue::AliasNames;
 use crate::config::AliasPlan;
 use crate::endpoint_set::EndpointSet;
 
@@ -12,9 +11,7 @@ use crate::endpoint_set::EndpointSet;
 #[derive(Debug, Default)]
 pub struct Aliases {
     all: Vec<AliasPlan>,
-    exact: FxHashMap<Box<str>, AliasId>,
-    /// By the name in lower case; of several the first.
-    folded: FxHashMap<Box<str>, AliasId>,
+    names: AliasNames,
 }
 
 /// One alias of an [`Aliases`].
@@ -32,27 +29,25 @@ pub struct AliasUse {
 impl Aliases {
     /// The aliases of a plan's `model_aliases`.
     pub fn new(all: &[AliasPlan]) -> Self {
-        let mut aliases = Self {
+        Self {
             all: all.to_vec(),
-            ..Self::default()
-        };
-        for (place, alias) in all.iter().enumerate() {
-            let id = AliasId(place);
-            aliases.exact.insert(alias.name.as_str().into(), id);
-            with_folded(&alias.name, "", |key| {
-                aliases.folded.entry(key.into()).or_insert(id);
-            });
+            names: AliasNames::new(all),
         }
-        aliases
     }
 
     /// The alias of this name: in this spelling, else in any letter case.
-    pub fn find(&self, name: &str) -> Option<AliasId> {
-        if self.all.is_empty() {
-            return None;
-        }
-        let exact = self.exact.get(name).copied();
-        exact.or_else(|| with_folded(name, "", |key| self.folded.get(key).copied()))
+    pub fn named(&self, name: &str) -> Option<AliasId> {
+        self.names.named(name).map(AliasId)
+    }
+
+    /// The alias for a name that neither an alias nor a known model has.
+    pub fn covering(&self, name: &str) -> Option<AliasId> {
+        self.names.covering(name).map(AliasId)
+    }
+
+    /// Whether the alias is a pattern.
+    pub fn is_pattern(&self, id: AliasId) -> bool {
+        self.all.get(id.0).is_some_and(AliasPlan::is_pattern)
     }
 
     /// The alias as it is configured.

@@ -1,8 +1,8 @@
 //! The index of model names: which endpoints list a name, in which spelling.
 //!
 //! It is built when a listing has changed. A lookup allocates only for names that are not ASCII or
-//! longer than `FOLD_BYTES`. Names are never merged by digest, family or size: a request goes only
-//! to endpoints that report this name (docs/contract/catalogue.md#5.2).
+//! long. Names are never merged by digest, family or size: a request goes only to endpoints that
+//! report this name (docs/contract/catalogue.md#5.2).
 //!
 //! Contract: docs/contract/balancing.md#4.1
 
@@ -11,12 +11,10 @@ use std::sync::Arc;
 use rustc_hash::FxHashMap;
 
 use crate::endpoint_set::EndpointSet;
+use crate::providers::with_folded;
 
 /// The tag that Ollama adds to a name without a tag.
 const LATEST: &str = ":latest";
-
-/// The longest name, in bytes, that is lowercased without an allocation; longer than any in use.
-const FOLD_BYTES: usize = 192;
 
 /// The names of all endpoints.
 #[derive(Debug, Default)]
@@ -178,25 +176,6 @@ impl ModelIndex {
         let listed = spellings.map_or(EMPTY_SET, |spellings| spellings.endpoints);
         self.sets.get(listed).and(scope)
     }
-}
-
-/// Calls a function with a name in lower case and a suffix after it.
-pub(super) fn with_folded<R>(name: &str, suffix: &str, look: impl FnOnce(&str) -> R) -> R {
-    let mut stack = [0; FOLD_BYTES];
-    if name.is_ascii()
-        && let Some(key) = stack.get_mut(..name.len() + suffix.len())
-        && let Some((front, back)) = key.split_at_mut_checked(name.len())
-    {
-        front.copy_from_slice(name.as_bytes());
-        front.make_ascii_lowercase();
-        back.copy_from_slice(suffix.as_bytes());
-        if let Ok(key) = std::str::from_utf8(key) {
-            return look(key);
-        }
-    }
-    let mut key = name.to_lowercase();
-    key.push_str(suffix);
-    look(&key)
 }
 
 #[cfg(test)]

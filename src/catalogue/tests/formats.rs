@@ -279,6 +279,7 @@ fn with_aliases() -> Catalogue {
         alias("first", &["second"]),
         alias("sleeping", &["asleep"]),
         alias("void", &["not-here"]),
+        alias("claude-*", &["second"]),
     ];
     let first = r#"{"models":[{"name":"first","size":1,"modified_at":"2024-01-01T00:00:00Z"}]}"#;
     let backends = [
@@ -302,10 +303,15 @@ fn aliases_are_listed_while_a_target_is_served() {
     let catalogue = with_aliases();
     assert_eq!(ids(&catalogue, ""), ["first", "second", "big"]);
     assert_eq!(ids(&catalogue, "format=openai"), ["first", "second", "big"]);
-    for format in ["ollama", "vllm", "lemonade"] {
-        let listed = ids(&catalogue, &format!("format={format}"));
-        assert!(!listed.contains(&"big".to_owned()), "{format}");
+    for (format, listed) in [
+        ("ollama", &["first", "big"][..]),
+        ("lmstudio", &[]),
+        ("vllm", &["first", "second", "big"]),
+        ("lemonade", &["first", "second", "big"]),
+    ] {
+        assert_eq!(ids(&catalogue, &format!("format={format}")), listed);
     }
+    assert_eq!(catalogue.served_ids(), ["first", "second", "big"]);
     let items = items(&catalogue, "");
     let big = items.iter().find(|item| item["id"] == "big").unwrap();
     assert_eq!(
@@ -338,6 +344,51 @@ fn aliases_are_listed_while_a_target_is_served() {
         ["first", "big"],
         "filters hold for targets"
     );
+}
+
+#[test]
+fn an_alias_has_the_item_of_its_target() {
+    let catalogue = with_aliases();
+    let item = |query: &str, id: &str| {
+        let named = |item: &Value| item["id"] == id || item["name"] == id;
+        items(&catalogue, query).into_iter().find(named).unwrap()
+    };
+    for (query, target) in [
+        ("format=openai", "second"),
+        ("format=vllm", "second"),
+        ("format=sglang", "second"),
+        ("format=docker-model-runner", "second"),
+        ("format=ollama", "first"),
+    ] {
+        let mut expected = item(query, target);
+        for key in ["id", "name", "model"] {
+            if let Some(value) = expected.get_mut(key) {
+                *value = json!("big");
+            }
+        }
+        assert_eq!(item(query, "big"), expected, "{query}");
+    }
+    assert_eq!(item("format=ollama", "big")["size"], 1);
+    assert_eq!(item("format=vllm", "big")["max_model_len"], 9);
+}
+
+#[test]
+fn a_name_that_an_alias_covers_is_found_but_not_listed() {
+    let catalogue = with_aliases();
+    let detail = model(&catalogue, "claude-opus-5");
+    assert_eq!(detail["id"], "claude-opus-5");
+    assert_eq!(detail["endpoints"], json!(["b", "c"]));
+    assert_eq!(model(&catalogue, "claude-opus-5/")["id"], "claude-opus-5");
+    assert_eq!(model(&catalogue, "big:latest")["aliases"][0], "second");
+    for (name, shown) in [
+        ("BIG", Some("big")),
+        ("claude-opus-5", Some("claude-opus-5")),
+        ("sleeping", None),
+        ("asleep", None),
+        ("void", None),
+    ] {
+        assert_eq!(catalogue.served_alias(name), shown, "{name}");
+    }
 }
 
 #[test]

@@ -181,7 +181,7 @@ fn aliases_are_listed_where_a_target_is() {
     assert!(has("vllm", "/v1/models", "big"));
     assert!(has("openai", "/v1/models", "big"));
     assert!(!has("ollama", "/v1/models", "big"), "no target there");
-    assert!(!has("ollama", "/api/tags", "big"), "not OpenAI's format");
+    assert!(!has("ollama", "/api/tags", "big"), "no target there");
     assert!(!has("vllm", "/v1/models", "down"));
 }
 

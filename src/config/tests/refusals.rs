@@ -254,6 +254,11 @@ fn wrong_values_are_refused_with_key_value_and_what_is_allowed() {
         ),
         ("model_aliases.a = [1]", "model_aliases.a", &["a list"]),
         (
+            "model_aliases.\"**\" = [\"b\"]",
+            "model_aliases.\"**\"",
+            &["a pattern with other characters"],
+        ),
+        (
             "model_aliases.\"\" = [\"b\"]",
             "model_aliases.\"\"",
             &["expected a name"],

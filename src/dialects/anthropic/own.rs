@@ -38,7 +38,8 @@ pub(super) fn model(ask: &OwnAsk<'_>) -> Result<Vec<u8>, Error> {
     let listed = ids.iter().find(|id| id.eq_ignore_ascii_case(&name));
     let id = listed
         .copied()
-        .or_else(|| (ask.is_served)(&name).then_some(&*name));
+        .or_else(|| (ask.is_served)(&name).then_some(&*name))
+        .or_else(|| ask.catalogue.served_alias(&name));
     match id {
         Some(id) => Ok(translate::model(id, ask.started)),
         None => Err(Error::from(Refusal {

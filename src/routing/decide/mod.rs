@@ -6,7 +6,7 @@
 //! Contract: docs/contract/balancing.md#1, docs/contract/balancing.md#4 to
 //! docs/contract/balancing.md#6, docs/contract/README.md#13
 
-use super::aliases::{AliasUse, Aliases};
+use super::aliases::{AliasId, AliasUse, Aliases};
 use super::names::ModelIndex;
 use super::rejection::{Fault, Reason, RoutingDecision, RoutingHeaders};
 use super::scope::RouteScope;
@@ -124,28 +124,13 @@ fn hinted(rules: &RoutingRules<'_>, ask: &RoutingRequest<'_>) -> EndpointSet {
     }
 }
 
+/// The order of the look-up is that of docs/contract/balancing.md#4.3: aliases by name, real models,
+/// then what covers a name that nothing has.
 fn by_model(rules: &RoutingRules<'_>, ask: &RoutingRequest<'_>, model: &str) -> Decision {
     let scope = ask.scope;
-    let alias = rules.aliases.find(model);
-    if let Some(alias) = alias {
-        let candidates = rules
-            .aliases
-            .endpoints(alias, rules.models, &scope.routable);
-        if !candidates.is_empty() {
-            let reason = Reason::Alias {
-                alias,
-                endpoints: candidates.len(),
-            };
-            return Decision::Route(Routed {
-                candidates,
-                routing: Some(RoutingHeaders {
-                    strategy: "alias",
-                    verdict: RoutingDecision::Routed,
-                    reason,
-                }),
-                alias: Some(AliasUse::new(alias, scope.routable)),
-            });
-        }
+    let named = rules.aliases.named(model);
+    if let Some(routed) = named.and_then(|alias| by_alias(rules, scope, alias)) {
+        return routed;
     }
     let available = rules.models.find(model, &scope.routable);
     if !available.is_empty() {
@@ -159,15 +144,47 @@ fn by_model(rules: &RoutingRules<'_>, ask: &RoutingRequest<'_>, model: &str) -> 
     if !scope.unchecked.is_empty() {
         return Decision::AwaitFirstCheck;
     }
+    let is_known = !rules.models.find(model, &scope.configured).is_empty();
+    let alias = match named {
+        None if !is_known => rules.aliases.covering(model),
+        _ => named,
+    };
+    let Some(alias) = alias else {
+        return not_available(rules, ask, is_known);
+    };
+    if named.is_none()
+        && let Some(routed) = by_alias(rules, scope, alias)
+    {
+        return routed;
+    }
     // An alias is known when a model that it stands for is.
-    let known = !rules.models.find(model, &scope.configured).is_empty()
-        || alias.is_some_and(|alias| {
-            let somewhere = rules
-                .aliases
-                .endpoints(alias, rules.models, &scope.configured);
-            !somewhere.is_empty()
-        });
-    not_available(rules, ask, known)
+    let targets = rules
+        .aliases
+        .endpoints(alias, rules.models, &scope.configured);
+    not_available(rules, ask, is_known || !targets.is_empty())
+}
+
+/// The route of an alias; `None` if no routable endpoint has one of its models.
+fn by_alias(rules: &RoutingRules<'_>, scope: &RouteScope, alias: AliasId) -> Option<Decision> {
+    let candidates = rules
+        .aliases
+        .endpoints(alias, rules.models, &scope.routable);
+    if candidates.is_empty() {
+        return None;
+    }
+    let reason = Reason::Alias {
+        alias,
+        endpoints: candidates.len(),
+    };
+    Some(Decision::Route(Routed {
+        candidates,
+        routing: Some(RoutingHeaders {
+            strategy: "alias",
+            verdict: RoutingDecision::Routed,
+            reason,
+        }),
+        alias: Some(AliasUse::new(alias, scope.routable)),
+    }))
 }
 
 fn found(rules: &RoutingRules<'_>, refresh: Refresh) -> &'static str {

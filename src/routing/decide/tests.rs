@@ -28,7 +28,7 @@ fn world(strategy: Strategy, fallback: Fallback, refresh: bool) -> World {
     let listings = [
         names(&["m1", "Shared"]),
         names(&["m2", "shared"]),
-        names(&["llama3:latest"]),
+        names(&["llama3:latest", "gpt-real"]),
         names(&["far"]),
     ];
     let alias = |name: &str, targets: &[&str]| AliasPlan {
@@ -49,6 +49,8 @@ fn world(strategy: Strategy, fallback: Fallback, refresh: bool) -> World {
             alias("m1", &["m2"]),
             alias("self", &["self", "m1"]),
             alias("m2", &["nowhere"]),
+            alias("gpt-*", &["far", "m1"]),
+            alias("lost-*", &["far-away"]),
         ]),
         models: ModelIndex::build(
             listings
@@ -261,15 +263,25 @@ const ALIAS_ROWS: &[(&str, &[usize], &str)] = &[
     ("my-LLAMA", &[0, 1], "[1] alias routed alias \"My-Llama\" resolved to 1 endpoint(s)"),
     ("My-Llama", &[0], "MODEL_UNAVAILABLE strict rejected model_unavailable"),
     ("orphan", &[0, 1, 2], "MODEL_NOT_FOUND strict rejected model_not_found"),
-    // Listed by an endpoint out of scope. ("distant", &[0, 1, 2], "MODEL_NOT_FOUND strict rejected
-    // model_not_found"), An alias that equals a model wins, but only while it leads somewhere.
-    // ("m1", &[0, 1], "[1] alias routed alias \"m1\" resolved to 1 endpoint(s)"),
+    // Listed by an endpoint out of scope.
+    ("distant", &[0, 1, 2], "MODEL_NOT_FOUND strict rejected model_not_found"),
+    // An alias that equals a model wins, but only while it leads somewhere.
+    ("m1", &[0, 1], "[1] alias routed alias \"m1\" resolved to 1 endpoint(s)"),
     ("m1", &[0], "[0] strict routed model_found"),
     ("m2", &[0, 1], "[1] strict routed model_found"),
     ("m2", &[0], "MODEL_UNAVAILABLE strict rejected model_unavailable"),
     ("self", &[0, 1], "[0] alias routed alias \"self\" resolved to 1 endpoint(s)"),
     ("self", &[2], "MODEL_UNAVAILABLE strict rejected model_unavailable"),
     ("Shared", &[0, 1], "[0] strict routed model_found"),
+    // Ollama's clients append a tag; a real model goes first.
+    ("my-llama:latest", &[0, 1], "[1] alias routed alias \"My-Llama\" resolved to 1 endpoint(s)"),
+    ("llama3:latest", &[0, 2], "[2] strict routed model_found"),
+    // Patterns come last, and never hide a model that is known.
+    ("GPT-4.1", &[0, 1], "[0] alias routed alias \"gpt-*\" resolved to 1 endpoint(s)"),
+    ("gpt-4.1", &[1], "MODEL_UNAVAILABLE strict rejected model_unavailable"),
+    ("gpt-real", &[2], "[2] strict routed model_found"),
+    ("gpt-real", &[0], "MODEL_UNAVAILABLE strict rejected model_unavailable"),
+    ("lost-1", &[0, 1, 2], "MODEL_NOT_FOUND strict rejected model_not_found"),
 ];
 
 #[test]
