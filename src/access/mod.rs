@@ -28,7 +28,8 @@ impl Client {
         head: &RequestHead,
         bytes: &[u8],
     ) -> Self {
-        Self::Address(client_address(limits, peer, head, bytes))
+        let named = named_by_proxy(limits, peer, head, bytes);
+        Self::Address(named.unwrap_or(peer.to_canonical()))
     }
 
     /// Its address.
@@ -51,25 +52,24 @@ impl Client {
     }
 }
 
-fn client_address(
+/// The client that a trusted proxy names; `None` when the peer is none or names none.
+pub(crate) fn named_by_proxy(
     limits: &RateLimitsPlan,
     peer: IpAddr,
     head: &RequestHead,
     bytes: &[u8],
-) -> IpAddr {
-    let peer = peer.to_canonical();
-    if !limits.trust_proxy_headers || !is_trusted(&limits.trusted_proxy_cidrs, peer) {
-        return peer;
+) -> Option<IpAddr> {
+    if !limits.trust_proxy_headers || !is_trusted(&limits.trusted_proxy_cidrs, peer.to_canonical())
+    {
+        return None;
     }
     if head.has(FieldId::XForwardedFor) {
         let lines = head
             .all(FieldId::XForwardedFor)
             .map(|line| line.value.of(bytes));
-        return forwarded_for(&limits.trusted_proxy_cidrs, lines).unwrap_or(peer);
+        return forwarded_for(&limits.trusted_proxy_cidrs, lines);
     }
-    head.get(bytes, FieldId::XRealIp)
-        .and_then(address)
-        .unwrap_or(peer)
+    head.get(bytes, FieldId::XRealIp).and_then(address)
 }
 
 /// The rightmost address that is not trusted, else the leftmost; `None` when an entry on the way

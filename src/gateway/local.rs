@@ -16,9 +16,8 @@ use super::exchange::Exchange;
 use super::replies::{Awaited, ControlReply};
 use crate::catalogue::{CatalogueError, DetailTimes, ListingForm};
 use crate::dialects::{DialectRoute, Error, Operation, OwnAsk};
-use crate::log::{Level, events};
+use crate::operations;
 use crate::operations::conditional::PageHeaders;
-use crate::operations::{self, access};
 use crate::routing::route::{PrefixId, RouteKind};
 use crate::shared::{ListingRequest, PageRequest, PageResponse, ReplyTo, ToControl};
 
@@ -185,35 +184,6 @@ impl Exchange {
             Awaited::Arrived(_) | Awaited::Never => self.write_failure(ask, local),
         }
         Routed::Respond
-    }
-
-    /// Checks whether the client may see the route (docs/contract/operations.md#7).
-    pub(super) fn check_access(&self, ask: &Ask<'_>) -> Result<(), Error> {
-        let plan = &self.view.plan().dashboard;
-        let gated = match self.route.kind {
-            RouteKind::Dashboard if !plan.enabled => return Err(Error::not_found()),
-            RouteKind::Dashboard => true,
-            RouteKind::Internal | RouteKind::Version => plan.gate_internal_api,
-            _ => false,
-        };
-        if !gated {
-            return Ok(());
-        }
-        let peer = ask.cx.peer.ip().to_canonical();
-        let host = ask.request.head.host(ask.request.bytes);
-        let Err(denied) = access::admit(&plan.access_policy, peer, host) else {
-            return Ok(());
-        };
-        let mut log = self.gateway.log.borrow_mut();
-        let line = log.event(Level::Warn, events::DASHBOARD_DENIED, ask.cx.unix_ms);
-        if let Some(mut line) = line {
-            line.str("reason", denied.reason())
-                .str("config_key", denied.config_key())
-                .str("client_ip", &peer.to_string())
-                .str("host", &access::shown_host(host));
-        }
-        let message = denied.message(peer, host);
-        Err(Error::new(403, "forbidden", "ACCESS_DENIED", message))
     }
 
     fn write_listing(&mut self, ask: &Ask<'_>, listing: Listing, local: &mut Local) {

@@ -9,6 +9,7 @@
 //!
 //! Contract: docs/contract/surface.md#14 (order of checks)
 
+mod admit;
 mod arrive;
 mod cors;
 mod decide;

@@ -1,9 +1,12 @@
 //! Access to the dashboard, and the security headers of its responses.
 //!
-//! Access depends on the address of the TCP peer and on `Host`. Forwarded headers are ignored, even
-//! with `trust_proxy_headers`.
+//! Access depends on the address of the TCP peer and on `Host`. Forwarded headers never widen it:
+//! behind a proxy on this machine every peer is a loopback address, so that a request with such
+//! headers needs a client that a trusted proxy names. The other internal pages are open to scrapers,
+//! but not to pages of other sites in a browser, which reach them by a name that leads here (DNS
+//! rebinding).
 //!
-//! Contract: docs/contract/operations.md#7
+//! Contract: docs/contract/operations.md#7, docs/contract/observe.md#8
 
 use std::borrow::Cow;
 use std::net::{IpAddr, Ipv6Addr};
@@ -30,8 +33,10 @@ const HOST_SHOWN_BYTES_MAX: usize = 256;
 /// The check that failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Denied {
-    /// The peer's address is in none of the networks.
+    /// The client's address is in none of the networks.
     Address,
+    /// The request came through a proxy on this machine, and no trusted one names its client.
+    Proxied,
     /// The `Host` is neither an address nor in the list.
     Host,
 }
@@ -41,6 +46,7 @@ impl Denied {
     pub(crate) const fn reason(self) -> &'static str {
         match self {
             Self::Address => "ip not in allowed range",
+            Self::Proxied => "ip not in allowed range: it came through a proxy on this machine",
             Self::Host => "host not accepted",
         }
     }
@@ -49,19 +55,50 @@ impl Denied {
     pub(crate) const fn config_key(self) -> &'static str {
         match self {
             Self::Address => "dashboard.access_policy.allowed_cidrs",
+            Self::Proxied => "server.rate_limits.trust_proxy_headers",
             Self::Host => "dashboard.access_policy.allowed_hosts",
         }
     }
 
-    /// The message of the 403 response.
-    pub(crate) fn message(self, peer: IpAddr, host: &[u8]) -> String {
+    /// The message of the 403 response; `client` is [`Source::client`].
+    pub(crate) fn message(self, client: IpAddr, host: &[u8]) -> String {
         format!(
             "access denied: {} (client IP {}, Host \"{}\"); to allow it, change {}",
             self.reason(),
-            peer.to_canonical(),
+            client.to_canonical(),
             shown_host(host),
             self.config_key(),
         )
+    }
+}
+
+/// Where a request comes from.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Source {
+    /// The address of the TCP peer.
+    pub peer: IpAddr,
+    /// What forwarding headers say.
+    pub forwarded: Forwarded,
+}
+
+/// What the forwarding headers of a request say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Forwarded {
+    /// It has none.
+    No,
+    /// It has some, and no trusted proxy names a client.
+    Unnamed,
+    /// A trusted proxy names this client.
+    Client(IpAddr),
+}
+
+impl Source {
+    /// The address that is judged.
+    pub(crate) const fn client(self) -> IpAddr {
+        match self.forwarded {
+            Forwarded::Client(client) if self.peer.is_loopback() => client,
+            _ => self.peer,
+        }
     }
 }
 
@@ -73,23 +110,62 @@ pub(crate) fn shown_host(host: &[u8]) -> Cow<'_, str> {
 /// Whether the policy admits a request; `host` is the value of `Host`, empty without one.
 ///
 /// # Errors
-/// The first check that failed: the peer's address, then the host.
-pub(crate) fn admit(policy: &AccessPlan, peer: IpAddr, host: &[u8]) -> Result<(), Denied> {
+/// The first check that failed: the address, then the host.
+pub(crate) fn admit(policy: &AccessPlan, source: Source, host: &[u8]) -> Result<(), Denied> {
     // An IPv4 peer of an IPv6 socket is an IPv4 peer.
-    let peer = peer.to_canonical();
-    if !policy.allowed_cidrs.iter().any(|net| net.contains(&peer)) {
+    let peer = source.peer.to_canonical();
+    let is_allowed = |ip: IpAddr| {
+        let ip = ip.to_canonical();
+        policy.allowed_cidrs.iter().any(|net| net.contains(&ip))
+    };
+    if !is_allowed(peer) {
         return Err(Denied::Address);
     }
-    let accepted = std::str::from_utf8(host).is_ok_and(|host| {
-        let host = bare_host(host.trim());
-        is_address(host)
-            || (!host.is_empty()
-                && policy
-                    .allowed_hosts
-                    .iter()
-                    .any(|allowed| allowed.eq_ignore_ascii_case(host)))
+    match source.forwarded {
+        _ if !peer.is_loopback() => {}
+        Forwarded::Client(client) if !is_allowed(client) => return Err(Denied::Address),
+        Forwarded::Unnamed => return Err(Denied::Proxied),
+        Forwarded::No | Forwarded::Client(_) => {}
+    }
+    let accepted = named(host).is_some_and(|host| is_own(policy, host));
+    if accepted { Ok(()) } else { Err(Denied::Host) }
+}
+
+/// Names that no stranger can give an address to: the ends of those of private networks.
+const PRIVATE_NAMES: [&str; 6] = [
+    ".local",
+    ".internal",
+    ".lan",
+    ".home.arpa",
+    ".svc",
+    ".cluster.local",
+];
+
+/// Whether a request of a browser may read an internal page, by the value of `Host`.
+///
+/// # Errors
+/// The host may be another site's name.
+pub(crate) fn admit_browser(policy: &AccessPlan, host: &[u8]) -> Result<(), Denied> {
+    let accepted = named(host).is_some_and(|host| {
+        let ends_in = |end: &str| {
+            let start = host.len().checked_sub(end.len()).filter(|start| *start > 0);
+            let tail = start.and_then(|start| host.get(start..));
+            tail.is_some_and(|tail| tail.eq_ignore_ascii_case(end))
+        };
+        is_own(policy, host) || !host.contains('.') || PRIVATE_NAMES.iter().any(|end| ends_in(end))
     });
     if accepted { Ok(()) } else { Err(Denied::Host) }
+}
+
+/// The host of a `Host` field, unless it is empty.
+fn named(host: &[u8]) -> Option<&str> {
+    let host = bare_host(std::str::from_utf8(host).ok()?.trim());
+    (!host.is_empty()).then_some(host)
+}
+
+fn is_own(policy: &AccessPlan, host: &str) -> bool {
+    let mut allowed = policy.allowed_hosts.iter();
+    is_address(host) || allowed.any(|allowed| allowed.eq_ignore_ascii_case(host))
 }
 
 fn is_address(host: &str) -> bool {
@@ -123,6 +199,69 @@ mod tests {
         }
     }
 
+    fn direct(peer: &str) -> Source {
+        Source {
+            peer: peer.parse().unwrap(),
+            forwarded: Forwarded::No,
+        }
+    }
+
+    #[test]
+    fn a_proxy_on_this_machine_makes_no_client_local() {
+        let client = |ip: &str| Forwarded::Client(ip.parse().unwrap());
+        let table = [
+            ("127.0.0.1", Forwarded::No, Ok(())),
+            ("127.0.0.1", Forwarded::Unnamed, Err(Denied::Proxied)),
+            ("::1", Forwarded::Unnamed, Err(Denied::Proxied)),
+            ("::ffff:127.0.0.1", Forwarded::Unnamed, Err(Denied::Proxied)),
+            ("127.0.0.1", client("10.1.2.3"), Ok(())),
+            ("127.0.0.1", client("::ffff:10.1.2.3"), Ok(())),
+            ("127.0.0.1", client("203.0.113.9"), Err(Denied::Address)),
+            // Elsewhere they neither widen nor narrow it.
+            ("10.1.2.3", Forwarded::Unnamed, Ok(())),
+            ("10.1.2.3", client("203.0.113.9"), Ok(())),
+            ("10.2.0.1", client("10.1.2.3"), Err(Denied::Address)),
+        ];
+        for (peer, forwarded, expected) in table {
+            let source = Source {
+                forwarded,
+                ..direct(peer)
+            };
+            let admitted = admit(&policy(), source, b"localhost");
+            assert_eq!(admitted, expected, "{peer} {forwarded:?}");
+        }
+    }
+
+    #[test]
+    fn a_browser_must_name_a_host_of_the_operators() {
+        let table = [
+            ("localhost:40114", true),
+            ("127.0.0.1:40114", true),
+            ("203.0.113.9", true),
+            ("[::1]:40114", true),
+            ("Olla.Example", true),
+            ("gpu-box", true),
+            ("gpu-box.local", true),
+            ("GPU.Lan:1", true),
+            ("a.home.arpa", true),
+            ("olla.ai.svc", true),
+            ("olla.ai.svc.cluster.local", true),
+            ("metadata.google.internal", true),
+            ("evil.example", false),
+            ("127.0.0.1.evil.example", false),
+            ("evil.local.example", false),
+            ("evillocal.com", false),
+            (".local", false),
+            ("localhost.", false),
+            ("", false),
+            (":80", false),
+        ];
+        for (host, admitted) in table {
+            let is_admitted = admit_browser(&policy(), host.as_bytes()).is_ok();
+            assert_eq!(is_admitted, admitted, "{host}");
+        }
+    }
+
     #[test]
     fn addresses_then_hosts() {
         let table = [
@@ -148,10 +287,10 @@ mod tests {
             ("127.0.0.1", "evil%1", Err(Denied::Host)),
         ];
         for (peer, host, expected) in table {
-            let admitted = admit(&policy(), peer.parse().unwrap(), host.as_bytes());
+            let admitted = admit(&policy(), direct(peer), host.as_bytes());
             assert_eq!(admitted, expected, "{peer} {host}");
         }
-        let peer = "127.0.0.1".parse().unwrap();
+        let peer = direct("127.0.0.1");
         assert_eq!(admit(&policy(), peer, b"\xff"), Err(Denied::Host));
         let none = AccessPlan {
             allowed_hosts: Vec::new(),

@@ -17,6 +17,7 @@ mod leaving;
 mod life;
 mod malformed;
 mod messages;
+mod operator;
 mod paths;
 mod rates;
 mod reloads;

@@ -488,7 +488,7 @@ fn a_refusal_names_its_key_and_is_logged_once_a_minute() {
         let backend = Backend::ok(&["m"]);
         let key = "server.rate_limits.per_ip_requests_per_minute";
         for (limits, by_default) in [
-            ("burst_size = 1", true),
+            ("per_ip_requests_per_minute = 100\nburst_size = 1", true),
             ("per_ip_requests_per_minute = 7\nburst_size = 1", false),
         ] {
             let limits = format!("global_requests_per_minute = 0\n{limits}");
