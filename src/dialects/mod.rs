@@ -145,6 +145,21 @@ fn openai_error(error: &Error) -> Vec<u8> {
     body.to_string().into_bytes()
 }
 
+/// An error in the form of Ollama's own API, whose clients print `error` as it is
+/// (docs/contract/surface.md#9).
+pub(crate) fn ollama_error(error: &Error) -> Bytes {
+    let body = serde_json::json!({
+        "error": error.message, "type": error.kind, "code": error.code
+    });
+    Bytes::from(body.to_string())
+}
+
+/// Whether a client is one of Ollama's own, by its `User-Agent`.
+pub(crate) fn is_ollama_client(user_agent: &[u8]) -> bool {
+    const NAMES: [&[u8]; 3] = [b"ollama-js/", b"ollama-python/", b"ollama/"];
+    NAMES.iter().any(|name| user_agent.starts_with(name))
+}
+
 /// The dialect of one request, with the state that the dialect keeps for it.
 #[derive(Debug, Default)]
 pub(crate) enum Dialect {

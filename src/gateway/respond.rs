@@ -13,7 +13,7 @@ use super::exchange::Exchange;
 use super::redirect::{Redirects, prefix_of};
 use crate::clock::millis;
 use crate::config::StickySource;
-use crate::dialects::Error;
+use crate::dialects::{self, Error};
 use crate::field_names::{self, LOCATION, REFRESH, X_ACCEL_BUFFERING, X_OLLA_SESSION_ID};
 use crate::fleet::Upstream;
 use crate::operations::access::SECURITY_HEADERS;
@@ -35,7 +35,11 @@ impl Exchange {
         local: &mut Local,
     ) {
         let family = self.route.family();
-        let body = family.error_body(error, self.kept.id.as_str());
+        let body = if request.is_some_and(|request| self.prints_text(request)) {
+            dialects::ollama_error(error)
+        } else {
+            family.error_body(error, self.kept.id.as_str())
+        };
         self.dialect.refused(&body);
         self.begin(cx, request, error.status, local);
         let out = &mut local.head;
@@ -51,6 +55,14 @@ impl Exchange {
             emit::field_number(out, b"Retry-After", seconds);
         }
         local.body = body;
+    }
+
+    /// Whether the client is one of Ollama's own on a route of Ollama's API.
+    fn prints_text(&self, request: &Request<'_>) -> bool {
+        let Request { head, bytes, .. } = request;
+        let agent = head.get(bytes, FieldId::UserAgent);
+        agent.is_some_and(dialects::is_ollama_client)
+            && self.path(request).starts_with(b"/olla/ollama/api/")
     }
 
     /// The request's id where the clients of the family look for it.

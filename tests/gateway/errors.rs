@@ -509,3 +509,37 @@ fn messages_name_endpoints_and_never_addresses() {
         );
     });
 }
+
+/// docs/contract/surface.md#9: clients that print `error` as it is get a text.
+#[test]
+fn ollama_s_own_clients_get_a_text() {
+    on_both_drivers(|driver| {
+        let backend = Backend::ok(&["m"]);
+        let endpoints = testkit::endpoint("one", "ollama", &backend, "");
+        let gateway = Gateway::start(&Config::new(driver).more(&endpoints));
+        let ask = |agent: &str, path: &str| {
+            let agent = format!("User-Agent: {agent}");
+            testkit::post(&gateway, path, &[&agent], r#"{"model":"nope"}"#)
+        };
+        for agent in ["ollama-js/0.6.4 (x64)", "ollama-python/0.6", "ollama/0.12"] {
+            let answer = ask(agent, "/olla/ollama/api/chat");
+            assert_eq!(answer.status, 404);
+            let json = answer.json();
+            assert!(json["error"].is_string(), "{json}");
+            assert_eq!(
+                (&json["type"], &json["code"]),
+                (&"not_found".into(), &"MODEL_NOT_FOUND".into())
+            );
+            let refused = ask(agent, "/olla/ollama/api/pull").json();
+            assert_eq!(refused["code"], "NOT_SUPPORTED", "{refused}");
+            assert!(refused["error"].is_string(), "{refused}");
+            for path in ["/olla/ollama/v1/chat/completions", "/olla/proxy/api/chat"] {
+                assert!(ask(agent, path).json()["error"].is_object(), "{path}");
+            }
+        }
+        for agent in ["curl/8", "my-ollama/1", "ollama"] {
+            let json = ask(agent, "/olla/ollama/api/chat").json();
+            assert_eq!(json["error"]["code"], "MODEL_NOT_FOUND", "{agent}");
+        }
+    });
+}
