@@ -382,7 +382,7 @@ impl Exchange {
                 .bytes("user_agent", field(FieldId::UserAgent));
             match std::str::from_utf8(field(FieldId::Referer)) {
                 Ok("") => line.str("referer", ""),
-                Ok(referer) => line.str("referer", &redact::url(referer)),
+                Ok(referer) => line.str("referer", &redact::referer(referer)),
                 Err(_) => line.str("referer", "[not UTF-8]"),
             };
             line.bytes("content_type", field(FieldId::ContentType))
