@@ -3,7 +3,8 @@
 //! Contract: docs/contract/operations.md#11, docs/contract/surface.md#1.2,
 //! docs/contract/surface.md#10 to docs/contract/surface.md#12
 
-use std::num::{NonZeroU32, NonZeroUsize};
+use std::num::NonZeroUsize;
+use std::time::Duration;
 
 use super::bounds::{
     GLOBAL_REQUESTS_PER_MINUTE, HEALTH_REQUESTS_PER_MINUTE, MIB, PER_IP_REQUESTS_PER_MINUTE,
@@ -323,21 +324,24 @@ fn cors(s: &mut Section<'_, '_>) -> CorsPlan {
             )
             .env("OLLA_SERVER_CORS_ALLOW_PRIVATE_NETWORK")
             .bool(false),
-        max_age: NonZeroU32::new(
-            s.key(
-                "max_age",
-                "Seconds for which a preflight may be cached; 0 leaves the header out.",
-            )
-            .env("OLLA_SERVER_CORS_MAX_AGE")
-            .checked_if(enabled)
-            .int(300, 0, U32_MAX),
-        )
-        .map(|seconds| secs(seconds.get().into())),
+        max_age: max_age(s, enabled),
     };
     if enabled {
         check_cors(s, &plan);
     }
     plan
+}
+
+fn max_age(s: &mut Section<'_, '_>, enabled: bool) -> Option<Duration> {
+    let seconds: u32 = s
+        .key(
+            "max_age",
+            "Seconds for which a preflight may be cached; 0 leaves the header out.",
+        )
+        .env("OLLA_SERVER_CORS_MAX_AGE")
+        .checked_if(enabled)
+        .int(300, 0, U32_MAX);
+    (seconds > 0).then(|| secs(seconds.into()))
 }
 
 fn check_cors(s: &mut Section<'_, '_>, plan: &CorsPlan) {

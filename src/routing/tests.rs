@@ -122,13 +122,9 @@ impl Gateway {
         let picked = picker.pick(&routed.candidates, &EndpointSet::EMPTY, None, |_| true);
         let endpoint = &self.endpoints[picked.unwrap().endpoint()];
         let mut upstream = Vec::new();
-        upstream_target(
-            &endpoint.upstream.base_path,
-            rest,
-            normal.query,
-            None,
-            &mut upstream,
-        );
+        let plan = &endpoint.plan;
+        let kept = plan.preserve_path.then_some(plan.url.base_path.as_str());
+        upstream_target(kept.unwrap_or(""), rest, normal.query, None, &mut upstream);
         format!(
             "{}: {}",
             endpoint.name(),

@@ -515,11 +515,11 @@ fn messages_name_endpoints_and_never_addresses() {
 fn ollama_s_own_clients_get_a_text() {
     on_both_drivers(|driver| {
         let backend = Backend::ok(&["m"]);
-        let endpoints = testkit::endpoint("one", "ollama", &backend, "");
+        let endpoints = endpoint("one", "ollama", &backend, "");
         let gateway = Gateway::start(&Config::new(driver).more(&endpoints));
         let ask = |agent: &str, path: &str| {
             let agent = format!("User-Agent: {agent}");
-            testkit::post(&gateway, path, &[&agent], r#"{"model":"nope"}"#)
+            post(&gateway, path, &[&agent], r#"{"model":"nope"}"#)
         };
         for agent in ["ollama-js/0.6.4 (x64)", "ollama-python/0.6", "ollama/0.12"] {
             let answer = ask(agent, "/olla/ollama/api/chat");

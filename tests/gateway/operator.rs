@@ -67,6 +67,7 @@ fn a_proxy_on_the_same_machine_opens_the_dashboard_to_nobody() {
     on_both_drivers(|driver| {
         let trusting = "[server.rate_limits]\ntrust_proxy_headers = true\n\
                         [dashboard]\ngate_internal_api = true\n\
+                        access_policy.allowed_hosts = [\"localhost\", \"gateway.test\"]\n\
                         access_policy.allowed_cidrs = [\"127.0.0.0/8\", \"10.0.0.0/8\"]";
         let plain = Gateway::start(&Config::new(driver));
         let trusting = Gateway::start(&Config::new(driver).more(trusting));

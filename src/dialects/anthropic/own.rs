@@ -9,13 +9,11 @@ use crate::dialects::{Error, OwnAsk};
 
 /// `GET` of the prefix: Claude Code asks its base URL whether somebody is there
 /// (docs/contract/translation.md#1).
-#[expect(clippy::unnecessary_wraps, reason = "the form of all responses")]
 pub(super) fn alive(_: &OwnAsk<'_>) -> Result<Vec<u8>, Error> {
     Ok(br#"{"status":"ok"}"#.to_vec())
 }
 
 /// `GET api/hello`, as Anthropic's own API answers it.
-#[expect(clippy::unnecessary_wraps, reason = "the form of all responses")]
 pub(super) fn hello(_: &OwnAsk<'_>) -> Result<Vec<u8>, Error> {
     Ok(br#"{"message":"hello"}"#.to_vec())
 }
