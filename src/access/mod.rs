@@ -42,7 +42,7 @@ impl Client {
     /// What limits count it by: its address, or the first of the /64 of an IPv6 address. Whoever has
     /// one address of such a network has all of them (docs/contract/surface.md#10.1).
     pub(crate) const fn limited_as(self) -> IpAddr {
-        match self.address() {
+        match self.address().to_canonical() {
             IpAddr::V6(address) => {
                 let network = address.to_bits() & !(u64::MAX as u128);
                 IpAddr::V6(Ipv6Addr::from_bits(network))
@@ -100,7 +100,8 @@ fn is_trusted(networks: &[IpNet], ip: IpAddr) -> bool {
 fn address(text: &[u8]) -> Option<IpAddr> {
     let text = std::str::from_utf8(text).ok()?.trim();
     if let Some(inner) = text.strip_prefix('[') {
-        return inner.split(']').next()?.parse().ok();
+        let ip: IpAddr = inner.split(']').next()?.parse().ok()?;
+        return Some(ip.to_canonical());
     }
     let ip: Option<IpAddr> = text.parse().ok();
     ip.or_else(|| text.split_once(':')?.0.parse().ok())
@@ -119,6 +120,7 @@ mod tests {
             ("2001:db8:1:2::", "2001:db8:1:2::"),
             ("2001:db8:1:3::1", "2001:db8:1:3::"),
             ("::1", "::"),
+            ("::ffff:192.0.2.7", "192.0.2.7"),
         ];
         for (address, counted) in table {
             let client = Client::Address(address.parse().unwrap());
@@ -132,7 +134,8 @@ mod tests {
         let trusted: Vec<IpNet> = ["127.0.0.0/8", "10.0.0.0/8"]
             .map(|n| n.parse().unwrap())
             .into();
-        let table: [(&[&str], Option<&str>); 10] = [
+        let table: [(&[&str], Option<&str>); 11] = [
+            (&["[::ffff:203.0.113.5]:443"], Some("203.0.113.5")),
             (&["203.0.113.5"], Some("203.0.113.5")),
             (&["1.2.3.4, 203.0.113.5"], Some("203.0.113.5")),
             (&["1.2.3.4, 203.0.113.5, 10.0.0.7"], Some("203.0.113.5")),

@@ -1,7 +1,7 @@
 //! Requests that change which models a server has, told by their operation.
 //!
 //! A path is read from its end and as an endpoint decodes it, so that neither another prefix nor
-//! another spelling gets an operation past the gateway.
+//! another spelling gets an operation past the gateway. Letter case is ignored: some servers do.
 //!
 //! Contract: docs/contract/surface.md#2, docs/contract/README.md#5
 
@@ -52,12 +52,14 @@ impl Management {
         let slashes = |byte: &u8| *byte == b'/';
         let mut path = decoded.clone().skip_while(slashes).peekable();
         // The paths of inference end in other letters, most of them in `s`.
-        if !matches!(path.peek()?, b'l' | b'h' | b'e' | b'y' | b't' | b'd') {
+        let last = path.peek()?.to_ascii_lowercase();
+        if !matches!(last, b'l' | b'h' | b'e' | b'y' | b't' | b'd') {
             return None;
         }
         let ends_in = |text: &[u8]| {
             let mut path = decoded.clone().skip_while(slashes);
-            text.iter().rev().all(|byte| path.next() == Some(*byte))
+            let is_next = |byte: &u8| path.next().is_some_and(|b| b.eq_ignore_ascii_case(byte));
+            text.iter().rev().all(is_next)
         };
         let found = ALL.iter().find(|(text, _)| ends_in(text));
         found.map(|(_, operation)| *operation)
@@ -128,7 +130,8 @@ mod tests {
             ("", "/xapi/delete", None),
             ("", "/delete", None),
             ("", "/api/delete/x", None),
-            ("", "/api/Delete", None),
+            ("", "/API/Delete", Some(Management::Delete)),
+            ("", "/api/V1/models/%4COAD", Some(Management::Load)),
             ("", "/api/%2564elete", None),
             ("", "/api/show", None),
             ("", "/api/chat", None),

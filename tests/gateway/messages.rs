@@ -102,10 +102,10 @@ fn the_base_url_says_that_somebody_is_there() {
         for (path, body) in rows {
             let answer = testkit::get(&gateway, path, &[]);
             assert_eq!((answer.status, answer.text().as_str()), (200, body));
-            let mut client = testkit::Client::to(&gateway);
+            let mut client = Client::to(&gateway);
             client.send(format!("HEAD {path} HTTP/1.1\r\nHost: h\r\n\r\n"));
             assert_eq!(client.response_to("HEAD").status, 200);
-            let answer = testkit::post(&gateway, path, &[], "{}");
+            let answer = post(&gateway, path, &[], "{}");
             assert_eq!(answer.status, 405);
             assert_eq!(answer.header("Allow"), Some("GET, HEAD"));
         }
