@@ -90,12 +90,12 @@ impl Exchange {
         let Request { head, bytes, .. } = ask.request;
         self.find_route(&ask.request)?;
         self.withhold_cors(&ask.request);
-        if let RouteKind::Management(_, operation) = self.route.kind {
-            if !self.forwards(operation) {
-                // It is refused like an unknown route: it does not count as a request of a client.
-                self.route = MatchedRoute::unknown(ApiFamily::default());
-                return Err(management_refused());
-            }
+        if let RouteKind::Management(_, operation) = self.route.kind
+            && !self.forwards(operation)
+        {
+            // It is refused like an unknown route: it does not count as a request of a client.
+            self.route = MatchedRoute::unknown(ApiFamily::default());
+            return Err(management_refused());
         }
         self.check_access(ask)?;
         if !self.exists(&ask.request) {
