@@ -182,10 +182,22 @@ impl<'k, 't> KeyDecl<'k, 't> {
     /// Reads the items of a list by a function from the text of each. Each wrong item is one error;
     /// the default then takes the place of the list, so that later checks find a complete value.
     pub(super) fn resolve_list<T: Debug>(
-        mut self,
+        self,
         kind: Kind,
         default: Vec<T>,
         parse: impl Fn(&str) -> Option<T>,
+    ) -> Vec<T> {
+        let is_text = |value: &ConfigValue| value.text().is_some();
+        self.resolve_raw_list(kind, default, is_text, |raw| raw.text().and_then(&parse))
+    }
+
+    /// The same for items of any kind; `takes` says which values of the file are of that kind.
+    pub(super) fn resolve_raw_list<T: Debug>(
+        mut self,
+        kind: Kind,
+        default: Vec<T>,
+        takes: fn(&ConfigValue) -> bool,
+        parse: impl Fn(Raw<'_>) -> Option<T>,
     ) -> Vec<T> {
         self.doc.kind = format!("a list, each {}", kind.shown);
         let kind = kind.expected.as_str();
@@ -194,11 +206,11 @@ impl<'k, 't> KeyDecl<'k, 't> {
             Some(Raw::Env(text)) => {
                 let items = text.split(',').map(str::trim);
                 let items = items.filter(|text| !text.is_empty()).map(Raw::Env);
-                self.resolve_items(items, kind, parse)
+                self.resolve_items(items, kind, takes, parse)
             }
             Some(raw @ Raw::File(node)) => match &node.value {
                 ConfigValue::List(items) => {
-                    self.resolve_items(items.iter().map(Raw::File), kind, parse)
+                    self.resolve_items(items.iter().map(Raw::File), kind, takes, parse)
                 }
                 _ => {
                     let allowed = format!("a list, each item {kind}");
@@ -218,17 +230,18 @@ impl<'k, 't> KeyDecl<'k, 't> {
         &mut self,
         items: impl Iterator<Item = Raw<'v>>,
         kind: &str,
-        parse: impl Fn(&str) -> Option<T>,
+        takes: fn(&ConfigValue) -> bool,
+        parse: impl Fn(Raw<'_>) -> Option<T>,
     ) -> Option<Vec<T>> {
         let mut values = Vec::new();
         let mut faulty = false;
-        self.takes = |value| value.text().is_some();
+        self.takes = takes;
         for (at, raw) in items.enumerate() {
             let given = self.given(raw);
             self.reader
                 .given
                 .insert(format!("{}[{at}]", self.path), given);
-            match raw.text().and_then(&parse) {
+            match parse(raw) {
                 Some(value) => values.push(value),
                 None => {
                     faulty = true;

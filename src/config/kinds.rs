@@ -209,7 +209,7 @@ impl KeyDecl<'_, '_> {
         self.resolve_map("anything", |_| Some(()));
     }
 
-    fn shown(mut self, default: impl Display) -> Self {
+    pub(super) fn shown(mut self, default: impl Display) -> Self {
         self.doc.default = default.to_string();
         self
     }

@@ -30,6 +30,7 @@ mod section;
 mod server;
 mod server_tls;
 mod settings;
+mod statuses;
 mod translators;
 mod tree;
 mod unknown;
@@ -55,6 +56,8 @@ pub(crate) use nearest::nearest;
 pub use plan::*;
 pub use reader::KeyDoc;
 pub(crate) use reader::{Fingerprints, RestartOnly};
+#[cfg(test)]
+pub(crate) use statuses::StatusSet;
 pub(crate) use values::boolean;
 
 #[cfg(test)]

@@ -18,6 +18,7 @@ use ipnet::IpNet;
 
 use super::endpoint::{EndpointPlan, NameFilter};
 use super::server_tls::ServerTlsPlan;
+use super::statuses::StatusSet;
 
 /// Maximum number of endpoints in a configuration.
 ///
@@ -403,6 +404,12 @@ pub struct RetryPlan {
     pub on_connection_failure: bool,
     /// Maximum number of endpoints for one request, the first included; `None` = all candidates.
     pub max_attempts: Option<NonZeroUsize>,
+    /// Statuses of responses that are given up for another endpoint.
+    pub on_status: StatusSet,
+    /// How long an endpoint with such a response is left alone if it does not say.
+    pub cooldown: Duration,
+    /// Requests that may be repeated for a status, per cent of those of the last ten seconds.
+    pub budget_percent: u8,
 }
 
 impl RetryPlan {

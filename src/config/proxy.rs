@@ -176,7 +176,7 @@ fn retry(s: &mut Section<'_, '_>) -> RetryPlan {
         on_connection_failure: s
             .key(
                 "on_connection_failure",
-                "Retry after a failed connection, the only failure that is retried.",
+                "Retry after a failed connection or a status; false is one attempt.",
             )
             .bool(true),
         max_attempts: NonZeroUsize::new(
@@ -186,6 +186,24 @@ fn retry(s: &mut Section<'_, '_>) -> RetryPlan {
             )
             .int(0, 0, U32_MAX),
         ),
+        on_status: s
+            .key(
+                "on_status",
+                "Statuses that another endpoint is tried for; an empty list disables it.",
+            )
+            .statuses(&[429, 502, 503, 504, 529]),
+        cooldown: s
+            .key(
+                "cooldown",
+                "How long such an endpoint is left alone without Retry-After; 0 disables it.",
+            )
+            .duration(secs(5)),
+        budget_percent: s
+            .key(
+                "budget",
+                "Per cent of requests that may be repeated for a status, besides 10 in 10 s.",
+            )
+            .int(20, 0, 100),
     }
 }
 

@@ -357,6 +357,14 @@ impl Dialect {
         }
     }
 
+    /// Takes [`Self::widen`] back: candidates that were passed over may be picked after all.
+    pub(crate) fn narrow(&mut self) {
+        match self {
+            Self::Plain => {}
+            Self::Anthropic(conversation) => conversation.narrow(),
+        }
+    }
+
     /// Whether the model is named in the endpoint's own spelling even without an alias.
     pub(crate) const fn respells(&self) -> bool {
         matches!(self, Self::Anthropic(_))

@@ -4,6 +4,8 @@
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
+use super::cooling::Cooling;
+
 /// Counters of one endpoint that all cores share. All other counters belong to one core each.
 #[derive(Debug, Default)]
 #[repr(align(128))]
@@ -21,6 +23,8 @@ pub struct Live {
     /// Milliseconds on the process's clock until which it counts as not speaking the Messages API,
     /// although its type does (docs/contract/translation.md#5); 0 = it does.
     no_messages_until_ms: AtomicU64,
+    /// Its models that are left alone for a while (docs/contract/balancing.md#9.1).
+    pub(crate) cooling: Cooling,
 }
 
 impl Live {

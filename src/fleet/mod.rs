@@ -8,6 +8,7 @@
 //! docs/contract/balancing.md#11; docs/contract/operations.md#2
 
 pub(crate) mod breaker;
+pub(crate) mod cooling;
 pub(crate) mod fault;
 pub(crate) mod health;
 mod live;

@@ -16,6 +16,7 @@ use super::Gateway;
 use super::cors::Grant;
 use super::id::RequestId;
 use super::replies::Ticket;
+use super::retry::Left;
 use super::view::View;
 use crate::access::Client;
 use crate::dialects::{ApiFamily, Collected, Dialect, Error, Piece, Reading, Whole};
@@ -52,6 +53,10 @@ pub(crate) struct Exchange {
     pub(super) candidates: EndpointSet,
     pub(super) tried: EndpointSet,
     pub(super) attempts: u32,
+    /// Responses that were given up for another endpoint.
+    pub(super) given_up: u8,
+    /// The endpoint that is being left, until the next one is picked.
+    pub(super) left: Option<Left>,
     /// The attempt in progress.
     pub(super) lease: Option<Lease>,
     /// Index of the endpoint of the last attempt.
@@ -157,6 +162,8 @@ impl Exchange {
             candidates: EndpointSet::EMPTY,
             tried: EndpointSet::EMPTY,
             attempts: 0,
+            given_up: 0,
+            left: None,
             lease: None,
             endpoint: None,
             splice: None,
@@ -326,6 +333,9 @@ impl handler::Exchange for Exchange {
         }
         self.upstream_status = Some(response.head.status);
         self.times.responded = Some(ask.cx.now);
+        if self.gives_up(ask, response) {
+            return Passing::Again;
+        }
         self.begin_tail(response);
         match self.dialect.response(response) {
             Reading::Pass { watch } => {

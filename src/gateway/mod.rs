@@ -3,7 +3,7 @@
 //!
 //! A [`Gateway`] belongs to one core, an [`Exchange`] to one request. To follow a request, read
 //! [`exchange`] (the calls of the engine in their order), [`arrive`] (head, route, limits),
-//! [`decide`] (model and candidates), [`pick`] (attempts), [`forward`] (head to the endpoint),
+//! [`decide`] (model and candidates), [`pick`] (attempts), [`retry`] (failover on a status), [`forward`] (head to the endpoint),
 //! [`respond`] (head to the client) and [`record`] (logs and statistics). [`local`] serves requests
 //! that need no endpoint.
 //!
@@ -23,6 +23,7 @@ mod record;
 mod redirect;
 mod replies;
 mod respond;
+mod retry;
 mod view;
 
 use std::cell::{Cell, RefCell};
@@ -65,6 +66,8 @@ pub(crate) struct Gateway {
     log: RefCell<LineLog>,
     recorder: RefCell<Recorder>,
     last_flush: Cell<Instant>,
+    /// Proxied requests that the budget of repeats does not know of yet.
+    proxied: Cell<u32>,
 }
 
 impl Gateway {
@@ -91,6 +94,7 @@ impl Gateway {
             random: Randomness::new(),
             recorder: RefCell::default(),
             last_flush: Cell::new(Instant::now()),
+            proxied: Cell::new(0),
         }
     }
 
@@ -141,6 +145,11 @@ impl Handler for Gateway {
     fn tick(&self, now: Instant) {
         if now.saturating_duration_since(self.last_flush.get()) >= FLUSH_INTERVAL {
             self.flush_counts(now);
+        }
+        let proxied = self.proxied.take();
+        if proxied > 0 {
+            let now_ms = self.common.clock_ms(now);
+            self.common.retry_budget.count(now_ms, proxied);
         }
         self.log.borrow_mut().tick(crate::log::unix_ms());
         drop(self.view());

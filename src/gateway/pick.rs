@@ -13,11 +13,14 @@ use olla_engine::limit::Nanos;
 use super::arrive::management_refused;
 use super::exchange::Exchange;
 use super::respond::seconds_until;
+use super::retry::Left;
 use super::view::View;
 use crate::dialects::{Error, Sending, Sent};
+use crate::endpoint_set::EndpointSet;
 use crate::fleet::fault::consequences;
 use crate::inspect::rewrite_model;
 use crate::log::{Level, events};
+use crate::operations::stats::LeftBecause;
 use crate::routing::balance::{Lease, NoPick, Picker};
 use crate::routing::management::Management;
 use crate::routing::rejection;
@@ -49,6 +52,11 @@ impl Exchange {
         let index = lease.endpoint();
         let endpoint = view.leased(index);
         self.tried.insert(index);
+        if self.attempts == 0 {
+            self.gateway.proxied.set(self.gateway.proxied.get() + 1);
+        } else {
+            self.record_left(ask.cx, index);
+        }
         self.attempts += 1;
         self.endpoint = Some(index);
         self.upstream_status = None;
@@ -79,10 +87,30 @@ impl Exchange {
         if failed.is_some() && self.tried.len() >= attempts_max.max(1) {
             return Err(NoPick::NoneLeft);
         }
+        let cooling = self.cooling(self.gateway.common.clock_ms(cx.now));
+        if !cooling.is_empty() {
+            // Those that cool down are passed over while another candidate is left.
+            let skipped = self.tried.or(&cooling);
+            if let Ok(lease) = self.lease_of(cx, &view, &skipped) {
+                return Ok(lease);
+            }
+            self.dialect.narrow();
+        }
+        let tried = self.tried;
+        self.lease_of(cx, &view, &tried)
+    }
+
+    /// Picks a candidate that is not one of these.
+    fn lease_of(
+        &mut self,
+        cx: &Cx<'_>,
+        view: &View,
+        skipped: &EndpointSet,
+    ) -> Result<Lease, NoPick> {
         let endpoints = &view.snapshot.fleet.endpoints;
         let pinned = self.session.as_ref().and_then(|s| s.pinned(endpoints));
         loop {
-            let (candidates, tried) = self.dialect.next(&self.candidates, &self.tried);
+            let (candidates, tried) = self.dialect.next(&self.candidates, skipped);
             let picker = Picker {
                 endpoints,
                 balancer: view.plan().proxy.load_balancer,
@@ -91,7 +119,7 @@ impl Exchange {
                 random: self.gateway.random.number(),
             };
             let now = || self.gateway.common.nanos(cx.now);
-            let token = |index| take_endpoint_token(&view, index, now);
+            let token = |index| take_endpoint_token(view, index, now);
             match picker.pick(&candidates, &tried, pinned, token) {
                 Err(_) if self.dialect.widen() => {}
                 picked => return picked,
@@ -160,10 +188,15 @@ impl Exchange {
             }
             if consequences.marks_offline {
                 self.lose_endpoint(cx, index, fault);
+                self.left = Some(Left {
+                    index,
+                    because: LeftBecause::Connection,
+                    status: None,
+                });
             }
         }
         drop(lease);
-        self.record_attempt(cx, index, end, bytes);
+        self.record_attempt(cx, index, self.counted_end(end), bytes);
     }
 
     /// Marks an endpoint as unreachable, so that no core picks it from now on.
@@ -189,7 +222,7 @@ impl Exchange {
     /// Whether an endpoint of the request's view is already known to be unreachable. Another failed
     /// connection belongs to the same outage. It does not count for the breaker, which would
     /// otherwise stay open longer than the outage lasts.
-    fn is_known_away(&self, index: usize) -> bool {
+    pub(super) fn is_known_away(&self, index: usize) -> bool {
         let newest = self.gateway.view();
         match (self.view.endpoint(index), newest.endpoint(index)) {
             (Some(then), Some(now)) => {

@@ -127,7 +127,6 @@ impl Exchange {
             latency_ms: millis(since_arrival(cx.now)),
             first_byte_us: self.times.responded.map(|at| micros(since_arrival(at))),
             at_ms: self.gateway.common.clock_ms(cx.now),
-            retry: self.attempts > 1,
         });
     }
 

@@ -28,6 +28,9 @@ pub(crate) const REQUEST_METRICS: &str = "Request metrics";
 pub(crate) const ACCESS_LOG: &str = "Access log";
 /// A request could not reach an endpoint. WARN: `endpoint`, `error`, `remaining_endpoints`.
 pub(crate) const CONNECTION_FAILED: &str = "Connection failed to endpoint, marking as unhealthy";
+/// A request leaves an endpoint for another. INFO: `endpoint`, `model`, `reason` (as in
+/// `olla_retries_total`), \[`status_code`], \[`cooldown_ms`], `next_endpoint`.
+pub(crate) const ENDPOINT_LEFT: &str = "Endpoint left for another";
 /// A check lowered the status of an endpoint. WARN: `endpoint`, `endpoint_url` (display), `from`,
 /// `to`, `latency_ms`, `next_check_in_ms`, \[`status_code`], \[`error`].
 pub(crate) const ENDPOINT_STATUS_CHANGED: &str = "Endpoint status changed";

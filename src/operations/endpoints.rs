@@ -2,13 +2,15 @@
 //!
 //! Contract: docs/contract/operations.md#4
 
+use std::time::{Duration, UNIX_EPOCH};
+
 use serde::Serialize;
 
 use super::Inputs;
 use super::conditional::{Page, Tagged, tagged};
 use super::system::{Seen, healthy};
-use crate::clock::millis;
-use crate::fleet::Status;
+use crate::clock::{millis, unix_millis};
+use crate::fleet::{Endpoint, Status};
 use crate::format::{ago, instant, latency, percentage_or_na};
 
 #[derive(Serialize)]
@@ -50,6 +52,15 @@ struct Item<'a> {
     last_model_sync_at: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     issues: Option<&'static str>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    cooling: Vec<CoolingModel>,
+}
+
+/// A model that the endpoint is not asked for until a time; an empty name is the whole endpoint.
+#[derive(Serialize)]
+struct CoolingModel {
+    model: Box<str>,
+    until: String,
 }
 
 impl Tagged for Endpoints<'_> {
@@ -114,7 +125,17 @@ fn item<'a>(seen: Seen<'a>, inputs: &Inputs<'_>) -> Item<'a> {
         last_model_sync: synced.map(|at| ago(Some(at), inputs.now)),
         last_model_sync_at: synced.map(instant),
         issues,
+        cooling: cooling(endpoint, inputs),
     }
+}
+
+fn cooling(endpoint: &Endpoint, inputs: &Inputs<'_>) -> Vec<CoolingModel> {
+    let list = endpoint.live.cooling.list(unix_millis(inputs.now));
+    let shown = list.into_iter().map(|cool_down| CoolingModel {
+        model: cool_down.model,
+        until: instant(UNIX_EPOCH + Duration::from_millis(cool_down.until_unix_ms)),
+    });
+    shown.collect()
 }
 
 /// The most important message about the endpoint.
@@ -134,11 +155,10 @@ fn issue(seen: &Seen<'_>) -> Option<&'static str> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use serde_json::json;
 
     use super::*;
+    use crate::fleet::cooling::CoolDown;
     use crate::operations::stats::Outcome;
     use crate::operations::testing::{World, value};
 
@@ -153,6 +173,14 @@ mod tests {
         world.fleet.endpoints[1].health.response_time = Some(Duration::from_micros(900));
         world.fleet.endpoints[0].last_model_sync = Some(world.at(-3600));
         world.fleet.endpoints[0].model_count = 2;
+        for (model, until_ms) in [("m", 60_500), ("", 5_000), ("gone", 0)] {
+            let cool_down = CoolDown {
+                model: model.into(),
+                until_ms: 1,
+                until_unix_ms: unix_millis(world.at(0)) + until_ms,
+            };
+            world.fleet.endpoints[1].live.cooling.begin(0, cool_down);
+        }
         world.request("m", 0, Outcome::Success, 200, 5, 10);
         world.request("m", 0, Outcome::Failure, 200, 5, 99);
         world.request("m", 0, Outcome::Success, 200, 5, 31);
@@ -177,6 +205,10 @@ mod tests {
                         "priority": 20, "url": "http://b", "model_count": 0, "request_count": 0,
                         "success_rate": "N/A", "min_latency_ms": 0, "max_latency_ms": 0,
                         "active_connections": 0, "health_check": "",
+                        "cooling": [
+                            { "model": "", "until": "2026-04-15T10:30:05Z" },
+                            { "model": "m", "until": "2026-04-15T10:31:00.5Z" },
+                        ],
                     },
                     {
                         "id": "vdxwxk", "name": "c", "type": "vllm", "status": "rate_limited",

@@ -108,7 +108,6 @@ impl World {
             latency_ms,
             first_byte_us: Some(1500),
             at_ms: 1,
-            retry: false,
         });
         self.recorder.request(&RequestEnd {
             request_id: "id",

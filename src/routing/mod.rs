@@ -3,8 +3,8 @@
 //! In the order of a request: [`path`] normalises its target, [`route`] matches it,
 //! [`management`] tells operations that change models, [`scope`] finds
 //! the endpoints that prefix and path allow, [`names`] those that have the model, [`decide`]
-//! applies aliases and the routing strategy, [`sticky`] finds the session, and [`balance`] picks an
-//! endpoint.
+//! applies aliases and the routing strategy, [`sticky`] finds the session, [`balance`] picks an endpoint,
+//! and [`retry`] decides whether its response is given up for another one.
 //!
 //! Everything is pure over a snapshot of the fleet. The only state that changes are the counters of
 //! [`crate::fleet::Live`], the balancers' turns and the sticky store. No socket, no clock, no
@@ -21,6 +21,7 @@ pub(crate) mod management;
 pub(crate) mod names;
 pub(crate) mod path;
 pub(crate) mod rejection;
+pub(crate) mod retry;
 pub(crate) mod route;
 pub(crate) mod scope;
 pub(crate) mod sticky;

@@ -23,6 +23,7 @@ use crate::gateway::Gateway;
 use crate::log::{Level, Logger, Value, events};
 use crate::operations::{Build, Links};
 use crate::providers::Profiles;
+use crate::routing::retry::budget::RetryBudget;
 use crate::shared::{Common, ControlSender, CoreSenders, Limiters, Snapshot, ToControl, ToCore};
 
 /// The inputs of a start.
@@ -152,6 +153,8 @@ fn start(setup: Setup, logger: &Logger) -> Result<Running, String> {
         records: Records::new(logger.clone()),
         losses: AtomicU64::new(0),
         limit_warned_ms: AtomicU64::new(0),
+        cools_until_ms: AtomicU64::new(0),
+        retry_budget: RetryBudget::default(),
         draining: AtomicBool::new(false),
     });
     let profiles = Arc::new(setup.profiles.filtered(&plan.proxy.profile_filter));

@@ -9,6 +9,7 @@ use crate::clock::millis;
 use crate::dialects::anthropic::Records;
 use crate::log::Logger;
 use crate::routing::balance::Turns;
+use crate::routing::retry::budget::RetryBudget;
 use crate::routing::sticky::Sticky;
 
 /// Shared values of the process; one for all cores.
@@ -31,6 +32,11 @@ pub(crate) struct Common {
     pub losses: AtomicU64,
     /// When a limit that refuses was logged last, in milliseconds of the process's clock; 0 = never.
     pub limit_warned_ms: AtomicU64,
+    /// No cool-down of any endpoint ends later than this time of the process's clock; a hint that
+    /// spares requests the look at each candidate (docs/contract/balancing.md#9.1).
+    pub cools_until_ms: AtomicU64,
+    /// The budget of repeats for a status.
+    pub retry_budget: RetryBudget,
     /// Whether the process is shutting down.
     pub draining: AtomicBool,
 }

@@ -116,7 +116,7 @@ fn a_connect_timeout_goes_on_to_the_next_endpoint() {
 }
 
 #[test]
-fn any_status_is_an_answer_and_is_not_repeated() {
+fn any_status_but_not_now_is_an_answer_and_is_not_repeated() {
     on_both_drivers(|driver| {
         let one = Backend::new(&["m"], |request, link| {
             let status = request.target.trim_start_matches('/');
@@ -125,13 +125,13 @@ fn any_status_is_an_answer_and_is_not_repeated() {
         });
         let two = Backend::ok(&["m"]);
         let gateway = over_two(driver, &one, &two, "");
-        for status in [401, 404, 429, 500, 502, 503, 529] {
+        for status in [400, 401, 404, 500, 501, 599] {
             let answer = post(&gateway, &format!("/olla/proxy/{status}"), &[], "{}");
             assert_eq!((answer.status, answer.text().as_str()), (status, "own"));
             assert_eq!(answer.header("Retry-After"), Some("9"));
             assert_eq!(answer.header("X-Olla-Endpoint"), Some("one"));
         }
-        assert_eq!((one.count(), two.count()), (7, 0));
+        assert_eq!((one.count(), two.count()), (6, 0));
         assert_eq!(gateway.endpoint("one")["status"], "healthy");
     });
 }

@@ -22,6 +22,7 @@ mod paths;
 mod rates;
 mod reloads;
 mod requests;
+mod retry;
 mod soak;
 mod streams;
 mod tokens;

@@ -9,7 +9,7 @@ use super::body::Body;
 use super::lane::{COPIED_BYTES_MAX, Lane, Step, Wire, taken};
 use super::relay::Relayed;
 use crate::buf::Buf;
-use crate::exchange::{Action, ConnectFault, Event};
+use crate::exchange::{Action, ConnectFault, Event, Fault};
 use crate::h1::emit;
 use crate::h1::framing::{self, RequestBody, ResponseBody, ResponseFraming};
 use crate::h1::{ResponseHead, Scan};
@@ -89,6 +89,7 @@ impl<H: Handler> Lane<'_, H> {
         }
         if !matches!(passing, Passing::Collect(_)) {
             // No further attempt follows: the body need not be held while the response passes.
+            self.wire.life.pass_on();
             self.body = Body::default();
         }
         self.first_byte = Some(now.saturating_duration_since(self.arrival.at));
@@ -125,7 +126,10 @@ impl<H: Handler> Lane<'_, H> {
     /// seen nothing.
     pub(super) fn again(&mut self) -> Step {
         self.attempt_ended(AttemptEnd::Abandoned);
-        self.restart();
+        if !self.wire.life.give_up() {
+            debug_assert!(false, "a response is given up that the client has seen");
+            return Step::Over(Outcome::Broken(Fault::Malformed));
+        }
         self.first_byte = None;
         Step::Again
     }

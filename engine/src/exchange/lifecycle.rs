@@ -127,7 +127,8 @@ pub enum Phase {
     Sending,
     /// The request is sent; at most interim responses have arrived.
     Waiting,
-    /// The response began. No other endpoint, no retry, no error from here on.
+    /// The response began. No other endpoint, no retry, no error from here on, unless the response
+    /// is given up before a byte of it was passed on.
     Responding,
     /// The upstream side has ended; the rest of a response is being written to the client.
     Delivering,
@@ -144,6 +145,8 @@ pub struct Lifecycle {
     retried: bool,
     /// The next attempt is that retry, so it is still the same endpoint.
     retrying: bool,
+    /// Bytes of a response go to the client: no further attempt.
+    is_passed_on: bool,
     /// `write` of the timeouts, as a moment.
     write_by: Option<Instant>,
     conn: Conn,
@@ -194,6 +197,7 @@ impl Lifecycle {
             phase: Phase::Choosing,
             retried: false,
             retrying: false,
+            is_passed_on: false,
             write_by: timeouts.write.and_then(|write| now.checked_add(write)),
             conn: Conn::default(),
         }
@@ -226,6 +230,22 @@ impl Lifecycle {
         if self.phase == Phase::Choosing {
             self.release(Phase::Delivering);
         }
+    }
+
+    /// Bytes of the response that has begun go to the client from now on.
+    pub fn pass_on(&mut self) {
+        self.is_passed_on = true;
+    }
+
+    /// The response that has begun is given up in favour of another attempt. Returns false, and
+    /// changes nothing, if there is no such response or if bytes of it went to the client.
+    pub fn give_up(&mut self) -> bool {
+        let has_response = matches!(self.phase, Phase::Responding | Phase::Delivering);
+        let gives_up = has_response && !self.is_passed_on;
+        if gives_up {
+            self.release(Phase::Choosing);
+        }
+        gives_up
     }
 
     /// Takes an event. Events that do not belong to the phase change nothing; once the exchange is

@@ -177,6 +177,40 @@ fn the_table() {
 }
 
 #[test]
+fn a_response_is_given_up_only_before_it_is_passed_on() {
+    let table: [(&str, &[Event], bool); 5] = [
+        ("connecting", &[], false),
+        ("waiting", &[Connected, RequestSent], false),
+        ("responding", &[Connected, RequestSent, HEAD], true),
+        (
+            "collected",
+            &[Connected, RequestSent, HEAD, ResponsePiece, ResponseEnd],
+            true,
+        ),
+        ("without a body", &[Connected, RequestSent, BARE_HEAD], true),
+    ];
+    for (what, events, is_response) in table {
+        for is_passed_on in [false, true] {
+            let now = Instant::now();
+            let mut exchange = Lifecycle::new(TIMEOUTS, now);
+            exchange.attempt(false, now);
+            for event in events {
+                exchange.on(*event, now);
+            }
+            if is_passed_on {
+                exchange.pass_on();
+            }
+            let phase = exchange.phase();
+            let gives_up = is_response && !is_passed_on;
+            assert_eq!(exchange.give_up(), gives_up, "{what} {is_passed_on}");
+            let expected = if gives_up { Phase::Choosing } else { phase };
+            assert_eq!(exchange.phase(), expected, "{what} {is_passed_on}");
+            assert!(!gives_up || exchange.deadline().is_none(), "{what}");
+        }
+    }
+}
+
+#[test]
 fn a_client_that_leaves_before_an_endpoint_is_chosen() {
     let now = Instant::now();
     let mut exchange = Lifecycle::new(TIMEOUTS, now);

@@ -258,6 +258,9 @@ impl Sim<'_> {
         if event == Event::Delivered {
             self.model.over = true;
         }
+        if matches!(event, Event::ResponseHead { .. }) && self.gives_up(action) {
+            return;
+        }
         self.model.done(action);
         self.check_deadline();
         match action {
@@ -277,6 +280,28 @@ impl Sim<'_> {
             // That connection is closed, or belongs to another request.
             self.queue.retain(|(_, _, from, _)| *from == From::Client);
         }
+    }
+
+    /// The head of a response is there: it is given up for another attempt, or passed on.
+    fn gives_up(&mut self, action: Action) -> bool {
+        if !matches!(action, Action::Continue | Action::Finish { .. }) {
+            return false;
+        }
+        if self.rng.percent(15) {
+            assert!(self.machine.give_up());
+            assert_eq!(self.machine.phase(), Phase::Choosing);
+            self.say("given up");
+            self.seen.insert("given up".to_owned());
+            self.model.give_up();
+            self.endpoints_left -= 1;
+            self.queue.retain(|(_, _, from, _)| *from == From::Client);
+            self.check_deadline();
+            return true;
+        }
+        self.machine.pass_on();
+        self.model.client_has_bytes = true;
+        assert!(!self.machine.give_up());
+        false
     }
 
     fn check_deadline(&self) {
@@ -410,7 +435,7 @@ fn simulation() {
         Cut(WriteTimeout); Cut(Reset); Cut(Closed); Cut(Malformed); \
         Finish { reuse_upstream: true }; Finish { reuse_upstream: false }; leaves in Choosing; \
         leaves in Connecting; leaves in Sending; leaves in Waiting; leaves in Responding; \
-        leaves in Delivering";
+        leaves in Delivering; given up";
     for needed in NEEDED.split("; ") {
         assert!(seen.contains(needed), "no seed came to {needed}: {seen:#?}");
     }

@@ -95,6 +95,8 @@ pub(crate) struct Model {
     start: Ms,
     pub(crate) link: Option<Link>,
     pub(crate) response_begun: bool,
+    /// Bytes of a response went to the client.
+    pub(crate) client_has_bytes: bool,
     pub(crate) client_here: bool,
     pub(crate) over: bool,
     /// The retry on a fresh connection was used up for the current endpoint.
@@ -110,6 +112,7 @@ impl Model {
             start,
             link: None,
             response_begun: false,
+            client_has_bytes: false,
             client_here: true,
             over: false,
             retried: false,
@@ -119,7 +122,7 @@ impl Model {
 
     pub(crate) fn attempt(&mut self, reused: bool, now: Ms) {
         assert!(
-            !self.response_begun,
+            !self.response_begun && !self.client_has_bytes,
             "the request is sent again after its response began"
         );
         assert!(
@@ -137,6 +140,13 @@ impl Model {
             took: now,
             ..Link::default()
         });
+    }
+
+    /// The response is given up: as if it had not been.
+    pub(crate) fn give_up(&mut self) {
+        assert!(self.response_begun && !self.client_has_bytes);
+        self.response_begun = false;
+        self.link = None;
     }
 
     /// Every deadline there is, and the fault it means.

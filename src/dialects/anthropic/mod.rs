@@ -83,6 +83,8 @@ const REFUSED_FOR: Duration = Duration::from_secs(300);
 pub(crate) struct Conversation {
     subject: Subject,
     split: Split,
+    /// No native candidate could be picked: the others may be picked too.
+    widened: bool,
     /// The mode of the last attempt.
     mode: Option<Mode>,
     /// The endpoint that gets the request once more, translated.

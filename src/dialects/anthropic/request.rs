@@ -70,7 +70,11 @@ impl Conversation {
             self.mode = Some(Mode::Translation);
             return ([index].into_iter().collect(), EndpointSet::EMPTY);
         }
-        let (set, mode) = self.split.next(tried);
+        let (set, mode) = if self.widened {
+            (self.split.others, Mode::Translation)
+        } else {
+            self.split.next(tried)
+        };
         // With no candidate left, the mode stays that of the attempts that failed.
         if self.mode.is_none() || !set.minus(tried).is_empty() {
             self.mode = Some(mode);
@@ -80,11 +84,15 @@ impl Conversation {
 
     /// See [`crate::dialects::Dialect::widen`].
     pub(in crate::dialects) fn widen(&mut self) -> bool {
-        let widens = self.mode == Some(Mode::Passthrough) && !self.split.others.is_empty();
-        if widens {
-            self.split.native = EndpointSet::EMPTY;
-        }
+        let widens =
+            !self.widened && self.mode == Some(Mode::Passthrough) && !self.split.others.is_empty();
+        self.widened |= widens;
         widens
+    }
+
+    /// See [`crate::dialects::Dialect::narrow`].
+    pub(in crate::dialects) fn narrow(&mut self) {
+        self.widened = false;
     }
 
     /// Translates the request for the endpoint that was picked, if it does not speak the API.

@@ -16,10 +16,10 @@ use super::Inputs;
 use super::conditional::{Caching, Page};
 use super::process::ProcessFacts;
 use super::stats::{
-    Buckets, EndpointTotals, ModelTotals, PairCounts, RequestCounts, resource_name,
+    Buckets, EndpointTotals, LeftBecause, ModelTotals, PairCounts, RequestCounts, resource_name,
 };
 use super::system::{Seen, System};
-use crate::clock::since;
+use crate::clock::{since, unix_millis};
 use crate::fleet::Status;
 use crate::format::percent;
 use exposition::{Exposition, MetricFamily, counter, gauge};
@@ -37,6 +37,7 @@ pub(super) fn page(inputs: &Inputs<'_>) -> Page {
     system_families(&mut text, inputs, &system);
     text.families(&SECURITY_FAMILIES, std::slice::from_ref(&system), |_| []);
     endpoint_families(&mut text, &endpoints);
+    retry_families(&mut text, inputs, &endpoints);
     traffic_families(&mut text, inputs, &endpoints);
     all_models_families(&mut text, inputs, &models);
     model_families(&mut text, inputs, &models);
@@ -149,7 +150,7 @@ const SECURITY_FAMILIES: [MetricFamily<System>; 5] = [
     ),
 ];
 
-fn of_endpoint<'a>() -> [MetricFamily<Seen<'a>>; 9] {
+fn of_endpoint<'a>() -> [MetricFamily<Seen<'a>>; 8] {
     [
         gauge(
             "olla_endpoint_healthy",
@@ -190,11 +191,6 @@ fn of_endpoint<'a>() -> [MetricFamily<Seen<'a>>; 9] {
             "olla_endpoint_models_count",
             "Models that the endpoint lists.",
             |seen| seen.endpoint.model_count.into(),
-        ),
-        counter(
-            "olla_retries_total",
-            "Attempts on the endpoint after another one failed.",
-            |seen| seen.counts.retries.into(),
         ),
     ]
 }
@@ -279,6 +275,32 @@ fn traffic_families(text: &mut Exposition, inputs: &Inputs<'_>, endpoints: &[See
     let help = "Whether the last reload of the configuration succeeded.";
     text.gauge(name, help);
     text.sample(name, &[], reloads.last_successful);
+}
+
+fn retry_families(text: &mut Exposition, inputs: &Inputs<'_>, endpoints: &[Seen<'_>]) {
+    let name = "olla_retries_total";
+    let help = "Requests that left the endpoint for another, by the reason.";
+    text.family(name, "counter", help);
+    for seen in endpoints {
+        for because in LeftBecause::ALL {
+            let labels = [
+                ("endpoint", seen.endpoint.name()),
+                ("reason", because.as_str()),
+            ];
+            text.sample(name, &labels, seen.counts.left[because as usize]);
+        }
+    }
+    let name = "olla_retry_budget_exhausted_total";
+    let help = "Responses passed on because too many requests had been repeated for a status.";
+    text.family(name, "counter", help);
+    text.sample(name, &[], inputs.totals.system().retry_budget_exhausted);
+    let name = "olla_endpoint_cooling";
+    text.gauge(name, "Models of the endpoint that cool down.");
+    let now_ms = unix_millis(inputs.now);
+    for seen in endpoints {
+        let count = seen.endpoint.live.cooling.list(now_ms).len();
+        text.sample(name, &[("endpoint", seen.endpoint.name())], count);
+    }
 }
 
 const ALL_MODELS_FAMILIES: [MetricFamily<RequestCounts>; 3] = [

@@ -84,6 +84,8 @@ fn the_whole_text_of_an_empty_gateway_in_families() {
         "olla_endpoint_priority",
         "olla_endpoint_models_count",
         "olla_retries_total",
+        "olla_retry_budget_exhausted_total",
+        "olla_endpoint_cooling",
         "olla_responses_total",
         "olla_request_duration_seconds",
         "olla_time_to_first_byte_seconds",

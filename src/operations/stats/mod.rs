@@ -116,8 +116,29 @@ pub(crate) struct AttemptEnd<'a> {
     pub first_byte_us: Option<u64>,
     /// When it ended, in milliseconds since the process started.
     pub at_ms: u64,
-    /// Whether another attempt of the same request was made before.
-    pub retry: bool,
+}
+
+/// Why a request left an endpoint for another (docs/contract/operations.md#4,
+/// `olla_retries_total`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum LeftBecause {
+    /// The connection failed.
+    Connection,
+    /// The status of its response said "not now".
+    Status,
+}
+
+impl LeftBecause {
+    /// Every reason.
+    pub(super) const ALL: [Self; 2] = [Self::Connection, Self::Status];
+
+    /// The value of the metric's label and of the log's `reason`.
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Connection => "connection",
+            Self::Status => "status",
+        }
+    }
 }
 
 /// Which of the attempted endpoints served a request.
@@ -289,7 +310,8 @@ pub(super) struct EndpointCounts {
     pub(super) latency_min_ms: Option<u64>,
     /// The longest latency of a success.
     pub(super) latency_max_ms: u64,
-    pub(super) retries: u64,
+    /// Requests that left the endpoint for another, indexed by [`LeftBecause`].
+    pub(super) left: [u64; LeftBecause::ALL.len()],
     /// Responses by class, `2xx` to `5xx`.
     pub(super) classes: [u64; 4],
 }
@@ -299,7 +321,6 @@ impl EndpointCounts {
         let outcome = end.outcome.judged(end.status);
         self.tally.count(outcome, end.latency_ms);
         self.bytes = self.bytes.saturating_add(end.bytes);
-        self.retries += u64::from(end.retry);
         let class = usize::from(end.status.unwrap_or(0) / 100);
         if let Some(class) = class.checked_sub(2).and_then(|at| self.classes.get_mut(at)) {
             *class += 1;
@@ -319,7 +340,9 @@ impl EndpointCounts {
             (a, b) => a.or(b),
         };
         self.latency_max_ms = self.latency_max_ms.max(more.latency_max_ms);
-        self.retries += more.retries;
+        for (left, more) in self.left.iter_mut().zip(more.left) {
+            *left += more;
+        }
         for (class, more) in self.classes.iter_mut().zip(more.classes) {
             *class += more;
         }

@@ -8,9 +8,9 @@ use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::recent::{Batch, Ring};
 use super::{
-    AttemptEnd, BLOCKED_IPS_MAX, CLIENTS_MAX, ENDPOINTS_MAX, EndpointCounts, MODEL_NAME_BYTES_MAX,
-    MODELS_MAX, Outcome, PairCounts, RequestCounts, RequestEnd, TranslatorCounts, TranslatorEnd,
-    Violation,
+    AttemptEnd, BLOCKED_IPS_MAX, CLIENTS_MAX, ENDPOINTS_MAX, EndpointCounts, LeftBecause,
+    MODEL_NAME_BYTES_MAX, MODELS_MAX, Outcome, PairCounts, RequestCounts, RequestEnd,
+    TranslatorCounts, TranslatorEnd, Violation,
 };
 
 /// Most latencies handed over at once, of attempts and of requests each. With a hand-over every 50
@@ -75,6 +75,7 @@ pub(in crate::operations) struct SystemCounts {
     pub(in crate::operations) rate_limit_violations: u64,
     pub(in crate::operations) size_violations: u64,
     pub(in crate::operations) client_disconnects: u64,
+    pub(in crate::operations) retry_budget_exhausted: u64,
 }
 
 /// Times of one attempt or request.
@@ -137,6 +138,23 @@ impl Recorder {
                 slot.endpoints.push((end.endpoint_id, counts));
             }
         }
+    }
+
+    /// Counts a request that leaves an endpoint for another.
+    pub(crate) fn left(&mut self, endpoint_id: u32, because: LeftBecause) {
+        self.any = true;
+        if let Some(at) = self.endpoint_slot(endpoint_id)
+            && let Some(slot) = self.endpoints.get_mut(at)
+        {
+            slot.counts.left[because as usize] += 1;
+            touch(&mut slot.touched, &mut self.touched_endpoints, at);
+        }
+    }
+
+    /// Counts a response that was passed on because the budget of repeats was exhausted.
+    pub(crate) fn retry_budget_exhausted(&mut self) {
+        self.any = true;
+        self.system.retry_budget_exhausted += 1;
     }
 
     /// Counts the end of a client request.

@@ -20,7 +20,6 @@ fn attempt() -> AttemptEnd<'static> {
         latency_ms: 10,
         first_byte_us: Some(2000),
         at_ms: 1000,
-        retry: false,
     }
 }
 
@@ -159,9 +158,12 @@ fn a_failover_is_two_attempts_and_one_request() {
         });
         recorder.attempt(&AttemptEnd {
             endpoint_id: 2,
-            retry: true,
             ..attempt()
         });
+        recorder.left(1, LeftBecause::Connection);
+        recorder.left(1, LeftBecause::Status);
+        recorder.left(1, LeftBecause::Status);
+        recorder.retry_budget_exhausted();
         recorder.request(&RequestEnd {
             endpoint_id: Some(2),
             route: ServedBy::Miss,
@@ -171,8 +173,9 @@ fn a_failover_is_two_attempts_and_one_request() {
     assert_eq!(totals.system().requests.tally.requests, 1);
     assert_eq!(totals.system().requests.tally.failures, 0);
     assert_eq!(totals.endpoint(1).unwrap().counts.tally.failures, 1);
-    assert_eq!(totals.endpoint(1).unwrap().counts.retries, 0);
-    assert_eq!(totals.endpoint(2).unwrap().counts.retries, 1);
+    assert_eq!(totals.endpoint(1).unwrap().counts.left, [1, 2]);
+    assert_eq!(totals.endpoint(2).unwrap().counts.left, [0, 0]);
+    assert_eq!(totals.system().retry_budget_exhausted, 1);
     let model = model(&totals, "m").unwrap();
     assert_eq!((model.counts.hits, model.counts.misses), (0, 1));
     assert_eq!(model.endpoints[&1].counts.consecutive_errors, 1);

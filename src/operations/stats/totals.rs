@@ -313,6 +313,7 @@ impl SystemCounts {
         self.rate_limit_violations += more.rate_limit_violations;
         self.size_violations += more.size_violations;
         self.client_disconnects += more.client_disconnects;
+        self.retry_budget_exhausted += more.retry_budget_exhausted;
     }
 }
 

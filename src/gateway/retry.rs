@@ -1,0 +1,201 @@
+//! Leaving an endpoint for another after a status that says "not now", and the cool-downs that such
+//! a status begins.
+//!
+//! Contract: docs/contract/balancing.md#9.1
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use olla_engine::h1::FieldId;
+use olla_engine::handler::{Ask, AttemptEnd, Cx, Response};
+
+use super::exchange::Exchange;
+use crate::clock::millis;
+use crate::dialects::ApiFamily;
+use crate::endpoint_set::EndpointSet;
+use crate::fleet::breaker::{self, State};
+use crate::fleet::cooling::CoolDown;
+use crate::log::{Level, events};
+use crate::operations::stats::LeftBecause;
+use crate::routing::retry::pause::pause;
+use crate::routing::retry::{Attempts, RequestKind, may_give_up, says_not_now};
+
+/// The field in which servers say exactly how long they want to be left alone.
+const RETRY_AFTER_MS: &[u8] = b"retry-after-ms";
+
+/// An endpoint that the request is leaving.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Left {
+    /// Its index.
+    pub(super) index: usize,
+    pub(super) because: LeftBecause,
+    /// The status that was given up, and the cool-down that it began.
+    pub(super) status: Option<(u16, Duration)>,
+}
+
+impl Exchange {
+    /// Whether the response is given up for another endpoint. Notes what its status says about the
+    /// endpoint in any case.
+    pub(super) fn gives_up(&mut self, ask: &Ask<'_>, response: &Response<'_>) -> bool {
+        let status = response.head.status;
+        if status >= 400 {
+            return self.gives_up_error(ask, response);
+        }
+        if let Some((index, endpoint)) = self.endpoint.zip(self.endpoint()) {
+            endpoint.live.cooling.end(|| self.name_at(index));
+        }
+        false
+    }
+
+    #[cold]
+    fn gives_up_error(&mut self, ask: &Ask<'_>, response: &Response<'_>) -> bool {
+        let view = std::rc::Rc::clone(&self.view);
+        let plan = &view.plan().proxy.retry;
+        let status = response.head.status;
+        let head = ask.request.head;
+        let request = RequestKind {
+            method: head.method.of(ask.request.bytes),
+            path: self.rest(&ask.request),
+            is_messages: self.route.family() == ApiFamily::Anthropic,
+        };
+        let Some(index) = self.endpoint else {
+            return false;
+        };
+        if !says_not_now(plan, status, request) {
+            return false;
+        }
+        let pause = cool_down(response, plan.cooldown, ask.cx.unix_ms);
+        self.begin_cool_down(ask.cx, index, pause);
+        let now_ms = self.gateway.common.clock_ms(ask.cx.now);
+        let attempts = Attempts {
+            tried: self.tried.len(),
+            given_up: self.given_up.into(),
+            dropped: 0,
+            has_other: self.has_other(now_ms, ask.cx),
+        };
+        if !may_give_up(plan, attempts) {
+            return false;
+        }
+        let requests = self.gateway.proxied.take();
+        let budget = &self.gateway.common.retry_budget;
+        if !budget.take(now_ms, requests, plan.budget_percent) {
+            self.gateway.recorder.borrow_mut().retry_budget_exhausted();
+            return false;
+        }
+        self.given_up = self.given_up.saturating_add(1);
+        self.left = Some(Left {
+            index,
+            because: LeftBecause::Status,
+            status: Some((status, pause)),
+        });
+        true
+    }
+
+    fn begin_cool_down(&self, cx: &Cx<'_>, index: usize, pause: Duration) {
+        let common = &self.gateway.common;
+        let now_ms = common.clock_ms(cx.now);
+        let until_ms = now_ms.saturating_add(millis(pause));
+        self.view.leased(index).live.cooling.begin(
+            now_ms,
+            CoolDown {
+                model: self.name_at(index).into(),
+                until_ms,
+                until_unix_ms: cx.unix_ms.saturating_add(millis(pause)),
+            },
+        );
+        common.cools_until_ms.fetch_max(until_ms, Ordering::Relaxed);
+    }
+
+    /// Whether a candidate is left that was not tried, does not cool down, has a closed breaker and
+    /// a rate token, and is not known to be away. The token is not taken: if another request is
+    /// faster, the client gets the gateway's 429 in place of the response that was given up.
+    fn has_other(&self, now_ms: u64, cx: &Cx<'_>) -> bool {
+        let cooling = self.cooling(now_ms);
+        let now = self.gateway.common.nanos(cx.now);
+        let left = self.candidates.minus(&self.tried).minus(&cooling);
+        let is_ready = |index: usize| {
+            self.view.endpoint(index).is_some_and(|endpoint| {
+                let bucket = endpoint.bucket.as_ref();
+                breaker::state(&endpoint.live, now_ms) == State::Closed
+                    && bucket.is_none_or(|bucket| bucket.peek(now).remaining > 0)
+            }) && !self.is_known_away(index)
+        };
+        left.iter().any(is_ready)
+    }
+
+    /// The candidates that are left alone now. While nothing cools down anywhere, this is one load.
+    pub(super) fn cooling(&self, now_ms: u64) -> EndpointSet {
+        let until_ms = self.gateway.common.cools_until_ms.load(Ordering::Relaxed);
+        if until_ms <= now_ms {
+            return EndpointSet::EMPTY;
+        }
+        let cools = |index: &usize| {
+            self.view.endpoint(*index).is_some_and(|endpoint| {
+                let cooling = &endpoint.live.cooling;
+                cooling.covers(now_ms, || self.name_at(*index))
+            })
+        };
+        self.candidates.iter().filter(cools).collect()
+    }
+
+    /// The name that an endpoint has for the requested model; empty without a model.
+    fn name_at(&self, index: usize) -> &str {
+        let model = self.kept.model.as_str();
+        let snapshot = &self.view.snapshot;
+        let alias = self.alias.as_ref();
+        alias
+            .and_then(|alias| snapshot.aliases.real_name(alias, &snapshot.models, index))
+            .or_else(|| snapshot.models.spelling(index, model))
+            .unwrap_or(model)
+    }
+
+    /// How an attempt that ended counts: a response that was given up was complete for its endpoint.
+    pub(super) fn counted_end(&self, end: AttemptEnd) -> AttemptEnd {
+        match self.left {
+            Some(Left {
+                because: LeftBecause::Status,
+                ..
+            }) => AttemptEnd::Whole,
+            _ => end,
+        }
+    }
+
+    /// The next endpoint was picked: records which one was left for it, and why.
+    pub(super) fn record_left(&mut self, cx: &Cx<'_>, next: usize) {
+        let Some(left) = self.left.take() else {
+            return;
+        };
+        let endpoint = self.view.leased(left.index);
+        let mut recorder = self.gateway.recorder.borrow_mut();
+        recorder.left(endpoint.id, left.because);
+        let mut log = self.gateway.log.borrow_mut();
+        let line = log.event(Level::Info, events::ENDPOINT_LEFT, cx.unix_ms);
+        if let Some(mut line) = line {
+            line.str("request_id", self.kept.id.as_str())
+                .str("endpoint", endpoint.name())
+                .str("model", self.name_at(left.index))
+                .str("reason", left.because.as_str());
+            if let Some((status, pause)) = left.status {
+                line.num("status_code", status.into())
+                    .num("cooldown_ms", millis(pause));
+            }
+            line.str("next_endpoint", self.view.leased(next).name());
+        }
+    }
+}
+
+/// The cool-down that a response asks for.
+fn cool_down(response: &Response<'_>, default: Duration, unix_ms: u64) -> Duration {
+    let Response { head, bytes } = *response;
+    let exact = head
+        .fields
+        .iter()
+        .find(|each| each.name.of(bytes).eq_ignore_ascii_case(RETRY_AFTER_MS))
+        .map(|each| each.value.of(bytes));
+    pause(
+        exact,
+        head.get(bytes, FieldId::RetryAfter),
+        default,
+        unix_ms,
+    )
+}
