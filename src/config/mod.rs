@@ -26,6 +26,7 @@ mod nearest;
 mod plan;
 mod proxy;
 mod reader;
+mod retry;
 mod section;
 mod server;
 mod server_tls;
@@ -56,6 +57,7 @@ pub(crate) use nearest::nearest;
 pub use plan::*;
 pub use reader::KeyDoc;
 pub(crate) use reader::{Fingerprints, RestartOnly};
+pub(crate) use retry::RetryPlan;
 #[cfg(test)]
 pub(crate) use statuses::StatusSet;
 pub(crate) use values::boolean;

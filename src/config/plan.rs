@@ -17,8 +17,8 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use super::endpoint::{EndpointPlan, NameFilter};
+use super::retry::RetryPlan;
 use super::server_tls::ServerTlsPlan;
-use super::statuses::StatusSet;
 
 /// Maximum number of endpoints in a configuration.
 ///
@@ -393,34 +393,6 @@ pub struct ProxyPlan {
     pub sticky_sessions: StickyPlan,
     /// `[proxy.profile_filter]`: which provider profiles exist (docs/contract/catalogue.md#1.6).
     pub profile_filter: NameFilter,
-}
-
-/// `[proxy.retry]` (docs/contract/balancing.md#9).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct RetryPlan {
-    /// If false, a request has one attempt.
-    pub enabled: bool,
-    /// If false, a request has one attempt.
-    pub on_connection_failure: bool,
-    /// Maximum number of endpoints for one request, the first included; `None` = all candidates.
-    pub max_attempts: Option<NonZeroUsize>,
-    /// Statuses of responses that are given up for another endpoint.
-    pub on_status: StatusSet,
-    /// How long an endpoint with such a response is left alone if it does not say.
-    pub cooldown: Duration,
-    /// Requests that may be repeated for a status, per cent of those of the last ten seconds.
-    pub budget_percent: u8,
-}
-
-impl RetryPlan {
-    /// Maximum number of endpoints for a request with this number of candidates.
-    pub fn attempts_max(&self, candidates: usize) -> usize {
-        if !self.enabled || !self.on_connection_failure {
-            return candidates.min(1);
-        }
-        self.max_attempts
-            .map_or(candidates, |max| candidates.min(max.get()))
-    }
 }
 
 /// `[proxy.sticky_sessions]` (docs/contract/balancing.md#8).

@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use super::bounds::{U32_MAX, name_filter, secs};
 use super::plan::{
-    Balancer, Engine, ModelManagement, ProxyPlan, RetryPlan, StickyPlan, StickySource,
-    StreamProfile,
+    Balancer, Engine, ModelManagement, ProxyPlan, StickyPlan, StickySource, StreamProfile,
 };
+use super::retry::retry;
 use super::section::Section;
 
 /// Maximum of `proxy.sticky_sessions.prefix_hash_bytes`.
@@ -163,48 +163,6 @@ fn former(s: &mut Section<'_, '_>) {
     s.key("retry_backoff", "There is no pause between attempts.")
         .inert()
         .duration(Duration::from_millis(500));
-}
-
-fn retry(s: &mut Section<'_, '_>) -> RetryPlan {
-    RetryPlan {
-        enabled: s
-            .key(
-                "enabled",
-                "Try another endpoint when one cannot be reached.",
-            )
-            .bool(true),
-        on_connection_failure: s
-            .key(
-                "on_connection_failure",
-                "Retry after a failed connection or a status; false is one attempt.",
-            )
-            .bool(true),
-        max_attempts: NonZeroUsize::new(
-            s.key(
-                "max_attempts",
-                "Endpoints tried for one request, the first included; 0 tries all.",
-            )
-            .int(0, 0, U32_MAX),
-        ),
-        on_status: s
-            .key(
-                "on_status",
-                "Statuses that another endpoint is tried for; an empty list disables it.",
-            )
-            .statuses(&[429, 502, 503, 504, 529]),
-        cooldown: s
-            .key(
-                "cooldown",
-                "How long such an endpoint is left alone without Retry-After; 0 disables it.",
-            )
-            .duration(secs(5)),
-        budget_percent: s
-            .key(
-                "budget",
-                "Per cent of requests that may be repeated for a status, besides 10 in 10 s.",
-            )
-            .int(20, 0, 100),
-    }
 }
 
 fn sticky(s: &mut Section<'_, '_>) -> StickyPlan {

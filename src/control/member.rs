@@ -1,6 +1,6 @@
 //! The state of one endpoint in the control thread: health, configuration and models.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -11,6 +11,7 @@ use olla_engine::tls::TlsClient;
 
 use super::signal::Signal;
 use crate::config::{AUTO, EndpointPlan, Plan};
+use crate::fleet::health::suspicion::Suspicion;
 use crate::fleet::health::{Health, HealthChange, HealthEvent, HealthSettings};
 use crate::fleet::{CheckFigures, Endpoint, Live, Status, Upstream};
 use crate::providers::figures::Extractor;
@@ -26,6 +27,7 @@ pub(super) struct FleetMember {
     options: RefCell<Options>,
     addresses: RefCell<Arc<[SocketAddr]>>,
     listing: RefCell<Listing>,
+    pub(super) suspicion: Cell<Suspicion>,
 }
 
 /// The configuration of the endpoint, and what is derived from it.
@@ -75,6 +77,7 @@ impl FleetMember {
             }),
             addresses: RefCell::new(address.into_iter().collect()),
             listing: RefCell::default(),
+            suspicion: Cell::default(),
         }
     }
 

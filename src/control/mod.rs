@@ -25,6 +25,7 @@ mod shortage;
 mod signal;
 mod snapshots;
 mod state;
+mod suspects;
 mod trust;
 
 use std::cell::{Cell, RefCell};
@@ -223,6 +224,7 @@ fn on_message(state: &Rc<ControlState>, message: ToControl) {
                 state.on_health(&member, HealthEvent::Lost { error, losses });
             }
         }
+        ToControl::Suspected { endpoint } => state.suspect(endpoint),
         ToControl::Refresh {
             endpoints,
             limit,

@@ -30,6 +30,7 @@ pub(super) async fn watch(state: &Rc<ControlState>, member: &Rc<FleetMember>) {
             losses,
         };
         state.on_health(member, event);
+        state.end_suspicion(member, began, result);
         member.next_check().await;
     }
 }

@@ -13,9 +13,12 @@ pub(crate) struct Consequences {
     /// It is a failure of the connection itself: the endpoint is marked offline, and another one
     /// may be tried (docs/contract/balancing.md#9).
     pub(crate) marks_offline: bool,
-    /// The endpoint's breaker counts it: failures of the connection, hangs and malformed responses;
-    /// never what the client or the gateway did (docs/contract/balancing.md#10).
+    /// The endpoint's breaker counts it: failures of the connection and malformed responses;
+    /// never what the client or the gateway did, nor a long prompt (docs/contract/balancing.md#10).
     pub(crate) counts_for_breaker: bool,
+    /// The request itself may be the cause: a health check decides about the endpoint
+    /// (docs/contract/balancing.md#9.3).
+    pub(crate) makes_suspect: bool,
     /// What happened, in words that follow the endpoint's name and hold no address: "gpu-1 refused
     /// the connection" (docs/contract/balancing.md#6, docs/contract/surface.md#9).
     pub(crate) sentence: &'static str,
@@ -32,8 +35,12 @@ pub(crate) const fn consequences(fault: Fault) -> Consequences {
         Fault::TlsTimeout => offline("did not complete the TLS handshake in time"),
         Fault::Reset => offline("reset the connection"),
         Fault::Closed => offline("closed the connection before its response was complete"),
+        Fault::Dropped => Consequences {
+            makes_suspect: true,
+            ..nothing("closed the connection on this request")
+        },
         Fault::SendTimeout => failure("stopped reading the request"),
-        Fault::HeaderTimeout => failure("did not begin its response in time"),
+        Fault::HeaderTimeout => nothing("did not begin its response in time"),
         Fault::HeadCut => failure("closed the connection within its response headers"),
         Fault::Malformed => failure("sent a response that is not valid HTTP"),
         Fault::ResponseTimeout => failure("did not complete its response in time"),
@@ -63,6 +70,7 @@ const fn offline(sentence: &'static str) -> Consequences {
     Consequences {
         marks_offline: true,
         counts_for_breaker: true,
+        makes_suspect: false,
         sentence,
     }
 }
@@ -71,6 +79,7 @@ const fn failure(sentence: &'static str) -> Consequences {
     Consequences {
         marks_offline: false,
         counts_for_breaker: true,
+        makes_suspect: false,
         sentence,
     }
 }
@@ -79,6 +88,7 @@ const fn nothing(sentence: &'static str) -> Consequences {
     Consequences {
         marks_offline: false,
         counts_for_breaker: false,
+        makes_suspect: false,
         sentence,
     }
 }
@@ -100,7 +110,8 @@ mod tests {
             (Fault::Reset, true, true),
             (Fault::Closed, true, true),
             (Fault::SendTimeout, false, true),
-            (Fault::HeaderTimeout, false, true),
+            (Fault::Dropped, false, false),
+            (Fault::HeaderTimeout, false, false),
             (Fault::HeadCut, false, true),
             (Fault::Malformed, false, true),
             (Fault::ResponseTimeout, false, true),
@@ -112,6 +123,7 @@ mod tests {
             let got = consequences(fault);
             assert_eq!(got.marks_offline, offline, "{fault:?}");
             assert_eq!(got.counts_for_breaker, breaker, "{fault:?}");
+            assert_eq!(got.makes_suspect, fault == Fault::Dropped, "{fault:?}");
             assert!(!got.sentence.ends_with('.'), "{fault:?}");
         }
     }

@@ -90,6 +90,12 @@ impl Exchange {
         let Request { head, bytes, .. } = ask.request;
         self.find_route(&ask.request)?;
         self.withhold_cors(&ask.request);
+        if head.has(FieldId::Via) {
+            let lines = head.all(FieldId::Via).map(|line| line.value.of(bytes));
+            if self.gateway.via.is_loop(lines) {
+                return Err(loop_detected());
+            }
+        }
         if let RouteKind::Management(_, operation) = self.route.kind
             && !self.forwards(operation)
         {
@@ -221,6 +227,12 @@ fn method_refused(route: &MatchedRoute) -> Error {
     );
     error.allow = route.allow();
     error
+}
+
+fn loop_detected() -> Error {
+    let message = "the request has passed this gateway before, or more than 8 others; \
+                   check that no endpoint's url leads back to a gateway";
+    Error::new(508, "loop_detected", "LOOP_DETECTED", message)
 }
 
 pub(super) fn management_refused() -> Error {

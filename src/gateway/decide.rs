@@ -237,6 +237,7 @@ impl Exchange {
             model: self.model(),
             endpoint: self.endpoint().map(crate::fleet::Endpoint::name),
             because: self.failed_by.map(|fault| consequences(fault).sentence),
+            closed_by: self.closed_by(),
         };
         let mut error = Error::new(
             fault.status(),

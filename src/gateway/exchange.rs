@@ -55,6 +55,8 @@ pub(crate) struct Exchange {
     pub(super) attempts: u32,
     /// Responses that were given up for another endpoint.
     pub(super) given_up: u8,
+    /// The endpoints that closed the connection on the whole request, in this order.
+    pub(super) dropped_by: [Option<usize>; 2],
     /// The endpoint that is being left, until the next one is picked.
     pub(super) left: Option<Left>,
     /// The attempt in progress.
@@ -163,6 +165,7 @@ impl Exchange {
             tried: EndpointSet::EMPTY,
             attempts: 0,
             given_up: 0,
+            dropped_by: [None; 2],
             left: None,
             lease: None,
             endpoint: None,

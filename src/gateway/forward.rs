@@ -109,7 +109,8 @@ impl Exchange {
                 FieldId::XRealIp => passed.real_ip = true,
                 FieldId::Via => {
                     if !std::mem::replace(&mut passed.via, true) {
-                        joined_via(head.all(FieldId::Via).map(|line| line.value.of(bytes)), out);
+                        let lines = head.all(FieldId::Via).map(|line| line.value.of(bytes));
+                        joined_via(lines, self.gateway.via.as_bytes(), out);
                     }
                     continue;
                 }
@@ -157,7 +158,7 @@ impl Exchange {
             emit::field(out, b"X-Proxied-By", PRODUCT.as_bytes());
         }
         if !passed.via && !upstream.owns(FieldId::Via) {
-            joined_via(std::iter::empty(), out);
+            joined_via(std::iter::empty(), self.gateway.via.as_bytes(), out);
         }
         if !upstream.owns(FieldId::XRequestId) {
             emit::field(out, b"X-Request-ID", self.kept.id.as_bytes());

@@ -24,6 +24,7 @@ mod redirect;
 mod replies;
 mod respond;
 mod retry;
+mod via;
 mod view;
 
 use std::cell::{Cell, RefCell};
@@ -38,6 +39,7 @@ use olla_engine::rt::Exhausted;
 use olla_engine::snapshot::Subscriber;
 
 pub(crate) use exchange::{Exchange, Kept};
+pub(crate) use via::ViaEntry;
 
 use crate::field_names::Names;
 use crate::log::LineLog;
@@ -54,6 +56,7 @@ const FLUSH_INTERVAL: Duration = Duration::from_millis(50);
 #[derive(Debug)]
 pub(crate) struct Gateway {
     core: usize,
+    via: Arc<ViaEntry>,
     common: Arc<Common>,
     snapshots: RefCell<Subscriber<Snapshot>>,
     view: RefCell<Rc<View>>,
@@ -74,6 +77,7 @@ impl Gateway {
     /// The handler of a core.
     pub(crate) fn new(
         core: usize,
+        via: Arc<ViaEntry>,
         common: Arc<Common>,
         mut snapshots: Subscriber<Snapshot>,
         control: ControlSender,
@@ -84,6 +88,7 @@ impl Gateway {
         shards.follow(&snapshot.limiters);
         Self {
             core,
+            via,
             log: RefCell::new(common.logger.line_log()),
             common,
             snapshots: RefCell::new(snapshots),

@@ -13,14 +13,12 @@ use olla_engine::limit::Nanos;
 use super::arrive::management_refused;
 use super::exchange::Exchange;
 use super::respond::seconds_until;
-use super::retry::Left;
 use super::view::View;
 use crate::dialects::{Error, Sending, Sent};
 use crate::endpoint_set::EndpointSet;
 use crate::fleet::fault::consequences;
 use crate::inspect::rewrite_model;
 use crate::log::{Level, events};
-use crate::operations::stats::LeftBecause;
 use crate::routing::balance::{Lease, NoPick, Picker};
 use crate::routing::management::Management;
 use crate::routing::rejection;
@@ -84,7 +82,8 @@ impl Exchange {
     fn lease(&mut self, cx: &Cx<'_>, failed: Option<Fault>) -> Result<Lease, NoPick> {
         let view = Rc::clone(&self.view);
         let attempts_max = view.plan().proxy.retry.attempts_max(self.candidates.len());
-        if failed.is_some() && self.tried.len() >= attempts_max.max(1) {
+        let is_last = self.tried.len() >= attempts_max.max(1) || self.closed_by().is_some();
+        if failed.is_some() && is_last {
             return Err(NoPick::NoneLeft);
         }
         let cooling = self.cooling(self.gateway.common.clock_ms(cx.now));
@@ -188,12 +187,11 @@ impl Exchange {
             }
             if consequences.marks_offline {
                 self.lose_endpoint(cx, index, fault);
-                self.left = Some(Left {
-                    index,
-                    because: LeftBecause::Connection,
-                    status: None,
-                });
             }
+            if consequences.makes_suspect {
+                self.suspect_endpoint(cx, index);
+            }
+            self.note_left(index, fault);
         }
         drop(lease);
         self.record_attempt(cx, index, self.counted_end(end), bytes);
@@ -216,6 +214,20 @@ impl Exchange {
                 .str("endpoint", endpoint.name())
                 .str("error", fault.as_str())
                 .num("remaining_endpoints", left);
+        }
+    }
+
+    /// The request itself may have made the endpoint close the connection: a health check decides.
+    fn suspect_endpoint(&self, cx: &Cx<'_>, index: usize) {
+        let endpoint = self.view.leased(index);
+        self.gateway.control.send(ToControl::Suspected {
+            endpoint: endpoint.id,
+        });
+        let mut log = self.gateway.log.borrow_mut();
+        let line = log.event(Level::Warn, events::CONNECTION_DROPPED, cx.unix_ms);
+        if let Some(mut line) = line {
+            line.str("request_id", self.kept.id.as_str())
+                .str("endpoint", endpoint.name());
         }
     }
 

@@ -22,7 +22,7 @@ use crate::routing::route::RouteKind;
 
 /// The value of `X-Served-By` and `X-Proxied-By`.
 pub(super) const PRODUCT: &str = concat!("Olla/", env!("CARGO_PKG_VERSION"));
-/// The entry of the gateway in `Via`.
+/// The entry of the gateway in the `Via` of responses.
 const VIA: &str = concat!("1.1 olla/", env!("CARGO_PKG_VERSION"));
 
 impl Exchange {
@@ -173,7 +173,8 @@ impl Exchange {
                 }
                 FieldId::Via => {
                     if !std::mem::replace(&mut via, true) {
-                        joined_via(head.all(FieldId::Via).map(|line| line.value.of(bytes)), out);
+                        let lines = head.all(FieldId::Via).map(|line| line.value.of(bytes));
+                        joined_via(lines, VIA.as_bytes(), out);
                     }
                     continue;
                 }
@@ -315,7 +316,7 @@ fn unbuffered(out: &mut Vec<u8>) {
 /// endpoint's own `Via` was written already, with the gateway's at its end.
 fn served(has_via: bool, out: &mut Vec<u8>) {
     if !has_via {
-        joined_via(std::iter::empty(), out);
+        joined_via(std::iter::empty(), VIA.as_bytes(), out);
     }
     emit::field(out, b"X-Served-By", PRODUCT.as_bytes());
 }
@@ -365,14 +366,14 @@ fn vary_by_origin(value: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(b"\r\n");
 }
 
-/// Writes `Via` as one line: the entries of others, then the gateway's.
-pub(super) fn joined_via<'v>(lines: impl Iterator<Item = &'v [u8]>, out: &mut Vec<u8>) {
+/// Writes `Via` as one line: the entries of others, then the gateway's own.
+pub(super) fn joined_via<'v>(lines: impl Iterator<Item = &'v [u8]>, own: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(b"Via: ");
     for line in lines {
         out.extend_from_slice(line);
         out.extend_from_slice(b", ");
     }
-    out.extend_from_slice(VIA.as_bytes());
+    out.extend_from_slice(own);
     out.extend_from_slice(b"\r\n");
 }
 

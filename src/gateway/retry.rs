@@ -3,9 +3,11 @@
 //!
 //! Contract: docs/contract/balancing.md#9.1
 
+use std::rc::Rc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use olla_engine::exchange::Fault;
 use olla_engine::h1::FieldId;
 use olla_engine::handler::{Ask, AttemptEnd, Cx, Response};
 
@@ -49,7 +51,7 @@ impl Exchange {
 
     #[cold]
     fn gives_up_error(&mut self, ask: &Ask<'_>, response: &Response<'_>) -> bool {
-        let view = std::rc::Rc::clone(&self.view);
+        let view = Rc::clone(&self.view);
         let plan = &view.plan().proxy.retry;
         let status = response.head.status;
         let head = ask.request.head;
@@ -70,7 +72,7 @@ impl Exchange {
         let attempts = Attempts {
             tried: self.tried.len(),
             given_up: self.given_up.into(),
-            dropped: 0,
+            dropped: self.dropped_by.iter().flatten().count(),
             has_other: self.has_other(now_ms, ask.cx),
         };
         if !may_give_up(plan, attempts) {
@@ -158,6 +160,30 @@ impl Exchange {
             }) => AttemptEnd::Whole,
             _ => end,
         }
+    }
+
+    /// An attempt has failed in a way by which the request leaves its endpoint, if another is left.
+    pub(super) fn note_left(&mut self, index: usize, fault: Fault) {
+        self.left = Some(Left {
+            index,
+            because: LeftBecause::Connection,
+            status: None,
+        });
+        if fault == Fault::Dropped {
+            let free = self.dropped_by.iter_mut().find(|place| place.is_none());
+            if let Some(place) = free {
+                *place = Some(index);
+            }
+        }
+    }
+
+    /// Two endpoints closed the connection on the whole request, so that it is sent to no third one
+    /// (docs/contract/balancing.md#9.3).
+    pub(super) fn closed_by(&self) -> Option<[&str; 2]> {
+        let [Some(one), Some(two)] = self.dropped_by else {
+            return None;
+        };
+        Some([one, two].map(|index| self.view.leased(index).name()))
     }
 
     /// The next endpoint was picked: records which one was left for it, and why.

@@ -31,6 +31,8 @@ pub(crate) const CONNECTION_FAILED: &str = "Connection failed to endpoint, marki
 /// A request leaves an endpoint for another. INFO: `endpoint`, `model`, `reason` (as in
 /// `olla_retries_total`), \[`status_code`], \[`cooldown_ms`], `next_endpoint`.
 pub(crate) const ENDPOINT_LEFT: &str = "Endpoint left for another";
+/// An endpoint closed the connection on a whole request; it is checked at once. WARN: `endpoint`.
+pub(crate) const CONNECTION_DROPPED: &str = "Endpoint closed the connection on a request";
 /// A check lowered the status of an endpoint. WARN: `endpoint`, `endpoint_url` (display), `from`,
 /// `to`, `latency_ms`, `next_check_in_ms`, \[`status_code`], \[`error`].
 pub(crate) const ENDPOINT_STATUS_CHANGED: &str = "Endpoint status changed";

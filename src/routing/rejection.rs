@@ -91,6 +91,9 @@ pub struct About<'a> {
     pub endpoint: Option<&'a str>,
     /// What that endpoint did, in words that follow its name.
     pub because: Option<&'a str>,
+    /// The two endpoints that closed the connection on the whole request
+    /// (docs/contract/balancing.md#9.3).
+    pub closed_by: Option<[&'a str; 2]>,
 }
 
 /// The prefixes that reach every provider with OpenAI's API, so they name no provider.
@@ -121,6 +124,13 @@ impl fmt::Display for RejectionMessage<'_> {
                 "all endpoints{for_model} are at their request limit, which \
                  server.rate_limits.per_endpoint sets"
             ),
+            Fault::BackendError if let Some([one, two]) = self.about.closed_by => {
+                let (one, two) = (Short(one), Short(two));
+                write!(
+                    f,
+                    "the endpoints {one} and {two} closed the connection on this request"
+                )
+            }
             Fault::BackendError => {
                 let because = self.about.because.unwrap_or("sent no usable response");
                 write!(f, "endpoint{endpoint} {because}")
@@ -255,7 +265,7 @@ mod tests {
             provider: Some("vllm"),
             model: Some("m1"),
             endpoint: Some("gpu-1"),
-            because: None,
+            ..About::default()
         };
         for (fault, status, kind, code, named) in ANSWERS {
             assert_eq!(fault.status(), status, "{fault:?}");
@@ -275,6 +285,13 @@ mod tests {
         };
         let message = Fault::BackendError.message(about).to_string();
         let want = "endpoint \"gpu-1\" has a TLS certificate that has expired";
+        assert_eq!(message, want);
+        let both = About {
+            closed_by: Some(["gpu-1", "gpu-2"]),
+            ..about
+        };
+        let message = Fault::BackendError.message(both).to_string();
+        let want = "the endpoints gpu-1 and gpu-2 closed the connection on this request";
         assert_eq!(message, want);
     }
 

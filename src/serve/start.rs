@@ -19,7 +19,7 @@ use crate::config::{Env, Fingerprints, IoDriver, Plan, RestartOnly};
 use crate::control::{self, ControlThread, ProcessInfo, host};
 use crate::dialects::anthropic::Records;
 use crate::format;
-use crate::gateway::Gateway;
+use crate::gateway::{Gateway, ViaEntry};
 use crate::log::{Level, Logger, Value, events};
 use crate::operations::{Build, Links};
 use crate::providers::Profiles;
@@ -231,6 +231,18 @@ fn identity(plan: &Plan) -> Result<Option<TlsIdentity>, String> {
         .map_err(|fault| format!("server.tls.{}: {}", fault.key, fault.reason))
 }
 
+/// A number that no other gateway has.
+fn instance() -> u64 {
+    let mut bytes = [0; 8];
+    if getrandom::fill(&mut bytes).is_err() {
+        // Without random bytes of the system, time and process tell gateways apart.
+        let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        let nanos = since.map_or(0, |since| since.subsec_nanos());
+        return u64::from(nanos) << 32 | u64::from(std::process::id());
+    }
+    u64::from_ne_bytes(bytes)
+}
+
 /// A function that makes the handler of each core.
 fn gateways(
     common: Arc<Common>,
@@ -239,6 +251,7 @@ fn gateways(
     receivers: Vec<crossbeam_channel::Receiver<ToCore>>,
 ) -> impl Fn(usize) -> Gateway + Clone + Send + 'static {
     let receivers = Arc::new(receivers);
+    let via = Arc::new(ViaEntry::new(instance()));
     move |core| {
         let receiver = receivers
             .get(core)
@@ -246,6 +259,7 @@ fn gateways(
             .unwrap_or_else(crossbeam_channel::never);
         Gateway::new(
             core,
+            Arc::clone(&via),
             Arc::clone(&common),
             broadcast.subscribe(),
             link.clone(),

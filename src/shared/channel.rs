@@ -38,6 +38,11 @@ pub(crate) enum ToControl {
         /// The name of the error.
         error: &'static str,
     },
+    /// An endpoint closed a fresh connection on a whole request: check it now.
+    Suspected {
+        /// Its `Endpoint.id`.
+        endpoint: u32,
+    },
     /// The model of a request is not available: list the models of these endpoints now.
     Refresh {
         /// Their `Endpoint.id`s.

@@ -78,7 +78,7 @@ fn a_refused_connection_goes_on_to_the_next_endpoint() {
 const BEFORE: [fn(&Received, &mut Link); 2] = [|_, link| link.reset(), |_, link| link.close()];
 
 #[test]
-fn a_connection_that_ends_before_the_answer_goes_on_to_the_next_endpoint() {
+fn a_connection_that_ends_on_the_whole_request_goes_on_to_one_more_endpoint() {
     on_both_drivers(|driver| {
         for end in BEFORE {
             let (one, two) = (Backend::new(&["m"], end), Backend::ok(&["m"]));
@@ -89,8 +89,72 @@ fn a_connection_that_ends_before_the_answer_goes_on_to_the_next_endpoint() {
                 (one.last().text(), two.last().text()),
                 (r#"{"model":"m"}"#.into(), r#"{"model":"m"}"#.into())
             );
-            gateway.wait_status("one", "offline");
+            gateway.wait_log("Endpoint closed the connection on a request");
+            let left = r#"olla_retries_total{endpoint="one",reason="connection"}"#;
+            assert_eq!(gateway.metric(left), Some(1.0));
+            assert_eq!(gateway.endpoint("one")["status"], "healthy");
         }
+    });
+}
+
+/// docs/contract/balancing.md#9.3
+#[test]
+fn requests_that_kill_leave_every_endpoint_in_service() {
+    on_both_drivers(|driver| {
+        for end in BEFORE {
+            let killed = move |request: &Received, link: &mut Link| {
+                if request.text().contains("kill") {
+                    end(request, link);
+                } else {
+                    link.ok();
+                }
+            };
+            let backends = [(); 3].map(|()| Backend::new(&["m"], killed));
+            let names = ["one", "two", "three"];
+            let listed = names
+                .iter()
+                .zip(&backends)
+                .map(|(name, backend)| endpoint(name, "vllm", backend, "check_interval = \"60s\""));
+            let more = "[proxy]\nload_balancer = \"round-robin\"";
+            let gateway = Gateway::start(
+                &Config::new(driver)
+                    .more(&listed.collect::<String>())
+                    .more(more),
+            );
+            let sent = || backends.iter().map(Backend::count).sum::<usize>();
+            for round in 1..=12 {
+                let answer = post(&gateway, CHAT, &[], r#"{"model":"m","x":"kill"}"#);
+                let message = answer.is_error(502, "bad_gateway", "BACKEND_ERROR");
+                assert!(message.starts_with("the endpoints "), "{message}");
+                assert!(message.ends_with(" closed the connection on this request"));
+                assert_eq!(sent(), 2 * round, "two endpoints at most");
+            }
+            for name in names {
+                assert_eq!(gateway.endpoint(name)["status"], "healthy");
+            }
+            // No breaker is open either: each of them is used.
+            for _ in 0..6 {
+                assert_eq!(post(&gateway, CHAT, &[], r#"{"model":"m"}"#).status, 200);
+            }
+            assert!(
+                backends
+                    .iter()
+                    .all(|backend| backend.last().text() == r#"{"model":"m"}"#)
+            );
+        }
+    });
+}
+
+#[test]
+fn a_suspect_that_fails_its_check_goes_offline() {
+    on_both_drivers(|driver| {
+        let one = Backend::new(&["m"], |_, link| link.close());
+        let two = Backend::ok(&["m"]);
+        let gateway = over_two(driver, &one, &two, "");
+        one.set_health(500);
+        was_served_by_two(&post(&gateway, CHAT, &[], r#"{"model":"m"}"#));
+        // The next regular check is a minute away.
+        gateway.wait_status("one", "unhealthy");
     });
 }
 
@@ -277,16 +341,38 @@ fn a_kept_connection_that_dies_under_a_request_is_replaced() {
 }
 
 #[test]
-fn five_hangs_open_the_breaker_and_others_serve() {
+fn long_prompts_open_no_breaker() {
     on_both_drivers(|driver| {
-        let one = Backend::new(&["m"], |_, link| {
-            link.left_within(PATIENCE);
+        let one = Backend::new(&["m"], |request, link| {
+            if request.target == "/hang" {
+                link.left_within(PATIENCE);
+            } else {
+                link.ok();
+            }
         });
         let two = Backend::ok(&["m"]);
-        let more = "[proxy]\nresponse_header_timeout = \"200ms\"";
+        let more = "[proxy]\nresponse_header_timeout = \"100ms\"";
         let gateway = over_two(driver, &one, &two, more);
+        for _ in 0..7 {
+            let answer = get(&gateway, "/olla/proxy/hang", &[]);
+            answer.is_error(502, "bad_gateway", "BACKEND_TIMEOUT");
+        }
+        let answer = get(&gateway, X, &[]);
+        assert_eq!(answer.header("X-Olla-Endpoint"), Some("one"));
+        assert_eq!(two.count(), 0);
+    });
+}
+
+#[test]
+fn five_malformed_responses_open_the_breaker_and_others_serve() {
+    on_both_drivers(|driver| {
+        let one = Backend::new(&["m"], |_, link| {
+            link.send("nonsense\r\n\r\n");
+        });
+        let two = Backend::ok(&["m"]);
+        let gateway = over_two(driver, &one, &two, "");
         for _ in 0..5 {
-            get(&gateway, X, &[]).is_error(502, "bad_gateway", "BACKEND_TIMEOUT");
+            get(&gateway, X, &[]).is_error(502, "bad_gateway", "BACKEND_ERROR");
         }
         for _ in 0..3 {
             was_served_by_two(&get(&gateway, X, &[]));
@@ -350,18 +436,17 @@ fn an_outage_under_load_opens_no_breaker_for_longer_than_it_lasts() {
 fn an_answer_closes_the_count_of_failures() {
     on_both_drivers(|driver| {
         let one = Backend::new(&["m"], |request, link| {
-            if request.target == "/hang" {
-                link.left_within(PATIENCE);
+            if request.target == "/nonsense" {
+                link.send("nonsense\r\n\r\n");
             } else {
                 link.respond(500, "text/plain", "an answer all the same");
             }
         });
         let two = Backend::ok(&["m"]);
-        let more = "[proxy]\nresponse_header_timeout = \"100ms\"";
-        let gateway = over_two(driver, &one, &two, more);
+        let gateway = over_two(driver, &one, &two, "");
         for _ in 0..3 {
             for _ in 0..4 {
-                assert_eq!(get(&gateway, "/olla/proxy/hang", &[]).status, 502);
+                assert_eq!(get(&gateway, "/olla/proxy/nonsense", &[]).status, 502);
             }
             assert_eq!(get(&gateway, X, &[]).status, 500);
         }

@@ -48,7 +48,7 @@ fn a_backend_sees_its_own_name_and_who_asked() {
         let product = seen.header("X-Proxied-By").unwrap();
         assert!(product.contains('/') && !product.contains(' '), "{product}");
         let via = seen.header("Via").unwrap();
-        assert!(via.starts_with("1.1 ") && via.contains('/'), "{via}");
+        assert!(via.starts_with("1.1 olla-") && via.contains('/'), "{via}");
         assert_eq!(seen.header("X-Model"), None);
         assert_eq!(seen.header("Accept-Encoding"), None);
         assert_eq!(seen.header("X-Forwarded-Foo"), Some("kept"));

@@ -15,6 +15,7 @@ mod failover;
 mod headers;
 mod leaving;
 mod life;
+mod loops;
 mod malformed;
 mod messages;
 mod operator;

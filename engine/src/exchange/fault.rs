@@ -23,6 +23,9 @@ pub enum Fault {
     Reset,
     /// The connection was closed too early.
     Closed,
+    /// A fresh connection was reset or closed after the endpoint took the whole request, before a
+    /// response byte: the request itself may be the cause.
+    Dropped,
     /// The request could not be sent: the endpoint took none of it for as long as `read`.
     SendTimeout,
     /// No complete response head within `response_header`.
@@ -44,7 +47,7 @@ pub enum Fault {
 impl Fault {
     /// Every fault.
     #[cfg(test)]
-    pub(super) const ALL: [Self; 24] = [
+    pub(super) const ALL: [Self; 25] = [
         Self::Refused,
         Self::Unreachable,
         Self::Unresolved,
@@ -61,6 +64,7 @@ impl Fault {
         Self::TlsTimeout,
         Self::Reset,
         Self::Closed,
+        Self::Dropped,
         Self::SendTimeout,
         Self::HeaderTimeout,
         Self::HeadCut,
@@ -92,6 +96,7 @@ impl Fault {
             Self::TlsTimeout => "tls_timeout",
             Self::Reset => "reset",
             Self::Closed => "closed",
+            Self::Dropped => "dropped",
             Self::SendTimeout => "send_timeout",
             Self::HeaderTimeout => "header_timeout",
             Self::HeadCut => "head_cut",

@@ -429,12 +429,15 @@ impl Lifecycle {
     }
 
     /// Nothing of a response was received, so the request may be sent again: to the same endpoint
-    /// once if the connection was an old one, else to another.
+    /// once if the connection was an old one, else to another. Of a fresh connection that ended
+    /// after the whole request, the request itself may be the cause.
     fn dead(&mut self, fault: Fault) -> Action {
         if self.conn.reused && !self.retried {
             self.retrying = true;
             self.release(Phase::Choosing);
             Action::RetryFresh
+        } else if self.conn.taken == Taken::All && !self.conn.reused {
+            self.next_endpoint(Fault::Dropped)
         } else {
             self.next_endpoint(fault)
         }

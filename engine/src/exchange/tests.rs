@@ -92,8 +92,12 @@ const TABLE: &[Row] = &[
     // Row 3: closed before a byte of a response.
     row("closed, nothing sent", false, &[Connected, UpstreamClosed],
         NextEndpoint(Fault::Closed)),
-    row("closed, all sent", false, &[Connected, RequestSent, UpstreamClosed],
+    row("closed, a part sent", false, &[Connected, RequestProgress, UpstreamClosed],
         NextEndpoint(Fault::Closed)),
+    row("closed, all sent", false, &[Connected, RequestSent, UpstreamClosed],
+        NextEndpoint(Fault::Dropped)),
+    row("reset, all sent", false, &[Connected, RequestSent, UpstreamReset],
+        NextEndpoint(Fault::Dropped)),
     row("closed in the TLS handshake", false, &[TlsBegun, UpstreamClosed],
         NextEndpoint(Fault::Closed)),
     // Row 4: connect timeout, TLS failure, TLS timeout.

@@ -430,7 +430,7 @@ fn simulation() {
     // The simulation is worth something only if it gets everywhere.
     const NEEDED: &str = "Abandon; Continue; RetryFresh; NextEndpoint(Refused); \
         NextEndpoint(ConnectTimeout); NextEndpoint(TlsTimeout); NextEndpoint(Reset); \
-        NextEndpoint(Closed); Fail(HeaderTimeout); Fail(SendTimeout); Fail(ResponseTimeout); \
+        NextEndpoint(Closed); NextEndpoint(Dropped); Fail(HeaderTimeout); Fail(SendTimeout); Fail(ResponseTimeout); \
         Fail(HeadCut); Fail(Malformed); Fail(Local); Cut(ReadTimeout); Cut(ResponseTimeout); \
         Cut(WriteTimeout); Cut(Reset); Cut(Closed); Cut(Malformed); \
         Finish { reuse_upstream: true }; Finish { reuse_upstream: false }; leaves in Choosing; \

@@ -196,6 +196,8 @@ impl Model {
             Action::Fail(Fault::HeadCut)
         } else if link.reused && !self.retried {
             Action::RetryFresh
+        } else if !link.reused && link.sent.is_some() && link.broke.is_none() {
+            Action::NextEndpoint(Fault::Dropped)
         } else {
             Action::NextEndpoint(fault)
         }

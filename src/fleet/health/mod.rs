@@ -13,6 +13,7 @@
 pub(crate) mod schedule;
 #[cfg(test)]
 mod simulation;
+pub(crate) mod suspicion;
 #[cfg(test)]
 mod tests;
 
@@ -58,6 +59,8 @@ pub(crate) enum HealthEvent {
         /// The losses counted so far, as in [`Self::CheckEnded`].
         losses: u32,
     },
+    /// A check is wanted at once ([`suspicion::Suspicion`]).
+    Suspected,
     /// The discovery that [`HealthAction::Discover`] requested has ended, with success or not.
     Discovered,
     /// A reload has put another configuration in force.
@@ -221,6 +224,7 @@ impl Health {
                 self.acknowledged_losses = losses;
                 self.lost(error, now)
             }
+            HealthEvent::Suspected => self.suspected(now),
             HealthEvent::Discovered => {
                 self.is_settled = true;
                 HealthChange::of(&[HealthAction::PublishSoon])
@@ -318,6 +322,17 @@ impl Health {
             transition: self.transition(from, Cause::Error(error), now),
             actions: vec![HealthAction::Reschedule, HealthAction::PublishNow],
         }
+    }
+
+    /// A check is due at once, however often live traffic asks for one.
+    fn suspected(&mut self, now: Instant) -> HealthChange {
+        let last = self.last_check.map(|last| last.ended);
+        let due = last.map_or(now, |last| now.max(last + suspicion::CHECK_DISTANCE));
+        if due >= self.next_check {
+            return HealthChange::default();
+        }
+        self.next_check = due;
+        HealthChange::of(&[HealthAction::Reschedule])
     }
 
     fn configured(

@@ -331,6 +331,8 @@ impl<'a> Simulation<'a> {
                 model.backoff_from = self.now;
                 Some(Status::Offline)
             }
+            // It changes the time of the next check only; `tests` has it.
+            HealthEvent::Suspected => None,
             HealthEvent::Discovered => {
                 model.settled = true;
                 None

@@ -356,3 +356,21 @@ fn a_removed_endpoint_does_not_change_any_more() {
     assert_eq!(bench.check(code(500)), HealthChange::default());
     assert_eq!(bench.health.status(), Status::Healthy);
 }
+
+/// docs/contract/balancing.md#9.3
+#[test]
+fn a_suspect_is_checked_at_once_but_not_again_and_again() {
+    let mut bench = Bench::checked(ON, code(200));
+    let ended = bench.now;
+    let soon = ended + suspicion::CHECK_DISTANCE;
+    let change = bench.on(HealthEvent::Suspected);
+    assert_eq!(change.actions, [Reschedule]);
+    assert_eq!((change.transition, bench.health.next_check()), (None, soon));
+    assert_eq!(bench.on(HealthEvent::Suspected), HealthChange::default());
+    let _ = bench.check(code(200));
+    bench.now += secs(2);
+    let change = bench.on(HealthEvent::Suspected);
+    assert_eq!(change.actions, [Reschedule]);
+    assert_eq!(bench.health.next_check(), bench.now);
+    assert_eq!(bench.health.failures(), 0);
+}
