@@ -311,6 +311,12 @@ pub trait Handler: Sized + 'static {
     /// Called a few dozen times a second while the core has connections.
     fn tick(&self, _now: Instant) {}
 
+    /// Whether a backend was found dead since the last call: requests that wait for a response are
+    /// then called ([`Exchange::leaves`]). Called after each tick.
+    fn has_lost_backends(&self) -> bool {
+        false
+    }
+
     /// The core's bell was rung: there may be news.
     fn news(&self, _now: Instant) {}
 
@@ -375,6 +381,12 @@ pub trait Exchange: Sized + 'static {
     /// The time limits of this exchange.
     fn timeouts(&self) -> Timeouts {
         Timeouts::default()
+    }
+
+    /// Whether the request leaves the backend that was picked, which has sent no byte of a response,
+    /// for another one.
+    fn leaves(&self, _now: Instant) -> bool {
+        false
     }
 
     /// Writes the request line and the fields for the backend that was picked; no framing fields,

@@ -1,19 +1,21 @@
 //! Executes the actions that result from a change of an endpoint's health, and nothing else does.
 
 use std::rc::Rc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::member::FleetMember;
 use super::state::ControlState;
 use crate::clock::millis;
-use crate::fleet::breaker;
 use crate::fleet::health::{Cause, HealthAction, HealthEvent, Transition};
+use crate::fleet::{Status, breaker};
 use crate::log::events::{ENDPOINT_RECOVERED, ENDPOINT_STATUS_CHANGED};
 use crate::log::{Level, Value};
 
 impl ControlState {
     /// Feeds an event to an endpoint's health and executes the actions that come out.
     pub(super) fn on_health(&self, member: &Rc<FleetMember>, event: HealthEvent) {
+        let is_check = matches!(event, HealthEvent::CheckEnded { .. });
         let change = member.on_health(event);
         if let Some(transition) = &change.transition {
             self.models_changed();
@@ -35,7 +37,17 @@ impl ControlState {
                 HealthAction::PublishSoon => self.publish_soon(),
             }
         }
+        if is_check && member.status() == Status::Offline {
+            self.declare_dead(member);
+        }
         self.end_first_round_if_settled();
+    }
+
+    /// A check has found an endpoint offline: requests that wait for its response leave it
+    /// (docs/contract/balancing.md#9.2).
+    pub(super) fn declare_dead(&self, member: &FleetMember) {
+        member.live.die();
+        self.common.deaths.fetch_add(1, Ordering::Release);
     }
 
     /// Ends the first round of checks once every endpoint is settled.

@@ -8,7 +8,7 @@ use std::time::Instant;
 use super::member::FleetMember;
 use super::state::ControlState;
 use crate::fleet::breaker;
-use crate::fleet::health::suspicion::Finding;
+use crate::fleet::health::suspicion::CheckMeaning;
 use crate::fleet::health::{CheckResult, HealthEvent};
 
 impl ControlState {
@@ -43,18 +43,19 @@ impl ControlState {
         let finding = suspicion.on_check(began, is_good);
         member.suspicion.set(suspicion);
         match finding {
-            Finding::Clear => {}
-            Finding::TooEarly if member.is_routable() => {
+            CheckMeaning::Clear => {}
+            CheckMeaning::TooEarly if member.is_routable() => {
                 self.on_health(member, HealthEvent::Suspected);
             }
-            Finding::TooEarly => {}
-            Finding::Down => {
+            CheckMeaning::TooEarly => {}
+            CheckMeaning::Down => {
                 let now_ms = self.common.clock_ms(Instant::now());
                 breaker::on_failure(&member.live, now_ms, None);
                 if member.is_routable() {
                     let losses = member.live.lost();
                     let error = "dropped";
                     self.on_health(member, HealthEvent::Lost { error, losses });
+                    self.declare_dead(member);
                 }
             }
         }

@@ -39,6 +39,7 @@ pub(crate) const fn consequences(fault: Fault) -> Consequences {
             makes_suspect: true,
             ..nothing("closed the connection on this request")
         },
+        Fault::Down => nothing("was found offline by a health check"),
         Fault::SendTimeout => failure("stopped reading the request"),
         Fault::HeaderTimeout => nothing("did not begin its response in time"),
         Fault::HeadCut => failure("closed the connection within its response headers"),
@@ -111,6 +112,7 @@ mod tests {
             (Fault::Closed, true, true),
             (Fault::SendTimeout, false, true),
             (Fault::Dropped, false, false),
+            (Fault::Down, false, false),
             (Fault::HeaderTimeout, false, false),
             (Fault::HeadCut, false, true),
             (Fault::Malformed, false, true),

@@ -14,6 +14,8 @@ pub struct Live {
     in_flight: AtomicU32,
     /// How often a core could not reach the endpoint; wraps.
     lost: AtomicU32,
+    /// How often a health check found the endpoint dead; wraps.
+    deaths: AtomicU32,
     /// Consecutive failures of live traffic; the breaker's (docs/contract/balancing.md#10).
     pub(crate) failures: AtomicU32,
     /// Milliseconds on the process's clock until which the breaker is open; 0 = closed.
@@ -71,6 +73,17 @@ impl Live {
     /// The number of calls of [`Self::lose`]; wraps.
     pub fn lost(&self) -> u32 {
         self.lost.load(Ordering::Acquire)
+    }
+
+    /// A health check found the endpoint dead: requests that wait for it leave it
+    /// (docs/contract/balancing.md#9.2).
+    pub fn die(&self) {
+        self.deaths.fetch_add(1, Ordering::Release);
+    }
+
+    /// The number of calls of [`Self::die`]; wraps.
+    pub fn deaths(&self) -> u32 {
+        self.deaths.load(Ordering::Acquire)
     }
 
     /// Ends a request that [`Self::begin`] or [`Self::try_begin`] counted.

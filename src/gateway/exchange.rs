@@ -16,13 +16,13 @@ use super::Gateway;
 use super::cors::Grant;
 use super::id::RequestId;
 use super::replies::Ticket;
-use super::retry::Left;
 use super::view::View;
 use crate::access::Client;
 use crate::dialects::{ApiFamily, Collected, Dialect, Error, Piece, Reading, Whole};
 use crate::endpoint_set::EndpointSet;
 use crate::fleet::Endpoint;
 use crate::inspect::{Findings, Inspector, Splice};
+use crate::operations::stats::LeftBecause;
 use crate::providers::figures::{AnswerKind, Tail};
 use crate::routing::aliases::AliasUse;
 use crate::routing::balance::Lease;
@@ -57,6 +57,8 @@ pub(crate) struct Exchange {
     pub(super) given_up: u8,
     /// The endpoints that closed the connection on the whole request, in this order.
     pub(super) dropped_by: [Option<usize>; 2],
+    /// [`Live::deaths`](crate::fleet::Live::deaths) of the endpoint when it was picked.
+    pub(super) deaths: u32,
     /// The endpoint that is being left, until the next one is picked.
     pub(super) left: Option<Left>,
     /// The attempt in progress.
@@ -103,6 +105,16 @@ pub(crate) struct ConnectionCache {
     pub(super) tail: Option<Box<Tail>>,
     /// A head that waits for its body to be known.
     held: Vec<u8>,
+}
+
+/// An endpoint that the request is leaving.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Left {
+    /// Its index.
+    pub(super) index: usize,
+    pub(super) because: LeftBecause,
+    /// The status that was given up, and the cool-down that it began.
+    pub(super) status: Option<(u16, Duration)>,
 }
 
 /// The times of a request's steps; `None` = not yet.
@@ -166,6 +178,7 @@ impl Exchange {
             attempts: 0,
             given_up: 0,
             dropped_by: [None; 2],
+            deaths: 0,
             left: None,
             lease: None,
             endpoint: None,
@@ -306,6 +319,10 @@ impl handler::Exchange for Exchange {
 
     fn timeouts(&self) -> Timeouts {
         self.view.timeouts
+    }
+
+    fn leaves(&self, now: Instant) -> bool {
+        self.leaves_dead_endpoint(now)
     }
 
     fn request_head(&mut self, ask: &Ask<'_>, out: &mut Vec<u8>) {

@@ -30,6 +30,7 @@ mod view;
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::Receiver;
@@ -71,6 +72,8 @@ pub(crate) struct Gateway {
     last_flush: Cell<Instant>,
     /// Proxied requests that the budget of repeats does not know of yet.
     proxied: Cell<u32>,
+    /// [`Common::deaths`] when it was last looked at.
+    deaths: Cell<u64>,
 }
 
 impl Gateway {
@@ -100,6 +103,7 @@ impl Gateway {
             recorder: RefCell::default(),
             last_flush: Cell::new(Instant::now()),
             proxied: Cell::new(0),
+            deaths: Cell::new(0),
         }
     }
 
@@ -159,6 +163,11 @@ impl Handler for Gateway {
         self.log.borrow_mut().tick(crate::log::unix_ms());
         drop(self.view());
         self.shards.borrow_mut().tick(self.common.nanos(now));
+    }
+
+    fn has_lost_backends(&self) -> bool {
+        let deaths = self.common.deaths.load(Ordering::Acquire);
+        self.deaths.replace(deaths) != deaths
     }
 
     fn news(&self, _now: Instant) {

@@ -57,6 +57,7 @@ impl Exchange {
         }
         self.attempts += 1;
         self.endpoint = Some(index);
+        self.deaths = endpoint.live.deaths();
         self.upstream_status = None;
         self.times.responded = None;
         self.lease = Some(lease);
@@ -81,9 +82,7 @@ impl Exchange {
     /// Picks one of the remaining candidates and counts the request as in flight.
     fn lease(&mut self, cx: &Cx<'_>, failed: Option<Fault>) -> Result<Lease, NoPick> {
         let view = Rc::clone(&self.view);
-        let attempts_max = view.plan().proxy.retry.attempts_max(self.candidates.len());
-        let is_last = self.tried.len() >= attempts_max.max(1) || self.closed_by().is_some();
-        if failed.is_some() && is_last {
+        if failed.is_some() && !self.may_go_on() {
             return Err(NoPick::NoneLeft);
         }
         let cooling = self.cooling(self.gateway.common.clock_ms(cx.now));
@@ -97,6 +96,13 @@ impl Exchange {
         }
         let tried = self.tried;
         self.lease_of(cx, &view, &tried)
+    }
+
+    /// Whether another endpoint may be tried after a failed connection.
+    pub(super) fn may_go_on(&self) -> bool {
+        let plan = &self.view.plan().proxy.retry;
+        let attempts_max = plan.attempts_max(self.candidates.len()).max(1);
+        self.tried.len() < attempts_max && self.closed_by().is_none()
     }
 
     /// Picks a candidate that is not one of these.

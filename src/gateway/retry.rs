@@ -5,16 +5,17 @@
 
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use olla_engine::exchange::Fault;
 use olla_engine::h1::FieldId;
 use olla_engine::handler::{Ask, AttemptEnd, Cx, Response};
 
-use super::exchange::Exchange;
+use super::exchange::{Exchange, Left};
 use crate::clock::millis;
 use crate::dialects::ApiFamily;
 use crate::endpoint_set::EndpointSet;
+use crate::fleet::Endpoint;
 use crate::fleet::breaker::{self, State};
 use crate::fleet::cooling::CoolDown;
 use crate::log::{Level, events};
@@ -24,16 +25,6 @@ use crate::routing::retry::{Attempts, RequestKind, may_give_up, says_not_now};
 
 /// The field in which servers say exactly how long they want to be left alone.
 const RETRY_AFTER_MS: &[u8] = b"retry-after-ms";
-
-/// An endpoint that the request is leaving.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Left {
-    /// Its index.
-    pub(super) index: usize,
-    pub(super) because: LeftBecause,
-    /// The status that was given up, and the cool-down that it began.
-    pub(super) status: Option<(u16, Duration)>,
-}
 
 impl Exchange {
     /// Whether the response is given up for another endpoint. Notes what its status says about the
@@ -73,7 +64,7 @@ impl Exchange {
             tried: self.tried.len(),
             given_up: self.given_up.into(),
             dropped: self.dropped_by.iter().flatten().count(),
-            has_other: self.has_other(now_ms, ask.cx),
+            has_other: self.has_other(ask.cx.now, true),
         };
         if !may_give_up(plan, attempts) {
             return false;
@@ -108,18 +99,33 @@ impl Exchange {
         common.cools_until_ms.fetch_max(until_ms, Ordering::Relaxed);
     }
 
-    /// Whether a candidate is left that was not tried, does not cool down, has a closed breaker and
-    /// a rate token, and is not known to be away. The token is not taken: if another request is
-    /// faster, the client gets the gateway's 429 in place of the response that was given up.
-    fn has_other(&self, now_ms: u64, cx: &Cx<'_>) -> bool {
-        let cooling = self.cooling(now_ms);
-        let now = self.gateway.common.nanos(cx.now);
-        let left = self.candidates.minus(&self.tried).minus(&cooling);
+    /// Whether the request leaves its endpoint, which a health check has found dead since it was
+    /// picked. With no other candidate it waits on (docs/contract/balancing.md#9.2).
+    pub(super) fn leaves_dead_endpoint(&self, now: Instant) -> bool {
+        let is_dead = |endpoint: &Endpoint| endpoint.live.deaths() != self.deaths;
+        self.endpoint().is_some_and(is_dead) && self.may_go_on() && self.has_other(now, false)
+    }
+
+    /// Whether a candidate is left that was not tried, has a rate token, and is not known to be
+    /// away; if `at_once`, it must not cool down and its breaker must be closed, else its breaker
+    /// must not be open. The token is not taken: if another request is faster, the client gets the
+    /// gateway's 429.
+    fn has_other(&self, now: Instant, at_once: bool) -> bool {
+        let now_ms = self.gateway.common.clock_ms(now);
+        let now = self.gateway.common.nanos(now);
+        let mut left = self.candidates.minus(&self.tried);
+        if at_once {
+            left = left.minus(&self.cooling(now_ms));
+        }
         let is_ready = |index: usize| {
             self.view.endpoint(index).is_some_and(|endpoint| {
                 let bucket = endpoint.bucket.as_ref();
-                breaker::state(&endpoint.live, now_ms) == State::Closed
-                    && bucket.is_none_or(|bucket| bucket.peek(now).remaining > 0)
+                let takes = match breaker::state(&endpoint.live, now_ms) {
+                    State::Closed => true,
+                    State::HalfOpen => !at_once,
+                    State::Open => false,
+                };
+                takes && bucket.is_none_or(|bucket| bucket.peek(now).remaining > 0)
             }) && !self.is_known_away(index)
         };
         left.iter().any(is_ready)
@@ -166,7 +172,10 @@ impl Exchange {
     pub(super) fn note_left(&mut self, index: usize, fault: Fault) {
         self.left = Some(Left {
             index,
-            because: LeftBecause::Connection,
+            because: match fault {
+                Fault::Down => LeftBecause::Down,
+                _ => LeftBecause::Connection,
+            },
             status: None,
         });
         if fault == Fault::Dropped {

@@ -155,6 +155,7 @@ fn start(setup: Setup, logger: &Logger) -> Result<Running, String> {
         limit_warned_ms: AtomicU64::new(0),
         cools_until_ms: AtomicU64::new(0),
         retry_budget: RetryBudget::default(),
+        deaths: AtomicU64::new(0),
         draining: AtomicBool::new(false),
     });
     let profiles = Arc::new(setup.profiles.filtered(&plan.proxy.profile_filter));

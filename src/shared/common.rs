@@ -37,6 +37,8 @@ pub(crate) struct Common {
     pub cools_until_ms: AtomicU64,
     /// The budget of repeats for a status.
     pub retry_budget: RetryBudget,
+    /// How often a health check found any endpoint dead.
+    pub deaths: AtomicU64,
     /// Whether the process is shutting down.
     pub draining: AtomicBool,
 }

@@ -28,3 +28,4 @@ mod soak;
 mod streams;
 mod tokens;
 mod vectors;
+mod waiting;

@@ -33,7 +33,10 @@ impl<H: Handler> Lane<'_, H> {
             match self.attempt_on(target, fresh).await {
                 Ok(step) => return step,
                 Err(Action::RetryFresh) => fresh = true,
-                Err(action) => return self.give_up(action),
+                Err(action) => {
+                    self.wire.io.deadline.set_patient(false);
+                    return self.give_up(action);
+                }
             }
         }
     }
@@ -61,11 +64,13 @@ impl<H: Handler> Lane<'_, H> {
     }
 
     async fn attempt_on(&mut self, target: &Target, fresh: bool) -> Result<Step, Action> {
+        self.wire.io.deadline.set_patient(true);
         let mut backend = self.backend(target, fresh).await?;
         self.send_request(&mut backend).await?;
         // A failed attempt does not return it; the next one then allocates its own.
         let mut head = std::mem::take(self.response_head);
         let (buf, framing) = self.read_head(&mut backend, &mut head).await?;
+        self.wire.io.deadline.set_patient(false);
         let bodyless = matches!(framing.body, ResponseBody::None | ResponseBody::Length(0));
         let event = Event::ResponseHead {
             reusable: framing.keep_alive,
@@ -137,7 +142,7 @@ impl<H: Handler> Lane<'_, H> {
     async fn connect(&mut self, target: &Target) -> Result<Upstream, Action> {
         let addresses = self.x.addresses();
         let connecting = upstream::connect(&addresses, target.keep_alive);
-        let socket = match self.wire.wait(connecting).await? {
+        let socket = match self.wire.wait_or_leave(connecting, self.x).await? {
             Ok(socket) => socket,
             Err(fault) => return Err(self.connect_failed(fault)),
         };
@@ -153,7 +158,7 @@ impl<H: Handler> Lane<'_, H> {
 
     async fn secure(&mut self, socket: Socket, tls: &TlsClient) -> Result<Socket, Action> {
         self.wire.on(Event::TlsBegun);
-        let secured = self.wire.wait(socket.secure(tls)).await?;
+        let secured = self.wire.wait_or_leave(socket.secure(tls), self.x).await?;
         secured.map_err(|fault| self.connect_failed(ConnectFault::Tls(fault)))
     }
 
@@ -188,11 +193,12 @@ impl<H: Handler> Lane<'_, H> {
         if in_one_piece
             && backend.upstream.socket.batches()
             && self.wire.is_sent_with_others(self.out.len())
-            && self.wire.send_batched(backend, self.out).await?
+            && self.wire.send_batched(backend, self.out, self.x).await?
         {
             return Ok(());
         }
-        self.wire.send_parts(backend, [self.out, a, b, c]).await
+        let parts = [self.out.as_slice(), a, b, c];
+        self.wire.send_parts(backend, parts, self.x).await
     }
 
     /// The head of the final response; the buffer begins with it.
@@ -205,7 +211,7 @@ impl<H: Handler> Lane<'_, H> {
         let mut scan = Scan::default();
         let mut interim = 0;
         loop {
-            let (result, mut buf) = self.wire.wait(backend.read()).await?;
+            let (result, mut buf) = self.wire.wait_or_leave(backend.read(), self.x).await?;
             match result {
                 Ok(0) => return Err(self.wire.on(Event::UpstreamClosed)),
                 Err(_) => return Err(self.wire.on(Event::UpstreamReset)),
@@ -255,10 +261,11 @@ impl<H: Handler> Wire<'_, H> {
         &mut self,
         backend: &mut Backend,
         out: &mut Vec<u8>,
+        x: &H::Exchange,
     ) -> Result<bool, Action> {
         let sending = backend.upstream.socket.send_batched(std::mem::take(out));
         let sending = either(sending, |cx| backend.poll_early(cx));
-        let ended = self.wait(sending).await?;
+        let ended = self.wait_or_leave(sending, x).await?;
         let Some((Ok(sent), bytes)) = ended.map(|(sent, bytes)| (taken(sent), bytes)) else {
             // The backend has responded or closed; it reads no more of the request.
             self.on(Event::SendFailed);
@@ -279,6 +286,7 @@ impl<H: Handler> Wire<'_, H> {
         &mut self,
         backend: &mut Backend,
         mut parts: [&[u8]; 4],
+        x: &H::Exchange,
     ) -> Result<(), Action> {
         self.turn_to_send(&parts).await;
         loop {
@@ -305,7 +313,7 @@ impl<H: Handler> Wire<'_, H> {
                     // A backend that responds early, such as with a 413, reads no more.
                     let writable = backend.upstream.socket.writable();
                     let ready = either(writable, |cx| backend.poll_early(cx));
-                    self.wait(ready).await?;
+                    self.wait_or_leave(ready, x).await?;
                     if backend.has_read_early() {
                         // The backend has responded or closed; it reads no more of the request.
                         self.on(Event::SendFailed);

@@ -247,6 +247,32 @@ impl<H: Handler> Wire<'_, H> {
         }
     }
 
+    /// The same while the endpoint has sent no response byte: the wait also ends if the exchange
+    /// leaves the endpoint, because it was found dead.
+    pub(super) async fn wait_or_leave<F: Future>(
+        &mut self,
+        future: F,
+        x: &H::Exchange,
+    ) -> Result<F::Output, Action> {
+        let mut future = pin!(future);
+        loop {
+            self.io.deadline.set(self.life.deadline());
+            match self.io.guard(future.as_mut()).await {
+                Ok(output) => return Ok(output),
+                Err(Interrupt::Left) => return Err(self.on(Event::ClientLeft)),
+                Err(Interrupt::Deadline) => {}
+            }
+            let now = self.core.clock();
+            let mut action = self.life.on(Event::Timer, now);
+            if action == Action::Continue && x.leaves(now) {
+                action = self.life.on(Event::EndpointDown, now);
+            }
+            if action != Action::Continue {
+                return Err(action);
+            }
+        }
+    }
+
     /// Whether `len` bytes are sent together with other bytes of this turn; see [`super::turn`].
     pub(super) fn is_sent_with_others(&self, len: usize) -> bool {
         len <= TURN_BYTES_MAX && self.core.is_shared()

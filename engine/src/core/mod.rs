@@ -393,6 +393,9 @@ async fn tick<H: Handler>(core: Rc<Core<H>>) {
         next = core.now() + rt::TICK;
         core.deadlines.check(core.now());
         core.handler.tick(core.now());
+        if core.handler.has_lost_backends() {
+            core.deadlines.hasten();
+        }
         // One timer for all: a thousand timers would keep a core busy.
         core.room.wake_first(BUDGET_WAKES_PER_TICK_MAX);
         ticks = ticks.wrapping_add(1);

@@ -26,6 +26,8 @@ pub enum Fault {
     /// A fresh connection was reset or closed after the endpoint took the whole request, before a
     /// response byte: the request itself may be the cause.
     Dropped,
+    /// The endpoint was found dead in another way, before a response byte.
+    Down,
     /// The request could not be sent: the endpoint took none of it for as long as `read`.
     SendTimeout,
     /// No complete response head within `response_header`.
@@ -47,7 +49,7 @@ pub enum Fault {
 impl Fault {
     /// Every fault.
     #[cfg(test)]
-    pub(super) const ALL: [Self; 25] = [
+    pub(super) const ALL: [Self; 26] = [
         Self::Refused,
         Self::Unreachable,
         Self::Unresolved,
@@ -65,6 +67,7 @@ impl Fault {
         Self::Reset,
         Self::Closed,
         Self::Dropped,
+        Self::Down,
         Self::SendTimeout,
         Self::HeaderTimeout,
         Self::HeadCut,
@@ -97,6 +100,7 @@ impl Fault {
             Self::Reset => "reset",
             Self::Closed => "closed",
             Self::Dropped => "dropped",
+            Self::Down => "down",
             Self::SendTimeout => "send_timeout",
             Self::HeaderTimeout => "header_timeout",
             Self::HeadCut => "head_cut",

@@ -73,6 +73,9 @@ pub enum Event {
     UpstreamClosed,
     /// The connection was reset.
     UpstreamReset,
+    /// The endpoint was found dead in another way, and the request is to go elsewhere. Once bytes of
+    /// a response have arrived, it changes nothing.
+    EndpointDown,
     /// The response is not valid: a malformed head, a 101, or broken chunk framing.
     Malformed,
 
@@ -292,6 +295,7 @@ impl Lifecycle {
             Event::ConnectFailed(fault) => self.next_endpoint(fault.into()),
             Event::UpstreamReset => self.next_endpoint(Fault::Reset),
             Event::UpstreamClosed => self.next_endpoint(Fault::Closed),
+            Event::EndpointDown => self.next_endpoint(Fault::Down),
             _ => Action::Continue,
         }
     }
@@ -334,6 +338,9 @@ impl Lifecycle {
             }
             Event::UpstreamClosed => return self.broken(Fault::Closed),
             Event::UpstreamReset => return self.broken(Fault::Reset),
+            Event::EndpointDown if !self.conn.head_begun => {
+                return self.next_endpoint(Fault::Down);
+            }
             Event::Malformed => return self.fail(Fault::Malformed),
             _ => {}
         }

@@ -4,9 +4,9 @@ use std::time::{Duration, Instant};
 
 use super::Action::{Abandon, Continue, Cut, Fail, Finish, NextEndpoint, RetryFresh};
 use super::Event::{
-    ClientBlocked, ClientLeft, ClientTook, ConnectFailed, Connected, Delivered, Malformed,
-    RequestProgress, RequestSent, ResponseBytes, ResponseEnd, ResponseHead, ResponsePiece,
-    SendFailed, Timer, TlsBegun, UpstreamClosed, UpstreamReset,
+    ClientBlocked, ClientLeft, ClientTook, ConnectFailed, Connected, Delivered, EndpointDown,
+    Malformed, RequestProgress, RequestSent, ResponseBytes, ResponseEnd, ResponseHead,
+    ResponsePiece, SendFailed, Timer, TlsBegun, UpstreamClosed, UpstreamReset,
 };
 use super::lifecycle::Phase;
 use super::{Action, ConnectFault, Event, Fault, Lifecycle, Timeouts, TlsFault};
@@ -81,8 +81,6 @@ const TABLE: &[Row] = &[
         NextEndpoint(Fault::Reset)),
     row("reset, half sent", false, &[Connected, RequestProgress, UpstreamReset],
         NextEndpoint(Fault::Reset)),
-    row("reset, all sent", false, &[Connected, RequestSent, UpstreamReset],
-        NextEndpoint(Fault::Reset)),
     row("write failed, then reset", false, &[Connected, RequestProgress, SendFailed, UpstreamReset],
         NextEndpoint(Fault::Reset)),
     row("write failed, then nothing", false, &[Connected, RequestProgress, SendFailed, Timer],
@@ -109,6 +107,16 @@ const TABLE: &[Row] = &[
         NextEndpoint(Fault::Tls(TlsFault::Expired))),
     row("TLS timeout", false, &[TlsBegun, Timer],
         NextEndpoint(Fault::TlsTimeout)),
+    // A health check finds the endpoint dead.
+    row("down while connecting", false, &[EndpointDown], NextEndpoint(Fault::Down)),
+    row("down in the TLS handshake", false, &[TlsBegun, EndpointDown], NextEndpoint(Fault::Down)),
+    row("down while sending", true, &[RequestProgress, EndpointDown], NextEndpoint(Fault::Down)),
+    row("down while waiting", false, &[Connected, RequestSent, EndpointDown],
+        NextEndpoint(Fault::Down)),
+    row("down, but response bytes came", false,
+        &[Connected, RequestSent, ResponseBytes, EndpointDown, Malformed], Fail(Fault::Malformed)),
+    row("down while responding", false,
+        &[Connected, RequestSent, HEAD, EndpointDown, UpstreamReset], Cut(Fault::Reset)),
     // Row 5: a dead connection of the pool.
     row("stale, closed at once", true, &[UpstreamClosed], RetryFresh),
     row("stale, reset at once", true, &[UpstreamReset], RetryFresh),

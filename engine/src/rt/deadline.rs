@@ -35,6 +35,10 @@ struct Slot {
     queued: Cell<bool>,
     /// Its connection is between two requests.
     idle: Cell<bool>,
+    /// Its wait may end early and be taken up again.
+    patient: Cell<bool>,
+    /// Its wait is to end early.
+    hastened: Cell<bool>,
     waker: RefCell<Option<Waker>>,
 }
 
@@ -62,6 +66,8 @@ impl Deadlines {
             passed: Cell::new(false),
             queued: Cell::new(false),
             idle: Cell::new(false),
+            patient: Cell::new(false),
+            hastened: Cell::new(false),
             waker: RefCell::new(None),
         });
         self.slots.borrow_mut().push(Rc::clone(&slot));
@@ -78,13 +84,20 @@ impl Deadlines {
         }
     }
 
+    /// Lets the deadlines of all patient waits pass at the next checks, a few at a time.
+    pub(crate) fn hasten(&self) {
+        for slot in self.slots.borrow().iter().filter(|slot| slot.patient.get()) {
+            slot.hastened.set(true);
+        }
+    }
+
     /// Queues the deadlines that have passed, and forgets those of closed connections. To be called
     /// every [`TICK`]; [`Self::wake`] then wakes them.
     pub(crate) fn check(&self, now: Instant) {
         let now_ms = self.since_start(now);
         let mut due = self.due.borrow_mut();
         self.slots.borrow_mut().retain(|slot| {
-            if slot.due_ms.get() <= now_ms && !slot.queued.replace(true) {
+            if slot.is_due(now_ms) && !slot.queued.replace(true) {
                 due.push_back(Rc::clone(slot));
             }
             Rc::strong_count(slot) > 1
@@ -101,7 +114,7 @@ impl Deadlines {
             && let Some(slot) = due.pop_front()
         {
             slot.queued.set(false);
-            if slot.due_ms.get() <= now_ms {
+            if slot.is_due(now_ms) {
                 slot.pass();
                 wakes += 1;
             }
@@ -115,7 +128,12 @@ impl Deadlines {
 }
 
 impl Slot {
+    fn is_due(&self, now_ms: u64) -> bool {
+        self.due_ms.get() <= now_ms || self.hastened.get() && self.patient.get()
+    }
+
     fn pass(&self) {
+        self.hastened.set(false);
         self.due_ms.set(NEVER);
         self.passed.set(true);
         if let Some(waker) = self.waker.borrow_mut().take() {
@@ -128,6 +146,12 @@ impl Deadline {
     /// Whether its connection is between two requests, so that it may be closed at any time.
     pub(crate) fn set_idle(&self, idle: bool) {
         self.slot.idle.set(idle);
+    }
+
+    /// Whether its waits may end before it is due, and are then taken up again.
+    pub(crate) fn set_patient(&self, patient: bool) {
+        self.slot.patient.set(patient);
+        self.slot.hastened.set(false);
     }
 
     /// Moves it; `None` = never. Whatever has passed before is forgotten.
@@ -190,6 +214,32 @@ mod tests {
         drop(one);
         tick(1001);
         assert_eq!(deadlines.slots.borrow().len(), 1);
+    }
+
+    #[test]
+    fn only_patient_waits_end_early() {
+        let start = Instant::now();
+        let at = |ms| start + Duration::from_millis(ms);
+        let deadlines = Deadlines::new(start);
+        let cx = Context::from_waker(Waker::noop());
+        let [patient, other, late] = [(); 3].map(|()| deadlines.make());
+        patient.set_patient(true);
+        late.set_patient(true);
+        for one in [&patient, &other, &late] {
+            one.set(Some(at(5_000)));
+        }
+        deadlines.hasten();
+        // Moving it forgets nothing; the end of the patience does.
+        patient.set(Some(at(6_000)));
+        late.set_patient(false);
+        deadlines.check(at(20));
+        assert!(!deadlines.wake(at(20), 8));
+        assert!(patient.poll_passed(&cx).is_ready());
+        assert!(other.poll_passed(&cx).is_pending() && late.poll_passed(&cx).is_pending());
+        patient.set(Some(at(6_000)));
+        deadlines.check(at(40));
+        assert!(!deadlines.wake(at(40), 8));
+        assert!(patient.poll_passed(&cx).is_pending(), "once");
     }
 
     #[test]

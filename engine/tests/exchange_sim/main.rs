@@ -201,6 +201,8 @@ impl Sim<'_> {
         // Timers are a little late, as real ones are; some come for no reason.
         if self.rng.percent(5) {
             self.feed(Event::Timer);
+        } else if self.rng.percent(3) {
+            self.feed(Event::EndpointDown);
         } else if let Some(deadline) = deadline
             && due.is_none_or(|at| deadline < at)
         {
@@ -430,7 +432,7 @@ fn simulation() {
     // The simulation is worth something only if it gets everywhere.
     const NEEDED: &str = "Abandon; Continue; RetryFresh; NextEndpoint(Refused); \
         NextEndpoint(ConnectTimeout); NextEndpoint(TlsTimeout); NextEndpoint(Reset); \
-        NextEndpoint(Closed); NextEndpoint(Dropped); Fail(HeaderTimeout); Fail(SendTimeout); Fail(ResponseTimeout); \
+        NextEndpoint(Closed); NextEndpoint(Dropped); NextEndpoint(Down); Fail(HeaderTimeout); Fail(SendTimeout); Fail(ResponseTimeout); \
         Fail(HeadCut); Fail(Malformed); Fail(Local); Cut(ReadTimeout); Cut(ResponseTimeout); \
         Cut(WriteTimeout); Cut(Reset); Cut(Closed); Cut(Malformed); \
         Finish { reuse_upstream: true }; Finish { reuse_upstream: false }; leaves in Choosing; \

@@ -229,6 +229,10 @@ impl Model {
                     link.sent = Some(now);
                 }
             }
+            Event::EndpointDown if link.head.is_none() && !link.head_begun => {
+                return Action::NextEndpoint(Fault::Down);
+            }
+            Event::EndpointDown => {}
             Event::SendFailed if link.head.is_none() => link.broke = Some(now),
             Event::ResponseBytes | Event::ResponseHead { .. } | Event::Malformed if unrequested => {
                 return self.lost(Fault::Malformed);

@@ -18,7 +18,7 @@ pub(crate) struct Suspicion {
 
 /// What a check that has ended means for a suspect endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Finding {
+pub(crate) enum CheckMeaning {
     /// The endpoint is not suspect, or no longer: nothing is counted.
     Clear,
     /// The check began before the request that made the endpoint suspect: another one is needed.
@@ -34,16 +34,16 @@ impl Suspicion {
     }
 
     /// A check has ended.
-    pub(crate) fn on_check(&mut self, began: Instant, is_good: bool) -> Finding {
+    pub(crate) fn on_check(&mut self, began: Instant, is_good: bool) -> CheckMeaning {
         match self.since {
-            None => Finding::Clear,
-            Some(since) if began < since => Finding::TooEarly,
+            None => CheckMeaning::Clear,
+            Some(since) if began < since => CheckMeaning::TooEarly,
             Some(_) => {
                 self.since = None;
                 if is_good {
-                    Finding::Clear
+                    CheckMeaning::Clear
                 } else {
-                    Finding::Down
+                    CheckMeaning::Down
                 }
             }
         }
@@ -60,12 +60,12 @@ mod tests {
         let at = |ms| start + Duration::from_millis(ms);
         let table = [
             // suspect since, began, good
-            (None, 5, true, Finding::Clear),
-            (None, 5, false, Finding::Clear),
-            (Some(5), 4, true, Finding::TooEarly),
-            (Some(5), 4, false, Finding::TooEarly),
-            (Some(5), 5, true, Finding::Clear),
-            (Some(5), 6, false, Finding::Down),
+            (None, 5, true, CheckMeaning::Clear),
+            (None, 5, false, CheckMeaning::Clear),
+            (Some(5), 4, true, CheckMeaning::TooEarly),
+            (Some(5), 4, false, CheckMeaning::TooEarly),
+            (Some(5), 5, true, CheckMeaning::Clear),
+            (Some(5), 6, false, CheckMeaning::Down),
         ];
         for (since, began, is_good, expected) in table {
             let mut suspicion = Suspicion::default();
@@ -75,8 +75,8 @@ mod tests {
             }
             let finding = suspicion.on_check(at(began), is_good);
             assert_eq!(finding, expected, "{since:?} {began} {is_good}");
-            if expected != Finding::TooEarly {
-                assert_eq!(suspicion.on_check(at(9), false), Finding::Clear);
+            if expected != CheckMeaning::TooEarly {
+                assert_eq!(suspicion.on_check(at(9), false), CheckMeaning::Clear);
             }
         }
     }

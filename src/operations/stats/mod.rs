@@ -126,17 +126,20 @@ pub(crate) enum LeftBecause {
     Connection,
     /// The status of its response said "not now".
     Status,
+    /// A health check found it dead while the request waited.
+    Down,
 }
 
 impl LeftBecause {
     /// Every reason.
-    pub(super) const ALL: [Self; 2] = [Self::Connection, Self::Status];
+    pub(super) const ALL: [Self; 3] = [Self::Connection, Self::Status, Self::Down];
 
     /// The value of the metric's label and of the log's `reason`.
     pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Connection => "connection",
             Self::Status => "status",
+            Self::Down => "down",
         }
     }
 }

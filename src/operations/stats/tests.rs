@@ -173,8 +173,8 @@ fn a_failover_is_two_attempts_and_one_request() {
     assert_eq!(totals.system().requests.tally.requests, 1);
     assert_eq!(totals.system().requests.tally.failures, 0);
     assert_eq!(totals.endpoint(1).unwrap().counts.tally.failures, 1);
-    assert_eq!(totals.endpoint(1).unwrap().counts.left, [1, 2]);
-    assert_eq!(totals.endpoint(2).unwrap().counts.left, [0, 0]);
+    assert_eq!(totals.endpoint(1).unwrap().counts.left, [1, 2, 0]);
+    assert_eq!(totals.endpoint(2).unwrap().counts.left, [0; 3]);
     assert_eq!(totals.system().retry_budget_exhausted, 1);
     let model = model(&totals, "m").unwrap();
     assert_eq!((model.counts.hits, model.counts.misses), (0, 1));
