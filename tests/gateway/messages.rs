@@ -93,14 +93,14 @@ fn is_refusal(answer: &Response, status: u16, kind: &str) -> String {
 #[test]
 fn the_base_url_says_that_somebody_is_there() {
     on_both_drivers(|driver| {
-        let gateway = testkit::Gateway::start(&testkit::Config::new(driver));
+        let gateway = Gateway::start(&Config::new(driver));
         let rows = [
             ("/olla/anthropic", r#"{"status":"ok"}"#),
             ("/olla/anthropic/", r#"{"status":"ok"}"#),
             ("/olla/anthropic/api/hello", r#"{"message":"hello"}"#),
         ];
         for (path, body) in rows {
-            let answer = testkit::get(&gateway, path, &[]);
+            let answer = get(&gateway, path, &[]);
             assert_eq!((answer.status, answer.text().as_str()), (200, body));
             let mut client = Client::to(&gateway);
             client.send(format!("HEAD {path} HTTP/1.1\r\nHost: h\r\n\r\n"));
