@@ -90,7 +90,8 @@ impl Exchange {
         let Request { head, bytes, .. } = ask.request;
         self.find_route(&ask.request)?;
         self.withhold_cors(&ask.request);
-        if head.has(FieldId::Via) {
+        // Only a request that goes on to an endpoint can loop.
+        if self.route.is_proxied() && head.has(FieldId::Via) {
             let lines = head.all(FieldId::Via).map(|line| line.value.of(bytes));
             if self.gateway.via.is_loop(lines) {
                 return Err(loop_detected());
