@@ -1,7 +1,7 @@
 """The command line of `scripts/run`: finds the program, parses its options and calls it.
 
-The module of a program has a docstring, which is its help text and whose first line is its entry
-in the list, `add_arguments(parser)` and `run(options)`, which returns the exit status.
+The module of a program has three parts: a docstring, which is its help text and begins with its
+entry in the list; `add_arguments(parser)`; and `run(options)`, which returns the exit status.
 """
 
 import argparse

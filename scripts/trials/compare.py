@@ -34,8 +34,8 @@ Columns
   receiving; `first` is from the moment the stream was due to its first event.
 
 The load client is the crate's own: it takes no more processor time than wrk does, and it checks
-every response. Compare columns of one run, not runs of different days. A target whose responses
-were not all correct is marked, and its numbers mean little.
+every response. Compare columns of one run, not runs of different days. A target is marked if
+any of its responses was wrong; its numbers mean little.
 
 Writes raw.json, table.md and chart.svg into the output directory.
 """

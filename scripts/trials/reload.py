@@ -15,8 +15,8 @@ What runs
 
 Columns
   taken     milliseconds from SIGHUP until the metrics page counts the reload, the longest of all
-  requests  those due from this change to the next
-  failed    of these, those whose response was not whole
+  requests  the requests that were due between this change and the next
+  failed    the requests among these that got no complete response
   p50, p99  milliseconds from when a request without a stream was due to its end
 
 Criteria, each with exit status 1

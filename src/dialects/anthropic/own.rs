@@ -7,7 +7,7 @@ use percent_encoding::percent_decode;
 use super::translate::{self, Refusal};
 use crate::dialects::{Error, OwnAsk};
 
-/// `GET` of the prefix: Claude Code asks its base URL whether somebody is there
+/// `GET` of the prefix: Claude Code checks by it that its base URL works
 /// (docs/contract/translation.md#1).
 pub(super) fn alive(_: &OwnAsk<'_>) -> Result<Vec<u8>, Error> {
     Ok(br#"{"status":"ok"}"#.to_vec())
