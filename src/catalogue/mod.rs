@@ -109,6 +109,15 @@ impl CatalogueError {
         }
     }
 
+    fn unavailable(id: &str) -> Self {
+        Self {
+            status: 503,
+            kind: "service_unavailable",
+            code: "MODEL_UNAVAILABLE",
+            message: format!("no endpoint that serves {:?} is up", query::shortened(id)),
+        }
+    }
+
     fn not_found(id: &str) -> Self {
         Self {
             status: 404,

@@ -237,6 +237,47 @@ impl Catalogue {
         }
     }
 
+    /// The document of one item.
+    pub(super) fn one(&self, format: Format, item: &Item<'_>) -> Bytes {
+        let mut list = List::new("");
+        self.push_item(&mut list, format, item);
+        list.into_bytes()
+    }
+
+    /// The item for one name of an entry.
+    pub(super) fn item_of<'c>(
+        &'c self,
+        entry: &'c Entry,
+        fold: u32,
+        selection: &Selection<'_>,
+    ) -> Option<Item<'c>> {
+        let groups = names(entry);
+        let mut groups = groups.iter();
+        let places = groups.find(|places| places.first().is_some_and(|p| p.fold == fold))?;
+        Some(self.item_at(entry, places, selection))
+    }
+
+    fn item_at<'c>(
+        &'c self,
+        entry: &'c Entry,
+        places: &[Place],
+        selection: &Selection<'_>,
+    ) -> Item<'c> {
+        let own = places.iter().copied();
+        let own: Vec<_> = own
+            .filter(|place| selection.own.contains(place.endpoint as usize))
+            .collect();
+        let spelled = own.first().or(places.first());
+        let spelled = spelled.and_then(|place| self.merged.listed(place));
+        let name = spelled.map_or("", |model| &*model.name);
+        Item {
+            name,
+            id: name,
+            entry,
+            own,
+        }
+    }
+
     /// Calls back for every name to be listed, once for all spellings that differ in letter case.
     fn each_name<'c>(&'c self, selection: &Selection<'_>, mut call: impl FnMut(Item<'c>)) {
         let mut seen = vec![false; self.merged.names.facts.len()];
@@ -258,16 +299,7 @@ impl Catalogue {
                 if std::mem::replace(seen, true) {
                     continue;
                 }
-                let is_own = |place: &&Place| on(&selection.own, place);
-                let own: Vec<_> = places.iter().filter(is_own).copied().collect();
-                let spelled = self.merged.listed(own.first().unwrap_or(first));
-                let name = spelled.map_or("", |model| &*model.name);
-                call(Item {
-                    name,
-                    id: name,
-                    entry,
-                    own,
-                });
+                call(self.item_at(entry, &places, selection));
             }
         }
     }
@@ -286,17 +318,9 @@ impl Catalogue {
         alias: &AliasView<'c>,
         selection: &Selection<'_>,
     ) -> Item<'c> {
-        let own = alias.target.iter().copied();
-        let own: Vec<_> = own
-            .filter(|place| selection.own.contains(place.endpoint as usize))
-            .collect();
-        let spelled = own.first().or(alias.target.first());
-        let spelled = spelled.and_then(|place| self.merged.listed(place));
         Item {
-            name: spelled.map_or(alias.name, |model| &model.name),
             id: alias.name,
-            entry: alias.entry,
-            own,
+            ..self.item_at(alias.entry, &alias.target, selection)
         }
     }
 

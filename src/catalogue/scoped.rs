@@ -5,12 +5,14 @@
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
+use percent_encoding::percent_decode_str;
 use rustc_hash::FxHashSet;
 
-use super::Catalogue;
 use super::formats::Format;
 use super::merged::Merged;
 use super::render::Selection;
+use super::{Catalogue, CatalogueError};
+use crate::endpoint_set::EndpointSet;
 use crate::providers::{OPENAI_COMPATIBLE, Profile};
 
 /// The forms of a listing below a prefix.
@@ -90,6 +92,69 @@ impl Catalogue {
         self.ready(scoped)?.body.get().cloned()
     }
 
+    /// One item of a listing below a prefix. The id is the end of the path as it was sent: a name or
+    /// an alias, in any letter case, percent-encoded or not.
+    ///
+    /// # Errors
+    /// No endpoint of the listing's types lists such a model, or all that do are down
+    /// (docs/contract/catalogue.md#6.7).
+    pub(crate) fn scoped_model(
+        &self,
+        scoped: &Scoped,
+        id_as_in_path: &str,
+    ) -> Result<Bytes, CatalogueError> {
+        let id = percent_decode_str(id_as_in_path).decode_utf8_lossy();
+        let members = self.members(scoped.scope());
+        let found = self.item_named(scoped.format(), &members, &id);
+        match (found, id.strip_suffix('/')) {
+            (Err(error), Some(plain)) if error.status == 404 => {
+                self.item_named(scoped.format(), &members, plain)
+            }
+            (found, _) => found,
+        }
+    }
+
+    /// The item for a name, by the order of docs/contract/balancing.md#4.3. A model comes before the
+    /// alias of its name, as in the listing.
+    fn item_named(
+        &self,
+        format: Format,
+        members: &EndpointSet,
+        name: &str,
+    ) -> Result<Bytes, CatalogueError> {
+        let eligible = members.and(&self.routable);
+        let among = |eligible| Selection {
+            filter: &|_| true,
+            eligible,
+            own: eligible,
+        };
+        let served = among(eligible);
+        if let Some((entry, fold)) = self.merged.entry_by_name(name, &eligible)
+            && let Some(item) = self.item_of(entry, fold, &served)
+        {
+            return Ok(self.one(format, &item));
+        }
+        let is_known = self.merged.entry_by_name(name, members).is_some();
+        let named = self.merged.alias_named(name);
+        let alias = match named {
+            Some(alias) => Some((alias, &*alias.name)),
+            None if is_known => None,
+            None => self.merged.alias_covering(name).map(|alias| (alias, name)),
+        };
+        if let Some((alias, shown)) = alias {
+            if let Some(view) = self.alias_view(alias, shown, &served) {
+                return Ok(self.one(format, &self.alias_item(&view, &served)));
+            }
+            if self.alias_view(alias, shown, &among(*members)).is_some() {
+                return Err(CatalogueError::unavailable(name));
+            }
+        }
+        match is_known {
+            true => Err(CatalogueError::unavailable(name)),
+            false => Err(CatalogueError::not_found(name)),
+        }
+    }
+
     fn ready(&self, scoped: &Scoped) -> Option<&Ready> {
         let (scope, format) = (scoped.scope(), scoped.format());
         let mut ready = self.scoped.iter();
@@ -102,13 +167,7 @@ impl Catalogue {
     }
 
     fn render_scope(&self, scope: ListingScope<'_>, format: Format) -> Bytes {
-        let members = match scope {
-            ListingScope::Type(kind) => self.merged.endpoints_of(|profile| profile.name == kind),
-            ListingScope::OpenAiCompatible => self
-                .merged
-                .endpoints_of(|profile| profile.openai_compatible),
-        };
-        let eligible = members.and(&self.routable);
+        let eligible = self.members(scope).and(&self.routable);
         self.render(
             format,
             &Selection {
@@ -117,6 +176,16 @@ impl Catalogue {
                 own: eligible,
             },
         )
+    }
+
+    /// The endpoints of a scope's types.
+    fn members(&self, scope: ListingScope<'_>) -> EndpointSet {
+        match scope {
+            ListingScope::Type(kind) => self.merged.endpoints_of(|profile| profile.name == kind),
+            ListingScope::OpenAiCompatible => self
+                .merged
+                .endpoints_of(|profile| profile.openai_compatible),
+        }
     }
 }
 

@@ -50,6 +50,14 @@ impl Exchange {
                 self.write_listing(ask, Some(model), local);
             }
             RouteKind::Listing(prefix, form) => return self.scoped(ask, (prefix, form), local),
+            RouteKind::ListedModel(prefix, form) => {
+                let view = Rc::clone(&self.view);
+                let snapshot = &view.snapshot;
+                let scoped = snapshot.routes.prefix(prefix).scoped(form);
+                let id = String::from_utf8_lossy(self.rest(request)).into_owned();
+                let model = snapshot.catalogue.scoped_model(&scoped, &id);
+                self.write_listing(ask, Some(model), local);
+            }
             RouteKind::Dashboard => self.dashboard(ask, local),
             RouteKind::Internal => match page_of(self.rest(request)) {
                 Some(page) => return self.page(ask, page, local),
@@ -188,11 +196,34 @@ impl Exchange {
 
     fn write_listing(&mut self, ask: &Ask<'_>, listing: Listing, local: &mut Local) {
         let error = match listing {
+            Some(Ok(body)) if self.is_for_codex(&ask.request) => {
+                return self.json(ask, with_models(&body), local);
+            }
             Some(Ok(body)) => return self.json(ask, body, local),
             Some(Err(fault)) => Error::new(fault.status, fault.kind, fault.code, fault.message),
             None => Error::not_found(),
         };
         self.error(ask.cx, Some(&ask.request), &error, local);
+    }
+
+    /// Whether a listing is OpenAI's and was requested with `client_version`, as Codex does
+    /// (docs/contract/catalogue.md#6.3).
+    fn is_for_codex(&self, request: &Request<'_>) -> bool {
+        let query = query_of(request);
+        // Few queries name it; the others are not parsed.
+        if !query.contains("client_version") {
+            return false;
+        }
+        let first = |name| {
+            let mut pairs = url::form_urlencoded::parse(query.as_bytes());
+            pairs.find_map(|(key, value)| (key == name).then_some(value))
+        };
+        let is_openai = match self.route.kind {
+            RouteKind::Listing(_, form) => form == ListingForm::OpenAi,
+            RouteKind::Models => first("format").as_deref() == Some("openai"),
+            _ => false,
+        };
+        is_openai && first("client_version").is_some()
     }
 
     fn write_failure(&mut self, ask: &Ask<'_>, local: &mut Local) {
@@ -233,6 +264,15 @@ impl Exchange {
             Some(page) => self.write_page(ask, page, local),
             None => self.error(ask.cx, Some(request), &Error::not_found(), local),
         }
+    }
+}
+
+/// A listing with an empty list `models` beside its `data`.
+fn with_models(body: &Bytes) -> Bytes {
+    let end = br#","models":[]}"#;
+    match body.strip_suffix(b"}") {
+        Some(front) => [front, end].concat().into(),
+        None => body.clone(),
     }
 }
 

@@ -39,6 +39,8 @@ pub(crate) enum RouteKind {
     /// The models of the prefix's endpoints, listed by the gateway
     /// (docs/contract/catalogue.md#6.5).
     Listing(PrefixId, ListingForm),
+    /// One item of such a listing; the rest is its id, percent escapes as sent.
+    ListedModel(PrefixId, ListingForm),
     /// Model management below any prefix (docs/contract/catalogue.md#6.6); the rest is what follows
     /// the prefix.
     Management(PrefixId, Management),
@@ -151,34 +153,54 @@ pub(crate) struct Prefix {
     pub profile: Option<Arc<Profile>>,
     /// Which endpoints it reaches.
     pub scope: ScopeId,
-    /// The path of the native listing, with its leading slash.
-    native_listing: Option<Box<[u8]>>,
+    /// The paths of its listings, each with its leading slash.
+    listings: Box<[(Box<[u8]>, ListingForm)]>,
+    /// Paths below a listing that are no ids, because a server declares them.
+    declared: Box<[Box<[u8]>]>,
 }
 
 /// LM Studio has a second OpenAI listing, of no other profile (docs/contract/catalogue.md#6.5).
 const LM_STUDIO_LISTING: &[u8] = b"/api/v1/models";
 const OPENAI_LISTING: &[u8] = b"/v1/models";
+/// For base URLs without `v1`.
+const SHORT_LISTING: &[u8] = b"/models";
+
+/// The declared paths of these profiles that are below an OpenAI listing, such as oMLX's
+/// `/v1/models/status`.
+fn declared_below(profiles: &[Arc<Profile>]) -> Box<[Box<[u8]>]> {
+    let paths = profiles.iter().flat_map(|profile| &profile.paths);
+    let below = paths.filter(|path| {
+        let inner = path.as_bytes().strip_prefix(OPENAI_LISTING);
+        inner.is_some_and(|inner| inner.starts_with(b"/"))
+    });
+    below.map(|path| path.as_bytes().into()).collect()
+}
 
 impl Prefix {
-    fn universal() -> Self {
+    fn universal(profiles: &[Arc<Profile>]) -> Self {
         Self {
             name: "proxy".into(),
             profile: None,
             scope: ScopeId::Any,
-            native_listing: None,
+            listings: [OPENAI_LISTING, SHORT_LISTING]
+                .map(|path| (path.into(), ListingForm::OpenAi))
+                .into(),
+            declared: declared_below(profiles),
         }
     }
 
-    fn of(name: &str, profile: &Arc<Profile>, place: usize) -> Self {
-        let native = profile.native_listing_path.as_deref();
+    fn of(name: &str, profiles: &[Arc<Profile>], profile: &Arc<Profile>, place: usize) -> Self {
+        let scope = ScopeId::of(profile, place);
+        let reached = match scope {
+            ScopeId::Type(_) => std::slice::from_ref(profile),
+            ScopeId::Any | ScopeId::OpenAi => profiles,
+        };
         Self {
             name: name.into(),
             profile: Some(Arc::clone(profile)),
-            scope: ScopeId::of(profile, place),
-            native_listing: native
-                .map(|path| format!("/{}", path.trim_start_matches('/')).into_bytes())
-                .filter(|path| path != OPENAI_LISTING)
-                .map(Vec::into_boxed_slice),
+            scope,
+            listings: listings_of(profile),
+            declared: declared_below(reached),
         }
     }
 
@@ -199,26 +221,59 @@ impl Prefix {
         self.profile.as_ref().is_some_and(|p| p.name == kind)
     }
 
-    fn listing(&self, rest: &[u8]) -> Option<ListingForm> {
-        let has_openai = self.profile.as_ref().is_none_or(|p| p.openai_compatible);
-        if rest == OPENAI_LISTING && has_openai {
-            return Some(ListingForm::OpenAi);
-        }
-        if self.native_listing.as_deref() == Some(rest) {
-            return Some(ListingForm::Native);
-        }
-        (rest == LM_STUDIO_LISTING && self.is("lm-studio")).then_some(ListingForm::OpenAi)
+    /// The form of a listing, and what follows its path: nothing, or the id of a model.
+    fn listing<'p>(&self, rest: &'p [u8]) -> Option<(ListingForm, &'p [u8])> {
+        self.listings.iter().find_map(|(path, form)| {
+            let id = match rest.strip_prefix(&**path)? {
+                b"" | b"/" => b"",
+                below => below.strip_prefix(b"/")?,
+            };
+            let is_forwarded = || {
+                // Ollama's own list has no items with a path.
+                *form == ListingForm::Native && self.is("ollama")
+                    || self.declared.iter().any(|declared| **declared == *rest)
+            };
+            (id.is_empty() || !is_forwarded()).then_some((*form, id))
+        })
     }
 
-    fn route(&self, id: PrefixId, rest: &[u8]) -> RouteKind {
-        if let Some(form) = self.listing(rest) {
-            return RouteKind::Listing(id, form);
+    /// A route below the prefix, and the end of the path that is its own.
+    fn route<'p>(&self, id: PrefixId, rest: &'p [u8]) -> (RouteKind, &'p [u8]) {
+        if let Some(operation) = Management::of(b"", rest) {
+            return (RouteKind::Management(id, operation), rest);
         }
-        match Management::of(b"", rest) {
-            Some(operation) => RouteKind::Management(id, operation),
-            None => RouteKind::Proxy(id),
+        match self.listing(rest) {
+            Some((form, b"")) => (RouteKind::Listing(id, form), b""),
+            Some((form, model)) => (RouteKind::ListedModel(id, form), model),
+            None => (RouteKind::Proxy(id), rest),
         }
     }
+}
+
+/// The paths of a profile's listings (docs/contract/catalogue.md#6.5).
+fn listings_of(profile: &Profile) -> Box<[(Box<[u8]>, ListingForm)]> {
+    let mut listings: Vec<(Box<[u8]>, ListingForm)> = Vec::new();
+    let mut add = |path: &[u8], form| {
+        if !listings.iter().any(|(known, _)| **known == *path) {
+            listings.push((path.into(), form));
+        }
+    };
+    if profile.openai_compatible {
+        add(OPENAI_LISTING, ListingForm::OpenAi);
+    }
+    if let Some(native) = &profile.native_listing_path {
+        let path = format!("/{}", native.trim_start_matches('/'));
+        if path.as_bytes() != OPENAI_LISTING {
+            add(path.as_bytes(), ListingForm::Native);
+        }
+    }
+    if profile.name == "lm-studio" {
+        add(LM_STUDIO_LISTING, ListingForm::OpenAi);
+    }
+    if profile.openai_compatible {
+        add(SHORT_LISTING, ListingForm::OpenAi);
+    }
+    listings.into()
 }
 
 /// All routes.
@@ -243,10 +298,10 @@ impl RouteTable {
                 .filter(|mount| mount.family.is_enabled(translators))
                 .collect(),
         };
-        table.add(Prefix::universal());
+        table.add(Prefix::universal(profiles));
         for (place, profile) in profiles.iter().enumerate() {
             for name in &profile.prefixes {
-                table.add(Prefix::of(name, profile, place));
+                table.add(Prefix::of(name, profiles, profile, place));
             }
         }
         table
@@ -309,7 +364,7 @@ impl RouteTable {
             return mounted(mount, rest);
         }
         match self.ids.get(name) {
-            Some(id) => (self.prefix(*id).route(*id, rest), rest),
+            Some(id) => self.prefix(*id).route(*id, rest),
             None => NOT_FOUND,
         }
     }
@@ -340,6 +395,10 @@ fn mounted<'p>(mount: &'static Mount, rest: &'p [u8]) -> (RouteKind, &'p [u8]) {
     for route in mount.routes {
         match rest.strip_prefix(route.path) {
             Some(b"") if !route.path.ends_with(b"/") => {
+                return (RouteKind::Dialect(mount.family, route), b"");
+            }
+            // A slash at the end of a listing's path has no meaning.
+            Some(b"/") if matches!(route.operation, Operation::List(_)) => {
                 return (RouteKind::Dialect(mount.family, route), b"");
             }
             Some(own) if route.path.ends_with(b"/") && !own.is_empty() => {
@@ -380,6 +439,7 @@ mod tests {
         match route.kind {
             RouteKind::Proxy(id) => format!("proxy {} {rest}", name(id)),
             RouteKind::Listing(id, form) => format!("list {} {form:?}", name(id)),
+            RouteKind::ListedModel(id, form) => format!("one {} {form:?} {rest}", name(id)),
             RouteKind::Management(_, operation) => format!("manage {operation:?}"),
             RouteKind::Models => "models".to_owned(),
             RouteKind::Model => format!("model {rest}"),
@@ -428,10 +488,30 @@ mod tests {
         ("/olla/vllm-mlx/x", "proxy vllm-mlx /x"),
         ("/olla/proxy/v1/models", "list proxy OpenAi"),
         ("/olla/vllm/v1/models", "list vllm OpenAi"),
-        ("/olla/vllm/v1/models/", "proxy vllm /v1/models/"),
-        ("/olla/vllm/v1/models/x", "proxy vllm /v1/models/x"),
+        ("/olla/vllm/v1/models/", "list vllm OpenAi"),
+        ("/olla/vllm/models", "list vllm OpenAi"),
+        ("/olla/proxy/models/", "list proxy OpenAi"),
+        ("/olla/vllm/v1/models/x", "one vllm OpenAi x"),
+        ("/olla/vllm/models/x", "one vllm OpenAi x"),
+        ("/olla/vllm/v1/models/a/b%2Fc/", "one vllm OpenAi a/b%2Fc/"),
+        ("/olla/vllm/v1/modelsx", "proxy vllm /v1/modelsx"),
+        ("/olla/vllm/v1/models/status", "one vllm OpenAi status"),
+        (
+            "/olla/omlx/v1/models/status",
+            "proxy omlx /v1/models/status",
+        ),
+        (
+            "/olla/proxy/v1/models/status",
+            "proxy proxy /v1/models/status",
+        ),
+        (
+            "/olla/openai/v1/models/status",
+            "proxy openai /v1/models/status",
+        ),
+        ("/olla/lmstudio/api/v0/models/x", "one lmstudio Native x"),
         ("/olla/ollama/api/tags", "list ollama Native"),
-        ("/olla/ollama/api/tags/", "proxy ollama /api/tags/"),
+        ("/olla/ollama/api/tags/", "list ollama Native"),
+        ("/olla/ollama/api/tags/x", "proxy ollama /api/tags/x"),
         ("/olla/openai/api/tags", "proxy openai /api/tags"),
         ("/olla/lmstudio/v1/models", "list lmstudio OpenAi"),
         ("/olla/lmstudio/api/v1/models", "list lmstudio OpenAi"),
@@ -471,7 +551,7 @@ mod tests {
             "Anthropic /v1/messages/count_tokens|",
         ),
         ("/olla/anthropic/v1/models", "Anthropic /v1/models|"),
-        ("/olla/anthropic/v1/models/", "404 Anthropic"),
+        ("/olla/anthropic/v1/models/", "Anthropic /v1/models|"),
         ("/olla/anthropic/v1/models/a/b", "Anthropic /v1/models/|a/b"),
         ("/olla/anthropic", "Anthropic |"),
         ("/olla/anthropic/", "Anthropic |"),
@@ -517,7 +597,7 @@ mod tests {
         all.push(Arc::new(own));
         let table = RouteTable::new(&all, &translators(true));
         let owner = |path: &str| match table.find(path.as_bytes()).kind {
-            RouteKind::Proxy(id) | RouteKind::Listing(id, _) => {
+            RouteKind::Proxy(id) | RouteKind::Listing(id, _) | RouteKind::ListedModel(id, _) => {
                 let profile = table.prefix(id).profile.as_ref();
                 profile.map(|profile| profile.name.clone())
             }
@@ -536,11 +616,12 @@ mod tests {
     #[test]
     fn methods_and_limits() {
         let table = RouteTable::new(&profiles(), &translators(true));
-        let rows: [(&str, Option<&str>, Limit); 12] = [
+        let rows: [(&str, Option<&str>, Limit); 13] = [
             ("/olla/proxy/x", None, Limit::Proxied),
             ("/olla/ollama/api/pull", None, Limit::Proxied),
             ("/olla/anthropic/", Some("GET, HEAD"), Limit::Free),
             ("/olla/vllm/v1/models", Some("GET, HEAD"), Limit::Free),
+            ("/olla/vllm/v1/models/x", Some("GET, HEAD"), Limit::Free),
             ("/olla/models", Some("GET, HEAD"), Limit::Free),
             ("/olla/models/x", Some("GET, HEAD"), Limit::Free),
             ("/olla/anthropic/v1/messages", Some("POST"), Limit::Proxied),

@@ -59,7 +59,7 @@ fn each_prefix_lists_its_own_models() {
     let catalogue = build(&fleet());
     let profiles = Profiles::builtin();
     let compatible = ["o1", "o2", "Shared", "l1", "v1", "c1", "lem1", "ai/d1"];
-    let table: [(&str, &str, Option<&[&str]>); 27] = [
+    let table: [(&str, &str, Option<&[&str]>); 28] = [
         ("ollama", "/api/tags", Some(&["o1", "o2", "Shared"])),
         ("ollama", "/v1/models", Some(&["o1", "o2", "Shared"])),
         ("lmstudio", "/v1/models", Some(&["l1"])),
@@ -78,9 +78,10 @@ fn each_prefix_lists_its_own_models() {
         ("litellm", "/v1/models", Some(&[])),
         ("vllm", "/api/v1/models", None),
         ("ollama", "/api/v0/models", None),
-        ("ollama", "/v1/models/", None),
+        ("ollama", "/v1/models/", Some(&["o1", "o2", "Shared"])),
+        ("vllm", "/models", Some(&["shared", "v1"])),
         ("ollama", "/v1/models/o1", None),
-        ("ollama", "/api/tags/", None),
+        ("ollama", "/api/tags/", Some(&["o1", "o2", "Shared"])),
         ("ollama", "/api/ps", None),
         ("proxy", "/api/tags", None),
         ("openai", "/api/tags", None),
@@ -117,6 +118,65 @@ fn each_listing_has_the_format_of_its_path() {
         let item = first(prefix, rest);
         assert_eq!(item.as_object().unwrap().len(), 4, "{prefix}");
         assert_eq!(item["owned_by"], "olla", "{prefix}");
+    }
+}
+
+#[test]
+fn one_model_is_that_of_the_listing() {
+    let aliases = [
+        alias("big", &["o1", "v1"]),
+        alias("Down", &["v2"]),
+        alias("claude-*", &["v1"]),
+        alias("v*", &["o1"]),
+    ];
+    let backends = fleet();
+    let catalogue = Setup {
+        aliases: &aliases,
+        ..Setup::of(&backends)
+    }
+    .build();
+    let profiles = Profiles::builtin();
+    let one = |prefix: &str, rest: &str, id: &str| {
+        let scoped = scoped_at(&profiles, prefix, rest).unwrap();
+        match catalogue.scoped_model(&scoped, id) {
+            Ok(body) => json(&body)["id"].as_str().unwrap().to_owned(),
+            Err(error) => format!("{} {}", error.status, error.code),
+        }
+    };
+    let rows = [
+        ("openai", "shared", "Shared"),
+        ("vllm", "SHARED", "shared"),
+        ("vllm", "v1/", "v1"),
+        ("dmr", "ai/d1", "ai/d1"),
+        ("openai", "ai%2Fd1", "ai/d1"),
+        ("openai", "ai%2fD1/", "ai/d1"),
+        ("openai", "o2", "o2"),
+        ("vllm", "o2", "404 MODEL_NOT_FOUND"),
+        ("vllm", "v2", "503 MODEL_UNAVAILABLE"),
+        ("vllm", "o1", "503 MODEL_UNAVAILABLE"),
+        ("ollama", "v2", "v2"),
+        ("openai", "x", "404 MODEL_NOT_FOUND"),
+        ("openai", "BIG", "big"),
+        ("vllm", "big", "big"),
+        ("dmr", "big", "404 MODEL_NOT_FOUND"),
+        ("openai", "down", "503 MODEL_UNAVAILABLE"),
+        ("openai", "claude-opus-5", "claude-opus-5"),
+        ("vllm", "claude-opus-5", "claude-opus-5"),
+        ("ollama", "claude-opus-5", "404 MODEL_NOT_FOUND"),
+        ("openai", "big:latest", "big:latest"),
+    ];
+    for (prefix, id, expected) in rows {
+        assert_eq!(one(prefix, "/v1/models", id), expected, "{prefix} {id}");
+    }
+    assert_eq!(one("lmstudio", "/api/v0/models", "l1"), "l1");
+    for (prefix, rest) in [("openai", "/v1/models"), ("lemonade", "/api/v1/models")] {
+        let scoped = scoped_at(&profiles, prefix, rest).unwrap();
+        let list = json(&catalogue.scoped(&scoped));
+        for item in list["data"].as_array().unwrap() {
+            let id = item["id"].as_str().unwrap();
+            let one = json(&catalogue.scoped_model(&scoped, id).unwrap());
+            assert_eq!(one, *item, "{prefix} {id}");
+        }
     }
 }
 
