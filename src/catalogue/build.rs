@@ -115,9 +115,7 @@ impl<'a> Builder<'a> {
         if draft.name != model.name && self.also_spelled.insert((entry, &model.name)) {
             draft.other_names.push(Arc::clone(&model.name));
         }
-        let context = model.context_length.unwrap_or(0);
-        let by_context = self.options.rules.of_context(context);
-        draft.capabilities = draft.capabilities.or(facts.capabilities).or(by_context);
+        draft.capabilities = draft.capabilities.or(facts.capabilities);
         draft.places.push(Place {
             endpoint: endpoint as u32,
             model: at as u32,
@@ -263,6 +261,9 @@ impl<'a> Builder<'a> {
         let kind = reported
             .or_else(|| self.kind_of(&draft.places))
             .unwrap_or(ModelKind::Llm);
+        let context_length = context_of(models());
+        let by_context = self.options.rules.of_context(context_length.unwrap_or(0));
+        let by_kind = self.options.rules.of_kind(kind);
         let first_seen = draft
             .places
             .first()
@@ -276,8 +277,8 @@ impl<'a> Builder<'a> {
             quantization,
             format,
             kind,
-            capabilities: draft.capabilities.or(self.options.rules.of_kind(kind)),
-            context_length: models().find_map(|model| model.context_length),
+            capabilities: draft.capabilities.or(by_kind).or(by_context),
+            context_length,
             first_seen: first_seen.copied().unwrap_or(0),
             names: iter::once(draft.name).chain(draft.other_names).collect(),
             places: draft.places.into_boxed_slice(),
@@ -321,6 +322,14 @@ impl<'a> Builder<'a> {
                 .or_insert_with(|| told_by_name(profile, &listed(self.sources, place)?.name))
         })
     }
+}
+
+/// The largest served context, else the largest trained one. Requests are sent where they fit
+/// (docs/contract/catalogue.md#5.2).
+pub(super) fn context_of<'m>(models: impl Iterator<Item = &'m ListedModel> + Clone) -> Option<u64> {
+    let served = models.clone().filter_map(|model| model.served_context);
+    let trained = models.filter_map(|model| model.trained_context);
+    served.max().or_else(|| trained.max())
 }
 
 fn listed<'a>(sources: &[CatalogueSource<'a>], place: &Place) -> Option<&'a ListedModel> {

@@ -33,7 +33,8 @@ pub struct Entry {
     pub kind: ModelKind,
     /// Its capabilities, named by the model rules.
     pub capabilities: Capabilities,
-    /// Longest context in tokens, as reported, never guessed.
+    /// Context length in tokens, as reported, never guessed: the largest that an endpoint serves,
+    /// else the largest that the model was trained with.
     pub context_length: Option<u64>,
     /// Unix seconds.
     pub(super) first_seen: u64,

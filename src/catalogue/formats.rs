@@ -147,6 +147,18 @@ pub(super) struct OpenAi<'a, P> {
 #[derive(Serialize)]
 pub(super) struct Nothing {}
 
+/// What clients of OpenAI's API read from other servers, where it is known: vLLM's and OpenRouter's
+/// names for the context length, and llama.cpp's object as reported.
+#[derive(Serialize)]
+pub(super) struct OpenAiMore<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) max_model_len: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) context_length: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) meta: Option<&'a Scalar>,
+}
+
 #[derive(Serialize)]
 pub(super) struct VllmMore<'a> {
     pub(super) root: &'a str,

@@ -9,10 +9,11 @@ use bytes::Bytes;
 use rustc_hash::FxHashMap;
 use serde::Serialize;
 
+use super::build::context_of;
 use super::entry::{Entry, Place};
 use super::formats::{
     Availability, Format, LemonadeMore, LmStudio, LmdeployMore, Nothing, OllaBlock, Ollama,
-    OllamaDetails, OpenAi, Permission, Seq, SglangMore, Unified, VllmMore, owner,
+    OllamaDetails, OpenAi, OpenAiMore, Permission, Seq, SglangMore, Unified, VllmMore, owner,
 };
 use super::merged::{Alias, AliasTarget};
 use super::query::Query;
@@ -383,7 +384,7 @@ impl Catalogue {
     pub(super) fn push_item(&self, list: &mut List, format: Format, item: &Item<'_>) {
         let (id, name, entry) = (item.id, item.name, item.entry);
         let created = self.merged.created(entry, &item.own);
-        let context = || self.fact(item, |model| model.context_length);
+        let context = || self.context(item);
         let extra = |fact: fn(&Extra) -> Option<&str>| {
             self.own_fact(item, |model| fact(model.extra.as_deref()?))
         };
@@ -428,7 +429,12 @@ impl Catalogue {
                 list.push(&openai(id, created, owned("docker"), Nothing {}));
             }
             Format::OpenAi | Format::Unified => {
-                list.push(&openai(id, created, OLLA, Nothing {}));
+                let more = OpenAiMore {
+                    max_model_len: entry.context_length,
+                    context_length: entry.context_length,
+                    meta: self.fact(item, |model| model.extra.as_ref()?.meta.as_ref()),
+                };
+                list.push(&openai(id, created, OLLA, more));
             }
         }
     }
@@ -447,7 +453,7 @@ impl Catalogue {
             .meets(self.merged.rules.capability("vision"));
         let more = SglangMore {
             root: item.name,
-            max_model_len: self.fact(item, |model| model.context_length),
+            max_model_len: self.context(item),
             parent: extra.and_then(|extra| extra.parent.as_deref()),
             supports_vision: extra
                 .and_then(|extra| extra.supports_vision)
@@ -485,7 +491,9 @@ impl Catalogue {
             state: states
                 .find(|state| *state == super::entry::LOADED)
                 .unwrap_or(first_state),
-            max_context_length: self.fact(item, |model| model.context_length),
+            max_context_length: self
+                .own_fact(item, |model| model.trained_context)
+                .or_else(|| self.context(item)),
         });
     }
 
@@ -524,6 +532,12 @@ impl Catalogue {
                     .unwrap_or(""),
             },
         });
+    }
+
+    /// The context length that the selection's own endpoints report, else that of the entry.
+    fn context(&self, item: &Item<'_>) -> Option<u64> {
+        let own = item.own.iter();
+        context_of(own.filter_map(|place| self.merged.listed(place))).or(item.entry.context_length)
     }
 
     /// A fact that one of the selection's own endpoints reports.

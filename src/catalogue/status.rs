@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 
 use super::Catalogue;
+use super::build::context_of;
 use super::entry::{Entry, Place};
 use crate::endpoint_set::EndpointSet;
 use crate::providers::{ListedModel, ModelKind};
@@ -82,7 +83,7 @@ impl Catalogue {
         let quant = self
             .merged
             .first_fact(&bare, |model| model.quantization.as_deref());
-        let context = self.merged.first_fact(&bare, |model| model.context_length);
+        let context = context_of(bare.iter().filter_map(|place| self.merged.listed(place)));
         let mut aliases: Vec<_> = places
             .iter()
             .flat_map(|(entry, _)| entry.names())

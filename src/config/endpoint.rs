@@ -6,6 +6,7 @@
 //! docs/contract/surface.md#3.1
 
 use std::fmt;
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -50,6 +51,8 @@ pub struct EndpointPlan {
     pub check_interval: Duration,
     /// Time limit of a health check: less than `check_interval`, at most 30 s.
     pub check_timeout: Duration,
+    /// Context in tokens that it serves, over what it reports (docs/contract/scheduling.md#6).
+    pub context_length: Option<NonZeroU32>,
     /// Whether requests keep the URL's own path in front (docs/contract/surface.md#3.1).
     pub preserve_path: bool,
     /// The models to use.
@@ -76,6 +79,7 @@ impl EndpointPlan {
             model_url: None,
             check_interval: Duration::from_secs(5),
             check_timeout: Duration::from_secs(2),
+            context_length: None,
             preserve_path: false,
             model_filter: NameFilter::default(),
             headers: Vec::new(),

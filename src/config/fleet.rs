@@ -8,6 +8,7 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use olla_engine::tls::Roots;
@@ -82,6 +83,7 @@ struct EndpointKeys {
     priority: u32,
     check_interval: Duration,
     check_timeout: Duration,
+    context_length: u32,
     preserve_path: bool,
     health_check_url: Option<UrlText>,
     model_url: Option<UrlText>,
@@ -182,6 +184,12 @@ fn declare(s: &mut Section<'_, '_>) -> EndpointKeys {
                 "Time limit of a health check: less than check_interval, at most 30s.",
             )
             .duration(secs(2)),
+        context_length: s
+            .key(
+                "context_length",
+                "Context in tokens that it serves, over what it reports; 0 = as reported.",
+            )
+            .int(0, 0, U32_MAX),
         preserve_path: s
             .key(
                 "preserve_path",
@@ -294,6 +302,7 @@ fn check(
         model_url: typed.model_url.map(|text| text.value),
         check_interval: typed.check_interval,
         check_timeout,
+        context_length: NonZeroU32::new(typed.context_length),
         preserve_path: typed.preserve_path,
         model_filter: typed.model_filter,
         headers: headers(s, typed.headers),

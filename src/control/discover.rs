@@ -174,7 +174,13 @@ async fn list(
     }
     let filter = &plan.model_filter;
     let admitted = |model: &ListedModel| providers::admits(filter, &model.name);
-    let has_other_models = member.listed(models.into_iter().filter(admitted).collect());
+    let configured = |mut model: ListedModel| {
+        let context = plan.context_length.map(|tokens| tokens.get().into());
+        model.served_context = context.or(model.served_context);
+        model
+    };
+    let models = models.into_iter().filter(admitted).map(configured);
+    let has_other_models = member.listed(models.collect());
     let has_other_profile = member.listed_as(profile);
     member.live.forget_refusals();
     if has_other_models || has_other_profile {

@@ -82,6 +82,11 @@ fn an_endpoint_is_what_was_written() {
             e.model_url.is_some()
         }),
         ("preserve_path = true", |e| e.preserve_path),
+        ("context_length = 0", |e| e.context_length.is_none()),
+        ("context_length = 32768", |e| {
+            e.context_length
+                .is_some_and(|tokens| tokens.get() == 32_768)
+        }),
         (
             "model_filter = { include = [\"a*\"], exclude = [\"*\"] }",
             |e| e.model_filter.include == ["a*"] && e.model_filter.exclude == ["*"],
@@ -137,6 +142,8 @@ fn faults_of_an_endpoint_name_it_and_the_key() {
         ),
         ("model_url = \"a b\"", "model_url", &["white space"]),
         ("preserve_path = 1", "preserve_path", &["true or false"]),
+        ("context_length = -1", "context_length", &["-1"]),
+        ("context_length = \"big\"", "context_length", &["\"big\""]),
         (
             "model_filter.include = [\"\"]",
             "model_filter.include[0]",

@@ -84,8 +84,10 @@ pub struct ListedModel {
     pub kind: Option<ModelKind>,
     /// Its state as the endpoint reports it.
     pub state: Option<Box<str>>,
-    /// Longest context in tokens.
-    pub context_length: Option<u64>,
+    /// Longest context in tokens that the endpoint was started with.
+    pub served_context: Option<u64>,
+    /// Longest context in tokens that the model was trained with.
+    pub trained_context: Option<u64>,
     /// Bytes on disk.
     pub disk_size: Option<u64>,
     /// Identifies the weights, independent of the name.
@@ -123,13 +125,21 @@ pub struct Extra {
     pub spec_decoding: Option<Scalar>,
     /// SGLang.
     pub frontend_enabled: Option<bool>,
+    /// llama.cpp: the whole object.
+    pub meta: Option<Scalar>,
 }
 
-/// A value that is passed on as it came: a number, a text or a boolean.
+/// A value that is passed on as it came: a number, a text, a boolean, or llama.cpp's `meta`.
 #[derive(Debug, Clone)]
 pub struct Scalar(Box<RawValue>);
 
 impl Scalar {
+    fn object(fields: &RawFields<'_>, name: &str) -> Option<Self> {
+        let raw = fields.get(name)?.written()?;
+        let is_short = raw.get().starts_with('{') && raw.get().len() <= MAX_TEXT_BYTES;
+        is_short.then(|| Self(raw.to_owned()))
+    }
+
     fn of(fields: &RawFields<'_>, name: &str) -> Option<Self> {
         let raw = fields.get(name)?.written()?;
         let is_single = !raw.get().starts_with(['[', '{']) && raw.get().len() <= MAX_TEXT_BYTES;
@@ -162,7 +172,8 @@ impl ListedModel {
             format: None,
             kind: None,
             state: None,
-            context_length: None,
+            served_context: None,
+            trained_context: None,
             disk_size: None,
             digest: None,
             created: None,
@@ -217,10 +228,16 @@ pub fn parse_listing(parser: Parser, body: &[u8]) -> Result<Vec<ListedModel>, Li
     if body.is_empty() {
         return Err(ListingFault::Empty);
     }
-    // Single values of SGLang's models are passed on as they are spelled; its lists are short.
-    let models = match parser {
-        Parser::Sglang => with_written_object(body, |document| models(parser, document)),
-        _ => with_object(body, |document| models(parser, document)),
+    // Single values of SGLang's models and llama.cpp's `meta` are passed on as they are spelled;
+    // the lists of both are short.
+    let keeps_spelling = match parser {
+        Parser::Sglang | Parser::LlamaCpp => true,
+        Parser::OpenAi => memchr::memmem::find(body.as_bytes(), br#""n_ctx_train""#).is_some(),
+        _ => false,
+    };
+    let models = match keeps_spelling {
+        true => with_written_object(body, |document| models(parser, document)),
+        false => with_object(body, |document| models(parser, document)),
     };
     models.ok_or(ListingFault::NoObject)?
 }
@@ -290,7 +307,8 @@ fn lm_studio(model: &mut ListedModel, item: &RawFields<'_>) {
     model.format = kept(item, "compatibility_type");
     model.quantization = kept(item, "quantization");
     model.state = kept(item, "state");
-    model.context_length = item.positive("max_context_length");
+    model.trained_context = item.positive("max_context_length");
+    model.served_context = item.positive("loaded_context_length");
 }
 
 fn lemonade(model: &mut ListedModel, extra: &mut Extra, item: &RawFields<'_>) {
@@ -327,7 +345,12 @@ fn openai_like(parser: Parser, model: &mut ListedModel, extra: &mut Extra, item:
     model.publisher = kept(item, "owned_by").filter(|owner| !own_names.contains(&&**owner));
     model.format = format.map(Box::from);
     if matches!(parser, Parser::OpenAi | Parser::Vllm | Parser::Sglang) {
-        model.context_length = item.positive("max_model_len");
+        model.served_context = item.positive("max_model_len");
+    }
+    if parser == Parser::OpenAi {
+        let others = ["context_length", "context_window"];
+        let mut others = others.iter().filter_map(|name| item.positive(name));
+        model.served_context = model.served_context.or_else(|| others.next());
     }
     if matches!(parser, Parser::Vllm | Parser::Sglang | Parser::Lmdeploy) {
         extra.parent = kept(item, "parent");
@@ -338,10 +361,12 @@ fn openai_like(parser: Parser, model: &mut ListedModel, extra: &mut Extra, item:
         extra.spec_decoding = Scalar::of(item, "spec_decoding");
         extra.frontend_enabled = item.bool("frontend_enabled");
     }
-    if parser == Parser::LlamaCpp
+    if matches!(parser, Parser::LlamaCpp | Parser::OpenAi)
         && let Some(meta) = item.object("meta")
     {
-        model.context_length = meta.positive("n_ctx_train");
+        extra.meta = Scalar::object(item, "meta");
+        model.served_context = model.served_context.or_else(|| meta.positive("n_ctx"));
+        model.trained_context = meta.positive("n_ctx_train");
         model.parameter_count = meta.positive("n_params");
         model.disk_size = meta.positive("size");
     }

@@ -68,7 +68,7 @@ fn lm_studio() {
         format: text("mlx"),
         kind: Some(ModelKind::Vlm),
         state: text("not-loaded"),
-        context_length: Some(32_768),
+        trained_context: Some(32_768),
         ..ListedModel::named("qwen2-vl-7b-instruct")
     };
     assert_eq!(vlm, expected);
@@ -89,7 +89,7 @@ fn openai() {
     };
     assert_eq!(gpt, expected);
     assert_eq!(&*phi.name, "local/phi-4");
-    assert_eq!((qwen.created, qwen.context_length), (None, Some(40_960)));
+    assert_eq!((qwen.created, qwen.served_context), (None, Some(40_960)));
 }
 
 #[test]
@@ -97,11 +97,11 @@ fn vllm() {
     let [llama, lora] = read(Parser::Vllm).try_into().unwrap();
     let expected = ListedModel {
         created: Some(1_730_000_000),
-        context_length: Some(131_072),
+        served_context: Some(131_072),
         ..ListedModel::named("meta-llama/Llama-3.1-8B-Instruct")
     };
     assert_eq!(llama, expected, "its own name is no publisher");
-    assert_eq!(lora.context_length, None);
+    assert_eq!(lora.served_context, None);
     let parent = text("meta-llama/Llama-3.1-8B-Instruct");
     assert_eq!(lora.extra.unwrap().parent, parent);
 }
@@ -109,7 +109,7 @@ fn vllm() {
 #[test]
 fn sglang() {
     let [qwen] = read(Parser::Sglang).try_into().unwrap();
-    assert_eq!((qwen.publisher, qwen.context_length), (None, Some(128_000)));
+    assert_eq!((qwen.publisher, qwen.served_context), (None, Some(128_000)));
     let extra = qwen.extra.unwrap();
     assert_eq!(
         (extra.supports_vision, extra.frontend_enabled),
@@ -157,9 +157,10 @@ fn llama_cpp() {
     let expected = ListedModel {
         parameter_count: Some(268_098_176),
         format: text("gguf"),
-        context_length: Some(32_768),
+        trained_context: Some(32_768),
         disk_size: Some(249_405_952),
         created: Some(1_753_000_000),
+        extra: models[0].extra.clone(),
         ..ListedModel::named("/models/gemma-3-270m-it-Q4_K_M.gguf")
     };
     assert_eq!(models, [expected], "the parallel list is ignored");
@@ -186,19 +187,106 @@ fn lemonade() {
     assert_eq!((flm.format, flm.publisher), (text("gguf"), None));
 }
 
+#[test]
+fn served_and_trained_context() {
+    let table = [
+        // parser, item, served, trained, meta
+        (
+            Parser::LlamaCpp,
+            r#"{"id":"m","meta":{"n_ctx": 16384,"n_ctx_train":262144}}"#,
+            Some(16_384),
+            Some(262_144),
+            r#"{"n_ctx": 16384,"n_ctx_train":262144}"#,
+        ),
+        (
+            Parser::LlamaCpp,
+            r#"{"id":"m","meta":[1],"max_model_len":5}"#,
+            None,
+            None,
+            "null",
+        ),
+        (
+            Parser::OpenAi,
+            r#"{"id":"m","context_window":7,"context_length":6,"max_model_len":5}"#,
+            Some(5),
+            None,
+            "null",
+        ),
+        (
+            Parser::OpenAi,
+            r#"{"id":"m","context_window":7,"context_length":6}"#,
+            Some(6),
+            None,
+            "null",
+        ),
+        (
+            Parser::OpenAi,
+            r#"{"id":"m","context_window":7,"context_length":0}"#,
+            Some(7),
+            None,
+            "null",
+        ),
+        (
+            Parser::OpenAi,
+            r#"{"id":"m","meta":{"n_ctx":8,"n_ctx_train":9}}"#,
+            Some(8),
+            Some(9),
+            r#"{"n_ctx":8,"n_ctx_train":9}"#,
+        ),
+        (
+            Parser::Vllm,
+            r#"{"id":"m","max_model_len":5,"meta":{"n_ctx":8,"n_ctx_train":9}}"#,
+            Some(5),
+            None,
+            "null",
+        ),
+        (
+            Parser::LmStudio,
+            r#"{"id":"m","max_context_length":9,"loaded_context_length":4}"#,
+            Some(4),
+            Some(9),
+            "null",
+        ),
+    ];
+    for (parser, item, served, trained, meta) in table {
+        let body = format!(r#"{{"data":[{item}]}}"#);
+        let [model] = parse_listing(parser, body.as_bytes())
+            .unwrap()
+            .try_into()
+            .unwrap();
+        assert_eq!(
+            (model.served_context, model.trained_context),
+            (served, trained),
+            "{item}"
+        );
+        let kept = model.extra.and_then(|extra| extra.meta);
+        assert_eq!(serde_json::to_string(&kept).unwrap(), meta, "{item}");
+    }
+    let long = format!(
+        r#"{{"data":[{{"id":"m","meta":{{"n_ctx":8,"x":"{}"}}}}]}}"#,
+        "x".repeat(MAX_TEXT_BYTES)
+    );
+    let [model] = parse_listing(Parser::LlamaCpp, long.as_bytes())
+        .unwrap()
+        .try_into()
+        .unwrap();
+    assert_eq!((model.served_context, model.extra), (Some(8), None));
+}
+
 /// Listings as real servers sent them, byte for byte; the file's name tells the version.
 #[test]
 fn recorded() {
     let llama_cpp = include_str!("../fixtures/recorded/llamacpp-xllamacpp-2026.10.11549.json");
+    let models = parse_listing(Parser::LlamaCpp, llama_cpp.as_bytes()).unwrap();
     let expected = ListedModel {
         parameter_count: Some(268_098_176),
         format: text("gguf"),
-        context_length: Some(32_768),
+        trained_context: Some(32_768),
         disk_size: Some(246_587_904),
         created: Some(1_795_531_682),
+        extra: models[0].extra.clone(),
         ..ListedModel::named("gemma3-270m")
     };
-    let models = parse_listing(Parser::LlamaCpp, llama_cpp.as_bytes()).unwrap();
     assert_eq!(models, [expected]);
 
     let litellm = include_str!("../fixtures/recorded/litellm-1.108.7.json");
@@ -225,7 +313,7 @@ fn odd_entries_never_lose_others() {
     assert_eq!(names(&models), ["a", "b", "c", "d"]);
     let [a, b, c, d] = models.try_into().unwrap();
     assert_eq!(
-        (a.context_length, a.created),
+        (a.served_context, a.created),
         (Some(8192), Some(1_700_000_000))
     );
     for model in [b, c, d] {
