@@ -197,9 +197,9 @@ fn routing(s: &mut Section<'_, '_>) -> RoutingPlan {
         discovery_refresh_on_miss: s
             .key(
                 "discovery_refresh_on_miss",
-                "With type discovery, refresh the model lists when a model is not found.",
+                "Refresh the model lists when a request names a model that is not listed.",
             )
-            .bool(false),
+            .bool(true),
     }
 }
 

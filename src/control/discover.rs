@@ -1,10 +1,10 @@
-//! Lists the models of endpoints: in rounds, when an endpoint recovers, and when a request misses
-//! its model.
+//! Lists the models of endpoints: in rounds, and when an endpoint recovers. `refresh` does it when
+//! a request misses its model.
 //!
 //! Endpoints are independent of each other, and a failed listing leaves the endpoint's models as
 //! they were.
 //!
-//! Contract: docs/contract/catalogue.md#3, docs/contract/balancing.md#5 (refresh)
+//! Contract: docs/contract/catalogue.md#3
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -18,15 +18,14 @@ use olla_engine::rt;
 use super::fetch::{Get, get};
 use super::member::FleetMember;
 use super::signal::Signal;
-use super::state::{ControlState, PendingRefresh};
+use super::state::ControlState;
 use crate::config::{EndpointPlan, ModelDiscoveryPlan};
 use crate::fleet::health::HealthEvent;
 use crate::log::{Level, Value};
 use crate::providers::{self, ListedModel, MAX_LISTING_BYTES, Parser, Profile, detect};
-use crate::shared::{ReplyTo, ToCore};
 
 /// The reason why a listing failed.
-struct ListingFailure {
+pub(super) struct ListingFailure {
     reason: String,
     /// Whether a retry within the round may succeed (docs/contract/catalogue.md#3.5).
     again: bool,
@@ -151,7 +150,7 @@ fn warn(state: &ControlState, member: &FleetMember, failure: &ListingFailure) {
 }
 
 /// Lists one endpoint once and takes its models in.
-async fn list(
+pub(super) async fn list(
     state: &ControlState,
     member: &Rc<FleetMember>,
     limit: Duration,
@@ -281,73 +280,4 @@ async fn detected(
         return Ok((profile, models));
     }
     Err(last)
-}
-
-/// Lists endpoints because a request missed its model. Requests that miss at the same time share
-/// one refresh (docs/contract/balancing.md#5).
-pub(super) fn refresh(
-    state: &Rc<ControlState>,
-    mut endpoints: Vec<u32>,
-    limit: Duration,
-    reply_to: ReplyTo,
-) {
-    endpoints.sort_unstable();
-    let mut running = state.discoveries.refreshes.borrow_mut();
-    if let Some(same) = running
-        .iter()
-        .find(|refresh| refresh.endpoints == endpoints)
-    {
-        same.waiting.borrow_mut().push(reply_to);
-        return;
-    }
-    let waiting = Rc::new(RefCell::new(vec![reply_to]));
-    running.push(PendingRefresh {
-        endpoints: endpoints.clone(),
-        waiting: Rc::clone(&waiting),
-    });
-    drop(running);
-    let state = Rc::clone(state);
-    rt::spawn(async move {
-        let any = ask_all(&state, &endpoints, limit).await;
-        let mut running = state.discoveries.refreshes.borrow_mut();
-        running.retain(|refresh| !Rc::ptr_eq(&refresh.waiting, &waiting));
-        drop(running);
-        state.publish();
-        for ReplyTo { core, ticket } in waiting.take() {
-            let refreshed = ToCore::Refreshed { ticket, any };
-            state.outlet.cores.send(core, refreshed);
-        }
-    });
-}
-
-/// Lists all of them at the same time; whether any listing succeeded within the limit.
-async fn ask_all(state: &Rc<ControlState>, endpoints: &[u32], limit: Duration) -> bool {
-    let members: Vec<_> = endpoints
-        .iter()
-        .filter_map(|id| state.member(*id))
-        .collect();
-    let (left, any) = (Rc::new(Cell::new(members.len())), Rc::new(Cell::new(false)));
-    let over = Rc::new(Signal::default());
-    if members.is_empty() {
-        return false;
-    }
-    for member in members {
-        let (state, left, any, over) = (
-            Rc::clone(state),
-            Rc::clone(&left),
-            Rc::clone(&any),
-            Rc::clone(&over),
-        );
-        rt::spawn(async move {
-            if list(&state, &member, limit).await.is_ok() {
-                any.set(true);
-            }
-            left.set(left.get() - 1);
-            if left.get() == 0 {
-                over.notify();
-            }
-        });
-    }
-    let _ = rt::timeout(limit, over.wait()).await;
-    any.get()
 }

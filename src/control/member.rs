@@ -9,6 +9,7 @@ use olla_engine::limit::{Bucket, Rate};
 use olla_engine::rt;
 use olla_engine::tls::TlsClient;
 
+use super::misses::MissTurn;
 use super::signal::Signal;
 use crate::config::{AUTO, EndpointPlan, Plan};
 use crate::fleet::health::suspicion::Suspicion;
@@ -28,6 +29,8 @@ pub(super) struct FleetMember {
     addresses: RefCell<Arc<[SocketAddr]>>,
     listing: RefCell<Listing>,
     pub(super) suspicion: Cell<Suspicion>,
+    /// When it may be listed for a missing model.
+    pub(super) miss_turn: Cell<MissTurn>,
 }
 
 /// The configuration of the endpoint, and what is derived from it.
@@ -78,6 +81,7 @@ impl FleetMember {
             addresses: RefCell::new(address.into_iter().collect()),
             listing: RefCell::default(),
             suspicion: Cell::default(),
+            miss_turn: Cell::default(),
         }
     }
 

@@ -17,8 +17,10 @@ mod discover;
 mod fetch;
 pub(crate) mod host;
 mod member;
+mod misses;
 mod pages;
 mod probe;
+mod refresh;
 mod reload;
 mod resolve;
 mod shortage;
@@ -225,11 +227,7 @@ fn on_message(state: &Rc<ControlState>, message: ToControl) {
             }
         }
         ToControl::Suspected { endpoint } => state.suspect(endpoint),
-        ToControl::Refresh {
-            endpoints,
-            limit,
-            reply_to,
-        } => discover::refresh(state, endpoints, limit, reply_to),
+        ToControl::Refresh(request) => refresh::on_miss(state, request),
         ToControl::Reload {
             plan,
             profiles,

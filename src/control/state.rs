@@ -13,6 +13,7 @@ use olla_engine::snapshot::Broadcast;
 
 use super::fetch::Network;
 use super::member::FleetMember;
+use super::misses::Misses;
 use super::shortage::Shortage;
 use super::signal::Signal;
 use crate::catalogue::{Catalogue, ModelRules};
@@ -127,12 +128,14 @@ pub(super) struct Discoveries {
     pub(super) arrived: Signal,
     /// Listings that requests wait for.
     pub(super) refreshes: RefCell<Vec<PendingRefresh>>,
+    /// The names that refreshes did not find.
+    pub(super) misses: RefCell<Misses>,
 }
 
 /// A listing of some endpoints, and the requests that wait for it.
 pub(super) struct PendingRefresh {
     pub(super) endpoints: Vec<u32>,
-    pub(super) waiting: Rc<RefCell<Vec<ReplyTo>>>,
+    pub(super) waiting: Rc<RefCell<Vec<(ReplyTo, Box<str>)>>>,
 }
 
 /// Collections of the cores' counts, one for each page that shows statistics.

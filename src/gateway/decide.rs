@@ -23,7 +23,7 @@ use crate::routing::rejection::{self, About};
 use crate::routing::route::RouteKind;
 use crate::routing::scope::{RouteScope, ScopeId};
 use crate::routing::sticky::Sources;
-use crate::shared::ToControl;
+use crate::shared::{RefreshRequest, ToControl};
 
 /// How long a request waits for endpoints that have not been checked yet
 /// (docs/contract/README.md#13).
@@ -188,10 +188,14 @@ impl Exchange {
             let ids = scope.routable.iter();
             let ids = ids.filter_map(|index| Some(endpoints.get(index)?.id));
             let by = cx.now + limit + REFRESH_SLACK;
-            self.ticket = self.gateway.ask(by, |reply_to| ToControl::Refresh {
-                endpoints: ids.collect(),
-                limit,
-                reply_to,
+            let model = self.model().unwrap_or_default();
+            self.ticket = self.gateway.ask(by, |reply_to| {
+                ToControl::Refresh(RefreshRequest {
+                    model: model.into(),
+                    endpoints: ids.collect(),
+                    limit,
+                    reply_to,
+                })
             });
         }
         self.ticket.map(|ticket| ticket.by)

@@ -28,7 +28,7 @@ pub use glob::admits;
 pub(crate) use glob::glob;
 pub use listing::ListedModel;
 pub use listing::parse_listing;
-pub(crate) use listing::{Extra, MAX_LISTING_BYTES, ModelKind, Scalar};
+pub(crate) use listing::{Extra, MAX_LISTING_BYTES, MAX_NAME_BYTES, ModelKind, Scalar};
 pub use profile::Profile;
 pub(crate) use profile::{MetricsExtraction, Parser};
 pub(crate) use set::OPENAI_COMPATIBLE;

@@ -44,14 +44,7 @@ pub(crate) enum ToControl {
         endpoint: u32,
     },
     /// The model of a request is not available: list the models of these endpoints now.
-    Refresh {
-        /// Their `Endpoint.id`s.
-        endpoints: Vec<u32>,
-        /// Time limit of the listings.
-        limit: Duration,
-        /// Where the outcome goes.
-        reply_to: ReplyTo,
-    },
+    Refresh(RefreshRequest),
     /// The configuration was read again and is valid: put it in force.
     Reload {
         /// The configuration.
@@ -88,6 +81,19 @@ pub(crate) enum ToControl {
         /// Where it goes.
         reply_to: ReplyTo,
     },
+}
+
+/// A model that no endpoint of a scope lists.
+#[derive(Debug)]
+pub(crate) struct RefreshRequest {
+    /// The name in the request.
+    pub model: Box<str>,
+    /// The `Endpoint.id`s of the endpoints to list.
+    pub endpoints: Vec<u32>,
+    /// Time limit of the listings.
+    pub limit: Duration,
+    /// Where the outcome goes.
+    pub reply_to: ReplyTo,
 }
 
 /// A listing of the catalogue that takes too long to write on a core.

@@ -8,8 +8,8 @@ mod limits;
 mod snapshot;
 
 pub(crate) use channel::{
-    ControlSender, CoreSenders, ListingRequest, PageRequest, PageResponse, ReplyTo, ToControl,
-    ToCore,
+    ControlSender, CoreSenders, ListingRequest, PageRequest, PageResponse, RefreshRequest, ReplyTo,
+    ToControl, ToCore,
 };
 pub(crate) use common::Common;
 pub(crate) use limits::Limiters;

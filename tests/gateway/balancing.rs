@@ -189,7 +189,7 @@ fn each_strategy_says_what_it_did() {
             ),
             (
                 "discovery",
-                "",
+                "discovery_refresh_on_miss = false",
                 "nosuch",
                 "rejected",
                 "model_unavailable_no_refresh",
@@ -241,6 +241,31 @@ fn each_strategy_says_what_it_did() {
             is_routed(&answer, kind, decision, reason);
         }
         assert_eq!(down.count(), 0);
+    });
+}
+
+#[test]
+fn a_new_model_is_found_under_every_strategy() {
+    on_both_drivers(|driver| {
+        for kind in ["strict", "optimistic"] {
+            let one = Backend::ok(&["old"]);
+            let seldom = "check_interval = \"60s\"\ncheck_timeout = \"20s\"";
+            let endpoints = [endpoint("one", "vllm", &one, seldom)];
+            let gateway = start(driver, &endpoints, &strategy(kind, ""));
+            one.set_models(&["old", "new"]);
+            let before = one.listings();
+            let answer = post(&gateway, CHAT, &[], r#"{"model":"new"}"#);
+            assert_eq!(answer.status, 200);
+            is_routed(&answer, kind, "routed", "model_found");
+            assert_eq!(one.listings(), before + 1);
+            // The second miss waits for the endpoint's turn; the others are remembered.
+            for _ in 0..5 {
+                let answer = post(&gateway, CHAT, &[], r#"{"model":"wrong"}"#);
+                assert_eq!(answer.status, 404);
+                is_routed(&answer, kind, "rejected", "model_not_found");
+            }
+            assert_eq!(one.listings(), before + 2);
+        }
     });
 }
 

@@ -99,7 +99,7 @@ fn the_other_defaults_are_those_of_the_contract() {
         Fallback::CompatibleOnly
     );
     assert_eq!(registry.routing_strategy.discovery_timeout, secs(2));
-    assert!(!registry.routing_strategy.discovery_refresh_on_miss);
+    assert!(registry.routing_strategy.discovery_refresh_on_miss);
     assert_eq!(registry.unification.stale_threshold, secs(86_400));
     assert_eq!(registry.unification.cleanup_interval, secs(600));
     assert!(plan.model_aliases.is_empty());

@@ -26,7 +26,7 @@ pub(crate) const MAX_MODELS: usize = 20_000;
 
 /// The longest usable name. File names end at 255 bytes, ids with an owner and a tag not much
 /// later.
-const MAX_NAME_BYTES: usize = 1024;
+pub(crate) const MAX_NAME_BYTES: usize = 1024;
 
 /// The longest other text; a longer one is absent.
 const MAX_TEXT_BYTES: usize = 4096;

@@ -13,6 +13,7 @@ use super::scope::RouteScope;
 use crate::config::{Fallback, RoutingPlan, Strategy};
 use crate::endpoint_set::EndpointSet;
 use crate::fleet::Endpoint;
+use crate::providers::MAX_NAME_BYTES;
 
 /// The tables of one snapshot that a decision is based on.
 #[derive(Debug, Clone, Copy)]
@@ -150,7 +151,7 @@ fn by_model(rules: &RoutingRules<'_>, ask: &RoutingRequest<'_>, model: &str) -> 
         _ => named,
     };
     let Some(alias) = alias else {
-        return not_available(rules, ask, is_known);
+        return missing(rules, ask, model, is_known);
     };
     if named.is_none()
         && let Some(routed) = by_alias(rules, scope, alias)
@@ -161,7 +162,29 @@ fn by_model(rules: &RoutingRules<'_>, ask: &RoutingRequest<'_>, model: &str) -> 
     let targets = rules
         .aliases
         .endpoints(alias, rules.models, &scope.configured);
-    not_available(rules, ask, is_known || !targets.is_empty())
+    let is_known = is_known || !targets.is_empty();
+    if named.is_none() && rules.aliases.is_pattern(alias) {
+        // A pattern fits names that no endpoint will ever list.
+        return not_available(rules, ask, is_known, false);
+    }
+    missing(rules, ask, model, is_known)
+}
+
+/// A model that is not available, perhaps because its endpoint got it since it was last listed: the
+/// lists are refreshed first, under `discovery` also for a model that is known.
+fn missing(
+    rules: &RoutingRules<'_>,
+    ask: &RoutingRequest<'_>,
+    model: &str,
+    known: bool,
+) -> Decision {
+    let may_refresh = rules.routing.discovery_refresh_on_miss;
+    let may_help = rules.routing.strategy == Strategy::Discovery || !known;
+    let is_listable = model.len() <= MAX_NAME_BYTES;
+    if may_refresh && may_help && is_listable && ask.refresh == Refresh::Before {
+        return Decision::Refresh;
+    }
+    not_available(rules, ask, known, may_refresh)
 }
 
 /// The route of an alias; `None` if no routable endpoint has one of its models.
@@ -195,7 +218,12 @@ fn found(rules: &RoutingRules<'_>, refresh: Refresh) -> &'static str {
 }
 
 /// The rows of the strategies' table in which the model is not available.
-fn not_available(rules: &RoutingRules<'_>, ask: &RoutingRequest<'_>, known: bool) -> Decision {
+fn not_available(
+    rules: &RoutingRules<'_>,
+    ask: &RoutingRequest<'_>,
+    known: bool,
+    refreshes: bool,
+) -> Decision {
     let fallback = rules.routing.fallback_behavior;
     let gone = |reason| reject_model(rules, Fault::ModelUnavailable, reason);
     let missing = || reject_model(rules, Fault::ModelNotFound, "model_not_found");
@@ -210,14 +238,16 @@ fn not_available(rules: &RoutingRules<'_>, ask: &RoutingRequest<'_>, known: bool
         (Strategy::Optimistic, Fallback::CompatibleOnly) => {
             gone("model_unavailable_compatible_only")
         }
-        (Strategy::Discovery, _) if !rules.routing.discovery_refresh_on_miss => {
-            gone("model_unavailable_no_refresh")
-        }
+        (Strategy::Discovery, _) if !refreshes => gone("model_unavailable_no_refresh"),
         (Strategy::Discovery, _) => match (ask.refresh, fallback) {
-            (Refresh::Before, _) => Decision::Refresh,
-            (Refresh::Done, Fallback::All) => fall_back("all_healthy_after_discovery"),
-            (Refresh::Done, _) if known => gone("model_unavailable_after_discovery"),
-            (Refresh::Done, _) => missing(),
+            // Without a refresh the name is too long to be in a list.
+            (Refresh::Before | Refresh::Done, Fallback::All) => {
+                fall_back("all_healthy_after_discovery")
+            }
+            (Refresh::Before | Refresh::Done, _) if known => {
+                gone("model_unavailable_after_discovery")
+            }
+            (Refresh::Before | Refresh::Done, _) => missing(),
             (Refresh::Failed, Fallback::All) => fall_back("discovery_failed_all_fallback"),
             (Refresh::Failed, Fallback::None) => gone("discovery_failed_no_fallback"),
             (Refresh::Failed, Fallback::CompatibleOnly) => gone("discovery_failed_compatible_only"),

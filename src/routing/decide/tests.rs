@@ -196,6 +196,70 @@ const DISCOVERY_ROWS: &[DiscoveryRow] = &[
 ];
 
 #[test]
+fn a_name_that_is_unknown_is_looked_for_under_every_strategy() {
+    let rows = [
+        (Strict, CO, "x", Before, "refresh"),
+        (Optimistic, ALL, "x", Before, "refresh"),
+        (Strict, CO, "orphan", Before, "refresh"),
+        (Strict, CO, "m1", Before, "[0] strict routed model_found"),
+        (
+            Strict,
+            CO,
+            "x",
+            Done,
+            "MODEL_NOT_FOUND strict rejected model_not_found",
+        ),
+        (
+            Strict,
+            CO,
+            "x",
+            Failed,
+            "MODEL_NOT_FOUND strict rejected model_not_found",
+        ),
+        (
+            Optimistic,
+            ALL,
+            "x",
+            Failed,
+            "[0] optimistic fallback model_not_found_fallback",
+        ),
+        (
+            Strict,
+            CO,
+            "llama3",
+            Before,
+            "MODEL_UNAVAILABLE strict rejected model_unavailable",
+        ),
+        // A pattern fits it.
+        (
+            Strict,
+            CO,
+            "lost-1",
+            Before,
+            "MODEL_NOT_FOUND strict rejected model_not_found",
+        ),
+        (
+            Discovery,
+            CO,
+            "lost-1",
+            Before,
+            "MODEL_UNAVAILABLE discovery rejected model_unavailable_no_refresh",
+        ),
+    ];
+    for (strategy, fallback, model, refresh, expected) in rows {
+        let case = Case {
+            refresh,
+            ..case(model, &[0])
+        };
+        let shown = world(strategy, fallback, true).shown(case);
+        assert_eq!(shown, expected, "{strategy} {model} {refresh:?}");
+    }
+    let long = "x".repeat(MAX_NAME_BYTES + 1);
+    let shown = world(Strict, CO, true).shown(case(&long, &[0]));
+    assert!(shown.starts_with("MODEL_NOT_FOUND"), "{shown}");
+}
+
+#[test]
 fn discovery_rows() {
     for ((on, fallback, refresh), model, up, expected) in DISCOVERY_ROWS.iter().copied() {
         let world = world(Discovery, fallback, on);
