@@ -377,7 +377,12 @@ fn kind(
             let admitted = types.iter().filter(|name| context.admits(&name.canonical));
             let mut known = vec![AUTO];
             known.extend(admitted.map(|name| name.written.as_str()));
-            let allowed = format!("one of {}", known.join(", "));
+            let allowed = format!(
+                "one of {} (types of your own: {} and profiles/ beside the configuration, files \
+                 *.toml, *.yaml and *.yml)",
+                known.join(", "),
+                context.inputs.cwd.join("config/profiles").display(),
+            );
             let near = nearest(&written, known.iter().copied());
             s.expected_near("type", allowed, near);
             (AUTO.to_owned(), written)

@@ -37,7 +37,9 @@ pub fn import(
     inputs: &ConfigInputs<'_>,
 ) -> Result<Imported, Vec<Finding>> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    let findings = plan_from_str(text, FileFormat::Yaml, Some(path), inputs).findings;
+    let loaded = plan_from_str(text, FileFormat::Yaml, Some(path), inputs);
+    let mut findings = loaded.findings;
+    findings.extend(loaded.notes);
     let table: Result<ConfigTable, Vec<SyntaxError>> = yaml::from_yaml(text);
     let Ok(table) = table else {
         return Err(findings);
@@ -54,6 +56,27 @@ pub fn import(
         toml: writer.out,
         findings,
     })
+}
+
+/// Any YAML mapping as TOML, each value in one line; null values are left out.
+///
+/// # Errors
+/// The first error in the text.
+pub(crate) fn toml_of_yaml(text: &str) -> Result<String, String> {
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let table = yaml::from_yaml(text).map_err(|errors| {
+        let first = errors.first();
+        first.map_or_else(
+            || "it is not YAML".to_owned(),
+            |error| format!("line {}: {}", error.line, error.message),
+        )
+    })?;
+    let given = table.0.iter().filter(|(_, node)| !node.is_null());
+    let lines = given.map(|(name, node)| {
+        let key = join("", name);
+        format!("{key} = {}\n", inline(&node.value))
+    });
+    Ok(lines.collect())
 }
 
 /// The meaning of a path in the reference.
@@ -235,7 +258,8 @@ fn inline(value: &ConfigValue) -> String {
             let entry = |(name, node): &(String, ConfigNode)| {
                 format!("{} = {}", join("", name), inline(&node.value))
             };
-            let entries: Vec<_> = table.0.iter().map(entry).collect();
+            let given = table.0.iter().filter(|(_, node)| !node.is_null());
+            let entries: Vec<_> = given.map(entry).collect();
             format!("{{ {} }}", entries.join(", "))
         }
     }

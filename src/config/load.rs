@@ -18,11 +18,15 @@ use super::tree::{self, ConfigTable};
 use super::{settings, yaml};
 
 /// The files that are tried in the working directory, in this order, if no file is named.
-pub(crate) const DEFAULT_PATHS: [&str; 4] = [
+pub(crate) const DEFAULT_PATHS: [&str; 8] = [
     "config/config.local.toml",
     "config/config.toml",
     "config.toml",
     "default.toml",
+    "config/config.local.yaml",
+    "config/config.yaml",
+    "config.yaml",
+    "default.yaml",
 ];
 
 /// The formats of a configuration file.
@@ -116,10 +120,23 @@ pub(crate) fn locate(named: Option<&Path>, env: &Env, cwd: &Path) -> Option<Path
     if let Some(path) = env.get("OLLA_CONFIG_FILE") {
         return Some(PathBuf::from(path));
     }
-    // A path that cannot be examined counts as existing: skipping it would start the gateway with
-    // other settings than the operator sees.
-    let exists = |path: &&&str| cwd.join(path).try_exists().unwrap_or(true);
-    DEFAULT_PATHS.iter().find(exists).map(PathBuf::from)
+    existing(cwd).next().map(PathBuf::from)
+}
+
+/// The default paths that exist and are not read because of an earlier one; none if a file is
+/// named.
+pub(crate) fn passed_over(named: Option<&Path>, env: &Env, cwd: &Path) -> Vec<PathBuf> {
+    if named.is_some() || env.get("OLLA_CONFIG_FILE").is_some() {
+        return Vec::new();
+    }
+    existing(cwd).skip(1).map(PathBuf::from).collect()
+}
+
+/// The default paths that exist. A path that cannot be examined counts as existing: skipping it
+/// would start the gateway with other settings than the operator sees.
+fn existing(cwd: &Path) -> impl Iterator<Item = &'static str> {
+    let exists = move |path: &&'static str| cwd.join(path).try_exists().unwrap_or(true);
+    DEFAULT_PATHS.into_iter().filter(exists)
 }
 
 /// Finds ([`locate`]), reads and validates the configuration.

@@ -250,6 +250,15 @@ impl<'t> Section<'_, 't> {
         }
     }
 
+    /// Notes that a key has Olla's default in the file, where ours is another
+    /// (docs/contract/operations.md#10).
+    pub(super) fn note_old_default(&mut self, key: &str, ours: impl Display) {
+        self.note(
+            key,
+            format!("Olla's default; without this line it is {ours}"),
+        );
+    }
+
     /// Whether a variable or the file gives the key. The key must have been read.
     pub(super) fn is_given(&self, key: &str) -> bool {
         self.reader.given.contains_key(&join(&self.path, key))

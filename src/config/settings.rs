@@ -174,32 +174,38 @@ fn routing(s: &mut Section<'_, '_>) -> RoutingPlan {
         .key("type", "What to do when no healthy endpoint has the model.")
         .word(Strategy::Strict);
     let mut s = s.section("options");
+    let fallback_behavior = s
+        .key(
+            "fallback_behavior",
+            "all sends such a request to any healthy endpoint.",
+        )
+        .word_by(Fallback::CompatibleOnly, |text| {
+            if text.is_empty() {
+                "compatible_only".to_owned()
+            } else {
+                text.to_owned()
+            }
+        });
+    let discovery_timeout = s
+        .key(
+            "discovery_timeout",
+            "Time limit for refreshing the model lists; 0 selects 2s.",
+        )
+        .duration_or(secs(2), secs(2));
+    let discovery_refresh_on_miss = s
+        .key(
+            "discovery_refresh_on_miss",
+            "Refresh the model lists when a request names a model that is not listed.",
+        )
+        .bool(true);
+    if !discovery_refresh_on_miss {
+        s.note_old_default("discovery_refresh_on_miss", true);
+    }
     RoutingPlan {
         strategy,
-        fallback_behavior: s
-            .key(
-                "fallback_behavior",
-                "all sends such a request to any healthy endpoint.",
-            )
-            .word_by(Fallback::CompatibleOnly, |text| {
-                if text.is_empty() {
-                    "compatible_only".to_owned()
-                } else {
-                    text.to_owned()
-                }
-            }),
-        discovery_timeout: s
-            .key(
-                "discovery_timeout",
-                "Time limit for refreshing the model lists; 0 selects 2s.",
-            )
-            .duration_or(secs(2), secs(2)),
-        discovery_refresh_on_miss: s
-            .key(
-                "discovery_refresh_on_miss",
-                "Refresh the model lists when a request names a model that is not listed.",
-            )
-            .bool(true),
+        fallback_behavior,
+        discovery_timeout,
+        discovery_refresh_on_miss,
     }
 }
 

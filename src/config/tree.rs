@@ -14,6 +14,12 @@ pub(super) struct ConfigNode {
     pub(super) value: ConfigValue,
 }
 
+impl ConfigNode {
+    pub(super) fn is_null(&self) -> bool {
+        self.value == ConfigValue::Null
+    }
+}
+
 /// The kinds of value that both formats share.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum ConfigValue {
@@ -47,7 +53,7 @@ impl ConfigTable {
             .iter()
             .find(|(name, _)| name == key)
             .map(|(_, node)| node);
-        found.filter(|node| node.value != ConfigValue::Null)
+        found.filter(|node| !node.is_null())
     }
 }
 

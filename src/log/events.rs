@@ -71,6 +71,10 @@ pub(crate) const CONFIG_READ: &str = "Configuration read";
 /// with already. INFO: `endpoint`, `prefix`.
 pub(crate) const VERSION_PREFIX_LEFT_OUT: [&str; 2] =
     ["Endpoint URL ends in ", ", which is left out"];
+/// A configuration file was found and not read, because of an earlier one. WARN: `file`, `read`.
+pub(crate) const CONFIG_PASSED_OVER: &str = "Configuration file passed over";
+/// A YAML profile does not replace the built-in one of its name. INFO: `profile`, `file`.
+pub(crate) const PROFILE_KEPT: &str = "Built-in profile kept";
 /// A reload is in force. INFO: `changed`, the key paths separated by commas.
 pub(crate) const RELOADED: &str = "Configuration reloaded";
 /// A reload was refused; the old configuration stays in force. ERROR.

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use crate::catalogue::ModelRules;
 use crate::cli::{self, Command, CommandOutput, Options, Parsed, Show, Trust, remote};
 use crate::config::{self, ConfigInputs, Env, Finding, Loaded, NameFilter, RestartOnly, Severity};
-use crate::log::{Level, Logger, events};
+use crate::log::{Level, Logger, Value, events};
 use crate::providers::figures::Extractor;
 use crate::providers::{self, Profiles};
 
@@ -53,6 +53,10 @@ pub(crate) struct Read {
     pub(crate) rules: ModelRules,
     /// Warnings about profiles and rules.
     pub(crate) warnings: Vec<String>,
+    /// YAML profiles that do not replace the built-in ones of their names.
+    pub(crate) kept_profiles: Vec<(PathBuf, String)>,
+    /// Configuration files that exist and were not read because of an earlier one.
+    pub(crate) passed_over: Vec<PathBuf>,
 }
 
 /// Reads configuration, profiles and rules. For a running gateway, keys that need a restart keep
@@ -68,7 +72,10 @@ pub(crate) fn read(named: Option<&Path>, env: &Env, running: Option<&RestartOnly
     let mut dirs = vec![cwd.join("config/profiles")];
     let own = beside.as_ref().map(|dir| dir.join("profiles"));
     dirs.extend(own.filter(|own| *own != dirs[0]));
-    let (profiles, mut warnings) = Profiles::load(&dirs);
+    let mut kept_profiles = Vec::new();
+    let (profiles, mut warnings) = Profiles::load_with(&dirs, &mut |path: &Path, name: &str| {
+        kept_profiles.push((path.to_path_buf(), name.to_owned()));
+    });
     for profile in profiles.all() {
         let (_, lost) = Extractor::compile(&profile.name, &profile.metrics);
         warnings.extend(lost.iter().map(ToString::to_string));
@@ -86,9 +93,7 @@ pub(crate) fn read(named: Option<&Path>, env: &Env, running: Option<&RestartOnly
         None => config::load(named, &inputs),
     };
     let dir = env.get("OLLA_CONFIG_DIR").map(PathBuf::from);
-    let mut places = Vec::new();
-    places.extend(beside.map(|dir| dir.join("models.toml")));
-    places.extend(ModelRules::places(&cwd, dir.as_deref()));
+    let places = ModelRules::places(beside.as_deref(), &cwd, dir.as_deref());
     let (rules, remarks) = ModelRules::load(&places);
     warnings.extend(remarks);
     Read {
@@ -96,6 +101,8 @@ pub(crate) fn read(named: Option<&Path>, env: &Env, running: Option<&RestartOnly
         profiles,
         rules,
         warnings,
+        kept_profiles,
+        passed_over: config::passed_over(named, env, &cwd),
     }
 }
 
@@ -115,7 +122,7 @@ pub(crate) fn serve(options: &Options, env: Env) -> u8 {
     let code = match configured(&read, &logger) {
         None => CommandOutput::FAILED,
         Some(plan) => {
-            log_source(&read.loaded, &logger);
+            log_source(&read, &logger);
             let setup = start::Setup {
                 plan,
                 profiles: read.profiles,
@@ -135,13 +142,24 @@ pub(crate) fn serve(options: &Options, env: Env) -> u8 {
 
 /// Logs which file was read: several default paths are tried, and a file in the wrong working
 /// directory is not found.
-fn log_source(loaded: &Loaded, logger: &Logger) {
-    let path = loaded.source.as_deref().map(Path::to_string_lossy);
+fn log_source(read: &Read, logger: &Logger) {
+    let path = read.loaded.source.as_deref().map(Path::to_string_lossy);
     let field = match &path {
         Some(path) => ("file", path.as_ref().into()),
         None => ("reason", "no file was found, the defaults apply".into()),
     };
     logger.emit(Level::Info, events::CONFIG_READ, &[field]);
+    for other in &read.passed_over {
+        let other = other.to_string_lossy();
+        let read = path.as_deref().unwrap_or("");
+        let fields = [("file", Value::Str(&other)), ("read", Value::Str(read))];
+        logger.emit(Level::Warn, events::CONFIG_PASSED_OVER, &fields);
+    }
+    for (file, name) in &read.kept_profiles {
+        let file = file.to_string_lossy();
+        let fields = [("profile", Value::Str(name)), ("file", Value::Str(&file))];
+        logger.emit(Level::Info, events::PROFILE_KEPT, &fields);
+    }
 }
 
 /// Logs all findings about a configuration. Returns its plan if there is no error.

@@ -12,10 +12,14 @@ use regex::{Regex, RegexBuilder, RegexSet, RegexSetBuilder};
 use rustc_hash::FxHashMap;
 use serde::Deserialize;
 
+use crate::config::toml_of_yaml;
 use crate::providers::ModelKind;
 
 /// Name of the user's file.
 const FILE_NAME: &str = "models.toml";
+
+/// The name of Olla's own file, in YAML.
+const OLLA_FILE_NAME: &str = "models.yaml";
 
 /// The largest file that is read; the built-in one has 5 KiB.
 const MAX_FILE_BYTES: u64 = 1 << 20;
@@ -141,12 +145,15 @@ impl ModelRules {
         &BUILTIN
     }
 
-    /// The possible places of the user's file: the working directory, its `config/`, and the folder
-    /// of `OLLA_CONFIG_DIR`.
-    pub fn places(cwd: &Path, config_dir: Option<&Path>) -> Vec<PathBuf> {
-        let mut places = vec![cwd.join(FILE_NAME), cwd.join("config").join(FILE_NAME)];
-        places.extend(config_dir.map(|dir| cwd.join(dir).join(FILE_NAME)));
-        places
+    /// The possible places of the user's file: the folder of the configuration, the working
+    /// directory, its `config/`, and the folder of `OLLA_CONFIG_DIR`. Our own format in any of them
+    /// goes before Olla's (docs/contract/catalogue.md#5.9).
+    pub fn places(beside: Option<&Path>, cwd: &Path, config_dir: Option<&Path>) -> Vec<PathBuf> {
+        let mut dirs: Vec<_> = beside.map(Path::to_path_buf).into_iter().collect();
+        dirs.extend([cwd.to_path_buf(), cwd.join("config")]);
+        dirs.extend(config_dir.map(|dir| cwd.join(dir)));
+        let named = |name: &'static str| dirs.iter().map(move |dir| dir.join(name));
+        named(FILE_NAME).chain(named(OLLA_FILE_NAME)).collect()
     }
 
     /// The built-in tables, replaced by those of the first usable of these files. The texts
@@ -441,6 +448,10 @@ fn read(place: &Path) -> Result<Tables, String> {
     }
     let bytes = fs::read(place).map_err(|error| error.to_string())?;
     let text = String::from_utf8(bytes).map_err(|_| "it is not UTF-8 text".to_owned())?;
+    let text = match place.extension().is_some_and(|ending| ending == "yaml") {
+        true => toml_of_yaml(&text)?,
+        false => text,
+    };
     let tables: Tables = toml::from_str(text.trim_start_matches('\u{feff}')).map_err(|error| {
         let lines: Vec<_> = error.message().lines().map(str::trim).collect();
         lines.join(" ")

@@ -431,6 +431,17 @@ fn the_first_usable_file_counts() {
     let good = place("good", "special_rules.generic_names = ['llama3']");
     let later = place("later", "special_rules.generic_names = ['phi4']");
     let missing = folder.join("missing").join(FILE_NAME);
+    fs::write(
+        folder.join(OLLA_FILE_NAME),
+        "special_rules:\n  generic_names: [llama3]\n",
+    )
+    .unwrap();
+    let (rules, warnings) = ModelRules::load(&[folder.join(OLLA_FILE_NAME)]);
+    assert_eq!(
+        (rules.family("llama3"), warnings.len()),
+        (("", ""), 0),
+        "Olla's own file"
+    );
     let (rules, warnings) = ModelRules::load(&[missing.clone(), broken, empty, good, later]);
     fs::remove_dir_all(&folder).unwrap();
     assert_eq!(rules.family("llama3"), ("", ""));
@@ -456,13 +467,19 @@ fn the_first_usable_file_counts() {
 }
 
 #[test]
-fn the_file_is_looked_for_in_three_places() {
-    let places = ModelRules::places(Path::new("/w"), Some(Path::new("etc")));
+fn the_file_is_looked_for_in_each_folder() {
+    let beside = Some(Path::new("/c"));
+    let places = ModelRules::places(beside, Path::new("/w"), Some(Path::new("etc")));
     let expected = [
+        "/c/models.toml",
         "/w/models.toml",
         "/w/config/models.toml",
         "/w/etc/models.toml",
+        "/c/models.yaml",
+        "/w/models.yaml",
+        "/w/config/models.yaml",
+        "/w/etc/models.yaml",
     ];
     assert_eq!(places, expected.map(PathBuf::from));
-    assert_eq!(ModelRules::places(Path::new("/w"), None).len(), 2);
+    assert_eq!(ModelRules::places(None, Path::new("/w"), None).len(), 4);
 }

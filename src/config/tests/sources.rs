@@ -52,7 +52,11 @@ fn the_file_is_the_named_one_or_the_first_that_exists() {
         "no file is no reason to refuse"
     );
     for (n, path) in DEFAULT_PATHS.iter().enumerate().rev() {
-        folder.write(path, format!("server.port = {}", n + 1));
+        let text = match path.ends_with("yaml") {
+            true => format!("server:\n  port: {}\n", n + 1),
+            false => format!("server.port = {}", n + 1),
+        };
+        folder.write(path, text);
         let want = (u16::try_from(n + 1).unwrap(), Some(PathBuf::from(path)));
         assert_eq!(port(None, &[]), want);
     }

@@ -13,7 +13,7 @@ use rustc_hash::FxHashMap;
 use super::file;
 use super::glob::admits;
 use super::profile::Profile;
-use crate::config::{NameFilter, TypeName};
+use crate::config::{NameFilter, TypeName, toml_of_yaml};
 
 /// The profile of servers of unknown kind.
 pub(crate) const OPENAI_COMPATIBLE: &str = "openai-compatible";
@@ -70,6 +70,15 @@ impl Profiles {
     /// of the paths. A profile replaces an earlier one of its name. The texts are warnings: what
     /// was skipped or ignored, and why. A folder that does not exist is empty.
     pub fn load(dirs: &[PathBuf]) -> (Self, Vec<String>) {
+        Self::load_with(dirs, &mut |_: &Path, _: &str| {})
+    }
+
+    /// The same. Calls `on_kept` with each YAML file that does not replace the built-in profile of
+    /// its name, and the name: such files come with Olla and its images.
+    pub fn load_with(
+        dirs: &[PathBuf],
+        on_kept: &mut dyn FnMut(&Path, &str),
+    ) -> (Self, Vec<String>) {
         let mut warnings = Vec::new();
         let mut by_name: BTreeMap<String, Profile> = BTreeMap::new();
         for profile in BUILTIN_PROFILES.iter() {
@@ -77,7 +86,10 @@ impl Profiles {
         }
         for dir in dirs {
             for path in files(dir, &mut warnings) {
-                match read(&path).and_then(|text| file::parse(&text)) {
+                match parsed(&path) {
+                    Ok((profile, _)) if is_yaml(&path) && is_builtin(&profile.name) => {
+                        on_kept(&path, &profile.name);
+                    }
                     Ok((profile, ignored)) => {
                         let path = path.display();
                         warnings
@@ -220,13 +232,36 @@ fn files(dir: &Path, warnings: &mut Vec<String>) -> Vec<PathBuf> {
                 if depth < MAX_DEPTH {
                     open.push((path, depth + 1));
                 }
-            } else if path.extension().is_some_and(|ending| ending == "toml") {
+            } else if is_yaml(&path) || has_ending(&path, &["toml"]) {
                 found.push(path);
             }
         }
     }
     found.sort();
     found
+}
+
+fn has_ending(path: &Path, endings: &[&str]) -> bool {
+    let ending = path.extension().and_then(|ending| ending.to_str());
+    ending.is_some_and(|ending| endings.contains(&ending))
+}
+
+/// Whether a file has the format of Olla's own profiles.
+fn is_yaml(path: &Path) -> bool {
+    has_ending(path, &["yaml", "yml"])
+}
+
+fn is_builtin(name: &str) -> bool {
+    BUILTIN_PROFILES.iter().any(|profile| profile.name == name)
+}
+
+/// Reads a profile file. The second value lists what was ignored.
+fn parsed(path: &Path) -> Result<(Profile, Vec<String>), String> {
+    let text = read(path)?;
+    if is_yaml(path) {
+        return file::parse(&toml_of_yaml(&text)?);
+    }
+    file::parse(&text)
 }
 
 fn read(path: &Path) -> Result<String, String> {

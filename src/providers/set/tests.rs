@@ -38,6 +38,39 @@ impl Drop for Folder {
     }
 }
 
+#[test]
+fn profiles_of_olla_are_read_and_replace_no_built_in_one() {
+    let folder = Folder::with(&[
+        (
+            "mine.yaml",
+            "name: mine\nversion: \"2.0\"\nhome: ~\nrouting:\n  prefixes:\n    - mine\n\
+             api:\n  openai_compatible: true\n  paths: [/v1/chat/completions]\n\
+             \x20 anthropic_support:\ncharacteristics:\n  timeout: 2m\n  streaming: true\n",
+        ),
+        (
+            "sub/vllm.yml",
+            "name: vllm\nrouting:\n  prefixes: [other]\n",
+        ),
+        ("zz.yaml", "name: [\n"),
+    ]);
+    let mut kept = Vec::new();
+    let (profiles, warnings) = Profiles::load_with(
+        std::slice::from_ref(&folder.0),
+        &mut |path: &Path, name: &str| kept.push((path.to_path_buf(), name.to_owned())),
+    );
+    let mine = profiles.get("mine").unwrap();
+    assert_eq!(
+        (&*mine.version, &*mine.prefixes),
+        ("2.0", &["mine".to_owned()][..])
+    );
+    assert!(mine.openai_compatible && mine.anthropic.is_none());
+    let builtin = Profiles::builtin();
+    assert_eq!(profiles.get("vllm"), builtin.get("vllm"));
+    assert_eq!(kept, [(folder.0.join("sub/vllm.yml"), "vllm".to_owned())]);
+    let [broken] = warnings.try_into().unwrap();
+    assert!(broken.contains("zz.yaml skipped: line "), "{broken}");
+}
+
 /// Name, prefixes, health path, discovery path, reader, native listing.
 type Row = (
     &'static str,
