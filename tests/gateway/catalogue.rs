@@ -103,3 +103,53 @@ fn models_that_stay_the_same_are_seen_again() {
         wait_until("a later time", || seen() != first);
     });
 }
+
+#[test]
+fn one_model_comes_from_the_catalogue() {
+    on_both_drivers(|driver| {
+        let backend = Backend::ok(&["Org/Name", "plain"]);
+        let endpoints = endpoint("one", "vllm", &backend, "");
+        let more = "[model_aliases]\n\"claude-*\" = [\"plain\"]\neasy = [\"plain\"]";
+        let gateway = Gateway::start(&Config::new(driver).more(&endpoints).more(more));
+        wait_until("the models", || {
+            ids(&gateway, "/olla/vllm/models/").len() == 3
+        });
+        for (path, id) in [
+            ("/olla/openai/v1/models/plain", "plain"),
+            ("/olla/proxy/models/PLAIN/", "plain"),
+            ("/olla/vllm/v1/models/Org/Name", "Org/Name"),
+            ("/olla/vllm/v1/models/org%2Fname", "Org/Name"),
+            ("/olla/vllm/v1/models/easy", "easy"),
+            ("/olla/openai/v1/models/claude-opus-5", "claude-opus-5"),
+            ("/olla/anthropic/v1/models/claude-opus-5", "claude-opus-5"),
+            ("/olla/models/claude-opus-5", "claude-opus-5"),
+        ] {
+            let answer = get(&gateway, path, &[]);
+            assert_eq!(answer.status, 200, "{path}");
+            assert_eq!(answer.json()["id"], id, "{path}");
+            assert_eq!(answer.header("X-Olla-Endpoint"), None, "{path}");
+        }
+        let unknown = get(&gateway, "/olla/vllm/v1/models/nope", &[]);
+        unknown.is_error(404, "not_found", "MODEL_NOT_FOUND");
+        let mut client = Client::to(&gateway);
+        client.send("DELETE /olla/vllm/v1/models/plain HTTP/1.1\r\nHost: h\r\n\r\n");
+        let refused = client.response();
+        refused.is_error(405, "method_not_allowed", "METHOD_NOT_ALLOWED");
+        assert_eq!(refused.header("Allow"), Some("GET, HEAD"));
+        let plain = get(&gateway, "/olla/openai/v1/models", &[]).json();
+        assert!(plain.get("models").is_none());
+        for path in [
+            "/olla/openai/v1/models?client_version=0.5",
+            "/olla/models?format=openai&client_version=0.5",
+        ] {
+            let listed = get(&gateway, path, &[]).json();
+            assert_eq!(listed["models"], serde_json::json!([]), "{path}");
+            assert_eq!(listed["data"], plain["data"], "{path}");
+        }
+        assert_eq!(backend.count(), 0);
+        backend.set_health(500);
+        gateway.wait_status("one", "unhealthy");
+        let down = get(&gateway, "/olla/vllm/v1/models/plain", &[]);
+        down.is_error(503, "service_unavailable", "MODEL_UNAVAILABLE");
+    });
+}
