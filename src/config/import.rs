@@ -39,7 +39,13 @@ pub fn import(
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let loaded = plan_from_str(text, FileFormat::Yaml, Some(path), inputs);
     let mut findings = loaded.findings;
-    findings.extend(loaded.notes);
+    // A key without effect is a comment of the result, which says so.
+    let is_inert = |note: &Finding| {
+        let mut docs = reference().iter();
+        docs.any(|doc| doc.inert && doc.path == note.key)
+    };
+    let notes = loaded.notes.into_iter();
+    findings.extend(notes.filter(|note| !is_inert(note)));
     let table: Result<ConfigTable, Vec<SyntaxError>> = yaml::from_yaml(text);
     let Ok(table) = table else {
         return Err(findings);
@@ -361,6 +367,20 @@ model_aliases:
             types: &[],
             admits: &admits,
         };
+        let text = "model_registry:\n  routing_strategy:\n    options:\n      \
+                    discovery_refresh_on_miss: false\n";
+        let imported = import(text, Path::new("o.yaml"), &inputs).unwrap();
+        let [note] = &imported.findings[..] else {
+            panic!("{:?}", imported.findings);
+        };
+        assert_eq!(
+            note.to_string(),
+            "o.yaml:4: note: model_registry.routing_strategy.options.discovery_refresh_on_miss: \
+             Olla's default; without this line it is true"
+        );
+        let text = text.replace("false", "true");
+        let imported = import(&text, Path::new("o.yaml"), &inputs).unwrap();
+        assert!(imported.findings.is_empty());
         let findings = import("a: [1\nb: 2", Path::new("o.yaml"), &inputs).unwrap_err();
         assert!(
             findings[0].to_string().starts_with("o.yaml:"),
