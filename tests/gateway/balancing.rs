@@ -251,7 +251,8 @@ fn a_new_model_is_found_under_every_strategy() {
             let one = Backend::ok(&["old"]);
             let seldom = "check_interval = \"60s\"\ncheck_timeout = \"20s\"";
             let endpoints = [endpoint("one", "vllm", &one, seldom)];
-            let gateway = start(driver, &endpoints, &strategy(kind, ""));
+            let strategy = format!("[model_registry.routing_strategy]\ntype = \"{kind}\"");
+            let gateway = start(driver, &endpoints, &strategy);
             one.set_models(&["old", "new"]);
             let before = one.listings();
             let answer = post(&gateway, CHAT, &[], r#"{"model":"new"}"#);
