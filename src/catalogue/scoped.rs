@@ -105,22 +105,25 @@ impl Catalogue {
     ) -> Result<Bytes, CatalogueError> {
         let id = percent_decode_str(id_as_in_path).decode_utf8_lossy();
         let members = self.members(scoped.scope());
-        let found = self.item_named(scoped.format(), &members, &id);
-        match (found, id.strip_suffix('/')) {
-            (Err(error), Some(plain)) if error.status == 404 => {
-                self.item_named(scoped.format(), &members, plain)
-            }
-            (found, _) => found,
+        let format = scoped.format();
+        let Some(plain) = id.strip_suffix('/') else {
+            return self.item_named(format, &members, &id, true);
+        };
+        // A pattern would also cover the name with the slash.
+        match self.item_named(format, &members, &id, false) {
+            Err(error) if error.status == 404 => self.item_named(format, &members, plain, true),
+            found => found,
         }
     }
 
-    /// The item for a name, by the order of docs/contract/balancing.md#4.3. A model comes before the
+    /// The item for a name, with `by_cover` also one that only covers it, by the order of docs/contract/balancing.md#4.3. A model comes before the
     /// alias of its name, as in the listing.
     fn item_named(
         &self,
         format: Format,
         members: &EndpointSet,
         name: &str,
+        by_cover: bool,
     ) -> Result<Bytes, CatalogueError> {
         let eligible = members.and(&self.routable);
         let among = |eligible| Selection {
@@ -138,7 +141,7 @@ impl Catalogue {
         let named = self.merged.alias_named(name);
         let alias = match named {
             Some(alias) => Some((alias, &*alias.name)),
-            None if is_known => None,
+            None if is_known || !by_cover => None,
             None => self.merged.alias_covering(name).map(|alias| (alias, name)),
         };
         if let Some((alias, shown)) = alias {

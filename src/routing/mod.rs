@@ -20,6 +20,7 @@ pub(crate) mod decide;
 pub(crate) mod management;
 pub(crate) mod names;
 pub(crate) mod path;
+mod prefix;
 pub(crate) mod rejection;
 pub(crate) mod retry;
 pub(crate) mod route;

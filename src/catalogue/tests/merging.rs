@@ -166,7 +166,10 @@ fn the_first_that_reports_a_fact_wins() {
     assert_eq!(detail["parameter_size"], "8b");
     assert_eq!(detail["parameter_count"], 8_000_000_000_u64);
     assert_eq!(detail["quantization"], "q4km");
-    assert_eq!(detail["max_context_length"], 8192);
+    assert_eq!(
+        detail["max_context_length"], 131_072,
+        "the largest served one"
+    );
     assert_eq!(
         detail["total_disk_size"], "300 B",
         "the sum over the endpoints"

@@ -281,6 +281,7 @@ fn recorded() {
     let expected = ListedModel {
         parameter_count: Some(268_098_176),
         format: text("gguf"),
+        served_context: Some(2_048),
         trained_context: Some(32_768),
         disk_size: Some(246_587_904),
         created: Some(1_795_531_682),

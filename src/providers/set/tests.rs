@@ -347,7 +347,7 @@ fn users_profiles_replace_and_add() {
             "name = 'mine'\nrouting.prefixes = ['mine']",
         ),
         ("z.toml", "name = 'vllm'\ndescription = 'last'"),
-        ("ignored.yaml", "name: x"),
+        ("ignored.json", "name: x"),
     ]);
     let (profiles, warnings) = folder.load();
     assert_eq!(warnings, [""; 0]);
