@@ -132,10 +132,13 @@ pub(super) struct Discoveries {
     pub(super) misses: RefCell<Misses>,
 }
 
+/// A request that waits for a listing, and the name of the model that it asked for.
+pub(super) type WaitingRequest = (ReplyTo, Box<str>);
+
 /// A listing of some endpoints, and the requests that wait for it.
 pub(super) struct PendingRefresh {
     pub(super) endpoints: Vec<u32>,
-    pub(super) waiting: Rc<RefCell<Vec<(ReplyTo, Box<str>)>>>,
+    pub(super) waiting: Rc<RefCell<Vec<WaitingRequest>>>,
 }
 
 /// Collections of the cores' counts, one for each page that shows statistics.
