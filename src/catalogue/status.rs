@@ -4,6 +4,8 @@
 
 use std::collections::BTreeMap;
 
+use rustc_hash::FxHashMap;
+
 use super::Catalogue;
 use super::build::context_of;
 use super::entry::{Entry, Place};
@@ -12,6 +14,10 @@ use crate::providers::{ListedModel, ModelKind};
 
 /// A longer context is `long_context` on the status pages.
 const LONG_CONTEXT_TOKENS: u64 = 100_000;
+
+/// Other names of a model that its item shows. Without a bound the page grows with the square of
+/// the names of one model.
+const ALIASES_MAX: usize = 16;
 
 /// The facts of one name. Of facts that several endpoints report, that of the endpoint with the
 /// lowest display URL counts.
@@ -31,7 +37,7 @@ pub struct NamedModel<'c> {
     pub params: Option<&'c str>,
     /// Quantisation as reported: `Q4_K_M`.
     pub quant: Option<&'c str>,
-    /// The other names of the same model, sorted.
+    /// Other names of the same model, sorted: the first [`ALIASES_MAX`].
     pub aliases: Vec<&'c str>,
     /// The names and the order of the status pages.
     pub capabilities: Vec<&'static str>,
@@ -52,9 +58,15 @@ impl Catalogue {
             }
         }
         let rank = self.url_ranks();
+        let firsts: FxHashMap<*const Entry, Vec<&str>> = self
+            .merged
+            .entries
+            .iter()
+            .map(|entry| (std::ptr::from_ref(entry), first_names(entry)))
+            .collect();
         let models = by_name.into_iter().map(|(name, mut places)| {
             places.sort_by_key(|(_, place)| rank.get(place.endpoint as usize));
-            self.named_model(name, &places)
+            self.named_model(name, &places, &firsts)
         });
         models.collect()
     }
@@ -73,7 +85,12 @@ impl Catalogue {
         ranks
     }
 
-    fn named_model<'c>(&'c self, name: &'c str, places: &[(&'c Entry, Place)]) -> NamedModel<'c> {
+    fn named_model<'c>(
+        &'c self,
+        name: &'c str,
+        places: &[(&'c Entry, Place)],
+        firsts: &FxHashMap<*const Entry, Vec<&'c str>>,
+    ) -> NamedModel<'c> {
         let bare: Vec<Place> = places.iter().map(|(_, place)| *place).collect();
         let entry = places.first().map(|(entry, _)| *entry);
         let derived = entry
@@ -86,11 +103,14 @@ impl Catalogue {
         let context = context_of(bare.iter().filter_map(|place| self.merged.listed(place)));
         let mut aliases: Vec<_> = places
             .iter()
-            .flat_map(|(entry, _)| entry.names())
+            .filter_map(|(entry, _)| firsts.get(&std::ptr::from_ref(*entry)))
+            .flatten()
+            .copied()
             .filter(|other| *other != name)
             .collect();
         aliases.sort_unstable();
         aliases.dedup();
+        aliases.truncate(ALIASES_MAX);
         let family = |model: &'c ListedModel| model.family.as_deref();
         NamedModel {
             name,
@@ -106,6 +126,15 @@ impl Catalogue {
             capabilities: capabilities(kind, context, quant),
         }
     }
+}
+
+/// The first names of an entry in alphabetical order: as many as an item shows, and one more, since
+/// an item does not show its own.
+fn first_names(entry: &Entry) -> Vec<&str> {
+    let mut names: Vec<_> = entry.names().collect();
+    names.sort_unstable();
+    names.truncate(ALIASES_MAX + 1);
+    names
 }
 
 fn capabilities(kind: ModelKind, context: Option<u64>, quant: Option<&str>) -> Vec<&'static str> {

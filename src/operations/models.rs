@@ -40,7 +40,7 @@ pub(crate) struct ModelFact<'a> {
     pub params: &'a str,
     /// Such as `Q4_0`.
     pub quant: &'a str,
-    /// The other names of the same model, sorted.
+    /// Other names of the same model, sorted; a bounded number.
     pub aliases: &'a [&'a str],
     /// The names and the order are those of the contract.
     pub capabilities: &'a [&'a str],
