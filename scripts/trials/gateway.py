@@ -11,11 +11,13 @@ NO_LIMITS = """\
 global_requests_per_minute = 0
 per_ip_requests_per_minute = 0
 health_requests_per_minute = 0
+pages_per_second = 0
 """
 # Never reached, but not off: the limiter is part of what is measured.
 LIMITS_OUT_OF_REACH = """\
 global_requests_per_minute = 1000000000
 per_ip_requests_per_minute = 1000000000
+pages_per_second = 1000000
 burst_size = 100000000
 """
 

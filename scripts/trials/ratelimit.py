@@ -25,6 +25,7 @@ LIMITS = f"""\
 global_requests_per_minute = 0
 per_ip_requests_per_minute = {PER_MINUTE}
 health_requests_per_minute = 0
+pages_per_second = 0
 burst_size = {BURST}
 trust_proxy_headers = true
 trusted_proxy_cidrs = ["127.0.0.0/8"]

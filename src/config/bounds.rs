@@ -14,6 +14,9 @@ pub(crate) const GLOBAL_REQUESTS_PER_MINUTE: u32 = 1000;
 pub(crate) const PER_IP_REQUESTS_PER_MINUTE: u32 = 100;
 pub(crate) const HEALTH_REQUESTS_PER_MINUTE: u32 = 1000;
 
+/// The default of `server.rate_limits.pages_per_second`.
+pub(crate) const PAGES_PER_SECOND: u32 = 50;
+
 /// The upper bound of a key that is bounded by its type only.
 pub(super) const NO_MAX: i128 = i128::MAX;
 

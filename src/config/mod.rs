@@ -40,7 +40,8 @@ mod version_prefix;
 mod yaml;
 
 pub(crate) use bounds::{
-    GLOBAL_REQUESTS_PER_MINUTE, HEALTH_REQUESTS_PER_MINUTE, PER_IP_REQUESTS_PER_MINUTE,
+    GLOBAL_REQUESTS_PER_MINUTE, HEALTH_REQUESTS_PER_MINUTE, PAGES_PER_SECOND,
+    PER_IP_REQUESTS_PER_MINUTE,
 };
 pub(crate) use endpoint::{Auth, EndpointTlsPlan, Scheme, Secret, UrlFault};
 pub use endpoint::{BaseUrl, EndpointPlan, NameFilter};

@@ -271,7 +271,9 @@ pub struct RateLimitsPlan {
     pub per_ip_requests_per_minute: u32,
     /// Each client address, on `/internal/health`.
     pub health_requests_per_minute: u32,
-    /// Capacity of each bucket; with 0 an enabled limit refuses all requests.
+    /// Each client address, on pages and listings: requests per second.
+    pub pages_per_second: u32,
+    /// Capacity of each bucket but those of pages; with 0 an enabled limit refuses all requests.
     pub burst_size: u32,
     /// Interval at which idle clients are removed; `None` = never.
     pub cleanup_interval: Option<Duration>,

@@ -7,8 +7,8 @@ use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use super::bounds::{
-    GLOBAL_REQUESTS_PER_MINUTE, HEALTH_REQUESTS_PER_MINUTE, MIB, PER_IP_REQUESTS_PER_MINUTE,
-    U32_MAX, secs,
+    GLOBAL_REQUESTS_PER_MINUTE, HEALTH_REQUESTS_PER_MINUTE, MIB, PAGES_PER_SECOND,
+    PER_IP_REQUESTS_PER_MINUTE, U32_MAX, secs,
 };
 use super::endpoint::is_token;
 use super::inputs::ConfigInputs;
@@ -201,6 +201,13 @@ fn rate_limits(s: &mut Section<'_, '_>) -> RateLimitsPlan {
             )
             .env("OLLA_SERVER_HEALTH_RATE_LIMIT")
             .int(HEALTH_REQUESTS_PER_MINUTE, 0, U32_MAX),
+        pages_per_second: s
+            .key(
+                "pages_per_second",
+                "Limit for each client address on listings, /version and /internal/* but health, \
+                 with twice as many at once; 0 disables it.",
+            )
+            .int(PAGES_PER_SECOND, 0, U32_MAX / 60),
         burst_size: s
             .key(
                 "burst_size",

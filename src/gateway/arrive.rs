@@ -204,7 +204,8 @@ impl Exchange {
         let address = self.client.address();
         recorder.violation(Violation::RateLimit(address));
         drop(recorder);
-        let (key, value) = (refusal.rule.key, refusal.per_minute.get());
+        let key = refusal.rule.key;
+        let (value, _) = refusal.rule.unit.shown(refusal.per_minute.get());
         self.gateway.warn_of_limit(ask.cx, key, value, address);
         Err(over_limit(&refusal))
     }

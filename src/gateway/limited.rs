@@ -26,6 +26,7 @@ pub(super) fn over_limit(refusal: &LimitRefusal) -> Error {
         rule, per_minute, ..
     } = refusal;
     let (subject, key) = (rule.subject, rule.key);
+    let (value, unit) = rule.unit.shown(per_minute.get());
     let origin = if per_minute.get() == rule.default {
         " by default"
     } else {
@@ -36,7 +37,7 @@ pub(super) fn over_limit(refusal: &LimitRefusal) -> Error {
         rule.kind,
         rule.code,
         format!(
-            "the limit of {per_minute} requests per minute for {subject} is reached; \
+            "the limit of {value} requests per {unit} for {subject} is reached; \
              {key} sets it{origin}"
         ),
     );

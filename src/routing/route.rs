@@ -74,6 +74,8 @@ pub(crate) enum Limit {
     Proxied,
     /// The limit of the health route.
     Health,
+    /// The limit of pages and listings.
+    Pages,
 }
 
 impl MatchedRoute {
@@ -122,7 +124,8 @@ impl MatchedRoute {
                 Limit::Proxied
             }
             RouteKind::Internal if self.rest(path) == b"health" => Limit::Health,
-            _ => Limit::Free,
+            RouteKind::Unknown(_) => Limit::Free,
+            _ => Limit::Pages,
         }
     }
 
@@ -496,19 +499,22 @@ mod tests {
     #[test]
     fn methods_and_limits() {
         let table = RouteTable::new(&profiles(), &translators(true));
-        let rows: [(&str, Option<&str>, Limit); 13] = [
+        let rows: [(&str, Option<&str>, Limit); 16] = [
             ("/olla/proxy/x", None, Limit::Proxied),
             ("/olla/ollama/api/pull", None, Limit::Proxied),
-            ("/olla/anthropic/", Some("GET, HEAD"), Limit::Free),
-            ("/olla/vllm/v1/models", Some("GET, HEAD"), Limit::Free),
-            ("/olla/vllm/v1/models/x", Some("GET, HEAD"), Limit::Free),
-            ("/olla/models", Some("GET, HEAD"), Limit::Free),
-            ("/olla/models/x", Some("GET, HEAD"), Limit::Free),
+            ("/olla/anthropic/", Some("GET, HEAD"), Limit::Pages),
+            ("/olla/vllm/v1/models", Some("GET, HEAD"), Limit::Pages),
+            ("/olla/vllm/v1/models/x", Some("GET, HEAD"), Limit::Pages),
+            ("/olla/models", Some("GET, HEAD"), Limit::Pages),
+            ("/olla/models/x", Some("GET, HEAD"), Limit::Pages),
             ("/olla/anthropic/v1/messages", Some("POST"), Limit::Proxied),
-            ("/olla/anthropic/v1/models", Some("GET, HEAD"), Limit::Free),
+            ("/olla/anthropic/v1/models", Some("GET, HEAD"), Limit::Pages),
             ("/olla/anthropic/x", None, Limit::Free),
             ("/internal/health", Some("GET, HEAD"), Limit::Health),
-            ("/internal/health/", Some("GET, HEAD"), Limit::Free),
+            ("/internal/health/", Some("GET, HEAD"), Limit::Pages),
+            ("/internal/process", Some("GET, HEAD"), Limit::Pages),
+            ("/internal/ui/", Some("GET, HEAD"), Limit::Pages),
+            ("/version", Some("GET, HEAD"), Limit::Pages),
             ("/nowhere", None, Limit::Free),
         ];
         for (path, allow, limit) in rows {

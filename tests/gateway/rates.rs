@@ -520,3 +520,35 @@ fn a_refusal_names_its_key_and_is_logged_once_a_minute() {
         }
     });
 }
+
+#[test]
+fn pages_and_listings_have_a_limit_of_their_own() {
+    on_both_drivers(|driver| {
+        let backend = Backend::ok(&["m"]);
+        // The start itself reads pages until the endpoint is healthy.
+        let endpoints = endpoint("one", "vllm", &backend, "");
+        let limits = "[server.rate_limits]\npages_per_second = 2";
+        let config = Config::new(driver).more(&endpoints).more(limits);
+        let gateway = Gateway::start(&config.unsettled());
+        let pages = [
+            "/version",
+            "/internal/process",
+            "/olla/models",
+            "/olla/vllm/v1/models",
+        ];
+        let refused = wait_for("a refusal", Duration::from_secs(20), || {
+            let refused = pages.map(|path| get(&gateway, path, &[]));
+            refused.into_iter().find(|answer| answer.status == 429)
+        });
+        assert!(is_refused(&refused) <= 1);
+        let message = refused.is_error(429, "rate_limit_exceeded", "RATE_LIMIT_EXCEEDED");
+        assert!(message.contains("2 requests per second"), "{message}");
+        assert_eq!(refused.header("X-RateLimit-Limit"), None);
+        // Nothing else is under this limit.
+        for _ in 0..10 {
+            assert_eq!(get(&gateway, "/internal/health", &[]).status, 200);
+            assert_eq!(get(&gateway, X, &[]).status, 200);
+            assert_eq!(get(&gateway, "/internal/none", &[]).status, 404);
+        }
+    });
+}

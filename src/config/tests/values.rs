@@ -22,6 +22,7 @@ fn the_defaults_are_those_of_the_contract() {
     assert_eq!(rates.global_requests_per_minute, 1000);
     assert_eq!(rates.per_ip_requests_per_minute, 100);
     assert_eq!(rates.health_requests_per_minute, 1000);
+    assert_eq!(rates.pages_per_second, 50);
     assert_eq!(rates.burst_size, 50);
     assert_eq!(rates.cleanup_interval, Some(secs(300)));
     assert!(!rates.trust_proxy_headers);

@@ -63,7 +63,7 @@ impl Limiters {
     pub(crate) fn follow(&self, plan: &RateLimitsPlan) -> Self {
         let active = |rule: &'static LimitRule| {
             let per_minute = NonZeroU32::new((rule.per_minute)(plan))?;
-            let rate = Rate::new(per_minute, plan.burst_size);
+            let rate = Rate::new(per_minute, (rule.burst)(plan));
             let is_same = |old: &&ActiveLimit| {
                 std::ptr::eq(old.rule, rule) && old.per_minute == per_minute && old.rate == rate
             };

@@ -16,6 +16,7 @@ fn plan(global: u32, per_ip: u32, burst_size: u32) -> RateLimitsPlan {
         global_requests_per_minute: global,
         per_ip_requests_per_minute: per_ip,
         health_requests_per_minute: 0,
+        pages_per_second: 0,
         burst_size,
         cleanup_interval: None,
         trust_proxy_headers: false,
@@ -298,4 +299,29 @@ fn a_rule_knows_its_key_and_its_default() {
     for rule in &RULES {
         assert_eq!((rule.per_minute)(&limits), rule.default, "{}", rule.key);
     }
+}
+
+#[test]
+fn pages_have_a_limit_for_each_second() {
+    let mut core = shards(&Limiters::new(
+        &RateLimitsPlan {
+            pages_per_second: 5,
+            ..plan(60, 60, 1)
+        },
+        1,
+    ));
+    let mut admitted = |number, now| core.admit(Limit::Pages, client(number), now);
+    // Twice the rate at once, whatever the burst of requests is.
+    for _ in 0..10 {
+        assert_eq!(admitted(1, 0).unwrap(), None);
+    }
+    assert_eq!(
+        refused(admitted(1, 0)),
+        (300, "pages and listings of one client address", 0, None)
+    );
+    assert!(admitted(2, 0).is_ok(), "another client");
+    for _ in 0..5 {
+        assert!(admitted(1, SECOND).is_ok());
+    }
+    assert!(admitted(1, SECOND).is_err());
 }

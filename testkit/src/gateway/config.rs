@@ -17,6 +17,7 @@ shutdown_timeout = "2s"
 global_requests_per_minute = 0
 per_ip_requests_per_minute = 0
 health_requests_per_minute = 0
+pages_per_second = 0
 [discovery.model_discovery]
 retry_attempts = 0
 [logging]
