@@ -32,6 +32,7 @@ pub(crate) use crate::providers::ListedModel;
 pub(crate) use alias_names::AliasNames;
 pub(crate) use detail::DetailTimes;
 pub(crate) use entry::Entry;
+pub(crate) use query::relevant as relevant_query;
 pub(crate) use rules::Capabilities;
 pub use rules::ModelRules;
 pub(crate) use scoped::{ListingForm, Scoped};
@@ -41,11 +42,11 @@ use crate::endpoint_set::EndpointSet;
 use crate::providers::Profile;
 use merged::Merged;
 
-/// The largest catalogue with which the usual listings are rendered at once, so that no client
-/// waits for them; other listings are then rendered by the core that needs them. For a larger
-/// catalogue the control thread renders each listing on its first request. A listing takes about
-/// half a kilobyte for each entry.
-const MAX_EAGER_ENTRIES: usize = 10_000;
+/// The most reported models with which the usual listings are rendered when the catalogue is built,
+/// and other listings by the core that needs them. For more models the pages thread renders each
+/// listing, so that no core and no health check waits for it: a listing takes a few microseconds
+/// and half a kilobyte for each model.
+const AT_ONCE_MAX: usize = 500;
 
 /// One endpoint, in the order of the configuration.
 #[derive(Debug, Clone, Copy)]
@@ -176,8 +177,10 @@ impl Catalogue {
     }
 
     /// Whether a listing takes too long to be rendered by a core.
-    fn is_large(&self) -> bool {
-        self.merged.entries.len() > MAX_EAGER_ENTRIES
+    pub(crate) fn is_large(&self) -> bool {
+        let reported = self.merged.endpoints.iter();
+        let reported = reported.map(|member| member.models.len());
+        reported.sum::<usize>() + self.merged.aliases.len() > AT_ONCE_MAX
     }
 
     /// Whether another catalogue has the same models, whatever the health of endpoints.

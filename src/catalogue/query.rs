@@ -17,6 +17,33 @@ const AVAILABLE: [&str; 4] = [LOADED, "available", "loading", "unknown"];
 /// The longest part of an invalid value that an error message repeats, in characters.
 const MAX_ECHO_CHARS: usize = 100;
 
+/// The parameters.
+const NAMES: [&str; 7] = [
+    "format",
+    "family",
+    "type",
+    "capability",
+    "endpoint",
+    "available",
+    "include_unavailable",
+];
+
+/// A query without what no listing depends on, so that requests which differ in nothing else share
+/// one rendering.
+pub(crate) fn relevant(query: &str) -> String {
+    let mut kept = form_urlencoded::Serializer::new(String::new());
+    for wanted in NAMES {
+        let mut pairs = form_urlencoded::parse(query.as_bytes());
+        // Of a repeated parameter the first value counts; an empty value counts as missing.
+        if let Some((name, value)) = pairs.find(|(name, _)| name == wanted)
+            && !value.is_empty()
+        {
+            kept.append_pair(&name, &value);
+        }
+    }
+    kept.finish()
+}
+
 /// The parsed query.
 #[derive(Debug, PartialEq)]
 pub(super) struct Query<'q> {
@@ -46,15 +73,6 @@ impl<'q> Query<'q> {
     pub(super) fn parse(query: &'q str) -> Result<Self, CatalogueError> {
         // Of a repeated parameter the first value counts; an empty value counts as missing.
         let mut pairs = [const { None::<Cow<'q, str>> }; 7];
-        const NAMES: [&str; 7] = [
-            "format",
-            "family",
-            "type",
-            "capability",
-            "endpoint",
-            "available",
-            "include_unavailable",
-        ];
         for (key, value) in form_urlencoded::parse(query.as_bytes()) {
             let mut slots = NAMES.iter().zip(&mut pairs);
             if let Some((_, slot)) = slots.find(|(name, _)| **name == key) {
@@ -194,4 +212,24 @@ impl Catalogue {
 
 fn same_ignoring_case(a: &str, b: &str) -> bool {
     a.eq_ignore_ascii_case(b) || (!a.is_ascii() && a.to_lowercase() == b.to_lowercase())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::relevant;
+
+    #[test]
+    fn only_the_parameters_of_listings_matter() {
+        for (query, kept) in [
+            ("", ""),
+            ("t=123&x", ""),
+            ("t=1&type=llm&format=vllm", "format=vllm&type=llm"),
+            ("format=vllm&format=openai", "format=vllm"),
+            ("format=&format=openai", ""),
+            ("family=a%26b%20c", "family=a%26b+c"),
+            ("Format=vllm", ""),
+        ] {
+            assert_eq!(relevant(query), kept, "{query}");
+        }
+    }
 }

@@ -43,6 +43,11 @@ enum ListingScope<'a> {
 }
 
 impl Scoped {
+    /// Whether another listing has the same content.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        self.scope() == other.scope() && self.format() == other.format()
+    }
+
     fn scope(&self) -> ListingScope<'_> {
         match &self.profile {
             Some(profile) if profile.name != OPENAI_COMPATIBLE => ListingScope::Type(&profile.name),

@@ -204,7 +204,7 @@ fn without_models_every_listing_is_an_empty_one() {
 
 #[test]
 fn a_catalogue_beyond_the_bound_is_rendered_when_asked() {
-    let names: Vec<_> = (0..=MAX_EAGER_ENTRIES).map(|n| format!("m{n}")).collect();
+    let names: Vec<_> = (0..=AT_ONCE_MAX).map(|n| format!("m{n}")).collect();
     let names: Vec<_> = names.iter().map(String::as_str).collect();
     let large = build(&[up("v", "vllm", &data(&names))]);
     assert!(large.unified.get().is_none() && large.openai.get().is_none());

@@ -1,9 +1,10 @@
-//! The control thread: health checks, discovery, name resolution, reload, and the pages that take
-//! a moment to render. It owns everything slow; cores get its results as snapshots.
+//! The control thread: health checks, discovery, name resolution and reload. It owns everything
+//! slow but pages and long listings, which have a thread of their own ([`pages`]); cores get its
+//! results as snapshots.
 //!
 //! It is one thread with an event loop of its own (always epoll, because its work is neither
 //! frequent nor large) and one task for each endpoint. Requests do not wait for it, except for
-//! pages, model refreshes and first health checks.
+//! model refreshes and first health checks.
 //!
 //! [`state`] holds the data. A health result passes through [`probe`] (check), `fleet::health`
 //! (decision), [`changes`] (actions) and [`snapshots`] (to the cores); a reload through [`reload`]
@@ -34,7 +35,7 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use olla_engine::rt::{self, Bell, Listening, Wanted};
 use olla_engine::snapshot::Broadcast;
@@ -43,17 +44,17 @@ use crate::catalogue::ModelRules;
 use crate::config::Plan;
 use crate::fleet::health::{FIRST_CHECK_WAIT, HealthEvent};
 use crate::log::{Level, Logger};
-use crate::operations::stats::Totals;
 use crate::providers::Profiles;
-use crate::shared::{Common, CoreSenders, Snapshot, ToControl};
+use crate::shared::{Common, CoreSenders, PageEvent, PagesSender, Snapshot, ToControl};
 
 use fetch::Network;
 pub(crate) use host::process_facts;
+pub(crate) use pages::{PagesSetup, PagesThread};
 use shortage::Shortage;
 use signal::Signal;
 pub(crate) use snapshots::first_snapshot;
 pub(crate) use state::ProcessInfo;
-use state::{ActiveConfig, ControlState, CountRounds, Discoveries, Endpoints, Models, Outlet};
+use state::{ActiveConfig, ControlState, Discoveries, Endpoints, Models, Outlet};
 
 /// The arguments of the control thread.
 #[derive(Debug)]
@@ -72,8 +73,8 @@ pub(crate) struct ControlSetup {
     pub messages: crossbeam_channel::Receiver<ToControl>,
     /// Sends messages to the cores.
     pub cores: CoreSenders,
-    /// What the pages show of the process.
-    pub process: ProcessInfo,
+    /// Sends what pages show to the pages thread.
+    pub pages: PagesSender,
     /// The values that all cores share.
     pub common: Arc<Common>,
 }
@@ -128,6 +129,12 @@ const RECLAIM_INTERVAL: Duration = Duration::from_millis(100);
 /// The longest interval between two sweeps of expired statistics and limits.
 const SWEEP_INTERVAL_MAX: Duration = Duration::from_secs(300);
 
+/// Messages of cores that are taken before health checks and timers have their turn again.
+const MESSAGES_PER_TURN: usize = 64;
+
+/// The pause after a turn in which not all messages were taken. A sleeping task lets timers run.
+const TURN_PAUSE: Duration = Duration::from_millis(1);
+
 async fn run(setup: ControlSetup, listening: Listening, published: crossbeam_channel::Sender<()>) {
     let (bell, resolved) = match Bell::new() {
         Ok(both) => both,
@@ -155,12 +162,33 @@ async fn run(setup: ControlSetup, listening: Listening, published: crossbeam_cha
             .listen(|| resolving.network.resolver.deliver())
             .await;
     });
-    let receive = || {
-        while let Ok(message) = messages.try_recv() {
-            on_message(&state, message);
+    let more = Rc::new(Signal::default());
+    let rest = (Rc::clone(&state), Rc::clone(&more), messages.clone());
+    rt::spawn(async move {
+        let (state, more, messages) = rest;
+        loop {
+            more.wait().await;
+            rt::sleep(TURN_PAUSE).await;
+            receive(&state, &messages, &more);
         }
-    };
-    let _ = listening.listen(receive).await;
+    });
+    let on_ring = || receive(&state, &messages, &more);
+    let _ = listening.listen(on_ring).await;
+}
+
+/// Takes at most [`MESSAGES_PER_TURN`] messages; `more` is notified if there may be more.
+fn receive(
+    state: &Rc<ControlState>,
+    messages: &crossbeam_channel::Receiver<ToControl>,
+    more: &Signal,
+) {
+    for _ in 0..MESSAGES_PER_TURN {
+        match messages.try_recv() {
+            Ok(message) => on_message(state, message),
+            Err(_) => return,
+        }
+    }
+    more.notify();
 }
 
 fn initial(setup: ControlSetup, bell: Bell) -> ControlState {
@@ -174,7 +202,7 @@ fn initial(setup: ControlSetup, bell: Bell) -> ControlState {
         },
         logger: setup.logger,
         common: setup.common,
-        process: setup.process,
+        pages: setup.pages,
         outlet: Outlet {
             broadcast: setup.broadcast,
             cores: setup.cores,
@@ -189,8 +217,6 @@ fn initial(setup: ControlSetup, bell: Bell) -> ControlState {
             ..Models::default()
         }),
         discoveries: Discoveries::default(),
-        totals: RefCell::new(Totals::new(probe::seed())),
-        counts: CountRounds::default(),
         shortage: Shortage::default(),
         reloaded_rounds: Signal::default(),
         reloaded_sweeps: Signal::default(),
@@ -241,13 +267,8 @@ fn on_message(state: &Rc<ControlState>, message: ToControl) {
                 confirmation.done();
             }
         }
-        ToControl::ReloadFailed => state.totals.borrow_mut().reloaded(false),
-        ToControl::Counts(delta) => state.totals.borrow_mut().merge(*delta, SystemTime::now()),
-        ToControl::CountsFlushed { round } => state.counts_flushed(round),
-        ToControl::Listing { request, reply_to } => state.make_listing(&request, reply_to),
-        ToControl::Page { request, reply_to } => state.make_page(request, reply_to),
         ToControl::AcceptFailed(resource) => {
-            state.totals.borrow_mut().accept_failed(resource);
+            state.pages.event(PageEvent::AcceptFailed(resource));
             state.shortage.on_failure(resource, &state.logger);
         }
     }
@@ -284,8 +305,7 @@ async fn keep_sweeping(state: &ControlState) {
         let pause = interval.unwrap_or(SWEEP_INTERVAL_MAX);
         rt::sleep(pause.clamp(Duration::from_secs(1), SWEEP_INTERVAL_MAX)).await;
         let ids: Vec<_> = state.members().iter().map(|member| member.id).collect();
-        let now = SystemTime::now();
-        state.totals.borrow_mut().sweep(ids.into_iter(), now);
+        state.pages.event(PageEvent::Sweep(ids));
         if interval.is_some() {
             let now = state.common.nanos(Instant::now());
             state.config().limiters.sweep(now);

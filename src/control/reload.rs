@@ -15,6 +15,7 @@ use super::probe;
 use super::state::{ActiveConfig, ControlState};
 use crate::config::EndpointPlan;
 use crate::fleet::health::{FIRST_CHECK_WAIT, HealthEvent};
+use crate::shared::PageEvent;
 
 impl ControlState {
     /// Puts another configuration in force and publishes it.
@@ -25,7 +26,7 @@ impl ControlState {
         self.reloaded_rounds.notify();
         self.reloaded_sweeps.notify();
         self.models_changed();
-        self.totals.borrow_mut().reloaded(true);
+        self.pages.event(PageEvent::Reloaded(true));
         self.publish();
     }
 

@@ -20,12 +20,11 @@ use crate::catalogue::{Catalogue, ModelRules};
 use crate::config::Plan;
 use crate::log::Logger;
 use crate::operations::Build;
-use crate::operations::stats::Totals;
 use crate::providers::Profiles;
 use crate::routing::aliases::Aliases;
 use crate::routing::names::ModelIndex;
 use crate::routing::route::RouteTable;
-use crate::shared::{Common, CoreSenders, Limiters, ReplyTo, Snapshot};
+use crate::shared::{Common, CoreSenders, Limiters, PagesSender, ReplyTo, Snapshot};
 
 /// Facts of the process that the pages show.
 #[derive(Debug)]
@@ -42,7 +41,7 @@ pub(crate) struct ProcessInfo {
 pub(super) struct ControlState {
     pub(super) logger: Logger,
     pub(super) common: Arc<Common>,
-    pub(super) process: ProcessInfo,
+    pub(super) pages: PagesSender,
     pub(super) network: Network,
     pub(super) outlet: Outlet,
     /// A reload replaces the whole record.
@@ -50,8 +49,6 @@ pub(super) struct ControlState {
     pub(super) endpoints: Endpoints,
     pub(super) models: RefCell<Models>,
     pub(super) discoveries: Discoveries,
-    pub(super) totals: RefCell<Totals>,
-    pub(super) counts: CountRounds,
     pub(super) shortage: Shortage,
     /// Raised by a reload, which may change the interval of discovery.
     pub(super) reloaded_rounds: Signal,
@@ -139,21 +136,6 @@ pub(super) type WaitingRequest = (ReplyTo, Box<str>);
 pub(super) struct PendingRefresh {
     pub(super) endpoints: Vec<u32>,
     pub(super) waiting: Rc<RefCell<Vec<WaitingRequest>>>,
-}
-
-/// Collections of the cores' counts, one for each page that shows statistics.
-#[derive(Default)]
-pub(super) struct CountRounds {
-    pub(super) running: RefCell<Vec<CountRound>>,
-    pub(super) next: Cell<u64>,
-}
-
-/// One collection.
-pub(super) struct CountRound {
-    pub(super) number: u64,
-    /// Cores that have not sent their counts yet.
-    pub(super) missing: usize,
-    pub(super) over: Rc<Signal>,
 }
 
 impl ControlState {

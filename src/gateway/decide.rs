@@ -169,8 +169,8 @@ impl Exchange {
     }
 
     fn take_refresh(&mut self, now: Instant) {
-        let Some(ticket) = self.ticket else { return };
-        self.refresh = match self.gateway.replies.take(ticket, now) {
+        let Some(ticket) = &self.ticket else { return };
+        self.refresh = match ticket.take(now) {
             Awaited::Later(_) => return,
             Awaited::Arrived(ControlReply::Refreshed(true)) => Refresh::Done,
             Awaited::Arrived(_) | Awaited::Never => Refresh::Failed,
@@ -198,7 +198,7 @@ impl Exchange {
                 })
             });
         }
-        self.ticket.map(|ticket| ticket.by)
+        self.ticket.as_ref().map(|ticket| ticket.by)
     }
 
     fn open_session(&mut self, ask: &Ask<'_>) {

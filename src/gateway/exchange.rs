@@ -69,7 +69,7 @@ pub(crate) struct Exchange {
     pub(super) splice: Option<Splice>,
     pub(super) session: Option<Session>,
     pub(super) refresh: Refresh,
-    /// The reply of the control thread that the request waits for.
+    /// The reply of the control or pages thread that the request waits for.
     pub(super) ticket: Option<Ticket>,
     /// Status sent to the client; 0 = none yet.
     pub(super) status: u16,

@@ -1,5 +1,5 @@
-//! Serves requests that need no endpoint: listings from the snapshot, pages from the control
-//! thread, the dashboard from built-in files.
+//! Serves requests that need no endpoint: short listings from the snapshot, pages and long listings
+//! from the pages thread, the dashboard from built-in files.
 //!
 //! Contract: docs/contract/catalogue.md#6, docs/contract/operations.md#3,
 //! docs/contract/operations.md#4, docs/contract/operations.md#7
@@ -14,12 +14,12 @@ use olla_engine::handler::{Ask, Local, Request, Routed};
 
 use super::exchange::Exchange;
 use super::replies::{Awaited, ControlReply};
-use crate::catalogue::{CatalogueError, DetailTimes, ListingForm};
+use crate::catalogue::{CatalogueError, DetailTimes, ListingForm, relevant_query};
 use crate::dialects::{DialectRoute, Error, Operation, OwnAsk};
 use crate::operations;
-use crate::operations::conditional::PageHeaders;
+use crate::operations::conditional::{PageHeaders, PageResponse, accepts_gzip};
 use crate::routing::route::{PrefixId, RouteKind};
-use crate::shared::{ListingRequest, PageRequest, PageResponse, ReplyTo, ToControl};
+use crate::shared::{Rendering, WantedPage};
 
 /// Time limit for rendering a page; after it the client gets an error.
 const PAGE_WAIT: Duration = Duration::from_secs(10);
@@ -64,7 +64,7 @@ impl Exchange {
                 None => self.error(ask.cx, Some(request), &Error::not_found(), local),
             },
             RouteKind::Version => return self.page(ask, operations::Route::Version, local),
-            RouteKind::Dialect(_, route) => self.own_response(ask, route, local),
+            RouteKind::Dialect(_, route) => return self.own_response(ask, route, local),
             RouteKind::Proxy(_) | RouteKind::Management(..) | RouteKind::Unknown(_) => {
                 self.error(ask.cx, Some(request), &Error::not_found(), local);
             }
@@ -81,11 +81,24 @@ impl Exchange {
     }
 
     /// A response that the dialect makes itself.
-    fn own_response(&mut self, ask: &Ask<'_>, route: &DialectRoute, local: &mut Local) {
-        let (Operation::Compute(make) | Operation::List(make)) = route.operation else {
-            return self.error(ask.cx, Some(&ask.request), &Error::not_found(), local);
-        };
+    fn own_response(
+        &mut self,
+        ask: &Ask<'_>,
+        route: &'static DialectRoute,
+        local: &mut Local,
+    ) -> Routed {
         let view = Rc::clone(&self.view);
+        let make = match route.operation {
+            Operation::List(_) if self.ticket.is_some() || view.snapshot.catalogue.is_large() => {
+                let rest = self.rest(&ask.request).to_vec();
+                return self.rendered(ask, || WantedPage::Own(route, rest), local);
+            }
+            Operation::Compute(make) | Operation::List(make) => make,
+            Operation::Serve => {
+                self.error(ask.cx, Some(&ask.request), &Error::not_found(), local);
+                return Routed::Respond;
+            }
+        };
         let snapshot = &view.snapshot;
         let is_served = |name: &str| {
             let on = snapshot.models.find(name, &snapshot.fleet.routable);
@@ -98,8 +111,13 @@ impl Exchange {
             is_served: &is_served,
             started: &self.gateway.common.started_rfc3339,
         });
+        self.write_own(ask, made.map(Bytes::from), local);
+        Routed::Respond
+    }
+
+    fn write_own(&mut self, ask: &Ask<'_>, made: Result<Bytes, Error>, local: &mut Local) {
         match made {
-            Ok(body) => self.json(ask, body.into(), local),
+            Ok(body) => self.json(ask, body, local),
             Err(error) => self.error(ask.cx, Some(&ask.request), &error, local),
         }
     }
@@ -108,7 +126,7 @@ impl Exchange {
         let query = query_of(&ask.request);
         let catalogue = &self.view.snapshot.catalogue;
         let ready = catalogue.models_at_once(&query).map(Some);
-        let wanted = || ListingRequest::Models(query.into_owned());
+        let wanted = || WantedPage::Models(relevant_query(&query));
         self.listing(ask, ready, wanted, local)
     }
 
@@ -122,19 +140,19 @@ impl Exchange {
         let snapshot = &view.snapshot;
         let scoped = snapshot.routes.prefix(prefix).scoped(form);
         let ready = snapshot.catalogue.scoped_at_once(&scoped);
-        let wanted = || ListingRequest::Scoped(scoped);
+        let wanted = || WantedPage::Scoped(scoped);
         self.listing(ask, ready.map(|body| Some(Ok(body))), wanted, local)
     }
 
-    /// A listing that is ready is sent; a long one is written by the control thread first.
+    /// A listing that is ready is sent; a long one is rendered by the pages thread first.
     fn listing(
         &mut self,
         ask: &Ask<'_>,
         ready: Option<Listing>,
-        wanted: impl FnOnce() -> ListingRequest,
+        wanted: impl FnOnce() -> WantedPage,
         local: &mut Local,
     ) -> Routed {
-        // A listing that was requested from the control thread is awaited, even if it has become
+        // A listing that was requested from the pages thread is awaited, even if it has become
         // ready in the meantime.
         if self.ticket.is_none()
             && let Some(listing) = ready
@@ -142,34 +160,10 @@ impl Exchange {
             self.write_listing(ask, listing, local);
             return Routed::Respond;
         }
-        let message = |reply_to| ToControl::Listing {
-            request: Box::new(wanted()),
-            reply_to,
-        };
-        match self.reply(ask, message) {
-            Awaited::Later(until) => return Routed::Wait(until),
-            Awaited::Arrived(ControlReply::Listing(listing)) => {
-                self.write_listing(ask, listing, local)
-            }
-            Awaited::Arrived(_) | Awaited::Never => self.write_failure(ask, local),
-        }
-        Routed::Respond
+        self.rendered(ask, wanted, local)
     }
 
-    /// The control thread's reply to what a request asks it for, once.
-    fn reply(&mut self, ask: &Ask<'_>, message: impl FnOnce(ReplyTo) -> ToControl) -> Awaited {
-        let now = ask.cx.now;
-        if let Some(ticket) = self.ticket {
-            return self.gateway.replies.take(ticket, now);
-        }
-        self.ticket = self.gateway.ask(now + PAGE_WAIT, message);
-        match self.ticket {
-            Some(ticket) => Awaited::Later(ticket.by),
-            None => Awaited::Never,
-        }
-    }
-
-    /// A page is made by the control thread, which has all the statistics.
+    /// A page is rendered by the pages thread, which has all the statistics.
     fn page(&mut self, ask: &Ask<'_>, page: operations::Route, local: &mut Local) -> Routed {
         if page == operations::Route::Health {
             // It shows that this core serves requests, so the core responds itself.
@@ -177,21 +171,59 @@ impl Exchange {
             return Routed::Respond;
         }
         let request = &ask.request;
-        let message = |reply_to| ToControl::Page {
-            request: Box::new(PageRequest {
-                route: page,
-                query: query_of(request).into_owned(),
-                if_none_match: joined(request, FieldId::IfNoneMatch),
-                accept_encoding: joined(request, FieldId::AcceptEncoding),
-            }),
-            reply_to,
+        let wanted = || WantedPage::Page {
+            route: page,
+            query: page.relevant(&query_of(request)),
+            gzip: joined(request, FieldId::AcceptEncoding).is_some_and(|list| accepts_gzip(&list)),
         };
-        match self.reply(ask, message) {
+        self.rendered(ask, wanted, local)
+    }
+
+    /// Responds with what the pages thread renders; requests it once.
+    fn rendered(
+        &mut self,
+        ask: &Ask<'_>,
+        wanted: impl FnOnce() -> WantedPage,
+        local: &mut Local,
+    ) -> Routed {
+        let now = ask.cx.now;
+        let Some(ticket) = &self.ticket else {
+            self.ticket = self.gateway.ask_for_page(now + PAGE_WAIT, wanted());
+            if let Some(ticket) = &self.ticket {
+                return Routed::Wait(ticket.by);
+            }
+            self.write_overloaded(ask, local);
+            return Routed::Respond;
+        };
+        match ticket.take(now) {
             Awaited::Later(until) => return Routed::Wait(until),
-            Awaited::Arrived(ControlReply::Page(page)) => self.write_page(ask, *page, local),
-            Awaited::Arrived(_) | Awaited::Never => self.write_failure(ask, local),
+            Awaited::Arrived(ControlReply::Rendered(rendering)) => {
+                self.write_rendering(ask, rendering, local);
+            }
+            Awaited::Arrived(ControlReply::Refreshed(_)) | Awaited::Never => {
+                self.write_failure(ask, local);
+            }
         }
         Routed::Respond
+    }
+
+    fn write_rendering(&mut self, ask: &Ask<'_>, rendering: Rendering, local: &mut Local) {
+        match rendering {
+            Rendering::Page(page) => {
+                let none_match = joined(&ask.request, FieldId::IfNoneMatch);
+                self.write_page(ask, page.answer(none_match.as_deref()), local);
+            }
+            Rendering::Listing(listing) => self.write_listing(ask, Some(listing), local),
+            Rendering::Own(made) => self.write_own(ask, made, local),
+            Rendering::Overloaded => self.write_overloaded(ask, local),
+        }
+    }
+
+    fn write_overloaded(&mut self, ask: &Ask<'_>, local: &mut Local) {
+        let message = "too many pages are being rendered or sent; try again later";
+        let mut error = Error::new(503, "service_unavailable", "OVERLOADED", message);
+        error.retry_after = Some(1);
+        self.error(ask.cx, Some(&ask.request), &error, local);
     }
 
     fn write_listing(&mut self, ask: &Ask<'_>, listing: Listing, local: &mut Local) {
@@ -240,22 +272,15 @@ impl Exchange {
             emit::field(&mut local.head, name.as_bytes(), value.as_bytes());
         }
         local.bodyless = page.status == 304;
-        local.body = match page.body {
-            Cow::Borrowed(body) => Bytes::from_static(body),
-            Cow::Owned(body) => Bytes::from(body),
-        };
+        local.body = page.body;
     }
 
     /// The dashboard's files (docs/contract/operations.md#7).
     fn dashboard(&mut self, ask: &Ask<'_>, local: &mut Local) {
         let request = &ask.request;
-        let (none_match, encoding) = (
-            joined(request, FieldId::IfNoneMatch),
-            joined(request, FieldId::AcceptEncoding),
-        );
+        let none_match = joined(request, FieldId::IfNoneMatch);
         let asked = PageHeaders {
             if_none_match: none_match.as_deref(),
-            accept_encoding: encoding.as_deref(),
             range: request.head.get(request.bytes, FieldId::Range),
             if_range: None,
         };

@@ -45,12 +45,15 @@ pub(crate) use via::ViaEntry;
 use crate::field_names::Names;
 use crate::log::LineLog;
 use crate::operations::stats::Recorder;
-use crate::shared::{Common, ControlSender, ReplyTo, Shards, Snapshot, ToControl, ToCore};
+use crate::shared::{
+    Common, ControlSender, PageAsk, PageEvent, PagesSender, ReplyTo, Shards, Snapshot, ToControl,
+    ToCore, WantedPage,
+};
 use id::Randomness;
 use replies::{Replies, Ticket};
 use view::View;
 
-/// How often a core sends its counts to the control thread.
+/// How often a core sends its counts to the pages thread.
 const FLUSH_INTERVAL: Duration = Duration::from_millis(50);
 
 /// The handler of one core.
@@ -65,7 +68,8 @@ pub(crate) struct Gateway {
     /// too, so that all requests count by the same limits.
     shards: RefCell<Shards>,
     control: ControlSender,
-    replies: Replies,
+    pages: PagesSender,
+    replies: Rc<Replies>,
     random: Randomness,
     log: RefCell<LineLog>,
     recorder: RefCell<Recorder>,
@@ -83,7 +87,7 @@ impl Gateway {
         via: Arc<ViaEntry>,
         common: Arc<Common>,
         mut snapshots: Subscriber<Snapshot>,
-        control: ControlSender,
+        (control, pages): (ControlSender, PagesSender),
         replies: Receiver<ToCore>,
     ) -> Self {
         let snapshot = Arc::clone(snapshots.current());
@@ -98,7 +102,8 @@ impl Gateway {
             view: RefCell::new(Rc::new(View::new(snapshot))),
             shards: RefCell::new(shards),
             control,
-            replies: Replies::new(replies),
+            pages,
+            replies: Rc::new(Replies::new(replies)),
             random: Randomness::new(),
             recorder: RefCell::default(),
             last_flush: Cell::new(Instant::now()),
@@ -121,19 +126,33 @@ impl Gateway {
     /// Requests something from the control thread; `None` if its queue is full.
     fn ask(&self, by: Instant, message: impl FnOnce(ReplyTo) -> ToControl) -> Option<Ticket> {
         let ticket = self.replies.ticket(by);
-        let reply_to = ReplyTo {
-            core: self.core,
-            ticket: ticket.number,
-        };
+        let reply_to = self.reply_to(&ticket);
         self.control.send(message(reply_to)).then_some(ticket)
     }
 
-    /// Sends what was counted since the last time to the control thread.
+    /// Requests a rendering from the pages thread; `None` if its queue is full.
+    fn ask_for_page(&self, by: Instant, wanted: WantedPage) -> Option<Ticket> {
+        let ticket = self.replies.ticket(by);
+        let ask = PageAsk {
+            reply_to: self.reply_to(&ticket),
+            open: ticket.open(),
+        };
+        self.pages.ask(wanted, ask).then_some(ticket)
+    }
+
+    fn reply_to(&self, ticket: &Ticket) -> ReplyTo {
+        ReplyTo {
+            core: self.core,
+            ticket: ticket.number(),
+        }
+    }
+
+    /// Sends what was counted since the last time to the pages thread.
     fn flush_counts(&self, now: Instant) {
         self.last_flush.set(now);
         let delta = self.recorder.borrow_mut().take();
         if let Some(delta) = delta {
-            self.control.send(ToControl::Counts(Box::new(delta)));
+            self.pages.event(PageEvent::Counts(Box::new(delta)));
         }
     }
 }
@@ -173,7 +192,7 @@ impl Handler for Gateway {
     fn news(&self, _now: Instant) {
         self.replies.receive(|round| {
             self.flush_counts(Instant::now());
-            self.control.send(ToControl::CountsFlushed { round });
+            self.pages.event(PageEvent::CountsFlushed { round });
         });
         drop(self.view());
     }

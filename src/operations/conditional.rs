@@ -5,6 +5,7 @@
 use std::borrow::Cow;
 use std::io::{self, Write};
 
+use bytes::Bytes;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use serde::Serialize;
@@ -46,14 +47,12 @@ pub(crate) enum Caching {
     Plain,
 }
 
-/// The headers of a request that matter for pages and the dashboard's files; several lines of one
-/// name joined by `, `.
+/// The headers of a request that matter for the dashboard's files; several lines of one name joined
+/// by `, `.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct PageHeaders<'a> {
     /// `If-None-Match`.
     pub if_none_match: Option<&'a [u8]>,
-    /// `Accept-Encoding`.
-    pub accept_encoding: Option<&'a [u8]>,
     /// `Range`; for files only.
     pub range: Option<&'a [u8]>,
     /// `If-Range`; for files only.
@@ -68,7 +67,17 @@ pub(crate) struct PageResponse {
     /// The headers in the order in which they are sent.
     pub headers: Vec<(&'static str, Cow<'static, str>)>,
     /// The body, compressed if the headers say so.
-    pub body: Cow<'static, [u8]>,
+    pub body: Bytes,
+}
+
+/// A rendered page in the form for all clients that accept the same encodings.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct RenderedPage {
+    status: u16,
+    content_type: &'static str,
+    caching: Caching,
+    is_gzip: bool,
+    body: Bytes,
 }
 
 /// A page with an entity tag. The tag is that of the page after [`Tagged::blank`].
@@ -135,60 +144,76 @@ impl Write for Fnv {
     }
 }
 
-/// The response to a request for a page.
-pub(crate) fn answer(page: Page, asked: &PageHeaders<'_>) -> PageResponse {
-    let Page {
-        status,
-        content_type,
-        caching,
-        body,
-    } = page;
-    let mut headers: Vec<(&'static str, Cow<'static, str>)> = Vec::with_capacity(5);
-    let mut unchanged = false;
-    let compressible = match caching {
-        Caching::Tagged(tag) => {
-            unchanged = asked.if_none_match.is_some_and(|list| matches(list, &tag));
-            headers.push(("ETag", tag.into()));
-            headers.push(("Cache-Control", "private, no-cache".into()));
-            true
+impl RenderedPage {
+    /// The page, compressed if clients accept that and it is worth it.
+    pub(crate) fn new(page: Page, gzip_accepted: bool) -> Self {
+        let wanted = gzip_accepted
+            && page.caching.is_compressible()
+            && page.status == 200
+            && page.body.len() >= GZIP_BYTES_MIN;
+        let packed = if wanted { gzip(&page.body) } else { None };
+        Self {
+            status: page.status,
+            content_type: page.content_type,
+            caching: page.caching,
+            is_gzip: packed.is_some(),
+            body: packed.unwrap_or(page.body).into(),
         }
-        Caching::NoStore => {
-            headers.push(("Cache-Control", "no-store".into()));
-            true
-        }
-        Caching::NoStorePlain => {
-            headers.push(("Cache-Control", "no-store".into()));
-            false
-        }
-        Caching::Plain => false,
-    };
-    if compressible {
-        headers.push(("Vary", "Accept-Encoding".into()));
     }
-    if unchanged {
-        return PageResponse {
-            status: 304,
-            headers,
-            body: Cow::Borrowed(&[]),
-        };
+
+    /// The body, which all responses share.
+    pub(crate) fn body(&self) -> &Bytes {
+        &self.body
     }
-    headers.push(("Content-Type", content_type.into()));
-    let wanted = compressible
-        && status == 200
-        && body.len() >= GZIP_BYTES_MIN
-        && asked.accept_encoding.is_some_and(accepts_gzip);
-    let packed = if wanted { gzip(&body) } else { None };
-    let body = match packed {
-        Some(packed) => {
+
+    /// The page with another handle on its body.
+    pub(crate) fn with_body(&self, body: Bytes) -> Self {
+        Self {
+            body,
+            ..self.clone()
+        }
+    }
+
+    /// The response to a request with this `If-None-Match`. It shares the body.
+    pub(crate) fn answer(&self, if_none_match: Option<&[u8]>) -> PageResponse {
+        let mut headers: Vec<(&'static str, Cow<'static, str>)> = Vec::with_capacity(5);
+        let mut unchanged = false;
+        match &self.caching {
+            Caching::Tagged(tag) => {
+                unchanged = if_none_match.is_some_and(|list| matches(list, tag));
+                headers.push(("ETag", tag.clone().into()));
+                headers.push(("Cache-Control", "private, no-cache".into()));
+            }
+            Caching::NoStore | Caching::NoStorePlain => {
+                headers.push(("Cache-Control", "no-store".into()));
+            }
+            Caching::Plain => {}
+        }
+        if self.caching.is_compressible() {
+            headers.push(("Vary", "Accept-Encoding".into()));
+        }
+        if unchanged {
+            return PageResponse {
+                status: 304,
+                headers,
+                body: Bytes::new(),
+            };
+        }
+        headers.push(("Content-Type", self.content_type.into()));
+        if self.is_gzip {
             headers.push(("Content-Encoding", "gzip".into()));
-            packed
         }
-        None => body,
-    };
-    PageResponse {
-        status,
-        headers,
-        body: body.into(),
+        PageResponse {
+            status: self.status,
+            headers,
+            body: self.body.clone(),
+        }
+    }
+}
+
+impl Caching {
+    const fn is_compressible(&self) -> bool {
+        matches!(self, Self::Tagged(_) | Self::NoStore)
     }
 }
 
@@ -218,7 +243,7 @@ pub(super) fn matches(list: &[u8], tag: &str) -> bool {
 }
 
 /// Whether an `Accept-Encoding` gives gzip a weight above 0 (RFC 9110 section 12.5.3).
-fn accepts_gzip(list: &[u8]) -> bool {
+pub(crate) fn accepts_gzip(list: &[u8]) -> bool {
     if list.len() > HEADER_BYTES_MAX {
         return false;
     }
@@ -286,15 +311,17 @@ mod tests {
         }
     }
 
-    fn ask<'a>(
-        if_none_match: Option<&'a str>,
-        accept_encoding: Option<&'a str>,
-    ) -> PageHeaders<'a> {
-        PageHeaders {
-            if_none_match: if_none_match.map(str::as_bytes),
-            accept_encoding: accept_encoding.map(str::as_bytes),
-            ..PageHeaders::default()
-        }
+    /// `If-None-Match` and `Accept-Encoding`.
+    type Asked<'a> = (Option<&'a str>, Option<&'a str>);
+
+    fn ask<'a>(if_none_match: Option<&'a str>, accept_encoding: Option<&'a str>) -> Asked<'a> {
+        (if_none_match, accept_encoding)
+    }
+
+    /// The response to a request with these headers.
+    fn answer(page: Page, (if_none_match, accept_encoding): &Asked<'_>) -> PageResponse {
+        let gzip = accept_encoding.is_some_and(|list| accepts_gzip(list.as_bytes()));
+        RenderedPage::new(page, gzip).answer(if_none_match.map(str::as_bytes))
     }
 
     #[test]
@@ -384,7 +411,7 @@ mod tests {
                 assert_eq!(reply.body, plain);
             }
         }
-        let reply = answer(tagged(sample()), &PageHeaders::default());
+        let reply = answer(tagged(sample()), &ask(None, None));
         assert!(reply.headers.contains(&("Vary", "Accept-Encoding".into())));
         assert!(reply.headers.contains(&("Content-Type", JSON.into())));
     }

@@ -9,6 +9,8 @@ use std::borrow::Cow;
 use std::ops::Range;
 use std::sync::OnceLock;
 
+use bytes::Bytes;
+
 use super::conditional::{Fnv, PageHeaders, PageResponse, matches};
 use crate::format::base36;
 
@@ -75,7 +77,7 @@ fn redirect() -> PageResponse {
     PageResponse {
         status: 307,
         headers: vec![("Location", Cow::Borrowed("/internal/ui/"))],
-        body: Cow::Borrowed(&[]),
+        body: Bytes::new(),
     }
 }
 
@@ -99,7 +101,7 @@ fn file(
         return PageResponse {
             status: 304,
             headers,
-            body: Cow::Borrowed(&[]),
+            body: Bytes::new(),
         };
     }
     // RFC 9110 section 13.1.5: if the tag differs, or `If-Range` is a date, the response is the
@@ -127,7 +129,7 @@ fn file(
     PageResponse {
         status,
         headers,
-        body: Cow::Borrowed(body),
+        body: Bytes::from_static(body),
     }
 }
 

@@ -129,6 +129,18 @@ impl Route {
         )
     }
 
+    /// The part of a query that the page depends on, in a form of its own: requests whose queries
+    /// differ in nothing else share one rendering.
+    pub(crate) fn relevant(self, query: &str) -> String {
+        let pairs: &[&str] = match self {
+            Self::Models => &["detailed=true", "group=family"],
+            Self::Usage => &["include_endpoints=true", "include_summary=true"],
+            _ => &[],
+        };
+        let found = pairs.iter().copied().filter(|pair| asks(query, pair));
+        found.collect::<Vec<_>>().join("&")
+    }
+
     /// Renders the page; `query` is without its question mark.
     pub(crate) fn page(self, query: &str, inputs: &Inputs<'_>) -> Page {
         match self {
@@ -172,6 +184,27 @@ mod tests {
             "",
         ] {
             assert_eq!(Route::of(path), None, "{path}");
+        }
+    }
+
+    #[test]
+    fn a_page_depends_on_its_own_pairs_alone() {
+        for (route, query, relevant) in [
+            (Route::Status, "detailed=true&x=1", ""),
+            (
+                Route::Models,
+                "x=1&group=family&detailed=true&detailed=true",
+                "detailed=true&group=family",
+            ),
+            (Route::Models, "detailed=1", ""),
+            (
+                Route::Usage,
+                "include_summary=true&t=123",
+                "include_summary=true",
+            ),
+            (Route::Process, "t=123", ""),
+        ] {
+            assert_eq!(route.relevant(query), relevant, "{query}");
         }
     }
 

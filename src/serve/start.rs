@@ -16,7 +16,7 @@ use super::{Read, configured, cpus, read};
 use crate::catalogue::ModelRules;
 use crate::cli::{CommandOutput, build_info};
 use crate::config::{Env, Fingerprints, IoDriver, Plan, RestartOnly};
-use crate::control::{self, ControlThread, ProcessInfo, host};
+use crate::control::{self, ControlThread, PagesSetup, PagesThread, ProcessInfo, host};
 use crate::dialects::anthropic::Records;
 use crate::format;
 use crate::gateway::{Gateway, ViaEntry};
@@ -24,7 +24,10 @@ use crate::log::{Level, Logger, Value, events};
 use crate::operations::{Build, Links};
 use crate::providers::Profiles;
 use crate::routing::retry::budget::RetryBudget;
-use crate::shared::{Common, ControlSender, CoreSenders, Limiters, Snapshot, ToControl, ToCore};
+use crate::shared::{
+    Common, ControlSender, CoreSenders, Limiters, PageEvent, PagesSender, Snapshot, ToControl,
+    ToCore,
+};
 
 /// The inputs of a start.
 pub(super) struct Setup {
@@ -44,7 +47,9 @@ pub(super) struct Setup {
 struct Running {
     engine: Engine,
     control: ControlThread,
+    pages: PagesThread,
     link: ControlSender,
+    page_sender: PagesSender,
     common: Arc<Common>,
     fingerprints: Fingerprints,
     restart_only: RestartOnly,
@@ -84,7 +89,10 @@ pub(super) fn run(setup: Setup, logger: &Logger, ready: impl FnOnce(&str)) -> u8
                 return end(&running, &mut signals, signal, started, logger);
             }
             Some(SignalRequest::Reload) => reload(&mut running, config.clone(), &env, logger),
-            None if running.engine.is_broken() || running.control.is_broken() => {
+            None if running.engine.is_broken()
+                || running.control.is_broken()
+                || running.pages.is_broken() =>
+            {
                 return failed(logger, "a thread has ended", "see the message above");
             }
             None => {}
@@ -166,6 +174,19 @@ fn start(setup: Setup, logger: &Logger) -> Result<Running, String> {
     let (bell, listening) = Bell::new().map_err(|error| error.to_string())?;
     let (link, messages) = ControlSender::new(bell);
     let (core_senders, receivers) = CoreSenders::new(cores, Arc::clone(&ringer));
+    let (page_sender, page_messages) = PagesSender::new();
+    let pages = PagesThread::start(PagesSetup {
+        broadcast: Arc::clone(&broadcast),
+        messages: page_messages,
+        cores: core_senders.clone(),
+        process: ProcessInfo {
+            build: build(),
+            started: SystemTime::now(),
+            workers: cores,
+        },
+        common: Arc::clone(&common),
+    })
+    .map_err(|error| error.to_string())?;
     let control = ControlThread::start(
         control::ControlSetup {
             plan: Arc::clone(&plan),
@@ -175,11 +196,7 @@ fn start(setup: Setup, logger: &Logger) -> Result<Running, String> {
             broadcast: Arc::clone(&broadcast),
             messages,
             cores: core_senders,
-            process: ProcessInfo {
-                build: build(),
-                started: SystemTime::now(),
-                workers: cores,
-            },
+            pages: page_sender.clone(),
             common: Arc::clone(&common),
         },
         listening,
@@ -187,7 +204,8 @@ fn start(setup: Setup, logger: &Logger) -> Result<Running, String> {
     .map_err(|error| error.to_string())?;
     let options = options(&plan, addresses, cores);
     options.tls.set(identity(&plan)?);
-    let make = gateways(Arc::clone(&common), broadcast, link.clone(), receivers);
+    let links = (link.clone(), page_sender.clone());
+    let make = gateways(Arc::clone(&common), broadcast, links, receivers);
     let engine = Engine::start(&options, make).map_err(|error| error.to_string())?;
     // The cell is empty: this is the only place that sets it.
     let _ = ringer.set(engine.ringer());
@@ -196,7 +214,9 @@ fn start(setup: Setup, logger: &Logger) -> Result<Running, String> {
     Ok(Running {
         engine,
         control,
+        pages,
         link,
+        page_sender,
         common,
         fingerprints: setup.fingerprints,
         restart_only: setup.restart_only,
@@ -248,7 +268,7 @@ fn instance() -> u64 {
 fn gateways(
     common: Arc<Common>,
     broadcast: Arc<Broadcast<Snapshot>>,
-    link: ControlSender,
+    (link, pages): (ControlSender, PagesSender),
     receivers: Vec<crossbeam_channel::Receiver<ToCore>>,
 ) -> impl Fn(usize) -> Gateway + Clone + Send + 'static {
     let receivers = Arc::new(receivers);
@@ -263,7 +283,7 @@ fn gateways(
             Arc::clone(&via),
             Arc::clone(&common),
             broadcast.subscribe(),
-            link.clone(),
+            (link.clone(), pages.clone()),
             receiver,
         )
     }
@@ -355,7 +375,7 @@ fn reload(running: &mut Running, config: Option<PathBuf>, env: &Env, logger: &Lo
     // Only the file may have changed; the environment of a running process does not.
     let read: Read = read(config.as_deref(), env, Some(&running.restart_only));
     if let Err(reason) = apply(running, read, logger) {
-        running.link.send(ToControl::ReloadFailed);
+        running.page_sender.event(PageEvent::Reloaded(false));
         let fields = [("reason", Value::Str(&reason))];
         logger.emit(Level::Error, events::RELOAD_FAILED, &fields);
     }

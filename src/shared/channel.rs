@@ -1,18 +1,17 @@
-//! The channels between cores and the control thread.
+//! The channels between cores and the control thread; the pages thread replies by them too.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use bytes::Bytes;
 use crossbeam_channel::{Receiver, Sender, TryRecvError, bounded};
 use olla_engine::core::Ringer;
 use olla_engine::rt::{Bell, Exhausted};
 
-use crate::catalogue::{CatalogueError, ModelRules, Scoped};
+use super::pages::Rendering;
+use super::reply::ReplyTo;
+use crate::catalogue::ModelRules;
 use crate::config::Plan;
-use crate::operations;
-use crate::operations::stats::Delta;
 use crate::providers::Profiles;
 
 /// Messages in the queue to the control thread. A core drops a message that finds it full: the
@@ -56,31 +55,8 @@ pub(crate) enum ToControl {
         /// Tells the sender whether it took effect.
         confirmation: Confirmation,
     },
-    /// The configuration was read again and cannot be used: the old one stays.
-    ReloadFailed,
     /// A core could not accept connections for want of a resource.
     AcceptFailed(Exhausted),
-    /// What a core has counted since the last time.
-    Counts(Box<Delta>),
-    /// A core has sent all its counts, as [`ToCore::FlushCounts`] requested.
-    CountsFlushed {
-        /// Number of the collection.
-        round: u64,
-    },
-    /// A client requests a long listing.
-    Listing {
-        /// The listing.
-        request: Box<ListingRequest>,
-        /// Where it goes.
-        reply_to: ReplyTo,
-    },
-    /// A client requests a page.
-    Page {
-        /// The page and its form.
-        request: Box<PageRequest>,
-        /// Where it goes.
-        reply_to: ReplyTo,
-    },
 }
 
 /// A model that no endpoint of a scope lists.
@@ -95,36 +71,6 @@ pub(crate) struct RefreshRequest {
     /// Where the outcome goes.
     pub reply_to: ReplyTo,
 }
-
-/// A listing of the catalogue that takes too long to write on a core.
-#[derive(Debug)]
-pub(crate) enum ListingRequest {
-    /// `/olla/models` with this query.
-    Models(String),
-    /// Below the prefix of a provider.
-    Scoped(Scoped),
-}
-
-/// A request for an internal page.
-#[derive(Debug)]
-pub(crate) struct PageRequest {
-    /// The page.
-    pub route: operations::Route,
-    /// The query, without its question mark.
-    pub query: String,
-    /// `If-None-Match` of the request.
-    pub if_none_match: Option<Vec<u8>>,
-    /// `Accept-Encoding` of the request.
-    pub accept_encoding: Option<Vec<u8>>,
-}
-
-/// The request that a reply of the control thread goes to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct ReplyTo {
-    /// Index of the core.
-    pub core: usize,
-    /// Number of the request, unique on its core.
-    pub ticket: u64,
 }
 
 /// A message to a core.
@@ -137,29 +83,19 @@ pub(crate) enum ToCore {
         /// Whether any endpoint was listed.
         any: bool,
     },
-    /// Send the counts now, then [`ToControl::CountsFlushed`].
+    /// Send the counts to the pages thread now, then `PageEvent::CountsFlushed`.
     FlushCounts {
         /// Number of the collection.
         round: u64,
     },
-    /// A listing.
-    Listing {
+    /// A page or a listing.
+    Rendered {
         /// The request that waits for it.
         ticket: u64,
-        /// The listing; `None` if it no longer exists.
-        listing: Option<Result<Bytes, CatalogueError>>,
-    },
-    /// A page.
-    Page {
-        /// The request that waits for it.
-        ticket: u64,
-        /// The page.
-        page: Box<PageResponse>,
+        /// The rendering.
+        rendering: Rendering,
     },
 }
-
-/// The rendered page of a [`PageRequest`].
-pub(crate) use crate::operations::conditional::PageResponse;
 
 /// Lets the sender of a message withdraw it until the control thread accepts it, so that both agree
 /// on whether it took effect.
@@ -238,7 +174,7 @@ impl ControlSender {
     }
 }
 
-/// Sends messages of the control thread to the cores.
+/// Sends messages of the control and pages threads to the cores.
 #[derive(Debug, Clone)]
 pub(crate) struct CoreSenders {
     channels: Arc<[Sender<ToCore>]>,

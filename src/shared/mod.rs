@@ -1,17 +1,19 @@
-//! What the cores and the control thread exchange or share: snapshots, messages and rate limits.
+//! What the cores, the control thread and the pages thread exchange or share: snapshots, messages
+//! and rate limits.
 //!
 //! `gateway` and `control` both use this folder; it uses neither.
 
 mod channel;
 mod common;
 mod limits;
+mod pages;
+mod reply;
 mod snapshot;
 
-pub(crate) use channel::{
-    ControlSender, CoreSenders, ListingRequest, PageRequest, PageResponse, RefreshRequest, ReplyTo,
-    ToControl, ToCore,
-};
+pub(crate) use channel::{ControlSender, CoreSenders, RefreshRequest, ToControl, ToCore};
 pub(crate) use common::Common;
 pub(crate) use limits::Limiters;
 pub(crate) use limits::{LimitHeaders, LimitRefusal, Shards};
+pub(crate) use pages::{PageAsk, PageEvent, PagesReceiver, PagesSender, Rendering, WantedPage};
+pub(crate) use reply::ReplyTo;
 pub(crate) use snapshot::Snapshot;

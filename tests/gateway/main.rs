@@ -19,6 +19,7 @@ mod loops;
 mod malformed;
 mod messages;
 mod operator;
+mod pages;
 mod paths;
 mod rates;
 mod reloads;

@@ -1,7 +1,7 @@
 //! The statistics and their rules.
 //!
 //! Each core counts attempts and requests that have ended in a [`Recorder`] of its own and hands a
-//! [`Delta`] over about every 50 ms. The control thread merges it into [`Totals`], which the pages
+//! [`Delta`] over about every 50 ms. The pages thread merges it into [`Totals`], which the pages
 //! show. Nothing here reads a clock or takes a lock.
 //!
 //! The rules (docs/contract/operations.md#5):

@@ -1,0 +1,233 @@
+//! The pages thread: renders pages and long listings, and collects the statistics that pages show.
+//!
+//! It shares snapshots with the control thread and nothing else, so no reader of pages delays a
+//! health check. A core sends it what a client wants and gets the rendering back by its queue.
+//! [`desk`] decides what is rendered for which requests, [`render`] renders.
+//!
+//! Contract: docs/contract/surface.md#10.1, docs/contract/operations.md#3
+
+mod desk;
+mod render;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant, SystemTime};
+
+use bytes::Bytes;
+use crossbeam_channel::{RecvError, select};
+use olla_engine::snapshot::Broadcast;
+
+use super::state::ProcessInfo;
+use crate::operations::stats::Totals;
+use crate::shared::{
+    Common, CoreSenders, PageAsk, PageEvent, PagesReceiver, Rendering, Snapshot, ToCore, WantedPage,
+};
+use desk::{Asked, Desk};
+
+/// How long a page waits for the counts that the cores have not reported yet.
+const COUNTS_WAIT: Duration = Duration::from_millis(30);
+
+/// Bytes of renderings that clients have not read yet. Beyond that nothing is rendered until some
+/// are sent or their connections end: slow clients cannot collect renderings without end.
+const UNREAD_BYTES_MAX: usize = 256 << 20;
+
+/// How long the thread waits for messages when nothing is to be done.
+const IDLE: Duration = Duration::from_secs(3600);
+
+/// The arguments of the pages thread.
+#[derive(Debug)]
+pub(crate) struct PagesSetup {
+    /// The snapshots that the control thread publishes.
+    pub broadcast: Arc<Broadcast<Snapshot>>,
+    /// Receives the messages of cores and control thread.
+    pub messages: PagesReceiver,
+    /// Sends renderings to the cores.
+    pub cores: CoreSenders,
+    /// What the pages show of the process.
+    pub process: ProcessInfo,
+    /// The values that all cores share.
+    pub common: Arc<Common>,
+}
+
+/// The running pages thread.
+#[derive(Debug)]
+pub(crate) struct PagesThread {
+    thread: JoinHandle<()>,
+}
+
+impl PagesThread {
+    /// Starts the thread.
+    ///
+    /// # Errors
+    /// When no thread can be started.
+    pub(crate) fn start(setup: PagesSetup) -> std::io::Result<Self> {
+        let builder = std::thread::Builder::new().name("pages".to_owned());
+        let thread = builder.spawn(move || Pages::new(setup).run())?;
+        Ok(Self { thread })
+    }
+
+    /// Whether the thread has ended, which happens only after an error.
+    pub(crate) fn is_broken(&self) -> bool {
+        self.thread.is_finished()
+    }
+}
+
+/// The state of the thread.
+struct Pages {
+    setup: PagesSetup,
+    totals: Totals,
+    desk: Desk,
+    /// Number of the next collection of counts.
+    next_round: u64,
+    unread: Arc<AtomicUsize>,
+}
+
+impl Pages {
+    fn new(setup: PagesSetup) -> Self {
+        Self {
+            setup,
+            totals: Totals::new(super::probe::seed()),
+            desk: Desk::default(),
+            next_round: 0,
+            unread: Arc::default(),
+        }
+    }
+
+    /// Runs until all senders are gone.
+    fn run(mut self) {
+        while self.receive().is_ok() {
+            // Requests that came in the meantime join the renderings that are to be made.
+            while let Some(wanted) = self.desk.next(Instant::now()) {
+                self.render(&wanted);
+                self.receive_all();
+            }
+        }
+    }
+
+    /// Waits for a message, or until something is due.
+    ///
+    /// # Errors
+    /// When all senders are gone.
+    fn receive(&mut self) -> Result<(), RecvError> {
+        let due = self.desk.wakes_at();
+        let wait = due.map_or(IDLE, |at| at.saturating_duration_since(Instant::now()));
+        let messages = &self.setup.messages;
+        let (asks, events) = (messages.asks.clone(), messages.events.clone());
+        select! {
+            recv(asks) -> ask => match ask {
+                Ok((wanted, ask)) => self.on_ask(wanted, ask),
+                Err(_) => return Err(RecvError),
+            },
+            recv(events) -> event => match event {
+                Ok(event) => self.on_event(event),
+                Err(_) => return Err(RecvError),
+            },
+            default(wait) => {}
+        }
+        self.receive_all();
+        Ok(())
+    }
+
+    /// Takes what has arrived.
+    fn receive_all(&mut self) {
+        // Bounded by what is in the queues now, so that a rendering is never put off for long.
+        for _ in 0..self.setup.messages.events.len() {
+            if let Ok(event) = self.setup.messages.events.try_recv() {
+                self.on_event(event);
+            }
+        }
+        for _ in 0..self.setup.messages.asks.len() {
+            if let Ok((wanted, ask)) = self.setup.messages.asks.try_recv() {
+                self.on_ask(wanted, ask);
+            }
+        }
+    }
+
+    fn on_event(&mut self, event: PageEvent) {
+        match event {
+            PageEvent::Counts(delta) => self.totals.merge(*delta, SystemTime::now()),
+            PageEvent::CountsFlushed { round } => self.desk.counted(round),
+            PageEvent::Reloaded(taken) => self.totals.reloaded(taken),
+            PageEvent::AcceptFailed(resource) => self.totals.accept_failed(resource),
+            PageEvent::Sweep(ids) => self.totals.sweep(ids.into_iter(), SystemTime::now()),
+        }
+    }
+
+    fn on_ask(&mut self, wanted: WantedPage, ask: PageAsk) {
+        let now = Instant::now();
+        let (next_round, cores) = (&mut self.next_round, &self.setup.cores);
+        let count = |wanted: &WantedPage| {
+            if !matches!(wanted, WantedPage::Page { route, .. } if route.shows_figures()) {
+                return None;
+            }
+            let round = *next_round;
+            *next_round += 1;
+            Some((round, cores.request_counts(round), now + COUNTS_WAIT))
+        };
+        let rendering = match self.desk.ask(wanted, ask.clone(), now, count) {
+            Asked::Kept(rendering) => rendering,
+            Asked::Refused => Rendering::Overloaded,
+            Asked::Joined | Asked::Begun => return,
+        };
+        self.reply(&ask, rendering);
+    }
+
+    fn render(&mut self, wanted: &WantedPage) {
+        let rendering = if self.unread.load(Ordering::Relaxed) < UNREAD_BYTES_MAX {
+            self.counted(self.rendering(wanted))
+        } else {
+            Rendering::Overloaded
+        };
+        for ask in self.desk.finish(wanted, &rendering, Instant::now()) {
+            self.reply(&ask, rendering.clone());
+        }
+    }
+
+    fn reply(&self, ask: &PageAsk, rendering: Rendering) {
+        if ask.is_open() {
+            let ticket = ask.reply_to.ticket;
+            let message = ToCore::Rendered { ticket, rendering };
+            self.setup.cores.send(ask.reply_to.core, message);
+        }
+    }
+
+    /// Makes the bytes of a rendering count until the last response with them is sent.
+    fn counted(&self, rendering: Rendering) -> Rendering {
+        match rendering {
+            Rendering::Page(page) => {
+                let body = self.counted_bytes(page.body().clone());
+                Rendering::Page(Arc::new(page.with_body(body)))
+            }
+            Rendering::Listing(Ok(body)) => Rendering::Listing(Ok(self.counted_bytes(body))),
+            Rendering::Own(Ok(body)) => Rendering::Own(Ok(self.counted_bytes(body))),
+            other => other,
+        }
+    }
+
+    fn counted_bytes(&self, bytes: Bytes) -> Bytes {
+        self.unread.fetch_add(bytes.len(), Ordering::Relaxed);
+        Bytes::from_owner(Unread {
+            bytes,
+            total: Arc::clone(&self.unread),
+        })
+    }
+}
+
+/// A body that counts among the bytes that clients have not read.
+struct Unread {
+    bytes: Bytes,
+    total: Arc<AtomicUsize>,
+}
+
+impl AsRef<[u8]> for Unread {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl Drop for Unread {
+    fn drop(&mut self) {
+        self.total.fetch_sub(self.bytes.len(), Ordering::Relaxed);
+    }
+}

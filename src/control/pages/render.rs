@@ -1,0 +1,122 @@
+//! Renders pages and listings from the newest snapshot and the statistics.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Instant, SystemTime};
+
+use super::Pages;
+use crate::control::host::process_facts;
+use crate::dialects::{DialectRoute, Error, Operation, OwnAsk};
+use crate::operations::conditional::{Page, RenderedPage};
+use crate::operations::process::ProcessFacts;
+use crate::operations::{Inputs, ModelFact, Route, StickyFacts};
+use crate::routing::sticky::Bounds;
+use crate::shared::{Rendering, Snapshot, WantedPage};
+
+impl Pages {
+    /// What a client wants to see, as it is now.
+    pub(super) fn rendering(&self, wanted: &WantedPage) -> Rendering {
+        let snapshot = self.setup.broadcast.newest();
+        match wanted {
+            WantedPage::Page { route, query, gzip } => {
+                let page = self.page(*route, query, &snapshot);
+                Rendering::Page(Arc::new(RenderedPage::new(page, *gzip)))
+            }
+            WantedPage::Models(query) => Rendering::Listing(snapshot.catalogue.models(query)),
+            WantedPage::Scoped(scoped) => Rendering::Listing(Ok(snapshot.catalogue.scoped(scoped))),
+            WantedPage::Own(route, rest) => Rendering::Own(self.own(route, rest, &snapshot)),
+        }
+    }
+
+    fn own(
+        &self,
+        route: &DialectRoute,
+        rest: &[u8],
+        snapshot: &Snapshot,
+    ) -> Result<bytes::Bytes, Error> {
+        let Operation::List(make) = route.operation else {
+            return Err(Error::not_found());
+        };
+        let is_served = |name: &str| {
+            let on = snapshot.models.find(name, &snapshot.fleet.routable);
+            !on.is_empty()
+        };
+        let made = make(&OwnAsk {
+            body: b"",
+            rest,
+            catalogue: &snapshot.catalogue,
+            is_served: &is_served,
+            started: &self.setup.common.started_rfc3339,
+        });
+        made.map(Into::into)
+    }
+
+    fn page(&self, route: Route, query: &str, snapshot: &Snapshot) -> Page {
+        let fleet = &snapshot.fleet;
+        let named = match route {
+            Route::Models => snapshot.catalogue.named_models(),
+            _ => Vec::new(),
+        };
+        let synced_at = |at: usize| fleet.endpoints.get(at)?.last_model_sync;
+        let facts: Vec<ModelFact<'_>> = named
+            .iter()
+            .map(|model| ModelFact {
+                name: model.name,
+                endpoints: model.endpoints,
+                last_seen: model.endpoints.iter().filter_map(synced_at).max(),
+                kind: model.kind.as_str(),
+                family: model.family.unwrap_or(""),
+                size: model.size.unwrap_or(0),
+                params: model.params.unwrap_or(""),
+                quant: model.quant.unwrap_or(""),
+                aliases: &model.aliases,
+                capabilities: &model.capabilities,
+            })
+            .collect();
+        let process = match route {
+            Route::Process | Route::Metrics => self.process_facts(snapshot),
+            _ => ProcessFacts::default(),
+        };
+        let inputs = Inputs {
+            fleet,
+            totals: &self.totals,
+            models: &facts,
+            sticky: self.sticky(snapshot),
+            process: &process,
+            build: &self.setup.process.build,
+            started: self.setup.process.started,
+            now: SystemTime::now(),
+            draining: self.setup.common.draining.load(Ordering::Relaxed),
+        };
+        route.page(query, &inputs)
+    }
+
+    fn sticky(&self, snapshot: &Snapshot) -> StickyFacts {
+        let plan = &snapshot.fleet.plan.proxy.sticky_sessions;
+        if !plan.enabled {
+            return StickyFacts::default();
+        }
+        let common = &self.setup.common;
+        let now_ms = common.clock_ms(Instant::now());
+        let figures = common.sticky.figures(Bounds::of(plan), now_ms);
+        StickyFacts {
+            enabled: true,
+            active_sessions: figures.active_sessions as u64,
+            insertions: figures.insertions,
+            hits: figures.hits,
+            misses: figures.misses,
+            evictions: figures.evictions,
+            repins: figures.repins,
+            max_sessions: plan.max_sessions.map_or(0, |max| max.get() as u64),
+            idle_ttl_seconds: plan.idle_ttl.map_or(0, |ttl| ttl.as_secs()),
+        }
+    }
+
+    fn process_facts(&self, snapshot: &Snapshot) -> ProcessFacts {
+        ProcessFacts {
+            live_tasks: snapshot.fleet.endpoints.len() as u64,
+            workers: self.setup.process.workers as u64,
+            ..process_facts()
+        }
+    }
+}
