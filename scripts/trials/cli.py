@@ -31,6 +31,7 @@ PROGRAMS = [
     "real",
     "reload",
     "spread",
+    "trust",
     "ui",
 ]
 USAGE = """\
