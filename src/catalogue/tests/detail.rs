@@ -186,22 +186,22 @@ fn the_status_page_has_one_item_for_each_name() {
 
 #[test]
 fn the_names_of_one_model_do_not_multiply() {
-    let names: Vec<_> = (0..6000).map(|n| format!("m{n:04}")).collect();
+    let names: Vec<_> = (0..1000).map(|n| format!("m{n:04}")).collect();
     let models: Vec<_> = names.iter().map(|name| (name.as_str(), "sha")).collect();
     let catalogue = build(&[up("o", "ollama", &tags(&models))]);
     assert_eq!(catalogue.entries().len(), 1);
     let named = catalogue.named_models();
-    assert_eq!(named.len(), 6000, "every name has its item");
+    assert_eq!(named.len(), 1000, "every name has its item");
     let shown: usize = named.iter().map(|model| model.aliases.len()).sum();
-    assert_eq!(shown, 6000 * 16);
+    assert_eq!(shown, 1000 * 16);
     assert_eq!(named[0].aliases[..2], ["m0001", "m0002"]);
     assert_eq!(named[0].aliases[15], "m0016");
     assert_eq!(named[9].aliases[8..11], ["m0008", "m0010", "m0011"]);
-    assert_eq!(named[5999].aliases[15], "m0015");
+    assert_eq!(named[999].aliases[15], "m0015");
     // The other listings have each name once.
     for format in Format::ALL {
         let query = format!("format={}", format.as_str());
         let bytes = catalogue.models(&query).unwrap().len();
-        assert!(bytes < 6000 * 600, "{bytes} bytes of {query}");
+        assert!(bytes < 1000 * 600, "{bytes} bytes of {query}");
     }
 }
