@@ -201,13 +201,7 @@ fn rate_limits(s: &mut Section<'_, '_>) -> RateLimitsPlan {
             )
             .env("OLLA_SERVER_HEALTH_RATE_LIMIT")
             .int(HEALTH_REQUESTS_PER_MINUTE, 0, U32_MAX),
-        pages_per_second: s
-            .key(
-                "pages_per_second",
-                "Limit for each client address on listings, /version and /internal/* but health, \
-                 with twice as many at once; 0 disables it.",
-            )
-            .int(PAGES_PER_SECOND, 0, U32_MAX / 60),
+        pages_per_second: pages_per_second(s),
         burst_size: s
             .key(
                 "burst_size",
@@ -253,6 +247,15 @@ fn rate_limits(s: &mut Section<'_, '_>) -> RateLimitsPlan {
         );
     }
     plan
+}
+
+fn pages_per_second(s: &mut Section<'_, '_>) -> u32 {
+    s.key(
+        "pages_per_second",
+        "Limit for each client address on listings, /version and /internal/* but health, \
+         with twice as many at once; 0 disables it.",
+    )
+    .int(PAGES_PER_SECOND, 0, U32_MAX / 60)
 }
 
 fn endpoint_rates(s: &mut Section<'_, '_>) -> EndpointRatesPlan {

@@ -174,19 +174,7 @@ fn start(setup: Setup, logger: &Logger) -> Result<Running, String> {
     let (bell, listening) = Bell::new().map_err(|error| error.to_string())?;
     let (link, messages) = ControlSender::new(bell);
     let (core_senders, receivers) = CoreSenders::new(cores, Arc::clone(&ringer));
-    let (page_sender, page_messages) = PagesSender::new();
-    let pages = PagesThread::start(PagesSetup {
-        broadcast: Arc::clone(&broadcast),
-        messages: page_messages,
-        cores: core_senders.clone(),
-        process: ProcessInfo {
-            build: build(),
-            started: SystemTime::now(),
-            workers: cores,
-        },
-        common: Arc::clone(&common),
-    })
-    .map_err(|error| error.to_string())?;
+    let (page_sender, pages) = start_pages(&broadcast, &core_senders, &common, cores)?;
     let control = ControlThread::start(
         control::ControlSetup {
             plan: Arc::clone(&plan),
@@ -204,8 +192,12 @@ fn start(setup: Setup, logger: &Logger) -> Result<Running, String> {
     .map_err(|error| error.to_string())?;
     let options = options(&plan, addresses, cores);
     options.tls.set(identity(&plan)?);
-    let links = (link.clone(), page_sender.clone());
-    let make = gateways(Arc::clone(&common), broadcast, links, receivers);
+    let make = gateways(
+        Arc::clone(&common),
+        broadcast,
+        (link.clone(), page_sender.clone()),
+        receivers,
+    );
     let engine = Engine::start(&options, make).map_err(|error| error.to_string())?;
     // The cell is empty: this is the only place that sets it.
     let _ = ringer.set(engine.ringer());
@@ -352,6 +344,29 @@ fn buffered_bytes_max(plan: &Plan) -> usize {
     let configured = plan.server.request_limits.max_buffered_bytes;
     let bytes = configured.unwrap_or_else(|| (host::memory_limit_bytes() / 4).max(64 << 20));
     usize::try_from(bytes).unwrap_or(usize::MAX)
+}
+
+/// Starts the thread that renders pages.
+fn start_pages(
+    broadcast: &Arc<Broadcast<Snapshot>>,
+    cores: &CoreSenders,
+    common: &Arc<Common>,
+    workers: usize,
+) -> Result<(PagesSender, PagesThread), String> {
+    let (sender, messages) = PagesSender::new();
+    let thread = PagesThread::start(PagesSetup {
+        broadcast: Arc::clone(broadcast),
+        messages,
+        cores: cores.clone(),
+        process: ProcessInfo {
+            build: build(),
+            started: SystemTime::now(),
+            workers,
+        },
+        common: Arc::clone(common),
+    });
+    let thread = thread.map_err(|error| error.to_string())?;
+    Ok((sender, thread))
 }
 
 fn build() -> Build {
