@@ -71,7 +71,6 @@ pub(crate) struct RefreshRequest {
     /// Where the outcome goes.
     pub reply_to: ReplyTo,
 }
-}
 
 /// A message to a core.
 #[derive(Debug)]

@@ -34,7 +34,7 @@ fn a_backend_gets_path_and_query_as_they_were_written() {
             "/x?=v&&z",
             "/x?a=//..//%2e",
             "/a..b/...x",
-            "/v1/models/x",
+            "/v1/model/x",
             "/api/tags/",
         ];
         for path in same {
@@ -228,6 +228,7 @@ fn listings_are_the_gateway_s_and_paths_beside_them_are_not() {
             "/olla/ollama/v1/models",
             "/olla/ollama/api/tags",
             "/olla/openai/v1/models",
+            "/olla/ollama/v1/models/m",
             "/olla/models",
         ];
         for path in own {
@@ -238,7 +239,7 @@ fn listings_are_the_gateway_s_and_paths_beside_them_are_not() {
         }
         assert_eq!(backend.count(), 0);
         for path in [
-            "v1/models/x",
+            "v1/model/x",
             "api/tags/",
             "api/ps",
             "api/version",
