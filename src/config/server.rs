@@ -252,8 +252,7 @@ fn rate_limits(s: &mut Section<'_, '_>) -> RateLimitsPlan {
 fn pages_per_second(s: &mut Section<'_, '_>) -> u32 {
     s.key(
         "pages_per_second",
-        "Limit for each client address on listings, /version and /internal/* but health, \
-         with twice as many at once; 0 disables it.",
+        "Listings, /version and /internal/* but health per address; 0 disables it.",
     )
     .int(PAGES_PER_SECOND, 0, U32_MAX / 60)
 }

@@ -111,14 +111,20 @@ impl Gateway {
         format!("http://127.0.0.1:{}", self.port)
     }
 
-    /// The endpoints as the gateway reports them.
+    /// The endpoints as the gateway reports them now.
     ///
     /// # Panics
     /// When it does not.
     #[track_caller]
     pub fn endpoints(&self) -> Vec<Value> {
-        let status = get(self, "/internal/status/endpoints", &[]).json();
-        status["endpoints"].as_array().unwrap().clone()
+        let page = || get(self, "/internal/status/endpoints", &[]).json();
+        // The gateway keeps a page for a moment: the next one has been rendered after this call.
+        let kept = page()["timestamp"].clone();
+        let fresh = wait_for("a new page", PATIENCE, || {
+            let page = page();
+            (page["timestamp"] != kept).then_some(page)
+        });
+        fresh["endpoints"].as_array().unwrap().clone()
     }
 
     /// One of the endpoints.
