@@ -82,13 +82,25 @@ impl ClientResponse {
     }
 }
 
+/// How much of a response's body is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BodyWanted {
+    /// All of it; longer ones are [`ClientFault::TooLong`].
+    Whole(usize),
+    /// Its first bytes, of responses with this status only.
+    Start {
+        /// The status.
+        status: u16,
+        /// The number of bytes.
+        bytes_max: usize,
+    },
+}
+
 /// Sends a request and waits for its response.
 ///
 /// The connection uses TLS if `tls` is given.
 ///
 /// `request` is complete, framing included, and tells the server to close the connection.
-/// With a `body_bytes_max` of 0 the body is not read.
-///
 /// # Errors
 /// [`ClientFault`].
 pub async fn send(
@@ -96,9 +108,9 @@ pub async fn send(
     tls: Option<&TlsClient>,
     request: &[u8],
     limit: Duration,
-    body_bytes_max: usize,
+    wanted: BodyWanted,
 ) -> Result<ClientResponse, ClientFault> {
-    let sending = send_unbounded(addresses, tls, request, body_bytes_max);
+    let sending = send_unbounded(addresses, tls, request, wanted);
     // The connection is dropped with the future, so nothing can be lost by giving up.
     rt::timeout(limit, sending)
         .await
@@ -109,7 +121,7 @@ async fn send_unbounded(
     addresses: &[SocketAddr],
     tls: Option<&TlsClient>,
     request: &[u8],
-    body_bytes_max: usize,
+    wanted: BodyWanted,
 ) -> Result<ClientResponse, ClientFault> {
     let connected = upstream::connect(addresses, Duration::from_secs(30)).await;
     let mut socket = connected.map_err(ClientFault::Connect)?;
@@ -130,32 +142,48 @@ async fn send_unbounded(
             .fields
             .push((text(field.name.of(&buf)), text(field.value.of(&buf))));
     }
-    if body_bytes_max == 0 {
-        return Ok(response);
-    }
     buf.consume(head.len);
+    match wanted {
+        BodyWanted::Whole(bytes_max) => {
+            read_body(&mut socket, buf, body, (&mut response.body, bytes_max)).await?;
+        }
+        BodyWanted::Start { status, bytes_max } if status == response.status => {
+            // What came before an error or the end is the start, too.
+            let _ = read_body(&mut socket, buf, body, (&mut response.body, bytes_max)).await;
+            response.body.truncate(bytes_max);
+        }
+        BodyWanted::Start { .. } => {}
+    }
+    Ok(response)
+}
+
+async fn read_body(
+    socket: &mut Socket,
+    mut buf: Buf,
+    body: ResponseBody,
+    (out, bytes_max): (&mut Vec<u8>, usize),
+) -> Result<(), ClientFault> {
     let mut body = Incoming::of(body);
     while body
-        .gather(&buf, &mut response.body)
+        .gather(&buf, out)
         .map_err(|_| ClientFault::Malformed)?
         .is_none()
     {
-        if response.body.len() > body_bytes_max {
+        if out.len() > bytes_max {
             return Err(ClientFault::TooLong);
         }
         buf.clear();
         buf = buf.grown(UPSTREAM_READ_BYTES_MAX);
-        match read(&mut socket, buf).await? {
+        match read(socket, buf).await? {
             (0, _) if body.ends_with_connection() => break,
             (0, _) => return Err(ClientFault::Closed),
             (_, came) => buf = came,
         }
     }
-    if response.body.len() > body_bytes_max {
-        Err(ClientFault::TooLong)
-    } else {
-        Ok(response)
+    if out.len() > bytes_max {
+        return Err(ClientFault::TooLong);
     }
+    Ok(())
 }
 
 async fn write_all(socket: &Socket, request: &[u8]) -> Result<(), ClientFault> {

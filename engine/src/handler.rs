@@ -410,6 +410,9 @@ pub trait Exchange: Sized + 'static {
     /// Sees a part of a body that passes unchanged ([`Passing::Tap`]).
     fn tap(&mut self, _payload: &[u8]) {}
 
+    /// Bytes of the response's body have arrived. `now` may be one tick old.
+    fn heard(&mut self, _now: Instant) {}
+
     /// Writes to `out` what the client gets for a part of the body ([`Passing::Transform`]). With
     /// `end` it is the last call.
     fn transform(

@@ -415,11 +415,22 @@ pub struct StickyPlan {
 /// `[discovery]`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct DiscoveryPlan {
+    /// `[discovery.health_check]`.
+    pub health_check: HealthCheckPlan,
     /// `[discovery.model_discovery]`.
     pub model_discovery: ModelDiscoveryPlan,
     /// `discovery.static.endpoints`, in the order of the file, at most [`MAX_ENDPOINTS`]; names
     /// and URLs are unique.
     pub endpoints: Vec<EndpointPlan>,
+}
+
+/// `[discovery.health_check]` (docs/contract/observe.md#1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HealthCheckPlan {
+    /// Failed checks in a row that take a routable endpoint out, at least 1.
+    pub fall: u32,
+    /// Good checks in a row that bring it back, at least 1.
+    pub rise: u32,
 }
 
 /// `[discovery.model_discovery]` (docs/contract/catalogue.md#3.1). The three bounds are above zero

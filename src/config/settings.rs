@@ -87,13 +87,27 @@ fn discovery(s: &mut Section<'_, '_>, context: &Context<'_>) -> DiscoveryPlan {
     )
     .inert()
     .duration(secs(30));
-    s.section("health_check")
-        .key("initial_delay", "Health checks begin at start.")
-        .inert()
-        .duration(secs(1));
     DiscoveryPlan {
+        health_check: health_check(&mut s.section("health_check")),
         model_discovery: model_discovery(&mut s.section("model_discovery")),
         endpoints: fleet::endpoints(&mut s.section("static"), context),
+    }
+}
+
+fn health_check(s: &mut Section<'_, '_>) -> HealthCheckPlan {
+    s.key("initial_delay", "Health checks begin at start.")
+        .inert()
+        .duration(secs(1));
+    HealthCheckPlan {
+        fall: s
+            .key(
+                "fall",
+                "Failed checks that take an endpoint out; a refused connection does so at once.",
+            )
+            .int(2, 1, 10),
+        rise: s
+            .key("rise", "Good checks in a row that bring an endpoint back.")
+            .int(1, 1, 10),
     }
 }
 

@@ -13,8 +13,9 @@ use crate::log::events::{ENDPOINT_RECOVERED, ENDPOINT_STATUS_CHANGED};
 use crate::log::{Level, Value};
 
 impl ControlState {
-    /// Feeds an event to an endpoint's health and executes the actions that come out.
-    pub(super) fn on_health(&self, member: &Rc<FleetMember>, event: HealthEvent) {
+    /// Feeds an event to an endpoint's health and executes the actions that come out. Returns false
+    /// if the event was a check that says nothing about the endpoint.
+    pub(super) fn on_health(&self, member: &Rc<FleetMember>, event: HealthEvent) -> bool {
         let is_check = matches!(event, HealthEvent::CheckEnded { .. });
         let change = member.on_health(event);
         if let Some(transition) = &change.transition {
@@ -41,6 +42,7 @@ impl ControlState {
             self.declare_dead(member);
         }
         self.end_first_round_if_settled();
+        !change.is_void
     }
 
     /// A check has found an endpoint offline: requests that wait for its response leave it
@@ -66,10 +68,10 @@ impl ControlState {
     }
 
     fn log_transition(&self, member: &FleetMember, transition: &Transition) {
-        let (level, message) = if transition.to.is_routable() {
-            (Level::Info, ENDPOINT_RECOVERED)
-        } else {
-            (Level::Warn, ENDPOINT_STATUS_CHANGED)
+        let (level, message) = match transition.to {
+            Status::Warming => (Level::Info, ENDPOINT_STATUS_CHANGED),
+            to if to.is_routable() => (Level::Info, ENDPOINT_RECOVERED),
+            _ => (Level::Warn, ENDPOINT_STATUS_CHANGED),
         };
         let plan = member.plan();
         let latency = transition.response_time.unwrap_or(Duration::ZERO);

@@ -12,7 +12,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use olla_engine::client::{ClientFault, ClientResponse};
+use olla_engine::client::{BodyWanted, ClientFault, ClientResponse};
 use olla_engine::rt;
 
 use super::fetch::{Get, get};
@@ -214,7 +214,6 @@ async fn ask(
 ) -> Result<ClientResponse, ListingFailure> {
     const AGENT: &str = concat!("olla-Discovery/", env!("CARGO_PKG_VERSION"));
     let fields = [("User-Agent", AGENT), ("Accept", "application/json")];
-    let body_bytes_max = MAX_LISTING_BYTES;
     let reply = get(
         &state.network,
         Get {
@@ -222,7 +221,7 @@ async fn ask(
             target,
             fields: &fields,
             limit,
-            body_bytes_max,
+            body: BodyWanted::Whole(MAX_LISTING_BYTES),
         },
     )
     .await;

@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use olla_engine::client::{self, ClientFault, ClientResponse};
+use olla_engine::client::{self, BodyWanted, ClientFault, ClientResponse};
 use olla_engine::exchange::ConnectFault;
 use olla_engine::h1::emit;
 
@@ -35,7 +35,7 @@ pub(super) struct Get<'g> {
     pub(super) fields: &'g [(&'g str, &'g str)],
     /// Time limit for the whole exchange, redirects included.
     pub(super) limit: Duration,
-    pub(super) body_bytes_max: usize,
+    pub(super) body: BodyWanted,
 }
 
 /// Sends the request and returns the response after redirects.
@@ -85,8 +85,7 @@ async fn once(
     let tls = (target.scheme == Scheme::Https)
         .then(|| network.trusts.of_check(&get.member.plan(), &target.host));
     let request = head(get);
-    let bytes_max = get.body_bytes_max;
-    client::send(&addresses, tls.as_ref(), &request, left(), bytes_max).await
+    client::send(&addresses, tls.as_ref(), &request, left(), get.body).await
 }
 
 async fn resolved(

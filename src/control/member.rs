@@ -274,6 +274,9 @@ impl Options {
 fn settings_of(endpoint: &EndpointPlan, plan: &Plan) -> HealthSettings {
     HealthSettings {
         check_interval: endpoint.check_interval,
+        check_timeout: endpoint.check_timeout,
+        fall: plan.discovery.health_check.fall,
+        rise: plan.discovery.health_check.rise,
         discovers: plan.discovery.model_discovery.enabled,
     }
 }

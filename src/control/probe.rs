@@ -2,36 +2,63 @@
 //!
 //! Contract: docs/contract/balancing.md#11
 
+use std::pin::pin;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use olla_engine::client::{ClientFault, ClientResponse};
+use olla_engine::client::{BodyWanted, ClientFault, ClientResponse};
 use olla_engine::rt;
 
 use super::fetch::{Get, get};
 use super::member::FleetMember;
 use super::state::ControlState;
 use crate::fleet::health::schedule::{jittered, retry_after};
-use crate::fleet::health::{CheckResult, HealthEvent};
+use crate::fleet::health::{CheckResult, HealthEvent, Meanwhile};
 use crate::providers;
 
 /// Pauses before the second and third try of one check.
 const PAUSES: [Duration; 2] = [Duration::from_millis(100), Duration::from_millis(200)];
 
+/// While a check runs, the lateness of this thread is measured this often.
+const TICK: Duration = Duration::from_millis(100);
+
+/// Bytes of a body that are searched for a text that says that the model is being loaded.
+const LOADING_BYTES_MAX: usize = 4096;
+
 /// Checks an endpoint whenever a check is due, until it is removed.
 pub(super) async fn watch(state: &Rc<ControlState>, member: &Rc<FleetMember>) {
     while !member.is_removed() {
         let began = Instant::now();
-        let result = check(state, member).await;
-        let losses = member.live.lost();
+        let (result, late) = measured(check(state, member)).await;
+        let heard = member.live.heard_ms();
         let event = HealthEvent::CheckEnded {
             began,
             result,
-            losses,
+            meanwhile: Meanwhile {
+                heard: heard.map(|at| state.common.time_of(at)),
+                late,
+            },
+            losses: member.live.lost(),
         };
-        state.on_health(member, event);
-        state.end_suspicion(member, began, result);
+        if state.on_health(member, event) {
+            state.end_suspicion(member, began, result);
+        }
         member.next_check().await;
+    }
+}
+
+/// Runs a future, and measures how late this thread was at most meanwhile: a suspended process
+/// finds each check timed out.
+async fn measured<F: Future>(work: F) -> (F::Output, Duration) {
+    let mut work = pin!(work);
+    let mut late = Duration::ZERO;
+    loop {
+        let due = Instant::now() + TICK;
+        let done = rt::timeout(TICK, work.as_mut()).await;
+        late = late.max(Instant::now().saturating_duration_since(due));
+        if let Some(output) = done {
+            return (output, late);
+        }
     }
 }
 
@@ -54,8 +81,11 @@ async fn check(state: &ControlState, member: &Rc<FleetMember>) -> CheckResult {
         Ok(response) => CheckResult::Response {
             code: response.status,
             retry_after: retry_after(response.field("retry-after"), crate::log::unix_ms() / 1000),
+            is_loading: member
+                .profile()
+                .says_loading(response.status, &response.body),
         },
-        Err(fault) => CheckResult::Failed(fault.as_str()),
+        Err(fault) => CheckResult::Failed(fault),
     }
 }
 
@@ -78,7 +108,10 @@ async fn once(state: &ControlState, member: &FleetMember) -> Result<ClientRespon
             target,
             fields: &fields,
             limit,
-            body_bytes_max: 0,
+            body: BodyWanted::Start {
+                status: 503,
+                bytes_max: LOADING_BYTES_MAX,
+            },
         },
     )
     .await

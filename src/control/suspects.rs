@@ -25,22 +25,15 @@ impl ControlState {
         }
     }
 
-    /// A check has ended: decides about a suspect endpoint.
+    /// A check has ended that says something of its endpoint: decides about a suspect one.
     pub(super) fn end_suspicion(
         &self,
         member: &Rc<FleetMember>,
         began: Instant,
         result: CheckResult,
     ) {
-        let is_good = matches!(
-            result,
-            CheckResult::Response {
-                code: 200..=299,
-                ..
-            }
-        );
         let mut suspicion = member.suspicion.get();
-        let finding = suspicion.on_check(began, is_good);
+        let finding = suspicion.on_check(began, result.is_good());
         member.suspicion.set(suspicion);
         match finding {
             CheckMeaning::Clear => {}

@@ -3,8 +3,12 @@
 //! Contract: docs/contract/balancing.md#7, docs/contract/balancing.md#10
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
 
 use super::cooling::Cooling;
+
+/// A request notes the arrival of bytes no more often than this ([`Live::hear`]).
+pub(crate) const HEARD_STEP: Duration = Duration::from_millis(100);
 
 /// Counters of one endpoint that all cores share. All other counters belong to one core each.
 #[derive(Debug, Default)]
@@ -27,6 +31,8 @@ pub struct Live {
     no_messages_until_ms: AtomicU64,
     /// Its models that are left alone for a while (docs/contract/balancing.md#9.1).
     pub(crate) cooling: Cooling,
+    /// Milliseconds on the process's clock at which bytes of a response last arrived; 0 = never.
+    heard_ms: AtomicU64,
 }
 
 impl Live {
@@ -62,6 +68,19 @@ impl Live {
     /// Whether the endpoint is known not to speak the Messages API.
     pub fn refuses_messages(&self, now_ms: u64) -> bool {
         self.no_messages_until_ms.load(Ordering::Relaxed) > now_ms
+    }
+
+    /// Bytes of a response have arrived.
+    pub fn hear(&self, now_ms: u64) {
+        self.heard_ms.store(now_ms, Ordering::Relaxed);
+    }
+
+    /// When bytes of a response last arrived, to [`HEARD_STEP`]; `None` = never.
+    pub fn heard_ms(&self) -> Option<u64> {
+        match self.heard_ms.load(Ordering::Relaxed) {
+            0 => None,
+            at => Some(at),
+        }
     }
 
     /// A core could not reach the endpoint: no core picks it until the control thread has taken

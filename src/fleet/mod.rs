@@ -26,7 +26,7 @@ use crate::endpoint_set::EndpointSet;
 use crate::providers::Profile;
 use crate::providers::figures::Extractor;
 
-pub(crate) use live::Live;
+pub(crate) use live::{HEARD_STEP, Live};
 pub(crate) use upstream::{Upstream, own_fields};
 
 /// A frozen state of everything that routing depends on.
@@ -130,7 +130,7 @@ pub enum Status {
     Healthy,
     /// A good check that took more than ten seconds.
     Busy,
-    /// Reserved; routable, never set by a check.
+    /// Responded to a check with a 503 that says that the model is being loaded.
     Warming,
     /// Could not be reached, or did not speak HTTP.
     Offline,

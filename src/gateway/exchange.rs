@@ -351,6 +351,7 @@ impl handler::Exchange for Exchange {
         if let Some(lease) = &mut self.lease {
             lease.succeeded();
         }
+        self.heard(ask.cx.now);
         self.upstream_status = Some(response.head.status);
         self.times.responded = Some(ask.cx.now);
         if self.gives_up(ask, response) {
@@ -383,6 +384,12 @@ impl handler::Exchange for Exchange {
                 self.events(ask, out);
                 Passing::Transform(idle)
             }
+        }
+    }
+
+    fn heard(&mut self, now: Instant) {
+        if let Some(lease) = &mut self.lease {
+            lease.heard(now, |now| self.gateway.common.clock_ms(now));
         }
     }
 

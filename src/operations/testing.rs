@@ -201,6 +201,7 @@ fn profile() -> Profile {
         chat_path: String::new(),
         anthropic: None,
         parser: Parser::Vllm,
+        loading_texts: Vec::new(),
         embedding_patterns: Vec::new(),
         vision_patterns: Vec::new(),
         metrics: MetricsExtraction::default(),

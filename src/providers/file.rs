@@ -32,6 +32,7 @@ struct File {
     routing: Routing,
     api: Api,
     request: Request,
+    response: Response,
     models: Models,
     metrics: Metrics,
 }
@@ -66,6 +67,12 @@ struct Anthropic {
 #[serde(default)]
 struct Request {
     response_format: String,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Response {
+    loading: Vec<String>,
 }
 
 #[derive(Deserialize, Default)]
@@ -145,6 +152,7 @@ pub(super) fn parse(text: &str) -> Result<(Profile, Vec<String>), String> {
         discovery_path,
         anthropic: file.api.anthropic_support.map(anthropic),
         parser,
+        loading_texts: file.response.loading,
         embedding_patterns: file.models.capability_patterns.embeddings,
         vision_patterns: file.models.capability_patterns.vision,
         metrics: MetricsExtraction {

@@ -33,6 +33,9 @@ pub struct Profile {
     pub anthropic: Option<AnthropicSupport>,
     /// The parser of its model listing.
     pub parser: Parser,
+    /// Texts in the body of a 503 that say that the model is being loaded
+    /// (docs/contract/scheduling.md#3).
+    pub loading_texts: Vec<String>,
     /// Globs that match the names of embedding models.
     pub embedding_patterns: Vec<String>,
     /// Globs that match the names of vision models.
@@ -42,6 +45,17 @@ pub struct Profile {
 }
 
 impl Profile {
+    /// Whether a response says that the model is being loaded, which is no failure
+    /// (docs/contract/scheduling.md#3). `body` may be the beginning of its body.
+    pub fn says_loading(&self, status: u16, body: &[u8]) -> bool {
+        let contains = |text: &String| {
+            let text = text.as_bytes();
+            let mut places = body.windows(text.len().max(1));
+            !text.is_empty() && places.any(|place| place.eq_ignore_ascii_case(text))
+        };
+        status == 503 && self.loading_texts.iter().any(contains)
+    }
+
     /// Whether its servers take a name without a tag for the name with `:latest`
     /// (docs/contract/balancing.md#4.1).
     pub fn completes_tags(&self) -> bool {

@@ -1,7 +1,7 @@
 //! The values that the cores and the control thread share besides snapshots and messages.
 
 use std::sync::atomic::{AtomicBool, AtomicU64};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use olla_engine::limit::{Epoch, Nanos};
 
@@ -53,5 +53,10 @@ impl Common {
     pub(crate) fn clock_ms(&self, now: Instant) -> u64 {
         // 0 means never, so the clock starts at 1.
         millis(now.saturating_duration_since(self.start)).saturating_add(1)
+    }
+
+    /// The time that [`Self::clock_ms`] gave as milliseconds.
+    pub(crate) fn time_of(&self, clock_ms: u64) -> Instant {
+        self.start + Duration::from_millis(clock_ms.saturating_sub(1))
     }
 }

@@ -557,7 +557,7 @@ fn switched_off_there_is_no_trace_of_sessions() {
 }
 
 #[test]
-fn one_check_takes_an_endpoint_out_and_one_brings_it_back() {
+fn two_checks_take_an_endpoint_out_and_one_brings_it_back() {
     on_both_drivers(|driver| {
         let one = Backend::ok(&["m"]);
         let gateway = start(driver, &[endpoint("one", "vllm", &one, "")], "");

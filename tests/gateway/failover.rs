@@ -83,6 +83,7 @@ fn a_connection_that_ends_on_the_whole_request_goes_on_to_one_more_endpoint() {
         for end in BEFORE {
             let (one, two) = (Backend::new(&["m"], end), Backend::ok(&["m"]));
             let gateway = over_two(driver, &one, &two, "");
+            one.set_health(500);
             was_served_by_two(&post(&gateway, CHAT, &[], r#"{"model":"m"}"#));
             assert!(one.count() >= 1);
             assert_eq!(

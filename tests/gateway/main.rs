@@ -13,6 +13,7 @@ mod demo;
 mod errors;
 mod failover;
 mod headers;
+mod health;
 mod leaving;
 mod life;
 mod loops;

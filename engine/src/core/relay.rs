@@ -97,6 +97,7 @@ impl<H: Handler> Lane<'_, H> {
             buf = came;
             match result {
                 Ok(1..) => {
+                    self.x.heard(self.core.now());
                     self.wire.on(Event::ResponsePiece);
                 }
                 Ok(0) if incoming.ends_with_connection() => {

@@ -61,6 +61,7 @@ impl<H: Handler> Lane<'_, H> {
             let next = self.next_read(&mut backend, &mut state, idle, buf).await;
             let ended = match next {
                 Ok((Ok(1..), came)) => {
+                    self.x.heard(self.core.now());
                     self.wire.on(Event::ResponsePiece);
                     buf = came;
                     continue;
@@ -228,7 +229,10 @@ impl<H: Handler> Lane<'_, H> {
             };
             buf = came;
             match result {
-                Ok(1..) => drop(self.wire.on(Event::ResponsePiece)),
+                Ok(1..) => {
+                    self.x.heard(self.core.now());
+                    self.wire.on(Event::ResponsePiece);
+                }
                 Ok(0) if incoming.ends_with_connection() => {
                     return self.collected(&body).await;
                 }

@@ -7,7 +7,7 @@
 //! this machine follows checks; neither changes the other, except that an endpoint which recovers
 //! begins with a closed breaker.
 //!
-//! Contract: docs/contract/balancing.md#9, docs/contract/balancing.md#11,
+//! Contract: docs/contract/observe.md#1; docs/contract/balancing.md#9, docs/contract/balancing.md#11,
 //! docs/contract/balancing.md#12; docs/contract/README.md#13
 
 pub(crate) mod schedule;
@@ -19,6 +19,9 @@ mod tests;
 
 use std::time::{Duration, Instant};
 
+use olla_engine::client::ClientFault;
+use olla_engine::exchange::ConnectFault;
+
 use super::Status;
 use schedule::backoff;
 
@@ -29,11 +32,21 @@ pub(crate) const FIRST_CHECK_WAIT: Duration = Duration::from_secs(2);
 /// A successful check that took longer than this means that the endpoint is busy.
 const BUSY_AFTER: Duration = Duration::from_secs(10);
 
+/// The shortest time between two checks that failures of live traffic cause. Traffic can fail a
+/// thousand times a second.
+const CAUSED_CHECK_DISTANCE: Duration = Duration::from_millis(100);
+
 /// The options that the machine follows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct HealthSettings {
     /// `check_interval` of the endpoint.
     pub(crate) check_interval: Duration,
+    /// `check_timeout` of the endpoint.
+    pub(crate) check_timeout: Duration,
+    /// Failed checks in a row that take a routable endpoint out.
+    pub(crate) fall: u32,
+    /// Good checks in a row that bring it back.
+    pub(crate) rise: u32,
     /// Whether models are discovered: an endpoint that recovers is then listed at once.
     pub(crate) discovers: bool,
 }
@@ -49,6 +62,8 @@ pub(crate) enum HealthEvent {
         began: Instant,
         /// The outcome of its last try.
         result: CheckResult,
+        /// What else was noticed while it ran.
+        meanwhile: Meanwhile,
         /// The losses counted so far ([`Live::lost`](super::Live::lost)).
         losses: u32,
     },
@@ -76,6 +91,15 @@ pub(crate) enum HealthEvent {
     Removed,
 }
 
+/// What was noticed while a check ran, besides its result.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Meanwhile {
+    /// When bytes of a response last arrived from the endpoint.
+    pub(crate) heard: Option<Instant>,
+    /// How late this process was at most: the time for which it was due to run and did not.
+    pub(crate) late: Duration,
+}
+
 /// The outcome of a check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum CheckResult {
@@ -85,9 +109,18 @@ pub(crate) enum CheckResult {
         code: u16,
         /// The time that its `Retry-After` asks for ([`schedule::retry_after`]); counts with a 429.
         retry_after: Duration,
+        /// Whether it is a 503 that says that the model is being loaded.
+        is_loading: bool,
     },
-    /// No HTTP response: the connection error.
-    Failed(&'static str),
+    /// No HTTP response.
+    Failed(ClientFault),
+}
+
+impl CheckResult {
+    /// Whether the endpoint works: an endpoint that loads a model does.
+    pub(crate) fn is_good(self) -> bool {
+        status_after(self, Duration::ZERO).is_routable()
+    }
 }
 
 /// What an event changed, and what has to be done about it.
@@ -98,6 +131,8 @@ pub(crate) struct HealthChange {
     pub(crate) transition: Option<Transition>,
     /// In the order of execution.
     pub(crate) actions: Vec<HealthAction>,
+    /// Whether the event was a check that says nothing about the endpoint.
+    pub(crate) is_void: bool,
 }
 
 /// A change of status with everything that the log says about it.
@@ -168,6 +203,12 @@ pub(crate) struct Health {
     is_removed: bool,
     /// Failed checks and failed requests since the last good check.
     failures: u32,
+    /// Good checks since the last failure.
+    successes: u32,
+    /// Whether checks have failed since the endpoint was last found routable by one.
+    failed_checks: bool,
+    /// When a failed request took the endpoint out, until a check decides.
+    lost: Option<Instant>,
     last_check: Option<LastCheck>,
     next_check: Instant,
     /// The end of the time that a 429 asked for.
@@ -182,7 +223,6 @@ pub(crate) struct Health {
 struct LastCheck {
     ended: Instant,
     took: Duration,
-    succeeded: bool,
 }
 
 impl Health {
@@ -197,6 +237,9 @@ impl Health {
             is_settled: false,
             is_removed: false,
             failures: 0,
+            successes: 0,
+            failed_checks: false,
+            lost: None,
             last_check: None,
             next_check: now,
             not_before: None,
@@ -215,11 +258,22 @@ impl Health {
             HealthEvent::CheckEnded {
                 began,
                 result,
+                meanwhile,
                 losses,
-            } => {
-                self.acknowledged_losses = losses;
-                self.check_ended(began, result, now)
-            }
+            } => match self.doubt(began, result, meanwhile, now) {
+                Some(next_check) => {
+                    let is_outdated = self.is_outdated(began);
+                    self.next_check = if is_outdated { now } else { next_check };
+                    HealthChange {
+                        is_void: true,
+                        ..HealthChange::default()
+                    }
+                }
+                None => {
+                    self.acknowledged_losses = losses;
+                    self.check_ended(began, result, now)
+                }
+            },
             HealthEvent::Lost { error, losses } => {
                 self.acknowledged_losses = losses;
                 self.lost(error, now)
@@ -252,61 +306,122 @@ impl Health {
         }
     }
 
+    /// The time of the next check if this one says nothing about the endpoint.
+    fn doubt(
+        &self,
+        began: Instant,
+        result: CheckResult,
+        meanwhile: Meanwhile,
+        now: Instant,
+    ) -> Option<Instant> {
+        let is_heard = || {
+            let interval = self.settings.check_interval;
+            meanwhile
+                .heard
+                .is_some_and(|at| now.saturating_duration_since(at) <= interval)
+        };
+        match result {
+            // The result may tell of this process only.
+            _ if meanwhile.late > self.settings.check_timeout => Some(now),
+            CheckResult::Failed(ClientFault::Connect(ConnectFault::Local)) => {
+                Some(self.due(began, self.failures))
+            }
+            CheckResult::Failed(fault) if is_timeout(fault) && is_heard() => {
+                Some(self.due(began, self.failures))
+            }
+            // It may have met the endpoint before the connection was lost.
+            _ if self.lost.is_some_and(|lost| began <= lost) => Some(self.caused(now)),
+            _ => None,
+        }
+    }
+
     fn check_ended(&mut self, began: Instant, result: CheckResult, now: Instant) -> HealthChange {
         let took = now.saturating_duration_since(began);
-        let (from, to) = (self.reported(), status_after(result, took));
-        let succeeded = to.is_routable();
-        let recovers = succeeded && self.last_check.is_some_and(|last| !last.succeeded);
+        let from = self.reported();
+        let to = status_after(result, took);
+        let is_good = to.is_routable();
         let is_first = matches!(self.verdict, Verdict::Pending { .. });
-        self.verdict = Verdict::Decided(to);
-        self.failures = if succeeded {
-            0
-        } else {
-            self.failures.saturating_add(1)
-        };
-        self.last_check = Some(LastCheck {
-            ended: now,
-            took,
-            succeeded,
-        });
-        if self
-            .configured
-            .is_some_and(|configured| began <= configured)
-        {
-            // What the reload changed is still to be checked, whatever this result says.
-            self.not_before = None;
-            self.next_check = now;
-        } else {
-            self.not_before = match result {
-                CheckResult::Response { retry_after, .. } if to == Status::RateLimited => {
-                    Some(now + retry_after)
-                }
-                _ => None,
-            };
-            self.schedule(began);
+        self.count(is_good);
+        self.last_check = Some(LastCheck { ended: now, took });
+        self.schedule_after(began, result, to, now);
+        let decides = is_first || self.decides(result, from.is_routable(), is_good);
+        if decides {
+            self.verdict = Verdict::Decided(to);
+            self.lost = None;
         }
         let mut change = HealthChange::default();
-        if recovers {
-            change.actions.push(HealthAction::ResetBreaker);
+        if decides && is_good {
+            let failed = std::mem::take(&mut self.failed_checks);
+            if failed && !from.is_routable() {
+                change.actions.push(HealthAction::ResetBreaker);
+            }
         }
-        if from.is_routable() && !succeeded {
+        if decides && from.is_routable() && !is_good {
             change.actions.push(HealthAction::ForgetSessions);
         }
-        if !succeeded || !self.settings.discovers {
+        let is_news = !from.is_routable() || from == Status::Warming && to != Status::Warming;
+        if !is_good || !self.settings.discovers {
             self.is_settled = true;
-        } else if !from.is_routable() {
+        } else if decides && is_news {
             change.actions.push(HealthAction::Discover);
         }
         change.actions.push(HealthAction::PublishSoon);
         let cause = match result {
             CheckResult::Response { code, .. } => Cause::Code(code),
-            CheckResult::Failed(error) => Cause::Error(error),
+            CheckResult::Failed(fault) => Cause::Error(fault.as_str()),
         };
         change.transition = self.transition(from, cause, now);
         if let Some(transition) = &mut change.transition {
-            transition.is_logged = !is_first || !succeeded;
+            transition.is_logged = !is_first || !is_good || to == Status::Warming;
         }
         change
+    }
+
+    /// Whether a reload has changed what is checked since a check began.
+    fn is_outdated(&self, began: Instant) -> bool {
+        self.configured.is_some_and(|at| began <= at)
+    }
+
+    fn count(&mut self, is_good: bool) {
+        if is_good {
+            self.failures = 0;
+            self.successes = self.successes.saturating_add(1);
+        } else {
+            self.failures = self.failures.saturating_add(1);
+            self.successes = 0;
+            self.failed_checks = true;
+        }
+    }
+
+    /// Whether a check decides the status (docs/contract/observe.md#1, flapping). An endpoint moves
+    /// between routable statuses, and between the others, with every check.
+    fn decides(&self, result: CheckResult, was_routable: bool, is_good: bool) -> bool {
+        let is_refused = matches!(
+            result,
+            CheckResult::Failed(ClientFault::Connect(ConnectFault::Refused))
+        );
+        match (was_routable, is_good) {
+            (true, true) | (false, false) => true,
+            (true, false) => is_refused || self.failures >= self.settings.fall,
+            // What a lost connection took out, one good check brings back.
+            (false, true) => self.lost.is_some() || self.successes >= self.settings.rise,
+        }
+    }
+
+    fn schedule_after(&mut self, began: Instant, result: CheckResult, to: Status, now: Instant) {
+        if self.is_outdated(began) {
+            // What the reload changed is still to be checked, whatever this result says.
+            self.not_before = None;
+            self.next_check = now;
+            return;
+        }
+        self.not_before = match result {
+            CheckResult::Response { retry_after, .. } if to == Status::RateLimited => {
+                Some(now + retry_after)
+            }
+            _ => None,
+        };
+        self.next_check = self.due(began, self.failures);
     }
 
     fn lost(&mut self, error: &'static str, now: Instant) -> HealthChange {
@@ -317,17 +432,19 @@ impl Health {
         let from = self.reported();
         self.verdict = Verdict::Decided(Status::Offline);
         self.failures = self.failures.saturating_add(1);
-        self.schedule(now);
+        self.successes = 0;
+        self.lost = Some(now);
+        self.next_check = self.caused(now);
         HealthChange {
             transition: self.transition(from, Cause::Error(error), now),
             actions: vec![HealthAction::Reschedule, HealthAction::PublishNow],
+            is_void: false,
         }
     }
 
     /// A check is due at once, however often live traffic asks for one.
     fn suspected(&mut self, now: Instant) -> HealthChange {
-        let last = self.last_check.map(|last| last.ended);
-        let due = last.map_or(now, |last| now.max(last + suspicion::CHECK_DISTANCE));
+        let due = self.caused(now);
         if due >= self.next_check {
             return HealthChange::default();
         }
@@ -363,10 +480,20 @@ impl Health {
         HealthChange::of(&actions)
     }
 
-    /// Sets the next check by the back-off schedule, not before the end of a `Retry-After`.
-    fn schedule(&mut self, from: Instant) {
-        let due = from + backoff(self.settings.check_interval, self.failures);
-        self.next_check = self.not_before.map_or(due, |rest| due.max(rest));
+    /// When the next check is due by the back-off schedule, not before the end of a `Retry-After`.
+    fn due(&self, from: Instant, failures: u32) -> Instant {
+        self.rested(from + backoff(self.settings.check_interval, failures))
+    }
+
+    /// When a check is due that live traffic causes: at once.
+    fn caused(&self, now: Instant) -> Instant {
+        let last = self.last_check.map(|last| last.ended);
+        let least = last.map_or(now, |last| last + CAUSED_CHECK_DISTANCE);
+        self.rested(now.max(least))
+    }
+
+    fn rested(&self, due: Instant) -> Instant {
+        self.not_before.map_or(due, |rest| due.max(rest))
     }
 
     fn transition(&self, from: Status, cause: Cause, now: Instant) -> Option<Transition> {
@@ -445,18 +572,29 @@ impl Health {
 impl HealthChange {
     fn of(actions: &[HealthAction]) -> Self {
         Self {
-            transition: None,
             actions: actions.to_vec(),
+            ..Self::default()
         }
     }
 }
 
+fn is_timeout(fault: ClientFault) -> bool {
+    matches!(
+        fault,
+        ClientFault::TimedOut | ClientFault::Connect(ConnectFault::TimedOut)
+    )
+}
+
 /// The status that a check leads to (docs/contract/balancing.md#11).
 fn status_after(result: CheckResult, took: Duration) -> Status {
-    let CheckResult::Response { code, .. } = result else {
+    let CheckResult::Response {
+        code, is_loading, ..
+    } = result
+    else {
         return Status::Offline;
     };
     match code {
+        503 if is_loading => Status::Warming,
         200..=299 if took > BUSY_AFTER => Status::Busy,
         200..=299 => Status::Healthy,
         401 | 403 => Status::ConfigError,

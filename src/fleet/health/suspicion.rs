@@ -3,11 +3,7 @@
 //!
 //! Contract: docs/contract/balancing.md#9.3
 
-use std::time::{Duration, Instant};
-
-/// The shortest time between two checks that suspicion causes: requests that kill may come a
-/// thousand times a second.
-pub(super) const CHECK_DISTANCE: Duration = Duration::from_millis(100);
+use std::time::Instant;
 
 /// Whether an endpoint is suspect.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -52,6 +48,8 @@ impl Suspicion {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]

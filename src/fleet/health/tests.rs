@@ -7,8 +7,14 @@ const INTERVAL: Duration = Duration::from_secs(5);
 
 const ON: HealthSettings = HealthSettings {
     check_interval: INTERVAL,
+    check_timeout: Duration::from_secs(2),
+    fall: 2,
+    rise: 1,
     discovers: true,
 };
+
+/// One failed check takes the endpoint out.
+const AT_ONCE: HealthSettings = HealthSettings { fall: 1, ..ON };
 
 const OFF: HealthSettings = HealthSettings {
     discovers: false,
@@ -23,8 +29,18 @@ fn code(code: u16) -> CheckResult {
     CheckResult::Response {
         code,
         retry_after: secs(30),
+        is_loading: false,
     }
 }
+
+const LOADING: CheckResult = CheckResult::Response {
+    code: 503,
+    retry_after: Duration::from_secs(30),
+    is_loading: true,
+};
+
+const TIMED_OUT: CheckResult = CheckResult::Failed(ClientFault::TimedOut);
+const REFUSED: CheckResult = CheckResult::Failed(ClientFault::Connect(ConnectFault::Refused));
 
 /// An endpoint with a clock of its own.
 struct Bench {
@@ -60,14 +76,29 @@ impl Bench {
     }
 
     fn check_for(&mut self, took: Duration, result: CheckResult) -> HealthChange {
+        self.check_while(took, result, Meanwhile::default())
+    }
+
+    fn check_while(
+        &mut self,
+        took: Duration,
+        result: CheckResult,
+        meanwhile: Meanwhile,
+    ) -> HealthChange {
         let began = self.now;
         self.now += took;
         let losses = self.losses;
         self.on(HealthEvent::CheckEnded {
             began,
             result,
+            meanwhile,
             losses,
         })
+    }
+
+    /// Lets the time pass until the next check.
+    fn wait(&mut self) {
+        self.now = self.health.next_check();
     }
 
     fn lose(&mut self) -> HealthChange {
@@ -100,7 +131,7 @@ fn reported(change: &HealthChange) -> Option<(Status, Status, bool)> {
 
 #[test]
 fn each_result_leads_to_a_status() {
-    let failed = CheckResult::Failed("reset");
+    let failed = CheckResult::Failed(ClientFault::Reset);
     let table = [
         (code(200), 0, Status::Healthy),
         (code(204), 10, Status::Healthy),
@@ -111,6 +142,8 @@ fn each_result_leads_to_a_status() {
         (code(404), 0, Status::Unhealthy),
         (code(500), 11, Status::Unhealthy),
         (code(304), 0, Status::Unhealthy),
+        (code(503), 0, Status::Unhealthy),
+        (LOADING, 0, Status::Warming),
         (failed, 0, Status::Offline),
         (failed, 11, Status::Offline),
     ];
@@ -134,7 +167,7 @@ fn the_first_check_decides_at_once() {
         (ON, code(500), Status::Unhealthy, true, &[PublishSoon], true),
         (
             ON,
-            CheckResult::Failed("dns"),
+            CheckResult::Failed(ClientFault::Connect(ConnectFault::Unresolved)),
             Status::Offline,
             true,
             &[PublishSoon],
@@ -177,7 +210,7 @@ fn later_checks_report_what_differs() {
         ),
     ];
     for (before, result, want, actions) in table {
-        let mut bench = Bench::checked(ON, before);
+        let mut bench = Bench::checked(AT_ONCE, before);
         let _ = bench.on(HealthEvent::Discovered);
         let change = bench.check(result);
         assert_eq!(reported(&change), want, "{before:?} {result:?}");
@@ -187,7 +220,7 @@ fn later_checks_report_what_differs() {
 
 #[test]
 fn a_transition_carries_what_the_log_says() {
-    let mut bench = Bench::checked(ON, code(200));
+    let mut bench = Bench::checked(AT_ONCE, code(200));
     let change = bench.check_for(secs(2), code(500));
     let want = Transition {
         from: Status::Healthy,
@@ -203,7 +236,7 @@ fn a_transition_carries_what_the_log_says() {
         from: Status::Unhealthy,
         to: Status::Offline,
         cause: Cause::Error("refused"),
-        next_check_in: secs(10),
+        next_check_in: CAUSED_CHECK_DISTANCE,
         ..want
     };
     assert_eq!(change.transition, Some(want));
@@ -232,13 +265,15 @@ fn a_lost_connection_takes_the_endpoint_out_at_once() {
     let want = Some((Status::Healthy, Status::Offline, true));
     assert_eq!(reported(&change), want);
     assert_eq!(change.actions, [Reschedule, PublishNow]);
-    assert_eq!(bench.next_check_in(), INTERVAL);
+    assert_eq!(bench.next_check_in(), CAUSED_CHECK_DISTANCE);
     assert_eq!(bench.health.failures(), 1);
     assert_eq!(bench.health.acknowledged_losses(), 1);
     let change = bench.lose();
     assert_eq!(change, HealthChange::default(), "the same failure");
     assert_eq!(bench.health.failures(), 1);
     assert_eq!(bench.health.acknowledged_losses(), 2);
+    bench.wait();
+    bench.now += secs(1);
     let change = bench.check(code(200));
     assert_eq!(
         change.actions,
@@ -268,6 +303,7 @@ fn retry_after_delays_the_next_check() {
     let _ = bench.check(CheckResult::Response {
         code: 429,
         retry_after: secs(90),
+        is_loading: false,
     });
     assert_eq!(bench.next_check_in(), secs(90));
     let _ = bench.lose();
@@ -294,14 +330,15 @@ fn a_changed_configuration_is_checked_and_listed_at_once() {
 
 #[test]
 fn a_check_older_than_the_configuration_is_repeated() {
-    let mut bench = Bench::checked(ON, code(200));
+    let mut bench = Bench::checked(AT_ONCE, code(200));
     let (began, losses) = (bench.now, 0);
     bench.now += secs(1);
-    let _ = bench.configure(ON, true);
+    let _ = bench.configure(AT_ONCE, true);
     bench.now += secs(1);
     let change = bench.on(HealthEvent::CheckEnded {
         began,
         result: code(429),
+        meanwhile: Meanwhile::default(),
         losses,
     });
     let want = Some((Status::Healthy, Status::RateLimited, true));
@@ -362,7 +399,7 @@ fn a_removed_endpoint_does_not_change_any_more() {
 fn a_suspect_is_checked_at_once_but_not_again_and_again() {
     let mut bench = Bench::checked(ON, code(200));
     let ended = bench.now;
-    let soon = ended + suspicion::CHECK_DISTANCE;
+    let soon = ended + CAUSED_CHECK_DISTANCE;
     let change = bench.on(HealthEvent::Suspected);
     assert_eq!(change.actions, [Reschedule]);
     assert_eq!((change.transition, bench.health.next_check()), (None, soon));
@@ -373,4 +410,174 @@ fn a_suspect_is_checked_at_once_but_not_again_and_again() {
     assert_eq!(change.actions, [Reschedule]);
     assert_eq!(bench.health.next_check(), bench.now);
     assert_eq!(bench.health.failures(), 0);
+}
+
+#[test]
+fn an_endpoint_falls_and_rises_with_checks_in_a_row() {
+    use Status::{Healthy, Offline, RateLimited, Unhealthy, Warming};
+    let settings = |fall, rise| HealthSettings { fall, rise, ..ON };
+    let (good, bad) = (code(200), code(500));
+    let table = [
+        // fall, rise, the checks after a first one, the status after each
+        (
+            2,
+            1,
+            good,
+            &[(bad, Healthy), (bad, Unhealthy), (good, Healthy)][..],
+        ),
+        (
+            2,
+            1,
+            good,
+            &[(bad, Healthy), (good, Healthy), (bad, Healthy)],
+        ),
+        (2, 1, good, &[(TIMED_OUT, Healthy), (bad, Unhealthy)]),
+        (2, 1, good, &[(bad, Healthy), (TIMED_OUT, Offline)]),
+        (2, 1, good, &[(REFUSED, Offline)]),
+        (10, 1, good, &[(bad, Healthy), (REFUSED, Offline)]),
+        (
+            2,
+            1,
+            good,
+            &[(code(429), Healthy), (code(429), RateLimited)],
+        ),
+        (3, 2, bad, &[(good, Unhealthy), (good, Healthy)]),
+        (
+            3,
+            2,
+            bad,
+            &[(good, Unhealthy), (bad, Unhealthy), (good, Unhealthy)],
+        ),
+        (1, 3, bad, &[(good, Unhealthy), (TIMED_OUT, Offline)]),
+        (1, 1, good, &[(LOADING, Warming), (good, Healthy)]),
+        (
+            2,
+            1,
+            good,
+            &[(bad, Healthy), (LOADING, Warming), (bad, Warming)],
+        ),
+        (2, 2, bad, &[(LOADING, Unhealthy), (LOADING, Warming)]),
+    ];
+    for (fall, rise, first, checks) in table {
+        let mut bench = Bench::checked(settings(fall, rise), first);
+        for (nth, (result, want)) in checks.iter().enumerate() {
+            bench.wait();
+            let _ = bench.check(*result);
+            assert_eq!(
+                bench.health.status(),
+                *want,
+                "{fall} {rise} {checks:?} {nth}"
+            );
+        }
+    }
+}
+
+#[test]
+fn loading_is_no_failure() {
+    let mut bench = Bench::checked(ON, LOADING);
+    assert_eq!(bench.health.status(), Status::Warming);
+    assert_eq!(bench.health.failures(), 0);
+    assert_eq!(bench.next_check_in(), INTERVAL - secs(1));
+    let change = bench.check(code(200));
+    assert_eq!(change.actions, [Discover, PublishSoon], "all is loaded now");
+    let mut bench = Bench::checked(ON, REFUSED);
+    let change = bench.check(LOADING);
+    let want = Some((Status::Offline, Status::Warming, true));
+    assert_eq!(reported(&change), want);
+    assert_eq!(change.actions, [ResetBreaker, Discover, PublishSoon]);
+    let change = bench.check(LOADING);
+    assert_eq!(change.actions, [PublishSoon], "listed already");
+}
+
+/// The change of a check that says nothing about its endpoint.
+fn void() -> HealthChange {
+    HealthChange {
+        is_void: true,
+        ..HealthChange::default()
+    }
+}
+
+#[test]
+fn a_time_out_counts_for_nothing_while_bytes_arrive() {
+    let table = [
+        // the result, how long ago bytes arrived, whether the check counts
+        (TIMED_OUT, Some(secs(0)), false),
+        (TIMED_OUT, Some(INTERVAL), false),
+        (TIMED_OUT, Some(INTERVAL + secs(1)), true),
+        (TIMED_OUT, None, true),
+        (
+            CheckResult::Failed(ClientFault::Connect(ConnectFault::TimedOut)),
+            Some(secs(1)),
+            false,
+        ),
+        (REFUSED, Some(secs(0)), true),
+        (code(500), Some(secs(0)), true),
+        (
+            CheckResult::Failed(ClientFault::Connect(ConnectFault::Local)),
+            None,
+            false,
+        ),
+    ];
+    for (result, ago, counts) in table {
+        let mut bench = Bench::checked(AT_ONCE, code(200));
+        bench.now += secs(60);
+        let heard = ago.map(|ago| bench.now + secs(2) - ago);
+        let late = Duration::ZERO;
+        let change = bench.check_while(secs(2), result, Meanwhile { heard, late });
+        let is_out = !bench.health.status().is_routable();
+        assert_eq!(is_out, counts, "{result:?} {ago:?}");
+        if !counts {
+            assert_eq!(change, void());
+            assert_eq!(bench.health.failures(), 0);
+            assert_eq!(bench.next_check_in(), INTERVAL - secs(2));
+        }
+    }
+}
+
+#[test]
+fn a_late_process_throws_its_results_away() {
+    for (late, counts) in [(secs(2), true), (secs(3), false)] {
+        for result in [TIMED_OUT, code(500), REFUSED] {
+            let mut bench = Bench::checked(AT_ONCE, code(200));
+            let change = bench.check_while(secs(4), result, Meanwhile { heard: None, late });
+            assert_eq!(change.transition.is_some(), counts, "{late:?} {result:?}");
+            if !counts {
+                assert_eq!(bench.next_check_in(), Duration::ZERO);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_lost_connection_is_checked_at_once() {
+    let settings = HealthSettings { rise: 3, ..ON };
+    let mut bench = Bench::checked(settings, code(200));
+    bench.now += secs(1);
+    let began = bench.now;
+    bench.now += secs(1);
+    let _ = bench.lose();
+    let change = bench.on(HealthEvent::CheckEnded {
+        began,
+        result: code(200),
+        meanwhile: Meanwhile::default(),
+        losses: 1,
+    });
+    assert_eq!(change, void(), "it began before the loss");
+    assert_eq!(bench.health.status(), Status::Offline);
+    assert_eq!(bench.next_check_in(), Duration::ZERO);
+    bench.now += secs(1);
+    let change = bench.check(code(200));
+    let want = Some((Status::Offline, Status::Healthy, true));
+    assert_eq!(reported(&change), want, "whatever rise says");
+    let _ = bench.lose();
+    bench.wait();
+    bench.now += secs(1);
+    let _ = bench.check(code(500));
+    bench.wait();
+    let _ = bench.check(code(200));
+    assert_eq!(
+        bench.health.status(),
+        Status::Unhealthy,
+        "rise counts again"
+    );
 }

@@ -10,6 +10,7 @@
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 
 use rustc_hash::FxHasher;
 
@@ -17,7 +18,7 @@ use super::rejection::Fault;
 use crate::config::Balancer;
 use crate::endpoint_set::EndpointSet;
 use crate::fleet::breaker::{self, BreakerProbe, State};
-use crate::fleet::{Endpoint, Live, Status};
+use crate::fleet::{Endpoint, HEARD_STEP, Live, Status};
 
 /// Candidate sets that have a turn counter. There are about as many sets as pairs of a model and a
 /// scope. Beyond this bound, a new set replaces the one with the fewest turns in its window.
@@ -152,12 +153,12 @@ impl Picker<'_> {
                 })
             })
             .collect();
-        let mut pinned = pinned.filter(|index| left.contains(*index));
+        let mut pinned = pinned.filter(|index| self.preferred(left).contains(*index));
         let mut throttled = false;
         loop {
             let index = match pinned.take() {
                 Some(index) => self.begin(index),
-                None => self.choose(&left),
+                None => self.choose(&self.preferred(left)),
             };
             let Some((index, mut lease)) = index else {
                 return Err(if throttled {
@@ -176,6 +177,17 @@ impl Picker<'_> {
             }
             left.remove(index);
         }
+    }
+
+    /// The set without the warming endpoints, while any other is left.
+    fn preferred(&self, left: EndpointSet) -> EndpointSet {
+        let is_warming = |index: &usize| {
+            let endpoint = self.endpoints.get(*index);
+            endpoint.is_some_and(|endpoint| endpoint.status == Status::Warming)
+        };
+        let warming: EndpointSet = left.iter().filter(is_warming).collect();
+        let others = left.minus(&warming);
+        if others.is_empty() { left } else { others }
     }
 
     fn choose(&self, left: &EndpointSet) -> Option<(usize, Lease)> {
@@ -287,6 +299,8 @@ pub struct Lease {
     endpoint: usize,
     live: Arc<Live>,
     probe: Option<BreakerProbe>,
+    /// When the arrival of bytes was last noted.
+    heard: Option<Instant>,
 }
 
 impl Lease {
@@ -296,6 +310,18 @@ impl Lease {
             endpoint,
             live: Arc::clone(live),
             probe: None,
+            heard: None,
+        }
+    }
+
+    /// Bytes of a response have arrived: the endpoint lives (docs/contract/observe.md#1).
+    pub fn heard(&mut self, now: Instant, clock_ms: impl FnOnce(Instant) -> u64) {
+        if self
+            .heard
+            .is_none_or(|at| now.saturating_duration_since(at) >= HEARD_STEP)
+        {
+            self.heard = Some(now);
+            self.live.hear(clock_ms(now));
         }
     }
 

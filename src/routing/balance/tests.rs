@@ -178,12 +178,35 @@ fn status_weighs_within_a_tier() {
         picker.random = numbers.next();
         counts[pick(&picker, &EndpointSet::first(3)).endpoint()] += 1;
     }
-    for (count, expected) in counts.into_iter().zip([10_000_i32, 3000, 1000]) {
+    for (count, expected) in counts.into_iter().zip([10_769_i32, 3231, 0]) {
         assert!((count - expected).abs() < 300, "{counts:?}");
     }
+    assert_eq!(counts[2], 0, "warming is passed over");
     let mut picker = picker(&endpoints, Balancer::Priority, &turns);
     picker.random = u64::MAX;
-    assert_eq!(pick(&picker, &EndpointSet::first(3)).endpoint(), 2);
+    assert_eq!(pick(&picker, &EndpointSet::first(3)).endpoint(), 1);
+}
+
+#[test]
+fn the_warming_are_passed_over_while_another_is_left() {
+    let (mut endpoints, turns) = (endpoints(&[3, 2, 1]), Turns::default());
+    endpoints[0].status = Status::Warming;
+    endpoints[1].status = Status::Warming;
+    for balancer in Balancer::ALL {
+        let picker = picker(&endpoints, *balancer, &turns);
+        let all = EndpointSet::first(3);
+        let picked = picker.pick(&all, &EndpointSet::EMPTY, Some(0), |_| true);
+        assert_eq!(picked.unwrap().endpoint(), 2, "{balancer:?}: pinned");
+        assert_eq!(pick(&picker, &all).endpoint(), 2, "{balancer:?}");
+        let picked = picker.pick(&all, &EndpointSet::EMPTY, None, |index| index != 2);
+        assert!(
+            picked.unwrap().endpoint() < 2,
+            "{balancer:?}: no token left"
+        );
+        let pair = EndpointSet::first(2);
+        let picked = picker.pick(&pair, &EndpointSet::EMPTY, Some(1), |_| true);
+        assert_eq!(picked.unwrap().endpoint(), 1, "{balancer:?}: pinned");
+    }
 }
 
 #[test]

@@ -27,6 +27,12 @@ const RECORDED_MAX: usize = 1 << 16;
 type Handler = dyn Fn(&Received, &mut Link) + Send + Sync;
 type Wrap = dyn Fn(TcpStream) -> io::Result<Wire> + Send + Sync;
 
+/// Values in place of a status of health checks: no response, and llama.cpp's while it loads.
+const SILENT: u16 = 0;
+const LOADING: u16 = 1;
+const LOADING_BODY: &str =
+    r#"{"error":{"code":503,"message":"Loading model","type":"unavailable_error"}}"#;
+
 /// A running backend. It responds to health checks and model listings by itself and does not record
 /// them; every other request is recorded and goes to its script. It stops when it is dropped.
 pub struct Backend {
@@ -40,6 +46,7 @@ struct Shared {
     wrap: Box<Wrap>,
     models: Mutex<Vec<Model>>,
     health: AtomicU16,
+    checks: AtomicUsize,
     listings: AtomicUsize,
     requests: AtomicUsize,
     recorded: AtomicUsize,
@@ -104,6 +111,7 @@ impl Backend {
                 wrap,
                 models: Mutex::new(models),
                 health: AtomicU16::new(health),
+                checks: AtomicUsize::new(0),
                 listings: AtomicUsize::new(0),
                 requests: AtomicUsize::new(0),
                 recorded: AtomicUsize::new(0),
@@ -152,6 +160,21 @@ impl Backend {
     /// Responds to health checks with this status from now on.
     pub fn set_health(&self, status: u16) {
         self.shared.health.store(status, Ordering::SeqCst);
+    }
+
+    /// Does not respond to health checks from now on.
+    pub fn set_silent(&self) {
+        self.set_health(SILENT);
+    }
+
+    /// Responds to health checks as llama.cpp does while it loads its model.
+    pub fn set_loading(&self) {
+        self.set_health(LOADING);
+    }
+
+    /// Health checks so far.
+    pub fn checks(&self) -> usize {
+        self.shared.checks.load(Ordering::SeqCst)
     }
 
     /// Lists these models from now on.
@@ -307,8 +330,12 @@ impl Shared {
             .first()
             .is_some_and(|agent| agent.starts_with("olla-HealthChecker"))
         {
-            let status = self.health.load(Ordering::SeqCst);
-            link.respond(status, "text/plain", "health");
+            self.checks.fetch_add(1, Ordering::SeqCst);
+            match self.health.load(Ordering::SeqCst) {
+                SILENT => drop(link.left_within(PATIENCE)),
+                LOADING => link.respond(503, "application/json", LOADING_BODY),
+                status => link.respond(status, "text/plain", "health"),
+            }
             return true;
         }
         if request.method != "GET" {

@@ -5,11 +5,14 @@
 //! `cargo test` runs 256 seeds. `SIM_SEED=17` replays one and prints every step (with
 //! `-- --nocapture`); `SIM_SEEDS=100000` runs more. A failing seed is printed.
 
+mod model;
+
 use std::collections::BTreeSet;
 use std::env;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 use super::*;
+use model::{Model, expected, is_refused, longest_wait};
 
 const SEEDS: u64 = 256;
 const STEPS_PER_SEED: usize = 400;
@@ -36,32 +39,7 @@ struct Running {
     began: Instant,
     ends: Instant,
     result: CheckResult,
-}
-
-/// What happened, kept apart from the machine.
-struct Model {
-    /// The status that was reported last.
-    reported: Status,
-    /// The first try of the first check failed, and nothing was decided since.
-    is_unreachable: bool,
-    is_checked: bool,
-    failures: u32,
-    /// The last good check, failed check and known loss, each with its number in the order of all.
-    good: Option<usize>,
-    bad: Option<usize>,
-    loss: Option<usize>,
-    /// The end of the pause that the last 429 requested; a changed configuration ends it.
-    rest: Option<Instant>,
-    /// The start of the back-off: of the last check, or the last known loss.
-    backoff_from: Instant,
-    /// A configuration that no check has begun under yet.
-    unchecked_configuration: bool,
-    /// The number of the last reload that changed something.
-    reload: usize,
-    acknowledged_losses: u32,
-    settled: bool,
-    settings: HealthSettings,
-    removed: bool,
+    late: Duration,
 }
 
 /// One endpoint and the world around it.
@@ -74,6 +52,8 @@ struct Simulation<'a> {
     running: Option<Running>,
     /// The ends of the discoveries in progress.
     discoveries: Vec<Instant>,
+    /// When bytes of a response last arrived.
+    heard: Option<Instant>,
     losses: u32,
     /// Losses that have not been reported to the control thread yet.
     untold_losses: u32,
@@ -92,25 +72,10 @@ impl<'a> Simulation<'a> {
             start,
             now: start,
             health: Health::new(settings, start),
-            model: Model {
-                reported: Status::Unknown,
-                is_unreachable: false,
-                is_checked: false,
-                failures: 0,
-                good: None,
-                bad: None,
-                loss: None,
-                rest: None,
-                backoff_from: start,
-                unchecked_configuration: false,
-                reload: 0,
-                acknowledged_losses: 0,
-                settled: false,
-                settings,
-                removed: false,
-            },
+            model: Model::new(settings, start),
             running: None,
             discoveries: Vec::new(),
+            heard: None,
             losses: 0,
             untold_losses: 0,
             step: 0,
@@ -142,7 +107,8 @@ impl<'a> Simulation<'a> {
             7..11 => self.tell_loss(),
             11..14 => self.reload(),
             14..16 => self.feed(HealthEvent::FirstCheckOverdue),
-            16..40 => {
+            16..24 => self.heard = Some(self.now),
+            24..44 => {
                 let pause = below(&mut self.rng, 4_000);
                 self.pass(ms(pause), None);
             }
@@ -172,10 +138,15 @@ impl<'a> Simulation<'a> {
             && running.ends <= self.now
         {
             self.running = None;
+            let meanwhile = Meanwhile {
+                heard: self.heard,
+                late: running.late,
+            };
             let (began, result, losses) = (running.began, running.result, self.losses);
             self.feed(HealthEvent::CheckEnded {
                 began,
                 result,
+                meanwhile,
                 losses,
             });
         } else if self.running.is_none() && self.health.next_check() <= self.now {
@@ -194,7 +165,13 @@ impl<'a> Simulation<'a> {
         // A check begins strictly after the reload that caused it.
         self.now += ms(1);
         self.model.unchecked_configuration = false;
+        let is_forced = result.is_some();
         let result = result.unwrap_or_else(|| any_result(&mut self.rng));
+        let late = match below(&mut self.rng, 20) {
+            0 if !is_forced => 2 * self.model.settings.check_timeout,
+            1 => self.model.settings.check_timeout,
+            _ => Duration::ZERO,
+        };
         let took = match below(&mut self.rng, 10) {
             0 => 10_000 + below(&mut self.rng, 3) * 1_000,
             1 => below(&mut self.rng, 30_000), // at most CHECK_MAX
@@ -205,6 +182,7 @@ impl<'a> Simulation<'a> {
             began: self.now,
             ends: self.now + ms(took),
             result,
+            late,
         });
     }
 
@@ -231,20 +209,25 @@ impl<'a> Simulation<'a> {
         });
     }
 
-    /// An endpoint that responds well is in use and settled after its next check and one discovery.
+    /// An endpoint that responds well is in use and settled after `rise` checks and one discovery.
+    /// One more check may be thrown away, because it began before a loss.
     fn recover(&mut self) {
         let good = CheckResult::Response {
             code: 200,
             retry_after: Duration::ZERO,
+            is_loading: false,
         };
         let ends = self.running.as_mut().map(|running| {
             running.result = good;
+            running.late = Duration::ZERO;
             running.ends
         });
         let due = ends
             .unwrap_or_else(|| self.health.next_check())
             .max(self.now);
-        let bound = due + CHECK_MAX + DISCOVERY_MAX + Duration::from_secs(1);
+        let settings = self.model.settings;
+        let check = settings.check_interval + CHECK_MAX + Duration::from_secs(1);
+        let bound = due + check * (settings.rise + 1) + DISCOVERY_MAX;
         while !self.health.status().is_routable() || !self.health.is_settled() {
             assert!(self.now <= bound, "it does not recover");
             self.next(Some(good));
@@ -286,6 +269,7 @@ impl<'a> Simulation<'a> {
     /// Notes what happened; the status that it decides, if any.
     fn record(&mut self, event: HealthEvent) -> Option<Status> {
         let model = &mut self.model;
+        (model.said_nothing, model.recovers) = (false, false);
         match event {
             HealthEvent::TryFailed => {
                 model.is_unreachable |= !model.is_checked;
@@ -294,13 +278,18 @@ impl<'a> Simulation<'a> {
             HealthEvent::CheckEnded {
                 began,
                 result,
+                meanwhile,
                 losses,
             } => {
+                model.backoff_from = model.backoff_from.max(began);
+                if let Some(why) = model.says_nothing(began, result, meanwhile, self.now) {
+                    model.said_nothing = true;
+                    self.seen.insert(why.to_owned());
+                    return None;
+                }
                 model.acknowledged_losses = losses;
-                let status = expected(result, self.now - began);
-                model.is_checked = true;
-                model.is_unreachable = false;
                 model.backoff_from = began;
+                let status = expected(result, self.now - began);
                 model.rest = match result {
                     CheckResult::Response { retry_after, .. }
                         if status == Status::RateLimited && !model.unchecked_configuration =>
@@ -309,15 +298,8 @@ impl<'a> Simulation<'a> {
                     }
                     _ => None,
                 };
-                if status.is_routable() {
-                    model.good = Some(self.step);
-                    model.failures = 0;
-                } else {
-                    model.bad = Some(self.step);
-                    model.failures += 1;
-                }
                 model.settled |= !status.is_routable() || !model.settings.discovers;
-                Some(status)
+                model.judge(status, is_refused(result), self.step)
             }
             HealthEvent::Lost { losses, .. } => {
                 model.acknowledged_losses = losses;
@@ -326,7 +308,9 @@ impl<'a> Simulation<'a> {
                     return None;
                 }
                 model.loss = Some(self.step);
+                model.lost_at = Some(self.now);
                 model.failures += 1;
+                model.successes = 0;
                 model.is_checked = true;
                 model.backoff_from = self.now;
                 Some(Status::Offline)
@@ -342,6 +326,7 @@ impl<'a> Simulation<'a> {
                 is_changed,
             } => {
                 model.settings = settings;
+                model.fall_before = model.fall_before.max(settings.fall);
                 if is_changed {
                     model.rest = None;
                     model.unchecked_configuration = true;
@@ -367,7 +352,8 @@ impl<'a> Simulation<'a> {
             assert_eq!(transition.from, self.model.reported);
             assert_eq!(transition.to, self.health.status());
             let is_first_good = transition.from == Status::Unknown && is_check;
-            let is_expected = is_first_good && transition.to.is_routable();
+            let is_usual = transition.to.is_routable() && transition.to != Status::Warming;
+            let is_expected = is_first_good && is_usual;
             assert_eq!(transition.is_logged, !is_expected);
             self.model.reported = transition.to;
         }
@@ -380,9 +366,19 @@ impl<'a> Simulation<'a> {
         let leaves = is_check && was.is_routable() && !is.is_routable();
         let is_removed = event == HealthEvent::Removed;
         assert_eq!(does(HealthAction::ForgetSessions), leaves || is_removed);
-        let recovers =
-            is_check && is.is_routable() && before.last_check.is_some_and(|last| !last.succeeded);
-        assert_eq!(does(HealthAction::ResetBreaker), recovers);
+        assert_eq!(does(HealthAction::ResetBreaker), self.model.recovers);
+        if self.model.said_nothing {
+            assert_eq!(was, is, "a check that says nothing");
+            assert_eq!(before.failures(), self.health.failures());
+        }
+        if matches!(event, HealthEvent::Lost { .. }) && was != is {
+            let at_once = self.now + CAUSED_CHECK_DISTANCE;
+            let bound = self.model.rest.map_or(at_once, |rest| rest.max(at_once));
+            assert!(
+                self.health.next_check() <= bound,
+                "a loss is checked at once"
+            );
+        }
         let is_back = is_check && !was.is_routable() && is.is_routable();
         if is_back && self.model.settings.discovers {
             assert!(
@@ -408,8 +404,12 @@ impl<'a> Simulation<'a> {
             assert!(model.good.is_some(), "in use without a good check");
             assert!(model.good > model.loss, "in use although it was lost since");
             assert!(
-                model.good > model.bad,
-                "in use although a check failed since"
+                model.good > model.refused,
+                "in use although a check was refused since"
+            );
+            assert!(
+                model.failures < model.settings.fall.max(model.fall_before),
+                "in use although as many checks failed in a row"
             );
         }
         assert_eq!(health.failures(), model.failures);
@@ -460,42 +460,32 @@ fn settings(rng: &mut fastrand::Rng) -> HealthSettings {
     let interval = intervals[rng.usize(0..intervals.len())];
     HealthSettings {
         check_interval: Duration::from_secs(interval),
+        check_timeout: ms(500),
+        fall: 1 + rng.u32(0..3),
+        rise: 1 + rng.u32(0..3),
         discovers: percent(rng, 80),
     }
 }
 
 fn any_result(rng: &mut fastrand::Rng) -> CheckResult {
     if percent(rng, 25) {
-        let errors = ["refused", "reset", "timeout", "dns"];
-        return CheckResult::Failed(errors[rng.usize(0..errors.len())]);
+        let faults = [
+            ClientFault::Connect(ConnectFault::Refused),
+            ClientFault::Connect(ConnectFault::TimedOut),
+            ClientFault::Connect(ConnectFault::Local),
+            ClientFault::Reset,
+            ClientFault::TimedOut,
+            ClientFault::TimedOut,
+        ];
+        return CheckResult::Failed(faults[rng.usize(0..faults.len())]);
     }
     let codes = [200, 200, 200, 204, 301, 401, 403, 404, 429, 429, 500, 503];
     let rests = [0, 1, 30, 3_600];
     CheckResult::Response {
         code: codes[rng.usize(0..codes.len())],
         retry_after: Duration::from_secs(rests[rng.usize(0..rests.len())]),
+        is_loading: percent(rng, 50),
     }
-}
-
-/// The table of the contract (balancing 11), written a second time.
-fn expected(result: CheckResult, took: Duration) -> Status {
-    match result {
-        CheckResult::Failed(_) => Status::Offline,
-        CheckResult::Response {
-            code: 401 | 403, ..
-        } => Status::ConfigError,
-        CheckResult::Response { code: 429, .. } => Status::RateLimited,
-        CheckResult::Response { code, .. } if !(200..300).contains(&code) => Status::Unhealthy,
-        CheckResult::Response { .. } if took > Duration::from_secs(10) => Status::Busy,
-        CheckResult::Response { .. } => Status::Healthy,
-    }
-}
-
-/// The longest wait of the contract's schedule (balancing 11), written a second time.
-fn longest_wait(interval: Duration, failures: u32) -> Duration {
-    let factors = [1, 1, 2, 4, 8, 12];
-    let factor = factors[factors.len().min(failures as usize + 1) - 1];
-    (interval * factor).min(interval.max(Duration::from_secs(60)))
 }
 
 fn number(name: &str) -> Option<u64> {
@@ -517,7 +507,8 @@ fn simulation() {
         }
     }
     // The simulation proves something only if it reaches every state.
-    const NEEDED: &str = "Healthy Busy Offline Unhealthy Unknown ConfigError RateLimited \
+    const NEEDED: &str = "Healthy Busy Warming Offline Unhealthy Unknown ConfigError RateLimited \
+        late local heard lost \
         ResetBreaker ForgetSessions ForgetModels Reschedule Discover PublishNow PublishSoon rest reload";
     for needed in NEEDED.split_whitespace() {
         assert!(seen.contains(needed), "no seed reaches {needed}: {seen:#?}");
