@@ -133,6 +133,7 @@ fn status(value: &Value) -> String {
         "CHECKED",
         "URL",
         "ISSUES",
+        "LAST ERROR",
     ];
     let paths = [
         "/name",
@@ -149,9 +150,18 @@ fn status(value: &Value) -> String {
     ];
     let mut table = Table::new(&headings);
     for endpoint in list(value, "/endpoints") {
-        table.row(paths.map(|path| field(endpoint, path)));
+        let cells = paths.map(|path| field(endpoint, path));
+        table.row(cells.into_iter().chain([last_error(endpoint)]));
     }
     out + &table.show()
+}
+
+/// Why the endpoint is not used; empty while all is well.
+fn last_error(endpoint: &Value) -> String {
+    match endpoint.get("last_error") {
+        Some(last) => format!("{}: {}", field(last, "/kind"), field(last, "/message")),
+        None => String::new(),
+    }
 }
 
 fn models(value: &Value) -> String {
@@ -210,7 +220,8 @@ mod tests {
             "endpoints": [
                 {"name": "gpu", "status": "healthy", "priority": 100, "connections": 3,
                  "requests": 10, "success_rate": "90.0%", "avg_latency": "12ms", "url": "http://g:1",
-                 "last_check": "1s ago", "issues": "", "models": {"count": 4}},
+                 "last_check": "1s ago", "issues": "", "models": {"count": 4},
+                 "last_error": {"kind": "auth", "message": "responded with 401", "count": 1}},
             ],
         });
         let shown = status(&value);
@@ -237,6 +248,10 @@ mod tests {
             "ago",
             "http://g:1",
             "-",
+            "auth:",
+            "responded",
+            "with",
+            "401",
         ];
         assert_eq!(row, want);
     }

@@ -13,11 +13,16 @@ use crate::log::events::{ENDPOINT_RECOVERED, ENDPOINT_STATUS_CHANGED};
 use crate::log::{Level, Value};
 
 impl ControlState {
-    /// Feeds an event to an endpoint's health and executes the actions that come out. Returns false
-    /// if the event was a check that says nothing about the endpoint.
+    /// Feeds an event to an endpoint's health and executes the actions that come out. Returns
+    /// whether the event was a check that counts.
     pub(super) fn on_health(&self, member: &Rc<FleetMember>, event: HealthEvent) -> bool {
         let is_check = matches!(event, HealthEvent::CheckEnded { .. });
         let change = member.on_health(event);
+        if let HealthEvent::CheckEnded { result, .. } = event
+            && change.counts
+        {
+            member.note_check(result);
+        }
         if let Some(transition) = &change.transition {
             self.models_changed();
             if transition.is_logged {
@@ -42,7 +47,7 @@ impl ControlState {
             self.declare_dead(member);
         }
         self.end_first_round_if_settled();
-        !change.is_void
+        change.counts
     }
 
     /// A check has found an endpoint offline: requests that wait for its response leave it

@@ -15,18 +15,22 @@ use std::time::Duration;
 use olla_engine::client::{BodyWanted, ClientFault, ClientResponse};
 use olla_engine::rt;
 
+use super::errors::{display, of_status};
 use super::fetch::{Get, get};
 use super::member::FleetMember;
 use super::signal::Signal;
 use super::state::ControlState;
 use crate::config::{EndpointPlan, ModelDiscoveryPlan};
 use crate::fleet::health::HealthEvent;
+use crate::fleet::{ErrorKind, Failed, Failure};
 use crate::log::{Level, Value};
 use crate::providers::{self, ListedModel, MAX_LISTING_BYTES, Parser, Profile, detect};
 
 /// The reason why a listing failed.
 pub(super) struct ListingFailure {
     reason: String,
+    /// What the endpoint's last error shows; `None` = nothing, because the fault is the gateway's.
+    error: Option<Failure>,
     /// Whether a retry within the round may succeed (docs/contract/catalogue.md#3.5).
     again: bool,
 }
@@ -149,8 +153,45 @@ fn warn(state: &ControlState, member: &FleetMember, failure: &ListingFailure) {
         .emit(Level::Warn, "Model discovery failed", &fields);
 }
 
-/// Lists one endpoint once and takes its models in.
+/// Lists one endpoint once, takes its models in, and notes the outcome.
 pub(super) async fn list(
+    state: &ControlState,
+    member: &Rc<FleetMember>,
+    limit: Duration,
+) -> Result<(), ListingFailure> {
+    let outcome = list_quietly(state, member, limit).await;
+    match &outcome {
+        Ok(()) if member.models().is_empty() => {
+            member.note(Failed::Listing, Err(no_models(member)))
+        }
+        Ok(()) => member.note(Failed::Listing, Ok(())),
+        Err(failure) => {
+            if let Some(error) = &failure.error {
+                member.note(Failed::Listing, Err(error.clone()));
+                state.publish_soon();
+            }
+        }
+    }
+    outcome
+}
+
+/// An endpoint that lists no models gets no requests for any, although it is healthy.
+fn no_models(member: &FleetMember) -> Failure {
+    Failure {
+        kind: ErrorKind::NoModels,
+        message: "lists no models".to_owned(),
+        url: listing_url(member),
+        status: None,
+    }
+}
+
+/// The URL of an endpoint's listing, for display.
+fn listing_url(member: &FleetMember) -> String {
+    let target = providers::model_url(&member.plan(), &member.profile()).ok();
+    target.as_ref().map_or_else(String::new, display)
+}
+
+async fn list_quietly(
     state: &ControlState,
     member: &Rc<FleetMember>,
     limit: Duration,
@@ -200,10 +241,12 @@ async fn listed(
 ) -> Result<Vec<ListedModel>, ListingFailure> {
     let target = providers::model_url(plan, profile).map_err(|_| ListingFailure {
         reason: "unusable model_url".to_owned(),
+        error: None,
         again: false,
     })?;
+    let url = display(&target);
     let reply = ask(state, member, target, limit).await?;
-    parse(profile.parser, &reply)
+    parse(profile.parser, &reply, url)
 }
 
 async fn ask(
@@ -214,6 +257,7 @@ async fn ask(
 ) -> Result<ClientResponse, ListingFailure> {
     const AGENT: &str = concat!("olla-Discovery/", env!("CARGO_PKG_VERSION"));
     let fields = [("User-Agent", AGENT), ("Accept", "application/json")];
+    let url = display(&target);
     let reply = get(
         &state.network,
         Get {
@@ -227,20 +271,42 @@ async fn ask(
     .await;
     let reply = reply.map_err(|fault| ListingFailure {
         reason: fault.as_str().to_owned(),
+        error: ErrorKind::of_client(fault).map(|kind| Failure {
+            kind,
+            message: fault.as_str().to_owned(),
+            url: url.clone(),
+            status: None,
+        }),
         again: !matches!(fault, ClientFault::TooLong),
     })?;
     match reply.status {
         200 => Ok(reply),
         status => Err(ListingFailure {
             reason: format!("HTTP status {status}"),
+            error: Some(Failure {
+                kind: ErrorKind::of_status(status),
+                message: of_status(status, &url),
+                url,
+                status: Some(status),
+            }),
             again: status >= 500 || status == 429,
         }),
     }
 }
 
-fn parse(parser: Parser, reply: &ClientResponse) -> Result<Vec<ListedModel>, ListingFailure> {
+fn parse(
+    parser: Parser,
+    reply: &ClientResponse,
+    url: String,
+) -> Result<Vec<ListedModel>, ListingFailure> {
     providers::parse_listing(parser, &reply.body).map_err(|fault| ListingFailure {
         reason: fault.to_string(),
+        error: Some(Failure {
+            kind: ErrorKind::ModelListing,
+            message: fault.to_string(),
+            url,
+            status: Some(reply.status),
+        }),
         again: true,
     })
 }
@@ -255,12 +321,19 @@ async fn detected(
 ) -> Result<(Arc<Profile>, Vec<ListedModel>), ListingFailure> {
     let mut last = ListingFailure {
         reason: "no probe detected the type of server".to_owned(),
+        error: Some(Failure {
+            kind: ErrorKind::ModelListing,
+            message: "the type of server cannot be detected; set type".to_owned(),
+            url: plan.url.display.clone(),
+            status: None,
+        }),
         again: true,
     };
     for probe in detect::probes(plan) {
         let Ok(target) = providers::target(&plan.url, probe.target) else {
             continue;
         };
+        let url = display(&target);
         let reply = match ask(state, member, target, limit).await {
             Ok(reply) => reply,
             Err(failure) => {
@@ -275,7 +348,7 @@ async fn detected(
         let Some(profile) = state.config().profiles.get(kind).cloned() else {
             continue;
         };
-        let models = parse(profile.parser, &reply)?;
+        let models = parse(profile.parser, &reply, url)?;
         return Ok((profile, models));
     }
     Err(last)

@@ -14,7 +14,7 @@ use super::signal::Signal;
 use crate::config::{AUTO, EndpointPlan, Plan};
 use crate::fleet::health::suspicion::Suspicion;
 use crate::fleet::health::{Health, HealthChange, HealthEvent, HealthSettings};
-use crate::fleet::{CheckFigures, Endpoint, Live, Status, Upstream};
+use crate::fleet::{CheckFigures, Endpoint, Errors, Live, Status, Upstream};
 use crate::providers::figures::Extractor;
 use crate::providers::{ListedModel, Profile, Profiles};
 
@@ -31,6 +31,7 @@ pub(super) struct FleetMember {
     pub(super) suspicion: Cell<Suspicion>,
     /// When it may be listed for a missing model.
     pub(super) miss_turn: Cell<MissTurn>,
+    pub(super) errors: RefCell<Errors>,
 }
 
 /// The configuration of the endpoint, and what is derived from it.
@@ -82,6 +83,7 @@ impl FleetMember {
             listing: RefCell::default(),
             suspicion: Cell::default(),
             miss_turn: Cell::default(),
+            errors: RefCell::default(),
         }
     }
 
@@ -255,6 +257,7 @@ impl FleetMember {
             upstream: Arc::clone(&options.upstream),
             bucket: options.limit.as_ref().map(|(_, bucket)| Arc::clone(bucket)),
             extractor: Arc::clone(&options.extractor),
+            errors: self.errors.borrow().clone(),
             live: Arc::clone(&self.live),
         }
     }

@@ -15,6 +15,7 @@
 
 mod changes;
 mod discover;
+mod errors;
 mod fetch;
 pub(crate) mod host;
 mod member;
@@ -250,6 +251,11 @@ fn on_message(state: &Rc<ControlState>, message: ToControl) {
             if let Some(member) = state.member(endpoint) {
                 let losses = member.live.lost();
                 state.on_health(&member, HealthEvent::Lost { error, losses });
+            }
+        }
+        ToControl::TrafficFailed { endpoint, trouble } => {
+            if let Some(member) = state.member(endpoint) {
+                state.note_trouble(&member, trouble);
             }
         }
         ToControl::Suspected { endpoint } => state.suspect(endpoint),

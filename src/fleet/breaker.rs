@@ -47,6 +47,50 @@ pub(crate) fn state(live: &Live, now_ms: u64) -> State {
     }
 }
 
+/// The state of a breaker as pages and metrics show it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Shown {
+    /// [`State::HalfOpen`] while a probe is in flight, too.
+    pub(crate) state: State,
+    /// Milliseconds on the process's clock at which it opened, and at which it lets a request
+    /// through; `None` while it is closed.
+    pub(crate) open_ms: Option<(u64, u64)>,
+}
+
+/// The state to show.
+pub(crate) fn shown(live: &Live, now_ms: u64) -> Shown {
+    let until = live.open_until_ms.load(Ordering::Acquire);
+    let state = match until {
+        0 => State::Closed,
+        until if now_ms < until => State::Open,
+        _ => State::HalfOpen,
+    };
+    Shown {
+        state,
+        open_ms: (until != 0).then(|| (until.saturating_sub(OPEN_MS), until)),
+    }
+}
+
+impl State {
+    /// The name on pages.
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Closed => "closed",
+            Self::HalfOpen => "half_open",
+            Self::Open => "open",
+        }
+    }
+
+    /// The value of the metric.
+    pub(crate) const fn as_number(self) -> u64 {
+        match self {
+            Self::Closed => 0,
+            Self::HalfOpen => 1,
+            Self::Open => 2,
+        }
+    }
+}
+
 /// Lets one request in: `Ok(None)` through a closed breaker, `Ok(Some)` as the probe of a
 /// half-open one.
 ///
@@ -150,6 +194,20 @@ mod tests {
 
     fn probe(live: &Live, now_ms: u64) -> BreakerProbe {
         claim(live, now_ms).unwrap().unwrap()
+    }
+
+    #[test]
+    fn pages_show_since_when_and_until_when_it_is_open() {
+        let live = Live::default();
+        assert_eq!(shown(&live, 7).state, State::Closed);
+        assert_eq!(shown(&live, 7).open_ms, None);
+        let live = opened(7);
+        let open_ms = Some((7, 7 + OPEN_MS));
+        let state = State::Open;
+        assert_eq!(shown(&live, 8), Shown { state, open_ms });
+        let _probe = probe(&live, 7 + OPEN_MS);
+        let state = State::HalfOpen;
+        assert_eq!(shown(&live, 8 + OPEN_MS), Shown { state, open_ms });
     }
 
     #[test]

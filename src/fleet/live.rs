@@ -33,7 +33,14 @@ pub struct Live {
     pub(crate) cooling: Cooling,
     /// Milliseconds on the process's clock at which bytes of a response last arrived; 0 = never.
     heard_ms: AtomicU64,
+    /// Failures of live traffic in a row, as the last error counts them.
+    troubles: AtomicU32,
+    /// Milliseconds on the process's clock at which the control thread was last told of one.
+    told_ms: AtomicU64,
 }
+
+/// While live traffic fails, the control thread is told no more often than this.
+const TOLD_STEP_MS: u64 = 1000;
 
 impl Live {
     /// Requests in flight now.
@@ -81,6 +88,30 @@ impl Live {
             0 => None,
             at => Some(at),
         }
+    }
+
+    /// Live traffic has failed. Returns whether to tell the control thread: of the first failure of
+    /// a row, and of one in a second.
+    pub fn trouble(&self, now_ms: u64) -> bool {
+        let is_first = self.troubles.fetch_add(1, Ordering::Relaxed) == 0;
+        let told = self.told_ms.load(Ordering::Relaxed);
+        let is_due = is_first || now_ms.saturating_sub(told) >= TOLD_STEP_MS;
+        if is_due {
+            self.told_ms.store(now_ms, Ordering::Relaxed);
+        }
+        is_due
+    }
+
+    /// Live traffic has succeeded. Costs a load while there was no failure.
+    pub fn no_trouble(&self) {
+        if self.troubles.load(Ordering::Relaxed) != 0 {
+            self.troubles.store(0, Ordering::Relaxed);
+        }
+    }
+
+    /// Failures of live traffic in a row.
+    pub fn troubles(&self) -> u32 {
+        self.troubles.load(Ordering::Relaxed)
     }
 
     /// A core could not reach the endpoint: no core picks it until the control thread has taken

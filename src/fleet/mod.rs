@@ -11,6 +11,7 @@ pub(crate) mod breaker;
 pub(crate) mod cooling;
 pub(crate) mod fault;
 pub(crate) mod health;
+mod last_error;
 mod live;
 mod upstream;
 
@@ -26,6 +27,7 @@ use crate::endpoint_set::EndpointSet;
 use crate::providers::Profile;
 use crate::providers::figures::Extractor;
 
+pub(crate) use last_error::{ErrorKind, Errors, Failed, Failure, LastError};
 pub(crate) use live::{HEARD_STEP, Live};
 pub(crate) use upstream::{Upstream, own_fields};
 
@@ -77,6 +79,8 @@ pub struct Endpoint {
     pub bucket: Option<Arc<Bucket>>,
     /// Extracts token statistics from its responses.
     pub extractor: Arc<Extractor>,
+    /// What failed last.
+    pub(crate) errors: Errors,
     /// Counters that all cores share.
     pub live: Arc<Live>,
 }
@@ -98,6 +102,7 @@ impl Endpoint {
             acknowledged_losses: 0,
             upstream: Arc::new(Upstream::new(&plan, Duration::ZERO, Duration::ZERO, None)),
             bucket: None,
+            errors: Errors::default(),
             live: Arc::default(),
             plan: Arc::new(plan),
         }
@@ -106,6 +111,11 @@ impl Endpoint {
     /// Whether a core could not reach it and the status does not know of that yet.
     pub fn is_lost(&self) -> bool {
         self.live.lost() != self.acknowledged_losses
+    }
+
+    /// Why it is not used, or what failed last (docs/contract/observe.md#1).
+    pub(crate) fn last_error(&self) -> Option<LastError> {
+        self.errors.latest(&self.live)
     }
 
     /// The endpoint's unique name.

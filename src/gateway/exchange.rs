@@ -352,6 +352,7 @@ impl handler::Exchange for Exchange {
             lease.succeeded();
         }
         self.heard(ask.cx.now);
+        self.note_status(ask.cx, response.head.status);
         self.upstream_status = Some(response.head.status);
         self.times.responded = Some(ask.cx.now);
         if self.gives_up(ask, response) {

@@ -16,13 +16,14 @@ use super::respond::seconds_until;
 use super::view::View;
 use crate::dialects::{Error, Sending, Sent};
 use crate::endpoint_set::EndpointSet;
+use crate::fleet::ErrorKind;
 use crate::fleet::fault::consequences;
 use crate::inspect::rewrite_model;
 use crate::log::{Level, events};
 use crate::routing::balance::{Lease, NoPick, Picker};
 use crate::routing::management::Management;
 use crate::routing::rejection;
-use crate::shared::ToControl;
+use crate::shared::{ToControl, Trouble};
 
 impl Exchange {
     /// The next endpoint.
@@ -191,6 +192,18 @@ impl Exchange {
             if consequences.counts_for_breaker && !met_before {
                 lease.failed(self.gateway.common.clock_ms(cx.now));
             }
+            if let Some(kind) = ErrorKind::of_traffic(fault) {
+                let sentence = consequences.sentence;
+                self.note_trouble(
+                    cx,
+                    index,
+                    Trouble {
+                        kind,
+                        sentence,
+                        status: None,
+                    },
+                );
+            }
             if consequences.marks_offline {
                 self.lose_endpoint(cx, index, fault);
             }
@@ -201,6 +214,31 @@ impl Exchange {
         }
         drop(lease);
         self.record_attempt(cx, index, self.counted_end(end), bytes);
+    }
+
+    /// Notes what an endpoint's last error shows (docs/contract/observe.md#1).
+    pub(super) fn note_trouble(&self, cx: &Cx<'_>, index: usize, trouble: Trouble) {
+        let endpoint = self.view.leased(index);
+        if endpoint.live.trouble(self.gateway.common.clock_ms(cx.now)) {
+            let endpoint = endpoint.id;
+            let told = ToControl::TrafficFailed { endpoint, trouble };
+            self.gateway.control.send(told);
+        }
+    }
+
+    /// The head of a response has arrived. A 429 is a trouble of the endpoint; any other status
+    /// ends the row of troubles.
+    pub(super) fn note_status(&self, cx: &Cx<'_>, status: u16) {
+        const LIMITED: Trouble = Trouble {
+            kind: ErrorKind::RateLimited,
+            sentence: "is rate limited: it responded with 429",
+            status: Some(429),
+        };
+        match self.lease.as_ref().map(Lease::endpoint) {
+            Some(index) if status == 429 => self.note_trouble(cx, index, LIMITED),
+            Some(index) => self.view.leased(index).live.no_trouble(),
+            None => {}
+        }
     }
 
     /// Marks an endpoint as unreachable, so that no core picks it from now on.

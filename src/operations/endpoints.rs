@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use super::Inputs;
 use super::conditional::{Page, Tagged, tagged};
+use super::last_error::{BreakerItem, LastErrorItem};
 use super::system::{Seen, healthy};
 use crate::clock::{millis, unix_millis};
 use crate::fleet::{Endpoint, Status};
@@ -54,6 +55,9 @@ struct Item<'a> {
     issues: Option<&'static str>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     cooling: Vec<CoolingModel>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    last_error: Option<LastErrorItem>,
+    breaker: BreakerItem,
 }
 
 /// A model that the endpoint is not asked for until a time; an empty name is the whole endpoint.
@@ -96,6 +100,7 @@ fn item<'a>(seen: Seen<'a>, inputs: &Inputs<'_>) -> Item<'a> {
         id,
         endpoint,
         counts,
+        ..
     } = seen;
     let health = &endpoint.health;
     let response_ms = health.response_time.map_or(0, millis);
@@ -126,6 +131,8 @@ fn item<'a>(seen: Seen<'a>, inputs: &Inputs<'_>) -> Item<'a> {
         last_model_sync_at: synced.map(instant),
         issues,
         cooling: cooling(endpoint, inputs),
+        last_error: LastErrorItem::of(endpoint),
+        breaker: BreakerItem::of(endpoint, inputs),
     }
 }
 
@@ -158,9 +165,11 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::fleet::breaker::on_failure;
     use crate::fleet::cooling::CoolDown;
+    use crate::fleet::{ErrorKind, Failed, Failure};
     use crate::operations::stats::Outcome;
-    use crate::operations::testing::{World, value};
+    use crate::operations::testing::{CLOCK_MS, World, value};
 
     #[test]
     fn every_field() {
@@ -184,6 +193,20 @@ mod tests {
         world.request("m", 0, Outcome::Success, 200, 5, 10);
         world.request("m", 0, Outcome::Failure, 200, 5, 99);
         world.request("m", 0, Outcome::Success, 200, 5, 31);
+        let failure = Failure {
+            kind: ErrorKind::RateLimited,
+            message: "responded with HTTP status 429".to_owned(),
+            url: "http://c/up".to_owned(),
+            status: Some(429),
+        };
+        for at in [world.at(-9), world.at(-4)] {
+            let errors = &mut world.fleet.endpoints[2].errors;
+            errors.failed(Failed::Check, failure.clone(), at);
+        }
+        for _ in 0..5 {
+            on_failure(&world.fleet.endpoints[1].live, CLOCK_MS - 1000, None);
+        }
+        let closed = json!({"state": "closed", "opened_at": null, "retry_at": null});
         assert_eq!(
             value(&page(&world.inputs())),
             json!({
@@ -198,7 +221,7 @@ mod tests {
                         "health_check": "1m ago", "health_check_at": "2026-04-15T10:28:59Z",
                         "next_check_at": "2026-04-15T10:30:04Z", "response_time": "4ms",
                         "last_model_sync": "1h ago",
-                        "last_model_sync_at": "2026-04-15T09:30:00Z",
+                        "last_model_sync_at": "2026-04-15T09:30:00Z", "breaker": closed,
                     },
                     {
                         "id": "vnximj", "name": "b", "type": "vllm", "status": "busy",
@@ -209,12 +232,21 @@ mod tests {
                             { "model": "", "until": "2026-04-15T10:30:05Z" },
                             { "model": "m", "until": "2026-04-15T10:31:00.5Z" },
                         ],
+                        "breaker": {
+                            "state": "open", "opened_at": "2026-04-15T10:29:59Z",
+                            "retry_at": "2026-04-15T10:30:29Z",
+                        },
                     },
                     {
                         "id": "vdxwxk", "name": "c", "type": "vllm", "status": "rate_limited",
                         "priority": 10, "url": "http://c", "model_count": 0, "request_count": 0,
                         "success_rate": "N/A", "min_latency_ms": 0, "max_latency_ms": 0,
-                        "active_connections": 0, "health_check": "",
+                        "active_connections": 0, "health_check": "", "breaker": closed,
+                        "last_error": {
+                            "kind": "rate_limited", "message": "responded with HTTP status 429",
+                            "url": "http://c/up", "status": 429, "count": 2,
+                            "at": "2026-04-15T10:29:56Z", "since": "2026-04-15T10:29:51Z",
+                        },
                     },
                 ],
             })

@@ -12,6 +12,7 @@ pub(crate) mod conditional;
 pub(crate) mod dashboard;
 mod endpoints;
 mod feed;
+mod last_error;
 mod metrics;
 mod models;
 pub(crate) mod process;
@@ -57,6 +58,8 @@ pub(crate) struct Inputs<'a> {
     pub started: SystemTime,
     /// The time of the request.
     pub now: SystemTime,
+    /// The same time, in milliseconds of the process's clock.
+    pub clock_ms: u64,
     /// Whether the process is shutting down.
     pub draining: bool,
 }

@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use super::Inputs;
 use super::conditional::{Page, Tagged, tagged};
+use super::last_error::LastErrorItem;
 use super::system::{Seen, System};
 use crate::clock::since;
 use crate::format::{ago, bytes, instant, latency, percentage_or_na, until, uptime};
@@ -80,6 +81,8 @@ struct Item<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     next_check_at: Option<String>,
     issues: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    last_error: Option<LastErrorItem>,
     models: Models,
 }
 
@@ -159,6 +162,7 @@ fn item<'a>(seen: Seen<'a>, inputs: &Inputs<'_>) -> Item<'a> {
         id,
         endpoint,
         counts,
+        ..
     } = seen;
     let health = &endpoint.health;
     Item {
@@ -180,6 +184,7 @@ fn item<'a>(seen: Seen<'a>, inputs: &Inputs<'_>) -> Item<'a> {
         next_check: until(health.next_check_at, inputs.now),
         next_check_at: health.next_check_at.map(instant),
         issues,
+        last_error: LastErrorItem::of(endpoint),
         models: Models {
             count: endpoint.model_count,
             last_updated: endpoint.last_model_sync.map(instant),

@@ -123,6 +123,8 @@ pub(super) struct Seen<'a> {
     pub(super) id: String,
     pub(super) endpoint: &'a Endpoint,
     pub(super) counts: EndpointCounts,
+    /// The time of the request, in milliseconds of the process's clock.
+    pub(super) clock_ms: u64,
 }
 
 impl<'a> Seen<'a> {
@@ -133,6 +135,7 @@ impl<'a> Seen<'a> {
         let seen = |(endpoint, id): (&'a Endpoint, String)| Self {
             id,
             endpoint,
+            clock_ms: inputs.clock_ms,
             counts: inputs
                 .totals
                 .endpoint(endpoint.id)

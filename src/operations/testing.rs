@@ -148,10 +148,14 @@ impl World {
             build: &self.build,
             started: UNIX_EPOCH + Duration::from_secs(1_776_249_000 - 7500),
             now: self.now,
+            clock_ms: CLOCK_MS,
             draining: self.draining,
         }
     }
 }
+
+/// Now, in milliseconds of the process's clock.
+pub(super) const CLOCK_MS: u64 = 7_500_001;
 
 /// A JSON page as a value.
 pub(super) fn value(page: &Page) -> serde_json::Value {

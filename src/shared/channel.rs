@@ -12,6 +12,7 @@ use super::pages::Rendering;
 use super::reply::ReplyTo;
 use crate::catalogue::ModelRules;
 use crate::config::Plan;
+use crate::fleet::ErrorKind;
 use crate::providers::Profiles;
 
 /// Messages in the queue to the control thread. A core drops a message that finds it full: the
@@ -27,6 +28,17 @@ const CONFIRMATION_TIMEOUT: Duration = Duration::from_secs(5);
 /// Wakes cores after a snapshot or a message; empty until the cores run.
 type CoreRinger = Arc<OnceLock<Ringer>>;
 
+/// A failure of live traffic, as the endpoint's last error shows it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Trouble {
+    /// Its kind.
+    pub kind: ErrorKind,
+    /// What happened, in words that follow the endpoint's name.
+    pub sentence: &'static str,
+    /// The status of the response, if there was one.
+    pub status: Option<u16>,
+}
+
 /// A message to the control thread.
 #[derive(Debug)]
 pub(crate) enum ToControl {
@@ -41,6 +53,14 @@ pub(crate) enum ToControl {
     Suspected {
         /// Its `Endpoint.id`.
         endpoint: u32,
+    },
+    /// Live traffic has failed at an endpoint; only some of the failures of a row are told
+    /// ([`Live::trouble`](crate::fleet::Live::trouble)).
+    TrafficFailed {
+        /// Its `Endpoint.id`.
+        endpoint: u32,
+        /// What happened.
+        trouble: Trouble,
     },
     /// The model of a request is not available: list the models of these endpoints now.
     Refresh(RefreshRequest),

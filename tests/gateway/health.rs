@@ -89,3 +89,35 @@ fn a_lost_connection_causes_a_check_that_brings_the_endpoint_back() {
         assert_eq!(get(&gateway, "/olla/proxy/good", &[]).status, 200);
     });
 }
+
+#[test]
+fn the_last_error_says_why_an_endpoint_is_not_used() {
+    on_both_drivers(|driver| {
+        let one = Backend::ok(&["m"]);
+        one.set_health(404);
+        let gateway = Gateway::start(&Config::new(driver).more(&endpoint("one", "vllm", &one, "")));
+        gateway.wait_status("one", "unhealthy");
+        let last = gateway.endpoint("one")["last_error"].clone();
+        assert_eq!(
+            (&last["kind"], &last["status"]),
+            (&"not_found".into(), &404.into())
+        );
+        assert_eq!(last["url"], format!("{}/health", one.url()));
+        assert_eq!(gateway.endpoint("one")["breaker"]["state"], "closed");
+        wait_until("the next of the row", || {
+            let next = &gateway.endpoint("one")["last_error"];
+            next["count"].as_u64() > last["count"].as_u64() && next["since"] == last["since"]
+        });
+        one.set_health(200);
+        gateway.wait_status("one", "healthy");
+        assert_eq!(gateway.endpoint("one").get("last_error"), None);
+        one.set_models(&[]);
+        one.stop();
+        gateway.wait_status("one", "offline");
+        assert_eq!(gateway.endpoint("one")["last_error"]["kind"], "refused");
+        one.restart();
+        wait_until("no models", || {
+            gateway.endpoint("one")["last_error"]["kind"] == "no_models"
+        });
+    });
+}

@@ -146,7 +146,7 @@ const routes = {
       id: e.id, name: e.name, type: e.type, status: e.status, priority: e.priority, url: e.url, model_count: e.models.length,
       request_count: e.requests, success_rate: percent(e.requests - e.failures, e.requests), min_latency_ms: 41, max_latency_ms: Math.round(e.speed * 4),
       avg_latency_ms: Math.round(e.speed), active_connections: e.inFlight, health_check_at: new Date(Date.now() - 1800).toISOString(),
-      next_check_at: new Date(Date.now() + 3200).toISOString(), response_time: "3ms", last_model_sync_at: new Date(Date.now() - 48_000).toISOString(),
+      next_check_at: new Date(Date.now() + 3200).toISOString(), response_time: "3ms", last_model_sync_at: new Date(Date.now() - 48_000).toISOString(), breaker: { state: e.breaker, opened_at: null, retry_at: null },
     })),
   }),
   "status/models": (fleet) => {
@@ -171,7 +171,7 @@ const routes = {
   },
   "stats/sticky": () => ({ enabled: true, active_sessions: 143, insertions: 391, hits: 5120, misses: 402, evictions: 248, max_sessions: 10_000, idle_ttl_seconds: 600 }),
   "stats/latency": (fleet) => fleet.latencyKnown ? {
-    endpoints: fleet.endpoints.map((e) => ({ name: e.name, ...percentiles(e.requests > 0 ? e.speed : undefined), in_flight: e.inFlight, breaker: e.breaker })),
+    endpoints: fleet.endpoints.map((e) => ({ name: e.name, ...percentiles(e.requests > 0 ? e.speed : undefined), in_flight: e.inFlight })),
     models: [...fleet.tokens.keys()].map((name) => ({ name, ...percentiles(500 + name.length * 90), in_flight: 0 })),
   } : undefined,
   "stats/requests": (fleet) => fleet.latencyKnown ? { requests: fleet.requests } : undefined,

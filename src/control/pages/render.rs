@@ -86,6 +86,7 @@ impl Pages {
             build: &self.setup.process.build,
             started: self.setup.process.started,
             now: SystemTime::now(),
+            clock_ms: self.setup.common.clock_ms(Instant::now()),
             draining: self.setup.common.draining.load(Ordering::Relaxed),
         };
         route.page(query, &inputs)

@@ -129,10 +129,10 @@ impl CheckResult {
 pub(crate) struct HealthChange {
     /// The new status, if it differs from the one reported last.
     pub(crate) transition: Option<Transition>,
+    /// Whether the event is a check that says something about the endpoint.
+    pub(crate) counts: bool,
     /// In the order of execution.
     pub(crate) actions: Vec<HealthAction>,
-    /// Whether the event was a check that says nothing about the endpoint.
-    pub(crate) is_void: bool,
 }
 
 /// A change of status with everything that the log says about it.
@@ -264,10 +264,7 @@ impl Health {
                 Some(next_check) => {
                     let is_outdated = self.is_outdated(began);
                     self.next_check = if is_outdated { now } else { next_check };
-                    HealthChange {
-                        is_void: true,
-                        ..HealthChange::default()
-                    }
+                    HealthChange::default()
                 }
                 None => {
                     self.acknowledged_losses = losses;
@@ -349,7 +346,10 @@ impl Health {
             self.verdict = Verdict::Decided(to);
             self.lost = None;
         }
-        let mut change = HealthChange::default();
+        let mut change = HealthChange {
+            counts: true,
+            ..HealthChange::default()
+        };
         if decides && is_good {
             let failed = std::mem::take(&mut self.failed_checks);
             if failed && !from.is_routable() {
@@ -438,7 +438,7 @@ impl Health {
         HealthChange {
             transition: self.transition(from, Cause::Error(error), now),
             actions: vec![HealthAction::Reschedule, HealthAction::PublishNow],
-            is_void: false,
+            counts: false,
         }
     }
 

@@ -489,14 +489,6 @@ fn loading_is_no_failure() {
     assert_eq!(change.actions, [PublishSoon], "listed already");
 }
 
-/// The change of a check that says nothing about its endpoint.
-fn void() -> HealthChange {
-    HealthChange {
-        is_void: true,
-        ..HealthChange::default()
-    }
-}
-
 #[test]
 fn a_time_out_counts_for_nothing_while_bytes_arrive() {
     let table = [
@@ -527,7 +519,7 @@ fn a_time_out_counts_for_nothing_while_bytes_arrive() {
         let is_out = !bench.health.status().is_routable();
         assert_eq!(is_out, counts, "{result:?} {ago:?}");
         if !counts {
-            assert_eq!(change, void());
+            assert_eq!(change, HealthChange::default());
             assert_eq!(bench.health.failures(), 0);
             assert_eq!(bench.next_check_in(), INTERVAL - secs(2));
         }
@@ -562,7 +554,7 @@ fn a_lost_connection_is_checked_at_once() {
         meanwhile: Meanwhile::default(),
         losses: 1,
     });
-    assert_eq!(change, void(), "it began before the loss");
+    assert_eq!(change, HealthChange::default(), "it began before the loss");
     assert_eq!(bench.health.status(), Status::Offline);
     assert_eq!(bench.next_check_in(), Duration::ZERO);
     bench.now += secs(1);

@@ -20,7 +20,7 @@ use super::stats::{
 };
 use super::system::{Seen, System};
 use crate::clock::{since, unix_millis};
-use crate::fleet::Status;
+use crate::fleet::{Status, breaker};
 use crate::format::percent;
 use exposition::{Exposition, MetricFamily, counter, gauge};
 
@@ -150,7 +150,7 @@ const SECURITY_FAMILIES: [MetricFamily<System>; 5] = [
     ),
 ];
 
-fn of_endpoint<'a>() -> [MetricFamily<Seen<'a>>; 8] {
+fn of_endpoint<'a>() -> [MetricFamily<Seen<'a>>; 9] {
     [
         gauge(
             "olla_endpoint_healthy",
@@ -186,6 +186,16 @@ fn of_endpoint<'a>() -> [MetricFamily<Seen<'a>>; 8] {
             "olla_endpoint_priority",
             "Configured priority of the endpoint.",
             |seen| u64::from(seen.endpoint.plan.priority).into(),
+        ),
+        gauge(
+            "olla_breaker_state",
+            "Breaker of the endpoint: 0 closed, 1 half-open, 2 open.",
+            |seen| {
+                breaker::shown(&seen.endpoint.live, seen.clock_ms)
+                    .state
+                    .as_number()
+                    .into()
+            },
         ),
         gauge(
             "olla_endpoint_models_count",

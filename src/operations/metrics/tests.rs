@@ -82,6 +82,7 @@ fn the_whole_text_of_an_empty_gateway_in_families() {
         "olla_endpoint_success_rate_percent",
         "olla_endpoint_avg_latency_ms",
         "olla_endpoint_priority",
+        "olla_breaker_state",
         "olla_endpoint_models_count",
         "olla_retries_total",
         "olla_retry_budget_exhausted_total",

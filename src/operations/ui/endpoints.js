@@ -132,6 +132,12 @@ function figures() {
   return columns.map(([label, extra, value]) => ({ node: h("td", { class: `num${extra}`, "data-label": label }), value }));
 }
 
+/** What failed, where, and for how long. */
+function lastError(last, now) {
+  const row = last.count > 1 ? `, ${last.count} times since ${ago(last.since, now)}` : "";
+  return `${last.message} (${last.url}), ${ago(last.at, now)}${row}`;
+}
+
 function describe(cell, endpoint, now) {
   const rows = [
     ["URL", endpoint.url],
@@ -142,6 +148,7 @@ function describe(cell, endpoint, now) {
     ["Models listed", ago(endpoint.last_model_sync_at, now)],
     ["Min, mean, max", [endpoint.min_latency_ms, endpoint.avg_latency_ms, endpoint.max_latency_ms].map(millis).join(" · ")],
     ["Traffic", endpoint.traffic ?? "–"],
+    ...(endpoint.last_error ? [["Last error", lastError(endpoint.last_error, now)]] : []),
     ["Issues", endpoint.why.join(", ") || "none"],
   ];
   cell.facts ??= cell.appendChild(h("dl", { class: "facts" }));

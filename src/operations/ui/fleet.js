@@ -41,7 +41,7 @@ export function endpoints({ status, endpoints: listing, latency, models }) {
       inFlight: timing.in_flight ?? item.active_connections ?? item.connections ?? 0,
       modelCount: item.model_count ?? item.models?.count ?? 0,
       success: parsePercent(item.success_rate),
-      breaker: breaker(timing.breaker),
+      breaker: breaker(item.breaker),
       models: hosted.get(item.id) ?? [],
     };
     endpoint.why = reasons(endpoint, other.issues);
@@ -78,6 +78,8 @@ function reasons(endpoint, issues) {
   if (WHY[endpoint.status]) found.push(WHY[endpoint.status]);
   if (endpoint.breaker === "open") found.push("circuit breaker open");
   if (endpoint.breaker === "half-open") found.push("circuit breaker half-open");
+  const last = endpoint.last_error;
+  if (last) found.push(`${last.kind.replaceAll("_", " ")}: ${last.message}`);
   for (const issue of `${issues ?? ""}, ${endpoint.issues ?? ""}`.split(",").map((word) => word.trim())) {
     if (issue && issue !== "unavailable" && !found.includes(issue)) found.push(issue);
   }
