@@ -37,6 +37,7 @@ mod tree;
 mod unknown;
 mod values;
 mod version_prefix;
+mod watch;
 mod yaml;
 
 pub(crate) use bounds::{

@@ -19,6 +19,7 @@ use ipnet::IpNet;
 use super::endpoint::{EndpointPlan, NameFilter};
 use super::retry::RetryPlan;
 use super::server_tls::ServerTlsPlan;
+use super::watch::{DnsPlan, HealthCheckPlan, StatusPlan};
 
 /// Maximum number of endpoints in a configuration.
 ///
@@ -199,6 +200,10 @@ pub struct Plan {
     pub proxy: ProxyPlan,
     /// `[discovery]`: the endpoints and the discovery of their models.
     pub discovery: DiscoveryPlan,
+    /// `[dns]`.
+    pub dns: DnsPlan,
+    /// `[status]`.
+    pub status: StatusPlan,
     /// `[model_registry]`: the catalogue of models and the routing of requests.
     pub model_registry: ModelRegistryPlan,
     /// `[model_aliases]`, in the order of their names.
@@ -422,15 +427,6 @@ pub struct DiscoveryPlan {
     /// `discovery.static.endpoints`, in the order of the file, at most [`MAX_ENDPOINTS`]; names
     /// and URLs are unique.
     pub endpoints: Vec<EndpointPlan>,
-}
-
-/// `[discovery.health_check]` (docs/contract/observe.md#1).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct HealthCheckPlan {
-    /// Failed checks in a row that take a routable endpoint out, at least 1.
-    pub fall: u32,
-    /// Good checks in a row that bring it back, at least 1.
-    pub rise: u32,
 }
 
 /// `[discovery.model_discovery]` (docs/contract/catalogue.md#3.1). The three bounds are above zero

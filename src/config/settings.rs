@@ -16,6 +16,7 @@ use super::server::server;
 use super::translators::translators;
 use super::tree::ConfigValue;
 use super::values::before;
+use super::watch::{dns, health_check, status};
 
 /// Reads the whole configuration.
 pub(super) fn plan(root: &mut Section<'_, '_>, inputs: &ConfigInputs<'_>) -> Plan {
@@ -31,6 +32,8 @@ pub(super) fn plan(root: &mut Section<'_, '_>, inputs: &ConfigInputs<'_>) -> Pla
         server,
         proxy,
         discovery,
+        dns: dns(&mut root.section("dns")),
+        status: status(&mut root.section("status")),
         model_registry: model_registry(&mut root.section("model_registry")),
         model_aliases: model_aliases(root),
         translators: translators(&mut root.section("translators"), inputs.cwd),
@@ -91,23 +94,6 @@ fn discovery(s: &mut Section<'_, '_>, context: &Context<'_>) -> DiscoveryPlan {
         health_check: health_check(&mut s.section("health_check")),
         model_discovery: model_discovery(&mut s.section("model_discovery")),
         endpoints: fleet::endpoints(&mut s.section("static"), context),
-    }
-}
-
-fn health_check(s: &mut Section<'_, '_>) -> HealthCheckPlan {
-    s.key("initial_delay", "Health checks begin at start.")
-        .inert()
-        .duration(secs(1));
-    HealthCheckPlan {
-        fall: s
-            .key(
-                "fall",
-                "Failed checks that take an endpoint out; a refused connection does so at once.",
-            )
-            .int(2, 1, 10),
-        rise: s
-            .key("rise", "Good checks in a row that bring an endpoint back.")
-            .int(1, 1, 10),
     }
 }
 

@@ -85,7 +85,17 @@ async fn once(
     let tls = (target.scheme == Scheme::Https)
         .then(|| network.trusts.of_check(&get.member.plan(), &target.host));
     let request = head(get);
-    client::send(&addresses, tls.as_ref(), &request, left(), get.body).await
+    let reply = client::send(&addresses, tls.as_ref(), &request, left(), get.body).await;
+    if reply.as_ref().is_err_and(|fault| is_unconnected(*fault)) {
+        network.resolver.doubt(&target.host, target.port);
+    }
+    reply
+}
+
+/// Whether no address may have been connected to.
+fn is_unconnected(fault: ClientFault) -> bool {
+    matches!(fault, ClientFault::Connect(fault) if fault != ConnectFault::Local)
+        || fault == ClientFault::TimedOut
 }
 
 async fn resolved(
@@ -94,11 +104,17 @@ async fn resolved(
     port: u16,
     limit: Duration,
 ) -> Result<Arc<[SocketAddr]>, ClientFault> {
+    // A name server that does not respond must not take the time that the request needs.
+    let patience = if resolver.knows(host, port) {
+        limit / 2
+    } else {
+        limit
+    };
     let resolving = resolver.resolve(host, port);
-    olla_engine::rt::timeout(limit, resolving)
-        .await
-        .ok_or(ClientFault::TimedOut)?
-        .ok_or(ClientFault::Connect(ConnectFault::Unresolved))
+    match olla_engine::rt::timeout(patience, resolving).await {
+        Some(found) => found.ok_or(ClientFault::Connect(ConnectFault::Unresolved)),
+        None => resolver.kept(host, port).ok_or(ClientFault::TimedOut),
+    }
 }
 
 fn head(get: &Get<'_>) -> Vec<u8> {

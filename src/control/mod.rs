@@ -196,9 +196,11 @@ fn initial(setup: ControlSetup, bell: Bell) -> ControlState {
     // Cores keep the buckets of the snapshot that they start with.
     let limiters = Arc::clone(&setup.broadcast.newest().limiters);
     let config = ActiveConfig::new(setup.plan, setup.profiles, setup.rules, limiters);
+    let mut totals = Totals::new(probe::seed());
+    totals.judge_within(config.plan.status.window);
     ControlState {
         network: Network {
-            resolver: resolve::Resolver::start(bell),
+            resolver: resolve::Resolver::start(bell, config.plan.dns.stale),
             trusts: trust::Trusts::new(setup.logger.clone()),
         },
         logger: setup.logger,
@@ -218,6 +220,11 @@ fn initial(setup: ControlSetup, bell: Bell) -> ControlState {
             ..Models::default()
         }),
         discoveries: Discoveries::default(),
+<<<<<<< HEAD
+=======
+        totals: RefCell::new(totals),
+        counts: CountRounds::default(),
+>>>>>>> 7207c42 (control: keep names that stop resolving; judge the last five minutes)
         shortage: Shortage::default(),
         reloaded_rounds: Signal::default(),
         reloaded_sweeps: Signal::default(),
@@ -250,6 +257,9 @@ fn on_message(state: &Rc<ControlState>, message: ToControl) {
         ToControl::ConnectFailed { endpoint, error } => {
             if let Some(member) = state.member(endpoint) {
                 let losses = member.live.lost();
+                // The check that follows asks for the addresses anew.
+                let url = &member.plan().url;
+                state.network.resolver.doubt(&url.host, url.port);
                 state.on_health(&member, HealthEvent::Lost { error, losses });
             }
         }

@@ -22,6 +22,9 @@ impl ControlState {
     pub(super) fn reload(self: &Rc<Self>, config: ActiveConfig) {
         *self.config.borrow_mut() = Arc::new(config);
         self.network.trusts.forget();
+        let plan = Arc::clone(&self.config().plan);
+        self.network.resolver.keep_for(plan.dns.stale);
+        self.totals.borrow_mut().judge_within(plan.status.window);
         self.adopt_endpoints();
         self.reloaded_rounds.notify();
         self.reloaded_sweeps.notify();

@@ -74,6 +74,13 @@ impl ControlState {
                 models,
             })
             .collect();
+        let routable = sources.iter().filter(|source| source.routable);
+        let names = routable.flat_map(|source| source.models.iter().map(|model| &model.name));
+        let mut available: Vec<_> = names.map(Arc::clone).collect();
+        available.sort_unstable();
+        available.dedup();
+        let now = SystemTime::now();
+        self.models.borrow_mut().outages.update(available, now);
         let options = CatalogueOptions {
             aliases: &plan.model_aliases,
             enable_unifier: plan.model_registry.enable_unifier,

@@ -16,7 +16,7 @@ use super::member::FleetMember;
 use super::misses::Misses;
 use super::shortage::Shortage;
 use super::signal::Signal;
-use crate::catalogue::{Catalogue, ModelRules};
+use crate::catalogue::{Catalogue, ModelRules, Outages};
 use crate::config::Plan;
 use crate::log::Logger;
 use crate::operations::Build;
@@ -101,6 +101,8 @@ pub(super) struct Endpoints {
 pub(super) struct Models {
     pub(super) catalogue: Arc<Catalogue>,
     pub(super) index: Arc<ModelIndex>,
+    /// Models that were available lately and are not now.
+    pub(super) outages: Outages,
     /// Listings or routable endpoints have changed since the catalogue was built.
     pub(super) is_stale: bool,
 }

@@ -48,6 +48,8 @@ pub(crate) struct Inputs<'a> {
     pub totals: &'a Totals,
     /// Every reported model name, in any order.
     pub models: &'a [ModelFact<'a>],
+    /// The models that were available within the last hour and are not now, and since when.
+    pub outages: &'a [(&'a str, SystemTime)],
     /// The sticky sessions.
     pub sticky: StickyFacts,
     /// The process, as the operating system sees it.

@@ -2,6 +2,8 @@
 //!
 //! Contract: docs/contract/operations.md#4
 
+use std::time::SystemTime;
+
 use serde::Serialize;
 
 use super::Inputs;
@@ -56,6 +58,15 @@ struct SystemItem<'a> {
     total_requests: u64,
     total_failures: u64,
     has_traffic: bool,
+    issues: Vec<SystemIssue<'a>>,
+}
+
+/// Something that is wrong with the system as a whole (docs/contract/observe.md#2).
+#[derive(Serialize)]
+struct SystemIssue<'a> {
+    kind: &'static str,
+    model: &'a str,
+    since: String,
 }
 
 #[derive(Serialize)]
@@ -153,7 +164,18 @@ fn system_item<'a>(inputs: &Inputs<'a>, system: &System) -> SystemItem<'a> {
         total_requests: requests.tally.requests,
         total_failures: requests.tally.failures,
         has_traffic: requests.tally.requests > 0,
+        issues: system_issues(inputs),
     }
+}
+
+/// Models that no endpoint serves any more.
+fn system_issues<'a>(inputs: &Inputs<'a>) -> Vec<SystemIssue<'a>> {
+    let issue = |(model, since): &(&'a str, SystemTime)| SystemIssue {
+        kind: "model_unavailable",
+        model,
+        since: instant(*since),
+    };
+    inputs.outages.iter().map(issue).collect()
 }
 
 fn item<'a>(seen: Seen<'a>, inputs: &Inputs<'_>) -> Item<'a> {
@@ -248,6 +270,7 @@ mod tests {
                     "start_time": "2026-04-15T08:25:00Z", "version": "1.2.3",
                     "commit": "abc", "active_connections": 0, "security_violations": 0,
                     "total_requests": 0, "total_failures": 0, "has_traffic": false,
+                    "issues": [],
                 },
                 "endpoints": [{
                     "id": "duzvjl", "name": "a", "url": "http://127.0.0.1:9",
@@ -296,6 +319,27 @@ mod tests {
             assert!(new.get(absent).is_none(), "{absent}");
         }
         assert!(new["models"].get("last_updated").is_none());
+    }
+
+    #[test]
+    fn old_failures_do_not_count_and_lost_models_do() {
+        let mut world = World::new();
+        world.endpoint("a", "http://a", 10, EndpointStatus::Healthy);
+        for _ in 0..9 {
+            world.request("m", 0, Outcome::Failure, 503, 0, 1);
+        }
+        let status = |world: &mut World| value(&page(&world.inputs()))["system"].clone();
+        assert_eq!(status(&mut world)["status"], "critical");
+        world.now = world.at(301);
+        let later = status(&mut world);
+        assert_eq!(later["status"], "healthy");
+        assert_eq!(later["success_rate"], "0%", "since the start");
+        world.outages.push(("gone", world.at(-60)));
+        let missing = status(&mut world);
+        assert_eq!(missing["status"], "degraded");
+        let since = world.at(-60);
+        let issue = json!({"kind": "model_unavailable", "model": "gone", "since": instant(since)});
+        assert_eq!(missing["issues"], json!([issue]));
     }
 
     #[test]

@@ -6,7 +6,7 @@ use crate::fleet::{Endpoint, Fleet, Status};
 use crate::format::base36;
 
 use super::Inputs;
-use super::stats::{EndpointCounts, RequestCounts};
+use super::stats::{EndpointCounts, RequestCounts, Tally};
 
 /// The most violations at which security is still reported as normal.
 const VIOLATIONS_NORMAL_MAX: u64 = 100;
@@ -58,12 +58,13 @@ impl SystemHealth {
         }
     }
 
-    /// The state for the shares of healthy endpoints and of requests that did not fail.
-    fn of(healthy: usize, total: usize, requests: &RequestCounts) -> Self {
+    /// The state for the shares of healthy endpoints and of recent requests that did not fail
+    /// (docs/contract/observe.md#2).
+    fn of(healthy: usize, total: usize, requests: &Tally) -> Self {
         let up = |percent: usize| healthy * 100 >= total * percent;
         let succeed = |percent: u64| {
-            u128::from(requests.tally.unfailed()) * 100
-                >= u128::from(requests.tally.requests) * u128::from(percent)
+            u128::from(requests.unfailed()) * 100
+                >= u128::from(requests.requests) * u128::from(percent)
         };
         if total == 0 || !up(50) || !succeed(90) {
             Self::Critical
@@ -94,9 +95,14 @@ impl System {
         let fleet = inputs.fleet;
         let counts = inputs.totals.system();
         let (healthy, total) = (healthy(fleet), fleet.endpoints.len());
+        let judged = SystemHealth::of(healthy, total, &inputs.totals.judged(inputs.now));
+        let health = match judged {
+            SystemHealth::Healthy if !inputs.outages.is_empty() => SystemHealth::Degraded,
+            judged => judged,
+        };
         let in_flight = |endpoint: &Endpoint| u64::from(endpoint.live.in_flight());
         Self {
-            health: SystemHealth::of(healthy, total, &counts.requests),
+            health,
             healthy,
             total,
             requests: counts.requests,
@@ -230,11 +236,7 @@ mod tests {
                 failures,
                 ..Tally::default()
             };
-            let counts = RequestCounts {
-                tally,
-                ..RequestCounts::default()
-            };
-            let health = SystemHealth::of(healthy, total, &counts);
+            let health = SystemHealth::of(healthy, total, &tally);
             assert_eq!(health, expected, "{healthy}/{total} {failures}/{requests}");
         }
     }

@@ -24,6 +24,7 @@ pub(super) struct World {
     pub(super) build: Build,
     pub(super) figures: Option<ProviderFigures<'static>>,
     pub(super) now: SystemTime,
+    pub(super) outages: Vec<(&'static str, SystemTime)>,
     pub(super) draining: bool,
 }
 
@@ -59,6 +60,7 @@ impl World {
             build: build(),
             figures: None,
             now: UNIX_EPOCH + Duration::from_secs(1_776_249_000),
+            outages: Vec::new(),
             draining: false,
         }
     }
@@ -148,6 +150,7 @@ impl World {
             build: &self.build,
             started: UNIX_EPOCH + Duration::from_secs(1_776_249_000 - 7500),
             now: self.now,
+            outages: &self.outages,
             clock_ms: CLOCK_MS,
             draining: self.draining,
         }

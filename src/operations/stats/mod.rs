@@ -23,6 +23,7 @@ mod sample;
 #[cfg(test)]
 mod tests;
 mod totals;
+mod window;
 
 use std::net::IpAddr;
 

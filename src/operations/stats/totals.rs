@@ -15,13 +15,17 @@ use crate::clock::since;
 use super::recent::Feed;
 use super::recorder::{Delta, ModelDelta, Sample, SystemCounts};
 use super::sample::Reservoir;
+use super::window::Window;
 use super::{
     BLOCKED_IPS_MAX, CLIENTS_MAX, ENDPOINTS_MAX, EndpointCounts, MODELS_MAX, PairCounts, Recent,
-    RequestCounts, TranslatorEnd, TranslatorFallback,
+    RequestCounts, Tally, TranslatorEnd, TranslatorFallback,
 };
 
 /// Contract: docs/contract/operations.md#4, unique clients, active models and blocked addresses.
 const HOUR: Duration = Duration::from_secs(3600);
+
+/// The default of `status.window`.
+const WINDOW: Duration = Duration::from_secs(300);
 
 /// How long an unused model is kept (docs/contract/operations.md#5, retention).
 const MODEL_KEPT: Duration = Duration::from_secs(24 * 3600);
@@ -34,6 +38,7 @@ const PURGE_EVERY: Duration = Duration::from_secs(60);
 pub(crate) struct Totals {
     random: Rng,
     system: SystemCounts,
+    window: Window,
     endpoints: FxHashMap<u32, EndpointTotals>,
     models: HashMap<Arc<str>, ModelTotals>,
     recent: Feed,
@@ -90,6 +95,7 @@ impl Totals {
         Self {
             random: Rng::with_seed(seed),
             system: SystemCounts::default(),
+            window: Window::new(WINDOW),
             endpoints: FxHashMap::default(),
             models: HashMap::new(),
             recent: Feed::default(),
@@ -105,9 +111,20 @@ impl Totals {
         }
     }
 
+    /// Adopts another `status.window`.
+    pub(crate) fn judge_within(&mut self, window: Duration) {
+        self.window.resize(window);
+    }
+
+    /// The requests by which the system is judged (docs/contract/observe.md#2).
+    pub(in crate::operations) fn judged(&self, now: SystemTime) -> Tally {
+        self.window.tally(now)
+    }
+
     /// Adds the counts of one core.
     pub(crate) fn merge(&mut self, delta: Delta, now: SystemTime) {
         self.system.add(&delta.system);
+        self.window.add(&delta.system.requests.tally, now);
         let mut samples = Grouped::new(delta.attempt_samples, delta.endpoints.len());
         for (slot, (id, counts)) in delta.endpoints.into_iter().enumerate() {
             let totals = self.endpoints.entry(id).or_default();
