@@ -22,6 +22,8 @@ use crate::providers::{ListedModel, Profile, Profiles};
 pub(super) struct FleetMember {
     pub(super) id: u32,
     pub(super) live: Arc<Live>,
+    /// Raised when idle connections must not be used any more.
+    generation: Cell<u32>,
     health: RefCell<Health>,
     /// Raised when the next check is rescheduled or the endpoint is removed.
     pub(super) rescheduled: Signal,
@@ -69,6 +71,7 @@ impl FleetMember {
         Self {
             id,
             live: Arc::default(),
+            generation: Cell::new(0),
             health: RefCell::new(Health::new(settings_of(endpoint, plan), Instant::now())),
             rescheduled: Signal::default(),
             options: RefCell::new(Options {
@@ -108,6 +111,10 @@ impl FleetMember {
             options.limit = rate.map(full);
         }
         options.upstream = Arc::new(upstream_of(endpoint, plan, tls));
+        // The file may have another content, which is trusted from now on.
+        if options.plan.tls != endpoint.tls || endpoint.tls.ca_file.is_some() {
+            self.leave_connections();
+        }
         let stays_auto = options.is_auto() && endpoint.kind == AUTO;
         let detected = (options.is_detected && stays_auto)
             .then(|| profiles.get(&options.profile.name))
@@ -203,7 +210,15 @@ impl FleetMember {
     }
 
     pub(super) fn set_addresses(&self, addresses: Arc<[SocketAddr]>) {
-        *self.addresses.borrow_mut() = addresses;
+        let before = self.addresses.replace(addresses);
+        if is_elsewhere(&before, &self.addresses.borrow()) {
+            self.leave_connections();
+        }
+    }
+
+    /// Makes requests open new connections; idle ones run into their time limit.
+    fn leave_connections(&self) {
+        self.generation.set(self.generation.get().wrapping_add(1));
     }
 
     pub(super) fn models(&self) -> Arc<[ListedModel]> {
@@ -240,6 +255,7 @@ impl FleetMember {
         let last_check = health.last_check();
         Endpoint {
             id: self.id,
+            pool_key: u64::from(self.generation.get()) << 32 | u64::from(self.id),
             plan: Arc::clone(&options.plan),
             profile: Arc::clone(&options.profile),
             is_auto: options.is_auto(),
@@ -272,6 +288,11 @@ impl Options {
         self.extractor = Arc::new(extractor_of(&profile));
         self.profile = profile;
     }
+}
+
+/// Whether an endpoint has left all of its addresses.
+fn is_elsewhere(before: &[SocketAddr], now: &[SocketAddr]) -> bool {
+    !before.is_empty() && !before.iter().any(|address| now.contains(address))
 }
 
 fn settings_of(endpoint: &EndpointPlan, plan: &Plan) -> HealthSettings {
@@ -324,5 +345,35 @@ fn wall(at: Instant) -> SystemTime {
         None => system
             .checked_sub(now.saturating_duration_since(at))
             .unwrap_or(system),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_endpoint_that_moves_leaves_its_connections() {
+        let at = |last: &[u8]| -> Vec<SocketAddr> {
+            let all = last
+                .iter()
+                .map(|last| SocketAddr::from(([127, 0, 0, *last], 80)));
+            all.collect()
+        };
+        let table = [
+            (&[][..], &[1][..], false),
+            (&[1], &[1], false),
+            (&[1, 2], &[2, 1], false),
+            (&[1, 2], &[2, 3], false),
+            (&[1], &[2], true),
+            (&[1, 2], &[3, 4], true),
+        ];
+        for (before, now, want) in table {
+            assert_eq!(
+                is_elsewhere(&at(before), &at(now)),
+                want,
+                "{before:?} {now:?}"
+            );
+        }
     }
 }

@@ -54,6 +54,8 @@ pub(crate) struct Fleet {
 pub struct Endpoint {
     /// Identifies a name and URL while the process lives, across reloads too.
     pub id: u32,
+    /// Identifies its idle connections. Changes when it is trusted otherwise, or found elsewhere.
+    pub pool_key: u64,
     /// Its configuration.
     pub plan: Arc<EndpointPlan>,
     /// The profile of its kind of server; for `auto` that of the detected type, else
@@ -91,6 +93,7 @@ impl Endpoint {
     pub fn healthy(id: usize, plan: EndpointPlan, profile: Arc<Profile>) -> Self {
         Self {
             id: id as u32,
+            pool_key: id as u64,
             is_auto: plan.kind == AUTO,
             extractor: Arc::new(Extractor::compile(&profile.name, &profile.metrics).0),
             profile,

@@ -74,7 +74,7 @@ impl Exchange {
             return Err(error);
         }
         Ok(Target {
-            key: endpoint.id.into(),
+            key: endpoint.pool_key,
             idle_max: endpoint.upstream.idle_max,
             keep_alive: endpoint.upstream.keep_alive,
         })
