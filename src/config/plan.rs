@@ -19,7 +19,7 @@ use ipnet::IpNet;
 use super::endpoint::{EndpointPlan, NameFilter};
 use super::retry::RetryPlan;
 use super::server_tls::ServerTlsPlan;
-use super::watch::{DnsPlan, HealthCheckPlan, StatusPlan};
+use super::watch::{DnsPlan, HealthCheckPlan, ModelDiscoveryPlan, StatusPlan};
 
 /// Maximum number of endpoints in a configuration.
 ///
@@ -427,24 +427,6 @@ pub struct DiscoveryPlan {
     /// `discovery.static.endpoints`, in the order of the file, at most [`MAX_ENDPOINTS`]; names
     /// and URLs are unique.
     pub endpoints: Vec<EndpointPlan>,
-}
-
-/// `[discovery.model_discovery]` (docs/contract/catalogue.md#3.1). The three bounds are above zero
-/// when discovery is enabled.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ModelDiscoveryPlan {
-    /// If false, models are not listed.
-    pub enabled: bool,
-    /// Interval between two listings.
-    pub interval: Duration,
-    /// Time limit for each attempt at an endpoint.
-    pub timeout: Duration,
-    /// Maximum number of listings at once.
-    pub concurrent_workers: usize,
-    /// Number of further attempts after a failed one.
-    pub retry_attempts: u32,
-    /// Pause before a further attempt.
-    pub retry_backoff: Duration,
 }
 
 /// `[model_registry]`.

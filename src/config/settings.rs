@@ -16,7 +16,7 @@ use super::server::server;
 use super::translators::translators;
 use super::tree::ConfigValue;
 use super::values::before;
-use super::watch::{dns, health_check, status};
+use super::watch::{ModelDiscoveryPlan, dns, health_check, status};
 
 /// Reads the whole configuration.
 pub(super) fn plan(root: &mut Section<'_, '_>, inputs: &ConfigInputs<'_>) -> Plan {

@@ -1,4 +1,4 @@
-//! The keys that say how endpoints are watched and the system is judged.
+//! How endpoints are watched and listed, and the system is judged: plans, and keys of most of them.
 //!
 //! Contract: docs/contract/observe.md#1, docs/contract/observe.md#2
 
@@ -28,6 +28,24 @@ pub struct HealthCheckPlan {
     pub fall: u32,
     /// Good checks in a row that bring it back, at least 1.
     pub rise: u32,
+}
+
+/// `[discovery.model_discovery]` (docs/contract/catalogue.md#3.1). The three bounds are above zero
+/// when discovery is enabled.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ModelDiscoveryPlan {
+    /// If false, models are not listed.
+    pub enabled: bool,
+    /// Interval between two listings.
+    pub interval: Duration,
+    /// Time limit for each attempt at an endpoint.
+    pub timeout: Duration,
+    /// Maximum number of listings at once.
+    pub concurrent_workers: usize,
+    /// Number of further attempts after a failed one.
+    pub retry_attempts: u32,
+    /// Pause before a further attempt.
+    pub retry_backoff: Duration,
 }
 
 pub(super) fn dns(s: &mut Section<'_, '_>) -> DnsPlan {
