@@ -16,33 +16,45 @@ const MISSING_MAX: usize = 10_000;
 #[derive(Debug, Default)]
 pub(crate) struct Outages {
     available: Vec<Arc<str>>,
-    /// The missing ones, and since when; sorted.
-    missing: BTreeMap<Arc<str>, SystemTime>,
+    missing: MissingModels,
 }
+
+/// The models that were available within the last hour and are not now, and since when. Cheap to
+/// copy.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct MissingModels(Arc<BTreeMap<Arc<str>, SystemTime>>);
 
 impl Outages {
     /// Notes the models that are available now, sorted by name.
     pub(crate) fn update(&mut self, available: Vec<Arc<str>>, now: SystemTime) {
+        let missing = Arc::make_mut(&mut self.missing.0);
         for name in &self.available {
             let is_gone = available.binary_search(name).is_err();
-            if is_gone && self.missing.len() < MISSING_MAX {
-                self.missing.insert(Arc::clone(name), now);
+            if is_gone && missing.len() < MISSING_MAX {
+                missing.insert(Arc::clone(name), now);
             }
         }
-        let is_missed =
-            |since: &SystemTime| now.duration_since(*since).unwrap_or(Duration::ZERO) < MISSED;
-        self.missing
-            .retain(|name, since| is_missed(since) && available.binary_search(name).is_err());
+        missing
+            .retain(|name, since| is_missed(*since, now) && available.binary_search(name).is_err());
         self.available = available;
     }
 
-    /// The models that were available within the last hour and are not now, sorted by name.
+    /// The missing models.
+    pub(crate) fn missing(&self) -> &MissingModels {
+        &self.missing
+    }
+}
+
+impl MissingModels {
+    /// Those that are still missed, sorted by name.
     pub(crate) fn current(&self, now: SystemTime) -> Vec<(&str, SystemTime)> {
-        let all = self.missing.iter();
-        let recent =
-            all.filter(|(_, since)| now.duration_since(**since).unwrap_or(Duration::ZERO) < MISSED);
+        let recent = self.0.iter().filter(|(_, since)| is_missed(**since, now));
         recent.map(|(name, since)| (&**name, *since)).collect()
     }
+}
+
+fn is_missed(since: SystemTime, now: SystemTime) -> bool {
+    now.duration_since(since).unwrap_or(Duration::ZERO) < MISSED
 }
 
 #[cfg(test)]
@@ -55,7 +67,7 @@ mod tests {
         let names = |names: &[&str]| names.iter().map(|name| Arc::from(*name)).collect();
         let mut outages = Outages::default();
         let shown = |outages: &Outages, seconds| -> Vec<(String, SystemTime)> {
-            let all = outages.current(at(seconds)).into_iter();
+            let all = outages.missing().current(at(seconds)).into_iter();
             all.map(|(name, since)| (name.to_owned(), since)).collect()
         };
         outages.update(names(&["a", "b", "c"]), at(0));
@@ -70,6 +82,6 @@ mod tests {
         assert_eq!(shown(&outages, 3_609), [a, c.clone()]);
         assert_eq!(shown(&outages, 3_610), [c]);
         outages.update(names(&["b"]), at(4_000));
-        assert_eq!(outages.missing.len(), 0, "forgotten");
+        assert_eq!(outages.missing.0.len(), 0, "forgotten");
     }
 }

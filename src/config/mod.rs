@@ -64,7 +64,7 @@ pub(crate) use retry::RetryPlan;
 #[cfg(test)]
 pub(crate) use statuses::StatusSet;
 pub(crate) use values::boolean;
-pub use watch::ModelDiscoveryPlan;
+pub(crate) use watch::ModelDiscoveryPlan;
 
 #[cfg(test)]
 mod tests;

@@ -196,8 +196,6 @@ fn initial(setup: ControlSetup, bell: Bell) -> ControlState {
     // Cores keep the buckets of the snapshot that they start with.
     let limiters = Arc::clone(&setup.broadcast.newest().limiters);
     let config = ActiveConfig::new(setup.plan, setup.profiles, setup.rules, limiters);
-    let mut totals = Totals::new(probe::seed());
-    totals.judge_within(config.plan.status.window);
     ControlState {
         network: Network {
             resolver: resolve::Resolver::start(bell, config.plan.dns.stale),
@@ -220,11 +218,6 @@ fn initial(setup: ControlSetup, bell: Bell) -> ControlState {
             ..Models::default()
         }),
         discoveries: Discoveries::default(),
-<<<<<<< HEAD
-=======
-        totals: RefCell::new(totals),
-        counts: CountRounds::default(),
->>>>>>> 7207c42 (control: keep names that stop resolving; judge the last five minutes)
         shortage: Shortage::default(),
         reloaded_rounds: Signal::default(),
         reloaded_sweeps: Signal::default(),

@@ -22,9 +22,7 @@ impl ControlState {
     pub(super) fn reload(self: &Rc<Self>, config: ActiveConfig) {
         *self.config.borrow_mut() = Arc::new(config);
         self.network.trusts.forget();
-        let plan = Arc::clone(&self.config().plan);
-        self.network.resolver.keep_for(plan.dns.stale);
-        self.totals.borrow_mut().judge_within(plan.status.window);
+        self.network.resolver.keep_for(self.config().plan.dns.stale);
         self.adopt_endpoints();
         self.reloaded_rounds.notify();
         self.reloaded_sweeps.notify();

@@ -121,6 +121,7 @@ fn snapshot_of(config: &ActiveConfig, models: &Models, endpoints: Vec<Endpoint>)
         routes: Arc::clone(&config.routes),
         aliases: Arc::clone(&config.aliases),
         catalogue: Arc::clone(&models.catalogue),
+        missing: models.outages.missing().clone(),
         models: Arc::clone(&models.index),
         limiters: Arc::clone(&config.limiters),
         fleet: Fleet {

@@ -94,13 +94,14 @@ impl ErrorKind {
             Fault::ConnectTimeout => Self::ConnectTimeout,
             Fault::Tls(_) | Fault::TlsTimeout => Self::Tls,
             Fault::Reset => Self::Reset,
-            Fault::Closed => Self::Closed,
+            Fault::Closed | Fault::Dropped => Self::Closed,
             Fault::HeadCut | Fault::Malformed => Self::Malformed,
             Fault::SendTimeout
             | Fault::HeaderTimeout
             | Fault::ResponseTimeout
             | Fault::ReadTimeout
             | Fault::WriteTimeout
+            | Fault::Down
             | Fault::Local => return None,
         })
     }

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use super::Limiters;
-use crate::catalogue::Catalogue;
+use crate::catalogue::{Catalogue, MissingModels};
 use crate::endpoint_set::EndpointSet;
 use crate::fleet::Fleet;
 use crate::routing::aliases::Aliases;
@@ -26,6 +26,8 @@ pub(crate) struct Snapshot {
     pub aliases: Arc<Aliases>,
     /// The models of all endpoints, merged, and the listings.
     pub catalogue: Arc<Catalogue>,
+    /// The models that have disappeared from it.
+    pub missing: MissingModels,
     /// Names of models to endpoints.
     pub models: Arc<ModelIndex>,
     /// The rate limits of clients.

@@ -146,12 +146,21 @@ impl Pages {
 
     fn on_event(&mut self, event: PageEvent) {
         match event {
-            PageEvent::Counts(delta) => self.totals.merge(*delta, SystemTime::now()),
+            PageEvent::Counts(delta) => {
+                self.adopt_window();
+                self.totals.merge(*delta, SystemTime::now());
+            }
             PageEvent::CountsFlushed { round } => self.desk.counted(round),
             PageEvent::Reloaded(taken) => self.totals.reloaded(taken),
             PageEvent::AcceptFailed(resource) => self.totals.accept_failed(resource),
             PageEvent::Sweep(ids) => self.totals.sweep(ids.into_iter(), SystemTime::now()),
         }
+    }
+
+    /// Follows `status.window`, which a reload may change.
+    fn adopt_window(&mut self) {
+        let snapshot = self.setup.broadcast.newest();
+        self.totals.judge_within(snapshot.fleet.plan.status.window);
     }
 
     fn on_ask(&mut self, wanted: WantedPage, ask: PageAsk) {
@@ -174,6 +183,7 @@ impl Pages {
     }
 
     fn render(&mut self, wanted: &WantedPage) {
+        self.adopt_window();
         let rendering = if self.unread.load(Ordering::Relaxed) < UNREAD_BYTES_MAX {
             self.counted(self.rendering(wanted))
         } else {

@@ -77,6 +77,8 @@ impl Pages {
             Route::Process | Route::Metrics => self.process_facts(snapshot),
             _ => ProcessFacts::default(),
         };
+        let now = SystemTime::now();
+        let outages = snapshot.missing.current(now);
         let inputs = Inputs {
             fleet,
             totals: &self.totals,
@@ -85,7 +87,8 @@ impl Pages {
             process: &process,
             build: &self.setup.process.build,
             started: self.setup.process.started,
-            now: SystemTime::now(),
+            outages: &outages,
+            now,
             clock_ms: self.setup.common.clock_ms(Instant::now()),
             draining: self.setup.common.draining.load(Ordering::Relaxed),
         };
