@@ -10,6 +10,7 @@
 //! Contract: docs/contract/observe.md#1; docs/contract/balancing.md#9, docs/contract/balancing.md#11,
 //! docs/contract/balancing.md#12; docs/contract/README.md#13
 
+mod check;
 pub(crate) mod schedule;
 #[cfg(test)]
 mod simulation;
@@ -23,14 +24,13 @@ use olla_engine::client::ClientFault;
 use olla_engine::exchange::ConnectFault;
 
 use super::Status;
+pub(crate) use check::CheckResult;
+use check::{is_timeout, status_after};
 use schedule::backoff;
 
 /// The longest time that requests wait for the first check of an endpoint, whether it has ended or
 /// not (docs/contract/README.md#13).
 pub(crate) const FIRST_CHECK_WAIT: Duration = Duration::from_secs(2);
-
-/// A successful check that took longer than this means that the endpoint is busy.
-const BUSY_AFTER: Duration = Duration::from_secs(10);
 
 /// The shortest time between two checks that failures of live traffic cause. Traffic can fail a
 /// thousand times a second.
@@ -98,29 +98,6 @@ pub(crate) struct Meanwhile {
     pub(crate) heard: Option<Instant>,
     /// How late this process was at most: the time for which it was due to run and did not.
     pub(crate) late: Duration,
-}
-
-/// The outcome of a check.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum CheckResult {
-    /// An HTTP response.
-    Response {
-        /// Its status code.
-        code: u16,
-        /// The time that its `Retry-After` asks for ([`schedule::retry_after`]); counts with a 429.
-        retry_after: Duration,
-        /// Whether it is a 503 that says that the model is being loaded.
-        is_loading: bool,
-    },
-    /// No HTTP response.
-    Failed(ClientFault),
-}
-
-impl CheckResult {
-    /// Whether the endpoint works: an endpoint that loads a model does.
-    pub(crate) fn is_good(self) -> bool {
-        status_after(self, Duration::ZERO).is_routable()
-    }
 }
 
 /// What an event changed, and what has to be done about it.
@@ -575,30 +552,5 @@ impl HealthChange {
             actions: actions.to_vec(),
             ..Self::default()
         }
-    }
-}
-
-fn is_timeout(fault: ClientFault) -> bool {
-    matches!(
-        fault,
-        ClientFault::TimedOut | ClientFault::Connect(ConnectFault::TimedOut)
-    )
-}
-
-/// The status that a check leads to (docs/contract/balancing.md#11).
-fn status_after(result: CheckResult, took: Duration) -> Status {
-    let CheckResult::Response {
-        code, is_loading, ..
-    } = result
-    else {
-        return Status::Offline;
-    };
-    match code {
-        503 if is_loading => Status::Warming,
-        200..=299 if took > BUSY_AFTER => Status::Busy,
-        200..=299 => Status::Healthy,
-        401 | 403 => Status::ConfigError,
-        429 => Status::RateLimited,
-        _ => Status::Unhealthy,
     }
 }
