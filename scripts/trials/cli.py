@@ -30,6 +30,7 @@ PROGRAMS = [
     "ratelimit",
     "real",
     "reload",
+    "soak",
     "spread",
     "trust",
     "ui",
