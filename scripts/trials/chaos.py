@@ -14,10 +14,14 @@ What runs
   cut       FIN in the middle of responses
   chunk     a broken chunk in the middle of responses
   silent    accepts, reads and never responds, to health checks neither
+  drop      as if all packets were lost: no connection is established (the backlog is full), and
+            those that are get no response
+  busy      responds with 503 and 429 in turns, to health checks as always
 
 Columns
   whole ... one for each outcome (`olla-loadtest mixed --help`)
   held      seconds that the fault lasted
+  left      seconds from the beginning of the fault until the backend was left alone for a second
   settled   seconds from the beginning of the fault to the end of the last request it affected,
             including those that wait for a timeout of the gateway
   back      seconds from the end of the fault until its backend gets at least half of its share of
@@ -28,7 +32,9 @@ Columns
 Criteria, each with exit status 1
   every request ends; no response that looks whole is short or belongs to another request; no
   request that a backend had begun to respond to is sent again; outside faults (and the time they
-  need to settle) every response is whole; traffic is back on every backend in the time allowed.
+  need to settle) every response is whole; traffic is back on every backend in the time allowed. No
+  request fails that another backend could have served: under faults that leave time to notice them,
+  only responses that had begun may break off. Repetitions for a status stay within the budget.
 """
 
 import json
@@ -44,7 +50,7 @@ from trials.stand import MODEL, Stand
 BINARIES = ("olla", "olla-loadtest")
 
 INTERVAL = 1.0
-HEADER_TIMEOUT = 1.0
+HEADER_TIMEOUT = 10.0
 READ_TIMEOUT = 2.0
 PROXY = f"""\
 connection_timeout = "1s"
@@ -54,7 +60,19 @@ read_timeout = "{READ_TIMEOUT:.0f}s"
 # Waits of the health checks in intervals, by consecutive failures from one on.
 BACKOFF = [1, 2, 4, 8, 12]
 BAD = {"short", "mixed-up", "overdue"}
-FAULTS = ["kill", "restart", "freeze", "slow", "500", "reset", "cut", "chunk", "silent"]
+FAULTS = [
+    "kill",
+    "restart",
+    "freeze",
+    "slow",
+    "500",
+    "reset",
+    "cut",
+    "chunk",
+    "silent",
+    "drop",
+    "busy",
+]
 STUB_FAULTS = {
     "slow": {"delay_ms": 300},
     "500": {"fault": "status_500"},
@@ -62,9 +80,26 @@ STUB_FAULTS = {
     "cut": {"fault": "cut"},
     "chunk": {"fault": "bad_chunk"},
     "silent": {"fault": "hang"},
+    "drop": {"fault": "drop"},
+    "busy": {"fault": "busy"},
 }
 # The faults under which a health check finds nothing wrong.
-UNSEEN = {"slow", "cut", "chunk", "restart"}
+UNSEEN = {"slow", "cut", "chunk", "restart", "busy"}
+# What may become of a request under a fault that a request can be saved from.
+SAVED = {
+    "kill": {"broken"},
+    "restart": {"broken"},
+    "freeze": {"broken"},
+    "slow": set(),
+    "reset": set(),
+    "silent": set(),
+    "drop": {"broken"},
+    "busy": set(),
+}
+# Two health checks notice a fault, each an interval after the last or at its time limit.
+NOTICED_SECONDS = 4
+BUDGET_PERCENT, BUDGET_FREE = 20, 10
+BUDGET_SECONDS = 10
 
 
 def add_arguments(parser):
@@ -128,6 +163,7 @@ class Chaos:
         records = self.read_records()
         print(table(self.check_outcomes(phases, file, report, records)))
         self.check_repeats(records)
+        self.check_budget(report)
         print_late(report)
         start = phases[0].begin
         for second, counts in sorted(self.calm_faults.items()):
@@ -210,15 +246,33 @@ class Chaos:
         names = sorted({name for p in [calm, *phases] for name in p.counts} - {"whole"})
         rows = []
         for phase in [calm, *phases]:
+            self.check_saved(phase)
             row = {"phase": phase.name, "whole": phase.counts["whole"]}
             row |= {name: phase.counts[name] or "" for name in names}
             rows.append(row | self.check_return(phase, records))
         return rows
 
+    def check_saved(self, phase):
+        """Checks that no request failed that another backend could have served."""
+        if phase.name in SAVED and phase.end - phase.begin >= NOTICED_SECONDS:
+            for outcome in phase.counts.keys() - SAVED[phase.name] - {"whole"}:
+                self.failures.append(f"{phase.name}: {phase.counts[outcome]} requests {outcome}")
+
+    def check_budget(self, report):
+        """Checks how many requests were repeated because of a status."""
+        page = self.stand.gateway.metrics()
+        because = 'reason="status"'
+        again = sum(page[name] for name in page if "olla_retries_total" in name and because in name)
+        spans = self.options.seconds / BUDGET_SECONDS + 1
+        allowed = BUDGET_FREE * spans + BUDGET_PERCENT / 100 * report["requests"]
+        print(f"{again:.0f} repetitions for a status, {allowed:.0f} allowed")
+        if again > allowed:
+            self.failures.append(f"{again:.0f} repetitions for a status, {allowed:.0f} allowed")
+
     def check_return(self, phase, records):
         """Checks when the effects of a fault ended; returns the rest of its row."""
         if phase.stub is None:
-            return dict.fromkeys(["held", "settled", "back", "allowed"], "")
+            return dict.fromkeys(["held", "left", "settled", "back", "allowed"], "")
         held = phase.end - phase.begin
         back = self.time_until_back(phase, records)
         allowed = 2 * INTERVAL
@@ -236,10 +290,25 @@ class Chaos:
             self.failures.append(f"{phase.name}: requests failed until {phase.settled:.1f} s")
         return {
             "held": f"{held:.1f}",
+            "left": self.time_until_left(phase, records),
             "settled": f"{phase.settled:.2f}",
             "back": "never" if back is None else f"{back:.2f}",
             "allowed": f"{allowed:.0f}",
         }
+
+    def time_until_left(self, phase, records):
+        """Seconds until the backend got no request for a second, as text."""
+        came = [
+            at
+            for at, kind, _, stub in records
+            if kind == "A" and stub is phase.stub and phase.begin < at < phase.end
+        ]
+        last = phase.begin
+        for at in [*came, phase.end]:
+            if at - last >= 1:
+                return f"{last - phase.begin:.2f}"
+            last = at
+        return "never"
 
     def time_until_back(self, phase, records):
         """Seconds until the backend has half of its share of the traffic, over a quarter of one."""

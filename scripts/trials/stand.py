@@ -1,5 +1,6 @@
 """A test stand: stub backends, the gateway in front of them, and the load tools."""
 
+import http.client
 import json
 import subprocess
 import sys
@@ -25,8 +26,10 @@ class Stub:
         self.record = stand.directory / f"{name}.record"
         self.record.touch()
         self.process = None
+        self.control = None
 
     def start(self):
+        self.control = None
         options = ["--listen", f"127.0.0.1:{self.port}", "--model", MODEL]
         if self.stand.with_records:
             options += ["--record", self.record]
@@ -49,8 +52,13 @@ class Stub:
         self.process.send_signal(number)
 
     def set_fault(self, **fields):
-        status, _, _ = request(self.port, "POST", "/stub/fault", json.dumps(fields))
-        assert status == 200, status
+        # A stub that drops packets hears the end of that only on a connection from before.
+        if self.control is None:
+            self.control = http.client.HTTPConnection("127.0.0.1", self.port, timeout=5)
+        self.control.request("POST", "/stub/fault", json.dumps(fields))
+        response = self.control.getresponse()
+        response.read()
+        assert response.status == 200, response.status
 
     def counters(self):
         return json.loads(request(self.port, "GET", "/stub/counters")[2])

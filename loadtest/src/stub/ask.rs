@@ -24,6 +24,11 @@ pub(super) enum Fault {
     /// A response with status 500.
     #[serde(rename = "status_500")]
     Status500,
+    /// Responses with status 503 and 429 in turns, to requests for inference only.
+    Busy,
+    /// As if all packets were lost: connections are not established, and those that are get no
+    /// response. Only for `POST /stub/fault`, over a connection that stays open to end it.
+    Drop,
     /// A first byte two seconds late, unless `delay_ms` says how late.
     Slow,
 }

@@ -26,6 +26,13 @@ use ask::{Ask, BadStubField, Defaults, Fault};
 use record::Record;
 use reply::{BROKEN_CHUNK, Replies, Route, STREAM_END, STREAM_HEAD, StubEvent};
 
+/// Connections that wait to be accepted.
+const BACKLOG: i32 = 1024;
+
+/// Connections that fill a backlog of zero: the kernel takes one more than it says, and drops the
+/// first packets of all others.
+const FILLERS: usize = 4;
+
 const LISTENER: Token = Token(usize::MAX);
 
 /// What `stub` is started with.
@@ -56,7 +63,8 @@ const STUB_HELP: &str = "\
 Routes: GET / /health /v1/models /api/tags /stub/counters, POST /v1/chat/completions
 /v1/completions /v1/embeddings /api/chat.
 POST /stub/fault {...} sets the fields of `stub` for every request that follows, GET ones (health
-checks) too; {} ends that.
+checks) too; {} ends that. It knows one more fault, drop: as if all packets were lost, except on
+connections that have not been used for anything else.
 
 Fields of a request's body, found by scanning it:
   \"nonce\":\"x\"     echoed in the response and in each event (letters, digits, - _ .)
@@ -64,7 +72,7 @@ Fields of a request's body, found by scanning it:
                   number `seq`, the time of sending `sent_ns` (CLOCK_MONOTONIC) and the bytes of
                   body before it, `at`
   \"stub\":{...}    for this request: events, gap_ms, delay_ms, tools (true), and
-                  fault: reset | close | hang | cut | bad_chunk | status_500 | slow";
+                  fault: reset | close | hang | cut | bad_chunk | status_500 | slow | busy";
 
 /// The server, bound but not yet running.
 #[derive(Debug)]
@@ -78,6 +86,8 @@ pub struct Stub {
     record: Record,
     counters: Counters,
     accepted: u64,
+    /// While connections are not established: those that fill the queue.
+    fillers: Vec<TcpStream>,
 }
 
 /// A connection's next moment. `serial` distinguishes it from an earlier connection in the same slot.
@@ -167,6 +177,7 @@ impl Stub {
             replies: Replies::new(&options.models),
             counters: Counters::default(),
             accepted: 0,
+            fillers: Vec::new(),
         })
     }
 
@@ -205,7 +216,29 @@ impl Stub {
         }
     }
 
+    /// Begins or ends [`Fault::Drop`], as the defaults say.
+    fn adopt_fault(&mut self) {
+        let drops = self.defaults.fault == Some(Fault::Drop);
+        if drops != self.fillers.is_empty() {
+            return;
+        }
+        if drops {
+            let _ = rustix::net::listen(&self.listener, 0);
+            if let Ok(own) = self.local_addr() {
+                let fill = |_| TcpStream::connect(own).ok();
+                self.fillers = (0..FILLERS).filter_map(fill).collect();
+            }
+        } else {
+            self.fillers.clear();
+            let _ = rustix::net::listen(&self.listener, BACKLOG);
+            self.accept();
+        }
+    }
+
     fn accept(&mut self) {
+        if !self.fillers.is_empty() {
+            return;
+        }
         // Ends with WouldBlock, or with an error such as EMFILE that the next connection repeats.
         while let Ok((mut stream, _)) = self.listener.accept() {
             let _ = stream.set_nodelay(true);
@@ -246,6 +279,7 @@ impl Stub {
     /// Responds to complete requests, and closes the connection where that is due.
     fn go_on(&mut self, slot: usize, mut fate: Fate) {
         while fate == Fate::Keep {
+            let mut is_fault_new = false;
             let Some(conn) = self.conns.get_mut(slot) else {
                 return;
             };
@@ -259,7 +293,11 @@ impl Stub {
                     let route = Route::of(request.method, request.path);
                     let ask = match route {
                         Route::Counters => None,
-                        Route::SetFault => self.defaults.set(request.body).err().map(Err),
+                        Route::SetFault => {
+                            let refused = self.defaults.set(request.body).err().map(Err);
+                            is_fault_new = true;
+                            refused
+                        }
                         _ if route.is_inference() => Some(Ask::read(request.body, self.defaults)),
                         _ => Some(Ok(Ask::plain(self.defaults))),
                     };
@@ -278,6 +316,9 @@ impl Stub {
                 }
             };
             conn.reader.consume();
+            if is_fault_new {
+                self.adopt_fault();
+            }
             self.counters.requests[route as usize] += 1;
             fate = self.begin(slot, route, ask);
         }
@@ -324,7 +365,11 @@ impl Stub {
         self.counters.faults += u64::from(ask.fault.is_some());
         let middle =
             route.is_inference() && matches!(ask.fault, Some(Fault::Cut | Fault::BadChunk));
-        if !matches!(ask.fault, Some(Fault::Reset | Fault::Close | Fault::Hang)) {
+        // What another endpoint may still respond to counts as not begun.
+        if !matches!(
+            ask.fault,
+            Some(Fault::Reset | Fault::Close | Fault::Hang | Fault::Drop | Fault::Busy)
+        ) {
             self.record.begun(ask.nonce.as_deref());
         }
         match ask.fault {
@@ -335,13 +380,19 @@ impl Stub {
                 return Fate::Drop;
             }
             Some(Fault::Close) => return Fate::Drop,
-            Some(Fault::Hang) => {
+            Some(Fault::Hang | Fault::Drop) => {
                 conn.stage = Stage::Hung(ask.nonce);
                 return Fate::Keep;
             }
             Some(Fault::Status500) => {
                 let body = br#"{"error":{"message":"asked for","type":"server_error"}}"#;
                 reply::write_json(&mut conn.out, "500 Internal Server Error", body);
+            }
+            Some(Fault::Busy) if route.is_inference() => {
+                let statuses = ["503 Service Unavailable", "429 Too Many Requests"];
+                let status = statuses[(self.counters.faults % 2) as usize];
+                let body = br#"{"error":{"message":"not now","type":"overloaded"}}"#;
+                reply::write_json(&mut conn.out, status, body);
             }
             _ if !route.is_inference() => self.replies.write_fixed(route, &mut conn.out),
             _ if ask.stream => {
