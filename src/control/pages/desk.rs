@@ -8,8 +8,15 @@ use std::time::{Duration, Instant};
 
 use crate::shared::{PageAsk, Rendering, WantedPage};
 
-/// How long a finished rendering serves further requests.
-const KEPT: Duration = Duration::from_millis(100);
+/// The longest time that a finished rendering serves further requests.
+const KEPT_MAX: Duration = Duration::from_millis(100);
+
+/// The shortest, which bounds how often the cores are asked for their counts.
+const KEPT_MIN: Duration = Duration::from_millis(2);
+
+/// A rendering is kept for this many times the time that it took: readers of pages load the thread
+/// to a twentieth at most, and a page that is made in no time shows what has just happened.
+const KEPT_TIMES: u32 = 20;
 
 /// Renderings that are waiting or kept. Requests for another one are refused.
 const RENDERINGS_MAX: usize = 128;
@@ -127,12 +134,12 @@ impl Desk {
         self.jobs.iter().find(ready).map(|job| job.wanted.clone())
     }
 
-    /// Keeps a rendering; returns the requests that it is for. A refusal is not kept.
+    /// Keeps a rendering that took this long to make; returns the requests that it is for. A refusal is not kept.
     pub(super) fn finish(
         &mut self,
         wanted: &WantedPage,
         rendering: &Rendering,
-        now: Instant,
+        (took, now): (Duration, Instant),
     ) -> Vec<PageAsk> {
         let found = self.jobs.iter().position(|job| job.wanted == *wanted);
         let Some(mut job) = found.map(|at| self.jobs.remove(at)) else {
@@ -143,7 +150,7 @@ impl Desk {
             job.state = State::Kept {
                 rendering: rendering.clone(),
                 bytes: bytes_of(rendering),
-                until: now + KEPT,
+                until: now + took.saturating_mul(KEPT_TIMES).clamp(KEPT_MIN, KEPT_MAX),
             };
             self.jobs.push(job);
             self.bound_kept();
@@ -213,6 +220,9 @@ mod tests {
     use super::*;
     use crate::shared::ReplyTo;
 
+    /// The time that a rendering took which is kept as long as possible.
+    const SLOW: Duration = KEPT_MAX;
+
     fn models(query: &str) -> WantedPage {
         WantedPage::Models(query.to_owned())
     }
@@ -246,16 +256,16 @@ mod tests {
             assert!(matches!(asked, Asked::Joined));
         }
         assert_eq!(desk.next(t), Some(models("")));
-        let asks = desk.finish(&models(""), &body(3), t);
+        let asks = desk.finish(&models(""), &body(3), (SLOW, t));
         assert_eq!(tickets(&asks), (1..=200).collect::<Vec<_>>());
         assert_eq!(desk.next(t), None);
-        let late = t + KEPT - Duration::from_millis(1);
+        let late = t + KEPT_MAX - Duration::from_millis(1);
         assert!(matches!(
             desk.ask(models(""), ask(201, &open), late, NO_COUNTS),
             Asked::Kept(_)
         ));
-        assert_eq!(desk.wakes_at(), Some(t + KEPT));
-        let after = desk.ask(models(""), ask(202, &open), t + KEPT, NO_COUNTS);
+        assert_eq!(desk.wakes_at(), Some(t + KEPT_MAX));
+        let after = desk.ask(models(""), ask(202, &open), t + KEPT_MAX, NO_COUNTS);
         assert!(matches!(after, Asked::Begun));
     }
 
@@ -266,9 +276,12 @@ mod tests {
             desk.ask(models(query), ask(ticket, &open), t, NO_COUNTS);
         }
         assert_eq!(desk.next(t), Some(models("a")));
-        desk.finish(&models("a"), &body(1), t);
+        desk.finish(&models("a"), &body(1), (SLOW, t));
         assert_eq!(desk.next(t), Some(models("b")));
-        assert_eq!(tickets(&desk.finish(&models("b"), &body(1), t)), [2]);
+        assert_eq!(
+            tickets(&desk.finish(&models("b"), &body(1), (SLOW, t))),
+            [2]
+        );
     }
 
     #[test]
@@ -280,13 +293,13 @@ mod tests {
             desk.ask(models(query), ask(ticket, &open), t, count);
         }
         assert_eq!(desk.next(t), Some(models("c")), "no core to wait for");
-        desk.finish(&models("c"), &body(1), t);
+        desk.finish(&models("c"), &body(1), (SLOW, t));
         desk.counted(7);
         assert_eq!(desk.next(t), None);
         assert_eq!(desk.wakes_at(), Some(until));
         desk.counted(7);
         assert_eq!(desk.next(t), Some(models("a")));
-        desk.finish(&models("a"), &body(1), t);
+        desk.finish(&models("a"), &body(1), (SLOW, t));
         desk.counted(8);
         assert_eq!(
             desk.next(until),
@@ -304,9 +317,12 @@ mod tests {
         desk.ask(models("b"), ask(3, &other), t, NO_COUNTS);
         drop(one);
         assert_eq!(desk.next(t), Some(models("b")));
-        assert_eq!(tickets(&desk.finish(&models("b"), &body(1), t)), [3]);
+        assert_eq!(
+            tickets(&desk.finish(&models("b"), &body(1), (SLOW, t))),
+            [3]
+        );
         assert_eq!(desk.jobs.len(), 1, "what is kept for further requests");
-        desk.expire(t + KEPT);
+        desk.expire(t + KEPT_MAX);
         assert!(desk.jobs.is_empty());
     }
 
@@ -325,7 +341,11 @@ mod tests {
         let joined = desk.ask(models("7"), ask(0, &open), t, NO_COUNTS);
         assert!(matches!(joined, Asked::Refused));
         for n in 0..5 {
-            desk.finish(&models(&n.to_string()), &body(KEPT_BYTES_MAX / 4), t);
+            desk.finish(
+                &models(&n.to_string()),
+                &body(KEPT_BYTES_MAX / 4),
+                (SLOW, t),
+            );
         }
         let kept = |desk: &mut Desk, n: usize| {
             let asked = desk.ask(models(&n.to_string()), ask(0, &open), t, NO_COUNTS);
@@ -337,7 +357,19 @@ mod tests {
             RENDERINGS_MAX - 1,
             "the oldest was dropped"
         );
-        desk.finish(&models("9"), &Rendering::Overloaded, t);
+        desk.finish(&models("9"), &Rendering::Overloaded, (SLOW, t));
         assert!(!kept(&mut desk, 9), "a refusal is not kept");
+    }
+
+    #[test]
+    fn what_is_made_in_no_time_is_kept_for_a_moment_only() {
+        let table = [(0, 2), (50, 2), (1_000, 20), (5_000, 100), (90_000, 100)];
+        for (took_us, kept_ms) in table {
+            let (mut desk, t, open) = (Desk::default(), Instant::now(), Arc::new(()));
+            desk.ask(models(""), ask(1, &open), t, NO_COUNTS);
+            desk.finish(&models(""), &body(3), (Duration::from_micros(took_us), t));
+            let until = t + Duration::from_millis(kept_ms);
+            assert_eq!(desk.wakes_at(), Some(until), "{took_us}");
+        }
     }
 }

@@ -184,12 +184,15 @@ impl Pages {
 
     fn render(&mut self, wanted: &WantedPage) {
         self.adopt_window();
+        let begun = Instant::now();
         let rendering = if self.unread.load(Ordering::Relaxed) < UNREAD_BYTES_MAX {
             self.counted(self.rendering(wanted))
         } else {
             Rendering::Overloaded
         };
-        for ask in self.desk.finish(wanted, &rendering, Instant::now()) {
+        let now = Instant::now();
+        let took = now.saturating_duration_since(begun);
+        for ask in self.desk.finish(wanted, &rendering, (took, now)) {
             self.reply(&ask, rendering.clone());
         }
     }
