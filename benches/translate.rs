@@ -37,13 +37,13 @@ fn request(criterion: &mut Criterion) {
         b.iter(|| {
             let checked = check(black_box(body)).expect("a valid request");
             let context = checked.context(body, IdSeed([1; 16]));
-            (context, to_openai(body, &checked, "qwen3"))
+            (context, to_openai(body, &checked, "qwen3", None))
         });
     });
     group.bench_function("check", |b| b.iter(|| check(black_box(body))));
     let checked = check(body).expect("a valid request");
     group.bench_function("to_openai", |b| {
-        b.iter(|| to_openai(black_box(body), &checked, "qwen3"))
+        b.iter(|| to_openai(black_box(body), &checked, "qwen3", None))
     });
     group.bench_function("context", |b| {
         b.iter(|| checked.context(black_box(body), IdSeed([1; 16])))

@@ -22,11 +22,11 @@ fuzz_target!(|input: (u8, Vec<u16>, &[u8])| {
     if let Ok(checked) = check(body) {
         assert!(!checked.model.is_empty());
         checked.context(body, context.seed);
-        if let Ok(translated) = to_openai(body, &checked, "\"new\"\\") {
+        if let Ok(translated) = to_openai(body, &checked, "\"new\"\\", None) {
             assert!(is_json(&translated.body));
         }
         // Other bytes than those that were checked.
-        let _ = to_openai(body.get(1..).unwrap_or_default(), &checked, "m");
+        let _ = to_openai(body.get(1..).unwrap_or_default(), &checked, "m", None);
     }
     if let Ok(counted) = count_tokens(body) {
         assert!(is_json(&counted));

@@ -223,6 +223,16 @@ impl Catalogue {
         ids.chain(aliases).filter(|id| seen.insert(*id)).collect()
     }
 
+    /// The context in tokens with which an endpoint serves a model, by any of the model's names.
+    pub fn served_context_on(&self, endpoint: usize, name: &str) -> Option<u64> {
+        let entry = self.merged.named_entry(name)?;
+        let on_endpoint = |place: &&entry::Place| place.endpoint as usize == endpoint;
+        let listed = entry.places.iter().filter(on_endpoint);
+        listed
+            .filter_map(|place| self.merged.listed(place))
+            .find_map(|model| model.served_context)
+    }
+
     fn render_usual(&self) {
         self.unified_listing();
         self.openai_listing();

@@ -493,8 +493,8 @@ pub struct AnthropicPlan {
     pub enabled: bool,
     /// If false, requests are always translated, also for endpoints with the Messages API.
     pub passthrough_enabled: bool,
-    /// Maximum size of a request body, 1 byte to 100 MiB.
-    pub max_message_size: u64,
+    /// Maximum size of a request body, 1 byte to 100 MiB; `None` = that of all requests.
+    pub max_message_size: Option<u64>,
     /// `[translators.anthropic.inspector]`.
     pub inspector: InspectorPlan,
 }

@@ -13,7 +13,6 @@ use super::section::Section;
 /// `[translators]`.
 pub(super) fn translators(s: &mut Section<'_, '_>, cwd: &Path) -> TranslatorsPlan {
     let mut s = s.section("anthropic");
-    let default = 10 * MIB;
     let enabled = s
         .key(
             "enabled",
@@ -28,20 +27,19 @@ pub(super) fn translators(s: &mut Section<'_, '_>, cwd: &Path) -> TranslatorsPla
         )
         .env("OLLA_TRANSLATORS_ANTHROPIC_PASSTHROUGH_ENABLED")
         .bool(true);
-    let size = s
+    let max_message_size = s
         .key(
             "max_message_size",
-            "Maximum size of a request's body, at most 100 MiB; 0 selects the default.",
+            "Maximum size of a body, at most 100 MiB; 0 selects that of all requests.",
         )
         .env("OLLA_TRANSLATORS_ANTHROPIC_MAX_MESSAGE_SIZE")
-        .size(default, Some(100 * MIB));
+        .size(0, Some(100 * MIB));
     former(&mut s);
-    let max_message_size = if size == 0 { default } else { size };
     let inspector = inspector(&mut s.section("inspector"), cwd);
     let anthropic = AnthropicPlan {
         enabled,
         passthrough_enabled,
-        max_message_size,
+        max_message_size: (max_message_size > 0).then_some(max_message_size),
         inspector,
     };
     TranslatorsPlan { anthropic }

@@ -106,10 +106,10 @@ impl ApiFamily {
     pub(crate) fn body_limit(self, plan: &Plan) -> Option<(u64, &'static str)> {
         match self {
             Self::OpenAi => None,
-            Self::Anthropic => Some((
-                plan.translators.anthropic.max_message_size,
-                "translators.anthropic.max_message_size",
-            )),
+            Self::Anthropic => {
+                let max = plan.translators.anthropic.max_message_size?;
+                Some((max, "translators.anthropic.max_message_size"))
+            }
         }
     }
 
@@ -193,6 +193,8 @@ pub(crate) struct Sending<'a> {
     pub model: &'a str,
     /// The model as the endpoint knows it.
     pub name: &'a str,
+    /// The tokens of the context with which the endpoint serves the model, if it reports them.
+    pub served_context: &'a dyn Fn() -> Option<u64>,
     /// The configuration.
     pub plan: &'a Plan,
     /// Sixteen random bytes.
@@ -441,6 +443,14 @@ impl Dialect {
         match self {
             Self::Plain => Whole::Held,
             Self::Anthropic(conversation) => conversation.whole(collected),
+        }
+    }
+
+    /// Whether the response has ended with an error inside its stream.
+    pub(crate) fn has_failed(&self) -> bool {
+        match self {
+            Self::Plain => false,
+            Self::Anthropic(conversation) => conversation.has_failed(),
         }
     }
 

@@ -162,6 +162,10 @@ impl Exchange {
             body: ask.body,
             model,
             name: real.unwrap_or(model),
+            served_context: &|| {
+                let name = real.unwrap_or(model);
+                snapshot.catalogue.served_context_on(index, name)
+            },
             plan: view.plan(),
             seed: &|| random.seed(),
         });

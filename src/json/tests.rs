@@ -96,11 +96,13 @@ fn strings() {
     assert_eq!(text.decode(), "😀/\"\\\n\0Aéé");
     assert_eq!(text.len(), text.decode().len());
     assert_eq!(compact(smile), r#""😀/\"\\\n\u0000Aéé""#);
-    // Halves stay what they are, and become whole where they meet.
+    // Halves of a pair are no text.
     assert_eq!(
         compact(r#""\ud83dx\ude00\ud83d\n""#),
-        r#""\ud83dx\ude00\ud83d\n""#
+        "\"\u{fffd}x\u{fffd}\u{fffd}\\n\""
     );
+    let long = format!(r#""{}\udc00""#, "x".repeat(80));
+    assert_eq!(compact(&long), format!("\"{}\u{fffd}\"", "x".repeat(80)));
     let half = value(r#""\ud83d""#).string().unwrap();
     assert_eq!((half.decode().as_ref(), half.len()), ("\u{fffd}", 3));
     assert!(value(r#""mod\u0065l""#).string().unwrap().is("model"));

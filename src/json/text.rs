@@ -38,7 +38,7 @@ impl<'a> JsonText<'a> {
             match piece {
                 TextPiece::Run(run) => decoded.extend_from_slice(run),
                 TextPiece::Char(c) => push_char(c, &mut decoded),
-                TextPiece::Lone(_) => push_char(char::REPLACEMENT_CHARACTER, &mut decoded),
+                TextPiece::Lone => push_char(char::REPLACEMENT_CHARACTER, &mut decoded),
             }
         }
         Cow::Owned(match String::from_utf8(decoded) {
@@ -59,13 +59,14 @@ impl<'a> JsonText<'a> {
             .map(|piece| match piece {
                 TextPiece::Run(run) => run.len(),
                 TextPiece::Char(c) => c.len_utf8(),
-                TextPiece::Lone(_) => char::REPLACEMENT_CHARACTER.len_utf8(),
+                TextPiece::Lone => char::REPLACEMENT_CHARACTER.len_utf8(),
             })
             .sum()
     }
 
     /// Appends it as the inside of a JSON string: escapes only where JSON needs them, all else as
-    /// UTF-8. Lone surrogates stay escapes, so that halves which meet again are whole.
+    /// UTF-8. A lone surrogate becomes U+FFFD, because strict parsers refuse a text that has one
+    /// (docs/contract/translation.md#7).
     pub(crate) fn write(self, out: &mut Vec<u8>) {
         if self.is_long() && self.is_written_so() {
             out.extend_from_slice(self.0);
@@ -73,7 +74,8 @@ impl<'a> JsonText<'a> {
         }
         for piece in self.pieces() {
             match piece {
-                TextPiece::Run(run) | TextPiece::Lone(run) => out.extend_from_slice(run),
+                TextPiece::Run(run) => out.extend_from_slice(run),
+                TextPiece::Lone => push_char(char::REPLACEMENT_CHARACTER, out),
                 TextPiece::Char(c) if c.is_ascii() => write_byte(c as u8, out),
                 TextPiece::Char(c) => push_char(c, out),
             }
@@ -107,8 +109,8 @@ pub(crate) enum TextPiece<'a> {
     Run(&'a [u8]),
     /// The character of an escape, or of the two escapes of a surrogate pair.
     Char(char),
-    /// The escape of half a surrogate pair, as written.
-    Lone(&'a [u8]),
+    /// The escape of half a surrogate pair.
+    Lone,
 }
 
 /// Walks over a string.
@@ -172,7 +174,7 @@ fn unicode_escape(rest: &[u8]) -> (TextPiece<'_>, usize) {
     }
     match char::from_u32(first) {
         Some(c) => (TextPiece::Char(c), LEN),
-        None => (TextPiece::Lone(part(rest, ..LEN)), LEN),
+        None => (TextPiece::Lone, LEN),
     }
 }
 

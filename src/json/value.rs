@@ -12,8 +12,8 @@ use super::text::JsonText;
 
 /// Checks that `text` is one JSON value, blanks around it aside.
 ///
-/// Escapes of lone surrogates are accepted, as everywhere in this module, and passed unchanged; the
-/// recipient decides how to treat them.
+/// Escapes of lone surrogates are accepted, as everywhere in this module; the writers replace them
+/// by U+FFFD.
 pub(crate) fn parse(text: &[u8]) -> Option<JsonValue<'_>> {
     parse_with(text, &NO_INDEX)
 }

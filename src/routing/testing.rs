@@ -46,7 +46,7 @@ pub(crate) fn translators(anthropic: bool) -> TranslatorsPlan {
         anthropic: AnthropicPlan {
             enabled: anthropic,
             passthrough_enabled: true,
-            max_message_size: 1 << 20,
+            max_message_size: None,
             inspector: InspectorPlan {
                 enabled: false,
                 output_dir: "inspector".into(),

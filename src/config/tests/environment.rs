@@ -158,7 +158,7 @@ fn every_variable_sets_its_key() {
             !p.translators.anthropic.passthrough_enabled
         }),
         ("OLLA_TRANSLATORS_ANTHROPIC_MAX_MESSAGE_SIZE", "1000", |p| {
-            p.translators.anthropic.max_message_size == 1000
+            p.translators.anthropic.max_message_size == Some(1000)
         }),
         ("OLLA_CONFIG_DIR", "/c", |p| !p.process.enable_profiler),
         ("OLLA_CONFIG_FILE", "/c/x", |p| !p.process.enable_profiler),

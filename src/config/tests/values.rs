@@ -106,7 +106,7 @@ fn the_other_defaults_are_those_of_the_contract() {
     assert!(plan.model_aliases.is_empty());
     let anthropic = &plan.translators.anthropic;
     assert!(anthropic.enabled && anthropic.passthrough_enabled);
-    assert_eq!(anthropic.max_message_size, 10_485_760);
+    assert_eq!(anthropic.max_message_size, None);
     assert!(!anthropic.inspector.enabled);
     assert_eq!(
         anthropic.inspector.output_dir,
@@ -298,10 +298,10 @@ fn zero_and_empty_have_their_meanings() {
             |p| p.model_registry.unification.cleanup_interval == secs(300),
         ),
         ("translators.anthropic.max_message_size = 0", |p| {
-            p.translators.anthropic.max_message_size == 10_485_760
+            p.translators.anthropic.max_message_size.is_none()
         }),
         ("translators.anthropic.max_message_size = 104857600", |p| {
-            p.translators.anthropic.max_message_size == 104_857_600
+            p.translators.anthropic.max_message_size == Some(104_857_600)
         }),
         (
             "translators.anthropic.inspector = { output_dir = \"/etc\", session_header = \"a b\" }",

@@ -162,6 +162,11 @@ impl Conversation {
         self.notes.extend(notes.map(Note::NotTranslated));
     }
 
+    /// See [`super::Dialect::has_failed`].
+    pub(super) const fn has_failed(&self) -> bool {
+        self.failed
+    }
+
     /// See [`super::Dialect::refused`].
     pub(super) fn refused(&mut self, body: &[u8]) {
         if let Some(recording) = &mut self.recording {

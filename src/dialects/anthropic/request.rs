@@ -107,8 +107,10 @@ impl Conversation {
             }
             Mode::Translation => {
                 let seed = IdSeed((sending.seed)());
-                self.context = Some(Box::new(checked.context(sending.body, seed)));
-                let translated = translate::to_openai(sending.body, checked, sending.name)?;
+                let (context, size) = checked.measured(sending.body, seed);
+                self.context = Some(Box::new(context));
+                let room = (sending.served_context)().map(|served| size.output_room(served));
+                let translated = translate::to_openai(sending.body, checked, sending.name, room)?;
                 self.outgoing = translated.body;
                 self.warn(&translated.warnings);
                 Sent::Own

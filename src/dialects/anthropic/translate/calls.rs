@@ -297,7 +297,7 @@ impl Progress {
                     match piece {
                         TextPiece::Run(run) => run.iter().for_each(|byte| self.byte(*byte)),
                         TextPiece::Char(c) => self.byte(u8::try_from(c).unwrap_or(b'?')),
-                        TextPiece::Lone(_) => self.byte(b'?'),
+                        TextPiece::Lone => self.byte(b'?'),
                     }
                 }
                 text.write(out);

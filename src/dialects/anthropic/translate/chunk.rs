@@ -93,9 +93,9 @@ impl<'a> ChatChunk<'a> {
 impl<'a> StreamEvent<'a> {
     pub(super) fn read(value: JsonValue<'a>) -> Self {
         // One call for all fields, because each lookup reads the whole event.
-        let [error, object, choices, model, usage] =
-            value.given(["error", "object", "choices", "model", "usage"]);
-        if error::is_error(error, object) {
+        let [error, object, choices, model, usage, detail] =
+            value.given(["error", "object", "choices", "model", "usage", "detail"]);
+        if error::is_error(error, object, detail, choices) {
             return Self::Error(error::stream_message(value));
         }
         match ChatChunk::read(model, usage, choices).filter(|_| value.is(JsonKind::Object)) {

@@ -13,7 +13,11 @@ use crate::json::SpanIndex;
 pub fn count_tokens(body: &[u8]) -> Result<Vec<u8>, Refusal> {
     let mut index = SpanIndex::default();
     let fields = check_countable(body, &mut index)?;
-    Ok(format!(r#"{{"input_tokens":{}}}"#, tokens::estimate(&fields)).into_bytes())
+    Ok(format!(
+        r#"{{"input_tokens":{}}}"#,
+        tokens::measure(&fields).tokens()
+    )
+    .into_bytes())
 }
 
 #[cfg(test)]
@@ -44,7 +48,13 @@ mod tests {
             (message(&format!(r#"[{{"type":"text","text":"{forty}"}},7]"#)), 10),
             (message(&format!(r#"{{"type":"text","text":"{forty}"}}"#)), 10),
             (message(&format!(r#"[{{"type":"thinking","thinking":"{forty}"}}]"#)), 1),
-            (message(&format!(r#"[{{"type":"image","source":{{"data":"{forty}"}}}}]"#)), 1),
+            (message(&format!(r#"[{{"type":"image","source":{{"data":"{forty}"}}}}]"#)), 1000),
+            (
+                message(&format!(
+                    r#"[{{"type":"image"}},{{"type":"tool_result","content":[{{"type":"image"}},{{"type":"text","text":"{forty}"}}]}}]"#
+                )),
+                2010,
+            ),
             (message(&format!(r#"[{{"type":"zz","text":"{forty}"}}]"#)), 1),
             (message(r#"[{"type":"tool_use","name":"abcd","input":{ "a" : 1.50 }}]"#), 3),
             (message(&format!(r#"[{{"type":"tool_result","content":"{forty}"}}]"#)), 10),

@@ -137,13 +137,33 @@ fn message_in(value: JsonValue<'_>) -> Option<String> {
     (!messages.is_empty()).then(|| messages.join("; "))
 }
 
+/// The readable message of the data of an event named `error`, which may be anything.
+pub(super) fn event_message(data: &[u8]) -> String {
+    let said = match json::parse(data) {
+        Some(value) => message_in(value)
+            .or_else(|| Some(value.string()?.decode().into_owned()))
+            .filter(|text| !text.is_empty()),
+        None => plain_text(data),
+    };
+    said.unwrap_or_else(|| BACKEND_ERROR.to_owned())
+}
+
 /// As [`message_in`], for an object that a stream brought in place of a chunk.
 pub(super) fn stream_message(value: JsonValue<'_>) -> String {
     message_in(value).unwrap_or_else(|| BACKEND_ERROR.to_owned())
 }
 
-/// Whether an object is an error instead of a response.
-pub(super) fn is_error(error: Option<JsonValue<'_>>, object: Option<JsonValue<'_>>) -> bool {
+/// Whether an object is an error instead of a response
+/// (docs/contract/translation.md#8.4).
+pub(super) fn is_error(
+    error: Option<JsonValue<'_>>,
+    object: Option<JsonValue<'_>>,
+    detail: Option<JsonValue<'_>>,
+    choices: Option<JsonValue<'_>>,
+) -> bool {
+    if detail.is_some() && choices.is_none() {
+        return true;
+    }
     let says_so = object.and_then(JsonValue::string);
     match error.map(|error| (error, error.kind())) {
         Some((_, JsonKind::Object | JsonKind::Array)) => true,

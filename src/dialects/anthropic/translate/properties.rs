@@ -338,7 +338,7 @@ proptest! {
                                     {{"role":"user","content":{message}}}]}}"#
                 );
                 let checked = check(body.as_bytes()).unwrap();
-                if let Ok(translated) = to_openai(body.as_bytes(), &checked, "n") {
+                if let Ok(translated) = to_openai(body.as_bytes(), &checked, "n", None) {
                     let sent: Value = serde_json::from_slice(&translated.body).unwrap();
                     prop_assert!(!sent["messages"].as_array().unwrap().is_empty());
                 }

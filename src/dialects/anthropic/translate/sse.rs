@@ -82,6 +82,8 @@ pub(super) enum SseLine<'a> {
     Blank,
     /// Data of the event.
     Data(&'a [u8]),
+    /// The name of the event.
+    Event(&'a [u8]),
     /// A comment or another field.
     Other,
 }
@@ -89,10 +91,17 @@ pub(super) enum SseLine<'a> {
 impl<'a> SseLine<'a> {
     /// The blank after the colon is optional.
     pub(super) fn read(line: &'a [u8]) -> Self {
-        match line.strip_prefix(b"data") {
-            _ if line.is_empty() => Self::Blank,
-            Some([]) => Self::Data(&[]),
-            Some([b':', b' ', data @ ..] | [b':', data @ ..]) => Self::Data(data),
+        if line.is_empty() {
+            return Self::Blank;
+        }
+        let value = |name: &[u8]| match line.strip_prefix(name)? {
+            [b':', b' ', value @ ..] | [b':', value @ ..] => Some(value),
+            [] => Some(&[][..]),
+            _ => None,
+        };
+        match line.first() {
+            Some(b'd') => value(b"data").map_or(Self::Other, Self::Data),
+            Some(b'e') => value(b"event").map_or(Self::Other, Self::Event),
             _ => Self::Other,
         }
     }
@@ -146,7 +155,10 @@ mod tests {
             ("data", SseLine::Data(b"")),
             ("database: x", SseLine::Other),
             (": ping", SseLine::Other),
-            ("event: x", SseLine::Other),
+            ("event: x", SseLine::Event(b"x")),
+            ("event:x", SseLine::Event(b"x")),
+            ("event", SseLine::Event(b"")),
+            ("events: x", SseLine::Other),
             (" data: x", SseLine::Other),
             ("id", SseLine::Other),
         ] {

@@ -94,11 +94,11 @@ impl<'a> Completion<'a> {
     pub(super) fn read(text: &'a [u8]) -> Result<Self, Refusal> {
         let unreadable = || Refusal::backend("the endpoint's response is not a chat completion");
         let answer = json::parse(text).ok_or_else(unreadable)?;
-        let [model, usage, choices, error, object] =
-            answer.fields(["model", "usage", "choices", "error", "object"]);
+        let [model, usage, choices, error, object, detail] =
+            answer.given(["model", "usage", "choices", "error", "object", "detail"]);
         let choice = choices.and_then(|choices| choices.elements().next());
         let Some(choice) = choice else {
-            return Err(if error::is_error(error, object) {
+            return Err(if error::is_error(error, object, detail, choices) {
                 Refusal::backend(error::stream_message(answer))
             } else {
                 unreadable()

@@ -13,13 +13,19 @@ use super::warning::Translated;
 use crate::json::{self, JsonKind, JsonValue};
 
 /// Translates a request. `model` is the name that the endpoint knows, `body` the bytes that
-/// `checked` was made from; other bytes give a refusal or a body without meaning.
+/// `checked` was made from; other bytes give a refusal or a body without meaning. With
+/// `output_room` the endpoint is asked for at most this many tokens.
 ///
 /// # Errors
 ///
 /// Status 400 for what only translation has to refuse (docs/contract/translation.md#4,
 /// docs/contract/translation.md#7.2).
-pub fn to_openai(body: &[u8], checked: &Checked, model: &str) -> Result<Translated, Refusal> {
+pub fn to_openai(
+    body: &[u8],
+    checked: &Checked,
+    model: &str,
+    output_room: Option<u64>,
+) -> Result<Translated, Refusal> {
     let fields = checked.values(body);
     let mut out = Vec::with_capacity(body.len() + 256);
     let mut warnings = Vec::new();
@@ -42,6 +48,7 @@ pub fn to_openai(body: &[u8], checked: &Checked, model: &str) -> Result<Translat
         ));
     }
     out.push(b']');
+    max_tokens(fields.max_tokens, output_room, &mut out);
     sampling(&fields, checked.stream, &mut out);
     if let Some(tools) = fields.tools {
         tools::write(tools, fields.tool_choice, &mut out, &mut warnings)?;
@@ -54,14 +61,25 @@ pub fn to_openai(body: &[u8], checked: &Checked, model: &str) -> Result<Translat
     })
 }
 
+/// `max_tokens`, at most what fits (docs/contract/translation.md#7).
+fn max_tokens(given: Option<JsonValue<'_>>, output_room: Option<u64>, out: &mut Vec<u8>) {
+    let Some(given) = given else {
+        return;
+    };
+    out.extend_from_slice(br#","max_tokens":"#);
+    match (given.unsigned(), output_room) {
+        (Some(tokens), Some(room)) if tokens > room => json::write_number(room, out),
+        _ => given.write_compact(out),
+    }
+}
+
 /// The fields that only change their name, numbers as they are spelled.
 fn sampling(fields: &Fields<Option<JsonValue<'_>>>, stream: bool, out: &mut Vec<u8>) {
     let stop = fields
         .stop_sequences
         .filter(|stop| stop.elements().next().is_some());
     for (name, value) in [
-        (&br#","max_tokens":"#[..], fields.max_tokens),
-        (br#","temperature":"#, fields.temperature),
+        (&br#","temperature":"#[..], fields.temperature),
         (br#","top_p":"#, fields.top_p),
         (br#","top_k":"#, fields.top_k),
         (br#","stop":"#, stop),

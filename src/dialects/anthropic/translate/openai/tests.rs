@@ -6,7 +6,7 @@ use crate::dialects::anthropic::translate::check;
 
 fn translated(body: &str) -> Result<Translated, Refusal> {
     let checked = check(body.as_bytes()).unwrap_or_else(|refusal| panic!("{body}: {refusal}"));
-    to_openai(body.as_bytes(), &checked, &checked.model)
+    to_openai(body.as_bytes(), &checked, &checked.model, None)
 }
 
 /// A request with these members besides the required ones.
@@ -64,10 +64,34 @@ fn plain_fields() {
 fn the_backends_name_is_sent() {
     let body = conversation(r#"[{"role":"user","content":"m"}]"#);
     let checked = check(body.as_bytes()).unwrap();
-    let translated = to_openai(body.as_bytes(), &checked, "Qwen \"3\"").unwrap();
+    let translated = to_openai(body.as_bytes(), &checked, "Qwen \"3\"", None).unwrap();
     let sent: Json = serde_json::from_slice(&translated.body).unwrap();
     assert_eq!(sent["model"], "Qwen \"3\"");
     assert_eq!(sent["messages"][0]["content"], "m");
+}
+
+#[test]
+fn no_more_tokens_are_asked_for_than_fit() {
+    let body = conversation(r#"[{"role":"user","content":"m"}]"#);
+    let checked = check(body.as_bytes()).unwrap();
+    for (room, sent) in [(None, 5), (Some(4), 4), (Some(5), 5), (Some(6), 5)] {
+        let translated = to_openai(body.as_bytes(), &checked, "m", room).unwrap();
+        let body: Json = serde_json::from_slice(&translated.body).unwrap();
+        assert_eq!(body["max_tokens"], sent, "{room:?}");
+    }
+}
+
+#[test]
+fn half_a_surrogate_pair_is_replaced() {
+    let sent = sent(&conversation(
+        r#"[{"role":"user","content":"a\ud83d"},{"role":"assistant","content":
+            [{"type":"tool_use","id":"i","name":"n","input":{"\ude00":"\ud83d\ude00"}}]}]"#,
+    ));
+    assert_eq!(sent["messages"][0]["content"], "a\u{fffd}");
+    assert_eq!(
+        sent["messages"][1]["tool_calls"][0]["function"]["arguments"],
+        "{\"\u{fffd}\":\"\u{1f600}\"}"
+    );
 }
 
 #[test]
@@ -481,9 +505,9 @@ fn other_bytes_than_those_checked_do_no_harm() {
     let body = conversation(r#"[{"role":"user","content":[{"type":"text","text":"x"}]}]"#);
     let checked = check(body.as_bytes()).unwrap();
     for at in 0..body.len() {
-        let _ = to_openai(&body.as_bytes()[..at], &checked, "m");
+        let _ = to_openai(&body.as_bytes()[..at], &checked, "m", None);
         let mut spoiled = body.clone().into_bytes();
         spoiled[at] = b'"';
-        let _ = to_openai(&spoiled, &checked, "m");
+        let _ = to_openai(&spoiled, &checked, "m", None);
     }
 }

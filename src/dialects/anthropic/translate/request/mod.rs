@@ -9,7 +9,7 @@ use super::context::ResponseContext;
 use super::error::Refusal;
 use super::fields::{Fields, blocks, holds_image, invalid};
 use super::ids::IdSeed;
-use super::tokens;
+use super::tokens::{self, InputSize};
 use crate::json::SpanIndex;
 use crate::json::{self, JsonKind, JsonValue};
 
@@ -64,19 +64,26 @@ impl Uses {
 impl Checked {
     /// What the translation of the response needs to know of the request. `seed` makes the ids.
     pub fn context(&self, body: &[u8], seed: IdSeed) -> ResponseContext {
+        self.measured(body, seed).0
+    }
+
+    /// The same, with the size of what the model reads.
+    pub(crate) fn measured(&self, body: &[u8], seed: IdSeed) -> (ResponseContext, InputSize) {
         let fields = self.values(body);
+        let size = tokens::measure(&fields);
         let stop_sequences = fields
             .stop_sequences
             .into_iter()
             .flat_map(JsonValue::elements);
-        ResponseContext {
+        let context = ResponseContext {
             model: self.model.clone(),
             stop_sequences: stop_sequences
                 .filter_map(|sequence| Some(sequence.string()?.decode().into_owned()))
                 .collect(),
-            input_tokens: tokens::estimate(&fields),
+            input_tokens: size.tokens(),
             seed,
-        }
+        };
+        (context, size)
     }
 
     /// The fields' values in the body that was checked.

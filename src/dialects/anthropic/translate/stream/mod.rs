@@ -11,7 +11,7 @@ use super::calls::{CallPiece, Calls, Fate, TooMany};
 use super::chunk::{ChatChunk, StreamEvent};
 use super::completion::{Completion, ContentBlock};
 use super::context::ResponseContext;
-use super::error::{Refusal, error_kind};
+use super::error::{self, Refusal, error_kind};
 use super::events::{self, ProseKind};
 use super::ids::{message_id, tool_id};
 use super::outcome::{Counts, Ending, Usage};
@@ -75,7 +75,17 @@ pub struct StreamTransformer {
     lines: Lines,
     /// Lines of data that are not JSON by themselves, or a whole response in place of a stream.
     data: Vec<u8>,
+    event: EventState,
     message: Message,
+}
+
+/// What is known of the event whose lines arrive.
+#[derive(Debug, Clone, Copy, Default)]
+struct EventState {
+    /// It is named `error`, so its data are one, whatever they are.
+    is_error: bool,
+    /// Data of it were taken as a chunk before its name was known.
+    was_taken: bool,
 }
 
 /// The form of the endpoint's response.
@@ -95,6 +105,7 @@ impl StreamTransformer {
             form: Form::Unknown,
             lines: Lines::new(EVENT_BYTES_MAX),
             data: Vec::new(),
+            event: EventState::default(),
             message: Message::new(ctx),
         }
     }
@@ -151,7 +162,7 @@ impl StreamTransformer {
                 // The last line may lack its end.
                 let rest = self.lines.rest();
                 for line in [rest.as_slice(), b""] {
-                    if line_of(&mut self.message, &mut self.data, line, out).is_break() {
+                    if self.line(line, out).is_break() {
                         return self.message.progress();
                     }
                 }
@@ -184,14 +195,25 @@ impl StreamTransformer {
         self.message.usage()
     }
 
+    fn line(&mut self, line: &[u8], out: &mut Vec<u8>) -> ControlFlow<()> {
+        let Self {
+            data,
+            event,
+            message,
+            ..
+        } = self;
+        line_of(message, event, data, line, out)
+    }
+
     fn events(&mut self, input: &[u8], out: &mut Vec<u8>) {
         let Self {
             lines,
             data,
+            event,
             message,
             ..
         } = self;
-        let fed = lines.feed(input, |line| line_of(message, data, line, out));
+        let fed = lines.feed(input, |line| line_of(message, event, data, line, out));
         if fed == Err(TooLong) {
             self.message.fail(502, TOO_LONG, out);
         }
@@ -199,18 +221,28 @@ impl StreamTransformer {
 }
 
 /// Takes one line of an event stream. A line of data that is JSON by itself counts at once;
-/// others are joined up to the blank line, as event streams define it.
+/// others are joined up to the blank line, as event streams define it. So are the data of an event
+/// named `error`.
 fn line_of(
     message: &mut Message,
+    event: &mut EventState,
     data: &mut Vec<u8>,
     line: &[u8],
     out: &mut Vec<u8>,
 ) -> ControlFlow<()> {
     match SseLine::read(line) {
         SseLine::Other => {}
-        SseLine::Blank if data.is_empty() => {}
+        SseLine::Event(name) => {
+            event.is_error = name.trim_ascii() == b"error";
+            if event.is_error && event.was_taken {
+                message.fail(502, &error::event_message(b""), out);
+            }
+        }
+        SseLine::Blank if data.is_empty() => *event = EventState::default(),
         SseLine::Blank => {
-            if let Some(value) = json::parse(data) {
+            if std::mem::take(event).is_error {
+                message.fail(502, &error::event_message(data), out);
+            } else if let Some(value) = json::parse(data) {
                 message.take(value, out);
             }
             data.clear();
@@ -226,9 +258,13 @@ fn line_of(
         }
         SseLine::Data(line) => match line.trim_ascii() {
             b"" => {}
+            line if event.is_error => data.extend_from_slice(line),
             b"[DONE]" => message.finish(out),
             line => match json::parse(line) {
-                Some(value) => message.take(value, out),
+                Some(value) => {
+                    event.was_taken = true;
+                    message.take(value, out);
+                }
                 None => data.extend_from_slice(line),
             },
         },

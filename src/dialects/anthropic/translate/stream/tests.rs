@@ -412,6 +412,8 @@ fn errors_in_place_of_chunks() {
         (r#"{"error":"out of memory"}"#, "out of memory"),
         (r#"{"error":{"oops":1}}"#, "Backend error"),
         (r#"{"object":"error","message":"too long"}"#, "too long"),
+        (r#"{"detail":"worker died"}"#, "worker died"),
+        (r#"{"detail":[{"msg":"a"},{"msg":"b"}]}"#, "a; b"),
     ] {
         let (out, progress) = run(&[lines(&[error, &delta("{}")]).as_bytes()], End::Clean);
         assert!(out.is_empty());
@@ -432,7 +434,42 @@ fn errors_in_place_of_chunks() {
             ]
         );
     }
+    let fine = lines(&[r#"{"detail":"x","choices":[{"delta":{"content":"a"}}]}"#]);
+    assert_eq!(run(&[fine.as_bytes()], End::Clean).1, Progress::Finished);
     let fine = lines(&[r#"{"error":null,"choices":[{"delta":{"content":"a"}}]}"#]);
+    assert_eq!(run(&[fine.as_bytes()], End::Clean).1, Progress::Finished);
+}
+
+#[test]
+fn events_named_error() {
+    let long = "x".repeat(600);
+    let cut = "x".repeat(500);
+    for (event, message) in [
+        ("event: error\ndata: {\"message\":\"m\"}\n\n", "m"),
+        ("event:error\r\ndata:{\"oops\":1}\r\n\r\n", "Backend error"),
+        ("event: error\ndata: \"m\"\n\n", "m"),
+        (
+            "event: error\ndata: out of\ndata: memory\n\n",
+            "out of\nmemory",
+        ),
+        ("event: error\ndata: [DONE]\n\n", "Backend error"),
+        ("event: error\ndata: m", "m"),
+        (&format!("event: error\ndata: {long}\n\n"), &cut),
+        (
+            "data: {\"message\":\"m\"}\nevent: error\n\n",
+            "Backend error",
+        ),
+    ] {
+        let stream = format!("{}{event}", lines(&[&delta(r#"{"content":"a"}"#)]));
+        let whole = run(&[stream.as_bytes()], End::Clean);
+        assert_eq!(whole.1, Progress::Failed, "{event}");
+        let last = digest(&whole.0).pop();
+        assert_eq!(last, Some(format!("error api_error {message}")), "{event}");
+        let pieces: Vec<_> = stream.as_bytes().chunks(1).collect();
+        assert_eq!(run(&pieces, End::Clean), whole, "{event}");
+    }
+    // The name holds for one event, and without data there is none.
+    let fine = format!("event: error\n\n{}", lines(&[&delta(r#"{"content":"a"}"#)]));
     assert_eq!(run(&[fine.as_bytes()], End::Clean).1, Progress::Finished);
 }
 
