@@ -7,7 +7,7 @@
 //!
 //! ```text
 //! begin ─▶ head ─▶ (arrived)* ─▶ route ─▶
-//!     ┌ pick ─▶ request_head ─▶ payload ─▶ response_head ─▶ (tap|transform|idle)*, collected
+//!     ┌ pick ─▶ request_head ─▶ payload ─▶ response_head ─▶ (tap|silent|transform|idle)*, collected
 //!     │                         attempt_ended ◀──────────────────┘
 //!     └── again after a failure, or when `response_head` or `collected` asks for it
 //! ─▶ done
@@ -165,13 +165,31 @@ pub enum Passing {
     Pass,
     /// Unchanged, and [`Exchange::tap`] sees it.
     Tap,
+    /// As [`Self::Tap`]. After each such time in which the client got nothing,
+    /// [`Exchange::silent`] may add bytes, unless the framing of the body leaves no room for them.
+    KeepAlive(Duration),
     /// As [`Exchange::transform`] makes it, piece by piece. The head is sent with the first piece.
-    /// After this long without bytes from the backend, [`Exchange::idle`] is called.
+    /// After each such time in which the client got nothing, [`Exchange::idle`] is called.
     Transform(Duration),
     /// As [`Exchange::collected`] makes it of the whole body, which has at most this many bytes.
     Collect(usize),
     /// Not passed on: this attempt ends and another endpoint is picked.
     Again,
+}
+
+impl Passing {
+    /// Whether [`Exchange::tap`] sees the body.
+    pub(crate) const fn is_tapped(self) -> bool {
+        matches!(self, Self::Tap | Self::KeepAlive(_))
+    }
+
+    /// The longest time in which the client gets nothing.
+    pub(crate) const fn silence_max(self) -> Option<Duration> {
+        match self {
+            Self::KeepAlive(after) => Some(after),
+            _ => None,
+        }
+    }
 }
 
 /// The result of a transformation.
@@ -413,6 +431,10 @@ pub trait Exchange: Sized + 'static {
     /// Bytes of the response's body have arrived. `now` may be one tick old.
     fn heard(&mut self, _now: Instant) {}
 
+    /// The client has got nothing for the time that [`Passing::KeepAlive`] names. What is written to
+    /// `out` becomes part of the body at this place.
+    fn silent(&mut self, _ask: &Ask<'_>, _out: &mut Vec<u8>) {}
+
     /// Writes to `out` what the client gets for a part of the body ([`Passing::Transform`]). With
     /// `end` it is the last call.
     fn transform(
@@ -430,7 +452,7 @@ pub trait Exchange: Sized + 'static {
         }
     }
 
-    /// The backend has sent nothing for the time that [`Passing::Transform`] names.
+    /// The client has got nothing for the time that [`Passing::Transform`] names.
     fn idle(&mut self, _ask: &Ask<'_>, _out: &mut Vec<u8>) -> Made {
         Made::More
     }

@@ -23,6 +23,9 @@ use socket2::{Domain, Socket, Type};
 /// Longer than anything here takes.
 const PATIENCE: Duration = Duration::from_secs(20);
 
+/// After this long without bytes a client gets some of the exchange's own.
+const QUIET: Duration = Duration::from_millis(20);
+
 /// What became of an exchange.
 #[derive(Debug, PartialEq, Eq)]
 enum Fate {
@@ -138,7 +141,9 @@ impl Exchange for Watching {
         match () {
             () if self.does("/again") && self.picks == 1 => Passing::Again,
             () if self.does("/collect") => Passing::Collect(1 << 10),
-            () if self.does("/transform") || self.does("/own") => {
+            () if self.does("/kept") => Passing::KeepAlive(QUIET),
+            () if self.does("/transform-idle") => Passing::Transform(QUIET),
+            () if self.does("/transform") || self.does("/own") || self.does("/report") => {
                 Passing::Transform(Duration::from_secs(5))
             }
             () => Passing::Tap,
@@ -163,8 +168,18 @@ impl Exchange for Watching {
         match end {
             None => Made::More,
             Some(End::Whole) => Made::Complete,
+            Some(End::Broken(_)) if self.does("/report") => Made::Complete,
             Some(End::Broken(_)) => Made::Broken,
         }
+    }
+
+    fn silent(&mut self, _: &Ask<'_>, out: &mut Vec<u8>) {
+        out.extend_from_slice(b"still");
+    }
+
+    fn idle(&mut self, _: &Ask<'_>, out: &mut Vec<u8>) -> Made {
+        out.extend_from_slice(b"still");
+        Made::More
     }
 
     fn collected(&mut self, _: &Ask<'_>, response: &[u8], local: &mut Local) -> bool {
@@ -224,6 +239,21 @@ fn serve(mut stream: TcpStream) {
                 true,
             ),
             "cut" => (b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nbody", false),
+            "pauses" => {
+                let first = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nbody\r\n";
+                pause(&mut stream, first);
+                (b"0\r\n\r\n", true)
+            }
+            "pauses-inside" => {
+                let first = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nbo";
+                pause(&mut stream, first);
+                (b"dy\r\n0\r\n\r\n", true)
+            }
+            "pauses-first" => {
+                let first = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
+                pause(&mut stream, first);
+                (b"4\r\nbody\r\n0\r\n\r\n", true)
+            }
             "closes" => (b"", false),
             "malformed" => (b"nonsense\r\n\r\n", false),
             "hangs-early" => (b"", true),
@@ -235,6 +265,14 @@ fn serve(mut stream: TcpStream) {
             return;
         }
     }
+}
+
+/// Sends a part of a response, and is silent for several times [`QUIET`].
+fn pause(stream: &mut TcpStream, part: &[u8]) {
+    stream.write_all(part).unwrap();
+    stream.set_read_timeout(Some(5 * QUIET)).unwrap();
+    assert!(stream.read(&mut [0]).is_err(), "the request was complete");
+    stream.set_read_timeout(None).unwrap();
 }
 
 /// The bytes up to an empty line; `None` at the end of the connection.
@@ -324,6 +362,7 @@ fn each_exchange_ends_once_however_its_request_ends() {
             "0\r\n\r\n",
         ),
         ("/transform/cut", cut, "HTTP/1.1 200", "body\r\n"),
+        ("/report/cut", cut, "HTTP/1.1 200", "body\r\n0\r\n\r\n"),
         ("/own/whole", Outcome::Relayed, "HTTP/1.1 418", "own"),
         ("/own/chunks", Outcome::Relayed, "HTTP/1.1 418", "own"),
         ("/own/cut", Outcome::Relayed, "HTTP/1.1 418", "own"),
@@ -425,5 +464,35 @@ fn the_exchanges_of_a_connection_leave_each_other_what_they_keep() {
         };
         assert_eq!(bench.fate(), Fate::Done(outcome, number), "{path}");
         assert!(read_head(&mut client).is_some());
+    }
+}
+
+/// A silent response is filled where its framing has room, and only there.
+#[test]
+fn a_silent_response_is_kept_alive() {
+    const STILL: &str = "5\r\nstill\r\n";
+    const BODY: &str = "4\r\nbody\r\n";
+    for driver in [Wanted::Auto, Wanted::Epoll] {
+        let bench = Bench::start(driver);
+        for (path, before, after) in [
+            ("/kept/pauses", "", STILL),
+            ("/kept/pauses-first", STILL, ""),
+            ("/kept/pauses-inside", "", ""),
+            ("/transform-idle/pauses", "", STILL),
+            ("/transform-idle/pauses-first", STILL, ""),
+        ] {
+            let mut client = bench.connect();
+            client.write_all(last_request(path).as_bytes()).unwrap();
+            let mut response = String::new();
+            client.read_to_string(&mut response).unwrap();
+            assert_eq!(bench.fate(), Fate::Done(Outcome::Relayed, 1), "{path}");
+            let (_, body) = response.split_once("\r\n\r\n").unwrap();
+            let body = body.strip_suffix("0\r\n\r\n").unwrap();
+            let (first, rest) = body.split_once(BODY).unwrap();
+            for (got, filling) in [(first, before), (rest, after)] {
+                assert_eq!(got.replace(STILL, ""), "", "{path}: {response}");
+                assert_eq!(got.is_empty(), filling.is_empty(), "{path}: {response}");
+            }
+        }
     }
 }

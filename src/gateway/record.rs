@@ -118,6 +118,7 @@ impl Exchange {
             endpoint_id: self.view.leased(index).id,
             model: self.sent_model(),
             outcome: match end {
+                AttemptEnd::Whole if self.dialect.has_failed() => stats::Outcome::Failure,
                 AttemptEnd::Whole => stats::Outcome::Success,
                 AttemptEnd::Failed(_) => stats::Outcome::Failure,
                 AttemptEnd::Abandoned => stats::Outcome::Cancelled,
@@ -205,6 +206,7 @@ impl Exchange {
         let outcome = match done.outcome {
             Outcome::ClientLeft => stats::Outcome::Cancelled,
             Outcome::Broken(_) => stats::Outcome::Failure,
+            Outcome::Relayed if self.dialect.has_failed() => stats::Outcome::Failure,
             Outcome::Relayed => stats::Outcome::Success,
             Outcome::Local if self.status >= 500 => stats::Outcome::Failure,
             Outcome::Local => stats::Outcome::Refused,

@@ -273,6 +273,35 @@ impl<H: Handler> Wire<'_, H> {
         }
     }
 
+    /// As [`Self::wait`], but `Ok(None)` when `until` passes first. Giving up the wait does not give
+    /// up a read, which belongs to its socket.
+    pub(super) async fn wait_until<F: Future>(
+        &mut self,
+        future: F,
+        until: Option<Instant>,
+    ) -> Result<Option<F::Output>, Action> {
+        let Some(until) = until else {
+            return self.wait(future).await.map(Some);
+        };
+        let mut future = pin!(future);
+        loop {
+            let due = self.life.deadline().map_or(until, |due| due.min(until));
+            self.io.deadline.set(Some(due));
+            match self.io.guard(future.as_mut()).await {
+                Ok(output) => return Ok(Some(output)),
+                Err(Interrupt::Left) => return Err(self.on(Event::ClientLeft)),
+                Err(Interrupt::Deadline) => {
+                    let now = self.core.clock();
+                    match self.life.on(Event::Timer, now) {
+                        Action::Continue if now >= until => return Ok(None),
+                        Action::Continue => {}
+                        action => return Err(action),
+                    }
+                }
+            }
+        }
+    }
+
     /// Whether `len` bytes are sent together with other bytes of this turn; see [`super::turn`].
     pub(super) fn is_sent_with_others(&self, len: usize) -> bool {
         len <= TURN_BYTES_MAX && self.core.is_shared()

@@ -66,6 +66,7 @@ impl<H: Handler> Lane<'_, H> {
             }
             _ => {}
         }
+        let silence = relayed.passing.silence_max();
         let outgoing = self.frame(&buf, relayed);
         buf.consume(relayed.head.len);
         let mut incoming = Incoming::of(relayed.framing.body);
@@ -90,7 +91,15 @@ impl<H: Handler> Lane<'_, H> {
                 buf = buf.grown(UPSTREAM_READ_BYTES_MAX);
             }
             backend.upstream.socket.arm(buf);
-            let (result, came) = match self.wire.wait(backend.read()).await {
+            let read = match silence {
+                None => self.wire.wait(backend.read()).await,
+                Some(after) => {
+                    let has_room = has_room(&incoming, outgoing);
+                    self.read_or_fill(&mut backend, after, outgoing, has_room)
+                        .await
+                }
+            };
+            let (result, came) = match read {
                 Ok(read) => read,
                 Err(action) => return self.broken(action, outgoing),
             };
@@ -108,6 +117,33 @@ impl<H: Handler> Lane<'_, H> {
                     return self.broken(action, outgoing);
                 }
             }
+        }
+    }
+
+    /// The next read. After each such time in which the client got nothing, it gets what
+    /// [`Exchange::silent`] writes, if there is room for it.
+    async fn read_or_fill(
+        &mut self,
+        backend: &mut Backend,
+        after: Duration,
+        outgoing: Outgoing,
+        has_room: bool,
+    ) -> Result<(io::Result<usize>, Buf), Action> {
+        loop {
+            let until = self.core.now().checked_add(after).filter(|_| has_room);
+            if let Some(read) = self.wire.wait_until(backend.read(), until).await? {
+                return Ok(read);
+            }
+            let now = self.core.now();
+            let mut filling = Vec::new();
+            self.ask(now, |x, ask, _| x.silent(ask, &mut filling));
+            self.response_bytes += filling.len() as u64;
+            if outgoing == Outgoing::Chunked {
+                chunk(self.out, &filling);
+            } else {
+                self.out.extend_from_slice(&filling);
+            }
+            self.deliver(&[]).await?;
         }
     }
 
@@ -192,7 +228,7 @@ impl<H: Handler> Lane<'_, H> {
         decoder: &mut Decoder,
         passing: Passing,
     ) -> Result<Passed, Action> {
-        if passing == Passing::Tap {
+        if passing.is_tapped() {
             self.tap_chunks(buf, decoder.clone());
         }
         let mut at = 0;
@@ -284,7 +320,7 @@ impl<H: Handler> Lane<'_, H> {
 
     /// Appends payload to what is being written.
     fn put_payload(&mut self, payload: &[u8], outgoing: Outgoing, passing: Passing) {
-        if passing == Passing::Tap {
+        if passing.is_tapped() {
             self.x.tap(payload);
         }
         self.response_bytes += payload.len() as u64;
@@ -306,7 +342,7 @@ impl<H: Handler> Lane<'_, H> {
             self.put_payload(payload, outgoing, passing);
             return self.deliver(&[]).await;
         }
-        if passing == Passing::Tap {
+        if passing.is_tapped() {
             self.x.tap(payload);
         }
         self.response_bytes += payload.len() as u64;
@@ -386,6 +422,15 @@ impl<H: Handler> Lane<'_, H> {
             self.wire.io.reset_on_close();
         }
         self.give_up(action)
+    }
+}
+
+/// Whether bytes of the handler's own can follow what was sent of a body.
+fn has_room(incoming: &Incoming, outgoing: Outgoing) -> bool {
+    match (outgoing, incoming) {
+        (Outgoing::Plain, _) => false,
+        (Outgoing::Chunked, Incoming::Chunked(decoder)) => decoder.is_between_chunks(),
+        (Outgoing::Chunked | Outgoing::ToClose, _) => true,
     }
 }
 

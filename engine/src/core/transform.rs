@@ -1,6 +1,6 @@
 //! Responses that reach the client as the handler makes them: piece by piece, or of the whole.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::lane::{Lane, Step};
 use super::relay::{Outgoing, Relayed, chunk, end_event};
@@ -10,7 +10,6 @@ use crate::h1::chunk::LAST_CHUNK;
 use crate::handler::{AttemptEnd, End, Exchange, Handler, Local, Made, Outcome};
 use crate::incoming::Incoming;
 use crate::limits::UPSTREAM_READ_BYTES_MAX;
-use crate::rt;
 use crate::upstream::Backend;
 
 /// The state of a transformed response.
@@ -20,6 +19,8 @@ struct Transformed {
     begun: bool,
     /// What the handler has made of the last piece.
     made: Vec<u8>,
+    /// When the client last got something.
+    quiet_since: Instant,
 }
 
 impl<H: Handler> Lane<'_, H> {
@@ -38,6 +39,7 @@ impl<H: Handler> Lane<'_, H> {
             outgoing,
             begun: false,
             made: Vec::new(),
+            quiet_since: self.core.now(),
         };
         let mut payload = Vec::new();
         loop {
@@ -97,7 +99,7 @@ impl<H: Handler> Lane<'_, H> {
         self.give_back(backend, buf, relayed, reuse && !excess);
     }
 
-    /// The next read. While it is pending, calls [`Exchange::idle`] at intervals.
+    /// The next read. While the client gets nothing, calls [`Exchange::idle`] at intervals.
     async fn next_read(
         &mut self,
         backend: &mut Backend,
@@ -112,16 +114,18 @@ impl<H: Handler> Lane<'_, H> {
         }
         backend.upstream.socket.arm(buf);
         loop {
-            // Giving up the wait does not give up the read, which belongs to the socket.
-            let waited = rt::timeout(idle, self.wire.wait(backend.read())).await;
-            if let Some(read) = waited {
-                return read.map_err(Err);
+            let until = state.quiet_since.checked_add(idle);
+            let waited = self.wire.wait_until(backend.read(), until).await;
+            if let Some(read) = waited.map_err(Err)? {
+                return Ok(read);
             }
             let now = self.core.now();
             let made = self.ask(now, |x, ask, _| x.idle(ask, &mut state.made));
             if let Some(step) = self.send_made(state, made).await {
                 return Err(Ok(step));
             }
+            // A handler that wrote nothing is asked again after the same time.
+            state.quiet_since = self.core.now();
         }
     }
 
@@ -132,10 +136,31 @@ impl<H: Handler> Lane<'_, H> {
             Made::Own(_) => Made::Broken,
             made => made,
         };
-        let (goes_on, complete) = (matches!(made, Made::More), matches!(made, Made::Complete));
-        if state.made.is_empty() && goes_on {
+        if state.made.is_empty() && matches!(made, Made::More) {
             return None;
         }
+        let sent = self
+            .deliver_made(state, matches!(made, Made::Complete))
+            .await;
+        match (made, sent) {
+            (Made::More, Ok(())) => None,
+            (Made::More | Made::Complete, sent) => Some(self.over(sent).await),
+            (_, sent) => {
+                self.keep = false;
+                if state.outgoing == Outgoing::ToClose {
+                    self.wire.io.reset_on_close();
+                }
+                Some(self.give_up(sent.err().unwrap_or(Action::Cut(Fault::Closed))))
+            }
+        }
+    }
+
+    /// Sends what was made, and with `complete` the end of the response.
+    async fn deliver_made(
+        &mut self,
+        state: &mut Transformed,
+        complete: bool,
+    ) -> Result<(), Action> {
         state.begun = true;
         self.response_bytes += state.made.len() as u64;
         if state.outgoing == Outgoing::Chunked {
@@ -148,17 +173,8 @@ impl<H: Handler> Lane<'_, H> {
         }
         state.made.clear();
         let sent = self.deliver(&[]).await;
-        match (made, sent) {
-            (Made::More, Ok(())) => None,
-            (Made::More | Made::Complete, sent) => Some(self.over(sent).await),
-            (_, sent) => {
-                self.keep = false;
-                if state.outgoing == Outgoing::ToClose {
-                    self.wire.io.reset_on_close();
-                }
-                Some(self.give_up(sent.err().unwrap_or(Action::Cut(Fault::Closed))))
-            }
-        }
+        state.quiet_since = self.core.now();
+        sent
     }
 
     /// What the exchange makes of a piece.
@@ -178,7 +194,9 @@ impl<H: Handler> Lane<'_, H> {
             && matches!(made, Made::Complete)
         {
             // The transformed response reports the failure itself; the attempt failed all the same.
-            let _ = self.send_made(state, made).await;
+            if let Err(action) = self.deliver_made(state, true).await {
+                return self.give_up(action);
+            }
             self.attempt_ended(AttemptEnd::Failed(fault));
             return Step::Over(Outcome::Broken(fault));
         }

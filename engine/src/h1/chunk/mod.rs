@@ -215,6 +215,11 @@ impl Decoder {
         }
     }
 
+    /// Whether all of [`Self::pass`] so far is whole chunks, so that another one may follow.
+    pub(crate) fn is_between_chunks(&self) -> bool {
+        self.state == State::Size
+    }
+
     /// Whether the body is complete.
     pub fn is_done(&self) -> bool {
         self.state == State::Done
