@@ -121,6 +121,13 @@ impl KeyDecl<'_, '_> {
         Some(self.duration(default)).filter(|duration| !duration.is_zero())
     }
 
+    /// A duration of at least one second; 0 is `None`.
+    pub(super) fn seconds_or_none(self, default: Duration) -> Option<Duration> {
+        let kind = format!("{DURATION}, 0 or at least 1s");
+        let fits = |duration: Duration| duration.is_zero() || duration >= Duration::from_secs(1);
+        Some(self.duration_of(kind, default, fits)).filter(|duration| !duration.is_zero())
+    }
+
     /// Any string.
     pub(super) fn text(self, default: &str) -> String {
         self.text_such(default, "a string", |_| true)

@@ -392,6 +392,9 @@ pub struct ProxyPlan {
     pub response_header_timeout: Duration,
     /// Time limit for a TLS handshake.
     pub tls_handshake_timeout: Duration,
+    /// A stream gets a sign of life after each such time in which the client got nothing; `None` =
+    /// never (docs/contract/surface.md#8.4).
+    pub stream_keep_alive: Option<Duration>,
     /// Handling of Ollama's model management routes.
     pub model_management: ModelManagement,
     /// `[proxy.retry]`.

@@ -65,6 +65,7 @@ pub(super) fn proxy(s: &mut Section<'_, '_>) -> ProxyPlan {
         read_timeout: times.read,
         response_header_timeout: times.response_header,
         tls_handshake_timeout: times.tls_handshake,
+        stream_keep_alive: times.stream_keep_alive,
         model_management,
         retry: retry(&mut s.section("retry")),
         sticky_sessions: sticky(&mut s.section("sticky_sessions")),
@@ -85,6 +86,7 @@ struct Times {
     read: Duration,
     response_header: Duration,
     tls_handshake: Duration,
+    stream_keep_alive: Option<Duration>,
 }
 
 fn times(s: &mut Section<'_, '_>) -> Times {
@@ -137,6 +139,12 @@ fn times(s: &mut Section<'_, '_>) -> Times {
             )
             .env("OLLA_PROXY_TLS_HANDSHAKE_TIMEOUT")
             .duration_or(secs(10), secs(10)),
+        stream_keep_alive: s
+            .key(
+                "stream_keep_alive",
+                "Streams silent for this time get a comment; 0 disables it.",
+            )
+            .seconds_or_none(secs(15)),
     }
 }
 

@@ -32,6 +32,9 @@ use crate::fleet::Endpoint;
 use anthropic::{Conversation, Record};
 pub(crate) use error::Error;
 
+/// A comment that every reader of event streams skips (docs/contract/surface.md#8.4).
+pub(crate) const KEEP_ALIVE_COMMENT: &[u8] = b": keep-alive\n\n";
+
 /// The API family of a route: what its errors look like, and which dialect its requests speak.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) enum ApiFamily {
@@ -193,6 +196,8 @@ pub(crate) struct Sending<'a> {
     pub model: &'a str,
     /// The model as the endpoint knows it.
     pub name: &'a str,
+    /// The type of the endpoint.
+    pub kind: &'a str,
     /// The tokens of the context with which the endpoint serves the model, if it reports them.
     pub served_context: &'a dyn Fn() -> Option<u64>,
     /// The configuration.
@@ -228,14 +233,15 @@ pub(crate) enum Reading {
         /// See the variant.
         watch: bool,
     },
-    /// Its head passes, its body goes through [`Dialect::piece`].
-    Follow,
+    /// Its head passes, its body goes through [`Dialect::piece`], and [`Dialect::idle`] writes to
+    /// it after each such time in which the client got nothing.
+    Follow(Duration),
     /// Its head is kept back until [`Dialect::whole`] has seen at most this many bytes of body.
     Hold(usize),
     /// It is replaced by what [`Dialect::whole`] makes of at most this many bytes.
     Collect(usize),
-    /// It is replaced by a stream that [`Dialect::piece`] writes, and [`Dialect::idle`] after this
-    /// long without bytes.
+    /// It is replaced by a stream that [`Dialect::piece`] writes, and [`Dialect::idle`] after each
+    /// such time in which the client got nothing.
     Stream(Duration),
 }
 
@@ -399,11 +405,16 @@ impl Dialect {
         }
     }
 
-    /// The head of an endpoint's response has come.
-    pub(crate) fn response(&mut self, response: &Response<'_>) -> Reading {
+    /// The head of an endpoint's response has come. `keep_alive` is the configured time after which
+    /// a silent stream gets a sign of life.
+    pub(crate) fn response(
+        &mut self,
+        response: &Response<'_>,
+        keep_alive: Option<Duration>,
+    ) -> Reading {
         match self {
             Self::Plain => Reading::Pass { watch: false },
-            Self::Anthropic(conversation) => conversation.response(response),
+            Self::Anthropic(conversation) => conversation.response(response, keep_alive),
         }
     }
 
@@ -430,7 +441,8 @@ impl Dialect {
         }
     }
 
-    /// Nothing has come for the time that [`Reading::Stream`] names.
+    /// The client has got nothing for the time that [`Reading::Stream`] or [`Reading::Follow`]
+    /// names.
     pub(crate) fn idle(&mut self, out: &mut Vec<u8>) -> Piece {
         match self {
             Self::Plain => Piece::More,

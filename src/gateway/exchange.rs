@@ -15,10 +15,13 @@ use olla_engine::tls::TlsClient;
 use super::Gateway;
 use super::cors::Grant;
 use super::id::RequestId;
+use super::keep_alive::EventBorder;
 use super::replies::Ticket;
 use super::view::View;
 use crate::access::Client;
-use crate::dialects::{ApiFamily, Collected, Dialect, Error, Piece, Reading, Whole};
+use crate::dialects::{
+    ApiFamily, Collected, Dialect, Error, KEEP_ALIVE_COMMENT, Piece, Reading, Whole,
+};
 use crate::endpoint_set::EndpointSet;
 use crate::fleet::Endpoint;
 use crate::inspect::{Findings, Inspector, Splice};
@@ -80,6 +83,8 @@ pub(crate) struct Exchange {
     pub(super) times: RequestTimes,
     /// Whether the end of the response is kept for its token statistics.
     pub(super) reads_figures: bool,
+    /// Follows an event stream that is kept alive.
+    border: Option<EventBorder>,
     pub(super) kept: Box<ConnectionCache>,
 }
 
@@ -191,6 +196,7 @@ impl Exchange {
             failed_by: None,
             times: RequestTimes::default(),
             reads_figures: false,
+            border: None,
             kept,
         }
     }
@@ -227,7 +233,7 @@ impl Exchange {
     }
 
     /// Starts to keep the end of a response, if it may contain token statistics.
-    fn begin_tail(&mut self, response: &Response<'_>) {
+    fn begin_tail(&mut self, response: &Response<'_>) -> AnswerKind {
         use olla_engine::h1::FieldId;
         let kind = AnswerKind::of(
             response.head.get(response.bytes, FieldId::ContentType),
@@ -237,6 +243,20 @@ impl Exchange {
         if self.reads_figures {
             let tail = self.kept.tail.get_or_insert_default();
             tail.begin(kind);
+        }
+        kind
+    }
+
+    /// How a response passes that the dialect leaves as it is. Event streams are kept alive.
+    fn passing(&mut self, watch: bool, kind: AnswerKind) -> Passing {
+        let keep_alive = self.view.plan().proxy.stream_keep_alive;
+        match keep_alive.filter(|_| kind == AnswerKind::Events) {
+            Some(after) => {
+                self.border = Some(EventBorder::default());
+                Passing::KeepAlive(after)
+            }
+            None if watch || self.reads_figures => Passing::Tap,
+            None => Passing::Pass,
         }
     }
 
@@ -358,19 +378,16 @@ impl handler::Exchange for Exchange {
         if self.gives_up(ask, response) {
             return Passing::Again;
         }
-        self.begin_tail(response);
-        match self.dialect.response(response) {
+        let kind = self.begin_tail(response);
+        let keep_alive = self.view.plan().proxy.stream_keep_alive;
+        match self.dialect.response(response, keep_alive) {
             Reading::Pass { watch } => {
                 self.relayed(ask, response, out);
-                if watch || self.reads_figures {
-                    Passing::Tap
-                } else {
-                    Passing::Pass
-                }
+                self.passing(watch, kind)
             }
-            Reading::Follow => {
+            Reading::Follow(quiet_max) => {
                 self.relayed(ask, response, out);
-                Passing::Transform(Duration::MAX)
+                Passing::Transform(quiet_max)
             }
             Reading::Hold(bytes_max) => {
                 let mut held = std::mem::take(&mut self.kept.held);
@@ -397,6 +414,16 @@ impl handler::Exchange for Exchange {
     fn tap(&mut self, payload: &[u8]) {
         self.push_tail(payload);
         self.dialect.watch(payload);
+        if let Some(border) = &mut self.border {
+            border.push(payload);
+        }
+    }
+
+    fn silent(&mut self, _: &Ask<'_>, out: &mut Vec<u8>) {
+        if self.border.is_some_and(EventBorder::is_here) {
+            out.extend_from_slice(KEEP_ALIVE_COMMENT);
+            self.gateway.recorder.borrow_mut().kept_alive();
+        }
     }
 
     fn transform(
@@ -413,6 +440,9 @@ impl handler::Exchange for Exchange {
 
     fn idle(&mut self, ask: &Ask<'_>, out: &mut Vec<u8>) -> Made {
         let piece = self.dialect.idle(out);
+        if piece == Piece::More && !out.is_empty() {
+            self.gateway.recorder.borrow_mut().kept_alive();
+        }
         self.made(ask, piece)
     }
 

@@ -16,6 +16,7 @@ mod decide;
 mod exchange;
 mod forward;
 mod id;
+mod keep_alive;
 mod limited;
 mod local;
 mod pick;

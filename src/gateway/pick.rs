@@ -162,6 +162,7 @@ impl Exchange {
             body: ask.body,
             model,
             name: real.unwrap_or(model),
+            kind: &view.leased(index).profile.name,
             served_context: &|| {
                 let name = real.unwrap_or(model);
                 snapshot.catalogue.served_context_on(index, name)

@@ -360,6 +360,37 @@ fn a_stream_that_breaks_off_ends_in_an_error_event() {
     });
 }
 
+/// The gateway's pings look the same in a stream that passes through and in a translated one.
+#[test]
+fn silent_streams_get_pings() {
+    on_both_drivers(|driver| {
+        let native = "event: message_start\ndata: {\"type\":\"message_start\"}\n\n";
+        let chunk = chunk_of("half");
+        for (kind, event) in [("vllm", native), ("sglang", chunk.as_str())] {
+            let event = event.to_owned();
+            let (backend, word) = on_word(move |_, link, heard| {
+                link.send(EVENTS);
+                link.chunk(&event);
+                heard.recv_timeout(PATIENCE).unwrap();
+                link.close();
+            });
+            let gateway = over(driver, kind, &backend, "proxy.stream_keep_alive = \"1s\"");
+            let mut client = Client::to(&gateway);
+            client.send(format!(
+                "POST {MESSAGES} HTTP/1.1\r\nHost: h\r\nContent-Type: application/json\r\n\
+                 Content-Length: {}\r\n\r\n{ASK_STREAM}",
+                ASK_STREAM.len()
+            ));
+            assert_eq!(client.head().status, 200);
+            let first = client.chunk().unwrap();
+            assert!(first.starts_with(b"event: message_start\n"), "{kind}");
+            let ping = b"event: ping\ndata: {\"type\":\"ping\"}\n\n";
+            assert_eq!(client.chunk().unwrap(), ping, "{kind}");
+            word.send(()).unwrap();
+        }
+    });
+}
+
 #[test]
 fn refusals_have_the_shape_that_its_clients_know() {
     on_both_drivers(|driver| {

@@ -62,6 +62,43 @@ fn each_event_is_there_before_the_next_is_made() {
     });
 }
 
+/// A silent event stream gets a comment, as soon as the last event is whole.
+#[test]
+fn a_silent_stream_is_kept_alive() {
+    on_both_drivers(|driver| {
+        let (backend, word) = on_word(|_, link, heard| {
+            link.send(HEAD);
+            for piece in ["data: 1\n\n", "data: ", "2\n\n"] {
+                heard.recv_timeout(PATIENCE).unwrap();
+                link.chunk(piece);
+            }
+            heard.recv_timeout(PATIENCE).unwrap();
+            link.chunk("");
+        });
+        let gateway = over(driver, &backend, "proxy.stream_keep_alive = \"1s\"");
+        let mut client = Client::to(&gateway);
+        client.send(ASK);
+        assert_eq!(client.head().status, 200);
+        let comment = b": keep-alive\n\n";
+        assert_eq!(client.chunk().unwrap(), comment);
+        word.send(()).unwrap();
+        assert_eq!(client.chunk().unwrap(), b"data: 1\n\n");
+        assert_eq!(client.chunk().unwrap(), comment);
+        word.send(()).unwrap();
+        assert_eq!(client.chunk().unwrap(), b"data: ");
+        word.send(()).unwrap();
+        assert_eq!(client.chunk().unwrap(), b"2\n\n");
+        assert_eq!(client.chunk().unwrap(), comment);
+        word.send(()).unwrap();
+        assert_eq!(client.chunk().unwrap(), b"");
+        let metrics = get(&gateway, "/internal/metrics", &[]).text();
+        assert!(
+            metrics.contains("\nolla_stream_keep_alives_total 3\n"),
+            "{metrics}"
+        );
+    });
+}
+
 #[test]
 fn a_head_is_there_before_the_first_event() {
     on_both_drivers(|driver| {

@@ -60,6 +60,7 @@ fn the_defaults_of_the_proxy_are_those_of_the_contract() {
     assert_eq!(proxy.idle_connection_timeout, secs(4));
     assert_eq!(proxy.response_timeout, Some(secs(900)));
     assert_eq!(proxy.read_timeout, secs(600));
+    assert_eq!(proxy.stream_keep_alive, Some(secs(15)));
     assert_eq!(proxy.response_header_timeout, secs(30));
     assert_eq!(proxy.tls_handshake_timeout, secs(10));
     assert_eq!(proxy.model_management, ModelManagement::Refuse);
@@ -234,6 +235,12 @@ fn zero_and_empty_have_their_meanings() {
         }),
         ("proxy.response_timeout = \"0s\"", |p| {
             p.proxy.response_timeout.is_none()
+        }),
+        ("proxy.stream_keep_alive = \"0s\"", |p| {
+            p.proxy.stream_keep_alive.is_none()
+        }),
+        ("proxy.stream_keep_alive = \"1s\"", |p| {
+            p.proxy.stream_keep_alive == Some(secs(1))
         }),
         ("proxy.read_timeout = \"0s\"", |p| {
             p.proxy.read_timeout == secs(60)

@@ -67,8 +67,9 @@ pub(crate) const MOUNT: Mount = Mount {
 /// The translator's name in statistics.
 const NAME: &str = "anthropic";
 
-/// After this time without bytes a stream gets a sign of life
-/// (docs/contract/translation.md#8.3).
+/// The longest time in which the client of a stream gets nothing, if streams are kept alive; that of
+/// a translated stream in any case (docs/contract/translation.md#8.3,
+/// docs/contract/surface.md#8.4).
 const IDLE: Duration = Duration::from_secs(10);
 
 /// Bytes of an error response that are read to understand it.

@@ -4,7 +4,7 @@
 
 use super::recording::Recording;
 use super::split::{Mode, Split};
-use super::translate::{self, IdSeed, Uses};
+use super::translate::{self, IdSeed, Prefill, Uses};
 use super::{Conversation, Subject};
 use crate::dialects::{Choosing, DialectTarget, Error, Note, Sending, Sent};
 use crate::endpoint_set::EndpointSet;
@@ -112,6 +112,9 @@ impl Conversation {
                 let room = (sending.served_context)().map(|served| size.output_room(served));
                 let translated = translate::to_openai(sending.body, checked, sending.name, room)?;
                 self.outgoing = translated.body;
+                if checked.is_prefilled(sending.body) {
+                    Prefill::of(sending.kind).write(&mut self.outgoing)?;
+                }
                 self.warn(&translated.warnings);
                 Sent::Own
             }

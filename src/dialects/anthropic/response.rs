@@ -4,6 +4,7 @@
 //! docs/contract/translation.md#8, docs/contract/translation.md#9
 
 use std::borrow::Cow;
+use std::time::Duration;
 
 use olla_engine::exchange::Fault;
 use olla_engine::h1::{FieldId, emit};
@@ -40,21 +41,26 @@ pub(super) enum Replying {
 
 impl Conversation {
     /// See [`crate::dialects::Dialect::response`].
-    pub(in crate::dialects) fn response(&mut self, response: &Response<'_>) -> Reading {
+    pub(in crate::dialects) fn response(
+        &mut self,
+        response: &Response<'_>,
+        keep_alive: Option<Duration>,
+    ) -> Reading {
+        let quiet_max = keep_alive.map(|after| after.min(IDLE));
         let encoding = response
             .head
             .get(response.bytes, FieldId::ContentEncoding)
             .and_then(|encoding| std::str::from_utf8(encoding).ok());
         self.inflater = encoding.and_then(Inflater::new).map(Box::new);
         match self.mode {
-            Some(Mode::Translation) => self.foreign_response(response),
-            _ => self.native_response(response),
+            Some(Mode::Translation) => self.foreign_response(response, quiet_max.unwrap_or(IDLE)),
+            _ => self.native_response(response, quiet_max.unwrap_or(Duration::MAX)),
         }
     }
 
     /// The response of an endpoint that speaks the API. It is passed through unchanged, unless the
     /// endpoint turns out not to speak the API or its stream breaks off.
-    fn native_response(&mut self, response: &Response<'_>) -> Reading {
+    fn native_response(&mut self, response: &Response<'_>, quiet_max: Duration) -> Reading {
         let status = response.head.status;
         if matches!(status, 404 | 405 | 501) {
             self.replying = Replying::Doubtful(status);
@@ -67,7 +73,7 @@ impl Conversation {
         // Nothing can be appended to a compressed body.
         if events && !response.head.has(FieldId::ContentEncoding) {
             self.replying = Replying::Native(Box::default());
-            return Reading::Follow;
+            return Reading::Follow(quiet_max);
         }
         self.replying = Replying::Passed;
         Reading::Pass {
@@ -76,7 +82,7 @@ impl Conversation {
     }
 
     /// The response of an endpoint that speaks OpenAI's API. It is translated.
-    fn foreign_response(&mut self, response: &Response<'_>) -> Reading {
+    fn foreign_response(&mut self, response: &Response<'_>, quiet_max: Duration) -> Reading {
         // No attempt follows.
         self.outgoing = Vec::new();
         let status = response.head.status;
@@ -99,7 +105,7 @@ impl Conversation {
             return Reading::Collect(EVENT_BYTES_MAX);
         }
         self.replying = Replying::Events(stream);
-        Reading::Stream(IDLE)
+        Reading::Stream(quiet_max)
     }
 
     /// See [`crate::dialects::Dialect::watch`].
@@ -140,8 +146,13 @@ impl Conversation {
 
     /// See [`crate::dialects::Dialect::idle`].
     pub(in crate::dialects) fn idle(&mut self, out: &mut Vec<u8>) -> Piece {
-        let Replying::Events(stream) = &mut self.replying else {
-            return Piece::More;
+        let stream = match &mut self.replying {
+            Replying::Events(stream) => stream,
+            Replying::Native(tail) => {
+                tail.keep_alive(out);
+                return Piece::More;
+            }
+            _ => return Piece::More,
         };
         let begun = out.len();
         let (piece, failed) = of_progress(stream.idle(out));

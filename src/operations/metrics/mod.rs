@@ -256,6 +256,10 @@ fn traffic_families(text: &mut Exposition, inputs: &Inputs<'_>, endpoints: &[See
     let help = "Requests that ended because the client disconnected.";
     text.family(name, "counter", help);
     text.sample(name, &[], inputs.totals.system().client_disconnects);
+    let name = "olla_stream_keep_alives_total";
+    let help = "Comments and pings that silent streams got from the gateway.";
+    text.family(name, "counter", help);
+    text.sample(name, &[], inputs.totals.system().stream_keep_alives);
     let name = "olla_accept_failures_total";
     let help = "Attempts to accept a connection that failed, by the missing resource.";
     text.family(name, "counter", help);

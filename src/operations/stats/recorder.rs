@@ -76,6 +76,7 @@ pub(in crate::operations) struct SystemCounts {
     pub(in crate::operations) size_violations: u64,
     pub(in crate::operations) client_disconnects: u64,
     pub(in crate::operations) retry_budget_exhausted: u64,
+    pub(in crate::operations) stream_keep_alives: u64,
 }
 
 /// Times of one attempt or request.
@@ -201,6 +202,12 @@ impl Recorder {
             }
             Violation::Size => self.system.size_violations += 1,
         }
+    }
+
+    /// Counts a sign of life that was added to a silent stream.
+    pub(crate) fn kept_alive(&mut self) {
+        self.any = true;
+        self.system.stream_keep_alives += 1;
     }
 
     /// Counts the end of a translator's request, besides [`Self::request`].

@@ -331,6 +331,7 @@ impl SystemCounts {
         self.size_violations += more.size_violations;
         self.client_disconnects += more.client_disconnects;
         self.retry_budget_exhausted += more.retry_budget_exhausted;
+        self.stream_keep_alives += more.stream_keep_alives;
     }
 }
 

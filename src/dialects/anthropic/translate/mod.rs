@@ -58,6 +58,7 @@ pub(crate) use inspector::{
 };
 pub(crate) use models::{model, models};
 pub use native::{NativeTail, is_not_spoken_here};
+pub(crate) use openai::Prefill;
 pub use openai::to_openai;
 pub use request::check;
 pub(crate) use request::{Checked, Uses, model_of};

@@ -1,7 +1,9 @@
 //! Passthrough: what is looked at in a response that is not changed
 //! (docs/contract/translation.md#5, docs/contract/translation.md#6).
 
+use super::events;
 use super::stream::End;
+use crate::dialects::KEEP_ALIVE_COMMENT;
 use crate::json::{self, JsonValue};
 
 /// Whether a native endpoint's response means that it does not know the route, so that the request
@@ -16,6 +18,9 @@ pub fn is_not_spoken_here(status: u16, body: &[u8]) -> bool {
     matches!(status, 404 | 405 | 501) && !is_anthropic()
 }
 
+/// The name of the event that begins a message.
+const FIRST_EVENT: &[u8] = b"event: message_start";
+
 /// The event that ends every complete stream.
 const LAST_EVENT: &[u8] = b"event: message_stop";
 
@@ -28,6 +33,8 @@ const TAIL_BYTES: usize = 128;
 pub struct NativeTail {
     bytes: [u8; TAIL_BYTES],
     len: usize,
+    /// `message_start` was relayed.
+    started: bool,
 }
 
 impl Default for NativeTail {
@@ -35,6 +42,7 @@ impl Default for NativeTail {
         Self {
             bytes: [0; TAIL_BYTES],
             len: 0,
+            started: false,
         }
     }
 }
@@ -42,11 +50,30 @@ impl Default for NativeTail {
 impl NativeTail {
     /// Records bytes that were relayed.
     pub fn push(&mut self, input: &[u8]) {
+        let whole = input;
         let input = &input[input.len().saturating_sub(TAIL_BYTES)..];
         let kept = self.len.min(TAIL_BYTES - input.len());
         self.bytes.copy_within(self.len - kept..self.len, 0);
         self.len = kept + input.len();
         self.bytes[kept..self.len].copy_from_slice(input);
+        if !self.started {
+            let is_in = |text: &[u8]| memchr::memmem::find(text, FIRST_EVENT).is_some();
+            self.started = is_in(whole) || is_in(self.tail());
+        }
+    }
+
+    /// Appends a sign of life, unless the last byte is inside of an event or the message is
+    /// complete: `ping` in a message, a comment before it (docs/contract/surface.md#8.4).
+    pub fn keep_alive(&self, out: &mut Vec<u8>) {
+        let is_border = self.len == 0 || ends_event(self.tail());
+        if !is_border || self.is_complete() {
+            return;
+        }
+        if self.started {
+            events::ping(out);
+        } else {
+            out.extend_from_slice(KEEP_ALIVE_COMMENT);
+        }
     }
 
     /// Whether the message was complete: nothing is missing, however the connection ended.
@@ -153,6 +180,37 @@ mod tests {
         assert_eq!(broken(&[start, faked, "}\n\n"], End::Broken), error);
         assert_eq!(broken(&[stop, start], End::Broken), error);
         assert!(broken(&[start], End::TimedOut).contains("timeout_error"));
+    }
+
+    #[test]
+    fn signs_of_life() {
+        let (comment, ping) = (
+            ": keep-alive\n\n",
+            "event: ping\ndata: {\"type\":\"ping\"}\n\n",
+        );
+        let start = "event: message_start\ndata: {\"type\":\"message_start\"}\n\n";
+        let stop = "event: message_stop\ndata: {\"type\":\"message_stop\"}\n\n";
+        let long = format!("{start}{}", ": x\n\n".repeat(99));
+        for (sent, sign) in [
+            ("", comment),
+            (": hello\n\n", comment),
+            (start, ping),
+            (&long, ping),
+            (&start[..9], ""),
+            (&start[..start.len() - 1], ""),
+            (&format!("{start}{stop}"), ""),
+            (&format!("{start}data: "), ""),
+        ] {
+            for size in [1, 7, 1000] {
+                let mut tail = NativeTail::default();
+                sent.as_bytes()
+                    .chunks(size)
+                    .for_each(|piece| tail.push(piece));
+                let mut out = Vec::new();
+                tail.keep_alive(&mut out);
+                assert_eq!(String::from_utf8(out).unwrap(), sign, "{sent:?} {size}");
+            }
+        }
     }
 
     #[test]

@@ -12,6 +12,51 @@ use super::tools;
 use super::warning::Translated;
 use crate::json::{self, JsonKind, JsonValue};
 
+/// What an endpoint does with an assistant message at the end of a conversation, the beginning of
+/// its answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Prefill {
+    /// It continues the message.
+    Continued,
+    /// It continues the message when the request says so.
+    OnRequest,
+    /// It would take the message for a finished turn, or nothing is known of it.
+    Refused,
+}
+
+impl Prefill {
+    /// What servers of a type do.
+    pub(crate) fn of(kind: &str) -> Self {
+        match kind {
+            "llamacpp" | "ollama" => Self::Continued,
+            "vllm" | "sglang" => Self::OnRequest,
+            _ => Self::Refused,
+        }
+    }
+
+    /// Adds the members that a conversation with such an end needs.
+    pub(crate) fn write(self, out: &mut Vec<u8>) -> Result<(), Refusal> {
+        match self {
+            Self::Continued => {}
+            Self::OnRequest => {
+                // The object's end is written after all members.
+                let closed = out.pop();
+                out.extend_from_slice(
+                    br#","continue_final_message":true,"add_generation_prompt":false"#,
+                );
+                out.extend(closed);
+            }
+            Self::Refused => {
+                return Err(Refusal::invalid(
+                    "messages: expected a user message at the end, got an assistant message, \
+                     which this model's endpoint cannot continue",
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
 /// Translates a request. `model` is the name that the endpoint knows, `body` the bytes that
 /// `checked` was made from; other bytes give a refusal or a body without meaning. With
 /// `output_room` the endpoint is asked for at most this many tokens.

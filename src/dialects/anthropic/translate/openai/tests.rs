@@ -82,6 +82,38 @@ fn no_more_tokens_are_asked_for_than_fit() {
 }
 
 #[test]
+fn the_beginning_of_an_answer_is_continued_or_refused() {
+    let user = r#"{"role":"user","content":"m"}"#;
+    for (last, prefilled) in [
+        (r#"{"role":"assistant","content":"{"}"#, true),
+        (
+            r#"{"role":"assistant","content":[{"type":"text","text":"{"}]}"#,
+            true,
+        ),
+        (r#"{"role":"assistant","content":""}"#, false),
+        (
+            r#"{"role":"assistant","content":[{"type":"text","text":"a"},{"type":"tool_use"}]}"#,
+            false,
+        ),
+        (user, false),
+    ] {
+        let body = conversation(&format!("[{user},{last}]"));
+        let checked = check(body.as_bytes()).unwrap();
+        assert_eq!(checked.is_prefilled(body.as_bytes()), prefilled, "{last}");
+    }
+    let mut body = br#"{"a":1}"#.to_vec();
+    Prefill::of("llamacpp").write(&mut body).unwrap();
+    assert_eq!(body, br#"{"a":1}"#);
+    Prefill::of("sglang").write(&mut body).unwrap();
+    assert_eq!(
+        body,
+        br#"{"a":1,"continue_final_message":true,"add_generation_prompt":false}"#
+    );
+    let refused = Prefill::of("openai-compatible").write(&mut body);
+    assert_eq!(refused.map_err(|refusal| refusal.status), Err(400));
+}
+
+#[test]
 fn half_a_surrogate_pair_is_replaced() {
     let sent = sent(&conversation(
         r#"[{"role":"user","content":"a\ud83d"},{"role":"assistant","content":

@@ -86,6 +86,27 @@ impl Checked {
         (context, size)
     }
 
+    /// Whether the conversation ends with the beginning of the answer: an assistant message without
+    /// a tool call.
+    pub(crate) fn is_prefilled(&self, body: &[u8]) -> bool {
+        let messages = self.values(body).messages.into_iter();
+        let Some(last) = messages.flat_map(JsonValue::elements).last() else {
+            return false;
+        };
+        let [role, content] = last.fields(["role", "content"]);
+        let is_of = |block: JsonValue<'_>, kind| {
+            let own = block.string_field("type");
+            own.is_some_and(|own| own.is(kind))
+        };
+        role.and_then(JsonValue::string)
+            .is_some_and(|role| role.is("assistant"))
+            && content.is_some_and(|content| {
+                content.string().is_some_and(|text| !text.is_empty())
+                    || blocks(content).any(|block| is_of(block, "text"))
+                        && !blocks(content).any(|block| is_of(block, "tool_use"))
+            })
+    }
+
     /// The fields' values in the body that was checked.
     pub(super) fn values<'a>(&'a self, body: &'a [u8]) -> Fields<Option<JsonValue<'a>>> {
         let value = |span: &Option<Range<usize>>| {
