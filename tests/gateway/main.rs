@@ -29,5 +29,6 @@ mod retry;
 mod soak;
 mod streams;
 mod tokens;
+mod translations;
 mod vectors;
 mod waiting;
