@@ -13,7 +13,8 @@
 //! ─▶ done
 //! ```
 //!
-//! A request that cannot be parsed goes `begin ─▶ refuse ─▶ done`. At most of these
+//! At some of these points the exchange may give work away ([`Exchange::work`]) and is called again
+//! when it is done. A request that cannot be parsed goes `begin ─▶ refuse ─▶ done`. At most of these
 //! points the exchange may supply the response itself instead ([`Local`]). The exchange writes the
 //! status line and the fields; the engine adds the fields that frame the message.
 
@@ -123,6 +124,8 @@ pub enum Routed {
     Upstream,
     /// [`Exchange::route`] is called again when there is news, at the latest at this time.
     Wait(Instant),
+    /// [`Exchange::work`] is done on the request's body; then [`Exchange::route`] is called again.
+    Work,
 }
 
 /// Where an attempt goes.
@@ -134,6 +137,8 @@ pub enum Pick {
     Upstream(Target),
     /// [`Exchange::pick`] is called again when there is news, at the latest at this time.
     Wait(Instant),
+    /// [`Exchange::work`] is done on the request's body; then [`Exchange::pick`] is called again.
+    Work,
 }
 
 /// A backend for one attempt.
@@ -204,7 +209,25 @@ pub enum Made {
     /// Nothing was made of the backend's response; the client gets this response instead. If the
     /// head has already been sent, this is the same as [`Self::Broken`].
     Own(Box<Local>),
+    /// Nothing was made yet: [`Exchange::work`] is done on the piece; then [`Exchange::transform`]
+    /// is called again with it. Not for [`Exchange::idle`].
+    Work,
 }
+
+/// What becomes of a response that was collected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AtEnd {
+    /// The client gets the response in [`Local`].
+    Respond,
+    /// The client gets nothing of it: another attempt is picked.
+    Again,
+    /// [`Exchange::work`] is done on the body; then [`Exchange::collected`] is called again.
+    Work,
+}
+
+/// Work that would hold a core for too long. It runs on another thread, on the bytes that the call
+/// which asked for it was given.
+pub type Work = Box<dyn FnOnce(&[u8]) + Send>;
 
 /// Where a response ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -457,12 +480,17 @@ pub trait Exchange: Sized + 'static {
         Made::More
     }
 
-    /// Makes the client's response of a whole body ([`Passing::Collect`]). False: another attempt
-    /// is picked instead.
-    fn collected(&mut self, _ask: &Ask<'_>, response: &[u8], local: &mut Local) -> bool {
+    /// Makes the client's response of a whole body ([`Passing::Collect`]).
+    fn collected(&mut self, _ask: &Ask<'_>, response: &[u8], local: &mut Local) -> AtEnd {
         emit::status_line(&mut local.head, 200, b"OK");
         local.body = Bytes::copy_from_slice(response);
-        true
+        AtEnd::Respond
+    }
+
+    /// The work that the last call asked for ([`Routed::Work`], [`Pick::Work`], [`Made::Work`],
+    /// [`AtEnd::Work`]). Until it is done, no other call but [`Self::done`] is made.
+    fn work(&mut self) -> Work {
+        Box::new(|_| {})
     }
 
     /// No backend could serve the request; the last fault says why.

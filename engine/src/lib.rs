@@ -7,7 +7,7 @@
 //! # Layers
 //!
 //! ```text
-//! core ──▶ upstream, exchange, handler, budget ──▶ rt, tls, buf, h1 ──▶ fault, limits
+//! core ──▶ upstream, exchange, handler, budget, offload ──▶ rt, tls, buf, h1 ──▶ fault, limits
 //! client ─▶ upstream, rt, h1
 //! snapshot, limit: parts for programs that implement a handler
 //! ```
@@ -21,7 +21,8 @@
 //! and a [`rt::Bell`] wakes the receiver; snapshots ([`snapshot`]) are handed over whole. A core
 //! resolves no name, reads no file and takes no lock that may be held for long. A handler returns
 //! at once: it leaves slow work to another thread and has itself called again
-//! ([`handler::Routed::Wait`]).
+//! ([`handler::Routed::Wait`]), or to the threads that the engine has for work on a body
+//! ([`handler::Routed::Work`]).
 //!
 //! # Buffers
 //!
@@ -55,6 +56,7 @@ pub mod handler;
 mod incoming;
 pub mod limit;
 pub mod limits;
+mod offload;
 mod part;
 pub mod rt;
 pub mod snapshot;

@@ -145,6 +145,19 @@ pub(crate) const LINGER_TIMEOUT: Duration = Duration::from_secs(5);
 /// See [`LINGER_TIMEOUT`].
 pub(crate) const LINGER_IDLE_TIMEOUT: Duration = Duration::from_secs(1);
 
+// ---- Work on threads of its own --------------------------------------------------------------
+
+/// Threads for the work that handlers give away, if there are few cores; beyond eight cores there
+/// is one for every four. One of them takes only short work.
+pub(crate) const OFFLOAD_THREADS_MIN: usize = 2;
+
+/// Work on at most this many bytes is short: a tenth of a second at the slowest that is known, a
+/// body of many tiny values to be translated.
+pub(crate) const OFFLOAD_SHORT_BYTES_MAX: usize = 2 << 20;
+
+/// Niceness of these threads: about a quarter of a processor's time when a core wants all of it.
+pub(crate) const OFFLOAD_NICE: i32 = 5;
+
 // ---- Connections -----------------------------------------------------------------------------
 
 /// Idle connections to one endpoint that a core keeps, the oldest going first. Each core has its

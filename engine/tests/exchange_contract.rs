@@ -14,8 +14,8 @@ use olla_engine::core::{Engine, Options};
 use olla_engine::exchange::Fault;
 use olla_engine::h1::emit;
 use olla_engine::handler::{
-    Ask, AtHead, AttemptEnd, Cx, Done, End, Exchange, Handler, Local, Made, Outcome, Passing, Pick,
-    Request, Response, Routed, Target,
+    Ask, AtEnd, AtHead, AttemptEnd, Cx, Done, End, Exchange, Handler, Local, Made, Outcome,
+    Passing, Pick, Request, Response, Routed, Target, Work,
 };
 use olla_engine::rt::Wanted;
 use socket2::{Domain, Socket, Type};
@@ -38,6 +38,8 @@ enum Fate {
 struct Watched {
     backend: SocketAddr,
     fates: Sender<Fate>,
+    /// Work that hangs goes on when the other end is dropped.
+    gate: crossbeam_channel::Receiver<()>,
 }
 
 /// An exchange does what the first segment of its path says.
@@ -48,6 +50,9 @@ struct Watching {
     picks: u32,
     ends: u32,
     is_done: bool,
+    /// Whether work was asked for, and the bytes that it was done on.
+    asked: bool,
+    worked_on: Option<Receiver<Vec<u8>>>,
 }
 
 impl Handler for Watched {
@@ -61,6 +66,8 @@ impl Handler for Watched {
             picks: 0,
             ends: 0,
             is_done: false,
+            asked: false,
+            worked_on: None,
         }
     }
 }
@@ -68,6 +75,21 @@ impl Handler for Watched {
 impl Watching {
     fn does(&self, what: &str) -> bool {
         self.path.starts_with(what.as_bytes())
+    }
+
+    /// Whether work is to be done now. On the second call it has been done on these bytes.
+    fn works(&mut self, what: &str, bytes: &[u8]) -> bool {
+        if !self.does(what) {
+            return false;
+        }
+        match self.worked_on.take() {
+            None => self.asked = true,
+            Some(worked_on) => {
+                self.asked = false;
+                assert_eq!(worked_on.try_recv().as_deref(), Ok(bytes));
+            }
+        }
+        self.asked
     }
 
     fn respond(status: u16, local: &mut Local) {
@@ -108,12 +130,18 @@ impl Exchange for Watching {
         if self.does("/wait-route") {
             return Routed::Wait(ask.cx.now + PATIENCE);
         }
+        if self.works("/work-route", ask.body) || self.works("/work-hangs-route", ask.body) {
+            return Routed::Work;
+        }
         Routed::Upstream
     }
 
     fn pick(&mut self, ask: &Ask<'_>, failed: Option<Fault>, local: &mut Local) -> Pick {
         if self.does("/wait-pick") {
             return Pick::Wait(ask.cx.now + PATIENCE);
+        }
+        if self.works("/work-pick", ask.body) || self.works("/work-hangs-pick", ask.body) {
+            return Pick::Work;
         }
         if let Some(fault) = failed {
             self.failed(ask, fault, local);
@@ -140,7 +168,11 @@ impl Exchange for Watching {
         emit::status_line(out, 200, b"OK");
         match () {
             () if self.does("/again") && self.picks == 1 => Passing::Again,
-            () if self.does("/collect") => Passing::Collect(1 << 10),
+            () if self.does("/collect") || self.does("/work-collect") => Passing::Collect(1 << 10),
+            () if self.does("/work-hangs-collect") => Passing::Collect(1 << 10),
+            () if self.does("/work-transform") || self.does("/work-hangs-transform") => {
+                Passing::Transform(Duration::from_secs(5))
+            }
             () if self.does("/kept") => Passing::KeepAlive(QUIET),
             () if self.does("/transform-idle") => Passing::Transform(QUIET),
             () if self.does("/transform") || self.does("/own") || self.does("/report") => {
@@ -157,6 +189,12 @@ impl Exchange for Watching {
         end: Option<End>,
         out: &mut Vec<u8>,
     ) -> Made {
+        let is_new = !payload.is_empty();
+        if is_new && self.works("/work-transform", payload)
+            || self.works("/work-hangs-transform", payload)
+        {
+            return Made::Work;
+        }
         if self.does("/own-late") && end.is_none() {
             out.extend_from_slice(payload);
             return Made::More;
@@ -182,10 +220,28 @@ impl Exchange for Watching {
         Made::More
     }
 
-    fn collected(&mut self, _: &Ask<'_>, response: &[u8], local: &mut Local) -> bool {
+    fn collected(&mut self, _: &Ask<'_>, response: &[u8], local: &mut Local) -> AtEnd {
+        if self.works("/work-collect", response) || self.works("/work-hangs-collect", response) {
+            return AtEnd::Work;
+        }
         Self::respond(200, local);
         local.body = bytes::Bytes::copy_from_slice(response);
-        !self.does("/collect-again") || self.picks > 1
+        if self.does("/collect-again") && self.picks == 1 {
+            return AtEnd::Again;
+        }
+        AtEnd::Respond
+    }
+
+    fn work(&mut self) -> Work {
+        let (sender, worked_on) = channel();
+        self.worked_on = Some(worked_on);
+        let gate = self.does("/work-hangs").then(|| self.handler.gate.clone());
+        Box::new(move |bytes| {
+            if let Some(gate) = gate {
+                let _ = gate.recv();
+            }
+            let _ = sender.send(bytes.to_vec());
+        })
     }
 
     fn attempt_ended(&mut self, _: &Cx<'_>, _: AttemptEnd, _: u64) {
@@ -290,6 +346,7 @@ fn read_head(stream: &mut TcpStream) -> Option<Vec<u8>> {
 
 struct Bench {
     _engine: Engine,
+    _gate: crossbeam_channel::Sender<()>,
     address: SocketAddr,
     fates: Receiver<Fate>,
 }
@@ -298,6 +355,7 @@ impl Bench {
     fn start(driver: Wanted) -> Self {
         let (address, backend) = (reserve(), backend());
         let (sender, fates) = channel();
+        let (open, gate) = crossbeam_channel::bounded(0);
         let options = Options {
             addresses: vec![address],
             driver,
@@ -306,8 +364,10 @@ impl Bench {
         let engine = Engine::start(&options, move |_| Watched {
             backend,
             fates: sender.clone(),
+            gate: gate.clone(),
         });
         Self {
+            _gate: open,
             _engine: engine.unwrap(),
             address,
             fates,
@@ -376,6 +436,32 @@ fn each_exchange_ends_once_however_its_request_ends() {
             "body",
         ),
         ("/again/whole", Outcome::Relayed, "HTTP/1.1 200", "body"),
+        (
+            "/work-route/whole",
+            Outcome::Relayed,
+            "HTTP/1.1 200",
+            "body",
+        ),
+        ("/work-pick/whole", Outcome::Relayed, "HTTP/1.1 200", "body"),
+        (
+            "/work-collect/whole",
+            Outcome::Relayed,
+            "HTTP/1.1 200",
+            "body",
+        ),
+        (
+            "/work-transform/whole",
+            Outcome::Relayed,
+            "HTTP/1.1 200",
+            "0\r\n\r\n",
+        ),
+        (
+            "/work-transform/pauses",
+            Outcome::Relayed,
+            "HTTP/1.1 200",
+            "0\r\n\r\n",
+        ),
+        ("/work-transform/cut", cut, "HTTP/1.1 200", "body\r\n"),
     ];
     for driver in [Wanted::Auto, Wanted::Epoll] {
         let bench = Bench::start(driver);
@@ -403,6 +489,11 @@ fn each_exchange_ends_once_whenever_its_client_leaves() {
         "/transform/hangs-late",
         "/collect/hangs-early",
         "/collect/hangs-late",
+        // The first ones keep the threads, the others wait for them.
+        "/work-hangs-route/whole",
+        "/work-hangs-pick/whole",
+        "/work-hangs-collect/whole",
+        "/work-hangs-transform/whole",
     ];
     for driver in [Wanted::Auto, Wanted::Epoll] {
         let bench = Bench::start(driver);

@@ -9,6 +9,8 @@
 //!                            │     ─▶ response ─▶ piece*, idle*, whole
 //!                            └── again after a failure
 //!          ─▶ end;  notes after every call that may leave some
+//! is_long, is_long_piece before read, request, piece, whole: then the dialect goes to another thread
+//! for this call, and no other is made meanwhile
 //! ApiFamily: error_body, for any error on its routes
 //! ```
 //!
@@ -31,6 +33,10 @@ use crate::fleet::Endpoint;
 
 use anthropic::{Conversation, Record};
 pub(crate) use error::Error;
+
+/// Bytes that a dialect may work on in one step on a core. The slowest bodies that are known, of many
+/// tiny values, cost up to 38 ns a byte: 5 ms. Longer steps go to another thread, with the dialect.
+pub(crate) const STEP_BYTES_MAX: usize = 128 << 10;
 
 /// A comment that every reader of event streams skips (docs/contract/surface.md#8.4).
 pub(crate) const KEEP_ALIVE_COMMENT: &[u8] = b": keep-alive\n\n";
@@ -77,15 +83,13 @@ pub(crate) enum Operation {
     Serve,
     /// The dialect makes the response itself, out of the body (which counts as a request of the
     /// client's rate limit).
-    Compute(fn(&OwnAsk<'_>) -> Result<Vec<u8>, Error>),
+    Compute(fn(&[u8]) -> Result<Vec<u8>, Error>),
     /// The dialect makes the response itself, out of the catalogue or of nothing.
     List(fn(&OwnAsk<'_>) -> Result<Vec<u8>, Error>),
 }
 
 /// What a dialect may need for a response of its own.
 pub(crate) struct OwnAsk<'a> {
-    /// The request's body.
-    pub body: &'a [u8],
     /// What follows the route's path, percent escapes as sent.
     pub rest: &'a [u8],
     /// All models.
@@ -188,9 +192,7 @@ pub(crate) struct Choosing<'a> {
 
 /// The request for an endpoint that was picked.
 pub(crate) struct Sending<'a> {
-    /// The client's request.
-    pub request: Request<'a>,
-    /// Its body.
+    /// The body of the client's request.
     pub body: &'a [u8],
     /// The model as the client wrote it.
     pub model: &'a str,
@@ -200,8 +202,6 @@ pub(crate) struct Sending<'a> {
     pub kind: &'a str,
     /// The tokens of the context with which the endpoint serves the model, if it reports them.
     pub served_context: &'a dyn Fn() -> Option<u64>,
-    /// The configuration.
-    pub plan: &'a Plan,
     /// Sixteen random bytes.
     pub seed: &'a dyn Fn() -> [u8; 16],
 }
@@ -258,19 +258,6 @@ pub(crate) enum Piece {
     Refused(Error),
 }
 
-/// A whole response and the endpoint it is of.
-#[derive(Debug)]
-pub(crate) struct Collected<'a> {
-    /// Its body.
-    pub body: &'a [u8],
-    /// The endpoint that sent it.
-    pub endpoint: &'a Endpoint,
-    /// Its index.
-    pub index: usize,
-    /// On the process's clock.
-    pub now_ms: u64,
-}
-
 /// What a whole response became.
 #[derive(Debug)]
 pub(crate) enum Whole {
@@ -282,8 +269,9 @@ pub(crate) enum Whole {
     Events(Vec<u8>),
     /// An error, with further header lines of the endpoint's response.
     Refused(Error, Vec<u8>),
+    /// The endpoint does not speak the dialect, and gets no request of it unchanged for this time.
     /// Another attempt is to be made.
-    Again,
+    NotSpoken(Duration),
 }
 
 /// A message of a dialect for the log or the inspector. The gateway collects them.
@@ -378,6 +366,30 @@ impl Dialect {
         matches!(self, Self::Anthropic(_))
     }
 
+    /// Whether a step on this many bytes takes too long for a core.
+    pub(crate) fn is_long(&self, bytes: usize) -> bool {
+        match self {
+            Self::Plain => false,
+            Self::Anthropic(conversation) => conversation.load(bytes) > STEP_BYTES_MAX,
+        }
+    }
+
+    /// Whether [`Self::piece`] takes too long for a core. `ends` = it is the last one.
+    pub(crate) fn is_long_piece(&self, piece: &[u8], ends: bool) -> bool {
+        match self {
+            Self::Plain => false,
+            Self::Anthropic(conversation) => conversation.piece_load(piece, ends) > STEP_BYTES_MAX,
+        }
+    }
+
+    /// Begins to record the request, once, if the configuration asks for it.
+    pub(crate) fn record(&mut self, request: &Request<'_>, plan: &Plan) {
+        match self {
+            Self::Plain => {}
+            Self::Anthropic(conversation) => conversation.record(request, plan),
+        }
+    }
+
     /// Prepares the request for the endpoint that was picked.
     ///
     /// # Errors
@@ -451,10 +463,11 @@ impl Dialect {
     }
 
     /// A whole body that [`Reading::Hold`] or [`Reading::Collect`] asked for.
-    pub(crate) fn whole(&mut self, collected: &Collected<'_>) -> Whole {
+    /// `index` = the endpoint that sent it.
+    pub(crate) fn whole(&mut self, body: &[u8], index: usize) -> Whole {
         match self {
             Self::Plain => Whole::Held,
-            Self::Anthropic(conversation) => conversation.whole(collected),
+            Self::Anthropic(conversation) => conversation.whole(body, index),
         }
     }
 

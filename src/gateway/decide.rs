@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use olla_engine::h1::FieldId;
 use olla_engine::handler::{Ask, Cx, Local, Request, Routed};
 
+use super::away::Done;
 use super::exchange::Exchange;
 use super::limited::PER_ENDPOINT;
 use super::replies::{Awaited, ControlReply};
@@ -36,8 +37,7 @@ impl Exchange {
     /// Finds candidates, or makes an error response if there are none.
     pub(super) fn decide(&mut self, ask: &Ask<'_>, local: &mut Local) -> Routed {
         match self.find_candidates(ask) {
-            Ok(None) => Routed::Upstream,
-            Ok(Some(until)) => Routed::Wait(until),
+            Ok(routed) => routed,
             Err(error) => {
                 self.error(ask.cx, Some(&ask.request), &error, local);
                 Routed::Respond
@@ -45,10 +45,12 @@ impl Exchange {
         }
     }
 
-    /// Finds candidates. Returns a time if the request has to wait for them until then.
-    fn find_candidates(&mut self, ask: &Ask<'_>) -> Result<Option<Instant>, Error> {
+    /// Finds candidates, or what the request has to wait for until there are some.
+    fn find_candidates(&mut self, ask: &Ask<'_>) -> Result<Routed, Error> {
         let Ask { cx, request, body } = *ask;
-        self.read(body)?;
+        if !self.read(body)? {
+            return Ok(Routed::Work);
+        }
         self.take_refresh(cx.now);
         self.renew_view(&request)?;
         let first_checks_by = cx.arrived + FIRST_CHECK_WAIT;
@@ -72,32 +74,40 @@ impl Exchange {
                             plan: view.plan(),
                             now_ms: self.gateway.common.clock_ms(cx.now),
                         })
-                        .map(|()| None);
+                        .map(|()| Routed::Upstream);
                 }
                 Decision::Reject(rejected) => {
                     self.routing = rejected.routing;
                     return Err(self.rejected(cx, rejected.fault));
                 }
-                Decision::AwaitFirstCheck => return Ok(Some(first_checks_by)),
+                Decision::AwaitFirstCheck => return Ok(Routed::Wait(first_checks_by)),
                 Decision::Refresh => match self.ask_for_refresh(cx, &scope) {
-                    Some(until) => return Ok(Some(until)),
+                    Some(until) => return Ok(Routed::Wait(until)),
                     None => self.refresh = Refresh::Failed,
                 },
             }
         }
     }
 
-    /// Reads the model and other facts from the body, once for each request.
-    fn read(&mut self, body: &[u8]) -> Result<(), Error> {
+    /// Reads the model and other facts from the body, once for each request. False: a part of it
+    /// was given away.
+    fn read(&mut self, body: &[u8]) -> Result<bool, Error> {
+        if let Some(Done::Read(model, read)) = self.come_back() {
+            self.kept.model = model;
+            return read.map(|()| true);
+        }
         if !std::mem::take(&mut self.inspects) {
-            return Ok(());
+            return Ok(true);
         }
         self.findings = self.kept.inspector.finish(body);
         let model = &mut self.kept.model;
         if let Some(found) = &self.findings.model {
             model.push_str(&inspect::model_name(body, found));
         }
-        self.dialect.read(body, model)
+        match self.read_dialect(body) {
+            Some(read) => read.map(|()| true),
+            None => Ok(false),
+        }
     }
 
     /// Routes by the newest snapshot. If a reload has changed the routes since the request arrived,

@@ -7,21 +7,20 @@ use std::time::{Duration, Instant};
 
 use olla_engine::exchange::{Fault, Timeouts};
 use olla_engine::handler::{
-    self, Ask, AtHead, AttemptEnd, Cx, Done, End, Local, Made, Passing, Pick, Refusal, Request,
-    Response, Routed,
+    self, Ask, AtEnd, AtHead, AttemptEnd, Cx, Done, End, Local, Made, Passing, Pick, Refusal,
+    Request, Response, Routed, Work,
 };
 use olla_engine::tls::TlsClient;
 
 use super::Gateway;
+use super::away::{Away, Done as StepDone};
 use super::cors::Grant;
 use super::id::RequestId;
 use super::keep_alive::EventBorder;
 use super::replies::Ticket;
 use super::view::View;
 use crate::access::Client;
-use crate::dialects::{
-    ApiFamily, Collected, Dialect, Error, KEEP_ALIVE_COMMENT, Piece, Reading, Whole,
-};
+use crate::dialects::{ApiFamily, Dialect, Error, KEEP_ALIVE_COMMENT, Piece, Reading, Whole};
 use crate::endpoint_set::EndpointSet;
 use crate::fleet::Endpoint;
 use crate::inspect::{Findings, Inspector, Splice};
@@ -48,6 +47,8 @@ pub(crate) struct Exchange {
     /// The offset in it refers to [`Self::path`].
     pub(super) route: MatchedRoute,
     pub(super) dialect: Dialect,
+    /// A step of the dialect that another thread takes.
+    pub(super) away: Option<Box<Away>>,
     /// Whether the body is still being inspected.
     pub(super) inspects: bool,
     pub(super) findings: Findings,
@@ -197,6 +198,7 @@ impl Exchange {
             times: RequestTimes::default(),
             reads_figures: false,
             border: None,
+            away: None,
             kept,
         }
     }
@@ -320,7 +322,8 @@ impl handler::Exchange for Exchange {
 
     fn pick(&mut self, ask: &Ask<'_>, failed: Option<Fault>, local: &mut Local) -> Pick {
         match self.pick_endpoint(ask, failed) {
-            Ok(target) => Pick::Upstream(target),
+            Ok(Some(target)) => Pick::Upstream(target),
+            Ok(None) => Pick::Work,
             Err(error) => {
                 self.error(ask.cx, Some(&ask.request), &error, local);
                 Pick::Respond
@@ -433,7 +436,19 @@ impl handler::Exchange for Exchange {
         end: Option<End>,
         out: &mut Vec<u8>,
     ) -> Made {
+        if let Some(StepDone::Piece(piece, made)) = self.come_back() {
+            out.extend_from_slice(&made);
+            return self.made(ask, piece);
+        }
         self.push_tail(payload);
+        if self.dialect.is_long_piece(payload, end.is_some()) {
+            self.send_away(move |dialect, payload| {
+                let mut made = Vec::new();
+                let piece = dialect.piece(payload, end, &mut made);
+                StepDone::Piece(piece, made)
+            });
+            return Made::Work;
+        }
         let piece = self.dialect.piece(payload, end, out);
         self.made(ask, piece)
     }
@@ -446,17 +461,21 @@ impl handler::Exchange for Exchange {
         self.made(ask, piece)
     }
 
-    fn collected(&mut self, ask: &Ask<'_>, response: &[u8], local: &mut Local) -> bool {
-        self.push_tail(response);
-        let view = Rc::clone(&self.view);
-        let whole = match self.endpoint.and_then(|at| Some((at, view.endpoint(at)?))) {
-            Some((index, endpoint)) => self.dialect.whole(&Collected {
-                body: response,
-                endpoint,
-                index,
-                now_ms: self.gateway.common.clock_ms(ask.cx.now),
-            }),
-            None => Whole::Held,
+    fn collected(&mut self, ask: &Ask<'_>, response: &[u8], local: &mut Local) -> AtEnd {
+        let index = self.endpoint;
+        let whole = match (self.come_back(), index) {
+            (Some(StepDone::Whole(whole)), _) => whole,
+            (_, None) => Whole::Held,
+            (_, Some(index)) => {
+                self.push_tail(response);
+                if self.dialect.is_long(response.len()) {
+                    self.send_away(move |dialect, body| {
+                        StepDone::Whole(dialect.whole(body, index))
+                    });
+                    return AtEnd::Work;
+                }
+                self.dialect.whole(response, index)
+            }
         };
         self.take_notes(ask.cx);
         match whole {
@@ -473,12 +492,24 @@ impl handler::Exchange for Exchange {
                 self.error(ask.cx, Some(&ask.request), &error, local);
                 local.head.append(&mut fields);
             }
-            Whole::Again => {
+            Whole::NotSpoken(refused_for) => {
                 self.kept.held.clear();
-                return false;
+                let until = ask.cx.now + refused_for;
+                let until_ms = self.gateway.common.clock_ms(until);
+                if let Some(endpoint) = self.endpoint() {
+                    endpoint.live.refuse_messages(until_ms);
+                }
+                return AtEnd::Again;
             }
         }
-        true
+        AtEnd::Respond
+    }
+
+    fn work(&mut self) -> Work {
+        self.away
+            .as_mut()
+            .and_then(|away| away.take_work())
+            .unwrap_or_else(|| Box::new(|_| {}))
     }
 
     fn failed(&mut self, ask: &Ask<'_>, fault: Fault, local: &mut Local) {

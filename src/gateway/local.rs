@@ -12,10 +12,11 @@ use bytes::Bytes;
 use olla_engine::h1::{FieldId, emit};
 use olla_engine::handler::{Ask, Local, Request, Routed};
 
+use super::away::Done;
 use super::exchange::Exchange;
 use super::replies::{Awaited, ControlReply};
 use crate::catalogue::{CatalogueError, DetailTimes, ListingForm, relevant_query};
-use crate::dialects::{DialectRoute, Error, Operation, OwnAsk};
+use crate::dialects::{DialectRoute, Error, Operation, OwnAsk, STEP_BYTES_MAX};
 use crate::operations;
 use crate::operations::conditional::{PageHeaders, PageResponse, accepts_gzip};
 use crate::routing::route::{PrefixId, RouteKind};
@@ -93,7 +94,8 @@ impl Exchange {
                 let rest = self.rest(&ask.request).to_vec();
                 return self.rendered(ask, || WantedPage::Own(route, rest), local);
             }
-            Operation::Compute(make) | Operation::List(make) => make,
+            Operation::Compute(compute) => return self.compute(ask, compute, local),
+            Operation::List(make) => make,
             Operation::Serve => {
                 self.error(ask.cx, Some(&ask.request), &Error::not_found(), local);
                 return Routed::Respond;
@@ -105,12 +107,30 @@ impl Exchange {
             !on.is_empty()
         };
         let made = make(&OwnAsk {
-            body: ask.body,
             rest: self.rest(&ask.request),
             catalogue: &snapshot.catalogue,
             is_served: &is_served,
             started: &self.gateway.common.started_rfc3339,
         });
+        self.write_own(ask, made.map(Bytes::from), local);
+        Routed::Respond
+    }
+
+    /// A response that is computed of the body.
+    fn compute(
+        &mut self,
+        ask: &Ask<'_>,
+        compute: fn(&[u8]) -> Result<Vec<u8>, Error>,
+        local: &mut Local,
+    ) -> Routed {
+        let made = match self.come_back() {
+            Some(Done::Computed(made)) => made,
+            _ if ask.body.len() > STEP_BYTES_MAX => {
+                self.send_away(move |_, body| Done::Computed(compute(body)));
+                return Routed::Work;
+            }
+            _ => compute(ask.body),
+        };
         self.write_own(ask, made.map(Bytes::from), local);
         Routed::Respond
     }

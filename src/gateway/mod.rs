@@ -11,6 +11,7 @@
 
 mod admit;
 mod arrive;
+mod away;
 mod cors;
 mod decide;
 mod exchange;
@@ -25,6 +26,7 @@ mod redirect;
 mod replies;
 mod respond;
 mod retry;
+mod steps;
 mod via;
 mod view;
 

@@ -11,10 +11,11 @@ use olla_engine::handler::{Ask, AttemptEnd, Cx, Target};
 use olla_engine::limit::Nanos;
 
 use super::arrive::management_refused;
+use super::away::Done;
 use super::exchange::Exchange;
 use super::respond::seconds_until;
 use super::view::View;
-use crate::dialects::{Error, Sending, Sent};
+use crate::dialects::{Error, Sent};
 use crate::endpoint_set::EndpointSet;
 use crate::fleet::ErrorKind;
 use crate::fleet::fault::consequences;
@@ -26,7 +27,7 @@ use crate::routing::rejection;
 use crate::shared::{ToControl, Trouble};
 
 impl Exchange {
-    /// The next endpoint.
+    /// The next endpoint; `None` while the request for it is prepared elsewhere.
     ///
     /// # Errors
     /// No endpoint is left, or the request cannot be expressed for the one that was picked.
@@ -34,7 +35,10 @@ impl Exchange {
         &mut self,
         ask: &Ask<'_>,
         failed: Option<Fault>,
-    ) -> Result<Target, Error> {
+    ) -> Result<Option<Target>, Error> {
+        if let Some(Done::Request(sent)) = self.come_back() {
+            return self.prepared(ask, sent).map(Some);
+        }
         let view = Rc::clone(&self.view);
         let lease = match self.lease(ask.cx, failed) {
             Ok(lease) => lease,
@@ -67,17 +71,10 @@ impl Exchange {
             let now_ms = common.clock_ms(ask.cx.now);
             common.sticky.picked(session, endpoint.id, bounds, now_ms);
         }
-        if let Err(error) = self.prepare(ask, &view, index) {
-            // Nothing was sent to the endpoint.
-            self.lease = None;
-            self.endpoint = None;
-            return Err(error);
+        match self.prepare(ask, &view, index) {
+            Some(sent) => self.prepared(ask, sent).map(Some),
+            None => Ok(None),
         }
-        Ok(Target {
-            key: endpoint.pool_key,
-            idle_max: endpoint.upstream.idle_max,
-            keep_alive: endpoint.upstream.keep_alive,
-        })
     }
 
     /// Picks one of the remaining candidates and counts the request as in flight.
@@ -134,8 +131,8 @@ impl Exchange {
     }
 
     /// Prepares the request for the picked endpoint: the endpoint's name of the model, if it
-    /// differs from the client's, and the body with that name.
-    fn prepare(&mut self, ask: &Ask<'_>, view: &View, index: usize) -> Result<(), Error> {
+    /// differs from the client's, and the body with that name. `None` = that was given away.
+    fn prepare(&mut self, ask: &Ask<'_>, view: &View, index: usize) -> Option<Result<Sent, Error>> {
         let snapshot = &view.snapshot;
         // The route did not know the path that the endpoint keeps in front.
         let base = view
@@ -145,7 +142,7 @@ impl Exchange {
             && let Some(operation) = Management::of(base.as_bytes(), self.rest(&ask.request))
             && !self.forwards(operation)
         {
-            return Err(management_refused());
+            return Some(Err(management_refused()));
         }
         let model = self.kept.model.as_str();
         let alias = self.alias.as_ref();
@@ -155,30 +152,36 @@ impl Exchange {
             None if self.dialect.respells() => snapshot.models.spelling(index, model),
             real => real,
         };
-        let real = real.filter(|real| *real != model);
-        let random = &self.gateway.random;
-        let sent = self.dialect.request(&Sending {
-            request: ask.request,
-            body: ask.body,
-            model,
-            name: real.unwrap_or(model),
-            kind: &view.leased(index).profile.name,
-            served_context: &|| {
-                let name = real.unwrap_or(model);
-                snapshot.catalogue.served_context_on(index, name)
-            },
-            plan: view.plan(),
-            seed: &|| random.seed(),
-        });
+        let real = real.filter(|real| *real != model).unwrap_or("");
         self.kept.sent_model.clear();
-        self.kept.sent_model.push_str(real.unwrap_or(""));
-        let found = self.findings.model.as_ref();
-        self.splice = match (&sent, real, found) {
+        self.kept.sent_model.push_str(real);
+        self.dialect.record(&ask.request, view.plan());
+        self.request_dialect(ask, index)
+    }
+
+    /// The request for the picked endpoint is prepared, or cannot be expressed for it.
+    fn prepared(&mut self, ask: &Ask<'_>, sent: Result<Sent, Error>) -> Result<Target, Error> {
+        let real = Some(self.kept.sent_model.as_str()).filter(|real| !real.is_empty());
+        self.splice = match (&sent, real, &self.findings.model) {
             (Ok(Sent::Client), Some(real), Some(found)) => rewrite_model(found, real),
             _ => None,
         };
         self.take_notes(ask.cx);
-        sent.map(drop)
+        let endpoint = match sent {
+            Ok(_) => self.endpoint().ok_or_else(Error::not_found),
+            Err(error) => Err(error),
+        };
+        let target = endpoint.map(|endpoint| Target {
+            key: endpoint.pool_key,
+            idle_max: endpoint.upstream.idle_max,
+            keep_alive: endpoint.upstream.keep_alive,
+        });
+        if target.is_err() {
+            // Nothing was sent to the endpoint.
+            self.lease = None;
+            self.endpoint = None;
+        }
+        target
     }
 
     /// An attempt has ended: records what it shows of its endpoint (docs/contract/balancing.md#9,

@@ -430,12 +430,13 @@ const GATEWAY_ROWS: [&[&str]; 10] = [
 ];
 
 /// The parts of the engine, likewise.
-const ENGINE_ROWS: [&[&str]; 6] = [
+const ENGINE_ROWS: [&[&str]; 7] = [
     &["budget", "fault", "limit", "limits", "part", "snapshot"],
     &["buf"],
     &["exchange", "h1", "tls"],
     &["incoming", "rt"],
     &["handler", "upstream"],
+    &["offload"],
     &["client", "core"],
 ];
 

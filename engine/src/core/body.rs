@@ -14,6 +14,7 @@ use crate::limits::{
     BODIES_TURN_BYTES, BODIES_UNSHARED_MAX, BODY_BYTES_START, BODY_READ_BYTES_MIN,
     BODY_READ_BYTES_SHARED_MIN, BUDGET_WAIT_TIMEOUT,
 };
+use crate::offload::Input;
 use crate::part;
 
 /// Where a request's body is.
@@ -44,6 +45,19 @@ impl Body {
             Some(own) => own,
             None => part::between(request.bytes, head, head + self.behind_head),
         }
+    }
+}
+
+impl Body {
+    /// Moves the body out, if it is in a buffer of its own.
+    pub(super) fn take_own(&mut self) -> Option<Self> {
+        self.own.is_some().then(|| std::mem::take(self))
+    }
+}
+
+impl Input for Body {
+    fn bytes(&self) -> &[u8] {
+        self.own.as_deref().unwrap_or_default()
     }
 }
 

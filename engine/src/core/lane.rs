@@ -90,6 +90,11 @@ impl<H: Handler> Lane<'_, H> {
                         return Outcome::ClientLeft;
                     }
                 }
+                Routed::Work => {
+                    if Box::pin(self.work_on_body()).await.is_err() {
+                        return Outcome::ClientLeft;
+                    }
+                }
             }
         }
     }
@@ -134,6 +139,33 @@ impl<H: Handler> Lane<'_, H> {
         }
     }
 
+    /// Has the exchange's work done on the request's body. The body is moved to the other thread,
+    /// with its share of the budget; a small one that follows the head is copied.
+    async fn work_on_body(&mut self) -> Result<(), Interrupt> {
+        let work = self.x.work();
+        let core = self.core;
+        match self.body.take_own() {
+            Some(body) => self.body = self.until_left(core.work_on(work, body)).await?,
+            None => {
+                let copy = self.body.of(&self.request).to_vec();
+                self.until_left(core.work_on(work, copy)).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits, without a deadline, until the client disconnects.
+    async fn until_left<F: Future>(&mut self, future: F) -> Result<F::Output, Interrupt> {
+        let mut future = pin!(future);
+        loop {
+            self.wire.io.deadline.set(None);
+            match self.wire.io.guard(future.as_mut()).await {
+                Err(Interrupt::Deadline) => {}
+                done => return done,
+            }
+        }
+    }
+
     /// Starts with no attempt made, and with the time limits that apply now.
     pub(super) fn restart(&mut self) {
         self.wire.life = Lifecycle::new(self.x.timeouts(), self.arrival.at);
@@ -154,6 +186,12 @@ impl<H: Handler> Lane<'_, H> {
                 }
                 Pick::Wait(until) => {
                     if self.wait_for_news(until).await.is_err() {
+                        return Outcome::ClientLeft;
+                    }
+                    continue;
+                }
+                Pick::Work => {
+                    if Box::pin(self.work_on_body()).await.is_err() {
                         return Outcome::ClientLeft;
                     }
                     continue;

@@ -29,11 +29,12 @@ use turn::Turn;
 
 use crate::budget::Budget;
 use crate::h1::emit;
-use crate::handler::Handler;
+use crate::handler::{Handler, Work};
 use crate::limits::{
     BIND_RETRIES, BIND_RETRY_AFTER, BUDGET_WAKES_PER_TICK_MAX, DEADLINE_BACKLOG_PAUSE,
     DEADLINES_PER_WAKE_MAX, HANDED_OVER_SOCKETS_MAX,
 };
+use crate::offload::{Input, Offload};
 use crate::rt::{self, Bell, Deadlines, Driver, Listener, Wanted, sys};
 use crate::tls::TlsListener;
 use crate::upstream::Pool;
@@ -112,6 +113,7 @@ pub(crate) struct Core<H: Handler> {
     room: Rounds,
     turn: Turn,
     incoming_bodies: body::IncomingBodies,
+    offload: Offload,
 }
 
 impl Engine {
@@ -143,7 +145,7 @@ impl Engine {
         let cores: Arc<[Shared]> = shared.into();
         let (started, starts) = bounded(workers);
         let cpus = sys::cpus();
-        let mut threads = Vec::new();
+        let (offload, mut threads) = Offload::start(workers)?;
         for (index, ((listening, receiver), bound)) in inner.into_iter().zip(listeners).enumerate()
         {
             let start = Start {
@@ -159,6 +161,7 @@ impl Engine {
                 cores: Arc::clone(&cores),
                 draining: Arc::clone(&draining),
                 budget: budget.clone(),
+                offload: offload.clone(),
                 tls: options.tls.clone(),
                 started: started.clone(),
             };
@@ -294,6 +297,7 @@ struct Start {
     cores: Arc<[Shared]>,
     draining: Arc<AtomicBool>,
     budget: Budget,
+    offload: Offload,
     tls: TlsListener,
     started: Sender<io::Result<Driver>>,
 }
@@ -333,6 +337,7 @@ impl Start {
             room: Rounds::default(),
             turn: Turn::default(),
             incoming_bodies: body::IncomingBodies::default(),
+            offload: self.offload,
         });
         core.read_clock();
         let mut stops = Vec::new();
@@ -460,6 +465,20 @@ impl<H: Handler> Core<H> {
     /// Waits until the bell was rung once more.
     pub(crate) async fn wait_for_news(&self) {
         self.news.wait().await;
+    }
+
+    /// Has work done on another thread, and returns its input.
+    pub(crate) async fn work_on<I: Input + 'static>(&self, work: Work, input: I) -> I {
+        let ringer = Ringer(Arc::clone(&self.cores));
+        let core = self.index;
+        let ring = move || ringer.ring_one(core);
+        let handed = self.offload.hand(work, input, ring);
+        loop {
+            if let Some(input) = handed.take() {
+                return input;
+            }
+            self.wait_for_news().await;
+        }
     }
 
     /// Whether more than one request is in flight.

@@ -7,7 +7,7 @@ use super::relay::{Outgoing, Relayed, chunk, end_event};
 use crate::buf::Buf;
 use crate::exchange::{Action, Event, Fault};
 use crate::h1::chunk::LAST_CHUNK;
-use crate::handler::{AttemptEnd, End, Exchange, Handler, Local, Made, Outcome};
+use crate::handler::{AtEnd, AttemptEnd, End, Exchange, Handler, Local, Made, Outcome};
 use crate::incoming::Incoming;
 use crate::limits::UPSTREAM_READ_BYTES_MAX;
 use crate::upstream::Backend;
@@ -43,7 +43,6 @@ impl<H: Handler> Lane<'_, H> {
         };
         let mut payload = Vec::new();
         loop {
-            payload.clear();
             let (end, excess) = match incoming.gather(&buf, &mut payload) {
                 Ok(Some(excess)) => (Some(End::Whole), excess),
                 Ok(None) => (None, false),
@@ -51,14 +50,20 @@ impl<H: Handler> Lane<'_, H> {
             };
             if let Some(End::Whole) = end {
                 self.body_complete(backend, buf, relayed, excess);
-                return self.end_transformed(&mut state, &payload, End::Whole).await;
+                return self
+                    .end_transformed(&mut state, &mut payload, End::Whole)
+                    .await;
             }
-            let made = self.transformed(&payload, None, &mut state.made);
+            let made = match self.transformed(&mut payload, None, &mut state.made).await {
+                Ok(made) => made,
+                Err(action) => return self.give_up(action),
+            };
             if let Some(step) = self.send_made(&mut state, made).await {
                 return step;
             }
+            payload.clear();
             if let Some(end) = end {
-                return self.end_transformed(&mut state, &[], end).await;
+                return self.end_transformed(&mut state, &mut payload, end).await;
             }
             let next = self.next_read(&mut backend, &mut state, idle, buf).await;
             let ended = match next {
@@ -80,7 +85,7 @@ impl<H: Handler> Lane<'_, H> {
                 Err(Err(Action::Cut(fault))) if fault != Fault::WriteTimeout => End::Broken(fault),
                 Err(Err(action)) => return self.give_up(action),
             };
-            return self.end_transformed(&mut state, &[], ended).await;
+            return self.end_transformed(&mut state, &mut payload, ended).await;
         }
     }
 
@@ -133,7 +138,7 @@ impl<H: Handler> Lane<'_, H> {
     async fn send_made(&mut self, state: &mut Transformed, made: Made) -> Option<Step> {
         let made = match made {
             Made::Own(own) if !state.begun => return Some(self.send_own(*own).await),
-            Made::Own(_) => Made::Broken,
+            Made::Own(_) | Made::Work => Made::Broken,
             made => made,
         };
         if state.made.is_empty() && matches!(made, Made::More) {
@@ -178,17 +183,43 @@ impl<H: Handler> Lane<'_, H> {
     }
 
     /// What the exchange makes of a piece.
-    fn transformed(&mut self, payload: &[u8], end: Option<End>, made: &mut Vec<u8>) -> Made {
-        let now = self.core.now();
-        self.ask(now, |x, ask, _| x.transform(ask, payload, end, made))
+    async fn transformed(
+        &mut self,
+        payload: &mut Vec<u8>,
+        end: Option<End>,
+        out: &mut Vec<u8>,
+    ) -> Result<Made, Action> {
+        loop {
+            let now = self.core.now();
+            let made = self.ask(now, |x, ask, _| x.transform(ask, payload, end, out));
+            if !matches!(made, Made::Work) {
+                return Ok(made);
+            }
+            let piece = std::mem::take(payload);
+            *payload = Box::pin(self.work_on_response(piece)).await?;
+        }
+    }
+
+    /// Has the exchange's work done on bytes of the backend's response.
+    async fn work_on_response(&mut self, bytes: Vec<u8>) -> Result<Vec<u8>, Action> {
+        let work = self.x.work();
+        let core = self.core;
+        self.wire.wait(core.work_on(work, bytes)).await
     }
 
     /// The last call of the transformation, and what becomes of it.
-    async fn end_transformed(&mut self, state: &mut Transformed, payload: &[u8], end: End) -> Step {
-        let made = match self.transformed(payload, Some(end), &mut state.made) {
+    async fn end_transformed(
+        &mut self,
+        state: &mut Transformed,
+        payload: &mut Vec<u8>,
+        end: End,
+    ) -> Step {
+        let transformed = self.transformed(payload, Some(end), &mut state.made).await;
+        let made = match transformed {
             // No more input follows, whatever the exchange expects.
-            Made::More => Made::Broken,
-            made => made,
+            Ok(Made::More) => Made::Broken,
+            Ok(made) => made,
+            Err(action) => return self.give_up(action),
         };
         if let End::Broken(fault) = end
             && matches!(made, Made::Complete)
@@ -230,7 +261,7 @@ impl<H: Handler> Lane<'_, H> {
                         ),
                     };
                     self.give_back(backend, buf, relayed, reuse && !excess);
-                    return self.collected(&body).await;
+                    return self.collected(body).await;
                 }
                 Ok(None) if body.len() <= bytes_max => {}
                 _ => break Fault::Malformed,
@@ -252,7 +283,7 @@ impl<H: Handler> Lane<'_, H> {
                     self.wire.on(Event::ResponsePiece);
                 }
                 Ok(0) if incoming.ends_with_connection() => {
-                    return self.collected(&body).await;
+                    return self.collected(body).await;
                 }
                 Ok(0) => break Fault::Closed,
                 Err(_) => break Fault::Reset,
@@ -263,12 +294,18 @@ impl<H: Handler> Lane<'_, H> {
         Step::Fail(fault)
     }
 
-    async fn collected(&mut self, body: &[u8]) -> Step {
-        let now = self.core.now();
-        if !self.ask(now, |x, ask, local| x.collected(ask, body, local)) {
-            return self.again();
+    async fn collected(&mut self, mut body: Vec<u8>) -> Step {
+        loop {
+            let now = self.core.now();
+            match self.ask(now, |x, ask, local| x.collected(ask, &body, local)) {
+                AtEnd::Respond => return self.respond().await,
+                AtEnd::Again => return self.again(),
+                AtEnd::Work => match Box::pin(self.work_on_response(body)).await {
+                    Ok(same) => body = same,
+                    Err(action) => return self.give_up(action),
+                },
+            }
         }
-        self.respond().await
     }
 
     /// Sends the exchange's own response in place of the backend's, of which the client has seen

@@ -114,6 +114,13 @@ fn set<T>(fd: RawFd, level: i32, option: i32, value: &T) {
     unsafe { libc::setsockopt(fd, level, option, std::ptr::from_ref(value).cast(), len) };
 }
 
+/// Lets threads of normal priority go first: `nice` is added to this thread's niceness.
+pub(crate) fn lower_priority(nice: i32) {
+    // SAFETY: no memory is involved. On Linux 0 is the calling thread, not its process; if the
+    // kernel refuses, the priority stays.
+    unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, nice) };
+}
+
 /// The limits of open files before and after: the soft one is raised to the hard one.
 ///
 /// # Errors

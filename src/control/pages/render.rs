@@ -42,7 +42,6 @@ impl Pages {
             !on.is_empty()
         };
         let made = make(&OwnAsk {
-            body: b"",
             rest,
             catalogue: &snapshot.catalogue,
             is_served: &is_served,

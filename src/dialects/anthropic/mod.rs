@@ -181,7 +181,7 @@ impl Conversation {
         if let Replying::Events(stream) = std::mem::take(&mut self.replying) {
             self.warn(stream.warnings());
         }
-        if let Some(recording) = self.recording.take() {
+        if let Some(recording) = self.recording.take().filter(|it| it.has_request()) {
             let record = Box::new(recording.response(status));
             self.notes.push(Note::Record(record));
         }

@@ -19,8 +19,8 @@ pub(super) fn hello(_: &OwnAsk<'_>) -> Result<Vec<u8>, Error> {
 }
 
 /// `POST v1/messages/count_tokens`.
-pub(super) fn count_tokens(ask: &OwnAsk<'_>) -> Result<Vec<u8>, Error> {
-    Ok(translate::count_tokens(ask.body)?)
+pub(super) fn count_tokens(body: &[u8]) -> Result<Vec<u8>, Error> {
+    Ok(translate::count_tokens(body)?)
 }
 
 /// `GET v1/models`.

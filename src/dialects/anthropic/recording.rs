@@ -3,6 +3,7 @@
 //!
 //! Contract: docs/contract/translation.md#13
 
+use std::ops::ControlFlow;
 use std::path::PathBuf;
 
 use olla_engine::handler::Request;
@@ -20,6 +21,8 @@ pub(super) struct Recording {
     folder: PathBuf,
     session: String,
     is_replaced: bool,
+    /// The request was written: it could be sent.
+    has_request: bool,
     /// For a stream of events.
     assembly: Option<Box<Assembly>>,
     inflater: Option<Box<Inflater>>,
@@ -42,6 +45,7 @@ impl Recording {
             folder: plan.output_dir.clone(),
             session: session.name.to_owned(),
             is_replaced: session.is_replaced,
+            has_request: false,
             assembly: None,
             inflater: None,
             body: Vec::new(),
@@ -53,8 +57,15 @@ impl Recording {
         self.is_replaced
     }
 
-    pub(super) fn request(&self, model: &str, body: &[u8]) -> Record {
-        self.record(RecordKind::Request(model.to_owned()), body.to_vec())
+    /// The request, the first time.
+    pub(super) fn request(&mut self, model: &str, body: &[u8]) -> Option<Record> {
+        let is_first = !std::mem::replace(&mut self.has_request, true);
+        is_first.then(|| self.record(RecordKind::Request(model.to_owned()), body.to_vec()))
+    }
+
+    /// Whether there is a request that a response may belong to.
+    pub(super) fn has_request(&self) -> bool {
+        self.has_request
     }
 
     /// A response begins: as events or not, compressed or not.
@@ -77,7 +88,12 @@ impl Recording {
         match &mut self.inflater {
             None => keep(piece),
             // A body that cannot be decompressed is not recorded.
-            Some(inflater) => drop(inflater.push(piece, keep)),
+            Some(inflater) => {
+                let _ = inflater.push(piece, |plain| {
+                    keep(plain);
+                    ControlFlow::Continue(())
+                });
+            }
         }
     }
 

@@ -2,10 +2,13 @@
 //!
 //! Contract: docs/contract/translation.md#3 to docs/contract/translation.md#7
 
+use olla_engine::handler::Request;
+
 use super::recording::Recording;
 use super::split::{Mode, Split};
 use super::translate::{self, IdSeed, Prefill, Uses};
 use super::{Conversation, Subject};
+use crate::config::Plan;
 use crate::dialects::{Choosing, DialectTarget, Error, Note, Sending, Sent};
 use crate::endpoint_set::EndpointSet;
 use crate::fleet::Endpoint;
@@ -119,22 +122,24 @@ impl Conversation {
                 Sent::Own
             }
         };
-        self.record_request(sending);
+        if let Some(recording) = &mut self.recording
+            && let Some(record) = recording.request(sending.model, sending.body)
+        {
+            self.notes.push(Note::Record(Box::new(record)));
+        }
         Ok(sent)
     }
 
-    /// Passes the request to the inspector if it is enabled, once for each request.
-    fn record_request(&mut self, sending: &Sending<'_>) {
-        let plan = &sending.plan.translators.anthropic.inspector;
-        if !plan.enabled || self.recording.is_some() {
+    /// See [`crate::dialects::Dialect::record`].
+    pub(in crate::dialects) fn record(&mut self, request: &Request<'_>, plan: &Plan) {
+        let plan = &plan.translators.anthropic.inspector;
+        if !plan.enabled || self.recording.is_some() || self.checked().is_none() {
             return;
         }
-        let recording = Recording::begin(plan, &sending.request);
+        let recording = Recording::begin(plan, request);
         if recording.is_replaced() {
             self.notes.push(Note::SessionReplaced);
         }
-        let record = Box::new(recording.request(sending.model, sending.body));
-        self.notes.push(Note::Record(record));
         self.recording = Some(Box::new(recording));
     }
 

@@ -4,6 +4,7 @@
 //! docs/contract/translation.md#8, docs/contract/translation.md#9
 
 use std::borrow::Cow;
+use std::ops::ControlFlow;
 use std::time::Duration;
 
 use olla_engine::exchange::Fault;
@@ -12,12 +13,11 @@ use olla_engine::handler::{End, Response};
 
 use super::split::Mode;
 use super::translate::{
-    self, EVENT_BYTES_MAX, Inflater, NativeTail, Progress, RETRY_HEADERS, Refusal,
+    self, EVENT_BYTES_MAX, EXPANSION_MAX, Inflater, NativeTail, Progress, RETRY_HEADERS, Refusal,
     StreamTransformer,
 };
 use super::{Conversation, ERROR_BYTES_MAX, IDLE, REFUSED_FOR};
-use crate::clock::millis;
-use crate::dialects::{Collected, Piece, Reading, Whole};
+use crate::dialects::{Piece, Reading, Whole};
 
 /// How the current response is read.
 #[derive(Debug, Default)]
@@ -108,6 +108,26 @@ impl Conversation {
         Reading::Stream(quiet_max)
     }
 
+    /// The bytes that a step on so many has to do with.
+    pub(in crate::dialects) fn load(&self, bytes: usize) -> usize {
+        match self.inflater {
+            Some(_) => bytes.saturating_mul(EXPANSION_MAX),
+            None => bytes,
+        }
+    }
+
+    /// The same of a piece of a stream, which may complete an event that began long before.
+    pub(in crate::dialects) fn piece_load(&self, piece: &[u8], ends: bool) -> usize {
+        let Replying::Events(stream) = &self.replying else {
+            return 0;
+        };
+        let is_compressed = self.inflater.is_some();
+        if !(ends || is_compressed || memchr::memchr2(b'\n', b'\r', piece).is_some()) {
+            return 0;
+        }
+        self.load(piece.len()).saturating_add(stream.backlog())
+    }
+
     /// See [`crate::dialects::Dialect::watch`].
     pub(in crate::dialects) fn watch(&mut self, payload: &[u8]) {
         if let Some(recording) = &mut self.recording {
@@ -162,12 +182,11 @@ impl Conversation {
     }
 
     /// See [`crate::dialects::Dialect::whole`].
-    pub(in crate::dialects) fn whole(&mut self, collected: &Collected<'_>) -> Whole {
-        let body = collected.body;
+    pub(in crate::dialects) fn whole(&mut self, body: &[u8], index: usize) -> Whole {
         match &mut self.replying {
             Replying::Doubtful(status) => {
                 let status = *status;
-                self.whole_native(status, collected)
+                self.whole_native(status, body, index)
             }
             Replying::Error(status, fields) => {
                 let (status, fields) = (*status, std::mem::take(fields));
@@ -190,13 +209,11 @@ impl Conversation {
     }
 
     /// An error of a native endpoint: one of the API, or of a server that does not know the route.
-    fn whole_native(&mut self, status: u16, collected: &Collected<'_>) -> Whole {
-        let plain = self.plain_or_empty(collected.body);
+    fn whole_native(&mut self, status: u16, body: &[u8], index: usize) -> Whole {
+        let plain = self.plain_or_empty(body);
         if translate::is_not_spoken_here(status, &plain) {
-            let until_ms = collected.now_ms + millis(REFUSED_FOR);
-            collected.endpoint.live.refuse_messages(until_ms);
-            self.again = Some(collected.index);
-            return Whole::Again;
+            self.again = Some(index);
+            return Whole::NotSpoken(REFUSED_FOR);
         }
         if let Some(recording) = &mut self.recording {
             recording.whole(&plain);
@@ -233,11 +250,12 @@ impl Conversation {
         let mut plain = Vec::new();
         let mut too_long = false;
         inflater.push(body, |piece| {
-            if plain.len() + piece.len() > EVENT_BYTES_MAX {
-                too_long = true;
-            } else {
-                plain.extend_from_slice(piece);
+            too_long = plain.len() + piece.len() > EVENT_BYTES_MAX;
+            if too_long {
+                return ControlFlow::Break(());
             }
+            plain.extend_from_slice(piece);
+            ControlFlow::Continue(())
         })?;
         if too_long {
             return Err(Refusal::backend("the endpoint's response is too long"));
@@ -277,7 +295,13 @@ fn foreign_piece(
     match inflater {
         None => progress = stream.push(payload, out),
         Some(inflater) => {
-            let inflated = inflater.push(payload, |plain| progress = stream.push(plain, out));
+            let inflated = inflater.push(payload, |plain| {
+                progress = stream.push(plain, out);
+                match progress {
+                    Progress::Waiting | Progress::Streaming => ControlFlow::Continue(()),
+                    _ => ControlFlow::Break(()),
+                }
+            });
             if inflated.is_err() {
                 progress = stream.end(translate::End::Broken, out);
             }
@@ -316,4 +340,75 @@ fn retry_fields(response: &Response<'_>) -> Vec<u8> {
         }
     }
     fields
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a piece of a stream has to do with after `before`.
+    fn load_after(before: &str, encoding: Option<&str>, piece: &str, ends: bool) -> usize {
+        let context = translate::ResponseContext {
+            model: "m".to_owned(),
+            stop_sequences: Vec::new(),
+            input_tokens: 1,
+            seed: translate::IdSeed([1; 16]),
+        };
+        let mut stream = Box::new(StreamTransformer::new(context));
+        let _ = stream.push(before.as_bytes(), &mut Vec::new());
+        let conversation = Conversation {
+            replying: Replying::Events(stream),
+            inflater: encoding.and_then(Inflater::new).map(Box::new),
+            ..Conversation::default()
+        };
+        conversation.piece_load(piece.as_bytes(), ends)
+    }
+
+    #[test]
+    fn a_piece_is_as_long_as_what_it_completes() {
+        for (before, encoding, piece, ends, load) in [
+            ("", None, "data: {}\n\n", false, 10),
+            ("data: {}\n\n", None, "data: {}\n\n", false, 10),
+            ("data: {", None, "}\n", false, 9),
+            // It completes nothing.
+            ("data: {", None, "more", false, 0),
+            ("data: {", None, "more", true, 11),
+            // A whole response in place of a stream is read at its end.
+            ("{\"choices\":", None, "[", true, 12),
+            ("data: {", Some("gzip"), "ab", false, 7 + 2 * EXPANSION_MAX),
+        ] {
+            let found = load_after(before, encoding, piece, ends);
+            assert_eq!(found, load, "{before:?} {piece:?} {ends}");
+        }
+        let compressed = Conversation {
+            inflater: Inflater::new("gzip").map(Box::new),
+            ..Conversation::default()
+        };
+        assert_eq!(compressed.load(3), 3 * EXPANSION_MAX);
+        assert_eq!(Conversation::default().load(3), 3);
+        // A native stream passes as it is.
+        assert_eq!(Conversation::default().piece_load(b"\n", true), 0);
+    }
+
+    #[test]
+    fn no_more_is_decompressed_than_may_be_read() {
+        use flate2::{Compression, write::GzEncoder};
+        use std::io::Write as _;
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+        encoder.write_all(&vec![b' '; EVENT_BYTES_MAX + 1]).unwrap();
+        let body = encoder.finish().unwrap();
+        let mut conversation = Conversation {
+            inflater: Inflater::new("gzip").map(Box::new),
+            ..Conversation::default()
+        };
+        let refusal = conversation.plain(&body).unwrap_err();
+        assert_eq!(refusal.message, "the endpoint's response is too long");
+        let mut inflater = Inflater::new("gzip").unwrap();
+        let mut pieces = 0;
+        let pushed = inflater.push(&body, |_| {
+            pieces += 1;
+            ControlFlow::Break(())
+        });
+        assert_eq!((pushed, pieces), (Ok(()), 1));
+    }
 }

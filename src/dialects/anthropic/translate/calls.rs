@@ -109,6 +109,11 @@ pub(super) struct Calls {
 }
 
 impl Calls {
+    /// Bytes of calls that are held back.
+    pub(super) fn held_bytes(&self) -> usize {
+        self.held_bytes
+    }
+
     /// Finds or adds the call that a piece belongs to, and stores id and name.
     pub(super) fn find(&mut self, piece: &CallPiece<'_>) -> Result<usize, TooMany> {
         let known = self

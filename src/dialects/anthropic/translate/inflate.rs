@@ -2,6 +2,7 @@
 //! (docs/contract/translation.md#8.1).
 
 use std::io::{self, Write};
+use std::ops::ControlFlow;
 
 use flate2::write::{DeflateDecoder, MultiGzDecoder, ZlibDecoder};
 
@@ -10,6 +11,9 @@ use super::error::Refusal;
 /// Compressed bytes that are processed at a time. This bounds the decompressed bytes in memory,
 /// because deflate expands a byte to at most about a thousand.
 const STEP_BYTES: usize = 4 << 10;
+
+/// A compressed byte becomes at most about this many.
+pub(crate) const EXPANSION_MAX: usize = 1032;
 
 /// Decompresses one response, whole or streamed.
 #[derive(Debug)]
@@ -38,7 +42,8 @@ impl Inflater {
         }
     }
 
-    /// Decompresses bytes and passes the result to `each`, immediately and in pieces.
+    /// Decompresses bytes and passes the result to `each`, immediately and in pieces, until it
+    /// breaks; what is left is not decompressed then.
     ///
     /// # Errors
     ///
@@ -46,14 +51,14 @@ impl Inflater {
     pub(crate) fn push(
         &mut self,
         input: &[u8],
-        mut each: impl FnMut(&[u8]),
+        mut each: impl FnMut(&[u8]) -> ControlFlow<()>,
     ) -> Result<(), Refusal> {
         for step in input.chunks(STEP_BYTES) {
             let plain = self.step(step).map_err(|_| {
                 Refusal::backend("the endpoint's response is not compressed as it announces")
             })?;
-            if !plain.is_empty() {
-                each(plain);
+            if !plain.is_empty() && each(plain).is_break() {
+                return Ok(());
             }
             plain.clear();
         }
@@ -101,7 +106,10 @@ mod tests {
         let mut inflater = Inflater::new(encoding).unwrap();
         let mut plain = Vec::new();
         for piece in pieces {
-            inflater.push(piece, |bytes| plain.extend_from_slice(bytes))?;
+            inflater.push(piece, |bytes| {
+                plain.extend_from_slice(bytes);
+                ControlFlow::Continue(())
+            })?;
         }
         Ok(plain)
     }

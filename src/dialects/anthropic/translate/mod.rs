@@ -52,7 +52,7 @@ pub use count::count_tokens;
 pub use error::error_from_backend;
 pub(crate) use error::{RETRY_HEADERS, Refusal, error_body};
 pub use ids::IdSeed;
-pub(crate) use inflate::Inflater;
+pub(crate) use inflate::{EXPANSION_MAX, Inflater};
 pub(crate) use inspector::{
     FILE_MODE, FOLDER_MODE, RecordSession, record_path, request_record, response_record, session,
 };

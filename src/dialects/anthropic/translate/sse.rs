@@ -69,6 +69,11 @@ impl Lines {
         }
     }
 
+    /// Bytes of an incomplete line.
+    pub(super) fn held(&self) -> usize {
+        self.partial.len()
+    }
+
     /// The last line, if the stream ended without its end.
     pub(super) fn rest(&mut self) -> Vec<u8> {
         std::mem::take(&mut self.partial)

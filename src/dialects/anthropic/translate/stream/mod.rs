@@ -141,6 +141,11 @@ impl StreamTransformer {
         self.message.progress()
     }
 
+    /// Bytes that are held until more input comes.
+    pub(crate) fn backlog(&self) -> usize {
+        self.lines.held() + self.data.len() + self.message.calls.held_bytes()
+    }
+
     /// Takes the end of the response's body.
     pub fn end(&mut self, how: End, out: &mut Vec<u8>) -> Progress {
         if self.message.over {
