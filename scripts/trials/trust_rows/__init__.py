@@ -101,14 +101,16 @@ def named(names):
 
 
 @contextlib.contextmanager
-def gateway_over(options, backend, *, server="", limits=NO_LIMITS, more=""):
+def gateway_over(options, backend, *, workers=2, server="", limits=NO_LIMITS, more=""):
     """A gateway in front of one backend, with all its models."""
     with Processes() as processes:
         gateway = Gateway(processes, options.bin)
         own = f'check_interval = "{CHECK_SECONDS}s"\ncheck_timeout = "950ms"\n'
         url = f"http://127.0.0.1:{backend.port}"
         sections = [
-            server_config(gateway.port, f"workers = 2\nrequest_logging = false\n{server}", limits),
+            server_config(
+                gateway.port, f"workers = {workers}\nrequest_logging = false\n{server}", limits
+            ),
             '[logging]\nlevel = "warn"\n',
             more,
             endpoint_config("b0", url, kind=backend.kind, more=own),
