@@ -245,7 +245,7 @@ pub enum AttemptEnd {
     Whole,
     /// The backend's response was not complete, or there was none.
     Failed(Fault),
-    /// The client disconnected, or the exchange requested another attempt.
+    /// The client disconnected or stalled, or the exchange requested another attempt.
     Abandoned,
 }
 
@@ -260,6 +260,9 @@ pub enum Outcome {
     Broken(Fault),
     /// The client disconnected before its response was complete.
     ClientLeft,
+    /// The client took no byte of its response for [`Limits::stall_timeout`]; its connection was
+    /// reset.
+    ClientStalled,
 }
 
 /// Sizes and times of a request that ended.
@@ -286,7 +289,9 @@ pub enum Refusal {
     BodyTooLarge,
     /// The body is not framed as announced, or ended too soon.
     BodyBroken,
-    /// The body did not arrive in time.
+    /// The body paused for longer than [`Limits::body_pause_max`].
+    BodyPaused,
+    /// The body arrived at less than [`Limits::body_rate_min`].
     BodyTooSlow,
     /// The memory budget for bodies is used up.
     NoRoom,
@@ -299,7 +304,7 @@ impl Refusal {
             Self::Head(reject) => reject.status(),
             Self::BodyTooLarge => 413,
             Self::BodyBroken => 400,
-            Self::BodyTooSlow => 408,
+            Self::BodyPaused | Self::BodyTooSlow => 408,
             Self::NoRoom => 503,
         }
     }
@@ -312,10 +317,14 @@ pub struct Limits {
     pub head_bytes_max: usize,
     /// From the first byte of a head to its end.
     pub head_timeout: Duration,
-    /// The whole request, head and body.
-    pub request_timeout: Option<Duration>,
+    /// The longest pause within a body; `None` = no limit. The whole of it may take any time.
+    pub body_pause_max: Option<Duration>,
+    /// Bytes a second that each full stretch of `body_pause_max` must bring of a body; 0 = none.
+    pub body_rate_min: u64,
     /// Between two requests.
     pub idle_timeout: Option<Duration>,
+    /// How long a client may take no byte of a response that waits for it.
+    pub stall_timeout: Option<Duration>,
 }
 
 impl Default for Limits {
@@ -323,8 +332,10 @@ impl Default for Limits {
         Self {
             head_bytes_max: 1 << 20,
             head_timeout: Duration::from_secs(10),
-            request_timeout: Some(Duration::from_secs(30)),
-            idle_timeout: Some(Duration::from_secs(30)),
+            body_pause_max: Some(Duration::from_secs(30)),
+            body_rate_min: 500,
+            idle_timeout: Some(Duration::from_secs(120)),
+            stall_timeout: Some(Duration::from_secs(60)),
         }
     }
 }

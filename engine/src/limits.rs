@@ -136,8 +136,9 @@ pub(crate) const BODY_BYTES_START: usize = 1 << 20;
 /// (docs/contract/README.md#14).
 pub(crate) const BUDGET_WAIT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long a client may take to receive a response that the gateway made itself.
-pub(crate) const LOCAL_RESPONSE_TIMEOUT: Duration = Duration::from_secs(60);
+/// The stretch of time over which the rate of a body is measured where its pauses have no limit
+/// (docs/contract/surface.md#1.2).
+pub(crate) const BODY_STRETCH_UNBOUNDED: Duration = Duration::from_secs(30);
 
 /// How long an ended connection is still read from, and how long it may be silent meanwhile
 /// (lingering close).

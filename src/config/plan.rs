@@ -227,14 +227,18 @@ pub struct ServerPlan {
     pub host: String,
     /// Port, never 0.
     pub port: u16,
-    /// Time limit for receiving a request, head and body; `None` = no limit.
+    /// Longest pause within a request's body; `None` = no limit.
     pub read_timeout: Option<Duration>,
+    /// Bytes a second that each full stretch of `read_timeout` must bring of a body; 0 = no limit.
+    pub min_body_rate: u64,
     /// Time limit for receiving a request's head.
     pub read_header_timeout: Duration,
     /// Time limit from the end of the request's head to the end of the response; `None` = no limit.
     pub write_timeout: Option<Duration>,
     /// Idle timeout of keep-alive connections; `None` = no limit.
     pub idle_timeout: Option<Duration>,
+    /// How long a client may take no byte of a response that waits for it; `None` = no limit.
+    pub stall_timeout: Option<Duration>,
     /// Time for requests in flight to finish after a signal; zero = cut at once.
     pub shutdown_timeout: Duration,
     /// Whether each request is logged (docs/contract/operations.md#8).

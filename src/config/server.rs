@@ -28,13 +28,66 @@ pub(super) fn server(s: &mut Section<'_, '_>, inputs: &ConfigInputs<'_>) -> Serv
         .env("OLLA_SERVER_PORT")
         .restart()
         .int(40114, 1, 65535);
+    let times = listener_times(s);
+    let shutdown_timeout = s
+        .key(
+            "shutdown_timeout",
+            "Time for requests in flight to finish after SIGTERM; 0 cuts them at once.",
+        )
+        .duration(secs(10));
+    let request_logging = s
+        .key(
+            "request_logging",
+            "Log each request: received, dispatched, completed, and the access line.",
+        )
+        .bool(true);
+    let machine = machine(s);
+    ServerPlan {
+        host,
+        port,
+        read_timeout: times.read_timeout,
+        min_body_rate: times.min_body_rate,
+        read_header_timeout: times.read_header_timeout,
+        write_timeout: times.write_timeout,
+        idle_timeout: times.idle_timeout,
+        stall_timeout: times.stall_timeout,
+        shutdown_timeout,
+        request_logging,
+        workers: machine.workers,
+        pin_workers: machine.pin_workers,
+        io_driver: machine.io_driver,
+        tls: server_tls(&mut s.section("tls"), inputs),
+        request_limits: request_limits(&mut s.section("request_limits")),
+        rate_limits: rate_limits(&mut s.section("rate_limits")),
+        cors: cors(&mut s.section("cors")),
+    }
+}
+
+/// How long a client may take (docs/contract/surface.md#1.2).
+struct ListenerTimes {
+    read_timeout: Option<Duration>,
+    min_body_rate: u64,
+    read_header_timeout: Duration,
+    write_timeout: Option<Duration>,
+    idle_timeout: Option<Duration>,
+    stall_timeout: Option<Duration>,
+}
+
+fn listener_times(s: &mut Section<'_, '_>) -> ListenerTimes {
     let read_timeout = s
         .key(
             "read_timeout",
-            "Time limit for receiving a request, head and body; 0 disables the limit.",
+            "Longest pause within a request's body, not the whole of it; 0 disables the limit.",
         )
         .env("OLLA_SERVER_READ_TIMEOUT")
         .duration_or_none(secs(30));
+    let min_body_rate = s
+        .key(
+            "min_body_rate",
+            "Bytes a second that each read_timeout must bring of a body; 0 disables the limit.",
+        )
+        .env("OLLA_SERVER_MIN_BODY_RATE")
+        .int(500, 0, U32_MAX);
     let read_header_timeout = s
         .key(
             "read_header_timeout",
@@ -52,39 +105,24 @@ pub(super) fn server(s: &mut Section<'_, '_>, inputs: &ConfigInputs<'_>) -> Serv
     let idle_timeout = s
         .key(
             "idle_timeout",
-            "Keep-alive connections idle for this time are closed; 0 uses read_timeout.",
+            "Keep-alive connections idle for this time are closed; 0 keeps them.",
         )
-        .duration_or_none(secs(0))
-        .or(read_timeout);
-    let shutdown_timeout = s
+        .env("OLLA_SERVER_IDLE_TIMEOUT")
+        .duration_or_none(secs(120));
+    let stall_timeout = s
         .key(
-            "shutdown_timeout",
-            "Time for requests in flight to finish after SIGTERM; 0 cuts them at once.",
+            "stall_timeout",
+            "Time for which a client may take no byte of its response; 0 disables the limit.",
         )
-        .duration(secs(10));
-    let request_logging = s
-        .key(
-            "request_logging",
-            "Log each request: received, dispatched, completed, and the access line.",
-        )
-        .bool(true);
-    let machine = machine(s);
-    ServerPlan {
-        host,
-        port,
+        .env("OLLA_SERVER_STALL_TIMEOUT")
+        .duration_or_none(secs(60));
+    ListenerTimes {
         read_timeout,
+        min_body_rate,
         read_header_timeout,
         write_timeout,
         idle_timeout,
-        shutdown_timeout,
-        request_logging,
-        workers: machine.workers,
-        pin_workers: machine.pin_workers,
-        io_driver: machine.io_driver,
-        tls: server_tls(&mut s.section("tls"), inputs),
-        request_limits: request_limits(&mut s.section("request_limits")),
-        rate_limits: rate_limits(&mut s.section("rate_limits")),
-        cors: cors(&mut s.section("cors")),
+        stall_timeout,
     }
 }
 

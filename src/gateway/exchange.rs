@@ -568,11 +568,17 @@ pub(super) fn refused(refusal: Refusal, body_limit: (Option<u64>, &'static str))
             "INVALID_BODY",
             "the request body is incomplete or not framed as its headers announce",
         ),
+        Refusal::BodyPaused => Error::new(
+            408,
+            "request_timeout",
+            "REQUEST_TIMEOUT",
+            "the request body paused for longer than server.read_timeout",
+        ),
         Refusal::BodyTooSlow => Error::new(
             408,
             "request_timeout",
             "REQUEST_TIMEOUT",
-            "the request did not arrive within server.read_timeout",
+            "the request body arrived at less than server.min_body_rate",
         ),
         Refusal::NoRoom => {
             let mut error = Error::new(

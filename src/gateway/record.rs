@@ -204,7 +204,7 @@ impl Exchange {
         };
         let endpoint = self.endpoint();
         let outcome = match done.outcome {
-            Outcome::ClientLeft => stats::Outcome::Cancelled,
+            Outcome::ClientLeft | Outcome::ClientStalled => stats::Outcome::Cancelled,
             Outcome::Broken(_) => stats::Outcome::Failure,
             Outcome::Relayed if self.dialect.has_failed() => stats::Outcome::Failure,
             Outcome::Relayed => stats::Outcome::Success,
@@ -262,7 +262,9 @@ impl Exchange {
                 (Level::Warn, events::REQUEST_REJECTED)
             }
             Outcome::Local | Outcome::Broken(_) => (Level::Error, events::REQUEST_FAILED),
-            Outcome::ClientLeft => (Level::Info, events::REQUEST_COMPLETED),
+            Outcome::ClientLeft | Outcome::ClientStalled => {
+                (Level::Info, events::REQUEST_COMPLETED)
+            }
         };
         if level == Level::Info && !self.view.logs_requests {
             return;
@@ -275,10 +277,14 @@ impl Exchange {
             line.str("endpoint", endpoint.name());
         }
         match done.outcome {
-            Outcome::Relayed | Outcome::ClientLeft => {
-                let left = done.outcome == Outcome::ClientLeft;
+            Outcome::Relayed | Outcome::ClientLeft | Outcome::ClientStalled => {
+                let status = match done.outcome {
+                    Outcome::ClientLeft => "client_left",
+                    Outcome::ClientStalled => "client_stalled",
+                    _ => "completed",
+                };
                 line.num("duration_ms", millis(done.total))
-                    .str("status", if left { "client_left" } else { "completed" })
+                    .str("status", status)
                     .some("model", &self.kept.model)
                     .positive("total_bytes", done.response_bytes);
             }

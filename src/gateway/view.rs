@@ -115,8 +115,10 @@ fn limits(plan: &Plan) -> Limits {
             .unwrap_or(usize::MAX)
             .min(olla_engine::limits::REQUEST_HEAD_BYTES_CEILING),
         head_timeout: server.read_header_timeout,
-        request_timeout: server.read_timeout,
+        body_pause_max: server.read_timeout,
+        body_rate_min: server.min_body_rate,
         idle_timeout: server.idle_timeout,
+        stall_timeout: server.stall_timeout,
     }
 }
 

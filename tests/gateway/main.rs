@@ -7,6 +7,7 @@
 )]
 
 mod balancing;
+mod bounds;
 mod catalogue;
 mod cors;
 mod demo;

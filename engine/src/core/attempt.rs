@@ -56,6 +56,10 @@ impl<H: Handler> Lane<'_, H> {
                 self.attempt_ended(AttemptEnd::Failed(fault));
                 Step::Over(Outcome::Broken(fault))
             }
+            Action::Reset => {
+                self.attempt_ended(AttemptEnd::Abandoned);
+                Step::Over(Outcome::ClientStalled)
+            }
             Action::Abandon | Action::Continue | Action::Finish { .. } | Action::RetryFresh => {
                 self.attempt_ended(AttemptEnd::Abandoned);
                 Step::Over(Outcome::ClientLeft)

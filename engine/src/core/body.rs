@@ -4,7 +4,8 @@ use std::cell::Cell;
 use std::time::Instant;
 
 use super::Core;
-use super::connection::{Interrupt, Io, earliest};
+use super::connection::{Interrupt, Io};
+use super::pace::Pace;
 use crate::budget::Share;
 use crate::buf::Buf;
 use crate::h1::chunk::{Decoder, Piece};
@@ -104,7 +105,7 @@ pub(super) struct Receiving<'r, H: Handler> {
     pub(super) head_len: usize,
     /// The bytes after the body: the beginning of the next request.
     pub(super) rest: &'r mut Buf,
-    pub(super) until: Option<Instant>,
+    pub(super) pace: Pace,
 }
 
 impl<H: Handler> Receiving<'_, H> {
@@ -286,13 +287,22 @@ impl<H: Handler> Receiving<'_, H> {
     }
 
     async fn more_at_most(&mut self, buf: Buf, bytes_max: usize) -> Result<Buf, BodyError> {
-        self.io.deadline.set(self.until);
+        let before = buf.len();
+        let due = self.pace.due();
+        self.io.deadline.set(due.map(|(at, _)| at));
         self.io.read_on_at_most(buf, bytes_max);
-        self.io.next().await.map_err(|interrupt| match interrupt {
+        match self.io.next().await {
+            Ok(buf) => {
+                self.pace.arrived(buf.len() - before, self.core.clock());
+                Ok(buf)
+            }
             // A client that ended its side may still read the error response.
-            Interrupt::Left => BodyError::Refused(Refusal::BodyBroken),
-            Interrupt::Deadline => BodyError::Refused(Refusal::BodyTooSlow),
-        })
+            Err(Interrupt::Left) => Err(BodyError::Refused(Refusal::BodyBroken)),
+            Err(Interrupt::Deadline | Interrupt::Stalled) => {
+                let refusal = due.map_or(Refusal::BodyTooSlow, |(_, refusal)| refusal);
+                Err(BodyError::Refused(refusal))
+            }
+        }
     }
 
     /// Waits for room in the process's budget; meanwhile nothing more is read of the body.
@@ -301,7 +311,7 @@ impl<H: Handler> Receiving<'_, H> {
             return Ok(());
         }
         let give_up = Instant::now() + BUDGET_WAIT_TIMEOUT;
-        self.io.deadline.set(earliest(self.until, Some(give_up)));
+        self.io.deadline.set(Some(give_up));
         // No read is in progress that would detect a disconnect.
         let watch = self.io.watch();
         let room = async {
@@ -314,9 +324,14 @@ impl<H: Handler> Receiving<'_, H> {
             true
         };
         match self.io.guard(room).await {
-            Ok(true) => Ok(()),
+            Ok(true) => {
+                self.pace.resume(self.core.clock());
+                Ok(())
+            }
             Ok(false) | Err(Interrupt::Left) => Err(BodyError::Left),
-            Err(Interrupt::Deadline) => Err(BodyError::Refused(Refusal::NoRoom)),
+            Err(Interrupt::Deadline | Interrupt::Stalled) => {
+                Err(BodyError::Refused(Refusal::NoRoom))
+            }
         }
     }
 }

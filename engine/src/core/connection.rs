@@ -9,6 +9,7 @@ use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use super::stall::Stall;
 use crate::budget::Share;
 use crate::buf::Buf;
 use crate::limits::{LINGER_BYTES_MAX, LINGER_IDLE_TIMEOUT, LINGER_TIMEOUT};
@@ -21,6 +22,8 @@ pub(super) enum Interrupt {
     Left,
     /// The deadline has passed.
     Deadline,
+    /// The client has taken nothing for too long; its connection has been reset.
+    Stalled,
 }
 
 /// The client's side.
@@ -32,6 +35,8 @@ pub(super) struct Io {
     gone: bool,
     /// The budget of a buffer that a read still owns although its request has ended.
     share: Option<Share>,
+    /// How long the client has taken nothing of what is being sent.
+    pub(super) stall: Stall,
     pub(super) deadline: Deadline,
 }
 
@@ -42,6 +47,7 @@ impl Io {
             held: None,
             gone: false,
             share: None,
+            stall: Stall::default(),
             deadline,
         }
     }
@@ -163,20 +169,52 @@ impl Io {
         self.socket.writable()
     }
 
-    /// Sends everything, waiting while the client does not read.
+    /// Sends everything, waiting while the client reads slowly. The deadline moves.
     pub(super) async fn send(&mut self, mut parts: [&[u8]; 2]) -> Result<(), Interrupt> {
         loop {
             match self.send_now(&mut parts) {
-                Ok(true) => return Ok(()),
+                Ok(true) => {
+                    self.stall.ended();
+                    return Ok(());
+                }
                 Ok(false) => {
-                    let writable = self.writable();
-                    if self.guard(writable).await?.is_err() {
-                        return Err(Interrupt::Left);
-                    }
+                    self.waits_to_send(Instant::now());
+                    self.until_writable().await?;
                 }
                 Err(_) => return Err(Interrupt::Left),
             }
         }
+    }
+
+    async fn until_writable(&mut self) -> Result<(), Interrupt> {
+        let mut writable = pin!(self.writable());
+        loop {
+            self.deadline.set(self.stall.deadline());
+            match self.guard(writable.as_mut()).await {
+                Ok(Ok(())) => return Ok(()),
+                Ok(Err(_)) => return Err(Interrupt::Left),
+                Err(Interrupt::Deadline) if !self.has_stalled(Instant::now()) => {}
+                Err(Interrupt::Deadline) => return Err(Interrupt::Stalled),
+                Err(interrupt) => return Err(interrupt),
+            }
+        }
+    }
+
+    /// The kernel takes no more of what is being sent.
+    pub(super) fn waits_to_send(&mut self, now: Instant) {
+        self.stall.waits(self.socket.unacknowledged(), now);
+    }
+
+    /// Whether the client has taken nothing for too long; if so, its connection is reset.
+    pub(super) fn has_stalled(&mut self, now: Instant) -> bool {
+        let is_due = self.stall.deadline().is_some_and(|at| at <= now);
+        if !is_due || !self.stall.is_over(self.socket.unacknowledged(), now) {
+            return false;
+        }
+        self.socket.reset_on_close();
+        // Also ends what the ring still tries to send.
+        self.socket.shutdown_both();
+        true
     }
 
     /// Whether a read is in progress or has ended with bytes.

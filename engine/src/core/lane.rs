@@ -7,12 +7,11 @@ use std::time::{Duration, Instant};
 
 use super::Core;
 use super::body::Body;
-use super::connection::{Interrupt, Io, after};
+use super::connection::{Interrupt, Io, earliest};
 use super::context::{Arrival, Context};
 use crate::exchange::{Action, Event, Fault, Lifecycle};
 use crate::h1::{ResponseHead, Version};
 use crate::handler::{Ask, AttemptEnd, Exchange, Handler, Local, Outcome, Pick, Request, Routed};
-use crate::limits::LOCAL_RESPONSE_TIMEOUT;
 use crate::part;
 
 /// The largest part of a body that is copied after its head, so that one write sends both; more is
@@ -243,7 +242,7 @@ impl<H: Handler> Lane<'_, H> {
         self.keep &= !self.core.is_draining();
         let body = write_local(self.out, self.local, self.keep, is_head, old);
         self.response_bytes += body.len() as u64;
-        send_local(self.wire.io, self.out, &body, self.core.now()).await
+        send_local(self.wire.io, self.out, &body).await
     }
 
     pub(super) fn is_head_request(&self) -> bool {
@@ -271,16 +270,26 @@ impl<H: Handler> Wire<'_, H> {
     pub(super) async fn wait<F: Future>(&mut self, future: F) -> Result<F::Output, Action> {
         let mut future = pin!(future);
         loop {
-            self.io.deadline.set(self.life.deadline());
+            let due = earliest(self.life.deadline(), self.io.stall.deadline());
+            self.io.deadline.set(due);
             match self.io.guard(future.as_mut()).await {
                 Ok(output) => return Ok(output),
                 Err(Interrupt::Left) => {
                     return Err(self.on(Event::ClientLeft));
                 }
-                Err(Interrupt::Deadline) => match self.life.on(Event::Timer, self.core.clock()) {
-                    Action::Continue => {}
-                    action => return Err(action),
-                },
+                Err(Interrupt::Stalled) => return Err(self.on(Event::ClientStalled)),
+                Err(Interrupt::Deadline) => {
+                    let now = self.core.clock();
+                    let event = if self.io.has_stalled(now) {
+                        Event::ClientStalled
+                    } else {
+                        Event::Timer
+                    };
+                    match self.life.on(event, now) {
+                        Action::Continue => {}
+                        action => return Err(action),
+                    }
+                }
             }
         }
     }
@@ -298,6 +307,7 @@ impl<H: Handler> Wire<'_, H> {
             match self.io.guard(future.as_mut()).await {
                 Ok(output) => return Ok(output),
                 Err(Interrupt::Left) => return Err(self.on(Event::ClientLeft)),
+                Err(Interrupt::Stalled) => return Err(self.on(Event::ClientStalled)),
                 Err(Interrupt::Deadline) => {}
             }
             let now = self.core.clock();
@@ -357,8 +367,10 @@ impl<H: Handler> Wire<'_, H> {
     async fn deliver_batched(&mut self, out: &mut Vec<u8>) -> Result<(), Action> {
         // The ring does not report when it waits for the client.
         self.on(Event::ClientBlocked);
+        self.io.stall.began(self.core.now());
         let sending = self.io.send_batched(std::mem::take(out));
         let (sent, bytes) = self.wait(sending).await?;
+        self.io.stall.ended();
         *out = bytes;
         match taken(sent) {
             Ok(sent) => {
@@ -377,6 +389,7 @@ impl<H: Handler> Wire<'_, H> {
         loop {
             match self.io.send_now(&mut parts) {
                 Ok(true) if blocked => {
+                    self.io.stall.ended();
                     self.life.on(Event::ClientTook, self.core.clock());
                     return Ok(());
                 }
@@ -385,6 +398,7 @@ impl<H: Handler> Wire<'_, H> {
                     if !std::mem::replace(&mut blocked, true) {
                         self.on(Event::ClientBlocked);
                     }
+                    self.io.waits_to_send(self.core.clock());
                     let writable = self.io.writable();
                     if self.wait(writable).await?.is_err() {
                         return Err(self.on(Event::ClientLeft));
@@ -441,13 +455,8 @@ pub(super) fn write_local(
 }
 
 /// Sends a local response that [`write_local`] began.
-pub(super) async fn send_local(
-    io: &mut Io,
-    out: &mut Vec<u8>,
-    body: &[u8],
-    now: Instant,
-) -> Outcome {
-    io.deadline.set(after(now, Some(LOCAL_RESPONSE_TIMEOUT)));
+pub(super) async fn send_local(io: &mut Io, out: &mut Vec<u8>, body: &[u8]) -> Outcome {
+    io.deadline.set(None);
     let mut rest = body;
     if rest.len() <= COPIED_BYTES_MAX {
         out.extend_from_slice(rest);
@@ -456,6 +465,8 @@ pub(super) async fn send_local(
     match io.send([out, rest]).await {
         Ok(()) => Outcome::Local,
         Err(Interrupt::Left) => Outcome::ClientLeft,
+        Err(Interrupt::Stalled) => Outcome::ClientStalled,
+        // Sending has no other deadline than that of a stall.
         Err(Interrupt::Deadline) => Outcome::Broken(Fault::WriteTimeout),
     }
 }

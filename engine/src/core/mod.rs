@@ -7,9 +7,11 @@ mod body;
 mod connection;
 mod context;
 mod lane;
+mod pace;
 mod relay;
 mod rounds;
 mod serve;
+mod stall;
 mod transform;
 mod turn;
 

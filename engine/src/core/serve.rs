@@ -6,9 +6,10 @@ use std::time::{Duration, Instant};
 
 use super::Core;
 use super::body::{Body, BodyError, Receiving};
-use super::connection::{Io, after, earliest};
+use super::connection::{Io, after};
 use super::context::{Arrival, Context};
 use super::lane::{Carried, Lane, Wire, send_local, write_local};
+use super::pace::Pace;
 use crate::buf::Buf;
 use crate::exchange::Lifecycle;
 use crate::h1::framing::{self, RequestBody, RequestFraming};
@@ -53,8 +54,7 @@ enum Next {
 struct Framed {
     arrival: Arrival,
     framing: RequestFraming,
-    /// The deadline for the whole request.
-    until: Option<Instant>,
+    limits: Limits,
     /// Whether the connection may go on after it.
     keep: bool,
 }
@@ -102,6 +102,7 @@ impl<H: Handler> Connection<H> {
     /// to [`Exchange::done`]: no way out lies between the two.
     async fn request(&mut self) -> Next {
         let limits = self.core.handler.limits();
+        self.io.stall.set_timeout(limits.stall_timeout);
         let Some((arrived, read)) = self.read_head(&limits).await else {
             return Next::Close;
         };
@@ -116,7 +117,7 @@ impl<H: Handler> Connection<H> {
             .map(|framing| Framed {
                 arrival,
                 framing,
-                until: after(arrived, limits.request_timeout),
+                limits,
                 keep: framing.keep_alive && !core.is_draining(),
             });
         let mut x = core.handler.begin(std::mem::take(&mut self.kept));
@@ -196,7 +197,6 @@ impl<H: Handler> Connection<H> {
         let mut buf = first.ok()?;
         let arrived = core.clock();
         let head_by = head_by.unwrap_or(arrived + limits.head_timeout);
-        let head_by = earliest(Some(head_by), after(arrived, limits.request_timeout));
         loop {
             let max = limits.head_bytes_max;
             let parsed = self.head.parse::<NamesOf<H>>(&buf, &mut self.scan, max);
@@ -213,7 +213,7 @@ impl<H: Handler> Connection<H> {
                 let capacity = buf.capacity().saturating_mul(2);
                 buf = buf.grown(capacity);
             }
-            self.io.deadline.set(head_by);
+            self.io.deadline.set(Some(head_by));
             self.io.read_on(buf);
             buf = self.io.next().await.ok()?;
         }
@@ -295,7 +295,7 @@ impl<H: Handler> Connection<H> {
             message: &mut self.message,
             head_len: self.head.len,
             rest: &mut self.rest,
-            until: framed.until,
+            pace: Pace::new(&framed.limits, self.core.now()),
         };
         receiving.receive(framed.framing.body, bytes_max).await
     }
@@ -335,7 +335,7 @@ impl<H: Handler> Connection<H> {
             next: match outcome {
                 Outcome::Relayed | Outcome::Local if lane.keep => Next::Request,
                 Outcome::Relayed | Outcome::Local => Next::Linger,
-                Outcome::Broken(_) | Outcome::ClientLeft => Next::Close,
+                Outcome::Broken(_) | Outcome::ClientLeft | Outcome::ClientStalled => Next::Close,
             },
             carried: Some(lane.carried()),
         };
@@ -349,7 +349,7 @@ impl<H: Handler> Connection<H> {
         let is_head = self.head.method.of(&self.message) == b"HEAD";
         let old = self.head.version == Version::Http10;
         let body = write_local(&mut self.out, &mut self.local, keep, is_head, old);
-        send_local(&mut self.io, &mut self.out, &body, self.core.now()).await
+        send_local(&mut self.io, &mut self.out, &body).await
     }
 
     /// Sends the response to a request that will not be served; the connection closes after it.
@@ -372,7 +372,7 @@ impl<H: Handler> Connection<H> {
         }
         let is_head = framing.is_some() && self.head.method.of(&self.message) == b"HEAD";
         let body = write_local(&mut self.out, &mut self.local, false, is_head, false);
-        send_local(&mut self.io, &mut self.out, &body, self.core.now()).await
+        send_local(&mut self.io, &mut self.out, &body).await
     }
 }
 

@@ -40,7 +40,7 @@ pub enum Fault {
     ReadTimeout,
     /// The whole response took longer than `response`.
     ResponseTimeout,
-    /// The client did not take its response within `write`, or took none of it for too long.
+    /// The client did not take its response within `write`.
     WriteTimeout,
     /// The gateway has no file descriptor, port or memory left.
     Local,

@@ -88,6 +88,8 @@ pub enum Event {
     Delivered,
     /// The client closed or reset its connection.
     ClientLeft,
+    /// The client has taken no byte of what waits for it for too long.
+    ClientStalled,
     /// The time of [`Lifecycle::deadline`] may have passed. Too early or too often does no harm.
     Timer,
 }
@@ -110,6 +112,9 @@ pub enum Action {
     Cut(Fault),
     /// The client has disconnected: close the upstream connection and send nothing more.
     Abandon,
+    /// The client has stalled: close the upstream connection, reset the client's, send nothing
+    /// more. The endpoint is not at fault.
+    Reset,
     /// The response is complete. What was read of it still has to be written to the client; the
     /// upstream connection is no longer needed.
     Finish {
@@ -257,6 +262,7 @@ impl Lifecycle {
         match (self.phase, event) {
             (Phase::Over, _) => Action::Abandon,
             (_, Event::ClientLeft) => self.over(Action::Abandon),
+            (_, Event::ClientStalled) => self.over(Action::Reset),
             (_, Event::Timer) => self.on_timer(now),
             (Phase::Choosing, _) => Action::Continue,
             (Phase::Connecting, event) => self.on_connecting(event, now),

@@ -15,7 +15,7 @@
 //!      └── RetryFresh, NextEndpoint ── (from Connecting, Sending, Waiting)  │ Finish
 //!                                                                           ▼
 //!             Fail, respond_locally ──────────────────────────────▶ Delivering
-//!   Cut, Abandon (from anywhere), Delivered ──▶ Over
+//!   Cut, Abandon, Reset (from anywhere), Delivered ──▶ Over
 //! ```
 //!
 //! Contract: docs/contract/balancing.md#9, docs/contract/balancing.md#10,

@@ -2,11 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use super::Action::{Abandon, Continue, Cut, Fail, Finish, NextEndpoint, RetryFresh};
+use super::Action::{Abandon, Continue, Cut, Fail, Finish, NextEndpoint, Reset, RetryFresh};
 use super::Event::{
-    ClientBlocked, ClientLeft, ClientTook, ConnectFailed, Connected, Delivered, EndpointDown,
-    Malformed, RequestProgress, RequestSent, ResponseBytes, ResponseEnd, ResponseHead,
-    ResponsePiece, SendFailed, Timer, TlsBegun, UpstreamClosed, UpstreamReset,
+    ClientBlocked, ClientLeft, ClientStalled, ClientTook, ConnectFailed, Connected, Delivered,
+    EndpointDown, Malformed, RequestProgress, RequestSent, ResponseBytes, ResponseEnd,
+    ResponseHead, ResponsePiece, SendFailed, Timer, TlsBegun, UpstreamClosed, UpstreamReset,
 };
 use super::lifecycle::Phase;
 use super::{Action, ConnectFault, Event, Fault, Lifecycle, Timeouts, TlsFault};
@@ -168,6 +168,8 @@ const TABLE: &[Row] = &[
         Abandon),
     row("client left during the response", false, &[Connected, RequestSent, HEAD, ClientLeft],
         Abandon),
+    row("client stalled during the response", false, &[Connected, RequestSent, HEAD, ClientStalled],
+        Reset),
     // A lack of local resources is not a fault of the endpoint.
     row("out of descriptors", false, &[ConnectFailed(ConnectFault::Local)],
         Fail(Fault::Local)),
@@ -182,7 +184,7 @@ fn the_table() {
             Continue => Phase::Responding,
             RetryFresh | NextEndpoint(_) => Phase::Choosing,
             Fail(_) | Finish { .. } => Phase::Delivering,
-            Cut(_) | Abandon => Phase::Over,
+            Cut(_) | Abandon | Reset => Phase::Over,
         };
         assert_eq!(exchange.phase(), phase, "{}: phase", row.what);
     }

@@ -253,6 +253,16 @@ impl Socket {
         sys::shutdown_write(self.fd);
     }
 
+    /// Bytes that were sent and that the peer has not acknowledged yet.
+    pub(crate) fn unacknowledged(&self) -> usize {
+        sys::unacknowledged(self.fd)
+    }
+
+    /// Ends both directions, and with them every operation in progress.
+    pub(crate) fn shutdown_both(&self) {
+        sys::shutdown_both(self.fd);
+    }
+
     /// Makes the close a reset, which no peer takes for the end of a response.
     pub(crate) fn reset_on_close(&self) {
         sys::reset_on_close(self.fd);

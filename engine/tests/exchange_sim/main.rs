@@ -254,7 +254,7 @@ impl Sim<'_> {
         ));
         assert_eq!(action, expected, "{event:?} at {}", self.now);
         self.seen.insert(format!("{action:?}"));
-        if event == Event::ClientLeft {
+        if matches!(event, Event::ClientLeft | Event::ClientStalled) {
             self.model.client_here = false;
         }
         if event == Event::Delivered {
@@ -276,7 +276,9 @@ impl Sim<'_> {
                 *self.idle += usize::from(reuse_upstream);
                 self.deliver();
             }
-            Action::Cut(_) | Action::Abandon => assert_eq!(self.machine.phase(), Phase::Over),
+            Action::Cut(_) | Action::Abandon | Action::Reset => {
+                assert_eq!(self.machine.phase(), Phase::Over);
+            }
         }
         if action != Action::Continue {
             // That connection is closed, or belongs to another request.
@@ -325,10 +327,10 @@ impl Sim<'_> {
     /// The client is slow: the write of the piece takes a while, or never ends.
     fn block_client(&mut self) {
         let at = self.now + self.limits.pause(self.rng);
-        let ends = if self.rng.percent(90) {
-            Event::ClientTook
-        } else {
-            Event::ClientLeft
+        let ends = match self.rng.below(20) {
+            0 => Event::ClientLeft,
+            1 => Event::ClientStalled,
+            _ => Event::ClientTook,
         };
         self.push(at, From::Client, ends);
         self.feed(Event::ClientBlocked);
@@ -430,7 +432,7 @@ fn simulation() {
         }
     }
     // The simulation is worth something only if it gets everywhere.
-    const NEEDED: &str = "Abandon; Continue; RetryFresh; NextEndpoint(Refused); \
+    const NEEDED: &str = "Abandon; Reset; Continue; RetryFresh; NextEndpoint(Refused); \
         NextEndpoint(ConnectTimeout); NextEndpoint(TlsTimeout); NextEndpoint(Reset); \
         NextEndpoint(Closed); NextEndpoint(Dropped); NextEndpoint(Down); Fail(HeaderTimeout); Fail(SendTimeout); Fail(ResponseTimeout); \
         Fail(HeadCut); Fail(Malformed); Fail(Local); Cut(ReadTimeout); Cut(ResponseTimeout); \

@@ -207,6 +207,7 @@ impl Model {
     pub(crate) fn expect(&mut self, event: Event, now: Ms) -> Action {
         match event {
             Event::ClientLeft => return Action::Abandon,
+            Event::ClientStalled => return Action::Reset,
             Event::Timer => return self.expect_timer(now),
             _ => {}
         }
@@ -308,7 +309,7 @@ impl Model {
             Action::NextEndpoint(_) | Action::Fail(_) => {
                 assert!(!self.response_begun, "an error after a response");
             }
-            Action::Cut(_) | Action::Abandon => self.over = true,
+            Action::Cut(_) | Action::Abandon | Action::Reset => self.over = true,
             Action::Finish { .. } => assert!(self.response_begun),
         }
         self.link = None;

@@ -22,6 +22,15 @@ fn every_variable_sets_its_key() {
         ("OLLA_SERVER_WRITE_TIMEOUT", "1h", |p| {
             p.server.write_timeout == Some(secs(3600))
         }),
+        ("OLLA_SERVER_MIN_BODY_RATE", "9", |p| {
+            p.server.min_body_rate == 9
+        }),
+        ("OLLA_SERVER_IDLE_TIMEOUT", "3m", |p| {
+            p.server.idle_timeout == Some(secs(180))
+        }),
+        ("OLLA_SERVER_STALL_TIMEOUT", "3s", |p| {
+            p.server.stall_timeout == Some(secs(3))
+        }),
         ("OLLA_SERVER_WORKERS", "2", |p| {
             p.server.workers.is_some_and(|n| n.get() == 2)
         }),

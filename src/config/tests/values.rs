@@ -10,7 +10,9 @@ fn the_defaults_are_those_of_the_contract() {
     assert_eq!(server.read_timeout, Some(secs(30)));
     assert_eq!(server.read_header_timeout, secs(10));
     assert_eq!(server.write_timeout, None);
-    assert_eq!(server.idle_timeout, Some(secs(30)), "that of read_timeout");
+    assert_eq!(server.min_body_rate, 500);
+    assert_eq!(server.idle_timeout, Some(secs(120)));
+    assert_eq!(server.stall_timeout, Some(secs(60)));
     assert_eq!(server.shutdown_timeout, secs(10));
     assert!(server.request_logging);
     assert_eq!((server.workers, server.pin_workers), (None, true));
@@ -152,6 +154,13 @@ fn zero_and_empty_have_their_meanings() {
             p.server.read_timeout.is_none()
         }),
         ("server.read_timeout = \"0s\"", |p| {
+            p.server.idle_timeout == Some(secs(120))
+        }),
+        ("server.min_body_rate = 0", |p| p.server.min_body_rate == 0),
+        ("server.stall_timeout = \"0s\"", |p| {
+            p.server.stall_timeout.is_none()
+        }),
+        ("server.idle_timeout = \"0s\"", |p| {
             p.server.idle_timeout.is_none()
         }),
         ("server.read_header_timeout = \"0s\"", |p| {
