@@ -1,7 +1,14 @@
-//! The bound on the bytes of request bodies that the whole process holds at one time.
+//! The bound on the bytes of requests that the whole process holds at one time, and on the part of
+//! them that one client address holds.
+//!
+//! Contract: docs/contract/README.md#14, docs/contract/surface.md#11
 
+use std::hash::{BuildHasher, RandomState};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+
+use crate::limits::{BUDGET_CLIENTS, BUDGET_PART_OF_A_CLIENT};
 
 /// Shared by all cores.
 #[derive(Debug, Clone)]
@@ -11,12 +18,18 @@ pub(crate) struct Budget(Arc<Inner>);
 struct Inner {
     held: AtomicUsize,
     max: usize,
+    /// What clients hold, in a table of a fixed size instead of a map behind a lock. Two addresses
+    /// may share a place; then they share a client's part, and which ones do cannot be foreseen.
+    clients: Box<[AtomicUsize]>,
+    keys: RandomState,
 }
 
 /// A part of the budget; released when dropped.
 #[derive(Debug)]
 pub(crate) struct Share {
     budget: Budget,
+    /// Its client's place in the table.
+    client: usize,
     bytes: usize,
 }
 
@@ -25,60 +38,154 @@ impl Budget {
         Self(Arc::new(Inner {
             held: AtomicUsize::new(0),
             max: bytes_max,
+            clients: (0..BUDGET_CLIENTS).map(|_| AtomicUsize::new(0)).collect(),
+            keys: RandomState::new(),
         }))
     }
 
-    /// An empty share, to be enlarged.
-    pub(crate) fn share(&self) -> Share {
+    /// An empty share of this client, to be enlarged.
+    pub(crate) fn share(&self, client: IpAddr) -> Share {
+        let inner = &self.0;
+        let hash = match client.to_canonical() {
+            IpAddr::V4(address) => inner.keys.hash_one(address),
+            // One customer has a /64 at least.
+            IpAddr::V6(address) => inner.keys.hash_one(address.to_bits() >> 64),
+        };
+        let places = inner.clients.len() as u64;
         Share {
             budget: self.clone(),
+            client: usize::try_from(hash % places).unwrap_or(0),
             bytes: 0,
         }
     }
 }
 
+impl Inner {
+    fn add(&self, client: usize, bytes: usize) -> (usize, usize) {
+        let held = self.held.fetch_add(bytes, Ordering::Relaxed);
+        let place = self.clients.get(client);
+        let of_client = place.map_or(0, |place| place.fetch_add(bytes, Ordering::Relaxed));
+        (held.saturating_add(bytes), of_client.saturating_add(bytes))
+    }
+
+    fn subtract(&self, client: usize, bytes: usize) {
+        self.held.fetch_sub(bytes, Ordering::Relaxed);
+        if let Some(place) = self.clients.get(client) {
+            place.fetch_sub(bytes, Ordering::Relaxed);
+        }
+    }
+}
+
 impl Share {
-    /// Enlarges the share to `bytes`; false if that is more than is left.
+    /// Enlarges the share to `bytes`; false if that is more than is left, or more than one client
+    /// may hold.
     pub(crate) fn enlarge(&mut self, bytes: usize) -> bool {
         let more = bytes.saturating_sub(self.bytes);
         if more == 0 {
             return true;
         }
         let inner = &self.budget.0;
-        let held = inner.held.fetch_add(more, Ordering::Relaxed);
-        if held.saturating_add(more) > inner.max {
-            inner.held.fetch_sub(more, Ordering::Relaxed);
+        let (held, of_client) = inner.add(self.client, more);
+        if held > inner.max || of_client > inner.max / BUDGET_PART_OF_A_CLIENT {
+            inner.subtract(self.client, more);
             return false;
         }
         self.bytes = bytes;
         true
     }
+
+    /// Counts exactly these bytes, which are held already, whatever is left.
+    pub(crate) fn settle(&mut self, bytes: usize) {
+        let inner = &self.budget.0;
+        if bytes >= self.bytes {
+            inner.add(self.client, bytes - self.bytes);
+        } else {
+            inner.subtract(self.client, self.bytes - bytes);
+        }
+        self.bytes = bytes;
+    }
 }
 
 impl Drop for Share {
     fn drop(&mut self) {
-        self.budget.0.held.fetch_sub(self.bytes, Ordering::Relaxed);
+        self.budget.0.subtract(self.client, self.bytes);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::net::{Ipv4Addr, Ipv6Addr};
+
+    fn client(number: u8) -> IpAddr {
+        Ipv4Addr::new(10, 0, 0, number).into()
+    }
+
+    /// Addresses whose places differ.
+    fn others(budget: &Budget, count: usize) -> Vec<IpAddr> {
+        let mut places = Vec::new();
+        let mut found = Vec::new();
+        for number in 0..=u8::MAX {
+            let place = budget.share(client(number)).client;
+            if found.len() < count && !places.contains(&place) {
+                places.push(place);
+                found.push(client(number));
+            }
+        }
+        found
+    }
 
     #[test]
     fn what_is_held_is_bounded_and_given_back() {
         let budget = Budget::new(100);
-        let (mut one, mut other) = (budget.share(), budget.share());
+        let clients = others(&budget, 5);
+        let mut shares: Vec<_> = clients.iter().map(|each| budget.share(*each)).collect();
+        for share in &mut shares[..3] {
+            assert!(
+                share.enlarge(25) && share.enlarge(9),
+                "a smaller one is granted"
+            );
+        }
+        assert!(shares[3].enlarge(20));
+        assert!(!shares[4].enlarge(6), "more than is left");
+        assert!(shares[4].enlarge(5));
+        drop(shares.remove(0));
+        assert!(shares[3].enlarge(25));
+    }
+
+    #[test]
+    fn one_client_holds_at_most_a_quarter() {
+        let budget = Budget::new(100);
+        let clients = others(&budget, 2);
+        let (mut one, mut two) = (budget.share(clients[0]), budget.share(clients[0]));
+        assert!(one.enlarge(20));
+        assert!(!two.enlarge(6));
         assert!(
-            one.enlarge(60) && one.enlarge(50),
-            "a smaller share is always granted"
+            budget.share(clients[1]).enlarge(25),
+            "another is not affected"
         );
-        assert!(!other.enlarge(41));
-        assert!(other.enlarge(40));
         drop(one);
-        assert!(other.enlarge(100));
-        assert!(!budget.share().enlarge(1));
-        drop(other);
-        assert!(budget.share().enlarge(100));
+        assert!(two.enlarge(25));
+    }
+
+    #[test]
+    fn a_network_of_one_customer_is_one_client() {
+        let budget = Budget::new(100);
+        let of = |last| IpAddr::from(Ipv6Addr::new(0x2001, 0xdb8, 0, 1, 0, 0, 0, last));
+        assert_eq!(budget.share(of(1)).client, budget.share(of(2)).client);
+        let mapped = IpAddr::from(Ipv4Addr::new(10, 0, 0, 1).to_ipv6_mapped());
+        assert_eq!(budget.share(mapped).client, budget.share(client(1)).client);
+    }
+
+    #[test]
+    fn what_is_there_already_is_counted_whatever_is_left() {
+        let budget = Budget::new(100);
+        let mut copy = budget.share(client(1));
+        copy.settle(150);
+        assert!(!budget.share(client(2)).enlarge(1));
+        copy.settle(10);
+        assert!(budget.share(client(1)).enlarge(15));
+        drop(copy);
+        assert_eq!(budget.0.held.load(Ordering::Relaxed), 0);
     }
 }

@@ -19,7 +19,7 @@
 //! status line and the fields; the engine adds the fields that frame the message.
 
 use std::marker::PhantomData;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -330,7 +330,7 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            head_bytes_max: 1 << 20,
+            head_bytes_max: 64 << 10,
             head_timeout: Duration::from_secs(10),
             body_pause_max: Some(Duration::from_secs(30)),
             body_rate_min: 500,
@@ -407,6 +407,12 @@ pub trait Exchange: Sized + 'static {
         local: &mut Local,
     ) {
         local.plain(refusal.status());
+    }
+
+    /// The address of the client, to which the memory of its request is charged; `None` = the
+    /// peer's. Called after [`Self::head`].
+    fn client(&self) -> Option<IpAddr> {
+        None
     }
 
     /// A part of the body has arrived; `body` is all of it so far.

@@ -8,7 +8,7 @@ use std::time::Duration;
 // ---- Heads -----------------------------------------------------------------------------------
 
 /// The largest head of a request that any configuration can allow. Positions in a head are `u32`,
-/// and a head is held in memory as a whole; `server.request_limits.max_header_size` is 1 MiB by
+/// and a head is held in memory as a whole; `server.request_limits.max_header_size` is 64 KiB by
 /// default (docs/contract/surface.md#11).
 pub const REQUEST_HEAD_BYTES_CEILING: usize = 64 << 20;
 
@@ -107,6 +107,19 @@ pub(crate) const DEADLINE_BACKLOG_PAUSE: Duration = Duration::from_millis(1);
 
 /// The most bodies waiting for budget that are woken in one tick; a microsecond each.
 pub(crate) const BUDGET_WAKES_PER_TICK_MAX: usize = 64;
+
+/// Places for clients in the table of what each holds of the budget, 8 bytes each. Of a thousand
+/// clients with large bodies at one time, one in eight shares a place.
+pub(crate) const BUDGET_CLIENTS: usize = 8192;
+
+/// One client holds at most this part of the budget (docs/contract/surface.md#11).
+pub(crate) const BUDGET_PART_OF_A_CLIENT: usize = 4;
+
+/// What a body is charged in advance of bytes that have not arrived: the least that a read is worth.
+pub(crate) const BODY_BYTES_AHEAD: usize = 16 << 10;
+
+/// A head up to this size is not charged; nearly all are smaller than its first buffer.
+pub(crate) const HEAD_BYTES_UNCHARGED: usize = 16 << 10;
 
 /// The initial ciphertext buffer of a TLS connection: a flight of a handshake, or some events.
 pub(crate) const TLS_READ_BYTES_START: usize = 4 << 10;

@@ -77,14 +77,14 @@ fn listener_times(s: &mut Section<'_, '_>) -> ListenerTimes {
     let read_timeout = s
         .key(
             "read_timeout",
-            "Longest pause within a request's body, not the whole of it; 0 disables the limit.",
+            "Longest pause within a request's body; 0 disables the limit.",
         )
         .env("OLLA_SERVER_READ_TIMEOUT")
         .duration_or_none(secs(30));
     let min_body_rate = s
         .key(
             "min_body_rate",
-            "Bytes a second that each read_timeout must bring of a body; 0 disables the limit.",
+            "Bytes a second of a body over each read_timeout; 0 disables the limit.",
         )
         .env("OLLA_SERVER_MIN_BODY_RATE")
         .int(500, 0, U32_MAX);
@@ -112,7 +112,7 @@ fn listener_times(s: &mut Section<'_, '_>) -> ListenerTimes {
     let stall_timeout = s
         .key(
             "stall_timeout",
-            "Time for which a client may take no byte of its response; 0 disables the limit.",
+            "Time in which a client must take some of its response; 0 disables the limit.",
         )
         .env("OLLA_SERVER_STALL_TIMEOUT")
         .duration_or_none(secs(60));
@@ -182,6 +182,9 @@ fn host(s: &mut Section<'_, '_>) -> String {
     unbracketed(&host).to_owned()
 }
 
+/// The default of `max_header_size` (docs/contract/surface.md#11).
+const HEADER_BYTES: u64 = 64 << 10;
+
 fn request_limits(s: &mut Section<'_, '_>) -> RequestLimitsPlan {
     let max_header_size = s
         .key(
@@ -189,7 +192,7 @@ fn request_limits(s: &mut Section<'_, '_>) -> RequestLimitsPlan {
             "Maximum size of a request's head, at least 4096; 0 selects the default.",
         )
         .env("OLLA_SERVER_MAX_HEADER_SIZE")
-        .size(MIB, None);
+        .size(HEADER_BYTES, None);
     RequestLimitsPlan {
         max_body_size: some(
             s.key(
@@ -200,14 +203,14 @@ fn request_limits(s: &mut Section<'_, '_>) -> RequestLimitsPlan {
             .size(100 * MIB, None),
         ),
         max_header_size: if max_header_size == 0 {
-            MIB
+            HEADER_BYTES
         } else {
             max_header_size.max(4096)
         },
         max_buffered_bytes: some(
             s.key(
                 "max_buffered_bytes",
-                "Maximum size of all request bodies held at once; 0 uses a quarter of RAM.",
+                "Maximum size of all requests held at once; 0 uses a quarter of RAM.",
             )
             .env("OLLA_SERVER_MAX_BUFFERED_BYTES")
             .restart()

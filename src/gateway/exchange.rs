@@ -331,6 +331,10 @@ impl handler::Exchange for Exchange {
         }
     }
 
+    fn client(&self) -> Option<IpAddr> {
+        Some(self.client.address())
+    }
+
     fn addresses(&self) -> Arc<[SocketAddr]> {
         self.endpoint()
             .map_or_else(|| Arc::from([]), |endpoint| Arc::clone(&endpoint.addresses))

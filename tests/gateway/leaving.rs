@@ -204,13 +204,13 @@ fn leaving_while_room_for_the_body_is_waited_for_reaches_no_backend() {
     on_both_drivers(|driver| {
         let backend = Backend::ok(&["m"]);
         let endpoints = endpoint("one", "vllm", &backend, "");
-        let limits = "[server.request_limits]\nmax_buffered_bytes = \"1MB\"";
+        let limits = "[server.request_limits]\nmax_buffered_bytes = \"4MB\"";
         let gateway = Gateway::start(&Config::new(driver).more(&endpoints).more(limits));
         let head = |length: usize| {
             format!("POST /olla/proxy/x HTTP/1.1\r\nHost: h\r\nContent-Length: {length}\r\n\r\n")
         };
         let mut holder = Client::to(&gateway);
-        holder.send(head(900_000)).send(vec![b' '; 100_000]);
+        holder.send(head(900_000)).send(vec![b' '; 880_000]);
         let whole = [head(200_000).into_bytes(), vec![b' '; 200_000]].concat();
         let waiting = wait_for("a body that waits", PATIENCE, || {
             let mut other = Client::to(&gateway);
@@ -221,7 +221,7 @@ fn leaving_while_room_for_the_body_is_waited_for_reaches_no_backend() {
         });
         let before = backend.count();
         leave(waiting, false);
-        holder.send(vec![b' '; 800_000]);
+        holder.send(vec![b' '; 20_000]);
         assert_eq!(holder.response().status, 200);
         assert_eq!(backend.count(), before + 1);
         is_not_blamed(&gateway);

@@ -219,8 +219,8 @@ fn an_answer_under_way_does_not_hold_its_prompt() {
                 link.ok();
             }
         });
-        // Room for one of the two prompts.
-        let limits = "[server.request_limits]\nmax_buffered_bytes = \"1MB\"";
+        // Room for one of the two prompts: a client has a quarter.
+        let limits = "[server.request_limits]\nmax_buffered_bytes = \"4MB\"";
         let gateway = over(driver, &backend, limits);
         let prompt = "p".repeat(700_000);
         let mut client = Client::to(&gateway);

@@ -431,8 +431,8 @@ const GATEWAY_ROWS: [&[&str]; 10] = [
 
 /// The parts of the engine, likewise.
 const ENGINE_ROWS: [&[&str]; 7] = [
-    &["budget", "fault", "limit", "limits", "part", "snapshot"],
-    &["buf"],
+    &["fault", "limit", "limits", "part", "snapshot"],
+    &["budget", "buf"],
     &["exchange", "h1", "tls"],
     &["incoming", "rt"],
     &["handler", "upstream"],

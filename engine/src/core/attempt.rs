@@ -17,7 +17,7 @@ use crate::handler::{
     AttemptEnd, Exchange, Handler, NamesOf, Outcome, Passing, Request, Response, Target,
 };
 use crate::limits::{
-    INTERIM_RESPONSES_MAX, RESPONSE_HEAD_BYTES_MAX, UPSTREAM_READ_BYTES_MAX,
+    BODY_BYTES_AHEAD, INTERIM_RESPONSES_MAX, RESPONSE_HEAD_BYTES_MAX, UPSTREAM_READ_BYTES_MAX,
     UPSTREAM_READ_BYTES_START,
 };
 use crate::part;
@@ -180,7 +180,14 @@ impl<H: Handler> Lane<'_, H> {
         }
         self.write(self.core.now(), |x, ask, out| x.request_head(ask, out));
         let request = self.request;
-        let parts = self.x.payload(self.body.of(&request));
+        let body = self.body.of(&request);
+        let parts = self.x.payload(body);
+        let is_copy = |part: &&&[u8]| !body.as_ptr_range().contains(&part.as_ptr());
+        let copied: usize = parts.iter().filter(is_copy).map(|part| part.len()).sum();
+        if copied > BODY_BYTES_AHEAD {
+            let empty = self.share();
+            self.copy.get_or_insert(empty).settle(copied);
+        }
         let len: usize = parts.iter().map(|part| part.len()).sum();
         if len > 0 || expects_a_length(&request) {
             emit::field_number(self.out, b"Content-Length", len as u64);

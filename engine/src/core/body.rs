@@ -1,6 +1,7 @@
 //! Receives a request's body: in large reads, into one buffer, inspected while it arrives.
 
 use std::cell::Cell;
+use std::net::IpAddr;
 use std::time::Instant;
 
 use super::Core;
@@ -12,8 +13,8 @@ use crate::h1::chunk::{Decoder, Piece};
 use crate::h1::framing::RequestBody;
 use crate::handler::{Exchange, Handler, Refusal, Request};
 use crate::limits::{
-    BODIES_TURN_BYTES, BODIES_UNSHARED_MAX, BODY_BYTES_START, BODY_READ_BYTES_MIN,
-    BODY_READ_BYTES_SHARED_MIN, BUDGET_WAIT_TIMEOUT,
+    BODIES_TURN_BYTES, BODIES_UNSHARED_MAX, BODY_BYTES_AHEAD, BODY_BYTES_START,
+    BODY_READ_BYTES_MIN, BODY_READ_BYTES_SHARED_MIN, BUDGET_WAIT_TIMEOUT,
 };
 use crate::offload::Input;
 use crate::part;
@@ -106,6 +107,8 @@ pub(super) struct Receiving<'r, H: Handler> {
     /// The bytes after the body: the beginning of the next request.
     pub(super) rest: &'r mut Buf,
     pub(super) pace: Pace,
+    /// Who is charged for the body.
+    pub(super) client: IpAddr,
 }
 
 impl<H: Handler> Receiving<'_, H> {
@@ -162,9 +165,8 @@ impl<H: Handler> Receiving<'_, H> {
                 ..Body::default()
             });
         }
-        let mut share = self.core.budget.share();
-        self.room(&mut share, len).await?;
-        let own = self.fill(len).await;
+        let mut share = self.core.budget.share(self.client);
+        let own = self.fill(len, &mut share).await;
         self.own(own, share)
     }
 
@@ -185,7 +187,7 @@ impl<H: Handler> Receiving<'_, H> {
     }
 
     /// Receives a body of a known length into a buffer of its own.
-    async fn fill(&mut self, len: usize) -> Result<Buf, BodyError> {
+    async fn fill(&mut self, len: usize, share: &mut Share) -> Result<Buf, BodyError> {
         let incoming = self.core.incoming_bodies.join();
         // A body that is announced but never arrives must not take memory for its whole size.
         let mut own = Buf::with_capacity(len.min(BODY_BYTES_START));
@@ -195,18 +197,20 @@ impl<H: Handler> Receiving<'_, H> {
                 let capacity = own.len().saturating_mul(2).min(len);
                 own = own.grown(capacity);
             }
-            own = self.more_at_most(own, incoming.read_bytes_max()).await?;
+            let bytes_max = self.admit(share, &own, incoming.read_bytes_max()).await?;
+            own = self.more_at_most(own, bytes_max).await?;
             self.show(own.get(..len).unwrap_or(&own));
         }
         if let Some(rest) = own.get(len..).filter(|rest| !rest.is_empty()) {
             self.rest.extend(rest);
             own.truncate(len);
         }
+        share.settle(own.len());
         Ok(own)
     }
 
     async fn chunked(&mut self, max: usize) -> Result<Body, BodyError> {
-        let mut share = self.core.budget.share();
+        let mut share = self.core.budget.share(self.client);
         let own = self.fill_unchunked(max, &mut share).await;
         self.own(own, share)
     }
@@ -224,6 +228,7 @@ impl<H: Handler> Receiving<'_, H> {
                 return Err(BodyError::Refused(Refusal::BodyTooLarge));
             }
             if decoder.is_done() {
+                share.settle(own.len());
                 return Ok(own);
             }
             self.show(part::first(&own, payload));
@@ -232,10 +237,10 @@ impl<H: Handler> Receiving<'_, H> {
                     .capacity()
                     .saturating_mul(2)
                     .max(2 * BODY_READ_BYTES_MIN);
-                self.room(share, capacity).await?;
                 own = own.grown(capacity);
             }
-            own = self.more_at_most(own, incoming.read_bytes_max()).await?;
+            let bytes_max = self.admit(share, &own, incoming.read_bytes_max()).await?;
+            own = self.more_at_most(own, bytes_max).await?;
         }
     }
 
@@ -305,33 +310,51 @@ impl<H: Handler> Receiving<'_, H> {
         }
     }
 
-    /// Waits for room in the process's budget; meanwhile nothing more is read of the body.
-    async fn room(&mut self, share: &mut Share, bytes: usize) -> Result<(), BodyError> {
-        if share.enlarge(bytes) {
-            return Ok(());
+    /// Waits for room for the next read of a body, and returns the most that it may bring: what
+    /// has arrived already, or a little. What was only announced is not charged.
+    async fn admit(
+        &mut self,
+        share: &mut Share,
+        own: &Buf,
+        bytes_max: usize,
+    ) -> Result<usize, BodyError> {
+        let waiting = self.io.unread().max(BODY_BYTES_AHEAD);
+        let bytes = waiting.min(own.spare()).min(bytes_max);
+        let all = own.len().saturating_add(bytes);
+        if !share.enlarge(all) {
+            room(self.core, self.io, share, all).await?;
+            self.pace.resume(self.core.clock());
         }
-        let give_up = Instant::now() + BUDGET_WAIT_TIMEOUT;
-        self.io.deadline.set(Some(give_up));
-        // No read is in progress that would detect a disconnect.
-        let watch = self.io.watch();
-        let room = async {
-            while !share.enlarge(bytes) {
-                self.core.wait_for_room().await;
-                if watch.has_left() {
-                    return false;
-                }
-            }
-            true
-        };
-        match self.io.guard(room).await {
-            Ok(true) => {
-                self.pace.resume(self.core.clock());
-                Ok(())
-            }
-            Ok(false) | Err(Interrupt::Left) => Err(BodyError::Left),
-            Err(Interrupt::Deadline | Interrupt::Stalled) => {
-                Err(BodyError::Refused(Refusal::NoRoom))
+        Ok(bytes)
+    }
+}
+
+/// Waits for room in the process's budget; meanwhile nothing more is read from the client unless a
+/// read is in progress.
+pub(super) async fn room<H: Handler>(
+    core: &Core<H>,
+    io: &mut Io,
+    share: &mut Share,
+    bytes: usize,
+) -> Result<(), BodyError> {
+    if share.enlarge(bytes) {
+        return Ok(());
+    }
+    io.deadline.set(Some(Instant::now() + BUDGET_WAIT_TIMEOUT));
+    // No read may be in progress that would detect a disconnect.
+    let watch = io.watch();
+    let granted = async {
+        while !share.enlarge(bytes) {
+            core.wait_for_room().await;
+            if watch.has_left() {
+                return false;
             }
         }
+        true
+    };
+    match io.guard(granted).await {
+        Ok(true) => Ok(()),
+        Ok(false) | Err(Interrupt::Left) => Err(BodyError::Left),
+        Err(Interrupt::Deadline | Interrupt::Stalled) => Err(BodyError::Refused(Refusal::NoRoom)),
     }
 }

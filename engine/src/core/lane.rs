@@ -9,6 +9,7 @@ use super::Core;
 use super::body::Body;
 use super::connection::{Interrupt, Io, earliest};
 use super::context::{Arrival, Context};
+use crate::budget::Share;
 use crate::exchange::{Action, Event, Fault, Lifecycle};
 use crate::h1::{ResponseHead, Version};
 use crate::handler::{Ask, AttemptEnd, Exchange, Handler, Local, Outcome, Pick, Request, Routed};
@@ -31,7 +32,9 @@ pub(super) struct Lane<'l, H: Handler> {
     pub(super) request: Request<'l>,
     /// The request's body; dropped when a response is passed on, which ends the attempts.
     pub(super) body: Body,
-    /// Bytes of it.
+    /// What the exchange has made of the body for a backend, as it is charged to the client.
+    pub(super) copy: Option<Share>,
+    /// Bytes of the client's body.
     pub(super) body_bytes: u64,
     pub(super) local: &'l mut Local,
     /// The parsed head of the last response, reused for the next one.
@@ -215,6 +218,13 @@ impl<H: Handler> Lane<'_, H> {
         let bytes = self.response_bytes;
         let context = Context::new(self.core, self.arrival, self.core.now());
         self.x.attempt_ended(&context.cx(), end, bytes);
+    }
+
+    /// An empty share of the budget for bytes of this request.
+    pub(super) fn share(&self) -> Share {
+        let client = self.x.client();
+        let client = client.unwrap_or_else(|| self.arrival.peer.ip());
+        self.core.budget.share(client)
     }
 
     /// Sends all of a piece of a backend's response to the client.

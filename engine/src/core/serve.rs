@@ -5,18 +5,21 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use super::Core;
-use super::body::{Body, BodyError, Receiving};
+use super::body::{Body, BodyError, Receiving, room};
 use super::connection::{Io, after};
 use super::context::{Arrival, Context};
 use super::lane::{Carried, Lane, Wire, send_local, write_local};
 use super::pace::Pace;
+use crate::budget::Share;
 use crate::buf::Buf;
 use crate::exchange::Lifecycle;
 use crate::h1::framing::{self, RequestBody, RequestFraming};
-use crate::h1::{Reject, RequestHead, ResponseHead, Scan, Version};
+use crate::h1::{RequestHead, ResponseHead, Scan, Version};
 use crate::handler::{Ask, AtHead, Done, Exchange, Handler, Limits, Local};
 use crate::handler::{NamesOf, Outcome, Refusal, Request};
-use crate::limits::{CLIENT_READ_BYTES_START, DISCARDED_BODY_BYTES_MAX, OUT_BYTES_KEPT_MAX};
+use crate::limits::{
+    CLIENT_READ_BYTES_START, DISCARDED_BODY_BYTES_MAX, HEAD_BYTES_UNCHARGED, OUT_BYTES_KEPT_MAX,
+};
 use crate::rt::Socket;
 
 /// Everything that a connection keeps from one request to the next.
@@ -28,6 +31,8 @@ struct Connection<H: Handler> {
     scan: Scan,
     /// Head and, if it is small, body of the request in flight.
     message: Buf,
+    /// The budget of a message that began with a large head.
+    message_share: Option<Share>,
     /// Where the next request is read to.
     rest: Buf,
     kept: <H::Exchange as Exchange>::Kept,
@@ -78,6 +83,7 @@ pub(super) async fn serve<H: Handler>(core: &Rc<Core<H>>, socket: Socket, peer: 
         head: RequestHead::new(),
         scan: Scan::default(),
         message: Buf::with_capacity(CLIENT_READ_BYTES_START),
+        message_share: None,
         rest: Buf::with_capacity(CLIENT_READ_BYTES_START),
         kept: Default::default(),
         local: Local::default(),
@@ -113,7 +119,7 @@ impl<H: Handler> Connection<H> {
             at: arrived,
         };
         let framed = read
-            .and_then(|()| framing::request(&self.head, &self.message))
+            .and_then(|()| framing::request(&self.head, &self.message).map_err(Refusal::Head))
             .map(|framing| Framed {
                 arrival,
                 framing,
@@ -123,9 +129,8 @@ impl<H: Handler> Connection<H> {
         let mut x = core.handler.begin(std::mem::take(&mut self.kept));
         let ended = match &framed {
             Ok(framed) => self.serve(&mut x, framed).await,
-            Err(reject) => {
-                let refusal = Refusal::Head(*reject);
-                let outcome = self.refuse(&mut x, arrival, None, refusal).await;
+            Err(refusal) => {
+                let outcome = self.refuse(&mut x, arrival, None, *refusal).await;
                 Ended::closing(outcome)
             }
         };
@@ -175,8 +180,9 @@ impl<H: Handler> Connection<H> {
     }
 
     /// Reads until a head is complete, or is none. `None`: the connection is over, silently.
-    async fn read_head(&mut self, limits: &Limits) -> Option<(Instant, Result<(), Reject>)> {
+    async fn read_head(&mut self, limits: &Limits) -> Option<(Instant, Result<(), Refusal>)> {
         let core = Rc::clone(&self.core);
+        self.release_message();
         self.scan.reset();
         if !self.io.is_reading() {
             let rest = std::mem::replace(&mut self.rest, Buf::with_capacity(0));
@@ -206,12 +212,16 @@ impl<H: Handler> Connection<H> {
                 Err(reject) => {
                     self.rest = std::mem::replace(&mut self.message, buf);
                     self.rest.clear();
-                    return Some((arrived, Err(reject)));
+                    return Some((arrived, Err(Refusal::Head(reject))));
                 }
             }
             if buf.spare() == 0 {
                 let capacity = buf.capacity().saturating_mul(2);
-                buf = buf.grown(capacity);
+                match self.room_for_head(capacity).await {
+                    Ok(()) => buf = buf.grown(capacity),
+                    Err(BodyError::Left) => return None,
+                    Err(BodyError::Refused(refusal)) => return Some((arrived, Err(refusal))),
+                }
             }
             self.io.deadline.set(Some(head_by));
             self.io.read_on(buf);
@@ -226,6 +236,27 @@ impl<H: Handler> Connection<H> {
             self.rest = Buf::with_capacity(CLIENT_READ_BYTES_START);
         }
         Some((arrived, Ok(())))
+    }
+
+    /// Waits for room for a head that is larger than usual (docs/contract/surface.md#11).
+    async fn room_for_head(&mut self, bytes: usize) -> Result<(), BodyError> {
+        if bytes <= HEAD_BYTES_UNCHARGED {
+            return Ok(());
+        }
+        let core = &self.core;
+        let client = self.peer.ip();
+        let share = self
+            .message_share
+            .get_or_insert_with(|| core.budget.share(client));
+        room(core, &mut self.io, share, bytes).await
+    }
+
+    /// Between two requests a connection holds no large message.
+    fn release_message(&mut self) {
+        if self.message.capacity() > HEAD_BYTES_UNCHARGED {
+            self.message = Buf::with_capacity(0);
+        }
+        self.message_share = None;
     }
 
     fn ask_head(&mut self, x: &mut H::Exchange, framed: &Framed) -> AtHead {
@@ -288,7 +319,9 @@ impl<H: Handler> Connection<H> {
         framed: &Framed,
         bytes_max: Option<u64>,
     ) -> Result<Body, BodyError> {
+        let client = x.as_ref().and_then(|x| x.client());
         let mut receiving = Receiving {
+            client: client.unwrap_or_else(|| self.peer.ip()),
             core: &self.core,
             x,
             io: &mut self.io,
@@ -321,6 +354,7 @@ impl<H: Handler> Connection<H> {
             request,
             body_bytes: body.of(&request).len() as u64,
             body,
+            copy: None,
             local: &mut self.local,
             response_head: &mut self.response_head,
             out: &mut self.out,

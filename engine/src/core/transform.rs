@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use super::body::{BodyError, room};
 use super::lane::{Lane, Step};
 use super::relay::{Outgoing, Relayed, chunk, end_event};
 use crate::buf::Buf;
@@ -248,6 +249,7 @@ impl<H: Handler> Lane<'_, H> {
         let mut body = Vec::new();
         buf.consume(relayed.head.len);
         let mut incoming = Incoming::of(relayed.framing.body);
+        let mut share = self.share();
         let fault = loop {
             match incoming.gather(&buf, &mut body) {
                 Ok(Some(excess)) => {
@@ -265,6 +267,15 @@ impl<H: Handler> Lane<'_, H> {
                 }
                 Ok(None) if body.len() <= bytes_max => {}
                 _ => break Fault::Malformed,
+            }
+            match room(self.core, self.wire.io, &mut share, body.len()).await {
+                Ok(()) => {}
+                Err(BodyError::Left) => {
+                    let action = self.wire.on(Event::ClientLeft);
+                    return self.give_up(action);
+                }
+                // The gateway's memory, not the endpoint, is at fault.
+                Err(BodyError::Refused(_)) => break Fault::Local,
             }
             buf.clear();
             backend

@@ -18,7 +18,7 @@ fn the_defaults_are_those_of_the_contract() {
     assert_eq!((server.workers, server.pin_workers), (None, true));
     assert_eq!(server.io_driver, IoDriver::Auto);
     assert_eq!(server.request_limits.max_body_size, Some(104_857_600));
-    assert_eq!(server.request_limits.max_header_size, 1_048_576);
+    assert_eq!(server.request_limits.max_header_size, 65_536);
     assert_eq!(server.request_limits.max_buffered_bytes, None);
     let rates = &server.rate_limits;
     assert_eq!(rates.global_requests_per_minute, 1000);
@@ -182,7 +182,7 @@ fn zero_and_empty_have_their_meanings() {
             p.server.request_limits.max_body_size == Some(10 << 20)
         }),
         ("server.request_limits.max_header_size = 0", |p| {
-            p.server.request_limits.max_header_size == 1 << 20
+            p.server.request_limits.max_header_size == 64 << 10
         }),
         ("server.request_limits.max_header_size = 1", |p| {
             p.server.request_limits.max_header_size == 4096
