@@ -518,6 +518,11 @@ impl handler::Exchange for Exchange {
 
     fn failed(&mut self, ask: &Ask<'_>, fault: Fault, local: &mut Local) {
         self.failed_by = Some(fault);
+        if fault == Fault::Local {
+            // Nothing is wrong with the endpoint (docs/contract/balancing.md#9.3).
+            let error = overloaded("the gateway is out of file descriptors, ports or memory");
+            return self.error(ask.cx, Some(&ask.request), &error, local);
+        }
         let fault = if fault.is_silence() {
             rejection::Fault::BackendTimeout
         } else {
@@ -584,15 +589,14 @@ pub(super) fn refused(refusal: Refusal, body_limit: (Option<u64>, &'static str))
             "REQUEST_TIMEOUT",
             "the request body arrived at less than server.min_body_rate",
         ),
-        Refusal::NoRoom => {
-            let mut error = Error::new(
-                503,
-                "service_unavailable",
-                "OVERLOADED",
-                "too many request bodies are in memory; try again later",
-            );
-            error.retry_after = Some(5);
-            error
-        }
+        Refusal::NoRoom => overloaded("too many request bodies are in memory"),
     }
+}
+
+/// The error of a request for which the gateway's own machine has nothing left.
+fn overloaded(why: &str) -> Error {
+    let message = format!("{why}; try again later");
+    let mut error = Error::new(503, "service_unavailable", "OVERLOADED", message);
+    error.retry_after = Some(5);
+    error
 }

@@ -15,6 +15,9 @@ use super::sys;
 /// Connections that the kernel completes before they are accepted.
 const BACKLOG: i32 = 4096;
 
+/// The interval of TCP keep-alive probes to clients.
+const CLIENT_KEEP_ALIVE: Duration = Duration::from_secs(30);
+
 /// How long accepting rests when the process or the system is out of descriptors or memory. The
 /// connections wait in the backlog meanwhile.
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
@@ -38,6 +41,8 @@ pub(crate) fn bind(addr: SocketAddr, shared: bool) -> io::Result<std::net::TcpLi
         socket.set_only_v6(true)?;
     }
     socket.bind(&addr.into())?;
+    // Accepted connections inherit it: a client that vanished without a word is noticed.
+    sys::keep_alive(sys::fd_of(&socket), CLIENT_KEEP_ALIVE);
     socket.listen(BACKLOG)?;
     Ok(socket.into())
 }
