@@ -17,9 +17,12 @@ use crate::limits::{
     UPSTREAM_READ_BYTES_START,
 };
 use crate::part;
-use crate::rt::{self, Socket};
+use crate::rt::{self, Purpose, Socket};
 use crate::tls::TlsClient;
 use crate::upstream;
+
+/// The interval of TCP keep-alive probes.
+const KEEP_ALIVE: Duration = Duration::from_secs(30);
 
 /// Why a request got no response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,6 +57,11 @@ impl ClientFault {
             Self::Malformed => "not an HTTP response",
             Self::TooLong => "response too long",
         }
+    }
+
+    /// Whether the cause is this machine, which says nothing about the server.
+    pub const fn is_local(self) -> bool {
+        matches!(self, Self::Connect(ConnectFault::Local))
     }
 
     /// Whether the connection failed, so that an immediate retry may succeed.
@@ -123,7 +131,8 @@ async fn send_unbounded(
     request: &[u8],
     wanted: BodyWanted,
 ) -> Result<ClientResponse, ClientFault> {
-    let connected = upstream::connect(addresses, Duration::from_secs(30)).await;
+    let connecting = upstream::connect(addresses, KEEP_ALIVE, Purpose::Own, |_| {});
+    let connected = connecting.await;
     let mut socket = connected.map_err(ClientFault::Connect)?;
     if let Some(tls) = tls {
         let secured = socket.secure(tls).await;

@@ -375,6 +375,10 @@ pub trait Handler: Sized + 'static {
     /// No connection can be accepted because a resource is exhausted. Called before each pause of
     /// accepting, at most ten times a second for a listener.
     fn accept_failed(&self, _resource: Exhausted) {}
+
+    /// A connection to a backend cannot be opened because this machine lacks a resource. Called for
+    /// each request that fails for it.
+    fn connect_failed(&self, _resource: Exhausted) {}
 }
 
 /// The field names of a handler.

@@ -44,7 +44,7 @@ use olla_engine::snapshot::Broadcast;
 use crate::catalogue::ModelRules;
 use crate::config::Plan;
 use crate::fleet::health::{FIRST_CHECK_WAIT, HealthEvent};
-use crate::log::{Level, Logger};
+use crate::log::{Level, Logger, events};
 use crate::providers::Profiles;
 use crate::shared::{Common, CoreSenders, PageEvent, PagesSender, Snapshot, ToControl};
 
@@ -218,7 +218,8 @@ fn initial(setup: ControlSetup, bell: Bell) -> ControlState {
             ..Models::default()
         }),
         discoveries: Discoveries::default(),
-        shortage: Shortage::default(),
+        accept_shortage: Shortage::of(events::ACCEPT_FAILED),
+        connect_shortage: Shortage::of(events::CONNECT_EXHAUSTED),
         reloaded_rounds: Signal::default(),
         reloaded_sweeps: Signal::default(),
     }
@@ -278,7 +279,11 @@ fn on_message(state: &Rc<ControlState>, message: ToControl) {
         }
         ToControl::AcceptFailed(resource) => {
             state.pages.event(PageEvent::AcceptFailed(resource));
-            state.shortage.on_failure(resource, &state.logger);
+            state.accept_shortage.on_failure(resource, &state.logger);
+        }
+        ToControl::ConnectExhausted(resource) => {
+            state.pages.event(PageEvent::ConnectExhausted(resource));
+            state.connect_shortage.on_failure(resource, &state.logger);
         }
     }
 }

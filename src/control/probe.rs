@@ -65,7 +65,7 @@ async fn measured<F: Future>(work: F) -> (F::Output, Duration) {
 /// One check, with its tries.
 async fn check(state: &ControlState, member: &Rc<FleetMember>) -> CheckResult {
     let mut response = once(state, member).await;
-    if response.is_err() {
+    if response.as_ref().is_err_and(|fault| !fault.is_local()) {
         state.on_health(member, HealthEvent::TryFailed);
     }
     for pause in PAUSES {

@@ -1,25 +1,38 @@
-//! The warning that connections cannot be accepted, at most once a minute.
+//! The warnings that connections cannot be opened for want of a resource of this machine, each at
+//! most once a minute.
+//!
+//! Contract: docs/contract/balancing.md#9.3
 
 use std::cell::Cell;
 use std::time::{Duration, Instant};
 
 use olla_engine::rt::{Exhausted, sys};
 
-use crate::log::{Level, Logger, Value, events};
+use crate::log::{Level, Logger, Value};
 use crate::operations::stats::resource_name;
 
 /// The least time between two warnings.
 const WARNING_INTERVAL: Duration = Duration::from_secs(60);
 
-/// Failed accepts and when they were last logged.
-#[derive(Debug, Default)]
+/// Connections of one kind that were not opened, and when that was last logged.
+#[derive(Debug)]
 pub(super) struct Shortage {
+    message: &'static str,
     last_warning: Cell<Option<Instant>>,
     failures_since: Cell<u64>,
 }
 
 impl Shortage {
-    /// An accept has failed.
+    /// Nothing is short yet; warnings have this message.
+    pub(super) fn of(message: &'static str) -> Self {
+        Self {
+            message,
+            last_warning: Cell::default(),
+            failures_since: Cell::default(),
+        }
+    }
+
+    /// A connection was not opened.
     pub(super) fn on_failure(&self, resource: Exhausted, logger: &Logger) {
         let Some(failures) = self.due(Instant::now()) else {
             return;
@@ -34,7 +47,7 @@ impl Shortage {
             fields.push(("open_files_limit", Value::Num(limit)));
         }
         fields.push(("remedy", Value::Str(remedy(resource))));
-        logger.emit(Level::Warn, events::ACCEPT_FAILED, &fields);
+        logger.emit(Level::Warn, self.message, &fields);
     }
 
     /// The failures since the last warning, this one included, if another warning is due.
@@ -59,6 +72,10 @@ fn remedy(resource: Exhausted) -> &'static str {
             "raise fs.file-max with sysctl, or close files of other processes"
         }
         Exhausted::Memory => "the kernel is out of memory for sockets; free memory on this machine",
+        Exhausted::Ports => {
+            "widen net.ipv4.ip_local_port_range with sysctl, or raise \
+             proxy.idle_connection_timeout so that connections are used again"
+        }
     }
 }
 
@@ -68,7 +85,7 @@ mod tests {
 
     #[test]
     fn warnings_are_a_minute_apart_and_count_the_failures_between() {
-        let shortage = Shortage::default();
+        let shortage = Shortage::of("");
         let start = Instant::now();
         let at = |seconds| shortage.due(start + Duration::from_secs(seconds));
         assert_eq!(at(0), Some(1));

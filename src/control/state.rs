@@ -49,7 +49,8 @@ pub(super) struct ControlState {
     pub(super) endpoints: Endpoints,
     pub(super) models: RefCell<Models>,
     pub(super) discoveries: Discoveries,
-    pub(super) shortage: Shortage,
+    pub(super) accept_shortage: Shortage,
+    pub(super) connect_shortage: Shortage,
     /// Raised by a reload, which may change the interval of discovery.
     pub(super) reloaded_rounds: Signal,
     /// Raised by a reload, which may change when models of an unlisted endpoint expire.

@@ -203,4 +203,8 @@ impl Handler for Gateway {
     fn accept_failed(&self, resource: Exhausted) {
         self.control.send(ToControl::AcceptFailed(resource));
     }
+
+    fn connect_failed(&self, resource: Exhausted) {
+        self.control.send(ToControl::ConnectExhausted(resource));
+    }
 }

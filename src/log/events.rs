@@ -90,6 +90,9 @@ pub(crate) const RATE_LIMIT_REACHED: &str = "Rate limit reached";
 /// Connections cannot be accepted because a resource is exhausted; at most once a minute. WARN:
 /// `reason`, `failures` since the last such line, \[`open_files_limit`], `remedy`.
 pub(crate) const ACCEPT_FAILED: &str = "Connections not accepted";
+/// Requests cannot connect to endpoints because a resource of this machine is exhausted; at most
+/// once a minute. WARN: as above.
+pub(crate) const CONNECT_EXHAUSTED: &str = "Connections to endpoints not opened";
 /// Lines were dropped because the output was too slow. WARN: `dropped`.
 pub(crate) const LINES_DROPPED: &str = "Log lines dropped";
 /// The log file cannot be opened or written. WARN: `path`, `error`.

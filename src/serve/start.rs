@@ -7,7 +7,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime};
 
 use olla_engine::core::{Engine, Options};
-use olla_engine::rt::{Bell, Wanted, sys};
+use olla_engine::rt::{self, Bell, Wanted, sys};
 use olla_engine::snapshot::Broadcast;
 use olla_engine::tls::{TlsIdentity, TlsListener};
 
@@ -198,7 +198,7 @@ fn start(setup: Setup, logger: &Logger) -> Result<Running, String> {
         (link.clone(), page_sender.clone()),
         receivers,
     );
-    let engine = Engine::start(&options, make).map_err(|error| error.to_string())?;
+    let engine = start_engine(&options, make)?;
     // The cell is empty: this is the only place that sets it.
     let _ = ringer.set(engine.ringer());
     engine.ringer().ring();
@@ -231,6 +231,16 @@ fn options(plan: &Plan, addresses: Vec<SocketAddr>, workers: usize) -> Options {
         buffered_bytes_max: buffered_bytes_max(plan),
         tls: TlsListener::default(),
     }
+}
+
+fn start_engine(
+    options: &Options,
+    make: impl Fn(usize) -> Gateway + Clone + Send + 'static,
+) -> Result<Engine, String> {
+    let engine = Engine::start(options, make).map_err(|error| error.to_string())?;
+    // Without it, clients could use up what health checks need.
+    let _ = rt::reserve_descriptors(options.workers * options.addresses.len());
+    Ok(engine)
 }
 
 /// The certificate of the listener, if it uses TLS.

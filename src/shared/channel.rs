@@ -77,6 +77,8 @@ pub(crate) enum ToControl {
     },
     /// A core could not accept connections for want of a resource.
     AcceptFailed(Exhausted),
+    /// A request could not connect to an endpoint for want of a resource of this machine.
+    ConnectExhausted(Exhausted),
 }
 
 /// A model that no endpoint of a scope lists.

@@ -108,6 +108,8 @@ pub(crate) enum PageEvent {
     Reloaded(bool),
     /// A core could not accept connections for want of a resource.
     AcceptFailed(Exhausted),
+    /// See [`ToControl::ConnectExhausted`](super::ToControl::ConnectExhausted).
+    ConnectExhausted(Exhausted),
     /// Drop statistics that have expired; these are the `Endpoint.id`s in use.
     Sweep(Vec<u32>),
 }

@@ -11,6 +11,7 @@ mod bounds;
 mod catalogue;
 mod cors;
 mod demo;
+mod descriptors;
 mod errors;
 mod failover;
 mod headers;

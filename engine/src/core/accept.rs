@@ -4,13 +4,13 @@
 //! as streams do. So a core that has clearly more connections than another hands a fresh socket
 //! over before anything is read from it.
 
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
 
 use super::{Core, Shared, serve};
 use crate::handler::Handler;
-use crate::rt::{self, Listener, Socket};
+use crate::rt::{self, Accepted, Listener, Socket};
 
 /// A core keeps its connections while it has no more than this many above another: moving one
 /// costs a wake-up.
@@ -36,9 +36,9 @@ fn count(cores: &[Shared], index: usize) {
 /// Gives the socket away if another core should have it; else gives it back.
 fn hand_over<H: Handler>(
     core: &Core<H>,
-    stream: TcpStream,
+    stream: Accepted,
     peer: SocketAddr,
-) -> Option<(TcpStream, SocketAddr)> {
+) -> Option<(Accepted, SocketAddr)> {
     let load = |index: usize| {
         core.cores
             .get(index)
@@ -69,7 +69,7 @@ fn hand_over<H: Handler>(
 }
 
 /// Serves a socket that is counted as this core's.
-pub(super) fn adopt<H: Handler>(core: &Rc<Core<H>>, stream: TcpStream, peer: SocketAddr) {
+pub(super) fn adopt<H: Handler>(core: &Rc<Core<H>>, stream: Accepted, peer: SocketAddr) {
     let core = Rc::clone(core);
     rt::spawn(async move {
         if let Some(socket) = taken_over(&core, stream).await {
@@ -83,8 +83,8 @@ pub(super) fn adopt<H: Handler>(core: &Rc<Core<H>>, stream: TcpStream, peer: Soc
 
 /// Makes the socket this core's, with TLS if the listener uses it. `None` if the socket is
 /// unusable, or if the TLS handshake takes longer than the time limit for a head.
-async fn taken_over<H: Handler>(core: &Core<H>, stream: TcpStream) -> Option<Socket> {
-    let socket = Socket::from_std(stream).ok()?;
+async fn taken_over<H: Handler>(core: &Core<H>, stream: Accepted) -> Option<Socket> {
+    let socket = Socket::accepted(stream).ok()?;
     let Some(identity) = core.tls.current() else {
         return Some(socket);
     };

@@ -21,7 +21,7 @@ use crate::limits::{
     UPSTREAM_READ_BYTES_START,
 };
 use crate::part;
-use crate::rt::Socket;
+use crate::rt::{Purpose, Socket};
 use crate::tls::TlsClient;
 use crate::upstream::{self, Backend, Upstream};
 
@@ -145,7 +145,9 @@ impl<H: Handler> Lane<'_, H> {
 
     async fn connect(&mut self, target: &Target) -> Result<Upstream, Action> {
         let addresses = self.x.addresses();
-        let connecting = upstream::connect(&addresses, target.keep_alive);
+        let exhausted = |resource| self.core.handler.connect_failed(resource);
+        let connecting =
+            upstream::connect(&addresses, target.keep_alive, Purpose::Backend, exhausted);
         let socket = match self.wire.wait_or_leave(connecting, self.x).await? {
             Ok(socket) => socket,
             Err(fault) => return Err(self.connect_failed(fault)),

@@ -17,7 +17,7 @@ mod turn;
 
 use std::cell::Cell;
 use std::io;
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -37,7 +37,7 @@ use crate::limits::{
     DEADLINES_PER_WAKE_MAX, HANDED_OVER_SOCKETS_MAX,
 };
 use crate::offload::{Input, Offload};
-use crate::rt::{self, Bell, Deadlines, Driver, Listener, Wanted, sys};
+use crate::rt::{self, Accepted, Bell, Deadlines, Driver, Listener, Wanted, sys};
 use crate::tls::TlsListener;
 use crate::upstream::Pool;
 
@@ -77,7 +77,7 @@ impl Default for Options {
 struct Shared {
     bell: Bell,
     /// Sockets for this core that another one accepted.
-    handed_over: Sender<(TcpStream, SocketAddr)>,
+    handed_over: Sender<(Accepted, SocketAddr)>,
     connections: Padded,
     /// Requests in flight.
     requests: Padded,
@@ -295,7 +295,7 @@ struct Start {
     driver: Wanted,
     bound: Vec<TcpListener>,
     listening: rt::Listening,
-    receiver: Receiver<(TcpStream, SocketAddr)>,
+    receiver: Receiver<(Accepted, SocketAddr)>,
     cores: Arc<[Shared]>,
     draining: Arc<AtomicBool>,
     budget: Budget,

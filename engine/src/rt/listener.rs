@@ -10,6 +10,7 @@ use monoio::io::Canceller;
 use monoio::net::TcpListener;
 use socket2::{Domain, Protocol, Type};
 
+use super::descriptors::{Descriptor, Purpose};
 use super::sys;
 
 /// Connections that the kernel completes before they are accepted.
@@ -77,18 +78,23 @@ impl Listener {
     pub(crate) async fn accept(
         &self,
         exhausted: impl Fn(Exhausted),
-    ) -> Option<(std::net::TcpStream, SocketAddr)> {
+    ) -> Option<(Accepted, SocketAddr)> {
         loop {
             let handle = self.canceller.borrow().as_ref().map(Canceller::handle)?;
-            match self.inner.cancelable_accept(handle).await {
-                Ok((stream, peer)) => return Some((sys_stream(stream), peer)),
-                Err(error) => {
-                    // Else it was cancelled, or the connection ended before it was accepted.
-                    if let Some(resource) = Exhausted::of(&error) {
-                        exhausted(resource);
-                        super::sleep(EXHAUSTED_PAUSE).await;
+            let resource = match Descriptor::take(Purpose::Client) {
+                None => Some(Exhausted::ProcessFiles),
+                Some(descriptor) => match self.inner.cancelable_accept(handle).await {
+                    Ok((stream, peer)) => {
+                        let stream = sys_stream(stream);
+                        return Some((Accepted { stream, descriptor }, peer));
                     }
-                }
+                    // Else it was cancelled, or the connection ended before it was accepted.
+                    Err(error) => Exhausted::of(&error),
+                },
+            };
+            if let Some(resource) = resource {
+                exhausted(resource);
+                super::sleep(EXHAUSTED_PAUSE).await;
             }
         }
     }
@@ -100,6 +106,22 @@ impl Stop {
         if let Some(canceller) = self.0.take() {
             drop(canceller.cancel());
         }
+    }
+}
+
+/// A connection that was accepted, for the core that will serve it.
+#[derive(Debug)]
+pub(crate) struct Accepted {
+    pub(super) stream: std::net::TcpStream,
+    pub(super) descriptor: Descriptor,
+}
+
+#[cfg(test)]
+impl Accepted {
+    /// A connection of a test.
+    pub(super) fn of(stream: std::net::TcpStream) -> Self {
+        let descriptor = Descriptor::take(Purpose::Own).unwrap();
+        Self { stream, descriptor }
     }
 }
 
@@ -119,20 +141,29 @@ pub enum Exhausted {
     ProcessFiles,
     /// The system is at its limit of open files (`ENFILE`).
     SystemFiles,
-    /// The kernel has no memory for sockets (`ENOBUFS`, `ENOMEM`).
+    /// The kernel has no memory for sockets (`ENOBUFS`, `ENOMEM`), or for waiting for them
+    /// (`ENOSPC`).
     Memory,
+    /// No port is left for a connection to a backend (`EADDRNOTAVAIL`).
+    Ports,
 }
 
 impl Exhausted {
     /// All of them, in the order of their discriminants.
-    pub const ALL: [Self; 3] = [Self::ProcessFiles, Self::SystemFiles, Self::Memory];
+    pub const ALL: [Self; 4] = [
+        Self::ProcessFiles,
+        Self::SystemFiles,
+        Self::Memory,
+        Self::Ports,
+    ];
 
     /// The resource that an error says is missing; `None` for any other error.
-    pub(crate) fn of(error: &io::Error) -> Option<Self> {
+    pub fn of(error: &io::Error) -> Option<Self> {
         match error.raw_os_error()? {
             libc::EMFILE => Some(Self::ProcessFiles),
             libc::ENFILE => Some(Self::SystemFiles),
-            libc::ENOBUFS | libc::ENOMEM => Some(Self::Memory),
+            libc::ENOBUFS | libc::ENOMEM | libc::ENOSPC => Some(Self::Memory),
+            libc::EADDRNOTAVAIL => Some(Self::Ports),
             _ => None,
         }
     }

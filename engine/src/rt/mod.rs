@@ -13,6 +13,7 @@
 
 mod bell;
 mod deadline;
+mod descriptors;
 mod driver;
 mod listener;
 mod socket;
@@ -24,9 +25,11 @@ use std::time::Duration;
 
 pub use bell::{Bell, Listening};
 pub(crate) use deadline::{Deadline, Deadlines, TICK};
+pub(crate) use descriptors::Purpose;
+pub use descriptors::reserve as reserve_descriptors;
 pub use driver::{Driver, Wanted, run};
 pub use listener::Exhausted;
-pub(crate) use listener::{Listener, Stop, bind};
+pub(crate) use listener::{Accepted, Listener, Stop, bind};
 pub(crate) use socket::{Socket, Watch};
 
 /// Runs a task on this thread.

@@ -16,6 +16,8 @@ use monoio::buf::IoBufMut;
 use monoio::io::{AsyncReadRent, AsyncWriteRent};
 use monoio::net::TcpStream;
 
+use super::descriptors::{Descriptor, Purpose};
+use super::listener::Accepted;
 use super::sys::{self, Peek};
 use super::tls::Session;
 use crate::buf::Buf;
@@ -30,7 +32,7 @@ pub(crate) struct Socket {
     ring: bool,
 }
 
-pub(super) struct SharedStream(UnsafeCell<TcpStream>);
+pub(super) struct SharedStream(UnsafeCell<TcpStream>, Descriptor);
 
 /// The part of a buffer that the ring may write: the room after its last byte, `bytes_max` at most.
 struct Tail {
@@ -110,11 +112,11 @@ async fn read(tcp: Rc<SharedStream>, buf: Buf, bytes_max: usize) -> (io::Result<
 
 impl Socket {
     /// Takes over a connection.
-    pub(super) fn new(stream: TcpStream) -> Self {
+    fn new(stream: TcpStream, descriptor: Descriptor) -> Self {
         let fd = sys::fd_of(&stream);
         sys::prepare(fd);
         Self {
-            tcp: Rc::new(SharedStream(UnsafeCell::new(stream))),
+            tcp: Rc::new(SharedStream(UnsafeCell::new(stream), descriptor)),
             fd,
             read: Box::pin(Slot {
                 future: None,
@@ -125,22 +127,26 @@ impl Socket {
         }
     }
 
-    /// Takes over a connection of another thread.
+    /// Takes over a connection that this or another thread has accepted.
     ///
     /// # Errors
     /// When the driver cannot take it.
-    pub(crate) fn from_std(stream: std::net::TcpStream) -> io::Result<Self> {
+    pub(crate) fn accepted(accepted: Accepted) -> io::Result<Self> {
+        let Accepted { stream, descriptor } = accepted;
         // The epoll driver requires this; io_uring works either way.
         stream.set_nonblocking(true)?;
-        TcpStream::from_std(stream).map(Self::new)
+        Ok(Self::new(TcpStream::from_std(stream)?, descriptor))
     }
 
     /// Connects, however long it takes. The caller may drop it: the connection is then closed.
     ///
     /// # Errors
-    /// The error of the kernel.
-    pub(crate) async fn connect(addr: SocketAddr) -> io::Result<Self> {
-        TcpStream::connect_addr(addr).await.map(Self::new)
+    /// The error of the kernel, or `EMFILE` if the descriptors that are left are kept for others.
+    pub(crate) async fn connect(addr: SocketAddr, purpose: Purpose) -> io::Result<Self> {
+        let descriptor =
+            Descriptor::take(purpose).ok_or_else(|| io::Error::from_raw_os_error(libc::EMFILE))?;
+        let stream = TcpStream::connect_addr(addr).await?;
+        Ok(Self::new(stream, descriptor))
     }
 
     /// Begins the next read into a buffer. No read may be in progress, and the buffer must have

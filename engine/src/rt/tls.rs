@@ -314,7 +314,7 @@ mod tests {
     use rustls::{ClientConnection, RootCertStore, StreamOwned};
 
     use super::*;
-    use crate::rt::{Wanted, run};
+    use crate::rt::{Accepted, Wanted, run};
 
     /// More than the sockets of both sides hold.
     const BYTES: usize = 16 << 20;
@@ -363,7 +363,7 @@ mod tests {
         let (start, go) = channel();
         let client = slow_client(&pem, tcp, go);
         let blocked = run(wanted, |_| async move {
-            let socket = Socket::from_std(accepted).unwrap();
+            let socket = Socket::accepted(Accepted::of(accepted)).unwrap();
             let socket = socket.secure_accepted(&identity).await.unwrap();
             let all: Vec<u8> = (0..BYTES).map(piece).collect();
             let (mut at, mut blocked) = (0, 0);

@@ -153,6 +153,7 @@ impl Pages {
             PageEvent::CountsFlushed { round } => self.desk.counted(round),
             PageEvent::Reloaded(taken) => self.totals.reloaded(taken),
             PageEvent::AcceptFailed(resource) => self.totals.accept_failed(resource),
+            PageEvent::ConnectExhausted(resource) => self.totals.connect_exhausted(resource),
             PageEvent::Sweep(ids) => self.totals.sweep(ids.into_iter(), SystemTime::now()),
         }
     }

@@ -266,6 +266,13 @@ fn traffic_families(text: &mut Exposition, inputs: &Inputs<'_>, endpoints: &[See
     for (resource, count) in inputs.totals.accept_failures() {
         text.sample(name, &[("reason", resource_name(resource))], count);
     }
+    let name = "olla_local_faults_total";
+    let help =
+        "Connections to endpoints that this machine could not open, by the missing resource.";
+    text.family(name, "counter", help);
+    for (resource, count) in inputs.totals.local_faults() {
+        text.sample(name, &[("reason", resource_name(resource))], count);
+    }
     let name = "olla_translator_requests_total";
     text.family(name, "counter", "Requests of each translator by mode.");
     let mut translators = inputs.totals.translators().to_vec();

@@ -93,6 +93,7 @@ fn the_whole_text_of_an_empty_gateway_in_families() {
         "olla_client_disconnects_total",
         "olla_stream_keep_alives_total",
         "olla_accept_failures_total",
+        "olla_local_faults_total",
         "olla_translator_requests_total",
         "olla_sticky_sessions",
         "olla_config_reloads_total",

@@ -61,6 +61,7 @@ pub(crate) const fn resource_name(resource: Exhausted) -> &'static str {
         Exhausted::ProcessFiles => "emfile",
         Exhausted::SystemFiles => "enfile",
         Exhausted::Memory => "memory",
+        Exhausted::Ports => "ports",
     }
 }
 

@@ -48,6 +48,8 @@ pub(crate) struct Totals {
     reloads: Reloads,
     /// Accept failures, indexed by the discriminant of [`Exhausted`].
     accept_failures: [u64; Exhausted::ALL.len()],
+    /// Connections to endpoints that were not opened, likewise.
+    local_faults: [u64; Exhausted::ALL.len()],
 }
 
 /// The reloads of the configuration.
@@ -108,6 +110,7 @@ impl Totals {
                 last_successful: true,
             },
             accept_failures: [0; Exhausted::ALL.len()],
+            local_faults: [0; Exhausted::ALL.len()],
         }
     }
 
@@ -250,9 +253,20 @@ impl Totals {
         self.accept_failures[resource as usize] += 1;
     }
 
-    /// The number of failed accepts for each missing resource.
+    /// Counts a connection to an endpoint that this machine could not open.
+    pub(crate) fn connect_exhausted(&mut self, resource: Exhausted) {
+        self.local_faults[resource as usize] += 1;
+    }
+
+    /// The number of failed accepts for each missing resource. An accept needs no port.
     pub(in crate::operations) fn accept_failures(&self) -> impl Iterator<Item = (Exhausted, u64)> {
-        Exhausted::ALL.into_iter().zip(self.accept_failures)
+        let all = Exhausted::ALL.into_iter().zip(self.accept_failures);
+        all.filter(|(resource, _)| *resource != Exhausted::Ports)
+    }
+
+    /// The number of connections to endpoints that were not opened, for each missing resource.
+    pub(in crate::operations) fn local_faults(&self) -> impl Iterator<Item = (Exhausted, u64)> {
+        Exhausted::ALL.into_iter().zip(self.local_faults)
     }
 
     /// Distinct addresses rate limited in the last hour.
