@@ -112,7 +112,7 @@ async fn resolved(
     };
     let resolving = resolver.resolve(host, port);
     match olla_engine::rt::timeout(patience, resolving).await {
-        Some(found) => found.ok_or(ClientFault::Connect(ConnectFault::Unresolved)),
+        Some(found) => found.map_err(ClientFault::Connect),
         None => resolver.kept(host, port).ok_or(ClientFault::TimedOut),
     }
 }

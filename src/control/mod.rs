@@ -21,6 +21,7 @@ pub(crate) mod host;
 mod member;
 mod misses;
 mod pages;
+mod pending;
 mod probe;
 mod refresh;
 mod reload;

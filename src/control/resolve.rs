@@ -7,14 +7,15 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
-use std::future::poll_fn;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
-use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, unbounded};
-use olla_engine::rt::Bell;
+use crossbeam_channel::{Receiver, Sender, bounded};
+use olla_engine::exchange::ConnectFault;
+use olla_engine::rt::{Bell, Exhausted};
+
+use super::pending::{Answer, HostPort, Inquiry, PENDING_MAX, Pending};
 
 /// Resolver threads. A name server that does not respond blocks one for half a minute.
 const THREADS: usize = 4;
@@ -28,11 +29,10 @@ const KNOWN_MAX: usize = 2048;
 
 /// Resolves names and caches the addresses.
 pub(super) struct Resolver {
-    questions: Sender<Question>,
-    answers: Receiver<Answer>,
-    asked: RefCell<HashMap<u64, Asked>>,
-    known: RefCell<HashMap<(String, u16), Known>>,
-    next: Cell<u64>,
+    questions: Sender<HostPort>,
+    answers: Receiver<(HostPort, Answer)>,
+    pending: RefCell<Pending>,
+    known: RefCell<HashMap<HostPort, Known>>,
     /// `dns.stale`.
     stale: Cell<Duration>,
 }
@@ -74,34 +74,17 @@ impl Known {
     }
 }
 
-struct Question {
-    host: String,
-    port: u16,
-    number: u64,
-}
-
-struct Answer {
-    number: u64,
-    addresses: Option<Arc<[SocketAddr]>>,
-}
-
-#[derive(Default)]
-struct Asked {
-    answer: Option<Option<Arc<[SocketAddr]>>>,
-    waker: Option<Waker>,
-}
-
 impl Resolver {
     /// Starts the threads. After each result they ring the bell, and [`Self::deliver`] receives it.
     pub(super) fn start(bell: Bell, stale: Duration) -> Self {
-        let (questions, to_answer) = unbounded::<Question>();
-        let (answered, answers) = unbounded();
+        let (questions, to_answer) = bounded::<HostPort>(PENDING_MAX);
+        let (answered, answers) = bounded(PENDING_MAX);
         for number in 0..THREADS {
             let (to_answer, answered, bell) = (to_answer.clone(), answered.clone(), bell.clone());
             let work = move || {
-                for Question { host, port, number } in to_answer {
-                    let addresses = blocking(&host, port);
-                    if answered.send(Answer { number, addresses }).is_err() {
+                for key in to_answer {
+                    let answer = blocking(&key.0, key.1);
+                    if answered.send((key, answer)).is_err() {
                         return;
                     }
                     bell.ring();
@@ -114,9 +97,8 @@ impl Resolver {
         Self {
             questions,
             answers,
-            asked: RefCell::default(),
+            pending: RefCell::default(),
             known: RefCell::default(),
-            next: Cell::new(0),
             stale: Cell::new(stale),
         }
     }
@@ -147,57 +129,34 @@ impl Resolver {
 
     /// Receives the results of the threads and wakes the tasks that wait for them.
     pub(super) fn deliver(&self) {
-        let mut asked = self.asked.borrow_mut();
-        while let Ok(Answer { number, addresses }) = self.answers.try_recv() {
-            if let Some(asked) = asked.get_mut(&number) {
-                asked.answer = Some(addresses);
-                if let Some(waker) = asked.waker.take() {
-                    waker.wake();
-                }
-            }
+        while let Ok((key, answer)) = self.answers.try_recv() {
+            self.pending.borrow_mut().answered(&key, answer);
         }
     }
 
-    /// The addresses of a host, at most half a minute old, or those that it keeps; `None` when it
-    /// has none.
-    pub(super) async fn resolve(&self, host: &str, port: u16) -> Option<Arc<[SocketAddr]>> {
+    /// The addresses of a host, at most half a minute old, or those that it keeps.
+    ///
+    /// # Errors
+    /// [`ConnectFault::Unresolved`] if it has none; [`ConnectFault::Local`] if it cannot be asked for
+    /// them now.
+    pub(super) async fn resolve(&self, host: &str, port: u16) -> Answer {
         if let Ok(ip) = host.parse::<IpAddr>() {
-            return Some(Arc::from([SocketAddr::new(ip, port)]));
+            return Ok(Arc::from([SocketAddr::new(ip, port)]));
         }
         let key = key(host, port);
         let fresh = |known: &Known| known.fresh(Instant::now());
         if let Some(addresses) = self.known.borrow().get(&key).and_then(fresh) {
-            return Some(addresses);
+            return Ok(addresses);
         }
-        let number = self.next.replace(self.next.get() + 1);
-        self.asked.borrow_mut().insert(number, Asked::default());
-        let forget = Forget {
-            resolver: self,
-            number,
-        };
-        let question = Question {
-            host: key.0.clone(),
-            port,
-            number,
-        };
-        self.questions.send(question).ok()?;
-        let addresses = poll_fn(|cx| {
-            let mut asked = self.asked.borrow_mut();
-            let Some(asked) = asked.get_mut(&number) else {
-                return Poll::Ready(None);
-            };
-            match asked.answer.take() {
-                Some(answer) => Poll::Ready(answer),
-                None => {
-                    asked.waker = Some(cx.waker().clone());
-                    Poll::Pending
-                }
+        let addresses = match self.asked(&key).await {
+            Ok(addresses) => addresses,
+            Err(ConnectFault::Local) => {
+                // Nothing new is known of the name.
+                let known = self.known.borrow();
+                let known = known.get(&key).map(|known| Arc::clone(&known.addresses));
+                return known.ok_or(ConnectFault::Local);
             }
-        })
-        .await;
-        drop(forget);
-        let Some(addresses) = addresses else {
-            return self.kept(host, port);
+            Err(fault) => return self.kept(host, port).ok_or(fault),
         };
         if self.known.borrow().len() >= KNOWN_MAX {
             self.known.borrow_mut().clear();
@@ -205,33 +164,47 @@ impl Resolver {
         self.known
             .borrow_mut()
             .insert(key, Known::new(Arc::clone(&addresses), Instant::now()));
-        Some(addresses)
+        Ok(addresses)
+    }
+
+    /// What the threads find out.
+    async fn asked(&self, key: &HostPort) -> Answer {
+        let asked = self.pending.borrow_mut().ask(key);
+        let wait = match asked {
+            Inquiry::Known(wait) => wait,
+            // There is room in the queue: it holds no more than what is pending.
+            Inquiry::New(wait) if self.questions.try_send(key.clone()).is_ok() => wait,
+            Inquiry::New(_) => {
+                let fault = Err(ConnectFault::Unresolved);
+                self.pending.borrow_mut().answered(key, fault.clone());
+                return fault;
+            }
+            Inquiry::Refused => return Err(ConnectFault::Local),
+        };
+        wait.end().await
     }
 }
 
-fn key(host: &str, port: u16) -> (String, u16) {
+fn key(host: &str, port: u16) -> HostPort {
     (host.to_owned(), port)
-}
-
-/// Removes the question of a task that has stopped waiting.
-struct Forget<'r> {
-    resolver: &'r Resolver,
-    number: u64,
-}
-
-impl Drop for Forget<'_> {
-    fn drop(&mut self) {
-        self.resolver.asked.borrow_mut().remove(&self.number);
-    }
 }
 
 #[expect(
     clippy::disallowed_methods,
     reason = "on a thread of its own, which may block"
 )]
-fn blocking(host: &str, port: u16) -> Option<Arc<[SocketAddr]>> {
-    let addresses: Vec<_> = (host, port).to_socket_addrs().ok()?.collect();
-    (!addresses.is_empty()).then(|| addresses.into())
+fn blocking(host: &str, port: u16) -> Answer {
+    let addresses: Vec<_> = match (host, port).to_socket_addrs() {
+        Ok(addresses) => addresses.collect(),
+        // The resolver of the system could not open a file or a socket.
+        Err(error) if Exhausted::of(&error).is_some() => return Err(ConnectFault::Local),
+        Err(_) => Vec::new(),
+    };
+    if addresses.is_empty() {
+        Err(ConnectFault::Unresolved)
+    } else {
+        Ok(addresses.into())
+    }
 }
 
 #[cfg(test)]
