@@ -113,7 +113,7 @@ pub(crate) const BUDGET_WAKES_PER_TICK_MAX: usize = 64;
 pub(crate) const BUDGET_CLIENTS: usize = 8192;
 
 /// One client holds at most this part of the budget (docs/contract/surface.md#11).
-pub(crate) const BUDGET_PART_OF_A_CLIENT: usize = 4;
+pub const BUDGET_PART_OF_A_CLIENT: usize = 4;
 
 /// What a body is charged in advance of bytes that have not arrived: the least that a read is worth.
 pub(crate) const BODY_BYTES_AHEAD: usize = 16 << 10;

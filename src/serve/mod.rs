@@ -5,6 +5,7 @@
 
 mod cpus;
 mod demo;
+mod room;
 mod signals;
 mod start;
 
@@ -96,6 +97,7 @@ pub(crate) fn read(named: Option<&Path>, env: &Env, running: Option<&RestartOnly
     let places = ModelRules::places(beside.as_deref(), &cwd, dir.as_deref());
     let (rules, remarks) = ModelRules::load(&places);
     warnings.extend(remarks);
+    warnings.extend(loaded.plan.as_ref().and_then(room::warning));
     Read {
         loaded,
         profiles,

@@ -12,11 +12,11 @@ use olla_engine::snapshot::Broadcast;
 use olla_engine::tls::{TlsIdentity, TlsListener};
 
 use super::signals::{Listening, SignalRequest, name};
-use super::{Read, configured, cpus, read};
+use super::{Read, configured, cpus, read, room};
 use crate::catalogue::ModelRules;
 use crate::cli::{CommandOutput, build_info};
 use crate::config::{Env, Fingerprints, IoDriver, Plan, RestartOnly};
-use crate::control::{self, ControlThread, PagesSetup, PagesThread, ProcessInfo, host};
+use crate::control::{self, ControlThread, PagesSetup, PagesThread, ProcessInfo};
 use crate::dialects::anthropic::Records;
 use crate::format;
 use crate::gateway::{Gateway, ViaEntry};
@@ -228,7 +228,7 @@ fn options(plan: &Plan, addresses: Vec<SocketAddr>, workers: usize) -> Options {
             IoDriver::IoUring => Wanted::IoUring,
             IoDriver::Epoll => Wanted::Epoll,
         },
-        buffered_bytes_max: buffered_bytes_max(plan),
+        buffered_bytes_max: usize::try_from(room::buffered_bytes_max(plan)).unwrap_or(usize::MAX),
         tls: TlsListener::default(),
     }
 }
@@ -348,12 +348,6 @@ fn addresses(plan: &Plan) -> Result<Vec<SocketAddr>, String> {
 
 fn is_supported(ip: IpAddr) -> bool {
     ip.is_ipv4() || UdpSocket::bind((ip, 0)).is_ok()
-}
-
-fn buffered_bytes_max(plan: &Plan) -> usize {
-    let configured = plan.server.request_limits.max_buffered_bytes;
-    let bytes = configured.unwrap_or_else(|| (host::memory_limit_bytes() / 4).max(64 << 20));
-    usize::try_from(bytes).unwrap_or(usize::MAX)
 }
 
 /// Starts the thread that renders pages.
