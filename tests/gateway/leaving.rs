@@ -96,6 +96,47 @@ fn leaving_while_streaming_stops_the_backend() {
 }
 
 #[test]
+fn leaving_after_bytes_of_another_request_stops_the_backend() {
+    on_both_drivers(|driver| {
+        let (backend, told) = left_after(|request, link| {
+            if request.header("Streams").is_some() {
+                link.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n");
+                link.chunk("data: 1\n\n");
+            }
+        });
+        let gateway = over(driver, &backend);
+        let streams = ASK.replacen("Host", "Streams: 1\r\nHost", 1);
+        // A stray byte while the request runs, one that comes with it, and as much as is ever held.
+        let much = format!(
+            "GET /olla/proxy/x HTTP/1.1\r\nHost: h\r\nX: {}",
+            "x".repeat(60_000)
+        );
+        for (round, (ask, later)) in [(ASK, "\n"), (&streams, "G"), (&streams, &*much)]
+            .into_iter()
+            .enumerate()
+        {
+            for (place, at_once) in [false, true].into_iter().enumerate() {
+                let mut client = Client::to(&gateway);
+                let first = if at_once { later } else { "" };
+                client.send(format!("{ask}{first}"));
+                backend.wait_count(2 * round + place + 1);
+                if ask != ASK {
+                    client.head();
+                    assert!(client.chunk().is_some());
+                }
+                if !at_once {
+                    client.send(later);
+                }
+                let since = leave(client, place == 1);
+                assert!(told.recv_timeout(PATIENCE).unwrap().is_some());
+                assert!(since.elapsed() < PROMPTLY, "{:?}", since.elapsed());
+            }
+        }
+        is_not_blamed(&gateway);
+    });
+}
+
+#[test]
 fn leaving_a_stream_that_flows_stops_the_backend() {
     on_both_drivers(|driver| {
         let (tell, told) = mpsc::channel();

@@ -60,8 +60,15 @@ impl Io {
         if buf.is_empty() {
             self.socket.arm(buf);
         } else {
-            self.held = Some(buf);
+            self.keep(buf);
         }
+    }
+
+    /// Holds bytes of the next request. No read is in progress then that would detect a disconnect,
+    /// so it is looked for every quarter of a second.
+    fn keep(&mut self, buf: Buf) {
+        self.held = Some(buf);
+        self.deadline.set_looking(true);
     }
 
     /// Keeps a part of the budget to the end of the connection: a body was given up, and the read
@@ -88,6 +95,7 @@ impl Io {
     /// The bytes of the read in progress; `Err` if the client disconnects or the deadline passes.
     pub(super) async fn next(&mut self) -> Result<Buf, Interrupt> {
         if let Some(buf) = self.held.take() {
+            self.deadline.set_looking(false);
             return if self.gone {
                 Err(Interrupt::Left)
             } else {
@@ -134,14 +142,18 @@ impl Io {
     }
 
     /// Whether the client has disconnected. If it has sent bytes instead, they are held for the
-    /// next request, and a later disconnect is not detected.
+    /// next request.
     fn poll_gone(&mut self, cx: &mut Context<'_>) -> bool {
-        if self.gone || !self.socket.is_armed() {
+        if self.gone {
+            return true;
+        }
+        if !self.socket.is_armed() {
+            self.gone = self.deadline.is_time_to_look() && self.socket.has_left();
             return self.gone;
         }
         if let Poll::Ready((result, buf)) = self.socket.poll_read(cx) {
             self.gone = !matches!(result, Ok(1..));
-            self.held = Some(buf);
+            self.keep(buf);
         }
         self.gone
     }

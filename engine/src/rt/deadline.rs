@@ -15,6 +15,10 @@ use std::time::{Duration, Instant};
 /// The interval between two checks.
 pub(crate) const TICK: Duration = Duration::from_millis(20);
 
+/// The interval, in ticks, at which connections are woken that have to be looked at: a quarter of a
+/// second.
+const TICKS_PER_LOOK: u32 = 12;
+
 const NEVER: u64 = u64::MAX;
 
 /// The deadlines of one thread.
@@ -24,6 +28,7 @@ pub(crate) struct Deadlines {
     slots: RefCell<Vec<Rc<Slot>>>,
     /// Deadlines that were due at the last check and have not been woken yet.
     due: RefCell<VecDeque<Rc<Slot>>>,
+    ticks: Cell<u32>,
 }
 
 #[derive(Debug)]
@@ -39,7 +44,16 @@ struct Slot {
     patient: Cell<bool>,
     /// Its wait is to end early.
     hastened: Cell<bool>,
+    looking: Cell<Looking>,
     waker: RefCell<Option<Waker>>,
+}
+
+/// Whether a connection has to be looked at now and then, because no event tells of its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Looking {
+    No,
+    Later,
+    Now,
 }
 
 /// The deadline of one connection.
@@ -56,6 +70,7 @@ impl Deadlines {
             start: now,
             slots: RefCell::new(Vec::new()),
             due: RefCell::new(VecDeque::new()),
+            ticks: Cell::new(0),
         }
     }
 
@@ -68,6 +83,7 @@ impl Deadlines {
             idle: Cell::new(false),
             patient: Cell::new(false),
             hastened: Cell::new(false),
+            looking: Cell::new(Looking::No),
             waker: RefCell::new(None),
         });
         self.slots.borrow_mut().push(Rc::clone(&slot));
@@ -96,8 +112,13 @@ impl Deadlines {
     pub(crate) fn check(&self, now: Instant) {
         let now_ms = self.since_start(now);
         let mut due = self.due.borrow_mut();
+        let ticks = self.ticks.replace(self.ticks.get().wrapping_add(1));
+        let looks = ticks.is_multiple_of(TICKS_PER_LOOK);
         self.slots.borrow_mut().retain(|slot| {
-            if slot.is_due(now_ms) && !slot.queued.replace(true) {
+            if looks && slot.looking.get() == Looking::Later {
+                slot.looking.set(Looking::Now);
+            }
+            if slot.is_wanted(now_ms) && !slot.queued.replace(true) {
                 due.push_back(Rc::clone(slot));
             }
             Rc::strong_count(slot) > 1
@@ -117,6 +138,9 @@ impl Deadlines {
             if slot.is_due(now_ms) {
                 slot.pass();
                 wakes += 1;
+            } else if slot.looking.get() == Looking::Now {
+                slot.wake();
+                wakes += 1;
             }
         }
         !due.is_empty()
@@ -132,10 +156,18 @@ impl Slot {
         self.due_ms.get() <= now_ms || self.hastened.get() && self.patient.get()
     }
 
+    fn is_wanted(&self, now_ms: u64) -> bool {
+        self.is_due(now_ms) || self.looking.get() == Looking::Now
+    }
+
     fn pass(&self) {
         self.hastened.set(false);
         self.due_ms.set(NEVER);
         self.passed.set(true);
+        self.wake();
+    }
+
+    fn wake(&self) {
         if let Some(waker) = self.waker.borrow_mut().take() {
             waker.wake();
         }
@@ -152,6 +184,22 @@ impl Deadline {
     pub(crate) fn set_patient(&self, patient: bool) {
         self.slot.patient.set(patient);
         self.slot.hastened.set(false);
+    }
+
+    /// Whether its waits are woken every quarter of a second, for [`Self::is_time_to_look`].
+    pub(crate) fn set_looking(&self, looking: bool) {
+        self.slot
+            .looking
+            .set(if looking { Looking::Later } else { Looking::No });
+    }
+
+    /// Whether it is time to look at the connection; once each time.
+    pub(crate) fn is_time_to_look(&self) -> bool {
+        let is_time = self.slot.looking.get() == Looking::Now;
+        if is_time {
+            self.slot.looking.set(Looking::Later);
+        }
+        is_time
     }
 
     /// Moves it; `None` = never. Whatever has passed before is forgotten.
@@ -240,6 +288,29 @@ mod tests {
         deadlines.check(at(40));
         assert!(!deadlines.wake(at(40), 8));
         assert!(patient.poll_passed(&cx).is_pending(), "once");
+    }
+
+    #[test]
+    fn a_connection_is_looked_at_now_and_then_without_passing() {
+        let start = Instant::now();
+        let deadlines = Deadlines::new(start);
+        let cx = Context::from_waker(Waker::noop());
+        let [looked_at, other] = [(); 2].map(|()| deadlines.make());
+        looked_at.set_looking(true);
+        let mut looks = 0;
+        for tick in 0..10 * TICKS_PER_LOOK {
+            let now = start + TICK * tick;
+            deadlines.check(now);
+            assert!(!deadlines.wake(now, 8));
+            assert!(looked_at.poll_passed(&cx).is_pending(), "nothing is due");
+            assert!(!other.is_time_to_look());
+            looks += u32::from(looked_at.is_time_to_look());
+            assert!(!looked_at.is_time_to_look(), "once");
+        }
+        assert_eq!(looks, 10);
+        looked_at.set_looking(false);
+        deadlines.check(start);
+        assert!(!looked_at.is_time_to_look());
     }
 
     #[test]

@@ -243,6 +243,12 @@ impl Socket {
         sys::peek(self.fd)
     }
 
+    /// Whether the peer has ended its side or reset the connection, even if bytes of it have not
+    /// been read yet.
+    pub(crate) fn has_left(&self) -> bool {
+        sys::has_left(self.fd)
+    }
+
     /// Detects a disconnect with [`Watch::has_left`].
     pub(crate) fn watch(&self) -> Watch {
         Watch {
