@@ -288,20 +288,22 @@ impl<H: Handler> Wire<'_, H> {
                     return Err(self.on(Event::ClientLeft));
                 }
                 Err(Interrupt::Stalled) => return Err(self.on(Event::ClientStalled)),
-                Err(Interrupt::Deadline) => {
-                    let now = self.core.clock();
-                    let event = if self.io.has_stalled(now) {
-                        Event::ClientStalled
-                    } else {
-                        Event::Timer
-                    };
-                    match self.life.on(event, now) {
-                        Action::Continue => {}
-                        action => return Err(action),
-                    }
-                }
+                Err(Interrupt::Deadline) => match self.on_deadline(self.core.clock()) {
+                    Action::Continue => {}
+                    action => return Err(action),
+                },
             }
         }
+    }
+
+    /// The deadline has passed: that of a stall, or one of the lifecycle.
+    fn on_deadline(&mut self, now: Instant) -> Action {
+        let event = if self.io.has_stalled(now) {
+            Event::ClientStalled
+        } else {
+            Event::Timer
+        };
+        self.life.on(event, now)
     }
 
     /// The same while the endpoint has sent no response byte: the wait also ends if the exchange
@@ -343,14 +345,15 @@ impl<H: Handler> Wire<'_, H> {
         };
         let mut future = pin!(future);
         loop {
-            let due = self.life.deadline().map_or(until, |due| due.min(until));
-            self.io.deadline.set(Some(due));
+            let due = earliest(self.life.deadline(), self.io.stall.deadline());
+            self.io.deadline.set(earliest(due, Some(until)));
             match self.io.guard(future.as_mut()).await {
                 Ok(output) => return Ok(Some(output)),
                 Err(Interrupt::Left) => return Err(self.on(Event::ClientLeft)),
+                Err(Interrupt::Stalled) => return Err(self.on(Event::ClientStalled)),
                 Err(Interrupt::Deadline) => {
                     let now = self.core.clock();
-                    match self.life.on(Event::Timer, now) {
+                    match self.on_deadline(now) {
                         Action::Continue if now >= until => return Ok(None),
                         Action::Continue => {}
                         action => return Err(action),
