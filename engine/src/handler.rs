@@ -6,7 +6,7 @@
 //! in this order:
 //!
 //! ```text
-//! begin ─▶ head ─▶ (arrived)* ─▶ route ─▶
+//! begin ─▶ head ─▶ (arrived)* ─▶ (decoding ─▶ (arrived)*) ─▶ route ─▶
 //!     ┌ pick ─▶ request_head ─▶ payload ─▶ response_head ─▶ (tap|silent|transform|idle)*, collected
 //!     │                         attempt_ended ◀──────────────────┘
 //!     └── again after a failure, or when `response_head` or `collected` asks for it
@@ -26,6 +26,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
+use crate::decoding::{Decoding, Undecodable};
 use crate::exchange::{Fault, Timeouts};
 use crate::h1::framing::RequestFraming;
 use crate::h1::head::{RequestHead, ResponseHead};
@@ -66,7 +67,8 @@ pub struct Ask<'a> {
     pub cx: &'a Cx<'a>,
     /// The request.
     pub request: Request<'a>,
-    /// The request's body without its framing. Empty until it is complete, and again once a
+    /// The request's body without its framing, decoded if [`Exchange::decoding`] asked for it. Empty
+    /// until it is complete, and again once a
     /// response is passed on: from then on no attempt needs it.
     pub body: &'a [u8],
 }
@@ -289,6 +291,8 @@ pub enum Refusal {
     BodyTooLarge,
     /// The body is not framed as announced, or ended too soon.
     BodyBroken,
+    /// The body is not what its coding allows.
+    BodyUndecodable(Undecodable),
     /// The body paused for longer than [`Limits::body_pause_max`].
     BodyPaused,
     /// The body arrived at less than [`Limits::body_rate_min`].
@@ -303,7 +307,7 @@ impl Refusal {
         match self {
             Self::Head(reject) => reject.status(),
             Self::BodyTooLarge => 413,
-            Self::BodyBroken => 400,
+            Self::BodyBroken | Self::BodyUndecodable(_) => 400,
             Self::BodyPaused | Self::BodyTooSlow => 408,
             Self::NoRoom => 503,
         }
@@ -416,6 +420,12 @@ pub trait Exchange: Sized + 'static {
     /// The address of the client, to which the memory of its request is charged; `None` = the
     /// peer's. Called after [`Self::head`].
     fn client(&self) -> Option<IpAddr> {
+        None
+    }
+
+    /// The body is complete and not empty. If it is encoded and has to be read, its decoder: from
+    /// here on the decoded body is the body, and [`Self::arrived`] sees it from its beginning.
+    fn decoding(&mut self) -> Option<Decoding> {
         None
     }
 

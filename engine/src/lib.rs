@@ -49,6 +49,7 @@ mod budget;
 mod buf;
 pub mod client;
 pub mod core;
+pub mod decoding;
 pub mod exchange;
 mod fault;
 pub mod h1;

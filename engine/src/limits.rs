@@ -84,6 +84,10 @@ pub(crate) const PIPELINED_BYTES_MAX: usize = 16 << 10;
 /// The free space before each read of a chunked body; large reads cost less per byte.
 pub(crate) const BODY_READ_BYTES_MIN: usize = 16 << 10;
 
+/// The most that one read of a body brings. It is inspected in the same turn, which takes up to
+/// ten nanoseconds a byte for a body that is made to be slow.
+pub(crate) const BODY_READ_BYTES_MAX: usize = 512 << 10;
+
 /// The number of bodies at one time up to which each is read as fast as it arrives. More bodies
 /// share [`BODIES_TURN_BYTES`]: a thousand clients with a megabyte each would otherwise delay all
 /// other requests.
@@ -120,6 +124,40 @@ pub(crate) const BODY_BYTES_AHEAD: usize = 16 << 10;
 
 /// A head up to this size is not charged; nearly all are smaller than its first buffer.
 pub(crate) const HEAD_BYTES_UNCHARGED: usize = 16 << 10;
+/// How long the decodings of a core may work in one turn. The step in progress may exceed it, by at
+/// most a millisecond or two: see the next two.
+pub(crate) const DECODE_SLICE: Duration = Duration::from_millis(1);
+
+/// The most that a decoder reads in one step. It bounds steps that write nothing: blocks that hold
+/// only their tables take 10 to 30 µs each and may be as short as 20 bytes.
+pub(crate) const DECODE_READ_BYTES: usize = 4 << 10;
+
+/// The most that a decoder writes in one step.
+pub(crate) const DECODE_WRITE_BYTES: usize = 64 << 10;
+
+/// The most that is decoded in a slice: it is inspected in the same turn, which may take three times
+/// as long as decoding did.
+pub(crate) const DECODE_SLICE_BYTES: usize = 256 << 10;
+
+/// How long decodings work before they pause, so that timers run.
+pub(crate) const DECODE_RUN: Duration = Duration::from_millis(4);
+
+/// The pause after [`DECODE_RUN`].
+pub(crate) const DECODE_PAUSE: Duration = Duration::from_millis(1);
+
+/// What a decoder on a thread of its own reads before it returns to its core.
+pub(crate) const DECODE_ASIDE_READ_BYTES: usize = 64 << 10;
+
+/// What it writes; the core copies and inspects it in one turn.
+pub(crate) const DECODE_ASIDE_WRITE_BYTES: usize = 256 << 10;
+
+/// The initial buffer of a decoded body; it doubles.
+pub(crate) const DECODED_BYTES_START: usize = 128 << 10;
+
+/// What is moved at a time when that buffer grows; about a millisecond with the faults of new pages.
+pub(crate) const DECODED_MOVE_BYTES: usize = 1 << 20;
+
+const _: () = assert!(DECODED_BYTES_START >= DECODE_WRITE_BYTES);
 
 /// The initial ciphertext buffer of a TLS connection: a flight of a handshake, or some events.
 pub(crate) const TLS_READ_BYTES_START: usize = 4 << 10;

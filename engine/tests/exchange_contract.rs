@@ -6,11 +6,12 @@
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::rc::Rc;
-use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Barrier};
 use std::time::Duration;
 
 use olla_engine::core::{Engine, Options};
+use olla_engine::decoding::{BodyDecoder, Decoded, Decoding, Undecodable};
 use olla_engine::exchange::Fault;
 use olla_engine::h1::emit;
 use olla_engine::handler::{
@@ -37,9 +38,47 @@ enum Fate {
 
 struct Watched {
     backend: SocketAddr,
+    /// A decoder waits for it when its step begins and before the step ends.
+    may_go_on: Arc<Barrier>,
     fates: Sender<Fate>,
     /// Work that hangs goes on when the other end is dropped.
     gate: crossbeam_channel::Receiver<()>,
+}
+
+/// A decoder whose only step ends when the test says so.
+struct Slow {
+    may_go_on: Arc<Barrier>,
+    is_complete: bool,
+}
+
+impl BodyDecoder for Slow {
+    fn decode(&mut self, input: &[u8], out: &mut [u8]) -> Result<Decoded, Undecodable> {
+        if !self.is_complete {
+            self.may_go_on.wait();
+            self.may_go_on.wait();
+            self.is_complete = true;
+            out[..input.len()].copy_from_slice(input);
+            out[..input.len()].make_ascii_uppercase();
+            let (read, written) = (input.len(), input.len());
+            return Ok(Decoded { read, written });
+        }
+        Ok(Decoded {
+            read: 0,
+            written: 0,
+        })
+    }
+
+    fn is_complete(&self) -> bool {
+        self.is_complete
+    }
+
+    fn is_steady(&self) -> bool {
+        false
+    }
+
+    fn memory_max(&self) -> usize {
+        0
+    }
 }
 
 /// An exchange does what the first segment of its path says.
@@ -126,7 +165,22 @@ impl Exchange for Watching {
         AtHead::Body(Some(1 << 20))
     }
 
-    fn route(&mut self, ask: &Ask<'_>, _: &mut Local) -> Routed {
+    fn decoding(&mut self) -> Option<Decoding> {
+        self.does("/decode").then(|| Decoding {
+            decoder: Box::new(Slow {
+                may_go_on: Arc::clone(&self.handler.may_go_on),
+                is_complete: false,
+            }),
+            bytes_max: 100,
+        })
+    }
+
+    fn route(&mut self, ask: &Ask<'_>, local: &mut Local) -> Routed {
+        if self.does("/decode") {
+            Self::respond(200, local);
+            local.body = bytes::Bytes::copy_from_slice(ask.body);
+            return Routed::Respond;
+        }
         if self.does("/wait-route") {
             return Routed::Wait(ask.cx.now + PATIENCE);
         }
@@ -347,6 +401,7 @@ fn read_head(stream: &mut TcpStream) -> Option<Vec<u8>> {
 struct Bench {
     _engine: Engine,
     _gate: crossbeam_channel::Sender<()>,
+    may_go_on: Arc<Barrier>,
     address: SocketAddr,
     fates: Receiver<Fate>,
 }
@@ -361,14 +416,18 @@ impl Bench {
             driver,
             ..Options::default()
         };
+        let may_go_on = Arc::new(Barrier::new(2));
+        let barrier = Arc::clone(&may_go_on);
         let engine = Engine::start(&options, move |_| Watched {
             backend,
+            may_go_on: Arc::clone(&barrier),
             fates: sender.clone(),
             gate: gate.clone(),
         });
         Self {
             _gate: open,
             _engine: engine.unwrap(),
+            may_go_on,
             address,
             fates,
         }
@@ -525,6 +584,36 @@ fn each_exchange_ends_once_whenever_its_client_leaves() {
         client.write_all(b"no head at all\r\n\r\n").unwrap();
         assert_eq!(bench.fate(), Fate::Done(Outcome::Local, 1));
         assert_eq!(bench.fates.try_recv().ok(), None);
+    }
+}
+
+#[test]
+fn a_core_serves_others_while_a_decoder_takes_long() {
+    for driver in [Wanted::Auto, Wanted::Epoll] {
+        let bench = Bench::start(driver);
+        let mut slow = [bench.connect(), bench.connect()];
+        for client in &mut slow {
+            client
+                .write_all(last_request("/decode").as_bytes())
+                .unwrap();
+        }
+        for _ in &slow {
+            bench.may_go_on.wait();
+            let mut other = bench.connect();
+            other.write_all(last_request("/local").as_bytes()).unwrap();
+            assert_eq!(bench.fate(), Fate::Done(Outcome::Local, 1));
+            let mut got = Vec::new();
+            other.read_to_end(&mut got).unwrap();
+            assert!(got.ends_with(b"own"));
+            assert_eq!(bench.fates.try_recv().ok(), None);
+            bench.may_go_on.wait();
+            assert_eq!(bench.fate(), Fate::Done(Outcome::Local, 1));
+        }
+        for mut client in slow {
+            let mut got = Vec::new();
+            client.read_to_end(&mut got).unwrap();
+            assert!(got.ends_with(b"OK"), "{}", got.escape_ascii());
+        }
     }
 }
 

@@ -571,7 +571,7 @@ pub(super) fn refused(refusal: Refusal, body_limit: (Option<u64>, &'static str))
             };
             Error::new(413, "request_too_large", "BODY_TOO_LARGE", message)
         }
-        Refusal::BodyBroken => Error::new(
+        Refusal::BodyBroken | Refusal::BodyUndecodable(_) => Error::new(
             400,
             "bad_request",
             "INVALID_BODY",

@@ -431,7 +431,7 @@ const GATEWAY_ROWS: [&[&str]; 10] = [
 
 /// The parts of the engine, likewise.
 const ENGINE_ROWS: [&[&str]; 7] = [
-    &["fault", "limit", "limits", "part", "snapshot"],
+    &["decoding", "fault", "limit", "limits", "part", "snapshot"],
     &["budget", "buf"],
     &["exchange", "h1", "tls"],
     &["incoming", "rt"],

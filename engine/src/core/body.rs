@@ -14,7 +14,7 @@ use crate::h1::framing::RequestBody;
 use crate::handler::{Exchange, Handler, Refusal, Request};
 use crate::limits::{
     BODIES_TURN_BYTES, BODIES_UNSHARED_MAX, BODY_BYTES_AHEAD, BODY_BYTES_START,
-    BODY_READ_BYTES_MIN, BODY_READ_BYTES_SHARED_MIN, BUDGET_WAIT_TIMEOUT,
+    BODY_READ_BYTES_MAX, BODY_READ_BYTES_MIN, BODY_READ_BYTES_SHARED_MIN, BUDGET_WAIT_TIMEOUT,
 };
 use crate::offload::Input;
 use crate::part;
@@ -40,13 +40,26 @@ pub(super) enum BodyError {
 }
 
 impl Body {
-    /// The bytes of the body of this request.
-    pub(super) fn of<'b>(&'b self, request: &Request<'b>) -> &'b [u8] {
-        let head = request.head.len;
+    /// A body that was decoded into a buffer of its own.
+    pub(super) fn decoded(own: Buf, share: Share) -> Self {
+        Self {
+            own: Some(own),
+            behind_head: 0,
+            _share: Some(share),
+        }
+    }
+
+    /// The bytes of the body, whose head begins this message.
+    pub(super) fn behind<'b>(&'b self, message: &'b [u8], head_len: usize) -> &'b [u8] {
         match &self.own {
             Some(own) => own,
-            None => part::between(request.bytes, head, head + self.behind_head),
+            None => part::between(message, head_len, head_len + self.behind_head),
         }
+    }
+
+    /// The bytes of the body of this request.
+    pub(super) fn of<'b>(&'b self, request: &Request<'b>) -> &'b [u8] {
+        self.behind(request.bytes, request.head.len)
     }
 }
 
@@ -82,7 +95,7 @@ impl IncomingBody<'_> {
     /// The maximum to read of it now.
     fn read_bytes_max(&self) -> usize {
         match self.0.0.get() {
-            ..=BODIES_UNSHARED_MAX => usize::MAX,
+            ..=BODIES_UNSHARED_MAX => BODY_READ_BYTES_MAX,
             many => (BODIES_TURN_BYTES / many).max(BODY_READ_BYTES_SHARED_MIN),
         }
     }
@@ -119,19 +132,26 @@ impl<H: Handler> Receiving<'_, H> {
         bytes_max: Option<u64>,
     ) -> Result<Body, BodyError> {
         let max = bytes_max.map_or(usize::MAX, |max| usize::try_from(max).unwrap_or(usize::MAX));
-        match framing {
+        let body = match framing {
             RequestBody::None => {
                 self.leave_rest(0);
-                Ok(Body::default())
+                return Ok(Body::default());
             }
             RequestBody::Length(len) => {
                 let len = usize::try_from(len).unwrap_or(usize::MAX);
                 if len > max {
                     return Err(BodyError::Refused(Refusal::BodyTooLarge));
                 }
-                self.fixed(len).await
+                self.fixed(len).await?
             }
-            RequestBody::Chunked => self.chunked(max).await,
+            RequestBody::Chunked => self.chunked(max).await?,
+        };
+        if body.behind(self.message, self.head_len).is_empty() {
+            return Ok(body);
+        }
+        match self.x.as_mut().and_then(|x| x.decoding()) {
+            Some(decoding) => Box::pin(self.decode(body, decoding)).await,
+            None => Ok(body),
         }
     }
 
@@ -274,7 +294,7 @@ impl<H: Handler> Receiving<'_, H> {
     }
 
     /// Shows the exchange what has arrived of the body.
-    fn show(&mut self, body: &[u8]) {
+    pub(super) fn show(&mut self, body: &[u8]) {
         if let Some(x) = &mut self.x {
             x.arrived(body);
         }

@@ -6,6 +6,7 @@ mod attempt;
 mod body;
 mod connection;
 mod context;
+mod decode;
 mod lane;
 mod pace;
 mod relay;
@@ -116,6 +117,8 @@ pub(crate) struct Core<H: Handler> {
     turn: Turn,
     incoming_bodies: body::IncomingBodies,
     offload: Offload,
+    decodings: decode::Decodings,
+    aside: Arc<decode::Aside>,
 }
 
 impl Engine {
@@ -145,6 +148,7 @@ impl Engine {
             });
         }
         let cores: Arc<[Shared]> = shared.into();
+        let aside = Arc::new(decode::Aside::default());
         let (started, starts) = bounded(workers);
         let cpus = sys::cpus();
         let (offload, mut threads) = Offload::start(workers)?;
@@ -161,6 +165,7 @@ impl Engine {
                 listening,
                 receiver,
                 cores: Arc::clone(&cores),
+                aside: Arc::clone(&aside),
                 draining: Arc::clone(&draining),
                 budget: budget.clone(),
                 offload: offload.clone(),
@@ -297,6 +302,7 @@ struct Start {
     listening: rt::Listening,
     receiver: Receiver<(Accepted, SocketAddr)>,
     cores: Arc<[Shared]>,
+    aside: Arc<decode::Aside>,
     draining: Arc<AtomicBool>,
     budget: Budget,
     offload: Offload,
@@ -340,6 +346,8 @@ impl Start {
             turn: Turn::default(),
             incoming_bodies: body::IncomingBodies::default(),
             offload: self.offload,
+            decodings: decode::Decodings::default(),
+            aside: self.aside,
         });
         core.read_clock();
         let mut stops = Vec::new();

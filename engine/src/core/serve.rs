@@ -179,10 +179,23 @@ impl<H: Handler> Connection<H> {
         }
     }
 
+    /// Frees what the last request has made unusually large: a connection may be idle for long.
+    fn shrink(&mut self) {
+        if self.message.capacity() > HEAD_BYTES_UNCHARGED {
+            self.message = Buf::with_capacity(0);
+        }
+        self.message_share = None;
+        for bytes in [&mut self.out, &mut self.local.head] {
+            if bytes.capacity() > OUT_BYTES_KEPT_MAX {
+                *bytes = Vec::new();
+            }
+        }
+    }
+
     /// Reads until a head is complete, or is none. `None`: the connection is over, silently.
     async fn read_head(&mut self, limits: &Limits) -> Option<(Instant, Result<(), Refusal>)> {
         let core = Rc::clone(&self.core);
-        self.release_message();
+        self.shrink();
         self.scan.reset();
         if !self.io.is_reading() {
             let rest = std::mem::replace(&mut self.rest, Buf::with_capacity(0));
@@ -249,14 +262,6 @@ impl<H: Handler> Connection<H> {
             .message_share
             .get_or_insert_with(|| core.budget.share(client));
         room(core, &mut self.io, share, bytes).await
-    }
-
-    /// Between two requests a connection holds no large message.
-    fn release_message(&mut self) {
-        if self.message.capacity() > HEAD_BYTES_UNCHARGED {
-            self.message = Buf::with_capacity(0);
-        }
-        self.message_share = None;
     }
 
     fn ask_head(&mut self, x: &mut H::Exchange, framed: &Framed) -> AtHead {
