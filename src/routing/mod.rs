@@ -18,6 +18,7 @@ pub(crate) mod aliases;
 pub(crate) mod balance;
 pub(crate) mod decide;
 pub(crate) mod management;
+pub(crate) mod model_path;
 pub(crate) mod names;
 pub(crate) mod path;
 mod prefix;

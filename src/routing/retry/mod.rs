@@ -9,33 +9,11 @@
 pub(crate) mod budget;
 pub(crate) mod pause;
 
+use super::model_path::is_model_path;
 use crate::config::RetryPlan;
 
 /// Responses that one request may give up if `proxy.retry.max_attempts` does not say.
 const GIVEN_UP_MAX: usize = 3;
-
-/// What `POST` paths of models end with (docs/contract/balancing.md#2.1).
-const MODEL_PATHS: [&[u8]; 19] = [
-    b"/chat/completions",
-    b"/completions",
-    b"/responses",
-    b"/embeddings",
-    b"/rerank",
-    b"/score",
-    b"/classify",
-    b"/moderations",
-    b"/audio/transcriptions",
-    b"/audio/translations",
-    b"/audio/speech",
-    b"/images/generations",
-    b"/images/edits",
-    b"/images/variations",
-    b"/api/chat",
-    b"/api/generate",
-    b"/api/embed",
-    b"/api/embeddings",
-    b"/api/show",
-];
 
 /// What a status may be repeated for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,7 +32,7 @@ impl RequestKind<'_> {
     fn is_repeatable(self) -> bool {
         match self.method {
             b"GET" | b"HEAD" | b"OPTIONS" => true,
-            b"POST" => self.is_messages || MODEL_PATHS.iter().any(|end| self.path.ends_with(end)),
+            b"POST" => self.is_messages || is_model_path(self.path),
             _ => false,
         }
     }
