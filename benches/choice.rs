@@ -66,6 +66,7 @@ fn choice(criterion: &mut Criterion, balancer: Balancer) {
                     model: Some(black_box(MODEL)),
                     images: false,
                     refresh: Refresh::Before,
+                    no_model: None,
                 };
                 let Decision::Route(routed) = decide(&rules, &ask) else {
                     panic!("every endpoint lists the model");

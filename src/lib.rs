@@ -10,6 +10,7 @@ mod config;
 mod control;
 mod demo;
 mod dialects;
+mod encoding;
 mod endpoint_set;
 mod field_names;
 mod fleet;
@@ -42,8 +43,14 @@ pub mod bench {
         };
     }
 
+    pub mod encoding {
+        pub use crate::encoding::{Coding, Encoded};
+    }
+
     pub mod inspect {
-        pub use crate::inspect::{Findings, Inspector, Wanted, model_name, rewrite_model};
+        pub use crate::inspect::{
+            Findings, Form, Inspector, Splice, Wanted, model_name, rewrite_model,
+        };
     }
 
     pub mod providers {

@@ -9,7 +9,8 @@ import shutil
 from trials.cli import add_names, positive
 from trials.host import cargo
 
-TARGETS = {"head": "engine/fuzz", "chunk": "engine/fuzz", "inspect": "fuzz", "translate": "fuzz"}
+TARGETS = {"head": "engine/fuzz", "chunk": "engine/fuzz", "inspect": "fuzz", "translate": "fuzz",
+           "form": "fuzz", "encoding": "fuzz"}
 
 
 def add_arguments(parser):

@@ -120,6 +120,19 @@ words! {
 }
 
 words! {
+    /// What becomes of a request that should name a model and does not (`routing.no_model`;
+    /// docs/contract/balancing.md#2.1).
+    NoModel {
+        /// It goes on if there is one endpoint or one model to choose, else it is refused.
+        Auto = "auto",
+        /// It goes to any endpoint.
+        Any = "any",
+        /// It is refused.
+        Refuse = "refuse",
+    }
+}
+
+words! {
     /// The source of a sticky session's key (docs/contract/balancing.md#8).
     StickySource {
         /// `X-Olla-Session-ID`.
@@ -206,6 +219,8 @@ pub struct Plan {
     pub status: StatusPlan,
     /// `[model_registry]`: the catalogue of models and the routing of requests.
     pub model_registry: ModelRegistryPlan,
+    /// `[routing]`.
+    pub routing: RequestsPlan,
     /// `[model_aliases]`, in the order of their names.
     pub model_aliases: Vec<AliasPlan>,
     /// `[translators]`.
@@ -558,6 +573,13 @@ pub struct AccessPlan {
     pub allowed_cidrs: Vec<IpNet>,
     /// Host names, in lower case, without port and brackets.
     pub allowed_hosts: Vec<String>,
+}
+
+/// `[routing]`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RequestsPlan {
+    /// What becomes of a request that should name a model and does not.
+    pub no_model: NoModel,
 }
 
 /// `[engineering]`.

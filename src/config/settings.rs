@@ -35,6 +35,16 @@ pub(super) fn plan(root: &mut Section<'_, '_>, inputs: &ConfigInputs<'_>) -> Pla
         dns: dns(&mut root.section("dns")),
         status: status(&mut root.section("status")),
         model_registry: model_registry(&mut root.section("model_registry")),
+        routing: RequestsPlan {
+            no_model: root
+                .section("routing")
+                .key(
+                    "no_model",
+                    "What becomes of a request that should name a model and does not.",
+                )
+                .env("OLLA_ROUTING_NO_MODEL")
+                .word(NoModel::Auto),
+        },
         model_aliases: model_aliases(root),
         translators: translators(&mut root.section("translators"), inputs.cwd),
         logging: logging(&mut root.section("logging")),

@@ -17,12 +17,14 @@ pub(crate) struct Error {
     pub message: Cow<'static, str>,
     /// The route's methods, for 405.
     pub allow: Option<&'static str>,
+    /// The codings of a body that are decoded, for 415.
+    pub accept_encoding: Option<&'static str>,
     /// Seconds, for 429 and 503.
     pub retry_after: Option<u64>,
 }
 
 impl Error {
-    /// An error without `Allow` and `Retry-After`.
+    /// An error without fields of its own.
     pub(crate) fn new(
         status: u16,
         kind: &'static str,
@@ -35,6 +37,7 @@ impl Error {
             code,
             message: message.into(),
             allow: None,
+            accept_encoding: None,
             retry_after: None,
         }
     }

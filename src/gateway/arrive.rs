@@ -15,7 +15,8 @@ use super::limited::over_limit;
 use crate::access::Client;
 use crate::config::ModelManagement;
 use crate::dialects::{ApiFamily, Error};
-use crate::inspect::Inspector;
+use crate::encoding::BodyCoding;
+use crate::inspect::{Form, Inspector};
 use crate::operations::stats::Violation;
 use crate::routing::management::Management;
 use crate::routing::path::{PathFault, normalise};
@@ -60,7 +61,13 @@ impl Exchange {
             let mut recorder = self.gateway.recorder.borrow_mut();
             recorder.violation(Violation::Size);
         }
-        let error = refused(refusal, self.body_limit());
+        let error = match refusal {
+            Refusal::BodyUndecodable(why) => self.undecodable(why),
+            Refusal::BodyTooLarge => self
+                .decoded_too_large()
+                .unwrap_or_else(|| refused(refusal, self.body_limit())),
+            _ => refused(refusal, self.body_limit()),
+        };
         self.error(cx, request, &error, local);
     }
 
@@ -124,10 +131,13 @@ impl Exchange {
                 ),
             ));
         }
+        self.check_coding(&ask.request)?;
         if self.route.is_proxied() {
             let wanted = self.view.wanted(self.rest(&ask.request));
             self.kept.inspector = Inspector::new(wanted);
-            self.inspects = true;
+            self.inspects = self.coding != BodyCoding::Unreadable;
+            let content_type = head.get(bytes, FieldId::ContentType);
+            self.form = content_type.and_then(Form::of).map(Box::new);
             self.dialect = self.route.family().begin();
         }
         Ok(())
@@ -211,7 +221,7 @@ impl Exchange {
     }
 
     /// The largest body that the request may have, and the option that says so.
-    fn body_limit(&self) -> (Option<u64>, &'static str) {
+    pub(super) fn body_limit(&self) -> (Option<u64>, &'static str) {
         let own = self.route.family().body_limit(self.view.plan());
         match (own, self.view.body_max) {
             (Some((own, key)), max) if max.is_none_or(|max| own <= max) => (Some(own), key),

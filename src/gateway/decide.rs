@@ -78,6 +78,7 @@ impl Exchange {
                 }
                 Decision::Reject(rejected) => {
                     self.routing = rejected.routing;
+                    self.missing = Some(self.missing_model(body));
                     return Err(self.rejected(cx, rejected.fault));
                 }
                 Decision::AwaitFirstCheck => return Ok(Routed::Wait(first_checks_by)),
@@ -94,20 +95,30 @@ impl Exchange {
     fn read(&mut self, body: &[u8]) -> Result<bool, Error> {
         if let Some(Done::Read(model, read)) = self.come_back() {
             self.kept.model = model;
-            return read.map(|()| true);
+            read?;
+            self.check_name()?;
+            return Ok(true);
         }
         if !std::mem::take(&mut self.inspects) {
             return Ok(true);
         }
-        self.findings = self.kept.inspector.finish(body);
+        self.findings = match &mut self.form {
+            None => self.kept.inspector.finish(body),
+            Some(form) => form.finish(body),
+        };
         let model = &mut self.kept.model;
-        if let Some(found) = &self.findings.model {
+        if let Some(found) = &self.findings.model
+            && !found.is_huge()
+        {
             model.push_str(&inspect::model_name(body, found));
         }
+        self.check_name()?;
         match self.read_dialect(body) {
-            Some(read) => read.map(|()| true),
-            None => Ok(false),
+            Some(read) => read?,
+            None => return Ok(false),
         }
+        self.check_name()?;
+        Ok(true)
     }
 
     /// Routes by the newest snapshot. If a reload has changed the routes since the request arrived,
@@ -164,6 +175,9 @@ impl Exchange {
                 model: self.model(),
                 images: self.findings.images,
                 refresh: self.refresh,
+                no_model: self
+                    .needs_model
+                    .then_some(self.view.plan().routing.no_model),
             },
         )
     }
@@ -250,6 +264,7 @@ impl Exchange {
             provider: self.provider(),
             model: self.model(),
             endpoint: self.endpoint().map(crate::fleet::Endpoint::name),
+            missing: self.missing,
             because: self.failed_by.map(|fault| consequences(fault).sentence),
             closed_by: self.closed_by(),
         };

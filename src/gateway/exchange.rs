@@ -5,6 +5,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use olla_engine::decoding::Decoding;
 use olla_engine::exchange::{Fault, Timeouts};
 use olla_engine::handler::{
     self, Ask, AtEnd, AtHead, AttemptEnd, Cx, Done, End, Local, Made, Passing, Pick, Refusal,
@@ -21,9 +22,10 @@ use super::replies::Ticket;
 use super::view::View;
 use crate::access::Client;
 use crate::dialects::{ApiFamily, Dialect, Error, KEEP_ALIVE_COMMENT, Piece, Reading, Whole};
+use crate::encoding::BodyCoding;
 use crate::endpoint_set::EndpointSet;
 use crate::fleet::Endpoint;
-use crate::inspect::{Findings, Inspector, Splice};
+use crate::inspect::{Findings, Form, Inspector, Splice};
 use crate::operations::stats::LeftBecause;
 use crate::providers::figures::{AnswerKind, Tail};
 use crate::routing::aliases::AliasUse;
@@ -51,7 +53,14 @@ pub(crate) struct Exchange {
     pub(super) away: Option<Box<Away>>,
     /// Whether the body is still being inspected.
     pub(super) inspects: bool,
+    /// Reads the body instead of the inspector if it is a form.
+    pub(super) form: Option<Box<Form>>,
     pub(super) findings: Findings,
+    pub(super) coding: BodyCoding,
+    /// The route is one whose requests name a model.
+    pub(super) needs_model: bool,
+    /// Why no model was found in the body.
+    pub(super) missing: Option<&'static str>,
     pub(super) routing: Option<RoutingHeaders>,
     pub(super) alias: Option<AliasUse>,
     pub(super) candidates: EndpointSet,
@@ -123,6 +132,25 @@ pub(super) struct Left {
     pub(super) status: Option<(u16, Duration)>,
 }
 
+/// The capacity that a connection keeps of each of its buffers.
+const KEPT_BYTES_MAX: usize = 4 << 10;
+
+impl ConnectionCache {
+    /// Frees what a request has made unusually large: an idle connection must not hold it.
+    fn shrink(&mut self) {
+        for text in [&mut self.model, &mut self.sent_model] {
+            if text.capacity() > KEPT_BYTES_MAX {
+                *text = String::new();
+            }
+        }
+        for bytes in [&mut self.own_path, &mut self.held] {
+            if bytes.capacity() > KEPT_BYTES_MAX {
+                *bytes = Vec::new();
+            }
+        }
+    }
+}
+
 /// The times of a request's steps; `None` = not yet.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct RequestTimes {
@@ -176,7 +204,11 @@ impl Exchange {
             route: MatchedRoute::unknown(ApiFamily::default()),
             dialect: Dialect::Plain,
             inspects: false,
+            form: None,
             findings: Findings::default(),
+            coding: BodyCoding::None,
+            needs_model: false,
+            missing: None,
             routing: None,
             alias: None,
             candidates: EndpointSet::EMPTY,
@@ -302,9 +334,16 @@ impl handler::Exchange for Exchange {
         self.refuse_request(cx, request, refusal, local);
     }
 
+    fn decoding(&mut self) -> Option<Decoding> {
+        self.begin_decoding()
+    }
+
     fn arrived(&mut self, body: &[u8]) {
-        if self.inspects {
-            self.kept.inspector.advance(body);
+        if self.inspects && !matches!(self.coding, BodyCoding::Encoded(_)) {
+            match &mut self.form {
+                None => self.kept.inspector.advance(body),
+                Some(form) => form.advance(body),
+            }
         }
     }
 
@@ -364,8 +403,11 @@ impl handler::Exchange for Exchange {
     fn payload<'b>(&'b self, body: &'b [u8]) -> [&'b [u8]; 3] {
         match (self.dialect.payload(), &self.splice) {
             (Some(own), _) => [own, b"", b""],
-            (None, Some(splice)) => splice.parts(body),
-            (None, None) => [body, b"", b""],
+            (None, Some(splice)) => {
+                let [before, name, after] = splice.parts(body);
+                [self.unmarked(before), name, after]
+            }
+            (None, None) => [self.unmarked(body), b"", b""],
         }
     }
 
@@ -538,6 +580,7 @@ impl handler::Exchange for Exchange {
 
     fn done(mut self, cx: &Cx<'_>, request: Option<&Request<'_>>, done: &Done) -> Kept {
         self.record(cx, request, done);
+        self.kept.shrink();
         Some(self.kept)
     }
 }

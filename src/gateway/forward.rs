@@ -92,6 +92,7 @@ impl Exchange {
                 }
                 X_MODEL if has_model => continue,
                 FieldId::Origin | SEC_FETCH if cors => continue,
+                FieldId::ContentEncoding if self.coding.is_removed() => continue,
                 FieldId::ContentType | FieldId::ContentEncoding | FieldId::AcceptEncoding
                     if translated =>
                 {

@@ -17,6 +17,7 @@ use super::exchange::Exchange;
 use super::replies::{Awaited, ControlReply};
 use crate::catalogue::{CatalogueError, DetailTimes, ListingForm, relevant_query};
 use crate::dialects::{DialectRoute, Error, Operation, OwnAsk, STEP_BYTES_MAX};
+use crate::inspect::MARK;
 use crate::operations;
 use crate::operations::conditional::{PageHeaders, PageResponse, accepts_gzip};
 use crate::routing::route::{PrefixId, RouteKind};
@@ -126,10 +127,10 @@ impl Exchange {
         let made = match self.come_back() {
             Some(Done::Computed(made)) => made,
             _ if ask.body.len() > STEP_BYTES_MAX => {
-                self.send_away(move |_, body| Done::Computed(compute(body)));
+                self.send_away(move |_, body| Done::Computed(compute(unmarked(body))));
                 return Routed::Work;
             }
-            _ => compute(ask.body),
+            _ => compute(unmarked(ask.body)),
         };
         self.write_own(ask, made.map(Bytes::from), local);
         Routed::Respond
@@ -333,4 +334,9 @@ fn joined(request: &Request<'_>, id: FieldId) -> Option<Vec<u8>> {
         .map(|line| line.value.of(request.bytes))
         .collect();
     (!lines.is_empty()).then(|| lines.join(&b", "[..]))
+}
+
+/// A body without a byte order mark.
+fn unmarked(body: &[u8]) -> &[u8] {
+    body.strip_prefix(&MARK).unwrap_or(body)
 }

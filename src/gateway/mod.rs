@@ -12,6 +12,7 @@
 mod admit;
 mod arrive;
 mod away;
+mod bodies;
 mod cors;
 mod decide;
 mod exchange;

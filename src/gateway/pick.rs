@@ -162,10 +162,20 @@ impl Exchange {
     /// The request for the picked endpoint is prepared, or cannot be expressed for it.
     fn prepared(&mut self, ask: &Ask<'_>, sent: Result<Sent, Error>) -> Result<Target, Error> {
         let real = Some(self.kept.sent_model.as_str()).filter(|real| !real.is_empty());
-        self.splice = match (&sent, real, &self.findings.model) {
-            (Ok(Sent::Client), Some(real), Some(found)) => rewrite_model(found, real),
-            _ => None,
+        let splice = match (&sent, real, &self.findings.model) {
+            (Ok(Sent::Client), Some(real), Some(found)) => match &self.form {
+                None => Ok(rewrite_model(found, real)),
+                Some(form) => form
+                    .rewrite(ask.body, real)
+                    .ok_or_else(parts_apart)
+                    .map(Some),
+            },
+            _ => Ok(None),
         };
+        let sent = splice.and_then(|splice| {
+            self.splice = splice;
+            sent
+        });
         self.take_notes(ask.cx);
         let endpoint = match sent {
             Ok(_) => self.endpoint().ok_or_else(Error::not_found),
@@ -306,6 +316,12 @@ impl Exchange {
         // If no candidate has a limit, there is nothing to wait for.
         seconds_until(waits.min().unwrap_or(Duration::ZERO))
     }
+}
+
+/// A form that names its alias in parts between which lies too much.
+fn parts_apart() -> Error {
+    let message = "the form has several parts named model that are too far apart for an alias";
+    Error::new(400, "bad_request", "INVALID_BODY", message)
 }
 
 /// Per-endpoint limits (docs/contract/surface.md#10.1).

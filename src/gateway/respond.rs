@@ -51,6 +51,9 @@ impl Exchange {
         if let Some(allow) = error.allow {
             emit::field(out, b"Allow", allow.as_bytes());
         }
+        if let Some(codings) = error.accept_encoding {
+            emit::field(out, b"Accept-Encoding", codings.as_bytes());
+        }
         if let Some(seconds) = error.retry_after {
             emit::field_number(out, b"Retry-After", seconds);
         }

@@ -31,11 +31,13 @@ impl Exchange {
     /// Reads the body by the rules of the dialect; `None` = it was given away.
     pub(super) fn read_dialect(&mut self, body: &[u8]) -> Option<Result<(), Error>> {
         if !self.dialect.is_long(body.len()) {
-            return Some(self.dialect.read(body, &mut self.kept.model));
+            let text = self.unmarked(body);
+            return Some(self.dialect.read(text, &mut self.kept.model));
         }
         let mut model = std::mem::take(&mut self.kept.model);
+        let mark = self.mark_len();
         self.send_away(move |dialect, body| {
-            let read = dialect.read(body, &mut model);
+            let read = dialect.read(behind_mark(body, mark), &mut model);
             Done::Read(model, read)
         });
         None
@@ -61,7 +63,7 @@ impl Exchange {
         let is_copied = target.is_some_and(|target| target.translated);
         if !(is_copied && self.dialect.is_long(ask.body.len())) {
             return Some(self.dialect.request(&Sending {
-                body: ask.body,
+                body: self.unmarked(ask.body),
                 model: &self.kept.model,
                 name,
                 kind: &endpoint.profile.name,
@@ -72,9 +74,10 @@ impl Exchange {
         let (model, name) = (self.kept.model.clone(), name.to_owned());
         let kind = endpoint.profile.name.clone();
         let (context, seed) = (served_context(), random.seed());
+        let mark = self.mark_len();
         self.send_away(move |dialect, body| {
             Done::Request(dialect.request(&Sending {
-                body,
+                body: behind_mark(body, mark),
                 model: &model,
                 name: &name,
                 kind: &kind,
@@ -84,4 +87,9 @@ impl Exchange {
         });
         None
     }
+}
+
+/// A body without its byte order mark, which has this length.
+fn behind_mark(body: &[u8], mark: usize) -> &[u8] {
+    body.get(mark..).unwrap_or(body)
 }

@@ -14,6 +14,7 @@
 //! Almost all bytes of a large request are inside strings, so its cost is that of finding where
 //! strings end; `scan` says how that is done and what the alternatives cost.
 
+mod form;
 mod messages;
 mod name;
 #[cfg(test)]
@@ -24,8 +25,8 @@ mod tests;
 
 use std::ops::Range;
 
-pub(crate) use name::Splice;
-pub use name::{model_name, rewrite_model};
+pub use form::Form;
+pub use name::{Splice, model_name, rewrite_model};
 use scan::{Nest, Step};
 
 /// What to look for, determined by the route and the configuration before the body arrives.
@@ -55,6 +56,35 @@ pub struct Findings {
     pub prefix: Option<Range<usize>>,
     /// A message has an image part. Only if wanted, and only without a model.
     pub images: bool,
+    /// A byte order mark stands before the object ([`MARK`]).
+    pub mark: bool,
+    /// If there is no model, why.
+    pub missing: Missing,
+}
+
+/// A byte order mark in UTF-8, as .NET and PowerShell write it.
+pub(crate) const MARK: [u8; 3] = [0xEF, 0xBB, 0xBF];
+
+/// Why a body names no model.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Missing {
+    /// It is not an object, or breaks off.
+    #[default]
+    NotJson,
+    /// The value of `model` is not a string.
+    NotText,
+    /// The name is blank, or no text.
+    Blank,
+    /// There is no such key.
+    Absent,
+    /// A form without a boundary.
+    NoBoundary,
+    /// A form without such a part.
+    NoPart,
+    /// A form whose part is blank, or no text.
+    BlankPart,
+    /// A form with too many such parts.
+    Crowded,
 }
 
 /// Where in a body the name of a model is.
@@ -72,6 +102,12 @@ impl Found {
         self.start..self.end
     }
 
+    /// Whether the name is written with escapes and so long that it is not read: it would be refused
+    /// for its length (docs/contract/surface.md#11).
+    pub(crate) fn is_huge(&self) -> bool {
+        self.escaped && self.span().len() > name::RAW_NAME_BYTES_MAX
+    }
+
     /// Which value of the body names the model.
     pub fn source(&self) -> NameSource {
         self.source
@@ -87,6 +123,8 @@ pub enum NameSource {
     Name,
     /// `model` in the first element of `messages`.
     Message,
+    /// A part of a form.
+    Part,
 }
 
 /// The scanner of one body. Small and without heap; a connection makes a new one for each request.
@@ -151,6 +189,11 @@ enum Key {
 #[derive(Debug, Clone, Default)]
 struct Seen {
     object: bool,
+    mark: bool,
+    /// The object has ended.
+    closed: bool,
+    /// A `model` that is not a string.
+    other_model: bool,
     stream: bool,
     // Strings, without quotes.
     model: Option<Range<usize>>,
@@ -185,12 +228,24 @@ impl Inspector {
     /// Continues where the last call stopped. `body` is everything received so far: the bytes of
     /// the last call, unchanged, and what came after them. The cost is that of the new bytes.
     pub fn advance(&mut self, body: &[u8]) {
+        if self.pos == 0 && !self.skip_mark(body) {
+            return;
+        }
         while self.state != State::Over {
             if self.member(body).is_none() {
                 self.pos = self.pos.max(body.len());
                 return;
             }
         }
+    }
+
+    /// Skips a byte order mark; false while it cannot be told whether there is one.
+    fn skip_mark(&mut self, body: &[u8]) -> bool {
+        if body.starts_with(&MARK) {
+            self.seen.mark = true;
+            self.pos = MARK.len();
+        }
+        self.pos > 0 || body.is_empty() || !MARK.starts_with(body)
     }
 
     /// The result, once the body is complete or has ended early.
@@ -226,6 +281,21 @@ impl Inspector {
             stream: self.seen.stream,
             prefix,
             images,
+            mark: self.seen.mark && self.seen.object,
+            missing: self.missing(),
+        }
+    }
+
+    fn missing(&self) -> Missing {
+        let seen = &self.seen;
+        if !seen.object || !seen.closed {
+            Missing::NotJson
+        } else if seen.model.is_some() || seen.cased_model.is_some() {
+            Missing::Blank
+        } else if seen.other_model {
+            Missing::NotText
+        } else {
+            Missing::Absent
         }
     }
 
@@ -321,7 +391,11 @@ impl Inspector {
             }
             (State::Value, _) if scan::is_scalar_byte(byte) => State::Scalar,
             (State::Comma, b',') => State::NextKey,
-            // The end of the object, or of what can be understood.
+            (State::FirstKey | State::Comma, b'}') => {
+                self.seen.closed = true;
+                State::Over
+            }
+            // The end of what can be understood.
             _ => State::Over,
         };
         Some(())
@@ -349,6 +423,7 @@ impl Inspector {
             Key::Messages => self.seen.messages = Some(raw),
             Key::Prompt => self.seen.prompt = Some(raw),
             Key::Stream => self.seen.stream = false,
+            Key::Model | Key::CasedModel => self.seen.other_model = true,
             _ => {}
         }
     }

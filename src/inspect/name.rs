@@ -6,6 +6,9 @@ use std::str::{Chars, Utf8Chunk};
 
 use super::{Found, NameSource};
 
+/// The bytes of a name with escapes that are read: six for each of a kilobyte, and blanks.
+pub(super) const RAW_NAME_BYTES_MAX: usize = 16 << 10;
+
 /// The name of the model: escapes decoded, blanks at both ends removed, letter case kept.
 /// Borrowed from the body unless it was written with escapes.
 ///
@@ -27,17 +30,21 @@ pub fn model_name<'a>(body: &'a [u8], found: &Found) -> Cow<'a, str> {
 /// it. The parts are sent one after the other; a large body is not copied.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Splice {
-    name: String,
+    name: Vec<u8>,
     replaced: Range<usize>,
 }
 
 impl Splice {
+    pub(super) fn new(name: Vec<u8>, replaced: Range<usize>) -> Self {
+        Self { name, replaced }
+    }
+
     /// The three parts of the new body. `body` must be the one that was inspected; parts of it that
     /// a shorter one does not have are empty.
     pub fn parts<'a>(&'a self, body: &'a [u8]) -> [&'a [u8]; 3] {
         [
             body.get(..self.replaced.start).unwrap_or(b""),
-            self.name.as_bytes(),
+            &self.name,
             body.get(self.replaced.end..).unwrap_or(b""),
         ]
     }
@@ -49,10 +56,11 @@ impl Splice {
 pub fn rewrite_model(found: &Found, name: &str) -> Option<Splice> {
     match found.source {
         NameSource::Model | NameSource::Name => Some(Splice {
-            name: escape(name),
+            name: escape(name).into_bytes(),
             replaced: found.span(),
         }),
-        NameSource::Message => None,
+        // Those of a form are replaced by its reader.
+        NameSource::Message | NameSource::Part => None,
     }
 }
 
@@ -60,7 +68,10 @@ pub fn rewrite_model(found: &Found, name: &str) -> Option<Splice> {
 pub(super) fn found(body: &[u8], span: Range<usize>, source: NameSource) -> Option<Found> {
     let raw = body.get(span.clone())?;
     let escaped = memchr::memchr(b'\\', raw).is_some();
-    let blank = if escaped {
+    // A name that is refused for its length is not read.
+    let blank = if raw.len() > RAW_NAME_BYTES_MAX && escaped {
+        false
+    } else if escaped {
         let mut blank = true;
         for decoded in unescape(raw) {
             blank &= decoded.ok()?.is_whitespace();

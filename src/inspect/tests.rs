@@ -169,7 +169,8 @@ fn what_is_not_json_names_nothing_from_there_on() {
         (r#""model""#, None),
         (r#"[{"model":"a"}]"#, None),
         ("model=a&stream=true", None),
-        ("\u{feff}{\"model\":\"a\"}", None),
+        ("\u{feff}\u{feff}{\"model\":\"a\"}", None),
+        (" \u{feff}{\"model\":\"a\"}", None),
         (r#"{model:"a"}"#, None),
         (r#"{'model':'a'}"#, None),
         (r#"{"model"="a"}"#, None),
@@ -362,9 +363,28 @@ fn only_what_is_wanted() {
     let body = br#"{"name":"a","messages":[{"content":[{"type":"image"}]}]}"#;
     let nothing = Findings {
         object: true,
+        missing: Missing::Absent,
         ..Findings::default()
     };
     assert_eq!(inspect(body, Wanted::default()), nothing);
+}
+
+#[test]
+fn a_byte_order_mark_before_an_object_is_skipped() {
+    for (body, model, mark) in [
+        ("\u{feff}{\"model\":\"a\"}", Some("a"), true),
+        ("\u{feff} {\"model\":\"a\"", Some("a"), true),
+        ("\u{feff}[]", None, false),
+        ("\u{feff}", None, false),
+        ("{\"model\":\"\u{feff}a\"}", Some("\u{feff}a"), false),
+    ] {
+        let findings = inspect_every_way(body.as_bytes(), ALL);
+        assert_eq!(
+            (name(body).as_deref(), findings.mark),
+            (model, mark),
+            "{body:?}"
+        );
+    }
 }
 
 #[test]

@@ -129,6 +129,13 @@ impl ModelIndex {
         });
     }
 
+    /// Whether the endpoints of a scope list exactly one name between them.
+    pub fn has_one_name(&self, scope: &EndpointSet) -> bool {
+        let listed = self.exact.values();
+        let mut names = listed.filter(|id| !self.sets.get(**id).and(scope).is_empty());
+        names.next().is_some() && names.next().is_none()
+    }
+
     /// The endpoints of a scope that have a model: those that list it in this spelling; if there
     /// are none, in any letter case; if there are none and the name has no tag, the Ollama
     /// endpoints that list it as `:latest`.

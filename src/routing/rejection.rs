@@ -22,6 +22,8 @@ pub enum Fault {
     NoHealthy,
     /// No endpoint in scope lists the model.
     ModelNotFound,
+    /// The request must name a model and names none (docs/contract/balancing.md#2.1).
+    ModelRequired,
     /// Endpoints in scope list the model, but none of them is routable.
     ModelUnavailable,
     /// Every endpoint that could serve is out of its own rate tokens
@@ -41,7 +43,7 @@ impl Fault {
     /// The response's status.
     pub const fn status(self) -> u16 {
         match self {
-            Self::EndpointNeeded => 400,
+            Self::EndpointNeeded | Self::ModelRequired => 400,
             Self::NoProvider | Self::ModelNotFound | Self::EndpointUnknown => 404,
             Self::Throttled => 429,
             Self::BackendError | Self::BackendTimeout => 502,
@@ -52,7 +54,7 @@ impl Fault {
     /// `error.type`.
     pub const fn kind(self) -> &'static str {
         match self {
-            Self::EndpointNeeded => "bad_request",
+            Self::EndpointNeeded | Self::ModelRequired => "bad_request",
             Self::NoProvider | Self::ModelNotFound | Self::EndpointUnknown => "not_found",
             Self::Throttled => "rate_limit_exceeded",
             Self::BackendError | Self::BackendTimeout => "bad_gateway",
@@ -67,6 +69,7 @@ impl Fault {
             Self::NoHealthy => "NO_HEALTHY_ENDPOINTS",
             Self::ModelNotFound => "MODEL_NOT_FOUND",
             Self::ModelUnavailable => "MODEL_UNAVAILABLE",
+            Self::ModelRequired => "MODEL_REQUIRED",
             Self::Throttled => "RATE_LIMIT_EXCEEDED",
             Self::BackendError => "BACKEND_ERROR",
             Self::BackendTimeout => "BACKEND_TIMEOUT",
@@ -89,6 +92,8 @@ pub struct About<'a> {
     pub model: Option<&'a str>,
     /// The endpoint of the last attempt, or the one that the client named.
     pub endpoint: Option<&'a str>,
+    /// Why the request names no model.
+    pub missing: Option<&'a str>,
     /// What that endpoint did, in words that follow its name.
     pub because: Option<&'a str>,
     /// The two endpoints that closed the connection on the whole request
@@ -119,6 +124,10 @@ impl fmt::Display for RejectionMessage<'_> {
             Fault::NoHealthy => write!(f, "no healthy endpoint{specific}{for_model}"),
             Fault::ModelNotFound => write!(f, "no endpoint{specific} has{model}"),
             Fault::ModelUnavailable => write!(f, "no healthy endpoint{specific} has{model}"),
+            Fault::ModelRequired => {
+                let missing = self.about.missing.unwrap_or("the request names none");
+                write!(f, "the request must name a model: {missing}")
+            }
             Fault::Throttled => write!(
                 f,
                 "all endpoints{for_model} are at their request limit, which \
@@ -247,11 +256,12 @@ mod tests {
     /// Status, type and code, and what the message says of a request that has a model, a provider
     /// and an endpoint.
     #[rustfmt::skip]
-    const ANSWERS: [(Fault, u16, &str, &str, &str); 9] = [
+    const ANSWERS: [(Fault, u16, &str, &str, &str); 10] = [
         (Fault::NoProvider, 404, "not_found", "ENDPOINT_NOT_FOUND", "\"vllm\""),
         (Fault::NoHealthy, 503, "service_unavailable", "NO_HEALTHY_ENDPOINTS", "\"m1\""),
         (Fault::ModelNotFound, 404, "not_found", "MODEL_NOT_FOUND", "\"m1\""),
         (Fault::ModelUnavailable, 503, "service_unavailable", "MODEL_UNAVAILABLE", "\"m1\""),
+        (Fault::ModelRequired, 400, "bad_request", "MODEL_REQUIRED", "not JSON"),
         (Fault::Throttled, 429, "rate_limit_exceeded", "RATE_LIMIT_EXCEEDED", "limit"),
         (Fault::BackendError, 502, "bad_gateway", "BACKEND_ERROR", "\"gpu-1\""),
         (Fault::BackendTimeout, 502, "bad_gateway", "BACKEND_TIMEOUT", "\"gpu-1\""),
@@ -265,6 +275,7 @@ mod tests {
             provider: Some("vllm"),
             model: Some("m1"),
             endpoint: Some("gpu-1"),
+            missing: Some("the body is not JSON"),
             ..About::default()
         };
         for (fault, status, kind, code, named) in ANSWERS {

@@ -97,6 +97,7 @@ impl Gateway {
             model,
             images: false,
             refresh: Refresh::Before,
+            no_model: None,
         };
         let routed = match decide(&rules, &ask) {
             Decision::Route(routed) => routed,

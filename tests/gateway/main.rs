@@ -7,6 +7,7 @@
 )]
 
 mod balancing;
+mod bodies;
 mod bounds;
 mod catalogue;
 mod cors;

@@ -415,6 +415,7 @@ const GATEWAY_ROWS: [&[&str]; 10] = [
     &[
         "access",
         "cli",
+        "encoding",
         "endpoint_set",
         "inspect",
         "log",

@@ -157,6 +157,9 @@ fn every_variable_sets_its_key() {
         ("OLLA_MODEL_REGISTRY_TYPE", "memory", |p| {
             p.model_registry.enable_unifier
         }),
+        ("OLLA_ROUTING_NO_MODEL", "refuse", |p| {
+            p.routing.no_model == NoModel::Refuse
+        }),
         ("OLLA_MODEL_UNIFIER_ENABLED", "false", |p| {
             !p.model_registry.enable_unifier
         }),

@@ -10,7 +10,7 @@ use super::aliases::{AliasId, AliasUse, Aliases};
 use super::names::ModelIndex;
 use super::rejection::{Fault, Reason, RoutingDecision, RoutingHeaders};
 use super::scope::RouteScope;
-use crate::config::{Fallback, RoutingPlan, Strategy};
+use crate::config::{Fallback, NoModel, RoutingPlan, Strategy};
 use crate::endpoint_set::EndpointSet;
 use crate::fleet::Endpoint;
 use crate::providers::MAX_NAME_BYTES;
@@ -41,6 +41,8 @@ pub struct RoutingRequest<'a> {
     pub images: bool,
     /// The outcome of the refresh for this request. Scope and models must be those after it.
     pub refresh: Refresh,
+    /// What becomes of it without a model; `None` if its path needs none.
+    pub no_model: Option<NoModel>,
 }
 
 /// The state of the refresh on a miss (docs/contract/balancing.md#5).
@@ -106,7 +108,25 @@ pub fn decide(rules: &RoutingRules<'_>, ask: &RoutingRequest<'_>) -> Decision {
     }
     match ask.model {
         Some(model) => by_model(rules, ask, model),
-        None => Decision::Route(Routed {
+        None => without_model(rules, ask),
+    }
+}
+
+/// A request without a model goes on where the choice cannot be wrong
+/// (docs/contract/balancing.md#2.1).
+fn without_model(rules: &RoutingRules<'_>, ask: &RoutingRequest<'_>) -> Decision {
+    let scope = ask.scope;
+    let goes_on = match ask.no_model {
+        None | Some(NoModel::Any) => true,
+        Some(NoModel::Refuse) => false,
+        Some(NoModel::Auto) if scope.configured.len() == 1 => true,
+        // What the others list is not known yet.
+        Some(NoModel::Auto) if !scope.unchecked.is_empty() => return Decision::AwaitFirstCheck,
+        Some(NoModel::Auto) => rules.models.has_one_name(&scope.configured),
+    };
+    match goes_on {
+        false => reject(Fault::ModelRequired, None),
+        true => Decision::Route(Routed {
             candidates: hinted(rules, ask),
             routing: None,
             alias: None,

@@ -105,6 +105,7 @@ impl World {
             model: case.model,
             images: case.images,
             refresh: case.refresh,
+            no_model: None,
         };
         decide(&rules, &ask)
     }
@@ -430,6 +431,7 @@ fn a_provider_without_endpoints_is_404() {
             model,
             images: false,
             refresh: Before,
+            no_model: None,
         };
         match decide(&rules, &ask) {
             Decision::Reject(rejected) => (rejected.fault.code(), rejected.routing.is_some()),
