@@ -16,8 +16,8 @@ use olla_engine::tls::TlsClient;
 use super::Gateway;
 use super::away::{Away, Done as StepDone};
 use super::cors::Grant;
-use super::id::RequestId;
 use super::keep_alive::EventBorder;
+use super::kept::{ConnectionCache, Kept};
 use super::replies::Ticket;
 use super::view::View;
 use crate::access::Client;
@@ -25,9 +25,9 @@ use crate::dialects::{ApiFamily, Dialect, Error, KEEP_ALIVE_COMMENT, Piece, Read
 use crate::encoding::BodyCoding;
 use crate::endpoint_set::EndpointSet;
 use crate::fleet::Endpoint;
-use crate::inspect::{Findings, Form, Inspector, Splice};
+use crate::inspect::{Findings, Form, Splice};
 use crate::operations::stats::LeftBecause;
-use crate::providers::figures::{AnswerKind, Tail};
+use crate::providers::figures::AnswerKind;
 use crate::routing::aliases::AliasUse;
 use crate::routing::balance::Lease;
 use crate::routing::decide::Refresh;
@@ -98,30 +98,6 @@ pub(crate) struct Exchange {
     pub(super) kept: Box<ConnectionCache>,
 }
 
-/// What a connection keeps from one request to the next; `None` before the first.
-pub(crate) type Kept = Option<Box<ConnectionCache>>;
-
-/// Buffers, and values that cost more to move than to overwrite. They lie on the heap, so that an
-/// exchange is moved cheaply.
-#[derive(Debug, Default)]
-pub(crate) struct ConnectionCache {
-    pub(super) id: RequestId,
-    /// Reads the body as it arrives.
-    pub(super) inspector: Inspector,
-    /// The address of the client; `peer_text` is that of the connection.
-    pub(super) client_text: IpText,
-    pub(super) peer_text: IpText,
-    /// The path in normal form, if it differs from what the client wrote.
-    pub(super) own_path: Vec<u8>,
-    /// The name of the model as the client wrote it; empty = none.
-    pub(super) model: String,
-    /// The name that was sent to the last endpoint, if it differs.
-    pub(super) sent_model: String,
-    pub(super) tail: Option<Box<Tail>>,
-    /// A head that waits for its body to be known.
-    held: Vec<u8>,
-}
-
 /// An endpoint that the request is leaving.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Left {
@@ -130,25 +106,6 @@ pub(super) struct Left {
     pub(super) because: LeftBecause,
     /// The status that was given up, and the cool-down that it began.
     pub(super) status: Option<(u16, Duration)>,
-}
-
-/// The capacity that a connection keeps of each of its buffers.
-const KEPT_BYTES_MAX: usize = 4 << 10;
-
-impl ConnectionCache {
-    /// Frees what a request has made unusually large: an idle connection must not hold it.
-    fn shrink(&mut self) {
-        for text in [&mut self.model, &mut self.sent_model] {
-            if text.capacity() > KEPT_BYTES_MAX {
-                *text = String::new();
-            }
-        }
-        for bytes in [&mut self.own_path, &mut self.held] {
-            if bytes.capacity() > KEPT_BYTES_MAX {
-                *bytes = Vec::new();
-            }
-        }
-    }
 }
 
 /// The times of a request's steps; `None` = not yet.
@@ -162,29 +119,6 @@ pub(super) struct RequestTimes {
     pub(super) dispatched: Option<Instant>,
     /// A response head had arrived.
     pub(super) responded: Option<Instant>,
-}
-
-/// An address as text, formatted only when it changes.
-#[derive(Debug, Default)]
-pub(super) struct IpText {
-    ip: Option<IpAddr>,
-    text: String,
-}
-
-impl IpText {
-    pub(super) fn set(&mut self, ip: IpAddr) {
-        use std::fmt::Write as _;
-        if self.ip != Some(ip) {
-            self.ip = Some(ip);
-            self.text.clear();
-            // Writing to a string cannot fail.
-            let _ = write!(self.text, "{ip}");
-        }
-    }
-
-    pub(super) fn as_str(&self) -> &str {
-        &self.text
-    }
 }
 
 impl Exchange {

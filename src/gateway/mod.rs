@@ -19,6 +19,7 @@ mod exchange;
 mod forward;
 mod id;
 mod keep_alive;
+mod kept;
 mod limited;
 mod local;
 mod pick;
@@ -43,7 +44,8 @@ use olla_engine::handler::{Handler, Limits};
 use olla_engine::rt::Exhausted;
 use olla_engine::snapshot::Subscriber;
 
-pub(crate) use exchange::{Exchange, Kept};
+pub(crate) use exchange::Exchange;
+pub(crate) use kept::Kept;
 pub(crate) use via::ViaEntry;
 
 use crate::field_names::Names;

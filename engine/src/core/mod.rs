@@ -118,7 +118,6 @@ pub(crate) struct Core<H: Handler> {
     incoming_bodies: body::IncomingBodies,
     offload: Offload,
     decodings: decode::Decodings,
-    aside: Arc<decode::Aside>,
 }
 
 impl Engine {
@@ -148,7 +147,6 @@ impl Engine {
             });
         }
         let cores: Arc<[Shared]> = shared.into();
-        let aside = Arc::new(decode::Aside::default());
         let (started, starts) = bounded(workers);
         let cpus = sys::cpus();
         let (offload, mut threads) = Offload::start(workers)?;
@@ -165,7 +163,6 @@ impl Engine {
                 listening,
                 receiver,
                 cores: Arc::clone(&cores),
-                aside: Arc::clone(&aside),
                 draining: Arc::clone(&draining),
                 budget: budget.clone(),
                 offload: offload.clone(),
@@ -302,7 +299,6 @@ struct Start {
     listening: rt::Listening,
     receiver: Receiver<(Accepted, SocketAddr)>,
     cores: Arc<[Shared]>,
-    aside: Arc<decode::Aside>,
     draining: Arc<AtomicBool>,
     budget: Budget,
     offload: Offload,
@@ -347,7 +343,6 @@ impl Start {
             incoming_bodies: body::IncomingBodies::default(),
             offload: self.offload,
             decodings: decode::Decodings::default(),
-            aside: self.aside,
         });
         core.read_clock();
         let mut stops = Vec::new();

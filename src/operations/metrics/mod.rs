@@ -224,6 +224,21 @@ fn endpoint_families(text: &mut Exposition, endpoints: &[Seen<'_>]) {
     });
 }
 
+fn translator_families(text: &mut Exposition, inputs: &Inputs<'_>) {
+    let name = "olla_translator_requests_total";
+    text.family(name, "counter", "Requests of each translator by mode.");
+    let mut translators = inputs.totals.translators().to_vec();
+    translators.sort_by_key(|(name, _)| *name);
+    for (translator, counts) in translators {
+        for (mode, count) in [
+            ("passthrough", counts.passthrough),
+            ("translation", counts.requests - counts.passthrough),
+        ] {
+            text.sample(name, &[("translator", translator), ("mode", mode)], count);
+        }
+    }
+}
+
 fn traffic_families(text: &mut Exposition, inputs: &Inputs<'_>, endpoints: &[Seen<'_>]) {
     let name = "olla_responses_total";
     let help = "Responses of the endpoint by status class.";
@@ -273,18 +288,7 @@ fn traffic_families(text: &mut Exposition, inputs: &Inputs<'_>, endpoints: &[See
     for (resource, count) in inputs.totals.local_faults() {
         text.sample(name, &[("reason", resource_name(resource))], count);
     }
-    let name = "olla_translator_requests_total";
-    text.family(name, "counter", "Requests of each translator by mode.");
-    let mut translators = inputs.totals.translators().to_vec();
-    translators.sort_by_key(|(name, _)| *name);
-    for (translator, counts) in translators {
-        for (mode, count) in [
-            ("passthrough", counts.passthrough),
-            ("translation", counts.requests - counts.passthrough),
-        ] {
-            text.sample(name, &[("translator", translator), ("mode", mode)], count);
-        }
-    }
+    translator_families(text, inputs);
     text.gauge("olla_sticky_sessions", "Current sticky sessions.");
     text.sample("olla_sticky_sessions", &[], inputs.sticky.active_sessions);
     let reloads = inputs.totals.reloads();

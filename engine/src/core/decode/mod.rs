@@ -3,23 +3,25 @@
 //! All decodings of a core share one slice of [`DECODE_SLICE`] a turn, in the order in which they
 //! asked for it: a hundred of them delay other requests no more than one does. A task that is ready
 //! in every turn would keep timers from running, so the decodings pause together after some slices.
-//! Decoders whose steps are not bounded work on a thread of their own ([`Aside`]).
+//! Decoders whose steps are not bounded work on another thread ([`crate::offload`]): Brotli fills its
+//! window of up to 16 MiB before it returns a byte, which takes some 80 ms, and nothing in its
+//! interface makes that shorter. Each core decodes one such body at a time, so their windows are
+//! bounded by the number of cores.
 
-mod aside;
 mod turnstile;
 
 use std::cell::{Cell, RefCell};
 use std::time::{Duration, Instant};
 
-pub(super) use aside::Aside;
-use aside::{Work, WorkDone};
+use crossbeam_channel::bounded;
+
 use turnstile::{Passage, Turnstile};
 
 use super::Core;
 use super::body::{Body, BodyError, Receiving, room};
 use crate::budget::Share;
 use crate::buf::Buf;
-use crate::decoding::{BodyDecoder, Decoding, Undecodable};
+use crate::decoding::{BodyDecoder, Decoded as Step, Decoding, Undecodable};
 use crate::handler::{Handler, Refusal};
 use crate::limits::{
     DECODE_ASIDE_READ_BYTES, DECODE_ASIDE_WRITE_BYTES, DECODE_PAUSE, DECODE_READ_BYTES, DECODE_RUN,
@@ -216,24 +218,21 @@ impl<H: Handler> Receiving<'_, H> {
         let core = self.core;
         let watch = self.io.watch();
         let _pass = core.decodings.aside.enter().await;
-        let mut work = Work {
+        let mut aside = DecoderAside {
             decoder,
-            input: Vec::new(),
             output: vec![0; DECODE_ASIDE_WRITE_BYTES],
         };
         loop {
             let room = decoded.bytes.spare().min(DECODE_ASIDE_WRITE_BYTES);
-            work.output.resize(room, 0);
+            aside.output.resize(room, 0);
             let rest = part::rest(encoded.behind(self.message, self.head_len), decoded.read);
             let (input, last) = piece(rest, DECODE_ASIDE_READ_BYTES);
-            work.input.clear();
-            work.input.extend_from_slice(input);
-            let (back, step) = core.aside(work).await?;
-            work = back;
+            let (back, step) = core.decode_aside(aside, input.to_vec()).await?;
+            aside = back;
             let step = step.map_err(undecodable)?;
-            let last = last && step.read == work.input.len();
-            let written = part::first(&work.output, step.written);
-            let progress = decoded.add(step.read, written, last, &*work.decoder)?;
+            let last = last && step.read == input.len();
+            let written = part::first(&aside.output, step.written);
+            let progress = decoded.add(step.read, written, last, &*aside.decoder)?;
             if progress == Progress::Complete {
                 return Ok(());
             }
@@ -242,7 +241,7 @@ impl<H: Handler> Receiving<'_, H> {
                 return Err(BodyError::Left);
             }
             if progress == Progress::Full {
-                let own = work.decoder.memory_max();
+                let own = aside.decoder.memory_max();
                 if !decoded.reserve(own) {
                     return Err(BodyError::Refused(Refusal::NoRoom));
                 }
@@ -290,19 +289,45 @@ impl Decoded {
     }
 }
 
-impl<H: Handler> Core<H> {
-    /// Lets the other thread do some work.
-    async fn aside(&self, work: Work) -> Result<WorkDone, BodyError> {
-        let no_thread = BodyError::Refused(Refusal::NoRoom);
-        let bell = self.shared().map(|shared| &shared.bell).ok_or(no_thread)?;
-        let outcome = self.aside.begin(work, bell).ok_or(no_thread)?;
+/// A decoder that another thread works with; it travels there and back.
+struct DecoderAside {
+    decoder: Box<dyn BodyDecoder>,
+    /// Room for what is decoded; all of it is overwritten.
+    output: Vec<u8>,
+}
+
+impl DecoderAside {
+    /// Decodes until the room is full or the decoder does nothing more.
+    fn run(&mut self, input: &[u8]) -> Result<Step, Undecodable> {
+        let (mut read, mut written) = (0, 0);
         loop {
-            match outcome.try_recv() {
-                Ok(outcome) => return Ok(outcome),
-                Err(error) if error.is_disconnected() => return Err(no_thread),
-                Err(_) => self.wait_for_news().await,
+            let room = self.output.get_mut(written..).unwrap_or_default();
+            let step = self.decoder.decode(part::rest(input, read), room)?;
+            read += step.read;
+            written += step.written;
+            if written == self.output.len() || (step.read == 0 && step.written == 0) {
+                return Ok(Step { read, written });
             }
         }
+    }
+}
+
+impl<H: Handler> Core<H> {
+    /// Decodes a piece of a body on another thread.
+    async fn decode_aside(
+        &self,
+        mut aside: DecoderAside,
+        input: Vec<u8>,
+    ) -> Result<(DecoderAside, Result<Step, Undecodable>), BodyError> {
+        let (sender, back) = bounded(1);
+        let work = move |input: &[u8]| {
+            let step = aside.run(input);
+            // The request may have ended meanwhile.
+            let _ = sender.send((aside, step));
+        };
+        self.work_on(Box::new(work), input).await;
+        let lost = |_| BodyError::Refused(Refusal::NoRoom);
+        back.try_recv().map_err(lost)
     }
 }
 

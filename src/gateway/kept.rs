@@ -1,0 +1,73 @@
+//! What a connection keeps from one request to the next.
+
+use std::net::IpAddr;
+
+use super::id::RequestId;
+use crate::inspect::Inspector;
+use crate::providers::figures::Tail;
+
+/// What a connection keeps from one request to the next; `None` before the first.
+pub(crate) type Kept = Option<Box<ConnectionCache>>;
+
+/// Buffers, and values that cost more to move than to overwrite. They lie on the heap, so that an
+/// exchange is moved cheaply.
+#[derive(Debug, Default)]
+pub(crate) struct ConnectionCache {
+    pub(super) id: RequestId,
+    /// Reads the body as it arrives.
+    pub(super) inspector: Inspector,
+    /// The address of the client; `peer_text` is that of the connection.
+    pub(super) client_text: IpText,
+    pub(super) peer_text: IpText,
+    /// The path in normal form, if it differs from what the client wrote.
+    pub(super) own_path: Vec<u8>,
+    /// The name of the model as the client wrote it; empty = none.
+    pub(super) model: String,
+    /// The name that was sent to the last endpoint, if it differs.
+    pub(super) sent_model: String,
+    pub(super) tail: Option<Box<Tail>>,
+    /// A head that waits for its body to be known.
+    pub(super) held: Vec<u8>,
+}
+
+/// The capacity that a connection keeps of each of its buffers.
+const KEPT_BYTES_MAX: usize = 4 << 10;
+
+impl ConnectionCache {
+    /// Frees what a request has made unusually large: an idle connection must not hold it.
+    pub(super) fn shrink(&mut self) {
+        for text in [&mut self.model, &mut self.sent_model] {
+            if text.capacity() > KEPT_BYTES_MAX {
+                *text = String::new();
+            }
+        }
+        for bytes in [&mut self.own_path, &mut self.held] {
+            if bytes.capacity() > KEPT_BYTES_MAX {
+                *bytes = Vec::new();
+            }
+        }
+    }
+}
+
+/// An address as text, formatted only when it changes.
+#[derive(Debug, Default)]
+pub(super) struct IpText {
+    ip: Option<IpAddr>,
+    text: String,
+}
+
+impl IpText {
+    pub(super) fn set(&mut self, ip: IpAddr) {
+        use std::fmt::Write as _;
+        if self.ip != Some(ip) {
+            self.ip = Some(ip);
+            self.text.clear();
+            // Writing to a string cannot fail.
+            let _ = write!(self.text, "{ip}");
+        }
+    }
+
+    pub(super) fn as_str(&self) -> &str {
+        &self.text
+    }
+}
