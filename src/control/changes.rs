@@ -16,7 +16,6 @@ impl ControlState {
     /// Feeds an event to an endpoint's health and executes the actions that come out. Returns
     /// whether the event was a check that counts.
     pub(super) fn on_health(&self, member: &Rc<FleetMember>, event: HealthEvent) -> bool {
-        let is_check = matches!(event, HealthEvent::CheckEnded { .. });
         let change = member.on_health(event);
         if let HealthEvent::CheckEnded { result, .. } = event
             && change.counts
@@ -33,6 +32,7 @@ impl ControlState {
             match action {
                 HealthAction::ResetBreaker => breaker::reset(&member.live),
                 HealthAction::ForgetSessions => self.common.sticky.purge(member.id),
+                HealthAction::DeclareDead => self.declare_dead(member),
                 HealthAction::ForgetModels => {
                     member.forget_models();
                     self.models_changed();
@@ -43,14 +43,11 @@ impl ControlState {
                 HealthAction::PublishSoon => self.publish_soon(),
             }
         }
-        if is_check && member.status() == Status::Offline {
-            self.declare_dead(member);
-        }
         self.end_first_round_if_settled();
         change.counts
     }
 
-    /// A check has found an endpoint offline: requests that wait for its response leave it
+    /// Makes the requests leave an endpoint that wait for its response
     /// (docs/contract/balancing.md#9.2).
     pub(super) fn declare_dead(&self, member: &FleetMember) {
         member.live.die();

@@ -145,6 +145,9 @@ pub(crate) enum HealthAction {
     ResetBreaker,
     /// Drop the sticky sessions pinned to the endpoint.
     ForgetSessions,
+    /// A check found the endpoint dead: requests that wait for its response leave it
+    /// (docs/contract/balancing.md#9.2).
+    DeclareDead,
     /// Drop the endpoint's models.
     ForgetModels,
     /// The time of the next check has changed: set the timer anew.
@@ -335,6 +338,9 @@ impl Health {
         }
         if decides && from.is_routable() && !is_good {
             change.actions.push(HealthAction::ForgetSessions);
+        }
+        if decides && to == Status::Offline {
+            change.actions.push(HealthAction::DeclareDead);
         }
         let is_news = !from.is_routable() || from == Status::Warming && to != Status::Warming;
         if !is_good || !self.settings.discovers {

@@ -170,7 +170,7 @@ fn the_first_check_decides_at_once() {
             CheckResult::Failed(ClientFault::Connect(ConnectFault::Unresolved)),
             Status::Offline,
             true,
-            &[PublishSoon],
+            &[DeclareDead, PublishSoon],
             true,
         ),
     ];
@@ -280,6 +280,37 @@ fn a_lost_connection_takes_the_endpoint_out_at_once() {
         [Discover, PublishSoon],
         "no check has failed, so the breaker keeps its count"
     );
+}
+
+#[test]
+fn only_a_check_that_counts_declares_an_endpoint_dead() {
+    let reset = CheckResult::Failed(ClientFault::Reset);
+    let declares = |change: &HealthChange| change.actions.contains(&DeclareDead);
+    let mut bench = Bench::checked(ON, code(200));
+    assert!(!declares(&bench.check(reset)), "it is still in use");
+    assert!(declares(&bench.check(reset)));
+    assert!(
+        declares(&bench.check(reset)),
+        "requests may have come since"
+    );
+    assert!(!declares(&bench.check(code(500))), "the server lives");
+    // Live traffic takes it out while a check is under way, whose result is thrown away.
+    for result in [code(200), reset, TIMED_OUT] {
+        let mut bench = Bench::checked(ON, code(200));
+        let (began, losses) = (bench.now, 1);
+        assert!(!declares(&bench.lose()), "{result:?}");
+        bench.now += secs(1);
+        let change = bench.on(HealthEvent::CheckEnded {
+            began,
+            result,
+            meanwhile: Meanwhile::default(),
+            losses,
+        });
+        assert_eq!(change, HealthChange::default(), "{result:?}");
+        assert_eq!(bench.health.status(), Status::Offline);
+        bench.wait();
+        assert!(declares(&bench.check(reset)), "{result:?}");
+    }
 }
 
 #[test]

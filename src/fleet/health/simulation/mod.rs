@@ -367,6 +367,15 @@ impl<'a> Simulation<'a> {
         let is_removed = event == HealthEvent::Removed;
         assert_eq!(does(HealthAction::ForgetSessions), leaves || is_removed);
         assert_eq!(does(HealthAction::ResetBreaker), self.model.recovers);
+        let failed = matches!(
+            event,
+            HealthEvent::CheckEnded {
+                result: CheckResult::Failed(_),
+                ..
+            }
+        );
+        let is_dead = failed && is == Status::Offline && !self.model.said_nothing;
+        assert_eq!(does(HealthAction::DeclareDead), is_dead);
         if self.model.said_nothing {
             assert_eq!(was, is, "a check that says nothing");
             assert_eq!(before.failures(), self.health.failures());
