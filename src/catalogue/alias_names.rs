@@ -10,10 +10,7 @@ use std::cmp::Reverse;
 use rustc_hash::FxHashMap;
 
 use crate::config::AliasPlan;
-use crate::providers::{glob, with_folded};
-
-/// The tag that Ollama's clients append to a name without a tag.
-const LATEST: &str = ":latest";
+use crate::providers::{LATEST, glob, with_folded};
 
 /// The names of the aliases of a plan, each with its place in `model_aliases`.
 #[derive(Debug, Default)]

@@ -14,11 +14,11 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::entry::{Entry, Place};
-use super::merged::{Alias, AliasTarget, Merged, MergedEndpoint, NameFacts, NameTable};
+use super::merged::{Alias, AliasTarget, Merged, MergedEndpoint, NameFacts, NameTable, TargetName};
 use super::rules::{Capabilities, ModelRules};
 use super::{AliasNames, CatalogueOptions, CatalogueSource, figures};
 use crate::config::AliasPlan;
-use crate::providers::{ListedModel, ModelKind, Profile, glob};
+use crate::providers::{LATEST, ListedModel, ModelKind, Profile, glob};
 
 /// Merges all listings into one.
 pub(super) fn merge(
@@ -426,9 +426,15 @@ fn member(source: &CatalogueSource<'_>) -> MergedEndpoint {
 /// The aliases, with those of their targets that an endpoint lists.
 fn aliases(plans: &[AliasPlan], names: &NameTable, entries: &[Entry]) -> Vec<Alias> {
     let number = |name: &str| names.folds.get(name.to_lowercase().as_str()).copied();
+    let numbers = |name: &str| {
+        let completed = (!name.contains(':')).then(|| format!("{name}{LATEST}"));
+        let completed = completed.and_then(|name| number(&name));
+        let own = number(name).map(|fold| (fold, false));
+        own.into_iter().chain(completed.map(|fold| (fold, true)))
+    };
     let targets = plans.iter().flat_map(|plan| &plan.targets);
     let mut having: FxHashMap<u32, Vec<u32>> = targets
-        .filter_map(|name| Some((number(name)?, Vec::new())))
+        .flat_map(|name| numbers(name).map(|(fold, _)| (fold, Vec::new())))
         .collect();
     if !having.is_empty() {
         for (at, entry) in entries.iter().enumerate() {
@@ -442,11 +448,17 @@ fn aliases(plans: &[AliasPlan], names: &NameTable, entries: &[Entry]) -> Vec<Ali
         }
     }
     let target = |name: &String| {
-        let fold = number(name)?;
-        Some(AliasTarget {
+        let named = numbers(name).filter_map(|(fold, is_completed)| {
+            Some(TargetName {
+                fold,
+                is_completed,
+                entries: having.get(&fold)?.clone(),
+            })
+        });
+        let names: Vec<_> = named.collect();
+        (!names.is_empty()).then(|| AliasTarget {
             name: name.clone(),
-            fold,
-            entries: having.get(&fold)?.clone(),
+            names,
         })
     };
     let known = plans.iter().map(|plan| Alias {

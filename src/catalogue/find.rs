@@ -5,8 +5,9 @@
 
 use super::Catalogue;
 use super::entry::Entry;
-use super::merged::{Alias, Merged};
+use super::merged::{Alias, AliasTarget, Merged, TargetName};
 use crate::endpoint_set::EndpointSet;
+use crate::providers::find_by_name;
 
 impl Merged {
     /// The alias of a name, in any letter case.
@@ -26,16 +27,28 @@ impl Merged {
         name: &str,
         endpoints: &EndpointSet,
     ) -> Option<(&Entry, u32)> {
-        let mut lower = name.to_lowercase();
-        if let Some(found) = self.entry_on(&lower, endpoints) {
-            return Some(found);
-        }
-        if name.contains(':') {
-            return None;
-        }
-        lower.push_str(":latest");
-        let completing = self.endpoints_of(|profile| profile.completes_tags());
-        self.entry_on(&lower, &endpoints.and(&completing))
+        let look = |lower: &str, among: &EndpointSet| self.entry_on(lower, among);
+        find_by_name(name, endpoints, || self.completing(), look)
+    }
+
+    /// The name of a target that some of these endpoints report, by the same rule, with the
+    /// endpoints among which it is looked for.
+    pub(super) fn target_name<'t>(
+        &self,
+        target: &'t AliasTarget,
+        endpoints: &EndpointSet,
+    ) -> Option<&'t TargetName> {
+        let look = |lower: &str, among: &EndpointSet| {
+            let fold = *self.names.folds.get(lower)?;
+            let named = target.names.iter().find(|named| named.fold == fold)?;
+            named.is_on(self, among).then_some(named)
+        };
+        find_by_name(&target.name, endpoints, || self.completing(), look)
+    }
+
+    /// The endpoints that take a name without a tag for the name with `:latest`.
+    fn completing(&self) -> EndpointSet {
+        self.endpoints_of(|profile| profile.completes_tags())
     }
 
     fn entry_on(&self, lower: &str, endpoints: &EndpointSet) -> Option<(&Entry, u32)> {

@@ -56,9 +56,44 @@ pub(super) struct Alias {
 pub(super) struct AliasTarget {
     /// The name as configured.
     pub(super) name: String,
+    /// The names that it may stand for: this one, and the one that Ollama completes it to.
+    pub(super) names: Vec<TargetName>,
+}
+
+/// A name that a target may stand for.
+#[derive(Debug)]
+pub(super) struct TargetName {
     pub(super) fold: u32,
+    /// Whether only endpoints that complete names know it by the target.
+    pub(super) is_completed: bool,
     /// The entries that have the name.
     pub(super) entries: Vec<u32>,
+}
+
+impl TargetName {
+    /// The entries that have the name, with its places.
+    pub(super) fn places<'m>(
+        &'m self,
+        merged: &'m Merged,
+    ) -> impl Iterator<Item = (&'m Entry, impl Iterator<Item = &'m Place>)> {
+        let entries = self.entries.iter();
+        entries
+            .filter_map(|at| merged.entries.get(*at as usize))
+            .map(move |entry| {
+                let is_own = |place: &&Place| {
+                    let completes = |member: &MergedEndpoint| member.profile.completes_tags();
+                    let member = merged.endpoints.get(place.endpoint as usize);
+                    place.fold == self.fold && (!self.is_completed || member.is_some_and(completes))
+                };
+                (entry, entry.places.iter().filter(is_own))
+            })
+    }
+
+    /// Whether one of these endpoints has it.
+    pub(super) fn is_on(&self, merged: &Merged, endpoints: &EndpointSet) -> bool {
+        let on = |place: &Place| endpoints.contains(place.endpoint as usize);
+        self.places(merged).any(|(_, mut places)| places.any(on))
+    }
 }
 
 /// All names in lower case. Each has a number, its fold.

@@ -368,17 +368,12 @@ impl Catalogue {
         target: &'c AliasTarget,
         selection: &Selection<'_>,
     ) -> impl Iterator<Item = (&'c Entry, Vec<Place>)> {
-        let entries = target.entries.iter();
-        entries
-            .filter_map(|at| self.merged.entries.get(*at as usize))
-            .filter(|entry| (selection.filter)(entry))
-            .map(|entry| {
-                let named = entry
-                    .places
-                    .iter()
-                    .filter(|place| place.fold == target.fold);
-                (entry, named.copied().collect())
-            })
+        let named = self.merged.target_name(target, &selection.eligible);
+        named
+            .into_iter()
+            .flat_map(|named| named.places(&self.merged))
+            .filter(|(entry, _)| (selection.filter)(entry))
+            .map(|(entry, places)| (entry, places.copied().collect()))
     }
 
     pub(super) fn push_item(&self, list: &mut List, format: Format, item: &Item<'_>) {
@@ -429,9 +424,10 @@ impl Catalogue {
                 list.push(&openai(id, created, owned("docker"), Nothing {}));
             }
             Format::OpenAi | Format::Unified => {
+                let context = context();
                 let more = OpenAiMore {
-                    max_model_len: entry.context_length,
-                    context_length: entry.context_length,
+                    max_model_len: context,
+                    context_length: context,
                     meta: self.fact(item, |model| model.extra.as_ref()?.meta.as_ref()),
                 };
                 list.push(&openai(id, created, OLLA, more));

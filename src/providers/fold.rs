@@ -2,8 +2,32 @@
 //!
 //! Contract: docs/contract/balancing.md#4.1
 
+use crate::endpoint_set::EndpointSet;
+
 /// The longest name, in bytes, that is lowercased without an allocation; longer than any in use.
 const FOLD_BYTES: usize = 192;
+
+/// The tag that Ollama and its clients add to a name without a tag.
+pub(crate) const LATEST: &str = ":latest";
+
+/// Looks a name up among the endpoints of a scope: in any letter case; if that finds nothing and the
+/// name has no tag, with `:latest` among those of them that complete names so.
+pub(crate) fn find_by_name<R>(
+    name: &str,
+    scope: &EndpointSet,
+    completing: impl FnOnce() -> EndpointSet,
+    mut look: impl FnMut(&str, &EndpointSet) -> Option<R>,
+) -> Option<R> {
+    let found = with_folded(name, "", |key| look(key, scope));
+    if found.is_some() || name.contains(':') {
+        return found;
+    }
+    let completing = completing().and(scope);
+    if completing.is_empty() {
+        return None;
+    }
+    with_folded(name, LATEST, |key| look(key, &completing))
+}
 
 /// Calls a function with a name in lower case and a suffix after it.
 pub(crate) fn with_folded<R>(name: &str, suffix: &str, look: impl FnOnce(&str) -> R) -> R {

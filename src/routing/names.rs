@@ -11,10 +11,7 @@ use std::sync::Arc;
 use rustc_hash::FxHashMap;
 
 use crate::endpoint_set::EndpointSet;
-use crate::providers::with_folded;
-
-/// The tag that Ollama adds to a name without a tag.
-const LATEST: &str = ":latest";
+use crate::providers::{find_by_name, with_folded};
 
 /// The names of all endpoints.
 #[derive(Debug, Default)]
@@ -146,15 +143,11 @@ impl ModelIndex {
                 return found;
             }
         }
-        let found = with_folded(name, "", |key| self.folded_in(key, scope));
-        if !found.is_empty() || name.contains(':') {
-            return found;
-        }
-        let ollama = self.ollama.and(scope);
-        if ollama.is_empty() {
-            return EndpointSet::EMPTY;
-        }
-        with_folded(name, LATEST, |key| self.folded_in(key, &ollama))
+        let look = |key: &str, among: &EndpointSet| {
+            let found = self.folded_in(key, among);
+            (!found.is_empty()).then_some(found)
+        };
+        find_by_name(name, scope, || self.ollama, look).unwrap_or(EndpointSet::EMPTY)
     }
 
     /// The endpoint's spelling of a name that it lists, perhaps in another letter case. `None` if

@@ -346,6 +346,58 @@ fn aliases_are_listed_while_a_target_is_served() {
     );
 }
 
+/// Routing finds these targets too (docs/contract/balancing.md#4.1).
+#[test]
+fn a_target_without_a_tag_is_the_one_that_ollama_completes() {
+    let aliases = [
+        alias("short", &["llama3"]),
+        alias("LONG", &["Llama3:Latest"]),
+        alias("cl-*", &["LLAMA3"]),
+        alias("other", &["phi"]),
+        alias("both", &["qwen"]),
+    ];
+    let llamas = tags(&[("llama3:latest", ""), ("qwen:latest", "")]);
+    let others = data(&["phi:latest", "qwen", "llama3:latest"]);
+    let backends = [
+        up("a", "ollama", &llamas),
+        up("b", "vllm", &others),
+        down("c", "ollama", &llamas),
+    ];
+    let catalogue = Setup {
+        aliases: &aliases,
+        ..Setup::of(&backends)
+    }
+    .build();
+    let listed = ids(&catalogue, "");
+    for name in ["short", "LONG", "both"] {
+        assert!(listed.iter().any(|id| id == name), "{name} in {listed:?}");
+    }
+    assert!(
+        !listed.iter().any(|id| id == "other"),
+        "vLLM completes no name"
+    );
+    for (name, endpoints) in [
+        ("short", json!(["a", "c"])),
+        ("cl-x", json!(["a", "c"])),
+        ("LONG", json!(["a", "b", "c"])),
+        ("both", json!(["b"])),
+    ] {
+        assert_eq!(model(&catalogue, name)["endpoints"], endpoints, "{name}");
+    }
+    for (name, shown) in [
+        ("short", Some("short")),
+        ("cl-x", Some("cl-x")),
+        ("other", None),
+    ] {
+        assert_eq!(catalogue.served_alias(name), shown, "{name}");
+    }
+    let tagged = ids(&catalogue, "format=ollama");
+    assert_eq!(
+        tagged,
+        ["llama3:latest", "qwen:latest", "short", "LONG", "both"]
+    );
+}
+
 #[test]
 fn an_alias_has_the_item_of_its_target() {
     let catalogue = with_aliases();

@@ -180,6 +180,45 @@ fn one_model_is_that_of_the_listing() {
     }
 }
 
+/// A request below the prefix reaches these endpoints only.
+#[test]
+fn a_listing_has_the_context_of_its_own_endpoints() {
+    let own = |id: &str, context: u64| {
+        serde_json::json!({"data": [{"id": id, "max_model_len": context}]}).to_string()
+    };
+    let llama = r#"{"data":[{"id":"m","meta":{"n_ctx":32768}}]}"#;
+    let aliases = [alias("a", &["m"])];
+    let backends = [
+        up("vl", "vllm", &own("m", 16_384)),
+        up("ll", "llamacpp", llama),
+        up("sg", "sglang", &data(&["m"])),
+    ];
+    let catalogue = Setup {
+        aliases: &aliases,
+        ..Setup::of(&backends)
+    }
+    .build();
+    let profiles = Profiles::builtin();
+    for (prefix, context) in [
+        ("vllm", 16_384),
+        ("llamacpp", 32_768),
+        ("openai", 32_768),
+        // Its endpoints say nothing.
+        ("sglang", 32_768),
+    ] {
+        let scoped = scoped_at(&profiles, prefix, "/v1/models").unwrap();
+        let list = json(&catalogue.scoped(&scoped));
+        let items = list["data"].as_array().unwrap();
+        assert_eq!(items.len(), 2, "{prefix}");
+        for item in items {
+            assert_eq!(item["max_model_len"], context, "{prefix} {item}");
+            assert_eq!(item["context_length"], context, "{prefix} {item}");
+        }
+    }
+    let global = items(&catalogue, "format=openai");
+    assert!(global.iter().all(|item| item["max_model_len"] == 32_768));
+}
+
 #[test]
 fn empty_listings_keep_their_shape() {
     let profiles = Profiles::builtin();
