@@ -120,8 +120,9 @@ impl Exchange {
             outcome: match end {
                 AttemptEnd::Whole if self.dialect.has_failed() => stats::Outcome::Failure,
                 AttemptEnd::Whole => stats::Outcome::Success,
-                // The endpoint has nothing to do with it (docs/contract/balancing.md#9.3).
-                AttemptEnd::Failed(Fault::Local) => stats::Outcome::Cancelled,
+                // The endpoint has nothing to do with it (docs/contract/balancing.md#9.3), or its
+                // check has failed and not the request (docs/contract/operations.md#5).
+                AttemptEnd::Failed(Fault::Local | Fault::Down) => stats::Outcome::Cancelled,
                 AttemptEnd::Failed(_) => stats::Outcome::Failure,
                 AttemptEnd::Abandoned => stats::Outcome::Cancelled,
             },

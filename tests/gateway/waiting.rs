@@ -55,6 +55,9 @@ fn a_waiting_request_leaves_an_endpoint_that_is_found_offline() {
         let left = r#"olla_retries_total{endpoint="one",reason="down"}"#;
         assert_eq!(gateway.metric(left), Some(1.0));
         assert_eq!((one.count(), two.count()), (1, 1));
+        // The check has failed, and not the request (docs/contract/operations.md#5).
+        let rate = r#"olla_endpoint_success_rate_percent{endpoint="one"}"#;
+        assert_eq!(gateway.metric(rate), Some(100.0));
     });
 }
 
