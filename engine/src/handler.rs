@@ -530,7 +530,7 @@ pub trait Exchange: Sized + 'static {
     }
 
     /// The attempt that the last pick began is over. Called once for each.
-    fn attempt_ended(&mut self, _cx: &Cx<'_>, _end: AttemptEnd, _bytes: u64) {}
+    fn attempt_ended(&mut self, _ask: &Ask<'_>, _end: AttemptEnd, _bytes: u64) {}
 
     /// The request is over. Called once for each exchange that began.
     fn done(self, _cx: &Cx<'_>, _request: Option<&Request<'_>>, _done: &Done) -> Self::Kept {

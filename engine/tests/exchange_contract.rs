@@ -298,7 +298,7 @@ impl Exchange for Watching {
         })
     }
 
-    fn attempt_ended(&mut self, _: &Cx<'_>, _: AttemptEnd, _: u64) {
+    fn attempt_ended(&mut self, _: &Ask<'_>, _: AttemptEnd, _: u64) {
         self.ends += 1;
     }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::member::FleetMember;
 use super::state::ControlState;
 use crate::clock::millis;
-use crate::fleet::health::{Cause, HealthAction, HealthEvent, Transition};
+use crate::fleet::health::{HealthAction, HealthEvent, Transition};
 use crate::fleet::{Status, breaker};
 use crate::log::events::{ENDPOINT_RECOVERED, ENDPOINT_STATUS_CHANGED};
 use crate::log::{Level, Value};
@@ -78,18 +78,24 @@ impl ControlState {
         let plan = member.plan();
         let latency = transition.response_time.unwrap_or(Duration::ZERO);
         let next_check = millis(transition.next_check_in);
-        let fields = [
+        let mut fields = vec![
             ("endpoint", Value::Str(&plan.name)),
             ("endpoint_url", Value::Str(&plan.url.display)),
             ("from", Value::Str(transition.from.as_str())),
             ("to", Value::Str(transition.to.as_str())),
             ("latency_ms", Value::Num(millis(latency))),
             ("next_check_in_ms", Value::Num(next_check)),
-            match transition.cause {
-                Cause::Code(code) => ("status_code", Value::Num(code.into())),
-                Cause::Error(error) => ("error", Value::Str(error)),
-            },
         ];
+        let cause = transition.cause;
+        if let Some(code) = cause.status_code {
+            fields.push(("status_code", Value::Num(code.into())));
+        }
+        if let Some(error) = cause.error {
+            fields.push(("error", Value::Str(error.as_str())));
+        }
+        if let Some(reason) = cause.reason {
+            fields.push(("reason", Value::Str(reason)));
+        }
         self.logger.emit(level, message, &fields);
     }
 }

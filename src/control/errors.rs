@@ -6,8 +6,9 @@ use std::time::SystemTime;
 
 use super::member::FleetMember;
 use super::state::ControlState;
+use crate::config::BaseUrl;
 use crate::fleet::health::CheckResult;
-use crate::fleet::{ErrorKind, Failed, Failure};
+use crate::fleet::{Failed, Failure};
 use crate::providers::{self, UpstreamTarget};
 use crate::shared::Trouble;
 
@@ -17,7 +18,7 @@ impl ControlState {
         let failure = Failure {
             kind: trouble.kind,
             message: trouble.sentence.to_owned(),
-            url: member.plan().url.display.clone(),
+            url: url_of(&member.plan().url, &trouble.path),
             status: trouble.status,
         };
         member.note(Failed::Traffic, Err(failure));
@@ -44,34 +45,22 @@ impl FleetMember {
 }
 
 fn judged(result: CheckResult, url: String) -> Result<(), Failure> {
-    let (kind, message, status) = match result {
+    let cause = result.cause();
+    let Some(kind) = cause.error else {
+        return Ok(());
+    };
+    let message = match result {
         CheckResult::Response {
-            code: 200..=299, ..
-        } => return Ok(()),
-        CheckResult::Response {
-            code,
-            is_loading: true,
-            ..
-        } => (
-            ErrorKind::Loading,
-            "is loading its model".to_owned(),
-            Some(code),
-        ),
-        CheckResult::Response { code, .. } => (
-            ErrorKind::of_status(code),
-            of_status(code, &url),
-            Some(code),
-        ),
-        CheckResult::Failed(fault) => match ErrorKind::of_client(fault) {
-            Some(kind) => (kind, fault.as_str().to_owned(), None),
-            None => return Ok(()),
-        },
+            is_loading: true, ..
+        } => "is loading its model".to_owned(),
+        CheckResult::Response { code, .. } => of_status(code, &url),
+        CheckResult::Failed(fault) => fault.as_str().to_owned(),
     };
     Err(Failure {
         kind,
         message,
         url,
-        status,
+        status: cause.status_code,
     })
 }
 
@@ -90,6 +79,11 @@ pub(super) fn display(target: &UpstreamTarget) -> String {
     format!("{}://{}{path}", target.scheme.as_str(), target.host_header)
 }
 
+/// The URL of a path at an endpoint for display.
+fn url_of(base: &BaseUrl, path: &str) -> String {
+    format!("{}://{}{path}", base.scheme.as_str(), base.host_header)
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
@@ -97,7 +91,6 @@ mod tests {
     use olla_engine::client::ClientFault;
 
     use super::*;
-    use crate::config::BaseUrl;
 
     #[test]
     fn checks_say_why() {
@@ -152,5 +145,6 @@ mod tests {
         let base = BaseUrl::parse("http://h:8000/base").unwrap();
         let target = providers::target(&base, "/health?key=secret").unwrap();
         assert_eq!(display(&target), "http://h:8000/base/health");
+        assert_eq!(url_of(&base, "/v1/x"), "http://h:8000/v1/x");
     }
 }

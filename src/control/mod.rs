@@ -249,13 +249,13 @@ fn start_tasks(state: &Rc<ControlState>) {
 
 fn on_message(state: &Rc<ControlState>, message: ToControl) {
     match message {
-        ToControl::ConnectFailed { endpoint, error } => {
+        ToControl::ConnectFailed { endpoint, cause } => {
             if let Some(member) = state.member(endpoint) {
                 let losses = member.live.lost();
                 // The check that follows asks for the addresses anew.
                 let url = &member.plan().url;
                 state.network.resolver.doubt(&url.host, url.port);
-                state.on_health(&member, HealthEvent::Lost { error, losses });
+                state.on_health(&member, HealthEvent::Lost { cause, losses });
             }
         }
         ToControl::TrafficFailed { endpoint, trouble } => {

@@ -46,8 +46,8 @@ impl ControlState {
                 breaker::on_failure(&member.live, now_ms, None);
                 if member.is_routable() {
                     let losses = member.live.lost();
-                    let error = "dropped";
-                    self.on_health(member, HealthEvent::Lost { error, losses });
+                    let cause = result.cause();
+                    self.on_health(member, HealthEvent::Lost { cause, losses });
                     self.declare_dead(member);
                 }
             }

@@ -35,14 +35,11 @@ pub(crate) const fn consequences(fault: Fault) -> Consequences {
         Fault::TlsTimeout => offline("did not complete the TLS handshake in time"),
         Fault::Reset => offline("reset the connection"),
         Fault::Closed => offline("closed the connection before its response was complete"),
-        Fault::Dropped => Consequences {
-            makes_suspect: true,
-            ..nothing("closed the connection on this request")
-        },
+        Fault::Dropped(_) => suspect("closed the connection on this request"),
         Fault::Down => nothing("was found offline by a health check"),
         Fault::SendTimeout => failure("stopped reading the request"),
         Fault::HeaderTimeout => nothing("did not begin its response in time"),
-        Fault::HeadCut => failure("closed the connection within its response headers"),
+        Fault::HeadCut(_) => suspect("closed the connection within its response headers"),
         Fault::Malformed => failure("sent a response that is not valid HTTP"),
         Fault::ResponseTimeout => failure("did not complete its response in time"),
         Fault::ReadTimeout => nothing("stopped sending within its response"),
@@ -85,6 +82,13 @@ const fn failure(sentence: &'static str) -> Consequences {
     }
 }
 
+const fn suspect(sentence: &'static str) -> Consequences {
+    Consequences {
+        makes_suspect: true,
+        ..nothing(sentence)
+    }
+}
+
 const fn nothing(sentence: &'static str) -> Consequences {
     Consequences {
         marks_offline: false,
@@ -96,7 +100,10 @@ const fn nothing(sentence: &'static str) -> Consequences {
 
 #[cfg(test)]
 mod tests {
+    use olla_engine::exchange::Ending;
+
     use super::*;
+    use crate::fleet::ErrorKind;
 
     #[test]
     fn the_contract_says_what_a_fault_leads_to() {
@@ -111,10 +118,12 @@ mod tests {
             (Fault::Reset, true, true),
             (Fault::Closed, true, true),
             (Fault::SendTimeout, false, true),
-            (Fault::Dropped, false, false),
+            (Fault::Dropped(Ending::Closed), false, false),
+            (Fault::Dropped(Ending::Reset), false, false),
             (Fault::Down, false, false),
             (Fault::HeaderTimeout, false, false),
-            (Fault::HeadCut, false, true),
+            (Fault::HeadCut(Ending::Closed), false, false),
+            (Fault::HeadCut(Ending::Reset), false, false),
             (Fault::Malformed, false, true),
             (Fault::ResponseTimeout, false, true),
             (Fault::ReadTimeout, false, false),
@@ -125,7 +134,10 @@ mod tests {
             let got = consequences(fault);
             assert_eq!(got.marks_offline, offline, "{fault:?}");
             assert_eq!(got.counts_for_breaker, breaker, "{fault:?}");
-            assert_eq!(got.makes_suspect, fault == Fault::Dropped, "{fault:?}");
+            let suspect = matches!(fault, Fault::Dropped(_) | Fault::HeadCut(_));
+            assert_eq!(got.makes_suspect, suspect, "{fault:?}");
+            let has_kind = ErrorKind::of_traffic(fault).is_some();
+            assert!(has_kind || !offline, "{fault:?}");
             assert!(!got.sentence.ends_with('.'), "{fault:?}");
         }
     }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use olla_engine::client::ClientFault;
-use olla_engine::exchange::{ConnectFault, Fault};
+use olla_engine::exchange::{ConnectFault, Ending, Fault};
 
 use super::Live;
 
@@ -93,9 +93,13 @@ impl ErrorKind {
             Fault::Unresolved => Self::Dns,
             Fault::ConnectTimeout => Self::ConnectTimeout,
             Fault::Tls(_) | Fault::TlsTimeout => Self::Tls,
-            Fault::Reset => Self::Reset,
-            Fault::Closed | Fault::Dropped => Self::Closed,
-            Fault::HeadCut | Fault::Malformed => Self::Malformed,
+            Fault::Reset | Fault::Dropped(Ending::Reset) | Fault::HeadCut(Ending::Reset) => {
+                Self::Reset
+            }
+            Fault::Closed | Fault::Dropped(Ending::Closed) | Fault::HeadCut(Ending::Closed) => {
+                Self::Closed
+            }
+            Fault::Malformed => Self::Malformed,
             Fault::SendTimeout
             | Fault::HeaderTimeout
             | Fault::ResponseTimeout
@@ -107,13 +111,61 @@ impl ErrorKind {
     }
 }
 
+/// Why an endpoint has another status, as the log says it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Cause {
+    /// The status code of a check's response.
+    pub(crate) status_code: Option<u16>,
+    /// `None` if all is well.
+    pub(crate) error: Option<ErrorKind>,
+    /// What failed in a TLS handshake.
+    pub(crate) reason: Option<&'static str>,
+}
+
+impl Cause {
+    /// The response to a check.
+    pub(crate) const fn of_response(status_code: u16, error: Option<ErrorKind>) -> Self {
+        Self {
+            status_code: Some(status_code),
+            error,
+            reason: None,
+        }
+    }
+
+    /// A check without response.
+    pub(crate) const fn of_client(fault: ClientFault) -> Self {
+        let reason = match fault {
+            ClientFault::Connect(ConnectFault::Tls(fault)) => Some(fault.as_str()),
+            _ => None,
+        };
+        Self {
+            status_code: None,
+            error: ErrorKind::of_client(fault),
+            reason,
+        }
+    }
+
+    /// A failed attempt of live traffic.
+    pub(crate) const fn of_traffic(fault: Fault) -> Self {
+        let reason = match fault {
+            Fault::Tls(_) | Fault::TlsTimeout => Some(fault.as_str()),
+            _ => None,
+        };
+        Self {
+            status_code: None,
+            error: ErrorKind::of_traffic(fault),
+            reason,
+        }
+    }
+}
+
 /// One failure.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Failure {
     pub(crate) kind: ErrorKind,
     /// A sentence without an address.
     pub(crate) message: String,
-    /// The URL that was asked, without credentials and query.
+    /// The URL that was asked, with its path, without credentials and query.
     pub(crate) url: String,
     /// The status of the response, if there was one.
     pub(crate) status: Option<u16>,
@@ -191,6 +243,8 @@ impl Errors {
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
+
+    use olla_engine::exchange::TlsFault;
 
     use super::*;
 
@@ -276,10 +330,33 @@ mod tests {
         ] {
             assert_eq!(ErrorKind::of_status(status).as_str(), want);
         }
-        assert_eq!(ErrorKind::of_traffic(Fault::HeaderTimeout), None);
+        for (fault, want) in [
+            (Fault::HeaderTimeout, None),
+            (Fault::Down, None),
+            (Fault::Closed, Some("closed")),
+            (Fault::Dropped(Ending::Closed), Some("closed")),
+            (Fault::Dropped(Ending::Reset), Some("reset")),
+            (Fault::HeadCut(Ending::Closed), Some("closed")),
+            (Fault::HeadCut(Ending::Reset), Some("reset")),
+            (Fault::Malformed, Some("malformed")),
+            (Fault::Unresolved, Some("dns")),
+        ] {
+            let kind = ErrorKind::of_traffic(fault).map(ErrorKind::as_str);
+            assert_eq!(kind, want, "{fault:?}");
+        }
+    }
+
+    #[test]
+    fn causes_tell_which_part_of_tls_failed() {
+        let expired = TlsFault::Expired;
+        let check = Cause::of_client(ClientFault::Connect(ConnectFault::Tls(expired)));
+        assert_eq!(check, Cause::of_traffic(Fault::Tls(expired)));
+        assert_eq!(check.error, Some(ErrorKind::Tls));
+        assert_eq!(check.reason, Some("tls_certificate_expired"));
+        let refused = Cause::of_traffic(Fault::Refused);
         assert_eq!(
-            ErrorKind::of_traffic(Fault::Closed),
-            Some(ErrorKind::Closed)
+            (refused.error, refused.reason),
+            (Some(ErrorKind::Refused), None)
         );
     }
 }

@@ -27,7 +27,7 @@ use crate::endpoint_set::EndpointSet;
 use crate::providers::Profile;
 use crate::providers::figures::Extractor;
 
-pub(crate) use last_error::{ErrorKind, Errors, Failed, Failure, LastError};
+pub(crate) use last_error::{Cause, ErrorKind, Errors, Failed, Failure, LastError};
 pub(crate) use live::{HEARD_STEP, Live};
 pub(crate) use upstream::{Upstream, own_fields};
 

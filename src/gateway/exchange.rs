@@ -355,7 +355,7 @@ impl handler::Exchange for Exchange {
             lease.succeeded();
         }
         self.heard(ask.cx.now);
-        self.note_status(ask.cx, response.head.status);
+        self.note_status(ask, response.head.status);
         self.upstream_status = Some(response.head.status);
         self.times.responded = Some(ask.cx.now);
         if self.gives_up(ask, response) {
@@ -508,8 +508,8 @@ impl handler::Exchange for Exchange {
         self.error(ask.cx, Some(&ask.request), &error, local);
     }
 
-    fn attempt_ended(&mut self, cx: &Cx<'_>, end: AttemptEnd, bytes: u64) {
-        self.end_attempt(cx, end, bytes);
+    fn attempt_ended(&mut self, ask: &Ask<'_>, end: AttemptEnd, bytes: u64) {
+        self.end_attempt(ask, end, bytes);
     }
 
     fn done(mut self, cx: &Cx<'_>, request: Option<&Request<'_>>, done: &Done) -> Kept {

@@ -13,6 +13,9 @@ use crate::field_names::{SEC_FETCH, X_MODEL};
 use crate::fleet::{Endpoint, Upstream};
 use crate::routing::path::upstream_target;
 
+/// The longest path that an endpoint's last error shows.
+const SHOWN_PATH_BYTES_MAX: usize = 256;
+
 /// Headers of the client that are passed on in place of those that the gateway would add.
 #[derive(Default)]
 struct Passed {
@@ -59,6 +62,20 @@ impl Exchange {
             emit::field(out, b"Accept-Encoding", b"identity");
             bearer_of_api_key(head, bytes, upstream, out);
         }
+    }
+
+    /// The path of a request as an endpoint gets it, without the query, cut to a length to show.
+    pub(super) fn asked_path(
+        &self,
+        request: &Request<'_>,
+        endpoint: &Endpoint,
+        target: Option<DialectTarget<'_>>,
+    ) -> String {
+        let rest = target.map_or_else(|| self.rest(request), |target| target.path.as_bytes());
+        let mut path = Vec::new();
+        upstream_target(&endpoint.upstream.base_path, rest, None, None, &mut path);
+        path.truncate(SHOWN_PATH_BYTES_MAX);
+        String::from_utf8_lossy(&path).into_owned()
     }
 
     /// Passes the client's headers on, except those that end here.

@@ -17,8 +17,8 @@ use super::respond::seconds_until;
 use super::view::View;
 use crate::dialects::{Error, Sent};
 use crate::endpoint_set::EndpointSet;
-use crate::fleet::ErrorKind;
 use crate::fleet::fault::consequences;
+use crate::fleet::{Cause, ErrorKind};
 use crate::inspect::rewrite_model;
 use crate::log::{Level, events};
 use crate::routing::balance::{Lease, NoPick, Picker};
@@ -196,7 +196,8 @@ impl Exchange {
 
     /// An attempt has ended: records what it shows of its endpoint (docs/contract/balancing.md#9,
     /// docs/contract/balancing.md#10).
-    pub(super) fn end_attempt(&mut self, cx: &Cx<'_>, end: AttemptEnd, bytes: u64) {
+    pub(super) fn end_attempt(&mut self, ask: &Ask<'_>, end: AttemptEnd, bytes: u64) {
+        let cx = ask.cx;
         let Some(mut lease) = self.lease.take() else {
             return;
         };
@@ -211,22 +212,13 @@ impl Exchange {
                 lease.failed(self.gateway.common.clock_ms(cx.now));
             }
             if let Some(kind) = ErrorKind::of_traffic(fault) {
-                let sentence = consequences.sentence;
-                self.note_trouble(
-                    cx,
-                    index,
-                    Trouble {
-                        kind,
-                        sentence,
-                        status: None,
-                    },
-                );
+                self.note_trouble(ask, index, kind, consequences.sentence);
             }
             if consequences.marks_offline {
                 self.lose_endpoint(cx, index, fault);
             }
             if consequences.makes_suspect {
-                self.suspect_endpoint(cx, index);
+                self.suspect_endpoint(cx, index, fault);
             }
             self.note_left(index, fault);
         }
@@ -235,25 +227,34 @@ impl Exchange {
     }
 
     /// Notes what an endpoint's last error shows (docs/contract/observe.md#1).
-    pub(super) fn note_trouble(&self, cx: &Cx<'_>, index: usize, trouble: Trouble) {
+    fn note_trouble(&self, ask: &Ask<'_>, index: usize, kind: ErrorKind, sentence: &'static str) {
         let endpoint = self.view.leased(index);
-        if endpoint.live.trouble(self.gateway.common.clock_ms(cx.now)) {
-            let endpoint = endpoint.id;
-            let told = ToControl::TrafficFailed { endpoint, trouble };
-            self.gateway.control.send(told);
+        if endpoint
+            .live
+            .trouble(self.gateway.common.clock_ms(ask.cx.now))
+        {
+            let target = self.dialect.target(endpoint);
+            let trouble = Trouble {
+                kind,
+                sentence,
+                path: self.asked_path(&ask.request, endpoint, target),
+                status: (kind == ErrorKind::RateLimited).then_some(429),
+            };
+            self.gateway.control.send(ToControl::TrafficFailed {
+                endpoint: endpoint.id,
+                trouble,
+            });
         }
     }
 
     /// The head of a response has arrived. A 429 is a trouble of the endpoint; any other status
     /// ends the row of troubles.
-    pub(super) fn note_status(&self, cx: &Cx<'_>, status: u16) {
-        const LIMITED: Trouble = Trouble {
-            kind: ErrorKind::RateLimited,
-            sentence: "is rate limited: it responded with 429",
-            status: Some(429),
-        };
+    pub(super) fn note_status(&self, ask: &Ask<'_>, status: u16) {
+        const LIMITED: &str = "is rate limited: it responded with 429";
         match self.lease.as_ref().map(Lease::endpoint) {
-            Some(index) if status == 429 => self.note_trouble(cx, index, LIMITED),
+            Some(index) if status == 429 => {
+                self.note_trouble(ask, index, ErrorKind::RateLimited, LIMITED);
+            }
             Some(index) => self.view.leased(index).live.no_trouble(),
             None => {}
         }
@@ -265,22 +266,26 @@ impl Exchange {
         endpoint.live.lose();
         let common = &self.gateway.common;
         common.losses.fetch_add(1, Ordering::Release);
+        let cause = Cause::of_traffic(fault);
         self.gateway.control.send(ToControl::ConnectFailed {
             endpoint: endpoint.id,
-            error: fault.as_str(),
+            cause,
         });
         let left = self.candidates.minus(&self.tried).len() as u64;
         let mut log = self.gateway.log.borrow_mut();
         if let Some(mut line) = log.event(Level::Warn, events::CONNECTION_FAILED, cx.unix_ms) {
             line.str("request_id", self.kept.id.as_str())
                 .str("endpoint", endpoint.name())
-                .str("error", fault.as_str())
+                .str("error", cause.error.map_or("", ErrorKind::as_str))
                 .num("remaining_endpoints", left);
+            if let Some(reason) = cause.reason {
+                line.str("reason", reason);
+            }
         }
     }
 
     /// The request itself may have made the endpoint close the connection: a health check decides.
-    fn suspect_endpoint(&self, cx: &Cx<'_>, index: usize) {
+    fn suspect_endpoint(&self, cx: &Cx<'_>, index: usize, fault: Fault) {
         let endpoint = self.view.leased(index);
         self.gateway.control.send(ToControl::Suspected {
             endpoint: endpoint.id,
@@ -290,6 +295,9 @@ impl Exchange {
         if let Some(mut line) = line {
             line.str("request_id", self.kept.id.as_str())
                 .str("endpoint", endpoint.name());
+            if let Some(kind) = ErrorKind::of_traffic(fault) {
+                line.str("error", kind.as_str());
+            }
         }
     }
 

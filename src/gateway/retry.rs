@@ -178,7 +178,7 @@ impl Exchange {
             },
             status: None,
         });
-        if fault == Fault::Dropped {
+        if matches!(fault, Fault::Dropped(_)) {
             let free = self.dropped_by.iter_mut().find(|place| place.is_none());
             if let Some(place) = free {
                 *place = Some(index);
@@ -211,8 +211,10 @@ impl Exchange {
                 .str("model", self.name_at(left.index))
                 .str("reason", left.because.as_str());
             if let Some((status, pause)) = left.status {
-                line.num("status_code", status.into())
-                    .num("cooldown_ms", millis(pause));
+                line.num("status_code", status.into());
+                if millis(pause) > 0 {
+                    line.num("cooldown_ms", millis(pause));
+                }
             }
             line.str("next_endpoint", self.view.leased(next).name());
         }

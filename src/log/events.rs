@@ -26,15 +26,18 @@ pub(crate) const REQUEST_METRICS: &str = "Request metrics";
 /// `remote_addr`, `method`, `path`, `query`, `status`, `request_bytes`, `response_bytes`,
 /// `duration_ms`, `user_agent`, `referer`, `content_type`, `accept`.
 pub(crate) const ACCESS_LOG: &str = "Access log";
-/// A request could not reach an endpoint. WARN: `endpoint`, `error`, `remaining_endpoints`.
+/// A request could not reach an endpoint. WARN: `endpoint`, `error`, `remaining_endpoints`,
+/// \[`reason`].
 pub(crate) const CONNECTION_FAILED: &str = "Connection failed to endpoint, marking as unhealthy";
 /// A request leaves an endpoint for another. INFO: `endpoint`, `model`, `reason` (as in
 /// `olla_retries_total`), \[`status_code`], \[`cooldown_ms`], `next_endpoint`.
 pub(crate) const ENDPOINT_LEFT: &str = "Endpoint left for another";
-/// An endpoint closed the connection on a whole request; it is checked at once. WARN: `endpoint`.
+/// An endpoint's connection ended on a request; it is checked at once. WARN: `endpoint`,
+/// `error`.
 pub(crate) const CONNECTION_DROPPED: &str = "Endpoint closed the connection on a request";
-/// A check lowered the status of an endpoint. WARN: `endpoint`, `endpoint_url` (display), `from`,
-/// `to`, `latency_ms`, `next_check_in_ms`, \[`status_code`], \[`error`].
+/// A check or a lost connection changed the status of an endpoint. WARN: `endpoint`, `endpoint_url`
+/// (display), `from`, `to`, `latency_ms`, `next_check_in_ms`, \[`status_code`], \[`error`] (a kind of
+/// docs/contract/observe.md#1), \[`reason`].
 pub(crate) const ENDPOINT_STATUS_CHANGED: &str = "Endpoint status changed";
 /// A check succeeded again after failures. INFO, fields as [`ENDPOINT_STATUS_CHANGED`].
 pub(crate) const ENDPOINT_RECOVERED: &str = "Endpoint recovered";

@@ -12,7 +12,7 @@ use super::pages::Rendering;
 use super::reply::ReplyTo;
 use crate::catalogue::ModelRules;
 use crate::config::Plan;
-use crate::fleet::ErrorKind;
+use crate::fleet::{Cause, ErrorKind};
 use crate::providers::Profiles;
 
 /// Messages in the queue to the control thread. A core drops a message that finds it full: the
@@ -29,12 +29,14 @@ const CONFIRMATION_TIMEOUT: Duration = Duration::from_secs(5);
 type CoreRinger = Arc<OnceLock<Ringer>>;
 
 /// A failure of live traffic, as the endpoint's last error shows it.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub(crate) struct Trouble {
     /// Its kind.
     pub kind: ErrorKind,
     /// What happened, in words that follow the endpoint's name.
     pub sentence: &'static str,
+    /// The path that was asked, without its query.
+    pub path: String,
     /// The status of the response, if there was one.
     pub status: Option<u16>,
 }
@@ -46,8 +48,8 @@ pub(crate) enum ToControl {
     ConnectFailed {
         /// Its `Endpoint.id`.
         endpoint: u32,
-        /// The name of the error.
-        error: &'static str,
+        /// Why not.
+        cause: Cause,
     },
     /// An endpoint closed a fresh connection on a whole request: check it now.
     Suspected {

@@ -68,6 +68,9 @@ fn a_refused_connection_goes_on_to_the_next_endpoint() {
             assert_eq!(seen.target, "/v1/chat/completions?a=1");
             assert_eq!(seen.header("X-Own"), Some("1"));
             gateway.wait_status("one", "offline");
+            let refused = r#""error":"refused""#;
+            gateway.wait_line(&["Connection failed to endpoint", refused]);
+            gateway.wait_line(&["Endpoint status changed", refused]);
             // Out at once, for all requests.
             was_served_by_two(&post(&gateway, CHAT, &[], r#"{"model":"m"}"#));
         }

@@ -5,8 +5,8 @@
 use std::time::Duration;
 
 use testkit::{
-    Backend, Client, Config, Gateway, PATIENCE, endpoint, get, on_both_drivers, post, wait_for,
-    wait_until,
+    Backend, Client, Config, Gateway, Link, PATIENCE, endpoint, get, on_both_drivers, post,
+    wait_for, wait_until,
 };
 
 const CHAT: &str = "/olla/proxy/v1/chat/completions";
@@ -87,6 +87,26 @@ fn a_lost_connection_causes_a_check_that_brings_the_endpoint_back() {
         wait_until("a check", || one.checks() > before);
         gateway.wait_status("one", "healthy");
         assert_eq!(get(&gateway, "/olla/proxy/good", &[]).status, 200);
+    });
+}
+
+#[test]
+fn the_last_error_of_traffic_says_what_was_asked() {
+    on_both_drivers(|driver| {
+        for (end, kind) in [
+            (Link::close as fn(&mut Link), "closed"),
+            (Link::reset, "reset"),
+        ] {
+            let one = Backend::new(&["m"], move |_, link| end(link));
+            let config = Config::new(driver).more(&endpoint("one", "vllm", &one, ""));
+            let gateway = Gateway::start(&config);
+            assert_eq!(get(&gateway, "/olla/vllm/v1/x?key=secret", &[]).status, 502);
+            wait_until("its last error", || {
+                gateway.endpoint("one")["last_error"]["kind"] == kind
+            });
+            let last = &gateway.endpoint("one")["last_error"];
+            assert_eq!(last["url"], format!("{}/v1/x", one.url()));
+        }
     });
 }
 

@@ -17,6 +17,7 @@ mod errors;
 mod failover;
 mod headers;
 mod health;
+mod killers;
 mod leaving;
 mod life;
 mod loops;

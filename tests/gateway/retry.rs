@@ -189,6 +189,7 @@ fn a_good_response_ends_a_cool_down_and_0s_begins_none() {
         let one = Backend::new(&["m"], move |_, link| {
             link.respond(own.load(Ordering::SeqCst), "text/plain", "own");
         });
+        let two = Backend::ok(&["m"]);
         let gateway = over(
             driver,
             &[(&one, "vllm")],
@@ -202,11 +203,12 @@ fn a_good_response_ends_a_cool_down_and_0s_begins_none() {
         status.store(503, Ordering::SeqCst);
         let gateway = over(
             driver,
-            &[(&one, "vllm")],
+            &[(&one, "vllm"), (&two, "vllm")],
             "[proxy.retry]\ncooldown = \"0s\"",
         );
-        is_by(&post(&gateway, CHAT, &[], M), 503, "one");
+        is_by(&post(&gateway, CHAT, &[], M), 200, "two");
         assert_eq!(gateway.endpoint("one").get("cooling"), None);
+        gateway.wait_log(r#""status_code":503,"next_endpoint":"two""#);
     });
 }
 

@@ -206,12 +206,15 @@ impl<H: Handler> Lane<'_, H> {
         if in_one_piece
             && backend.upstream.socket.batches()
             && self.wire.is_sent_with_others(self.out.len())
-            && self.wire.send_batched(backend, self.out, self.x).await?
+            && self
+                .wire
+                .send_batched(backend, self.out, len, self.x)
+                .await?
         {
             return Ok(());
         }
         let parts = [self.out.as_slice(), a, b, c];
-        self.wire.send_parts(backend, parts, self.x).await
+        self.wire.send_parts(backend, parts, len, self.x).await
     }
 
     /// The head of the final response; the buffer begins with it.
@@ -268,12 +271,13 @@ impl<H: Handler> Lane<'_, H> {
 }
 
 impl<H: Handler> Wire<'_, H> {
-    /// Sends a request through the ring; returns whether sending is over. Bytes that the backend did
-    /// not take stay in `out`.
+    /// Sends a request, of which `body` bytes are its body, through the ring; returns whether sending
+    /// is over. Bytes that the backend did not take stay in `out`.
     async fn send_batched(
         &mut self,
         backend: &mut Backend,
         out: &mut Vec<u8>,
+        body: usize,
         x: &H::Exchange,
     ) -> Result<bool, Action> {
         let sending = backend.upstream.socket.send_batched(std::mem::take(out));
@@ -289,16 +293,17 @@ impl<H: Handler> Wire<'_, H> {
         if out.is_empty() {
             self.on(Event::RequestSent);
         } else if sent > 0 {
-            self.on(Event::RequestProgress);
+            self.on(progress(out.len(), body));
         }
         Ok(out.is_empty())
     }
 
-    /// Sends the parts of a request, all of them.
+    /// Sends the parts of a request, all of them; `body` bytes are its body.
     async fn send_parts(
         &mut self,
         backend: &mut Backend,
         mut parts: [&[u8]; 4],
+        body: usize,
         x: &H::Exchange,
     ) -> Result<(), Action> {
         self.turn_to_send(&parts).await;
@@ -320,7 +325,8 @@ impl<H: Handler> Wire<'_, H> {
                         self.on(Event::RequestSent);
                         return Ok(());
                     }
-                    self.on(Event::RequestProgress);
+                    let left = parts.iter().map(|part| part.len()).sum();
+                    self.on(progress(left, body));
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     // A backend that responds early, such as with a 413, reads no more.
@@ -349,6 +355,13 @@ fn expects_a_length(request: &Request<'_>) -> bool {
             request.head.method.of(request.bytes),
             b"POST" | b"PUT" | b"PATCH"
         )
+}
+
+/// The event of a request of which this many bytes are left to send.
+fn progress(left: usize, body: usize) -> Event {
+    Event::RequestProgress {
+        of_body: body == 0 || left < body,
+    }
 }
 
 /// Takes sent bytes off the front of the parts; whether nothing is left.

@@ -217,7 +217,12 @@ impl<H: Handler> Lane<'_, H> {
     pub(super) fn attempt_ended(&mut self, end: AttemptEnd) {
         let bytes = self.response_bytes;
         let context = Context::new(self.core, self.arrival, self.core.now());
-        self.x.attempt_ended(&context.cx(), end, bytes);
+        let ask = Ask {
+            cx: &context.cx(),
+            request: self.request,
+            body: self.body.of(&self.request),
+        };
+        self.x.attempt_ended(&ask, end, bytes);
     }
 
     /// An empty share of the budget for bytes of this request.

@@ -23,9 +23,9 @@ pub enum Fault {
     Reset,
     /// The connection was closed too early.
     Closed,
-    /// A fresh connection was reset or closed after the endpoint took the whole request, before a
-    /// response byte: the request itself may be the cause.
-    Dropped,
+    /// A fresh connection ended before a response byte, after the endpoint took bytes of the
+    /// request's body or all of a request: the request itself may be the cause.
+    Dropped(Ending),
     /// The endpoint was found dead in another way, before a response byte.
     Down,
     /// The request could not be sent: the endpoint took none of it for as long as `read`.
@@ -33,7 +33,7 @@ pub enum Fault {
     /// No complete response head within `response_header`.
     HeaderTimeout,
     /// The connection ended inside the response head.
-    HeadCut,
+    HeadCut(Ending),
     /// The received bytes are not an HTTP response that can be passed on.
     Malformed,
     /// Silence inside the response body for as long as `read`.
@@ -46,10 +46,19 @@ pub enum Fault {
     Local,
 }
 
+/// How a connection ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Ending {
+    /// The endpoint closed it.
+    Closed,
+    /// It was reset.
+    Reset,
+}
+
 impl Fault {
     /// Every fault.
     #[cfg(test)]
-    pub(super) const ALL: [Self; 26] = [
+    pub(super) const ALL: [Self; 28] = [
         Self::Refused,
         Self::Unreachable,
         Self::Unresolved,
@@ -66,11 +75,13 @@ impl Fault {
         Self::TlsTimeout,
         Self::Reset,
         Self::Closed,
-        Self::Dropped,
+        Self::Dropped(Ending::Closed),
+        Self::Dropped(Ending::Reset),
         Self::Down,
         Self::SendTimeout,
         Self::HeaderTimeout,
-        Self::HeadCut,
+        Self::HeadCut(Ending::Closed),
+        Self::HeadCut(Ending::Reset),
         Self::Malformed,
         Self::ReadTimeout,
         Self::ResponseTimeout,
@@ -99,16 +110,27 @@ impl Fault {
             Self::TlsTimeout => "tls_timeout",
             Self::Reset => "reset",
             Self::Closed => "closed",
-            Self::Dropped => "dropped",
+            Self::Dropped(Ending::Closed) => "dropped",
+            Self::Dropped(Ending::Reset) => "dropped_by_reset",
             Self::Down => "down",
             Self::SendTimeout => "send_timeout",
             Self::HeaderTimeout => "header_timeout",
-            Self::HeadCut => "head_cut",
+            Self::HeadCut(Ending::Closed) => "head_cut",
+            Self::HeadCut(Ending::Reset) => "head_cut_by_reset",
             Self::Malformed => "malformed",
             Self::ReadTimeout => "read_timeout",
             Self::ResponseTimeout => "response_timeout",
             Self::WriteTimeout => "write_timeout",
             Self::Local => "local",
+        }
+    }
+}
+
+impl From<Ending> for Fault {
+    fn from(ending: Ending) -> Self {
+        match ending {
+            Ending::Closed => Self::Closed,
+            Ending::Reset => Self::Reset,
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::fault::Fault;
+use super::fault::{Ending, Fault};
 use crate::fault::ConnectFault;
 
 /// How long each part of an exchange may take (docs/contract/balancing.md#13,
@@ -47,7 +47,10 @@ pub enum Event {
     /// There is no connection.
     ConnectFailed(ConnectFault),
     /// The endpoint took some bytes of the request.
-    RequestProgress,
+    RequestProgress {
+        /// Bytes of its body are among them; of a request without one, any bytes.
+        of_body: bool,
+    },
     /// The endpoint took the last byte of the request.
     RequestSent,
     /// A write failed. A response may still be unread in the connection (a refusal sent before the
@@ -185,7 +188,9 @@ struct Conn {
 enum Taken {
     #[default]
     Nothing,
-    Part,
+    Head,
+    /// With bytes of the body.
+    Body,
     All,
 }
 
@@ -309,8 +314,11 @@ impl Lifecycle {
     /// The request is being sent or has been sent; the response has not begun.
     fn on_requesting(&mut self, event: Event, now: Instant) -> Action {
         match event {
-            Event::RequestProgress => {
+            Event::RequestProgress { of_body } => {
                 self.begin_request(now);
+                if of_body && self.conn.taken == Taken::Head {
+                    self.conn.taken = Taken::Body;
+                }
                 if self.phase == Phase::Sending {
                     self.enter(Phase::Sending, self.timeouts.read, now);
                 }
@@ -342,8 +350,8 @@ impl Lifecycle {
                     return self.finish();
                 }
             }
-            Event::UpstreamClosed => return self.broken(Fault::Closed),
-            Event::UpstreamReset => return self.broken(Fault::Reset),
+            Event::UpstreamClosed => return self.broken(Ending::Closed),
+            Event::UpstreamReset => return self.broken(Ending::Reset),
             Event::EndpointDown if !self.conn.head_begun => {
                 return self.next_endpoint(Fault::Down);
             }
@@ -397,7 +405,7 @@ impl Lifecycle {
             }
             (Due::Phase, Phase::Connecting) => self.next_endpoint(Fault::ConnectTimeout),
             (Due::Phase, Phase::Sending) => self.fail(Fault::SendTimeout),
-            (Due::Phase, Phase::Waiting) if self.conn.send_failed => self.broken(Fault::Reset),
+            (Due::Phase, Phase::Waiting) if self.conn.send_failed => self.broken(Ending::Reset),
             // No other endpoint: this one may be working on the prompt (docs/contract/README.md#6).
             (Due::Phase, Phase::Waiting) => self.fail(Fault::HeaderTimeout),
             (Due::Phase, Phase::Responding) => self.over(Action::Cut(Fault::ReadTimeout)),
@@ -427,30 +435,30 @@ impl Lifecycle {
     /// The first byte of the request was taken: the time limit of the response begins.
     fn begin_request(&mut self, now: Instant) {
         if self.conn.taken == Taken::Nothing {
-            self.conn.taken = Taken::Part;
+            self.conn.taken = Taken::Head;
             self.conn.response_by = self.timeouts.response.and_then(|all| now.checked_add(all));
         }
     }
 
     /// The connection ended before a head was complete.
-    fn broken(&mut self, fault: Fault) -> Action {
+    fn broken(&mut self, ending: Ending) -> Action {
+        let may_be_the_cause = matches!(self.conn.taken, Taken::Body | Taken::All);
         if self.conn.head_begun {
-            self.fail(Fault::HeadCut)
+            self.fail(Fault::HeadCut(ending))
+        } else if may_be_the_cause && !self.conn.reused {
+            self.next_endpoint(Fault::Dropped(ending))
         } else {
-            self.dead(fault)
+            self.dead(ending.into())
         }
     }
 
     /// Nothing of a response was received, so the request may be sent again: to the same endpoint
-    /// once if the connection was an old one, else to another. Of a fresh connection that ended
-    /// after the whole request, the request itself may be the cause.
+    /// once if the connection was an old one, else to another.
     fn dead(&mut self, fault: Fault) -> Action {
         if self.conn.reused && !self.retried {
             self.retrying = true;
             self.release(Phase::Choosing);
             Action::RetryFresh
-        } else if self.conn.taken == Taken::All && !self.conn.reused {
-            self.next_endpoint(Fault::Dropped)
         } else {
             self.next_endpoint(fault)
         }

@@ -28,6 +28,6 @@ pub(crate) mod lifecycle;
 mod tests;
 
 pub use crate::fault::{ConnectFault, TlsFault};
-pub use fault::Fault;
+pub use fault::{Ending, Fault};
 pub use lifecycle::Timeouts;
 pub(crate) use lifecycle::{Action, Event, Lifecycle};

@@ -5,16 +5,18 @@ use std::time::{Duration, Instant};
 use super::Action::{Abandon, Continue, Cut, Fail, Finish, NextEndpoint, Reset, RetryFresh};
 use super::Event::{
     ClientBlocked, ClientLeft, ClientStalled, ClientTook, ConnectFailed, Connected, Delivered,
-    EndpointDown, Malformed, RequestProgress, RequestSent, ResponseBytes, ResponseEnd,
-    ResponseHead, ResponsePiece, SendFailed, Timer, TlsBegun, UpstreamClosed, UpstreamReset,
+    EndpointDown, Malformed, RequestSent, ResponseBytes, ResponseEnd, ResponseHead, ResponsePiece,
+    SendFailed, Timer, TlsBegun, UpstreamClosed, UpstreamReset,
 };
 use super::lifecycle::Phase;
-use super::{Action, ConnectFault, Event, Fault, Lifecycle, Timeouts, TlsFault};
+use super::{Action, ConnectFault, Ending, Event, Fault, Lifecycle, Timeouts, TlsFault};
 
 const HEAD: Event = ResponseHead {
     reusable: true,
     has_body: true,
 };
+const PROGRESS: Event = Event::RequestProgress { of_body: false };
+const BODY: Event = Event::RequestProgress { of_body: true };
 const BARE_HEAD: Event = ResponseHead {
     reusable: true,
     has_body: false,
@@ -76,26 +78,35 @@ const TABLE: &[Row] = &[
         NextEndpoint(Fault::Unreachable)),
     row("unresolved", false, &[ConnectFailed(ConnectFault::Unresolved)],
         NextEndpoint(Fault::Unresolved)),
-    // Row 2: reset before a byte of a response, whatever was sent.
+    // Row 2: reset before a byte of a response.
     row("reset, nothing sent", false, &[Connected, UpstreamReset],
         NextEndpoint(Fault::Reset)),
-    row("reset, half sent", false, &[Connected, RequestProgress, UpstreamReset],
+    row("reset, a part of the head sent", false, &[Connected, PROGRESS, UpstreamReset],
         NextEndpoint(Fault::Reset)),
-    row("write failed, then reset", false, &[Connected, RequestProgress, SendFailed, UpstreamReset],
+    row("write failed, then reset", false, &[Connected, PROGRESS, SendFailed, UpstreamReset],
         NextEndpoint(Fault::Reset)),
-    row("write failed, then nothing", false, &[Connected, RequestProgress, SendFailed, Timer],
+    row("write failed, then nothing", false, &[Connected, PROGRESS, SendFailed, Timer],
         NextEndpoint(Fault::Reset)),
     row("reset while connecting", false, &[UpstreamReset],
         NextEndpoint(Fault::Reset)),
     // Row 3: closed before a byte of a response.
     row("closed, nothing sent", false, &[Connected, UpstreamClosed],
         NextEndpoint(Fault::Closed)),
-    row("closed, a part sent", false, &[Connected, RequestProgress, UpstreamClosed],
+    row("closed, a part of the head sent", false, &[Connected, PROGRESS, UpstreamClosed],
         NextEndpoint(Fault::Closed)),
+    // The same once a byte of the body was sent: the body may be the cause.
+    row("reset within the body", false, &[Connected, PROGRESS, BODY, UpstreamReset],
+        NextEndpoint(Fault::Dropped(Ending::Reset))),
+    row("closed within the body", false, &[Connected, BODY, PROGRESS, UpstreamClosed],
+        NextEndpoint(Fault::Dropped(Ending::Closed))),
+    row("write failed within the body, then reset", false,
+        &[Connected, BODY, SendFailed, UpstreamReset], NextEndpoint(Fault::Dropped(Ending::Reset))),
+    row("write failed within the body, then nothing", false, &[Connected, BODY, SendFailed, Timer],
+        NextEndpoint(Fault::Dropped(Ending::Reset))),
     row("closed, all sent", false, &[Connected, RequestSent, UpstreamClosed],
-        NextEndpoint(Fault::Dropped)),
+        NextEndpoint(Fault::Dropped(Ending::Closed))),
     row("reset, all sent", false, &[Connected, RequestSent, UpstreamReset],
-        NextEndpoint(Fault::Dropped)),
+        NextEndpoint(Fault::Dropped(Ending::Reset))),
     row("closed in the TLS handshake", false, &[TlsBegun, UpstreamClosed],
         NextEndpoint(Fault::Closed)),
     // Row 4: connect timeout, TLS failure, TLS timeout.
@@ -110,7 +121,7 @@ const TABLE: &[Row] = &[
     // A health check finds the endpoint dead.
     row("down while connecting", false, &[EndpointDown], NextEndpoint(Fault::Down)),
     row("down in the TLS handshake", false, &[TlsBegun, EndpointDown], NextEndpoint(Fault::Down)),
-    row("down while sending", true, &[RequestProgress, EndpointDown], NextEndpoint(Fault::Down)),
+    row("down while sending", true, &[PROGRESS, EndpointDown], NextEndpoint(Fault::Down)),
     row("down while waiting", false, &[Connected, RequestSent, EndpointDown],
         NextEndpoint(Fault::Down)),
     row("down, but response bytes came", false,
@@ -122,6 +133,7 @@ const TABLE: &[Row] = &[
     row("stale, reset at once", true, &[UpstreamReset], RetryFresh),
     row("stale, closed after the request", true, &[RequestSent, UpstreamClosed],
         RetryFresh),
+    row("stale, reset within the body", true, &[BODY, UpstreamReset], RetryFresh),
     row("stale, write failed, closed", true, &[SendFailed, UpstreamClosed],
         RetryFresh),
     row("stale, a response to no request", true, &[HEAD], RetryFresh),
@@ -138,7 +150,7 @@ const TABLE: &[Row] = &[
         Fail(Fault::HeaderTimeout)),
     row("header timeout after an interim response", false,
         &[Connected, RequestSent, ResponseBytes, Timer], Fail(Fault::HeaderTimeout)),
-    row("takes no more of the request", false, &[Connected, RequestProgress, Timer],
+    row("takes no more of the request", false, &[Connected, PROGRESS, Timer],
         Fail(Fault::SendTimeout)),
     // Row 8: malformed, or broken off inside the head.
     row("malformed", false, &[Connected, RequestSent, Malformed],
@@ -146,9 +158,9 @@ const TABLE: &[Row] = &[
     row("malformed, reused", true, &[RequestSent, Malformed],
         Fail(Fault::Malformed)),
     row("closed inside the head", false, &[Connected, RequestSent, ResponseBytes, UpstreamClosed],
-        Fail(Fault::HeadCut)),
+        Fail(Fault::HeadCut(Ending::Closed))),
     row("reset inside the head, reused", true, &[RequestSent, ResponseBytes, UpstreamReset],
-        Fail(Fault::HeadCut)),
+        Fail(Fault::HeadCut(Ending::Reset))),
     // Row 9: the response began.
     row("began, reset", false, &[Connected, RequestSent, HEAD, UpstreamReset],
         Cut(Fault::Reset)),
@@ -162,7 +174,7 @@ const TABLE: &[Row] = &[
         Cut(Fault::Malformed)),
     // Row 10: the client goes away, in each of the four windows.
     row("client left while connecting", false, &[ClientLeft], Abandon),
-    row("client left while sending", false, &[Connected, RequestProgress, ClientLeft],
+    row("client left while sending", false, &[Connected, PROGRESS, ClientLeft],
         Abandon),
     row("client left while waiting", false, &[Connected, RequestSent, ClientLeft],
         Abandon),
@@ -282,22 +294,18 @@ fn reuse() {
         ),
         ("without a body", &[RequestSent, BARE_HEAD], true),
         ("endpoint closes", &[RequestSent, CLOSING, END], false),
-        ("early response", &[RequestProgress, HEAD, END], false),
+        ("early response", &[PROGRESS, HEAD, END], false),
         (
             "early response without a body",
-            &[RequestProgress, BARE_HEAD],
+            &[PROGRESS, BARE_HEAD],
             false,
         ),
         (
             "early response, request completed later",
-            &[RequestProgress, HEAD, RequestSent, END],
+            &[PROGRESS, HEAD, RequestSent, END],
             false,
         ),
-        (
-            "write failed",
-            &[RequestProgress, SendFailed, HEAD, END],
-            false,
-        ),
+        ("write failed", &[PROGRESS, SendFailed, HEAD, END], false),
         (
             "write failed, sent all the same",
             &[SendFailed, RequestSent, HEAD, END],
@@ -359,8 +367,8 @@ fn deadlines() {
     expect(None, 1, 61);
     expect(Some(TlsBegun), 2, 12);
     expect(Some(Connected), 3, 603);
-    expect(Some(RequestProgress), 4, 604);
-    expect(Some(RequestProgress), 400, 904); // `response` since the first byte.
+    expect(Some(PROGRESS), 4, 604);
+    expect(Some(PROGRESS), 400, 904); // `response` since the first byte.
     expect(Some(RequestSent), 401, 431);
     expect(Some(ResponseBytes), 420, 431); // Interim responses do not extend it.
     expect(Some(Timer), 425, 431); // Too early.
@@ -507,7 +515,7 @@ fn an_endless_timeout_is_no_deadline() {
     for event in [
         TlsBegun,
         Connected,
-        RequestProgress,
+        PROGRESS,
         RequestSent,
         HEAD,
         ResponsePiece,

@@ -16,7 +16,7 @@ use model::{Limits, Link, Model, Ms};
 use olla_engine::bench::{Action, Event, Lifecycle, Phase};
 use olla_engine::exchange::{ConnectFault, TlsFault};
 
-const SEEDS: u64 = 256;
+const SEEDS: u64 = 2048;
 const EXCHANGES_PER_SEED: usize = 8;
 /// Far more events than any exchange has: a run that takes more does not end.
 const STEPS_MAX: usize = 2_000;
@@ -55,7 +55,11 @@ fn script(rng: &mut Rng, limits: Limits, reused: bool) -> Vec<(Ms, Event)> {
         events.push(Event::Connected);
     }
     let connected = events.len();
-    events.extend((0..rng.below(4)).map(|_| Event::RequestProgress));
+    let mut of_body = false;
+    events.extend((0..rng.below(4)).map(|_| {
+        of_body |= rng.percent(40);
+        Event::RequestProgress { of_body }
+    }));
     let sent = events.len();
     events.push(Event::RequestSent);
     if rng.percent(20) {
@@ -434,8 +438,8 @@ fn simulation() {
     // The simulation is worth something only if it gets everywhere.
     const NEEDED: &str = "Abandon; Reset; Continue; RetryFresh; NextEndpoint(Refused); \
         NextEndpoint(ConnectTimeout); NextEndpoint(TlsTimeout); NextEndpoint(Reset); \
-        NextEndpoint(Closed); NextEndpoint(Dropped); NextEndpoint(Down); Fail(HeaderTimeout); Fail(SendTimeout); Fail(ResponseTimeout); \
-        Fail(HeadCut); Fail(Malformed); Fail(Local); Cut(ReadTimeout); Cut(ResponseTimeout); \
+        NextEndpoint(Closed); NextEndpoint(Dropped(Closed)); NextEndpoint(Dropped(Reset)); NextEndpoint(Down); Fail(HeaderTimeout); Fail(SendTimeout); Fail(ResponseTimeout); \
+        Fail(HeadCut(Closed)); Fail(HeadCut(Reset)); Fail(Malformed); Fail(Local); Cut(ReadTimeout); Cut(ResponseTimeout); \
         Cut(WriteTimeout); Cut(Reset); Cut(Closed); Cut(Malformed); \
         Finish { reuse_upstream: true }; Finish { reuse_upstream: false }; leaves in Choosing; \
         leaves in Connecting; leaves in Sending; leaves in Waiting; leaves in Responding; \

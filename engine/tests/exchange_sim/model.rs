@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use olla_engine::bench::{Action, Event};
-use olla_engine::exchange::{ConnectFault, Fault, Timeouts};
+use olla_engine::exchange::{ConnectFault, Ending, Fault, Timeouts};
 
 use crate::Rng;
 
@@ -72,6 +72,8 @@ pub(crate) struct Link {
     /// When the endpoint last took bytes (or could begin to).
     took: Ms,
     first_byte: Option<Ms>,
+    /// The endpoint took bytes of the request's body.
+    has_of_body: bool,
     /// When the request was sent, or sending broke off.
     sent: Option<Ms>,
     broke: Option<Ms>,
@@ -190,14 +192,19 @@ impl Model {
     /// What the connection's end before a response means.
     fn lost(&self, fault: Fault) -> Action {
         let link = self.link.as_ref().unwrap();
+        let ending = match fault {
+            Fault::Closed => Ending::Closed,
+            _ => Ending::Reset,
+        };
+        let has_whole = link.sent.is_some() && link.broke.is_none();
         if link.head.is_some() {
             Action::Cut(fault)
         } else if link.head_begun {
-            Action::Fail(Fault::HeadCut)
+            Action::Fail(Fault::HeadCut(ending))
         } else if link.reused && !self.retried {
             Action::RetryFresh
-        } else if !link.reused && link.sent.is_some() && link.broke.is_none() {
-            Action::NextEndpoint(Fault::Dropped)
+        } else if !link.reused && (link.has_of_body || has_whole) {
+            Action::NextEndpoint(Fault::Dropped(ending))
         } else {
             Action::NextEndpoint(fault)
         }
@@ -223,12 +230,13 @@ impl Model {
             }
             Event::ConnectFailed(ConnectFault::Local) => return Action::Fail(Fault::Local),
             Event::ConnectFailed(fault) => return Action::NextEndpoint(fault.into()),
-            Event::RequestProgress | Event::RequestSent if link.head.is_none() => {
+            Event::RequestProgress { .. } | Event::RequestSent if link.head.is_none() => {
                 link.took = now;
                 link.first_byte.get_or_insert(now);
                 if event == Event::RequestSent {
                     link.sent = Some(now);
                 }
+                link.has_of_body |= event == Event::RequestProgress { of_body: true };
             }
             Event::EndpointDown if link.head.is_none() && !link.head_begun => {
                 return Action::NextEndpoint(Fault::Down);

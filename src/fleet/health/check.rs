@@ -7,7 +7,7 @@ use std::time::Duration;
 use olla_engine::client::ClientFault;
 use olla_engine::exchange::ConnectFault;
 
-use crate::fleet::Status;
+use crate::fleet::{Cause, ErrorKind, Status};
 
 /// A successful check that took longer than this means that the endpoint is busy.
 const BUSY_AFTER: Duration = Duration::from_secs(10);
@@ -32,6 +32,25 @@ impl CheckResult {
     /// Whether the endpoint works: an endpoint that loads a model does.
     pub(crate) fn is_good(self) -> bool {
         status_after(self, Duration::ZERO).is_routable()
+    }
+
+    /// What it says about the endpoint, in the words of the log.
+    pub(crate) fn cause(self) -> Cause {
+        match self {
+            Self::Response {
+                code: code @ 200..=299,
+                ..
+            } => Cause::of_response(code, None),
+            Self::Response {
+                code,
+                is_loading: true,
+                ..
+            } => Cause::of_response(code, Some(ErrorKind::Loading)),
+            Self::Response { code, .. } => {
+                Cause::of_response(code, Some(ErrorKind::of_status(code)))
+            }
+            Self::Failed(fault) => Cause::of_client(fault),
+        }
     }
 }
 

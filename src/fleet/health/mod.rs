@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 use olla_engine::client::ClientFault;
 use olla_engine::exchange::ConnectFault;
 
-use super::Status;
+use super::{Cause, Status};
 pub(crate) use check::CheckResult;
 use check::{is_timeout, status_after};
 use schedule::backoff;
@@ -69,8 +69,8 @@ pub(crate) enum HealthEvent {
     },
     /// A request could not reach the endpoint.
     Lost {
-        /// The connection error, for the log.
-        error: &'static str,
+        /// Why.
+        cause: Cause,
         /// The losses counted so far, as in [`Self::CheckEnded`].
         losses: u32,
     },
@@ -127,15 +127,6 @@ pub(crate) struct Transition {
     pub(crate) next_check_in: Duration,
     /// False for an endpoint that is healthy at its first check, which is the expected case.
     pub(crate) is_logged: bool,
-}
-
-/// The cause of a [`Transition`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Cause {
-    /// The status code of a check's response.
-    Code(u16),
-    /// A connection error of a check or of a request.
-    Error(&'static str),
 }
 
 /// What the machine's driver has to do after an event.
@@ -251,9 +242,9 @@ impl Health {
                     self.check_ended(began, result, now)
                 }
             },
-            HealthEvent::Lost { error, losses } => {
+            HealthEvent::Lost { cause, losses } => {
                 self.acknowledged_losses = losses;
-                self.lost(error, now)
+                self.lost(cause, now)
             }
             HealthEvent::Suspected => self.suspected(now),
             HealthEvent::Discovered => {
@@ -349,11 +340,7 @@ impl Health {
             change.actions.push(HealthAction::Discover);
         }
         change.actions.push(HealthAction::PublishSoon);
-        let cause = match result {
-            CheckResult::Response { code, .. } => Cause::Code(code),
-            CheckResult::Failed(fault) => Cause::Error(fault.as_str()),
-        };
-        change.transition = self.transition(from, cause, now);
+        change.transition = self.transition(from, result.cause(), now);
         if let Some(transition) = &mut change.transition {
             transition.is_logged = !is_first || !is_good || to == Status::Warming;
         }
@@ -407,7 +394,7 @@ impl Health {
         self.next_check = self.due(began, self.failures);
     }
 
-    fn lost(&mut self, error: &'static str, now: Instant) -> HealthChange {
+    fn lost(&mut self, cause: Cause, now: Instant) -> HealthChange {
         if self.status() == Status::Offline {
             // All requests that were in flight to it fail together, which is one failure.
             return HealthChange::default();
@@ -419,7 +406,7 @@ impl Health {
         self.lost = Some(now);
         self.next_check = self.caused(now);
         HealthChange {
-            transition: self.transition(from, Cause::Error(error), now),
+            transition: self.transition(from, cause, now),
             actions: vec![HealthAction::Reschedule, HealthAction::PublishNow],
             counts: false,
         }

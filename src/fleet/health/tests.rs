@@ -40,6 +40,7 @@ const LOADING: CheckResult = CheckResult::Response {
 };
 
 const TIMED_OUT: CheckResult = CheckResult::Failed(ClientFault::TimedOut);
+const LOST: Cause = Cause::of_traffic(olla_engine::exchange::Fault::Refused);
 const REFUSED: CheckResult = CheckResult::Failed(ClientFault::Connect(ConnectFault::Refused));
 
 /// An endpoint with a clock of its own.
@@ -105,7 +106,7 @@ impl Bench {
         self.losses += 1;
         let losses = self.losses;
         self.on(HealthEvent::Lost {
-            error: "refused",
+            cause: LOST,
             losses,
         })
     }
@@ -225,7 +226,7 @@ fn a_transition_carries_what_the_log_says() {
     let want = Transition {
         from: Status::Healthy,
         to: Status::Unhealthy,
-        cause: Cause::Code(500),
+        cause: Cause::of_response(500, Some(crate::fleet::ErrorKind::Status)),
         response_time: Some(secs(2)),
         next_check_in: secs(3),
         is_logged: true,
@@ -235,7 +236,7 @@ fn a_transition_carries_what_the_log_says() {
     let want = Transition {
         from: Status::Unhealthy,
         to: Status::Offline,
-        cause: Cause::Error("refused"),
+        cause: LOST,
         next_check_in: CAUSED_CHECK_DISTANCE,
         ..want
     };

@@ -189,8 +189,9 @@ impl<'a> Simulation<'a> {
     fn tell_loss(&mut self) {
         if self.untold_losses > 0 {
             self.untold_losses -= 1;
-            let (error, losses) = ("refused", self.losses);
-            self.feed(HealthEvent::Lost { error, losses });
+            let cause = Cause::of_client(ClientFault::Connect(ConnectFault::Refused));
+            let losses = self.losses;
+            self.feed(HealthEvent::Lost { cause, losses });
         }
     }
 
