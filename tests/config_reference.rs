@@ -282,6 +282,9 @@ fn key(out: &mut String, doc: &KeyDoc, section: &str) {
     if doc.inert {
         notes.push("accepted for compatibility, no effect".to_owned());
     }
+    if doc.inert_in_yaml {
+        notes.push("no effect in a YAML file".to_owned());
+    }
     let mut remark = doc.doc.to_owned();
     if let Some(words) = doc
         .kind

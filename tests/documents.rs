@@ -177,6 +177,9 @@ fn meaning(doc: &KeyDoc) -> String {
     if doc.inert {
         text.push_str(" *Accepted for compatibility, no effect.*");
     }
+    if doc.inert_in_yaml {
+        text.push_str(" *No effect in a YAML file.*");
+    }
     // An asterisk of a pattern must not begin emphasis.
     text.replace("; * ", "; `*` ")
         .replace("origin *", "origin `*`")

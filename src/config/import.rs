@@ -9,6 +9,7 @@ use std::path::Path;
 
 use super::finding::Finding;
 use super::inputs::ConfigInputs;
+use super::key::INERT_IN_YAML;
 use super::kinds::BOOLEAN;
 use super::load::{FileFormat, plan_from_str, reference};
 use super::nearest::hint;
@@ -42,7 +43,7 @@ pub fn import(
     // A key without effect is a comment of the result, which says so.
     let is_inert = |note: &Finding| {
         let mut docs = reference().iter();
-        docs.any(|doc| doc.inert && doc.path == note.key)
+        docs.any(|doc| (doc.inert || doc.inert_in_yaml) && doc.path == note.key)
     };
     let notes = loaded.notes.into_iter();
     findings.extend(notes.filter(|note| !is_inert(note)));
@@ -219,6 +220,9 @@ impl<'r> TomlWriter<'r> {
                     doc.doc
                 )
             }
+            (Place::Key(doc), _) if doc.inert_in_yaml => {
+                format!("# {INERT_IN_YAML}; it would have one here\n# {written}")
+            }
             (Place::Key(_) | Place::Section, ConfigValue::Table(_))
             | (Place::Items, ConfigValue::List(_)) => {
                 return;
@@ -290,6 +294,7 @@ server:
   nonsense: 1
 proxy:
   max_retries: 3
+  response_timeout: 10m
   engine: sherpa
   sticky_sessions:
     enabled: true
@@ -344,6 +349,8 @@ model_aliases:
         for line in [
             "# Imported from olla.yaml.",
             "# max_retries = 3",
+            "# has no effect in a YAML file, as in Olla; it would have one here",
+            "# response_timeout = \"10m\"",
             "# refresh_interval = \"30s\"",
             "# nonsense = 1",
             "# extra = 1",

@@ -81,6 +81,12 @@ impl<'k, 't> KeyDecl<'k, 't> {
         self
     }
 
+    /// Marks the key as one that a YAML file, which is Olla's, sets without effect.
+    pub(super) fn inert_in_yaml(mut self) -> Self {
+        self.doc.inert_in_yaml = true;
+        self
+    }
+
     /// Marks the key as one that takes effect at the next start only.
     pub(super) fn restart(mut self) -> Self {
         self.doc.restart = true;
@@ -135,6 +141,9 @@ impl<'k, 't> KeyDecl<'k, 't> {
                 default.clone()
             }),
         };
+        if self.is_only_ollas() {
+            value = default.clone();
+        }
         if self.doc.restart {
             value = self.keep(
                 value,
@@ -293,6 +302,12 @@ impl<'k, 't> KeyDecl<'k, 't> {
         variable.map(Raw::Env).or(self.node.map(Raw::File))
     }
 
+    /// Whether the value is one of Olla's YAML that has no effect in Olla, and so none here.
+    fn is_only_ollas(&self) -> bool {
+        let is_files = matches!(self.raw(), Some(Raw::File(_)));
+        self.doc.inert_in_yaml && is_files && self.reader.is_yaml
+    }
+
     fn fault(&mut self, path: &str, raw: Raw<'_>, allowed: &str) {
         if !self.checked {
             return;
@@ -339,7 +354,12 @@ impl<'k, 't> KeyDecl<'k, 't> {
         if let Some(raw) = self.raw() {
             let given = self.given(raw);
             if self.doc.inert {
-                self.reader.find(self.no_effect(given.source.clone()));
+                let remark = self.doc.doc.trim_end_matches('.');
+                let message = format!("accepted for compatibility, has no effect. {remark}");
+                self.reader.find(self.no_effect(&given, message));
+            } else if self.is_only_ollas() {
+                let message = format!("{INERT_IN_YAML}; set it in TOML");
+                self.reader.find(self.no_effect(&given, message));
             }
             self.reader.given.insert(self.path.clone(), given);
         }
@@ -355,17 +375,19 @@ impl<'k, 't> KeyDecl<'k, 't> {
         self.reader.docs.push(doc);
     }
 
-    fn no_effect(&self, source: Origin) -> Finding {
-        let remark = self.doc.doc.trim_end_matches('.');
-        let message = format!("accepted for compatibility, has no effect. {remark}");
+    fn no_effect(&self, given: &GivenValue, message: String) -> Finding {
         Finding {
-            source,
+            source: given.source.clone(),
             key: self.path.clone(),
             subject: self.subject.clone(),
             ..Finding::new(Severity::Note, message)
         }
     }
 }
+
+/// The remark on a value of Olla's YAML without effect
+/// (docs/contract/balancing.md#13).
+pub(super) const INERT_IN_YAML: &str = "has no effect in a YAML file, as in Olla";
 
 /// The description of the values that a key takes.
 pub(super) struct Kind {

@@ -203,7 +203,7 @@ fn plan_from_text(
         FileFormat::Yaml => yaml::from_yaml(text),
     };
     match table {
-        Ok(table) => plan_from_table(&table, Some(path), inputs, kept),
+        Ok(table) => plan_from_table(&table, Some((path, format)), inputs, kept),
         Err(errors) => {
             let finding = |error: tree::SyntaxError| {
                 Finding::in_file(path, error.line, format!("syntax: {}", error.message))
@@ -231,11 +231,11 @@ fn plan_from_text(
 
 fn plan_from_table(
     table: &ConfigTable,
-    path: Option<&Path>,
+    file: Option<(&Path, FileFormat)>,
     inputs: &ConfigInputs<'_>,
     kept: Option<&RestartOnly>,
 ) -> Loaded {
-    let mut reader = ConfigReader::new(inputs.env, path);
+    let mut reader = ConfigReader::new(inputs.env, file);
     reader.keep(kept);
     let plan = settings::plan(&mut reader.root(Some(table)), inputs);
     reader.report_unknown(table, reference());
@@ -247,7 +247,7 @@ fn plan_from_table(
         plan: (!refused).then_some(plan),
         findings: report.findings,
         notes: report.notes,
-        source: path.map(Path::to_path_buf),
+        source: file.map(|(path, _)| path.to_path_buf()),
         fingerprints: report.fingerprints,
         restart_only: report.kept,
     }

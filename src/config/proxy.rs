@@ -1,8 +1,8 @@
 //! The declarations of the keys of `[proxy]`: forwarding to endpoints.
 //!
 //! Contract: docs/contract/operations.md#11, docs/contract/balancing.md#8,
-//! docs/contract/balancing.md#9, docs/contract/balancing.md#13, docs/contract/README.md#5,
-//! docs/contract/README.md#10
+//! docs/contract/balancing.md#9, docs/contract/balancing.md#13, docs/contract/surface.md#8.3,
+//! docs/contract/README.md#5, docs/contract/README.md#10
 
 use std::num::NonZeroUsize;
 use std::time::Duration;
@@ -13,6 +13,7 @@ use super::plan::{
 };
 use super::retry::retry;
 use super::section::Section;
+use super::values::show_duration;
 
 /// Maximum of `proxy.sticky_sessions.prefix_hash_bytes`.
 const PREFIX_BYTES_MAX: u64 = u32::MAX as u64;
@@ -117,7 +118,8 @@ fn times(s: &mut Section<'_, '_>) -> Times {
                 "Time limit from sending a request to the end of its response; 0 disables it.",
             )
             .env("OLLA_PROXY_RESPONSE_TIMEOUT")
-            .duration_or_none(secs(900)),
+            .inert_in_yaml()
+            .duration_or_none(secs(0)),
         read: s
             .key(
                 "read_timeout",
@@ -125,13 +127,7 @@ fn times(s: &mut Section<'_, '_>) -> Times {
             )
             .env("OLLA_PROXY_READ_TIMEOUT")
             .duration_or(secs(600), secs(60)),
-        response_header: s
-            .key(
-                "response_header_timeout",
-                "Time limit for the first response header; 0 selects the default.",
-            )
-            .env("OLLA_PROXY_RESPONSE_HEADER_TIMEOUT")
-            .duration_or(secs(30), secs(30)),
+        response_header: response_header(s),
         tls_handshake: s
             .key(
                 "tls_handshake_timeout",
@@ -144,8 +140,26 @@ fn times(s: &mut Section<'_, '_>) -> Times {
                 "stream_keep_alive",
                 "Streams silent for this time get a comment; 0 disables it.",
             )
+            .env("OLLA_PROXY_STREAM_KEEP_ALIVE")
             .seconds_or_none(secs(15)),
     }
+}
+
+/// Ten minutes, as long as the SDKs of OpenAI and Anthropic wait
+/// (docs/contract/surface.md#8.3).
+fn response_header(s: &mut Section<'_, '_>) -> Duration {
+    const OURS: Duration = secs(600);
+    let limit = s
+        .key(
+            "response_header_timeout",
+            "Time limit for the first response header; 0 selects the default.",
+        )
+        .env("OLLA_PROXY_RESPONSE_HEADER_TIMEOUT")
+        .duration_or(OURS, OURS);
+    if limit == secs(30) {
+        s.note_old_default("response_header_timeout", show_duration(OURS));
+    }
+    limit
 }
 
 /// The name of a balancer, also in the spelling of older files of Olla.

@@ -20,6 +20,7 @@ use std::path::{Path, PathBuf};
 
 use super::env::Env;
 use super::finding::{Finding, Origin, Severity};
+use super::load::FileFormat;
 use super::tree::ConfigNode;
 use super::values::quoted;
 
@@ -45,6 +46,8 @@ pub struct KeyDoc {
     pub doc: &'static str,
     /// Whether the key is accepted for existing files only, without effect.
     pub inert: bool,
+    /// Whether a YAML file, which is Olla's, sets it without effect.
+    pub inert_in_yaml: bool,
     /// Whether a change takes effect at the next start only.
     pub restart: bool,
 }
@@ -91,6 +94,8 @@ pub(super) enum KeptRaw {
 pub(super) struct ConfigReader<'t> {
     pub(super) env: &'t Env,
     file: Option<PathBuf>,
+    /// Whether the file is YAML, which is Olla's format.
+    pub(super) is_yaml: bool,
     findings: Vec<Finding>,
     /// Paths of required keys that are absent.
     missing: BTreeSet<String>,
@@ -121,10 +126,11 @@ pub(super) struct GivenValue {
 }
 
 impl<'t> ConfigReader<'t> {
-    pub(super) fn new(env: &'t Env, file: Option<&Path>) -> Self {
+    pub(super) fn new(env: &'t Env, file: Option<(&Path, FileFormat)>) -> Self {
         Self {
             env,
-            file: file.map(Path::to_path_buf),
+            file: file.map(|(path, _)| path.to_path_buf()),
+            is_yaml: file.is_some_and(|(_, format)| format == FileFormat::Yaml),
             findings: Vec::new(),
             missing: BTreeSet::new(),
             docs: Vec::new(),
@@ -220,6 +226,7 @@ impl KeyDoc {
         default: String::new(),
         doc: "",
         inert: false,
+        inert_in_yaml: false,
         restart: false,
     };
 }

@@ -5,7 +5,7 @@ use std::fmt::Display;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use super::env::Env;
-use super::finding::{Finding, Severity};
+use super::finding::{Finding, Origin, Severity};
 use super::key::KeyDecl;
 use super::nearest::hint;
 use super::reader::{ConfigReader, GivenValue, KeyDoc, join, top_key};
@@ -253,10 +253,11 @@ impl<'t> Section<'_, 't> {
     /// Notes that a key has Olla's default in the file, where ours is another
     /// (docs/contract/operations.md#10).
     pub(super) fn note_old_default(&mut self, key: &str, ours: impl Display) {
-        self.note(
-            key,
-            format!("Olla's default; without this line it is {ours}"),
-        );
+        let given = self.reader.given.get(&join(&self.path, key));
+        if given.is_some_and(|given| matches!(given.source, Origin::File { .. })) {
+            let message = format!("Olla's default; without this line it is {ours}");
+            self.note(key, message);
+        }
     }
 
     /// Whether a variable or the file gives the key. The key must have been read.

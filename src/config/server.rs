@@ -19,6 +19,7 @@ use super::plan::{
 use super::section::Section;
 use super::server_tls::server_tls;
 use super::tree::ConfigValue;
+use super::values::show_duration;
 
 /// `[server]`.
 pub(super) fn server(s: &mut Section<'_, '_>, inputs: &ConfigInputs<'_>) -> ServerPlan {
@@ -73,6 +74,9 @@ struct ListenerTimes {
     stall_timeout: Option<Duration>,
 }
 
+/// Longer than what usually stands in front keeps its connections (docs/contract/surface.md#1.2).
+const OUR_IDLE_TIMEOUT: Duration = secs(120);
+
 fn listener_times(s: &mut Section<'_, '_>) -> ListenerTimes {
     let read_timeout = s
         .key(
@@ -87,7 +91,7 @@ fn listener_times(s: &mut Section<'_, '_>) -> ListenerTimes {
             "Bytes a second of a body over each read_timeout; 0 disables the limit.",
         )
         .env("OLLA_SERVER_MIN_BODY_RATE")
-        .int(500, 0, U32_MAX);
+        .size(500, Some(u32::MAX.into()));
     let read_header_timeout = s
         .key(
             "read_header_timeout",
@@ -108,7 +112,10 @@ fn listener_times(s: &mut Section<'_, '_>) -> ListenerTimes {
             "Keep-alive connections idle for this time are closed; 0 keeps them.",
         )
         .env("OLLA_SERVER_IDLE_TIMEOUT")
-        .duration_or_none(secs(120));
+        .duration_or_none(OUR_IDLE_TIMEOUT);
+    if idle_timeout.is_none() {
+        s.note_old_default("idle_timeout", show_duration(OUR_IDLE_TIMEOUT));
+    }
     let stall_timeout = s
         .key(
             "stall_timeout",

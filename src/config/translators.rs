@@ -10,6 +10,9 @@ use super::endpoint::is_token;
 use super::plan::{AnthropicPlan, InspectorPlan, TranslatorsPlan};
 use super::section::Section;
 
+/// Olla's default of `max_message_size` (docs/contract/operations.md#10).
+const OLLAS_MESSAGE_SIZE: u64 = 10 * MIB;
+
 /// `[translators]`.
 pub(super) fn translators(s: &mut Section<'_, '_>, cwd: &Path) -> TranslatorsPlan {
     let mut s = s.section("anthropic");
@@ -34,6 +37,10 @@ pub(super) fn translators(s: &mut Section<'_, '_>, cwd: &Path) -> TranslatorsPla
         )
         .env("OLLA_TRANSLATORS_ANTHROPIC_MAX_MESSAGE_SIZE")
         .size(0, Some(100 * MIB));
+    if max_message_size == OLLAS_MESSAGE_SIZE {
+        let ours = "server.request_limits.max_body_size";
+        s.note_old_default("max_message_size", ours);
+    }
     former(&mut s);
     let inspector = inspector(&mut s.section("inspector"), cwd);
     let anthropic = AnthropicPlan {

@@ -22,8 +22,8 @@ fn every_variable_sets_its_key() {
         ("OLLA_SERVER_WRITE_TIMEOUT", "1h", |p| {
             p.server.write_timeout == Some(secs(3600))
         }),
-        ("OLLA_SERVER_MIN_BODY_RATE", "9", |p| {
-            p.server.min_body_rate == 9
+        ("OLLA_SERVER_MIN_BODY_RATE", "1KB", |p| {
+            p.server.min_body_rate == 1024
         }),
         ("OLLA_SERVER_IDLE_TIMEOUT", "3m", |p| {
             p.server.idle_timeout == Some(secs(180))
@@ -119,6 +119,9 @@ fn every_variable_sets_its_key() {
         }),
         ("OLLA_PROXY_MODEL_MANAGEMENT", "forward", |p| {
             p.proxy.model_management == ModelManagement::Forward
+        }),
+        ("OLLA_PROXY_STREAM_KEEP_ALIVE", "3s", |p| {
+            p.proxy.stream_keep_alive == Some(secs(3))
         }),
         ("OLLA_PROXY_STICKY_SESSIONS_ENABLED", "1", |p| {
             p.proxy.sticky_sessions.enabled
@@ -243,6 +246,12 @@ fn a_wrong_variable_is_refused_by_name() {
         ),
         ("OLLA_PROXY_ENGINE", "turbo", "proxy.engine"),
         ("OLLA_PROXY_LOAD_BALANCER", "best", "proxy.load_balancer"),
+        (
+            "OLLA_PROXY_STREAM_KEEP_ALIVE",
+            "1ms",
+            "proxy.stream_keep_alive",
+        ),
+        ("OLLA_SERVER_MIN_BODY_RATE", "5GB", "server.min_body_rate"),
         ("OLLA_MODEL_REGISTRY_TYPE", "redis", "model_registry.type"),
         ("OLLA_LOG_SIZE_MB", "0", ""),
         ("OLLA_SHOW_VERSION", "perhaps", ""),

@@ -4,6 +4,7 @@
 mod cannot_work;
 mod endpoints;
 mod environment;
+mod ollas_file;
 mod one_mistake;
 mod refusals;
 mod sources;

@@ -60,10 +60,10 @@ fn the_defaults_of_the_proxy_are_those_of_the_contract() {
     assert_eq!(proxy.connection_timeout, secs(60));
     assert_eq!(proxy.connection_keep_alive, secs(30));
     assert_eq!(proxy.idle_connection_timeout, secs(4));
-    assert_eq!(proxy.response_timeout, Some(secs(900)));
+    assert_eq!(proxy.response_timeout, None);
     assert_eq!(proxy.read_timeout, secs(600));
     assert_eq!(proxy.stream_keep_alive, Some(secs(15)));
-    assert_eq!(proxy.response_header_timeout, secs(30));
+    assert_eq!(proxy.response_header_timeout, secs(600));
     assert_eq!(proxy.tls_handshake_timeout, secs(10));
     assert_eq!(proxy.model_management, ModelManagement::Refuse);
     assert_eq!(proxy.retry.attempts_max(3), 3);
@@ -245,6 +245,12 @@ fn zero_and_empty_have_their_meanings() {
         ("proxy.response_timeout = \"0s\"", |p| {
             p.proxy.response_timeout.is_none()
         }),
+        ("proxy.response_timeout = \"10m\"", |p| {
+            p.proxy.response_timeout == Some(secs(600))
+        }),
+        ("server.min_body_rate = \"1KB\"", |p| {
+            p.server.min_body_rate == 1024
+        }),
         ("proxy.stream_keep_alive = \"0s\"", |p| {
             p.proxy.stream_keep_alive.is_none()
         }),
@@ -255,7 +261,7 @@ fn zero_and_empty_have_their_meanings() {
             p.proxy.read_timeout == secs(60)
         }),
         ("proxy.response_header_timeout = \"0\"", |p| {
-            p.proxy.response_header_timeout == secs(30)
+            p.proxy.response_header_timeout == secs(600)
         }),
         ("proxy.tls_handshake_timeout = \"0\"", |p| {
             p.proxy.tls_handshake_timeout == secs(10)
