@@ -9,7 +9,7 @@ use std::borrow::Cow;
 use olla_engine::h1::{FieldId, Span, emit};
 use olla_engine::handler::{Ask, AtHead, Cx, Local, Refusal, Request};
 
-use super::cors::{Grant, is_operators_page};
+use super::cors::{Grant, is_operators_page, is_operators_path};
 use super::exchange::{Exchange, refused};
 use super::limited::over_limit;
 use crate::access::Client;
@@ -185,7 +185,12 @@ impl Exchange {
             self.kept.own_path = path;
         }
         match self.route.kind {
-            RouteKind::Unknown(_) => Err(Error::not_found()),
+            RouteKind::Unknown(_) => {
+                if is_operators_path(self.path(request)) {
+                    self.cors = Grant::Never;
+                }
+                Err(Error::not_found())
+            }
             _ => Ok(()),
         }
     }

@@ -55,12 +55,16 @@ pub(super) fn is_operators_page(rest: &[u8]) -> bool {
 
 /// The same for a path that has not been matched to a route.
 fn is_operators(path: &[u8]) -> bool {
-    let normal = normalise(path);
-    let rest = normal
-        .as_ref()
-        .ok()
-        .and_then(|n| n.path.strip_prefix(b"/internal/"));
-    rest.is_some_and(is_operators_page)
+    normalise(path).is_ok_and(|normal| is_operators_path(&normal.path))
+}
+
+/// The same for a path in normal form. `/internal` itself is no page, but belongs to them.
+pub(super) fn is_operators_path(path: &[u8]) -> bool {
+    match path.strip_prefix(b"/internal") {
+        Some(b"") => true,
+        Some(rest) => rest.strip_prefix(b"/").is_some_and(is_operators_page),
+        None => false,
+    }
 }
 
 fn asks_for_private_network(request: &Request<'_>) -> bool {
@@ -245,7 +249,9 @@ mod tests {
             ("/internal/nosuch", true),
             ("/internal/health", false),
             ("/internal/x/../ready", false),
-            ("/internal", false),
+            ("/internal", true),
+            ("/internal/.", true),
+            ("/internals", false),
             ("/version", false),
             ("/olla/proxy/internal/x", false),
             ("/olla/proxy/../internal/x", false),

@@ -269,7 +269,12 @@ fn pages_of_other_sites_may_not_read_an_operator_s_pages() {
     on_both_drivers(|driver| {
         let backend = Backend::ok(&["m"]);
         let gateway = over(driver, &backend, "");
-        for path in ["/internal/status", "/internal/nosuch", "/internal/ui/"] {
+        for path in [
+            "/internal/status",
+            "/internal/nosuch",
+            "/internal/ui/",
+            "/internal",
+        ] {
             let asked = preflight(&gateway, path, "GET", &[PAGE]);
             assert_eq!(asked.status, 204, "{path}");
             has_no_grant(&asked);
