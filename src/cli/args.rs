@@ -33,8 +33,8 @@ Examples:
   olla completions bash              print completions for a shell
 
 Configuration file: --config, else OLLA_CONFIG_FILE, else the first that exists of
-config/config.local.toml, config/config.toml, config.toml and default.toml, else the built-in
-defaults: Ollama on this machine.
+config/config.local.toml, config/config.toml, config.toml and default.toml, then of the same four
+with .yaml, else the built-in defaults: Ollama on this machine.
 
 Signals: HUP reloads the configuration. TERM and INT finish requests in flight and exit; a second
 one exits at once. USR1, USR2 and PIPE are ignored.

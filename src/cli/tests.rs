@@ -231,6 +231,8 @@ fn help_teaches() {
             "--profile",
             "-V",
             "import",
+            "config/config.local.toml",
+            "the same four\nwith .yaml",
         ] {
             assert!(outcome.stdout.contains(word), "{word}: {}", outcome.stdout);
         }
