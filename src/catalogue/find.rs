@@ -7,7 +7,7 @@ use super::Catalogue;
 use super::entry::Entry;
 use super::merged::{Alias, AliasTarget, Merged, TargetName};
 use crate::endpoint_set::EndpointSet;
-use crate::providers::find_by_name;
+use crate::providers::{NameForm, find_by_name};
 
 impl Merged {
     /// The alias of a name, in any letter case.
@@ -27,28 +27,33 @@ impl Merged {
         name: &str,
         endpoints: &EndpointSet,
     ) -> Option<(&Entry, u32)> {
-        let look = |lower: &str, among: &EndpointSet| self.entry_on(lower, among);
-        find_by_name(name, endpoints, || self.completing(), look)
+        find_by_name(name, |lower, form| {
+            self.entry_on(lower, &self.knowing(form, endpoints))
+        })
     }
 
-    /// The name of a target that some of these endpoints report, by the same rule, with the
-    /// endpoints among which it is looked for.
+    /// The name of a target that some of these endpoints report, by the same rule.
     pub(super) fn target_name<'t>(
         &self,
         target: &'t AliasTarget,
         endpoints: &EndpointSet,
     ) -> Option<&'t TargetName> {
-        let look = |lower: &str, among: &EndpointSet| {
+        find_by_name(&target.name, |lower, form| {
             let fold = *self.names.folds.get(lower)?;
             let named = target.names.iter().find(|named| named.fold == fold)?;
-            named.is_on(self, among).then_some(named)
-        };
-        find_by_name(&target.name, endpoints, || self.completing(), look)
+            let on = self.knowing(form, endpoints);
+            named.is_on(self, &on).then_some(named)
+        })
     }
 
-    /// The endpoints that take a name without a tag for the name with `:latest`.
-    fn completing(&self) -> EndpointSet {
-        self.endpoints_of(|profile| profile.completes_tags())
+    /// Those of some endpoints that know names in a form.
+    fn knowing(&self, form: NameForm, endpoints: &EndpointSet) -> EndpointSet {
+        match form {
+            NameForm::Own => *endpoints,
+            NameForm::Completed => {
+                endpoints.and(&self.endpoints_of(|profile| profile.completes_tags()))
+            }
+        }
     }
 
     fn entry_on(&self, lower: &str, endpoints: &EndpointSet) -> Option<(&Entry, u32)> {

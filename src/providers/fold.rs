@@ -2,31 +2,33 @@
 //!
 //! Contract: docs/contract/balancing.md#4.1
 
-use crate::endpoint_set::EndpointSet;
-
 /// The longest name, in bytes, that is lowercased without an allocation; longer than any in use.
 const FOLD_BYTES: usize = 192;
 
 /// The tag that Ollama and its clients add to a name without a tag.
 pub(crate) const LATEST: &str = ":latest";
 
-/// Looks a name up among the endpoints of a scope: in any letter case; if that finds nothing and the
-/// name has no tag, with `:latest` among those of them that complete names so.
+/// A form in which a name is looked up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum NameForm {
+    /// As it is, in any letter case.
+    Own,
+    /// With [`LATEST`]: only servers that complete names so know it in this form
+    /// ([`Profile::completes_tags`](super::Profile::completes_tags)).
+    Completed,
+}
+
+/// Looks a name up in lower case: as it is; if that finds nothing and the name has no tag, as Ollama
+/// completes it.
 pub(crate) fn find_by_name<R>(
     name: &str,
-    scope: &EndpointSet,
-    completing: impl FnOnce() -> EndpointSet,
-    mut look: impl FnMut(&str, &EndpointSet) -> Option<R>,
+    mut look: impl FnMut(&str, NameForm) -> Option<R>,
 ) -> Option<R> {
-    let found = with_folded(name, "", |key| look(key, scope));
+    let found = with_folded(name, "", |key| look(key, NameForm::Own));
     if found.is_some() || name.contains(':') {
         return found;
     }
-    let completing = completing().and(scope);
-    if completing.is_empty() {
-        return None;
-    }
-    with_folded(name, LATEST, |key| look(key, &completing))
+    with_folded(name, LATEST, |key| look(key, NameForm::Completed))
 }
 
 /// Calls a function with a name in lower case and a suffix after it.

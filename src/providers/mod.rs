@@ -23,7 +23,7 @@ mod profile;
 mod set;
 mod target;
 
-pub(crate) use fold::{LATEST, find_by_name, with_folded};
+pub(crate) use fold::{LATEST, NameForm, find_by_name, with_folded};
 pub use glob::admits;
 pub(crate) use glob::glob;
 pub use listing::ListedModel;

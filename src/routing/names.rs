@@ -11,7 +11,7 @@ use std::sync::Arc;
 use rustc_hash::FxHashMap;
 
 use crate::endpoint_set::EndpointSet;
-use crate::providers::{find_by_name, with_folded};
+use crate::providers::{NameForm, find_by_name, with_folded};
 
 /// The names of all endpoints.
 #[derive(Debug, Default)]
@@ -143,11 +143,15 @@ impl ModelIndex {
                 return found;
             }
         }
-        let look = |key: &str, among: &EndpointSet| {
-            let found = self.folded_in(key, among);
+        let look = |key: &str, form: NameForm| {
+            let among = match form {
+                NameForm::Own => *scope,
+                NameForm::Completed => self.ollama.and(scope),
+            };
+            let found = self.folded_in(key, &among);
             (!found.is_empty()).then_some(found)
         };
-        find_by_name(name, scope, || self.ollama, look).unwrap_or(EndpointSet::EMPTY)
+        find_by_name(name, look).unwrap_or(EndpointSet::EMPTY)
     }
 
     /// The endpoint's spelling of a name that it lists, perhaps in another letter case. `None` if
