@@ -229,8 +229,10 @@ impl<H: Handler> Lane<'_, H> {
         loop {
             let (result, mut buf) = self.wire.wait_or_leave(backend.read(), self.x).await?;
             match result {
-                Ok(0) => return Err(self.wire.on(Event::UpstreamClosed)),
-                Err(_) => return Err(self.wire.on(Event::UpstreamReset)),
+                Ok(0) if !backend.is_reset => {
+                    return Err(self.wire.on(Event::UpstreamClosed));
+                }
+                Ok(0) | Err(_) => return Err(self.wire.on(Event::UpstreamReset)),
                 Ok(_) => {}
             }
             loop {
@@ -340,6 +342,7 @@ impl<H: Handler> Wire<'_, H> {
                     }
                 }
                 Err(_) => {
+                    backend.is_reset = true;
                     self.on(Event::SendFailed);
                     return Ok(());
                 }

@@ -11,6 +11,9 @@ pub(crate) struct Backend {
     pub(crate) upstream: Upstream,
     /// The end of a read that came while something else was waited for.
     early: Option<(io::Result<usize>, Buf)>,
+    /// A write failed: the connection was reset, even if reads show its end only, because the
+    /// system reports a reset once.
+    pub(crate) is_reset: bool,
 }
 
 impl Backend {
@@ -19,6 +22,7 @@ impl Backend {
         Self {
             upstream,
             early: None,
+            is_reset: false,
         }
     }
 
