@@ -1,11 +1,11 @@
 //! `olla check`, `--check`, `--validate-config`: the report about a configuration.
 //!
-//! Contract: docs/contract/operations.md#9
+//! Contract: docs/contract/operations.md#9, docs/contract/observe.md#8
 
 use std::fmt::Write;
 
 use super::CommandOutput;
-use crate::config::{Finding, Loaded, Severity};
+use crate::config::{Finding, Loaded, Plan, Severity};
 
 /// The file, one line for each finding and note, and the result as the last line. `more` are the
 /// warnings about profiles and model rules. An unknown key is an error here.
@@ -26,6 +26,7 @@ pub(crate) fn report(loaded: &Loaded, more: &[Finding]) -> CommandOutput {
         .collect();
     findings.sort_by(|a, b| a.source.cmp(&b.source));
     findings.extend(more.iter().cloned());
+    findings.extend(loaded.plan.as_ref().and_then(any_page));
     let mut errors = 0;
     for mut finding in findings {
         if finding.unknown_key {
@@ -50,6 +51,20 @@ pub(crate) fn report(loaded: &Loaded, more: &[Finding]) -> CommandOutput {
             }
         }
     }
+}
+
+/// What it means that pages of any origin are served (docs/contract/observe.md#8).
+fn any_page(plan: &Plan) -> Option<Finding> {
+    let cors = &plan.server.cors;
+    (cors.enabled && cors.any_origin()).then(|| Finding {
+        key: "server.cors.allowed_origins".to_owned(),
+        ..Finding::new(
+            Severity::Note,
+            "\"*\", and olla does not authenticate clients: every web page that a browser with \
+             access to the gateway opens can use its models and read the responses; list the \
+             origins of your pages, or set server.cors.enabled to false",
+        )
+    })
 }
 
 /// A number and its noun.

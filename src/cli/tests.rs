@@ -268,10 +268,25 @@ fn a_check_prints_every_finding_and_the_result() {
     let good = report_of(
         "[model_aliases]\na = [\"b\"]\n[[discovery.static.endpoints]]\nname = \"x\"\nurl = \"http://x\"\n",
     );
+    let lines: Vec<_> = good.stdout.lines().collect();
+    assert_eq!((good.code, good.stderr.as_str()), (0, ""));
     assert_eq!(
-        good,
-        CommandOutput::good("checking o.toml\nok: 1 endpoint, 1 alias\n")
+        [lines[0], lines[2]],
+        ["checking o.toml", "ok: 1 endpoint, 1 alias"]
     );
+    assert_eq!(lines.len(), 3, "{lines:?}");
+    let note = "note: server.cors.allowed_origins: \"*\", and olla does not authenticate clients: ";
+    assert!(lines[1].starts_with(note), "{lines:?}");
+    for closed in [
+        "enabled = false",
+        "allowed_origins = [\"https://a.example\"]",
+    ] {
+        let report = report_of(&format!("[server.cors]\n{closed}\n"));
+        assert_eq!(
+            report.stdout,
+            "checking o.toml\nok: 1 endpoint, 0 aliases\n"
+        );
+    }
 
     let bad = report_of("[server]\nport = 0\nprot = 1\n[proxy]\nengine = \"turbo\"\n");
     let lines: Vec<_> = bad.stdout.lines().collect();
