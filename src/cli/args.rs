@@ -14,7 +14,8 @@ use clap::{CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 
 use super::{
-    Command, CommandOutput, DemoOptions, Options, Parsed, Show, Subject, Trust, build_info,
+    Command, CommandOutput, DemoOptions, HealthQuery, Options, Parsed, Show, Subject, Trust,
+    build_info,
 };
 use crate::config::{boolean, nearest};
 
@@ -26,10 +27,12 @@ Examples:
   olla demo                          try the gateway with simulated endpoints
   olla --config olla.toml            run the gateway
   olla check -c olla.toml            validate a configuration
+  olla check --probe                 and ask every endpoint once
   olla import olla.yaml > olla.toml  convert Olla's YAML to TOML (--config also accepts YAML)
   olla status                        show the state of the gateway on this machine
   olla models --url http://gw:40114  list the models of a gateway
   olla status --url https://gw:8443 --ca-file ca.pem
+  olla health --ready                exit with 0 if the gateway on this machine is ready
   olla completions bash              print completions for a shell
 
 Configuration file: --config, else OLLA_CONFIG_FILE, else the first that exists of
@@ -39,7 +42,8 @@ with .yaml, else the built-in defaults: Ollama on this machine.
 Signals: HUP reloads the configuration. TERM and INT finish requests in flight and exit; a second
 one exits at once. USR1, USR2 and PIPE are ignored.
 
-Exit codes: 0 success or clean shutdown, 1 startup or validation error, 2 invalid command line.";
+Exit codes: 0 success or clean shutdown, 1 startup or validation error, 2 invalid command line,
+3 an endpoint failed under check --probe.";
 
 #[derive(Debug, Parser)]
 #[command(
@@ -81,12 +85,28 @@ enum Sub {
         port: Option<u16>,
     },
     /// Validate the configuration and exit
-    Check,
+    Check {
+        /// Ask every endpoint once for its health, its models and its version
+        #[arg(long)]
+        probe: bool,
+    },
     /// Convert a YAML configuration of Olla to TOML on standard output
     Import {
         /// YAML file to convert
         #[arg(value_hint = clap::ValueHint::FilePath)]
         file: PathBuf,
+    },
+    /// Exit with 0 if a gateway serves, for the health check of a container
+    Health {
+        /// Address of the gateway [default: the address in the configuration]
+        url: Option<String>,
+
+        /// Require a healthy endpoint, and that no shutdown has begun
+        #[arg(long)]
+        ready: bool,
+
+        #[command(flatten)]
+        trust: Certificates,
     },
     /// List the models of a running gateway
     Models(Target),
@@ -111,6 +131,13 @@ struct Target {
     #[arg(long)]
     json: bool,
 
+    #[command(flatten)]
+    trust: Certificates,
+}
+
+/// The certificates that are accepted besides those that the system trusts.
+#[derive(Debug, clap::Args)]
+struct Certificates {
     /// PEM file with additional trusted certificates
     #[arg(long, alias = "cacert", value_name = "PATH", value_hint = clap::ValueHint::FilePath)]
     ca_file: Option<PathBuf>,
@@ -118,6 +145,16 @@ struct Target {
     /// Accept any certificate
     #[arg(short = 'k', long)]
     insecure: bool,
+}
+
+impl From<Certificates> for Trust {
+    fn from(given: Certificates) -> Self {
+        Self {
+            ca_file: given.ca_file,
+            insecure: given.insecure,
+            own: None,
+        }
+    }
 }
 
 /// Parses the arguments, without the program's name.
@@ -165,19 +202,22 @@ fn command(args: Args) -> Parsed {
             url: target.url,
             json: target.json,
             config: options.config,
-            trust: Trust {
-                ca_file: target.ca_file,
-                insecure: target.insecure,
-                own: None,
-            },
+            trust: target.trust.into(),
         })
     };
+    let check = |probe, options| Command::Check { probe, options };
     Parsed::Run(match args.command {
-        None if args.check => Command::Check(options),
+        None if args.check => check(false, options),
         None => Command::Serve(options),
-        Some(Sub::Check) => Command::Check(options),
+        Some(Sub::Check { probe }) => check(probe, options),
         Some(Sub::Demo { port }) => Command::Demo(DemoOptions { port }),
         Some(Sub::Import { file }) => Command::Import { file },
+        Some(Sub::Health { url, ready, trust }) => Command::Health(HealthQuery {
+            url,
+            is_ready: ready,
+            config: options.config,
+            trust: trust.into(),
+        }),
         Some(Sub::Models(target)) => show(Subject::Models, target, options),
         Some(Sub::Status(target)) => show(Subject::Status, target, options),
         Some(Sub::Version) => return Parsed::Done(CommandOutput::good(build_info::line())),

@@ -87,6 +87,20 @@ impl Base {
 /// A sentence: the trusted certificates cannot be read, there is no connection, or no response in
 /// time, or what comes is not HTTP.
 pub(super) fn get(base: &Base, path: &str, trust: &Trust) -> Result<Response, String> {
+    get_within(TIMEOUT, base, path, trust)
+}
+
+/// The same with another time limit for the whole exchange.
+///
+/// # Errors
+/// Those of [`get`].
+pub(super) fn get_within(
+    limit: Duration,
+    base: &Base,
+    path: &str,
+    trust: &Trust,
+) -> Result<Response, String> {
+    let connect = CONNECT_TIMEOUT.min(limit);
     let origin = base.origin();
     let client = if base.is_https() {
         Some(trust.client(&base.host())?)
@@ -101,13 +115,13 @@ pub(super) fn get(base: &Base, path: &str, trust: &Trust) -> Result<Response, St
         .max_idle_connections(0)
         .user_agent("olla-cli")
         .accept("application/json")
-        .timeout_connect(Some(CONNECT_TIMEOUT))
-        .timeout_global(Some(TIMEOUT))
+        .timeout_connect(Some(connect))
+        .timeout_global(Some(limit))
         .build();
     let connector = TcpConnector::default().chain(TlsConnector::new(client));
     let agent = Agent::with_parts(config, connector, DefaultResolver::default());
     let prefix = base.url.path().trim_end_matches('/');
-    let fault = |error| format!("{origin}: {}", sentence(&error));
+    let fault = |error| format!("{origin}: {}", sentence(&error, connect, limit));
     let mut response = agent
         .get(format!("{origin}{prefix}{path}"))
         .call()
@@ -119,7 +133,7 @@ pub(super) fn get(base: &Base, path: &str, trust: &Trust) -> Result<Response, St
 }
 
 /// What went wrong, for a person.
-fn sentence(error: &ureq::Error) -> String {
+fn sentence(error: &ureq::Error, connect: Duration, limit: Duration) -> String {
     match error {
         ureq::Error::Io(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
             "connection refused; start the gateway, or give the address of another with --url"
@@ -128,10 +142,10 @@ fn sentence(error: &ureq::Error) -> String {
         ureq::Error::Io(error) => error.to_string(),
         ureq::Error::HostNotFound => "the host name cannot be resolved".to_owned(),
         ureq::Error::Timeout(Timeout::Connect | Timeout::Resolve) => {
-            format!("no connection within {} seconds", CONNECT_TIMEOUT.as_secs())
+            format!("no connection within {} seconds", connect.as_secs())
         }
         ureq::Error::Timeout(_) => {
-            format!("no complete response within {} seconds", TIMEOUT.as_secs())
+            format!("no complete response within {} seconds", limit.as_secs())
         }
         ureq::Error::Protocol(error) => format!("expected an HTTP response ({error})"),
         ureq::Error::BodyExceedsLimit(bytes) => {

@@ -8,8 +8,10 @@
 mod args;
 pub(crate) mod build_info;
 pub(crate) mod check;
+pub(crate) mod health;
 mod http;
 pub(crate) mod import;
+pub(crate) mod probe;
 pub(crate) mod remote;
 mod table;
 mod tls;
@@ -25,8 +27,15 @@ pub(crate) use tls::Trust;
 pub(crate) enum Command {
     /// Run the gateway until a signal.
     Serve(Options),
-    /// Validate the configuration without opening a socket ([`check::report`]).
-    Check(Options),
+    /// Validate the configuration ([`check::report`]).
+    Check {
+        /// Whether every endpoint is asked once; without it no socket is opened.
+        probe: bool,
+        /// The configuration.
+        options: Options,
+    },
+    /// Ask a gateway whether it serves ([`health::run`]).
+    Health(HealthQuery),
     /// Run the gateway in front of simulated endpoints.
     Demo(DemoOptions),
     /// Print a YAML configuration of Olla as TOML ([`import::run`]).
@@ -69,6 +78,19 @@ pub(crate) struct Show {
     pub trust: Trust,
 }
 
+/// The options of `health`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct HealthQuery {
+    /// The address; `None` = where the configuration lets the gateway listen.
+    pub url: Option<String>,
+    /// `--ready`: whether requests can be served is asked too.
+    pub is_ready: bool,
+    /// `--config`, for the address.
+    pub config: Option<PathBuf>,
+    /// `--ca-file` and `--insecure`.
+    pub trust: Trust,
+}
+
 /// What the commands show of a running gateway.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Subject {
@@ -85,7 +107,7 @@ pub(crate) struct CommandOutput {
     pub stdout: String,
     /// Text for standard error.
     pub stderr: String,
-    /// Exit code: 0, [`Self::FAILED`] or [`Self::USAGE`].
+    /// Exit code: 0, [`Self::FAILED`], [`Self::USAGE`] or [`Self::ENDPOINT_FAILED`].
     pub code: u8,
 }
 
@@ -94,6 +116,8 @@ impl CommandOutput {
     pub(crate) const FAILED: u8 = 1;
     /// Exit code of an invalid command line.
     pub(crate) const USAGE: u8 = 2;
+    /// Exit code of a probe that an endpoint failed (docs/contract/observe.md#1).
+    pub(crate) const ENDPOINT_FAILED: u8 = 3;
 
     fn good(stdout: impl Into<String>) -> Self {
         Self {

@@ -12,7 +12,21 @@ fn serve(config: Option<&str>, profile: bool) -> Parsed {
 }
 
 fn check(config: Option<&str>) -> Parsed {
-    Parsed::Run(Command::Check(options(config, false)))
+    checks(false, config)
+}
+
+fn checks(probe: bool, config: Option<&str>) -> Parsed {
+    let options = options(config, false);
+    Parsed::Run(Command::Check { probe, options })
+}
+
+fn health(is_ready: bool, url: Option<&str>, config: Option<&str>, trust: Trust) -> Parsed {
+    Parsed::Run(Command::Health(HealthQuery {
+        url: url.map(str::to_owned),
+        is_ready,
+        config: config.map(PathBuf::from),
+        trust,
+    }))
 }
 
 fn options(config: Option<&str>, profile: bool) -> Options {
@@ -59,6 +73,25 @@ fn arguments_are_parsed() {
         (&["check", "-c", "a"], check(Some("a"))),
         (&["-config", "a", "check"], check(Some("a"))),
         (&["--check=false"], serve(None, false)),
+        (&["check", "--probe"], checks(true, None)),
+        (&["check", "-probe", "-c", "a"], checks(true, Some("a"))),
+        (&["health"], health(false, None, None, Trust::default())),
+        (
+            &["health", "--ready", "-c", "a"],
+            health(true, None, Some("a"), Trust::default()),
+        ),
+        (
+            &["health", "-k", "https://gw"],
+            health(
+                false,
+                Some("https://gw"),
+                None,
+                Trust {
+                    insecure: true,
+                    ..Trust::default()
+                },
+            ),
+        ),
         (
             &["demo"],
             Parsed::Run(Command::Demo(DemoOptions { port: None })),
@@ -90,7 +123,7 @@ fn arguments_are_parsed() {
 
 #[test]
 fn invalid_arguments_show_the_usage() {
-    let table: [&[&str]; 14] = [
+    let table: [&[&str]; 16] = [
         &["--nonsense"],
         &["-x"],
         &["--config"],
@@ -103,6 +136,8 @@ fn invalid_arguments_show_the_usage() {
         &["demo", "--port", "99999"],
         &["models", "--nonsense"],
         &["status", "extra"],
+        &["health", "a", "b"],
+        &["--probe"],
         &["completions", "klingon"],
         &["completions"],
     ];

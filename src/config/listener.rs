@@ -7,8 +7,18 @@ use super::plan::ServerPlan;
 impl ServerPlan {
     /// The URL by which programs on this machine reach the gateway.
     pub fn local_url(&self) -> String {
+        self.url_or("localhost")
+    }
+
+    /// The same without a name where the gateway listens on all interfaces
+    /// (docs/contract/operations.md#9, `olla health`).
+    pub fn health_url(&self) -> String {
+        self.url_or("127.0.0.1")
+    }
+
+    fn url_or(&self, unspecified: &str) -> String {
         let host = match self.host.as_str() {
-            "" | "0.0.0.0" | "::" => "localhost".into(),
+            "" | "0.0.0.0" | "::" => unspecified.into(),
             host => bracketed(host),
         };
         let scheme = if self.tls.is_some() { "https" } else { "http" };

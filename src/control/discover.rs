@@ -16,7 +16,7 @@ use olla_engine::client::{BodyWanted, ClientFault, ClientResponse};
 use olla_engine::rt;
 
 use super::errors::{display, of_status};
-use super::fetch::{Get, get};
+use super::fetch::{Get, Network, get};
 use super::member::FleetMember;
 use super::signal::Signal;
 use super::state::ControlState;
@@ -24,13 +24,13 @@ use crate::config::{EndpointPlan, ModelDiscoveryPlan};
 use crate::fleet::health::HealthEvent;
 use crate::fleet::{ErrorKind, Failed, Failure};
 use crate::log::{Level, Value};
-use crate::providers::{self, ListedModel, MAX_LISTING_BYTES, Parser, Profile, detect};
+use crate::providers::{self, ListedModel, MAX_LISTING_BYTES, Parser, Profile, Profiles, detect};
 
 /// The reason why a listing failed.
 pub(super) struct ListingFailure {
-    reason: String,
+    pub(super) reason: String,
     /// What the endpoint's last error shows; `None` = nothing, because the fault is the gateway's.
-    error: Option<Failure>,
+    pub(super) error: Option<Failure>,
     /// Whether a retry within the round may succeed (docs/contract/catalogue.md#3.5).
     again: bool,
 }
@@ -52,17 +52,32 @@ pub(super) async fn rounds(state: &Rc<ControlState>) {
 
 /// Lists every routable endpoint, `concurrent_workers` of them at a time.
 async fn round(state: &Rc<ControlState>, plan: &ModelDiscoveryPlan) {
-    let queue = Rc::new(RefCell::new(routable(state)));
-    let workers = plan.concurrent_workers.min(queue.borrow().len());
+    let state = Rc::clone(state);
+    let members = routable(&state);
+    each(members, plan.concurrent_workers, move |member| {
+        let state = Rc::clone(&state);
+        async move { one(&state, &member).await }
+    })
+    .await;
+}
+
+/// Does the work for each item, for at most `at_once` of them at the same time.
+pub(super) async fn each<T: 'static, W: Future<Output = ()> + 'static>(
+    items: VecDeque<T>,
+    at_once: usize,
+    work: impl Fn(T) -> W + 'static,
+) {
+    let workers = at_once.min(items.len());
+    let (queue, work) = (Rc::new(RefCell::new(items)), Rc::new(work));
     let (left, over) = (Rc::new(Cell::new(workers)), Rc::new(Signal::default()));
     for _ in 0..workers {
-        let (state, queue) = (Rc::clone(state), Rc::clone(&queue));
+        let (queue, work) = (Rc::clone(&queue), Rc::clone(&work));
         let (left, over) = (Rc::clone(&left), Rc::clone(&over));
         rt::spawn(async move {
             loop {
                 let next = queue.borrow_mut().pop_front();
-                let Some(member) = next else { break };
-                one(&state, &member).await;
+                let Some(item) = next else { break };
+                work(item).await;
             }
             left.set(left.get() - 1);
             if left.get() == 0 {
@@ -176,7 +191,7 @@ pub(super) async fn list(
 }
 
 /// An endpoint that lists no models gets no requests for any, although it is healthy.
-fn no_models(member: &FleetMember) -> Failure {
+pub(super) fn no_models(member: &FleetMember) -> Failure {
     Failure {
         kind: ErrorKind::NoModels,
         message: "lists no models".to_owned(),
@@ -197,30 +212,13 @@ async fn list_quietly(
     limit: Duration,
 ) -> Result<(), ListingFailure> {
     let plan = member.plan();
-    let (profile, models) = if member.is_undetected() {
-        detected(state, member, &plan, limit).await?
-    } else {
-        let profile = member.profile();
-        let listed = listed(state, member, &plan, &profile, limit).await;
-        if listed.is_err() {
-            // Another type of server may have taken its place.
-            member.forget_detected();
-        }
-        (profile, listed?)
-    };
+    let profiles = Arc::clone(&state.config().profiles);
+    let (profile, models) = read(&state.network, &profiles, member, &plan, limit).await?;
     if member.is_removed() || !Arc::ptr_eq(&plan, &member.plan()) {
         // A reload has requested another listing.
         return Ok(());
     }
-    let filter = &plan.model_filter;
-    let admitted = |model: &ListedModel| providers::admits(filter, &model.name);
-    let configured = |mut model: ListedModel| {
-        let context = plan.context_length.map(|tokens| tokens.get().into());
-        model.served_context = context.or(model.served_context);
-        model
-    };
-    let models = models.into_iter().filter(admitted).map(configured);
-    let has_other_models = member.listed(models.collect());
+    let has_other_models = member.listed(models);
     let has_other_profile = member.listed_as(profile);
     member.live.forget_refusals();
     if has_other_models || has_other_profile {
@@ -231,9 +229,39 @@ async fn list_quietly(
     Ok(())
 }
 
+/// Reads the models of an endpoint, after its filter, and detects its type if need be.
+pub(super) async fn read(
+    network: &Network,
+    profiles: &Profiles,
+    member: &FleetMember,
+    plan: &EndpointPlan,
+    limit: Duration,
+) -> Result<(Arc<Profile>, Vec<ListedModel>), ListingFailure> {
+    let (profile, models) = if member.is_undetected() {
+        detected(network, profiles, member, plan, limit).await?
+    } else {
+        let profile = member.profile();
+        let listed = listed(network, member, plan, &profile, limit).await;
+        if listed.is_err() {
+            // Another type of server may have taken its place.
+            member.forget_detected();
+        }
+        (profile, listed?)
+    };
+    let filter = &plan.model_filter;
+    let admitted = |model: &ListedModel| providers::admits(filter, &model.name);
+    let configured = |mut model: ListedModel| {
+        let context = plan.context_length.map(|tokens| tokens.get().into());
+        model.served_context = context.or(model.served_context);
+        model
+    };
+    let models = models.into_iter().filter(admitted).map(configured);
+    Ok((profile, models.collect()))
+}
+
 /// The models of an endpoint of a known type.
 async fn listed(
-    state: &ControlState,
+    network: &Network,
     member: &FleetMember,
     plan: &EndpointPlan,
     profile: &Profile,
@@ -245,12 +273,13 @@ async fn listed(
         again: false,
     })?;
     let url = display(&target);
-    let reply = ask(state, member, target, limit).await?;
+    let reply = ask(network, member, target, limit).await?;
     parse(profile.parser, &reply, url)
 }
 
-async fn ask(
-    state: &ControlState,
+/// One request for a document of an endpoint.
+pub(super) async fn ask(
+    network: &Network,
     member: &FleetMember,
     target: providers::UpstreamTarget,
     limit: Duration,
@@ -259,7 +288,7 @@ async fn ask(
     let fields = [("User-Agent", AGENT), ("Accept", "application/json")];
     let url = display(&target);
     let reply = get(
-        &state.network,
+        network,
         Get {
             member,
             target,
@@ -314,7 +343,8 @@ fn parse(
 /// Detects the type of server; the response that identifies it lists its models too
 /// (docs/contract/catalogue.md#3.6).
 async fn detected(
-    state: &ControlState,
+    network: &Network,
+    profiles: &Profiles,
     member: &FleetMember,
     plan: &EndpointPlan,
     limit: Duration,
@@ -334,7 +364,7 @@ async fn detected(
             continue;
         };
         let url = display(&target);
-        let reply = match ask(state, member, target, limit).await {
+        let reply = match ask(network, member, target, limit).await {
             Ok(reply) => reply,
             Err(failure) => {
                 last.again |= failure.again;
@@ -345,7 +375,7 @@ async fn detected(
             continue;
         };
         // A type that the profile filter excludes does not exist; another probe may match.
-        let Some(profile) = state.config().profiles.get(kind).cloned() else {
+        let Some(profile) = profiles.get(kind).cloned() else {
             continue;
         };
         let models = parse(profile.parser, &reply, url)?;

@@ -38,9 +38,14 @@ impl FleetMember {
 
     /// Notes the outcome of a check that counts.
     pub(super) fn note_check(&self, result: CheckResult) {
+        self.note(Failed::Check, self.judged(result));
+    }
+
+    /// The failure that the result of a check is.
+    pub(super) fn judged(&self, result: CheckResult) -> Result<(), Failure> {
         let target = providers::health_url(&self.plan(), &self.profile()).ok();
         let url = target.as_ref().map_or_else(String::new, display);
-        self.note(Failed::Check, judged(result, url));
+        judged(result, url)
     }
 }
 

@@ -30,6 +30,7 @@ mod shortage;
 mod signal;
 mod snapshots;
 mod state;
+mod survey;
 mod suspects;
 mod trust;
 
@@ -57,6 +58,7 @@ use signal::Signal;
 pub(crate) use snapshots::first_snapshot;
 pub(crate) use state::ProcessInfo;
 use state::{ActiveConfig, ControlState, Discoveries, Endpoints, Models, Outlet};
+pub(crate) use survey::{Surveyed, survey};
 
 /// The arguments of the control thread.
 #[derive(Debug)]
@@ -200,7 +202,7 @@ fn initial(setup: ControlSetup, bell: Bell) -> ControlState {
     ControlState {
         network: Network {
             resolver: resolve::Resolver::start(bell, config.plan.dns.stale),
-            trusts: trust::Trusts::new(setup.logger.clone()),
+            trusts: trust::Trusts::new(Some(setup.logger.clone())),
         },
         logger: setup.logger,
         common: setup.common,

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use olla_engine::client::{BodyWanted, ClientFault, ClientResponse};
 use olla_engine::rt;
 
-use super::fetch::{Get, get};
+use super::fetch::{Get, Network, get};
 use super::member::FleetMember;
 use super::state::ControlState;
 use crate::fleet::health::schedule::{jittered, retry_after};
@@ -64,7 +64,7 @@ async fn measured<F: Future>(work: F) -> (F::Output, Duration) {
 
 /// One check, with its tries.
 async fn check(state: &ControlState, member: &Rc<FleetMember>) -> CheckResult {
-    let mut response = once(state, member).await;
+    let mut response = once(&state.network, member).await;
     if response.as_ref().is_err_and(|fault| !fault.is_local()) {
         state.on_health(member, HealthEvent::TryFailed);
     }
@@ -72,11 +72,19 @@ async fn check(state: &ControlState, member: &Rc<FleetMember>) -> CheckResult {
         match &response {
             Err(fault) if fault.is_connection() && !member.is_removed() => {
                 rt::sleep(jittered(pause, random())).await;
-                response = once(state, member).await;
+                response = once(&state.network, member).await;
             }
             _ => break,
         }
     }
+    result_of(member, response)
+}
+
+/// What a response, or that there is none, says about an endpoint.
+pub(super) fn result_of(
+    member: &FleetMember,
+    response: Result<ClientResponse, ClientFault>,
+) -> CheckResult {
     match response {
         Ok(response) => CheckResult::Response {
             code: response.status,
@@ -89,7 +97,11 @@ async fn check(state: &ControlState, member: &Rc<FleetMember>) -> CheckResult {
     }
 }
 
-async fn once(state: &ControlState, member: &FleetMember) -> Result<ClientResponse, ClientFault> {
+/// One try of a check.
+pub(super) async fn once(
+    network: &Network,
+    member: &FleetMember,
+) -> Result<ClientResponse, ClientFault> {
     const AGENT: &str = concat!("olla-HealthChecker/", env!("CARGO_PKG_VERSION"));
     let (plan, profile) = (member.plan(), member.profile());
     let Ok(target) = providers::health_url(&plan, &profile) else {
@@ -102,7 +114,7 @@ async fn once(state: &ControlState, member: &FleetMember) -> Result<ClientRespon
     ];
     let limit = plan.check_timeout;
     get(
-        &state.network,
+        network,
         Get {
             member,
             target,

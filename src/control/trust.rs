@@ -17,11 +17,12 @@ use crate::roots::{self, SystemRoots};
 pub(super) struct Trusts {
     system: OnceCell<Roots>,
     made: RefCell<HashMap<EndpointTlsPlan, TlsTrust>>,
-    logger: Logger,
+    /// `None` = nothing is logged.
+    logger: Option<Logger>,
 }
 
 impl Trusts {
-    pub(super) fn new(logger: Logger) -> Self {
+    pub(super) fn new(logger: Option<Logger>) -> Self {
         Self {
             system: OnceCell::new(),
             made: RefCell::default(),
@@ -76,7 +77,7 @@ impl Trusts {
                     ("reason", Value::Str(&reason)),
                 ];
                 let message = "Trusted certificates cannot be read";
-                self.logger.emit(Level::Error, message, &fields);
+                self.log(Level::Error, message, &fields);
                 TlsTrust::verifying(system)
             }
         }
@@ -87,13 +88,18 @@ impl Trusts {
         let SystemRoots { roots, faults } = roots::system();
         for reason in &faults {
             let fields = [("reason", Value::Str(reason))];
-            self.logger
-                .emit(Level::Warn, "Trusted certificates cannot be read", &fields);
+            self.log(Level::Warn, "Trusted certificates cannot be read", &fields);
         }
         if roots.is_empty() {
             let message = "This system trusts no certificates; https endpoints need tls.ca_file";
-            self.logger.emit(Level::Warn, message, &[]);
+            self.log(Level::Warn, message, &[]);
         }
         roots
+    }
+
+    fn log(&self, level: Level, message: &str, fields: &[(&'static str, Value<'_>)]) {
+        if let Some(logger) = &self.logger {
+            logger.emit(level, message, fields);
+        }
     }
 }

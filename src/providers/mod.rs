@@ -22,6 +22,7 @@ mod listing;
 mod profile;
 mod set;
 mod target;
+pub(crate) mod version;
 
 pub(crate) use fold::{LATEST, NameForm, find_by_name, with_folded};
 pub use glob::admits;

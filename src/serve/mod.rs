@@ -3,6 +3,7 @@
 //!
 //! Contract: docs/contract/operations.md#9 (start, signals, limits), docs/contract/balancing.md#12
 
+mod ask;
 mod cpus;
 mod demo;
 mod room;
@@ -14,7 +15,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use crate::catalogue::ModelRules;
-use crate::cli::{self, Command, CommandOutput, Options, Parsed, Show, Trust, remote};
+use crate::cli::{self, Command, CommandOutput, Options, Parsed};
 use crate::config::{self, ConfigInputs, Env, Finding, Loaded, NameFilter, RestartOnly, Severity};
 use crate::log::{Level, Logger, Value, events};
 use crate::providers::figures::Extractor;
@@ -28,9 +29,10 @@ pub fn program() -> ExitCode {
         Parsed::Run(command) => match command {
             Command::Serve(options) => ExitCode::from(serve(&options, env)),
             Command::Demo(options) => ExitCode::from(demo(&options, env)),
-            Command::Check(options) => print(&check(&options, &env)),
+            Command::Check { probe, options } => print(&check(&options, probe, &env)),
+            Command::Health(command) => print(&ask::health(&command, &env)),
             Command::Import { file } => print(&import(&file, &env)),
-            Command::Show(command) => print(&show(&command, &env)),
+            Command::Show(command) => print(&ask::show(&command, &env)),
         },
     }
 }
@@ -196,15 +198,19 @@ pub(crate) fn demo(demo: &cli::DemoOptions, env: Env) -> u8 {
     demo::run(demo, env)
 }
 
-/// Validates a configuration.
-pub(crate) fn check(options: &Options, env: &Env) -> CommandOutput {
+/// Validates a configuration, and asks its endpoints once if it is valid.
+pub(crate) fn check(options: &Options, probe: bool, env: &Env) -> CommandOutput {
     let read = read(options.config.as_deref(), env, None);
     let more: Vec<Finding> = read
         .warnings
         .iter()
         .map(|warning| Finding::new(Severity::Warning, warning.as_str()))
         .collect();
-    cli::check::report(&read.loaded, &more)
+    let report = cli::check::report(&read.loaded, &more);
+    match read.loaded.plan {
+        Some(plan) if probe && report.code == 0 => ask::probe(report, plan, &read.profiles),
+        _ => report,
+    }
 }
 
 /// Converts a configuration file of Olla.
@@ -222,30 +228,3 @@ pub(crate) fn import(file: &Path, env: &Env) -> CommandOutput {
         },
     )
 }
-
-/// Shows the state of a running gateway, at the given URL or at the address of the configuration.
-pub(crate) fn show(show: &Show, env: &Env) -> CommandOutput {
-    if let Some(url) = &show.url {
-        return remote::run(show.subject, url, &show.trust, show.json);
-    }
-    let loaded = read(show.config.as_deref(), env, None).loaded;
-    // Other errors of the configuration do not change the address.
-    let is_address =
-        |finding: &&Finding| finding.key.is_empty() || LISTENER.contains(&&*finding.key);
-    if let Some(finding) = loaded.errors().find(is_address) {
-        return CommandOutput::failed(&format!(
-            "the address of the gateway is not known, because of an error in its configuration; pass --url\n{finding}"
-        ));
-    }
-    let Some(server) = loaded.server else {
-        return CommandOutput::failed("the configuration cannot be read; pass --url");
-    };
-    let trust = Trust {
-        own: server.tls.as_ref().map(|tls| tls.cert_file.clone()),
-        ..show.trust.clone()
-    };
-    remote::run(show.subject, &server.local_url(), &trust, show.json)
-}
-
-/// The keys that make up the address of the gateway.
-const LISTENER: [&str; 2] = ["server.host", "server.port"];

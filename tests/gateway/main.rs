@@ -10,6 +10,7 @@ mod balancing;
 mod bodies;
 mod bounds;
 mod catalogue;
+mod commands;
 mod cors;
 mod demo;
 mod descriptors;

@@ -43,6 +43,20 @@ fn the_configuration_tells_the_scheme_and_the_certificate() {
     }
 }
 
+/// docs/contract/operations.md#9
+#[test]
+fn health_of_this_machine_needs_no_trusted_certificate() {
+    let folder = Folder::new();
+    let identity = Issuer::new("private").issue(&["gateway.example"]);
+    let (gateway, file) = gateway(&folder, &identity);
+    let (code, output) = olla(&["health", "-c", &file], &[]);
+    let url = format!("https://127.0.0.1:{}", gateway.port);
+    assert_eq!((code, output), (Some(0), format!("{url}: healthy\n")));
+    let (code, output) = olla(&["health", &url], &[]);
+    assert_eq!(code, Some(1), "{output}");
+    assert_eq!(olla(&["health", "-k", &url], &[]).0, Some(0));
+}
+
 #[test]
 fn the_address_is_found_although_the_private_key_cannot_be_read() {
     let folder = Folder::new();

@@ -52,6 +52,11 @@ impl CheckResult {
             Self::Failed(fault) => Cause::of_client(fault),
         }
     }
+
+    /// The status of an endpoint whose first check this is.
+    pub(crate) fn first_status(self, took: Duration) -> Status {
+        status_after(self, took)
+    }
 }
 
 /// Whether a request got no response in time.
