@@ -235,7 +235,8 @@ fn plan_from_table(
     inputs: &ConfigInputs<'_>,
     kept: Option<&RestartOnly>,
 ) -> Loaded {
-    let mut reader = ConfigReader::new(inputs.env, file);
+    let mut reader = ConfigReader::new(inputs.env, file.map(|(path, _)| path));
+    reader.is_yaml = file.is_some_and(|(_, format)| format == FileFormat::Yaml);
     reader.keep(kept);
     let plan = settings::plan(&mut reader.root(Some(table)), inputs);
     reader.report_unknown(table, reference());

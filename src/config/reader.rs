@@ -20,7 +20,6 @@ use std::path::{Path, PathBuf};
 
 use super::env::Env;
 use super::finding::{Finding, Origin, Severity};
-use super::load::FileFormat;
 use super::tree::ConfigNode;
 use super::values::quoted;
 
@@ -126,11 +125,11 @@ pub(super) struct GivenValue {
 }
 
 impl<'t> ConfigReader<'t> {
-    pub(super) fn new(env: &'t Env, file: Option<(&Path, FileFormat)>) -> Self {
+    pub(super) fn new(env: &'t Env, file: Option<&Path>) -> Self {
         Self {
             env,
-            file: file.map(|(path, _)| path.to_path_buf()),
-            is_yaml: file.is_some_and(|(_, format)| format == FileFormat::Yaml),
+            file: file.map(Path::to_path_buf),
+            is_yaml: false,
             findings: Vec::new(),
             missing: BTreeSet::new(),
             docs: Vec::new(),
