@@ -7,10 +7,11 @@ Each row is one attack on a gateway of its own, in front of a backend of this pr
   after    the figure of this build
   bound    what the figure must not exceed
 
-The run fails when a figure exceeds its bound or cannot be measured (`inf`). A row is a function in a
-module of `scripts/trials/trust_rows/`, marked with `row`.
+The run fails when a figure exceeds its bound or cannot be measured (`inf`). A row is a function in
+a module of `scripts/trials/trust_rows/`, marked with `row`.
 """
 
+import http.client
 import importlib
 import math
 import pkgutil
@@ -41,7 +42,7 @@ def run(options):
             continue
         try:
             figure = row.measure(options)
-        except (OSError, NotReady) as error:
+        except (OSError, NotReady, http.client.HTTPException) as error:
             # No response in time is worse than any figure.
             figure = math.inf
             failures.append(f"{row.name}: {error}")

@@ -5,10 +5,9 @@ import socket
 import time
 
 from trials.process import MemoryWatch, request
-from trials.trust_rows import Backend, body_of, crowd, gateway_over, named, row
+from trials.trust_rows import CHAT, MB, Backend, body_of, crowd, gateway_over, named, row
 
 SECONDS = 8
-MB = 1 << 20
 
 
 def distinct(count):
@@ -104,19 +103,13 @@ def chats_beside_listings(options):
             end = time.monotonic() + SECONDS
             while time.monotonic() < end:
                 begun = time.monotonic()
-                request(gateway.port, "POST", "/olla/proxy/v1/chat/completions", body, timeout=30)
+                request(gateway.port, "POST", CHAT, body, timeout=30)
                 slowest = max(slowest, time.monotonic() - begun)
                 time.sleep(0.02)
         return slowest * 1000
 
 
-@row(
-    11,
-    "6,000 names of one digest: the largest page has",
-    before="355 MB",
-    bound=8,
-    unit="MB",
-)
+@row(11, "6,000 names of one digest: the largest page has", before="355 MB", bound=8, unit="MB")
 def names_of_one_model(options):
     names = [f"model-{number:04}" for number in range(6_000)]
     models = [{"name": name, "digest": "sha256:1", "size": 5} for name in names]
