@@ -127,7 +127,8 @@ fn requests_leave_descriptors_to_checks() {
         let mut kept = Kept(Client::to(&gateway));
         let mut held = clients(&gateway);
         for client in &mut held {
-            client.request("GET /olla/vllm/x", b"");
+            // Each gives its descriptor back with its response, in whatever order they are read.
+            client.request("GET /olla/vllm/x\r\nConnection: close", b"");
         }
         gateway.wait_line(&[
             "\"level\":\"WARN\"",
