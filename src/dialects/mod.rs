@@ -83,9 +83,34 @@ pub(crate) enum Operation {
     Serve,
     /// The dialect makes the response itself, out of the body (which counts as a request of the
     /// client's rate limit).
-    Compute(fn(&[u8]) -> Result<Vec<u8>, Error>),
+    Compute(&'static Computation),
     /// The dialect makes the response itself, out of the catalogue or of nothing.
     List(fn(&OwnAsk<'_>) -> Result<Vec<u8>, Error>),
+}
+
+/// A response that a dialect makes out of the body.
+#[derive(Debug)]
+pub(crate) struct Computation {
+    /// Makes it.
+    pub make: fn(&[u8]) -> Result<Vec<u8>, Error>,
+    /// The endpoints that know better.
+    pub authority: Authority,
+}
+
+/// Endpoints that know better what a dialect computes. One that serves the model is asked, and its
+/// response is the client's if it is of the right form and comes in time.
+#[derive(Debug)]
+pub(crate) struct Authority {
+    /// Whether the configuration lets an endpoint be asked.
+    pub is_enabled: fn(&Plan) -> bool,
+    /// The path at an endpoint that knows it; `None` = it does not.
+    pub path: fn(&Endpoint) -> Option<String>,
+    /// Whether the body of a response is of the right form.
+    pub accepts: fn(&[u8]) -> bool,
+    /// The time limit, from the beginning of the attempt.
+    pub within: Duration,
+    /// The value of `X-Olla-Mode` of the endpoint's response.
+    pub mode: &'static str,
 }
 
 /// What a dialect may need for a response of its own.
@@ -223,6 +248,8 @@ pub(crate) struct DialectTarget<'e> {
     /// The body is JSON of the dialect's making: headers and a query that describe the client's are
     /// left out.
     pub translated: bool,
+    /// The gateway reads the response, so that it must not be compressed.
+    pub read_here: bool,
 }
 
 /// What becomes of an endpoint's response.

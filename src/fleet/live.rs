@@ -2,7 +2,7 @@
 //!
 //! Contract: docs/contract/balancing.md#7, docs/contract/balancing.md#10
 
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::cooling::Cooling;
@@ -29,6 +29,8 @@ pub struct Live {
     /// Milliseconds on the process's clock until which it counts as not speaking the Messages API,
     /// although its type does (docs/contract/translation.md#5); 0 = it does.
     no_messages_until_ms: AtomicU64,
+    /// Whether it turned out not to know what its type knows (docs/contract/translation.md#11).
+    no_consultations: AtomicBool,
     /// Its models that are left alone for a while (docs/contract/balancing.md#9.1).
     pub(crate) cooling: Cooling,
     /// Milliseconds on the process's clock at which bytes of a response last arrived; 0 = never.
@@ -67,9 +69,21 @@ impl Live {
         self.no_messages_until_ms.store(until_ms, Ordering::Relaxed);
     }
 
-    /// Forgets [`Self::refuse_messages`]: after another listing it may be another server.
+    /// The endpoint does not know the path by which it would be consulted.
+    pub fn refuse_consultations(&self) {
+        self.no_consultations.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether [`Self::refuse_consultations`] was called since its models were last listed.
+    pub fn refuses_consultations(&self) -> bool {
+        self.no_consultations.load(Ordering::Relaxed)
+    }
+
+    /// Forgets [`Self::refuse_messages`] and [`Self::refuse_consultations`]: after another listing it
+    /// may be another server.
     pub fn forget_refusals(&self) {
         self.no_messages_until_ms.store(0, Ordering::Relaxed);
+        self.no_consultations.store(false, Ordering::Relaxed);
     }
 
     /// Whether the endpoint is known not to speak the Messages API.

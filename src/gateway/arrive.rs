@@ -10,8 +10,9 @@ use olla_engine::h1::{FieldId, Span, emit};
 use olla_engine::handler::{Ask, AtHead, Cx, Local, Refusal, Request};
 
 use super::cors::{Grant, is_operators_page, is_operators_path};
-use super::exchange::{Exchange, refused};
+use super::exchange::Exchange;
 use super::limited::over_limit;
+use super::refused::refused;
 use crate::access::Client;
 use crate::config::ModelManagement;
 use crate::dialects::{ApiFamily, Error};
@@ -98,7 +99,7 @@ impl Exchange {
         self.find_route(&ask.request)?;
         self.withhold_cors(&ask.request);
         // Only a request that goes on to an endpoint can loop.
-        if self.route.is_proxied() && head.has(FieldId::Via) {
+        if self.route.may_reach_endpoint() && head.has(FieldId::Via) {
             let lines = head.all(FieldId::Via).map(|line| line.value.of(bytes));
             if self.gateway.via.is_loop(lines) {
                 return Err(loop_detected());

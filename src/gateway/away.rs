@@ -7,6 +7,7 @@ use crossbeam_channel::{Receiver, bounded};
 use olla_engine::handler::Work;
 
 use crate::dialects::{Dialect, Error, Piece, Sent, Whole};
+use crate::inspect::Findings;
 
 /// The result of a step.
 pub(super) enum Done {
@@ -18,8 +19,8 @@ pub(super) enum Done {
     Piece(Piece, Vec<u8>),
     /// [`Dialect::whole`].
     Whole(Whole),
-    /// A response that was computed of the request's body.
-    Computed(Result<Vec<u8>, Error>),
+    /// A response that was computed of the request's body, and what else was found in it.
+    Computed(Result<Vec<u8>, Error>, Box<Findings>),
 }
 
 /// A step that another thread takes.

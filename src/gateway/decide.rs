@@ -137,7 +137,7 @@ impl Exchange {
         Ok(())
     }
 
-    fn scope(&self, request: &Request<'_>, wait: bool) -> RouteScope {
+    pub(super) fn scope(&self, request: &Request<'_>, wait: bool) -> RouteScope {
         let snapshot = &self.view.snapshot;
         let lost = self.view.lost(&self.gateway.common.losses);
         let standing = snapshot.standing(&lost, wait);
@@ -154,7 +154,7 @@ impl Exchange {
         }
     }
 
-    fn decision(&self, request: &Request<'_>, scope: &RouteScope) -> Decision {
+    pub(super) fn decision(&self, request: &Request<'_>, scope: &RouteScope) -> Decision {
         let snapshot = &self.view.snapshot;
         if let RouteKind::Management(..) = self.route.kind {
             let named = request.head.get(request.bytes, X_OLLA_ENDPOINT);

@@ -15,13 +15,15 @@ use olla_engine::tls::TlsClient;
 
 use super::Gateway;
 use super::away::{Away, Done as StepDone};
+use super::consultation::Consultation;
 use super::cors::Grant;
 use super::keep_alive::EventBorder;
 use super::kept::{ConnectionCache, Kept};
+use super::refused::overloaded;
 use super::replies::Ticket;
 use super::view::View;
 use crate::access::Client;
-use crate::dialects::{ApiFamily, Dialect, Error, KEEP_ALIVE_COMMENT, Piece, Reading, Whole};
+use crate::dialects::{ApiFamily, Dialect, KEEP_ALIVE_COMMENT, Piece, Reading, Whole};
 use crate::encoding::BodyCoding;
 use crate::endpoint_set::EndpointSet;
 use crate::fleet::Endpoint;
@@ -93,6 +95,8 @@ pub(crate) struct Exchange {
     pub(super) times: RequestTimes,
     /// Whether the end of the response is kept for its token statistics.
     pub(super) reads_figures: bool,
+    /// An endpoint is consulted for a response that the gateway could make itself.
+    pub(super) consultation: Option<Box<Consultation>>,
     /// Follows an event stream that is kept alive.
     border: Option<EventBorder>,
     pub(super) kept: Box<ConnectionCache>,
@@ -163,6 +167,7 @@ impl Exchange {
             failed_by: None,
             times: RequestTimes::default(),
             reads_figures: false,
+            consultation: None,
             border: None,
             away: None,
             kept,
@@ -294,6 +299,9 @@ impl handler::Exchange for Exchange {
     }
 
     fn pick(&mut self, ask: &Ask<'_>, failed: Option<Fault>, local: &mut Local) -> Pick {
+        if self.consultation.is_some() {
+            return self.pick_authority(ask, local);
+        }
         match self.pick_endpoint(ask, failed) {
             Ok(Some(target)) => Pick::Upstream(target),
             Ok(None) => Pick::Work,
@@ -318,7 +326,10 @@ impl handler::Exchange for Exchange {
     }
 
     fn timeouts(&self) -> Timeouts {
-        self.view.timeouts
+        let usual = self.view.timeouts;
+        self.consultation
+            .as_ref()
+            .map_or(usual, |consultation| consultation.timeouts(usual))
     }
 
     fn leaves(&self, now: Instant) -> bool {
@@ -328,7 +339,10 @@ impl handler::Exchange for Exchange {
     fn request_head(&mut self, ask: &Ask<'_>, out: &mut Vec<u8>) {
         self.times.dispatched = Some(ask.cx.now);
         if let Some(endpoint) = self.endpoint() {
-            let target = self.dialect.target(endpoint);
+            let target = match &self.consultation {
+                Some(consultation) => Some(consultation.target()),
+                None => self.dialect.target(endpoint),
+            };
             self.write_request_head(&ask.request, endpoint, target, out);
             self.log_dispatching(ask, endpoint, target);
         }
@@ -351,6 +365,9 @@ impl handler::Exchange for Exchange {
         response: &Response<'_>,
         out: &mut Vec<u8>,
     ) -> Passing {
+        if self.consultation.is_some() {
+            return self.authority_responds(ask, response);
+        }
         if let Some(lease) = &mut self.lease {
             lease.succeeded();
         }
@@ -442,6 +459,9 @@ impl handler::Exchange for Exchange {
     }
 
     fn collected(&mut self, ask: &Ask<'_>, response: &[u8], local: &mut Local) -> AtEnd {
+        if self.consultation.is_some() {
+            return self.authority_has_responded(response, local);
+        }
         let index = self.endpoint;
         let whole = match (self.come_back(), index) {
             (Some(StepDone::Whole(whole)), _) => whole,
@@ -493,6 +513,9 @@ impl handler::Exchange for Exchange {
     }
 
     fn failed(&mut self, ask: &Ask<'_>, fault: Fault, local: &mut Local) {
+        if self.consultation.is_some() {
+            return self.respond_without(ask, local);
+        }
         self.failed_by = Some(fault);
         if fault == Fault::Local {
             // Nothing is wrong with the endpoint (docs/contract/balancing.md#9.3).
@@ -517,63 +540,4 @@ impl handler::Exchange for Exchange {
         self.kept.shrink();
         Some(self.kept)
     }
-}
-
-/// The value of `Allow` on a route that forwards any method.
-const ANY_METHOD: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS, TRACE";
-
-/// The error of a request that the engine refuses (docs/contract/surface.md#1.1,
-/// docs/contract/surface.md#1.2, docs/contract/surface.md#9); `body_limit` is the limit for its
-/// body and the option that sets it.
-pub(super) fn refused(refusal: Refusal, body_limit: (Option<u64>, &'static str)) -> Error {
-    match refusal {
-        Refusal::Head(reject) => {
-            let (kind, code) = match reject.status() {
-                405 => ("method_not_allowed", "METHOD_NOT_ALLOWED"),
-                431 => ("headers_too_large", "HEADERS_TOO_LARGE"),
-                501 => ("not_implemented", "NOT_SUPPORTED"),
-                _ => ("bad_request", "BAD_REQUEST"),
-            };
-            let mut error = Error::new(reject.status(), kind, code, reject.sentence());
-            // RFC 9110 15.5.6 requires `Allow` on every 405.
-            error.allow = (error.status == 405).then_some(ANY_METHOD);
-            error
-        }
-        Refusal::BodyTooLarge => {
-            let message = match body_limit {
-                (Some(max), key) => {
-                    format!("the request body is larger than the {max} bytes that {key} allows")
-                }
-                (None, _) => "the request body is too large".to_owned(),
-            };
-            Error::new(413, "request_too_large", "BODY_TOO_LARGE", message)
-        }
-        Refusal::BodyBroken | Refusal::BodyUndecodable(_) => Error::new(
-            400,
-            "bad_request",
-            "INVALID_BODY",
-            "the request body is incomplete or not framed as its headers announce",
-        ),
-        Refusal::BodyPaused => Error::new(
-            408,
-            "request_timeout",
-            "REQUEST_TIMEOUT",
-            "the request body paused for longer than server.read_timeout",
-        ),
-        Refusal::BodyTooSlow => Error::new(
-            408,
-            "request_timeout",
-            "REQUEST_TIMEOUT",
-            "the request body arrived at less than server.min_body_rate",
-        ),
-        Refusal::NoRoom => overloaded("too many request bodies are in memory"),
-    }
-}
-
-/// The error of a request for which the gateway's own machine has nothing left.
-fn overloaded(why: &str) -> Error {
-    let message = format!("{why}; try again later");
-    let mut error = Error::new(503, "service_unavailable", "OVERLOADED", message);
-    error.retry_after = Some(5);
-    error
 }

@@ -37,6 +37,7 @@ impl Exchange {
     ) {
         let upstream = &*endpoint.upstream;
         let translated = target.is_some_and(|target| target.translated);
+        let read_here = target.is_some_and(|target| target.read_here);
         let Request { head, bytes, .. } = *request;
         out.extend_from_slice(head.method.of(bytes));
         out.push(b' ');
@@ -52,14 +53,16 @@ impl Exchange {
         );
         out.extend_from_slice(b" HTTP/1.1\r\n");
         out.extend_from_slice(upstream.fields_for(head.method.of(bytes)));
-        let passed = self.pass_fields(upstream, request, translated, out);
+        let passed = self.pass_fields(upstream, request, (translated, read_here), out);
         self.add_trace(upstream, request, &passed, out);
         if let Some(model) = self.model().filter(|_| !upstream.owns(X_MODEL)) {
             emit::field_lossy(out, b"X-Model", model.as_bytes());
         }
+        if read_here {
+            emit::field(out, b"Accept-Encoding", b"identity");
+        }
         if translated {
             emit::field(out, b"Content-Type", b"application/json");
-            emit::field(out, b"Accept-Encoding", b"identity");
             bearer_of_api_key(head, bytes, upstream, out);
         }
     }
@@ -83,7 +86,7 @@ impl Exchange {
         &self,
         upstream: &Upstream,
         request: &Request<'_>,
-        translated: bool,
+        (translated, read_here): (bool, bool),
         out: &mut Vec<u8>,
     ) -> Passed {
         let Request { head, bytes, .. } = *request;
@@ -110,11 +113,8 @@ impl Exchange {
                 X_MODEL if has_model => continue,
                 FieldId::Origin | SEC_FETCH if cors => continue,
                 FieldId::ContentEncoding if self.coding.is_removed() => continue,
-                FieldId::ContentType | FieldId::ContentEncoding | FieldId::AcceptEncoding
-                    if translated =>
-                {
-                    continue;
-                }
+                FieldId::ContentType | FieldId::ContentEncoding if translated => continue,
+                FieldId::AcceptEncoding if read_here => continue,
                 _ => {}
             }
             let name = each.name.of(bytes);

@@ -16,8 +16,8 @@ use super::away::Done;
 use super::exchange::Exchange;
 use super::replies::{Awaited, ControlReply};
 use crate::catalogue::{CatalogueError, DetailTimes, ListingForm, relevant_query};
-use crate::dialects::{DialectRoute, Error, Operation, OwnAsk, STEP_BYTES_MAX};
-use crate::inspect::MARK;
+use crate::dialects::{Computation, DialectRoute, Error, Operation, OwnAsk, STEP_BYTES_MAX};
+use crate::inspect::{Inspector, MARK};
 use crate::operations;
 use crate::operations::conditional::{PageHeaders, PageResponse, accepts_gzip};
 use crate::routing::route::{PrefixId, RouteKind};
@@ -95,7 +95,7 @@ impl Exchange {
                 let rest = self.rest(&ask.request).to_vec();
                 return self.rendered(ask, || WantedPage::Own(route, rest), local);
             }
-            Operation::Compute(compute) => return self.compute(ask, compute, local),
+            Operation::Compute(computation) => return self.compute(ask, computation, local),
             Operation::List(make) => make,
             Operation::Serve => {
                 self.error(ask.cx, Some(&ask.request), &Error::not_found(), local);
@@ -117,23 +117,39 @@ impl Exchange {
         Routed::Respond
     }
 
-    /// A response that is computed of the body.
+    /// A response that is computed of the body, unless an endpoint knows better.
     fn compute(
         &mut self,
         ask: &Ask<'_>,
-        compute: fn(&[u8]) -> Result<Vec<u8>, Error>,
+        computation: &'static Computation,
         local: &mut Local,
     ) -> Routed {
-        let made = match self.come_back() {
-            Some(Done::Computed(made)) => made,
+        let wanted = self.view.wanted(b"");
+        let compute = move |body: &[u8]| {
+            let findings = Inspector::new(wanted).finish(body);
+            ((computation.make)(unmarked(body)), findings)
+        };
+        let (made, findings) = match self.come_back() {
+            Some(Done::Computed(made, findings)) => (made, *findings),
             _ if ask.body.len() > STEP_BYTES_MAX => {
-                self.send_away(move |_, body| Done::Computed(compute(unmarked(body))));
+                self.send_away(move |_, body| {
+                    let (made, findings) = compute(body);
+                    Done::Computed(made, Box::new(findings))
+                });
                 return Routed::Work;
             }
-            _ => compute(unmarked(ask.body)),
+            _ => compute(ask.body),
         };
-        self.write_own(ask, made.map(Bytes::from), local);
-        Routed::Respond
+        match made {
+            Ok(made) => {
+                let computed = (Bytes::from(made), findings);
+                self.consult(ask, &computation.authority, computed, local)
+            }
+            Err(error) => {
+                self.error(ask.cx, Some(&ask.request), &error, local);
+                Routed::Respond
+            }
+        }
     }
 
     fn write_own(&mut self, ask: &Ask<'_>, made: Result<Bytes, Error>, local: &mut Local) {

@@ -130,6 +130,7 @@ fn timeouts(plan: &Plan) -> Timeouts {
         response_header: proxy.response_header_timeout,
         read: proxy.read_timeout,
         response: proxy.response_timeout,
+        attempt: None,
         write: plan.server.write_timeout,
     }
 }

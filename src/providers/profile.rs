@@ -70,7 +70,7 @@ pub struct AnthropicSupport {
     pub enabled: bool,
     /// The path for messages.
     pub messages_path: String,
-    /// Whether it counts tokens; for information only.
+    /// Whether it counts tokens below that path.
     pub token_count: bool,
     /// The least version; for information only, never checked.
     pub min_version: Option<String>,

@@ -137,6 +137,15 @@ impl MatchedRoute {
         }
     }
 
+    /// Whether one of its requests may reach an endpoint in any form.
+    pub(crate) const fn may_reach_endpoint(&self) -> bool {
+        let computes = match self.kind {
+            RouteKind::Dialect(_, route) => matches!(route.operation, Operation::Compute(_)),
+            _ => false,
+        };
+        self.is_proxied() || computes
+    }
+
     /// Whether its requests go to an endpoint, so that they count as requests of clients.
     pub(crate) const fn is_proxied(&self) -> bool {
         match self.kind {

@@ -12,6 +12,7 @@ mod bounds;
 mod catalogue;
 mod commands;
 mod cors;
+mod counting;
 mod demo;
 mod descriptors;
 mod errors;

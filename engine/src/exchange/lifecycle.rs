@@ -19,6 +19,9 @@ pub struct Timeouts {
     pub read: Duration,
     /// From the first byte sent on an attempt to the end of its response.
     pub response: Option<Duration>,
+    /// From the begin of an attempt to the end of its response. A retry on a fresh connection does
+    /// not renew it.
+    pub attempt: Option<Duration>,
     /// From the end of the client's request head to the end of its response. Attempts do not renew
     /// it.
     pub write: Option<Duration>,
@@ -32,6 +35,7 @@ impl Default for Timeouts {
             response_header: Duration::from_secs(30),
             read: Duration::from_secs(60),
             response: None,
+            attempt: None,
             write: None,
         }
     }
@@ -160,6 +164,8 @@ pub struct Lifecycle {
     is_passed_on: bool,
     /// `write` of the timeouts, as a moment.
     write_by: Option<Instant>,
+    /// `attempt` of the timeouts, as a moment.
+    attempt_by: Option<Instant>,
     conn: Conn,
 }
 
@@ -179,7 +185,7 @@ struct Conn {
     phase_by: Option<Instant>,
     /// What was left of that when a write to the client blocked.
     silence_left: Option<Duration>,
-    /// `response` of the timeouts, as a moment.
+    /// The earlier one of `response` and `attempt` of the timeouts, as a moment.
     response_by: Option<Instant>,
 }
 
@@ -212,6 +218,7 @@ impl Lifecycle {
             retrying: false,
             is_passed_on: false,
             write_by: timeouts.write.and_then(|write| now.checked_add(write)),
+            attempt_by: None,
             conn: Conn::default(),
         }
     }
@@ -226,8 +233,12 @@ impl Lifecycle {
         }
         self.retried = self.retrying;
         self.retrying = false;
+        if !self.retried {
+            self.attempt_by = self.timeouts.attempt.and_then(|all| now.checked_add(all));
+        }
         self.conn = Conn {
             reused,
+            response_by: self.attempt_by,
             ..Conn::default()
         };
         if reused {
@@ -436,7 +447,11 @@ impl Lifecycle {
     fn begin_request(&mut self, now: Instant) {
         if self.conn.taken == Taken::Nothing {
             self.conn.taken = Taken::Head;
-            self.conn.response_by = self.timeouts.response.and_then(|all| now.checked_add(all));
+            let response_by = self.timeouts.response.and_then(|all| now.checked_add(all));
+            self.conn.response_by = match (self.conn.response_by, response_by) {
+                (Some(attempt), Some(response)) => Some(attempt.min(response)),
+                (one, other) => one.or(other),
+            };
         }
     }
 

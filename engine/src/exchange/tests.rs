@@ -28,6 +28,7 @@ const TIMEOUTS: Timeouts = Timeouts {
     response_header: Duration::from_secs(30),
     read: Duration::from_secs(600),
     response: Some(Duration::from_secs(900)),
+    attempt: None,
     write: None,
 };
 
@@ -499,6 +500,31 @@ fn response_timeout_before_the_answer_is_an_error() {
 }
 
 #[test]
+fn the_time_of_an_attempt_begins_with_it_and_outlasts_a_retry() {
+    let start = Instant::now();
+    let timeouts = Timeouts {
+        attempt: Some(secs(2)),
+        ..TIMEOUTS
+    };
+    let mut exchange = Lifecycle::new(timeouts, start);
+    exchange.attempt(true, start + secs(5));
+    assert_eq!(exchange.deadline(), Some(start + secs(7)));
+    assert_eq!(exchange.on(UpstreamReset, start + secs(6)), RetryFresh);
+    assert_eq!(exchange.deadline(), None);
+    exchange.attempt(false, start + secs(6));
+    for event in [Connected, RequestSent, HEAD, ResponsePiece] {
+        assert_eq!(exchange.on(event, start + secs(6)), Continue);
+        assert_eq!(exchange.deadline(), Some(start + secs(7)), "{event:?}");
+    }
+    let cut = exchange.on(Timer, start + secs(7));
+    assert_eq!(cut, Cut(Fault::ResponseTimeout));
+    let mut exchange = Lifecycle::new(timeouts, start);
+    exchange.attempt(false, start);
+    let failed = exchange.on(Timer, start + secs(2));
+    assert_eq!(failed, Fail(Fault::ResponseTimeout));
+}
+
+#[test]
 fn an_endless_timeout_is_no_deadline() {
     let now = Instant::now();
     let all = Duration::MAX;
@@ -508,6 +534,7 @@ fn an_endless_timeout_is_no_deadline() {
         response_header: all,
         read: all,
         response: Some(all),
+        attempt: Some(all),
         write: Some(all),
     };
     let mut exchange = Lifecycle::new(timeouts, now);

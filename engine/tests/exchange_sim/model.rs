@@ -19,6 +19,7 @@ pub(crate) struct Limits {
     header: Ms,
     read: Ms,
     response: Option<Ms>,
+    attempt: Option<Ms>,
     write: Option<Ms>,
 }
 
@@ -31,6 +32,7 @@ impl Limits {
             header: 30,
             read: rng.pick(&[20, 600]),
             response: maybe(rng, 90),
+            attempt: rng.percent(20).then_some(80),
             write: maybe(rng, 250),
         }
     }
@@ -43,6 +45,7 @@ impl Limits {
             response_header: ms(self.header),
             read: ms(self.read),
             response: self.response.map(ms),
+            attempt: self.attempt.map(ms),
             write: self.write.map(ms),
         }
     }
@@ -65,6 +68,8 @@ impl Limits {
 #[derive(Debug, Default, Clone)]
 pub(crate) struct Link {
     reused: bool,
+    /// When the attempt began, of a retry the one before.
+    began: Ms,
     /// The time since which it has been connecting.
     opening: Option<Ms>,
     /// The time since which the TLS handshake has been in progress.
@@ -101,6 +106,8 @@ pub(crate) struct Model {
     pub(crate) client_has_bytes: bool,
     pub(crate) client_here: bool,
     pub(crate) over: bool,
+    /// When the current endpoint got its first attempt.
+    attempt_began: Ms,
     /// The retry on a fresh connection was used up for the current endpoint.
     retried: bool,
     /// The last action was `RetryFresh`.
@@ -117,6 +124,7 @@ impl Model {
             client_has_bytes: false,
             client_here: true,
             over: false,
+            attempt_began: start,
             retried: false,
             retrying: false,
         }
@@ -133,11 +141,13 @@ impl Model {
         );
         if !self.retrying {
             self.retried = false;
+            self.attempt_began = now;
         }
         self.retrying = false;
         let opening = (!reused).then_some(now);
         self.link = Some(Link {
             reused,
+            began: self.attempt_began,
             opening,
             took: now,
             ..Link::default()
@@ -181,6 +191,9 @@ impl Model {
         }
         if let (Some(first), Some(response)) = (link.first_byte, limits.response) {
             all.push((first + response, Fault::ResponseTimeout));
+        }
+        if let Some(attempt) = limits.attempt {
+            all.push((link.began + attempt, Fault::ResponseTimeout));
         }
         all
     }

@@ -49,7 +49,7 @@ pub(crate) const MOUNT: Mount = Mount {
         DialectRoute {
             path: b"/v1/messages/count_tokens",
             allow: "POST",
-            operation: Operation::Compute(own::count_tokens),
+            operation: Operation::Compute(&own::COUNT_TOKENS),
         },
         DialectRoute {
             path: b"/v1/models",

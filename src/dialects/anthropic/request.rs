@@ -156,6 +156,7 @@ impl Conversation {
         Some(DialectTarget {
             path,
             translated: mode == Mode::Translation,
+            read_here: mode == Mode::Translation,
         })
     }
 
