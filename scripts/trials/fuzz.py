@@ -1,4 +1,4 @@
-"""Fuzzes the parsers: heads, chunks, inspection and translation.
+"""Fuzzes the parsers: heads, chunks, inspection, translation, forms and compressed bodies.
 
 Needs a nightly toolchain (`rustup toolchain install nightly`), and installs cargo-fuzz when it is
 missing. Findings are below fuzz/artifacts or engine/fuzz/artifacts.
@@ -9,8 +9,14 @@ import shutil
 from trials.cli import add_names, positive
 from trials.host import cargo
 
-TARGETS = {"head": "engine/fuzz", "chunk": "engine/fuzz", "inspect": "fuzz", "translate": "fuzz",
-           "form": "fuzz", "encoding": "fuzz"}
+TARGETS = {
+    "head": "engine/fuzz",
+    "chunk": "engine/fuzz",
+    "inspect": "fuzz",
+    "translate": "fuzz",
+    "form": "fuzz",
+    "encoding": "fuzz",
+}
 
 
 def add_arguments(parser):
