@@ -57,7 +57,7 @@ pub(super) fn dns(s: &mut Section<'_, '_>) -> DnsPlan {
 
 pub(super) fn status(s: &mut Section<'_, '_>) -> StatusPlan {
     let (least, most) = (secs(1), secs(3600));
-    let doc = "Time whose requests decide the system's status: 1s to 1h.";
+    let doc = "How far back requests decide the system's status: 1s to 1h.";
     let window = s.key("window", doc).duration(secs(300));
     if !(least..=most).contains(&window) && !s.is_faulty("window") {
         s.expected("window", "\"1s\" to \"1h\"");

@@ -12,7 +12,7 @@ use super::exchange::Exchange;
 use crate::config::NoModel;
 use crate::dialects::{Error, Operation};
 use crate::encoding::{ACCEPTED, BodyCoding, Encoded};
-use crate::inspect::{Found, MARK, Missing};
+use crate::inspect::{Found, Missing, without_mark};
 use crate::routing::model_path::is_model_path;
 use crate::routing::route::RouteKind;
 
@@ -121,12 +121,11 @@ impl Exchange {
 
     /// The body without a byte order mark before its JSON.
     pub(super) fn unmarked<'b>(&self, body: &'b [u8]) -> &'b [u8] {
-        body.get(self.mark_len()..).unwrap_or(body)
-    }
-
-    /// The length of the byte order mark that the body begins with.
-    pub(super) fn mark_len(&self) -> usize {
-        if self.findings.mark { MARK.len() } else { 0 }
+        if self.findings.mark {
+            without_mark(body)
+        } else {
+            body
+        }
     }
 
     /// What was wrong where the model was looked for.

@@ -10,10 +10,11 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 use olla_engine::h1::{FieldId, emit};
-use olla_engine::handler::{Ask, AtEnd, Local, Passing, Pick, Response, Routed, Target};
+use olla_engine::handler::{Ask, AtEnd, Local, Passing, Pick, Response, Routed};
 
 use super::consultation::Consultation;
 use super::exchange::Exchange;
+use super::pick::target_of;
 use crate::dialects::Authority;
 use crate::endpoint_set::EndpointSet;
 use crate::fleet::Endpoint;
@@ -98,14 +99,11 @@ impl Exchange {
     /// Names the model as the endpoint knows it.
     fn address_to(&mut self, index: usize, body: &[u8]) {
         let view = Rc::clone(&self.view);
-        let snapshot = &view.snapshot;
-        let model = self.kept.model.as_str();
-        let alias = self.alias.as_ref();
-        let real = alias
-            .and_then(|alias| snapshot.aliases.real_name(alias, &snapshot.models, index))
-            .or_else(|| snapshot.models.spelling(index, model));
-        self.splice = match (real.filter(|real| *real != model), &self.findings.model) {
-            (Some(real), Some(found)) if !body.is_empty() => rewrite_model(found, real),
+        let real = self.name_at(index);
+        self.splice = match &self.findings.model {
+            Some(found) if real != self.kept.model && !body.is_empty() => {
+                rewrite_model(found, real)
+            }
             _ => None,
         };
         self.endpoint = Some(index);
@@ -115,11 +113,7 @@ impl Exchange {
 
     /// The endpoint that is consulted; after it, the response without an endpoint.
     pub(super) fn pick_authority(&mut self, ask: &Ask<'_>, local: &mut Local) -> Pick {
-        let target = self.endpoint().map(|endpoint| Target {
-            key: endpoint.pool_key,
-            idle_max: endpoint.upstream.idle_max,
-            keep_alive: endpoint.upstream.keep_alive,
-        });
+        let target = self.endpoint().map(target_of);
         match (&mut self.consultation, target) {
             (Some(consultation), Some(target)) if !consultation.is_asked => {
                 consultation.is_asked = true;

@@ -17,7 +17,7 @@ use super::exchange::Exchange;
 use super::replies::{Awaited, ControlReply};
 use crate::catalogue::{CatalogueError, DetailTimes, ListingForm, relevant_query};
 use crate::dialects::{Computation, DialectRoute, Error, Operation, OwnAsk, STEP_BYTES_MAX};
-use crate::inspect::{Inspector, MARK};
+use crate::inspect::{Inspector, without_mark};
 use crate::operations;
 use crate::operations::conditional::{PageHeaders, PageResponse, accepts_gzip};
 use crate::routing::route::{PrefixId, RouteKind};
@@ -127,7 +127,7 @@ impl Exchange {
         let wanted = self.view.wanted(b"");
         let compute = move |body: &[u8]| {
             let findings = Inspector::new(wanted).finish(body);
-            ((computation.make)(unmarked(body)), findings)
+            ((computation.make)(without_mark(body)), findings)
         };
         let (made, findings) = match self.come_back() {
             Some(Done::Computed(made, findings)) => (made, *findings),
@@ -350,9 +350,4 @@ fn joined(request: &Request<'_>, id: FieldId) -> Option<Vec<u8>> {
         .map(|line| line.value.of(request.bytes))
         .collect();
     (!lines.is_empty()).then(|| lines.join(&b", "[..]))
-}
-
-/// A body without a byte order mark.
-fn unmarked(body: &[u8]) -> &[u8] {
-    body.strip_prefix(&MARK).unwrap_or(body)
 }

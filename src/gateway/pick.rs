@@ -18,7 +18,7 @@ use super::view::View;
 use crate::dialects::{Error, Sent};
 use crate::endpoint_set::EndpointSet;
 use crate::fleet::fault::consequences;
-use crate::fleet::{Cause, ErrorKind};
+use crate::fleet::{Cause, Endpoint, ErrorKind};
 use crate::inspect::rewrite_model;
 use crate::log::{Level, events};
 use crate::routing::balance::{Lease, NoPick, Picker};
@@ -181,11 +181,7 @@ impl Exchange {
             Ok(_) => self.endpoint().ok_or_else(Error::not_found),
             Err(error) => Err(error),
         };
-        let target = endpoint.map(|endpoint| Target {
-            key: endpoint.pool_key,
-            idle_max: endpoint.upstream.idle_max,
-            keep_alive: endpoint.upstream.keep_alive,
-        });
+        let target = endpoint.map(target_of);
         if target.is_err() {
             // Nothing was sent to the endpoint.
             self.lease = None;
@@ -338,4 +334,13 @@ fn take_endpoint_token(view: &View, index: usize, now: impl FnOnce() -> Nanos) -
         .endpoint(index)
         .and_then(|endpoint| endpoint.bucket.as_ref());
     bucket.is_none_or(|bucket| bucket.take(now()).admitted)
+}
+
+/// Where a request to an endpoint goes, for the engine.
+pub(super) fn target_of(endpoint: &Endpoint) -> Target {
+    Target {
+        key: endpoint.pool_key,
+        idle_max: endpoint.upstream.idle_max,
+        keep_alive: endpoint.upstream.keep_alive,
+    }
 }

@@ -147,7 +147,7 @@ impl Exchange {
     }
 
     /// The name that an endpoint has for the requested model; empty without a model.
-    fn name_at(&self, index: usize) -> &str {
+    pub(super) fn name_at(&self, index: usize) -> &str {
         let model = self.kept.model.as_str();
         let snapshot = &self.view.snapshot;
         let alias = self.alias.as_ref();

@@ -7,6 +7,7 @@ use olla_engine::handler::Ask;
 use super::away::{Away, Done};
 use super::exchange::Exchange;
 use crate::dialects::{Dialect, Error, Sending, Sent};
+use crate::inspect::without_mark;
 
 impl Exchange {
     /// Gives a step away, on the bytes that the current call of the engine is about. The call
@@ -35,9 +36,8 @@ impl Exchange {
             return Some(self.dialect.read(text, &mut self.kept.model));
         }
         let mut model = std::mem::take(&mut self.kept.model);
-        let mark = self.mark_len();
         self.send_away(move |dialect, body| {
-            let read = dialect.read(behind_mark(body, mark), &mut model);
+            let read = dialect.read(without_mark(body), &mut model);
             Done::Read(model, read)
         });
         None
@@ -74,10 +74,9 @@ impl Exchange {
         let (model, name) = (self.kept.model.clone(), name.to_owned());
         let kind = endpoint.profile.name.clone();
         let (context, seed) = (served_context(), random.seed());
-        let mark = self.mark_len();
         self.send_away(move |dialect, body| {
             Done::Request(dialect.request(&Sending {
-                body: behind_mark(body, mark),
+                body: without_mark(body),
                 model: &model,
                 name: &name,
                 kind: &kind,
@@ -87,9 +86,4 @@ impl Exchange {
         });
         None
     }
-}
-
-/// A body without its byte order mark, which has this length.
-fn behind_mark(body: &[u8], mark: usize) -> &[u8] {
-    body.get(mark..).unwrap_or(body)
 }

@@ -65,6 +65,11 @@ pub struct Findings {
 /// A byte order mark in UTF-8, as .NET and PowerShell write it.
 pub(crate) const MARK: [u8; 3] = [0xEF, 0xBB, 0xBF];
 
+/// A body without a byte order mark before it.
+pub(crate) fn without_mark(body: &[u8]) -> &[u8] {
+    body.strip_prefix(&MARK).unwrap_or(body)
+}
+
 /// Why a body names no model.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Missing {

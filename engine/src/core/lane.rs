@@ -311,8 +311,8 @@ impl<H: Handler> Wire<'_, H> {
         self.life.on(event, now)
     }
 
-    /// The same while the endpoint has sent no response byte: the wait also ends if the exchange
-    /// leaves the endpoint, because it was found dead.
+    /// As [`Self::wait`], while the endpoint has sent no response byte: the wait also ends if the
+    /// exchange leaves the endpoint, because it was found dead.
     pub(super) async fn wait_or_leave<F: Future>(
         &mut self,
         future: F,

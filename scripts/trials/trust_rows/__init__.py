@@ -194,6 +194,18 @@ def need(condition, what):
         raise NotReady(what)
 
 
+def slowest_chat(gateway, body, seconds, pause):
+    """Sends one chat after another for some seconds; returns how long the slowest took, in ms."""
+    slowest = 0
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        begun = time.monotonic()
+        request(gateway.port, "POST", CHAT, body, timeout=30)
+        slowest = max(slowest, time.monotonic() - begun)
+        time.sleep(pause)
+    return slowest * 1000
+
+
 @contextlib.contextmanager
 def crowd(count, step):
     """Calls `step(number)` again and again on `count` threads while the context is open."""

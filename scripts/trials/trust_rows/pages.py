@@ -4,8 +4,8 @@ import http.client
 import socket
 import time
 
-from trials.process import MemoryWatch, request
-from trials.trust_rows import CHAT, MB, Backend, body_of, crowd, gateway_over, named, row
+from trials.process import MemoryWatch
+from trials.trust_rows import MB, Backend, body_of, crowd, gateway_over, named, row, slowest_chat
 
 SECONDS = 8
 
@@ -98,15 +98,8 @@ def chats_beside_listings(options):
             clients[number].getresponse().read()
 
         body = '{"model":"family0-0","messages":[]}'
-        slowest = 0
         with crowd(len(clients), read):
-            end = time.monotonic() + SECONDS
-            while time.monotonic() < end:
-                begun = time.monotonic()
-                request(gateway.port, "POST", CHAT, body, timeout=30)
-                slowest = max(slowest, time.monotonic() - begun)
-                time.sleep(0.02)
-        return slowest * 1000
+            return slowest_chat(gateway, body, SECONDS, pause=0.02)
 
 
 @row(11, "6,000 names of one digest: the largest page has", before="355 MB", bound=8, unit="MB")

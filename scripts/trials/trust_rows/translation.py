@@ -2,11 +2,9 @@
 
 import http.client
 import json
-import time
 
 from trials.process import request, wait_until
 from trials.trust_rows import (
-    CHAT,
     MESSAGES,
     Backend,
     chat_with,
@@ -15,6 +13,7 @@ from trials.trust_rows import (
     named,
     need,
     row,
+    slowest_chat,
 )
 
 SECONDS = 8
@@ -40,15 +39,8 @@ def chats_beside_translations(options):
         def translate(_):
             request(gateway.port, "POST", MESSAGES, large, timeout=30)
 
-        slowest = 0
         with crowd(1, translate):
-            end = time.monotonic() + SECONDS
-            while time.monotonic() < end:
-                begun = time.monotonic()
-                request(gateway.port, "POST", CHAT, chat, timeout=30)
-                slowest = max(slowest, time.monotonic() - begun)
-                time.sleep(0.01)
-        return slowest * 1000
+            return slowest_chat(gateway, chat, SECONDS, pause=0.01)
 
 
 # How streams break after their first event.
