@@ -7,7 +7,7 @@
 //!
 //! ```text
 //! begin ─▶ head ─▶ (arrived)* ─▶ (decoding ─▶ (arrived)*) ─▶ route ─▶
-//!     ┌ pick ─▶ request_head ─▶ payload ─▶ response_head ─▶ (tap|silent|transform|idle)*, collected
+//!     ┌ pick ─▶ request_head ─▶ payload ─▶ (early)* ─▶ response_head ─▶ (tap|silent|transform|idle)*, collected
 //!     │                         attempt_ended ◀──────────────────┘
 //!     └── again after a failure, or when `response_head` or `collected` asks for it
 //! ─▶ done
@@ -469,6 +469,20 @@ pub trait Exchange: Sized + 'static {
     fn payload<'b>(&'b self, body: &'b [u8]) -> [&'b [u8]; 3] {
         [body, b"", b""]
     }
+
+    /// The time without a byte after which the client gets bytes of the exchange's own while no
+    /// backend has responded ([`Self::early`]); `None` = it waits. Called before the first attempt.
+    fn early_after(&self, _ask: &Ask<'_>) -> Option<Duration> {
+        None
+    }
+
+    /// The client has waited for [`Self::early_after`]. Writes the next bytes of its response's body
+    /// to `body`; the first time there is `head`, for the status line and the fields.
+    ///
+    /// Attempts go on as before. Whatever response follows continues this body: its head is
+    /// dropped, [`Passing::Pass`], [`Passing::Tap`] and [`Passing::KeepAlive`] become
+    /// [`Passing::Transform`], and the body of a [`Local`] is the rest.
+    fn early(&self, _ask: &Ask<'_>, _head: Option<&mut Vec<u8>>, _body: &mut Vec<u8>) {}
 
     /// A backend's response begins. Writes the status line and the fields for the client (not for
     /// [`Passing::Collect`] and [`Passing::Again`]), and chooses how the body passes.

@@ -67,7 +67,7 @@ mod upstream;
 /// Internals for benches, fuzz targets and the tests in `engine/tests`; no part of the interface.
 #[doc(hidden)]
 pub mod bench {
-    pub use crate::exchange::lifecycle::{Action, Event, Lifecycle, Phase};
+    pub use crate::exchange::lifecycle::{Action, Event, Filling, Lifecycle, Phase};
     pub use crate::h1::chunk::{BadChunk, Decoder, LAST_CHUNK, Pass, Piece, encode_size};
     pub use crate::h1::field::NoNames;
     pub use crate::h1::framing::{ResponseBody, ResponseFraming};

@@ -19,6 +19,7 @@
 //! [`ApiFamily`] and [`Dialect`]; `CONTRIBUTING.md` has the steps.
 
 pub(crate) mod anthropic;
+mod early;
 mod error;
 
 use std::time::Duration;
@@ -31,7 +32,9 @@ use crate::config::{Plan, TranslatorsPlan};
 use crate::endpoint_set::EndpointSet;
 use crate::fleet::Endpoint;
 
+pub(crate) use anthropic::translate::Inflater;
 use anthropic::{Conversation, Record};
+pub(crate) use early::{EventForm, FailedStream, StreamFailure};
 pub(crate) use error::Error;
 
 /// Bytes that a dialect may work on in one step on a core. The slowest bodies that are known, of many

@@ -1,5 +1,6 @@
 //! One request: its state, and the calls of the engine in their order.
 
+use std::cell::Cell;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -23,7 +24,9 @@ use super::refused::overloaded;
 use super::replies::Ticket;
 use super::view::View;
 use crate::access::Client;
-use crate::dialects::{ApiFamily, Dialect, KEEP_ALIVE_COMMENT, Piece, Reading, Whole};
+use crate::dialects::{
+    ApiFamily, Dialect, EventForm, Inflater, KEEP_ALIVE_COMMENT, Piece, Reading, Whole,
+};
 use crate::encoding::BodyCoding;
 use crate::endpoint_set::EndpointSet;
 use crate::fleet::Endpoint;
@@ -98,7 +101,13 @@ pub(crate) struct Exchange {
     /// An endpoint is consulted for a response that the gateway could make itself.
     pub(super) consultation: Option<Box<Consultation>>,
     /// Follows an event stream that is kept alive.
-    border: Option<EventBorder>,
+    pub(super) border: Option<EventBorder>,
+    /// The form of the stream whose head the gateway has sent itself.
+    pub(super) early: Cell<Option<EventForm>>,
+    /// The endpoint's response passes unaltered after that head.
+    pub(super) is_early_stream: bool,
+    /// Undoes the compression of a response of which that head says nothing.
+    pub(super) early_inflater: Option<Box<Inflater>>,
     pub(super) kept: Box<ConnectionCache>,
 }
 
@@ -169,6 +178,9 @@ impl Exchange {
             reads_figures: false,
             consultation: None,
             border: None,
+            early: Cell::new(None),
+            is_early_stream: false,
+            early_inflater: None,
             away: None,
             kept,
         }
@@ -336,6 +348,14 @@ impl handler::Exchange for Exchange {
         self.leaves_dead_endpoint(now)
     }
 
+    fn early_after(&self, ask: &Ask<'_>) -> Option<Duration> {
+        self.early_head_after(ask)
+    }
+
+    fn early(&self, ask: &Ask<'_>, head: Option<&mut Vec<u8>>, body: &mut Vec<u8>) {
+        self.write_early(ask, head, body);
+    }
+
     fn request_head(&mut self, ask: &Ask<'_>, out: &mut Vec<u8>) {
         self.times.dispatched = Some(ask.cx.now);
         if let Some(endpoint) = self.endpoint() {
@@ -380,7 +400,11 @@ impl handler::Exchange for Exchange {
         }
         let kind = self.begin_tail(response);
         let keep_alive = self.view.plan().proxy.stream_keep_alive;
-        match self.dialect.response(response, keep_alive) {
+        let reading = self.dialect.response(response, keep_alive);
+        if self.early.get().is_some() {
+            return self.early_passing(response, reading);
+        }
+        match reading {
             Reading::Pass { watch } => {
                 self.relayed(ask, response, out);
                 self.passing(watch, kind)
@@ -438,6 +462,9 @@ impl handler::Exchange for Exchange {
             return self.made(ask, piece);
         }
         self.push_tail(payload);
+        if self.is_early_stream {
+            return self.early_piece(payload, end, out);
+        }
         if self.dialect.is_long_piece(payload, end.is_some()) {
             self.send_away(move |dialect, payload| {
                 let mut made = Vec::new();
@@ -452,6 +479,9 @@ impl handler::Exchange for Exchange {
 
     fn idle(&mut self, ask: &Ask<'_>, out: &mut Vec<u8>) -> Made {
         let piece = self.dialect.idle(out);
+        if self.is_early_stream {
+            self.early_idle(out);
+        }
         if piece == Piece::More && !out.is_empty() {
             self.gateway.recorder.borrow_mut().kept_alive();
         }
@@ -478,6 +508,12 @@ impl handler::Exchange for Exchange {
             }
         };
         self.take_notes(ask.cx);
+        if let Some(form) = self.early.get()
+            && let Whole::Held = whole
+        {
+            self.early_document(ask, form, response, local);
+            return AtEnd::Respond;
+        }
         match whole {
             Whole::Held => {
                 local.head.append(&mut self.kept.held);

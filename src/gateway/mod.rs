@@ -17,6 +17,7 @@ mod consult;
 mod consultation;
 mod cors;
 mod decide;
+mod early;
 mod exchange;
 mod forward;
 mod id;

@@ -35,7 +35,9 @@ impl Exchange {
         local: &mut Local,
     ) {
         let family = self.route.family();
-        let body = if request.is_some_and(|request| self.prints_text(request)) {
+        let body = if let Some(form) = self.early.get() {
+            self.early_error(form, error, cx.unix_ms)
+        } else if request.is_some_and(|request| self.prints_text(request)) {
             dialects::ollama_error(error)
         } else {
             family.error_body(error, self.kept.id.as_str())
@@ -69,7 +71,7 @@ impl Exchange {
     }
 
     /// The request's id where the clients of the family look for it.
-    fn own_id(&self, out: &mut Vec<u8>) {
+    pub(super) fn own_id(&self, out: &mut Vec<u8>) {
         if let Some(name) = self.route.family().id_header() {
             emit::field(out, name, self.kept.id.as_bytes());
         }
@@ -107,6 +109,17 @@ impl Exchange {
         out: &mut Vec<u8>,
     ) {
         self.status = status;
+        self.own_head(cx, request, (status, varies_by), out);
+    }
+
+    /// Writes status line and fields of all responses of the gateway's own.
+    pub(super) fn own_head(
+        &self,
+        cx: &Cx<'_>,
+        request: Option<&Request<'_>>,
+        (status, varies_by): (u16, &str),
+        out: &mut Vec<u8>,
+    ) {
         emit::status_line(out, status, emit::reason(status).as_bytes());
         emit::field(out, b"Date", cx.date);
         if matches!(self.route.kind, RouteKind::Dashboard) {
@@ -311,7 +324,7 @@ fn is_stream_type(content_type: &[u8]) -> bool {
 }
 
 /// Tells nginx in front not to collect a stream (docs/contract/surface.md#5.2).
-fn unbuffered(out: &mut Vec<u8>) {
+pub(super) fn unbuffered(out: &mut Vec<u8>) {
     emit::field(out, b"X-Accel-Buffering", b"no");
 }
 

@@ -15,6 +15,7 @@ mod cors;
 mod counting;
 mod demo;
 mod descriptors;
+mod early;
 mod errors;
 mod failover;
 mod headers;

@@ -6,6 +6,7 @@ use std::pin::pin;
 use std::task::{Context, Poll};
 
 use super::body::Body;
+use super::early::{Asker, asker};
 use super::lane::{COPIED_BYTES_MAX, Lane, Step, Wire, taken};
 use super::relay::Relayed;
 use crate::buf::Buf;
@@ -148,7 +149,7 @@ impl<H: Handler> Lane<'_, H> {
         let exhausted = |resource| self.core.handler.connect_failed(resource);
         let connecting =
             upstream::connect(&addresses, target.keep_alive, Purpose::Backend, exhausted);
-        let socket = match self.wire.wait_or_leave(connecting, self.x).await? {
+        let socket = match self.wire.wait_or_leave(connecting, asker!(self)).await? {
             Ok(socket) => socket,
             Err(fault) => return Err(self.connect_failed(fault)),
         };
@@ -164,7 +165,10 @@ impl<H: Handler> Lane<'_, H> {
 
     async fn secure(&mut self, socket: Socket, tls: &TlsClient) -> Result<Socket, Action> {
         self.wire.on(Event::TlsBegun);
-        let secured = self.wire.wait_or_leave(socket.secure(tls), self.x).await?;
+        let secured = self
+            .wire
+            .wait_or_leave(socket.secure(tls), asker!(self))
+            .await?;
         secured.map_err(|fault| self.connect_failed(ConnectFault::Tls(fault)))
     }
 
@@ -208,13 +212,15 @@ impl<H: Handler> Lane<'_, H> {
             && self.wire.is_sent_with_others(self.out.len())
             && self
                 .wire
-                .send_batched(backend, self.out, len, self.x)
+                .send_batched(backend, self.out, len, asker!(self))
                 .await?
         {
             return Ok(());
         }
         let parts = [self.out.as_slice(), a, b, c];
-        self.wire.send_parts(backend, parts, len, self.x).await
+        self.wire
+            .send_parts(backend, parts, len, asker!(self))
+            .await
     }
 
     /// The head of the final response; the buffer begins with it.
@@ -227,7 +233,10 @@ impl<H: Handler> Lane<'_, H> {
         let mut scan = Scan::default();
         let mut interim = 0;
         loop {
-            let (result, mut buf) = self.wire.wait_or_leave(backend.read(), self.x).await?;
+            let (result, mut buf) = self
+                .wire
+                .wait_or_leave(backend.read(), asker!(self))
+                .await?;
             match result {
                 Ok(0) if !backend.is_reset => {
                     return Err(self.wire.on(Event::UpstreamClosed));
@@ -280,11 +289,11 @@ impl<H: Handler> Wire<'_, H> {
         backend: &mut Backend,
         out: &mut Vec<u8>,
         body: usize,
-        x: &H::Exchange,
+        asker: &Asker<'_, H>,
     ) -> Result<bool, Action> {
         let sending = backend.upstream.socket.send_batched(std::mem::take(out));
         let sending = either(sending, |cx| backend.poll_early(cx));
-        let ended = self.wait_or_leave(sending, x).await?;
+        let ended = self.wait_or_leave(sending, asker).await?;
         let Some((Ok(sent), bytes)) = ended.map(|(sent, bytes)| (taken(sent), bytes)) else {
             // The backend has responded or closed; it reads no more of the request.
             self.on(Event::SendFailed);
@@ -306,7 +315,7 @@ impl<H: Handler> Wire<'_, H> {
         backend: &mut Backend,
         mut parts: [&[u8]; 4],
         body: usize,
-        x: &H::Exchange,
+        asker: &Asker<'_, H>,
     ) -> Result<(), Action> {
         self.turn_to_send(&parts).await;
         loop {
@@ -334,7 +343,7 @@ impl<H: Handler> Wire<'_, H> {
                     // A backend that responds early, such as with a 413, reads no more.
                     let writable = backend.upstream.socket.writable();
                     let ready = either(writable, |cx| backend.poll_early(cx));
-                    self.wait_or_leave(ready, x).await?;
+                    self.wait_or_leave(ready, asker).await?;
                     if backend.has_read_early() {
                         // The backend has responded or closed; it reads no more of the request.
                         self.on(Event::SendFailed);

@@ -9,6 +9,7 @@ use super::Core;
 use super::body::Body;
 use super::connection::{Interrupt, Io, earliest};
 use super::context::{Arrival, Context};
+use super::early::{Asker, EarlyBytes};
 use crate::budget::Share;
 use crate::exchange::{Action, Event, Fault, Lifecycle};
 use crate::h1::{ResponseHead, Version};
@@ -56,6 +57,7 @@ pub(super) struct Wire<'l, H: Handler> {
     pub(super) io: &'l mut Io,
     /// The lifecycle of the attempts; [`Lane::restart`] begins a new one.
     pub(super) life: Lifecycle,
+    pub(super) early: EarlyBytes,
 }
 
 /// Sizes and times of a complete request.
@@ -176,6 +178,9 @@ impl<H: Handler> Lane<'_, H> {
     /// Makes attempts until one is the last.
     async fn upstream(&mut self) -> Outcome {
         self.restart();
+        let now = self.core.now();
+        let early_after = self.ask(now, |x, ask, _| x.early_after(ask));
+        self.wire.early.begin(early_after, now);
         let mut failed = None;
         loop {
             let now = self.core.now();
@@ -252,6 +257,9 @@ impl<H: Handler> Lane<'_, H> {
     pub(super) async fn send_local(&mut self) -> Outcome {
         let now = self.core.clock();
         self.first_byte = Some(now.saturating_duration_since(self.arrival.at));
+        if let Some(outgoing) = self.continue_early() {
+            return Box::pin(self.end_early(outgoing)).await;
+        }
         let is_head = self.is_head_request();
         let old = self.request.head.version == Version::Http10;
         self.keep &= !self.core.is_draining();
@@ -311,16 +319,18 @@ impl<H: Handler> Wire<'_, H> {
         self.life.on(event, now)
     }
 
-    /// As [`Self::wait`], while the endpoint has sent no response byte: the wait also ends if the
-    /// exchange leaves the endpoint, because it was found dead.
+    /// As [`Self::wait`], while the endpoint has sent no response byte: the wait also ends if the exchange
+    /// leaves the endpoint, because it was found dead. A client that has waited for too long gets
+    /// bytes of the exchange's own.
     pub(super) async fn wait_or_leave<F: Future>(
         &mut self,
         future: F,
-        x: &H::Exchange,
+        asker: &Asker<'_, H>,
     ) -> Result<F::Output, Action> {
         let mut future = pin!(future);
         loop {
-            self.io.deadline.set(self.life.deadline());
+            let due = earliest(self.life.deadline(), self.early.due);
+            self.io.deadline.set(due);
             match self.io.guard(future.as_mut()).await {
                 Ok(output) => return Ok(output),
                 Err(Interrupt::Left) => return Err(self.on(Event::ClientLeft)),
@@ -329,11 +339,14 @@ impl<H: Handler> Wire<'_, H> {
             }
             let now = self.core.clock();
             let mut action = self.life.on(Event::Timer, now);
-            if action == Action::Continue && x.leaves(now) {
+            if action == Action::Continue && asker.x.leaves(now) {
                 action = self.life.on(Event::EndpointDown, now);
             }
             if action != Action::Continue {
                 return Err(action);
+            }
+            if self.early.due.is_some_and(|due| due <= now) {
+                Box::pin(self.fill(asker, now)).await?;
             }
         }
     }

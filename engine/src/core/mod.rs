@@ -7,6 +7,8 @@ mod body;
 mod connection;
 mod context;
 mod decode;
+mod early;
+mod fill;
 mod lane;
 mod pace;
 mod relay;

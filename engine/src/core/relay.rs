@@ -57,14 +57,11 @@ impl<H: Handler> Lane<'_, H> {
         mut buf: Buf,
         relayed: &Relayed<'_>,
     ) -> Step {
-        match relayed.passing {
-            Passing::Collect(bytes_max) => {
-                return self.collect(backend, buf, relayed, bytes_max).await;
-            }
-            Passing::Transform(idle) => {
-                return self.relay_transformed(backend, buf, relayed, idle).await;
-            }
-            _ => {}
+        if let Passing::Collect(bytes_max) = relayed.passing {
+            return self.collect(backend, buf, relayed, bytes_max).await;
+        }
+        if let Some(idle) = self.transforms(relayed.passing) {
+            return self.relay_transformed(backend, buf, relayed, idle).await;
         }
         let silence = relayed.passing.silence_max();
         let outgoing = self.frame(&buf, relayed);
@@ -149,6 +146,10 @@ impl<H: Handler> Lane<'_, H> {
 
     /// Ends the head that the handler has written with what frames the body.
     pub(super) fn frame(&mut self, bytes: &[u8], relayed: &Relayed<'_>) -> Outgoing {
+        if let Some(outgoing) = self.continue_early() {
+            self.keep &= !self.core.is_draining();
+            return outgoing;
+        }
         let old = self.request.head.version == Version::Http10;
         // A drain may have begun since the request came.
         self.keep &= !self.core.is_draining();

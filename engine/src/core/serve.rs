@@ -8,6 +8,7 @@ use super::Core;
 use super::body::{Body, BodyError, Receiving, room};
 use super::connection::{Io, after};
 use super::context::{Arrival, Context};
+use super::early::EarlyBytes;
 use super::lane::{Carried, Lane, Wire, send_local, write_local};
 use super::pace::Pace;
 use crate::budget::Share;
@@ -354,6 +355,7 @@ impl<H: Handler> Connection<H> {
                 core: &self.core,
                 io: &mut self.io,
                 life: Lifecycle::new(x.timeouts(), framed.arrival.at),
+                early: EarlyBytes::default(),
             },
             x,
             request,

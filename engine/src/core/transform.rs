@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::body::{BodyError, room};
+use super::early::asker;
 use super::lane::{Lane, Step};
 use super::relay::{Outgoing, Relayed, chunk, end_event};
 use crate::buf::Buf;
@@ -282,7 +283,7 @@ impl<H: Handler> Lane<'_, H> {
                 .upstream
                 .socket
                 .arm(buf.grown(UPSTREAM_READ_BYTES_MAX));
-            let (result, came) = match self.wire.wait(backend.read()).await {
+            let (result, came) = match self.wire.wait_or_leave(backend.read(), asker!(self)).await {
                 Ok(read) => read,
                 Err(Action::Cut(fault)) => break fault,
                 Err(action) => return self.give_up(action),

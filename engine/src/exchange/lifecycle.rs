@@ -151,6 +151,17 @@ pub enum Phase {
     Over,
 }
 
+/// What the gateway may send of its own while no response is passed on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Filling {
+    /// Nothing: no attempt is in progress, or bytes of a response go to the client.
+    Nothing,
+    /// A head, and bytes of a body.
+    Head,
+    /// Bytes of the body that the gateway's own head began.
+    More,
+}
+
 /// The state of one exchange. Small and without heap; a connection makes one for each request.
 #[derive(Debug, Clone)]
 pub struct Lifecycle {
@@ -162,6 +173,8 @@ pub struct Lifecycle {
     retrying: bool,
     /// Bytes of a response go to the client: no further attempt.
     is_passed_on: bool,
+    /// The client has a head of the gateway's own.
+    has_own_head: bool,
     /// `write` of the timeouts, as a moment.
     write_by: Option<Instant>,
     /// `attempt` of the timeouts, as a moment.
@@ -217,6 +230,7 @@ impl Lifecycle {
             retried: false,
             retrying: false,
             is_passed_on: false,
+            has_own_head: false,
             write_by: timeouts.write.and_then(|write| now.checked_add(write)),
             attempt_by: None,
             conn: Conn::default(),
@@ -259,6 +273,27 @@ impl Lifecycle {
     /// Bytes of the response that has begun go to the client from now on.
     pub fn pass_on(&mut self) {
         self.is_passed_on = true;
+    }
+
+    /// The client has waited for too long: what it may get from the gateway itself, which counts as
+    /// sent. It does not end the attempts: nothing of an endpoint is out with it.
+    pub fn fill(&mut self) -> Filling {
+        let is_attempted = matches!(
+            self.phase,
+            Phase::Connecting | Phase::Sending | Phase::Waiting | Phase::Responding
+        );
+        if !is_attempted || self.is_passed_on {
+            Filling::Nothing
+        } else if std::mem::replace(&mut self.has_own_head, true) {
+            Filling::More
+        } else {
+            Filling::Head
+        }
+    }
+
+    /// Whether the client has a head of the gateway's own: what follows must not begin with another.
+    pub fn has_own_head(&self) -> bool {
+        self.has_own_head
     }
 
     /// The response that has begun is given up in favour of another attempt. Returns false, and

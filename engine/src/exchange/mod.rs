@@ -30,4 +30,4 @@ mod tests;
 pub use crate::fault::{ConnectFault, TlsFault};
 pub use fault::{Ending, Fault};
 pub use lifecycle::Timeouts;
-pub(crate) use lifecycle::{Action, Event, Lifecycle};
+pub(crate) use lifecycle::{Action, Event, Filling, Lifecycle};

@@ -13,7 +13,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::time::{Duration, Instant};
 
 use model::{Limits, Link, Model, Ms};
-use olla_engine::bench::{Action, Event, Lifecycle, Phase};
+use olla_engine::bench::{Action, Event, Filling, Lifecycle, Phase};
 use olla_engine::exchange::{ConnectFault, TlsFault};
 
 const SEEDS: u64 = 2048;
@@ -178,6 +178,9 @@ impl Sim<'_> {
     fn run(mut self) -> Ms {
         for _ in 0..STEPS_MAX {
             self.client_may_leave();
+            if self.rng.percent(10) {
+                self.fill();
+            }
             self.step();
             if self.machine.phase() == Phase::Over {
                 self.after_the_end();
@@ -219,6 +222,17 @@ impl Sim<'_> {
         } else {
             panic!("waits for nothing in {:?}", self.machine.phase());
         }
+    }
+
+    /// The client has waited for too long.
+    fn fill(&mut self) {
+        let expected = self.model.expect_filling();
+        let filling = self.machine.fill();
+        self.say(&format!("filled: {filling:?}"));
+        assert_eq!(filling, expected);
+        assert_eq!(self.machine.has_own_head(), self.model.has_own_head);
+        self.seen.insert(format!("filled {filling:?}"));
+        self.check_deadline();
     }
 
     fn push(&mut self, at: Ms, from: From, event: Event) {
@@ -300,14 +314,23 @@ impl Sim<'_> {
             assert_eq!(self.machine.phase(), Phase::Choosing);
             self.say("given up");
             self.seen.insert("given up".to_owned());
+            if self.model.has_own_head {
+                self.seen.insert("given up after a head".to_owned());
+            }
             self.model.give_up();
             self.endpoints_left -= 1;
             self.queue.retain(|(_, _, from, _)| *from == From::Client);
             self.check_deadline();
             return true;
         }
+        if self.rng.percent(15) {
+            // It is held back until it is whole.
+            self.seen.insert("held back".to_owned());
+            return false;
+        }
         self.machine.pass_on();
         self.model.client_has_bytes = true;
+        self.model.begin_response();
         assert!(!self.machine.give_up());
         false
     }
@@ -342,6 +365,9 @@ impl Sim<'_> {
 
     /// The rest of the response, or an error, is being written to the client.
     fn deliver(&mut self) {
+        if !self.model.client_has_bytes {
+            self.model.begin_response();
+        }
         let at = self.now + self.limits.pause(self.rng);
         self.push(at, From::Client, Event::Delivered);
     }
@@ -368,6 +394,7 @@ impl Sim<'_> {
             self.machine.attempt(self.rng.percent(50), now);
             assert_eq!(self.machine.on(event, now), Action::Abandon);
         }
+        assert_eq!(self.machine.fill(), Filling::Nothing);
         assert_eq!(self.machine.phase(), Phase::Over);
         assert_eq!(self.machine.deadline(), None);
     }
@@ -443,7 +470,8 @@ fn simulation() {
         Cut(WriteTimeout); Cut(Reset); Cut(Closed); Cut(Malformed); \
         Finish { reuse_upstream: true }; Finish { reuse_upstream: false }; leaves in Choosing; \
         leaves in Connecting; leaves in Sending; leaves in Waiting; leaves in Responding; \
-        leaves in Delivering; given up";
+        leaves in Delivering; given up; given up after a head; held back; filled Nothing; \
+        filled Head; filled More";
     for needed in NEEDED.split("; ") {
         assert!(seen.contains(needed), "no seed came to {needed}: {seen:#?}");
     }

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use olla_engine::bench::{Action, Event};
+use olla_engine::bench::{Action, Event, Filling};
 use olla_engine::exchange::{ConnectFault, Ending, Fault, Timeouts};
 
 use crate::Rng;
@@ -104,6 +104,10 @@ pub(crate) struct Model {
     pub(crate) response_begun: bool,
     /// Bytes of a response went to the client.
     pub(crate) client_has_bytes: bool,
+    /// A head of the gateway's own went to the client.
+    pub(crate) has_own_head: bool,
+    /// Heads that the client got.
+    heads: u32,
     pub(crate) client_here: bool,
     pub(crate) over: bool,
     /// When the current endpoint got its first attempt.
@@ -122,6 +126,8 @@ impl Model {
             link: None,
             response_begun: false,
             client_has_bytes: false,
+            has_own_head: false,
+            heads: 0,
             client_here: true,
             over: false,
             attempt_began: start,
@@ -152,6 +158,28 @@ impl Model {
             took: now,
             ..Link::default()
         });
+    }
+
+    /// What the gateway may send of its own.
+    pub(crate) fn expect_filling(&mut self) -> Filling {
+        if self.link.is_none() || self.client_has_bytes {
+            Filling::Nothing
+        } else if self.has_own_head {
+            Filling::More
+        } else {
+            assert!(self.client_here && !self.over);
+            self.has_own_head = true;
+            self.heads += 1;
+            Filling::Head
+        }
+    }
+
+    /// A head is written, unless the client has one of the gateway's own.
+    pub(crate) fn begin_response(&mut self) {
+        if !self.has_own_head {
+            self.heads += 1;
+        }
+        assert_eq!(self.heads, 1, "a response has one head");
     }
 
     /// The response is given up: as if it had not been.

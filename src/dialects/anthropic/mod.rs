@@ -200,6 +200,17 @@ pub(super) fn error_body(error: &Error, request_id: &str) -> Vec<u8> {
     translate::error_body(error.status, &error.message, request_id)
 }
 
+/// What an endpoint's error response says.
+pub(super) fn backend_error(status: u16, body: &[u8]) -> Error {
+    let refusal = translate::error_from_backend(status, body);
+    Error::new(
+        refusal.status,
+        "bad_gateway",
+        "BACKEND_ERROR",
+        refusal.message,
+    )
+}
+
 impl From<Refusal> for Error {
     fn from(refusal: Refusal) -> Self {
         Self::new(refusal.status, refusal.kind(), "", refusal.message)
