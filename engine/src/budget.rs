@@ -14,9 +14,20 @@ use crate::limits::{BUDGET_CLIENTS, BUDGET_PART_OF_A_CLIENT};
 #[derive(Debug, Clone)]
 pub(crate) struct Budget(Arc<Inner>);
 
+/// The bytes that the budget of an engine has given out.
+#[derive(Debug, Clone, Default)]
+pub struct HeldBytes(Arc<AtomicUsize>);
+
+impl HeldBytes {
+    /// The present value. Of a request that is being refused it may count bytes that were not held.
+    pub fn get(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
 #[derive(Debug)]
 struct Inner {
-    held: AtomicUsize,
+    held: HeldBytes,
     max: usize,
     /// What clients hold, in a table of a fixed size instead of a map behind a lock. Two addresses
     /// may share a place; then they share a client's part, and which ones do cannot be foreseen.
@@ -34,9 +45,9 @@ pub(crate) struct Share {
 }
 
 impl Budget {
-    pub(crate) fn new(bytes_max: usize) -> Self {
+    pub(crate) fn new(bytes_max: usize, held: HeldBytes) -> Self {
         Self(Arc::new(Inner {
-            held: AtomicUsize::new(0),
+            held,
             max: bytes_max,
             clients: (0..BUDGET_CLIENTS).map(|_| AtomicUsize::new(0)).collect(),
             keys: RandomState::new(),
@@ -62,14 +73,14 @@ impl Budget {
 
 impl Inner {
     fn add(&self, client: usize, bytes: usize) -> (usize, usize) {
-        let held = self.held.fetch_add(bytes, Ordering::Relaxed);
+        let held = self.held.0.fetch_add(bytes, Ordering::Relaxed);
         let place = self.clients.get(client);
         let of_client = place.map_or(0, |place| place.fetch_add(bytes, Ordering::Relaxed));
         (held.saturating_add(bytes), of_client.saturating_add(bytes))
     }
 
     fn subtract(&self, client: usize, bytes: usize) {
-        self.held.fetch_sub(bytes, Ordering::Relaxed);
+        self.held.0.fetch_sub(bytes, Ordering::Relaxed);
         if let Some(place) = self.clients.get(client) {
             place.fetch_sub(bytes, Ordering::Relaxed);
         }
@@ -137,7 +148,7 @@ mod tests {
 
     #[test]
     fn what_is_held_is_bounded_and_given_back() {
-        let budget = Budget::new(100);
+        let budget = Budget::new(100, HeldBytes::default());
         let clients = others(&budget, 5);
         let mut shares: Vec<_> = clients.iter().map(|each| budget.share(*each)).collect();
         for share in &mut shares[..3] {
@@ -155,7 +166,7 @@ mod tests {
 
     #[test]
     fn one_client_holds_at_most_a_quarter() {
-        let budget = Budget::new(100);
+        let budget = Budget::new(100, HeldBytes::default());
         let clients = others(&budget, 2);
         let (mut one, mut two) = (budget.share(clients[0]), budget.share(clients[0]));
         assert!(one.enlarge(20));
@@ -170,7 +181,7 @@ mod tests {
 
     #[test]
     fn a_network_of_one_customer_is_one_client() {
-        let budget = Budget::new(100);
+        let budget = Budget::new(100, HeldBytes::default());
         let of = |last| IpAddr::from(Ipv6Addr::new(0x2001, 0xdb8, 0, 1, 0, 0, 0, last));
         assert_eq!(budget.share(of(1)).client, budget.share(of(2)).client);
         let mapped = IpAddr::from(Ipv4Addr::new(10, 0, 0, 1).to_ipv6_mapped());
@@ -179,13 +190,13 @@ mod tests {
 
     #[test]
     fn what_is_there_already_is_counted_whatever_is_left() {
-        let budget = Budget::new(100);
+        let budget = Budget::new(100, HeldBytes::default());
         let mut copy = budget.share(client(1));
         copy.settle(150);
         assert!(!budget.share(client(2)).enlarge(1));
         copy.settle(10);
         assert!(budget.share(client(1)).enlarge(15));
         drop(copy);
-        assert_eq!(budget.0.held.load(Ordering::Relaxed), 0);
+        assert_eq!(budget.0.held.get(), 0);
     }
 }

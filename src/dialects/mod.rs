@@ -32,7 +32,6 @@ use crate::config::{Plan, TranslatorsPlan};
 use crate::endpoint_set::EndpointSet;
 use crate::fleet::Endpoint;
 
-pub(crate) use anthropic::translate::Inflater;
 use anthropic::{Conversation, Record};
 pub(crate) use early::{EventForm, FailedStream, StreamFailure};
 pub(crate) use error::Error;

@@ -19,6 +19,8 @@ pub(super) enum Done {
     Piece(Piece, Vec<u8>),
     /// [`Dialect::whole`].
     Whole(Whole),
+    /// The events of a document that ends a stream which the gateway began.
+    Document(Vec<u8>),
     /// A response that was computed of the request's body, and what else was found in it.
     Computed(Result<Vec<u8>, Error>, Box<Findings>),
 }

@@ -2,22 +2,26 @@
 //!
 //! Contract: docs/contract/surface.md#8.4
 
-use std::ops::ControlFlow;
 use std::time::Duration;
 
 use bytes::Bytes;
 use olla_engine::h1::{FieldId, emit};
-use olla_engine::handler::{Ask, End, Local, Made, Passing, Response};
+use olla_engine::handler::{Ask, AtEnd, End, Local, Made, Passing, Response};
 
+use super::away::Done;
+use super::early_decoder::EarlyDecoder;
 use super::exchange::Exchange;
 use super::keep_alive::EventBorder;
 use super::respond::unbuffered;
 use crate::dialects::{
-    Error, EventForm, FailedStream, Inflater, KEEP_ALIVE_COMMENT, Reading, StreamFailure,
+    Error, EventForm, FailedStream, KEEP_ALIVE_COMMENT, Reading, STEP_BYTES_MAX, StreamFailure,
 };
 
-/// Bytes of a document that becomes events, and of what a piece of a stream is decompressed to.
+/// Bytes of a document that becomes events.
 const DOCUMENT_BYTES_MAX: usize = 16 << 20;
+
+/// Bytes to which one piece of a compressed stream may grow: some milliseconds of work.
+const PIECE_BYTES_MAX: usize = 4 << 20;
 
 impl Exchange {
     /// The time after which the client gets a head, if it asked for events.
@@ -59,18 +63,21 @@ impl Exchange {
     pub(super) fn early_passing(&mut self, response: &Response<'_>, reading: Reading) -> Passing {
         let status = response.head.status;
         self.status = status;
+        // An attempt that was given up may have set them.
+        self.is_early_stream = false;
+        self.early_decoder = None;
         match reading {
             Reading::Follow(quiet_max) | Reading::Stream(quiet_max) => {
                 Passing::Transform(quiet_max)
             }
             Reading::Hold(bytes_max) | Reading::Collect(bytes_max) => Passing::Collect(bytes_max),
             Reading::Pass { .. } if !is_success(status) || is_json(response) => {
-                self.early_inflater = inflater(response).map(Box::new);
+                self.early_decoder = EarlyDecoder::of(response);
                 Passing::Collect(DOCUMENT_BYTES_MAX)
             }
             Reading::Pass { .. } => {
                 self.border = Some(EventBorder::default());
-                self.early_inflater = inflater(response).map(Box::new);
+                self.early_decoder = EarlyDecoder::of(response);
                 self.is_early_stream = true;
                 let keep_alive = self.view.plan().proxy.stream_keep_alive;
                 Passing::Transform(keep_alive.unwrap_or(Duration::MAX))
@@ -87,18 +94,12 @@ impl Exchange {
         out: &mut Vec<u8>,
     ) -> Made {
         let begun = out.len();
-        let whole = match &mut self.early_inflater {
+        let whole = match &mut self.early_decoder {
             None => {
                 out.extend_from_slice(payload);
                 true
             }
-            Some(inflater) => {
-                let inflated = inflater.push(payload, |plain| {
-                    out.extend_from_slice(plain);
-                    bounded(out.len() - begun)
-                });
-                inflated.is_ok() && out.len() - begun <= DOCUMENT_BYTES_MAX
-            }
+            Some(decoder) => decoder.decode(payload, PIECE_BYTES_MAX, out),
         };
         let made = out.get(begun..).unwrap_or_default();
         self.dialect.watch(made);
@@ -128,73 +129,67 @@ impl Exchange {
         form: EventForm,
         body: &[u8],
         local: &mut Local,
-    ) {
+    ) -> AtEnd {
         let status = self.upstream_status.unwrap_or(502);
         self.status = status;
-        let mut plain = Vec::new();
-        let body = match &mut self.early_inflater {
-            None => body,
-            Some(inflater) => {
-                let inflated = inflater.push(body, |piece| {
-                    plain.extend_from_slice(piece);
-                    bounded(plain.len())
-                });
-                if inflated.is_err() || plain.len() > DOCUMENT_BYTES_MAX {
-                    plain.clear();
+        let decoder = self.early_decoder.take();
+        let unix_secs = ask.cx.unix_ms / 1000;
+        if body.len() <= STEP_BYTES_MAX && decoder.is_none() {
+            let about = self.about(unix_secs);
+            return self.early_document_made(document(form, status, body, about), local);
+        }
+        let (id, model) = (
+            self.kept.id.clone(),
+            self.model().unwrap_or_default().to_owned(),
+        );
+        self.send_away(move |_, body| {
+            let mut plain = Vec::new();
+            let body = match decoder {
+                None => body,
+                Some(mut decoder) => {
+                    if !decoder.decode(body, DOCUMENT_BYTES_MAX, &mut plain) {
+                        plain.clear();
+                    }
+                    &plain
                 }
-                &plain
-            }
-        };
-        let events = is_success(status).then(|| form.document(body)).flatten();
-        local.body = Bytes::from(match events {
-            Some(events) => events,
-            None => form.failure(
-                &StreamFailure::Endpoint(status, body),
-                self.failed_request(ask),
-            ),
+            };
+            let about = FailedStream {
+                id: id.as_str(),
+                model: &model,
+                unix_secs,
+            };
+            Done::Document(document(form, status, body, about))
         });
+        AtEnd::Work
+    }
+
+    /// These events are what is left of the client's stream.
+    pub(super) fn early_document_made(&mut self, events: Vec<u8>, local: &mut Local) -> AtEnd {
+        local.body = Bytes::from(events);
         self.dialect.refused(&local.body);
+        AtEnd::Respond
     }
 
     /// The event that an error of the gateway becomes after its own head.
     #[cold]
     pub(super) fn early_error(&self, form: EventForm, error: &Error, unix_ms: u64) -> Bytes {
-        let about = FailedStream {
-            unix_secs: unix_ms / 1000,
-            ..self.about()
-        };
-        Bytes::from(form.failure(&StreamFailure::Own(error), about))
+        let failure = StreamFailure::Own(error);
+        Bytes::from(form.failure(&failure, self.about(unix_ms / 1000)))
     }
 
-    fn failed_request(&self, ask: &Ask<'_>) -> FailedStream<'_> {
-        FailedStream {
-            unix_secs: ask.cx.unix_ms / 1000,
-            ..self.about()
-        }
-    }
-
-    fn about(&self) -> FailedStream<'_> {
+    fn about(&self, unix_secs: u64) -> FailedStream<'_> {
         FailedStream {
             id: self.kept.id.as_str(),
             model: self.model().unwrap_or_default(),
-            unix_secs: 0,
+            unix_secs,
         }
     }
 }
 
-fn bounded(bytes: usize) -> ControlFlow<()> {
-    if bytes > DOCUMENT_BYTES_MAX {
-        ControlFlow::Break(())
-    } else {
-        ControlFlow::Continue(())
-    }
-}
-
-fn inflater(response: &Response<'_>) -> Option<Inflater> {
-    let encoding = response
-        .head
-        .get(response.bytes, FieldId::ContentEncoding)?;
-    Inflater::new(std::str::from_utf8(encoding).ok()?)
+/// The events of a document, or the one of an error.
+fn document(form: EventForm, status: u16, body: &[u8], about: FailedStream<'_>) -> Vec<u8> {
+    let events = is_success(status).then(|| form.document(body)).flatten();
+    events.unwrap_or_else(|| form.failure(&StreamFailure::Endpoint(status, body), about))
 }
 
 fn is_success(status: u16) -> bool {

@@ -18,15 +18,14 @@ use super::Gateway;
 use super::away::{Away, Done as StepDone};
 use super::consultation::Consultation;
 use super::cors::Grant;
+use super::early_decoder::EarlyDecoder;
 use super::keep_alive::EventBorder;
 use super::kept::{ConnectionCache, Kept};
 use super::refused::overloaded;
 use super::replies::Ticket;
 use super::view::View;
 use crate::access::Client;
-use crate::dialects::{
-    ApiFamily, Dialect, EventForm, Inflater, KEEP_ALIVE_COMMENT, Piece, Reading, Whole,
-};
+use crate::dialects::{ApiFamily, Dialect, EventForm, KEEP_ALIVE_COMMENT, Piece, Reading, Whole};
 use crate::encoding::BodyCoding;
 use crate::endpoint_set::EndpointSet;
 use crate::fleet::Endpoint;
@@ -107,7 +106,7 @@ pub(crate) struct Exchange {
     /// The endpoint's response passes unaltered after that head.
     pub(super) is_early_stream: bool,
     /// Undoes the compression of a response of which that head says nothing.
-    pub(super) early_inflater: Option<Box<Inflater>>,
+    pub(super) early_decoder: Option<EarlyDecoder>,
     pub(super) kept: Box<ConnectionCache>,
 }
 
@@ -180,7 +179,7 @@ impl Exchange {
             border: None,
             early: Cell::new(None),
             is_early_stream: false,
-            early_inflater: None,
+            early_decoder: None,
             away: None,
             kept,
         }
@@ -495,6 +494,9 @@ impl handler::Exchange for Exchange {
         let index = self.endpoint;
         let whole = match (self.come_back(), index) {
             (Some(StepDone::Whole(whole)), _) => whole,
+            (Some(StepDone::Document(events)), _) => {
+                return self.early_document_made(events, local);
+            }
             (_, None) => Whole::Held,
             (_, Some(index)) => {
                 self.push_tail(response);
@@ -511,8 +513,7 @@ impl handler::Exchange for Exchange {
         if let Some(form) = self.early.get()
             && let Whole::Held = whole
         {
-            self.early_document(ask, form, response, local);
-            return AtEnd::Respond;
+            return self.early_document(ask, form, response, local);
         }
         match whole {
             Whole::Held => {

@@ -18,6 +18,7 @@ mod consultation;
 mod cors;
 mod decide;
 mod early;
+mod early_decoder;
 mod exchange;
 mod forward;
 mod id;

@@ -64,6 +64,8 @@ pub(crate) struct Inputs<'a> {
     pub clock_ms: u64,
     /// Whether the process is shutting down.
     pub draining: bool,
+    /// Bytes of requests that are held.
+    pub held_bytes: u64,
 }
 
 /// The pages. All are read-only and support only `GET` and `HEAD`.

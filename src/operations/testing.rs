@@ -26,6 +26,7 @@ pub(super) struct World {
     pub(super) now: SystemTime,
     pub(super) outages: Vec<(&'static str, SystemTime)>,
     pub(super) draining: bool,
+    pub(super) held_bytes: u64,
 }
 
 impl World {
@@ -62,6 +63,7 @@ impl World {
             now: UNIX_EPOCH + Duration::from_secs(1_776_249_000),
             outages: Vec::new(),
             draining: false,
+            held_bytes: 0,
         }
     }
 
@@ -153,6 +155,7 @@ impl World {
             outages: &self.outages,
             clock_ms: CLOCK_MS,
             draining: self.draining,
+            held_bytes: self.held_bytes,
         }
     }
 }

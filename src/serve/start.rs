@@ -2,11 +2,11 @@
 
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs, UdpSocket};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime};
 
-use olla_engine::core::{Engine, Options};
+use olla_engine::core::{Engine, HeldBytes, Options};
 use olla_engine::rt::{self, Bell, Wanted, sys};
 use olla_engine::snapshot::Broadcast;
 use olla_engine::tls::{TlsIdentity, TlsListener};
@@ -17,13 +17,11 @@ use crate::catalogue::ModelRules;
 use crate::cli::{CommandOutput, build_info};
 use crate::config::{Env, Fingerprints, IoDriver, Plan, RestartOnly};
 use crate::control::{self, ControlThread, PagesSetup, PagesThread, ProcessInfo};
-use crate::dialects::anthropic::Records;
 use crate::format;
 use crate::gateway::{Gateway, ViaEntry};
 use crate::log::{Level, Logger, Value, events};
 use crate::operations::{Build, Links};
 use crate::providers::Profiles;
-use crate::routing::retry::budget::RetryBudget;
 use crate::shared::{
     Common, ControlSender, CoreSenders, Limiters, PageEvent, PagesSender, Snapshot, ToControl,
     ToCore,
@@ -152,20 +150,7 @@ fn start(setup: Setup, logger: &Logger) -> Result<Running, String> {
     let now = Instant::now();
     let cores = workers(&plan);
     let addresses = addresses(&plan)?;
-    let common = Arc::new(Common {
-        start: now,
-        started_rfc3339: format::instant(SystemTime::now()),
-        turns: crate::routing::balance::Turns::default(),
-        sticky: crate::routing::sticky::Sticky::default(),
-        logger: logger.clone(),
-        records: Records::new(logger.clone()),
-        losses: AtomicU64::new(0),
-        limit_warned_ms: AtomicU64::new(0),
-        cools_until_ms: AtomicU64::new(0),
-        retry_budget: RetryBudget::default(),
-        deaths: AtomicU64::new(0),
-        draining: AtomicBool::new(false),
-    });
+    let common = Arc::new(Common::new(now, logger));
     let profiles = Arc::new(setup.profiles.filtered(&plan.proxy.profile_filter));
     let limiters = Arc::new(Limiters::new(&plan.server.rate_limits, cores));
     let first = control::first_snapshot(&plan, &profiles, &setup.rules, limiters);
@@ -190,7 +175,7 @@ fn start(setup: Setup, logger: &Logger) -> Result<Running, String> {
         listening,
     )
     .map_err(|error| error.to_string())?;
-    let options = options(&plan, addresses, cores);
+    let options = options(&plan, addresses, cores, common.held_bytes.clone());
     options.tls.set(identity(&plan)?);
     let make = gateways(
         Arc::clone(&common),
@@ -218,7 +203,12 @@ fn start(setup: Setup, logger: &Logger) -> Result<Running, String> {
     })
 }
 
-fn options(plan: &Plan, addresses: Vec<SocketAddr>, workers: usize) -> Options {
+fn options(
+    plan: &Plan,
+    addresses: Vec<SocketAddr>,
+    workers: usize,
+    held_bytes: HeldBytes,
+) -> Options {
     Options {
         addresses,
         workers,
@@ -229,6 +219,7 @@ fn options(plan: &Plan, addresses: Vec<SocketAddr>, workers: usize) -> Options {
             IoDriver::Epoll => Wanted::Epoll,
         },
         buffered_bytes_max: usize::try_from(room::buffered_bytes_max(plan)).unwrap_or(usize::MAX),
+        held_bytes,
         tls: TlsListener::default(),
     }
 }

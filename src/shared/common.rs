@@ -1,12 +1,14 @@
 //! The values that the cores and the control thread share besides snapshots and messages.
 
 use std::sync::atomic::{AtomicBool, AtomicU64};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
+use olla_engine::core::HeldBytes;
 use olla_engine::limit::{Epoch, Nanos};
 
 use crate::clock::millis;
 use crate::dialects::anthropic::Records;
+use crate::format;
 use crate::log::Logger;
 use crate::routing::balance::Turns;
 use crate::routing::retry::budget::RetryBudget;
@@ -39,11 +41,32 @@ pub(crate) struct Common {
     pub retry_budget: RetryBudget,
     /// How often a health check found any endpoint dead.
     pub deaths: AtomicU64,
+    /// What the cores hold of requests.
+    pub held_bytes: HeldBytes,
     /// Whether the process is shutting down.
     pub draining: AtomicBool,
 }
 
 impl Common {
+    /// The values at the start of the process.
+    pub(crate) fn new(start: Instant, logger: &Logger) -> Self {
+        Self {
+            start,
+            started_rfc3339: format::instant(SystemTime::now()),
+            turns: Turns::default(),
+            sticky: Sticky::default(),
+            logger: logger.clone(),
+            records: Records::new(logger.clone()),
+            losses: AtomicU64::new(0),
+            limit_warned_ms: AtomicU64::new(0),
+            cools_until_ms: AtomicU64::new(0),
+            retry_budget: RetryBudget::default(),
+            deaths: AtomicU64::new(0),
+            held_bytes: HeldBytes::default(),
+            draining: AtomicBool::new(false),
+        }
+    }
+
     /// The time of the process's clock, for rate limits.
     pub(crate) fn nanos(&self, now: Instant) -> Nanos {
         Epoch::new(self.start).nanos(now)

@@ -25,7 +25,7 @@ fn two(driver: Driver, one: &Backend, other: &Backend, more: &str) -> Gateway {
     Gateway::start(&Config::new(driver).more(&endpoints).more(more))
 }
 
-fn gzip(body: &[u8]) -> Vec<u8> {
+pub(crate) fn gzip(body: &[u8]) -> Vec<u8> {
     let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
     encoder.write_all(body).unwrap();
     encoder.finish().unwrap()
@@ -37,7 +37,7 @@ fn zlib(body: &[u8]) -> Vec<u8> {
     encoder.finish().unwrap()
 }
 
-fn zstd(body: &[u8]) -> Vec<u8> {
+pub(crate) fn zstd(body: &[u8]) -> Vec<u8> {
     let mut encoded = Vec::with_capacity(zstd_safe::compress_bound(body.len()));
     zstd_safe::compress(&mut encoded, body, 3).unwrap();
     encoded

@@ -6,6 +6,7 @@
 use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
+use crate::bodies::{gzip, zstd};
 use crate::streams::on_word;
 use testkit::{
     Backend, Client, Config, Driver, Gateway, Link, PATIENCE, endpoint, get, on_both_drivers,
@@ -19,10 +20,10 @@ const KEEP_ALIVE: &str = "proxy.stream_keep_alive = \"1s\"\n";
 const DONE: &str = "data: [DONE]\n\n";
 
 /// A backend that says this when it is told to.
-fn says(text: &'static str) -> (Backend, Sender<()>) {
+fn says(text: impl AsRef<[u8]> + Send + Sync + 'static) -> (Backend, Sender<()>) {
     on_word(move |_, link: &mut Link, heard| {
         if heard.recv_timeout(PATIENCE).is_ok() {
-            link.send(text);
+            link.send(text.as_ref());
         }
         link.close();
     })
@@ -142,6 +143,77 @@ fn what_follows_a_silence_arrives_as_events() {
             assert_eq!(rest(&mut client), expected, "{said}");
             assert_eq!(backend.count(), 1);
         }
+    });
+}
+
+/// The head that the client has says nothing of a coding.
+#[test]
+fn compressed_responses_are_decoded() {
+    let events = "data: 1\n\ndata: 2\n\n".repeat(50);
+    let text = "a\\n".repeat(100_000);
+    let document = format!(
+        "{{\"object\":\"chat.completion\",\"choices\":[{{\"message\":{{\"content\":\"{text}\"}}}}]}}"
+    );
+    let chunk = format!(
+        "data: {{\"object\":\"chat.completion.chunk\",\"choices\":[{{\"delta\":{{\"content\":\"{text}\"}}}}]}}\n\n{DONE}"
+    );
+    on_both_drivers(|driver| {
+        for (coding, coded, kind, expected) in [
+            (
+                "gzip",
+                gzip(events.as_bytes()),
+                "text/event-stream",
+                &events,
+            ),
+            (
+                "zstd",
+                zstd(events.as_bytes()),
+                "text/event-stream",
+                &events,
+            ),
+            (
+                "gzip",
+                gzip(document.as_bytes()),
+                "application/json",
+                &chunk,
+            ),
+            (
+                "identity",
+                document.clone().into_bytes(),
+                "application/json",
+                &chunk,
+            ),
+        ] {
+            let head = format!(
+                "HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\nContent-Encoding: {coding}\r\nContent-Length: {}\r\n\r\n",
+                coded.len()
+            );
+            let (backend, word) = says([head.as_bytes(), &coded].concat());
+            let gateway = over(driver, &endpoint("one", "vllm", &backend, ""), KEEP_ALIVE);
+            let mut client = asking(&gateway, CHAT);
+            begins(&mut client, "one");
+            word.send(()).unwrap();
+            assert!(rest(&mut client) == *expected, "{coding} {kind}");
+        }
+    });
+}
+
+/// The client has 200; the endpoint's status counts.
+#[test]
+fn statistics_keep_the_status_of_the_endpoint() {
+    on_both_drivers(|driver| {
+        let (backend, word) = says("HTTP/1.1 500 Oops\r\nContent-Length: 4\r\n\r\noops");
+        let gateway = over(driver, &endpoint("one", "vllm", &backend, ""), KEEP_ALIVE);
+        let mut client = asking(&gateway, CHAT);
+        begins(&mut client, "one");
+        word.send(()).unwrap();
+        rest(&mut client);
+        let line = "olla_responses_total{endpoint=\"one\",code=\"5xx\"} 1";
+        wait_until("the response is counted", || {
+            get(&gateway, "/internal/metrics", &[])
+                .text()
+                .contains(line)
+        });
     });
 }
 

@@ -33,6 +33,7 @@ use rounds::Rounds;
 use turn::Turn;
 
 use crate::budget::Budget;
+pub use crate::budget::HeldBytes;
 use crate::h1::emit;
 use crate::handler::{Handler, Work};
 use crate::limits::{
@@ -57,6 +58,8 @@ pub struct Options {
     pub driver: Wanted,
     /// Bytes of request bodies that all cores together may hold.
     pub buffered_bytes_max: usize,
+    /// Shows how many they hold.
+    pub held_bytes: HeldBytes,
     /// The certificate of the listeners, if they speak TLS.
     pub tls: TlsListener,
 }
@@ -70,6 +73,7 @@ impl Default for Options {
             pin: false,
             driver: Wanted::Auto,
             buffered_bytes_max: 1 << 30,
+            held_bytes: HeldBytes::default(),
             tls: TlsListener::default(),
         }
     }
@@ -134,7 +138,7 @@ impl Engine {
     {
         let workers = options.workers.max(1);
         let listeners = bind_all(&options.addresses, workers)?;
-        let budget = Budget::new(options.buffered_bytes_max);
+        let budget = Budget::new(options.buffered_bytes_max, options.held_bytes.clone());
         let draining = Arc::new(AtomicBool::new(false));
         let (mut shared, mut inner) = (Vec::new(), Vec::new());
         for _ in 0..workers {

@@ -89,6 +89,7 @@ impl Pages {
             outages: &outages,
             now,
             clock_ms: self.setup.common.clock_ms(Instant::now()),
+            held_bytes: self.setup.common.held_bytes.get() as u64,
             draining: self.setup.common.draining.load(Ordering::Relaxed),
         };
         route.page(query, &inputs)

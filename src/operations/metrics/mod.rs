@@ -120,6 +120,9 @@ fn system_families(text: &mut Exposition, inputs: &Inputs<'_>, system: &System) 
     text.gauge("olla_uptime_seconds", "Seconds since the process started.");
     text.sample("olla_uptime_seconds", &[], uptime);
     text.families(&REQUEST_FAMILIES, std::slice::from_ref(system), |_| []);
+    let name = "olla_buffered_body_bytes";
+    text.gauge(name, "Bytes of requests that are held in memory.");
+    text.sample(name, &[], inputs.held_bytes);
 }
 
 const SECURITY_FAMILIES: [MetricFamily<System>; 5] = [

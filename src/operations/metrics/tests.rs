@@ -69,6 +69,7 @@ fn the_whole_text_of_an_empty_gateway_in_families() {
         "olla_active_connections",
         "olla_requests_total",
         "olla_failures_total",
+        "olla_buffered_body_bytes",
         "olla_security_violations_total",
         "olla_security_rate_limit_violations_total",
         "olla_security_size_limit_violations_total",
@@ -154,6 +155,7 @@ fn types_are_those_of_the_contract() {
 #[test]
 fn single_values() {
     let mut world = busy_world();
+    world.held_bytes = 7;
     world.process = ProcessFacts {
         cpu_seconds: 1.5,
         open_fds: 9,
@@ -172,6 +174,7 @@ fn single_values() {
         "olla_active_connections 1",
         "olla_requests_total 4",
         "olla_failures_total 1",
+        "olla_buffered_body_bytes 7",
         "olla_security_status 1",
         "olla_client_disconnects_total 1",
         "olla_models_total 2",
