@@ -12,8 +12,9 @@ use olla_engine::rt;
 use super::fetch::{Get, Network, get};
 use super::member::FleetMember;
 use super::state::ControlState;
-use crate::fleet::health::schedule::{jittered, retry_after};
+use crate::fleet::health::schedule::jittered;
 use crate::fleet::health::{CheckResult, HealthEvent, Meanwhile};
+use crate::fleet::retry_after::before_next_check;
 use crate::providers;
 
 /// Pauses before the second and third try of one check.
@@ -88,7 +89,10 @@ pub(super) fn result_of(
     match response {
         Ok(response) => CheckResult::Response {
             code: response.status,
-            retry_after: retry_after(response.field("retry-after"), crate::log::unix_ms() / 1000),
+            retry_after: before_next_check(
+                response.field("retry-after").map(str::as_bytes),
+                crate::log::unix_ms(),
+            ),
             is_loading: member
                 .profile()
                 .says_loading(response.status, &response.body),

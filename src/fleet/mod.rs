@@ -13,6 +13,7 @@ pub(crate) mod fault;
 pub(crate) mod health;
 mod last_error;
 mod live;
+pub(crate) mod retry_after;
 mod upstream;
 
 use std::fmt;

@@ -1,16 +1,13 @@
-//! The times of health checks: the back-off schedule, `Retry-After` and the pauses between tries.
+//! The times of health checks: the back-off schedule and the pauses between tries.
 //!
 //! Contract: docs/contract/balancing.md#11 (schedule)
 
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::Duration;
 
 use crate::clock::micros;
 
 /// The longest back-off.
 const BACKOFF_MAX: Duration = Duration::from_secs(60);
-
-/// The longest `Retry-After` that is honoured.
-const RETRY_AFTER_MAX: Duration = Duration::from_secs(24 * 3600);
 
 /// The time from the start of one check to the start of the next after `failures` failures in a
 /// row.
@@ -24,25 +21,6 @@ pub(crate) fn backoff(interval: Duration, failures: u32) -> Duration {
     };
     // The cap bounds the back-off only: a longer `check_interval` is what the operator configured.
     (interval * factor).min(BACKOFF_MAX.max(interval))
-}
-
-/// The time that a `Retry-After` field asks for, in seconds or as a date; 30 s if it is missing or
-/// unreadable (docs/contract/balancing.md#11).
-pub(crate) fn retry_after(value: Option<&str>, unix_secs: u64) -> Duration {
-    const DEFAULT: Duration = Duration::from_secs(30);
-    let Some(value) = value.map(str::trim) else {
-        return DEFAULT;
-    };
-    if let Ok(seconds) = value.parse::<u64>() {
-        return Duration::from_secs(seconds).min(RETRY_AFTER_MAX);
-    }
-    let date = httpdate::parse_http_date(value).ok();
-    match date.and_then(|date| date.duration_since(UNIX_EPOCH).ok()) {
-        Some(at) => at
-            .saturating_sub(Duration::from_secs(unix_secs))
-            .min(RETRY_AFTER_MAX),
-        None => DEFAULT,
-    }
 }
 
 /// The pause between two tries of one check, an eighth longer or shorter depending on `random`.
@@ -83,26 +61,6 @@ mod tests {
                 secs(want),
                 "{interval}s × {failures}"
             );
-        }
-    }
-
-    #[test]
-    fn retry_after_is_seconds_or_a_date() {
-        let now = 1_700_000_000;
-        let table = [
-            (None, 30),
-            (Some("soon"), 30),
-            (Some("7"), 7),
-            (Some(" 0 "), 0),
-            (Some("999999999"), 86400),
-            (Some("Tue, 14 Nov 2023 22:13:30 GMT"), 10),
-            (Some("Tue, 14 Nov 2023 22:00:00 GMT"), 0),
-            (Some("Tuesday, 14-Nov-23 22:13:30 GMT"), 10),
-            (Some("Tue Nov 14 22:13:30 2023"), 10),
-            (Some("Tue, 14 Nov 2023 22:13:30 CET"), 30),
-        ];
-        for (value, want) in table {
-            assert_eq!(retry_after(value, now), secs(want), "{value:?}");
         }
     }
 

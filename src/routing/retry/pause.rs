@@ -2,7 +2,9 @@
 //!
 //! Contract: docs/contract/balancing.md#9.1
 
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::Duration;
+
+use crate::fleet::retry_after::{asked, number};
 
 /// The longest cool-down, whatever an endpoint asks for.
 const PAUSE_MAX: Duration = Duration::from_secs(300);
@@ -20,26 +22,6 @@ pub(crate) fn pause(
         .or_else(|| asked(retry_after?, unix_ms))
         .unwrap_or(default)
         .min(PAUSE_MAX)
-}
-
-/// The value of a `Retry-After`.
-fn asked(value: &[u8], unix_ms: u64) -> Option<Duration> {
-    if let Some(seconds) = number(value) {
-        return Some(Duration::from_secs(seconds));
-    }
-    let date = httpdate::parse_http_date(std::str::from_utf8(value).ok()?.trim()).ok()?;
-    let at = date.duration_since(UNIX_EPOCH).unwrap_or_default();
-    Some(at.saturating_sub(Duration::from_millis(unix_ms)))
-}
-
-/// A number without a sign; one that is too large for the type is the largest of the type.
-fn number(value: &[u8]) -> Option<u64> {
-    let digits = value.trim_ascii();
-    if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
-        return None;
-    }
-    let parsed = std::str::from_utf8(digits).ok()?.parse();
-    Some(parsed.unwrap_or(u64::MAX))
 }
 
 #[cfg(test)]
