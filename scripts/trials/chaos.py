@@ -26,8 +26,9 @@ Columns
             including those that wait for a timeout of the gateway
   back      seconds from the end of the fault until its backend gets at least half of its share of
             the traffic again
-  allowed   two check intervals or, if longer, the wait that the backoff of health checks has
-            reached by then (docs/contract/balancing.md#11) and one interval
+  allowed   two check intervals (busy: the cool-down of 5 s) or, if longer, the wait that the
+            backoff of health checks has reached by then (docs/contract/balancing.md#11) and one
+            interval
 
 Criteria, each with exit status 1
   every request ends; no response that looks whole is short or belongs to another request; no
@@ -50,6 +51,8 @@ from trials.stand import MODEL, Stand
 BINARIES = ("olla", "olla-loadtest")
 
 INTERVAL = 1.0
+# Of an endpoint that responds with 503 or 429 and no Retry-After (docs/contract/balancing.md#9.1).
+COOLDOWN = 5.0
 HEADER_TIMEOUT = 10.0
 READ_TIMEOUT = 2.0
 PROXY = f"""\
@@ -275,7 +278,7 @@ class Chaos:
             return dict.fromkeys(["held", "left", "settled", "back", "allowed"], "")
         held = phase.end - phase.begin
         back = self.time_until_back(phase, records)
-        allowed = 2 * INTERVAL
+        allowed = max(2 * INTERVAL, COOLDOWN if phase.name == "busy" else 0)
         if phase.name not in UNSEEN:
             passed, step = 0.0, 0
             while passed <= held:
