@@ -41,7 +41,16 @@ const PROBES: [DetectionProbe<'static>; 5] = [
 ];
 
 /// Types that put their own name into `owned_by`.
-const OWNERS: [&str; 6] = ["vllm", "llamacpp", "sglang", "lmdeploy", "vllm-mlx", "omlx"];
+const OWNERS: [&str; 8] = [
+    "vllm",
+    "llamacpp",
+    "sglang",
+    "lmdeploy",
+    "vllm-mlx",
+    "omlx",
+    "llama-swap",
+    "koboldcpp",
+];
 
 const fn probe(target: &'static str, shape: Shape) -> DetectionProbe<'static> {
     DetectionProbe { target, shape }
@@ -72,7 +81,8 @@ pub(crate) fn judge(probe: &DetectionProbe<'_>, status: u16, body: &[u8]) -> Opt
 fn by_shape(shape: Shape, document: &RawFields<'_>) -> Option<&'static str> {
     let is_ollama = || document.list("models").is_some() && document.get("data").is_none();
     match shape {
-        Shape::Ollama => is_ollama().then_some("ollama"),
+        Shape::Ollama if is_ollama() => Some(emulated(document).unwrap_or("ollama")),
+        Shape::Ollama => None,
         Shape::Data(kind) => document.list("data").map(|_| kind),
         Shape::Owners => by_owner(document),
         Shape::Any => by_owner(document).or_else(|| {
@@ -82,6 +92,14 @@ fn by_shape(shape: Shape, document: &RawFields<'_>) -> Option<&'static str> {
             models.into_iter().any(has_name).then_some("ollama")
         }),
     }
+}
+
+/// The type of a server that emulates Ollama's listing and names itself as the family of its model,
+/// in the first item.
+fn emulated(document: &RawFields<'_>) -> Option<&'static str> {
+    let first = RawFields::of(document.list("models")?.into_iter().next()?)?;
+    let family = first.object("details")?.text("family")?;
+    (family == "koboldcpp").then_some("koboldcpp")
 }
 
 fn by_owner(document: &RawFields<'_>) -> Option<&'static str> {
@@ -109,6 +127,17 @@ mod tests {
             (tags, r#"{"models":[]}"#, Some("ollama")),
             (tags, "\u{feff}{\"models\":[{}]}", Some("ollama")),
             (tags, r#"{"models":[],"data":null}"#, Some("ollama")),
+            (
+                tags,
+                r#"{"models":[{"name":"koboldcpp","details":{"family":"koboldcpp"}}]}"#,
+                Some("koboldcpp"),
+            ),
+            (
+                tags,
+                r#"{"models":[{"name":"m","details":{"family":"gemma3"}},
+                    {"details":{"family":"koboldcpp"}}]}"#,
+                Some("ollama"),
+            ),
             (tags, r#"{"models":[],"data":[]}"#, None),
             (tags, r#"{"models":null}"#, None),
             (tags, r#"{"models":{}}"#, None),
@@ -147,6 +176,16 @@ mod tests {
                 v1,
                 r#"{"models":[{"name":"x"}],"data":[{"owned_by":"llamacpp"}]}"#,
                 Some("llamacpp"),
+            ),
+            (
+                v1,
+                r#"{"data":[{"id":"x","owned_by":"llama-swap"}]}"#,
+                Some("llama-swap"),
+            ),
+            (
+                v1,
+                r#"{"data":[{"id":"koboldcpp/x","owned_by":"koboldcpp"}]}"#,
+                Some("koboldcpp"),
             ),
             (v1, r#"{"data":{}}"#, None),
             (v1, r#"{"models":[{"name":"x"}]}"#, None),

@@ -196,6 +196,12 @@ fn every_prefix_reaches_the_endpoints_of_its_type() {
             ("vllm-mlx", &["vllm-mlx"]),
             ("omlx", &["omlx"]),
             ("docker-model-runner", &["dmr"]),
+            ("llama-swap", &["llama-swap"]),
+            ("tgi", &["tgi"]),
+            ("localai", &["localai"]),
+            ("koboldcpp", &["koboldcpp"]),
+            ("tabbyapi", &["tabbyapi"]),
+            ("mlx-lm", &["mlx-lm"]),
         ];
         let backends = types.map(|_| Backend::ok(&["m"]));
         let endpoints = types.iter().zip(&backends);

@@ -338,11 +338,13 @@ fn openai_like(parser: Parser, model: &mut ListedModel, extra: &mut Extra, item:
         Parser::VllmMlx => (&["vllm-mlx", "vllm"], Some("mlx")),
         Parser::DockerModelRunner => (&["docker"], Some("gguf")),
         Parser::LlamaCpp => (&["llamacpp"], Some("gguf")),
-        Parser::OpenAi | Parser::Ollama | Parser::LmStudio | Parser::Lemonade => (&[], None),
+        Parser::OpenAi => (&["llama-swap", "koboldcpp", "tabbyAPI"], None),
+        Parser::Ollama | Parser::LmStudio | Parser::Lemonade => (&[], None),
     };
     model.created = item.positive("created");
-    // Servers that do not know the publisher report their own name.
-    model.publisher = kept(item, "owned_by").filter(|owner| !own_names.contains(&&**owner));
+    // Servers that do not know the publisher report their own name, or the model's.
+    model.publisher = kept(item, "owned_by")
+        .filter(|owner| !own_names.contains(&&**owner) && **owner != *model.name);
     model.format = format.map(Box::from);
     if matches!(parser, Parser::OpenAi | Parser::Vllm | Parser::Sglang) {
         model.served_context = item.positive("max_model_len");

@@ -187,6 +187,77 @@ fn lemonade() {
     assert_eq!((flm.format, flm.publisher), (text("gguf"), None));
 }
 
+/// What the built-in profile of a server reads from its listing.
+fn read_by(profile: &str, listing: &str) -> Vec<ListedModel> {
+    let profiles = super::super::Profiles::builtin();
+    let parser = profiles.get(profile).unwrap().parser;
+    parse_listing(parser, listing.as_bytes()).unwrap()
+}
+
+#[test]
+fn llama_swap() {
+    let listing = include_str!("../fixtures/llama-swap.json");
+    let [qwen, nomic] = read_by("llama-swap", listing).try_into().unwrap();
+    let expected = ListedModel {
+        created: Some(1_787_000_000),
+        served_context: Some(32_768),
+        ..ListedModel::named("qwen3-30b")
+    };
+    assert_eq!(qwen, expected, "its own name is no publisher");
+    assert_eq!(
+        (&*nomic.name, nomic.served_context),
+        ("nomic-embed-text-v1.5", None)
+    );
+}
+
+#[test]
+fn text_generation_inference() {
+    let models = read_by("tgi", include_str!("../fixtures/tgi.json"));
+    let expected = ListedModel::named("HuggingFaceTB/SmolLM2-1.7B-Instruct");
+    assert_eq!(models, [expected], "the model's own name is no publisher");
+}
+
+#[test]
+fn localai() {
+    let models = read_by("localai", include_str!("../fixtures/localai.json"));
+    let expected = ["llama-3.2-1b-instruct:q4_k_m", "text-embedding-ada-002"];
+    assert_eq!(models, expected.map(ListedModel::named));
+}
+
+#[test]
+fn koboldcpp() {
+    let models = read_by("koboldcpp", include_str!("../fixtures/koboldcpp.json"));
+    let expected = ListedModel {
+        created: Some(1_790_000_000),
+        ..ListedModel::named("koboldcpp/gemma-3-4b-it-Q4_K_M")
+    };
+    assert_eq!(models, [expected]);
+}
+
+#[test]
+fn tabbyapi() {
+    let models = read_by("tabbyapi", include_str!("../fixtures/tabbyapi.json"));
+    let expected = ListedModel {
+        created: Some(1_786_650_000),
+        ..ListedModel::named("Qwen3-8B-exl3-4.0bpw")
+    };
+    assert_eq!(models, [expected]);
+}
+
+#[test]
+fn mlx_lm() {
+    let [hub, folder] = read_by("mlx-lm", include_str!("../fixtures/mlx-lm.json"))
+        .try_into()
+        .unwrap();
+    let expected = ListedModel {
+        format: text("mlx"),
+        created: Some(1_787_300_000),
+        ..ListedModel::named("mlx-community/Llama-3.2-3B-Instruct-4bit")
+    };
+    assert_eq!(hub, expected);
+    assert_eq!(&*folder.name, "/Users/me/models/my-model-8bit");
+}
+
 #[test]
 fn served_and_trained_context() {
     let table = [

@@ -29,19 +29,25 @@ const MAX_DIR_ENTRIES: usize = 10_000;
 const MAX_DEPTH: usize = 16;
 
 /// The built-in profiles.
-const BUILTIN: [&str; 12] = [
+const BUILTIN: [&str; 18] = [
     include_str!("../builtin/docker-model-runner.toml"),
+    include_str!("../builtin/koboldcpp.toml"),
     include_str!("../builtin/lemonade.toml"),
     include_str!("../builtin/litellm.toml"),
+    include_str!("../builtin/llama-swap.toml"),
     include_str!("../builtin/llamacpp.toml"),
     include_str!("../builtin/lm-studio.toml"),
     include_str!("../builtin/lmdeploy.toml"),
+    include_str!("../builtin/localai.toml"),
+    include_str!("../builtin/mlx-lm.toml"),
     include_str!("../builtin/ollama.toml"),
     include_str!("../builtin/omlx.toml"),
     include_str!("../builtin/openai-compatible.toml"),
     include_str!("../builtin/sglang.toml"),
-    include_str!("../builtin/vllm-mlx.toml"),
+    include_str!("../builtin/tabbyapi.toml"),
+    include_str!("../builtin/tgi.toml"),
     include_str!("../builtin/vllm.toml"),
+    include_str!("../builtin/vllm-mlx.toml"),
 ];
 
 static BUILTIN_PROFILES: LazyLock<Vec<Profile>> = LazyLock::new(|| {

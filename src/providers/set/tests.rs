@@ -81,7 +81,7 @@ type Row = (
     Option<&'static str>,
 );
 
-const ROWS: [Row; 12] = [
+const ROWS: [Row; 18] = [
     (
         "docker-model-runner",
         &["dmr"],
@@ -89,6 +89,14 @@ const ROWS: [Row; 12] = [
         "/engines/v1/models",
         Parser::DockerModelRunner,
         Some("/engines/v1/models"),
+    ),
+    (
+        "koboldcpp",
+        &["koboldcpp"],
+        "/v1/models",
+        "/v1/models",
+        Parser::OpenAi,
+        None,
     ),
     (
         "lemonade",
@@ -101,6 +109,14 @@ const ROWS: [Row; 12] = [
     (
         "litellm",
         &["litellm"],
+        "/health",
+        "/v1/models",
+        Parser::OpenAi,
+        None,
+    ),
+    (
+        "llama-swap",
+        &["llama-swap"],
         "/health",
         "/v1/models",
         Parser::OpenAi,
@@ -128,6 +144,22 @@ const ROWS: [Row; 12] = [
         "/health",
         "/v1/models",
         Parser::Lmdeploy,
+        None,
+    ),
+    (
+        "localai",
+        &["localai"],
+        "/readyz",
+        "/v1/models",
+        Parser::OpenAi,
+        None,
+    ),
+    (
+        "mlx-lm",
+        &["mlx-lm"],
+        "/health",
+        "/v1/models",
+        Parser::VllmMlx,
         None,
     ),
     (
@@ -160,6 +192,22 @@ const ROWS: [Row; 12] = [
         "/health",
         "/v1/models",
         Parser::Sglang,
+        None,
+    ),
+    (
+        "tabbyapi",
+        &["tabbyapi"],
+        "/health",
+        "/v1/models",
+        Parser::OpenAi,
+        None,
+    ),
+    (
+        "tgi",
+        &["tgi"],
+        "/health",
+        "/v1/models",
+        Parser::OpenAi,
         None,
     ),
     (
@@ -245,6 +293,15 @@ fn native_anthropic_support_is_that_of_the_contract() {
         ("lemonade", None),
         ("litellm", None),
         ("lmdeploy", None),
+        ("llama-swap", Some((true, true, "/v1/messages", None))),
+        (
+            "localai",
+            Some((true, false, "/v1/messages", Some("3.10.0"))),
+        ),
+        ("koboldcpp", None),
+        ("mlx-lm", None),
+        ("tabbyapi", None),
+        ("tgi", None),
     ];
     let profiles = Profiles::builtin();
     for (name, expected) in table {
@@ -287,6 +344,12 @@ fn declared_paths_are_those_of_the_contract() {
         ("vllm-mlx", 5, "/health"),
         ("omlx", 10, "/v1/messages/count_tokens"),
         ("docker-model-runner", 12, "/engines/vllm/v1/embeddings"),
+        ("llama-swap", 16, "/running"),
+        ("tgi", 10, "/generate_stream"),
+        ("localai", 16, "/readyz"),
+        ("koboldcpp", 14, "/api/extra/version"),
+        ("tabbyapi", 11, "/v1/token/encode"),
+        ("mlx-lm", 4, "/health"),
     ];
     let profiles = Profiles::builtin();
     for (name, count, path) in table {
@@ -351,7 +414,7 @@ fn users_profiles_replace_and_add() {
     ]);
     let (profiles, warnings) = folder.load();
     assert_eq!(warnings, [""; 0]);
-    assert_eq!(profiles.all().len(), 13);
+    assert_eq!(profiles.all().len(), 19);
     let vllm = profiles.get("vllm").unwrap();
     assert_eq!(vllm.description, "last", "the last file of a name wins");
     assert_eq!(
@@ -432,6 +495,6 @@ fn an_excluded_profile_does_not_exist() {
         "for endpoints of type auto"
     );
     assert!(vllm.fallback().prefixes.is_empty());
-    assert_eq!(all.filtered(&NameFilter::default()).all().len(), 12);
+    assert_eq!(all.filtered(&NameFilter::default()).all().len(), 18);
     assert_eq!(all.fallback().prefixes.len(), 2);
 }
