@@ -17,6 +17,9 @@ pub(super) enum Format {
     Ollama,
     /// LM Studio's `/api/v0/models`.
     LmStudio,
+    /// OpenAI's list with that of LM Studio's `/api/v1/models` beside it. It is no value of the query
+    /// `format`.
+    LmStudioV1,
     /// vLLM's `/v1/models`.
     Vllm,
     /// SGLang's `/v1/models`.
@@ -34,7 +37,7 @@ pub(super) enum Format {
 }
 
 impl Format {
-    /// Every format, in the order of the documentation.
+    /// Every value of the query `format`, in the order of the documentation.
     pub(super) const ALL: [Self; 11] = [
         Self::Unified,
         Self::OpenAi,
@@ -49,13 +52,14 @@ impl Format {
         Self::DockerModelRunner,
     ];
 
-    /// The value of the query `format`.
+    /// Its name, for most formats the value of the query `format`.
     pub(super) const fn as_str(self) -> &'static str {
         match self {
             Self::Unified => "unified",
             Self::OpenAi => "openai",
             Self::Ollama => "ollama",
             Self::LmStudio => "lmstudio",
+            Self::LmStudioV1 => "lmstudio-v1",
             Self::Vllm => "vllm",
             Self::Sglang => "sglang",
             Self::LlamaCpp => "llamacpp",
@@ -83,7 +87,7 @@ impl Format {
     pub(super) const fn provider(self) -> Option<&'static str> {
         match self {
             Self::Unified | Self::OpenAi => None,
-            Self::LmStudio => Some("lm-studio"),
+            Self::LmStudio | Self::LmStudioV1 => Some("lm-studio"),
             other => Some(other.as_str()),
         }
     }
@@ -254,24 +258,6 @@ pub(super) struct OllamaDetails<'a> {
     pub(super) families: &'a [Box<str>],
     pub(super) parameter_size: &'a str,
     pub(super) quantization_level: &'a str,
-}
-
-/// An item of LM Studio's format.
-#[derive(Serialize)]
-pub(super) struct LmStudio<'a> {
-    pub(super) id: &'a str,
-    pub(super) object: &'static str,
-    #[serde(rename = "type")]
-    pub(super) kind: &'static str,
-    #[serde(skip_serializing_if = "str::is_empty")]
-    pub(super) publisher: &'a str,
-    #[serde(skip_serializing_if = "str::is_empty")]
-    pub(super) arch: &'a str,
-    #[serde(skip_serializing_if = "str::is_empty")]
-    pub(super) quantization: &'a str,
-    pub(super) state: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) max_context_length: Option<u64>,
 }
 
 /// The words at the start of an id, before its first `-`, that are an owner.

@@ -16,6 +16,7 @@ mod entry;
 mod figures;
 mod find;
 mod formats;
+mod lm_studio;
 mod merged;
 mod outages;
 mod query;

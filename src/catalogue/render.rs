@@ -12,8 +12,8 @@ use serde::Serialize;
 use super::build::context_of;
 use super::entry::{Entry, Place};
 use super::formats::{
-    Availability, Format, LemonadeMore, LmStudio, LmdeployMore, Nothing, OllaBlock, Ollama,
-    OllamaDetails, OpenAi, OpenAiMore, Permission, Seq, SglangMore, Unified, VllmMore, owner,
+    Availability, Format, LemonadeMore, LmdeployMore, Nothing, OllaBlock, Ollama, OllamaDetails,
+    OpenAi, OpenAiMore, Permission, Seq, SglangMore, Unified, VllmMore, owner,
 };
 use super::merged::{Alias, AliasTarget};
 use super::query::Query;
@@ -72,7 +72,7 @@ impl List {
         }
     }
 
-    fn push(&mut self, item: &impl Serialize) {
+    pub(super) fn push(&mut self, item: &impl Serialize) {
         let before = self.out.len();
         if !self.is_first {
             self.out.push(b',');
@@ -82,6 +82,13 @@ impl List {
             // Serialising an item cannot fail; a partial item would invalidate the document.
             Err(_) => self.out.truncate(before),
         }
+    }
+
+    /// Ends the list and begins another one beside it.
+    fn begin_another(&mut self, name: &str) {
+        self.out
+            .extend_from_slice(format!("],\"{name}\":[").as_bytes());
+        self.is_first = true;
     }
 
     fn finish(mut self) -> Bytes {
@@ -181,11 +188,20 @@ impl Catalogue {
             _ => r#"{"object":"list","data":["#,
         };
         let mut list = List::new(head);
-        self.each_name(selection, |item| self.push_item(&mut list, format, &item));
-        for alias in self.alias_views(selection) {
-            self.push_item(&mut list, format, &self.alias_item(&alias, selection));
+        self.each_item(selection, |item| self.push_item(&mut list, format, item));
+        if format == Format::LmStudioV1 {
+            list.begin_another("models");
+            self.each_item(selection, |item| self.push_lm_studio_v1(&mut list, item));
         }
         list.finish()
+    }
+
+    /// Calls back for every name to be listed, then for every alias.
+    fn each_item(&self, selection: &Selection<'_>, mut call: impl FnMut(&Item<'_>)) {
+        self.each_name(selection, |item| call(&item));
+        for alias in self.alias_views(selection) {
+            call(&self.alias_item(&alias, selection));
+        }
     }
 
     fn unified(&self, selection: &Selection<'_>) -> Bytes {
@@ -423,7 +439,7 @@ impl Catalogue {
             Format::DockerModelRunner => {
                 list.push(&openai(id, created, owned("docker"), Nothing {}));
             }
-            Format::OpenAi | Format::Unified => {
+            Format::OpenAi | Format::Unified | Format::LmStudioV1 => {
                 let context = context();
                 let more = OpenAiMore {
                     max_model_len: context,
@@ -459,38 +475,6 @@ impl Catalogue {
             frontend_enabled: extra.and_then(|extra| extra.frontend_enabled),
         };
         list.push(&openai(item.id, created, owner(item.name, "sglang"), more));
-    }
-
-    fn push_lm_studio(&self, list: &mut List, item: &Item<'_>) {
-        let lower = item.name.to_lowercase();
-        let publisher = self
-            .own_fact(item, |model| model.publisher.as_deref())
-            .or_else(|| item.name.split_once('/').map(|(publisher, _)| publisher))
-            .filter(|publisher| !publisher.is_empty())
-            .or_else(|| self.merged.rules.publisher(&lower));
-        let family = self.own_fact(item, |model| model.family.as_deref());
-        let states = item
-            .own
-            .iter()
-            .filter_map(|place| self.merged.listed(place));
-        let mut states = states.filter_map(|model| model.state.as_deref());
-        let first_state = states.clone().next().unwrap_or("not-loaded");
-        list.push(&LmStudio {
-            id: item.id,
-            object: "model",
-            kind: item.entry.kind.as_str(),
-            publisher: publisher.unwrap_or(""),
-            arch: family.unwrap_or(&item.entry.family),
-            quantization: self
-                .fact(item, |model| model.quantization.as_deref())
-                .unwrap_or(""),
-            state: states
-                .find(|state| *state == super::entry::LOADED)
-                .unwrap_or(first_state),
-            max_context_length: self
-                .own_fact(item, |model| model.trained_context)
-                .or_else(|| self.context(item)),
-        });
     }
 
     fn push_ollama(&self, list: &mut List, item: &Item<'_>) {
@@ -531,13 +515,13 @@ impl Catalogue {
     }
 
     /// The context length that the selection's own endpoints report, else that of the entry.
-    fn context(&self, item: &Item<'_>) -> Option<u64> {
+    pub(super) fn context(&self, item: &Item<'_>) -> Option<u64> {
         let own = item.own.iter();
         context_of(own.filter_map(|place| self.merged.listed(place))).or(item.entry.context_length)
     }
 
     /// A fact that one of the selection's own endpoints reports.
-    fn own_fact<'c, T>(
+    pub(super) fn own_fact<'c, T>(
         &'c self,
         item: &Item<'_>,
         fact: impl Fn(&'c ListedModel) -> Option<T>,
@@ -546,7 +530,7 @@ impl Catalogue {
     }
 
     /// A fact that one of the selection's own endpoints reports, else any.
-    fn fact<'c, T>(
+    pub(super) fn fact<'c, T>(
         &'c self,
         item: &Item<'_>,
         fact: impl Fn(&'c ListedModel) -> Option<T>,

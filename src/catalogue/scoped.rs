@@ -22,6 +22,9 @@ pub(crate) enum ListingForm {
     OpenAi,
     /// The form of the prefix's own profile.
     Native,
+    /// The form of OpenAI, with the list of LM Studio's version 1 beside it
+    /// (docs/contract/dialects.md#17).
+    LmStudioV1,
 }
 
 /// A listing below a prefix.
@@ -58,6 +61,7 @@ impl Scoped {
     fn format(&self) -> Format {
         match (&self.profile, self.form) {
             (Some(profile), ListingForm::Native) => Format::native(profile),
+            (_, ListingForm::LmStudioV1) => Format::LmStudioV1,
             _ => Format::OpenAi,
         }
     }
@@ -215,6 +219,9 @@ pub(super) fn usual(merged: &Merged) -> Vec<Ready> {
         let native = Format::native(profile);
         if profile.native_listing_path.is_some() && native != Format::OpenAi {
             all.push(ready(Some(&profile.name), native));
+        }
+        if native == Format::LmStudio {
+            all.push(ready(Some(&profile.name), Format::LmStudioV1));
         }
     }
     all

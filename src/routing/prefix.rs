@@ -125,7 +125,7 @@ fn listings_of(profile: &Profile) -> Box<[(Box<[u8]>, ListingForm)]> {
         }
     }
     if profile.name == "lm-studio" {
-        add(LM_STUDIO_LISTING, ListingForm::OpenAi);
+        add(LM_STUDIO_LISTING, ListingForm::LmStudioV1);
     }
     if profile.openai_compatible {
         add(SHORT_LISTING, ListingForm::OpenAi);

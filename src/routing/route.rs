@@ -406,7 +406,7 @@ mod tests {
         ("/olla/ollama/api/tags/x", "proxy ollama /api/tags/x"),
         ("/olla/openai/api/tags", "proxy openai /api/tags"),
         ("/olla/lmstudio/v1/models", "list lmstudio OpenAi"),
-        ("/olla/lmstudio/api/v1/models", "list lmstudio OpenAi"),
+        ("/olla/lmstudio/api/v1/models", "list lmstudio LmStudioV1"),
         ("/olla/lm-studio/api/v0/models", "list lm-studio Native"),
         ("/olla/lemonade/api/v1/models", "list lemonade Native"),
         ("/olla/vllm/api/v1/models", "proxy vllm /api/v1/models"),

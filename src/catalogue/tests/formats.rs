@@ -102,30 +102,99 @@ fn lm_studio() {
     let body = r#"{"data":[
         {"id":"meta-llama-3.1-8b-instruct","object":"model","type":"llm",
          "publisher":"lmstudio-community","arch":"llama","compatibility_type":"gguf",
-         "quantization":"Q4_K_M","state":"loaded","max_context_length":131072},
+         "quantization":"Q4_K_M","state":"loaded","max_context_length":131072,
+         "loaded_context_length":8192,"capabilities":["tool_use"]},
         {"id":"zz-bare","object":"model"},
-        {"id":"phi-mini","object":"model","type":"vlm"},
-        {"id":"acme/phi-mini","type":"embeddings"}]}"#;
+        {"id":"phi-mini","object":"model","type":"vlm","compatibility_type":"mlx"},
+        {"id":"acme/phi-mini","type":"embeddings","compatibility_type":"onnx"}]}"#;
     let catalogue = build(&[up("s", "lm-studio", body), llama()]);
     assert_eq!(
         items(&catalogue, "format=lmstudio"),
         [
             json!({
                 "id": "meta-llama-3.1-8b-instruct", "object": "model", "type": "llm",
-                "publisher": "lmstudio-community", "arch": "llama", "quantization": "Q4_K_M",
-                "state": "loaded", "max_context_length": 131_072
+                "publisher": "lmstudio-community", "arch": "llama", "compatibility_type": "gguf",
+                "quantization": "Q4_K_M", "state": "loaded", "max_context_length": 131_072,
+                "capabilities": ["tool_use"]
             }),
-            json!({"id": "zz-bare", "object": "model", "type": "llm", "state": "not-loaded"}),
+            json!({
+                "id": "zz-bare", "object": "model", "type": "llm", "compatibility_type": "gguf",
+                "state": "not-loaded", "capabilities": []
+            }),
             json!({
                 "id": "phi-mini", "object": "model", "type": "vlm", "publisher": "microsoft",
-                "arch": "phi", "state": "not-loaded"
+                "arch": "phi", "compatibility_type": "mlx", "state": "not-loaded",
+                "capabilities": []
             }),
             json!({
                 "id": "acme/phi-mini", "object": "model", "type": "embeddings",
-                "publisher": "acme", "arch": "phi", "state": "not-loaded"
+                "publisher": "acme", "arch": "phi", "compatibility_type": "gguf",
+                "state": "not-loaded", "capabilities": []
             }),
         ]
     );
+}
+
+#[test]
+fn lm_studio_version_1() {
+    // Contract: docs/contract/dialects.md#17
+    let body = r#"{"data":[
+        {"id":"llama","type":"llm","publisher":"acme","arch":"llama","compatibility_type":"gguf",
+         "quantization":"Q4_K_M","state":"loaded","max_context_length":131072,
+         "loaded_context_length":8192,"capabilities":["tool_use"]},
+        {"id":"phi-mini","type":"vlm","compatibility_type":"mlx","state":"not-loaded"},
+        {"id":"nomic","type":"embeddings","max_context_length":2048}]}"#;
+    let catalogue = Setup {
+        aliases: &[alias("big", &["llama"])],
+        ..Setup::of(&[up("s", "lm-studio", body), llama()])
+    }
+    .build();
+    let profiles = Profiles::builtin();
+    let scoped = |form| Scoped {
+        profile: profiles.get("lm-studio").cloned(),
+        form,
+    };
+    let both = json(&catalogue.scoped(&scoped(ListingForm::LmStudioV1)));
+    let plain = json(&catalogue.scoped(&scoped(ListingForm::OpenAi)));
+    assert_eq!(both["data"], plain["data"], "OpenAI's list as before");
+    let item = |key: &str| {
+        json!({
+            "type": "llm", "publisher": "acme", "key": key, "display_name": key,
+            "architecture": "llama",
+            "quantization": {"name": "Q4_K_M", "bits_per_weight": null},
+            "size_bytes": 0, "params_string": null,
+            "loaded_instances": [{"id": key, "config": {"context_length": 8192}}],
+            "max_context_length": 131_072, "format": "gguf",
+            "capabilities": {"vision": false, "trained_for_tool_use": true}, "description": null
+        })
+    };
+    assert_eq!(
+        both["models"],
+        json!([
+            item("llama"),
+            {
+                "type": "llm", "publisher": "microsoft", "key": "phi-mini",
+                "display_name": "phi-mini", "architecture": "phi", "quantization": null,
+                "size_bytes": 0, "params_string": null, "loaded_instances": [],
+                "max_context_length": 0, "format": "mlx",
+                "capabilities": {"vision": true, "trained_for_tool_use": false},
+                "description": null
+            },
+            {
+                "type": "embedding", "publisher": "", "key": "nomic", "display_name": "nomic",
+                "quantization": null, "size_bytes": 0,
+                "params_string": null, "loaded_instances": [], "max_context_length": 2048,
+                "format": "gguf", "description": null
+            },
+            item("big"),
+        ])
+    );
+    let one = json(
+        &catalogue
+            .scoped_model(&scoped(ListingForm::LmStudioV1), "llama")
+            .unwrap(),
+    );
+    assert_eq!(one["object"], "model");
 }
 
 #[test]

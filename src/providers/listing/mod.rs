@@ -34,6 +34,9 @@ const MAX_TEXT_BYTES: usize = 4096;
 /// Most of `details.families`.
 const MAX_FAMILIES: usize = 16;
 
+/// Most of `capabilities`.
+const MAX_CAPABILITIES: usize = 16;
+
 /// What a model does (docs/contract/catalogue.md#5.7).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ModelKind {
@@ -127,6 +130,8 @@ pub struct Extra {
     pub frontend_enabled: Option<bool>,
     /// llama.cpp: the whole object.
     pub meta: Option<Scalar>,
+    /// LM Studio: what the model can do, such as `tool_use`.
+    pub capabilities: Vec<Box<str>>,
 }
 
 /// A value that is passed on as it came: a number, a text, a boolean, or llama.cpp's `meta`.
@@ -270,7 +275,7 @@ fn model(parser: Parser, item: &RawFields<'_>) -> Option<ListedModel> {
     let mut extra = Extra::default();
     match parser {
         Parser::Ollama => ollama(&mut model, &mut extra, item),
-        Parser::LmStudio => lm_studio(&mut model, item),
+        Parser::LmStudio => lm_studio(&mut model, &mut extra, item),
         Parser::Lemonade => lemonade(&mut model, &mut extra, item),
         _ => openai_like(parser, &mut model, &mut extra, item),
     }
@@ -300,7 +305,9 @@ fn ollama(model: &mut ListedModel, extra: &mut Extra, item: &RawFields<'_>) {
     model.format = kept(&details, "format");
 }
 
-fn lm_studio(model: &mut ListedModel, item: &RawFields<'_>) {
+fn lm_studio(model: &mut ListedModel, extra: &mut Extra, item: &RawFields<'_>) {
+    let capabilities = item.texts("capabilities").take(MAX_CAPABILITIES);
+    extra.capabilities = capabilities.filter_map(bounded).collect();
     model.kind = item.text("type").and_then(|word| ModelKind::parse(&word));
     model.publisher = kept(item, "publisher");
     model.family = kept(item, "arch");

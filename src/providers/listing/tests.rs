@@ -76,6 +76,7 @@ fn lm_studio() {
         (llm.kind, llm.state),
         (Some(ModelKind::Llm), text("loaded"))
     );
+    assert_eq!(llm.extra.unwrap().capabilities, ["tool_use".into()]);
     assert_eq!(embeddings.kind, Some(ModelKind::Embeddings));
 }
 
@@ -255,7 +256,7 @@ fn mlx_lm() {
         ..ListedModel::named("mlx-community/Llama-3.2-3B-Instruct-4bit")
     };
     assert_eq!(hub, expected);
-    assert_eq!(&*folder.name, "/Users/me/models/my-model-8bit");
+    assert_eq!(&*folder.name, "/opt/models/my-model-8bit");
 }
 
 #[test]
