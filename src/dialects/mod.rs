@@ -158,7 +158,7 @@ impl ApiFamily {
     /// The header in which its clients look for the request's id, besides the gateway's own.
     pub(crate) fn id_header(self) -> Option<&'static [u8]> {
         match self {
-            Self::OpenAi => None,
+            Self::OpenAi => Some(b"x-request-id"),
             Self::Anthropic => Some(b"request-id"),
         }
     }

@@ -19,6 +19,7 @@ use crate::dialects::{ApiFamily, Error};
 use crate::encoding::BodyCoding;
 use crate::inspect::{Form, Inspector};
 use crate::operations::stats::Violation;
+use crate::routing::absent::AbsentApi;
 use crate::routing::management::Management;
 use crate::routing::path::{PathFault, normalise};
 use crate::routing::route::{Limit, MatchedRoute, RouteKind};
@@ -98,6 +99,11 @@ impl Exchange {
         let Request { head, bytes, .. } = ask.request;
         self.find_route(&ask.request)?;
         self.withhold_cors(&ask.request);
+        if let Some(api) = self.absent_api(&ask.request) {
+            // It is refused like an unknown route: it does not count as a request of a client.
+            self.route = MatchedRoute::unknown(self.route.family());
+            return Err(absent(api));
+        }
         // Only a request that goes on to an endpoint can loop.
         if self.route.may_reach_endpoint() && head.has(FieldId::Via) {
             let lines = head.all(FieldId::Via).map(|line| line.value.of(bytes));
@@ -190,9 +196,34 @@ impl Exchange {
                 if is_operators_path(self.path(request)) {
                     self.cors = Grant::Never;
                 }
-                Err(Error::not_found())
+                let api = AbsentApi::of_unknown(self.path(request));
+                Err(api.map_or_else(Error::not_found, absent))
             }
             _ => Ok(()),
+        }
+    }
+
+    /// The API that a request on a route for endpoints asks for, if no endpoint could have it
+    /// (docs/contract/dialects.md#17).
+    fn absent_api(&self, request: &Request<'_>) -> Option<AbsentApi> {
+        let Request { head, bytes, .. } = *request;
+        let has = |name: &[u8]| {
+            let mut fields = head.fields.iter();
+            fields.any(|field| field.name.of(bytes).eq_ignore_ascii_case(name))
+        };
+        if head.has(FieldId::Upgrade)
+            && self.route.may_reach_endpoint()
+            && has(b"Sec-WebSocket-Key")
+        {
+            return Some(AbsentApi::WebSocket);
+        }
+        let RouteKind::Proxy(_) = self.route.kind else {
+            return None;
+        };
+        match AbsentApi::of_anthropic(self.rest(request))? {
+            // OpenAI's API has files too.
+            AbsentApi::Files if !has(b"anthropic-version") => None,
+            api => Some(api),
         }
     }
 
@@ -245,6 +276,14 @@ fn method_refused(route: &MatchedRoute) -> Error {
     );
     error.allow = route.allow();
     error
+}
+
+fn absent(api: AbsentApi) -> Error {
+    let (kind, code) = match api.status() {
+        501 => ("not_implemented", "NOT_SUPPORTED"),
+        _ => ("not_found", "NOT_FOUND"),
+    };
+    Error::new(api.status(), kind, code, api.message())
 }
 
 fn loop_detected() -> Error {

@@ -1,8 +1,8 @@
 //! Routing: from a request's description to a decision and a pick.
 //!
 //! In the order of a request: [`path`] normalises its target, [`route`] matches it,
-//! [`management`] tells operations that change models, [`scope`] finds
-//! the endpoints that prefix and path allow, [`names`] those that have the model, [`decide`]
+//! [`management`] tells operations that change models, [`absent`] names APIs that do not exist here,
+//! [`scope`] finds the endpoints that prefix and path allow, [`names`] those that have the model, [`decide`]
 //! applies aliases and the routing strategy, [`sticky`] finds the session, [`balance`] picks an endpoint,
 //! and [`retry`] decides whether its response is given up for another one.
 //!
@@ -14,6 +14,7 @@
 //! Contract: docs/contract/balancing.md#1 to docs/contract/balancing.md#10,
 //! docs/contract/surface.md#2 to docs/contract/surface.md#3
 
+pub(crate) mod absent;
 pub(crate) mod aliases;
 pub(crate) mod balance;
 pub(crate) mod decide;
