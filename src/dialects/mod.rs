@@ -19,6 +19,7 @@
 //! [`ApiFamily`] and [`Dialect`]; `CONTRIBUTING.md` has the steps.
 
 pub(crate) mod anthropic;
+pub(crate) mod chat;
 mod early;
 mod error;
 
@@ -33,6 +34,7 @@ use crate::endpoint_set::EndpointSet;
 use crate::fleet::Endpoint;
 
 use anthropic::{Conversation, Record};
+pub(crate) use chat::inflate::Inflater;
 pub(crate) use early::{EventForm, FailedStream, StreamFailure};
 pub(crate) use error::Error;
 

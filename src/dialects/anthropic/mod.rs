@@ -213,6 +213,7 @@ pub(super) fn backend_error(status: u16, body: &[u8]) -> Error {
 
 impl From<Refusal> for Error {
     fn from(refusal: Refusal) -> Self {
-        Self::new(refusal.status, refusal.kind(), "", refusal.message)
+        let kind = translate::error_kind(refusal.status);
+        Self::new(refusal.status, kind, "", refusal.message)
     }
 }

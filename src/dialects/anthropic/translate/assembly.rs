@@ -6,8 +6,8 @@ use std::ops::ControlFlow;
 
 use serde_json::{Map, Value, json};
 
-use super::sse::{Lines, SseLine};
 use super::stream::EVENT_BYTES_MAX;
+use crate::dialects::chat::sse::{Lines, SseLine};
 
 /// Maximum number of bytes of events that are kept; the record of a longer message is marked as
 /// truncated.

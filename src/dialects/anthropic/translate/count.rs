@@ -1,8 +1,8 @@
 //! The response to `count_tokens` (docs/contract/translation.md#11).
 
-use super::error::Refusal;
 use super::request::check_countable;
 use super::tokens;
+use crate::dialects::chat::error::Refusal;
 use crate::json::SpanIndex;
 
 /// The body of the response to `count_tokens`.

@@ -3,7 +3,6 @@
 
 use std::ops::Range;
 
-use super::error::Refusal;
 use crate::json::{JsonKind, JsonValue};
 
 /// The members of a request that are read here or translated.
@@ -55,9 +54,4 @@ pub(super) fn blocks(content: JsonValue<'_>) -> impl Iterator<Item = JsonValue<'
         .elements()
         .filter(|element| element.is(JsonKind::Object))
         .chain(single)
-}
-
-/// A refusal that names a field.
-pub(super) fn invalid(field: &str, problem: &str) -> Refusal {
-    Refusal::invalid(format!("{field}: {problem}"))
 }

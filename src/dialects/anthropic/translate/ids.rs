@@ -1,11 +1,6 @@
-//! Ids of messages and tool calls, made from a seed: this module knows no source of randomness.
+//! Ids of messages and tool calls in Anthropic's forms.
 
-/// What a request's ids are made from: 16 random bytes, fresh for each request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct IdSeed(pub [u8; 16]);
-
-/// Digits without `0 O I l`.
-const BASE58: &[u8; 58] = b"123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz";
+use crate::dialects::chat::ids::{IdSeed, base58, call_digits};
 
 /// Digits of a tool call's id after its prefix.
 const TOOL_ID_DIGITS: usize = 22;
@@ -25,16 +20,7 @@ pub(super) fn message_id(seed: IdSeed) -> String {
 /// The id of a tool call that the endpoint gave none: `toolu_` and 22 base58 digits, another one
 /// for each `nth` call of the message.
 pub(super) fn tool_id(seed: IdSeed, nth: u64) -> String {
-    let seed = u128::from_be_bytes(seed.0);
-    // The ids have to differ; they need not be secret.
-    let state = (seed >> 64) as u64 ^ seed as u64 ^ nth.wrapping_mul(0xd134_2543_de82_ef95);
-    let mut random = fastrand::Rng::with_seed(state);
-    let digits = (0..TOOL_ID_DIGITS).map(|_| char::from(base58(random.u128(..58))));
-    format!("toolu_{}", String::from_iter(digits))
-}
-
-fn base58(digit: u128) -> u8 {
-    BASE58.get(digit as usize).copied().unwrap_or(b'1')
+    format!("toolu_{}", call_digits(seed, nth, TOOL_ID_DIGITS))
 }
 
 #[cfg(test)]
@@ -43,7 +29,11 @@ mod tests {
 
     #[test]
     fn ids_have_the_form_that_clients_know() {
-        let is_base58 = |digits: &str| digits.bytes().all(|digit| BASE58.contains(&digit));
+        let is_base58 = |digits: &str| {
+            digits
+                .bytes()
+                .all(|digit| (0..58).any(|value| base58(value) == digit))
+        };
         for seed in [[0; 16], [1; 16], [0xff; 16], *b"0123456789abcdef"] {
             let id = message_id(IdSeed(seed));
             let digits = id.strip_prefix("msg_01").unwrap();

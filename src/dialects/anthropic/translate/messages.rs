@@ -3,8 +3,8 @@
 //! A message is written before it is known whether it has any content, and removed if not. So the
 //! content is read once.
 
-use super::error::Refusal;
-use super::fields::{blocks, holds_image, invalid};
+use super::fields::{blocks, holds_image};
+use crate::dialects::chat::error::{Refusal, invalid};
 use crate::json::{self, JsonKind, JsonText, JsonValue};
 
 /// Writes the elements of OpenAI's `messages`.

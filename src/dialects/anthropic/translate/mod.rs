@@ -20,16 +20,12 @@
 //! how. Memory is bounded by the size of the request or response, streams by [`EVENT_BYTES_MAX`].
 
 mod assembly;
-mod calls;
-mod chunk;
 mod completion;
-mod context;
 mod count;
 mod error;
 mod events;
 mod fields;
 mod ids;
-mod inflate;
 mod inspector;
 mod messages;
 mod models;
@@ -39,20 +35,20 @@ mod outcome;
 #[cfg(test)]
 mod properties;
 mod request;
-mod sse;
 mod stream;
 mod tokens;
 mod tools;
-mod warning;
 
+pub use crate::dialects::chat::context::ResponseContext;
+pub use crate::dialects::chat::error::error_from_backend;
+pub(crate) use crate::dialects::chat::error::{RETRY_HEADERS, Refusal};
+pub use crate::dialects::chat::ids::IdSeed;
+pub(crate) use crate::dialects::chat::inflate::{EXPANSION_MAX, Inflater};
+pub(crate) use crate::dialects::chat::warning::Warning;
 pub use assembly::Assembly;
 pub use completion::from_openai;
-pub use context::ResponseContext;
 pub use count::count_tokens;
-pub use error::error_from_backend;
-pub(crate) use error::{RETRY_HEADERS, Refusal, error_body};
-pub use ids::IdSeed;
-pub(crate) use inflate::{EXPANSION_MAX, Inflater};
+pub(crate) use error::{error_body, error_kind};
 pub(crate) use inspector::{
     FILE_MODE, FOLDER_MODE, RecordSession, record_path, request_record, response_record, session,
 };
@@ -64,4 +60,3 @@ pub use request::check;
 pub(crate) use request::{Checked, Uses, model_of};
 pub(crate) use stream::EVENT_BYTES_MAX;
 pub use stream::{End, Progress, StreamTransformer};
-pub(crate) use warning::Warning;

@@ -1,9 +1,10 @@
 //! The stop reason and token usage of a response, in both dialects
 //! (docs/contract/translation.md#8.2, docs/contract/translation.md#8.5).
 
-use super::context::ResponseContext;
-use super::tokens;
-use crate::json::{self, JsonText, JsonValue};
+use crate::dialects::chat::completion::Completion;
+use crate::dialects::chat::context::ResponseContext;
+use crate::dialects::chat::outcome::{Counts, Finish};
+use crate::json;
 
 /// Tokens as Anthropic counts them: input without what came from a cache.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -17,6 +18,18 @@ pub struct Usage {
 }
 
 impl Usage {
+    /// The usage to report, with estimates for what the endpoint did not count. `output_bytes` are
+    /// those of the response's content so far.
+    pub(super) fn of(counts: Counts, ctx: &ResponseContext, output_bytes: u64) -> Self {
+        let prompt = counts.prompt(ctx.input_tokens);
+        let cached = counts.cached().min(prompt);
+        Self {
+            input_tokens: prompt - cached,
+            output_tokens: counts.completion(output_bytes),
+            cache_read_input_tokens: cached,
+        }
+    }
+
     /// Appends `"usage":{…}`.
     pub(super) fn write(self, out: &mut Vec<u8>) {
         out.extend_from_slice(br#""usage":{"input_tokens":"#);
@@ -26,68 +39,6 @@ impl Usage {
         out.extend_from_slice(br#","cache_creation_input_tokens":0,"cache_read_input_tokens":"#);
         json::write_number(self.cache_read_input_tokens, out);
         out.push(b'}');
-    }
-}
-
-/// The `usage` of an endpoint. A count that is not an unsigned integer is missing.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Counts {
-    prompt: Option<u64>,
-    completion: Option<u64>,
-    cached: u64,
-}
-
-impl Counts {
-    pub(super) fn read(usage: JsonValue<'_>) -> Self {
-        let [prompt, completion, details] = usage.fields([
-            "prompt_tokens",
-            "completion_tokens",
-            "prompt_tokens_details",
-        ]);
-        let cached = details.and_then(|details| details.field("cached_tokens"));
-        Self {
-            prompt: prompt.and_then(JsonValue::unsigned),
-            completion: completion.and_then(JsonValue::unsigned),
-            cached: cached.and_then(JsonValue::unsigned).unwrap_or(0),
-        }
-    }
-
-    /// The usage to report, with estimates for what the endpoint did not count. `output_bytes` are
-    /// those of the response's content so far.
-    pub(super) fn usage(self, ctx: &ResponseContext, output_bytes: u64) -> Usage {
-        let prompt = self.prompt.unwrap_or(ctx.input_tokens);
-        let cached = self.cached.min(prompt);
-        let counted = self.completion.filter(|tokens| *tokens > 0);
-        Usage {
-            input_tokens: prompt - cached,
-            output_tokens: counted.unwrap_or(match output_bytes {
-                0 => 0,
-                bytes => tokens::from_bytes(bytes),
-            }),
-            cache_read_input_tokens: cached,
-        }
-    }
-}
-
-/// An endpoint's `finish_reason`.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) enum Finish {
-    Stop,
-    Length,
-    ContentFilter,
-    /// Missing or unknown, or implied by the content.
-    #[default]
-    Other,
-}
-
-impl Finish {
-    pub(super) fn of(reason: JsonText<'_>) -> Self {
-        match reason.decode().as_ref() {
-            "stop" => Self::Stop,
-            "length" => Self::Length,
-            "content_filter" => Self::ContentFilter,
-            _ => Self::Other,
-        }
     }
 }
 
@@ -104,6 +55,16 @@ pub(super) struct Ending {
 }
 
 impl Ending {
+    /// The ending of a whole response.
+    pub(super) fn of(answer: &Completion<'_>) -> Self {
+        Self {
+            finish: answer.finish,
+            calls_tool: !answer.calls.is_empty(),
+            refused: answer.refused,
+            matched: answer.matched.map(|matched| matched.decode().into_owned()),
+        }
+    }
+
     /// Appends `"stop_reason":…,"stop_sequence":…`. The first rule that fits decides.
     pub(super) fn write(&self, ctx: &ResponseContext, out: &mut Vec<u8>) {
         let sequence = self.matched.as_ref().filter(|matched| {

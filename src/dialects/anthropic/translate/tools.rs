@@ -1,8 +1,8 @@
 //! Tools and the choice among them (docs/contract/translation.md#7.3).
 
-use super::error::Refusal;
-use super::fields::invalid;
-use super::warning::{Warning, warn};
+use crate::dialects::chat::error::Refusal;
+use crate::dialects::chat::error::invalid;
+use crate::dialects::chat::warning::{Warning, warn};
 use crate::json::{JsonKind, JsonValue};
 
 /// What a tool gets that has no schema.

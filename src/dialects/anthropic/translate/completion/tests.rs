@@ -311,7 +311,10 @@ fn what_is_no_answer() {
     ] {
         let refusal = from_openai(answer.as_bytes(), &context()).unwrap_err();
         assert_eq!(
-            (refusal.status, refusal.kind()),
+            (
+                refusal.status,
+                crate::dialects::anthropic::translate::error_kind(refusal.status)
+            ),
             (502, "api_error"),
             "{answer}"
         );

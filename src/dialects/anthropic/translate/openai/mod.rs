@@ -4,12 +4,12 @@
 //! The body is written once, front to back, by copying spans of the request; nothing is parsed into
 //! values. Fields that have no counterpart are left out; `docs/translation.md` lists them.
 
-use super::error::Refusal;
 use super::fields::Fields;
 use super::messages::Messages;
 use super::request::Checked;
 use super::tools;
-use super::warning::Translated;
+use crate::dialects::chat::error::Refusal;
+use crate::dialects::chat::warning::Translated;
 use crate::json::{self, JsonKind, JsonValue};
 
 /// What an endpoint does with an assistant message at the end of a conversation, the beginning of

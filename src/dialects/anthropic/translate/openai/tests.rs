@@ -1,8 +1,8 @@
 use serde_json::{Value as Json, json};
 
-use super::super::warning::Warning;
 use super::*;
 use crate::dialects::anthropic::translate::check;
+use crate::dialects::chat::warning::Warning;
 
 fn translated(body: &str) -> Result<Translated, Refusal> {
     let checked = check(body.as_bytes()).unwrap_or_else(|refusal| panic!("{body}: {refusal}"));

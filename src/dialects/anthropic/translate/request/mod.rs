@@ -5,11 +5,12 @@
 
 use std::ops::Range;
 
-use super::context::ResponseContext;
-use super::error::Refusal;
-use super::fields::{Fields, blocks, holds_image, invalid};
-use super::ids::IdSeed;
-use super::tokens::{self, InputSize};
+use super::fields::{Fields, blocks, holds_image};
+use super::tokens;
+use crate::dialects::chat::context::ResponseContext;
+use crate::dialects::chat::error::{Refusal, invalid};
+use crate::dialects::chat::ids::IdSeed;
+use crate::dialects::chat::tokens::InputSize;
 use crate::json::SpanIndex;
 use crate::json::{self, JsonKind, JsonValue};
 

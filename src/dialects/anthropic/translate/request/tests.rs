@@ -94,7 +94,10 @@ fn what_is_refused_and_why() {
     ] {
         let refusal = checked(members).unwrap_err();
         assert_eq!(
-            (refusal.status, refusal.kind()),
+            (
+                refusal.status,
+                crate::dialects::anthropic::translate::error_kind(refusal.status)
+            ),
             (400, "invalid_request_error")
         );
         assert!(refusal.message.starts_with(message), "{members}: {refusal}");

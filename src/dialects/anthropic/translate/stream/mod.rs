@@ -7,21 +7,24 @@
 
 use std::ops::ControlFlow;
 
-use super::calls::{CallPiece, Calls, Fate, TooMany};
-use super::chunk::{ChatChunk, StreamEvent};
-use super::completion::{Completion, ContentBlock};
-use super::context::ResponseContext;
-use super::error::{self, Refusal, error_kind};
+use super::completion::write_id;
+use super::error::error_kind;
 use super::events::{self, ProseKind};
 use super::ids::{message_id, tool_id};
-use super::outcome::{Counts, Ending, Usage};
-use super::sse::{Lines, SseLine, TooLong};
-use super::warning::{Warning, warn};
+use super::outcome::{Ending, Usage};
+use crate::dialects::chat::calls::{CallPiece, Calls, Fate, TooMany};
+use crate::dialects::chat::chunk::{ChatChunk, StreamEvent};
+use crate::dialects::chat::completion::{Completion, ContentBlock};
+use crate::dialects::chat::context::ResponseContext;
+use crate::dialects::chat::error::{self, Refusal};
+use crate::dialects::chat::outcome::Counts;
+use crate::dialects::chat::sse::{Lines, SseLine, TooLong};
+use crate::dialects::chat::warning::{Warning, warn};
 use crate::json::{self, JsonText, JsonValue};
 
 /// The largest event of an endpoint, in bytes, and the largest whole response in place of a stream.
 /// The contract allows data lines of 16 MiB; the rest is room for the field name.
-/// With the tool calls that are held back ([`super::calls::HELD_BYTES_MAX`]) it bounds the memory
+/// With the tool calls that are held back ([`crate::dialects::chat::calls::HELD_BYTES_MAX`]) it bounds the memory
 /// of a stream.
 pub(crate) const EVENT_BYTES_MAX: usize = (16 << 20) + 1024;
 
@@ -340,7 +343,7 @@ impl Message {
 
     fn usage(&self) -> Usage {
         let bytes = self.output_bytes + self.calls.bytes();
-        self.counts.usage(&self.ctx, bytes)
+        Usage::of(self.counts, &self.ctx, bytes)
     }
 
     /// Takes what one event of the endpoint says.
@@ -500,7 +503,7 @@ impl Message {
     /// Emits a whole response as events: each block as start, one delta, stop.
     fn whole(&mut self, answer: &Completion<'_>, out: &mut Vec<u8>) {
         self.counts = answer.counts;
-        self.ending = answer.ending();
+        self.ending = Ending::of(answer);
         if !self.started {
             self.start_as(answer.model, out);
         }
@@ -516,7 +519,7 @@ impl Message {
                     self.close(out);
                     self.output_bytes += block.len() as u64;
                     let (mut id, mut name, mut input) = (Vec::new(), Vec::new(), Vec::new());
-                    call.write_id(self.ctx.seed, &mut self.ids_made, &mut id);
+                    write_id(call, self.ctx.seed, &mut self.ids_made, &mut id);
                     call.name.write(&mut name);
                     call.write_input(&mut input, &mut self.warnings);
                     events::tool_start(self.next_index, &id, &name, out);

@@ -8,7 +8,7 @@ use super::outcome::{Counts, Finish};
 use crate::json::{JsonKind, JsonText, JsonValue};
 
 /// The content of one event of the endpoint.
-pub(super) enum StreamEvent<'a> {
+pub(crate) enum StreamEvent<'a> {
     Chunk(ChatChunk<'a>),
     /// An error in place of a chunk, as a readable message.
     Error(String),
@@ -18,21 +18,21 @@ pub(super) enum StreamEvent<'a> {
 
 /// A chunk, as far as it is translated. Empty strings are missing.
 #[derive(Clone, Copy, Default)]
-pub(super) struct ChatChunk<'a> {
-    pub(super) model: Option<JsonText<'a>>,
-    pub(super) counts: Option<Counts>,
-    pub(super) finish: Option<Finish>,
+pub(crate) struct ChatChunk<'a> {
+    pub(crate) model: Option<JsonText<'a>>,
+    pub(crate) counts: Option<Counts>,
+    pub(crate) finish: Option<Finish>,
     /// The text at which the endpoint stopped, if it says so.
-    pub(super) matched: Option<JsonText<'a>>,
-    pub(super) reasoning: Option<JsonText<'a>>,
-    pub(super) content: Option<JoinedText<'a>>,
-    pub(super) refusal: Option<JoinedText<'a>>,
+    pub(crate) matched: Option<JsonText<'a>>,
+    pub(crate) reasoning: Option<JsonText<'a>>,
+    pub(crate) content: Option<JoinedText<'a>>,
+    pub(crate) refusal: Option<JoinedText<'a>>,
     calls: Option<JsonValue<'a>>,
 }
 
 impl<'a> ChatChunk<'a> {
     /// The pieces of tool calls.
-    pub(super) fn calls(&self) -> impl Iterator<Item = CallPiece<'a>> + use<'a> {
+    pub(crate) fn calls(&self) -> impl Iterator<Item = CallPiece<'a>> + use<'a> {
         self.calls
             .into_iter()
             .flat_map(JsonValue::elements)
@@ -91,7 +91,7 @@ impl<'a> ChatChunk<'a> {
 }
 
 impl<'a> StreamEvent<'a> {
-    pub(super) fn read(value: JsonValue<'a>) -> Self {
+    pub(crate) fn read(value: JsonValue<'a>) -> Self {
         // One call for all fields, because each lookup reads the whole event.
         let [error, object, choices, model, usage, detail] =
             value.given(["error", "object", "choices", "model", "usage", "detail"]);

@@ -41,7 +41,7 @@ pub enum Warning {
 const WARNINGS_MAX: usize = 16;
 
 /// Adds a warning if there is room; it is built only then.
-pub(super) fn warn(warnings: &mut Vec<Warning>, warning: impl FnOnce() -> Warning) {
+pub(crate) fn warn(warnings: &mut Vec<Warning>, warning: impl FnOnce() -> Warning) {
     if warnings.len() < WARNINGS_MAX {
         warnings.push(warning());
     }

@@ -9,11 +9,11 @@ const KEPT_BYTES_MAX: usize = 64 << 10;
 
 /// A line is longer than its reader allows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct TooLong;
+pub(crate) struct TooLong;
 
 /// Cuts a stream at CR LF, LF or CR.
 #[derive(Debug)]
-pub(super) struct Lines {
+pub(crate) struct Lines {
     /// The beginning of an incomplete line.
     partial: Vec<u8>,
     /// The last line ended with CR; an LF that follows belongs to it.
@@ -22,7 +22,7 @@ pub(super) struct Lines {
 }
 
 impl Lines {
-    pub(super) fn new(line_bytes_max: usize) -> Self {
+    pub(crate) fn new(line_bytes_max: usize) -> Self {
         Self {
             partial: Vec::new(),
             after_cr: false,
@@ -32,7 +32,7 @@ impl Lines {
 
     /// Calls `each` with every line that `input` completes, without its end, until it breaks.
     /// A line that lies in `input` as a whole is not copied.
-    pub(super) fn feed(
+    pub(crate) fn feed(
         &mut self,
         mut input: &[u8],
         mut each: impl FnMut(&[u8]) -> ControlFlow<()>,
@@ -70,19 +70,19 @@ impl Lines {
     }
 
     /// Bytes of an incomplete line.
-    pub(super) fn held(&self) -> usize {
+    pub(crate) fn held(&self) -> usize {
         self.partial.len()
     }
 
     /// The last line, if the stream ended without its end.
-    pub(super) fn rest(&mut self) -> Vec<u8> {
+    pub(crate) fn rest(&mut self) -> Vec<u8> {
         std::mem::take(&mut self.partial)
     }
 }
 
 /// What a line means to a reader that only wants data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum SseLine<'a> {
+pub(crate) enum SseLine<'a> {
     /// The end of an event.
     Blank,
     /// Data of the event.
@@ -95,7 +95,7 @@ pub(super) enum SseLine<'a> {
 
 impl<'a> SseLine<'a> {
     /// The blank after the colon is optional.
-    pub(super) fn read(line: &'a [u8]) -> Self {
+    pub(crate) fn read(line: &'a [u8]) -> Self {
         if line.is_empty() {
             return Self::Blank;
         }

@@ -9,18 +9,18 @@ use super::completion::{Arguments, filled};
 use crate::json::{JsonKind, JsonText, JsonValue, TextPiece};
 
 /// Maximum number of calls in one response.
-pub(super) const CALLS_MAX: usize = 1024;
+pub(crate) const CALLS_MAX: usize = 1024;
 
 /// Maximum number of bytes of names, ids and arguments that are held back.
-pub(super) const HELD_BYTES_MAX: usize = 16 << 20;
+pub(crate) const HELD_BYTES_MAX: usize = 16 << 20;
 
 /// A response has more calls, or holds more back, than is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct TooMany;
+pub(crate) struct TooMany;
 
 /// One element of a chunk's `tool_calls`.
 #[derive(Clone, Copy)]
-pub(super) struct CallPiece<'a> {
+pub(crate) struct CallPiece<'a> {
     index: u64,
     id: Option<JsonText<'a>>,
     name: Option<JsonText<'a>>,
@@ -29,7 +29,7 @@ pub(super) struct CallPiece<'a> {
 
 impl<'a> CallPiece<'a> {
     /// `None` if a field has a wrong type.
-    pub(super) fn read(call: JsonValue<'a>) -> Option<Self> {
+    pub(crate) fn read(call: JsonValue<'a>) -> Option<Self> {
         if !call.is(JsonKind::Object) {
             return None;
         }
@@ -63,14 +63,14 @@ impl<'a> CallPiece<'a> {
 
 /// A call of the response.
 #[derive(Debug)]
-pub(super) struct StreamedCall {
+pub(crate) struct StreamedCall {
     index: u64,
     /// Inside of a JSON string; empty as long as none was seen.
-    pub(super) id: Vec<u8>,
+    pub(crate) id: Vec<u8>,
     /// Inside of a JSON string; empty as long as none was seen.
-    pub(super) name: Vec<u8>,
+    pub(crate) name: Vec<u8>,
     /// Arguments that no event has carried yet, as the inside of a JSON string.
-    pub(super) held: Vec<u8>,
+    pub(crate) held: Vec<u8>,
     /// Bytes of name and arguments, for estimates.
     bytes: u64,
     progress: Progress,
@@ -86,7 +86,7 @@ enum Stage {
 
 /// What happens to a piece of arguments.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Fate {
+pub(crate) enum Fate {
     /// There is none.
     Empty,
     /// It belongs to the open call and is sent; [`Calls::piece`] returns it.
@@ -99,7 +99,7 @@ pub(super) enum Fate {
 
 /// The calls of a response, in the order first seen.
 #[derive(Debug, Default)]
-pub(super) struct Calls {
+pub(crate) struct Calls {
     list: Vec<StreamedCall>,
     held_bytes: usize,
     /// The first call that may be waiting; those before are closed.
@@ -110,12 +110,12 @@ pub(super) struct Calls {
 
 impl Calls {
     /// Bytes of calls that are held back.
-    pub(super) fn held_bytes(&self) -> usize {
+    pub(crate) fn held_bytes(&self) -> usize {
         self.held_bytes
     }
 
     /// Finds or adds the call that a piece belongs to, and stores id and name.
-    pub(super) fn find(&mut self, piece: &CallPiece<'_>) -> Result<usize, TooMany> {
+    pub(crate) fn find(&mut self, piece: &CallPiece<'_>) -> Result<usize, TooMany> {
         let known = self
             .list
             .iter()
@@ -138,7 +138,7 @@ impl Calls {
     }
 
     /// Adds the arguments of a piece to the call at `at`.
-    pub(super) fn take(&mut self, at: usize, piece: &CallPiece<'_>) -> Result<Fate, TooMany> {
+    pub(crate) fn take(&mut self, at: usize, piece: &CallPiece<'_>) -> Result<Fate, TooMany> {
         let (Some(arguments), Some(call)) = (piece.arguments, self.list.get_mut(at)) else {
             return Ok(Fate::Empty);
         };
@@ -160,13 +160,13 @@ impl Calls {
     }
 
     /// The arguments of the last piece, as the inside of a JSON string.
-    pub(super) fn piece(&self) -> &[u8] {
+    pub(crate) fn piece(&self) -> &[u8] {
         &self.piece
     }
 
     /// Opens the next waiting call that has a name, and closes the open one. An incomplete call
     /// stays open unless `force` is set.
-    pub(super) fn open_next(&mut self, force: bool) -> Option<&mut StreamedCall> {
+    pub(crate) fn open_next(&mut self, force: bool) -> Option<&mut StreamedCall> {
         let holds = |call: &StreamedCall| call.stage == Stage::Open && !call.progress.complete;
         let current = self.open.and_then(|at| self.list.get(at));
         if !force && current.is_some_and(holds) {
@@ -188,7 +188,7 @@ impl Calls {
     }
 
     /// The open call's block has been closed.
-    pub(super) fn close(&mut self) {
+    pub(crate) fn close(&mut self) {
         let open = self.open.take().and_then(|at| self.list.get_mut(at));
         if let Some(call) = open {
             call.stage = Stage::Closed;
@@ -199,12 +199,12 @@ impl Calls {
     }
 
     /// Whether a call was ever opened.
-    pub(super) fn any_opened(&self) -> bool {
+    pub(crate) fn any_opened(&self) -> bool {
         self.opened().next().is_some()
     }
 
     /// Bytes of names and arguments of the calls that the client saw.
-    pub(super) fn bytes(&self) -> u64 {
+    pub(crate) fn bytes(&self) -> u64 {
         self.opened().map(|call| call.bytes).sum()
     }
 
@@ -213,12 +213,12 @@ impl Calls {
     }
 
     /// Whether a call is still waiting; at the end, only those without a name are.
-    pub(super) fn any_waiting(&self) -> bool {
+    pub(crate) fn any_waiting(&self) -> bool {
         self.list.iter().any(|call| call.stage == Stage::Waiting)
     }
 
     /// The name of the call at `at`, for people.
-    pub(super) fn name(&self, at: usize) -> String {
+    pub(crate) fn name(&self, at: usize) -> String {
         self.list.get(at).map_or_else(String::new, |call| {
             String::from_utf8_lossy(&call.name).into_owned()
         })

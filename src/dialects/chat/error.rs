@@ -1,0 +1,188 @@
+//! Errors of requests and responses that cannot be translated, and what an endpoint's error says.
+//!
+//! Contract: docs/contract/translation.md#9
+
+use std::fmt;
+
+use crate::json::{self, JsonKind, JsonValue};
+
+/// Headers of an endpoint's error that reach the client of a translated request; SDKs decide by
+/// them whether and when to try again.
+pub(crate) const RETRY_HEADERS: [&str; 3] = ["retry-after", "retry-after-ms", "x-should-retry"];
+
+/// The longest plain-text error of an endpoint that is shown, in bytes; the rest is cut off.
+const PLAIN_TEXT_BYTES_MAX: usize = 500;
+
+/// The message for an error of an endpoint that has none.
+const BACKEND_ERROR: &str = "Backend error";
+
+/// The error of a request or response that cannot be translated.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// Status of the response.
+    pub status: u16,
+    /// One sentence in terms of the API.
+    pub message: String,
+}
+
+impl Refusal {
+    /// An invalid request.
+    pub(crate) fn invalid(message: impl Into<String>) -> Self {
+        Self {
+            status: 400,
+            message: message.into(),
+        }
+    }
+
+    /// An invalid response of an endpoint.
+    pub fn backend(message: impl Into<String>) -> Self {
+        Self {
+            status: 502,
+            message: message.into(),
+        }
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Refusal {}
+
+/// A refusal that names a field.
+pub(crate) fn invalid(field: &str, problem: &str) -> Refusal {
+    Refusal::invalid(format!("{field}: {problem}"))
+}
+
+/// A translated endpoint's error (status 400 and up) as the client gets it: the status is kept, the
+/// message is what the body says in one of the usual places. [`RETRY_HEADERS`] are to be copied.
+pub fn error_from_backend(status: u16, body: &[u8]) -> Refusal {
+    Refusal {
+        status,
+        message: backend_message(body),
+    }
+}
+
+/// The readable message of an endpoint's error body; never raw JSON or HTML.
+fn backend_message(body: &[u8]) -> String {
+    let said = match json::parse(body) {
+        Some(value) => message_in(value),
+        None => plain_text(body),
+    };
+    said.unwrap_or_else(|| BACKEND_ERROR.to_owned())
+}
+
+/// The members in which known servers put their message, in order of preference.
+fn message_in(value: JsonValue<'_>) -> Option<String> {
+    let [error, message, detail] = value.fields(["error", "message", "detail"]);
+    let texts = [
+        error.and_then(|error| error.string_field("message")),
+        error.and_then(JsonValue::string),
+        message.and_then(JsonValue::string),
+        detail.and_then(JsonValue::string),
+    ];
+    if let Some(text) = texts.into_iter().flatten().find(|text| !text.is_empty()) {
+        return Some(text.decode().into_owned());
+    }
+    let messages: Vec<_> = detail?
+        .elements()
+        .filter_map(|item| Some(item.string_field("msg")?.decode()))
+        .filter(|message| !message.is_empty())
+        .collect();
+    (!messages.is_empty()).then(|| messages.join("; "))
+}
+
+/// The readable message of the data of an event named `error`, which may be anything.
+pub(crate) fn event_message(data: &[u8]) -> String {
+    let said = match json::parse(data) {
+        Some(value) => message_in(value)
+            .or_else(|| Some(value.string()?.decode().into_owned()))
+            .filter(|text| !text.is_empty()),
+        None => plain_text(data),
+    };
+    said.unwrap_or_else(|| BACKEND_ERROR.to_owned())
+}
+
+/// As [`message_in`], for an object that a stream brought in place of a chunk.
+pub(crate) fn stream_message(value: JsonValue<'_>) -> String {
+    message_in(value).unwrap_or_else(|| BACKEND_ERROR.to_owned())
+}
+
+/// Whether an object is an error instead of a response
+/// (docs/contract/translation.md#8.4).
+pub(crate) fn is_error(
+    error: Option<JsonValue<'_>>,
+    object: Option<JsonValue<'_>>,
+    detail: Option<JsonValue<'_>>,
+    choices: Option<JsonValue<'_>>,
+) -> bool {
+    if detail.is_some() && choices.is_none() {
+        return true;
+    }
+    let says_so = object.and_then(JsonValue::string);
+    match error.map(|error| (error, error.kind())) {
+        Some((_, JsonKind::Object | JsonKind::Array)) => true,
+        Some((error, JsonKind::String)) => error.string().is_some_and(|text| !text.is_empty()),
+        Some((error, JsonKind::Bool)) => error.is_true(),
+        _ => says_so.is_some_and(|text| text.is("error")),
+    }
+}
+
+fn plain_text(body: &[u8]) -> Option<String> {
+    let text = std::str::from_utf8(body).ok()?.trim();
+    let is_markup = text.starts_with(['<', '{', '[', '"']);
+    let is_binary = |c: char| c.is_control() && !matches!(c, '\n' | '\r' | '\t');
+    if text.is_empty() || is_markup || text.contains(is_binary) {
+        return None;
+    }
+    let mut end = text.len().min(PLAIN_TEXT_BYTES_MAX);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    text.get(..end).map(str::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_backend_says() {
+        let long = "é".repeat(300);
+        let cut = "é".repeat(250);
+        for (body, message) in [
+            (r#"{"error":{"message":"Too many","type":"x"}}"#, "Too many"),
+            (r#"{"error":"model not found"}"#, "model not found"),
+            (r#"{"error":{"message":""},"message":"m"}"#, "m"),
+            (r#"{"error":{"message":7},"detail":"d"}"#, "d"),
+            (r#"{"object":"error","message":"m","code":1}"#, "m"),
+            (r#"{"detail":"Not Found"}"#, "Not Found"),
+            (
+                r#"{"detail":[{"loc":["a"],"msg":"one"},{"msg":"two"},{"x":1}]}"#,
+                "one; two",
+            ),
+            (r#"{"detail":[]}"#, BACKEND_ERROR),
+            (r#"{"oops":true}"#, BACKEND_ERROR),
+            (r#"{"error":{"message":"cut of"#, BACKEND_ERROR),
+            ("[1]", BACKEND_ERROR),
+            ("null", BACKEND_ERROR),
+            ("", BACKEND_ERROR),
+            ("  \n", BACKEND_ERROR),
+            (" out of memory\n", "out of memory"),
+            ("<html><body>Bad Gateway</body></html>", BACKEND_ERROR),
+            ("\n<!DOCTYPE html>", BACKEND_ERROR),
+            ("a\0b", BACKEND_ERROR),
+            (long.as_str(), cut.as_str()),
+        ] {
+            let refusal = error_from_backend(503, body.as_bytes());
+            assert_eq!(
+                (refusal.status, refusal.message.as_str()),
+                (503, message),
+                "{body}"
+            );
+        }
+        assert_eq!(error_from_backend(500, b"\xff\xfe").message, BACKEND_ERROR);
+    }
+}
