@@ -12,6 +12,8 @@ pub(crate) mod context;
 pub(crate) mod error;
 pub(crate) mod ids;
 pub(crate) mod inflate;
+#[allow(dead_code, reason = "other translations use the rest")]
+pub(crate) mod messages;
 pub(crate) mod outcome;
 pub(crate) mod sse;
 pub(crate) mod tokens;

@@ -5,7 +5,7 @@
 //! values. Fields that have no counterpart are left out; `docs/translation.md` lists them.
 
 use super::fields::Fields;
-use super::messages::Messages;
+use super::messages;
 use super::request::Checked;
 use super::tools;
 use crate::dialects::chat::error::Refusal;
@@ -76,23 +76,13 @@ pub fn to_openai(
     let mut warnings = Vec::new();
     out.extend_from_slice(br#"{"model":"#);
     json::write_string(model, &mut out);
-    out.extend_from_slice(br#","messages":["#);
-    let mut messages = Messages::new(&mut out);
-    messages.system(fields.system);
-    for (at, message) in fields
-        .messages
-        .into_iter()
-        .flat_map(JsonValue::elements)
-        .enumerate()
-    {
-        messages.message(at, message)?;
-    }
-    if messages.is_empty() {
+    out.extend_from_slice(br#","messages":"#);
+    let list = fields.messages.into_iter().flat_map(JsonValue::elements);
+    if messages::read(fields.system, list)?.finish(&mut out) == 0 {
         return Err(Refusal::invalid(
             "messages: nothing is left to send; every message is empty",
         ));
     }
-    out.push(b']');
     max_tokens(fields.max_tokens, output_room, &mut out);
     sampling(&fields, checked.stream, &mut out);
     if let Some(tools) = fields.tools {

@@ -182,6 +182,17 @@ fn system_prompts() {
         ("null", None),
         (r#"[{"type":"text","text":""}]"#, None),
         ("7", None),
+        // What changes with every request.
+        (
+            r#"[{"type":"text","text":"x-anthropic-billing-header: cch=1;"},{"type":"text","text":"Be"}]"#,
+            Some("Be"),
+        ),
+        (
+            r#""x-anthropic-billing-header: a\nYou\n x-anthropic-billing-header: b\nare""#,
+            Some("You\n x-anthropic-billing-header: b\nare"),
+        ),
+        (r#""You\nx-anthropic-billing-header: a""#, Some("You\n")),
+        (r#""x-anthropic-billing-header:""#, None),
     ] {
         let sent = with(&format!(r#""system":{system}"#));
         let first = &sent["messages"][0];
@@ -435,6 +446,48 @@ fn system_in_the_middle_and_other_roles() {
     }
     assert!(refused(&conversation(r#"[{"role":"user"}]"#)).starts_with("messages.0.content:"));
     assert!(refused(&conversation(r#"[{"role":"user","content":""}]"#)).starts_with("messages:"));
+}
+
+#[test]
+fn system_messages_are_where_templates_take_them() {
+    for (list, expected) in [
+        (
+            r#"[{"role":"system","content":"x-anthropic-billing-header: a"},
+                {"role":"system","content":"A"},{"role":"user","content":"x"}]"#,
+            json!([
+                {"role": "system", "content": "Main\n\nA"},
+                {"role": "user", "content": "x"},
+            ]),
+        ),
+        (
+            r#"[{"role":"user","content":"x"},{"role":"assistant","content":"y"},
+                {"role":"system","content":"A"},{"role":"user","content":"z"}]"#,
+            json!([
+                {"role": "system", "content": "Main"},
+                {"role": "user", "content": "x"},
+                {"role": "assistant", "content": "y"},
+                {"role": "user", "content": "A\n\nz"},
+            ]),
+        ),
+        (
+            r#"[{"role":"assistant","content":[{"type":"tool_use","id":"t","name":"f"}]},
+                {"role":"system","content":"A"},
+                {"role":"user","content":[{"type":"tool_result","tool_use_id":"t","content":"r"}]}]"#,
+            json!([
+                {"role": "system", "content": "Main"},
+                {"role": "assistant", "content": null, "tool_calls": [
+                    {"id": "t", "type": "function", "function": {"name": "f", "arguments": "{}"}},
+                ]},
+                {"role": "tool", "content": "r", "tool_call_id": "t"},
+                {"role": "user", "content": "A"},
+            ]),
+        ),
+    ] {
+        let sent = sent(&format!(
+            r#"{{"model":"m","max_tokens":5,"system":"Main","messages":{list}}}"#
+        ));
+        assert_eq!(sent["messages"], expected, "{list}");
+    }
 }
 
 #[test]
