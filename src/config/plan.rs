@@ -501,6 +501,20 @@ impl AliasPlan {
     }
 }
 
+/// An API family, by its name in the configuration (docs/contract/dialects.md#1).
+#[allow(dead_code, reason = "the conversation follows")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum DialectName {
+    /// `openai-chat`.
+    OpenAiChat,
+    /// `openai-responses`.
+    OpenAiResponses,
+    /// `anthropic-messages`.
+    AnthropicMessages,
+    /// `ollama-native`.
+    OllamaNative,
+}
+
 /// `[translators]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TranslatorsPlan {

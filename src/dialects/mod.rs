@@ -20,6 +20,8 @@
 
 pub(crate) mod anthropic;
 pub(crate) mod chat;
+#[allow(dead_code, unused_imports, reason = "the conversation follows")]
+pub(crate) mod conversation;
 mod early;
 mod error;
 

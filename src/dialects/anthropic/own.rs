@@ -71,6 +71,7 @@ pub(super) fn model(ask: &OwnAsk<'_>) -> Result<Vec<u8>, Error> {
         None => Err(Error::from(Refusal {
             status: 404,
             message: format!("model not found: {name}"),
+            details: None,
         })),
     }
 }

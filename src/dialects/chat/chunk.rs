@@ -3,15 +3,15 @@
 
 use super::calls::CallPiece;
 use super::completion::{JoinedText, filled};
-use super::error;
+use super::error::{self, BackendError};
 use super::outcome::{Counts, Finish};
 use crate::json::{JsonKind, JsonText, JsonValue};
 
 /// The content of one event of the endpoint.
 pub(crate) enum StreamEvent<'a> {
     Chunk(ChatChunk<'a>),
-    /// An error in place of a chunk, as a readable message.
-    Error(String),
+    /// An error in place of a chunk.
+    Error(BackendError),
     /// Neither a chunk nor an error.
     Nothing,
 }
@@ -96,7 +96,7 @@ impl<'a> StreamEvent<'a> {
         let [error, object, choices, model, usage, detail] =
             value.given(["error", "object", "choices", "model", "usage", "detail"]);
         if error::is_error(error, object, detail, choices) {
-            return Self::Error(error::stream_message(value));
+            return Self::Error(BackendError::of(502, value));
         }
         match ChatChunk::read(model, usage, choices).filter(|_| value.is(JsonKind::Object)) {
             Some(chunk) => Self::Chunk(chunk),

@@ -1,6 +1,6 @@
 //! A whole chat completion.
 
-use super::error::{self, Refusal};
+use super::error::{self, BackendError, Refusal};
 use super::outcome::{Counts, Finish};
 use super::warning::{Warning, warn};
 use crate::json::{self, JsonKind, JsonText, JsonValue};
@@ -28,7 +28,7 @@ impl<'a> Completion<'a> {
         let choice = choices.and_then(|choices| choices.elements().next());
         let Some(choice) = choice else {
             return Err(if error::is_error(error, object, detail, choices) {
-                Refusal::backend(error::stream_message(answer))
+                BackendError::of(502, answer).into()
             } else {
                 unreadable()
             });

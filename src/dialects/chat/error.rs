@@ -4,6 +4,7 @@
 
 use std::fmt;
 
+use super::overflow::Overflow;
 use crate::json::{self, JsonKind, JsonValue};
 
 /// Headers of an endpoint's error that reach the client of a translated request; SDKs decide by
@@ -23,6 +24,19 @@ pub struct Refusal {
     pub status: u16,
     /// One sentence in terms of the API.
     pub message: String,
+    /// What OpenAI's form of an error says besides.
+    pub details: Option<Box<ErrorDetails>>,
+}
+
+/// Members of OpenAI's form of an error; missing ones are null, or follow from the status.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ErrorDetails {
+    /// `type`.
+    pub kind: Option<String>,
+    /// The field that is wrong.
+    pub param: Option<String>,
+    /// `code`, lower case.
+    pub code: Option<String>,
 }
 
 impl Refusal {
@@ -31,6 +45,7 @@ impl Refusal {
         Self {
             status: 400,
             message: message.into(),
+            details: None,
         }
     }
 
@@ -39,7 +54,21 @@ impl Refusal {
         Self {
             status: 502,
             message: message.into(),
+            details: None,
         }
+    }
+
+    /// The same, about a field.
+    pub(crate) fn with_param(mut self, param: impl Into<String>) -> Self {
+        self.details.get_or_insert_default().param = Some(param.into());
+        self
+    }
+
+    /// The same, with a code.
+    #[allow(dead_code, reason = "other translations use it")]
+    pub(crate) fn with_code(mut self, code: impl Into<String>) -> Self {
+        self.details.get_or_insert_default().code = Some(code.into());
+        self
     }
 }
 
@@ -53,25 +82,79 @@ impl std::error::Error for Refusal {}
 
 /// A refusal that names a field.
 pub(crate) fn invalid(field: &str, problem: &str) -> Refusal {
-    Refusal::invalid(format!("{field}: {problem}"))
+    Refusal::invalid(format!("{field}: {problem}")).with_param(field)
+}
+
+/// What an endpoint's error says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct BackendError {
+    /// Its status; 502 for an error in place of a response.
+    pub status: u16,
+    /// What the body says in one of the usual places.
+    pub message: String,
+    /// `type`, `param` and `code` of its `error` object, as far as they are strings.
+    pub details: ErrorDetails,
+    /// The conversation does not fit into the model's context.
+    pub overflow: Option<Overflow>,
+}
+
+impl BackendError {
+    /// Reads the body of an error.
+    pub(crate) fn read(status: u16, body: &[u8]) -> Self {
+        match json::parse(body) {
+            Some(value) => Self::of(status, value),
+            None => Self::plain(status, plain_text(body)),
+        }
+    }
+
+    /// The error in an object that came in place of a response.
+    pub(crate) fn of(status: u16, value: JsonValue<'_>) -> Self {
+        let mut found = Self::plain(status, message_in(value));
+        let Some(error) = value.field("error") else {
+            return found;
+        };
+        let members = error.given(["type", "param", "code"]);
+        let [kind, param, code] = members.map(|member| {
+            let text = member?.string().filter(|text| !text.is_empty())?;
+            Some(text.decode().into_owned())
+        });
+        let [_, _, number] = members;
+        let is_limit = number.and_then(JsonValue::unsigned) == Some(429);
+        found.details = ErrorDetails {
+            kind,
+            param,
+            code: code.or_else(|| is_limit.then(|| "rate_limit_exceeded".to_owned())),
+        };
+        found.overflow = Overflow::of(status, &found.message, error);
+        found
+    }
+
+    fn plain(status: u16, message: Option<String>) -> Self {
+        let mut error = Self {
+            status,
+            message: message.unwrap_or_else(|| BACKEND_ERROR.to_owned()),
+            details: ErrorDetails::default(),
+            overflow: None,
+        };
+        error.overflow = Overflow::in_message(status, &error.message);
+        error
+    }
+}
+
+impl From<BackendError> for Refusal {
+    fn from(error: BackendError) -> Self {
+        Self {
+            status: error.status,
+            message: error.message,
+            details: Some(Box::new(error.details)),
+        }
+    }
 }
 
 /// A translated endpoint's error (status 400 and up) as the client gets it: the status is kept, the
 /// message is what the body says in one of the usual places. [`RETRY_HEADERS`] are to be copied.
 pub fn error_from_backend(status: u16, body: &[u8]) -> Refusal {
-    Refusal {
-        status,
-        message: backend_message(body),
-    }
-}
-
-/// The readable message of an endpoint's error body; never raw JSON or HTML.
-fn backend_message(body: &[u8]) -> String {
-    let said = match json::parse(body) {
-        Some(value) => message_in(value),
-        None => plain_text(body),
-    };
-    said.unwrap_or_else(|| BACKEND_ERROR.to_owned())
+    BackendError::read(status, body).into()
 }
 
 /// The members in which known servers put their message, in order of preference.
@@ -94,20 +177,17 @@ fn message_in(value: JsonValue<'_>) -> Option<String> {
     (!messages.is_empty()).then(|| messages.join("; "))
 }
 
-/// The readable message of the data of an event named `error`, which may be anything.
-pub(crate) fn event_message(data: &[u8]) -> String {
-    let said = match json::parse(data) {
-        Some(value) => message_in(value)
-            .or_else(|| Some(value.string()?.decode().into_owned()))
-            .filter(|text| !text.is_empty()),
-        None => plain_text(data),
+/// The error in the data of an event named `error`, which may be anything.
+pub(crate) fn event_error(data: &[u8]) -> BackendError {
+    let Some(value) = json::parse(data) else {
+        return BackendError::plain(502, plain_text(data));
     };
-    said.unwrap_or_else(|| BACKEND_ERROR.to_owned())
-}
-
-/// As [`message_in`], for an object that a stream brought in place of a chunk.
-pub(crate) fn stream_message(value: JsonValue<'_>) -> String {
-    message_in(value).unwrap_or_else(|| BACKEND_ERROR.to_owned())
+    match value.string() {
+        Some(text) if !text.is_empty() => {
+            BackendError::plain(502, Some(text.decode().into_owned()))
+        }
+        _ => BackendError::of(502, value),
+    }
 }
 
 /// Whether an object is an error instead of a response

@@ -9,12 +9,17 @@ pub(crate) mod calls;
 pub(crate) mod chunk;
 pub(crate) mod completion;
 pub(crate) mod context;
+#[allow(dead_code, reason = "other translations use the rest")]
+pub(crate) mod dropped;
 pub(crate) mod error;
 pub(crate) mod ids;
 pub(crate) mod inflate;
 #[allow(dead_code, reason = "other translations use the rest")]
 pub(crate) mod messages;
 pub(crate) mod outcome;
+pub(crate) mod overflow;
 pub(crate) mod sse;
+#[allow(dead_code, reason = "other translations use the rest")]
+pub(crate) mod stream;
 pub(crate) mod tokens;
 pub(crate) mod warning;

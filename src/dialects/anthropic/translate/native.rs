@@ -2,8 +2,9 @@
 //! (docs/contract/translation.md#5, docs/contract/translation.md#6).
 
 use super::events;
-use super::stream::End;
+use super::stream::write_ending;
 use crate::dialects::KEEP_ALIVE_COMMENT;
+use crate::dialects::chat::stream::End;
 use crate::json::{self, JsonValue};
 
 /// Whether a native endpoint's response means that it does not know the route, so that the request
@@ -100,7 +101,7 @@ impl NativeTail {
         if self.len > 0 && !ends_event(self.tail()) {
             out.push(b'\n');
         }
-        how.write_error(out);
+        write_ending(how, out);
     }
 
     fn tail(&self) -> &[u8] {

@@ -19,6 +19,7 @@ use crate::dialects::chat::context::ResponseContext;
 use crate::dialects::chat::error::{self, Refusal};
 use crate::dialects::chat::outcome::Counts;
 use crate::dialects::chat::sse::{Lines, SseLine, TooLong};
+use crate::dialects::chat::stream::End;
 use crate::dialects::chat::warning::{Warning, warn};
 use crate::json::{self, JsonText, JsonValue};
 
@@ -33,25 +34,11 @@ const TOO_MANY: &str = "the endpoint sent more tool calls than can be held";
 const BROKEN: &str = "the endpoint's response broke off";
 const TIMED_OUT: &str = "the endpoint stopped sending";
 
-/// How an endpoint's response ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum End {
-    /// The response is complete: by its last chunk, its length, or a close where that is a valid
-    /// end.
-    Clean,
-    /// The response broke off before its end.
-    Broken,
-    /// The time limit for the next bytes has passed.
-    TimedOut,
-}
-
-impl End {
-    /// The error event of a response that ended like this, appended to `out`.
-    pub(super) fn write_error(self, out: &mut Vec<u8>) {
-        match self {
-            Self::TimedOut => events::error(error_kind(504), TIMED_OUT, out),
-            Self::Clean | Self::Broken => events::error(error_kind(502), BROKEN, out),
-        }
+/// Appends the error event of a response that ended like this.
+pub(super) fn write_ending(how: End, out: &mut Vec<u8>) {
+    match how {
+        End::TimedOut => events::error(error_kind(504), TIMED_OUT, out),
+        End::Clean | End::Broken => events::error(error_kind(502), BROKEN, out),
     }
 }
 
@@ -243,13 +230,13 @@ fn line_of(
         SseLine::Event(name) => {
             event.is_error = name.trim_ascii() == b"error";
             if event.is_error && event.was_taken {
-                message.fail(502, &error::event_message(b""), out);
+                message.fail(502, &error::event_error(b"").message, out);
             }
         }
         SseLine::Blank if data.is_empty() => *event = EventState::default(),
         SseLine::Blank => {
             if std::mem::take(event).is_error {
-                message.fail(502, &error::event_message(data), out);
+                message.fail(502, &error::event_error(data).message, out);
             } else if let Some(value) = json::parse(data) {
                 message.take(value, out);
             }
@@ -350,7 +337,7 @@ impl Message {
     fn take(&mut self, value: JsonValue<'_>, out: &mut Vec<u8>) {
         match StreamEvent::read(value) {
             StreamEvent::Nothing => {}
-            StreamEvent::Error(message) => self.fail(502, &message, out),
+            StreamEvent::Error(error) => self.fail(502, &error.message, out),
             StreamEvent::Chunk(chunk) => self.chunk(&chunk, out),
         }
     }
@@ -542,7 +529,7 @@ impl Message {
             End::Clean | End::Broken => BROKEN,
         };
         if self.started {
-            how.write_error(out);
+            write_ending(how, out);
             self.failed = true;
         } else {
             self.refusal = Some(Refusal::backend(message));
@@ -559,6 +546,7 @@ impl Message {
             self.refusal = Some(Refusal {
                 status,
                 message: message.to_owned(),
+                details: None,
             });
         }
         self.over = true;
