@@ -124,7 +124,7 @@ impl Catalogue {
             key: item.id,
             display_name: item.id,
             architecture: facts.family,
-            quantization: (!facts.quantization.is_empty()).then(|| Quantization {
+            quantization: (!facts.quantization.is_empty()).then_some(Quantization {
                 name: facts.quantization,
                 bits_per_weight: None,
             }),

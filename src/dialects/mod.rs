@@ -36,7 +36,6 @@ use crate::endpoint_set::EndpointSet;
 use crate::fleet::Endpoint;
 
 use anthropic::{Conversation, Record};
-pub(crate) use chat::inflate::Inflater;
 pub(crate) use early::{EventForm, FailedStream, StreamFailure};
 pub(crate) use error::Error;
 

@@ -89,7 +89,7 @@ fn every_response_has_the_id_that_openai_s_clients_show() {
                 "/v1/own" => "X-Request-Id: its-own\r\n",
                 _ => "",
             };
-            link.send(&format!(
+            link.send(format!(
                 "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n{own}Content-Length: 2\r\n\r\n{{}}"
             ));
         });
