@@ -81,6 +81,12 @@ pub(crate) const UPSTREAM_READ_BYTES_MAX: usize = 64 << 10;
 /// in the kernel; a disconnect is then detected only after they are read (pipelining is rare).
 pub(crate) const PIPELINED_BYTES_MAX: usize = 16 << 10;
 
+/// Requests in a row that a connection may have served without a pause because they came together.
+pub(crate) const PIPELINED_IN_A_ROW_MAX: u32 = 16;
+
+/// The pause after them, so that other tasks and timers run.
+pub(crate) const PIPELINED_PAUSE: Duration = Duration::from_millis(1);
+
 /// The free space before each read of a chunked body; large reads cost less per byte.
 pub(crate) const BODY_READ_BYTES_MIN: usize = 16 << 10;
 

@@ -40,6 +40,7 @@ pub(crate) const fn consequences(fault: Fault) -> Consequences {
         Fault::SendTimeout => failure("stopped reading the request"),
         Fault::HeaderTimeout => nothing("did not begin its response in time"),
         Fault::HeadCut(_) => suspect("closed the connection within its response headers"),
+        Fault::HeadTooLarge => suspect("sent response headers of more than 32 KiB"),
         Fault::Malformed => failure("sent a response that is not valid HTTP"),
         Fault::ResponseTimeout => failure("did not complete its response in time"),
         Fault::ReadTimeout => nothing("stopped sending within its response"),
@@ -124,6 +125,7 @@ mod tests {
             (Fault::HeaderTimeout, false, false),
             (Fault::HeadCut(Ending::Closed), false, false),
             (Fault::HeadCut(Ending::Reset), false, false),
+            (Fault::HeadTooLarge, false, false),
             (Fault::Malformed, false, true),
             (Fault::ResponseTimeout, false, true),
             (Fault::ReadTimeout, false, false),
@@ -134,7 +136,10 @@ mod tests {
             let got = consequences(fault);
             assert_eq!(got.marks_offline, offline, "{fault:?}");
             assert_eq!(got.counts_for_breaker, breaker, "{fault:?}");
-            let suspect = matches!(fault, Fault::Dropped(_) | Fault::HeadCut(_));
+            let suspect = matches!(
+                fault,
+                Fault::Dropped(_) | Fault::HeadCut(_) | Fault::HeadTooLarge
+            );
             assert_eq!(got.makes_suspect, suspect, "{fault:?}");
             let has_kind = ErrorKind::of_traffic(fault).is_some();
             assert!(has_kind || !offline, "{fault:?}");

@@ -99,7 +99,7 @@ impl ErrorKind {
             Fault::Closed | Fault::Dropped(Ending::Closed) | Fault::HeadCut(Ending::Closed) => {
                 Self::Closed
             }
-            Fault::Malformed => Self::Malformed,
+            Fault::HeadTooLarge | Fault::Malformed => Self::Malformed,
             Fault::SendTimeout
             | Fault::HeaderTimeout
             | Fault::ResponseTimeout

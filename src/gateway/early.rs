@@ -16,6 +16,7 @@ use super::respond::unbuffered;
 use crate::dialects::{
     Error, EventForm, FailedStream, KEEP_ALIVE_COMMENT, Reading, STEP_BYTES_MAX, StreamFailure,
 };
+use crate::encoding::Encoded;
 
 /// Bytes of a document that becomes events.
 const DOCUMENT_BYTES_MAX: usize = 16 << 20;
@@ -71,7 +72,7 @@ impl Exchange {
                 Passing::Transform(quiet_max)
             }
             Reading::Hold(bytes_max) | Reading::Collect(bytes_max) => Passing::Collect(bytes_max),
-            Reading::Pass { .. } if !is_success(status) || is_json(response) => {
+            Reading::Pass { .. } if !is_success(status) || !is_event_stream(response) => {
                 self.early_decoder = EarlyDecoder::of(response);
                 Passing::Collect(DOCUMENT_BYTES_MAX)
             }
@@ -109,6 +110,15 @@ impl Exchange {
         match end {
             _ if !whole => Made::Broken,
             None => Made::More,
+            // Of a compressed stream the framing says nothing.
+            Some(End::Whole)
+                if self
+                    .early_decoder
+                    .as_ref()
+                    .is_some_and(|it| !it.is_complete()) =>
+            {
+                Made::Broken
+            }
             Some(End::Whole) => Made::Complete,
             Some(End::Broken(_)) => Made::Broken,
         }
@@ -188,21 +198,28 @@ impl Exchange {
 
 /// The events of a document, or the one of an error.
 fn document(form: EventForm, status: u16, body: &[u8], about: FailedStream<'_>) -> Vec<u8> {
-    let events = is_success(status).then(|| form.document(body)).flatten();
-    events.unwrap_or_else(|| form.failure(&StreamFailure::Endpoint(status, body), about))
+    if !is_success(status) {
+        return form.failure(&StreamFailure::Endpoint(status, body), about);
+    }
+    form.document(body).unwrap_or_else(|| {
+        const MESSAGE: &str = "the endpoint's response is neither a stream of events nor JSON";
+        let error = Error::new(502, "bad_gateway", "BACKEND_ERROR", MESSAGE);
+        form.failure(&StreamFailure::Own(&error), about)
+    })
 }
 
 fn is_success(status: u16) -> bool {
     (200..300).contains(&status)
 }
 
-/// Whether a response is a JSON document by its type.
-fn is_json(response: &Response<'_>) -> bool {
-    let kind = response.head.get(response.bytes, FieldId::ContentType);
+/// Whether a response may pass after a head that announces events: it is a stream of events, or of
+/// no type, in a coding that the gateway knows.
+fn is_event_stream(response: &Response<'_>) -> bool {
+    let field = |id| response.head.get(response.bytes, id);
+    let kind = field(FieldId::ContentType);
     let kind = kind.and_then(|kind| kind.split(|byte| *byte == b';').next());
-    kind.is_some_and(|kind| {
-        let kind = kind.trim_ascii();
-        kind.eq_ignore_ascii_case(b"application/json")
-            || kind.to_ascii_lowercase().ends_with(b"+json")
-    })
+    let is_of_type =
+        kind.is_none_or(|kind| kind.trim_ascii().eq_ignore_ascii_case(b"text/event-stream"));
+    let coding = field(FieldId::ContentEncoding);
+    is_of_type && coding.is_none_or(|coding| Encoded::of([coding]) != Encoded::Otherwise)
 }

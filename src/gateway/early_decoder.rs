@@ -21,6 +21,11 @@ impl EarlyDecoder {
         }
     }
 
+    /// Whether the response may end here.
+    pub(super) fn is_complete(&self) -> bool {
+        self.0.is_complete()
+    }
+
     /// Appends what the bytes mean to `out`; false if they do not follow the coding, or mean more
     /// than `bytes_max`.
     pub(super) fn decode(&mut self, mut input: &[u8], bytes_max: usize, out: &mut Vec<u8>) -> bool {

@@ -36,6 +36,13 @@ pub(crate) fn is_model_path(path: &[u8]) -> bool {
 }
 
 fn ends(path: &[u8]) -> bool {
+    // Servers take the same path with a slash at its end, with or without a redirect.
+    let path = path.trim_ascii_end();
+    let end = path
+        .iter()
+        .rposition(|byte| *byte != b'/')
+        .map_or(0, |at| at + 1);
+    let path = path.get(..end).unwrap_or_default();
     ENDINGS.iter().any(|ending| path.ends_with(ending))
 }
 
@@ -50,6 +57,8 @@ mod tests {
             "/olla/proxy/v1/audio/transcriptions",
             "/olla/ollama/api/show",
             "/olla/proxy/v1/chat/complet%69ons",
+            "/olla/proxy/v1/chat/completions/",
+            "/olla/proxy/v1/chat/completions%2f%20",
         ] {
             assert!(is_model_path(path.as_bytes()), "{path}");
         }

@@ -17,6 +17,8 @@ const CHAT: &str = "/olla/proxy/v1/chat/completions";
 const MESSAGES: &str = "/olla/anthropic/v1/messages";
 const COMMENT: &[u8] = b": keep-alive\n\n";
 const KEEP_ALIVE: &str = "proxy.stream_keep_alive = \"1s\"\n";
+const NEITHER: &str = "data: {\"error\":{\"message\":\"the endpoint's response is neither a stream of \
+    events nor JSON\",\"type\":\"bad_gateway\",\"code\":\"BACKEND_ERROR\"}}\n\n";
 const DONE: &str = "data: [DONE]\n\n";
 
 /// A backend that says this when it is told to.
@@ -80,7 +82,18 @@ fn rest(client: &mut Client) -> String {
 /// What an endpoint says after a silence, and the events that the client gets of it.
 #[test]
 fn what_follows_a_silence_arrives_as_events() {
-    let rows: [(&str, &str, &str); 9] = [
+    let rows: [(&str, &str, &str); 11] = [
+        (
+            CHAT,
+            "HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 5\r\n\r\n<br/>",
+            NEITHER,
+        ),
+        (
+            CHAT,
+            "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nContent-Encoding: x\r\n\
+             Content-Length: 9\r\n\r\ndata: 1\n\n",
+            NEITHER,
+        ),
         (
             CHAT,
             "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n\
@@ -194,6 +207,27 @@ fn compressed_responses_are_decoded() {
             begins(&mut client, "one");
             word.send(()).unwrap();
             assert!(rest(&mut client) == *expected, "{coding} {kind}");
+        }
+    });
+}
+
+#[test]
+fn half_of_a_compressed_stream_does_not_look_whole() {
+    let coded = gzip("data: 1\n\n".repeat(1000).as_bytes());
+    let half = coded[..coded.len() / 2].to_vec();
+    let head = format!(
+        "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nContent-Encoding: gzip\r\nContent-Length: {}\r\n\r\n",
+        half.len()
+    );
+    let said = [head.as_bytes(), &half].concat();
+    on_both_drivers(|driver| {
+        let (backend, word) = says(said.clone());
+        let gateway = over(driver, &endpoint("one", "vllm", &backend, ""), KEEP_ALIVE);
+        let mut client = asking(&gateway, CHAT);
+        begins(&mut client, "one");
+        word.send(()).unwrap();
+        while let Some(piece) = client.chunk() {
+            assert!(!piece.is_empty(), "the last chunk has come");
         }
     });
 }

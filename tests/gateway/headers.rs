@@ -437,7 +437,11 @@ fn a_backend_s_head_of_32_kib_passes_and_one_byte_more_is_502() {
         let answer = ask(32 << 10);
         assert_eq!((answer.status, answer.text().as_str()), (200, "ok"));
         assert!(answer.header("X-Pad").is_some_and(|pad| pad.len() > 32_000));
-        ask((32 << 10) + 1).is_error(502, "bad_gateway", "BACKEND_ERROR");
+        // A client can have its own bytes repeated: no number of such requests opens the breaker.
+        for _ in 0..12 {
+            ask((32 << 10) + 1).is_error(502, "bad_gateway", "BACKEND_ERROR");
+        }
+        assert_eq!(ask(1 << 10).status, 200);
     });
 }
 

@@ -4,9 +4,13 @@
 //! Contract: docs/contract/surface.md#1, docs/contract/surface.md#1.2, docs/contract/surface.md#7,
 //! docs/contract/surface.md#11
 
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
-use testkit::{Backend, Client, Config, Driver, Gateway, endpoint, exchange, get, on_both_drivers};
+use testkit::{
+    Backend, Client, Config, Driver, Gateway, PATIENCE, endpoint, exchange, get, on_both_drivers,
+};
 
 fn over(driver: Driver, backend: &Backend, more: &str) -> Gateway {
     let endpoints = endpoint("one", "vllm", backend, "");
@@ -107,6 +111,64 @@ fn pipelined_requests_are_answered_in_order() {
         }
         let bodies: Vec<String> = backend.seen().iter().map(|seen| seen.text()).collect();
         assert_eq!(bodies[..3], ["", "hello", "abc"]);
+    });
+}
+
+/// A body in chunks is read in large pieces, and with it what follows.
+#[test]
+fn many_requests_behind_a_body_are_answered_in_order() {
+    const COUNT: usize = 2_000;
+    on_both_drivers(|driver| {
+        let backend = echo();
+        let gateway = over(driver, &backend, "");
+        let mut client = Client::to(&gateway);
+        let body = "x".repeat(1 << 20);
+        let mut requests = format!(
+            "POST /olla/proxy/first HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n\
+             {:x}\r\n{body}\r\n0\r\n\r\n",
+            body.len()
+        );
+        for number in 0..COUNT {
+            let path = if number % 100 == 0 {
+                "olla/proxy"
+            } else {
+                "nosuch"
+            };
+            requests += &format!("GET /{path}/{number} HTTP/1.1\r\nHost: h\r\n\r\n");
+        }
+        client.send(requests);
+        assert_eq!(client.response().text(), "POST /first");
+        for number in 0..COUNT {
+            let response = client.response();
+            if number % 100 == 0 {
+                assert_eq!(response.text(), format!("GET /{number}"));
+            } else {
+                assert_eq!(response.status, 404);
+            }
+        }
+    });
+}
+
+/// Without chunks the end of the connection is the end of the response.
+#[test]
+fn a_response_that_breaks_off_does_not_look_whole_to_http_1_0() {
+    on_both_drivers(|driver| {
+        for bad in ["", "zz\r\n"] {
+            let backend = Backend::new(&["m"], move |_, link| {
+                link.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n");
+                link.send(bad);
+                link.close();
+            });
+            let gateway = over(driver, &backend, "");
+            let mut client = TcpStream::connect(gateway.url().replace("http://", "")).unwrap();
+            client.set_read_timeout(Some(PATIENCE)).unwrap();
+            client
+                .write_all(b"GET /olla/proxy/x HTTP/1.0\r\n\r\n")
+                .unwrap();
+            let mut all = Vec::new();
+            let end = client.read_to_end(&mut all).unwrap_err();
+            assert_eq!(end.kind(), ErrorKind::ConnectionReset, "{bad:?}");
+        }
     });
 }
 
@@ -574,7 +636,7 @@ fn the_write_timeout_cuts_an_answer_that_takes_too_long() {
         let backend = Backend::new(&["m"], |_, link| {
             link.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n");
             link.chunk("begun");
-            assert!(link.left_within(testkit::PATIENCE).is_some());
+            assert!(link.left_within(PATIENCE).is_some());
         });
         let gateway = over(driver, &backend, "[server]\nwrite_timeout = \"400ms\"");
         let start = Instant::now();

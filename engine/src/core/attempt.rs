@@ -13,6 +13,7 @@ use crate::buf::Buf;
 use crate::exchange::{Action, ConnectFault, Event, Fault};
 use crate::h1::emit;
 use crate::h1::framing::{self, RequestBody, ResponseBody, ResponseFraming};
+use crate::h1::reject::Malformed;
 use crate::h1::{ResponseHead, Scan};
 use crate::handler::{
     AttemptEnd, Exchange, Handler, NamesOf, Outcome, Passing, Request, Response, Target,
@@ -212,15 +213,13 @@ impl<H: Handler> Lane<'_, H> {
             && self.wire.is_sent_with_others(self.out.len())
             && self
                 .wire
-                .send_batched(backend, self.out, len, asker!(self))
+                .send_batched(backend, self.out, asker!(self))
                 .await?
         {
             return Ok(());
         }
         let parts = [self.out.as_slice(), a, b, c];
-        self.wire
-            .send_parts(backend, parts, len, asker!(self))
-            .await
+        self.wire.send_parts(backend, parts, asker!(self)).await
     }
 
     /// The head of the final response; the buffer begins with it.
@@ -262,6 +261,9 @@ impl<H: Handler> Lane<'_, H> {
                         interim += 1;
                     }
                     Ok(false) => break,
+                    Err(Malformed::HeadTooLarge) => {
+                        return Err(self.wire.on(Event::HeadTooLarge));
+                    }
                     Err(_) => return Err(self.malformed()),
                 }
             }
@@ -282,18 +284,21 @@ impl<H: Handler> Lane<'_, H> {
 }
 
 impl<H: Handler> Wire<'_, H> {
-    /// Sends a request, of which `body` bytes are its body, through the ring; returns whether sending
-    /// is over. Bytes that the backend did not take stay in `out`.
+    /// Sends a request through the ring; returns whether sending is over. Bytes that the backend did
+    /// not take stay in `out`.
     async fn send_batched(
         &mut self,
         backend: &mut Backend,
         out: &mut Vec<u8>,
-        body: usize,
         asker: &Asker<'_, H>,
     ) -> Result<bool, Action> {
         let sending = backend.upstream.socket.send_batched(std::mem::take(out));
         let sending = either(sending, |cx| backend.poll_early(cx));
         let ended = self.wait_or_leave(sending, asker).await?;
+        if ended.is_none() {
+            // The ring may have sent a part of it.
+            self.on(Event::RequestProgress);
+        }
         let Some((Ok(sent), bytes)) = ended.map(|(sent, bytes)| (taken(sent), bytes)) else {
             // The backend has responded or closed; it reads no more of the request.
             self.on(Event::SendFailed);
@@ -304,17 +309,16 @@ impl<H: Handler> Wire<'_, H> {
         if out.is_empty() {
             self.on(Event::RequestSent);
         } else if sent > 0 {
-            self.on(progress(out.len(), body));
+            self.on(Event::RequestProgress);
         }
         Ok(out.is_empty())
     }
 
-    /// Sends the parts of a request, all of them; `body` bytes are its body.
+    /// Sends the parts of a request, all of them.
     async fn send_parts(
         &mut self,
         backend: &mut Backend,
         mut parts: [&[u8]; 4],
-        body: usize,
         asker: &Asker<'_, H>,
     ) -> Result<(), Action> {
         self.turn_to_send(&parts).await;
@@ -336,8 +340,7 @@ impl<H: Handler> Wire<'_, H> {
                         self.on(Event::RequestSent);
                         return Ok(());
                     }
-                    let left = parts.iter().map(|part| part.len()).sum();
-                    self.on(progress(left, body));
+                    self.on(Event::RequestProgress);
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     // A backend that responds early, such as with a 413, reads no more.
@@ -367,13 +370,6 @@ fn expects_a_length(request: &Request<'_>) -> bool {
             request.head.method.of(request.bytes),
             b"POST" | b"PUT" | b"PATCH"
         )
-}
-
-/// The event of a request of which this many bytes are left to send.
-fn progress(left: usize, body: usize) -> Event {
-    Event::RequestProgress {
-        of_body: body == 0 || left < body,
-    }
 }
 
 /// Takes sent bytes off the front of the parts; whether nothing is left.

@@ -15,6 +15,7 @@ use crate::handler::{Exchange, Handler, Refusal, Request};
 use crate::limits::{
     BODIES_TURN_BYTES, BODIES_UNSHARED_MAX, BODY_BYTES_AHEAD, BODY_BYTES_START,
     BODY_READ_BYTES_MAX, BODY_READ_BYTES_MIN, BODY_READ_BYTES_SHARED_MIN, BUDGET_WAIT_TIMEOUT,
+    CLIENT_READ_BYTES_START,
 };
 use crate::offload::Input;
 use crate::part;
@@ -158,10 +159,18 @@ impl<H: Handler> Receiving<'_, H> {
     /// Moves everything after the first `len` bytes of the body out of the message.
     fn leave_rest(&mut self, len: usize) {
         let end = self.head_len + len;
-        if let Some(rest) = self.message.get(end..).filter(|rest| !rest.is_empty()) {
-            self.rest.extend(rest);
+        let after = self.message.len().saturating_sub(end);
+        if after <= CLIENT_READ_BYTES_START {
+            self.rest.extend(part::rest(self.message, end));
             self.message.truncate(end);
+            return;
         }
+        // Many requests have come in one piece. If each moved all that follow it, the time for it
+        // would grow with the square of their number.
+        let mut own = Buf::with_capacity(end);
+        own.extend(part::first(self.message, end));
+        *self.rest = std::mem::replace(self.message, own);
+        self.rest.consume(end);
     }
 
     async fn fixed(&mut self, len: usize) -> Result<Body, BodyError> {

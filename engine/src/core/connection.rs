@@ -239,6 +239,11 @@ impl Io {
         self.held.is_some() || self.socket.is_armed()
     }
 
+    /// Whether bytes of the next request have been read.
+    pub(super) fn holds_bytes(&self) -> bool {
+        self.held.is_some()
+    }
+
     /// Makes sure that the client cannot mistake the bytes it has for a complete response.
     pub(super) fn reset_on_close(&self) {
         self.socket.reset_on_close();

@@ -20,8 +20,9 @@ use crate::handler::{Ask, AtHead, Done, Exchange, Handler, Limits, Local};
 use crate::handler::{NamesOf, Outcome, Refusal, Request};
 use crate::limits::{
     CLIENT_READ_BYTES_START, DISCARDED_BODY_BYTES_MAX, HEAD_BYTES_UNCHARGED, OUT_BYTES_KEPT_MAX,
+    PIPELINED_IN_A_ROW_MAX, PIPELINED_PAUSE,
 };
-use crate::rt::Socket;
+use crate::rt::{self, Socket};
 
 /// Everything that a connection keeps from one request to the next.
 struct Connection<H: Handler> {
@@ -92,6 +93,7 @@ pub(super) async fn serve<H: Handler>(core: &Rc<Core<H>>, socket: Socket, peer: 
         out: Vec::new(),
         fresh: Some(core.clock()),
     };
+    let mut in_a_row = 0;
     loop {
         match connection.request().await {
             Next::Request | Next::Discard => {}
@@ -100,6 +102,16 @@ pub(super) async fn serve<H: Handler>(core: &Rc<Core<H>>, socket: Socket, peer: 
                 connection.io.linger(Instant::now()).await;
                 return;
             }
+        }
+        // Requests that are here already keep this task ready, and with it all others waiting.
+        in_a_row = if connection.has_more() {
+            in_a_row + 1
+        } else {
+            0
+        };
+        if in_a_row == PIPELINED_IN_A_ROW_MAX {
+            in_a_row = 0;
+            rt::sleep(PIPELINED_PAUSE).await;
         }
     }
 }
@@ -151,6 +163,11 @@ impl<H: Handler> Connection<H> {
             (Next::Discard, Ok(framed)) => self.discard_body(&framed).await,
             (next, _) => next,
         }
+    }
+
+    /// Whether bytes of the next request are here.
+    fn has_more(&self) -> bool {
+        !self.rest.is_empty() || self.io.holds_bytes()
     }
 
     /// Serves a request that is understood, to the end of its response.
@@ -230,7 +247,7 @@ impl<H: Handler> Connection<H> {
                 }
             }
             if buf.spare() == 0 {
-                let capacity = buf.capacity().saturating_mul(2);
+                let capacity = buf.len().saturating_mul(2).max(CLIENT_READ_BYTES_START);
                 match self.room_for_head(capacity).await {
                     Ok(()) => buf = buf.grown(capacity),
                     Err(BodyError::Left) => return None,

@@ -23,8 +23,8 @@ pub enum Fault {
     Reset,
     /// The connection was closed too early.
     Closed,
-    /// A fresh connection ended before a response byte, after the endpoint took bytes of the
-    /// request's body or all of a request: the request itself may be the cause.
+    /// A fresh connection ended before a response byte, after the endpoint took bytes of
+    /// the request: the request itself may be the cause.
     Dropped(Ending),
     /// The endpoint was found dead in another way, before a response byte.
     Down,
@@ -34,6 +34,8 @@ pub enum Fault {
     HeaderTimeout,
     /// The connection ended inside the response head.
     HeadCut(Ending),
+    /// The response head is too large to be passed on. It may repeat what the client sent.
+    HeadTooLarge,
     /// The received bytes are not an HTTP response that can be passed on.
     Malformed,
     /// Silence inside the response body for as long as `read`.
@@ -58,7 +60,7 @@ pub enum Ending {
 impl Fault {
     /// Every fault.
     #[cfg(test)]
-    pub(super) const ALL: [Self; 28] = [
+    pub(super) const ALL: [Self; 29] = [
         Self::Refused,
         Self::Unreachable,
         Self::Unresolved,
@@ -82,6 +84,7 @@ impl Fault {
         Self::HeaderTimeout,
         Self::HeadCut(Ending::Closed),
         Self::HeadCut(Ending::Reset),
+        Self::HeadTooLarge,
         Self::Malformed,
         Self::ReadTimeout,
         Self::ResponseTimeout,
@@ -117,6 +120,7 @@ impl Fault {
             Self::HeaderTimeout => "header_timeout",
             Self::HeadCut(Ending::Closed) => "head_cut",
             Self::HeadCut(Ending::Reset) => "head_cut_by_reset",
+            Self::HeadTooLarge => "head_too_large",
             Self::Malformed => "malformed",
             Self::ReadTimeout => "read_timeout",
             Self::ResponseTimeout => "response_timeout",

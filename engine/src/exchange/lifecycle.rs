@@ -51,10 +51,7 @@ pub enum Event {
     /// There is no connection.
     ConnectFailed(ConnectFault),
     /// The endpoint took some bytes of the request.
-    RequestProgress {
-        /// Bytes of its body are among them; of a request without one, any bytes.
-        of_body: bool,
-    },
+    RequestProgress,
     /// The endpoint took the last byte of the request.
     RequestSent,
     /// A write failed. A response may still be unread in the connection (a refusal sent before the
@@ -83,6 +80,8 @@ pub enum Event {
     /// The endpoint was found dead in another way, and the request is to go elsewhere. Once bytes of
     /// a response have arrived, it changes nothing.
     EndpointDown,
+    /// The response head is larger than the gateway takes.
+    HeadTooLarge,
     /// The response is not valid: a malformed head, a 101, or broken chunk framing.
     Malformed,
 
@@ -207,9 +206,7 @@ struct Conn {
 enum Taken {
     #[default]
     Nothing,
-    Head,
-    /// With bytes of the body.
-    Body,
+    Some,
     All,
 }
 
@@ -360,11 +357,8 @@ impl Lifecycle {
     /// The request is being sent or has been sent; the response has not begun.
     fn on_requesting(&mut self, event: Event, now: Instant) -> Action {
         match event {
-            Event::RequestProgress { of_body } => {
+            Event::RequestProgress => {
                 self.begin_request(now);
-                if of_body && self.conn.taken == Taken::Head {
-                    self.conn.taken = Taken::Body;
-                }
                 if self.phase == Phase::Sending {
                     self.enter(Phase::Sending, self.timeouts.read, now);
                 }
@@ -380,7 +374,10 @@ impl Lifecycle {
             }
             // Before a request was sent, nothing that a used connection brings can be its response:
             // it belongs to an earlier request, or announces that the connection is being closed.
-            Event::ResponseBytes | Event::ResponseHead { .. } | Event::Malformed
+            Event::ResponseBytes
+            | Event::ResponseHead { .. }
+            | Event::Malformed
+            | Event::HeadTooLarge
                 if self.conn.reused && self.conn.taken == Taken::Nothing =>
             {
                 return self.dead(Fault::Malformed);
@@ -402,6 +399,7 @@ impl Lifecycle {
                 return self.next_endpoint(Fault::Down);
             }
             Event::Malformed => return self.fail(Fault::Malformed),
+            Event::HeadTooLarge => return self.fail(Fault::HeadTooLarge),
             _ => {}
         }
         Action::Continue
@@ -481,7 +479,7 @@ impl Lifecycle {
     /// The first byte of the request was taken: the time limit of the response begins.
     fn begin_request(&mut self, now: Instant) {
         if self.conn.taken == Taken::Nothing {
-            self.conn.taken = Taken::Head;
+            self.conn.taken = Taken::Some;
             let response_by = self.timeouts.response.and_then(|all| now.checked_add(all));
             self.conn.response_by = match (self.conn.response_by, response_by) {
                 (Some(attempt), Some(response)) => Some(attempt.min(response)),
@@ -492,7 +490,7 @@ impl Lifecycle {
 
     /// The connection ended before a head was complete.
     fn broken(&mut self, ending: Ending) -> Action {
-        let may_be_the_cause = matches!(self.conn.taken, Taken::Body | Taken::All);
+        let may_be_the_cause = self.conn.taken != Taken::Nothing;
         if self.conn.head_begun {
             self.fail(Fault::HeadCut(ending))
         } else if may_be_the_cause && !self.conn.reused {

@@ -5,8 +5,9 @@ use std::time::{Duration, Instant};
 use super::Action::{Abandon, Continue, Cut, Fail, Finish, NextEndpoint, Reset, RetryFresh};
 use super::Event::{
     ClientBlocked, ClientLeft, ClientStalled, ClientTook, ConnectFailed, Connected, Delivered,
-    EndpointDown, Malformed, RequestSent, ResponseBytes, ResponseEnd, ResponseHead, ResponsePiece,
-    SendFailed, Timer, TlsBegun, UpstreamClosed, UpstreamReset,
+    EndpointDown, HeadTooLarge, Malformed, RequestProgress, RequestSent, ResponseBytes,
+    ResponseEnd, ResponseHead, ResponsePiece, SendFailed, Timer, TlsBegun, UpstreamClosed,
+    UpstreamReset,
 };
 use super::lifecycle::Phase;
 use super::{Action, ConnectFault, Ending, Event, Fault, Lifecycle, Timeouts, TlsFault};
@@ -15,8 +16,6 @@ const HEAD: Event = ResponseHead {
     reusable: true,
     has_body: true,
 };
-const PROGRESS: Event = Event::RequestProgress { of_body: false };
-const BODY: Event = Event::RequestProgress { of_body: true };
 const BARE_HEAD: Event = ResponseHead {
     reusable: true,
     has_body: false,
@@ -82,28 +81,22 @@ const TABLE: &[Row] = &[
     // Row 2: reset before a byte of a response.
     row("reset, nothing sent", false, &[Connected, UpstreamReset],
         NextEndpoint(Fault::Reset)),
-    row("reset, a part of the head sent", false, &[Connected, PROGRESS, UpstreamReset],
-        NextEndpoint(Fault::Reset)),
-    row("write failed, then reset", false, &[Connected, PROGRESS, SendFailed, UpstreamReset],
-        NextEndpoint(Fault::Reset)),
-    row("write failed, then nothing", false, &[Connected, PROGRESS, SendFailed, Timer],
+    // The same once a byte of the request was sent: the request may be the cause.
+    row("reset, a part sent", false, &[Connected, RequestProgress, UpstreamReset],
+        NextEndpoint(Fault::Dropped(Ending::Reset))),
+    row("write failed, then reset", false, &[Connected, RequestProgress, SendFailed, UpstreamReset],
+        NextEndpoint(Fault::Dropped(Ending::Reset))),
+    row("write failed, then nothing", false, &[Connected, RequestProgress, SendFailed, Timer],
+        NextEndpoint(Fault::Dropped(Ending::Reset))),
+    row("write failed at once, then reset", false, &[Connected, SendFailed, UpstreamReset],
         NextEndpoint(Fault::Reset)),
     row("reset while connecting", false, &[UpstreamReset],
         NextEndpoint(Fault::Reset)),
     // Row 3: closed before a byte of a response.
     row("closed, nothing sent", false, &[Connected, UpstreamClosed],
         NextEndpoint(Fault::Closed)),
-    row("closed, a part of the head sent", false, &[Connected, PROGRESS, UpstreamClosed],
-        NextEndpoint(Fault::Closed)),
-    // The same once a byte of the body was sent: the body may be the cause.
-    row("reset within the body", false, &[Connected, PROGRESS, BODY, UpstreamReset],
-        NextEndpoint(Fault::Dropped(Ending::Reset))),
-    row("closed within the body", false, &[Connected, BODY, PROGRESS, UpstreamClosed],
+    row("closed, a part sent", false, &[Connected, RequestProgress, UpstreamClosed],
         NextEndpoint(Fault::Dropped(Ending::Closed))),
-    row("write failed within the body, then reset", false,
-        &[Connected, BODY, SendFailed, UpstreamReset], NextEndpoint(Fault::Dropped(Ending::Reset))),
-    row("write failed within the body, then nothing", false, &[Connected, BODY, SendFailed, Timer],
-        NextEndpoint(Fault::Dropped(Ending::Reset))),
     row("closed, all sent", false, &[Connected, RequestSent, UpstreamClosed],
         NextEndpoint(Fault::Dropped(Ending::Closed))),
     row("reset, all sent", false, &[Connected, RequestSent, UpstreamReset],
@@ -122,7 +115,7 @@ const TABLE: &[Row] = &[
     // A health check finds the endpoint dead.
     row("down while connecting", false, &[EndpointDown], NextEndpoint(Fault::Down)),
     row("down in the TLS handshake", false, &[TlsBegun, EndpointDown], NextEndpoint(Fault::Down)),
-    row("down while sending", true, &[PROGRESS, EndpointDown], NextEndpoint(Fault::Down)),
+    row("down while sending", true, &[RequestProgress, EndpointDown], NextEndpoint(Fault::Down)),
     row("down while waiting", false, &[Connected, RequestSent, EndpointDown],
         NextEndpoint(Fault::Down)),
     row("down, but response bytes came", false,
@@ -134,7 +127,7 @@ const TABLE: &[Row] = &[
     row("stale, reset at once", true, &[UpstreamReset], RetryFresh),
     row("stale, closed after the request", true, &[RequestSent, UpstreamClosed],
         RetryFresh),
-    row("stale, reset within the body", true, &[BODY, UpstreamReset], RetryFresh),
+    row("stale, reset within the request", true, &[RequestProgress, UpstreamReset], RetryFresh),
     row("stale, write failed, closed", true, &[SendFailed, UpstreamClosed],
         RetryFresh),
     row("stale, a response to no request", true, &[HEAD], RetryFresh),
@@ -151,11 +144,13 @@ const TABLE: &[Row] = &[
         Fail(Fault::HeaderTimeout)),
     row("header timeout after an interim response", false,
         &[Connected, RequestSent, ResponseBytes, Timer], Fail(Fault::HeaderTimeout)),
-    row("takes no more of the request", false, &[Connected, PROGRESS, Timer],
+    row("takes no more of the request", false, &[Connected, RequestProgress, Timer],
         Fail(Fault::SendTimeout)),
     // Row 8: malformed, or broken off inside the head.
     row("malformed", false, &[Connected, RequestSent, Malformed],
         Fail(Fault::Malformed)),
+    row("head too large", false, &[Connected, RequestSent, ResponseBytes, HeadTooLarge],
+        Fail(Fault::HeadTooLarge)),
     row("malformed, reused", true, &[RequestSent, Malformed],
         Fail(Fault::Malformed)),
     row("closed inside the head", false, &[Connected, RequestSent, ResponseBytes, UpstreamClosed],
@@ -175,7 +170,7 @@ const TABLE: &[Row] = &[
         Cut(Fault::Malformed)),
     // Row 10: the client goes away, in each of the four windows.
     row("client left while connecting", false, &[ClientLeft], Abandon),
-    row("client left while sending", false, &[Connected, PROGRESS, ClientLeft],
+    row("client left while sending", false, &[Connected, RequestProgress, ClientLeft],
         Abandon),
     row("client left while waiting", false, &[Connected, RequestSent, ClientLeft],
         Abandon),
@@ -295,18 +290,22 @@ fn reuse() {
         ),
         ("without a body", &[RequestSent, BARE_HEAD], true),
         ("endpoint closes", &[RequestSent, CLOSING, END], false),
-        ("early response", &[PROGRESS, HEAD, END], false),
+        ("early response", &[RequestProgress, HEAD, END], false),
         (
             "early response without a body",
-            &[PROGRESS, BARE_HEAD],
+            &[RequestProgress, BARE_HEAD],
             false,
         ),
         (
             "early response, request completed later",
-            &[PROGRESS, HEAD, RequestSent, END],
+            &[RequestProgress, HEAD, RequestSent, END],
             false,
         ),
-        ("write failed", &[PROGRESS, SendFailed, HEAD, END], false),
+        (
+            "write failed",
+            &[RequestProgress, SendFailed, HEAD, END],
+            false,
+        ),
         (
             "write failed, sent all the same",
             &[SendFailed, RequestSent, HEAD, END],
@@ -368,8 +367,8 @@ fn deadlines() {
     expect(None, 1, 61);
     expect(Some(TlsBegun), 2, 12);
     expect(Some(Connected), 3, 603);
-    expect(Some(PROGRESS), 4, 604);
-    expect(Some(PROGRESS), 400, 904); // `response` since the first byte.
+    expect(Some(RequestProgress), 4, 604);
+    expect(Some(RequestProgress), 400, 904); // `response` since the first byte.
     expect(Some(RequestSent), 401, 431);
     expect(Some(ResponseBytes), 420, 431); // Interim responses do not extend it.
     expect(Some(Timer), 425, 431); // Too early.
@@ -542,7 +541,7 @@ fn an_endless_timeout_is_no_deadline() {
     for event in [
         TlsBegun,
         Connected,
-        PROGRESS,
+        RequestProgress,
         RequestSent,
         HEAD,
         ResponsePiece,

@@ -24,7 +24,7 @@ pub(super) struct TargetParts {
 
 impl TargetParts {
     /// Takes the target at `span` apart. Its bytes are already known to hold no blank and no
-    /// control character; `#` and bytes beyond ASCII are let through as they are.
+    /// control character; bytes beyond ASCII are let through as they are, in a query `#` too.
     pub(super) fn parse(buf: &[u8], method: Span, span: Span) -> Result<Self, Reject> {
         let text = span.of(buf);
         match method.of(buf) {
@@ -98,8 +98,9 @@ impl TargetParts {
             ),
         };
         // Contract: docs/contract/surface.md#1.1. The query is forwarded byte for byte, whatever is
-        // in it.
-        if !has_whole_escapes(path.of(buf)) {
+        // in it. A fragment has no place in a target (RFC 9112 3.2); a server that cuts it off would
+        // see another path than the gateway.
+        if memchr(b'#', path.of(buf)).is_some() || !has_whole_escapes(path.of(buf)) {
             return Err(Reject::BadTarget);
         }
         Ok(Self {
@@ -249,6 +250,9 @@ mod tests {
             ("GET", "http://u@h/x"),
             ("GET", "http://h:x/"),
             ("GET", "http://h/%4"),
+            ("GET", "/x#y"),
+            ("GET", "/x#y?z"),
+            ("GET", "http://h#y"),
             ("GET", "s://]ufd/:"),
             ("GET", "ftp://h/x"),
             ("GET", "é"),

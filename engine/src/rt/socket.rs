@@ -3,7 +3,7 @@
 
 #![allow(unsafe_code)]
 
-use std::cell::{RefCell, UnsafeCell};
+use std::cell::{Cell, RefCell, UnsafeCell};
 use std::future::{Future, poll_fn};
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
@@ -30,6 +30,8 @@ pub(crate) struct Socket {
     /// `None` without TLS.
     pub(super) tls: Option<Box<RefCell<Session>>>,
     ring: bool,
+    /// The close is to be a reset.
+    resets: Cell<bool>,
 }
 
 pub(super) struct SharedStream(UnsafeCell<TcpStream>, Descriptor);
@@ -124,6 +126,7 @@ impl Socket {
             }),
             tls: None,
             ring: !monoio::utils::is_legacy(),
+            resets: Cell::new(false),
         }
     }
 
@@ -282,6 +285,7 @@ impl Socket {
 
     /// Makes the close a reset, which no peer takes for the end of a response.
     pub(crate) fn reset_on_close(&self) {
+        self.resets.set(true);
         sys::reset_on_close(self.fd);
     }
 
@@ -313,12 +317,16 @@ impl std::fmt::Debug for Socket {
 
 impl Drop for Socket {
     fn drop(&mut self) {
-        if let Some(tls) = &mut self.tls {
+        let resets = self.resets.get();
+        if let Some(tls) = self.tls.as_mut().filter(|_| !resets) {
             tls.get_mut().close_as_client(self.fd);
         }
         // The ring closes the descriptor only after the read ends; the peer has to see the end now.
-        if self.read.is_armed() {
-            sys::shutdown_both(self.fd);
+        match self.read.is_armed() {
+            // The other direction stays open: its orderly end would precede the reset.
+            true if resets => sys::shutdown_read(self.fd),
+            true => sys::shutdown_both(self.fd),
+            false => {}
         }
     }
 }

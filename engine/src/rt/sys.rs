@@ -59,6 +59,12 @@ pub(super) fn peek(fd: RawFd) -> Peek {
     }
 }
 
+/// Ends the read in progress.
+pub(super) fn shutdown_read(fd: RawFd) {
+    // SAFETY: no memory is involved; a wrong descriptor is an error that is ignored.
+    unsafe { libc::shutdown(fd, libc::SHUT_RD) };
+}
+
 /// Whether the peer has ended its side or reset the connection, whatever is still unread.
 pub(super) fn has_left(fd: RawFd) -> bool {
     let mut ask = libc::pollfd {

@@ -55,11 +55,7 @@ fn script(rng: &mut Rng, limits: Limits, reused: bool) -> Vec<(Ms, Event)> {
         events.push(Event::Connected);
     }
     let connected = events.len();
-    let mut of_body = false;
-    events.extend((0..rng.below(4)).map(|_| {
-        of_body |= rng.percent(40);
-        Event::RequestProgress { of_body }
-    }));
+    events.extend((0..rng.below(4)).map(|_| Event::RequestProgress));
     let sent = events.len();
     events.push(Event::RequestSent);
     if rng.percent(20) {

@@ -77,8 +77,6 @@ pub(crate) struct Link {
     /// When the endpoint last took bytes (or could begin to).
     took: Ms,
     first_byte: Option<Ms>,
-    /// The endpoint took bytes of the request's body.
-    has_of_body: bool,
     /// When the request was sent, or sending broke off.
     sent: Option<Ms>,
     broke: Option<Ms>,
@@ -237,14 +235,13 @@ impl Model {
             Fault::Closed => Ending::Closed,
             _ => Ending::Reset,
         };
-        let has_whole = link.sent.is_some() && link.broke.is_none();
         if link.head.is_some() {
             Action::Cut(fault)
         } else if link.head_begun {
             Action::Fail(Fault::HeadCut(ending))
         } else if link.reused && !self.retried {
             Action::RetryFresh
-        } else if !link.reused && (link.has_of_body || has_whole) {
+        } else if !link.reused && link.first_byte.is_some() {
             Action::NextEndpoint(Fault::Dropped(ending))
         } else {
             Action::NextEndpoint(fault)
@@ -271,13 +268,12 @@ impl Model {
             }
             Event::ConnectFailed(ConnectFault::Local) => return Action::Fail(Fault::Local),
             Event::ConnectFailed(fault) => return Action::NextEndpoint(fault.into()),
-            Event::RequestProgress { .. } | Event::RequestSent if link.head.is_none() => {
+            Event::RequestProgress | Event::RequestSent if link.head.is_none() => {
                 link.took = now;
                 link.first_byte.get_or_insert(now);
                 if event == Event::RequestSent {
                     link.sent = Some(now);
                 }
-                link.has_of_body |= event == Event::RequestProgress { of_body: true };
             }
             Event::EndpointDown if link.head.is_none() && !link.head_begun => {
                 return Action::NextEndpoint(Fault::Down);
