@@ -19,6 +19,7 @@ PROGRAMS = [
     "bench-wrk",
     "catalogue",
     "chaos",
+    "clients",
     "compare",
     "fuzz",
     "hostile",
