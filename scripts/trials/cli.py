@@ -21,6 +21,7 @@ PROGRAMS = [
     "chaos",
     "clients",
     "compare",
+    "dialects",
     "fuzz",
     "hostile",
     "libraries",
