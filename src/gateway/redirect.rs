@@ -119,7 +119,14 @@ impl Redirects<'_> {
         let end = memchr::memchr(b'#', query).unwrap_or(query.len());
         let (query, fragment) = query.split_at(end);
         let pairs = query.strip_prefix(b"?").unwrap_or(query);
-        let is_own = |pair: &&[u8]| own.as_bytes().split(|b| *b == b'&').any(|own| own == *pair);
+        let own: Vec<Cow<'_, [u8]>> = own.as_bytes().split(|b| *b == b'&').map(decoded).collect();
+        // Servers write a parameter anew in other escapes, and some separate with `;`.
+        let is_own = |pair: &&[u8]| {
+            own.contains(&decoded(pair))
+                || pair
+                    .split(|b| *b == b';')
+                    .any(|part| own.contains(&decoded(part)))
+        };
         if !pairs.split(|b| *b == b'&').any(|pair| is_own(&pair)) {
             return Cow::Borrowed(value);
         }
@@ -130,6 +137,10 @@ impl Redirects<'_> {
         let mark: &[u8] = if left.is_empty() { b"" } else { b"?" };
         Cow::Owned([before, mark, &left.join(&b'&'), fragment].concat())
     }
+}
+
+fn decoded(text: &[u8]) -> Cow<'_, [u8]> {
+    percent_encoding::percent_decode(text).into()
 }
 
 /// Takes a URL or an absolute path apart; `None` for a relative one and for what is neither.
@@ -342,6 +353,8 @@ mod tests {
             ("/d/?a=1&t=s&u=1#f", "/olla/vllm/d/?a=1#f"),
             ("/d/?u=1&a=1", "/olla/vllm/d/?a=1"),
             ("d/?t=s", "d/"),
+            ("d/?t%3ds&%74=%73&b=2", "d/?b=2"),
+            ("/d/?a=1;t=s&b=2", "/olla/vllm/d/?b=2"),
             ("http://other/?t=s&b=2", "http://other/?b=2"),
             ("/d/?t=s2#t=s", "/olla/vllm/d/?t=s2#t=s"),
         ];
