@@ -1,6 +1,8 @@
 //! The formats of listings and the items they consist of.
 //!
-//! Contract: docs/contract/catalogue.md#6.3
+//! Contract: docs/contract/catalogue.md#6.3, docs/contract/dialects.md#11.1
+
+use std::borrow::Cow;
 
 use serde::{Serialize, Serializer};
 
@@ -15,6 +17,8 @@ pub(super) enum Format {
     OpenAi,
     /// Ollama's `/api/tags`.
     Ollama,
+    /// Ollama's `/api/tags` on its own routes, where items are as an Ollama reports them.
+    OllamaTags,
     /// LM Studio's `/api/v0/models`.
     LmStudio,
     /// OpenAI's list with that of LM Studio's `/api/v1/models` beside it. It is no value of the query
@@ -59,6 +63,7 @@ impl Format {
             Self::OpenAi => "openai",
             Self::Ollama => "ollama",
             Self::LmStudio => "lmstudio",
+            Self::OllamaTags => "ollama-tags",
             Self::LmStudioV1 => "lmstudio-v1",
             Self::Vllm => "vllm",
             Self::Sglang => "sglang",
@@ -87,6 +92,7 @@ impl Format {
     pub(super) const fn provider(self) -> Option<&'static str> {
         match self {
             Self::Unified | Self::OpenAi => None,
+            Self::OllamaTags => Some("ollama"),
             Self::LmStudio | Self::LmStudioV1 => Some("lm-studio"),
             other => Some(other.as_str()),
         }
@@ -236,28 +242,52 @@ impl Permission {
     }
 }
 
-/// An item of Ollama's format.
+/// An item of Ollama's format, with what its lists add.
 #[derive(Serialize)]
-pub(super) struct Ollama<'a> {
+pub(super) struct Ollama<'a, P> {
     pub(super) name: &'a str,
     pub(super) model: &'a str,
-    pub(super) modified_at: &'a str,
+    pub(super) modified_at: Cow<'a, str>,
     pub(super) size: u64,
-    pub(super) digest: &'a str,
+    pub(super) digest: Cow<'a, str>,
     pub(super) details: OllamaDetails<'a>,
+    pub(super) capabilities: Vec<&'a str>,
+    #[serde(flatten)]
+    pub(super) more: P,
+}
+
+/// What Ollama's list of loaded models adds.
+#[derive(Serialize)]
+pub(super) struct LoadedMore {
+    pub(super) size_vram: u64,
+    pub(super) expires_at: &'static str,
+    pub(super) context_length: u64,
+}
+
+/// Ollama's description of one model.
+#[derive(Serialize)]
+pub(super) struct Description<'a> {
+    pub(super) license: &'static str,
+    pub(super) modelfile: &'static str,
+    pub(super) parameters: String,
+    pub(super) template: &'static str,
+    pub(super) system: &'static str,
+    pub(super) details: OllamaDetails<'a>,
+    pub(super) model_info: serde_json::Map<String, serde_json::Value>,
+    pub(super) capabilities: Vec<&'a str>,
+    pub(super) modified_at: Cow<'a, str>,
 }
 
 #[derive(Serialize)]
 pub(super) struct OllamaDetails<'a> {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) parent_model: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) format: Option<&'a str>,
+    pub(super) parent_model: &'a str,
+    pub(super) format: &'a str,
     pub(super) family: &'a str,
-    #[serde(skip_serializing_if = "<[_]>::is_empty")]
     pub(super) families: &'a [Box<str>],
     pub(super) parameter_size: &'a str,
     pub(super) quantization_level: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) context_length: Option<u64>,
 }
 
 /// The words at the start of an id, before its first `-`, that are an owner.

@@ -18,6 +18,7 @@ mod find;
 mod formats;
 mod lm_studio;
 mod merged;
+mod ollama;
 mod outages;
 mod query;
 mod render;

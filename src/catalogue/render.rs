@@ -3,8 +3,6 @@
 //! Contract: docs/contract/catalogue.md#5.2, docs/contract/catalogue.md#5.10,
 //! docs/contract/catalogue.md#6.2, docs/contract/catalogue.md#6.3
 
-use std::time::{Duration, UNIX_EPOCH};
-
 use bytes::Bytes;
 use rustc_hash::FxHashMap;
 use serde::Serialize;
@@ -12,14 +10,13 @@ use serde::Serialize;
 use super::build::context_of;
 use super::entry::{Entry, Place};
 use super::formats::{
-    Availability, Format, LemonadeMore, LmdeployMore, Nothing, OllaBlock, Ollama, OllamaDetails,
-    OpenAi, OpenAiMore, Permission, Seq, SglangMore, Unified, VllmMore, owner,
+    Availability, Format, LemonadeMore, LmdeployMore, Nothing, OllaBlock, OpenAi, OpenAiMore,
+    Permission, Seq, SglangMore, Unified, VllmMore, owner,
 };
 use super::merged::{Alias, AliasTarget};
 use super::query::Query;
-use super::{Catalogue, CatalogueError, figures};
+use super::{Catalogue, CatalogueError};
 use crate::endpoint_set::EndpointSet;
-use crate::format::instant;
 use crate::providers::{Extra, ListedModel};
 
 /// The owner of models that no rule gives another owner.
@@ -184,7 +181,7 @@ impl Catalogue {
     pub(super) fn render(&self, format: Format, selection: &Selection<'_>) -> Bytes {
         let head = match format {
             Format::Unified => return self.unified(selection),
-            Format::Ollama => r#"{"models":["#,
+            Format::Ollama | Format::OllamaTags => r#"{"models":["#,
             _ => r#"{"object":"list","data":["#,
         };
         let mut list = List::new(head);
@@ -296,7 +293,11 @@ impl Catalogue {
     }
 
     /// Calls back for every name to be listed, once for all spellings that differ in letter case.
-    fn each_name<'c>(&'c self, selection: &Selection<'_>, mut call: impl FnMut(Item<'c>)) {
+    pub(super) fn each_name<'c>(
+        &'c self,
+        selection: &Selection<'_>,
+        mut call: impl FnMut(Item<'c>),
+    ) {
         let mut seen = vec![false; self.merged.names.facts.len()];
         for entry in &self.merged.entries {
             if !entry.is_on(&selection.eligible) || !(selection.filter)(entry) {
@@ -402,6 +403,7 @@ impl Catalogue {
         let owned = |default| owner(name, default);
         match format {
             Format::Ollama => self.push_ollama(list, item),
+            Format::OllamaTags => list.push(&self.ollama_item(item, Nothing {})),
             Format::LmStudio => self.push_lm_studio(list, item),
             Format::Sglang => self.push_sglang(list, item, created),
             Format::Vllm => list.push(&openai(
@@ -477,43 +479,6 @@ impl Catalogue {
         list.push(&openai(item.id, created, owner(item.name, "sglang"), more));
     }
 
-    fn push_ollama(&self, list: &mut List, item: &Item<'_>) {
-        let extra = |fact: fn(&Extra) -> Option<&str>| {
-            self.own_fact(item, |model| fact(model.extra.as_deref()?))
-        };
-        let created = self.merged.created(item.entry, &item.own);
-        let written = extra(|extra| extra.modified_at.as_deref());
-        let modified_at = written.map_or_else(|| rfc3339(created).into(), Into::into);
-        let modified_at: std::borrow::Cow<'_, str> = modified_at;
-        let size = self
-            .own_fact(item, |model| model.parameter_size.as_deref())
-            .map(|reported| figures::parameter_size(reported).0);
-        let families = self.own_fact(item, |model| {
-            let families = &model.extra.as_deref()?.families;
-            (!families.is_empty()).then_some(families.as_slice())
-        });
-        let digest = self.own_fact(item, |model| model.digest.as_deref());
-        list.push(&Ollama {
-            name: item.id,
-            model: item.id,
-            modified_at: &modified_at,
-            size: self.own_fact(item, |model| model.disk_size).unwrap_or(0),
-            digest: digest.unwrap_or(""),
-            details: OllamaDetails {
-                parent_model: extra(|extra| extra.parent_model.as_deref()),
-                format: self.fact(item, |model| model.format.as_deref()),
-                family: self
-                    .own_fact(item, |model| model.family.as_deref())
-                    .unwrap_or(&item.entry.family),
-                families: families.unwrap_or(&[]),
-                parameter_size: size.as_deref().unwrap_or(&item.entry.parameter_size),
-                quantization_level: self
-                    .fact(item, |model| model.quantization.as_deref())
-                    .unwrap_or(""),
-            },
-        });
-    }
-
     /// The context length that the selection's own endpoints report, else that of the entry.
     pub(super) fn context(&self, item: &Item<'_>) -> Option<u64> {
         let own = item.own.iter();
@@ -570,9 +535,4 @@ fn names(entry: &Entry) -> Vec<std::borrow::Cow<'_, [Place]>> {
         }
     }
     groups.into_iter().map(Into::into).collect()
-}
-
-fn rfc3339(unix_seconds: u64) -> String {
-    let at = UNIX_EPOCH.checked_add(Duration::from_secs(unix_seconds));
-    instant(at.unwrap_or(UNIX_EPOCH))
 }

@@ -1,6 +1,6 @@
 //! The listings below one provider's prefix.
 //!
-//! Contract: docs/contract/catalogue.md#6.5
+//! Contract: docs/contract/catalogue.md#6.5, docs/contract/dialects.md#11
 
 use std::sync::{Arc, OnceLock};
 
@@ -10,7 +10,7 @@ use rustc_hash::FxHashSet;
 
 use super::formats::Format;
 use super::merged::Merged;
-use super::render::Selection;
+use super::render::{Item, Selection};
 use super::{Catalogue, CatalogueError};
 use crate::endpoint_set::EndpointSet;
 use crate::providers::{OPENAI_COMPATIBLE, Profile};
@@ -25,6 +25,8 @@ pub(crate) enum ListingForm {
     /// The form of OpenAI, with the list of LM Studio's version 1 beside it
     /// (docs/contract/dialects.md#17).
     LmStudioV1,
+    /// The form of Ollama.
+    Ollama,
 }
 
 /// A listing below a prefix.
@@ -43,6 +45,8 @@ enum ListingScope<'a> {
     Type(&'a str),
     /// The endpoints of every OpenAI-compatible type.
     OpenAiCompatible,
+    /// All endpoints.
+    All,
 }
 
 impl Scoped {
@@ -54,13 +58,15 @@ impl Scoped {
     fn scope(&self) -> ListingScope<'_> {
         match &self.profile {
             Some(profile) if profile.name != OPENAI_COMPATIBLE => ListingScope::Type(&profile.name),
+            None if self.form == ListingForm::Ollama => ListingScope::All,
             _ => ListingScope::OpenAiCompatible,
         }
     }
 
     fn format(&self) -> Format {
         match (&self.profile, self.form) {
-            (Some(profile), ListingForm::Native) => Format::native(profile),
+            (_, ListingForm::Ollama) => Format::OllamaTags,
+            (Some(profile), ListingForm::Native) => native(profile),
             (_, ListingForm::LmStudioV1) => Format::LmStudioV1,
             _ => Format::OpenAi,
         }
@@ -70,16 +76,26 @@ impl Scoped {
 /// A listing that clients are likely to ask for, rendered once.
 #[derive(Debug)]
 pub(super) struct Ready {
-    /// `None` = every OpenAI-compatible type.
-    kind: Option<String>,
+    scope: ReadyScope,
     format: Format,
     body: OnceLock<Bytes>,
 }
 
+/// [`ListingScope`] without a borrowed name.
+#[derive(Debug)]
+enum ReadyScope {
+    Type(String),
+    OpenAiCompatible,
+    All,
+}
+
 impl Ready {
     fn scope(&self) -> ListingScope<'_> {
-        let kind = self.kind.as_deref();
-        kind.map_or(ListingScope::OpenAiCompatible, ListingScope::Type)
+        match &self.scope {
+            ReadyScope::Type(kind) => ListingScope::Type(kind),
+            ReadyScope::OpenAiCompatible => ListingScope::OpenAiCompatible,
+            ReadyScope::All => ListingScope::All,
+        }
     }
 }
 
@@ -115,24 +131,37 @@ impl Catalogue {
         let id = percent_decode_str(id_as_in_path).decode_utf8_lossy();
         let members = self.members(scoped.scope());
         let format = scoped.format();
+        let item_named = |name: &str, by_cover| {
+            self.item_named(&members, name, by_cover, |item| self.one(format, item))
+        };
         let Some(plain) = id.strip_suffix('/') else {
-            return self.item_named(format, &members, &id, true);
+            return item_named(&id, true);
         };
         // A pattern would also cover the name with the slash.
-        match self.item_named(format, &members, &id, false) {
-            Err(error) if error.status == 404 => self.item_named(format, &members, plain, true),
+        match item_named(&id, false) {
+            Err(error) if error.status == 404 => item_named(plain, true),
             found => found,
         }
     }
 
-    /// The item for a name, with `by_cover` also one that only covers it, by the order of docs/contract/balancing.md#4.3. A model comes before the
+    /// The description of a model in the form of Ollama's `/api/show`
+    /// (docs/contract/dialects.md#11.2).
+    ///
+    /// # Errors
+    /// As for [`Self::scoped_model`].
+    pub(crate) fn describe(&self, scoped: &Scoped, name: &str) -> Result<Bytes, CatalogueError> {
+        let members = self.members(scoped.scope());
+        self.item_named(&members, name, true, |item| self.description(item))
+    }
+
+    /// What becomes of the item for a name, with `by_cover` also one that only covers it, by the order of docs/contract/balancing.md#4.3. A model comes before the
     /// alias of its name, as in the listing.
     fn item_named(
         &self,
-        format: Format,
         members: &EndpointSet,
         name: &str,
         by_cover: bool,
+        write: impl Fn(&Item<'_>) -> Bytes,
     ) -> Result<Bytes, CatalogueError> {
         let eligible = members.and(&self.routable);
         let among = |eligible| Selection {
@@ -144,7 +173,7 @@ impl Catalogue {
         if let Some((entry, fold)) = self.merged.entry_by_name(name, &eligible)
             && let Some(item) = self.item_of(entry, fold, &served)
         {
-            return Ok(self.one(format, &item));
+            return Ok(write(&item));
         }
         let is_known = self.merged.entry_by_name(name, members).is_some();
         let named = self.merged.alias_named(name);
@@ -155,7 +184,7 @@ impl Catalogue {
         };
         if let Some((alias, shown)) = alias {
             if let Some(view) = self.alias_view(alias, shown, &served) {
-                return Ok(self.one(format, &self.alias_item(&view, &served)));
+                return Ok(write(&self.alias_item(&view, &served)));
             }
             if self.alias_view(alias, shown, &among(*members)).is_some() {
                 return Err(CatalogueError::unavailable(name));
@@ -194,6 +223,7 @@ impl Catalogue {
     fn members(&self, scope: ListingScope<'_>) -> EndpointSet {
         match scope {
             ListingScope::Type(kind) => self.merged.endpoints_of(|profile| profile.name == kind),
+            ListingScope::All => EndpointSet::first(self.merged.endpoints.len()),
             ListingScope::OpenAiCompatible => self
                 .merged
                 .endpoints_of(|profile| profile.openai_compatible),
@@ -201,27 +231,39 @@ impl Catalogue {
     }
 }
 
+/// The format of a type's native listing on its own route.
+fn native(profile: &Profile) -> Format {
+    match Format::native(profile) {
+        Format::Ollama => Format::OllamaTags,
+        other => other,
+    }
+}
+
 /// The listings of all types that have endpoints, not rendered yet.
 pub(super) fn usual(merged: &Merged) -> Vec<Ready> {
-    let ready = |kind: Option<&str>, format| Ready {
-        kind: kind.map(str::to_owned),
+    let ready = |scope, format| Ready {
+        scope,
         format,
         body: OnceLock::new(),
     };
-    let mut all = vec![ready(None, Format::OpenAi)];
+    let mut all = vec![
+        ready(ReadyScope::OpenAiCompatible, Format::OpenAi),
+        ready(ReadyScope::All, Format::OllamaTags),
+    ];
     let mut known: FxHashSet<&str> = FxHashSet::default();
     for member in &merged.endpoints {
         let profile = &member.profile;
         if !known.insert(&profile.name) {
             continue;
         }
-        all.push(ready(Some(&profile.name), Format::OpenAi));
-        let native = Format::native(profile);
+        let own = || ReadyScope::Type(profile.name.clone());
+        all.push(ready(own(), Format::OpenAi));
+        let native = native(profile);
         if profile.native_listing_path.is_some() && native != Format::OpenAi {
-            all.push(ready(Some(&profile.name), native));
+            all.push(ready(own(), native));
         }
         if native == Format::LmStudio {
-            all.push(ready(Some(&profile.name), Format::LmStudioV1));
+            all.push(ready(own(), Format::LmStudioV1));
         }
     }
     all

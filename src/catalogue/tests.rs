@@ -6,6 +6,7 @@ mod formats;
 mod incremental;
 mod merging;
 mod names;
+mod ollama;
 mod queries;
 mod scopes;
 

@@ -63,6 +63,9 @@ pub(crate) use reader::{Fingerprints, RestartOnly};
 pub(crate) use retry::RetryPlan;
 #[cfg(test)]
 pub(crate) use statuses::StatusSet;
+#[cfg(test)]
+pub(crate) use translators::{AnthropicPlan, OllamaPlan};
+pub(crate) use translators::{InspectorPlan, TranslatorsPlan};
 pub(crate) use values::boolean;
 pub(crate) use watch::ModelDiscoveryPlan;
 

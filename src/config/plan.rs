@@ -8,7 +8,7 @@
 //!
 //! Contract: docs/contract/operations.md#11, docs/contract/surface.md#10 to
 //! docs/contract/surface.md#12, docs/contract/balancing.md#5, docs/contract/balancing.md#8,
-//! docs/contract/balancing.md#9, docs/contract/balancing.md#13, docs/contract/translation.md#2
+//! docs/contract/balancing.md#9, docs/contract/balancing.md#13
 
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
@@ -19,6 +19,7 @@ use ipnet::IpNet;
 use super::endpoint::{EndpointPlan, NameFilter};
 use super::retry::RetryPlan;
 use super::server_tls::ServerTlsPlan;
+use super::translators::TranslatorsPlan;
 use super::watch::{DnsPlan, HealthCheckPlan, ModelDiscoveryPlan, StatusPlan};
 
 /// Maximum number of endpoints in a configuration.
@@ -258,6 +259,8 @@ pub struct ServerPlan {
     pub shutdown_timeout: Duration,
     /// Whether each request is logged (docs/contract/operations.md#8).
     pub request_logging: bool,
+    /// Whether `/v1`, `/api` and `/` are served (docs/contract/dialects.md#2.2).
+    pub root_routes: bool,
     /// Number of event loops; `None` = one for each CPU that the process may use.
     pub workers: Option<NonZeroUsize>,
     /// Whether each event loop is pinned to a CPU.
@@ -513,37 +516,6 @@ pub(crate) enum DialectName {
     AnthropicMessages,
     /// `ollama-native`.
     OllamaNative,
-}
-
-/// `[translators]`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TranslatorsPlan {
-    /// `[translators.anthropic]`.
-    pub anthropic: AnthropicPlan,
-}
-
-/// `[translators.anthropic]` (docs/contract/translation.md#2).
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct AnthropicPlan {
-    /// If false, its routes respond with 404.
-    pub enabled: bool,
-    /// If false, requests are always translated, also for endpoints with the Messages API.
-    pub passthrough_enabled: bool,
-    /// Maximum size of a request body, 1 byte to 100 MiB; `None` = that of all requests.
-    pub max_message_size: Option<u64>,
-    /// `[translators.anthropic.inspector]`.
-    pub inspector: InspectorPlan,
-}
-
-/// `[translators.anthropic.inspector]`: a debugging aid (docs/contract/translation.md#13).
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct InspectorPlan {
-    /// If true, every start logs a warning.
-    pub enabled: bool,
-    /// The folder as it is written; if enabled, outside the folders of the system.
-    pub output_dir: PathBuf,
-    /// Header with the name of the session's file; if enabled, a token.
-    pub session_header: String,
 }
 
 /// `[logging]` and the variables of the log (docs/contract/operations.md#8).

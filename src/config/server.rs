@@ -42,6 +42,13 @@ pub(super) fn server(s: &mut Section<'_, '_>, inputs: &ConfigInputs<'_>) -> Serv
             "Log each request: received, dispatched, completed, and the access line.",
         )
         .bool(true);
+    let root_routes = s
+        .key(
+            "root_routes",
+            "Serve /v1, /api and / for clients that take only a host and a port.",
+        )
+        .env("OLLA_SERVER_ROOT_ROUTES")
+        .bool(true);
     let machine = machine(s);
     ServerPlan {
         host,
@@ -54,6 +61,7 @@ pub(super) fn server(s: &mut Section<'_, '_>, inputs: &ConfigInputs<'_>) -> Serv
         stall_timeout: times.stall_timeout,
         shutdown_timeout,
         request_logging,
+        root_routes,
         workers: machine.workers,
         pin_workers: machine.pin_workers,
         io_driver: machine.io_driver,

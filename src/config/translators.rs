@@ -1,21 +1,68 @@
-//! The declarations of the keys of `[translators]`, and the folders that the inspector may use.
+//! `[translators]`: its plan, the declarations of its keys, and the folders that the inspector may use.
 //!
 //! Contract: docs/contract/operations.md#11, docs/contract/translation.md#2,
-//! docs/contract/translation.md#13
+//! docs/contract/translation.md#13, docs/contract/dialects.md#14
 
 use std::path::{Component, Path, PathBuf};
 
 use super::bounds::{MIB, U32_MAX};
 use super::endpoint::is_token;
-use super::plan::{AnthropicPlan, InspectorPlan, TranslatorsPlan};
 use super::section::Section;
+
+/// `[translators]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TranslatorsPlan {
+    /// `[translators.anthropic]`.
+    pub anthropic: AnthropicPlan,
+    /// `[translators.ollama]`.
+    pub ollama: OllamaPlan,
+}
+
+/// `[translators.ollama]` (docs/contract/dialects.md#14).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OllamaPlan {
+    /// If false, Ollama's API reaches endpoints of that type only.
+    pub enabled: bool,
+    /// The version that `/api/version` reports.
+    pub version: String,
+}
+
+/// `[translators.anthropic]` (docs/contract/translation.md#2).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AnthropicPlan {
+    /// If false, its routes respond with 404.
+    pub enabled: bool,
+    /// If false, requests are always translated, also for endpoints with the Messages API.
+    pub passthrough_enabled: bool,
+    /// Maximum size of a request body, 1 byte to 100 MiB; `None` = that of all requests.
+    pub max_message_size: Option<u64>,
+    /// `[translators.anthropic.inspector]`.
+    pub inspector: InspectorPlan,
+}
+
+/// `[translators.anthropic.inspector]`: a debugging aid (docs/contract/translation.md#13).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InspectorPlan {
+    /// If true, every start logs a warning.
+    pub enabled: bool,
+    /// The folder as it is written; if enabled, outside the folders of the system.
+    pub output_dir: PathBuf,
+    /// Header with the name of the session's file; if enabled, a token.
+    pub session_header: String,
+}
 
 /// Olla's default of `max_message_size` (docs/contract/operations.md#10).
 const OLLAS_MESSAGE_SIZE: u64 = 10 * MIB;
 
 /// `[translators]`.
 pub(super) fn translators(s: &mut Section<'_, '_>, cwd: &Path) -> TranslatorsPlan {
-    let mut s = s.section("anthropic");
+    TranslatorsPlan {
+        anthropic: anthropic(s.section("anthropic"), cwd),
+        ollama: ollama(s.section("ollama")),
+    }
+}
+
+fn anthropic(mut s: Section<'_, '_>, cwd: &Path) -> AnthropicPlan {
     let enabled = s
         .key(
             "enabled",
@@ -43,13 +90,36 @@ pub(super) fn translators(s: &mut Section<'_, '_>, cwd: &Path) -> TranslatorsPla
     }
     former(&mut s);
     let inspector = inspector(&mut s.section("inspector"), cwd);
-    let anthropic = AnthropicPlan {
+    AnthropicPlan {
         enabled,
         passthrough_enabled,
         max_message_size: (max_message_size > 0).then_some(max_message_size),
         inspector,
-    };
-    TranslatorsPlan { anthropic }
+    }
+}
+
+fn ollama(mut s: Section<'_, '_>) -> OllamaPlan {
+    let enabled = s
+        .key(
+            "enabled",
+            "Serve Ollama's API for every model, below every prefix and at /api.",
+        )
+        .env("OLLA_TRANSLATORS_OLLAMA_ENABLED")
+        .bool(true);
+    let version = s
+        .key(
+            "version",
+            "Version of Ollama that /api/version reports; clients refuse old ones.",
+        )
+        .env("OLLA_TRANSLATORS_OLLAMA_VERSION")
+        .text_such("0.14.0", "digits and dots", is_version);
+    OllamaPlan { enabled, version }
+}
+
+/// Whether a text is numbers with dots between them.
+fn is_version(text: &str) -> bool {
+    let mut numbers = text.split('.');
+    numbers.all(|number| !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
 /// Keys of Olla's examples that neither gateway reads.

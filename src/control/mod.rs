@@ -26,6 +26,7 @@ mod probe;
 mod refresh;
 mod reload;
 mod resolve;
+mod running;
 mod shortage;
 mod signal;
 mod snapshots;
@@ -267,6 +268,7 @@ fn on_message(state: &Rc<ControlState>, message: ToControl) {
         }
         ToControl::Suspected { endpoint } => state.suspect(endpoint),
         ToControl::Refresh(request) => refresh::on_miss(state, request),
+        ToControl::Running(request) => running::on_request(state, request),
         ToControl::Reload {
             plan,
             profiles,

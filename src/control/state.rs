@@ -77,7 +77,11 @@ impl ActiveConfig {
         limiters: Arc<Limiters>,
     ) -> Self {
         Self {
-            routes: Arc::new(RouteTable::new(profiles.all(), &plan.translators)),
+            routes: Arc::new(RouteTable::new(
+                profiles.all(),
+                &plan.translators,
+                plan.server.root_routes,
+            )),
             aliases: Arc::new(Aliases::new(&plan.model_aliases)),
             plan,
             profiles,
@@ -128,6 +132,8 @@ pub(super) struct Discoveries {
     pub(super) arrived: Signal,
     /// Listings that requests wait for.
     pub(super) refreshes: RefCell<Vec<PendingRefresh>>,
+    /// Lists of loaded models that requests wait for.
+    pub(super) running: RefCell<Vec<PendingRunning>>,
     /// The names that refreshes did not find.
     pub(super) misses: RefCell<Misses>,
 }
@@ -139,6 +145,13 @@ pub(super) type WaitingRequest = (ReplyTo, Box<str>);
 pub(super) struct PendingRefresh {
     pub(super) endpoints: Vec<u32>,
     pub(super) waiting: Rc<RefCell<Vec<WaitingRequest>>>,
+}
+
+/// A list of loaded models, and the requests that wait for it.
+pub(super) struct PendingRunning {
+    pub(super) endpoints: Vec<u32>,
+    pub(super) with_others: bool,
+    pub(super) waiting: Rc<RefCell<Vec<ReplyTo>>>,
 }
 
 impl ControlState {

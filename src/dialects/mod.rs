@@ -24,13 +24,14 @@ pub(crate) mod chat;
 pub(crate) mod conversation;
 mod early;
 mod error;
+mod ollama;
+mod routes;
 
 use std::time::Duration;
 
 use bytes::Bytes;
 use olla_engine::handler::{End, Request, Response};
 
-use crate::catalogue::Catalogue;
 use crate::config::{Plan, TranslatorsPlan};
 use crate::endpoint_set::EndpointSet;
 use crate::fleet::Endpoint;
@@ -38,6 +39,11 @@ use crate::fleet::Endpoint;
 use anthropic::{Conversation, Record};
 pub(crate) use early::{EventForm, FailedStream, StreamFailure};
 pub(crate) use error::Error;
+pub(crate) use ollama::{OLLAMA_ROOT, RunningModels};
+pub(crate) use routes::{
+    Authority, COMMON_ROUTES, CommonRoutes, Computation, DialectRoute, MOUNTS, Mount, Operation,
+    OwnAsk,
+};
 
 /// Bytes that a dialect may work on in one step on a core. The slowest bodies that are known, of many
 /// tiny values, cost up to 38 ns a byte: 5 ms. Longer steps go to another thread, with the dialect.
@@ -54,80 +60,8 @@ pub(crate) enum ApiFamily {
     OpenAi,
     /// Anthropic's Messages API.
     Anthropic,
-}
-
-/// A family's own prefix below `/olla/`.
-#[derive(Debug)]
-pub(crate) struct Mount {
-    /// The first segment after `/olla/`.
-    pub prefix: &'static [u8],
-    /// The family that its requests belong to.
-    pub family: ApiFamily,
-    /// The routes below it.
-    pub routes: &'static [DialectRoute],
-}
-
-/// All mounts.
-pub(crate) const MOUNTS: [Mount; 1] = [anthropic::MOUNT];
-
-/// A route below a family's prefix.
-#[derive(Debug)]
-pub(crate) struct DialectRoute {
-    /// The path after the prefix. With a slash at its end it matches any longer path below it.
-    pub path: &'static [u8],
-    /// Its methods, in the form of `Allow`.
-    pub allow: &'static str,
-    /// Its operation.
-    pub operation: Operation,
-}
-
-/// What a dialect's route does.
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum Operation {
-    /// Its requests go to an endpoint.
-    Serve,
-    /// The dialect makes the response itself, out of the body (which counts as a request of the
-    /// client's rate limit).
-    Compute(&'static Computation),
-    /// The dialect makes the response itself, out of the catalogue or of nothing.
-    List(fn(&OwnAsk<'_>) -> Result<Vec<u8>, Error>),
-}
-
-/// A response that a dialect makes out of the body.
-#[derive(Debug)]
-pub(crate) struct Computation {
-    /// Makes it.
-    pub make: fn(&[u8]) -> Result<Vec<u8>, Error>,
-    /// The endpoints that know better.
-    pub authority: Authority,
-}
-
-/// Endpoints that know better what a dialect computes. One that serves the model is asked, and its
-/// response is the client's if it is of the right form and comes in time.
-#[derive(Debug)]
-pub(crate) struct Authority {
-    /// Whether the configuration lets an endpoint be asked.
-    pub is_enabled: fn(&Plan) -> bool,
-    /// The path at an endpoint that knows it; `None` = it does not.
-    pub path: fn(&Endpoint) -> Option<String>,
-    /// Whether the body of a response is of the right form.
-    pub accepts: fn(&[u8]) -> bool,
-    /// The time limit, from the beginning of the attempt.
-    pub within: Duration,
-    /// The value of `X-Olla-Mode` of the endpoint's response.
-    pub mode: &'static str,
-}
-
-/// What a dialect may need for a response of its own.
-pub(crate) struct OwnAsk<'a> {
-    /// What follows the route's path, percent escapes as sent.
-    pub rest: &'a [u8],
-    /// All models.
-    pub catalogue: &'a Catalogue,
-    /// Whether an endpoint that may be sent requests has the model, in any spelling.
-    pub is_served: &'a dyn Fn(&str) -> bool,
-    /// When the process started, as RFC 3339.
-    pub started: &'a str,
+    /// Ollama's own API; its errors at the root.
+    Ollama,
 }
 
 impl ApiFamily {
@@ -136,13 +70,14 @@ impl ApiFamily {
         match self {
             Self::OpenAi => true,
             Self::Anthropic => translators.anthropic.enabled,
+            Self::Ollama => translators.ollama.enabled,
         }
     }
 
     /// The family's own limit for a body and the option that sets it.
     pub(crate) fn body_limit(self, plan: &Plan) -> Option<(u64, &'static str)> {
         match self {
-            Self::OpenAi => None,
+            Self::OpenAi | Self::Ollama => None,
             Self::Anthropic => {
                 let max = plan.translators.anthropic.max_message_size?;
                 Some((max, "translators.anthropic.max_message_size"))
@@ -155,13 +90,14 @@ impl ApiFamily {
         Bytes::from(match self {
             Self::OpenAi => openai_error(error),
             Self::Anthropic => anthropic::error_body(error, request_id),
+            Self::Ollama => return ollama_error(error),
         })
     }
 
     /// The header in which its clients look for the request's id, besides the gateway's own.
     pub(crate) fn id_header(self) -> Option<&'static [u8]> {
         match self {
-            Self::OpenAi => Some(b"x-request-id"),
+            Self::OpenAi | Self::Ollama => Some(b"x-request-id"),
             Self::Anthropic => Some(b"request-id"),
         }
     }
@@ -169,7 +105,7 @@ impl ApiFamily {
     /// The dialect of a request on one of its routes.
     pub(crate) fn begin(self) -> Dialect {
         match self {
-            Self::OpenAi => Dialect::Plain,
+            Self::OpenAi | Self::Ollama => Dialect::Plain,
             Self::Anthropic => Dialect::Anthropic(Box::default()),
         }
     }

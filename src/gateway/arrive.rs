@@ -14,8 +14,9 @@ use super::exchange::Exchange;
 use super::limited::over_limit;
 use super::refused::refused;
 use crate::access::Client;
+use crate::catalogue::ListingForm;
 use crate::config::ModelManagement;
-use crate::dialects::{ApiFamily, Error};
+use crate::dialects::Error;
 use crate::encoding::BodyCoding;
 use crate::inspect::{Form, Inspector};
 use crate::operations::stats::Violation;
@@ -115,7 +116,7 @@ impl Exchange {
             && !self.forwards(operation)
         {
             // It is refused like an unknown route: it does not count as a request of a client.
-            self.route = MatchedRoute::unknown(ApiFamily::default());
+            self.route = MatchedRoute::unknown(self.route.errors());
             return Err(management_refused());
         }
         self.check_access(ask)?;
@@ -140,7 +141,7 @@ impl Exchange {
         }
         self.check_coding(&ask.request)?;
         if self.route.is_proxied() {
-            let wanted = self.view.wanted(self.rest(&ask.request));
+            let wanted = self.view.wanted(self.path(&ask.request));
             self.kept.inspector = Inspector::new(wanted);
             self.inspects = self.coding != BodyCoding::Unreadable;
             let content_type = head.get(bytes, FieldId::ContentType);
@@ -188,6 +189,12 @@ impl Exchange {
             }
         };
         self.route = routes.find(&normal.path);
+        if is_openai_listing(&self.route)
+            && has_anthropic_version(request)
+            && let Some(route) = routes.messages_listing(&normal.path)
+        {
+            self.route = route;
+        }
         if let Cow::Owned(path) = normal.path {
             self.kept.own_path = path;
         }
@@ -197,7 +204,7 @@ impl Exchange {
                     self.cors = Grant::Never;
                 }
                 let api = AbsentApi::of_unknown(self.path(request));
-                Err(api.map_or_else(Error::not_found, absent))
+                Err(api.map_or_else(|| self.no_route(request), absent))
             }
             _ => Ok(()),
         }
@@ -217,7 +224,7 @@ impl Exchange {
         {
             return Some(AbsentApi::WebSocket);
         }
-        let RouteKind::Proxy(_) = self.route.kind else {
+        let RouteKind::Proxy(..) = self.route.kind else {
             return None;
         };
         match AbsentApi::of_anthropic(self.rest(request))? {
@@ -265,6 +272,23 @@ impl Exchange {
             (_, max) => (max, "server.request_limits.max_body_size"),
         }
     }
+}
+
+/// Whether a route lists models in OpenAI's form.
+fn is_openai_listing(route: &MatchedRoute) -> bool {
+    let (RouteKind::Listing(_, form) | RouteKind::ListedModel(_, form)) = route.kind else {
+        return false;
+    };
+    form == ListingForm::OpenAi
+}
+
+/// Whether a client speaks the Messages API (docs/contract/dialects.md#2.2).
+fn has_anthropic_version(request: &Request<'_>) -> bool {
+    let mut fields = request.head.fields.iter();
+    fields.any(|field| {
+        let name = field.name.of(request.bytes);
+        field.id == FieldId::Other && name.eq_ignore_ascii_case(b"anthropic-version")
+    })
 }
 
 fn method_refused(route: &MatchedRoute) -> Error {

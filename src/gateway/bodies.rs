@@ -10,7 +10,7 @@ use olla_engine::handler::Request;
 
 use super::exchange::Exchange;
 use crate::config::NoModel;
-use crate::dialects::{Error, Operation};
+use crate::dialects::{ApiFamily, Error};
 use crate::encoding::{ACCEPTED, BodyCoding, Encoded};
 use crate::inspect::{Found, Missing, without_mark};
 use crate::routing::model_path::is_model_path;
@@ -22,6 +22,9 @@ const DECODED_BYTES_MAX: u64 = 1 << 30;
 /// Bytes of a model's name.
 const NAME_BYTES_MAX: usize = 1024;
 
+/// Why a request without a body names no model.
+pub(super) const NO_BODY: &str = "the request has no body";
+
 impl Exchange {
     /// Reads `Content-Encoding` on the routes whose bodies are read.
     ///
@@ -29,14 +32,16 @@ impl Exchange {
     /// The body is in a coding that cannot be decoded.
     pub(super) fn check_coding(&mut self, request: &Request<'_>) -> Result<(), Error> {
         let Request { head, bytes, .. } = *request;
-        let messages = match self.route.kind {
-            RouteKind::Proxy(_) => false,
-            RouteKind::Dialect(_, route) => !matches!(route.operation, Operation::List(_)),
+        let is_read = match self.route.kind {
+            RouteKind::Proxy(..) => false,
+            RouteKind::Dialect(_, route, _) => !route.operation.is_listing(),
             _ => return Ok(()),
         };
-        self.needs_model =
-            !messages && head.method.of(bytes) == b"POST" && is_model_path(self.rest(request));
-        if !(self.needs_model || messages) || !head.has(FieldId::ContentEncoding) {
+        // The Messages API has a rule of its own for a request without a model.
+        self.needs_model = self.route.family() != ApiFamily::Anthropic
+            && head.method.of(bytes) == b"POST"
+            && is_model_path(self.path(request));
+        if !(self.needs_model || is_read) || !head.has(FieldId::ContentEncoding) {
             return Ok(());
         }
         let lines = head.all(FieldId::ContentEncoding);
@@ -46,9 +51,7 @@ impl Exchange {
                 self.coding = BodyCoding::Encoded(coding);
                 Ok(())
             }
-            Encoded::Otherwise
-                if !messages && self.view.plan().routing.no_model == NoModel::Any =>
-            {
+            Encoded::Otherwise if !is_read && self.view.plan().routing.no_model == NoModel::Any => {
                 self.coding = BodyCoding::Unreadable;
                 Ok(())
             }
@@ -131,7 +134,7 @@ impl Exchange {
     /// What was wrong where the model was looked for.
     pub(super) fn missing_model(&self, body: &[u8]) -> &'static str {
         if body.is_empty() {
-            return "the request has no body";
+            return NO_BODY;
         }
         match self.findings.missing {
             Missing::NotJson => "the body is not JSON",

@@ -13,10 +13,11 @@ use super::away::Done;
 use super::exchange::Exchange;
 use super::limited::PER_ENDPOINT;
 use super::replies::{Awaited, ControlReply};
-use crate::dialects::{Choosing, Error};
+use crate::dialects::{ApiFamily, Choosing, Error};
 use crate::field_names::{X_OLLA_ENDPOINT, X_OLLA_SESSION_ID};
 use crate::fleet::fault::consequences;
 use crate::inspect;
+use crate::providers::LATEST;
 use crate::routing::decide::{
     Decision, Refresh, RoutingRequest, RoutingRules, decide, decide_management,
 };
@@ -37,6 +38,7 @@ impl Exchange {
     /// Finds candidates, or makes an error response if there are none.
     pub(super) fn decide(&mut self, ask: &Ask<'_>, local: &mut Local) -> Routed {
         match self.find_candidates(ask) {
+            Ok(Routed::Upstream) if self.describes() => self.describe(ask, local),
             Ok(routed) => routed,
             Err(error) => {
                 self.error(ask.cx, Some(&ask.request), &error, local);
@@ -129,7 +131,7 @@ impl Exchange {
         let routes = &self.view.snapshot.routes;
         if !Arc::ptr_eq(&before.snapshot.routes, routes) {
             let route = routes.find(self.path(request));
-            if !route.is_proxied() || route.family() != self.route.family() {
+            if !route.is_proxied() || !route.is_like(&self.route) {
                 return Err(Error::not_found());
             }
             self.route = route;
@@ -143,11 +145,14 @@ impl Exchange {
         let standing = snapshot.standing(&lost, wait);
         let scopes = &snapshot.scopes;
         match self.route.kind {
-            RouteKind::Proxy(id) => {
+            RouteKind::Proxy(id, None) => {
                 let scope = snapshot.routes.prefix(id).scope;
                 scopes.find(scope, self.rest(request), &standing)
             }
-            RouteKind::Management(id, _) => {
+            // No type hides another (docs/contract/dialects.md#2.1).
+            RouteKind::Proxy(id, Some(_))
+            | RouteKind::Management(id, _)
+            | RouteKind::Dialect(_, _, id) => {
                 scopes.unnarrowed(snapshot.routes.prefix(id).scope, &standing)
             }
             _ => scopes.unnarrowed(ScopeId::Any, &standing),
@@ -172,7 +177,7 @@ impl Exchange {
             &RoutingRequest {
                 scope,
                 has_provider: self.provider().is_some(),
-                model: self.model(),
+                model: self.model().map(|model| self.looked_up(model, scope)),
                 images: self.findings.images,
                 refresh: self.refresh,
                 no_model: self
@@ -185,11 +190,29 @@ impl Exchange {
     /// The provider that the path's prefix names.
     fn provider(&self) -> Option<&str> {
         match self.route.kind {
-            RouteKind::Proxy(id) | RouteKind::Management(id, _) => {
-                self.view.snapshot.routes.prefix(id).provider()
-            }
+            RouteKind::Proxy(id, _)
+            | RouteKind::Management(id, _)
+            | RouteKind::Dialect(_, _, id) => self.view.snapshot.routes.prefix(id).provider(),
             _ => None,
         }
+    }
+
+    /// The name that a model is looked up by: clients of Ollama's API append a tag that no other
+    /// server has (docs/contract/dialects.md#3).
+    pub(super) fn looked_up<'m>(&self, model: &'m str, scope: &RouteScope) -> &'m str {
+        let snapshot = &self.view.snapshot;
+        let short = match self.route.family() {
+            ApiFamily::Ollama => model.strip_suffix(LATEST),
+            _ => None,
+        };
+        let is_known = |name: &str| {
+            snapshot.aliases.named(name).is_some()
+                || !snapshot.models.find(name, &scope.configured).is_empty()
+                || snapshot.aliases.covering(name).is_some()
+        };
+        short
+            .filter(|short| !is_known(model) && is_known(short))
+            .unwrap_or(model)
     }
 
     fn take_refresh(&mut self, now: Instant) {

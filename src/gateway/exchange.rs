@@ -63,6 +63,8 @@ pub(crate) struct Exchange {
     pub(super) coding: BodyCoding,
     /// The route is one whose requests name a model.
     pub(super) needs_model: bool,
+    /// The gateway itself responded with what was requested.
+    pub(super) is_served_here: bool,
     /// Why no model was found in the body.
     pub(super) missing: Option<&'static str>,
     pub(super) routing: Option<RoutingHeaders>,
@@ -154,6 +156,7 @@ impl Exchange {
             findings: Findings::default(),
             coding: BodyCoding::None,
             needs_model: false,
+            is_served_here: false,
             missing: None,
             routing: None,
             alias: None,
@@ -209,6 +212,11 @@ impl Exchange {
     /// The part of the path that is the route's own.
     pub(super) fn rest<'b>(&'b self, request: &Request<'b>) -> &'b [u8] {
         self.route.rest(self.path(request))
+    }
+
+    /// What is variable in the path of a dialect's route.
+    pub(super) fn own_part<'b>(&'b self, request: &Request<'b>) -> &'b [u8] {
+        self.route.own(self.path(request))
     }
 
     /// The endpoint of the last attempt.
@@ -360,7 +368,7 @@ impl handler::Exchange for Exchange {
         if let Some(endpoint) = self.endpoint() {
             let target = match &self.consultation {
                 Some(consultation) => Some(consultation.target()),
-                None => self.dialect.target(endpoint),
+                None => self.target(endpoint),
             };
             self.write_request_head(&ask.request, endpoint, target, out);
             self.log_dispatching(ask, endpoint, target);

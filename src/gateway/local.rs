@@ -66,8 +66,11 @@ impl Exchange {
                 None => self.error(ask.cx, Some(request), &Error::not_found(), local),
             },
             RouteKind::Version => return self.page(ask, operations::Route::Version, local),
-            RouteKind::Dialect(_, route) => return self.own_response(ask, route, local),
-            RouteKind::Proxy(_) | RouteKind::Management(..) | RouteKind::Unknown(_) => {
+            RouteKind::Root => self.root(ask, local),
+            RouteKind::Dialect(_, route, prefix) => {
+                return self.own_response(ask, (route, prefix), local);
+            }
+            RouteKind::Proxy(..) | RouteKind::Management(..) | RouteKind::Unknown(_) => {
                 self.error(ask.cx, Some(request), &Error::not_found(), local);
             }
         }
@@ -86,18 +89,20 @@ impl Exchange {
     fn own_response(
         &mut self,
         ask: &Ask<'_>,
-        route: &'static DialectRoute,
+        (route, prefix): (&'static DialectRoute, PrefixId),
         local: &mut Local,
     ) -> Routed {
         let view = Rc::clone(&self.view);
         let make = match route.operation {
             Operation::List(_) if self.ticket.is_some() || view.snapshot.catalogue.is_large() => {
-                let rest = self.rest(&ask.request).to_vec();
+                let rest = self.own_part(&ask.request).to_vec();
                 return self.rendered(ask, || WantedPage::Own(route, rest), local);
             }
+            Operation::Listing(form) => return self.scoped(ask, (prefix, form), local),
+            Operation::Running => return self.running(ask, local),
             Operation::Compute(computation) => return self.compute(ask, computation, local),
             Operation::List(make) => make,
-            Operation::Serve => {
+            Operation::Serve | Operation::Describe => {
                 self.error(ask.cx, Some(&ask.request), &Error::not_found(), local);
                 return Routed::Respond;
             }
@@ -108,10 +113,11 @@ impl Exchange {
             !on.is_empty()
         };
         let made = make(&OwnAsk {
-            rest: self.rest(&ask.request),
+            rest: self.own_part(&ask.request),
             catalogue: &snapshot.catalogue,
             is_served: &is_served,
             started: &self.gateway.common.started_rfc3339,
+            plan: view.plan(),
         });
         self.write_own(ask, made.map(Bytes::from), local);
         Routed::Respond
@@ -237,7 +243,7 @@ impl Exchange {
             Awaited::Arrived(ControlReply::Rendered(rendering)) => {
                 self.write_rendering(ask, rendering, local);
             }
-            Awaited::Arrived(ControlReply::Refreshed(_)) | Awaited::Never => {
+            Awaited::Arrived(_) | Awaited::Never => {
                 self.write_failure(ask, local);
             }
         }
@@ -256,7 +262,7 @@ impl Exchange {
         }
     }
 
-    fn write_overloaded(&mut self, ask: &Ask<'_>, local: &mut Local) {
+    pub(super) fn write_overloaded(&mut self, ask: &Ask<'_>, local: &mut Local) {
         let message = "too many pages are being rendered or sent; try again later";
         let mut error = Error::new(503, "service_unavailable", "OVERLOADED", message);
         error.retry_after = Some(1);

@@ -26,6 +26,7 @@ mod keep_alive;
 mod kept;
 mod limited;
 mod local;
+mod ollama;
 mod pick;
 mod record;
 mod redirect;

@@ -15,7 +15,7 @@ use super::away::Done;
 use super::exchange::Exchange;
 use super::respond::seconds_until;
 use super::view::View;
-use crate::dialects::{Error, Sent};
+use crate::dialects::{ApiFamily, DialectTarget, Error, Sent};
 use crate::endpoint_set::EndpointSet;
 use crate::fleet::fault::consequences;
 use crate::fleet::{Cause, Endpoint, ErrorKind};
@@ -24,6 +24,7 @@ use crate::log::{Level, events};
 use crate::routing::balance::{Lease, NoPick, Picker};
 use crate::routing::management::Management;
 use crate::routing::rejection;
+use crate::routing::route::RouteKind;
 use crate::shared::{ToControl, Trouble};
 
 impl Exchange {
@@ -75,6 +76,18 @@ impl Exchange {
             Some(sent) => self.prepared(ask, sent).map(Some),
             None => Ok(None),
         }
+    }
+
+    /// Where the request goes at an endpoint; `None` = to the client's own path.
+    pub(super) fn target<'e>(&self, endpoint: &'e Endpoint) -> Option<DialectTarget<'e>> {
+        let RouteKind::Proxy(_, Some(operation)) = self.route.kind else {
+            return self.dialect.target(endpoint);
+        };
+        Some(DialectTarget {
+            path: endpoint.profile.operation_path(operation),
+            translated: false,
+            read_here: false,
+        })
     }
 
     /// Picks one of the remaining candidates and counts the request as in flight.
@@ -150,6 +163,9 @@ impl Exchange {
             alias.and_then(|alias| snapshot.aliases.real_name(alias, &snapshot.models, index));
         let real = match real {
             None if self.dialect.respells() => snapshot.models.spelling(index, model),
+            None if self.route.family() == ApiFamily::Ollama => {
+                self.without_latest(snapshot, index)
+            }
             real => real,
         };
         let real = real.filter(|real| *real != model).unwrap_or("");
@@ -229,7 +245,7 @@ impl Exchange {
             .live
             .trouble(self.gateway.common.clock_ms(ask.cx.now))
         {
-            let target = self.dialect.target(endpoint);
+            let target = self.target(endpoint);
             let trouble = Trouble {
                 kind,
                 sentence,

@@ -211,6 +211,7 @@ impl Exchange {
             Outcome::Broken(_) => stats::Outcome::Failure,
             Outcome::Relayed if self.dialect.has_failed() => stats::Outcome::Failure,
             Outcome::Relayed => stats::Outcome::Success,
+            Outcome::Local if self.is_served_here => stats::Outcome::Success,
             Outcome::Local if self.status >= 500 => stats::Outcome::Failure,
             Outcome::Local => stats::Outcome::Refused,
         };
@@ -260,14 +261,14 @@ impl Exchange {
         let mut log = self.gateway.log.borrow_mut();
         let endpoint = self.endpoint();
         let (level, msg) = match done.outcome {
-            Outcome::Relayed => (Level::Info, events::REQUEST_COMPLETED),
+            Outcome::Relayed | Outcome::ClientLeft | Outcome::ClientStalled => {
+                (Level::Info, events::REQUEST_COMPLETED)
+            }
+            Outcome::Local if self.is_served_here => (Level::Info, events::REQUEST_COMPLETED),
             Outcome::Local if self.status < 500 || endpoint.is_none() => {
                 (Level::Warn, events::REQUEST_REJECTED)
             }
             Outcome::Local | Outcome::Broken(_) => (Level::Error, events::REQUEST_FAILED),
-            Outcome::ClientLeft | Outcome::ClientStalled => {
-                (Level::Info, events::REQUEST_COMPLETED)
-            }
         };
         if level == Level::Info && !self.view.logs_requests {
             return;
@@ -279,35 +280,31 @@ impl Exchange {
         if let Some(endpoint) = endpoint {
             line.str("endpoint", endpoint.name());
         }
-        match done.outcome {
-            Outcome::Relayed | Outcome::ClientLeft | Outcome::ClientStalled => {
-                let status = match done.outcome {
-                    Outcome::ClientLeft => "client_left",
-                    Outcome::ClientStalled => "client_stalled",
-                    _ => "completed",
-                };
-                line.num("duration_ms", millis(done.total))
-                    .str("status", status)
-                    .some("model", &self.kept.model)
-                    .positive("total_bytes", done.response_bytes);
+        if level == Level::Info {
+            let status = match done.outcome {
+                Outcome::ClientLeft => "client_left",
+                Outcome::ClientStalled => "client_stalled",
+                _ => "completed",
+            };
+            line.num("duration_ms", millis(done.total))
+                .str("status", status)
+                .some("model", &self.kept.model)
+                .positive("total_bytes", done.response_bytes);
+        } else if level == Level::Warn {
+            line.str("client_ip", self.kept.client_text.as_str());
+            if let Some(request) = request {
+                line.bytes("path", request.head.path.of(request.bytes));
             }
-            Outcome::Local if msg == events::REQUEST_REJECTED => {
-                line.str("client_ip", self.kept.client_text.as_str());
-                if let Some(request) = request {
-                    line.bytes("path", request.head.path.of(request.bytes));
-                }
-                line.num("status", self.status.into())
-                    .num("duration_ms", millis(done.total))
-                    .some("model", &self.kept.model);
-            }
-            Outcome::Local | Outcome::Broken(_) => {
-                let fault = match done.outcome {
-                    Outcome::Broken(fault) => Some(fault),
-                    _ => self.failed_by,
-                };
-                line.str("error", fault.map_or("no response", Fault::as_str));
-                self.metrics_fields(&mut line, ended);
-            }
+            line.num("status", self.status.into())
+                .num("duration_ms", millis(done.total))
+                .some("model", &self.kept.model);
+        } else {
+            let fault = match done.outcome {
+                Outcome::Broken(fault) => Some(fault),
+                _ => self.failed_by,
+            };
+            line.str("error", fault.map_or("no response", Fault::as_str));
+            self.metrics_fields(&mut line, ended);
         }
         if let Some(mode) = self.dialect.mode() {
             line.str("translator_mode", mode);

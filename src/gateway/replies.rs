@@ -9,6 +9,7 @@ use std::rc::Rc;
 use std::sync::{Arc, Weak};
 use std::time::Instant;
 
+use bytes::Bytes;
 use crossbeam_channel::Receiver;
 use rustc_hash::FxHashMap;
 
@@ -18,6 +19,7 @@ use crate::shared::{Rendering, ToCore};
 #[derive(Debug)]
 pub(super) enum ControlReply {
     Refreshed(bool),
+    Running(Bytes),
     Rendered(Rendering),
 }
 
@@ -111,6 +113,7 @@ impl Replies {
                     continue;
                 }
                 ToCore::Refreshed { ticket, any } => (ticket, ControlReply::Refreshed(any)),
+                ToCore::Running { ticket, body } => (ticket, ControlReply::Running(body)),
                 ToCore::Rendered { ticket, rendering } => {
                     (ticket, ControlReply::Rendered(rendering))
                 }

@@ -13,7 +13,7 @@ use super::exchange::Exchange;
 use super::redirect::{Redirects, prefix_of};
 use crate::clock::millis;
 use crate::config::StickySource;
-use crate::dialects::{self, Error};
+use crate::dialects::{self, ApiFamily, Error};
 use crate::field_names::{self, LOCATION, REFRESH, X_ACCEL_BUFFERING, X_OLLA_SESSION_ID};
 use crate::fleet::Upstream;
 use crate::operations::access::SECURITY_HEADERS;
@@ -34,11 +34,13 @@ impl Exchange {
         error: &Error,
         local: &mut Local,
     ) {
-        let family = self.route.family();
+        let family = self.route.errors();
         let body = if let Some(form) = self.early.get() {
             self.early_error(form, error, cx.unix_ms)
-        } else if request.is_some_and(|request| self.prints_text(request)) {
-            dialects::ollama_error(error)
+        } else if family == ApiFamily::Ollama
+            || request.is_some_and(|request| self.prints_text(request))
+        {
+            dialects::ollama_error(&self.in_ollamas_words(error))
         } else {
             family.error_body(error, self.kept.id.as_str())
         };
@@ -66,8 +68,9 @@ impl Exchange {
     fn prints_text(&self, request: &Request<'_>) -> bool {
         let Request { head, bytes, .. } = request;
         let agent = head.get(bytes, FieldId::UserAgent);
+        let path = self.path(request);
         agent.is_some_and(dialects::is_ollama_client)
-            && self.path(request).starts_with(b"/olla/ollama/api/")
+            && (path.starts_with(b"/olla/ollama/api/") || path.starts_with(b"/api/"))
     }
 
     /// The request's id where the clients of the family look for it.
@@ -78,7 +81,7 @@ impl Exchange {
     }
 
     /// Begins a response of the gateway's own: status line and the fields of all responses.
-    fn begin(
+    pub(super) fn begin(
         &mut self,
         cx: &Cx<'_>,
         request: Option<&Request<'_>>,

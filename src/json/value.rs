@@ -160,7 +160,7 @@ impl<'a> JsonValue<'a> {
     }
 
     /// The members of an object; nothing for other kinds.
-    pub(super) fn members(self) -> Members<'a> {
+    pub(crate) fn members(self) -> Members<'a> {
         let mut pos = self.end;
         if self.is(JsonKind::Object) {
             pos = self.start + 1;
@@ -235,7 +235,7 @@ impl<'a> Iterator for Elements<'a> {
 }
 
 /// Walks over the members of an object.
-pub(super) struct Members<'a> {
+pub(crate) struct Members<'a> {
     of: JsonValue<'a>,
     pos: usize,
 }

@@ -209,6 +209,8 @@ fn profile() -> Profile {
         discovery_path: String::new(),
         native_listing_path: None,
         chat_path: String::new(),
+        completions_path: String::new(),
+        embeddings_path: String::new(),
         anthropic: None,
         parser: Parser::Vllm,
         loading_texts: Vec::new(),

@@ -10,14 +10,13 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use toml::Spanned;
 
-use super::profile::{AnthropicSupport, MetricsExtraction, Parser, Profile};
+use super::profile::{AnthropicSupport, CommonOperation, MetricsExtraction, Parser, Profile};
 use crate::config::AUTO;
 
 const DEFAULT_VERSION: &str = "1.0";
 const DEFAULT_DISCOVERY_PATH: &str = "/v1/models";
 const DEFAULT_HEALTH_PATH: &str = "/";
 const DEFAULT_MESSAGES_PATH: &str = "/v1/messages";
-const DEFAULT_CHAT_PATH: &str = "/v1/chat/completions";
 
 /// First segments of paths below `/olla/` that belong to the gateway and to no provider.
 const RESERVED_PREFIXES: [&str; 3] = ["anthropic", "models", "proxy"];
@@ -146,7 +145,9 @@ pub(super) fn parse(text: &str) -> Result<(Profile, Vec<String>), String> {
         type_aliases: Vec::new(),
         openai_compatible: file.api.openai_compatible,
         native_listing_path: native_listing_path(&discovery_path),
-        chat_path: chat_path(&file.api.paths),
+        chat_path: operation_path(&file.api.paths, CommonOperation::Chat),
+        completions_path: operation_path(&file.api.paths, CommonOperation::Completions),
+        embeddings_path: operation_path(&file.api.paths, CommonOperation::Embeddings),
         paths: file.api.paths,
         health_path: or(file.api.health_check_path, DEFAULT_HEALTH_PATH),
         discovery_path,
@@ -226,12 +227,23 @@ fn native_listing_path(discovery_path: &str) -> Option<String> {
     (path.starts_with('/') && path != DEFAULT_DISCOVERY_PATH).then(|| path.to_owned())
 }
 
-/// The usual path if the profile lists it, else the first that it lists for chat completions.
-fn chat_path(paths: &[String]) -> String {
-    let listed = |wanted: &dyn Fn(&str) -> bool| paths.iter().find(|path| wanted(path));
-    listed(&|path| path == DEFAULT_CHAT_PATH)
-        .or_else(|| listed(&|path| path.ends_with("/chat/completions")))
-        .map_or_else(|| DEFAULT_CHAT_PATH.to_owned(), Clone::clone)
+/// The usual path of an operation if the profile lists it, else the first that it lists for it.
+fn operation_path(paths: &[String], operation: CommonOperation) -> String {
+    let usual = operation.usual_path();
+    let is_for_it = |path: &&String| match operation {
+        CommonOperation::Chat => path.ends_with("/chat/completions"),
+        CommonOperation::Completions => {
+            path.ends_with("/completions") && !path.ends_with("/chat/completions")
+        }
+        // Ollama's own has another form.
+        CommonOperation::Embeddings => {
+            path.ends_with("/embeddings") && !path.ends_with("/api/embeddings")
+        }
+    };
+    let listed = paths.iter().find(|path| *path == usual);
+    listed
+        .or_else(|| paths.iter().find(is_for_it))
+        .map_or_else(|| usual.to_owned(), Clone::clone)
 }
 
 fn anthropic(written: Anthropic) -> AnthropicSupport {

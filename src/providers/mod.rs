@@ -31,7 +31,7 @@ pub use listing::ListedModel;
 pub use listing::parse_listing;
 pub(crate) use listing::{Extra, MAX_LISTING_BYTES, MAX_NAME_BYTES, ModelKind, Scalar};
 pub use profile::Profile;
-pub(crate) use profile::{MetricsExtraction, Parser};
+pub(crate) use profile::{CommonOperation, MetricsExtraction, Parser};
 pub(crate) use set::OPENAI_COMPATIBLE;
 pub use set::Profiles;
 pub(crate) use target::{UpstreamTarget, health_url, model_url, target};

@@ -29,6 +29,10 @@ pub struct Profile {
     pub native_listing_path: Option<String>,
     /// The path of OpenAI chat completions (docs/contract/translation.md#5).
     pub chat_path: String,
+    /// The path of OpenAI completions (docs/contract/dialects.md#1).
+    pub completions_path: String,
+    /// The path of OpenAI embeddings (docs/contract/dialects.md#1).
+    pub embeddings_path: String,
     /// Its native Anthropic support, when declared.
     pub anthropic: Option<AnthropicSupport>,
     /// The parser of its model listing.
@@ -44,7 +48,46 @@ pub struct Profile {
     pub metrics: MetricsExtraction,
 }
 
+/// The operations of OpenAI's API that every kind of server has, perhaps at another path
+/// (docs/contract/dialects.md#1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum CommonOperation {
+    /// Chat completions.
+    Chat,
+    /// Completions.
+    Completions,
+    /// Embeddings.
+    Embeddings,
+}
+
+impl CommonOperation {
+    /// The operation of a path of OpenAI's own.
+    pub(crate) fn of(path: &[u8]) -> Option<Self> {
+        let all = [Self::Chat, Self::Completions, Self::Embeddings];
+        all.into_iter()
+            .find(|operation| operation.usual_path().as_bytes() == path)
+    }
+
+    /// The path at servers that have no other.
+    pub(super) const fn usual_path(self) -> &'static str {
+        match self {
+            Self::Chat => "/v1/chat/completions",
+            Self::Completions => "/v1/completions",
+            Self::Embeddings => "/v1/embeddings",
+        }
+    }
+}
+
 impl Profile {
+    /// The path of an operation at its servers.
+    pub(crate) fn operation_path(&self, operation: CommonOperation) -> &str {
+        match operation {
+            CommonOperation::Chat => &self.chat_path,
+            CommonOperation::Completions => &self.completions_path,
+            CommonOperation::Embeddings => &self.embeddings_path,
+        }
+    }
+
     /// Whether a response says that the model is being loaded, which is no failure
     /// (docs/contract/scheduling.md#3). `body` may be the beginning of its body.
     pub fn says_loading(&self, status: u16, body: &[u8]) -> bool {
@@ -54,6 +97,11 @@ impl Profile {
             !text.is_empty() && places.any(|place| place.eq_ignore_ascii_case(text))
         };
         status == 503 && self.loading_texts.iter().any(contains)
+    }
+
+    /// Whether its servers speak Ollama's own API (docs/contract/dialects.md#1).
+    pub(crate) fn speaks_ollama(&self) -> bool {
+        self.name == "ollama"
     }
 
     /// Whether its servers take a name without a tag for the name with `:latest`

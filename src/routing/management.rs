@@ -22,6 +22,8 @@ pub(crate) enum Management {
     Delete,
     /// `api/list`; never forwarded, there is no such route.
     List,
+    /// Ollama's `api/blobs/…` at the root; below a prefix it is forwarded as any other path.
+    Blob,
     /// LM Studio's `api/v1/models/load`.
     Load,
     /// LM Studio's `api/v1/models/unload`.

@@ -203,7 +203,7 @@ mod tests {
             .map(|(id, kind)| endpoint(id, kind, kind))
             .collect();
         Fleet {
-            routes: RouteTable::new(&profiles, &translators(true)),
+            routes: RouteTable::new(&profiles, &translators(true), true),
             scopes: Scopes::new(&profiles, &endpoints),
             names: types.iter().map(|&kind| kind.to_owned()).collect(),
         }
@@ -220,7 +220,7 @@ mod tests {
 
         fn scope(&self, path: &str, up: &str, unchecked: &str) -> RouteScope {
             let route = self.routes.find(path.as_bytes());
-            let RouteKind::Proxy(id) = route.kind else {
+            let RouteKind::Proxy(id, operation) = route.kind else {
                 panic!("{path} is not proxied");
             };
             let rest = route.rest(path.as_bytes());
@@ -229,7 +229,10 @@ mod tests {
                 routable: self.set(up),
                 unchecked: self.set(unchecked),
             };
-            self.scopes.find(scope, rest, &standing)
+            match operation {
+                Some(_) => self.scopes.unnarrowed(scope, &standing),
+                None => self.scopes.find(scope, rest, &standing),
+            }
         }
 
         fn shown(&self, set: &EndpointSet) -> String {
@@ -247,13 +250,13 @@ mod tests {
         let fleet = fleet(&types);
         let openai = "ollama lm-studio openai-compatible vllm llamacpp sglang litellm lmdeploy \
                       vllm-mlx omlx auto";
-        let embeddings = openai.replace("lmdeploy ", "");
         let rows = [
             // Exact.
             ("/olla/proxy/api/chat", "ollama auto"),
             ("/olla/proxy/v1/rerank", "vllm omlx auto"),
-            ("/olla/proxy/v1/chat/completions", openai),
-            ("/olla/proxy/v1/embeddings", &embeddings),
+            // What every type has, perhaps at another path, reaches every type.
+            ("/olla/proxy/v1/chat/completions", ALL),
+            ("/olla/openai/v1/embeddings", ALL),
             ("/olla/proxy/generate", "sglang lmdeploy auto"),
             (
                 "/olla/proxy/engines/v1/completions",

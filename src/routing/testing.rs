@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use crate::config::{AUTO, AnthropicPlan, BaseUrl, EndpointPlan, InspectorPlan, TranslatorsPlan};
+use crate::config::{
+    AUTO, AnthropicPlan, BaseUrl, EndpointPlan, InspectorPlan, OllamaPlan, TranslatorsPlan,
+};
 use crate::fleet::Endpoint;
 use crate::providers::{OPENAI_COMPATIBLE, Profile, Profiles};
 
@@ -40,11 +42,11 @@ pub(super) fn endpoints(priorities: &[u32]) -> Vec<Endpoint> {
         .collect()
 }
 
-/// The translators of a configuration that says nothing of them but this.
-pub(crate) fn translators(anthropic: bool) -> TranslatorsPlan {
+/// The translators of a configuration that says nothing of them but whether they are enabled.
+pub(crate) fn translators(enabled: bool) -> TranslatorsPlan {
     TranslatorsPlan {
         anthropic: AnthropicPlan {
-            enabled: anthropic,
+            enabled,
             passthrough_enabled: true,
             max_message_size: None,
             inspector: InspectorPlan {
@@ -52,6 +54,10 @@ pub(crate) fn translators(anthropic: bool) -> TranslatorsPlan {
                 output_dir: "inspector".into(),
                 session_header: "X-Session-ID".to_owned(),
             },
+        },
+        ollama: OllamaPlan {
+            enabled,
+            version: "0.14.0".to_owned(),
         },
     }
 }

@@ -54,7 +54,7 @@ impl Gateway {
             )
         });
         Self {
-            routes: RouteTable::new(&profiles, &translators(true)),
+            routes: RouteTable::new(&profiles, &translators(true), true),
             scopes: Scopes::new(&profiles, &endpoints),
             models: ModelIndex::build(listings),
             endpoints,
@@ -68,7 +68,7 @@ impl Gateway {
             return "400 INVALID_PATH".to_owned();
         };
         let route = self.routes.find(&normal.path);
-        let RouteKind::Proxy(id) = route.kind else {
+        let RouteKind::Proxy(id, operation) = route.kind else {
             return "404 NOT_FOUND".to_owned();
         };
         let prefix = self.routes.prefix(id);
@@ -78,7 +78,10 @@ impl Gateway {
             routable: EndpointSet::first(self.endpoints.len()).minus(&down),
             unchecked: EndpointSet::EMPTY,
         };
-        let scope = self.scopes.find(prefix.scope, rest, &standing);
+        let scope = match operation {
+            Some(_) => self.scopes.unnarrowed(prefix.scope, &standing),
+            None => self.scopes.find(prefix.scope, rest, &standing),
+        };
         let routing = RoutingPlan {
             strategy: Strategy::Strict,
             fallback_behavior: Fallback::CompatibleOnly,
@@ -155,7 +158,8 @@ fn worked_examples() {
         (swap, "/olla/openai/v1//embeddings", "v: /v1/embeddings"),
         (swap, "/olla/proxy/v1/files/a%2Fb/", "v: /v1/files/a%2Fb/"),
         (swap, "/olla/proxy/../internal/status", "400 INVALID_PATH"),
-        (swap, "/v1/chat/completions", "404 NOT_FOUND"),
+        (swap, "/v1/chat/completions", "v: /v1/chat/completions"),
+        (swap, "/chat/completions", "404 NOT_FOUND"),
         (
             ollama,
             "/olla/vllm/v1/completions",

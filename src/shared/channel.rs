@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use bytes::Bytes;
 use crossbeam_channel::{Receiver, Sender, TryRecvError, bounded};
 use olla_engine::core::Ringer;
 use olla_engine::rt::{Bell, Exhausted};
@@ -66,6 +67,8 @@ pub(crate) enum ToControl {
     },
     /// The model of a request is not available: list the models of these endpoints now.
     Refresh(RefreshRequest),
+    /// Ask endpoints of Ollama's which models they have loaded.
+    Running(RunningRequest),
     /// The configuration was read again and is valid: put it in force.
     Reload {
         /// The configuration.
@@ -96,6 +99,17 @@ pub(crate) struct RefreshRequest {
     pub reply_to: ReplyTo,
 }
 
+/// A request for the loaded models (docs/contract/dialects.md#11.3).
+#[derive(Debug)]
+pub(crate) struct RunningRequest {
+    /// The `Endpoint.id`s of the endpoints to ask, in the order of the configuration.
+    pub endpoints: Vec<u32>,
+    /// Whether the loaded models of endpoints of other types follow.
+    pub with_others: bool,
+    /// Where the list goes.
+    pub reply_to: ReplyTo,
+}
+
 /// A message to a core.
 #[derive(Debug)]
 pub(crate) enum ToCore {
@@ -105,6 +119,13 @@ pub(crate) enum ToCore {
         ticket: u64,
         /// Whether any endpoint was listed.
         any: bool,
+    },
+    /// The loaded models.
+    Running {
+        /// The request that waits for them.
+        ticket: u64,
+        /// The whole response.
+        body: Bytes,
     },
     /// Send the counts to the pages thread now, then `PageEvent::CountsFlushed`.
     FlushCounts {

@@ -10,7 +10,9 @@ mod pages;
 mod reply;
 mod snapshot;
 
-pub(crate) use channel::{ControlSender, CoreSenders, RefreshRequest, ToControl, ToCore, Trouble};
+pub(crate) use channel::{
+    ControlSender, CoreSenders, RefreshRequest, RunningRequest, ToControl, ToCore, Trouble,
+};
 pub(crate) use common::Common;
 pub(crate) use limits::Limiters;
 pub(crate) use limits::{LimitHeaders, LimitRefusal, Shards};

@@ -47,11 +47,10 @@ fn an_unknown_route_is_404_not_found() {
         let backend = Backend::ok(&["m"]);
         let gateway = over(driver, &backend, "");
         let unknown = [
-            "/",
             "/olla",
             "/olla/",
-            "/v1/chat/completions",
-            "/api/chat",
+            "/chat/completions",
+            "/apis",
             "/olla/nosuch/v1/models",
             "/olla/OpenAI/v1/models",
             "/Olla/openai/v1/models",

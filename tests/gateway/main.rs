@@ -34,6 +34,7 @@ mod rates;
 mod reloads;
 mod requests;
 mod retry;
+mod root;
 mod soak;
 mod streams;
 mod tokens;

@@ -63,12 +63,14 @@ fn ollama() {
         "size": 2_019_393_189_u64,
         "digest": "a80c",
         "details": {
+            "parent_model": "",
             "format": "gguf",
             "family": "llama",
             "families": ["llama"],
             "parameter_size": "3.2b",
             "quantization_level": "Q4_K_M",
         },
+        "capabilities": ["completion", "tools"],
     });
     let catalogue = build(&[vllm, llama()]);
     assert_eq!(
@@ -86,10 +88,13 @@ fn ollama() {
         "digest": "",
         "details": {
             "parent_model": "y",
+            "format": "",
             "family": "",
+            "families": [],
             "parameter_size": "8x7B",
             "quantization_level": "IQ4_XS",
         },
+        "capabilities": ["completion", "tools"],
     });
     assert_eq!(
         only(&build(&[up("o", "ollama", body)]), "format=ollama"),

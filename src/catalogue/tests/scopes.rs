@@ -28,9 +28,12 @@ fn fleet() -> Vec<Backend> {
     ]
 }
 
+/// Every name that is up.
+const ALL: [&str; 8] = ["o1", "o2", "Shared", "l1", "v1", "c1", "lem1", "ai/d1"];
+
 /// The listing that the route at `/olla/<prefix><rest>` has; `None` = the path has no listing.
 fn scoped_at(profiles: &Profiles, prefix: &str, rest: &str) -> Option<Scoped> {
-    let table = RouteTable::new(profiles.all(), &translators(true));
+    let table = RouteTable::new(profiles.all(), &translators(true), true);
     match table.find(format!("/olla/{prefix}{rest}").as_bytes()).kind {
         RouteKind::Listing(id, form) => Some(table.prefix(id).scoped(form)),
         _ => None,
@@ -59,7 +62,7 @@ fn each_prefix_lists_its_own_models() {
     let catalogue = build(&fleet());
     let profiles = Profiles::builtin();
     let compatible = ["o1", "o2", "Shared", "l1", "v1", "c1", "lem1", "ai/d1"];
-    let table: [(&str, &str, Option<&[&str]>); 28] = [
+    let table: [(&str, &str, Option<&[&str]>); 29] = [
         ("ollama", "/api/tags", Some(&["o1", "o2", "Shared"])),
         ("ollama", "/v1/models", Some(&["o1", "o2", "Shared"])),
         ("lmstudio", "/v1/models", Some(&["l1"])),
@@ -83,8 +86,9 @@ fn each_prefix_lists_its_own_models() {
         ("ollama", "/v1/models/o1", None),
         ("ollama", "/api/tags/", Some(&["o1", "o2", "Shared"])),
         ("ollama", "/api/ps", None),
-        ("proxy", "/api/tags", None),
-        ("openai", "/api/tags", None),
+        ("proxy", "/api/tags", Some(&ALL)),
+        ("openai", "/api/tags", Some(&ALL)),
+        ("vllm", "/api/tags", Some(&["shared", "v1"])),
         ("docker-model-runner", "/v1/models", None),
         ("unknown", "/v1/models", None),
         ("anthropic", "/v1/models", None),

@@ -175,6 +175,15 @@ fn every_variable_sets_its_key() {
         ("OLLA_TRANSLATORS_ANTHROPIC_MAX_MESSAGE_SIZE", "1000", |p| {
             p.translators.anthropic.max_message_size == Some(1000)
         }),
+        ("OLLA_TRANSLATORS_OLLAMA_ENABLED", "false", |p| {
+            !p.translators.ollama.enabled
+        }),
+        ("OLLA_TRANSLATORS_OLLAMA_VERSION", "1.2", |p| {
+            p.translators.ollama.version == "1.2"
+        }),
+        ("OLLA_SERVER_ROOT_ROUTES", "false", |p| {
+            !p.server.root_routes
+        }),
         ("OLLA_CONFIG_DIR", "/c", |p| !p.process.enable_profiler),
         ("OLLA_CONFIG_FILE", "/c/x", |p| !p.process.enable_profiler),
         ("OLLA_SHOW_VERSION", "false", |p| !p.process.enable_profiler),

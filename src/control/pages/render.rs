@@ -46,6 +46,7 @@ impl Pages {
             catalogue: &snapshot.catalogue,
             is_served: &is_served,
             started: &self.setup.common.started_rfc3339,
+            plan: &snapshot.fleet.plan,
         });
         made.map(Into::into)
     }

@@ -17,7 +17,9 @@ pub(crate) mod translate;
 
 use std::time::Duration;
 
-use crate::dialects::{ApiFamily, DialectRoute, Error, Fallback, Mount, Note, Operation, Summary};
+use crate::dialects::{
+    ApiFamily, CommonRoutes, DialectRoute, Error, Fallback, Mount, Note, Operation, Summary,
+};
 use crate::endpoint_set::EndpointSet;
 use recording::Recording;
 use response::Replying;
@@ -41,16 +43,8 @@ pub(crate) const MOUNT: Mount = Mount {
             allow: "GET, HEAD",
             operation: Operation::List(own::hello),
         },
-        DialectRoute {
-            path: b"/v1/messages",
-            allow: "POST",
-            operation: Operation::Serve,
-        },
-        DialectRoute {
-            path: b"/v1/messages/count_tokens",
-            allow: "POST",
-            operation: Operation::Compute(&own::COUNT_TOKENS),
-        },
+        MESSAGES,
+        COUNT_TOKENS,
         DialectRoute {
             path: b"/v1/models",
             allow: "GET, HEAD",
@@ -62,6 +56,24 @@ pub(crate) const MOUNT: Mount = Mount {
             operation: Operation::List(own::model),
         },
     ],
+};
+
+/// The routes below every prefix and at the root (docs/contract/dialects.md#2.1).
+pub(crate) const COMMON_ROUTES: CommonRoutes = CommonRoutes {
+    family: ApiFamily::Anthropic,
+    routes: &[MESSAGES, COUNT_TOKENS],
+};
+
+const MESSAGES: DialectRoute = DialectRoute {
+    path: b"/v1/messages",
+    allow: "POST",
+    operation: Operation::Serve,
+};
+
+const COUNT_TOKENS: DialectRoute = DialectRoute {
+    path: b"/v1/messages/count_tokens",
+    allow: "POST",
+    operation: Operation::Compute(&own::COUNT_TOKENS),
 };
 
 /// The translator's name in statistics.

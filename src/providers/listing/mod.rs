@@ -130,7 +130,7 @@ pub struct Extra {
     pub frontend_enabled: Option<bool>,
     /// llama.cpp: the whole object.
     pub meta: Option<Scalar>,
-    /// LM Studio: what the model can do, such as `tool_use`.
+    /// LM Studio, Ollama: what the model can do in its words, such as `tool_use`.
     pub capabilities: Vec<Box<str>>,
 }
 
@@ -287,6 +287,7 @@ fn ollama(model: &mut ListedModel, extra: &mut Extra, item: &RawFields<'_>) {
     model.disk_size = item.positive("size");
     model.digest = kept(item, "digest");
     extra.description = kept(item, "description");
+    extra.capabilities = capabilities(item);
     if let Some(text) = kept(item, "modified_at")
         && let Ok(time) = OffsetDateTime::parse(&text, &Rfc3339)
     {
@@ -305,9 +306,13 @@ fn ollama(model: &mut ListedModel, extra: &mut Extra, item: &RawFields<'_>) {
     model.format = kept(&details, "format");
 }
 
+fn capabilities(item: &RawFields<'_>) -> Vec<Box<str>> {
+    let words = item.texts("capabilities").take(MAX_CAPABILITIES);
+    words.filter_map(bounded).collect()
+}
+
 fn lm_studio(model: &mut ListedModel, extra: &mut Extra, item: &RawFields<'_>) {
-    let capabilities = item.texts("capabilities").take(MAX_CAPABILITIES);
-    extra.capabilities = capabilities.filter_map(bounded).collect();
+    extra.capabilities = capabilities(item);
     model.kind = item.text("type").and_then(|word| ModelKind::parse(&word));
     model.publisher = kept(item, "publisher");
     model.family = kept(item, "arch");

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use super::super::profile::Parser;
+use super::super::profile::{CommonOperation, Parser};
 use super::*;
 
 fn names(profiles: &Profiles) -> Vec<&str> {
@@ -315,16 +315,25 @@ fn native_anthropic_support_is_that_of_the_contract() {
 }
 
 #[test]
-fn chat_goes_where_the_profile_says() {
+fn common_operations_go_where_the_profile_says() {
     let profiles = Profiles::builtin();
     for profile in profiles.all() {
-        let expected = match profile.name.as_str() {
-            "docker-model-runner" => "/engines/v1/chat/completions",
-            "lemonade" => "/api/v1/chat/completions",
-            _ => "/v1/chat/completions",
+        let base = match profile.name.as_str() {
+            "docker-model-runner" => "/engines",
+            "lemonade" => "/api",
+            _ => "",
         };
-        assert_eq!(profile.chat_path, expected, "{}", profile.name);
+        for (operation, path) in [
+            (CommonOperation::Chat, "/v1/chat/completions"),
+            (CommonOperation::Completions, "/v1/completions"),
+            (CommonOperation::Embeddings, "/v1/embeddings"),
+        ] {
+            let found = profile.operation_path(operation);
+            assert_eq!(found, format!("{base}{path}"), "{}", profile.name);
+            assert_eq!(CommonOperation::of(path.as_bytes()), Some(operation));
+        }
     }
+    assert_eq!(CommonOperation::of(b"/v1/completions/"), None);
 }
 
 #[test]
