@@ -9,8 +9,8 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use criterion::{Criterion, Throughput};
 use olla::bench::translate::{
-    End, IdSeed, NativeTail, ResponseContext, StreamTransformer, check, count_tokens, from_openai,
-    to_openai,
+    End, IdSeed, Moment, NativeTail, ResponseContext, check, count_tokens, from_openai,
+    message_stream, to_openai,
 };
 
 /// Events of the measured stream.
@@ -102,13 +102,14 @@ fn stream(criterion: &mut Criterion) {
         group.bench_function(name, |b| {
             let mut out = Vec::new();
             b.iter(|| {
-                let mut transformer = StreamTransformer::new(context());
-                let _ = transformer.push(first.as_bytes(), &mut out);
+                let mut transformer = message_stream(context());
+                let _ = transformer.push(first.as_bytes(), Moment::default(), &mut out);
                 for _ in 1..EVENTS {
                     out.clear();
-                    let _ = transformer.push(black_box(event.as_bytes()), &mut out);
+                    let _ =
+                        transformer.push(black_box(event.as_bytes()), Moment::default(), &mut out);
                 }
-                transformer.end(End::Clean, &mut out)
+                transformer.end(End::Clean, Moment::default(), &mut out)
             });
         });
     }

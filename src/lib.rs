@@ -69,8 +69,10 @@ pub mod bench {
 
     pub mod translate {
         pub use crate::dialects::anthropic::translate::{
-            Assembly, End, IdSeed, NativeTail, Progress, ResponseContext, StreamTransformer, check,
-            count_tokens, error_from_backend, from_openai, is_not_spoken_here, to_openai,
+            Assembly, IdSeed, NativeTail, ResponseContext, check, count_tokens, error_from_backend,
+            from_openai, is_not_spoken_here, message_stream, to_openai,
         };
+        pub use crate::dialects::chat::stream::{End, Progress};
+        pub use crate::dialects::chat::writer::Moment;
     }
 }

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use url::{Host, Url};
 
+use super::plan::DialectName;
 use super::values::before;
 use super::version_prefix;
 
@@ -64,9 +65,17 @@ pub struct EndpointPlan {
     pub auth: Option<Auth>,
     /// How its certificate is verified.
     pub tls: EndpointTlsPlan,
+    /// The dialects that it speaks, in place of those of its profile (docs/contract/dialects.md#1);
+    /// empty = those of its profile.
+    pub dialects: Vec<DialectName>,
 }
 
 impl EndpointPlan {
+    /// Whether it speaks a dialect, if the configuration says so.
+    pub fn speaks(&self, dialect: DialectName) -> Option<bool> {
+        (!self.dialects.is_empty()).then(|| self.dialects.contains(&dialect))
+    }
+
     /// An endpoint with the default of every other key.
     pub fn new(name: &str, url: BaseUrl, kind: &str) -> Self {
         Self {
@@ -85,6 +94,7 @@ impl EndpointPlan {
             headers: Vec::new(),
             auth: None,
             tls: EndpointTlsPlan::default(),
+            dialects: Vec::new(),
         }
     }
 }

@@ -21,7 +21,7 @@ use super::endpoint::{
 };
 use super::env::expand;
 use super::inputs::{AUTO, ConfigInputs};
-use super::plan::{MAX_ENDPOINTS, ServerPlan};
+use super::plan::{DialectName, MAX_ENDPOINTS, ServerPlan};
 use super::section::Section;
 
 use super::nearest::nearest;
@@ -91,6 +91,7 @@ struct EndpointKeys {
     headers: Vec<(String, String)>,
     auth: auth::AuthKeys,
     tls: EndpointTlsPlan,
+    dialects: Vec<DialectName>,
 }
 
 /// A URL or a path with its variables filled in. A variable may hold a secret, so messages show
@@ -209,6 +210,12 @@ fn declare(s: &mut Section<'_, '_>) -> EndpointKeys {
             .resolve_map("a string", text),
         auth: auth::declare(&mut s.section("auth")),
         tls: tls(&mut s.section("tls")),
+        dialects: s
+            .key(
+                "dialects",
+                "APIs that it speaks, \"openai-chat\" among them, in place of its type's.",
+            )
+            .words(&[]),
     }
 }
 
@@ -308,7 +315,17 @@ fn check(
         headers: headers(s, typed.headers),
         auth,
         tls: typed.tls,
+        dialects: dialects(s, typed.dialects),
     })
+}
+
+/// The dialects of an endpoint, if they are given (docs/contract/dialects.md#1).
+fn dialects(s: &mut Section<'_, '_>, given: Vec<DialectName>) -> Vec<DialectName> {
+    let lacks_chat = !given.contains(&DialectName::OpenAiChat);
+    if s.is_given("dialects") && !s.is_faulty("dialects") && lacks_chat {
+        s.expected("dialects", "a list with \"openai-chat\" in it");
+    }
+    given
 }
 
 /// The address of an endpoint, unless it cannot be used. An absent one counts as empty.

@@ -65,7 +65,7 @@ pub(crate) use retry::RetryPlan;
 pub(crate) use statuses::StatusSet;
 #[cfg(test)]
 pub(crate) use translators::{AnthropicPlan, OllamaPlan};
-pub(crate) use translators::{InspectorPlan, TranslatorsPlan};
+pub(crate) use translators::{InspectorPlan, TranslatorRules, TranslatorsPlan};
 pub(crate) use values::boolean;
 pub(crate) use watch::ModelDiscoveryPlan;
 

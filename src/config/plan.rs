@@ -504,18 +504,18 @@ impl AliasPlan {
     }
 }
 
-/// An API family, by its name in the configuration (docs/contract/dialects.md#1).
-#[allow(dead_code, reason = "the conversation follows")]
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) enum DialectName {
-    /// `openai-chat`.
-    OpenAiChat,
-    /// `openai-responses`.
-    OpenAiResponses,
-    /// `anthropic-messages`.
-    AnthropicMessages,
-    /// `ollama-native`.
-    OllamaNative,
+words! {
+    /// An API family (docs/contract/dialects.md#1).
+    DialectName {
+        /// OpenAI's chat completions, and the rest of its older API.
+        OpenAiChat = "openai-chat",
+        /// OpenAI's responses.
+        OpenAiResponses = "openai-responses",
+        /// Anthropic's messages.
+        AnthropicMessages = "anthropic-messages",
+        /// Ollama's own API.
+        OllamaNative = "ollama-native",
+    }
 }
 
 /// `[logging]` and the variables of the log (docs/contract/operations.md#8).

@@ -7,22 +7,52 @@ use std::path::{Component, Path, PathBuf};
 
 use super::bounds::{MIB, U32_MAX};
 use super::endpoint::is_token;
+use super::plan::DialectName;
 use super::section::Section;
+
+/// What holds for each translator.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TranslatorRules {
+    /// If false, its routes are ordinary paths.
+    pub enabled: bool,
+    /// If false, requests are always translated, also for endpoints that speak the dialect.
+    pub passthrough_enabled: bool,
+    /// Whether other endpoints wait while one that speaks the dialect can be picked.
+    pub prefer_native: bool,
+}
 
 /// `[translators]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TranslatorsPlan {
     /// `[translators.anthropic]`.
     pub anthropic: AnthropicPlan,
+    /// `[translators.responses]`.
+    pub responses: TranslatorRules,
     /// `[translators.ollama]`.
     pub ollama: OllamaPlan,
+}
+
+impl TranslatorsPlan {
+    /// The rules for requests of a dialect.
+    pub fn rules(&self, dialect: DialectName) -> TranslatorRules {
+        match dialect {
+            DialectName::OpenAiChat => TranslatorRules {
+                enabled: true,
+                passthrough_enabled: true,
+                prefer_native: false,
+            },
+            DialectName::OpenAiResponses => self.responses,
+            DialectName::AnthropicMessages => self.anthropic.rules,
+            DialectName::OllamaNative => self.ollama.rules,
+        }
+    }
 }
 
 /// `[translators.ollama]` (docs/contract/dialects.md#14).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OllamaPlan {
-    /// If false, Ollama's API reaches endpoints of that type only.
-    pub enabled: bool,
+    /// What it has in common with the others.
+    pub rules: TranslatorRules,
     /// The version that `/api/version` reports.
     pub version: String,
 }
@@ -30,10 +60,8 @@ pub struct OllamaPlan {
 /// `[translators.anthropic]` (docs/contract/translation.md#2).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AnthropicPlan {
-    /// If false, its routes respond with 404.
-    pub enabled: bool,
-    /// If false, requests are always translated, also for endpoints with the Messages API.
-    pub passthrough_enabled: bool,
+    /// What it has in common with the others.
+    pub rules: TranslatorRules,
     /// Maximum size of a request body, 1 byte to 100 MiB; `None` = that of all requests.
     pub max_message_size: Option<u64>,
     /// `[translators.anthropic.inspector]`.
@@ -57,26 +85,73 @@ const OLLAS_MESSAGE_SIZE: u64 = 10 * MIB;
 /// `[translators]`.
 pub(super) fn translators(s: &mut Section<'_, '_>, cwd: &Path) -> TranslatorsPlan {
     TranslatorsPlan {
-        anthropic: anthropic(s.section("anthropic"), cwd),
-        ollama: ollama(s.section("ollama")),
+        anthropic: anthropic(&mut s.section("anthropic"), cwd),
+        responses: rules(&mut s.section("responses"), &RESPONSES),
+        ollama: ollama(&mut s.section("ollama")),
     }
 }
 
-fn anthropic(mut s: Section<'_, '_>, cwd: &Path) -> AnthropicPlan {
-    let enabled = s
-        .key(
-            "enabled",
-            "Serve the Anthropic Messages API below /olla/anthropic/.",
-        )
-        .env("OLLA_TRANSLATORS_ANTHROPIC_ENABLED")
-        .bool(true);
-    let passthrough_enabled = s
-        .key(
-            "passthrough_enabled",
-            "Skip translation for endpoints that support the Messages API.",
-        )
-        .env("OLLA_TRANSLATORS_ANTHROPIC_PASSTHROUGH_ENABLED")
-        .bool(true);
+/// How the common keys of a translator are declared.
+struct RulesDecl {
+    enabled: &'static str,
+    enabled_env: &'static str,
+    passthrough: &'static str,
+    passthrough_env: &'static str,
+    prefer: &'static str,
+    prefer_env: &'static str,
+    prefers: bool,
+}
+
+const ANTHROPIC: RulesDecl = RulesDecl {
+    enabled: "Serve the Anthropic Messages API below /olla/anthropic/.",
+    enabled_env: "OLLA_TRANSLATORS_ANTHROPIC_ENABLED",
+    passthrough: "Skip translation for endpoints that support the Messages API.",
+    passthrough_env: "OLLA_TRANSLATORS_ANTHROPIC_PASSTHROUGH_ENABLED",
+    prefer: "Use other endpoints only when none that supports it can be picked.",
+    prefer_env: "OLLA_TRANSLATORS_ANTHROPIC_PREFER_NATIVE",
+    prefers: true,
+};
+
+const RESPONSES: RulesDecl = RulesDecl {
+    enabled: "Serve OpenAI's Responses API for every endpoint.",
+    enabled_env: "OLLA_TRANSLATORS_RESPONSES_ENABLED",
+    passthrough: "Skip translation for endpoints that support the Responses API.",
+    passthrough_env: "OLLA_TRANSLATORS_RESPONSES_PASSTHROUGH_ENABLED",
+    prefer: "Use other endpoints only when none that supports it can be picked.",
+    prefer_env: "OLLA_TRANSLATORS_RESPONSES_PREFER_NATIVE",
+    prefers: false,
+};
+
+const OLLAMA: RulesDecl = RulesDecl {
+    enabled: "Serve Ollama's own API for every endpoint.",
+    enabled_env: "OLLA_TRANSLATORS_OLLAMA_ENABLED",
+    passthrough: "Skip translation for Ollama endpoints.",
+    passthrough_env: "OLLA_TRANSLATORS_OLLAMA_PASSTHROUGH_ENABLED",
+    prefer: "Use other endpoints only when no Ollama endpoint can be picked.",
+    prefer_env: "OLLA_TRANSLATORS_OLLAMA_PREFER_NATIVE",
+    prefers: true,
+};
+
+fn rules(s: &mut Section<'_, '_>, decl: &RulesDecl) -> TranslatorRules {
+    TranslatorRules {
+        enabled: s
+            .key("enabled", decl.enabled)
+            .env(decl.enabled_env)
+            .bool(true),
+        passthrough_enabled: s
+            .key("passthrough_enabled", decl.passthrough)
+            .env(decl.passthrough_env)
+            .bool(true),
+        prefer_native: s
+            .key("prefer_native", decl.prefer)
+            .env(decl.prefer_env)
+            .bool(decl.prefers),
+    }
+}
+
+/// `[translators.anthropic]`.
+fn anthropic(s: &mut Section<'_, '_>, cwd: &Path) -> AnthropicPlan {
+    let rules = rules(s, &ANTHROPIC);
     let max_message_size = s
         .key(
             "max_message_size",
@@ -88,24 +163,16 @@ fn anthropic(mut s: Section<'_, '_>, cwd: &Path) -> AnthropicPlan {
         let ours = "server.request_limits.max_body_size";
         s.note_old_default("max_message_size", ours);
     }
-    former(&mut s);
-    let inspector = inspector(&mut s.section("inspector"), cwd);
+    former(s);
     AnthropicPlan {
-        enabled,
-        passthrough_enabled,
+        rules,
         max_message_size: (max_message_size > 0).then_some(max_message_size),
-        inspector,
+        inspector: inspector(&mut s.section("inspector"), cwd),
     }
 }
 
-fn ollama(mut s: Section<'_, '_>) -> OllamaPlan {
-    let enabled = s
-        .key(
-            "enabled",
-            "Serve Ollama's API for every model, below every prefix and at /api.",
-        )
-        .env("OLLA_TRANSLATORS_OLLAMA_ENABLED")
-        .bool(true);
+fn ollama(s: &mut Section<'_, '_>) -> OllamaPlan {
+    let rules = rules(s, &OLLAMA);
     let version = s
         .key(
             "version",
@@ -113,7 +180,7 @@ fn ollama(mut s: Section<'_, '_>) -> OllamaPlan {
         )
         .env("OLLA_TRANSLATORS_OLLAMA_VERSION")
         .text_such("0.14.0", "digits and dots", is_version);
-    OllamaPlan { enabled, version }
+    OllamaPlan { rules, version }
 }
 
 /// Whether a text is numbers with dots between them.

@@ -4,6 +4,8 @@
 
 use std::borrow::Cow;
 
+use super::chat::error::{ErrorDetails, Refusal};
+
 /// An error before it takes the shape of its route's API family ([`super::ApiFamily::error_body`]).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Error {
@@ -21,6 +23,9 @@ pub(crate) struct Error {
     pub accept_encoding: Option<&'static str>,
     /// Seconds, for 429 and 503.
     pub retry_after: Option<u64>,
+    /// What OpenAI's form of an error says in place of type and code, on the routes of a translation
+    /// (docs/contract/dialects.md#12).
+    pub details: Option<Box<ErrorDetails>>,
 }
 
 impl Error {
@@ -39,6 +44,7 @@ impl Error {
             allow: None,
             accept_encoding: None,
             retry_after: None,
+            details: None,
         }
     }
 
@@ -46,5 +52,28 @@ impl Error {
     pub(crate) fn not_found() -> Self {
         let message = "there is no such route; the APIs are below /olla/, as in /olla/openai/v1";
         Self::new(404, "not_found", "NOT_FOUND", message)
+    }
+}
+
+impl From<Refusal> for Error {
+    /// Type and code of a status; those of OpenAI's form are details, for invalid requests and for
+    /// what an endpoint says.
+    fn from(refusal: Refusal) -> Self {
+        let (kind, code) = match refusal.status {
+            401 => ("unauthorized", "UNAUTHORIZED"),
+            403 => ("forbidden", "FORBIDDEN"),
+            404 => ("not_found", "NOT_FOUND"),
+            413 => ("request_too_large", "BODY_TOO_LARGE"),
+            429 => ("rate_limit_exceeded", "RATE_LIMIT_EXCEEDED"),
+            400..500 => ("bad_request", "INVALID_REQUEST"),
+            503 => ("service_unavailable", "BACKEND_ERROR"),
+            _ => ("bad_gateway", "BACKEND_ERROR"),
+        };
+        let is_invalid = (400..500).contains(&refusal.status);
+        let details = refusal.details.or_else(|| is_invalid.then(Box::default));
+        Self {
+            details,
+            ..Self::new(refusal.status, kind, code, refusal.message)
+        }
     }
 }

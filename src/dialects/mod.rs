@@ -5,7 +5,7 @@
 //!
 //! ```text
 //! ApiFamily: MOUNTS (routes) ─▶ body_limit ─▶ begin
-//! Dialect: read ─▶ choose ─▶ ┌ next (widen)* ─▶ request ─▶ target, payload
+//! Dialect: read ─▶ choose ─▶ ┌ next (widen)* ─▶ picked ─▶ request ─▶ target, payload
 //!                            │     ─▶ response ─▶ piece*, idle*, whole
 //!                            └── again after a failure
 //!          ─▶ end;  notes after every call that may leave some
@@ -15,12 +15,11 @@
 //! ```
 //!
 //! [`Dialect::Plain`] is a request that the endpoint understands as the client wrote it: its arm of
-//! every question is a constant. To add a dialect, write its folder and one variant each of
-//! [`ApiFamily`] and [`Dialect`]; `CONTRIBUTING.md` has the steps.
+//! every question is a constant. All other dialects are [`Conversation`]s, each with its own
+//! [`Translator`]; `CONTRIBUTING.md` has the steps to add one.
 
 pub(crate) mod anthropic;
 pub(crate) mod chat;
-#[allow(dead_code, unused_imports, reason = "the conversation follows")]
 pub(crate) mod conversation;
 mod early;
 mod error;
@@ -32,11 +31,15 @@ use std::time::Duration;
 use bytes::Bytes;
 use olla_engine::handler::{End, Request, Response};
 
-use crate::config::{Plan, TranslatorsPlan};
+use crate::config::{DialectName, Plan, TranslatorsPlan};
 use crate::endpoint_set::EndpointSet;
 use crate::fleet::Endpoint;
 
-use anthropic::{Conversation, Record};
+pub(crate) use anthropic::Record;
+pub(crate) use chat::dropped::{DROPPED_FIELDS, Dropped, counted_as};
+pub(crate) use chat::error::RETRY_HEADERS;
+pub(crate) use chat::writer::Moment;
+use conversation::Conversation;
 pub(crate) use early::{EventForm, FailedStream, StreamFailure};
 pub(crate) use error::Error;
 pub(crate) use ollama::{OLLAMA_ROOT, RunningModels};
@@ -69,8 +72,8 @@ impl ApiFamily {
     pub(crate) fn is_enabled(self, translators: &TranslatorsPlan) -> bool {
         match self {
             Self::OpenAi => true,
-            Self::Anthropic => translators.anthropic.enabled,
-            Self::Ollama => translators.ollama.enabled,
+            Self::Anthropic => translators.anthropic.rules.enabled,
+            Self::Ollama => translators.ollama.rules.enabled,
         }
     }
 
@@ -101,21 +104,35 @@ impl ApiFamily {
             Self::Anthropic => Some(b"request-id"),
         }
     }
-
-    /// The dialect of a request on one of its routes.
-    pub(crate) fn begin(self) -> Dialect {
-        match self {
-            Self::OpenAi | Self::Ollama => Dialect::Plain,
-            Self::Anthropic => Dialect::Anthropic(Box::default()),
-        }
-    }
 }
 
 fn openai_error(error: &Error) -> Vec<u8> {
-    let body = serde_json::json!({
-        "error": { "message": error.message, "type": error.kind, "code": error.code }
-    });
+    let body = match &error.details {
+        None => serde_json::json!({
+            "error": { "message": error.message, "type": error.kind, "code": error.code }
+        }),
+        Some(details) => serde_json::json!({
+            "error": {
+                "message": error.message,
+                "type": details.kind.as_deref().unwrap_or(openai_kind(error.status)),
+                "param": details.param,
+                "code": details.code,
+            }
+        }),
+    };
     body.to_string().into_bytes()
+}
+
+/// The `type` of an error of this status in OpenAI's own API (docs/contract/dialects.md#12).
+const fn openai_kind(status: u16) -> &'static str {
+    match status {
+        401 => "authentication_error",
+        403 => "permission_error",
+        404 => "not_found_error",
+        429 => "rate_limit_error",
+        400..500 => "invalid_request_error",
+        _ => "server_error",
+    }
 }
 
 /// An error in the form of Ollama's own API, whose clients print `error` as it is
@@ -139,8 +156,8 @@ pub(crate) enum Dialect {
     /// The endpoint understands the request as it is.
     #[default]
     Plain,
-    /// The Messages API.
-    Anthropic(Box<Conversation>),
+    /// An endpoint may get it translated.
+    Translated(Box<Conversation>),
 }
 
 /// The candidates that a dialect may order.
@@ -173,12 +190,14 @@ pub(crate) struct Sending<'a> {
 }
 
 /// The body that an endpoint gets.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Sent {
     /// The client's, with the endpoint's name of the model.
     Client,
     /// [`Dialect::payload`].
     Own,
+    /// None: the client gets this JSON document.
+    Response(Vec<u8>),
 }
 
 /// Where a dialect sends a request, below the endpoint's URL.
@@ -235,11 +254,13 @@ pub(crate) enum Whole {
     Json(Vec<u8>),
     /// A stream of events.
     Events(Vec<u8>),
-    /// An error, with further header lines of the endpoint's response.
-    Refused(Error, Vec<u8>),
+    /// An error.
+    Refused(Error),
     /// The endpoint does not speak the dialect, and gets no request of it unchanged for this time.
     /// Another attempt is to be made.
-    NotSpoken(Duration),
+    NotSpoken(DialectName, Duration),
+    /// Another attempt is to be made.
+    Again,
 }
 
 /// A message of a dialect for the log or the inspector. The gateway collects them.
@@ -247,6 +268,8 @@ pub(crate) enum Whole {
 pub(crate) enum Note {
     /// Something of the request or response has no counterpart in the other dialect.
     NotTranslated(String),
+    /// A field of the request had no effect: the translator and the field's name.
+    Dropped(&'static str, String),
     /// The name of a session was not a valid file name.
     SessionReplaced,
     /// A line for the inspector's files.
@@ -286,7 +309,7 @@ impl Dialect {
     pub(crate) fn read(&mut self, body: &[u8], model: &mut String) -> Result<(), Error> {
         match self {
             Self::Plain => Ok(()),
-            Self::Anthropic(conversation) => conversation.read(body, model),
+            Self::Translated(conversation) => conversation.read(body, model),
         }
     }
 
@@ -297,7 +320,7 @@ impl Dialect {
     pub(crate) fn choose(&mut self, choosing: &Choosing<'_>) -> Result<(), Error> {
         match self {
             Self::Plain => Ok(()),
-            Self::Anthropic(conversation) => conversation.choose(choosing),
+            Self::Translated(conversation) => conversation.choose(choosing),
         }
     }
 
@@ -309,7 +332,7 @@ impl Dialect {
     ) -> (EndpointSet, EndpointSet) {
         match self {
             Self::Plain => (*candidates, *tried),
-            Self::Anthropic(conversation) => conversation.next(candidates, tried),
+            Self::Translated(conversation) => conversation.next(candidates, tried),
         }
     }
 
@@ -317,7 +340,7 @@ impl Dialect {
     pub(crate) fn widen(&mut self) -> bool {
         match self {
             Self::Plain => false,
-            Self::Anthropic(conversation) => conversation.widen(),
+            Self::Translated(conversation) => conversation.widen(),
         }
     }
 
@@ -325,20 +348,28 @@ impl Dialect {
     pub(crate) fn narrow(&mut self) {
         match self {
             Self::Plain => {}
-            Self::Anthropic(conversation) => conversation.narrow(),
+            Self::Translated(conversation) => conversation.narrow(),
+        }
+    }
+
+    /// The endpoint was picked.
+    pub(crate) fn picked(&mut self, index: usize) {
+        match self {
+            Self::Plain => {}
+            Self::Translated(conversation) => conversation.picked(index),
         }
     }
 
     /// Whether the model is named in the endpoint's own spelling even without an alias.
     pub(crate) const fn respells(&self) -> bool {
-        matches!(self, Self::Anthropic(_))
+        matches!(self, Self::Translated(_))
     }
 
     /// Whether a step on this many bytes takes too long for a core.
     pub(crate) fn is_long(&self, bytes: usize) -> bool {
         match self {
             Self::Plain => false,
-            Self::Anthropic(conversation) => conversation.load(bytes) > STEP_BYTES_MAX,
+            Self::Translated(conversation) => conversation.load(bytes) > STEP_BYTES_MAX,
         }
     }
 
@@ -346,7 +377,7 @@ impl Dialect {
     pub(crate) fn is_long_piece(&self, piece: &[u8], ends: bool) -> bool {
         match self {
             Self::Plain => false,
-            Self::Anthropic(conversation) => conversation.piece_load(piece, ends) > STEP_BYTES_MAX,
+            Self::Translated(conversation) => conversation.piece_load(piece, ends) > STEP_BYTES_MAX,
         }
     }
 
@@ -354,7 +385,7 @@ impl Dialect {
     pub(crate) fn record(&mut self, request: &Request<'_>, plan: &Plan) {
         match self {
             Self::Plain => {}
-            Self::Anthropic(conversation) => conversation.record(request, plan),
+            Self::Translated(conversation) => conversation.record(request, plan),
         }
     }
 
@@ -365,7 +396,7 @@ impl Dialect {
     pub(crate) fn request(&mut self, sending: &Sending<'_>) -> Result<Sent, Error> {
         match self {
             Self::Plain => Ok(Sent::Client),
-            Self::Anthropic(conversation) => conversation.request(sending),
+            Self::Translated(conversation) => conversation.request(sending),
         }
     }
 
@@ -373,7 +404,7 @@ impl Dialect {
     pub(crate) fn target<'e>(&self, endpoint: &'e Endpoint) -> Option<DialectTarget<'e>> {
         match self {
             Self::Plain => None,
-            Self::Anthropic(conversation) => conversation.target(endpoint),
+            Self::Translated(conversation) => conversation.target(endpoint),
         }
     }
 
@@ -381,20 +412,21 @@ impl Dialect {
     pub(crate) fn payload(&self) -> Option<&[u8]> {
         match self {
             Self::Plain => None,
-            Self::Anthropic(conversation) => conversation.payload(),
+            Self::Translated(conversation) => conversation.payload(),
         }
     }
 
-    /// The head of an endpoint's response has come. `keep_alive` is the configured time after which
-    /// a silent stream gets a sign of life.
+    /// The head of the picked endpoint's response has come. `keep_alive` is the configured time after
+    /// which a silent stream gets a sign of life.
     pub(crate) fn response(
         &mut self,
         response: &Response<'_>,
+        endpoint: Option<&Endpoint>,
         keep_alive: Option<Duration>,
     ) -> Reading {
         match self {
             Self::Plain => Reading::Pass { watch: false },
-            Self::Anthropic(conversation) => conversation.response(response, keep_alive),
+            Self::Translated(conversation) => conversation.response(response, endpoint, keep_alive),
         }
     }
 
@@ -402,12 +434,18 @@ impl Dialect {
     pub(crate) fn watch(&mut self, payload: &[u8]) {
         match self {
             Self::Plain => {}
-            Self::Anthropic(conversation) => conversation.watch(payload),
+            Self::Translated(conversation) => conversation.watch(payload),
         }
     }
 
     /// A part of a body; with `end` it is the last call. Appends to `out` what the client gets.
-    pub(crate) fn piece(&mut self, payload: &[u8], end: Option<End>, out: &mut Vec<u8>) -> Piece {
+    pub(crate) fn piece(
+        &mut self,
+        payload: &[u8],
+        end: Option<End>,
+        at: Moment,
+        out: &mut Vec<u8>,
+    ) -> Piece {
         match self {
             Self::Plain => {
                 out.extend_from_slice(payload);
@@ -417,25 +455,25 @@ impl Dialect {
                     Some(End::Broken(_)) => Piece::Broken,
                 }
             }
-            Self::Anthropic(conversation) => conversation.piece(payload, end, out),
+            Self::Translated(conversation) => conversation.piece(payload, end, at, out),
         }
     }
 
     /// The client has got nothing for the time that [`Reading::Stream`] or [`Reading::Follow`]
     /// names.
-    pub(crate) fn idle(&mut self, out: &mut Vec<u8>) -> Piece {
+    pub(crate) fn idle(&mut self, at: Moment, out: &mut Vec<u8>) -> Piece {
         match self {
             Self::Plain => Piece::More,
-            Self::Anthropic(conversation) => conversation.idle(out),
+            Self::Translated(conversation) => conversation.idle(at, out),
         }
     }
 
     /// A whole body that [`Reading::Hold`] or [`Reading::Collect`] asked for.
     /// `index` = the endpoint that sent it.
-    pub(crate) fn whole(&mut self, body: &[u8], index: usize) -> Whole {
+    pub(crate) fn whole(&mut self, body: &[u8], index: usize, at: Moment) -> Whole {
         match self {
             Self::Plain => Whole::Held,
-            Self::Anthropic(conversation) => conversation.whole(body, index),
+            Self::Translated(conversation) => conversation.whole(body, index, at),
         }
     }
 
@@ -443,7 +481,7 @@ impl Dialect {
     pub(crate) fn has_failed(&self) -> bool {
         match self {
             Self::Plain => false,
-            Self::Anthropic(conversation) => conversation.has_failed(),
+            Self::Translated(conversation) => conversation.has_failed(),
         }
     }
 
@@ -451,15 +489,15 @@ impl Dialect {
     pub(crate) fn refused(&mut self, body: &[u8]) {
         match self {
             Self::Plain => {}
-            Self::Anthropic(conversation) => conversation.refused(body),
+            Self::Translated(conversation) => conversation.refused(body),
         }
     }
 
-    /// The request is over, with this status.
-    pub(crate) fn end(&mut self, status: u16) -> Option<Summary> {
+    /// The request is over, with this status. `complete` = the client has got the whole response.
+    pub(crate) fn end(&mut self, status: u16, complete: bool) -> Option<Summary> {
         match self {
             Self::Plain => None,
-            Self::Anthropic(conversation) => Some(conversation.end(status)),
+            Self::Translated(conversation) => Some(conversation.end(status, complete)),
         }
     }
 
@@ -467,7 +505,7 @@ impl Dialect {
     pub(crate) fn notes(&mut self) -> Vec<Note> {
         match self {
             Self::Plain => Vec::new(),
-            Self::Anthropic(conversation) => conversation.notes(),
+            Self::Translated(conversation) => conversation.notes(),
         }
     }
 
@@ -475,7 +513,7 @@ impl Dialect {
     pub(crate) fn mode(&self) -> Option<&'static str> {
         match self {
             Self::Plain => None,
-            Self::Anthropic(conversation) => conversation.mode(),
+            Self::Translated(conversation) => conversation.mode(),
         }
     }
 
@@ -483,7 +521,7 @@ impl Dialect {
     pub(crate) fn first_mode(&self) -> Option<&'static str> {
         match self {
             Self::Plain => None,
-            Self::Anthropic(conversation) => Some(conversation.first_mode()),
+            Self::Translated(conversation) => Some(conversation.first_mode()),
         }
     }
 
@@ -491,7 +529,31 @@ impl Dialect {
     pub(crate) fn mode_shown(&self) -> Option<&'static str> {
         match self {
             Self::Plain => None,
-            Self::Anthropic(conversation) => conversation.mode_shown(),
+            Self::Translated(conversation) => conversation.mode_shown(),
+        }
+    }
+
+    /// The endpoint gets, or has got, a request in OpenAI's older API in place of the client's.
+    pub(crate) fn is_translated(&self) -> bool {
+        match self {
+            Self::Plain => false,
+            Self::Translated(conversation) => conversation.is_translated(),
+        }
+    }
+
+    /// The fields of the request that have no effect.
+    pub(crate) fn dropped(&self) -> Option<&Dropped> {
+        match self {
+            Self::Plain => None,
+            Self::Translated(conversation) => conversation.dropped(),
+        }
+    }
+
+    /// The media type of streams that the dialect writes.
+    pub(crate) fn stream_type(&self) -> &'static str {
+        match self {
+            Self::Plain => "text/event-stream",
+            Self::Translated(conversation) => conversation.stream_type(),
         }
     }
 
@@ -499,7 +561,7 @@ impl Dialect {
     pub(crate) fn fallback(&self) -> Option<Fallback> {
         match self {
             Self::Plain => None,
-            Self::Anthropic(conversation) => conversation.fallback(),
+            Self::Translated(conversation) => conversation.fallback(),
         }
     }
 }

@@ -4,7 +4,8 @@
 
 use std::time::Duration;
 
-use super::{ApiFamily, Error, anthropic, ollama};
+use super::conversation::{Conversation, Translator};
+use super::{ApiFamily, Dialect, Error, anthropic, ollama};
 use crate::catalogue::{Catalogue, ListingForm};
 use crate::config::Plan;
 use crate::fleet::Endpoint;
@@ -48,11 +49,21 @@ pub(crate) struct DialectRoute {
     pub operation: Operation,
 }
 
+impl DialectRoute {
+    /// The dialect of one of its requests.
+    pub(crate) fn begin(&self) -> Dialect {
+        match self.operation {
+            Operation::Serve(begin) => Dialect::Translated(Box::new(Conversation::new(begin()))),
+            _ => Dialect::Plain,
+        }
+    }
+}
+
 /// What a dialect's route does.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Operation {
     /// Its requests go to an endpoint.
-    Serve,
+    Serve(fn() -> Box<dyn Translator>),
     /// Its requests go to an endpoint of Ollama's, else the catalogue responds.
     Describe,
     /// What the endpoints of Ollama's say of loaded models, merged.

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::cooling::Cooling;
+use crate::config::DialectName;
 
 /// A request notes the arrival of bytes no more often than this ([`Live::hear`]).
 pub(crate) const HEARD_STEP: Duration = Duration::from_millis(100);
@@ -26,9 +27,9 @@ pub struct Live {
     pub(crate) open_until_ms: AtomicU64,
     /// Milliseconds at which the probe of the half-open breaker began; 0 = no probe is in flight.
     pub(crate) probe_since_ms: AtomicU64,
-    /// Milliseconds on the process's clock until which it counts as not speaking the Messages API,
-    /// although its type does (docs/contract/translation.md#5); 0 = it does.
-    no_messages_until_ms: AtomicU64,
+    /// For each dialect, milliseconds on the process's clock until which it counts as not speaking
+    /// it, although its type does (docs/contract/dialects.md#1.2); 0 = it does.
+    unspoken_until_ms: [AtomicU64; DialectName::ALL.len()],
     /// Whether it turned out not to know what its type knows (docs/contract/translation.md#11).
     no_consultations: AtomicBool,
     /// Its models that are left alone for a while (docs/contract/balancing.md#9.1).
@@ -64,9 +65,24 @@ impl Live {
         self.in_flight.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// The endpoint does not speak the Messages API; this is remembered until the given time.
-    pub fn refuse_messages(&self, until_ms: u64) {
-        self.no_messages_until_ms.store(until_ms, Ordering::Relaxed);
+    /// The endpoint does not speak a dialect; this is remembered until the given time.
+    pub fn refuse(&self, dialect: DialectName, until_ms: u64) {
+        self.unspoken(dialect).store(until_ms, Ordering::Relaxed);
+    }
+
+    /// Whether the endpoint is known not to speak a dialect.
+    pub fn refuses(&self, dialect: DialectName, now_ms: u64) -> bool {
+        self.unspoken(dialect).load(Ordering::Relaxed) > now_ms
+    }
+
+    fn unspoken(&self, dialect: DialectName) -> &AtomicU64 {
+        let [chat, responses, messages, ollama] = &self.unspoken_until_ms;
+        match dialect {
+            DialectName::OpenAiChat => chat,
+            DialectName::OpenAiResponses => responses,
+            DialectName::AnthropicMessages => messages,
+            DialectName::OllamaNative => ollama,
+        }
     }
 
     /// The endpoint does not know the path by which it would be consulted.
@@ -79,16 +95,13 @@ impl Live {
         self.no_consultations.load(Ordering::Relaxed)
     }
 
-    /// Forgets [`Self::refuse_messages`] and [`Self::refuse_consultations`]: after another listing it
+    /// Forgets [`Self::refuse`] and [`Self::refuse_consultations`]: after another listing it
     /// may be another server.
     pub fn forget_refusals(&self) {
-        self.no_messages_until_ms.store(0, Ordering::Relaxed);
+        for until_ms in &self.unspoken_until_ms {
+            until_ms.store(0, Ordering::Relaxed);
+        }
         self.no_consultations.store(false, Ordering::Relaxed);
-    }
-
-    /// Whether the endpoint is known not to speak the Messages API.
-    pub fn refuses_messages(&self, now_ms: u64) -> bool {
-        self.no_messages_until_ms.load(Ordering::Relaxed) > now_ms
     }
 
     /// Bytes of a response have arrived.

@@ -146,7 +146,7 @@ impl Exchange {
             self.inspects = self.coding != BodyCoding::Unreadable;
             let content_type = head.get(bytes, FieldId::ContentType);
             self.form = content_type.and_then(Form::of).map(Box::new);
-            self.dialect = self.route.family().begin();
+            self.dialect = self.route.begin();
         }
         Ok(())
     }

@@ -15,6 +15,7 @@ use olla_engine::handler::{Ask, AtEnd, Local, Passing, Pick, Response, Routed};
 use super::consultation::Consultation;
 use super::exchange::Exchange;
 use super::pick::target_of;
+use crate::config::DialectName;
 use crate::dialects::Authority;
 use crate::endpoint_set::EndpointSet;
 use crate::fleet::Endpoint;
@@ -80,7 +81,9 @@ impl Exchange {
         let can_say = |endpoint: &Endpoint| {
             (authority.path)(endpoint).is_some()
                 && !endpoint.live.refuses_consultations()
-                && !endpoint.live.refuses_messages(now_ms)
+                && !endpoint
+                    .live
+                    .refuses(DialectName::AnthropicMessages, now_ms)
                 && breaker::state(&endpoint.live, now_ms) == State::Closed
         };
         let left: EndpointSet = self.candidates.minus(&self.cooling(now_ms));

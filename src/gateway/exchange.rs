@@ -21,11 +21,14 @@ use super::cors::Grant;
 use super::early_decoder::EarlyDecoder;
 use super::keep_alive::EventBorder;
 use super::kept::{ConnectionCache, Kept};
+use super::pick::Picked;
 use super::refused::overloaded;
 use super::replies::Ticket;
 use super::view::View;
 use crate::access::Client;
-use crate::dialects::{ApiFamily, Dialect, EventForm, KEEP_ALIVE_COMMENT, Piece, Reading, Whole};
+use crate::dialects::{
+    ApiFamily, Dialect, EventForm, KEEP_ALIVE_COMMENT, Moment, Piece, Reading, Whole,
+};
 use crate::encoding::BodyCoding;
 use crate::endpoint_set::EndpointSet;
 use crate::fleet::Endpoint;
@@ -273,6 +276,14 @@ impl Exchange {
     }
 }
 
+/// The time of a call, for what a dialect writes.
+fn moment(ask: &Ask<'_>) -> Moment {
+    Moment {
+        unix_ms: ask.cx.unix_ms,
+        elapsed: ask.cx.now.saturating_duration_since(ask.cx.arrived),
+    }
+}
+
 impl handler::Exchange for Exchange {
     type Kept = Kept;
 
@@ -322,8 +333,12 @@ impl handler::Exchange for Exchange {
             return self.pick_authority(ask, local);
         }
         match self.pick_endpoint(ask, failed) {
-            Ok(Some(target)) => Pick::Upstream(target),
-            Ok(None) => Pick::Work,
+            Ok(Picked::Upstream(target)) => Pick::Upstream(target),
+            Ok(Picked::Later) => Pick::Work,
+            Ok(Picked::Response(body)) => {
+                self.json(ask, body.into(), local);
+                Pick::Respond
+            }
             Err(error) => {
                 self.error(ask.cx, Some(&ask.request), &error, local);
                 Pick::Respond
@@ -407,7 +422,9 @@ impl handler::Exchange for Exchange {
         }
         let kind = self.begin_tail(response);
         let keep_alive = self.view.plan().proxy.stream_keep_alive;
-        let reading = self.dialect.response(response, keep_alive);
+        let view = Rc::clone(&self.view);
+        let endpoint = self.endpoint.and_then(|index| view.endpoint(index));
+        let reading = self.dialect.response(response, endpoint, keep_alive);
         if self.early.get().is_some() {
             return self.early_passing(response, reading);
         }
@@ -428,9 +445,13 @@ impl handler::Exchange for Exchange {
                 self.kept.held = held;
                 Passing::Collect(bytes_max)
             }
-            Reading::Collect(bytes_max) => Passing::Collect(bytes_max),
+            Reading::Collect(bytes_max) => {
+                self.hold_kept_fields(response);
+                Passing::Collect(bytes_max)
+            }
             Reading::Stream(idle) => {
                 self.events(ask, out);
+                self.kept_fields(response, out);
                 Passing::Transform(idle)
             }
         }
@@ -472,20 +493,21 @@ impl handler::Exchange for Exchange {
         if self.is_early_stream {
             return self.early_piece(payload, end, out);
         }
+        let at = moment(ask);
         if self.dialect.is_long_piece(payload, end.is_some()) {
             self.send_away(move |dialect, payload| {
                 let mut made = Vec::new();
-                let piece = dialect.piece(payload, end, &mut made);
+                let piece = dialect.piece(payload, end, at, &mut made);
                 StepDone::Piece(piece, made)
             });
             return Made::Work;
         }
-        let piece = self.dialect.piece(payload, end, out);
+        let piece = self.dialect.piece(payload, end, at, out);
         self.made(ask, piece)
     }
 
     fn idle(&mut self, ask: &Ask<'_>, out: &mut Vec<u8>) -> Made {
-        let piece = self.dialect.idle(out);
+        let piece = self.dialect.idle(moment(ask), out);
         if self.is_early_stream {
             self.early_idle(out);
         }
@@ -499,7 +521,7 @@ impl handler::Exchange for Exchange {
         if self.consultation.is_some() {
             return self.authority_has_responded(response, local);
         }
-        let index = self.endpoint;
+        let (index, at) = (self.endpoint, moment(ask));
         let whole = match (self.come_back(), index) {
             (Some(StepDone::Whole(whole)), _) => whole,
             (Some(StepDone::Document(events)), _) => {
@@ -510,11 +532,11 @@ impl handler::Exchange for Exchange {
                 self.push_tail(response);
                 if self.dialect.is_long(response.len()) {
                     self.send_away(move |dialect, body| {
-                        StepDone::Whole(dialect.whole(body, index))
+                        StepDone::Whole(dialect.whole(body, index, at))
                     });
                     return AtEnd::Work;
                 }
-                self.dialect.whole(response, index)
+                self.dialect.whole(response, index, at)
             }
         };
         self.take_notes(ask.cx);
@@ -528,21 +550,28 @@ impl handler::Exchange for Exchange {
                 local.head.append(&mut self.kept.held);
                 local.body = bytes::Bytes::copy_from_slice(response);
             }
-            Whole::Json(document) => self.json(ask, document.into(), local),
+            Whole::Json(document) => {
+                self.json(ask, document.into(), local);
+                local.head.append(&mut self.kept.held);
+            }
             Whole::Events(events) => {
                 self.events(ask, &mut local.head);
+                local.head.append(&mut self.kept.held);
                 local.body = events.into();
             }
-            Whole::Refused(error, mut fields) => {
+            Whole::Refused(error) => {
+                let mut fields = std::mem::take(&mut self.kept.held);
                 self.error(ask.cx, Some(&ask.request), &error, local);
-                local.head.append(&mut fields);
+                if self.dialect.is_translated() {
+                    local.head.append(&mut fields);
+                }
             }
-            Whole::NotSpoken(refused_for) => {
-                self.kept.held.clear();
+            Whole::Again => return AtEnd::Again,
+            Whole::NotSpoken(dialect, refused_for) => {
                 let until = ask.cx.now + refused_for;
                 let until_ms = self.gateway.common.clock_ms(until);
                 if let Some(endpoint) = self.endpoint() {
-                    endpoint.live.refuse_messages(until_ms);
+                    endpoint.live.refuse(dialect, until_ms);
                 }
                 return AtEnd::Again;
             }

@@ -184,8 +184,8 @@ impl Exchange {
     }
 }
 
-/// Servers of OpenAI's API expect a key in another header than clients of Anthropic's API send
-/// (docs/contract/translation.md#10).
+/// Servers of OpenAI's API expect a key in another header than clients of Anthropic's API, or of
+/// Azure's, send (docs/contract/translation.md#10, docs/contract/dialects.md#4).
 fn bearer_of_api_key(head: &RequestHead, bytes: &[u8], upstream: &Upstream, out: &mut Vec<u8>) {
     let has_own = upstream.has_auth
         || upstream.owns(FieldId::Authorization)
@@ -193,7 +193,12 @@ fn bearer_of_api_key(head: &RequestHead, bytes: &[u8], upstream: &Upstream, out:
     if has_own || head.has(FieldId::Authorization) {
         return;
     }
-    if let Some(key) = head.get(bytes, FieldId::XApiKey) {
+    let api_key = || {
+        let mut fields = head.fields.iter();
+        let field = fields.find(|field| field.name.of(bytes).eq_ignore_ascii_case(b"api-key"))?;
+        Some(field.value.of(bytes))
+    };
+    if let Some(key) = head.get(bytes, FieldId::XApiKey).or_else(api_key) {
         out.extend_from_slice(b"Authorization: Bearer ");
         out.extend_from_slice(key);
         out.extend_from_slice(b"\r\n");

@@ -102,7 +102,7 @@ impl Exchange {
             Operation::Running => return self.running(ask, local),
             Operation::Compute(computation) => return self.compute(ask, computation, local),
             Operation::List(make) => make,
-            Operation::Serve | Operation::Describe => {
+            Operation::Serve(_) | Operation::Describe => {
                 self.error(ask.cx, Some(&ask.request), &Error::not_found(), local);
                 return Routed::Respond;
             }

@@ -27,8 +27,18 @@ use crate::routing::rejection;
 use crate::routing::route::RouteKind;
 use crate::shared::{ToControl, Trouble};
 
+/// The outcome of a pick.
+pub(super) enum Picked {
+    /// The request goes to an endpoint.
+    Upstream(Target),
+    /// The request is being prepared elsewhere.
+    Later,
+    /// No endpoint gets the request: this JSON document is the response.
+    Response(Vec<u8>),
+}
+
 impl Exchange {
-    /// The next endpoint; `None` while the request for it is prepared elsewhere.
+    /// The next endpoint, with the request prepared for it.
     ///
     /// # Errors
     /// No endpoint is left, or the request cannot be expressed for the one that was picked.
@@ -36,9 +46,9 @@ impl Exchange {
         &mut self,
         ask: &Ask<'_>,
         failed: Option<Fault>,
-    ) -> Result<Option<Target>, Error> {
+    ) -> Result<Picked, Error> {
         if let Some(Done::Request(sent)) = self.come_back() {
-            return self.prepared(ask, sent).map(Some);
+            return self.prepared(ask, sent);
         }
         let view = Rc::clone(&self.view);
         let lease = match self.lease(ask.cx, failed) {
@@ -73,8 +83,8 @@ impl Exchange {
             common.sticky.picked(session, endpoint.id, bounds, now_ms);
         }
         match self.prepare(ask, &view, index) {
-            Some(sent) => self.prepared(ask, sent).map(Some),
-            None => Ok(None),
+            Some(sent) => self.prepared(ask, sent),
+            None => Ok(Picked::Later),
         }
     }
 
@@ -176,7 +186,7 @@ impl Exchange {
     }
 
     /// The request for the picked endpoint is prepared, or cannot be expressed for it.
-    fn prepared(&mut self, ask: &Ask<'_>, sent: Result<Sent, Error>) -> Result<Target, Error> {
+    fn prepared(&mut self, ask: &Ask<'_>, sent: Result<Sent, Error>) -> Result<Picked, Error> {
         let real = Some(self.kept.sent_model.as_str()).filter(|real| !real.is_empty());
         let splice = match (&sent, real, &self.findings.model) {
             (Ok(Sent::Client), Some(real), Some(found)) => match &self.form {
@@ -193,17 +203,20 @@ impl Exchange {
             sent
         });
         self.take_notes(ask.cx);
-        let endpoint = match sent {
-            Ok(_) => self.endpoint().ok_or_else(Error::not_found),
+        let picked = match sent {
+            Ok(Sent::Response(body)) => Ok(Picked::Response(body)),
+            Ok(Sent::Client | Sent::Own) => self
+                .endpoint()
+                .map(|endpoint| Picked::Upstream(target_of(endpoint)))
+                .ok_or_else(Error::not_found),
             Err(error) => Err(error),
         };
-        let target = endpoint.map(target_of);
-        if target.is_err() {
+        if !matches!(picked, Ok(Picked::Upstream(_))) {
             // Nothing was sent to the endpoint.
             self.lease = None;
             self.endpoint = None;
         }
-        target
+        picked
     }
 
     /// An attempt has ended: records what it shows of its endpoint (docs/contract/balancing.md#9,

@@ -100,6 +100,22 @@ impl Exchange {
                             .str("reason", &reason);
                     }
                 }
+                Note::Dropped(translator, field) => {
+                    self.gateway
+                        .recorder
+                        .borrow_mut()
+                        .dropped(translator, &field);
+                    let now_ms = self.gateway.common.clock_ms(cx.now);
+                    if !self.gateway.common.dropped.is_due(&field, now_ms) {
+                        continue;
+                    }
+                    let line = log.event(Level::Warn, events::FIELD_DROPPED, cx.unix_ms);
+                    if let Some(mut line) = line {
+                        line.str("request_id", self.kept.id.as_str())
+                            .str("translator", translator)
+                            .str("field", &field);
+                    }
+                }
                 Note::SessionReplaced => {
                     let line = log.event(Level::Warn, events::SESSION_REPLACED, cx.unix_ms);
                     if let Some(mut line) = line {
@@ -175,11 +191,11 @@ impl Exchange {
 
     /// Counts the translator's part of a request (docs/contract/translation.md#14).
     fn end_dialect(&mut self, ended: &Ended<'_>) {
-        let Some(summary) = self.dialect.end(self.status) else {
+        let whole = matches!(ended.done.outcome, Outcome::Relayed | Outcome::Local);
+        let Some(summary) = self.dialect.end(self.status, whole) else {
             return;
         };
         self.take_notes(ended.cx);
-        let whole = matches!(ended.done.outcome, Outcome::Relayed | Outcome::Local);
         self.gateway
             .recorder
             .borrow_mut()

@@ -12,8 +12,8 @@ use super::cors::Grant;
 use super::exchange::Exchange;
 use super::redirect::{Redirects, prefix_of};
 use crate::clock::millis;
-use crate::config::StickySource;
-use crate::dialects::{self, ApiFamily, Error};
+use crate::config::{DialectName, StickySource};
+use crate::dialects::{self, ApiFamily, Dropped, Error, RETRY_HEADERS};
 use crate::field_names::{self, LOCATION, REFRESH, X_ACCEL_BUFFERING, X_OLLA_SESSION_ID};
 use crate::fleet::Upstream;
 use crate::operations::access::SECURITY_HEADERS;
@@ -158,10 +158,37 @@ impl Exchange {
     /// Writes the head of a stream of events of the gateway's own.
     pub(super) fn events(&mut self, ask: &Ask<'_>, out: &mut Vec<u8>) {
         self.begin_head(ask.cx, Some(&ask.request), (200, ""), out);
-        emit::field(out, b"Content-Type", b"text/event-stream");
+        let stream_type = self.dialect.stream_type();
+        emit::field(out, b"Content-Type", stream_type.as_bytes());
         emit::field(out, b"Cache-Control", b"no-cache");
         unbuffered(out);
         self.own_id(out);
+    }
+
+    /// Keeps the fields of a response that reach the client of a translation, for a head that is
+    /// written later.
+    pub(super) fn hold_kept_fields(&mut self, response: &Response<'_>) {
+        let mut held = std::mem::take(&mut self.kept.held);
+        // An attempt that broke off while its body was collected leaves its head here.
+        held.clear();
+        self.kept_fields(response, &mut held);
+        self.kept.held = held;
+    }
+
+    /// Writes those fields: by them SDKs decide whether and when to try again
+    /// (docs/contract/dialects.md#4).
+    pub(super) fn kept_fields(&self, response: &Response<'_>, out: &mut Vec<u8>) {
+        let limits = self.limit_headers.is_some();
+        for each in &response.head.fields {
+            let name = each.name.of(response.bytes);
+            let is_retry = || {
+                let mut names = RETRY_HEADERS.iter();
+                names.any(|known| known.as_bytes().eq_ignore_ascii_case(name))
+            };
+            if (each.id == FieldId::XRateLimit && !limits) || is_retry() {
+                emit::field(out, name, each.value.of(response.bytes));
+            }
+        }
     }
 
     /// Writes status line and fields of an endpoint's response (docs/contract/surface.md#5).
@@ -299,6 +326,13 @@ impl Exchange {
         }
         if let Some(mode) = self.dialect.mode_shown() {
             emit::field(out, b"X-Olla-Mode", mode.as_bytes());
+        }
+        if self.endpoint.is_some() && self.dialect.is_translated() {
+            let dialect = DialectName::OpenAiChat.as_str();
+            emit::field(out, b"X-Olla-Dialect", dialect.as_bytes());
+        }
+        if let Some(dropped) = self.dialect.dropped().and_then(Dropped::header) {
+            emit::field(out, b"X-Olla-Dropped", dropped.as_bytes());
         }
         // A rejected request has no session.
         if let Some(session) = self.session.as_ref().filter(|_| self.endpoint.is_some()) {

@@ -17,7 +17,7 @@ impl Exchange {
         step: impl FnOnce(&mut Dialect, &[u8]) -> Done + Send + 'static,
     ) {
         // Statistics of a request that ends meanwhile are those of one that was not looked at yet.
-        let stand_in = self.route.family().begin();
+        let stand_in = self.route.begin();
         let dialect = std::mem::replace(&mut self.dialect, stand_in);
         self.away = Some(Box::new(Away::send(dialect, step)));
     }
@@ -59,6 +59,7 @@ impl Exchange {
         };
         let served_context = || view.snapshot.catalogue.served_context_on(index, name);
         let random = &self.gateway.random;
+        self.dialect.picked(index);
         let target = self.dialect.target(endpoint);
         let is_copied = target.is_some_and(|target| target.translated);
         if !(is_copied && self.dialect.is_long(ask.body.len())) {

@@ -46,6 +46,9 @@ pub(crate) const ENDPOINT_RECOVERED: &str = "Endpoint recovered";
 pub(crate) const CATALOGUE_BUILT: &str = "Catalogue built";
 /// A part of a Messages request or response has no counterpart. WARN: `reason`.
 pub(crate) const NOT_TRANSLATED: &str = "Not everything was translated";
+/// A field of a request had no effect after translation; at most once a minute for each. WARN:
+/// `request_id`, `translator`, `field`.
+pub(crate) const FIELD_DROPPED: &str = "Request field dropped in translation";
 /// A record of the inspector could not be written. WARN: \[`path`], `error`.
 pub(crate) const NOT_RECORDED: &str = "Inspector record not written";
 /// A client sent a session name that is not a valid file name. WARN.

@@ -212,6 +212,8 @@ fn profile() -> Profile {
         completions_path: String::new(),
         embeddings_path: String::new(),
         anthropic: None,
+        responses: Default::default(),
+        speaks_ollama: false,
         parser: Parser::Vllm,
         loading_texts: Vec::new(),
         embedding_patterns: Vec::new(),

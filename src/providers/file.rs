@@ -10,12 +10,15 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use toml::Spanned;
 
-use super::profile::{AnthropicSupport, CommonOperation, MetricsExtraction, Parser, Profile};
+use super::profile::{
+    AnthropicSupport, CommonOperation, MetricsExtraction, Parser, Profile, ResponsesSupport,
+};
 use crate::config::AUTO;
 
 const DEFAULT_VERSION: &str = "1.0";
 const DEFAULT_DISCOVERY_PATH: &str = "/v1/models";
 const DEFAULT_HEALTH_PATH: &str = "/";
+const DEFAULT_RESPONSES_PATH: &str = "/v1/responses";
 const DEFAULT_MESSAGES_PATH: &str = "/v1/messages";
 
 /// First segments of paths below `/olla/` that belong to the gateway and to no provider.
@@ -50,6 +53,22 @@ struct Api {
     model_discovery_path: String,
     health_check_path: String,
     anthropic_support: Option<Anthropic>,
+    responses_support: Responses,
+    ollama_support: Ollama,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Responses {
+    enabled: bool,
+    path: String,
+    limitations: Vec<String>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Ollama {
+    enabled: bool,
 }
 
 #[derive(Deserialize, Default)]
@@ -152,6 +171,12 @@ pub(super) fn parse(text: &str) -> Result<(Profile, Vec<String>), String> {
         health_path: or(file.api.health_check_path, DEFAULT_HEALTH_PATH),
         discovery_path,
         anthropic: file.api.anthropic_support.map(anthropic),
+        responses: ResponsesSupport {
+            enabled: file.api.responses_support.enabled,
+            path: or(file.api.responses_support.path, DEFAULT_RESPONSES_PATH),
+            limitations: file.api.responses_support.limitations,
+        },
+        speaks_ollama: file.api.ollama_support.enabled,
         parser,
         loading_texts: file.response.loading,
         embedding_patterns: file.models.capability_patterns.embeddings,

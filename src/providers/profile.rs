@@ -35,6 +35,10 @@ pub struct Profile {
     pub embeddings_path: String,
     /// Its native Anthropic support, when declared.
     pub anthropic: Option<AnthropicSupport>,
+    /// Its own support of OpenAI's Responses API.
+    pub responses: ResponsesSupport,
+    /// Whether it speaks Ollama's own API (`api.ollama_support`).
+    pub speaks_ollama: bool,
     /// The parser of its model listing.
     pub parser: Parser,
     /// Texts in the body of a 503 that say that the model is being loaded
@@ -50,9 +54,10 @@ pub struct Profile {
 
 /// The operations of OpenAI's API that every kind of server has, perhaps at another path
 /// (docs/contract/dialects.md#1).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) enum CommonOperation {
     /// Chat completions.
+    #[default]
     Chat,
     /// Completions.
     Completions,
@@ -122,7 +127,19 @@ pub struct AnthropicSupport {
     pub token_count: bool,
     /// The least version; for information only, never checked.
     pub min_version: Option<String>,
-    /// Limitations; only `no_tool_use`, `no_extended_thinking` and `no_vision` have an effect.
+    /// Limitations; only `no_tool_use`, `no_extended_thinking`, `no_vision` and
+    /// `no_structured_output` have an effect.
+    pub limitations: Vec<String>,
+}
+
+/// `api.responses_support` of a profile (docs/contract/dialects.md#1).
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ResponsesSupport {
+    /// Whether responses may be passed through.
+    pub enabled: bool,
+    /// The path for responses.
+    pub path: String,
+    /// Limitations; only `function_tools_only` and `no_state` have an effect.
     pub limitations: Vec<String>,
 }
 

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use crate::config::{
-    AUTO, AnthropicPlan, BaseUrl, EndpointPlan, InspectorPlan, OllamaPlan, TranslatorsPlan,
+    AUTO, AnthropicPlan, BaseUrl, EndpointPlan, InspectorPlan, OllamaPlan, TranslatorRules,
+    TranslatorsPlan,
 };
 use crate::fleet::Endpoint;
 use crate::providers::{OPENAI_COMPATIBLE, Profile, Profiles};
@@ -44,10 +45,15 @@ pub(super) fn endpoints(priorities: &[u32]) -> Vec<Endpoint> {
 
 /// The translators of a configuration that says nothing of them but whether they are enabled.
 pub(crate) fn translators(enabled: bool) -> TranslatorsPlan {
+    let rules = |enabled| TranslatorRules {
+        enabled,
+        passthrough_enabled: true,
+        prefer_native: true,
+    };
     TranslatorsPlan {
+        responses: rules(true),
         anthropic: AnthropicPlan {
-            enabled,
-            passthrough_enabled: true,
+            rules: rules(enabled),
             max_message_size: None,
             inspector: InspectorPlan {
                 enabled: false,
@@ -56,7 +62,7 @@ pub(crate) fn translators(enabled: bool) -> TranslatorsPlan {
             },
         },
         ollama: OllamaPlan {
-            enabled,
+            rules: rules(enabled),
             version: "0.14.0".to_owned(),
         },
     }

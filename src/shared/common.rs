@@ -6,6 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 use olla_engine::core::HeldBytes;
 use olla_engine::limit::{Epoch, Nanos};
 
+use super::dropped::DroppedReports;
 use crate::clock::millis;
 use crate::dialects::anthropic::Records;
 use crate::format;
@@ -34,6 +35,8 @@ pub(crate) struct Common {
     pub losses: AtomicU64,
     /// When a limit that refuses was logged last, in milliseconds of the process's clock; 0 = never.
     pub limit_warned_ms: AtomicU64,
+    /// When dropped request fields were logged last.
+    pub dropped: DroppedReports,
     /// No cool-down of any endpoint ends later than this time of the process's clock; a hint that
     /// spares requests the look at each candidate (docs/contract/balancing.md#9.1).
     pub cools_until_ms: AtomicU64,
@@ -59,6 +62,7 @@ impl Common {
             records: Records::new(logger.clone()),
             losses: AtomicU64::new(0),
             limit_warned_ms: AtomicU64::new(0),
+            dropped: DroppedReports::default(),
             cools_until_ms: AtomicU64::new(0),
             retry_budget: RetryBudget::default(),
             deaths: AtomicU64::new(0),

@@ -5,6 +5,7 @@
 
 mod channel;
 mod common;
+mod dropped;
 mod limits;
 mod pages;
 mod reply;

@@ -16,6 +16,7 @@ mod cors;
 mod counting;
 mod demo;
 mod descriptors;
+mod dialects;
 mod early;
 mod errors;
 mod failover;

@@ -82,6 +82,13 @@ fn an_endpoint_is_what_was_written() {
             e.model_url.is_some()
         }),
         ("preserve_path = true", |e| e.preserve_path),
+        ("priority = 1", |e| {
+            e.speaks(DialectName::OllamaNative).is_none()
+        }),
+        ("dialects = [\"openai-chat\", \"ollama-native\"]", |e| {
+            e.speaks(DialectName::OllamaNative) == Some(true)
+                && e.speaks(DialectName::OpenAiResponses) == Some(false)
+        }),
         ("context_length = 0", |e| e.context_length.is_none()),
         ("context_length = 32768", |e| {
             e.context_length
@@ -143,6 +150,17 @@ fn faults_of_an_endpoint_name_it_and_the_key() {
         ("model_url = \"a b\"", "model_url", &["white space"]),
         ("preserve_path = 1", "preserve_path", &["true or false"]),
         ("context_length = -1", "context_length", &["-1"]),
+        ("dialects = []", "dialects", &["openai-chat"]),
+        (
+            "dialects = [\"ollama-native\"]",
+            "dialects",
+            &["openai-chat"],
+        ),
+        (
+            "dialects = [\"openai-chat\", \"ollama\"]",
+            "dialects[1]",
+            &["ollama-native"],
+        ),
         ("context_length = \"big\"", "context_length", &["\"big\""]),
         (
             "model_filter.include = [\"\"]",

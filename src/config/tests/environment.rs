@@ -167,16 +167,37 @@ fn every_variable_sets_its_key() {
             !p.model_registry.enable_unifier
         }),
         ("OLLA_TRANSLATORS_ANTHROPIC_ENABLED", "false", |p| {
-            !p.translators.anthropic.enabled
+            !p.translators.anthropic.rules.enabled
         }),
         ("OLLA_TRANSLATORS_ANTHROPIC_PASSTHROUGH_ENABLED", "F", |p| {
-            !p.translators.anthropic.passthrough_enabled
+            !p.translators.anthropic.rules.passthrough_enabled
+        }),
+        ("OLLA_TRANSLATORS_ANTHROPIC_PREFER_NATIVE", "false", |p| {
+            !p.translators.anthropic.rules.prefer_native
+        }),
+        ("OLLA_TRANSLATORS_RESPONSES_ENABLED", "false", |p| {
+            !p.translators.responses.enabled
+        }),
+        ("OLLA_TRANSLATORS_RESPONSES_PASSTHROUGH_ENABLED", "0", |p| {
+            !p.translators.responses.passthrough_enabled
+        }),
+        ("OLLA_TRANSLATORS_RESPONSES_PREFER_NATIVE", "true", |p| {
+            p.translators.responses.prefer_native
+        }),
+        ("OLLA_TRANSLATORS_OLLAMA_ENABLED", "false", |p| {
+            !p.translators.ollama.rules.enabled
+        }),
+        ("OLLA_TRANSLATORS_OLLAMA_PASSTHROUGH_ENABLED", "0", |p| {
+            !p.translators.ollama.rules.passthrough_enabled
+        }),
+        ("OLLA_TRANSLATORS_OLLAMA_PREFER_NATIVE", "false", |p| {
+            !p.translators.ollama.rules.prefer_native
         }),
         ("OLLA_TRANSLATORS_ANTHROPIC_MAX_MESSAGE_SIZE", "1000", |p| {
             p.translators.anthropic.max_message_size == Some(1000)
         }),
         ("OLLA_TRANSLATORS_OLLAMA_ENABLED", "false", |p| {
-            !p.translators.ollama.enabled
+            !p.translators.ollama.rules.enabled
         }),
         ("OLLA_TRANSLATORS_OLLAMA_VERSION", "1.2", |p| {
             p.translators.ollama.version == "1.2"

@@ -108,7 +108,11 @@ fn the_other_defaults_are_those_of_the_contract() {
     assert_eq!(registry.unification.cleanup_interval, secs(600));
     assert!(plan.model_aliases.is_empty());
     let anthropic = &plan.translators.anthropic;
-    assert!(anthropic.enabled && anthropic.passthrough_enabled);
+    let rules = anthropic.rules;
+    assert!(rules.enabled && rules.passthrough_enabled && rules.prefer_native);
+    let (responses, ollama) = (plan.translators.responses, plan.translators.ollama.rules);
+    assert!(responses.enabled && responses.passthrough_enabled && !responses.prefer_native);
+    assert!(ollama.enabled && ollama.passthrough_enabled && ollama.prefer_native);
     assert_eq!(anthropic.max_message_size, None);
     assert!(!anthropic.inspector.enabled);
     assert_eq!(

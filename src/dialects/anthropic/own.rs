@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use percent_encoding::percent_decode;
 
-use super::split::Mode;
 use super::translate::{self, Refusal};
+use crate::dialects::conversation::PASSTHROUGH;
 use crate::dialects::{Authority, Computation, Error, OwnAsk};
 use crate::fleet::Endpoint;
 use crate::json;
@@ -27,11 +27,11 @@ pub(super) fn hello(_: &OwnAsk<'_>) -> Result<Vec<u8>, Error> {
 pub(super) static COUNT_TOKENS: Computation = Computation {
     make: count_tokens,
     authority: Authority {
-        is_enabled: |plan| plan.translators.anthropic.passthrough_enabled,
+        is_enabled: |plan| plan.translators.anthropic.rules.passthrough_enabled,
         path: counting_path,
         accepts: is_count,
         within: Duration::from_secs(2),
-        mode: Mode::Passthrough.as_str(),
+        mode: PASSTHROUGH,
     },
 };
 

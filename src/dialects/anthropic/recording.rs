@@ -9,8 +9,10 @@ use std::path::PathBuf;
 use olla_engine::handler::Request;
 
 use super::records::{Record, RecordKind};
-use super::translate::{Assembly, Inflater, session};
+use super::translate::{Assembly, session};
 use crate::config::InspectorPlan;
+use crate::dialects::chat::inflate::Inflater;
+use crate::dialects::conversation::Recorder;
 
 /// Maximum number of bytes of a response that are kept; the rest is not written.
 const ANSWER_BYTES_MAX: usize = 16 << 20;
@@ -52,31 +54,33 @@ impl Recording {
         }
     }
 
-    /// Whether the client named a session that cannot be a file's name.
-    pub(super) fn is_replaced(&self) -> bool {
+    fn record(&self, kind: RecordKind, body: Vec<u8>) -> Record {
+        Record {
+            folder: self.folder.clone(),
+            session: self.session.clone(),
+            kind,
+            body,
+        }
+    }
+}
+
+impl Recorder for Recording {
+    fn is_replaced(&self) -> bool {
         self.is_replaced
     }
 
-    /// The request, the first time.
-    pub(super) fn request(&mut self, model: &str, body: &[u8]) -> Option<Record> {
+    fn request(&mut self, model: &str, body: &[u8]) -> Option<Record> {
         let is_first = !std::mem::replace(&mut self.has_request, true);
         is_first.then(|| self.record(RecordKind::Request(model.to_owned()), body.to_vec()))
     }
 
-    /// Whether there is a request that a response may belong to.
-    pub(super) fn has_request(&self) -> bool {
-        self.has_request
-    }
-
-    /// A response begins: as events or not, compressed or not.
-    pub(super) fn responds(&mut self, events: bool, inflater: Option<Box<Inflater>>) {
+    fn responds(&mut self, events: bool, inflater: Option<Box<Inflater>>) {
         self.assembly = events.then(Box::default);
         self.inflater = inflater;
         self.body.clear();
     }
 
-    /// Adds a piece of the response as the client gets it.
-    pub(super) fn push(&mut self, piece: &[u8]) {
+    fn push(&mut self, piece: &[u8]) {
         let (assembly, body) = (&mut self.assembly, &mut self.body);
         let mut keep = |piece: &[u8]| match assembly {
             Some(assembly) => assembly.push(piece),
@@ -97,26 +101,19 @@ impl Recording {
         }
     }
 
-    /// A whole response, in place of anything seen before.
-    pub(super) fn whole(&mut self, body: &[u8]) {
+    fn whole(&mut self, body: &[u8]) {
         self.responds(false, None);
         self.push(body);
     }
 
-    pub(super) fn response(mut self, status: u16) -> Record {
+    fn response(mut self: Box<Self>, status: u16) -> Option<Record> {
+        if !self.has_request {
+            return None;
+        }
         let body = match self.assembly.take() {
             Some(assembly) => assembly.finish(),
             None => std::mem::take(&mut self.body),
         };
-        self.record(RecordKind::Response(status), body)
-    }
-
-    fn record(&self, kind: RecordKind, body: Vec<u8>) -> Record {
-        Record {
-            folder: self.folder.clone(),
-            session: self.session.clone(),
-            kind,
-            body,
-        }
+        Some(self.record(RecordKind::Response(status), body))
     }
 }

@@ -19,7 +19,6 @@ pub(crate) enum StreamEvent<'a> {
 /// A chunk, as far as it is translated. Empty strings are missing.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct ChatChunk<'a> {
-    pub(crate) model: Option<JsonText<'a>>,
     pub(crate) counts: Option<Counts>,
     pub(crate) finish: Option<Finish>,
     /// The text at which the endpoint stopped, if it says so.
@@ -45,8 +44,8 @@ impl<'a> ChatChunk<'a> {
         usage: Option<JsonValue<'a>>,
         choices: Option<JsonValue<'a>>,
     ) -> Option<Self> {
+        typed(model, &[JsonKind::String])?;
         let mut chunk = Self {
-            model: filled(typed(model, &[JsonKind::String])?),
             counts: typed(usage, &[JsonKind::Object])?.map(Counts::read),
             ..Self::default()
         };
@@ -55,11 +54,18 @@ impl<'a> ChatChunk<'a> {
         let Some(choice) = typed(choice, &[JsonKind::Object])? else {
             return Some(chunk);
         };
-        let [delta, finish, stop_reason, matched_stop] =
-            choice.given(["delta", "finish_reason", "stop_reason", "matched_stop"]);
+        let [delta, text, finish, stop_reason, matched_stop] = choice.given([
+            "delta",
+            "text",
+            "finish_reason",
+            "stop_reason",
+            "matched_stop",
+        ]);
         chunk.finish = filled(typed(finish, &[JsonKind::String])?).map(Finish::of);
         // Some servers name the id of a token here; only texts are compared.
         chunk.matched = filled(stop_reason).or(filled(matched_stop));
+        // Completions of a prompt have a text in place of the delta.
+        chunk.content = text.map(JoinedText).filter(|text| !text.is_empty());
         if let Some(delta) = typed(delta, &[JsonKind::Object])? {
             chunk.read_delta(delta)?;
         }

@@ -7,8 +7,6 @@ use crate::json::{self, JsonKind, JsonText, JsonValue};
 
 /// A chat completion, as far as it is translated.
 pub(crate) struct Completion<'a> {
-    /// Never empty.
-    pub(crate) model: Option<JsonText<'a>>,
     pub(crate) counts: Counts,
     thinking: Option<JsonText<'a>>,
     prose: Option<JoinedText<'a>>,
@@ -23,8 +21,8 @@ impl<'a> Completion<'a> {
     pub(crate) fn read(text: &'a [u8]) -> Result<Self, Refusal> {
         let unreadable = || Refusal::backend("the endpoint's response is not a chat completion");
         let answer = json::parse(text).ok_or_else(unreadable)?;
-        let [model, usage, choices, error, object, detail] =
-            answer.given(["model", "usage", "choices", "error", "object", "detail"]);
+        let [usage, choices, error, object, detail] =
+            answer.given(["usage", "choices", "error", "object", "detail"]);
         let choice = choices.and_then(|choices| choices.elements().next());
         let Some(choice) = choice else {
             return Err(if error::is_error(error, object, detail, choices) {
@@ -33,10 +31,18 @@ impl<'a> Completion<'a> {
                 unreadable()
             });
         };
-        let [message, finish, stop_reason, matched_stop] =
-            choice.fields(["message", "finish_reason", "stop_reason", "matched_stop"]);
+        let [message, text, finish, stop_reason, matched_stop] = choice.fields([
+            "message",
+            "text",
+            "finish_reason",
+            "stop_reason",
+            "matched_stop",
+        ]);
+        // Completions of a prompt have a text in place of the message.
+        let text = text.filter(|text| text.is(JsonKind::String));
         let message = message
             .filter(|message| message.is(JsonKind::Object))
+            .or(text)
             .ok_or_else(unreadable)?;
         let [reasoning, reasoning_content, content, refusal, calls] = message.fields([
             "reasoning",
@@ -45,12 +51,14 @@ impl<'a> Completion<'a> {
             "refusal",
             "tool_calls",
         ]);
-        let prose = content.map(JoinedText).filter(|prose| !prose.is_empty());
+        let prose = content
+            .or(text)
+            .map(JoinedText)
+            .filter(|prose| !prose.is_empty());
         let refusal = refusal
             .map(JoinedText)
             .filter(|refusal| prose.is_none() && !refusal.is_empty());
         Ok(Self {
-            model: filled(model),
             counts: usage.map_or_else(Counts::default, Counts::read),
             thinking: filled(reasoning).or(filled(reasoning_content)),
             prose: prose.or(refusal),

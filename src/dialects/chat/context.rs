@@ -3,9 +3,9 @@
 use super::ids::IdSeed;
 
 /// What the translation of a response has to know of its request.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ResponseContext {
-    /// The name that the client asked for; shown when the endpoint names none.
+    /// The name that the client asked for.
     pub model: String,
     /// The request's stop sequences.
     pub stop_sequences: Vec<String>,

@@ -10,6 +10,49 @@ const SHOWN_MAX: usize = 20;
 /// The longest name that is shown, in bytes; clients choose the names of unknown fields.
 const NAME_BYTES_MAX: usize = 64;
 
+/// The fields that the contract names; statistics count all others together.
+pub(crate) const DROPPED_FIELDS: [&str; 30] = [
+    "context",
+    "format",
+    "input.computer_call",
+    "input.computer_call_output",
+    "input.mcp_approval_request",
+    "input.mcp_approval_response",
+    "input.mcp_call",
+    "max_tool_calls",
+    "options.mirostat",
+    "options.mirostat_eta",
+    "options.mirostat_tau",
+    "options.penalize_newline",
+    "options.repeat_last_n",
+    "options.repeat_penalty",
+    "options.tfs_z",
+    "options.typical_p",
+    "template",
+    "text.verbosity",
+    "tools.apply_patch",
+    "tools.code_interpreter",
+    "tools.computer_use_preview",
+    "tools.file_search",
+    "tools.image_generation",
+    "tools.mcp",
+    "tools.shell",
+    "tools.tool_search",
+    "tools.web_search",
+    "tools.web_search_20250305",
+    "top_logprobs",
+    "truncation",
+];
+
+/// The name under which statistics count a field.
+pub(crate) fn counted_as(name: &str) -> &'static str {
+    let mut known = DROPPED_FIELDS.iter();
+    known
+        .find(|field| **field == name)
+        .copied()
+        .unwrap_or("other")
+}
+
 /// Names of fields, sorted, each once. The first are kept, as far as they are shown.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Dropped {

@@ -1,7 +1,7 @@
 //! Ids of tool calls, made from a seed: this module knows no source of randomness.
 
 /// What a request's ids are made from: 16 random bytes, fresh for each request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct IdSeed(pub [u8; 16]);
 
 /// Digits without `0 O I l`.

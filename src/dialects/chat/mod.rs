@@ -9,7 +9,6 @@ pub(crate) mod calls;
 pub(crate) mod chunk;
 pub(crate) mod completion;
 pub(crate) mod context;
-#[allow(dead_code, reason = "other translations use the rest")]
 pub(crate) mod dropped;
 pub(crate) mod error;
 pub(crate) mod ids;
@@ -19,7 +18,8 @@ pub(crate) mod messages;
 pub(crate) mod outcome;
 pub(crate) mod overflow;
 pub(crate) mod sse;
-#[allow(dead_code, reason = "other translations use the rest")]
 pub(crate) mod stream;
+pub(crate) mod together;
 pub(crate) mod tokens;
 pub(crate) mod warning;
+pub(crate) mod writer;

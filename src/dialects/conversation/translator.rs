@@ -8,7 +8,7 @@
 //! check ─▶ demand ─▶ for each attempt:
 //!     native endpoint:  (native, is_excluded_by) ─▶ holds_native ─▶ native_verdict
 //!                                                └▶ follower, begin_watch ─▶ watch*
-//!     any other:        to_chat ─▶ whole │ writer │ backend_error
+//!     any other:        to_chat ─▶ whole │ stream │ backend_error
 //! ─▶ end
 //! ```
 
@@ -22,10 +22,13 @@ use crate::config::{DialectName, Plan};
 use crate::dialects::chat::dropped::Dropped;
 use crate::dialects::chat::error::{BackendError, Refusal};
 use crate::dialects::chat::ids::IdSeed;
-use crate::dialects::chat::stream::{ChatWriter, Moment};
+
+use crate::dialects::chat::stream::ChatStream;
 use crate::dialects::chat::warning::{Translated, Warning};
+use crate::dialects::chat::writer::Moment;
 use crate::dialects::{Choosing, Note};
 use crate::fleet::Endpoint;
+use crate::providers::CommonOperation;
 
 /// One request of a dialect, and what the translation of its response needs of it.
 pub(crate) trait Translator: fmt::Debug + Send {
@@ -43,8 +46,8 @@ pub(crate) trait Translator: fmt::Debug + Send {
         checked.demand.clone()
     }
 
-    /// How the endpoint speaks the dialect itself; `None` = it does not, by its profile.
-    fn native<'e>(&self, endpoint: &'e Endpoint) -> Option<NativeSupport<'e>>;
+    /// How the endpoint speaks the dialect itself.
+    fn native<'e>(&self, endpoint: &'e Endpoint) -> NativeSupport<'e>;
 
     /// Whether a limitation, by its name in a profile, keeps this request from being passed through.
     /// Unknown names are information.
@@ -64,9 +67,9 @@ pub(crate) trait Translator: fmt::Debug + Send {
     /// Status 502: the body is no such response.
     fn whole(&mut self, body: &[u8], at: Moment) -> Result<Translated, Refusal>;
 
-    /// Writes the stream that the client asked for, out of the chunks that the last
-    /// [`Self::to_chat`] asked for.
-    fn writer(&mut self) -> Box<dyn ChatWriter>;
+    /// The stream that the client asked for, out of the chunks that the last [`Self::to_chat`] asked
+    /// for: `ChatStream::new` with the dialect's [`ChatWriter`](crate::dialects::chat::writer).
+    fn stream(&mut self) -> ChatStream;
 
     /// An endpoint's error on a translated request as the client gets it.
     fn backend_error(&self, error: BackendError) -> Refusal {
@@ -79,11 +82,10 @@ pub(crate) trait Translator: fmt::Debug + Send {
         None
     }
 
-    /// Whether a native endpoint's response is read whole before its fate is decided, besides those
-    /// by which it may say that it does not know the route.
-    fn holds_native(&self, status: u16) -> bool {
-        let _ = status;
-        false
+    /// Whether a native endpoint's response is read whole before its fate is decided: by default
+    /// those that may say that the endpoint does not know the route.
+    fn holds_native(&self, head: NativeHead) -> bool {
+        matches!(head.status, 404 | 405 | 501) || head.status == 200 && head.is_small_json
     }
 
     /// What becomes of a native endpoint's response that was read whole. `None` = the rule of
@@ -129,13 +131,14 @@ pub(crate) struct TranslatorFacts {
     pub name: &'static str,
     /// The dialect.
     pub dialect: DialectName,
-    /// A request without a model is refused, whatever `routing.no_model` says.
-    pub needs_model: bool,
     /// The media type of streams.
     pub stream_type: &'static str,
     /// The longest time in which the client of a translated stream gets nothing, if the
     /// configuration has none or a longer one.
     pub silence_max: Option<Duration>,
+    /// Events in response to a request that is not streamed are put together; else they are no valid
+    /// response.
+    pub puts_together: bool,
 }
 
 /// What checking the body found out.
@@ -149,11 +152,13 @@ pub(crate) struct CheckedRequest {
     /// because statistics distinguish passed through from translated requests; without a model at
     /// once.
     pub invalid: Option<Refusal>,
-    /// Which endpoints it may go to.
+    /// Which endpoints it may go to. What only translation refuses, a missing model among it, is
+    /// [`Demand::NativeOnly`].
     pub demand: Demand,
 }
 
 /// Which candidates a request may go to (docs/contract/dialects.md#3).
+#[allow(dead_code, reason = "other translations use the rest")]
 #[derive(Debug, Clone, Default)]
 pub(crate) enum Demand {
     /// Any of them.
@@ -172,6 +177,8 @@ pub(crate) enum Demand {
 /// An endpoint's own support for a dialect.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct NativeSupport<'e> {
+    /// It does, by its profile. The endpoint's `dialects` decide in place of this.
+    pub enabled: bool,
     /// The path for this request; `None` = the client's own.
     pub path: Option<&'e str>,
     /// Limitations of its profile.
@@ -193,6 +200,7 @@ pub(crate) struct ChatMaking<'a> {
 }
 
 /// What becomes of a request.
+#[allow(dead_code, reason = "other translations use the rest")]
 #[derive(Debug)]
 pub(crate) enum Outgoing {
     /// The endpoint gets this.
@@ -207,23 +215,20 @@ pub(crate) struct ChatRequest {
     /// Compact JSON.
     pub body: Vec<u8>,
     /// Where it goes.
-    pub operation: ChatOperation,
+    pub operation: CommonOperation,
     /// What of the client's request has no effect.
     pub dropped: Dropped,
     /// What the log is to say.
     pub warnings: Vec<Warning>,
 }
 
-/// An operation of OpenAI's older API.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) enum ChatOperation {
-    /// Chat completions.
-    #[default]
-    Chat,
-    /// Completions of a prompt.
-    Completions,
-    /// Embeddings.
-    Embeddings,
+/// The head of a native endpoint's response.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct NativeHead {
+    /// Its status.
+    pub status: u16,
+    /// Its body is a JSON document of about the length of an error.
+    pub is_small_json: bool,
 }
 
 /// What becomes of a native endpoint's response that was read whole.
@@ -240,6 +245,7 @@ pub(crate) enum NativeVerdict {
 }
 
 /// The beginning of a native endpoint's response that passes.
+#[allow(dead_code, reason = "other translations use it")]
 #[derive(Debug)]
 pub(crate) struct NativeStart<'a> {
     /// Its status.
@@ -248,6 +254,6 @@ pub(crate) struct NativeStart<'a> {
     pub events: bool,
     /// Whether its body is compressed.
     pub compressed: bool,
-    /// The endpoint's profile and state.
+    /// The endpoint that sends it.
     pub endpoint: &'a Endpoint,
 }

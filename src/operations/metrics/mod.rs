@@ -240,6 +240,13 @@ fn translator_families(text: &mut Exposition, inputs: &Inputs<'_>) {
             text.sample(name, &[("translator", translator), ("mode", mode)], count);
         }
     }
+    let name = "olla_translation_dropped_total";
+    let help = "Request fields without effect after translation.";
+    text.family(name, "counter", help);
+    for ((translator, field), count) in inputs.totals.dropped() {
+        let labels = [("translator", translator), ("field", field)];
+        text.sample(name, &labels, count);
+    }
 }
 
 fn traffic_families(text: &mut Exposition, inputs: &Inputs<'_>, endpoints: &[Seen<'_>]) {

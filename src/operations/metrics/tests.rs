@@ -96,6 +96,7 @@ fn the_whole_text_of_an_empty_gateway_in_families() {
         "olla_accept_failures_total",
         "olla_local_faults_total",
         "olla_translator_requests_total",
+        "olla_translation_dropped_total",
         "olla_sticky_sessions",
         "olla_config_reloads_total",
         "olla_config_last_reload_successful",
@@ -204,6 +205,9 @@ fn endpoints_and_models_by_name_with_escapes() {
         latency_ms: 1,
         fallback: None,
     });
+    for field in ["tools.mcp", "tools.mcp", "made_up"] {
+        world.recorder.dropped("responses", field);
+    }
     let text = text(&mut world);
     let a = r#"endpoint="a\"\\\n""#;
     assert_eq!(
@@ -252,6 +256,13 @@ fn endpoints_and_models_by_name_with_escapes() {
         [
             "olla_translator_requests_total{translator=\"anthropic\",mode=\"passthrough\"} 1",
             "olla_translator_requests_total{translator=\"anthropic\",mode=\"translation\"} 0",
+        ]
+    );
+    assert_eq!(
+        samples(&text, "olla_translation_dropped_total"),
+        [
+            "olla_translation_dropped_total{translator=\"responses\",field=\"other\"} 1",
+            "olla_translation_dropped_total{translator=\"responses\",field=\"tools.mcp\"} 2",
         ]
     );
 }

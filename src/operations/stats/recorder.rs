@@ -12,6 +12,7 @@ use super::{
     MODEL_NAME_BYTES_MAX, MODELS_MAX, Outcome, PairCounts, RequestCounts, RequestEnd,
     TranslatorCounts, TranslatorEnd, Violation,
 };
+use crate::dialects::counted_as;
 
 /// Most latencies handed over at once, of attempts and of requests each. With a hand-over every 50
 /// ms it is reached beyond 160,000 requests a second on one core; further requests are counted, but
@@ -38,6 +39,8 @@ pub(crate) struct Recorder {
     recent: Ring,
     limited: HashSet<IpAddr>,
     translators: Vec<(&'static str, TranslatorCounts)>,
+    /// By translator and field.
+    dropped: Vec<((&'static str, &'static str), u64)>,
 }
 
 /// The counts of one core since its last hand-over, to be merged with
@@ -54,6 +57,7 @@ pub(crate) struct Delta {
     pub(super) recent: Batch,
     pub(super) limited: Vec<IpAddr>,
     pub(super) translators: Vec<(&'static str, TranslatorCounts)>,
+    pub(super) dropped: Vec<((&'static str, &'static str), u64)>,
 }
 
 #[derive(Debug)]
@@ -224,6 +228,16 @@ impl Recorder {
         }
     }
 
+    /// Counts a request field that had no effect after translation.
+    pub(crate) fn dropped(&mut self, translator: &'static str, name: &str) {
+        self.any = true;
+        let key = (translator, counted_as(name));
+        match self.dropped.iter_mut().find(|(known, _)| *known == key) {
+            Some((_, count)) => *count += 1,
+            None => self.dropped.push((key, 1)),
+        }
+    }
+
     /// The counts since the last call; `None` if there are none.
     pub(crate) fn take(&mut self) -> Option<Delta> {
         if !std::mem::take(&mut self.any) {
@@ -259,6 +273,7 @@ impl Recorder {
             recent: self.recent.take(),
             limited: self.limited.drain().collect(),
             translators: self.translators.clone(),
+            dropped: std::mem::take(&mut self.dropped),
         };
         self.attempt_samples.clear();
         self.request_samples.clear();

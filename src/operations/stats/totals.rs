@@ -1,6 +1,6 @@
 //! The statistics of the whole process, merged from all cores.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -45,6 +45,7 @@ pub(crate) struct Totals {
     blocked: HashMap<IpAddr, SystemTime>,
     blocked_purged_at: Option<SystemTime>,
     translators: Vec<(&'static str, TranslatorCounts)>,
+    dropped: BTreeMap<(&'static str, &'static str), u64>,
     reloads: Reloads,
     /// Accept failures, indexed by the discriminant of [`Exhausted`].
     accept_failures: [u64; Exhausted::ALL.len()],
@@ -104,6 +105,7 @@ impl Totals {
             blocked: HashMap::new(),
             blocked_purged_at: None,
             translators: Vec::new(),
+            dropped: BTreeMap::new(),
             reloads: Reloads {
                 successes: 0,
                 failures: 0,
@@ -143,6 +145,9 @@ impl Totals {
         self.recent.add(&delta.recent, now);
         for client in delta.limited {
             self.block(client, now);
+        }
+        for (key, count) in delta.dropped {
+            *self.dropped.entry(key).or_default() += count;
         }
         for (name, counts) in delta.translators {
             if counts.requests == 0 {
@@ -297,6 +302,13 @@ impl Totals {
     /// The last requests, newest first, each with the time at which it was merged.
     pub(in crate::operations) fn recent(&self) -> impl Iterator<Item = &(SystemTime, Recent)> {
         self.recent.newest()
+    }
+
+    /// The request fields that had no effect, by translator and field.
+    pub(in crate::operations) fn dropped(
+        &self,
+    ) -> impl Iterator<Item = ((&'static str, &'static str), u64)> {
+        self.dropped.iter().map(|(key, count)| (*key, *count))
     }
 
     /// The translators with at least one request.

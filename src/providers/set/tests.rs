@@ -315,6 +315,43 @@ fn native_anthropic_support_is_that_of_the_contract() {
 }
 
 #[test]
+fn native_support_of_the_other_dialects_is_that_of_the_contract() {
+    // Contract: docs/contract/dialects.md#1, docs/contract/dialects.md#17
+    let both = &["function_tools_only", "no_state"][..];
+    let table = [
+        ("ollama", true, both, true),
+        ("lm-studio", true, &[], false),
+        ("vllm", true, both, false),
+        ("llamacpp", true, both, false),
+        ("sglang", true, both, false),
+        ("vllm-mlx", true, both, false),
+        ("omlx", true, &["no_state"], false),
+        ("openai-compatible", true, &[], false),
+        ("litellm", true, &[], false),
+        ("llama-swap", true, both, false),
+        ("localai", true, both, false),
+        ("lmdeploy", false, &[], false),
+        ("lemonade", false, &[], false),
+        ("docker-model-runner", false, &[], false),
+    ];
+    let profiles = Profiles::builtin();
+    for (name, responses, limitations, ollama) in table {
+        let profile = profiles.get(name).unwrap();
+        let support = &profile.responses;
+        assert_eq!(support.path, "/v1/responses", "{name}");
+        assert_eq!(support.enabled, responses, "{name}");
+        assert_eq!(support.limitations, limitations, "{name}");
+        assert_eq!(profile.speaks_ollama, ollama, "{name}");
+        let excludes = |name: &str| name == "no_structured_output";
+        let structured = profile
+            .anthropic
+            .as_ref()
+            .is_some_and(|it| it.limitations.iter().any(|name| excludes(name)));
+        assert_eq!(structured, name == "llamacpp", "{name}");
+    }
+}
+
+#[test]
 fn common_operations_go_where_the_profile_says() {
     let profiles = Profiles::builtin();
     for profile in profiles.all() {

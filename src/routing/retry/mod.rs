@@ -104,7 +104,7 @@ mod tests {
             ("HEAD", "/x", false, any),
             ("OPTIONS", "/x", false, any),
             ("POST", "/x", false, certain),
-            ("POST", "/v1/chat/completions/", false, certain),
+            ("POST", "/v1/chat/completions/", false, any),
             ("POST", "/completion", false, certain),
             ("PUT", "/v1/chat/completions", false, certain),
             ("DELETE", "/v1/messages", true, certain),

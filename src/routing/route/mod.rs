@@ -20,7 +20,7 @@ use super::prefix::Prefix;
 use crate::catalogue::ListingForm;
 use crate::config::TranslatorsPlan;
 use crate::dialects::{
-    ApiFamily, COMMON_ROUTES, CommonRoutes, DialectRoute, MOUNTS, Mount, Operation,
+    ApiFamily, COMMON_ROUTES, CommonRoutes, Dialect, DialectRoute, MOUNTS, Mount, Operation,
 };
 use crate::providers::{CommonOperation, Profile};
 
@@ -173,6 +173,14 @@ impl MatchedRoute {
         self.errors
     }
 
+    /// The dialect of one of its requests.
+    pub(crate) fn begin(&self) -> Dialect {
+        match self.kind {
+            RouteKind::Dialect(_, route, _) => route.begin(),
+            _ => Dialect::Plain,
+        }
+    }
+
     /// Whether one of its requests may reach an endpoint in any form.
     pub(crate) const fn may_reach_endpoint(&self) -> bool {
         let computes = match self.kind {
@@ -187,7 +195,7 @@ impl MatchedRoute {
         match self.kind {
             RouteKind::Proxy(..) | RouteKind::Management(..) => true,
             RouteKind::Dialect(_, route, _) => {
-                matches!(route.operation, Operation::Serve | Operation::Describe)
+                matches!(route.operation, Operation::Serve(_) | Operation::Describe)
             }
             _ => false,
         }

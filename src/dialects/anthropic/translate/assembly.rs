@@ -6,8 +6,8 @@ use std::ops::ControlFlow;
 
 use serde_json::{Map, Value, json};
 
-use super::stream::EVENT_BYTES_MAX;
 use crate::dialects::chat::sse::{Lines, SseLine};
+use crate::dialects::chat::stream::EVENT_BYTES_MAX;
 
 /// Maximum number of bytes of events that are kept; the record of a longer message is marked as
 /// truncated.

@@ -5,15 +5,15 @@ use super::error::write_error;
 use super::outcome::Usage;
 use crate::json::{self, write_number};
 
-/// `message_start`. `model` is the inside of a JSON string.
-pub(super) fn message_start(id: &str, model: &[u8], usage: Usage, out: &mut Vec<u8>) {
+/// `message_start`.
+pub(super) fn message_start(id: &str, model: &str, usage: Usage, out: &mut Vec<u8>) {
     out.extend_from_slice(
         b"event: message_start\ndata: {\"type\":\"message_start\",\"message\":{\"id\":",
     );
     json::write_string(id, out);
-    out.extend_from_slice(br#","type":"message","role":"assistant","model":""#);
-    out.extend_from_slice(model);
-    out.extend_from_slice(br#"","content":[],"stop_reason":null,"stop_sequence":null,"#);
+    out.extend_from_slice(br#","type":"message","role":"assistant","model":"#);
+    json::write_string(model, out);
+    out.extend_from_slice(br#","content":[],"stop_reason":null,"stop_sequence":null,"#);
     usage.write(out);
     out.extend_from_slice(b"}}\n\n");
 }

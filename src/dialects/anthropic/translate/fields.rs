@@ -18,6 +18,7 @@ pub(super) struct Fields<T> {
     pub(super) tools: T,
     pub(super) tool_choice: T,
     pub(super) output_config: T,
+    pub(super) output_format: T,
 }
 
 impl Fields<Option<JsonValue<'_>>> {
@@ -33,6 +34,7 @@ impl Fields<Option<JsonValue<'_>>> {
             tools: self.tools.map(JsonValue::span),
             tool_choice: self.tool_choice.map(JsonValue::span),
             output_config: self.output_config.map(JsonValue::span),
+            output_format: self.output_format.map(JsonValue::span),
         }
     }
 }
@@ -44,6 +46,16 @@ pub(super) fn holds_image(content: JsonValue<'_>) -> bool {
             .string_field("type")
             .is_some_and(|kind| kind.is("image"))
     })
+}
+
+/// The format of structured output that the request asks for, in the form of today or of before.
+pub(super) fn output_format<'a>(fields: &Fields<Option<JsonValue<'a>>>) -> Option<JsonValue<'a>> {
+    let format = fields
+        .output_config
+        .and_then(|output| output.field("format"));
+    format
+        .or(fields.output_format)
+        .filter(|format| format.is(JsonKind::Object))
 }
 
 /// The blocks of a content: an array's elements, or the only one; items that are not objects are

@@ -13,11 +13,11 @@
 //!    does not know the route.
 //! 3. For any other, [`to_openai`] makes the chat completion and [`Checked::context`] keeps what
 //!    the response needs of the request. A whole response goes through [`from_openai`], a stream
-//!    through [`StreamTransformer`], an error through [`error_from_backend`]; each after
-//!    [`Inflater`], if the endpoint compressed it unasked.
+//!    through [`message_stream`], an error through [`error_from_backend`]; each after
+//!    `Inflater`, if the endpoint compressed it unasked.
 //!
 //! A body that is passed over by copying spans is never turned into values; `crate::json` describes
-//! how. Memory is bounded by the size of the request or response, streams by [`EVENT_BYTES_MAX`].
+//! how. Memory is bounded by the size of the request or response, streams by [`EVENT_BYTES_MAX`](crate::dialects::chat::stream::EVENT_BYTES_MAX).
 
 mod assembly;
 mod completion;
@@ -40,16 +40,15 @@ mod tokens;
 mod tools;
 
 pub use crate::dialects::chat::context::ResponseContext;
+pub(crate) use crate::dialects::chat::error::Refusal;
 pub use crate::dialects::chat::error::error_from_backend;
-pub(crate) use crate::dialects::chat::error::{RETRY_HEADERS, Refusal};
 pub use crate::dialects::chat::ids::IdSeed;
-pub(crate) use crate::dialects::chat::inflate::{EXPANSION_MAX, Inflater};
-pub use crate::dialects::chat::stream::End;
-pub(crate) use crate::dialects::chat::warning::Warning;
 pub use assembly::Assembly;
 pub use completion::from_openai;
 pub use count::count_tokens;
-pub(crate) use error::{error_body, error_kind};
+pub(crate) use error::error_body;
+#[cfg(test)]
+pub(crate) use error::error_kind;
 pub(crate) use inspector::{
     FILE_MODE, FOLDER_MODE, RecordSession, record_path, request_record, response_record, session,
 };
@@ -58,6 +57,5 @@ pub use native::{NativeTail, is_not_spoken_here};
 pub(crate) use openai::Prefill;
 pub use openai::to_openai;
 pub use request::check;
-pub(crate) use request::{Checked, Uses, model_of};
-pub(crate) use stream::EVENT_BYTES_MAX;
-pub use stream::{Progress, StreamTransformer};
+pub(crate) use request::{Checked, model_of};
+pub use stream::message_stream;

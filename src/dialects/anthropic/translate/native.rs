@@ -5,6 +5,7 @@ use super::events;
 use super::stream::write_ending;
 use crate::dialects::KEEP_ALIVE_COMMENT;
 use crate::dialects::chat::stream::End;
+use crate::dialects::conversation::NativeStream;
 use crate::json::{self, JsonValue};
 
 /// Whether a native endpoint's response means that it does not know the route, so that the request
@@ -106,6 +107,20 @@ impl NativeTail {
 
     fn tail(&self) -> &[u8] {
         &self.bytes[..self.len]
+    }
+}
+
+impl NativeStream for NativeTail {
+    fn push(&mut self, payload: &[u8]) {
+        Self::push(self, payload);
+    }
+
+    fn keep_alive(&self, out: &mut Vec<u8>) {
+        Self::keep_alive(self, out);
+    }
+
+    fn broken(&self, how: End, out: &mut Vec<u8>) {
+        Self::broken(self, how, out);
     }
 }
 

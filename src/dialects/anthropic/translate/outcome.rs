@@ -8,13 +8,13 @@ use crate::json;
 
 /// Tokens as Anthropic counts them: input without what came from a cache.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Usage {
+pub(super) struct Usage {
     /// Read by the model for this request.
-    pub input_tokens: u64,
+    pub(super) input_tokens: u64,
     /// Written by it.
-    pub output_tokens: u64,
+    pub(super) output_tokens: u64,
     /// Taken from the endpoint's cache.
-    pub cache_read_input_tokens: u64,
+    pub(super) cache_read_input_tokens: u64,
 }
 
 impl Usage {

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use super::completion::tests::context;
 use super::stream::tests::run;
 use super::*;
+use crate::dialects::chat::stream::{End, Progress};
 
 /// What an endpoint says with one chunk.
 #[derive(Debug, Clone)]

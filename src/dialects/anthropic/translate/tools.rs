@@ -3,7 +3,7 @@
 use crate::dialects::chat::error::Refusal;
 use crate::dialects::chat::error::invalid;
 use crate::dialects::chat::warning::{Warning, warn};
-use crate::json::{JsonKind, JsonValue};
+use crate::json::{JsonKind, JsonText, JsonValue};
 
 /// What a tool gets that has no schema.
 const NO_PARAMETERS: &[u8] = br#"{"type":"object","properties":{}}"#;
@@ -29,18 +29,27 @@ pub(super) fn write(
     choice.map_or(Ok(()), |choice| write_choice(choice, out))
 }
 
+/// The name of a tool that is sent; `None` if it is left out.
+pub(super) fn kept_name(tool: JsonValue<'_>) -> Option<JsonText<'_>> {
+    let [kind, name, schema] = tool.given(["type", "name", "input_schema"]);
+    let is_custom = kind
+        .and_then(JsonValue::string)
+        .is_none_or(|kind| kind.is("custom"));
+    name.and_then(JsonValue::string)
+        .filter(|name| !name.is_empty() && (is_custom || schema.is_some()))
+}
+
 fn write_tool(tool: JsonValue<'_>, first: usize, out: &mut Vec<u8>, warnings: &mut Vec<Warning>) {
     let [kind, name, description, schema] =
         tool.given(["type", "name", "description", "input_schema"]);
-    let kind = kind.and_then(JsonValue::string);
-    let name = name
-        .and_then(JsonValue::string)
-        .filter(|name| !name.is_empty());
-    let is_custom = kind.is_none_or(|kind| kind.is("custom"));
-    let Some(name) = name.filter(|_| is_custom || schema.is_some()) else {
+    let Some(name) = kept_name(tool) else {
+        let text = |value: Option<JsonValue<'_>>| {
+            let text = value.and_then(JsonValue::string);
+            text.map_or_else(String::new, |text| text.decode().into_owned())
+        };
         warn(warnings, || Warning::ToolLeftOut {
-            kind: kind.map_or_else(String::new, |kind| kind.decode().into_owned()),
-            name: name.map_or_else(String::new, |name| name.decode().into_owned()),
+            kind: text(kind),
+            name: text(name),
         });
         return;
     };

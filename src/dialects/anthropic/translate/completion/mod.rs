@@ -22,10 +22,7 @@ pub fn from_openai(answer: &[u8], ctx: &ResponseContext) -> Result<Translated, R
     out.extend_from_slice(br#"{"id":"#);
     json::write_string(&message_id(ctx.seed), &mut out);
     out.extend_from_slice(br#","type":"message","role":"assistant","model":"#);
-    match answer.model {
-        Some(model) => write_text(model, &mut out),
-        None => json::write_string(&ctx.model, &mut out),
-    }
+    json::write_string(&ctx.model, &mut out);
     out.extend_from_slice(br#","content":["#);
     let mut output_bytes = 0;
     let first = out.len();

@@ -41,7 +41,7 @@ fn a_whole_message() {
     assert_eq!(
         message,
         json!({
-            "id": message["id"], "type": "message", "role": "assistant", "model": "served",
+            "id": message["id"], "type": "message", "role": "assistant", "model": "asked",
             "content": [
                 {"type": "thinking", "thinking": "2+2", "signature": ""},
                 {"type": "text", "text": "Checking."},
@@ -261,14 +261,15 @@ fn usage() {
 
 #[test]
 fn the_models_name() {
-    for (model, expected) in [
-        (r#""model":"served","#, "served"),
-        (r#""model":"","#, "asked"),
-        (r#""model":7,"#, "asked"),
-        ("", "asked"),
+    // docs/contract/dialects.md#15
+    for model in [
+        r#""model":"served","#,
+        r#""model":"","#,
+        r#""model":7,"#,
+        "",
     ] {
         let message = message(&format!(r#"{{{model}"choices":[{{"message":{{}}}}]}}"#));
-        assert_eq!(message["model"], expected, "{model}");
+        assert_eq!(message["model"], "asked", "{model}");
     }
 }
 

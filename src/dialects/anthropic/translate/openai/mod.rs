@@ -4,7 +4,7 @@
 //! The body is written once, front to back, by copying spans of the request; nothing is parsed into
 //! values. Fields that have no counterpart are left out; `docs/translation.md` lists them.
 
-use super::fields::Fields;
+use super::fields::{Fields, output_format};
 use super::messages;
 use super::request::Checked;
 use super::tools;
@@ -132,12 +132,9 @@ fn sampling(fields: &Fields<Option<JsonValue<'_>>>, stream: bool, out: &mut Vec<
     });
 }
 
-/// `output_config.format` of type `json_schema`.
+/// Structured output of type `json_schema`.
 fn response_format(fields: &Fields<Option<JsonValue<'_>>>, out: &mut Vec<u8>) {
-    let Some(format) = fields
-        .output_config
-        .and_then(|output| output.field("format"))
-    else {
+    let Some(format) = output_format(fields) else {
         return;
     };
     let [kind, schema] = format.given(["type", "schema"]);

@@ -5,14 +5,14 @@
 
 use std::ops::Range;
 
-use super::fields::{Fields, blocks, holds_image};
-use super::tokens;
+use super::fields::{Fields, blocks, holds_image, output_format};
+use super::{messages, tokens, tools};
 use crate::dialects::chat::context::ResponseContext;
 use crate::dialects::chat::error::{Refusal, invalid};
 use crate::dialects::chat::ids::IdSeed;
 use crate::dialects::chat::tokens::InputSize;
 use crate::json::SpanIndex;
-use crate::json::{self, JsonKind, JsonValue};
+use crate::json::{self, JsonKind, JsonText, JsonValue};
 
 /// A request that passed validation, and what routing has to know of it.
 ///
@@ -26,6 +26,8 @@ pub struct Checked {
     pub stream: bool,
     /// What native support may lack for it.
     pub uses: Uses,
+    /// What else routing has to know of its messages and tools.
+    pub(crate) survey: Survey,
     pub(super) fields: Fields<Option<Range<usize>>>,
     index: SpanIndex,
 }
@@ -40,6 +42,8 @@ pub struct Uses {
     pub thinking: bool,
     /// A message holds an image, at its top level or in the result of a tool.
     pub vision: bool,
+    /// The response has to be of a format.
+    pub structure: bool,
 }
 
 impl Uses {
@@ -48,6 +52,7 @@ impl Uses {
         tools: false,
         thinking: false,
         vision: false,
+        structure: false,
     };
 
     /// Whether a limitation, by its name in a profile, excludes the request. Names that are not
@@ -57,6 +62,7 @@ impl Uses {
             "no_tool_use" => self.tools,
             "no_extended_thinking" => self.thinking,
             "no_vision" => self.vision,
+            "no_structured_output" => self.structure,
             _ => false,
         }
     }
@@ -108,6 +114,23 @@ impl Checked {
             })
     }
 
+    /// Whether the request can be translated at all.
+    ///
+    /// # Errors
+    /// Status 400, as [`super::to_openai`] gives it.
+    pub(crate) fn translates(&self, body: &[u8]) -> Result<(), Refusal> {
+        let fields = self.values(body);
+        let list = fields.messages.into_iter().flat_map(JsonValue::elements);
+        messages::read(fields.system, list)?;
+        let mut choice = Vec::new();
+        match (fields.tools, fields.tool_choice) {
+            (Some(tools), Some(given)) => {
+                tools::write(tools, Some(given), &mut choice, &mut Vec::new())
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// The fields' values in the body that was checked.
     pub(super) fn values<'a>(&'a self, body: &'a [u8]) -> Fields<Option<JsonValue<'a>>> {
         let value = |span: &Option<Range<usize>>| {
@@ -126,6 +149,7 @@ impl Checked {
             tools: value(&fields.tools),
             tool_choice: value(&fields.tool_choice),
             output_config: value(&fields.output_config),
+            output_format: value(&fields.output_format),
         }
     }
 }
@@ -163,17 +187,83 @@ pub fn check(body: &[u8]) -> Result<Checked, Refusal> {
         return Err(invalid("top_k", "expected an integer of at least 0"));
     }
     let tools = fields.tools;
+    let survey = Survey::of(&fields);
     Ok(Checked {
         model,
         stream: stream.is_some_and(JsonValue::is_true),
         uses: Uses {
             tools: tools.is_some_and(|tools| tools.elements().next().is_some()),
             thinking: thinking.is_some_and(asks_for_thinking),
-            vision: fields.messages.is_some_and(has_images),
+            vision: survey.has_images,
+            structure: output_format(&fields).is_some(),
         },
+        survey,
         fields: fields.spans(),
         index,
     })
+}
+
+/// What one walk over messages and tools finds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Survey {
+    /// A message has an image block, at its top level or in a tool's result.
+    has_images: bool,
+    /// There is something that translation may refuse.
+    pub(crate) is_doubtful: bool,
+    /// There is a tool that translation leaves out.
+    pub(crate) loses_tool: bool,
+    /// A system message follows another one.
+    pub(crate) has_late_system: bool,
+}
+
+impl Survey {
+    fn of(fields: &Fields<Option<JsonValue<'_>>>) -> Self {
+        let mut survey = Self::default();
+        let mut leading = true;
+        for message in fields.messages.into_iter().flat_map(JsonValue::elements) {
+            let [role, content] = message.fields(["role", "content"]);
+            let role = role.and_then(JsonValue::string);
+            let is = |name| role.is_some_and(|role| role.is(name));
+            let is_system = is("system");
+            survey.has_late_system |= is_system && !leading;
+            leading &= is_system;
+            let has_text = content
+                .is_some_and(|content| content.is(JsonKind::String) || content.is(JsonKind::Array));
+            survey.is_doubtful |= !(is_system || is("user") || is("assistant")) || !has_text;
+            content
+                .into_iter()
+                .flat_map(blocks)
+                .for_each(|block| survey.block(block));
+        }
+        let tools = fields.tools.into_iter().flat_map(JsonValue::elements);
+        survey.loses_tool = tools
+            .filter(|tool| tool.is(JsonKind::Object))
+            .any(|tool| tools::kept_name(tool).is_none());
+        let choice = fields
+            .tool_choice
+            .filter(|choice| choice.is(JsonKind::Object));
+        let [kind, name] = choice.map_or([None; 2], |choice| choice.fields(["type", "name"]));
+        let is_tool = kind.is_some_and(|kind| kind.string().is_some_and(|kind| kind.is("tool")));
+        let name = name.and_then(JsonValue::string);
+        survey.is_doubtful |= is_tool && name.is_none_or(JsonText::is_empty);
+        survey
+    }
+
+    fn block(&mut self, block: JsonValue<'_>) {
+        let [kind, content] = block.fields(["type", "content"]);
+        let kind = kind.and_then(JsonValue::string);
+        let is = |name| kind.is_some_and(|kind| kind.is(name));
+        if is("tool_result") {
+            let Some(content) = content.filter(|content| !content.is(JsonKind::String)) else {
+                return;
+            };
+            self.has_images |= holds_image(content);
+            self.is_doubtful = true;
+        } else {
+            self.has_images |= is("image");
+            self.is_doubtful |= is("image") || is("document");
+        }
+    }
 }
 
 /// The model that an invalid request names. It decides which endpoints the statistics count the
@@ -239,6 +329,7 @@ impl<'a> Read<'a> {
             tools,
             tool_choice,
             output_config,
+            output_format,
         ] = request.given([
             "messages",
             "system",
@@ -250,6 +341,7 @@ impl<'a> Read<'a> {
             "tools",
             "tool_choice",
             "output_config",
+            "output_format",
         ]);
         Ok(Self {
             model,
@@ -267,6 +359,7 @@ impl<'a> Read<'a> {
                 tools,
                 tool_choice,
                 output_config,
+                output_format,
             },
         })
     }
@@ -342,19 +435,6 @@ fn asks_for_thinking(thinking: JsonValue<'_>) -> bool {
     !thinking
         .string_field("type")
         .is_some_and(|kind| kind.is("disabled"))
-}
-
-/// Whether a message has an image block, at its top level or in a tool's result.
-fn has_images(messages: JsonValue<'_>) -> bool {
-    messages.elements().any(|message| {
-        let content = message.field("content");
-        content.into_iter().flat_map(blocks).any(|block| {
-            let [kind, content] = block.fields(["type", "content"]);
-            let kind = kind.and_then(JsonValue::string);
-            let is = |name| kind.is_some_and(|kind| kind.is(name));
-            is("image") || is("tool_result") && content.is_some_and(holds_image)
-        })
-    })
 }
 
 #[cfg(test)]

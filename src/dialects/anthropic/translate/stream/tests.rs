@@ -3,15 +3,16 @@ use serde_json::{Value as Json, json};
 use super::*;
 use crate::dialects::anthropic::translate::completion::tests::context;
 use crate::dialects::anthropic::translate::stream::call_tests::call;
+use crate::dialects::chat::stream::{EVENT_BYTES_MAX, Progress};
 
 /// Feeds pieces, then the end; the output and the last progress.
 pub(crate) fn run(pieces: &[&[u8]], end: End) -> (String, Progress) {
-    let mut transformer = StreamTransformer::new(context());
+    let mut transformer = message_stream(context());
     let mut out = Vec::new();
     for piece in pieces {
-        let _ = transformer.push(piece, &mut out);
+        let _ = transformer.push(piece, Moment::default(), &mut out);
     }
-    let progress = transformer.end(end, &mut out);
+    let progress = transformer.end(end, Moment::default(), &mut out);
     (String::from_utf8(out).unwrap(), progress)
 }
 
@@ -140,7 +141,7 @@ const STREAM: &str = concat!(
 );
 
 const EVENTS: [&str; 10] = [
-    "start q 12+0/0",
+    "start asked 12+0/0",
     "0 text",
     "0: Süre😀",
     "0 stop",
@@ -170,15 +171,15 @@ fn a_stream_however_it_is_cut() {
 
 #[test]
 fn what_a_push_completes_is_written_at_once() {
-    let mut transformer = StreamTransformer::new(context());
+    let mut transformer = message_stream(context());
     let mut out = Vec::new();
     assert_eq!(
-        transformer.push(b": hello\n\n", &mut out),
+        transformer.push(b": hello\n\n", Moment::default(), &mut out),
         Progress::Waiting
     );
     let role = format!("data: {}\n", delta(r#"{"role":"assistant"}"#));
     assert_eq!(
-        transformer.push(role.as_bytes(), &mut out),
+        transformer.push(role.as_bytes(), Moment::default(), &mut out),
         Progress::Streaming
     );
     assert_eq!(
@@ -188,7 +189,7 @@ fn what_a_push_completes_is_written_at_once() {
     out.clear();
     let text = format!("\ndata: {}\n", delta(r#"{"content":"a"}"#));
     assert_eq!(
-        transformer.push(text.as_bytes(), &mut out),
+        transformer.push(text.as_bytes(), Moment::default(), &mut out),
         Progress::Streaming
     );
     assert_eq!(
@@ -197,7 +198,7 @@ fn what_a_push_completes_is_written_at_once() {
     );
     out.clear();
     assert_eq!(
-        transformer.push(b"\ndata: [DONE]\n", &mut out),
+        transformer.push(b"\ndata: [DONE]\n", Moment::default(), &mut out),
         Progress::Finished
     );
     assert_eq!(
@@ -206,11 +207,17 @@ fn what_a_push_completes_is_written_at_once() {
     );
     out.clear();
     assert_eq!(
-        transformer.push(text.as_bytes(), &mut out),
+        transformer.push(text.as_bytes(), Moment::default(), &mut out),
         Progress::Finished
     );
-    assert_eq!(transformer.end(End::Broken, &mut out), Progress::Finished);
-    assert_eq!(transformer.idle(&mut out), Progress::Finished);
+    assert_eq!(
+        transformer.end(End::Broken, Moment::default(), &mut out),
+        Progress::Finished
+    );
+    assert_eq!(
+        transformer.idle(Moment::default(), &mut out),
+        Progress::Finished
+    );
     assert!(out.is_empty());
 }
 
@@ -420,7 +427,10 @@ fn errors_in_place_of_chunks() {
     ] {
         let (out, progress) = run(&[lines(&[error, &delta("{}")]).as_bytes()], End::Clean);
         assert!(out.is_empty());
-        assert_eq!(progress, Progress::Refused(Refusal::backend(message)));
+        let Progress::Refused(refusal) = progress else {
+            panic!("{progress:?}");
+        };
+        assert_eq!((refusal.status, &*refusal.message), (502, message));
         let late = lines(&[
             &delta(r#"{"content":"a"}"#),
             error,
@@ -490,7 +500,7 @@ fn a_whole_answer_in_place_of_a_stream() {
     assert_eq!(
         events,
         [
-            "start q 3+0/0",
+            "start asked 3+0/0",
             "0 thinking",
             "0: r",
             "0 stop",
@@ -522,22 +532,31 @@ fn a_whole_answer_in_place_of_a_stream() {
         ("nope", "the endpoint's response is not a chat completion"),
         (r#"{"error":"busy"}"#, "busy"),
     ] {
-        assert_eq!(
-            run(&[answer.as_bytes()], End::Clean).1,
-            Progress::Refused(Refusal::backend(message))
-        );
+        let Progress::Refused(refusal) = run(&[answer.as_bytes()], End::Clean).1 else {
+            panic!("{answer}");
+        };
+        assert_eq!((refusal.status, &*refusal.message), (502, message));
     }
 }
 
 #[test]
 fn silence_is_filled() {
-    let mut transformer = StreamTransformer::new(context());
+    let mut transformer = message_stream(context());
     let mut out = Vec::new();
-    assert_eq!(transformer.idle(&mut out), Progress::Streaming);
-    assert_eq!(transformer.idle(&mut out), Progress::Streaming);
+    assert_eq!(
+        transformer.idle(Moment::default(), &mut out),
+        Progress::Streaming
+    );
+    assert_eq!(
+        transformer.idle(Moment::default(), &mut out),
+        Progress::Streaming
+    );
     let chunk = lines(&[r#"{"model":"q","choices":[{"delta":{"content":"a"}}]}"#]);
-    let _ = transformer.push(chunk.as_bytes(), &mut out);
-    assert_eq!(transformer.end(End::Broken, &mut out), Progress::Failed);
+    let _ = transformer.push(chunk.as_bytes(), Moment::default(), &mut out);
+    assert_eq!(
+        transformer.end(End::Broken, Moment::default(), &mut out),
+        Progress::Failed
+    );
     assert_eq!(
         digest(&String::from_utf8(out).unwrap()),
         [
