@@ -53,6 +53,12 @@ pub mod bench {
         };
     }
 
+    pub mod ollama {
+        pub use crate::dialects::ollama_trial::{
+            End, Progress, ollama_reply, ollama_request, ollama_stream,
+        };
+    }
+
     pub mod providers {
         pub use crate::providers::{ListedModel, Profile, Profiles, admits, parse_listing};
     }

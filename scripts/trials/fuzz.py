@@ -15,6 +15,8 @@ TARGETS = {
     "inspect": "fuzz",
     "translate": "fuzz",
     "form": "fuzz",
+    "ollama_request": "fuzz",
+    "ollama_stream": "fuzz",
     "encoding": "fuzz",
 }
 

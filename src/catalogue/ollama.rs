@@ -57,7 +57,7 @@ impl Catalogue {
     fn of_ollama(&self, places: &[Place]) -> Vec<Place> {
         let is_native = |place: &&Place| {
             let member = self.merged.endpoints.get(place.endpoint as usize);
-            member.is_some_and(|member| member.profile.speaks_ollama())
+            member.is_some_and(|member| member.profile.speaks_ollama)
         };
         places.iter().filter(is_native).copied().collect()
     }
@@ -164,7 +164,7 @@ impl Catalogue {
     /// Calls back for every loaded model of endpoints that are not Ollama's: its name, the
     /// endpoints that hold it, and its item in the form of `/api/ps`.
     pub(crate) fn each_loaded(&self, mut call: impl FnMut(&str, &[&str], &[u8])) {
-        let others = self.merged.endpoints_of(|profile| !profile.speaks_ollama());
+        let others = self.merged.endpoints_of(|profile| !profile.speaks_ollama);
         let eligible = others.and(&self.routable);
         let selection = Selection {
             filter: &|_| true,

@@ -171,6 +171,7 @@ fn anthropic(s: &mut Section<'_, '_>, cwd: &Path) -> AnthropicPlan {
     }
 }
 
+/// `[translators.ollama]`.
 fn ollama(s: &mut Section<'_, '_>) -> OllamaPlan {
     let rules = rules(s, &OLLAMA);
     let version = s

@@ -4,7 +4,7 @@
 //! docs/contract/dialects.md#8.4
 
 use super::anthropic::{self, backend_error};
-use super::{Error, KEEP_ALIVE_COMMENT, openai_error};
+use super::{Error, KEEP_ALIVE_COMMENT, ollama, openai_error};
 use crate::json::{self, JsonKind, JsonValue};
 
 /// The API by whose rules the client reads its events.
@@ -16,6 +16,10 @@ pub(crate) enum EventForm {
     Responses,
     /// Anthropic's messages.
     Messages,
+    /// Lines of Ollama's chats.
+    ChatLines,
+    /// Lines of Ollama's completions of a prompt.
+    PromptLines,
 }
 
 /// Why a stream that has begun fails.
@@ -47,6 +51,10 @@ impl EventForm {
             Some(Self::Responses)
         } else if path.ends_with(b"/v1/messages") {
             Some(Self::Messages)
+        } else if path.ends_with(b"/api/chat") {
+            Some(Self::ChatLines)
+        } else if path.ends_with(b"/api/generate") {
+            Some(Self::PromptLines)
         } else {
             None
         }
@@ -54,12 +62,25 @@ impl EventForm {
 
     /// The media type of the stream.
     pub(crate) const fn content_type(self) -> &'static [u8] {
-        b"text/event-stream"
+        match self {
+            Self::ChatLines | Self::PromptLines => b"application/x-ndjson",
+            Self::Chunks | Self::Responses | Self::Messages => b"text/event-stream",
+        }
+    }
+
+    /// Whether it is lines of Ollama's.
+    pub(crate) const fn is_lines(self) -> bool {
+        matches!(self, Self::ChatLines | Self::PromptLines)
     }
 
     /// What a silent stream gets before its first event.
-    pub(crate) fn keep_alive(self, out: &mut Vec<u8>) {
-        out.extend_from_slice(KEEP_ALIVE_COMMENT);
+    pub(crate) fn keep_alive(self, about: FailedStream<'_>, out: &mut Vec<u8>) {
+        if self.is_lines() {
+            let unix_ms = about.unix_secs * 1000;
+            ollama::write_empty_line(self == Self::ChatLines, about.model, unix_ms, out);
+        } else {
+            out.extend_from_slice(KEEP_ALIVE_COMMENT);
+        }
     }
 
     /// The event that ends a stream with an error.
@@ -76,6 +97,11 @@ impl EventForm {
             Self::Chunks => {
                 let line = body.unwrap_or_else(|| openai_error(&understood()));
                 event(None, &line)
+            }
+            Self::ChatLines | Self::PromptLines => {
+                let mut line = Vec::new();
+                ollama::write_error_line(&understood().message, &mut line);
+                line
             }
             Self::Messages => {
                 let own = body.filter(|line| is_messages_error(line));
@@ -107,7 +133,11 @@ impl EventForm {
 
     /// The events of a response that came as one document; `None` if it is not JSON.
     pub(crate) fn document(self, body: &[u8]) -> Option<Vec<u8>> {
-        let line = one_line(body)?;
+        let mut line = one_line(body)?;
+        if self.is_lines() {
+            line.push(b'\n');
+            return Some(line);
+        }
         let Some(chunk) = chunk_of(&line).filter(|_| self == Self::Chunks) else {
             return Some(event(None, &line));
         };
@@ -213,7 +243,9 @@ mod tests {
             ("/olla/anthropic/v1/messages", Some(EventForm::Messages)),
             ("/olla/anthropic/v1/messages/count_tokens", None),
             ("/olla/proxy/messages", None),
-            ("/olla/ollama/api/chat", None),
+            ("/olla/ollama/api/chat", Some(EventForm::ChatLines)),
+            ("/api/generate", Some(EventForm::PromptLines)),
+            ("/api/embed", None),
             ("/olla/proxy/v1/completions/", None),
         ] {
             assert_eq!(EventForm::of(path.as_bytes()), form, "{path}");

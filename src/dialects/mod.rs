@@ -42,7 +42,7 @@ pub(crate) use chat::writer::Moment;
 use conversation::Conversation;
 pub(crate) use early::{EventForm, FailedStream, StreamFailure};
 pub(crate) use error::Error;
-pub(crate) use ollama::{OLLAMA_ROOT, RunningModels};
+pub(crate) use ollama::{OLLAMA_ROOT, RunningModels, trial as ollama_trial};
 pub(crate) use routes::{
     Authority, COMMON_ROUTES, CommonRoutes, Computation, DialectRoute, MOUNTS, Mount, Operation,
     OwnAsk,
@@ -72,8 +72,8 @@ impl ApiFamily {
     pub(crate) fn is_enabled(self, translators: &TranslatorsPlan) -> bool {
         match self {
             Self::OpenAi => true,
-            Self::Anthropic => translators.anthropic.rules.enabled,
             Self::Ollama => translators.ollama.rules.enabled,
+            Self::Anthropic => translators.anthropic.rules.enabled,
         }
     }
 
@@ -187,6 +187,8 @@ pub(crate) struct Sending<'a> {
     pub served_context: &'a dyn Fn() -> Option<u64>,
     /// Sixteen random bytes.
     pub seed: &'a dyn Fn() -> [u8; 16],
+    /// The time.
+    pub at: Moment,
 }
 
 /// The body that an endpoint gets.
@@ -474,6 +476,15 @@ impl Dialect {
         match self {
             Self::Plain => Whole::Held,
             Self::Translated(conversation) => conversation.whole(body, index, at),
+        }
+    }
+
+    /// Whether the client gets a stream that the dialect writes; before the first attempt, whether
+    /// it probably does.
+    pub(crate) fn writes_stream(&self) -> bool {
+        match self {
+            Self::Plain => false,
+            Self::Translated(conversation) => conversation.writes_stream(),
         }
     }
 

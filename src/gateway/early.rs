@@ -27,13 +27,18 @@ const PIECE_BYTES_MAX: usize = 4 << 20;
 impl Exchange {
     /// The time after which the client gets a head, if it asked for events.
     pub(super) fn early_head_after(&self, ask: &Ask<'_>) -> Option<Duration> {
-        if !self.findings.stream || self.consultation.is_some() {
+        if self.consultation.is_some() {
             return None;
         }
         let after = self.view.plan().proxy.stream_keep_alive?;
         let is_post = ask.request.head.method.of(ask.request.bytes) == b"POST";
         let form = EventForm::of(self.path(&ask.request)).filter(|_| is_post);
-        form.map(|_| after)
+        // A stream is Ollama's default; what an Ollama itself sends passes unaltered.
+        let streams = match form?.is_lines() {
+            true => self.dialect.writes_stream(),
+            false => self.findings.stream,
+        };
+        streams.then_some(after)
     }
 
     /// Writes the head, the first time, and what a silent stream gets.
@@ -55,7 +60,7 @@ impl Exchange {
             unbuffered(head);
             self.own_id(head);
         }
-        form.keep_alive(body);
+        form.keep_alive(self.about(ask.cx.unix_ms / 1000), body);
         self.gateway.recorder.borrow_mut().kept_alive();
     }
 
@@ -126,7 +131,8 @@ impl Exchange {
 
     /// Such a stream is silent.
     pub(super) fn early_idle(&self, out: &mut Vec<u8>) {
-        if self.border.is_some_and(EventBorder::is_here) {
+        let is_lines = self.early.get().is_some_and(EventForm::is_lines);
+        if !is_lines && self.border.is_some_and(EventBorder::is_here) {
             out.extend_from_slice(KEEP_ALIVE_COMMENT);
         }
     }

@@ -26,9 +26,7 @@ use super::refused::overloaded;
 use super::replies::Ticket;
 use super::view::View;
 use crate::access::Client;
-use crate::dialects::{
-    ApiFamily, Dialect, EventForm, KEEP_ALIVE_COMMENT, Moment, Piece, Reading, Whole,
-};
+use crate::dialects::{ApiFamily, Dialect, EventForm, KEEP_ALIVE_COMMENT, Piece, Reading, Whole};
 use crate::encoding::BodyCoding;
 use crate::endpoint_set::EndpointSet;
 use crate::fleet::Endpoint;
@@ -196,13 +194,6 @@ impl Exchange {
         Some(self.kept.model.as_str()).filter(|model| !model.is_empty())
     }
 
-    /// The name of the model in the request to the last endpoint.
-    pub(super) fn sent_model(&self) -> Option<&str> {
-        Some(self.kept.sent_model.as_str())
-            .filter(|model| !model.is_empty())
-            .or_else(|| self.model())
-    }
-
     /// The path in normal form.
     pub(super) fn path<'b>(&'b self, request: &Request<'b>) -> &'b [u8] {
         if self.kept.own_path.is_empty() {
@@ -215,11 +206,6 @@ impl Exchange {
     /// The part of the path that is the route's own.
     pub(super) fn rest<'b>(&'b self, request: &Request<'b>) -> &'b [u8] {
         self.route.rest(self.path(request))
-    }
-
-    /// What is variable in the path of a dialect's route.
-    pub(super) fn own_part<'b>(&'b self, request: &Request<'b>) -> &'b [u8] {
-        self.route.own(self.path(request))
     }
 
     /// The endpoint of the last attempt.
@@ -273,14 +259,6 @@ impl Exchange {
                 Made::Own(own)
             }
         }
-    }
-}
-
-/// The time of a call, for what a dialect writes.
-fn moment(ask: &Ask<'_>) -> Moment {
-    Moment {
-        unix_ms: ask.cx.unix_ms,
-        elapsed: ask.cx.now.saturating_duration_since(ask.cx.arrived),
     }
 }
 
@@ -493,7 +471,7 @@ impl handler::Exchange for Exchange {
         if self.is_early_stream {
             return self.early_piece(payload, end, out);
         }
-        let at = moment(ask);
+        let at = Self::moment(ask);
         if self.dialect.is_long_piece(payload, end.is_some()) {
             self.send_away(move |dialect, payload| {
                 let mut made = Vec::new();
@@ -507,7 +485,7 @@ impl handler::Exchange for Exchange {
     }
 
     fn idle(&mut self, ask: &Ask<'_>, out: &mut Vec<u8>) -> Made {
-        let piece = self.dialect.idle(moment(ask), out);
+        let piece = self.dialect.idle(Self::moment(ask), out);
         if self.is_early_stream {
             self.early_idle(out);
         }
@@ -521,7 +499,7 @@ impl handler::Exchange for Exchange {
         if self.consultation.is_some() {
             return self.authority_has_responded(response, local);
         }
-        let (index, at) = (self.endpoint, moment(ask));
+        let (index, at) = (self.endpoint, Self::moment(ask));
         let whole = match (self.come_back(), index) {
             (Some(StepDone::Whole(whole)), _) => whole,
             (Some(StepDone::Document(events)), _) => {

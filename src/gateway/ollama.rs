@@ -15,8 +15,10 @@ use super::bodies::NO_BODY;
 use super::exchange::Exchange;
 use super::replies::{Awaited, ControlReply};
 use crate::catalogue::ListingForm;
+use crate::config::DialectName;
 use crate::dialects::{ApiFamily, Error, Operation};
 use crate::endpoint_set::EndpointSet;
+use crate::fleet::Endpoint;
 use crate::inspect::Missing;
 use crate::providers::LATEST;
 use crate::routing::route::RouteKind;
@@ -32,6 +34,11 @@ const ALIVE: &[u8] = b"Ollama is running";
 const NAME_CHARS_MAX: usize = 256;
 
 impl Exchange {
+    /// What is variable in the path of a dialect's route.
+    pub(super) fn own_part<'b>(&'b self, request: &Request<'b>) -> &'b [u8] {
+        self.route.own(self.path(request))
+    }
+
     /// Responds to a request of `/`: the dashboard for people, a word for programs.
     pub(super) fn root(&mut self, ask: &Ask<'_>, local: &mut Local) {
         let Request { head, bytes, .. } = ask.request;
@@ -96,6 +103,18 @@ impl Exchange {
         })
     }
 
+    /// An error of Ollama's API below a prefix has the seeds' form, whatever OpenAI's would say
+    /// besides.
+    pub(super) fn in_seeds_form<'e>(&self, error: &'e Error) -> Cow<'e, Error> {
+        if self.route.family() != ApiFamily::Ollama || error.details.is_none() {
+            return Cow::Borrowed(error);
+        }
+        Cow::Owned(Error {
+            details: None,
+            ..error.clone()
+        })
+    }
+
     /// The endpoint's spelling of a name that it has only without the tag which clients append.
     pub(super) fn without_latest<'s>(
         &self,
@@ -123,7 +142,7 @@ impl Exchange {
         let view = Rc::clone(&self.view);
         let is_native = |index: &usize| {
             let endpoint = view.endpoint(*index);
-            endpoint.is_some_and(|endpoint| endpoint.profile.speaks_ollama())
+            endpoint.is_some_and(speaks_ollama)
         };
         let natives: EndpointSet = self.candidates.iter().filter(is_native).collect();
         let described = match self.check_description(ask.body) {
@@ -190,7 +209,7 @@ impl Exchange {
             let with_others = self.path(&ask.request).starts_with(b"/api/");
             let native = scope.routable.iter().filter_map(|index| {
                 let endpoint = self.view.endpoint(index)?;
-                endpoint.profile.speaks_ollama().then_some(endpoint.id)
+                speaks_ollama(endpoint).then_some(endpoint.id)
             });
             let endpoints = native.collect();
             self.ticket = self.gateway.ask(now + RUNNING_WAIT, |reply_to| {
@@ -213,4 +232,10 @@ impl Exchange {
         }
         Routed::Respond
     }
+}
+
+/// Whether an endpoint has Ollama's own API, by its configuration or its profile.
+fn speaks_ollama(endpoint: &Endpoint) -> bool {
+    let configured = endpoint.plan.speaks(DialectName::OllamaNative);
+    configured.unwrap_or(endpoint.profile.speaks_ollama)
 }

@@ -100,6 +100,13 @@ impl Exchange {
         })
     }
 
+    /// The name of the model in the request to the last endpoint.
+    pub(super) fn sent_model(&self) -> Option<&str> {
+        Some(self.kept.sent_model.as_str())
+            .filter(|model| !model.is_empty())
+            .or_else(|| self.model())
+    }
+
     /// Picks one of the remaining candidates and counts the request as in flight.
     fn lease(&mut self, cx: &Cx<'_>, failed: Option<Fault>) -> Result<Lease, NoPick> {
         let view = Rc::clone(&self.view);
@@ -172,10 +179,12 @@ impl Exchange {
         let real =
             alias.and_then(|alias| snapshot.aliases.real_name(alias, &snapshot.models, index));
         let real = match real {
+            None if self.route.family() == ApiFamily::Ollama => snapshot
+                .models
+                .spelling(index, model)
+                .filter(|_| self.dialect.respells())
+                .or_else(|| self.without_latest(snapshot, index)),
             None if self.dialect.respells() => snapshot.models.spelling(index, model),
-            None if self.route.family() == ApiFamily::Ollama => {
-                self.without_latest(snapshot, index)
-            }
             real => real,
         };
         let real = real.filter(|real| *real != model).unwrap_or("");
@@ -204,7 +213,10 @@ impl Exchange {
         });
         self.take_notes(ask.cx);
         let picked = match sent {
-            Ok(Sent::Response(body)) => Ok(Picked::Response(body)),
+            Ok(Sent::Response(body)) => {
+                self.is_served_here = true;
+                Ok(Picked::Response(body))
+            }
             Ok(Sent::Client | Sent::Own) => self
                 .endpoint()
                 .map(|endpoint| Picked::Upstream(target_of(endpoint)))

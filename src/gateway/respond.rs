@@ -42,7 +42,7 @@ impl Exchange {
         {
             dialects::ollama_error(&self.in_ollamas_words(error))
         } else {
-            family.error_body(error, self.kept.id.as_str())
+            family.error_body(&self.in_seeds_form(error), self.kept.id.as_str())
         };
         self.dialect.refused(&body);
         self.begin(cx, request, error.status, local);

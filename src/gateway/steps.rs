@@ -6,7 +6,7 @@ use olla_engine::handler::Ask;
 
 use super::away::{Away, Done};
 use super::exchange::Exchange;
-use crate::dialects::{Dialect, Error, Sending, Sent};
+use crate::dialects::{Dialect, Error, Moment, Sending, Sent};
 use crate::inspect::without_mark;
 
 impl Exchange {
@@ -70,11 +70,12 @@ impl Exchange {
                 kind: &endpoint.profile.name,
                 served_context: &served_context,
                 seed: &|| random.seed(),
+                at: Self::moment(ask),
             }));
         }
         let (model, name) = (self.kept.model.clone(), name.to_owned());
         let kind = endpoint.profile.name.clone();
-        let (context, seed) = (served_context(), random.seed());
+        let (context, seed, at) = (served_context(), random.seed(), Self::moment(ask));
         self.send_away(move |dialect, body| {
             Done::Request(dialect.request(&Sending {
                 body: without_mark(body),
@@ -83,8 +84,17 @@ impl Exchange {
                 kind: &kind,
                 served_context: &|| context,
                 seed: &|| seed,
+                at,
             }))
         });
         None
+    }
+
+    /// The time of a call, for what a dialect writes.
+    pub(super) fn moment(ask: &Ask<'_>) -> Moment {
+        Moment {
+            unix_ms: ask.cx.unix_ms,
+            elapsed: ask.cx.now.saturating_duration_since(ask.cx.arrived),
+        }
     }
 }

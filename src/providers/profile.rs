@@ -104,11 +104,6 @@ impl Profile {
         status == 503 && self.loading_texts.iter().any(contains)
     }
 
-    /// Whether its servers speak Ollama's own API (docs/contract/dialects.md#1).
-    pub(crate) fn speaks_ollama(&self) -> bool {
-        self.name == "ollama"
-    }
-
     /// Whether its servers take a name without a tag for the name with `:latest`
     /// (docs/contract/balancing.md#4.1).
     pub fn completes_tags(&self) -> bool {

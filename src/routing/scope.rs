@@ -203,7 +203,7 @@ mod tests {
             .map(|(id, kind)| endpoint(id, kind, kind))
             .collect();
         Fleet {
-            routes: RouteTable::new(&profiles, &translators(true), true),
+            routes: RouteTable::new(&profiles, &translators(false), true),
             scopes: Scopes::new(&profiles, &endpoints),
             names: types.iter().map(|&kind| kind.to_owned()).collect(),
         }

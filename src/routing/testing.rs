@@ -45,15 +45,15 @@ pub(super) fn endpoints(priorities: &[u32]) -> Vec<Endpoint> {
 
 /// The translators of a configuration that says nothing of them but whether they are enabled.
 pub(crate) fn translators(enabled: bool) -> TranslatorsPlan {
-    let rules = |enabled| TranslatorRules {
+    let rules = TranslatorRules {
         enabled,
         passthrough_enabled: true,
         prefer_native: true,
     };
     TranslatorsPlan {
-        responses: rules(true),
+        responses: rules,
         anthropic: AnthropicPlan {
-            rules: rules(enabled),
+            rules,
             max_message_size: None,
             inspector: InspectorPlan {
                 enabled: false,
@@ -62,7 +62,7 @@ pub(crate) fn translators(enabled: bool) -> TranslatorsPlan {
             },
         },
         ollama: OllamaPlan {
-            rules: rules(enabled),
+            rules,
             version: "0.14.0".to_owned(),
         },
     }

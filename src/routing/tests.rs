@@ -54,7 +54,7 @@ impl Gateway {
             )
         });
         Self {
-            routes: RouteTable::new(&profiles, &translators(true), true),
+            routes: RouteTable::new(&profiles, &translators(false), true),
             scopes: Scopes::new(&profiles, &endpoints),
             models: ModelIndex::build(listings),
             endpoints,

@@ -354,7 +354,7 @@ fn others_wait_for_the_endpoint() {
         let events = "{\"model\":\"m\",\"messages\":[],\"stream\":true}";
         for (more, path, body) in [
             (KEEP_ALIVE, CHAT, plain),
-            (KEEP_ALIVE, "/olla/proxy/api/chat", events),
+            (KEEP_ALIVE, "/olla/proxy/completion", events),
             ("proxy.stream_keep_alive = \"0s\"", CHAT, events),
         ] {
             let (backend, word) = says(json);

@@ -28,6 +28,7 @@ mod life;
 mod loops;
 mod malformed;
 mod messages;
+mod ollama;
 mod operator;
 mod pages;
 mod paths;

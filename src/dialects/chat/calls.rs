@@ -187,6 +187,12 @@ impl Calls {
         Some(call)
     }
 
+    /// Whether all of the arguments of the open call have come.
+    pub(crate) fn is_open_complete(&self) -> bool {
+        let open = self.open.and_then(|at| self.list.get(at));
+        open.is_some_and(|call| call.progress.complete)
+    }
+
     /// The open call's block has been closed.
     pub(crate) fn close(&mut self) {
         let open = self.open.take().and_then(|at| self.list.get_mut(at));

@@ -26,6 +26,8 @@ pub(crate) struct ChatChunk<'a> {
     pub(crate) reasoning: Option<JsonText<'a>>,
     pub(crate) content: Option<JoinedText<'a>>,
     pub(crate) refusal: Option<JoinedText<'a>>,
+    /// The probabilities of the tokens, as a list.
+    pub(crate) logprobs: Option<JsonValue<'a>>,
     calls: Option<JsonValue<'a>>,
 }
 
@@ -54,13 +56,17 @@ impl<'a> ChatChunk<'a> {
         let Some(choice) = typed(choice, &[JsonKind::Object])? else {
             return Some(chunk);
         };
-        let [delta, text, finish, stop_reason, matched_stop] = choice.given([
+        let [delta, text, finish, stop_reason, matched_stop, logprobs] = choice.given([
             "delta",
             "text",
             "finish_reason",
             "stop_reason",
             "matched_stop",
+            "logprobs",
         ]);
+        chunk.logprobs = logprobs
+            .and_then(|logprobs| logprobs.field("content"))
+            .filter(|content| content.is(JsonKind::Array));
         chunk.finish = filled(typed(finish, &[JsonKind::String])?).map(Finish::of);
         // Some servers name the id of a token here; only texts are compared.
         chunk.matched = filled(stop_reason).or(filled(matched_stop));

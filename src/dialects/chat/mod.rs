@@ -19,6 +19,7 @@ pub(crate) mod outcome;
 pub(crate) mod overflow;
 pub(crate) mod sse;
 pub(crate) mod stream;
+pub(crate) mod thinking;
 pub(crate) mod together;
 pub(crate) mod tokens;
 pub(crate) mod warning;

@@ -208,7 +208,11 @@ impl ChatStream {
                 self.written.writer.keep_alive(at, out);
             } else {
                 self.written.started = true;
+                let begun = out.len();
                 self.written.writer.start(None, at, out);
+                if out.len() == begun {
+                    self.written.writer.keep_alive(at, out);
+                }
             }
         }
         self.written.progress()

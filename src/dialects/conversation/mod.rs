@@ -133,6 +133,13 @@ impl Conversation {
         self.mode == Some(Mode::Translation)
     }
 
+    /// See [`super::Dialect::writes_stream`].
+    pub(super) fn writes_stream(&self) -> bool {
+        let mode = self.mode.unwrap_or(self.split.first_mode());
+        let streams = self.checked().is_some_and(|checked| checked.stream);
+        mode == Mode::Translation && streams
+    }
+
     /// See [`super::Dialect::dropped`].
     pub(super) fn dropped(&self) -> Option<&Dropped> {
         Some(&self.dropped).filter(|_| self.is_translated())

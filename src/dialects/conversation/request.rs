@@ -115,6 +115,7 @@ impl Conversation {
                     kind: sending.kind,
                     served_context: sending.served_context,
                     seed: IdSeed((sending.seed)()),
+                    at: sending.at,
                 })?;
                 match outgoing {
                     Outgoing::Chat(request) => {

@@ -179,6 +179,7 @@ fn the_mode_follows_the_endpoint() {
         kind: "vllm",
         served_context: &|| None,
         seed: &|| [0; 16],
+        at: Moment::default(),
     };
     conversation.picked(0);
     assert_eq!(conversation.request(&sending("n")).unwrap(), Sent::Client);

@@ -197,10 +197,11 @@ pub(crate) struct ChatMaking<'a> {
     pub served_context: &'a dyn Fn() -> Option<u64>,
     /// For the ids of the response.
     pub seed: IdSeed,
+    /// The time.
+    pub at: Moment,
 }
 
 /// What becomes of a request.
-#[allow(dead_code, reason = "other translations use the rest")]
 #[derive(Debug)]
 pub(crate) enum Outgoing {
     /// The endpoint gets this.

@@ -328,8 +328,6 @@ fn native_support_of_the_other_dialects_is_that_of_the_contract() {
         ("omlx", true, &["no_state"], false),
         ("openai-compatible", true, &[], false),
         ("litellm", true, &[], false),
-        ("llama-swap", true, both, false),
-        ("localai", true, both, false),
         ("lmdeploy", false, &[], false),
         ("lemonade", false, &[], false),
         ("docker-model-runner", false, &[], false),
