@@ -118,7 +118,9 @@ class Matrix(Checks):
 
     def start(self, processes, name, url, kind):
         gateway = Gateway(processes, self.options.bin, name)
-        gateway.start(server_config(gateway.port) + endpoint_config("server", url, kind))
+        aliases = f'[model_aliases]\n"{scripted.ALIAS}" = ["{scripted.MODEL}"]\n'
+        config = server_config(gateway.port) + aliases
+        gateway.start(config + endpoint_config("server", url, kind))
         gateway.wait_settled({"server": 1}, SETTLE_SECONDS_MAX)
         return gateway
 
@@ -242,6 +244,7 @@ class Matrix(Checks):
 CLIS = (
     "claude-code",
     "codex",
+    "codex-patch",
     "opencode",
     "copilot-cli",
     "cline",

@@ -6,7 +6,7 @@ without asking. Its own requests to the internet, such as updates and telemetry,
 
 import json
 
-from trials.client_runs import plans
+from trials.client_runs import plans, scripted
 
 KEY = "none"
 PROMPTS = {
@@ -46,9 +46,10 @@ def codex(client, column, run):
     # Codex has no environment variables for this; the provider must not be named "openai".
     home = run.home / ".codex"
     home.mkdir(parents=True, exist_ok=True)
+    model = scripted.ALIAS if client.name == "codex-patch" else run.model
     (home / "config.toml").write_text(
         f"""\
-model = "{run.model}"
+model = "{model}"
 model_provider = "olla"
 check_for_update_on_startup = false
 
@@ -129,6 +130,7 @@ models:
 CALLS = {
     "claude-code": claude_code,
     "codex": codex,
+    "codex-patch": codex,
     "opencode": opencode,
     "copilot-cli": copilot_cli,
     "cline": cline,

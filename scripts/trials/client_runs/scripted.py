@@ -20,6 +20,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from trials.client_runs import plans
 
 MODEL = "scripted"
+# Codex knows a model of this name and offers it its freeform tool apply_patch.
+ALIAS = "gpt-5.5"
 HELLO = "Hello from the script."
 THOUGHT = "The script thinks first."
 REFUSAL = "The script refuses this request."
