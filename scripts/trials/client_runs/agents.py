@@ -144,7 +144,7 @@ CALLS = {
 def llm(client, column, run):
     folder = run.home / "llm"
     folder.mkdir(parents=True, exist_ok=True)
-    name = run.model
+    name = f"ollama/{run.model}"
     if client.api == "openai":
         name = "olla"
         model = f"- model_id: {name}\n  model_name: {run.model}\n  api_base: {run.openai}\n"

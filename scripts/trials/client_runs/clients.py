@@ -111,7 +111,9 @@ CLIENTS = [
     libraries("openai-responses", "responses", "openai_responses.py", THINKS, shown=OPENAI),
     libraries("anthropic", "anthropic", "anthropic_messages.py", THINKS, shown=ANTHROPIC),
     libraries("ollama", "ollama", "ollama_chat.py", THINKS, shown=OLLAMA),
-    libraries("home-assistant", "ollama", "home_assistant.py", PLAIN[:4], shown=OLLAMA),
+    libraries(
+        "home-assistant", "ollama", "home_assistant.py", ("models", "stream", "tools"), shown=OLLAMA
+    ),
     libraries("open-webui", "ollama", "open_webui.py", PLAIN, shown=OLLAMA),
     libraries("vscode-copilot", "ollama", "vscode_copilot.py", PLAIN, shown=OPENAI),
     libraries("langchain-openai", "openai", "langchain_chat.py", PLAIN[1:], LANGCHAIN, "langchain"),
