@@ -27,7 +27,7 @@ const BUILT_IN: [(&str, &str); 3] = [
 ];
 
 /// Examples of keys without a default, which the file shows in comments.
-const EXAMPLES: [(&str, &str); 19] = [
+const EXAMPLES: [(&str, &str); 20] = [
     ("server.tls.cert_file", "\"cert.pem\""),
     ("server.tls.key_file", "\"key.pem\""),
     (
@@ -44,6 +44,7 @@ const EXAMPLES: [(&str, &str); 19] = [
         "\"/health\"",
     ),
     ("discovery.static.endpoints[].model_url", "\"/v1/models\""),
+    ("discovery.static.endpoints[].dialects", "[\"openai-chat\"]"),
     (
         "discovery.static.endpoints[].headers",
         "{ X-Team = \"${TEAM:-none}\" }",

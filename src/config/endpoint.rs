@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use url::{Host, Url};
 
-use super::plan::DialectName;
+use super::dialect::DialectName;
 use super::values::before;
 use super::version_prefix;
 

@@ -15,13 +15,14 @@ use olla_engine::tls::Roots;
 
 use super::auth;
 use super::bounds::{U32_MAX, name_filter, secs};
+use super::dialect::DialectName;
 use super::endpoint::{
     BaseUrl, EndpointPlan, EndpointTlsPlan, NameFilter, Scheme, Secret, UrlFault, header_fault,
     http_url, is_header_value,
 };
 use super::env::expand;
 use super::inputs::{AUTO, ConfigInputs};
-use super::plan::{DialectName, MAX_ENDPOINTS, ServerPlan};
+use super::plan::{MAX_ENDPOINTS, ServerPlan};
 use super::section::Section;
 
 use super::nearest::nearest;
@@ -210,12 +211,7 @@ fn declare(s: &mut Section<'_, '_>) -> EndpointKeys {
             .resolve_map("a string", text),
         auth: auth::declare(&mut s.section("auth")),
         tls: tls(&mut s.section("tls")),
-        dialects: s
-            .key(
-                "dialects",
-                "APIs that it speaks, \"openai-chat\" among them, in place of its type's.",
-            )
-            .words(&[]),
+        dialects: dialects(s),
     }
 }
 
@@ -299,6 +295,7 @@ fn check(
         None
     };
     check_tls(&mut s.section("tls"), &typed.tls, context.inputs);
+    check_dialects(s, &typed.dialects);
     Some(EndpointPlan {
         url: url?,
         name: name?,
@@ -315,17 +312,21 @@ fn check(
         headers: headers(s, typed.headers),
         auth,
         tls: typed.tls,
-        dialects: dialects(s, typed.dialects),
+        dialects: typed.dialects,
     })
 }
 
 /// The dialects of an endpoint, if they are given (docs/contract/dialects.md#1).
-fn dialects(s: &mut Section<'_, '_>, given: Vec<DialectName>) -> Vec<DialectName> {
+fn dialects(s: &mut Section<'_, '_>) -> Vec<DialectName> {
+    let doc = "APIs that it speaks, in place of its type's; openai-chat must be one of them.";
+    s.key("dialects", doc).words_optional()
+}
+
+fn check_dialects(s: &mut Section<'_, '_>, given: &[DialectName]) {
     let lacks_chat = !given.contains(&DialectName::OpenAiChat);
     if s.is_given("dialects") && !s.is_faulty("dialects") && lacks_chat {
         s.expected("dialects", "a list with \"openai-chat\" in it");
     }
-    given
 }
 
 /// The address of an endpoint, unless it cannot be used. An absent one counts as empty.

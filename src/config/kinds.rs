@@ -193,6 +193,14 @@ impl KeyDecl<'_, '_> {
         )
     }
 
+    /// The same without a default: empty if it is absent.
+    pub(super) fn words_optional<W: Word>(self) -> Vec<W> {
+        self.suggest(nearest_word::<W>)
+            .resolve_list(words::<W>(), Vec::new(), |text| {
+                W::ALL.iter().copied().find(|word| word.word() == text)
+            })
+    }
+
     /// A list of strings that a function accepts and may convert.
     pub(super) fn texts<T: std::fmt::Debug>(
         self,

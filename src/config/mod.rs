@@ -11,6 +11,7 @@
 mod auth;
 mod bounds;
 mod check;
+mod dialect;
 mod endpoint;
 mod env;
 mod finding;
@@ -44,6 +45,7 @@ pub(crate) use bounds::{
     GLOBAL_REQUESTS_PER_MINUTE, HEALTH_REQUESTS_PER_MINUTE, PAGES_PER_SECOND,
     PER_IP_REQUESTS_PER_MINUTE,
 };
+pub(crate) use dialect::DialectName;
 pub(crate) use endpoint::{Auth, EndpointTlsPlan, Scheme, Secret, UrlFault};
 pub use endpoint::{BaseUrl, EndpointPlan, NameFilter};
 pub use env::Env;

@@ -504,20 +504,6 @@ impl AliasPlan {
     }
 }
 
-words! {
-    /// An API family (docs/contract/dialects.md#1).
-    DialectName {
-        /// OpenAI's chat completions, and the rest of its older API.
-        OpenAiChat = "openai-chat",
-        /// OpenAI's responses.
-        OpenAiResponses = "openai-responses",
-        /// Anthropic's messages.
-        AnthropicMessages = "anthropic-messages",
-        /// Ollama's own API.
-        OllamaNative = "ollama-native",
-    }
-}
-
 /// `[logging]` and the variables of the log (docs/contract/operations.md#8).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LoggingPlan {

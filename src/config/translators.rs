@@ -6,8 +6,8 @@
 use std::path::{Component, Path, PathBuf};
 
 use super::bounds::{MIB, U32_MAX};
+use super::dialect::DialectName;
 use super::endpoint::is_token;
-use super::plan::DialectName;
 use super::section::Section;
 
 /// What holds for each translator.
@@ -123,7 +123,7 @@ const RESPONSES: RulesDecl = RulesDecl {
 };
 
 const OLLAMA: RulesDecl = RulesDecl {
-    enabled: "Serve Ollama's own API for every endpoint.",
+    enabled: "Serve Ollama's API for every model, below every prefix and at /api.",
     enabled_env: "OLLA_TRANSLATORS_OLLAMA_ENABLED",
     passthrough: "Skip translation for Ollama endpoints.",
     passthrough_env: "OLLA_TRANSLATORS_OLLAMA_PASSTHROUGH_ENABLED",

@@ -29,7 +29,7 @@ pub struct Live {
     pub(crate) probe_since_ms: AtomicU64,
     /// For each dialect, milliseconds on the process's clock until which it counts as not speaking
     /// it, although its type does (docs/contract/dialects.md#1.2); 0 = it does.
-    unspoken_until_ms: [AtomicU64; DialectName::ALL.len()],
+    unspoken_until_ms: [AtomicU64; 4],
     /// Whether it turned out not to know what its type knows (docs/contract/translation.md#11).
     no_consultations: AtomicBool,
     /// Its models that are left alone for a while (docs/contract/balancing.md#9.1).

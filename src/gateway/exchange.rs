@@ -21,7 +21,7 @@ use super::cors::Grant;
 use super::early_decoder::EarlyDecoder;
 use super::keep_alive::EventBorder;
 use super::kept::{ConnectionCache, Kept};
-use super::pick::Picked;
+use super::picked::Picked;
 use super::refused::overloaded;
 use super::replies::Ticket;
 use super::view::View;

@@ -28,6 +28,7 @@ mod limited;
 mod local;
 mod ollama;
 mod pick;
+mod picked;
 mod record;
 mod redirect;
 mod refused;

@@ -13,6 +13,7 @@ use olla_engine::limit::Nanos;
 use super::arrive::management_refused;
 use super::away::Done;
 use super::exchange::Exchange;
+use super::picked::Picked;
 use super::respond::seconds_until;
 use super::view::View;
 use crate::dialects::{ApiFamily, DialectTarget, Error, Sent};
@@ -26,16 +27,6 @@ use crate::routing::management::Management;
 use crate::routing::rejection;
 use crate::routing::route::RouteKind;
 use crate::shared::{ToControl, Trouble};
-
-/// The outcome of a pick.
-pub(super) enum Picked {
-    /// The request goes to an endpoint.
-    Upstream(Target),
-    /// The request is being prepared elsewhere.
-    Later,
-    /// No endpoint gets the request: this JSON document is the response.
-    Response(Vec<u8>),
-}
 
 impl Exchange {
     /// The next endpoint, with the request prepared for it.

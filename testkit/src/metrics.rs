@@ -104,6 +104,7 @@ impl Demo {
         let env = [
             ("OLLA_SERVER_HOST", "127.0.0.1"),
             ("OLLA_PROXY_STICKY_SESSIONS_ENABLED", "true"),
+            ("OLLA_TRANSLATORS_ANTHROPIC_PASSTHROUGH_ENABLED", "false"),
         ];
         let env = env.map(|(name, value)| (name.to_owned(), value.to_owned()));
         let arguments = ["demo", "--port", &port.to_string()];
@@ -125,6 +126,7 @@ impl Demo {
     fn use_it(&self) {
         let embed = r#"{"model":"nomic-embed-text:latest","input":"hello"}"#;
         let message = r#"{"model":"meta-llama/Llama-3.1-8B-Instruct","max_tokens":4,
+            "tools":[{"type":"web_search_20250305","name":"web_search"}],
             "messages":[{"role":"user","content":"Hello"}]}"#;
         for (path, body) in [
             ("/olla/proxy/v1/embeddings", embed),

@@ -12,7 +12,7 @@ use super::records::{Record, RecordKind};
 use super::translate::{Assembly, session};
 use crate::config::InspectorPlan;
 use crate::dialects::chat::inflate::Inflater;
-use crate::dialects::conversation::Recorder;
+use crate::dialects::conversation::BodyRecorder;
 
 /// Maximum number of bytes of a response that are kept; the rest is not written.
 const ANSWER_BYTES_MAX: usize = 16 << 20;
@@ -64,7 +64,7 @@ impl Recording {
     }
 }
 
-impl Recorder for Recording {
+impl BodyRecorder for Recording {
     fn is_replaced(&self) -> bool {
         self.is_replaced
     }

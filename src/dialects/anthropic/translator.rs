@@ -17,8 +17,8 @@ use crate::dialects::chat::stream::ChatStream;
 use crate::dialects::chat::warning::{Translated, Warning};
 use crate::dialects::chat::writer::Moment;
 use crate::dialects::conversation::{
-    ChatMaking, ChatRequest, CheckedRequest, Demand, NativeHead, NativeStream, NativeSupport,
-    NativeVerdict, Outgoing, Recorder, Translator, TranslatorFacts,
+    BodyRecorder, ChatMaking, ChatRequest, CheckedRequest, Demand, NativeHead, NativeStream,
+    NativeSupport, NativeVerdict, Outgoing, Translator, TranslatorFacts,
 };
 use crate::fleet::Endpoint;
 use crate::json;
@@ -172,10 +172,10 @@ impl Translator for MessagesTranslator {
         Some(Box::<NativeTail>::default())
     }
 
-    fn recorder(&self, request: &Request<'_>, plan: &Plan) -> Option<Box<dyn Recorder>> {
+    fn recorder(&self, request: &Request<'_>, plan: &Plan) -> Option<Box<dyn BodyRecorder>> {
         let plan = &plan.translators.anthropic.inspector;
         plan.enabled
-            .then(|| Box::new(Recording::begin(plan, request)) as Box<dyn Recorder>)
+            .then(|| Box::new(Recording::begin(plan, request)) as Box<dyn BodyRecorder>)
     }
 }
 
@@ -195,6 +195,7 @@ impl MessagesTranslator {
             .unwrap_or_else(|| estimate.max(max.map_or(1, |max| max + 1)));
         let max = max.unwrap_or_else(|| tokens.saturating_sub(1));
         Refusal::invalid(format!("{TOO_LONG}: {tokens} tokens > {max} maximum"))
+            .with_code("context_length_exceeded")
     }
 }
 

@@ -65,7 +65,6 @@ impl Refusal {
     }
 
     /// The same, with a code.
-    #[allow(dead_code, reason = "other translations use it")]
     pub(crate) fn with_code(mut self, code: impl Into<String>) -> Self {
         self.details.get_or_insert_default().code = Some(code.into());
         self

@@ -24,6 +24,7 @@ pub(crate) const EVENT_BYTES_MAX: usize = (16 << 20) + 1024;
 
 const TOO_LONG: &str = "the endpoint sent an event that is too large";
 const TOO_MANY: &str = "the endpoint sent more tool calls than can be held";
+const EMPTY: &str = "the endpoint's response is empty";
 const BROKEN: &str = "the endpoint's response broke off";
 const TIMED_OUT: &str = "the endpoint stopped sending";
 
@@ -340,6 +341,10 @@ impl Written {
     }
 
     fn finish(&mut self, sink: &mut Sink<'_>) {
+        if !self.started && !self.writer.takes_nothing() {
+            self.fail(Refusal::backend(EMPTY), sink);
+            return;
+        }
         if !std::mem::replace(&mut self.started, true) {
             self.writer.start(None, sink.at, sink.out);
         }

@@ -187,6 +187,8 @@ mod tests {
                           "completion_tokens_details": {"reasoning_tokens": 0}},
             })
         );
+        let empty = put_together(b": hello\n\ndata: [DONE]\n\n").unwrap_err();
+        assert_eq!(empty.message, "the endpoint's response is empty");
         let error = put_together(b"data: {\"error\":\"x\"}\n\n").unwrap_err();
         assert_eq!((error.status, error.message.as_str()), (502, "x"));
         let late = format!(

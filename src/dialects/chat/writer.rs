@@ -51,6 +51,11 @@ pub(crate) trait ChatWriter: fmt::Debug + Send {
     /// The client has got nothing for a while: something without meaning for it.
     fn keep_alive(&mut self, at: Moment, out: &mut Vec<u8>);
 
+    /// Whether a response without a single chunk is one without content; else it is no valid response.
+    fn takes_nothing(&self) -> bool {
+        false
+    }
+
     /// Bytes that are held until more comes.
     fn held(&self) -> usize;
 

@@ -20,7 +20,7 @@ pub(crate) trait NativeStream: fmt::Debug + Send {
 }
 
 /// Records one request and its response for debugging.
-pub(crate) trait Recorder: fmt::Debug + Send {
+pub(crate) trait BodyRecorder: fmt::Debug + Send {
     /// Whether the client named a session that cannot be recorded under its name.
     fn is_replaced(&self) -> bool;
 

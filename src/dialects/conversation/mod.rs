@@ -28,7 +28,7 @@ use crate::providers::CommonOperation;
 use response::Replying;
 use split::{Mode, Split};
 
-pub(crate) use hooks::{NativeStream, Recorder};
+pub(crate) use hooks::{BodyRecorder, NativeStream};
 pub(crate) use translator::{
     ChatMaking, ChatRequest, CheckedRequest, Demand, NativeHead, NativeStart, NativeSupport,
     NativeVerdict, Outgoing, Translator, TranslatorFacts,
@@ -64,11 +64,13 @@ pub(crate) struct Conversation {
     /// The model as the last endpoint knows it.
     name: String,
     replying: Replying,
+    /// The translator sees the native response that passes.
+    watches: bool,
     /// Undoes the compression of a response that has to be read.
     inflater: Option<Box<Inflater>>,
     failed: bool,
     /// Records the request for debugging, if the configuration asks for it.
-    recorder: Option<Box<dyn Recorder>>,
+    recorder: Option<Box<dyn BodyRecorder>>,
     notes: Vec<Note>,
 }
 
@@ -99,6 +101,7 @@ impl Conversation {
             dropped: Dropped::default(),
             name: String::new(),
             replying: Replying::Passed,
+            watches: false,
             inflater: None,
             failed: false,
             recorder: None,

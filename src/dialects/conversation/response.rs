@@ -88,12 +88,23 @@ impl Conversation {
             status,
             is_small_json: is_of(response, b"application/json") && is_small(response),
         };
+        let events = is_of(response, b"text/event-stream");
+        let compressed = response.head.has(FieldId::ContentEncoding);
+        let start = |compressed| {
+            endpoint.map(|endpoint| NativeStart {
+                status,
+                events,
+                compressed,
+                endpoint,
+            })
+        };
         if self.translator.holds_native(head) {
+            // It is decompressed before it is seen.
+            let start = start(false).filter(|_| status < 400);
+            self.watches = start.is_some_and(|start| self.translator.begin_watch(&start));
             self.replying = Replying::Doubtful(status);
             return Reading::Hold(ERROR_BYTES_MAX);
         }
-        let events = is_of(response, b"text/event-stream");
-        let compressed = response.head.has(FieldId::ContentEncoding);
         if let Some(recorder) = &mut self.recorder {
             recorder.responds(events, self.inflater.take());
         }
@@ -106,16 +117,9 @@ impl Conversation {
             return Reading::Follow(quiet_max);
         }
         self.replying = Replying::Passed;
-        let watches = endpoint.is_some_and(|endpoint| {
-            self.translator.begin_watch(&NativeStart {
-                status,
-                events,
-                compressed,
-                endpoint,
-            })
-        });
+        self.watches = start(compressed).is_some_and(|start| self.translator.begin_watch(&start));
         Reading::Pass {
-            watch: watches || self.recorder.is_some(),
+            watch: self.watches || self.recorder.is_some(),
         }
     }
 
@@ -166,7 +170,7 @@ impl Conversation {
 
     /// See [`crate::dialects::Dialect::watch`].
     pub(in crate::dialects) fn watch(&mut self, payload: &[u8]) {
-        if matches!(self.replying, Replying::Passed) {
+        if self.watches && matches!(self.replying, Replying::Passed) {
             self.translator.watch(payload);
         }
         if let Some(recorder) = &mut self.recorder {
@@ -263,6 +267,9 @@ impl Conversation {
         });
         match verdict {
             NativeVerdict::Passes => {
+                if self.watches {
+                    self.translator.watch(&plain);
+                }
                 if let Some(recorder) = &mut self.recorder {
                     recorder.whole(&plain);
                 }

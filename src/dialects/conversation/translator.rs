@@ -17,12 +17,11 @@ use std::time::Duration;
 
 use olla_engine::handler::Request;
 
-use super::{NativeStream, Recorder};
+use super::{BodyRecorder, NativeStream};
 use crate::config::{DialectName, Plan};
 use crate::dialects::chat::dropped::Dropped;
 use crate::dialects::chat::error::{BackendError, Refusal};
 use crate::dialects::chat::ids::IdSeed;
-
 use crate::dialects::chat::stream::ChatStream;
 use crate::dialects::chat::warning::{Translated, Warning};
 use crate::dialects::chat::writer::Moment;
@@ -100,8 +99,8 @@ pub(crate) trait Translator: fmt::Debug + Send {
         None
     }
 
-    /// A native endpoint's response begins to pass. Returns true if [`Self::watch`] is to see its
-    /// body.
+    /// A native endpoint's response begins to pass, or a short one will, unless the verdict is another.
+    /// Returns true if [`Self::watch`] is to see its body.
     fn begin_watch(&mut self, start: &NativeStart<'_>) -> bool {
         let _ = start;
         false
@@ -118,7 +117,7 @@ pub(crate) trait Translator: fmt::Debug + Send {
     }
 
     /// Records the request and its response, if the configuration asks for it.
-    fn recorder(&self, request: &Request<'_>, plan: &Plan) -> Option<Box<dyn Recorder>> {
+    fn recorder(&self, request: &Request<'_>, plan: &Plan) -> Option<Box<dyn BodyRecorder>> {
         let _ = (request, plan);
         None
     }

@@ -243,6 +243,11 @@ impl ChatWriter for Message {
         events::ping(out);
     }
 
+    /// docs/contract/translation.md#8.4
+    fn takes_nothing(&self) -> bool {
+        true
+    }
+
     fn held(&self) -> usize {
         self.calls.held_bytes()
     }
