@@ -63,6 +63,13 @@ pub mod bench {
         pub use crate::providers::{ListedModel, Profile, Profiles, admits, parse_listing};
     }
 
+    pub mod responses {
+        pub use crate::dialects::chat::stream::{End, Progress};
+        pub use crate::dialects::responses::trial::{
+            responses_object, responses_request, responses_stream,
+        };
+    }
+
     pub mod routing {
         pub use crate::endpoint_set::EndpointSet;
         pub use crate::fleet::Endpoint;

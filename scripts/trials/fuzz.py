@@ -17,6 +17,8 @@ TARGETS = {
     "form": "fuzz",
     "ollama_request": "fuzz",
     "ollama_stream": "fuzz",
+    "responses_request": "fuzz",
+    "responses_stream": "fuzz",
     "encoding": "fuzz",
 }
 

@@ -27,6 +27,7 @@ mod nearest;
 mod plan;
 mod proxy;
 mod reader;
+mod responses;
 mod retry;
 mod section;
 mod server;
@@ -62,6 +63,7 @@ pub(crate) use nearest::nearest;
 pub use plan::*;
 pub use reader::KeyDoc;
 pub(crate) use reader::{Fingerprints, RestartOnly};
+pub(crate) use responses::ResponseStorePlan;
 pub(crate) use retry::RetryPlan;
 #[cfg(test)]
 pub(crate) use statuses::StatusSet;

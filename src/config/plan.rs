@@ -17,6 +17,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use super::endpoint::{EndpointPlan, NameFilter};
+use super::responses::ResponseStorePlan;
 use super::retry::RetryPlan;
 use super::server_tls::ServerTlsPlan;
 use super::translators::TranslatorsPlan;
@@ -226,6 +227,8 @@ pub struct Plan {
     pub model_aliases: Vec<AliasPlan>,
     /// `[translators]`.
     pub translators: TranslatorsPlan,
+    /// `[responses]`.
+    pub responses: ResponseStorePlan,
     /// `[logging]`.
     pub logging: LoggingPlan,
     /// `[dashboard]`.

@@ -11,6 +11,7 @@ use super::fleet::{self, Context};
 use super::logging::logging;
 use super::plan::*;
 use super::proxy::proxy;
+use super::responses::responses;
 use super::section::Section;
 use super::server::server;
 use super::translators::translators;
@@ -47,6 +48,7 @@ pub(super) fn plan(root: &mut Section<'_, '_>, inputs: &ConfigInputs<'_>) -> Pla
         },
         model_aliases: model_aliases(root),
         translators: translators(&mut root.section("translators"), inputs.cwd),
+        responses: responses(&mut root.section("responses")),
         logging: logging(&mut root.section("logging")),
         dashboard: dashboard(&mut root.section("dashboard")),
         engineering: EngineeringPlan {

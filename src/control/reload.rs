@@ -14,6 +14,7 @@ use super::member::FleetMember;
 use super::probe;
 use super::state::{ActiveConfig, ControlState};
 use crate::config::EndpointPlan;
+use crate::dialects::responses::StoreBounds;
 use crate::fleet::health::{FIRST_CHECK_WAIT, HealthEvent};
 use crate::shared::PageEvent;
 
@@ -21,6 +22,8 @@ impl ControlState {
     /// Puts another configuration in force and publishes it.
     pub(super) fn reload(self: &Rc<Self>, config: ActiveConfig) {
         *self.config.borrow_mut() = Arc::new(config);
+        let bounds = StoreBounds::of(&self.config().plan.responses);
+        self.common.responses.set_bounds(bounds);
         self.network.trusts.forget();
         self.network.resolver.keep_for(self.config().plan.dns.stale);
         self.adopt_endpoints();

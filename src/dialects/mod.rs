@@ -24,8 +24,10 @@ pub(crate) mod conversation;
 mod early;
 mod error;
 mod ollama;
+pub(crate) mod responses;
 mod routes;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -43,9 +45,10 @@ use conversation::Conversation;
 pub(crate) use early::{EventForm, FailedStream, StreamFailure};
 pub(crate) use error::Error;
 pub(crate) use ollama::{OLLAMA_ROOT, RunningModels, trial as ollama_trial};
+use responses::{Owner, ResponseStore};
 pub(crate) use routes::{
-    Authority, COMMON_ROUTES, CommonRoutes, Computation, DialectRoute, MOUNTS, Mount, Operation,
-    OwnAsk,
+    Authority, COMMON_ROUTES, CommonRoutes, Computation, ComputeAsk, DialectRoute, MOUNTS, Mount,
+    Operation, OwnAsk,
 };
 
 /// Bytes that a dialect may work on in one step on a core. The slowest bodies that are known, of many
@@ -63,6 +66,8 @@ pub(crate) enum ApiFamily {
     OpenAi,
     /// Anthropic's Messages API.
     Anthropic,
+    /// OpenAI's responses; their errors are the other shapes of OpenAI's.
+    Responses,
     /// Ollama's own API; its errors at the root.
     Ollama,
 }
@@ -72,6 +77,7 @@ impl ApiFamily {
     pub(crate) fn is_enabled(self, translators: &TranslatorsPlan) -> bool {
         match self {
             Self::OpenAi => true,
+            Self::Responses => translators.responses.enabled,
             Self::Ollama => translators.ollama.rules.enabled,
             Self::Anthropic => translators.anthropic.rules.enabled,
         }
@@ -80,7 +86,7 @@ impl ApiFamily {
     /// The family's own limit for a body and the option that sets it.
     pub(crate) fn body_limit(self, plan: &Plan) -> Option<(u64, &'static str)> {
         match self {
-            Self::OpenAi | Self::Ollama => None,
+            Self::OpenAi | Self::Responses | Self::Ollama => None,
             Self::Anthropic => {
                 let max = plan.translators.anthropic.max_message_size?;
                 Some((max, "translators.anthropic.max_message_size"))
@@ -91,7 +97,7 @@ impl ApiFamily {
     /// The body of an error.
     pub(crate) fn error_body(self, error: &Error, request_id: &str) -> Bytes {
         Bytes::from(match self {
-            Self::OpenAi => openai_error(error),
+            Self::OpenAi | Self::Responses => openai_error(error),
             Self::Anthropic => anthropic::error_body(error, request_id),
             Self::Ollama => return ollama_error(error),
         })
@@ -100,7 +106,7 @@ impl ApiFamily {
     /// The header in which its clients look for the request's id, besides the gateway's own.
     pub(crate) fn id_header(self) -> Option<&'static [u8]> {
         match self {
-            Self::OpenAi | Self::Ollama => Some(b"x-request-id"),
+            Self::OpenAi | Self::Responses | Self::Ollama => Some(b"x-request-id"),
             Self::Anthropic => Some(b"request-id"),
         }
     }
@@ -161,7 +167,6 @@ pub(crate) enum Dialect {
 }
 
 /// The candidates that a dialect may order.
-#[derive(Debug)]
 pub(crate) struct Choosing<'a> {
     /// The endpoints of the snapshot.
     pub endpoints: &'a [Endpoint],
@@ -171,6 +176,12 @@ pub(crate) struct Choosing<'a> {
     pub plan: &'a Plan,
     /// On the process's clock.
     pub now_ms: u64,
+    /// The same time, since 1970.
+    pub unix_ms: u64,
+    /// Responses that are kept.
+    pub responses: &'a Arc<ResponseStore>,
+    /// The client that finds the responses of its requests.
+    pub owner: &'a dyn Fn() -> Owner,
 }
 
 /// The request for an endpoint that was picked.

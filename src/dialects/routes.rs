@@ -2,10 +2,12 @@
 //!
 //! Contract: docs/contract/translation.md#1, docs/contract/dialects.md#2
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::conversation::{Conversation, Translator};
-use super::{ApiFamily, Dialect, Error, anthropic, ollama};
+use super::responses::{Owner, ResponseStore, StoredPath};
+use super::{ApiFamily, Dialect, Error, anthropic, ollama, responses};
 use crate::catalogue::{Catalogue, ListingForm};
 use crate::config::Plan;
 use crate::fleet::Endpoint;
@@ -34,8 +36,11 @@ pub(crate) struct CommonRoutes {
 }
 
 /// The common routes of all families.
-pub(crate) const COMMON_ROUTES: [CommonRoutes; 2] =
-    [anthropic::COMMON_ROUTES, ollama::COMMON_ROUTES];
+pub(crate) const COMMON_ROUTES: [CommonRoutes; 3] = [
+    responses::COMMON_ROUTES,
+    anthropic::COMMON_ROUTES,
+    ollama::COMMON_ROUTES,
+];
 
 /// A route of a family.
 #[derive(Debug)]
@@ -64,6 +69,8 @@ impl DialectRoute {
 pub(crate) enum Operation {
     /// Its requests go to an endpoint.
     Serve(fn() -> Box<dyn Translator>),
+    /// The responses that are kept, or the endpoint that keeps one.
+    Stored(StoredPath),
     /// Its requests go to an endpoint of Ollama's, else the catalogue responds.
     Describe,
     /// What the endpoints of Ollama's say of loaded models, merged.
@@ -88,7 +95,7 @@ impl Operation {
 #[derive(Debug)]
 pub(crate) struct Computation {
     /// Makes it.
-    pub make: fn(&[u8]) -> Result<Vec<u8>, Error>,
+    pub make: fn(&[u8], &ComputeAsk) -> Result<Vec<u8>, Error>,
     /// The endpoints that know better.
     pub authority: Authority,
 }
@@ -107,6 +114,17 @@ pub(crate) struct Authority {
     pub within: Duration,
     /// The value of `X-Olla-Mode` of the endpoint's response.
     pub mode: &'static str,
+}
+
+/// What a dialect may need to compute a response.
+#[derive(Debug)]
+pub(crate) struct ComputeAsk {
+    /// Responses that are kept.
+    pub responses: Arc<ResponseStore>,
+    /// The client.
+    pub owner: Owner,
+    /// The time since 1970.
+    pub unix_ms: u64,
 }
 
 /// What a dialect may need for a response of its own.

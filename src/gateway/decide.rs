@@ -12,6 +12,7 @@ use olla_engine::handler::{Ask, Cx, Local, Request, Routed};
 use super::away::Done;
 use super::exchange::Exchange;
 use super::limited::PER_ENDPOINT;
+use super::owner::owner_of;
 use super::replies::{Awaited, ControlReply};
 use crate::dialects::{ApiFamily, Choosing, Error};
 use crate::field_names::{X_OLLA_ENDPOINT, X_OLLA_SESSION_ID};
@@ -37,6 +38,9 @@ const REFRESH_SLACK: Duration = Duration::from_millis(500);
 impl Exchange {
     /// Finds candidates, or makes an error response if there are none.
     pub(super) fn decide(&mut self, ask: &Ask<'_>, local: &mut Local) -> Routed {
+        if let Some(routed) = self.respond_stored(ask, local) {
+            return routed;
+        }
         match self.find_candidates(ask) {
             Ok(Routed::Upstream) if self.describes() => self.describe(ask, local),
             Ok(routed) => routed,
@@ -75,6 +79,9 @@ impl Exchange {
                             candidates: &self.candidates,
                             plan: view.plan(),
                             now_ms: self.gateway.common.clock_ms(cx.now),
+                            unix_ms: cx.unix_ms,
+                            responses: &self.gateway.common.responses,
+                            owner: &|| owner_of(&request),
                         })
                         .map(|()| Routed::Upstream);
                 }

@@ -6,6 +6,7 @@
 
 use std::borrow::Cow;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
@@ -14,9 +15,12 @@ use olla_engine::handler::{Ask, Local, Request, Routed};
 
 use super::away::Done;
 use super::exchange::Exchange;
+use super::owner::owner_of;
 use super::replies::{Awaited, ControlReply};
 use crate::catalogue::{CatalogueError, DetailTimes, ListingForm, relevant_query};
-use crate::dialects::{Computation, DialectRoute, Error, Operation, OwnAsk, STEP_BYTES_MAX};
+use crate::dialects::{
+    Computation, ComputeAsk, DialectRoute, Error, Operation, OwnAsk, STEP_BYTES_MAX,
+};
 use crate::inspect::{Inspector, without_mark};
 use crate::operations;
 use crate::operations::conditional::{PageHeaders, PageResponse, accepts_gzip};
@@ -102,7 +106,7 @@ impl Exchange {
             Operation::Running => return self.running(ask, local),
             Operation::Compute(computation) => return self.compute(ask, computation, local),
             Operation::List(make) => make,
-            Operation::Serve(_) | Operation::Describe => {
+            Operation::Serve(_) | Operation::Describe | Operation::Stored(_) => {
                 self.error(ask.cx, Some(&ask.request), &Error::not_found(), local);
                 return Routed::Respond;
             }
@@ -131,9 +135,14 @@ impl Exchange {
         local: &mut Local,
     ) -> Routed {
         let wanted = self.view.wanted(b"");
+        let known = ComputeAsk {
+            responses: Arc::clone(&self.gateway.common.responses),
+            owner: owner_of(&ask.request),
+            unix_ms: ask.cx.unix_ms,
+        };
         let compute = move |body: &[u8]| {
             let findings = Inspector::new(wanted).finish(body);
-            ((computation.make)(without_mark(body)), findings)
+            ((computation.make)(without_mark(body), &known), findings)
         };
         let (made, findings) = match self.come_back() {
             Some(Done::Computed(made, findings)) => (made, *findings),

@@ -27,6 +27,7 @@ mod kept;
 mod limited;
 mod local;
 mod ollama;
+mod owner;
 mod pick;
 mod picked;
 mod record;
@@ -36,6 +37,7 @@ mod replies;
 mod respond;
 mod retry;
 mod steps;
+mod stored;
 mod via;
 mod view;
 

@@ -13,6 +13,11 @@ use super::scan::part;
 pub(crate) struct JsonText<'a>(pub(super) &'a [u8]);
 
 impl<'a> JsonText<'a> {
+    /// What [`Self::write`] or [`write_escaped`] wrote.
+    pub(crate) const fn of_written(inside: &'a [u8]) -> Self {
+        Self(inside)
+    }
+
     pub(crate) fn is_empty(self) -> bool {
         self.0.is_empty()
     }

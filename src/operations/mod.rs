@@ -34,6 +34,7 @@ pub(crate) use ready::HEALTHY;
 pub(crate) use sticky::StickyFacts;
 pub(crate) use version::{Build, Links};
 
+use crate::dialects::responses::StoreCounts;
 use crate::fleet::Fleet;
 use conditional::Page;
 use process::ProcessFacts;
@@ -52,6 +53,8 @@ pub(crate) struct Inputs<'a> {
     pub outages: &'a [(&'a str, SystemTime)],
     /// The sticky sessions.
     pub sticky: StickyFacts,
+    /// The responses that are kept.
+    pub responses: StoreCounts,
     /// The process, as the operating system sees it.
     pub process: &'a ProcessFacts,
     /// This build.

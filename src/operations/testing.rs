@@ -9,6 +9,7 @@ use super::stats::{AttemptEnd, Outcome, Recorder, RequestEnd, ServedBy, Totals};
 use super::version::Links;
 use super::{Build, Inputs, ModelFact, StickyFacts};
 use crate::config::{BaseUrl, ConfigInputs, EndpointPlan, Env, FileFormat, plan_from_str};
+use crate::dialects::responses::StoreCounts;
 use crate::endpoint_set::EndpointSet;
 use crate::fleet::{Endpoint, Fleet, Status};
 use crate::providers::figures::ProviderFigures;
@@ -20,6 +21,7 @@ pub(super) struct World {
     totals: Totals,
     pub(super) models: Vec<ModelFact<'static>>,
     pub(super) sticky: StickyFacts,
+    pub(super) responses: StoreCounts,
     pub(super) process: ProcessFacts,
     pub(super) build: Build,
     pub(super) figures: Option<ProviderFigures<'static>>,
@@ -57,6 +59,7 @@ impl World {
             totals: Totals::new(1),
             models: Vec::new(),
             sticky: StickyFacts::default(),
+            responses: StoreCounts::default(),
             process: ProcessFacts::default(),
             build: build(),
             figures: None,
@@ -148,6 +151,7 @@ impl World {
             totals: &self.totals,
             models: &self.models,
             sticky: self.sticky,
+            responses: self.responses,
             process: &self.process,
             build: &self.build,
             started: UNIX_EPOCH + Duration::from_secs(1_776_249_000 - 7500),

@@ -9,6 +9,7 @@ use serde::Serialize;
 use super::Inputs;
 use super::conditional::{Page, no_store};
 use super::stats::TranslatorCounts;
+use crate::dialects::responses::StoreCounts;
 use crate::format::{instant, latency, percentage};
 
 #[derive(Serialize)]
@@ -16,6 +17,21 @@ struct Translators {
     timestamp: String,
     translators: Vec<Item>,
     summary: Summary,
+    responses_store: StoreItem,
+}
+
+/// The responses that are kept (docs/contract/dialects.md#14).
+#[derive(Serialize)]
+struct StoreItem {
+    enabled: bool,
+    items: usize,
+    bytes: usize,
+    hits: u64,
+    misses: u64,
+    evictions: u64,
+    max_items: usize,
+    max_bytes: usize,
+    ttl_seconds: u64,
 }
 
 #[derive(Serialize)]
@@ -73,7 +89,22 @@ pub(super) fn page(inputs: &Inputs<'_>) -> Page {
             total_streaming: sum.streaming,
             total_non_streaming: sum.requests - sum.streaming,
         },
+        responses_store: store_item(&inputs.responses),
     })
+}
+
+fn store_item(counts: &StoreCounts) -> StoreItem {
+    StoreItem {
+        enabled: counts.bounds.enabled,
+        items: counts.items,
+        bytes: counts.bytes,
+        hits: counts.hits,
+        misses: counts.misses,
+        evictions: counts.evictions,
+        max_items: counts.bounds.max_items,
+        max_bytes: counts.bounds.max_bytes,
+        ttl_seconds: counts.bounds.ttl_ms / 1000,
+    }
 }
 
 fn item(name: &'static str, counts: &TranslatorCounts) -> Item {

@@ -150,7 +150,7 @@ fn start(setup: Setup, logger: &Logger) -> Result<Running, String> {
     let now = Instant::now();
     let cores = workers(&plan);
     let addresses = addresses(&plan)?;
-    let common = Arc::new(Common::new(now, logger));
+    let common = Arc::new(Common::new(now, logger, &plan));
     let profiles = Arc::new(setup.profiles.filtered(&plan.proxy.profile_filter));
     let limiters = Arc::new(Limiters::new(&plan.server.rate_limits, cores));
     let first = control::first_snapshot(&plan, &profiles, &setup.rules, limiters);

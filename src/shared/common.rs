@@ -1,5 +1,6 @@
 //! The values that the cores and the control thread share besides snapshots and messages.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -8,7 +9,9 @@ use olla_engine::limit::{Epoch, Nanos};
 
 use super::dropped::DroppedReports;
 use crate::clock::millis;
+use crate::config::Plan;
 use crate::dialects::anthropic::Records;
+use crate::dialects::responses::{ResponseStore, StoreBounds};
 use crate::format;
 use crate::log::Logger;
 use crate::routing::balance::Turns;
@@ -26,6 +29,8 @@ pub(crate) struct Common {
     pub turns: Turns,
     /// Sticky sessions.
     pub sticky: Sticky,
+    /// Responses that are kept.
+    pub responses: Arc<ResponseStore>,
     /// The log.
     pub logger: Logger,
     /// The files of the inspector.
@@ -52,12 +57,13 @@ pub(crate) struct Common {
 
 impl Common {
     /// The values at the start of the process.
-    pub(crate) fn new(start: Instant, logger: &Logger) -> Self {
+    pub(crate) fn new(start: Instant, logger: &Logger, plan: &Plan) -> Self {
         Self {
             start,
             started_rfc3339: format::instant(SystemTime::now()),
             turns: Turns::default(),
             sticky: Sticky::default(),
+            responses: Arc::new(ResponseStore::new(StoreBounds::of(&plan.responses))),
             logger: logger.clone(),
             records: Records::new(logger.clone()),
             losses: AtomicU64::new(0),

@@ -35,6 +35,7 @@ mod paths;
 mod rates;
 mod reloads;
 mod requests;
+mod responses;
 mod retry;
 mod root;
 mod soak;

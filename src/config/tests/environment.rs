@@ -163,6 +163,7 @@ fn every_variable_sets_its_key() {
         ("OLLA_ROUTING_NO_MODEL", "refuse", |p| {
             p.routing.no_model == NoModel::Refuse
         }),
+        ("OLLA_RESPONSES_STORE", "off", |p| !p.responses.enabled),
         ("OLLA_MODEL_UNIFIER_ENABLED", "false", |p| {
             !p.model_registry.enable_unifier
         }),

@@ -278,6 +278,14 @@ fn wrong_values_are_refused_with_key_value_and_what_is_allowed() {
             "translators.anthropic.max_message_size",
             &["104857601"],
         ),
+        ("responses.store = \"disk\"", "responses.store", &["disk"]),
+        ("responses.max_items = 0", "responses.max_items", &["0"]),
+        (
+            "responses.max_bytes = \"1x\"",
+            "responses.max_bytes",
+            &["1x"],
+        ),
+        ("responses.ttl = \"0s\"", "responses.ttl", &["0s"]),
         (
             "dashboard.access_policy.allowed_cidrs = []",
             "dashboard.access_policy.allowed_cidrs",

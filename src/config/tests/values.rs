@@ -323,6 +323,13 @@ fn zero_and_empty_have_their_meanings() {
             "model_registry.unification.cleanup_interval = \"0s\"",
             |p| p.model_registry.unification.cleanup_interval == secs(300),
         ),
+        (
+            "responses = { store = \"off\", max_items = 0, ttl = \"x\" }",
+            |p| !p.responses.enabled && p.responses.max_items == 10_000,
+        ),
+        ("responses.max_bytes = \"1MB\"", |p| {
+            p.responses.max_bytes == 1 << 20
+        }),
         ("translators.anthropic.max_message_size = 0", |p| {
             p.translators.anthropic.max_message_size.is_none()
         }),

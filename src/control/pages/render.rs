@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Instant, SystemTime};
 
 use super::Pages;
+use crate::clock::unix_millis;
 use crate::control::host::process_facts;
 use crate::dialects::{DialectRoute, Error, Operation, OwnAsk};
 use crate::operations::conditional::{Page, RenderedPage};
@@ -84,6 +85,7 @@ impl Pages {
             totals: &self.totals,
             models: &facts,
             sticky: self.sticky(snapshot),
+            responses: self.setup.common.responses.counts(unix_millis(now)),
             process: &process,
             build: &self.setup.process.build,
             started: self.setup.process.started,

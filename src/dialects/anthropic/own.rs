@@ -8,7 +8,7 @@ use percent_encoding::percent_decode;
 
 use super::translate::{self, Refusal};
 use crate::dialects::conversation::PASSTHROUGH;
-use crate::dialects::{Authority, Computation, Error, OwnAsk};
+use crate::dialects::{Authority, Computation, ComputeAsk, Error, OwnAsk};
 use crate::fleet::Endpoint;
 use crate::json;
 
@@ -47,7 +47,7 @@ fn is_count(body: &[u8]) -> bool {
     count.is_some_and(|count| count.unsigned().is_some())
 }
 
-fn count_tokens(body: &[u8]) -> Result<Vec<u8>, Error> {
+fn count_tokens(body: &[u8], _: &ComputeAsk) -> Result<Vec<u8>, Error> {
     Ok(translate::count_tokens(body)?)
 }
 

@@ -145,7 +145,7 @@ impl<'a> JoinedText<'a> {
 pub(crate) struct CompleteCall<'a> {
     pub(crate) id: Option<JsonText<'a>>,
     pub(crate) name: JsonText<'a>,
-    arguments: Option<Arguments<'a>>,
+    pub(crate) arguments: Option<Arguments<'a>>,
 }
 
 impl<'a> CompleteCall<'a> {
@@ -198,6 +198,18 @@ impl<'a> Arguments<'a> {
         match value.kind() {
             JsonKind::Object => Some(Self::Value(value)),
             _ => value.string().map(Self::Text),
+        }
+    }
+
+    /// Appends them as the inside of a JSON string.
+    pub(crate) fn write(self, out: &mut Vec<u8>) {
+        match self {
+            Self::Text(text) => text.write(out),
+            Self::Value(value) => {
+                let mut compact = Vec::new();
+                value.write_compact(&mut compact);
+                json::write_escaped(&compact, out);
+            }
         }
     }
 

@@ -58,6 +58,17 @@ impl Refusal {
         }
     }
 
+    /// Its `code`, if it has one.
+    pub(crate) fn code(&self) -> Option<&str> {
+        self.details.as_ref()?.code.as_deref()
+    }
+
+    /// The field that is wrong, if it says so.
+    #[cfg(test)]
+    pub(crate) fn param(&self) -> Option<&str> {
+        self.details.as_ref()?.param.as_deref()
+    }
+
     /// The same, about a field.
     pub(crate) fn with_param(mut self, param: impl Into<String>) -> Self {
         self.details.get_or_insert_default().param = Some(param.into());

@@ -8,10 +8,12 @@ use crate::dialects::chat::inflate::EXPANSION_MAX;
 use crate::dialects::chat::stream::{ChatStream, EVENT_BYTES_MAX};
 use crate::dialects::chat::warning::Translated;
 use crate::dialects::chat::writer::Moment;
+use crate::dialects::responses::{Owner, ResponseStore, StoreBounds};
 use crate::dialects::{Choosing, Sending, Sent, Whole};
 use crate::endpoint_set::EndpointSet;
 use crate::fleet::Endpoint;
 use crate::routing::testing::endpoint;
+use std::sync::Arc;
 
 static FACTS: TranslatorFacts = TranslatorFacts {
     name: "test",
@@ -117,6 +119,9 @@ fn chosen(
         candidates: &EndpointSet::first(endpoints.len()),
         plan: &plan(),
         now_ms: 5,
+        unix_ms: 5,
+        responses: &Arc::new(ResponseStore::new(StoreBounds::default())),
+        owner: &Owner::default,
     });
     (
         conversation,
@@ -152,7 +157,7 @@ fn who_is_native() {
     ] {
         let mut plan = crate::config::EndpointPlan::clone(&told[at].plan);
         plan.dialects = dialects;
-        told[at].plan = std::sync::Arc::new(plan);
+        told[at].plan = Arc::new(plan);
     }
     assert_eq!(native(&chosen(of(""), "", &told).0), [1, 2, 3]);
     let refused = Same {

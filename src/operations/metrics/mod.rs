@@ -249,6 +249,25 @@ fn translator_families(text: &mut Exposition, inputs: &Inputs<'_>) {
     }
 }
 
+/// The responses that are kept (docs/contract/dialects.md#14).
+fn store_families(text: &mut Exposition, inputs: &Inputs<'_>) {
+    let counts = &inputs.responses;
+    let name = "olla_responses_stored";
+    text.gauge(name, "Responses that are kept for previous_response_id.");
+    text.sample(name, &[], counts.items as u64);
+    let name = "olla_responses_stored_bytes";
+    text.gauge(name, "Bytes of the items of kept responses.");
+    text.sample(name, &[], counts.bytes as u64);
+    let name = "olla_responses_lookups_total";
+    text.family(name, "counter", "Look-ups of kept responses by outcome.");
+    text.sample(name, &[("outcome", "hit")], counts.hits);
+    text.sample(name, &[("outcome", "miss")], counts.misses);
+    let name = "olla_responses_evicted_total";
+    let help = "Responses that were forgotten because a bound was reached.";
+    text.family(name, "counter", help);
+    text.sample(name, &[], counts.evictions);
+}
+
 fn traffic_families(text: &mut Exposition, inputs: &Inputs<'_>, endpoints: &[Seen<'_>]) {
     let name = "olla_responses_total";
     let help = "Responses of the endpoint by status class.";
@@ -299,6 +318,7 @@ fn traffic_families(text: &mut Exposition, inputs: &Inputs<'_>, endpoints: &[See
         text.sample(name, &[("reason", resource_name(resource))], count);
     }
     translator_families(text, inputs);
+    store_families(text, inputs);
     text.gauge("olla_sticky_sessions", "Current sticky sessions.");
     text.sample("olla_sticky_sessions", &[], inputs.sticky.active_sessions);
     let reloads = inputs.totals.reloads();

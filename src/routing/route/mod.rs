@@ -195,7 +195,10 @@ impl MatchedRoute {
         match self.kind {
             RouteKind::Proxy(..) | RouteKind::Management(..) => true,
             RouteKind::Dialect(_, route, _) => {
-                matches!(route.operation, Operation::Serve(_) | Operation::Describe)
+                matches!(
+                    route.operation,
+                    Operation::Serve(_) | Operation::Describe | Operation::Stored(_)
+                )
             }
             _ => false,
         }
