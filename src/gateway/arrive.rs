@@ -188,7 +188,7 @@ impl Exchange {
                 return Err(Error::new(400, "bad_request", "INVALID_PATH", message));
             }
         };
-        self.route = routes.find(&normal.path);
+        self.route = routes.route(head.method.of(bytes), &normal.path);
         if is_openai_listing(&self.route)
             && has_anthropic_version(request)
             && let Some(route) = routes.messages_listing(&normal.path)

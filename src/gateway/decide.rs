@@ -137,7 +137,8 @@ impl Exchange {
         let before = std::mem::replace(&mut self.view, newest);
         let routes = &self.view.snapshot.routes;
         if !Arc::ptr_eq(&before.snapshot.routes, routes) {
-            let route = routes.find(self.path(request));
+            let method = request.head.method.of(request.bytes);
+            let route = routes.route(method, self.path(request));
             if !route.is_proxied() || !route.is_like(&self.route) {
                 return Err(Error::not_found());
             }

@@ -114,6 +114,22 @@ fn found<'p>(
     })
 }
 
+/// The route of a path with a method that its dialect does not have. Below a prefix it is a path
+/// like any other; routes of Ollama's API at the root are the gateway's own, and so are those below
+/// a dialect's prefix.
+pub(super) fn with_other_method(found: MatchedRoute, path: &[u8]) -> MatchedRoute {
+    match found.kind {
+        RouteKind::Dialect(_, _, id) if !is_api(path) && found.rest(path).starts_with(b"/") => {
+            MatchedRoute {
+                kind: RouteKind::Proxy(id, None),
+                errors: ApiFamily::OpenAi,
+                ..found
+            }
+        }
+        _ => found,
+    }
+}
+
 /// What is variable in the rest of a route.
 pub(super) fn own<'p>(route: &DialectRoute, rest: &'p [u8]) -> &'p [u8] {
     match route.path {

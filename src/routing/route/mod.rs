@@ -272,6 +272,15 @@ impl RouteTable {
         &self.prefixes[usize::from(id.0)]
     }
 
+    /// The route of a request, by its method and its path in normal form.
+    pub(crate) fn route(&self, method: &[u8], path: &[u8]) -> MatchedRoute {
+        let found = self.find(path);
+        match found.admits(method) {
+            true => found,
+            false => below::with_other_method(found, path),
+        }
+    }
+
     /// The route of a path in normal form.
     pub(crate) fn find(&self, path: &[u8]) -> MatchedRoute {
         let (kind, rest) = self.matched(path);

@@ -277,6 +277,31 @@ fn errors_have_the_form_of_the_path() {
 }
 
 #[test]
+fn another_method_makes_an_ordinary_path_below_a_prefix() {
+    let table = RouteTable::new(&profiles(), &translators(true), true);
+    for (method, path, is_forwarded) in [
+        ("POST", "/olla/vllm/v1/messages", false),
+        ("GET", "/olla/vllm/v1/messages", true),
+        ("OPTIONS", "/olla/proxy/api/show", true),
+        ("POST", "/olla/ollama/api/ps", true),
+        ("GET", "/v1/messages", true),
+        ("GET", "/api/show", false),
+        ("GET", "/olla/anthropic/v1/messages", false),
+        ("POST", "/olla/anthropic/v1/models/x", false),
+        ("POST", "/olla/vllm/api/tags", false),
+    ] {
+        let route = table.route(method.as_bytes(), path.as_bytes());
+        let found = matches!(route.kind, RouteKind::Proxy(_, None));
+        assert_eq!(found, is_forwarded, "{method} {path}");
+        if found {
+            let rest = String::from_utf8_lossy(route.rest(path.as_bytes())).into_owned();
+            assert!(path.ends_with(&rest) && rest.starts_with('/'), "{rest}");
+            assert_eq!(route.errors(), ApiFamily::OpenAi);
+        }
+    }
+}
+
+#[test]
 fn the_list_at_the_root_has_a_form_for_the_messages_api() {
     let table = RouteTable::new(&profiles(), &translators(true), true);
     let listing = |path: &str| {
