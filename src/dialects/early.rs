@@ -253,6 +253,30 @@ mod tests {
     }
 
     #[test]
+    fn lines_are_those_of_ollama() {
+        let begin = r#"{"model":"m","created_at":"1970-01-01T00:00:07Z","#;
+        for (form, said) in [
+            (
+                EventForm::ChatLines,
+                r#""message":{"role":"assistant","content":""}"#,
+            ),
+            (EventForm::PromptLines, r#""response":"""#),
+        ] {
+            let mut out = Vec::new();
+            form.keep_alive(ABOUT, &mut out);
+            let line = format!("{begin}{said},\"done\":false}}\n");
+            assert_eq!(String::from_utf8(out).unwrap(), line);
+            let error = Error::new(503, "k", "C", "no \"room\"");
+            let failure = form.failure(&StreamFailure::Own(&error), ABOUT);
+            assert_eq!(failure, b"{\"error\":\"no \\\"room\\\"\"}\n");
+            let failed = StreamFailure::Endpoint(500, br#"{"error":"hot"}"#);
+            assert_eq!(form.failure(&failed, ABOUT), b"{\"error\":\"hot\"}\n");
+            let document = form.document(b"{ \"done\": true }");
+            assert_eq!(document.as_deref(), Some(&b"{\"done\":true}\n"[..]));
+        }
+    }
+
+    #[test]
     fn a_document_becomes_events() {
         let done = "data: [DONE]\n\n";
         for (form, body, events) in [
