@@ -224,6 +224,7 @@ impl<'a> Builder<'a> {
         Merged {
             endpoints: self.sources.iter().map(member).collect(),
             aliases: aliases(self.options.aliases, &self.names, &entries),
+            families: families(&entries),
             entries,
             names: self.names,
             ids: ids.made,
@@ -412,6 +413,13 @@ impl Ids {
         // All of these ids are taken, so the entry is listed and found by its name.
         Arc::from(format!("{name}-{numbered}"))
     }
+}
+
+/// The families of entries, in lower case.
+fn families(entries: &[Entry]) -> FxHashSet<String> {
+    // Few texts, each shared by many entries.
+    let reported: FxHashSet<&str> = entries.iter().map(|entry| &*entry.family).collect();
+    reported.into_iter().map(str::to_lowercase).collect()
 }
 
 fn member(source: &CatalogueSource<'_>) -> MergedEndpoint {

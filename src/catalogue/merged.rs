@@ -7,7 +7,7 @@
 
 use std::sync::Arc;
 
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::entry::{Entry, Place};
 use super::rules::{Capabilities, ModelRules};
@@ -21,6 +21,8 @@ use crate::providers::{ListedModel, Profile};
 pub(super) struct Merged {
     pub(super) endpoints: Vec<MergedEndpoint>,
     pub(super) entries: Vec<Entry>,
+    /// The families of the entries, in lower case.
+    pub(super) families: FxHashSet<String>,
     pub(super) names: NameTable,
     /// Ids that are not names, in lower case (docs/contract/catalogue.md#5.2, rule 3).
     pub(super) ids: FxHashMap<String, u32>,

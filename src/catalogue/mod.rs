@@ -36,7 +36,6 @@ pub(crate) use alias_names::AliasNames;
 pub(crate) use detail::DetailTimes;
 pub(crate) use entry::Entry;
 pub(crate) use outages::{MissingModels, Outages};
-pub(crate) use query::relevant as relevant_query;
 pub(crate) use rules::Capabilities;
 pub use rules::ModelRules;
 pub(crate) use scoped::{ListingForm, Scoped};

@@ -28,21 +28,8 @@ const NAMES: [&str; 7] = [
     "include_unavailable",
 ];
 
-/// A query without what no listing depends on, so that requests which differ in nothing else share
-/// one rendering.
-pub(crate) fn relevant(query: &str) -> String {
-    let mut kept = form_urlencoded::Serializer::new(String::new());
-    for wanted in NAMES {
-        let mut pairs = form_urlencoded::parse(query.as_bytes());
-        // Of a repeated parameter the first value counts; an empty value counts as missing.
-        if let Some((name, value)) = pairs.find(|(name, _)| name == wanted)
-            && !value.is_empty()
-        {
-            kept.append_pair(&name, &value);
-        }
-    }
-    kept.finish()
-}
+/// A type that no model has.
+const NO_TYPE: &str = "-";
 
 /// The parsed query.
 #[derive(Debug, PartialEq)]
@@ -153,6 +140,59 @@ pub(super) fn shortened(text: &str) -> &str {
 }
 
 impl Catalogue {
+    /// A query in the one form of all that list the same, as far as that takes no listing to know:
+    /// requests for them share one rendering.
+    pub(crate) fn relevant(&self, query: &str) -> String {
+        let Ok(parsed) = Query::parse(query) else {
+            return query.to_owned();
+        };
+        let mut kept = form_urlencoded::Serializer::new(String::new());
+        if parsed.format != Format::Unified {
+            kept.append_pair("format", parsed.format.as_str());
+        }
+        if self.matches_nothing(&parsed) {
+            kept.append_pair("type", NO_TYPE);
+            return kept.finish();
+        }
+        if let Some(family) = &parsed.family {
+            kept.append_pair("family", &family.to_lowercase());
+        }
+        match &parsed.does {
+            Does::ModelKind(kind) => kept.append_pair("type", kind.as_str()),
+            Does::Capability(word) => kept.append_pair("capability", &word.to_ascii_lowercase()),
+            Does::Anything | Does::Nothing => &mut kept,
+        };
+        if let Some(endpoint) = &parsed.endpoint {
+            kept.append_pair("endpoint", endpoint);
+        }
+        if let Some(available) = parsed.available {
+            kept.append_pair("available", if available { "true" } else { "false" });
+        }
+        if parsed.include_unavailable {
+            kept.append_pair("include_unavailable", "true");
+        }
+        kept.finish()
+    }
+
+    /// Whether a parameter has a value that no entry matches.
+    fn matches_nothing(&self, query: &Query<'_>) -> bool {
+        let merged = &self.merged;
+        let families = &merged.families;
+        let is_family = |name: &str| families.contains(&name.to_lowercase());
+        let is_endpoint = |name: &str| merged.endpoints.iter().any(|known| *known.name == *name);
+        let does_something = match &query.does {
+            Does::Capability(word) => merged.rules.capability(word) != Capabilities::default(),
+            Does::Anything | Does::ModelKind(_) => true,
+            Does::Nothing => false,
+        };
+        !does_something
+            || query.family.as_deref().is_some_and(|name| !is_family(name))
+            || query
+                .endpoint
+                .as_deref()
+                .is_some_and(|name| !is_endpoint(name))
+    }
+
     /// A filter for entries; names in the query are looked up once.
     pub(super) fn filter<'s>(&'s self, query: &'s Query<'_>) -> impl Fn(&Entry) -> bool + 's {
         let word = match &query.does {
@@ -212,24 +252,4 @@ impl Catalogue {
 
 fn same_ignoring_case(a: &str, b: &str) -> bool {
     a.eq_ignore_ascii_case(b) || (!a.is_ascii() && a.to_lowercase() == b.to_lowercase())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::relevant;
-
-    #[test]
-    fn only_the_parameters_of_listings_matter() {
-        for (query, kept) in [
-            ("", ""),
-            ("t=123&x", ""),
-            ("t=1&type=llm&format=vllm", "format=vllm&type=llm"),
-            ("format=vllm&format=openai", "format=vllm"),
-            ("format=&format=openai", ""),
-            ("family=a%26b%20c", "family=a%26b+c"),
-            ("Format=vllm", ""),
-        ] {
-            assert_eq!(relevant(query), kept, "{query}");
-        }
-    }
 }

@@ -17,7 +17,7 @@ use super::away::Done;
 use super::exchange::Exchange;
 use super::owner::owner_of;
 use super::replies::{Awaited, ControlReply};
-use crate::catalogue::{CatalogueError, DetailTimes, ListingForm, relevant_query};
+use crate::catalogue::{CatalogueError, DetailTimes, ListingForm};
 use crate::dialects::{
     Computation, ComputeAsk, DialectRoute, Error, Operation, OwnAsk, STEP_BYTES_MAX,
 };
@@ -176,9 +176,10 @@ impl Exchange {
 
     fn models(&mut self, ask: &Ask<'_>, local: &mut Local) -> Routed {
         let query = query_of(&ask.request);
-        let catalogue = &self.view.snapshot.catalogue;
+        let view = Rc::clone(&self.view);
+        let catalogue = &view.snapshot.catalogue;
         let ready = catalogue.models_at_once(&query).map(Some);
-        let wanted = || WantedPage::Models(relevant_query(&query));
+        let wanted = || WantedPage::Models(catalogue.relevant(&query));
         self.listing(ask, ready, wanted, local)
     }
 
@@ -240,7 +241,8 @@ impl Exchange {
     ) -> Routed {
         let now = ask.cx.now;
         let Some(ticket) = &self.ticket else {
-            self.ticket = self.gateway.ask_for_page(now + PAGE_WAIT, wanted());
+            let client = self.client.limited_as();
+            self.ticket = self.gateway.ask_for_page(now + PAGE_WAIT, wanted(), client);
             if let Some(ticket) = &self.ticket {
                 return Routed::Wait(ticket.by);
             }

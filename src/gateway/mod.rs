@@ -42,6 +42,7 @@ mod via;
 mod view;
 
 use std::cell::{Cell, RefCell};
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -146,11 +147,12 @@ impl Gateway {
     }
 
     /// Requests a rendering from the pages thread; `None` if its queue is full.
-    fn ask_for_page(&self, by: Instant, wanted: WantedPage) -> Option<Ticket> {
+    fn ask_for_page(&self, by: Instant, wanted: WantedPage, client: IpAddr) -> Option<Ticket> {
         let ticket = self.replies.ticket(by);
         let ask = PageAsk {
             reply_to: self.reply_to(&ticket),
             open: ticket.open(),
+            client,
         };
         self.pages.ask(wanted, ask).then_some(ticket)
     }

@@ -4,6 +4,7 @@
 //!
 //! Contract: docs/contract/surface.md#10.1
 
+use std::net::IpAddr;
 use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
@@ -72,6 +73,8 @@ pub(crate) struct PageAsk {
     pub reply_to: ReplyTo,
     /// Whether the request still waits: it holds the other end.
     pub open: Weak<()>,
+    /// What limits count its client by.
+    pub client: IpAddr,
 }
 
 impl PageAsk {
@@ -156,6 +159,8 @@ impl PagesSender {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::net::Ipv4Addr;
+
     use crate::catalogue::ListingForm;
     use crate::operations::Route;
 
@@ -197,6 +202,7 @@ mod tests {
         let ask = |ticket| PageAsk {
             reply_to: ReplyTo { core: 0, ticket },
             open: Arc::downgrade(&held),
+            client: Ipv4Addr::LOCALHOST.into(),
         };
         let sent = (0..2000).filter(|n| sender.ask(WantedPage::Models(String::new()), ask(*n)));
         assert_eq!(sent.count(), ASKS_MAX);

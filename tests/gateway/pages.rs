@@ -2,9 +2,12 @@
 //!
 //! Contract: docs/contract/surface.md#10.1
 
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 
+use socket2::{Domain, Socket, Type};
 use testkit::{
     Backend, Client, Config, Driver, Gateway, endpoint, get, on_both_drivers, wait_until,
 };
@@ -106,14 +109,22 @@ fn a_page_is_rendered_once_for_all_who_ask_at_the_same_time() {
     });
 }
 
-/// A capability of every model, in a spelling of its own for each number: each is rendered anew.
-fn cased(number: usize) -> String {
-    let letters = "completion".bytes().enumerate();
-    let cased = letters.map(|(at, letter)| match (number >> at) & 1 {
-        0 => letter,
-        _ => letter.to_ascii_uppercase(),
-    });
-    String::from_utf8(cased.collect()).unwrap()
+/// How many long listings differ.
+const LISTINGS: usize = 48;
+
+/// A long listing, another one for each number below [`LISTINGS`].
+fn listing(number: usize) -> String {
+    let format = ["unified", "openai", "vllm"][number % 3];
+    let filters = [
+        "type=llm",
+        "endpoint=one",
+        "available=true",
+        "include_unavailable=true",
+    ];
+    let chosen = filters.iter().enumerate();
+    let chosen = chosen.filter(|(bit, _)| ((number / 3) >> bit) & 1 == 1);
+    let query: String = chosen.map(|(_, filter)| format!("&{filter}")).collect();
+    format!("/olla/models?format={format}{query}")
 }
 
 #[test]
@@ -121,21 +132,65 @@ fn requests_that_end_early_leave_nothing_behind() {
     on_both_drivers(|driver| {
         let names = names();
         let gateway = over(driver, &backend(&names));
-        let listing = |n: usize| format!("/olla/models?format=vllm&capability={}", cased(n));
         let megabytes = get(&gateway, &listing(0), &[]).body.len() >> 20;
         assert!(megabytes >= 3, "{megabytes} MB are a long listing");
         let before = resident_kb(&gateway);
-        for n in 1..=100 {
+        for n in 1..=2 * LISTINGS {
             let mut client = Client::to(&gateway);
-            client.send(format!("GET {} HTTP/1.1\r\nHost: h\r\n\r\n", listing(n)));
+            let path = listing(n % LISTINGS);
+            client.send(format!("GET {path} HTTP/1.1\r\nHost: h\r\n\r\n"));
             client.reset();
         }
-        // It is rendered after those that came before it.
-        assert_eq!(get(&gateway, &listing(1000), &[]).status, 200);
+        wait_until("a listing is rendered after them", || {
+            get(&gateway, &listing(1), &[]).status == 200
+        });
         wait_until("the memory of what nobody reads is free", || {
             let grown = resident_kb(&gateway).saturating_sub(before);
-            // A fifth of what the listings take.
+            // Two fifths of what the listings take.
             grown < 20 * 1024 * megabytes
         });
     });
+}
+
+#[test]
+fn one_slow_reader_leaves_pages_to_the_others() {
+    on_both_drivers(|driver| {
+        // Names so long that the listings together are more than all clients may leave unread.
+        let names: Vec<_> = names().iter().map(|name| format!("{name:-<400}")).collect();
+        let gateway = over(driver, &backend(&names));
+        let status = |path: &str| get(&gateway, path, &[]).status;
+        let mut greedy = Vec::new();
+        let mut refused = 0;
+        for n in 0..LISTINGS {
+            let mut reader = from_elsewhere(&gateway);
+            let head = format!("GET {} HTTP/1.1\r\nHost: h\r\n\r\n", listing(n));
+            reader.write_all(head.as_bytes()).unwrap();
+            // It reads the status and leaves the rest.
+            let mut begin = [0; 12];
+            reader.read_exact(&mut begin).unwrap();
+            refused += usize::from(begin.ends_with(b"503"));
+            greedy.push(reader);
+        }
+        assert!(refused > 0, "it gets no more than its part");
+        for path in [
+            "/internal/ready",
+            "/internal/metrics",
+            "/internal/status",
+            "/olla/models?format=openai&type=llm",
+        ] {
+            assert_eq!(status(path), 200, "{path}");
+        }
+        drop(greedy);
+    });
+}
+
+/// A connection from another address than all others have; it takes few bytes at a time.
+pub(crate) fn from_elsewhere(gateway: &Gateway) -> TcpStream {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.set_recv_buffer_size(4096).unwrap();
+    let from: SocketAddr = ([127, 0, 0, 77], 0).into();
+    let to: SocketAddr = ([127, 0, 0, 1], gateway.port).into();
+    socket.bind(&from.into()).unwrap();
+    socket.connect(&to.into()).unwrap();
+    socket.into()
 }

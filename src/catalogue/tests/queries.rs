@@ -121,6 +121,42 @@ fn filters_narrow_the_listing() {
 }
 
 #[test]
+fn what_lists_the_same_is_rendered_once() {
+    let catalogue = fleet();
+    for (query, relevant) in [
+        ("", ""),
+        ("t=123&x", ""),
+        ("Format=vllm", ""),
+        ("format=unified", ""),
+        ("format=&format=openai", ""),
+        ("format=vllm&format=openai", "format=vllm"),
+        ("t=1&type=LLM&format=vllm", "format=vllm&type=llm"),
+        ("available=true&include_unavailable=x7", "available=true"),
+        ("include_unavailable=TRUE&available=", ""),
+        ("family=%6CLama&type=", "family=llama"),
+        ("capability=Vision&type=llm", "type=vlm"),
+        ("capability=completion", "type=llm"),
+        ("capability=CODE-generation", "capability=code-generation"),
+        ("endpoint=vl&family=llama", "family=llama&endpoint=vl"),
+        ("format=openai&family=none17", "format=openai&type=-"),
+        ("capability=none17&available=true", "type=-"),
+        ("type=none17&endpoint=vl", "type=-"),
+        ("endpoint=none17&include_unavailable=true", "type=-"),
+    ] {
+        assert_eq!(catalogue.relevant(query), relevant, "{query}");
+        assert_eq!(catalogue.relevant(relevant), relevant, "{query}");
+    }
+    for (query, _) in QUERIES {
+        for format in Format::ALL {
+            let query = format!("{query}&format={}", format.as_str());
+            let listed = catalogue.models(&query).unwrap();
+            let relevant = catalogue.models(&catalogue.relevant(&query)).unwrap();
+            assert_eq!(relevant, listed, "{query}");
+        }
+    }
+}
+
+#[test]
 fn native_formats_list_what_their_endpoints_serve() {
     let catalogue = fleet();
     let table: [(&str, &[&str]); 6] = [

@@ -4,8 +4,10 @@
 //!
 //! Contract: docs/contract/surface.md#10.1
 
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
+use super::unread::{Class, Counted, PART_OF_A_CLIENT};
 use crate::shared::{PageAsk, Rendering, WantedPage};
 
 /// The longest time that a finished rendering serves further requests.
@@ -18,11 +20,17 @@ const KEPT_MIN: Duration = Duration::from_millis(2);
 /// to a twentieth at most, and a page that is made in no time shows what has just happened.
 const KEPT_TIMES: u32 = 20;
 
-/// Renderings that are waiting or kept. Requests for another one are refused.
+/// Renderings that are waiting or kept. For another one the oldest that is kept is dropped; if all are
+/// waiting, it is refused. A part of them may wait for one client.
 const RENDERINGS_MAX: usize = 128;
 
-/// Requests that wait for renderings. Another one is refused.
+/// Requests that wait for renderings, a part of them of one client. Another one is refused.
 const WAITING_MAX: usize = 2048;
+
+/// Renderings and requests beyond these for what is more than a listing. There are fewer different
+/// ones of these pages.
+const RENDERINGS_RESERVED: usize = 32;
+const WAITING_RESERVED: usize = 512;
 
 /// Bytes of the renderings that are kept for further requests. Beyond that the oldest are dropped.
 const KEPT_BYTES_MAX: usize = 64 << 20;
@@ -31,11 +39,17 @@ const KEPT_BYTES_MAX: usize = 64 << 20;
 #[derive(Debug, Default)]
 pub(super) struct Desk {
     jobs: Vec<Job>,
+    /// The turn of the last rendering that was begun.
+    turn: u64,
 }
 
 #[derive(Debug)]
 struct Job {
     wanted: WantedPage,
+    /// The client that was the first to ask.
+    owner: IpAddr,
+    /// When it is made, among those of its class: each client has one rendering in each turn.
+    turn: u64,
     asks: Vec<PageAsk>,
     state: State,
 }
@@ -51,11 +65,7 @@ enum State {
     /// It can be rendered.
     Ready,
     /// It is rendered and kept until this time.
-    Kept {
-        rendering: Rendering,
-        bytes: usize,
-        until: Instant,
-    },
+    Kept { rendering: Counted, until: Instant },
 }
 
 /// What becomes of a request.
@@ -83,10 +93,11 @@ impl Desk {
         count: impl FnOnce(&WantedPage) -> Option<(u64, usize, Instant)>,
     ) -> Asked {
         self.expire(now);
-        let has_room = self.waiting() < WAITING_MAX;
+        let class = Class::of(&wanted);
+        let has_room = self.has_room(class, ask.client);
         if let Some(job) = self.jobs.iter_mut().find(|job| job.wanted == wanted) {
-            if let State::Kept { rendering, .. } = &job.state {
-                return Asked::Kept(rendering.clone());
+            if let State::Kept { rendering, .. } = &mut job.state {
+                return Asked::Kept(rendering.for_client(ask.client));
             }
             if !has_room {
                 return Asked::Refused;
@@ -94,7 +105,7 @@ impl Desk {
             job.asks.push(ask);
             return Asked::Joined;
         }
-        if !has_room || self.jobs.len() >= RENDERINGS_MAX {
+        if !has_room || !self.make_room(class, ask.client) {
             return Asked::Refused;
         }
         let state = match count(&wanted) {
@@ -107,6 +118,8 @@ impl Desk {
         };
         self.jobs.push(Job {
             wanted,
+            owner: ask.client,
+            turn: self.turn_of(ask.client),
             asks: vec![ask],
             state,
         });
@@ -130,32 +143,42 @@ impl Desk {
     /// The next rendering to make. Renderings whose clients have all left are dropped.
     pub(super) fn next(&mut self, now: Instant) -> Option<WantedPage> {
         self.expire(now);
-        let ready = |job: &&Job| matches!(job.state, State::Ready);
-        self.jobs.iter().find(ready).map(|job| job.wanted.clone())
+        let ready = self.jobs.iter();
+        let ready = ready.filter(|job| matches!(job.state, State::Ready));
+        let job = ready.min_by_key(|job| (Class::of(&job.wanted), job.turn))?;
+        self.turn = self.turn.max(job.turn);
+        Some(job.wanted.clone())
     }
 
-    /// Keeps a rendering that took this long to make; returns the requests that it is for. A refusal is not kept.
-    pub(super) fn finish(
+    /// The requests that a rendering is for. It is kept or dropped next.
+    pub(super) fn take_asks(&mut self, wanted: &WantedPage) -> Vec<PageAsk> {
+        let mut jobs = self.jobs.iter_mut();
+        let job = jobs.find(|job| job.wanted == *wanted);
+        job.map_or_else(Vec::new, |job| std::mem::take(&mut job.asks))
+    }
+
+    /// Does not make a rendering.
+    pub(super) fn give_up(&mut self, wanted: &WantedPage) {
+        self.jobs.retain(|job| job.wanted != *wanted);
+    }
+
+    /// Keeps a rendering that took this long to make.
+    pub(super) fn keep(
         &mut self,
         wanted: &WantedPage,
-        rendering: &Rendering,
+        rendering: Counted,
         (took, now): (Duration, Instant),
-    ) -> Vec<PageAsk> {
+    ) {
         let found = self.jobs.iter().position(|job| job.wanted == *wanted);
         let Some(mut job) = found.map(|at| self.jobs.remove(at)) else {
-            return Vec::new();
+            return;
         };
-        let asks = std::mem::take(&mut job.asks);
-        if !matches!(rendering, Rendering::Overloaded) {
-            job.state = State::Kept {
-                rendering: rendering.clone(),
-                bytes: bytes_of(rendering),
-                until: now + took.saturating_mul(KEPT_TIMES).clamp(KEPT_MIN, KEPT_MAX),
-            };
-            self.jobs.push(job);
-            self.bound_kept();
-        }
-        asks
+        job.state = State::Kept {
+            rendering,
+            until: now + took.saturating_mul(KEPT_TIMES).clamp(KEPT_MIN, KEPT_MAX),
+        };
+        self.jobs.push(job);
+        self.bound_kept();
     }
 
     /// When a kept rendering expires or counts are no longer awaited, whichever is first.
@@ -186,9 +209,9 @@ impl Desk {
         let mut fits: Vec<bool> = Vec::with_capacity(self.jobs.len());
         for job in self.jobs.iter().rev() {
             fits.push(match &job.state {
-                State::Kept { bytes, .. } => {
-                    let fitting = *bytes <= room;
-                    room = room.saturating_sub(*bytes);
+                State::Kept { rendering, .. } => {
+                    let fitting = rendering.len() <= room;
+                    room = room.saturating_sub(rendering.len());
                     fitting
                 }
                 State::Ready | State::Counting { .. } => true,
@@ -197,27 +220,63 @@ impl Desk {
         self.jobs.retain(|_| fits.pop().unwrap_or(true));
     }
 
-    fn waiting(&self) -> usize {
-        self.jobs.iter().map(|job| job.asks.len()).sum()
+    /// Whether another request may wait.
+    fn has_room(&self, class: Class, client: IpAddr) -> bool {
+        let max = match class {
+            Class::Listing => WAITING_MAX,
+            Class::Vital | Class::Figures => WAITING_MAX + WAITING_RESERVED,
+        };
+        let (mut all, mut own) = (0, 0);
+        for ask in self.jobs.iter().flat_map(|job| &job.asks) {
+            all += 1;
+            own += usize::from(ask.client == client);
+        }
+        all < max && own < max / PART_OF_A_CLIENT
     }
-}
 
-/// Bytes of a rendering's body.
-pub(super) fn bytes_of(rendering: &Rendering) -> usize {
-    match rendering {
-        Rendering::Page(page) => page.body().len(),
-        Rendering::Listing(Ok(body)) | Rendering::Own(Ok(body)) => body.len(),
-        Rendering::Listing(Err(_)) | Rendering::Own(Err(_)) | Rendering::Overloaded => 0,
+    /// Whether there is room for another rendering. The oldest that is kept makes way.
+    fn make_room(&mut self, class: Class, client: IpAddr) -> bool {
+        let max = match class {
+            Class::Listing
+                if self.wait_for(client).count() >= RENDERINGS_MAX / PART_OF_A_CLIENT =>
+            {
+                return false;
+            }
+            Class::Listing => RENDERINGS_MAX,
+            Class::Vital | Class::Figures => RENDERINGS_MAX + RENDERINGS_RESERVED,
+        };
+        if self.jobs.len() < max {
+            return true;
+        }
+        let mut jobs = self.jobs.iter();
+        let oldest = jobs.position(|job| matches!(job.state, State::Kept { .. }));
+        oldest.map(|at| self.jobs.remove(at)).is_some()
+    }
+
+    /// The turn of another rendering for a client.
+    fn turn_of(&self, client: IpAddr) -> u64 {
+        let last = self.wait_for(client).map(|job| job.turn).max();
+        last.map_or(self.turn, |last| last.max(self.turn)) + 1
+    }
+
+    /// The renderings that are waiting for a client that was the first to ask for them.
+    fn wait_for(&self, client: IpAddr) -> impl Iterator<Item = &Job> {
+        let waiting = |job: &&Job| !matches!(job.state, State::Kept { .. });
+        let jobs = self.jobs.iter().filter(waiting);
+        jobs.filter(move |job| job.owner == client)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
     use std::sync::Arc;
 
     use bytes::Bytes;
 
     use super::*;
+    use crate::control::pages::unread::Unread;
+    use crate::operations::Route;
     use crate::shared::ReplyTo;
 
     /// The time that a rendering took which is kept as long as possible.
@@ -227,11 +286,31 @@ mod tests {
         WantedPage::Models(query.to_owned())
     }
 
+    fn client(last: u8) -> IpAddr {
+        Ipv4Addr::new(10, 0, 0, last).into()
+    }
+
     fn ask(ticket: u64, open: &Arc<()>) -> PageAsk {
+        ask_of(client(1), ticket, open)
+    }
+
+    fn ask_of(client: IpAddr, ticket: u64, open: &Arc<()>) -> PageAsk {
         PageAsk {
             reply_to: ReplyTo { core: 0, ticket },
             open: Arc::downgrade(open),
+            client,
         }
+    }
+
+    fn finish(
+        desk: &mut Desk,
+        wanted: &WantedPage,
+        bytes: usize,
+        times: (Duration, Instant),
+    ) -> Vec<PageAsk> {
+        let asks = desk.take_asks(wanted);
+        desk.keep(wanted, Unread::default().count(body(bytes)), times);
+        asks
     }
 
     fn body(bytes: usize) -> Rendering {
@@ -256,7 +335,7 @@ mod tests {
             assert!(matches!(asked, Asked::Joined));
         }
         assert_eq!(desk.next(t), Some(models("")));
-        let asks = desk.finish(&models(""), &body(3), (SLOW, t));
+        let asks = finish(&mut desk, &models(""), 3, (SLOW, t));
         assert_eq!(tickets(&asks), (1..=200).collect::<Vec<_>>());
         assert_eq!(desk.next(t), None);
         let late = t + KEPT_MAX - Duration::from_millis(1);
@@ -276,12 +355,9 @@ mod tests {
             desk.ask(models(query), ask(ticket, &open), t, NO_COUNTS);
         }
         assert_eq!(desk.next(t), Some(models("a")));
-        desk.finish(&models("a"), &body(1), (SLOW, t));
+        finish(&mut desk, &models("a"), 1, (SLOW, t));
         assert_eq!(desk.next(t), Some(models("b")));
-        assert_eq!(
-            tickets(&desk.finish(&models("b"), &body(1), (SLOW, t))),
-            [2]
-        );
+        assert_eq!(tickets(&finish(&mut desk, &models("b"), 1, (SLOW, t))), [2]);
     }
 
     #[test]
@@ -293,13 +369,13 @@ mod tests {
             desk.ask(models(query), ask(ticket, &open), t, count);
         }
         assert_eq!(desk.next(t), Some(models("c")), "no core to wait for");
-        desk.finish(&models("c"), &body(1), (SLOW, t));
+        finish(&mut desk, &models("c"), 1, (SLOW, t));
         desk.counted(7);
         assert_eq!(desk.next(t), None);
         assert_eq!(desk.wakes_at(), Some(until));
         desk.counted(7);
         assert_eq!(desk.next(t), Some(models("a")));
-        desk.finish(&models("a"), &body(1), (SLOW, t));
+        finish(&mut desk, &models("a"), 1, (SLOW, t));
         desk.counted(8);
         assert_eq!(
             desk.next(until),
@@ -317,10 +393,7 @@ mod tests {
         desk.ask(models("b"), ask(3, &other), t, NO_COUNTS);
         drop(one);
         assert_eq!(desk.next(t), Some(models("b")));
-        assert_eq!(
-            tickets(&desk.finish(&models("b"), &body(1), (SLOW, t))),
-            [3]
-        );
+        assert_eq!(tickets(&finish(&mut desk, &models("b"), 1, (SLOW, t))), [3]);
         assert_eq!(desk.jobs.len(), 1, "what is kept for further requests");
         desk.expire(t + KEPT_MAX);
         assert!(desk.jobs.is_empty());
@@ -329,23 +402,28 @@ mod tests {
     #[test]
     fn everything_has_a_bound() {
         let (mut desk, open, t) = (Desk::default(), Arc::new(()), Instant::now());
+        let of_a_client = RENDERINGS_MAX / PART_OF_A_CLIENT;
+        let mut begin = |n: usize, last: u8| {
+            let ask = ask_of(client(last), 0, &open);
+            desk.ask(models(&n.to_string()), ask, t, NO_COUNTS)
+        };
         for n in 0..RENDERINGS_MAX {
-            desk.ask(models(&n.to_string()), ask(0, &open), t, NO_COUNTS);
+            let last = u8::try_from(n / of_a_client).unwrap();
+            assert!(matches!(begin(n, last), Asked::Begun), "{n}");
         }
-        let another = desk.ask(models("another"), ask(0, &open), t, NO_COUNTS);
-        assert!(matches!(another, Asked::Refused));
-        for _ in RENDERINGS_MAX..WAITING_MAX {
-            let joined = desk.ask(models("7"), ask(0, &open), t, NO_COUNTS);
-            assert!(matches!(joined, Asked::Joined));
+        assert!(matches!(begin(RENDERINGS_MAX, 9), Asked::Refused));
+        let join = |desk: &mut Desk, last: u8| {
+            let ask = ask_of(client(last), 0, &open);
+            matches!(desk.ask(models("7"), ask, t, NO_COUNTS), Asked::Joined)
+        };
+        for n in RENDERINGS_MAX..WAITING_MAX {
+            let last = u8::try_from(n % 8).unwrap();
+            assert!(join(&mut desk, last), "{n}");
         }
-        let joined = desk.ask(models("7"), ask(0, &open), t, NO_COUNTS);
-        assert!(matches!(joined, Asked::Refused));
+        assert!(!join(&mut desk, 9));
         for n in 0..5 {
-            desk.finish(
-                &models(&n.to_string()),
-                &body(KEPT_BYTES_MAX / 4),
-                (SLOW, t),
-            );
+            let wanted = models(&n.to_string());
+            finish(&mut desk, &wanted, KEPT_BYTES_MAX / 4, (SLOW, t));
         }
         let kept = |desk: &mut Desk, n: usize| {
             let asked = desk.ask(models(&n.to_string()), ask(0, &open), t, NO_COUNTS);
@@ -357,8 +435,68 @@ mod tests {
             RENDERINGS_MAX - 1,
             "the oldest was dropped"
         );
-        desk.finish(&models("9"), &Rendering::Overloaded, (SLOW, t));
-        assert!(!kept(&mut desk, 9), "a refusal is not kept");
+        desk.give_up(&models("9"));
+        assert!(!kept(&mut desk, 9), "what was given up is not kept");
+    }
+
+    #[test]
+    fn one_client_has_a_part_of_everything() {
+        let (mut desk, open, t) = (Desk::default(), Arc::new(()), Instant::now());
+        let mut begun = 0;
+        while matches!(
+            desk.ask(models(&begun.to_string()), ask(0, &open), t, NO_COUNTS),
+            Asked::Begun
+        ) {
+            begun += 1;
+        }
+        assert_eq!(begun, RENDERINGS_MAX / PART_OF_A_CLIENT);
+        let mut waiting = begun;
+        while matches!(
+            desk.ask(models("7"), ask(0, &open), t, NO_COUNTS),
+            Asked::Joined
+        ) {
+            waiting += 1;
+        }
+        assert_eq!(waiting, WAITING_MAX / PART_OF_A_CLIENT);
+        let other = ask_of(client(2), 0, &open);
+        let asked = desk.ask(models("of another"), other, t, NO_COUNTS);
+        assert!(matches!(asked, Asked::Begun));
+        // The other client waits for one rendering of the first.
+        assert_eq!(desk.next(t), Some(models("0")));
+        finish(&mut desk, &models("0"), 1, (SLOW, t));
+        assert_eq!(desk.next(t), Some(models("of another")));
+    }
+
+    #[test]
+    fn readiness_does_not_wait_for_listings() {
+        let (mut desk, open, t) = (Desk::default(), Arc::new(()), Instant::now());
+        for n in 0..RENDERINGS_MAX {
+            let last = u8::try_from(n % 8).unwrap();
+            let ask = ask_of(client(last), 0, &open);
+            desk.ask(models(&n.to_string()), ask, t, NO_COUNTS);
+        }
+        let ready = || WantedPage::Page {
+            route: Route::Ready,
+            query: String::new(),
+            gzip: false,
+        };
+        assert!(matches!(
+            desk.ask(ready(), ask(1, &open), t, NO_COUNTS),
+            Asked::Begun
+        ));
+        assert_eq!(desk.next(t), Some(ready()));
+    }
+
+    #[test]
+    fn what_is_kept_makes_way_for_what_is_wanted() {
+        let (mut desk, open, t) = (Desk::default(), Arc::new(()), Instant::now());
+        for n in 0..=RENDERINGS_MAX {
+            let wanted = models(&n.to_string());
+            let asked = desk.ask(wanted.clone(), ask(0, &open), t, NO_COUNTS);
+            assert!(matches!(asked, Asked::Begun), "{n}");
+            finish(&mut desk, &wanted, 1, (SLOW, t));
+        }
+        assert_eq!(desk.jobs.len(), RENDERINGS_MAX);
     }
 
     #[test]
@@ -367,7 +505,12 @@ mod tests {
         for (took_us, kept_ms) in table {
             let (mut desk, t, open) = (Desk::default(), Instant::now(), Arc::new(()));
             desk.ask(models(""), ask(1, &open), t, NO_COUNTS);
-            desk.finish(&models(""), &body(3), (Duration::from_micros(took_us), t));
+            finish(
+                &mut desk,
+                &models(""),
+                3,
+                (Duration::from_micros(took_us), t),
+            );
             let until = t + Duration::from_millis(kept_ms);
             assert_eq!(desk.wakes_at(), Some(until), "{took_us}");
         }

@@ -2,19 +2,19 @@
 //!
 //! It shares snapshots with the control thread and nothing else, so no reader of pages delays a
 //! health check. A core sends it what a client wants and gets the rendering back by its queue.
-//! [`desk`] decides what is rendered for which requests, [`render`] renders.
+//! [`desk`] decides what is rendered for which requests, [`render`] renders, [`unread`] bounds what
+//! clients hold.
 //!
 //! Contract: docs/contract/surface.md#10.1, docs/contract/operations.md#3
 
 mod desk;
 mod render;
+mod unread;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
-use bytes::Bytes;
 use crossbeam_channel::{RecvError, select};
 use olla_engine::snapshot::Broadcast;
 
@@ -24,13 +24,10 @@ use crate::shared::{
     Common, CoreSenders, PageAsk, PageEvent, PagesReceiver, Rendering, Snapshot, ToCore, WantedPage,
 };
 use desk::{Asked, Desk};
+use unread::{Class, Unread};
 
 /// How long a page waits for the counts that the cores have not reported yet.
 const COUNTS_WAIT: Duration = Duration::from_millis(30);
-
-/// Bytes of renderings that clients have not read yet. Beyond that nothing is rendered until some
-/// are sent or their connections end: slow clients cannot collect renderings without end.
-const UNREAD_BYTES_MAX: usize = 256 << 20;
 
 /// How long the thread waits for messages when nothing is to be done.
 const IDLE: Duration = Duration::from_secs(3600);
@@ -80,7 +77,7 @@ struct Pages {
     desk: Desk,
     /// Number of the next collection of counts.
     next_round: u64,
-    unread: Arc<AtomicUsize>,
+    unread: Unread,
 }
 
 impl Pages {
@@ -90,7 +87,7 @@ impl Pages {
             totals: Totals::new(super::probe::seed()),
             desk: Desk::default(),
             next_round: 0,
-            unread: Arc::default(),
+            unread: Unread::default(),
         }
     }
 
@@ -165,6 +162,9 @@ impl Pages {
     }
 
     fn on_ask(&mut self, wanted: WantedPage, ask: PageAsk) {
+        if !self.unread.admits(ask.client, Class::of(&wanted)) {
+            return self.reply(&ask, Rendering::Overloaded);
+        }
         let now = Instant::now();
         let (next_round, cores) = (&mut self.next_round, &self.setup.cores);
         let count = |wanted: &WantedPage| {
@@ -186,16 +186,25 @@ impl Pages {
     fn render(&mut self, wanted: &WantedPage) {
         self.adopt_window();
         let begun = Instant::now();
-        let rendering = if self.unread.load(Ordering::Relaxed) < UNREAD_BYTES_MAX {
-            self.counted(self.rendering(wanted))
-        } else {
-            Rendering::Overloaded
-        };
+        // Since they asked, these clients may have been sent much else.
+        let class = Class::of(wanted);
+        let asks = self.desk.take_asks(wanted);
+        let (admitted, refused): (Vec<_>, Vec<_>) = asks
+            .into_iter()
+            .partition(|ask| self.unread.admits(ask.client, class));
+        for ask in refused {
+            self.reply(&ask, Rendering::Overloaded);
+        }
+        if admitted.is_empty() {
+            return self.desk.give_up(wanted);
+        }
+        let mut counted = self.unread.count(self.rendering(wanted));
+        for ask in admitted {
+            self.reply(&ask, counted.for_client(ask.client));
+        }
         let now = Instant::now();
         let took = now.saturating_duration_since(begun);
-        for ask in self.desk.finish(wanted, &rendering, (took, now)) {
-            self.reply(&ask, rendering.clone());
-        }
+        self.desk.keep(wanted, counted, (took, now));
     }
 
     fn reply(&self, ask: &PageAsk, rendering: Rendering) {
@@ -204,44 +213,5 @@ impl Pages {
             let message = ToCore::Rendered { ticket, rendering };
             self.setup.cores.send(ask.reply_to.core, message);
         }
-    }
-
-    /// Makes the bytes of a rendering count until the last response with them is sent.
-    fn counted(&self, rendering: Rendering) -> Rendering {
-        match rendering {
-            Rendering::Page(page) => {
-                let body = self.counted_bytes(page.body().clone());
-                Rendering::Page(Arc::new(page.with_body(body)))
-            }
-            Rendering::Listing(Ok(body)) => Rendering::Listing(Ok(self.counted_bytes(body))),
-            Rendering::Own(Ok(body)) => Rendering::Own(Ok(self.counted_bytes(body))),
-            other => other,
-        }
-    }
-
-    fn counted_bytes(&self, bytes: Bytes) -> Bytes {
-        self.unread.fetch_add(bytes.len(), Ordering::Relaxed);
-        Bytes::from_owner(Unread {
-            bytes,
-            total: Arc::clone(&self.unread),
-        })
-    }
-}
-
-/// A body that counts among the bytes that clients have not read.
-struct Unread {
-    bytes: Bytes,
-    total: Arc<AtomicUsize>,
-}
-
-impl AsRef<[u8]> for Unread {
-    fn as_ref(&self) -> &[u8] {
-        &self.bytes
-    }
-}
-
-impl Drop for Unread {
-    fn drop(&mut self) {
-        self.total.fetch_sub(self.bytes.len(), Ordering::Relaxed);
     }
 }
