@@ -39,9 +39,20 @@ struct Inner {
 #[derive(Debug)]
 pub(crate) struct Share {
     budget: Budget,
-    /// Its client's place in the table.
-    client: usize,
+    client: Client,
     bytes: usize,
+}
+
+/// A client, as its place in the table: of one IPv4 address, or of one /64 of IPv6. It is what queues
+/// are fair between, too.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Client(usize);
+
+#[cfg(test)]
+impl Client {
+    pub(crate) const fn of_place(place: usize) -> Self {
+        Self(place)
+    }
 }
 
 impl Budget {
@@ -56,32 +67,42 @@ impl Budget {
 
     /// An empty share of this client, to be enlarged.
     pub(crate) fn share(&self, client: IpAddr) -> Share {
+        Share {
+            budget: self.clone(),
+            client: self.client(client),
+            bytes: 0,
+        }
+    }
+
+    /// The most that one client may hold.
+    pub(crate) fn of_a_client(&self) -> usize {
+        self.0.max / BUDGET_PART_OF_A_CLIENT
+    }
+
+    /// The client with this address.
+    pub(crate) fn client(&self, address: IpAddr) -> Client {
         let inner = &self.0;
-        let hash = match client.to_canonical() {
+        let hash = match address.to_canonical() {
             IpAddr::V4(address) => inner.keys.hash_one(address),
             // One customer has a /64 at least.
             IpAddr::V6(address) => inner.keys.hash_one(address.to_bits() >> 64),
         };
         let places = inner.clients.len() as u64;
-        Share {
-            budget: self.clone(),
-            client: usize::try_from(hash % places).unwrap_or(0),
-            bytes: 0,
-        }
+        Client(usize::try_from(hash % places).unwrap_or(0))
     }
 }
 
 impl Inner {
-    fn add(&self, client: usize, bytes: usize) -> (usize, usize) {
+    fn add(&self, client: Client, bytes: usize) -> (usize, usize) {
         let held = self.held.0.fetch_add(bytes, Ordering::Relaxed);
-        let place = self.clients.get(client);
+        let place = self.clients.get(client.0);
         let of_client = place.map_or(0, |place| place.fetch_add(bytes, Ordering::Relaxed));
         (held.saturating_add(bytes), of_client.saturating_add(bytes))
     }
 
-    fn subtract(&self, client: usize, bytes: usize) {
+    fn subtract(&self, client: Client, bytes: usize) {
         self.held.0.fetch_sub(bytes, Ordering::Relaxed);
-        if let Some(place) = self.clients.get(client) {
+        if let Some(place) = self.clients.get(client.0) {
             place.fetch_sub(bytes, Ordering::Relaxed);
         }
     }
@@ -97,7 +118,7 @@ impl Share {
         }
         let inner = &self.budget.0;
         let (held, of_client) = inner.add(self.client, more);
-        if held > inner.max || of_client > inner.max / BUDGET_PART_OF_A_CLIENT {
+        if held > inner.max || of_client > self.budget.of_a_client() {
             inner.subtract(self.client, more);
             return false;
         }
@@ -137,7 +158,7 @@ mod tests {
         let mut places = Vec::new();
         let mut found = Vec::new();
         for number in 0..=u8::MAX {
-            let place = budget.share(client(number)).client;
+            let place = budget.client(client(number));
             if found.len() < count && !places.contains(&place) {
                 places.push(place);
                 found.push(client(number));

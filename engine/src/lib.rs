@@ -7,7 +7,7 @@
 //! # Layers
 //!
 //! ```text
-//! core ──▶ upstream, exchange, handler, budget, offload ──▶ rt, tls, buf, h1 ──▶ fault, limits
+//! core ──▶ upstream, exchange, handler, offload ──▶ fair, budget ──▶ rt, tls, buf, h1 ──▶ fault, limits
 //! client ─▶ upstream, rt, h1
 //! snapshot, limit: parts for programs that implement a handler
 //! ```
@@ -51,6 +51,7 @@ pub mod client;
 pub mod core;
 pub mod decoding;
 pub mod exchange;
+mod fair;
 mod fault;
 pub mod h1;
 pub mod handler;

@@ -1,19 +1,23 @@
 //! Work that would hold a core for too long: a few threads do it, the core goes on meanwhile.
 //!
 //! A request has at most one piece of work at a time, and its bytes stay charged to the budget of
-//! bodies, so what waits here is bounded by the requests in flight. They are served in the order in
-//! which they came, except that one thread takes only short work: a few very large bodies do not
-//! delay those of usual size. The work of a request that is over is dropped when its turn comes.
+//! bodies, so what waits here is bounded by the requests in flight. Clients take turns
+//! ([`crate::fair`]): however much one of them has handed over, another one waits for a single piece
+//! of it. One thread takes only short work: a few very large bodies do not delay those of usual
+//! size. The work of a request that is over is dropped when its turn comes.
 //!
 //! The threads have a lower priority than the cores. Without it, work on a machine without an idle
-//! processor would take turns with a core.
+//! processor would take turns with a core. So a core never waits for a lock of theirs: it sends what
+//! it hands over through a channel, and the threads put it into their queue.
 
 use std::io;
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread::JoinHandle;
 
 use crossbeam_channel::{Receiver, RecvError, Sender, bounded, select, unbounded};
 
+use crate::budget::Client;
+use crate::fair::FairQueue;
 use crate::handler::Work;
 use crate::limits::{OFFLOAD_NICE, OFFLOAD_SHORT_BYTES_MAX, OFFLOAD_THREADS_MIN};
 use crate::rt::sys;
@@ -36,8 +40,24 @@ type Job = Box<dyn FnOnce() + Send>;
 /// The queues of the threads, shared by all cores.
 #[derive(Debug, Clone)]
 pub(crate) struct Offload {
-    short: Sender<Job>,
-    long: Sender<Job>,
+    short: Inlet,
+    long: Inlet,
+}
+
+/// The end of a queue where cores hand work over.
+#[derive(Debug, Clone)]
+struct Inlet {
+    jobs: Sender<(Client, Job)>,
+    /// One for each job, sent after it: a thread that has received one finds a job.
+    calls: Sender<()>,
+}
+
+/// The end of a queue where the threads take work.
+#[derive(Clone)]
+struct Outlet {
+    jobs: Receiver<(Client, Job)>,
+    calls: Receiver<()>,
+    waiting: Arc<Mutex<FairQueue<Job>>>,
 }
 
 /// Work that was handed over.
@@ -55,14 +75,46 @@ impl<I> Handed<I> {
     }
 }
 
+fn queue() -> (Inlet, Outlet) {
+    let (jobs, jobs_out) = unbounded();
+    let (calls, calls_out) = unbounded();
+    let outlet = Outlet {
+        jobs: jobs_out,
+        calls: calls_out,
+        waiting: Arc::default(),
+    };
+    (Inlet { jobs, calls }, outlet)
+}
+
+impl Inlet {
+    fn put(&self, client: Client, job: Job) {
+        // The threads live as long as the queues.
+        let _ = self.jobs.send((client, job));
+        let _ = self.calls.send(());
+    }
+}
+
+impl Outlet {
+    /// The job whose turn it is, for a thread that was called.
+    fn next(&self) -> Option<Job> {
+        // Nothing that holds the lock runs a job, so none has left the queue half changed.
+        let waiting = self.waiting.lock();
+        let mut waiting = waiting.unwrap_or_else(PoisonError::into_inner);
+        while let Ok((client, job)) = self.jobs.try_recv() {
+            waiting.push(client, job);
+        }
+        waiting.pop()
+    }
+}
+
 impl Offload {
     /// Starts the threads.
     ///
     /// # Errors
     /// The system has no room for a thread.
     pub(crate) fn start(cores: usize) -> io::Result<(Self, Vec<JoinHandle<()>>)> {
-        let (short, short_jobs) = unbounded();
-        let (long, long_jobs) = unbounded();
+        let (short, short_jobs) = queue();
+        let (long, long_jobs) = queue();
         let count = (cores / 4).max(OFFLOAD_THREADS_MIN);
         let threads = (0..count).map(|index| {
             let short = short_jobs.clone();
@@ -75,9 +127,10 @@ impl Offload {
         Ok((Self { short, long }, threads))
     }
 
-    /// Hands work over; `ring` is called after it.
+    /// Hands work for a client over; `ring` is called after it.
     pub(crate) fn hand<I: Input + 'static>(
         &self,
+        client: Client,
         work: Work,
         input: I,
         ring: impl FnOnce() + Send + 'static,
@@ -98,27 +151,29 @@ impl Offload {
                 ring();
             }
         });
-        // The threads live as long as the queues.
-        let _ = queue.send(job);
+        queue.put(client, job);
         Handed { done, _open: open }
     }
 }
 
 /// One thread, until the cores are gone.
-fn serve(short: &Receiver<Job>, long: Option<&Receiver<Job>>) {
+fn serve(short: &Outlet, long: Option<&Outlet>) {
     sys::lower_priority(OFFLOAD_NICE);
-    while let Ok(job) = next(short, long) {
-        job();
+    while let Ok(queue) = called(short, long) {
+        if let Some(job) = queue.next() {
+            job();
+        }
     }
 }
 
-fn next(short: &Receiver<Job>, long: Option<&Receiver<Job>>) -> Result<Job, RecvError> {
+/// Waits for work; returns the queue that has some.
+fn called<'q>(short: &'q Outlet, long: Option<&'q Outlet>) -> Result<&'q Outlet, RecvError> {
     let Some(long) = long else {
-        return short.recv();
+        return short.calls.recv().map(|()| short);
     };
     select! {
-        recv(short) -> job => job,
-        recv(long) -> job => job,
+        recv(short.calls) -> call => call.map(|()| short),
+        recv(long.calls) -> call => call.map(|()| long),
     }
 }
 
@@ -128,6 +183,12 @@ mod tests {
     use std::time::Duration;
 
     const PATIENCE: Duration = Duration::from_secs(20);
+    const ONE: Client = Client::of_place(1);
+    const TWO: Client = Client::of_place(2);
+
+    fn long() -> Vec<u8> {
+        vec![0; OFFLOAD_SHORT_BYTES_MAX + 1]
+    }
 
     #[test]
     fn short_work_does_not_wait_for_long_work() {
@@ -142,7 +203,7 @@ mod tests {
                 }
             });
             let ring = move || rang.send(what).unwrap();
-            offload.hand(work, vec![what; bytes], ring)
+            offload.hand(ONE, work, vec![what; bytes], ring)
         };
         let long = OFFLOAD_SHORT_BYTES_MAX + 1;
         let first = hand(1, long, Some(gate.clone()));
@@ -172,7 +233,7 @@ mod tests {
                 let _ = gate.recv();
                 did.send(what).unwrap();
             });
-            let handed = offload.hand(work, vec![0; OFFLOAD_SHORT_BYTES_MAX + 1], || {});
+            let handed = offload.hand(ONE, work, long(), || {});
             if what == 1 {
                 drop(handed);
             } else {
@@ -183,6 +244,35 @@ mod tests {
         assert_eq!(done.recv_timeout(PATIENCE), Ok(0));
         assert_eq!(done.recv_timeout(PATIENCE), Ok(2));
         drop(offload);
+        for thread in threads {
+            thread.join().unwrap();
+        }
+    }
+
+    #[test]
+    fn a_client_waits_for_one_piece_of_work_of_another() {
+        let (offload, threads) = Offload::start(1).unwrap();
+        let (go, gate) = unbounded::<()>();
+        let (did, done) = unbounded();
+        let hand = |client, what: &'static str| {
+            let (gate, did) = (gate.clone(), did.clone());
+            let work: Work = Box::new(move |_| {
+                did.send(what).unwrap();
+                let _ = gate.recv();
+            });
+            offload.hand(client, work, long(), || {})
+        };
+        let first = hand(ONE, "first");
+        assert_eq!(done.recv_timeout(PATIENCE), Ok("first"), "it has begun");
+        let others = [
+            hand(ONE, "of the same"),
+            hand(ONE, "of the same"),
+            hand(TWO, "of another"),
+        ];
+        drop(go);
+        let order = [(); 3].map(|()| done.recv_timeout(PATIENCE).unwrap());
+        assert_eq!(order, ["of the same", "of another", "of the same"]);
+        drop((offload, first, others));
         for thread in threads {
             thread.join().unwrap();
         }

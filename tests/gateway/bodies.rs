@@ -5,12 +5,15 @@
 //! docs/contract/balancing.md#2, docs/contract/balancing.md#2.1
 
 use std::io::Write as _;
+use std::net::TcpStream;
 
 use flate2::Compression;
 use flate2::write::{GzEncoder, ZlibEncoder};
 use testkit::{
     Backend, Client, Config, Driver, Gateway, Response, endpoint, exchange, on_both_drivers, post,
 };
+
+use crate::pages::from_elsewhere;
 
 const CHAT: &str = "/olla/openai/v1/chat/completions";
 
@@ -203,6 +206,39 @@ fn decoding_stops_at_the_limit_and_leaves_the_core_to_others() {
             assert!(message.contains("max_body_size"), "{message}");
         }
         assert!(one.seen().is_empty() && other.seen().is_empty());
+    });
+}
+
+#[test]
+fn clients_take_turns_to_have_their_bodies_decoded() {
+    const CROWD: usize = 12;
+    on_both_drivers(|driver| {
+        let (one, other) = (model("a"), model("b"));
+        let gateway = two(driver, &one, &other, "");
+        let bomb = brotli_bomb(3);
+        let len = bomb.len();
+        let head = format!(
+            "POST {CHAT} HTTP/1.1\r\nHost: h\r\nContent-Encoding: br\r\nContent-Length: {len}\r\n\r\n"
+        );
+        let crowd: Vec<_> = (0..CROWD)
+            .map(|_| {
+                let mut stream = from_elsewhere(&gateway);
+                stream
+                    .write_all(&[head.as_bytes(), &bomb].concat())
+                    .unwrap();
+                stream.set_nonblocking(true).unwrap();
+                stream
+            })
+            .collect();
+        let answer = encoded(&gateway, "br", &stored(br#"{"model":"b"}"#));
+        assert_eq!(answer.header("X-Olla-Endpoint"), Some("other"));
+        // Each body takes several steps, and this one waited for a step or two.
+        let is_over = |stream: &&TcpStream| stream.peek(&mut [0]).is_ok();
+        let before = crowd.iter().filter(is_over).count();
+        assert!(
+            before < CROWD / 2,
+            "{before} bodies of the other client came first"
+        );
     });
 }
 

@@ -434,7 +434,7 @@ const GATEWAY_ROWS: [&[&str]; 10] = [
 const ENGINE_ROWS: [&[&str]; 7] = [
     &["decoding", "fault", "limit", "limits", "part", "snapshot"],
     &["budget", "buf"],
-    &["exchange", "h1", "tls"],
+    &["exchange", "fair", "h1", "tls"],
     &["incoming", "rt"],
     &["handler", "upstream"],
     &["offload"],

@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::io::{self, IoSlice};
+use std::net::IpAddr;
 use std::pin::pin;
 use std::time::{Duration, Instant};
 
@@ -10,7 +11,7 @@ use super::body::Body;
 use super::connection::{Interrupt, Io, earliest};
 use super::context::{Arrival, Context};
 use super::early::{Asker, EarlyBytes};
-use crate::budget::Share;
+use crate::budget::{Client, Share};
 use crate::exchange::{Action, Event, Fault, Lifecycle};
 use crate::h1::{ResponseHead, Version};
 use crate::handler::{Ask, AttemptEnd, Exchange, Handler, Local, Outcome, Pick, Request, Routed};
@@ -147,12 +148,12 @@ impl<H: Handler> Lane<'_, H> {
     /// with its share of the budget; a small one that follows the head is copied.
     async fn work_on_body(&mut self) -> Result<(), Interrupt> {
         let work = self.x.work();
-        let core = self.core;
+        let (core, client) = (self.core, self.client());
         match self.body.take_own() {
-            Some(body) => self.body = self.until_left(core.work_on(work, body)).await?,
+            Some(body) => self.body = self.until_left(core.work_on(client, work, body)).await?,
             None => {
                 let copy = self.body.of(&self.request).to_vec();
-                self.until_left(core.work_on(work, copy)).await?;
+                self.until_left(core.work_on(client, work, copy)).await?;
             }
         }
         Ok(())
@@ -232,9 +233,17 @@ impl<H: Handler> Lane<'_, H> {
 
     /// An empty share of the budget for bytes of this request.
     pub(super) fn share(&self) -> Share {
+        self.core.budget.share(self.address())
+    }
+
+    /// The client, among whom work is shared out.
+    pub(super) fn client(&self) -> Client {
+        self.core.budget.client(self.address())
+    }
+
+    fn address(&self) -> IpAddr {
         let client = self.x.client();
-        let client = client.unwrap_or_else(|| self.arrival.peer.ip());
-        self.core.budget.share(client)
+        client.unwrap_or_else(|| self.arrival.peer.ip())
     }
 
     /// Sends all of a piece of a backend's response to the client.

@@ -32,8 +32,8 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use rounds::Rounds;
 use turn::Turn;
 
-use crate::budget::Budget;
 pub use crate::budget::HeldBytes;
+use crate::budget::{Budget, Client};
 use crate::h1::emit;
 use crate::handler::{Handler, Work};
 use crate::limits::{
@@ -478,12 +478,17 @@ impl<H: Handler> Core<H> {
         self.news.wait().await;
     }
 
-    /// Has work done on another thread, and returns its input.
-    pub(crate) async fn work_on<I: Input + 'static>(&self, work: Work, input: I) -> I {
+    /// Has work for a client done on another thread, and returns its input.
+    pub(crate) async fn work_on<I: Input + 'static>(
+        &self,
+        client: Client,
+        work: Work,
+        input: I,
+    ) -> I {
         let ringer = Ringer(Arc::clone(&self.cores));
         let core = self.index;
         let ring = move || ringer.ring_one(core);
-        let handed = self.offload.hand(work, input, ring);
+        let handed = self.offload.hand(client, work, input, ring);
         loop {
             if let Some(input) = handed.take() {
                 return input;

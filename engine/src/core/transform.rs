@@ -205,8 +205,8 @@ impl<H: Handler> Lane<'_, H> {
     /// Has the exchange's work done on bytes of the backend's response.
     async fn work_on_response(&mut self, bytes: Vec<u8>) -> Result<Vec<u8>, Action> {
         let work = self.x.work();
-        let core = self.core;
-        self.wire.wait(core.work_on(work, bytes)).await
+        let (core, client) = (self.core, self.client());
+        self.wire.wait(core.work_on(client, work, bytes)).await
     }
 
     /// The last call of the transformation, and what becomes of it.

@@ -1,12 +1,15 @@
 //! Decodes a request's body once it has arrived, in steps between which other requests run.
 //!
-//! All decodings of a core share one slice of [`DECODE_SLICE`] a turn, in the order in which they
-//! asked for it: a hundred of them delay other requests no more than one does. A task that is ready
-//! in every turn would keep timers from running, so the decodings pause together after some slices.
+//! All decodings of a core share one slice of [`DECODE_SLICE`] a turn: a hundred of them delay other
+//! requests no more than one does. The slice goes round the clients, so the bodies of one delay
+//! those of another no more than one body does. A task that is ready in every turn would keep timers
+//! from running, so the decodings pause together after some slices.
+//!
 //! Decoders whose steps are not bounded work on another thread ([`crate::offload`]): Brotli fills its
 //! window of up to 16 MiB before it returns a byte, which takes some 80 ms, and nothing in its
-//! interface makes that shorter. Each core decodes one such body at a time, so their windows are
-//! bounded by the number of cores.
+//! interface makes that shorter. Their windows are charged in full. Each core has a few such bodies
+//! in progress ([`DECODE_ASIDE_BODIES_MAX`]), each of another client, and these take turns step by
+//! step.
 
 mod turnstile;
 
@@ -19,23 +22,24 @@ use turnstile::{Passage, Turnstile};
 
 use super::Core;
 use super::body::{Body, BodyError, Receiving, room};
-use crate::budget::Share;
+use crate::budget::{Client, Share};
 use crate::buf::Buf;
 use crate::decoding::{BodyDecoder, Decoded as Step, Decoding, Undecodable};
 use crate::handler::{Handler, Refusal};
 use crate::limits::{
-    DECODE_ASIDE_READ_BYTES, DECODE_ASIDE_WRITE_BYTES, DECODE_PAUSE, DECODE_READ_BYTES, DECODE_RUN,
-    DECODE_SLICE, DECODE_SLICE_BYTES, DECODE_WRITE_BYTES, DECODED_BYTES_START, DECODED_MOVE_BYTES,
+    DECODE_ASIDE_BODIES_MAX, DECODE_ASIDE_READ_BYTES, DECODE_ASIDE_WRITE_BYTES, DECODE_PAUSE,
+    DECODE_READ_BYTES, DECODE_RUN, DECODE_SLICE, DECODE_SLICE_BYTES, DECODE_WRITE_BYTES,
+    DECODED_BYTES_START, DECODED_MOVE_BYTES,
 };
 use crate::part;
 use crate::rt;
 
 /// The decodings of one core; see the module.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Decodings {
     /// The slice of a turn.
     slice: Turnstile,
-    /// The one body that is decoded on the other thread.
+    /// The bodies that are decoded on the other threads.
     aside: Turnstile,
     /// How long slices have run since the last pause.
     ran: Cell<Duration>,
@@ -50,9 +54,20 @@ struct Slice<'d> {
     ends: Instant,
 }
 
+impl Default for Decodings {
+    fn default() -> Self {
+        Self {
+            slice: Turnstile::new(1),
+            aside: Turnstile::new(DECODE_ASIDE_BODIES_MAX),
+            ran: Cell::default(),
+            room: RefCell::default(),
+        }
+    }
+}
+
 impl Decodings {
-    async fn slice(&self) -> Slice<'_> {
-        let pass = self.slice.enter().await;
+    async fn slice(&self, client: Client) -> Slice<'_> {
+        let pass = self.slice.enter(client).await;
         Slice {
             decodings: self,
             _pass: pass,
@@ -92,6 +107,8 @@ struct Decoded {
     /// Bytes of the encoded body that were read.
     read: usize,
     share: Share,
+    /// Whose body it is.
+    client: Client,
     /// The decoder's own memory, and while the body is moved that of the smaller buffer.
     working: Share,
 }
@@ -147,13 +164,14 @@ impl<H: Handler> Receiving<'_, H> {
             bytes_max: usize::try_from(bytes_max).unwrap_or(usize::MAX),
             read: 0,
             share: self.core.budget.share(self.client),
+            client: self.core.budget.client(self.client),
             working: self.core.budget.share(self.client),
         };
         let start = decoded.bytes.capacity();
         room(self.core, self.io, &mut decoded.share, start).await?;
-        let own = decoder.memory_max().min(start);
-        room(self.core, self.io, &mut decoded.working, own).await?;
         if decoder.is_steady() {
+            let own = decoder.memory_max().min(start);
+            room(self.core, self.io, &mut decoded.working, own).await?;
             self.decode_here(&encoded, &mut decoded, decoder).await?;
         } else {
             self.decode_aside(&encoded, &mut decoded, decoder).await?;
@@ -172,7 +190,7 @@ impl<H: Handler> Receiving<'_, H> {
         let decodings = &core.decodings;
         let watch = self.io.watch();
         loop {
-            let slice = decodings.slice().await;
+            let slice = decodings.slice(decoded.client).await;
             let mut room = decodings.take_room();
             let before = decoded.bytes.len();
             let mut progress = Ok(Progress::More);
@@ -207,8 +225,8 @@ impl<H: Handler> Receiving<'_, H> {
         }
     }
 
-    /// The same on the other thread. This core has one body there at a time, so a wait for memory
-    /// would keep all the others waiting: there is none.
+    /// The same on another thread. This core has few bodies there at a time, so none waits for memory
+    /// while it is one of them, unless it could not begin at all.
     async fn decode_aside(
         &mut self,
         encoded: &Body,
@@ -217,7 +235,18 @@ impl<H: Handler> Receiving<'_, H> {
     ) -> Result<(), BodyError> {
         let core = self.core;
         let watch = self.io.watch();
-        let _pass = core.decodings.aside.enter().await;
+        // Where the budget is very small, a part of the window: it is touched as far as it is filled.
+        let window = decoder.memory_max().min(core.budget.of_a_client() / 2);
+        let mut pass = core.decodings.aside.enter(decoded.client).await;
+        if !decoded.working.enlarge(window) {
+            drop(pass);
+            room(core, self.io, &mut decoded.working, window).await?;
+            pass = core.decodings.aside.enter(decoded.client).await;
+        }
+        let _pass = pass;
+        if watch.has_left() {
+            return Err(BodyError::Left);
+        }
         let mut aside = DecoderAside {
             decoder,
             output: vec![0; DECODE_ASIDE_WRITE_BYTES],
@@ -227,7 +256,9 @@ impl<H: Handler> Receiving<'_, H> {
             aside.output.resize(room, 0);
             let rest = part::rest(encoded.behind(self.message, self.head_len), decoded.read);
             let (input, last) = piece(rest, DECODE_ASIDE_READ_BYTES);
-            let (back, step) = core.decode_aside(aside, input.to_vec()).await?;
+            let (back, step) = core
+                .decode_aside(decoded.client, aside, input.to_vec())
+                .await?;
             aside = back;
             let step = step.map_err(undecodable)?;
             let last = last && step.read == input.len();
@@ -241,8 +272,7 @@ impl<H: Handler> Receiving<'_, H> {
                 return Err(BodyError::Left);
             }
             if progress == Progress::Full {
-                let own = aside.decoder.memory_max();
-                if !decoded.reserve(own) {
+                if !decoded.reserve(window) {
                     return Err(BodyError::Refused(Refusal::NoRoom));
                 }
                 self.move_larger(decoded).await;
@@ -252,7 +282,9 @@ impl<H: Handler> Receiving<'_, H> {
 
     /// Moves the decoded bytes into a buffer of twice the size, once there is room for it.
     async fn enlarge(&mut self, decoded: &mut Decoded, decoder: usize) -> Result<(), BodyError> {
-        let (working, capacity) = decoded.larger(decoder);
+        // A decoder uses no more of its own memory than it has decoded.
+        let own = decoder.min(decoded.bytes.capacity().saturating_mul(2));
+        let (working, capacity) = decoded.larger(own);
         room(self.core, self.io, &mut decoded.working, working).await?;
         room(self.core, self.io, &mut decoded.share, capacity).await?;
         self.move_larger(decoded).await;
@@ -265,7 +297,7 @@ impl<H: Handler> Receiving<'_, H> {
         let mut larger = Buf::with_capacity(capacity);
         let core = self.core;
         while larger.len() < decoded.bytes.len() {
-            let slice = core.decodings.slice().await;
+            let slice = core.decodings.slice(decoded.client).await;
             let rest = part::rest(&decoded.bytes, larger.len());
             larger.extend(part::first(rest, DECODED_MOVE_BYTES));
             slice.end(core).await;
@@ -276,11 +308,9 @@ impl<H: Handler> Receiving<'_, H> {
 
 impl Decoded {
     /// What to hold while the bytes move into a buffer of twice the size, and of which size that is.
-    /// A decoder uses no more of its own memory than it has decoded.
     fn larger(&self, decoder: usize) -> (usize, usize) {
         let before = self.bytes.capacity();
-        let capacity = before.saturating_mul(2);
-        (before.saturating_add(decoder.min(capacity)), capacity)
+        (before.saturating_add(decoder), before.saturating_mul(2))
     }
 
     fn reserve(&mut self, decoder: usize) -> bool {
@@ -316,6 +346,7 @@ impl<H: Handler> Core<H> {
     /// Decodes a piece of a body on another thread.
     async fn decode_aside(
         &self,
+        client: Client,
         mut aside: DecoderAside,
         input: Vec<u8>,
     ) -> Result<(DecoderAside, Result<Step, Undecodable>), BodyError> {
@@ -325,7 +356,7 @@ impl<H: Handler> Core<H> {
             // The request may have ended meanwhile.
             let _ = sender.send((aside, step));
         };
-        self.work_on(Box::new(work), input).await;
+        self.work_on(client, Box::new(work), input).await;
         let lost = |_| BodyError::Refused(Refusal::NoRoom);
         back.try_recv().map_err(lost)
     }
