@@ -46,16 +46,21 @@ def add_arguments(parser):
         metavar="PORT",
         help="be one instance, in this process, until standard input ends",
     )
+    parser.add_argument(
+        "--predict", type=int, default=-1, help="tokens of responses whose requests set no limit"
+    )
 
 
 def run(options):
     set_up()
     if options.serve is not None:
-        serve(options.serve)
+        serve(options.serve, options.predict)
     if options.setup:
         return 0
     with Processes() as processes:
-        instances = start_instances(processes, options.instances, options.port_base)
+        instances = start_instances(
+            processes, options.instances, options.port_base, options.predict
+        )
         for name, (url, process) in instances.items():
             print(f"ready {name} {url} {process.pid}", flush=True)
         while True:
@@ -76,13 +81,14 @@ def set_up():
         os.replace(unfinished, MODEL)
 
 
-def start_instances(processes, count, port_base=0):
+def start_instances(processes, count, port_base=0, predict=-1):
     """Starts servers; returns (URL, process) by name."""
     started = {}
     for index in range(count):
         name = f"llama-{index + 1}"
         port = port_base + index if port_base else 0
         command = [sys.executable, ROOT / "scripts" / "run", "llama", "--serve", port]
+        command += ["--predict", predict]
         # The pipe as standard input ends an instance when this process is gone.
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
         started[name] = processes.start(name, command, **pipes)
@@ -115,7 +121,7 @@ def is_healthy(url):
         return False
 
 
-def serve(port):
+def serve(port, predict):
     """Serves the model in this process until standard input ends."""
     import xllamacpp
 
@@ -127,6 +133,7 @@ def serve(port):
     params.hostnames = ["127.0.0.1"]
     params.port = port
     params.n_parallel = SLOTS
+    params.n_predict = predict
     params.n_ctx = SLOTS * CONTEXT_TOKENS_PER_SLOT
     params.cpuparams.n_threads = 1
     params.cpuparams_batch.n_threads = 1

@@ -68,7 +68,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self):
         listing = {"object": "list", "data": [{"id": MODEL, "object": "model", "created": 1}]}
-        known = {"/v1/models": listing, "/health": {"status": "ok"}, "/info": {}}
+        known = {"/v1/models": listing, "/health": {"status": "ok"}}
         path = self.path.split("?")[0]
         self.json(200 if path in known else 404, known.get(path, {"error": "no such route"}))
 
