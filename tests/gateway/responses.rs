@@ -30,7 +30,7 @@ fn chat(text: &'static str) -> Backend {
         if request.target.starts_with("/v1/chat/completions") {
             let message = json!({"role": "assistant", "content": text});
             let body = json!({"choices": [{"message": message, "finish_reason": "stop"}]});
-            link.respond(200, "application/json", &body.to_string());
+            link.respond(200, "application/json", body.to_string());
         } else {
             link.respond(404, "application/json", r#"{"detail":"Not Found"}"#);
         }
@@ -207,7 +207,7 @@ fn what_an_endpoint_keeps_goes_to_that_endpoint() {
                 let path = request.target.clone();
                 let body = json!({"id": format!("resp_{name}"), "object": "response",
                                   "status": "completed", "output": [], "path": path});
-                link.respond(200, "application/json", &body.to_string());
+                link.respond(200, "application/json", body.to_string());
             })
         };
         let (one, two) = (stateful("one"), stateful("two"));
