@@ -244,8 +244,18 @@ impl Backend {
     /// Stops listening and ends every connection.
     ///
     /// # Panics
-    /// When the thread that accepts connections has panicked.
+    /// When the thread that accepts connections has panicked, or connections are still accepted
+    /// after [`PATIENCE`].
+    #[track_caller]
     pub fn stop(&self) {
+        self.end();
+        // A process that another test is starting has the listening socket until it runs its program.
+        wait_for("the end of a listener", PATIENCE, || {
+            TcpStream::connect(self.address).is_err().then_some(())
+        });
+    }
+
+    fn end(&self) {
         self.shared.stopping.store(true, Ordering::SeqCst);
         // Wakes the thread that accepts connections.
         let _ = TcpStream::connect(self.address);
@@ -267,7 +277,7 @@ impl Backend {
 
 impl Drop for Backend {
     fn drop(&mut self) {
-        self.stop();
+        self.end();
     }
 }
 
