@@ -157,7 +157,8 @@ fn one_slow_reader_leaves_pages_to_the_others() {
     on_both_drivers(|driver| {
         // Names so long that the listings together are more than all clients may leave unread.
         let names: Vec<_> = names().iter().map(|name| format!("{name:-<400}")).collect();
-        let gateway = over(driver, &backend(&names));
+        let backend = backend(&names);
+        let gateway = over(driver, &backend);
         let status = |path: &str| get(&gateway, path, &[]).status;
         let mut greedy = Vec::new();
         let mut refused = 0;
