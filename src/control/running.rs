@@ -6,7 +6,7 @@
 
 use std::cell::RefCell;
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use olla_engine::client::BodyWanted;
@@ -74,12 +74,13 @@ type Said = (Rc<FleetMember>, RefCell<Option<Vec<u8>>>);
 async fn ask_all(state: &Rc<ControlState>, endpoints: &[u32]) -> Rc<[Said]> {
     let members = endpoints.iter().filter_map(|id| state.member(*id));
     let all: Rc<[Said]> = members.map(|member| (member, RefCell::default())).collect();
+    let by = Instant::now() + LIMIT;
     let (asking, said) = (Rc::clone(state), Rc::clone(&all));
     let asked = each((0..all.len()).collect(), AT_ONCE, move |at| {
         let (state, said) = (Rc::clone(&asking), Rc::clone(&said));
         async move {
             if let Some((member, slot)) = said.get(at) {
-                let list = ask(&state, member).await;
+                let list = ask(&state, member, by).await;
                 slot.replace(list);
             }
         }
@@ -89,14 +90,19 @@ async fn ask_all(state: &Rc<ControlState>, endpoints: &[u32]) -> Rc<[Said]> {
     all
 }
 
-async fn ask(state: &ControlState, member: &FleetMember) -> Option<Vec<u8>> {
+async fn ask(state: &ControlState, member: &FleetMember, by: Instant) -> Option<Vec<u8>> {
     const AGENT: &str = concat!("olla-Discovery/", env!("CARGO_PKG_VERSION"));
+    // An endpoint whose turn comes too late is not asked: its list would be left out.
+    let limit = by.saturating_duration_since(Instant::now());
+    if limit.is_zero() {
+        return None;
+    }
     let target = providers::target(&member.plan().url, "/api/ps").ok()?;
     let request = Get {
         member,
         target,
         fields: &[("User-Agent", AGENT), ("Accept", "application/json")],
-        limit: LIMIT,
+        limit,
         body: BodyWanted::Whole(BYTES_MAX),
     };
     let response = get(&state.network, request).await.ok()?;
