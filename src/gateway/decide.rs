@@ -14,7 +14,7 @@ use super::exchange::Exchange;
 use super::limited::PER_ENDPOINT;
 use super::owner::owner_of;
 use super::replies::{Awaited, ControlReply};
-use crate::dialects::{ApiFamily, Choosing, Error};
+use crate::dialects::{ApiFamily, Choosing, Dialect, Error};
 use crate::field_names::{X_OLLA_ENDPOINT, X_OLLA_SESSION_ID};
 use crate::fleet::fault::consequences;
 use crate::inspect;
@@ -99,12 +99,24 @@ impl Exchange {
         }
     }
 
+    /// Takes what the dialect made of the body. Below Ollama's prefix every endpoint speaks Ollama's
+    /// API and says itself what is wrong with a body (docs/contract/dialects.md#2).
+    fn accept(&mut self, read: Result<(), Error>) -> Result<(), Error> {
+        let is_ollamas =
+            self.route.family() == ApiFamily::Ollama && self.provider() == Some("ollama");
+        if read.is_err() && is_ollamas {
+            self.dialect = Dialect::Plain;
+            return Ok(());
+        }
+        read
+    }
+
     /// Reads the model and other facts from the body, once for each request. False: a part of it
     /// was given away.
     fn read(&mut self, body: &[u8]) -> Result<bool, Error> {
         if let Some(Done::Read(model, read)) = self.come_back() {
             self.kept.model = model;
-            read?;
+            self.accept(read)?;
             self.check_name()?;
             return Ok(true);
         }
@@ -123,7 +135,7 @@ impl Exchange {
         }
         self.check_name()?;
         match self.read_dialect(body) {
-            Some(read) => read?,
+            Some(read) => self.accept(read)?,
             None => return Ok(false),
         }
         self.check_name()?;
