@@ -5,7 +5,7 @@
 
 use super::images;
 use crate::dialects::chat::error::{Refusal, invalid};
-use crate::json::{self, JsonKind, JsonText, JsonValue};
+use crate::json::{self, JsonKind, JsonText, JsonValue, SpanIndex};
 
 /// The operations that a model runs for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,12 +37,17 @@ pub(super) enum Task {
     Unload,
 }
 
-/// Why a body is no request at all, whatever endpoint gets it.
-pub(super) fn parsed(body: &[u8]) -> Result<JsonValue<'_>, Refusal> {
+/// A body, or why it is no request at all, whatever endpoint gets it. The index leads the searches
+/// for its fields past long values, such as the messages.
+pub(super) fn parsed<'a>(
+    body: &'a [u8],
+    index: &'a mut SpanIndex,
+) -> Result<JsonValue<'a>, Refusal> {
     if body.trim_ascii().is_empty() {
         return Err(Refusal::invalid("missing request body"));
     }
-    let request = json::parse(body).filter(|request| request.is(JsonKind::Object));
+    let request = json::parse_indexed(body, index);
+    let request = request.filter(|request| request.is(JsonKind::Object));
     request.ok_or_else(|| Refusal::invalid("the request body: expected a JSON object"))
 }
 
@@ -416,7 +421,13 @@ mod tests {
             ("[]", "the request body: expected a JSON object"),
             ("{", "the request body: expected a JSON object"),
         ] {
-            assert_eq!(parsed(body.as_bytes()).err().unwrap().message, message);
+            assert_eq!(
+                parsed(body.as_bytes(), &mut SpanIndex::default())
+                    .err()
+                    .unwrap()
+                    .message,
+                message
+            );
         }
     }
 }

@@ -19,7 +19,7 @@ use crate::dialects::conversation::{
     TranslatorFacts,
 };
 use crate::fleet::Endpoint;
-use crate::json::JsonValue;
+use crate::json::{JsonValue, SpanIndex};
 use crate::providers::CommonOperation;
 
 static FACTS: TranslatorFacts = TranslatorFacts {
@@ -77,7 +77,8 @@ impl Translator for OllamaRequest {
     }
 
     fn check(&mut self, body: &[u8]) -> CheckedRequest {
-        let request = match request::parsed(body) {
+        let mut index = SpanIndex::default();
+        let request = match request::parsed(body, &mut index) {
             Ok(request) => request,
             Err(refusal) => {
                 return CheckedRequest {
@@ -120,7 +121,8 @@ impl Translator for OllamaRequest {
     }
 
     fn to_chat(&mut self, making: &ChatMaking<'_>) -> Result<Outgoing, Refusal> {
-        let request = request::parsed(making.body)?;
+        let mut index = SpanIndex::default();
+        let request = request::parsed(making.body, &mut index)?;
         let operation = match self.task {
             Task::Chat => CommonOperation::Chat,
             Task::Complete => CommonOperation::Completions,
