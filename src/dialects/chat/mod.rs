@@ -13,7 +13,6 @@ pub(crate) mod dropped;
 pub(crate) mod error;
 pub(crate) mod ids;
 pub(crate) mod inflate;
-#[allow(dead_code, reason = "other translations use the rest")]
 pub(crate) mod messages;
 pub(crate) mod outcome;
 pub(crate) mod overflow;

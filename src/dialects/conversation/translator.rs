@@ -157,7 +157,6 @@ pub(crate) struct CheckedRequest {
 }
 
 /// Which candidates a request may go to (docs/contract/dialects.md#3).
-#[allow(dead_code, reason = "other translations use the rest")]
 #[derive(Debug, Clone, Default)]
 pub(crate) enum Demand {
     /// Any of them.
@@ -245,7 +244,6 @@ pub(crate) enum NativeVerdict {
 }
 
 /// The beginning of a native endpoint's response that passes.
-#[allow(dead_code, reason = "other translations use it")]
 #[derive(Debug)]
 pub(crate) struct NativeStart<'a> {
     /// Its status.
