@@ -25,6 +25,9 @@ pub(super) const PRODUCT: &str = concat!("Olla/", env!("CARGO_PKG_VERSION"));
 /// The entry of the gateway in the `Via` of responses.
 const VIA: &str = concat!("1.1 olla/", env!("CARGO_PKG_VERSION"));
 
+/// What OpenAI's limits of requests and tokens begin with.
+const RATE_LIMIT_PREFIX: &[u8] = b"x-ratelimit-";
+
 impl Exchange {
     /// Writes an error as the whole response, in the shape of the route's family.
     pub(super) fn error(
@@ -181,11 +184,15 @@ impl Exchange {
         let limits = self.limit_headers.is_some();
         for each in &response.head.fields {
             let name = each.name.of(response.bytes);
-            let is_retry = || {
+            let is_kept = || {
                 let mut names = RETRY_HEADERS.iter();
                 names.any(|known| known.as_bytes().eq_ignore_ascii_case(name))
+                    || name
+                        .get(..RATE_LIMIT_PREFIX.len())
+                        .is_some_and(|start| start.eq_ignore_ascii_case(RATE_LIMIT_PREFIX))
             };
-            if (each.id == FieldId::XRateLimit && !limits) || is_retry() {
+            // The gateway has its own of three names.
+            if !(each.id == FieldId::XRateLimit && limits) && is_kept() {
                 emit::field(out, name, each.value.of(response.bytes));
             }
         }
