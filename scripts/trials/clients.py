@@ -269,6 +269,7 @@ class Called:
 
     def __init__(self, client, column, one, image):
         self.client = client
+        self.home = one.home
         self.output = one.home / "output"
         command, environment = client.call(client, column, one)
         own = {key: text for key, text in os.environ.items() if not key.startswith("OLLA_")}
@@ -331,6 +332,14 @@ class Called:
     def kill(self):
         self.send(signal.SIGKILL)
         self.process.wait()
+        # Cline leaves a daemon in a session of its own; it has the client's own home folder.
+        home = f"HOME={self.home}".encode()
+        for folder in Path("/proc").glob("[0-9]*"):
+            try:
+                if home in (folder / "environ").read_bytes().split(b"\0"):
+                    os.kill(int(folder.name), signal.SIGKILL)
+            except OSError:
+                pass
 
     def send(self, number):
         try:
