@@ -1,8 +1,9 @@
-//! A queue that is fair between clients: whose turn it is goes round the clients that wait, and
-//! within a client the first to arrive is the first to leave. A client with a thousand entries
-//! delays another client's only entry by one of them.
+//! A queue that is fair between clients: the clients that have entries take turns, and the entries
+//! of one client leave in the order in which they arrived. A client with a thousand entries delays
+//! the only entry of another client by one of its own.
 //!
-//! It holds no more than was put in, and every operation takes logarithmic time.
+//! The queue holds no more than was put in. Every operation takes logarithmic time;
+//! [`FairQueue::pop_of`] takes a step more for each client that it passes over.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -56,13 +57,13 @@ impl<T> FairQueue<T> {
         number
     }
 
-    /// Takes the entry whose turn it is.
+    /// Takes the oldest entry of the client that is next.
     pub(crate) fn pop(&mut self) -> Option<T> {
         self.pop_of(|_| true).map(|(_, what)| what)
     }
 
-    /// Takes the entry whose turn it is among those of clients that may have one. A client that may
-    /// not keeps its turn.
+    /// Takes the oldest entry of the next client for which `may` is true. Clients that are passed over
+    /// keep their turns.
     pub(crate) fn pop_of(&mut self, may: impl Fn(Client) -> bool) -> Option<(Client, T)> {
         let mut turns = self.turns.iter();
         let (turn, client) = turns.find(|(_, client)| may(**client))?;
@@ -87,7 +88,7 @@ impl<T> FairQueue<T> {
         self.lines.get_mut(&client)?.entries.get_mut(&number)
     }
 
-    /// Removes an entry whose turn has not come.
+    /// Removes an entry; `None` = it has left the queue.
     pub(crate) fn remove(&mut self, client: Client, number: u64) -> Option<T> {
         let Entry::Occupied(mut line) = self.lines.entry(client) else {
             return None;

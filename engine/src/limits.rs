@@ -151,8 +151,8 @@ pub(crate) const DECODE_RUN: Duration = Duration::from_millis(4);
 /// The pause after [`DECODE_RUN`].
 pub(crate) const DECODE_PAUSE: Duration = Duration::from_millis(1);
 
-/// The bodies of a core whose decoders work on other threads at one time, each of another client.
-/// Each holds a window of up to 16 MiB.
+/// The maximum number of bodies for which one core has a decoder on another thread at the same time;
+/// no two of them are of the same client. A decoder holds a window of up to 16 MiB.
 pub(crate) const DECODE_ASIDE_BODIES_MAX: usize = 4;
 
 /// What a decoder on a thread of its own reads before it returns to its core.

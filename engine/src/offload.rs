@@ -95,7 +95,7 @@ impl Inlet {
 }
 
 impl Outlet {
-    /// The job whose turn it is, for a thread that was called.
+    /// The next job; called by a thread once for each call that it received.
     fn next(&self) -> Option<Job> {
         // Nothing that holds the lock runs a job, so none has left the queue half changed.
         let waiting = self.waiting.lock();

@@ -27,7 +27,9 @@ const PIECE_BYTES_MAX: usize = 4 << 20;
 impl Exchange {
     /// The time after which the client gets a head, if it asked for events.
     pub(super) fn early_head_after(&self, ask: &Ask<'_>) -> Option<Duration> {
-        if self.consultation.is_some() {
+        // Most requests are for no stream: they need no look at the path.
+        let may_stream = self.findings.stream || self.dialect.writes_stream();
+        if !may_stream || self.consultation.is_some() {
             return None;
         }
         let after = self.view.plan().proxy.stream_keep_alive?;

@@ -3,9 +3,10 @@
 //!
 //! Endpoints send calls in pieces, and some mix the pieces of several calls. Clients expect one
 //! block after the other. So one call is open at a time, and pieces of the others are held until it
-//! is complete. This module orders and holds pieces; `stream/mod.rs` writes the events.
+//! is complete. This module orders and holds pieces; each translation writes its own events.
 
 use super::completion::{Arguments, filled};
+use super::warning::{Warning, warn};
 use crate::json::{JsonKind, JsonText, JsonValue, TextPiece};
 
 /// Maximum number of calls in one response.
@@ -223,11 +224,13 @@ impl Calls {
         self.list.iter().any(|call| call.stage == Stage::Waiting)
     }
 
-    /// The name of the call at `at`, for people.
-    pub(crate) fn name(&self, at: usize) -> String {
-        self.list.get(at).map_or_else(String::new, |call| {
-            String::from_utf8_lossy(&call.name).into_owned()
-        })
+    /// Warns of arguments that came after the call at `at` had been closed ([`Fate::Late`]).
+    pub(crate) fn warn_late(&self, at: usize, warnings: &mut Vec<Warning>) {
+        warn(warnings, || Warning::ArgumentsTooLate {
+            name: self.list.get(at).map_or_else(String::new, |call| {
+                String::from_utf8_lossy(&call.name).into_owned()
+            }),
+        });
     }
 
     fn check(&self) -> Result<(), TooMany> {

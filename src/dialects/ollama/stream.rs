@@ -119,12 +119,7 @@ impl LineWriter {
                     open.take(more)?;
                 }
             }
-            Fate::Late(place) => {
-                let name = || Warning::ArgumentsTooLate {
-                    name: self.calls.name(place),
-                };
-                warn(&mut self.warnings, name);
-            }
+            Fate::Late(place) => self.calls.warn_late(place, &mut self.warnings),
         }
         self.open_waiting(false, at, out)
     }

@@ -107,7 +107,7 @@ struct Decoded {
     /// Bytes of the encoded body that were read.
     read: usize,
     share: Share,
-    /// Whose body it is.
+    /// The client that sent the body.
     client: Client,
     /// The decoder's own memory, and while the body is moved that of the smaller buffer.
     working: Share,

@@ -218,12 +218,7 @@ impl Reply {
                 let piece = self.calls.piece().to_vec();
                 self.arguments(&piece, out);
             }
-            Fate::Late(at) => {
-                let name = || Warning::ArgumentsTooLate {
-                    name: self.calls.name(at),
-                };
-                warn(&mut self.warnings, name);
-            }
+            Fate::Late(at) => self.calls.warn_late(at, &mut self.warnings),
         }
         self.open_waiting_calls(false, out);
         Ok(())

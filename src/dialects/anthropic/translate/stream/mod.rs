@@ -99,12 +99,7 @@ impl Message {
             Fate::Send => {
                 events::arguments_delta(self.next_index, self.calls.piece(), out);
             }
-            Fate::Late(at) => {
-                let name = || Warning::ArgumentsTooLate {
-                    name: self.calls.name(at),
-                };
-                warn(&mut self.warnings, name);
-            }
+            Fate::Late(at) => self.calls.warn_late(at, &mut self.warnings),
         }
         self.open_waiting_calls(false, out);
         Ok(())
