@@ -8,7 +8,9 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use crate::limits::{BUDGET_CLIENTS, BUDGET_PART_OF_A_CLIENT};
+use crate::limits::{
+    BODY_BYTES_AHEAD, BUDGET_CLIENTS, BUDGET_PART_OF_A_CLIENT, BUDGET_READS_OF_A_CLIENT,
+};
 
 /// Shared by all cores.
 #[derive(Debug, Clone)]
@@ -77,6 +79,11 @@ impl Budget {
     /// The most that one client may hold.
     pub(crate) fn of_a_client(&self) -> usize {
         self.0.max / BUDGET_PART_OF_A_CLIENT
+    }
+
+    /// The most that one read of a body may bring before it is charged.
+    pub(crate) fn of_a_read(&self) -> usize {
+        (self.of_a_client() / BUDGET_READS_OF_A_CLIENT).max(BODY_BYTES_AHEAD)
     }
 
     /// The client with this address.

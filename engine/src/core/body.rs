@@ -14,11 +14,12 @@ use crate::h1::framing::RequestBody;
 use crate::handler::{Exchange, Handler, Refusal, Request};
 use crate::limits::{
     BODIES_TURN_BYTES, BODIES_UNSHARED_MAX, BODY_BYTES_AHEAD, BODY_BYTES_START,
-    BODY_READ_BYTES_MAX, BODY_READ_BYTES_MIN, BODY_READ_BYTES_SHARED_MIN, BUDGET_WAIT_TIMEOUT,
-    CLIENT_READ_BYTES_START,
+    BODY_READ_BYTES_MAX, BODY_READ_BYTES_MIN, BODY_READ_BYTES_SHARED_MIN, BODY_SHOW_BYTES_MAX,
+    BODY_SHOW_PAUSE, BODY_SHOW_TIME_MAX, BUDGET_WAIT_TIMEOUT, CLIENT_READ_BYTES_START,
 };
 use crate::offload::Input;
 use crate::part;
+use crate::rt;
 
 /// Where a request's body is.
 #[derive(Debug, Default)]
@@ -227,8 +228,9 @@ impl<H: Handler> Receiving<'_, H> {
                 own = own.grown(capacity);
             }
             let bytes_max = self.admit(share, &own, incoming.read_bytes_max()).await?;
+            let before = own.len();
             own = self.more_at_most(own, bytes_max).await?;
-            self.show(own.get(..len).unwrap_or(&own));
+            self.show_all(part::first(&own, len), before).await;
         }
         if let Some(rest) = own.get(len..).filter(|rest| !rest.is_empty()) {
             self.rest.extend(rest);
@@ -252,15 +254,16 @@ impl<H: Handler> Receiving<'_, H> {
         self.move_out(&mut own);
         let mut payload = 0;
         loop {
+            let before = payload;
             payload = self.unchunk(&mut decoder, &mut own, payload)?;
             if payload > max {
                 return Err(BodyError::Refused(Refusal::BodyTooLarge));
             }
+            self.show_all(part::first(&own, payload), before).await;
             if decoder.is_done() {
                 share.settle(own.len());
                 return Ok(own);
             }
-            self.show(part::first(&own, payload));
             if own.spare() < BODY_READ_BYTES_MIN {
                 let capacity = own
                     .capacity()
@@ -302,6 +305,21 @@ impl<H: Handler> Receiving<'_, H> {
         Ok(filled)
     }
 
+    /// Shows the exchange what has arrived of the body since there were `before` bytes of it. Other
+    /// tasks run in between if that takes long.
+    async fn show_all(&mut self, body: &[u8], before: usize) {
+        let mut shown = before;
+        while body.len() - shown > BODY_SHOW_BYTES_MAX {
+            shown += BODY_SHOW_BYTES_MAX;
+            let began = Instant::now();
+            self.show(part::first(body, shown));
+            if began.elapsed() > BODY_SHOW_TIME_MAX {
+                rt::sleep(BODY_SHOW_PAUSE).await;
+            }
+        }
+        self.show(body);
+    }
+
     /// Shows the exchange what has arrived of the body.
     pub(super) fn show(&mut self, body: &[u8]) {
         if let Some(x) = &mut self.x {
@@ -339,22 +357,23 @@ impl<H: Handler> Receiving<'_, H> {
         }
     }
 
-    /// Waits for room for the next read of a body, and returns the most that it may bring: what
-    /// has arrived already, or a little. What was only announced is not charged.
+    /// Waits for room for what has arrived of a body and the least that a read is worth, and returns
+    /// the most that the next read may bring. What it brings beyond that is charged before the one
+    /// after it: to charge the room of a read would be to charge what was only announced, and asking
+    /// the kernel how much has arrived is a system call for each read. So what a core holds uncharged
+    /// is one read of each body, and bodies share what may be read in a turn.
     async fn admit(
         &mut self,
         share: &mut Share,
         own: &Buf,
         bytes_max: usize,
     ) -> Result<usize, BodyError> {
-        let waiting = self.io.unread().max(BODY_BYTES_AHEAD);
-        let bytes = waiting.min(own.spare()).min(bytes_max);
-        let all = own.len().saturating_add(bytes);
+        let all = own.len().saturating_add(own.spare().min(BODY_BYTES_AHEAD));
         if !share.enlarge(all) {
             room(self.core, self.io, share, all).await?;
             self.pace.resume(self.core.clock());
         }
-        Ok(bytes)
+        Ok(bytes_max.min(self.core.budget.of_a_read()))
     }
 }
 

@@ -212,11 +212,6 @@ impl Io {
         }
     }
 
-    /// Bytes that have arrived and have not been read.
-    pub(super) fn unread(&self) -> usize {
-        self.socket.unread()
-    }
-
     /// The kernel takes no more of what is being sent.
     pub(super) fn waits_to_send(&mut self, now: Instant) {
         self.stall.waits(self.socket.unacknowledged(), now);

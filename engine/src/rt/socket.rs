@@ -268,11 +268,6 @@ impl Socket {
         sys::shutdown_write(self.fd);
     }
 
-    /// Bytes that have arrived and have not been read; of a TLS connection, encrypted ones.
-    pub(crate) fn unread(&self) -> usize {
-        sys::unread(self.fd)
-    }
-
     /// Bytes that were sent and that the peer has not acknowledged yet.
     pub(crate) fn unacknowledged(&self) -> usize {
         sys::unacknowledged(self.fd)

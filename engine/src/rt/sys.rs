@@ -83,14 +83,6 @@ pub(super) fn shutdown_both(fd: RawFd) {
     unsafe { libc::shutdown(fd, libc::SHUT_RDWR) };
 }
 
-/// Bytes in the socket's receive buffer; 0 if the kernel does not say.
-pub(super) fn unread(fd: RawFd) -> usize {
-    let mut bytes: libc::c_int = 0;
-    // SAFETY: the kernel writes one integer to a live one.
-    unsafe { libc::ioctl(fd, libc::FIONREAD, &raw mut bytes) };
-    usize::try_from(bytes).unwrap_or(0)
-}
-
 /// Bytes in the socket's send buffer that the peer has not acknowledged; 0 if the kernel does not
 /// say.
 pub(super) fn unacknowledged(fd: RawFd) -> usize {
