@@ -11,6 +11,8 @@ pub(crate) mod completion;
 pub(crate) mod context;
 pub(crate) mod dropped;
 pub(crate) mod error;
+#[cfg(test)]
+pub(crate) mod generated;
 pub(crate) mod ids;
 pub(crate) mod inflate;
 pub(crate) mod messages;

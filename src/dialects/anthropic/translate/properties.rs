@@ -7,53 +7,16 @@ use serde_json::{Value, json};
 use super::completion::tests::context;
 use super::stream::tests::run;
 use super::*;
+use crate::dialects::chat::generated::{CutCall, any_cuts, any_ops, any_stream, chunks, cut};
 use crate::dialects::chat::stream::{End, Progress};
 
-/// What an endpoint says with one chunk.
-#[derive(Debug, Clone)]
-enum Op {
-    Think(String),
-    Say(String),
-    /// The next piece of the arguments of the call with this index; the first piece names it.
-    Call(u64),
-    Role,
-}
-
-/// Arguments of the calls, cut where the endpoint cuts them.
-const ARGUMENTS: [&[&str]; 4] = [
-    &["{\"a\":", "\"}\\\"\"", "}"],
-    &["{", "\"b\"", ":[1,{}]}"],
-    &["{}"],
-    &["", "{\"é\":\"", "\\u00e9😀\"}"],
+/// Calls, with their arguments cut where the endpoint cuts them.
+const CALLS: [CutCall; 4] = [
+    ("f0", &["{\"a\":", "\"}\\\"\"", "}"]),
+    ("f1", &["{", "\"b\"", ":[1,{}]}"]),
+    ("f2", &["{}"]),
+    ("f3", &["", "{\"é\":\"", "\\u00e9😀\"}"]),
 ];
-
-/// The chunks' JSON: each piece of arguments is sent once, in its order.
-fn chunks(ops: &[Op]) -> Vec<Value> {
-    let mut sent = [0; ARGUMENTS.len()];
-    let mut chunks = Vec::new();
-    for op in ops {
-        let delta = match op {
-            Op::Think(text) => json!({"reasoning_content": text}),
-            Op::Say(text) => json!({"content": text}),
-            Op::Role => json!({"role": "assistant", "content": ""}),
-            Op::Call(index) => {
-                let at = *index as usize;
-                let Some(piece) = ARGUMENTS[at].get(sent[at]) else {
-                    continue;
-                };
-                let mut call = json!({"index": index, "function": {"arguments": piece}});
-                if sent[at] == 0 {
-                    call["id"] = json!(format!("c{index}"));
-                    call["function"]["name"] = json!(format!("f{index}"));
-                }
-                sent[at] += 1;
-                json!({"tool_calls": [call]})
-            }
-        };
-        chunks.push(json!({"choices": [{"index": 0, "delta": delta}]}));
-    }
-    chunks
-}
 
 /// The reference: values, and copies of everything.
 #[derive(Default)]
@@ -212,42 +175,9 @@ fn wire(chunks: &[Value], noise: &[usize]) -> Vec<u8> {
     stream.into_bytes()
 }
 
-fn cut<'a>(stream: &'a [u8], cuts: &[prop::sample::Index]) -> Vec<&'a [u8]> {
-    let mut ends: Vec<_> = cuts.iter().map(|cut| cut.index(stream.len() + 1)).collect();
-    ends.push(stream.len());
-    ends.sort_unstable();
-    let mut start = 0;
-    ends.into_iter()
-        .map(|end| &stream[std::mem::replace(&mut start, end)..end])
-        .collect()
-}
-
-fn any_op() -> impl Strategy<Value = Op> {
-    let text = "[a-zé😀\"\\\\\n]{0,4}";
-    prop_oneof![
-        1 => text.prop_map(Op::Think),
-        2 => text.prop_map(Op::Say),
-        6 => (0..ARGUMENTS.len() as u64).prop_map(Op::Call),
-        1 => Just(Op::Role),
-    ]
-}
-
-/// Bytes that look like a stream, and some that do not.
-fn any_stream() -> impl Strategy<Value = Vec<u8>> {
-    let part =
-        prop_oneof![
-        prop::sample::select(vec![
-            "data: ", "data:", "\n", "\n\n", "\r\n", "[DONE]", "{", "}", "\"", ":", "event: x",
-            r#"{"choices":[{"delta":{"content":"x"}}]}"#,
-            r#"{"choices":[{"delta":{"tool_calls":[{"function":{"name":"f","arguments":"{"}}]}}]}"#,
-            r#"{"choices":[{"message":{"content":"x"}}]}"#,
-            r#"{"error":"x"}"#,
-        ])
-        .prop_map(|text| text.as_bytes().to_vec()),
-        prop::collection::vec(any::<u8>(), 0..3),
-    ];
-    prop::collection::vec(part, 0..12).prop_map(|parts| parts.concat())
-}
+/// A part of a stream: the beginning of a call.
+const CALL_PART: &str =
+    r#"{"choices":[{"delta":{"tool_calls":[{"function":{"name":"f","arguments":"{"}}]}}]}"#;
 
 proptest! {
     #![proptest_config(ProptestConfig {
@@ -257,11 +187,11 @@ proptest! {
 
     #[test]
     fn streams_become_the_events_of_the_reference(
-        ops in prop::collection::vec(any_op(), 0..16),
+        ops in any_ops(CALLS.len()),
         noise in prop::collection::vec(0..5_usize, 1..6),
-        cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..8),
+        cuts in any_cuts(),
     ) {
-        let chunks = chunks(&ops);
+        let chunks = chunks(&ops, &CALLS);
         let stream = wire(&chunks, &noise);
         let (out, progress) = run(&cut(&stream, &cuts), End::Clean);
         prop_assert_eq!(progress, Progress::Finished);
@@ -272,11 +202,11 @@ proptest! {
     fn a_stream_and_a_whole_answer_say_the_same(
         thinking in "[a-zé\"]{0,9}",
         text in "[a-zé\n\\\\]{0,9}",
-        calls in 0..ARGUMENTS.len(),
+        calls in 0..CALLS.len(),
     ) {
         let tool_calls: Vec<_> = (0..calls).map(|at| json!({
             "index": at, "id": format!("c{at}"), "type": "function",
-            "function": {"name": format!("f{at}"), "arguments": ARGUMENTS[at].concat()},
+            "function": {"name": format!("f{at}"), "arguments": CALLS[at].1.concat()},
         })).collect();
         let body = json!({
             "content": text, "reasoning": thinking, "tool_calls": tool_calls,
@@ -300,8 +230,8 @@ proptest! {
 
     #[test]
     fn any_bytes_give_the_same_however_they_are_cut(
-        stream in any_stream(),
-        cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..8),
+        stream in any_stream(&[CALL_PART]),
+        cuts in any_cuts(),
         end in prop::sample::select(vec![End::Clean, End::Broken, End::TimedOut]),
     ) {
         let whole = run(&[&stream], end);

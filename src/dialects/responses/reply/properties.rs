@@ -3,7 +3,8 @@
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use super::tests::{cut, events, finished_stream, run};
+use super::tests::{events, finished_stream, run};
+use crate::dialects::chat::generated::{CutCall, Op, any_cuts, any_ops, any_stream, chunks, cut};
 use crate::dialects::responses::properties::{NAMES, tools};
 
 proptest! {
@@ -15,8 +16,8 @@ proptest! {
     /// Deltas, the last event of an item, the item and the response say the same.
     #[test]
     fn streams_are_consistent(
-        ops in prop::collection::vec(any_op(), 0..16),
-        cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..8),
+        ops in any_ops(CALLS.len()),
+        cuts in any_cuts(),
         summary in any::<bool>(),
         finish in prop::sample::select(vec!["stop", "length", "tool_calls"]),
     ) {
@@ -24,7 +25,7 @@ proptest! {
         if summary {
             request["reasoning"] = json!({"summary": "auto"});
         }
-        let stream = finished_stream(&chunks(&ops), finish);
+        let stream = finished_stream(&chunks(&ops, &CALLS), finish);
         let whole = run(&request, &[&stream]);
         prop_assert_eq!(&run(&request, &cut(&stream, &cuts)), &whole);
         let events = events(&whole);
@@ -53,8 +54,8 @@ proptest! {
 
     #[test]
     fn any_bytes_give_the_same_however_they_are_cut(
-        stream in any_stream(),
-        cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..8),
+        stream in any_stream(&CALL_PARTS),
+        cuts in any_cuts(),
     ) {
         let request = json!({"tools": tools()});
         let whole = run(&request, &[&stream]);
@@ -63,56 +64,22 @@ proptest! {
     }
 }
 
-/// What an endpoint says with one chunk.
-#[derive(Debug, Clone)]
-enum Op {
-    Think(String),
-    Say(String),
-    /// The next piece of the arguments of the call with this index; the first piece names it.
-    Call(usize),
-}
-
-/// Arguments of the calls to [`NAMES`], cut where the endpoint cuts them.
-const ARGUMENTS: [&[&str]; 4] = [
-    &["{\"a\":", "\"}\\\"\"", "}"],
-    &["{\"input\":\"x\\", "n\\ud83d", "\\ude00é", "\"}"],
-    &["{\"command\":[\"l", "s\"]}"],
-    &["", "{\"é\":\"", "\\u00e9😀\"}"],
+/// Calls of the tools of all kinds, with their arguments cut where the endpoint cuts them.
+const CALLS: [CutCall; 4] = [
+    (NAMES[0], &["{\"a\":", "\"}\\\"\"", "}"]),
+    (
+        NAMES[1],
+        &["{\"input\":\"x\\", "n\\ud83d", "\\ude00é", "\"}"],
+    ),
+    (NAMES[2], &["{\"command\":[\"l", "s\"]}"]),
+    (NAMES[3], &["", "{\"é\":\"", "\\u00e9😀\"}"]),
 ];
 
-fn chunks(ops: &[Op]) -> Vec<Value> {
-    let mut sent = [0; ARGUMENTS.len()];
-    let mut chunks = Vec::new();
-    for op in ops {
-        let delta = match op {
-            Op::Think(text) => json!({"reasoning_content": text}),
-            Op::Say(text) => json!({"content": text}),
-            Op::Call(at) => {
-                let Some(piece) = ARGUMENTS[*at].get(sent[*at]) else {
-                    continue;
-                };
-                let mut call = json!({"index": at, "function": {"arguments": piece}});
-                if sent[*at] == 0 {
-                    call["id"] = json!(format!("c{at}"));
-                    call["function"]["name"] = json!(NAMES[*at]);
-                }
-                sent[*at] += 1;
-                json!({"tool_calls": [call]})
-            }
-        };
-        chunks.push(json!({"choices": [{"index": 0, "delta": delta}]}));
-    }
-    chunks
-}
-
-fn any_op() -> impl Strategy<Value = Op> {
-    let text = "[a-zé😀\"\\\\\n]{0,4}";
-    prop_oneof![
-        1 => text.prop_map(Op::Think),
-        2 => text.prop_map(Op::Say),
-        6 => (0..ARGUMENTS.len()).prop_map(Op::Call),
-    ]
-}
+/// Parts of a stream: two pieces of a call.
+const CALL_PARTS: [&str; 2] = [
+    r#"{"choices":[{"delta":{"tool_calls":[{"function":{"name":"patch","arguments":"{\"input\":\"\\ud8"}}]}}]}"#,
+    r#"{"choices":[{"delta":{"tool_calls":[{"function":{"arguments":"3d"}}]}}]}"#,
+];
 
 /// The events of one item: in their order, under its place and id, with one text.
 fn check_item(at: usize, item: &Value, events: &[Value]) {
@@ -164,21 +131,4 @@ fn check_item(at: usize, item: &Value, events: &[Value]) {
         .unwrap()[done]
         .clone();
     assert_eq!(done, text);
-}
-
-/// Bytes that look like a stream, and some that do not.
-fn any_stream() -> impl Strategy<Value = Vec<u8>> {
-    let part = prop_oneof![
-        prop::sample::select(vec![
-            "data: ", "data:", "\n", "\n\n", "\r\n", "[DONE]", "{", "}", "\"", ":", "event: x",
-            r#"{"choices":[{"delta":{"content":"x"}}]}"#,
-            r#"{"choices":[{"delta":{"tool_calls":[{"function":{"name":"patch","arguments":"{\"input\":\"\\ud8"}}]}}]}"#,
-            r#"{"choices":[{"delta":{"tool_calls":[{"function":{"arguments":"3d"}}]}}]}"#,
-            r#"{"choices":[{"message":{"content":"x"}}]}"#,
-            r#"{"error":"x"}"#,
-        ])
-        .prop_map(|text| text.as_bytes().to_vec()),
-        prop::collection::vec(any::<u8>(), 0..3),
-    ];
-    prop::collection::vec(part, 0..12).prop_map(|parts| parts.concat())
 }

@@ -58,17 +58,6 @@ fn run_to(members: &Value, pieces: &[&[u8]], end: End) -> (String, Progress) {
     (String::from_utf8(out).unwrap(), progress)
 }
 
-/// A stream in pieces.
-pub(crate) fn cut<'a>(stream: &'a [u8], cuts: &[proptest::sample::Index]) -> Vec<&'a [u8]> {
-    let mut ends: Vec<_> = cuts.iter().map(|cut| cut.index(stream.len() + 1)).collect();
-    ends.push(stream.len());
-    ends.sort_unstable();
-    let mut start = 0;
-    ends.into_iter()
-        .map(|end| &stream[std::mem::replace(&mut start, end)..end])
-        .collect()
-}
-
 /// The stream of an endpoint with these chunks.
 pub(crate) fn finished_stream(chunks: &[Value], reason: &str) -> Vec<u8> {
     wire(&[chunks, &[finished(reason)]].concat())
