@@ -471,7 +471,9 @@ pub trait Exchange: Sized + 'static {
     }
 
     /// The time without a byte after which the client gets bytes of the exchange's own while no
-    /// backend has responded ([`Self::early`]); `None` = it waits. Called before the first attempt.
+    /// backend has responded ([`Self::early`]); `None` = it waits. Called at the beginning of each
+    /// attempt; the time counts from the last byte that the client got, or from when the request was
+    /// complete.
     fn early_after(&self, _ask: &Ask<'_>) -> Option<Duration> {
         None
     }

@@ -4,7 +4,7 @@
 //! docs/contract/dialects.md#8.4
 
 use super::anthropic::{self, backend_error};
-use super::{Error, KEEP_ALIVE_COMMENT, ollama, openai_error};
+use super::{Error, ollama, openai_error};
 use crate::json::{self, JsonKind, JsonValue};
 
 /// The API by whose rules the client reads its events.
@@ -16,10 +16,8 @@ pub(crate) enum EventForm {
     Responses,
     /// Anthropic's messages.
     Messages,
-    /// Lines of Ollama's chats.
-    ChatLines,
-    /// Lines of Ollama's completions of a prompt.
-    PromptLines,
+    /// Lines of Ollama's.
+    Lines,
 }
 
 /// Why a stream that has begun fails.
@@ -51,10 +49,8 @@ impl EventForm {
             Some(Self::Responses)
         } else if path.ends_with(b"/v1/messages") {
             Some(Self::Messages)
-        } else if path.ends_with(b"/api/chat") {
-            Some(Self::ChatLines)
-        } else if path.ends_with(b"/api/generate") {
-            Some(Self::PromptLines)
+        } else if path.ends_with(b"/api/chat") || path.ends_with(b"/api/generate") {
+            Some(Self::Lines)
         } else {
             None
         }
@@ -63,24 +59,14 @@ impl EventForm {
     /// The media type of the stream.
     pub(crate) const fn content_type(self) -> &'static [u8] {
         match self {
-            Self::ChatLines | Self::PromptLines => b"application/x-ndjson",
+            Self::Lines => b"application/x-ndjson",
             Self::Chunks | Self::Responses | Self::Messages => b"text/event-stream",
         }
     }
 
     /// Whether it is lines of Ollama's.
     pub(crate) const fn is_lines(self) -> bool {
-        matches!(self, Self::ChatLines | Self::PromptLines)
-    }
-
-    /// What a silent stream gets before its first event.
-    pub(crate) fn keep_alive(self, about: FailedStream<'_>, out: &mut Vec<u8>) {
-        if self.is_lines() {
-            let unix_ms = about.unix_secs * 1000;
-            ollama::write_empty_line(self == Self::ChatLines, about.model, unix_ms, out);
-        } else {
-            out.extend_from_slice(KEEP_ALIVE_COMMENT);
-        }
+        matches!(self, Self::Lines)
     }
 
     /// The event that ends a stream with an error.
@@ -98,7 +84,7 @@ impl EventForm {
                 let line = body.unwrap_or_else(|| openai_error(&understood()));
                 event(None, &line)
             }
-            Self::ChatLines | Self::PromptLines => {
+            Self::Lines => {
                 let mut line = Vec::new();
                 ollama::write_error_line(&understood().message, &mut line);
                 line
@@ -243,8 +229,8 @@ mod tests {
             ("/olla/anthropic/v1/messages", Some(EventForm::Messages)),
             ("/olla/anthropic/v1/messages/count_tokens", None),
             ("/olla/proxy/messages", None),
-            ("/olla/ollama/api/chat", Some(EventForm::ChatLines)),
-            ("/api/generate", Some(EventForm::PromptLines)),
+            ("/olla/ollama/api/chat", Some(EventForm::Lines)),
+            ("/api/generate", Some(EventForm::Lines)),
             ("/api/embed", None),
             ("/olla/proxy/v1/completions/", None),
         ] {
@@ -254,26 +240,14 @@ mod tests {
 
     #[test]
     fn lines_are_those_of_ollama() {
-        let begin = r#"{"model":"m","created_at":"1970-01-01T00:00:07Z","#;
-        for (form, said) in [
-            (
-                EventForm::ChatLines,
-                r#""message":{"role":"assistant","content":""}"#,
-            ),
-            (EventForm::PromptLines, r#""response":"""#),
-        ] {
-            let mut out = Vec::new();
-            form.keep_alive(ABOUT, &mut out);
-            let line = format!("{begin}{said},\"done\":false}}\n");
-            assert_eq!(String::from_utf8(out).unwrap(), line);
-            let error = Error::new(503, "k", "C", "no \"room\"");
-            let failure = form.failure(&StreamFailure::Own(&error), ABOUT);
-            assert_eq!(failure, b"{\"error\":\"no \\\"room\\\"\"}\n");
-            let failed = StreamFailure::Endpoint(500, br#"{"error":"hot"}"#);
-            assert_eq!(form.failure(&failed, ABOUT), b"{\"error\":\"hot\"}\n");
-            let document = form.document(b"{ \"done\": true }");
-            assert_eq!(document.as_deref(), Some(&b"{\"done\":true}\n"[..]));
-        }
+        let form = EventForm::Lines;
+        let error = Error::new(503, "k", "C", "no \"room\"");
+        let failure = form.failure(&StreamFailure::Own(&error), ABOUT);
+        assert_eq!(failure, b"{\"error\":\"no \\\"room\\\"\"}\n");
+        let failed = StreamFailure::Endpoint(500, br#"{"error":"hot"}"#);
+        assert_eq!(form.failure(&failed, ABOUT), b"{\"error\":\"hot\"}\n");
+        let document = form.document(b"{ \"done\": true }");
+        assert_eq!(document.as_deref(), Some(&b"{\"done\":true}\n"[..]));
     }
 
     #[test]

@@ -6,7 +6,7 @@
 //! ```text
 //! ApiFamily: MOUNTS (routes) ─▶ body_limit ─▶ begin
 //! Dialect: read ─▶ choose ─▶ ┌ next (widen)* ─▶ picked ─▶ request ─▶ target, payload
-//!                            │     ─▶ response ─▶ piece*, idle*, whole
+//!                            │     ─▶ silence_max, early* ─▶ response ─▶ piece*, idle*, whole, fail
 //!                            └── again after a failure
 //!          ─▶ end;  notes after every call that may leave some
 //! is_long, is_long_piece before read, request, piece, whole: then the dialect goes to another thread
@@ -330,6 +330,34 @@ impl Dialect {
         match self {
             Self::Plain => None,
             Self::Translated(conversation) => conversation.payload(),
+        }
+    }
+
+    /// The longest time in which the client of a stream gets nothing while no endpoint has responded.
+    /// `keep_alive` = the configured one.
+    pub(crate) fn silence_max(&self, keep_alive: Duration) -> Duration {
+        match self {
+            Self::Plain => keep_alive,
+            Self::Translated(conversation) => conversation.silence_max(keep_alive),
+        }
+    }
+
+    /// The client has got nothing for that time: appends the first events of the stream that the
+    /// dialect writes, later what keeps it alive. Returns false if the response is to pass as the
+    /// endpoint sends it. From then on all attempts are translated.
+    pub(crate) fn early(&self, at: Moment, out: &mut Vec<u8>) -> bool {
+        match self {
+            Self::Plain => false,
+            Self::Translated(conversation) => conversation.early(at, out),
+        }
+    }
+
+    /// The end of a stream that [`Self::early`] has begun and that gets an error in place of a
+    /// response; `None` = it has begun none.
+    pub(crate) fn fail(&mut self, error: &Error, at: Moment) -> Option<Vec<u8>> {
+        match self {
+            Self::Plain => None,
+            Self::Translated(conversation) => conversation.fail(error, at),
         }
     }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use olla_engine::h1::{FieldId, emit};
-use olla_engine::handler::{Ask, AtEnd, End, Local, Made, Passing, Response};
+use olla_engine::handler::{Ask, AtEnd, Cx, End, Local, Made, Passing, Response};
 
 use super::away::Done;
 use super::early_decoder::EarlyDecoder;
@@ -25,7 +25,7 @@ const DOCUMENT_BYTES_MAX: usize = 16 << 20;
 const PIECE_BYTES_MAX: usize = 4 << 20;
 
 impl Exchange {
-    /// The time after which the client gets a head, if it asked for events.
+    /// The time after which the client gets a head or more, if it asked for events.
     pub(super) fn early_head_after(&self, ask: &Ask<'_>) -> Option<Duration> {
         // Most requests are for no stream: they need no look at the path.
         let may_stream = self.findings.stream || self.dialect.writes_stream();
@@ -40,7 +40,7 @@ impl Exchange {
             true => self.dialect.writes_stream(),
             false => self.findings.stream,
         };
-        streams.then_some(after)
+        streams.then(|| self.dialect.silence_max(after))
     }
 
     /// Writes the head, the first time, and what a silent stream gets.
@@ -62,7 +62,9 @@ impl Exchange {
             unbuffered(head);
             self.own_id(head);
         }
-        form.keep_alive(self.about(ask.cx.unix_ms / 1000), body);
+        if !self.dialect.early(Self::moment(ask.cx), body) {
+            body.extend_from_slice(KEEP_ALIVE_COMMENT);
+        }
         self.gateway.recorder.borrow_mut().kept_alive();
     }
 
@@ -133,8 +135,7 @@ impl Exchange {
 
     /// Such a stream is silent.
     pub(super) fn early_idle(&self, out: &mut Vec<u8>) {
-        let is_lines = self.early.get().is_some_and(EventForm::is_lines);
-        if !is_lines && self.border.is_some_and(EventBorder::is_here) {
+        if self.border.is_some_and(EventBorder::is_here) {
             out.extend_from_slice(KEEP_ALIVE_COMMENT);
         }
     }
@@ -188,11 +189,12 @@ impl Exchange {
         AtEnd::Respond
     }
 
-    /// The event that an error of the gateway becomes after its own head.
+    /// The event that an error becomes after the gateway's own head.
     #[cold]
-    pub(super) fn early_error(&self, form: EventForm, error: &Error, unix_ms: u64) -> Bytes {
+    pub(super) fn early_error(&mut self, form: EventForm, error: &Error, cx: &Cx<'_>) -> Bytes {
         let failure = StreamFailure::Own(error);
-        Bytes::from(form.failure(&failure, self.about(unix_ms / 1000)))
+        let events = self.dialect.fail(error, Self::moment(cx));
+        Bytes::from(events.unwrap_or_else(|| form.failure(&failure, self.about(cx.unix_ms / 1000))))
     }
 
     fn about(&self, unix_secs: u64) -> FailedStream<'_> {

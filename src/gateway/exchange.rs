@@ -471,7 +471,7 @@ impl handler::Exchange for Exchange {
         if self.is_early_stream {
             return self.early_piece(payload, end, out);
         }
-        let at = Self::moment(ask);
+        let at = Self::moment(ask.cx);
         if self.dialect.is_long_piece(payload, end.is_some()) {
             self.send_away(move |dialect, payload| {
                 let mut made = Vec::new();
@@ -485,7 +485,7 @@ impl handler::Exchange for Exchange {
     }
 
     fn idle(&mut self, ask: &Ask<'_>, out: &mut Vec<u8>) -> Made {
-        let piece = self.dialect.idle(Self::moment(ask), out);
+        let piece = self.dialect.idle(Self::moment(ask.cx), out);
         if self.is_early_stream {
             self.early_idle(out);
         }
@@ -499,7 +499,7 @@ impl handler::Exchange for Exchange {
         if self.consultation.is_some() {
             return self.authority_has_responded(response, local);
         }
-        let (index, at) = (self.endpoint, Self::moment(ask));
+        let (index, at) = (self.endpoint, Self::moment(ask.cx));
         let whole = match (self.come_back(), index) {
             (Some(StepDone::Whole(whole)), _) => whole,
             (Some(StepDone::Document(events)), _) => {

@@ -39,7 +39,7 @@ impl Exchange {
     ) {
         let family = self.route.errors();
         let body = if let Some(form) = self.early.get() {
-            self.early_error(form, error, cx.unix_ms)
+            self.early_error(form, error, cx)
         } else if family == ApiFamily::Ollama
             || request.is_some_and(|request| self.prints_text(request))
         {

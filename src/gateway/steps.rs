@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use olla_engine::handler::Ask;
+use olla_engine::handler::{Ask, Cx};
 
 use super::away::{Away, Done};
 use super::exchange::Exchange;
@@ -70,12 +70,12 @@ impl Exchange {
                 kind: &endpoint.profile.name,
                 served_context: &served_context,
                 seed: &|| random.seed(),
-                at: Self::moment(ask),
+                at: Self::moment(ask.cx),
             }));
         }
         let (model, name) = (self.kept.model.clone(), name.to_owned());
         let kind = endpoint.profile.name.clone();
-        let (context, seed, at) = (served_context(), random.seed(), Self::moment(ask));
+        let (context, seed, at) = (served_context(), random.seed(), Self::moment(ask.cx));
         self.send_away(move |dialect, body| {
             Done::Request(dialect.request(&Sending {
                 body: without_mark(body),
@@ -91,10 +91,10 @@ impl Exchange {
     }
 
     /// The time of a call, for what a dialect writes.
-    pub(super) fn moment(ask: &Ask<'_>) -> Moment {
+    pub(super) fn moment(cx: &Cx<'_>) -> Moment {
         Moment {
-            unix_ms: ask.cx.unix_ms,
-            elapsed: ask.cx.now.saturating_duration_since(ask.cx.arrived),
+            unix_ms: cx.unix_ms,
+            elapsed: cx.now.saturating_duration_since(cx.arrived),
         }
     }
 }

@@ -8,6 +8,7 @@
 
 mod absent;
 mod balancing;
+mod begun;
 mod bodies;
 mod bounds;
 mod catalogue;

@@ -29,17 +29,49 @@ macro_rules! asker {
 pub(super) use asker;
 
 /// When the client gets bytes of the exchange's own, and those that it has not taken yet.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct EarlyBytes {
     pub(super) due: Option<Instant>,
-    pub(super) every: Duration,
+    every: Option<Duration>,
+    /// When the client last got something, or began to wait.
+    since: Instant,
     pub(super) unsent: Vec<u8>,
 }
 
 impl EarlyBytes {
+    /// For a client that waits for nothing yet.
+    pub(super) fn new(now: Instant) -> Self {
+        Self {
+            due: None,
+            every: None,
+            since: now,
+            unsent: Vec::new(),
+        }
+    }
+
     /// The client waits from now on.
-    pub(super) fn begin(&mut self, every: Option<Duration>, now: Instant) {
-        self.every = every.unwrap_or_default();
-        self.due = every.and_then(|every| now.checked_add(every));
+    pub(super) fn begin(&mut self, now: Instant) {
+        self.since = now;
+    }
+
+    /// In the attempt that begins the client gets bytes after each such time without any.
+    pub(super) fn repeat(&mut self, every: Option<Duration>) {
+        self.every = every;
+        self.schedule();
+    }
+
+    /// The client gets bytes now.
+    pub(super) fn sends(&mut self, now: Instant) {
+        self.since = now;
+        self.schedule();
+    }
+
+    /// When the client last got something, or began to wait.
+    pub(super) fn quiet_since(&self) -> Instant {
+        self.since
+    }
+
+    fn schedule(&mut self) {
+        self.due = self.every.and_then(|every| self.since.checked_add(every));
     }
 }

@@ -35,7 +35,7 @@ impl<H: Handler> Wire<'_, H> {
                 return Ok(());
             }
         };
-        self.early.due = now.checked_add(self.early.every);
+        self.early.sends(now);
         let outgoing = open_ended(asker.request.head.version);
         let (mut head, mut body) = (Vec::new(), Vec::new());
         let context = Context::new(self.core, asker.arrival, now);

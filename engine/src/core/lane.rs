@@ -179,9 +179,7 @@ impl<H: Handler> Lane<'_, H> {
     /// Makes attempts until one is the last.
     async fn upstream(&mut self) -> Outcome {
         self.restart();
-        let now = self.core.now();
-        let early_after = self.ask(now, |x, ask, _| x.early_after(ask));
-        self.wire.early.begin(early_after, now);
+        self.wire.early.begin(self.core.now());
         let mut failed = None;
         loop {
             let now = self.core.now();
@@ -206,6 +204,8 @@ impl<H: Handler> Lane<'_, H> {
                 }
                 Pick::Upstream(target) => target,
             };
+            let early_after = self.ask(now, |x, ask, _| x.early_after(ask));
+            self.wire.early.repeat(early_after);
             match self.attempt(&target).await {
                 Step::Again => {}
                 Step::Next(fault) => failed = Some(fault),

@@ -372,7 +372,7 @@ impl<H: Handler> Connection<H> {
                 core: &self.core,
                 io: &mut self.io,
                 life: Lifecycle::new(x.timeouts(), framed.arrival.at),
-                early: EarlyBytes::default(),
+                early: EarlyBytes::new(framed.arrival.at),
             },
             x,
             request,

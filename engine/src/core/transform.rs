@@ -41,7 +41,8 @@ impl<H: Handler> Lane<'_, H> {
             outgoing,
             begun: false,
             made: Vec::new(),
-            quiet_since: self.core.now(),
+            // Without a head the client has got nothing, whatever the endpoint has sent.
+            quiet_since: self.wire.early.quiet_since(),
         };
         let mut payload = Vec::new();
         loop {

@@ -130,7 +130,7 @@ impl Translator for MessagesTranslator {
         translate::from_openai(body, context)
     }
 
-    fn stream(&mut self) -> ChatStream {
+    fn beginning(&self) -> ChatStream {
         let context = self.context.as_deref().cloned();
         translate::message_stream(context.unwrap_or_default())
     }

@@ -104,6 +104,8 @@ enum Form {
 struct Written {
     writer: Box<dyn ChatWriter>,
     started: bool,
+    /// The endpoint has sent a chunk or a whole response.
+    has_content: bool,
     over: bool,
     failed: bool,
     refusal: Option<Refusal>,
@@ -126,6 +128,7 @@ impl ChatStream {
             written: Written {
                 writer,
                 started: false,
+                has_content: false,
                 over: false,
                 failed: false,
                 refusal: None,
@@ -202,21 +205,32 @@ impl ChatStream {
         self.written.progress()
     }
 
-    /// The client has got nothing for a while since the endpoint's status of 2xx came.
+    /// The client has got nothing for a while: appends the first events, or what keeps a stream
+    /// alive.
     pub fn idle(&mut self, at: Moment, out: &mut Vec<u8>) -> Progress {
         if !self.written.over {
-            if self.written.started {
+            let begun = out.len();
+            if !self.begin(at, out) || out.len() == begun {
                 self.written.writer.keep_alive(at, out);
-            } else {
-                self.written.started = true;
-                let begun = out.len();
-                self.written.writer.start(None, at, out);
-                if out.len() == begun {
-                    self.written.writer.keep_alive(at, out);
-                }
             }
         }
         self.written.progress()
+    }
+
+    /// Appends the first events, before any input; false, and nothing, if the stream has begun.
+    pub(crate) fn begin(&mut self, at: Moment, out: &mut Vec<u8>) -> bool {
+        if std::mem::replace(&mut self.written.started, true) {
+            return false;
+        }
+        self.written.writer.start(None, at, out);
+        true
+    }
+
+    /// An error that is not the endpoint's ends a stream that has begun.
+    pub(crate) fn fail(&mut self, error: Refusal, at: Moment, out: &mut Vec<u8>) {
+        if !self.written.over {
+            self.written.fail(error, &mut Sink { at, out });
+        }
     }
 
     /// Warnings for the log.
@@ -322,6 +336,7 @@ impl Written {
             StreamEvent::Nothing => {}
             StreamEvent::Error(error) => self.fail(error.into(), sink),
             StreamEvent::Chunk(chunk) => {
+                self.has_content = true;
                 if !std::mem::replace(&mut self.started, true) {
                     self.writer.start(chunk.counts, sink.at, sink.out);
                 }
@@ -333,6 +348,7 @@ impl Written {
     }
 
     fn whole(&mut self, answer: &Completion<'_>, sink: &mut Sink<'_>) {
+        self.has_content = true;
         if !std::mem::replace(&mut self.started, true) {
             self.writer.start(Some(answer.counts), sink.at, sink.out);
         }
@@ -341,7 +357,7 @@ impl Written {
     }
 
     fn finish(&mut self, sink: &mut Sink<'_>) {
-        if !self.started && !self.writer.takes_nothing() {
+        if !self.has_content && !self.writer.takes_nothing() {
             self.fail(Refusal::backend(EMPTY), sink);
             return;
         }

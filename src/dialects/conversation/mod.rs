@@ -2,12 +2,13 @@
 //! and the rules that are the same for all dialects. What differs is a [`Translator`].
 //!
 //! `request.rs` has the methods for the request to the endpoint, `response.rs` those for the
-//! response. [`split`] separates candidates that speak the dialect from the others, [`native`] has
+//! response, `early.rs` those for a stream that begins before it. [`split`] separates candidates that speak the dialect from the others, [`native`] has
 //! the rule by which an endpoint turns out not to speak it.
 //!
 //! Contract: docs/contract/dialects.md#3, docs/contract/dialects.md#4,
 //! docs/contract/translation.md#14
 
+mod early;
 mod hooks;
 mod native;
 mod request;
@@ -17,10 +18,12 @@ mod split;
 mod tests;
 mod translator;
 
+use std::cell::Cell;
 use std::time::Duration;
 
 use crate::dialects::chat::dropped::Dropped;
 use crate::dialects::chat::error::Refusal;
+use crate::dialects::chat::ids::IdSeed;
 use crate::dialects::chat::inflate::Inflater;
 use crate::dialects::chat::warning::Warning;
 use crate::dialects::{Fallback, Note, Summary};
@@ -63,6 +66,10 @@ pub(crate) struct Conversation {
     dropped: Dropped,
     /// The model as the last endpoint knows it.
     name: String,
+    /// What the ids of the response are made of; the same in all attempts.
+    seed: Option<IdSeed>,
+    /// The client has the first events of the stream that the translation writes.
+    has_begun: Cell<bool>,
     replying: Replying,
     /// The translator sees the native response that passes.
     watches: bool,
@@ -100,6 +107,8 @@ impl Conversation {
             operation: CommonOperation::Chat,
             dropped: Dropped::default(),
             name: String::new(),
+            seed: None,
+            has_begun: Cell::new(false),
             replying: Replying::Passed,
             watches: false,
             inflater: None,
@@ -181,7 +190,8 @@ impl Conversation {
 
     /// See [`super::Dialect::refused`].
     pub(super) fn refused(&mut self, body: &[u8]) {
-        if let Some(recorder) = &mut self.recorder {
+        // What ends a stream has been recorded as a part of it.
+        if let Some(recorder) = self.recorder.as_mut().filter(|_| !self.has_begun.get()) {
             recorder.whole(body);
         }
     }

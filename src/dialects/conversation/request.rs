@@ -95,7 +95,11 @@ impl Conversation {
 
     /// See [`crate::dialects::Dialect::picked`].
     pub(in crate::dialects) fn picked(&mut self, index: usize) {
-        self.mode = Some(self.split.mode_of(index));
+        // What an endpoint sends cannot continue a stream that the translation has begun.
+        self.mode = Some(match self.has_begun.get() {
+            true => Mode::Translation,
+            false => self.split.mode_of(index),
+        });
     }
 
     /// Translates the request for the endpoint that was picked, if it does not speak the dialect.
@@ -109,12 +113,13 @@ impl Conversation {
         let sent = match mode {
             Mode::Passthrough => Sent::Client,
             Mode::Translation => {
+                let seed = *self.seed.get_or_insert_with(|| IdSeed((sending.seed)()));
                 let outgoing = self.translator.to_chat(&ChatMaking {
                     body: sending.body,
                     name: sending.name,
                     kind: sending.kind,
                     served_context: sending.served_context,
-                    seed: IdSeed((sending.seed)()),
+                    seed,
                     at: sending.at,
                 })?;
                 match outgoing {

@@ -191,6 +191,7 @@ impl Conversation {
             handler::End::Broken(Fault::ReadTimeout | Fault::ResponseTimeout) => End::TimedOut,
             handler::End::Broken(_) => End::Broken,
         });
+        self.catch_up(at);
         let begun = out.len();
         let (piece, failed) = match &mut self.replying {
             Replying::Native(tail) => native_piece(&mut **tail, payload, how, out),
@@ -210,6 +211,7 @@ impl Conversation {
 
     /// See [`crate::dialects::Dialect::idle`].
     pub(in crate::dialects) fn idle(&mut self, at: Moment, out: &mut Vec<u8>) -> Piece {
+        self.catch_up(at);
         let stream = match &mut self.replying {
             Replying::Events(stream) => stream,
             Replying::Native(tail) => {

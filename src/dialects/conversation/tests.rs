@@ -73,7 +73,7 @@ impl Translator for Same {
         })
     }
 
-    fn stream(&mut self) -> ChatStream {
+    fn beginning(&self) -> ChatStream {
         message_stream(ResponseContext::default())
     }
 }

@@ -68,7 +68,13 @@ pub(crate) trait Translator: fmt::Debug + Send {
 
     /// The stream that the client asked for, out of the chunks that the last [`Self::to_chat`] asked
     /// for: `ChatStream::new` with the dialect's [`ChatWriter`](crate::dialects::chat::writer).
-    fn stream(&mut self) -> ChatStream;
+    fn stream(&mut self) -> ChatStream {
+        self.beginning()
+    }
+
+    /// The same stream, of which only the first events, signs of life and an error are written. The
+    /// first events of two streams of one request are the same.
+    fn beginning(&self) -> ChatStream;
 
     /// An endpoint's error on a translated request as the client gets it.
     fn backend_error(&self, error: BackendError) -> Refusal {

@@ -28,7 +28,7 @@ use crate::catalogue::ListingForm;
 use request::OllamaOperation;
 use translator::OllamaRequest;
 
-pub(super) use reply::{write_empty_line, write_error_line};
+pub(super) use reply::write_error_line;
 pub(crate) use running::RunningModels;
 
 /// The routes below every prefix and at the root (docs/contract/dialects.md#2.1).

@@ -379,28 +379,6 @@ fn write_time(unix_ms: u64, out: &mut Vec<u8>) {
     }
 }
 
-/// Appends a line of a stream with empty text, for a client that waits for its first.
-pub(crate) fn write_empty_line(is_chat: bool, model: &str, unix_ms: u64, out: &mut Vec<u8>) {
-    let operation = match is_chat {
-        true => OllamaOperation::Chat,
-        false => OllamaOperation::Generate,
-    };
-    let answering = Answering {
-        operation,
-        model: model.to_owned(),
-        input_tokens: 1,
-        hides_thinking: false,
-        has_logprobs: false,
-        seed: IdSeed([0; 16]),
-    };
-    let at = Moment {
-        unix_ms,
-        ..Moment::default()
-    };
-    answering.begin(Texts::default(), at, out);
-    out.extend_from_slice(b",\"done\":false}\n");
-}
-
 /// Appends the line that ends a stream with an error.
 pub(crate) fn write_error_line(message: &str, out: &mut Vec<u8>) {
     out.extend_from_slice(br#"{"error":"#);

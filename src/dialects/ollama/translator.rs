@@ -158,7 +158,7 @@ impl Translator for OllamaRequest {
         }
     }
 
-    fn stream(&mut self) -> ChatStream {
+    fn beginning(&self) -> ChatStream {
         ChatStream::new(Box::new(LineWriter::new(self.answering.clone())))
     }
 }

@@ -57,7 +57,7 @@ pub(crate) struct ResponsesTranslator {
     access: Option<StoreAccess>,
     previous: Option<Arc<KeptResponse>>,
     /// For the response to the last translated request.
-    prepared: Option<(ReplyContext, Option<Keeper>)>,
+    prepared: Option<(Arc<ReplyContext>, Option<Keeper>)>,
     /// Reads a response that passes.
     native: Option<NativeReader>,
 }
@@ -125,8 +125,10 @@ impl ResponsesTranslator {
         }
     }
 
-    fn prepared(&mut self) -> Option<(ReplyContext, Option<Keeper>)> {
-        self.prepared.take()
+    /// The keeper goes with the response that may be kept.
+    fn prepared(&mut self) -> Option<(Arc<ReplyContext>, Option<Keeper>)> {
+        let (context, keeper) = self.prepared.as_mut()?;
+        Some((Arc::clone(context), keeper.take()))
     }
 }
 
@@ -239,7 +241,7 @@ impl Translator for ResponsesTranslator {
         let mut context = sent.context(&fields, seed);
         let (keeper, room) = self.keeper(&context).unzip();
         context.store_room = room;
-        self.prepared = Some((context, keeper));
+        self.prepared = Some((Arc::new(context), keeper));
         let mut dropped = Dropped::default();
         sent.dropped.into_iter().for_each(|name| dropped.add(name));
         Ok(Outgoing::Chat(ChatRequest {
@@ -262,6 +264,14 @@ impl Translator for ResponsesTranslator {
         // A request is translated before its response comes.
         let (context, keeper) = self.prepared().unwrap_or_default();
         ChatStream::new(Box::new(Reply::new(context, keeper)))
+    }
+
+    fn beginning(&self) -> ChatStream {
+        let context = self
+            .prepared
+            .as_ref()
+            .map(|(context, _)| Arc::clone(context));
+        ChatStream::new(Box::new(Reply::new(context.unwrap_or_default(), None)))
     }
 
     fn backend_error(&self, error: BackendError) -> Refusal {

@@ -6,6 +6,8 @@
 
 mod events;
 
+use std::sync::Arc;
+
 use super::items::{ItemCall, ItemForm, ItemKind, ItemStatus, OutputItem};
 use super::names::ToolKind;
 use super::object::{ReplyContext, ReplyStatus, ReplyUsage, ResponseObject};
@@ -42,13 +44,14 @@ const TOO_MANY: &str = "the endpoint sent more tool calls than can be held";
 /// Status 502 if it is not a chat completion.
 pub(crate) fn whole(
     body: &[u8],
-    (context, keeper): (ReplyContext, Option<Keeper>),
+    (context, keeper): (impl Into<Arc<ReplyContext>>, Option<Keeper>),
     at: Moment,
 ) -> Result<Translated, Refusal> {
     let completion = Completion::read(body)?;
     if completion.calls.len() > CALLS_MAX {
         return Err(Refusal::backend(TOO_MANY));
     }
+    let context = context.into();
     let room = context.echo.len() + completion.size_hint() + 512;
     let mut reply = Reply {
         events: EventWriter::new(false),
@@ -66,7 +69,7 @@ pub(crate) fn whole(
 /// The response as the client has seen it.
 #[derive(Debug)]
 pub(crate) struct Reply {
-    context: ReplyContext,
+    context: Arc<ReplyContext>,
     events: EventWriter,
     open: Option<OutputItem>,
     /// The place of the open item, or of the next one.
@@ -90,9 +93,9 @@ pub(crate) struct Reply {
 
 impl Reply {
     /// A response that is streamed.
-    pub(crate) fn new(context: ReplyContext, keeper: Option<Keeper>) -> Self {
+    pub(crate) fn new(context: impl Into<Arc<ReplyContext>>, keeper: Option<Keeper>) -> Self {
         Self {
-            context,
+            context: context.into(),
             events: EventWriter::new(true),
             open: None,
             index: 0,
