@@ -3,7 +3,8 @@
 //!
 //! Endpoints send calls in pieces, and some mix the pieces of several calls. Clients expect one
 //! block after the other. So one call is open at a time, and pieces of the others are held until it
-//! is complete. This module orders and holds pieces; each translation writes its own events.
+//! is complete. This module orders and holds pieces; each translation writes its own events
+//! ([`CallWriter`]).
 
 use super::completion::{Arguments, filled};
 use super::warning::{Warning, warn};
@@ -64,14 +65,14 @@ impl<'a> CallPiece<'a> {
 
 /// A call of the response.
 #[derive(Debug)]
-pub(crate) struct StreamedCall {
+pub(super) struct StreamedCall {
     index: u64,
     /// Inside of a JSON string; empty as long as none was seen.
-    pub(crate) id: Vec<u8>,
+    pub(super) id: Vec<u8>,
     /// Inside of a JSON string; empty as long as none was seen.
-    pub(crate) name: Vec<u8>,
+    pub(super) name: Vec<u8>,
     /// Arguments that no event has carried yet, as the inside of a JSON string.
-    pub(crate) held: Vec<u8>,
+    pub(super) held: Vec<u8>,
     /// Bytes of name and arguments, for estimates.
     bytes: u64,
     progress: Progress,
@@ -90,12 +91,106 @@ enum Stage {
 pub(crate) enum Fate {
     /// There is none.
     Empty,
-    /// It belongs to the open call and is sent; [`Calls::piece`] returns it.
+    /// It belongs to the open call and is sent.
     Send,
     /// It is held back.
     Held,
     /// Its call, at this place, is closed.
     Late(usize),
+}
+
+/// A call that begins, as the insides of JSON strings.
+#[derive(Debug)]
+pub(crate) struct OpenedCall {
+    /// Empty if the endpoint has sent none so far.
+    pub(crate) id: Vec<u8>,
+    pub(crate) name: Vec<u8>,
+}
+
+/// Writes the calls of a stream, one after the other: [`take_piece`] and [`open_waiting`] say when.
+pub(crate) trait CallWriter {
+    /// The calls of the stream, and what the log is to say.
+    fn calls(&mut self) -> (&mut Calls, &mut Vec<Warning>);
+
+    /// A call begins. Whatever was open ends.
+    fn open_call(&mut self, call: OpenedCall, out: &mut Vec<u8>);
+
+    /// A piece of the arguments of the open call, as the inside of a JSON string.
+    ///
+    /// # Errors
+    /// There are more of them than can be held.
+    fn arguments(&mut self, piece: &[u8], out: &mut Vec<u8>) -> Result<(), TooMany>;
+
+    /// All arguments of the open call have come, or no more of them will. True if the writer ends the
+    /// call at that.
+    fn complete(&mut self, out: &mut Vec<u8>) -> bool {
+        let _ = out;
+        false
+    }
+}
+
+/// Takes a piece of a call, and writes what may be written then.
+///
+/// # Errors
+/// There are more calls, or more bytes of them, than can be held.
+pub(crate) fn take_piece(
+    writer: &mut impl CallWriter,
+    piece: &CallPiece<'_>,
+    out: &mut Vec<u8>,
+) -> Result<(), TooMany> {
+    let place = writer.calls().0.find(piece)?;
+    open_waiting(writer, false, out)?;
+    let (calls, warnings) = writer.calls();
+    match calls.take(place, piece)? {
+        Fate::Empty | Fate::Held => {}
+        Fate::Send => {
+            let piece = std::mem::take(&mut calls.piece);
+            writer.arguments(&piece, out)?;
+            // Its memory is for the next one.
+            writer.calls().0.piece = piece;
+        }
+        Fate::Late(place) => calls.warn_late(place, warnings),
+    }
+    open_waiting(writer, false, out)
+}
+
+/// Opens the calls that may be, one after the other, each with what was held back of it. With `force`
+/// incomplete ones do not keep others waiting.
+///
+/// # Errors
+/// There are more bytes of a call than can be held.
+pub(crate) fn open_waiting(
+    writer: &mut impl CallWriter,
+    force: bool,
+    out: &mut Vec<u8>,
+) -> Result<(), TooMany> {
+    loop {
+        let is_complete = force || writer.calls().0.is_open_complete();
+        if is_complete && writer.complete(out) {
+            writer.calls().0.close();
+        }
+        let Some(call) = writer.calls().0.open_next(force) else {
+            return Ok(());
+        };
+        let opened = OpenedCall {
+            id: call.id.clone(),
+            name: call.name.clone(),
+        };
+        let held = std::mem::take(&mut call.held);
+        writer.open_call(opened, out);
+        if !held.is_empty() {
+            writer.arguments(&held, out)?;
+        }
+    }
+}
+
+/// Writes the calls that are left at the end of a response, whose bytes are bounded already.
+pub(crate) fn open_rest(writer: &mut impl CallWriter, out: &mut Vec<u8>) {
+    let _ = open_waiting(writer, true, out);
+    let (calls, warnings) = writer.calls();
+    if calls.any_waiting() {
+        warn(warnings, || Warning::CallWithoutName);
+    }
 }
 
 /// The calls of a response, in the order first seen.
@@ -106,6 +201,7 @@ pub(crate) struct Calls {
     /// The first call that may be waiting; those before are closed.
     first_waiting: usize,
     open: Option<usize>,
+    /// The arguments of the last piece, as the inside of a JSON string.
     piece: Vec<u8>,
 }
 
@@ -116,7 +212,7 @@ impl Calls {
     }
 
     /// Finds or adds the call that a piece belongs to, and stores id and name.
-    pub(crate) fn find(&mut self, piece: &CallPiece<'_>) -> Result<usize, TooMany> {
+    pub(super) fn find(&mut self, piece: &CallPiece<'_>) -> Result<usize, TooMany> {
         let known = self
             .list
             .iter()
@@ -139,7 +235,7 @@ impl Calls {
     }
 
     /// Adds the arguments of a piece to the call at `at`.
-    pub(crate) fn take(&mut self, at: usize, piece: &CallPiece<'_>) -> Result<Fate, TooMany> {
+    pub(super) fn take(&mut self, at: usize, piece: &CallPiece<'_>) -> Result<Fate, TooMany> {
         let (Some(arguments), Some(call)) = (piece.arguments, self.list.get_mut(at)) else {
             return Ok(Fate::Empty);
         };
@@ -160,14 +256,9 @@ impl Calls {
         self.check().map(|()| Fate::Held)
     }
 
-    /// The arguments of the last piece, as the inside of a JSON string.
-    pub(crate) fn piece(&self) -> &[u8] {
-        &self.piece
-    }
-
     /// Opens the next waiting call that has a name, and closes the open one. An incomplete call
     /// stays open unless `force` is set.
-    pub(crate) fn open_next(&mut self, force: bool) -> Option<&mut StreamedCall> {
+    pub(super) fn open_next(&mut self, force: bool) -> Option<&mut StreamedCall> {
         let holds = |call: &StreamedCall| call.stage == Stage::Open && !call.progress.complete;
         let current = self.open.and_then(|at| self.list.get(at));
         if !force && current.is_some_and(holds) {
@@ -189,7 +280,7 @@ impl Calls {
     }
 
     /// Whether all of the arguments of the open call have come.
-    pub(crate) fn is_open_complete(&self) -> bool {
+    fn is_open_complete(&self) -> bool {
         let open = self.open.and_then(|at| self.list.get(at));
         open.is_some_and(|call| call.progress.complete)
     }
@@ -220,12 +311,12 @@ impl Calls {
     }
 
     /// Whether a call is still waiting; at the end, only those without a name are.
-    pub(crate) fn any_waiting(&self) -> bool {
+    fn any_waiting(&self) -> bool {
         self.list.iter().any(|call| call.stage == Stage::Waiting)
     }
 
     /// Warns of arguments that came after the call at `at` had been closed ([`Fate::Late`]).
-    pub(crate) fn warn_late(&self, at: usize, warnings: &mut Vec<Warning>) {
+    fn warn_late(&self, at: usize, warnings: &mut Vec<Warning>) {
         warn(warnings, || Warning::ArgumentsTooLate {
             name: self.list.get(at).map_or_else(String::new, |call| {
                 String::from_utf8_lossy(&call.name).into_owned()

@@ -7,7 +7,9 @@ use std::time::Duration;
 use super::reply::{
     Answering, ReplyTotals, Texts, WholeCall, unreadable, write_call, write_error_line,
 };
-use crate::dialects::chat::calls::{CallPiece, Calls, Fate, HELD_BYTES_MAX, TooMany};
+use crate::dialects::chat::calls::{
+    CallWriter, Calls, HELD_BYTES_MAX, OpenedCall, TooMany, open_rest, take_piece,
+};
 use crate::dialects::chat::chunk::ChatChunk;
 use crate::dialects::chat::completion::{Completion, ContentBlock};
 use crate::dialects::chat::error::Refusal;
@@ -27,6 +29,8 @@ pub(super) struct LineWriter {
     written: u64,
     counts: Counts,
     finish: Finish,
+    /// The time of the current chunk, or of the end.
+    at: Moment,
     has_text: bool,
     is_refused: bool,
     /// Of text, reasoning and the calls of a whole response; `calls` counts its own.
@@ -36,11 +40,10 @@ pub(super) struct LineWriter {
     warnings: Vec<Warning>,
 }
 
-/// A call whose arguments arrive; all of it as the inside of JSON strings.
-#[derive(Debug, Default)]
+/// A call whose arguments arrive, as the inside of a JSON string.
+#[derive(Debug)]
 struct OpenCall {
-    id: Vec<u8>,
-    name: Vec<u8>,
+    call: OpenedCall,
     arguments: Vec<u8>,
 }
 
@@ -53,6 +56,7 @@ impl LineWriter {
             written: 0,
             counts: Counts::default(),
             finish: Finish::default(),
+            at: Moment::default(),
             has_text: false,
             is_refused: false,
             output_bytes: 0,
@@ -102,60 +106,18 @@ impl LineWriter {
         self.line(texts, at, out);
     }
 
-    /// A piece of a call.
-    fn call(
-        &mut self,
-        piece: &CallPiece<'_>,
-        at: Moment,
-        out: &mut Vec<u8>,
-    ) -> Result<(), TooMany> {
-        let place = self.calls.find(piece)?;
-        self.open_waiting(false, at, out)?;
-        match self.calls.take(place, piece)? {
-            Fate::Empty | Fate::Held => {}
-            Fate::Send => {
-                let more = self.calls.piece();
-                if let Some(open) = &mut self.open {
-                    open.take(more)?;
-                }
-            }
-            Fate::Late(place) => self.calls.warn_late(place, &mut self.warnings),
-        }
-        self.open_waiting(false, at, out)
-    }
-
-    /// Writes the open call if it is complete, and opens those that wait; with `force` all of them.
-    fn open_waiting(&mut self, force: bool, at: Moment, out: &mut Vec<u8>) -> Result<(), TooMany> {
-        loop {
-            if self.open.is_some() && (force || self.calls.is_open_complete()) {
-                self.write_open(at, out);
-                self.calls.close();
-            }
-            let Some(call) = self.calls.open_next(force) else {
-                return Ok(());
-            };
-            let mut open = OpenCall {
-                id: call.id.clone(),
-                name: call.name.clone(),
-                arguments: Vec::new(),
-            };
-            open.take(&std::mem::take(&mut call.held))?;
-            self.open = Some(open);
-        }
-    }
-
     /// Writes the open call.
     fn write_open(&mut self, at: Moment, out: &mut Vec<u8>) {
         let Some(open) = self.open.take() else { return };
         let mut arguments = Vec::new();
         if !open.write_arguments(&mut arguments) {
-            warn(&mut self.warnings, || unreadable(&open.name));
+            warn(&mut self.warnings, || unreadable(&open.call.name));
         }
         let id = |out: &mut Vec<u8>| {
-            out.extend_from_slice(&open.id);
-            !open.id.is_empty()
+            out.extend_from_slice(&open.call.id);
+            !open.call.id.is_empty()
         };
-        let name = |out: &mut Vec<u8>| out.extend_from_slice(&open.name);
+        let name = |out: &mut Vec<u8>| out.extend_from_slice(&open.call.name);
         self.write_call(&id, &name, &arguments, at, out);
     }
 
@@ -211,6 +173,33 @@ impl OpenCall {
     }
 }
 
+impl CallWriter for LineWriter {
+    fn calls(&mut self) -> (&mut Calls, &mut Vec<Warning>) {
+        (&mut self.calls, &mut self.warnings)
+    }
+
+    fn open_call(&mut self, call: OpenedCall, _: &mut Vec<u8>) {
+        self.open = Some(OpenCall {
+            call,
+            arguments: Vec::new(),
+        });
+    }
+
+    fn arguments(&mut self, piece: &[u8], _: &mut Vec<u8>) -> Result<(), TooMany> {
+        match &mut self.open {
+            Some(open) => open.take(piece),
+            None => Ok(()),
+        }
+    }
+
+    /// A call is one line.
+    fn complete(&mut self, out: &mut Vec<u8>) -> bool {
+        let is_open = self.open.is_some();
+        self.write_open(self.at, out);
+        is_open
+    }
+}
+
 impl ChatWriter for LineWriter {
     /// Nothing is written: the first line is that of the first piece.
     fn start(&mut self, counts: Option<Counts>, _: Moment, _: &mut Vec<u8>) {
@@ -224,6 +213,7 @@ impl ChatWriter for LineWriter {
         at: Moment,
         out: &mut Vec<u8>,
     ) -> Result<(), TooMany> {
+        self.at = at;
         self.counts = chunk.counts.unwrap_or(self.counts);
         self.finish = chunk.finish.unwrap_or(self.finish);
         let has_piece = chunk.reasoning.is_some()
@@ -246,7 +236,7 @@ impl ChatWriter for LineWriter {
             self.text(refusal.len(), None, at, out, &|out| refusal.write(out));
         }
         for piece in chunk.calls() {
-            self.call(&piece, at, out)?;
+            take_piece(self, &piece, out)?;
         }
         Ok(())
     }
@@ -276,11 +266,9 @@ impl ChatWriter for LineWriter {
     }
 
     fn finish(&mut self, at: Moment, out: &mut Vec<u8>) {
-        // What is left comes before the last line; it is bounded already.
-        let _ = self.open_waiting(true, at, out);
-        if self.calls.any_waiting() {
-            warn(&mut self.warnings, || Warning::CallWithoutName);
-        }
+        self.at = at;
+        // What is left comes before the last line.
+        open_rest(self, out);
         let totals = ReplyTotals {
             counts: self.counts,
             output_bytes: self.output_bytes + self.calls.bytes(),

@@ -13,13 +13,15 @@ use super::names::ToolKind;
 use super::object::{ReplyContext, ReplyStatus, ReplyUsage, ResponseObject};
 use super::store::{Keeper, KeptObject};
 use crate::dialects::KEEP_ALIVE_COMMENT;
-use crate::dialects::chat::calls::{CALLS_MAX, CallPiece, Calls, Fate, TooMany};
+use crate::dialects::chat::calls::{
+    CALLS_MAX, CallWriter, Calls, OpenedCall, TooMany, open_rest, open_waiting, take_piece,
+};
 use crate::dialects::chat::chunk::ChatChunk;
 use crate::dialects::chat::completion::{CompleteCall, Completion, ContentBlock};
 use crate::dialects::chat::error::Refusal;
 use crate::dialects::chat::ids::{IdSeed, call_digits};
 use crate::dialects::chat::outcome::{Counts, Finish};
-use crate::dialects::chat::warning::{Translated, Warning, warn};
+use crate::dialects::chat::warning::{Translated, Warning};
 use crate::dialects::chat::writer::{ChatWriter, Moment};
 use crate::json::{self, JsonText};
 use events::EventWriter;
@@ -184,7 +186,8 @@ impl Reply {
             std::mem::discriminant(&open.kind) == std::mem::discriminant(&kind)
         });
         if !is_open {
-            self.open_waiting_calls(true, out);
+            // What is held is bounded already.
+            let _ = open_waiting(self, true, out);
             self.calls.close();
             self.open(kind, out);
         }
@@ -194,7 +197,7 @@ impl Reply {
     }
 
     /// A piece of the open call's arguments, as the inside of a JSON string.
-    fn arguments(&mut self, piece: &[u8], out: &mut Vec<u8>) {
+    fn add_arguments(&mut self, piece: &[u8], out: &mut Vec<u8>) {
         let Some(item) = &mut self.open else {
             return;
         };
@@ -211,34 +214,7 @@ impl Reply {
         self.add(piece, out);
     }
 
-    /// A piece of a tool call.
-    fn call(&mut self, piece: &CallPiece<'_>, out: &mut Vec<u8>) -> Result<(), TooMany> {
-        let at = self.calls.find(piece)?;
-        self.open_waiting_calls(false, out);
-        match self.calls.take(at, piece)? {
-            Fate::Empty | Fate::Held => {}
-            Fate::Send => {
-                let piece = self.calls.piece().to_vec();
-                self.arguments(&piece, out);
-            }
-            Fate::Late(at) => self.calls.warn_late(at, &mut self.warnings),
-        }
-        self.open_waiting_calls(false, out);
-        Ok(())
-    }
-
-    /// Opens the calls that may be, one after the other, each with what was held back of it.
-    fn open_waiting_calls(&mut self, force: bool, out: &mut Vec<u8>) {
-        while let Some(call) = self.calls.open_next(force) {
-            let id = call.id.clone();
-            let name = JsonText::of_written(&call.name).decode().into_owned();
-            let held = std::mem::take(&mut call.held);
-            self.open_call(id, &name, out);
-            self.arguments(&held, out);
-        }
-    }
-
-    fn open_call(&mut self, id: Vec<u8>, name: &str, out: &mut Vec<u8>) {
+    fn begin_call(&mut self, id: Vec<u8>, name: &str, out: &mut Vec<u8>) {
         let id = if id.is_empty() {
             let made = call_digits(IdSeed(self.context.seed), self.call_ids_made, CALL_ID_CHARS);
             self.call_ids_made += 1;
@@ -255,12 +231,12 @@ impl Reply {
         if let Some(given) = call.id {
             given.write(&mut id);
         }
-        self.open_call(id, &call.name.decode(), out);
+        self.begin_call(id, &call.name.decode(), out);
         let mut arguments = Vec::new();
         if let Some(given) = call.arguments {
             given.write(&mut arguments);
         }
-        self.arguments(&arguments, out);
+        self.add_arguments(&arguments, out);
     }
 
     /// Whether there is more than a response may have.
@@ -274,6 +250,22 @@ impl Reply {
     fn usage(&self) -> ReplyUsage {
         let bytes = self.output_bytes + self.calls.bytes();
         ReplyUsage::of(self.counts, self.context.input_tokens, bytes)
+    }
+}
+
+impl CallWriter for Reply {
+    fn calls(&mut self) -> (&mut Calls, &mut Vec<Warning>) {
+        (&mut self.calls, &mut self.warnings)
+    }
+
+    fn open_call(&mut self, call: OpenedCall, out: &mut Vec<u8>) {
+        let name = JsonText::of_written(&call.name).decode();
+        self.begin_call(call.id, &name, out);
+    }
+
+    fn arguments(&mut self, piece: &[u8], out: &mut Vec<u8>) -> Result<(), TooMany> {
+        self.add_arguments(piece, out);
+        Ok(())
     }
 }
 
@@ -320,7 +312,7 @@ impl ChatWriter for Reply {
             self.prose(ItemKind::Refusal, text.len(), out, |out| text.write(out));
         }
         for piece in chunk.calls() {
-            self.call(&piece, out)?;
+            take_piece(self, &piece, out)?;
         }
         if self.is_too_long() {
             return Err(TooMany);
@@ -353,7 +345,7 @@ impl ChatWriter for Reply {
     }
 
     fn finish(&mut self, at: Moment, out: &mut Vec<u8>) {
-        self.open_waiting_calls(true, out);
+        open_rest(self, out);
         let status = match self.finish {
             Finish::Length => ReplyStatus::Incomplete("max_output_tokens"),
             Finish::ContentFilter => ReplyStatus::Incomplete("content_filter"),
@@ -368,9 +360,6 @@ impl ChatWriter for Reply {
         if !self.has_content {
             self.open(ItemKind::Text, out);
             self.close(ItemStatus::Completed, out);
-        }
-        if self.calls.any_waiting() {
-            warn(&mut self.warnings, || Warning::CallWithoutName);
         }
         let room = self.context.store_room;
         let store = room.is_some_and(|room| self.output.len() <= room);

@@ -6,14 +6,16 @@ use super::error::error_kind;
 use super::events::{self, ProseKind};
 use super::ids::{message_id, tool_id};
 use super::outcome::{Ending, Usage};
-use crate::dialects::chat::calls::{CallPiece, Calls, Fate, TooMany};
+use crate::dialects::chat::calls::{
+    CallWriter, Calls, OpenedCall, TooMany, open_rest, open_waiting, take_piece,
+};
 use crate::dialects::chat::chunk::ChatChunk;
 use crate::dialects::chat::completion::{Completion, ContentBlock};
 use crate::dialects::chat::context::ResponseContext;
 use crate::dialects::chat::error::Refusal;
 use crate::dialects::chat::outcome::Counts;
 use crate::dialects::chat::stream::{ChatStream, End};
-use crate::dialects::chat::warning::{Warning, warn};
+use crate::dialects::chat::warning::Warning;
 use crate::dialects::chat::writer::{ChatWriter, Moment};
 use crate::json;
 
@@ -82,49 +84,13 @@ impl Message {
     ) {
         self.output_bytes += bytes as u64;
         if self.open != Some(Open::Prose(prose)) {
-            self.open_waiting_calls(true, out);
+            // What is held is bounded already.
+            let _ = open_waiting(self, true, out);
             self.close(out);
             events::prose_start(self.next_index, prose, out);
             self.open = Some(Open::Prose(prose));
         }
         events::prose_delta(self.next_index, prose, out, write);
-    }
-
-    /// A piece of a tool call.
-    fn call(&mut self, piece: &CallPiece<'_>, out: &mut Vec<u8>) -> Result<(), TooMany> {
-        let at = self.calls.find(piece)?;
-        self.open_waiting_calls(false, out);
-        match self.calls.take(at, piece)? {
-            Fate::Empty | Fate::Held => {}
-            Fate::Send => {
-                events::arguments_delta(self.next_index, self.calls.piece(), out);
-            }
-            Fate::Late(at) => self.calls.warn_late(at, &mut self.warnings),
-        }
-        self.open_waiting_calls(false, out);
-        Ok(())
-    }
-
-    /// Opens the calls that may be, one after the other, each with what was held back of it.
-    fn open_waiting_calls(&mut self, force: bool, out: &mut Vec<u8>) {
-        while let Some(call) = self.calls.open_next(force) {
-            if self.open.take().is_some() {
-                events::block_stop(self.next_index, out);
-                self.next_index += 1;
-            }
-            if call.id.is_empty() {
-                let id = tool_id(self.ctx.seed, self.ids_made);
-                self.ids_made += 1;
-                events::tool_start(self.next_index, id.as_bytes(), &call.name, out);
-            } else {
-                events::tool_start(self.next_index, &call.id, &call.name, out);
-            }
-            self.open = Some(Open::Tool);
-            if !call.held.is_empty() {
-                events::arguments_delta(self.next_index, &call.held, out);
-                call.held = Vec::new();
-            }
-        }
     }
 
     fn close(&mut self, out: &mut Vec<u8>) {
@@ -133,6 +99,30 @@ impl Message {
             events::block_stop(self.next_index, out);
             self.next_index += 1;
         }
+    }
+}
+
+impl CallWriter for Message {
+    fn calls(&mut self) -> (&mut Calls, &mut Vec<Warning>) {
+        (&mut self.calls, &mut self.warnings)
+    }
+
+    fn open_call(&mut self, mut call: OpenedCall, out: &mut Vec<u8>) {
+        if self.open.take().is_some() {
+            events::block_stop(self.next_index, out);
+            self.next_index += 1;
+        }
+        if call.id.is_empty() {
+            call.id = tool_id(self.ctx.seed, self.ids_made).into_bytes();
+            self.ids_made += 1;
+        }
+        events::tool_start(self.next_index, &call.id, &call.name, out);
+        self.open = Some(Open::Tool);
+    }
+
+    fn arguments(&mut self, piece: &[u8], out: &mut Vec<u8>) -> Result<(), TooMany> {
+        events::arguments_delta(self.next_index, piece, out);
+        Ok(())
     }
 }
 
@@ -184,7 +174,7 @@ impl ChatWriter for Message {
             });
         }
         for piece in chunk.calls() {
-            self.call(&piece, out)?;
+            take_piece(self, &piece, out)?;
         }
         Ok(())
     }
@@ -221,11 +211,8 @@ impl ChatWriter for Message {
     }
 
     fn finish(&mut self, _: Moment, out: &mut Vec<u8>) {
-        self.open_waiting_calls(true, out);
+        open_rest(self, out);
         self.close(out);
-        if self.calls.any_waiting() {
-            warn(&mut self.warnings, || Warning::CallWithoutName);
-        }
         self.ending.calls_tool |= self.calls.any_opened();
         events::message_end(self.usage(), out, |out| self.ending.write(&self.ctx, out));
     }
