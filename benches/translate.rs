@@ -138,6 +138,7 @@ fn context() -> ResponseContext {
         model: "m".to_owned(),
         stop_sequences: Vec::new(),
         input_tokens: 1,
+        served_context: None,
         seed: IdSeed([1; 16]),
     }
 }

@@ -15,6 +15,7 @@ fuzz_target!(|input: (u8, Vec<u16>, &[u8])| {
         model: "m".to_owned(),
         stop_sequences: vec!["\n".to_owned()],
         input_tokens: 1,
+        served_context: None,
         seed: IdSeed([flags; 16]),
     };
     let is_json = |text: &[u8]| serde_json::from_slice::<serde::de::IgnoredAny>(text).is_ok();

@@ -4,7 +4,8 @@
 //! docs/contract/dialects.md#8.4
 
 use super::anthropic::{self, backend_error};
-use super::{Error, ollama, openai_error};
+use super::chat::error::{BackendError, Refusal};
+use super::{Error, ollama, openai_error, responses};
 use crate::json::{self, JsonKind, JsonValue};
 
 /// The API by whose rules the client reads its events.
@@ -71,9 +72,9 @@ impl EventForm {
 
     /// The event that ends a stream with an error.
     pub(crate) fn failure(self, failure: &StreamFailure<'_>, about: FailedStream<'_>) -> Vec<u8> {
-        let (status, body) = match *failure {
-            StreamFailure::Own(_) => (0, None),
-            StreamFailure::Endpoint(status, body) => (status, one_line(body)),
+        let body = match *failure {
+            StreamFailure::Own(_) => None,
+            StreamFailure::Endpoint(_, body) => one_line(body),
         };
         let understood = || match *failure {
             StreamFailure::Own(error) => error.clone(),
@@ -95,14 +96,13 @@ impl EventForm {
                 event(Some("error"), &line)
             }
             Self::Responses => {
-                let code = body.as_deref().and_then(error_code);
-                let error = understood();
-                let status = if status == 0 { error.status } else { status };
-                let code = match (status, code) {
-                    (429, _) => "rate_limit_exceeded".to_owned(),
-                    (_, Some(code)) => code,
-                    _ => "server_error".to_owned(),
-                };
+                let error = responses::understood(match *failure {
+                    StreamFailure::Own(error) => Refusal::from(error),
+                    StreamFailure::Endpoint(status, body) => {
+                        BackendError::read(status, body).into()
+                    }
+                });
+                let code = responses::failure_code(&error);
                 let response = serde_json::json!({
                     "type": "response.failed", "sequence_number": 0,
                     "response": {
@@ -157,11 +157,6 @@ fn one_line(body: &[u8]) -> Option<Vec<u8>> {
 fn is_messages_error(line: &[u8]) -> bool {
     let kind = json::parse(line).and_then(|error| error.string_field("type"));
     kind.is_some_and(|kind| kind.is("error"))
-}
-
-fn error_code(line: &[u8]) -> Option<String> {
-    let error = json::parse(line)?.field("error")?;
-    Some(error.string_field("code")?.decode().into_owned())
 }
 
 /// The chunk that says what a chat completion says; `None` if the document is none. `line` has no
@@ -341,6 +336,14 @@ mod tests {
                 [
                     "event: response.failed\ndata: {\"type\":\"response.failed\"",
                     "\"code\":\"too_long\"",
+                ],
+            ),
+            (
+                EventForm::Responses,
+                StreamFailure::Endpoint(400, b"{\"error\":\"maximum context length is 5 tokens\"}"),
+                [
+                    "\"code\":\"context_length_exceeded\"",
+                    "\"message\":\"maximum context length is 5 tokens\"",
                 ],
             ),
             (

@@ -55,6 +55,16 @@ impl Error {
     }
 }
 
+impl From<&Error> for Refusal {
+    fn from(error: &Error) -> Self {
+        Self {
+            status: error.status,
+            message: error.message.clone().into_owned(),
+            details: error.details.clone(),
+        }
+    }
+}
+
 impl From<Refusal> for Error {
     /// Type and code of a status; those of OpenAI's form are details, for invalid requests and for
     /// what an endpoint says.

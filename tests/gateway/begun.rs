@@ -302,3 +302,50 @@ fn the_silence_is_that_of_the_client() {
         word.send(()).unwrap();
     });
 }
+
+/// A conversation that is too long is said so in the dialect's words, wherever in the stream
+/// (docs/contract/dialects.md#17).
+#[test]
+fn an_overflow_has_the_words_of_its_dialect() {
+    let own = "the request exceeds the available context size";
+    let error = format!(
+        "{{\"error\":{{\"code\":400,\"message\":\"{own}\",\"type\":\"exceed_context_size_error\",\
+         \"n_prompt_tokens\":9000,\"n_ctx\":4096}}}}"
+    );
+    let events = format!("data: {{\"choices\":[{{\"delta\":{{}}}}]}}\n\ndata: {error}\n\n");
+    on_both_drivers(|driver| {
+        let mut running = Vec::new();
+        for streamed in &ALL {
+            for said in [
+                response("400 Bad Request", "application/json", &error),
+                response("200 OK", "application/json", &error),
+                response("200 OK", "text/event-stream", &events),
+            ] {
+                let (backend, word) = says(said);
+                let endpoints = endpoint("one", "lmdeploy", &backend, "");
+                let gateway = over(driver, &endpoints, KEEP_ALIVE);
+                let client = asking(&gateway, streamed);
+                running.push((streamed, client, word, gateway, backend));
+            }
+        }
+        for (streamed, client, word, _gateway, _backend) in &mut running {
+            begins(client, streamed);
+            word.send(()).unwrap();
+            let rest = rest(client);
+            let last = data(&rest).pop().unwrap();
+            match streamed.path {
+                "/v1/messages" => {
+                    assert_eq!(last["error"]["type"], "invalid_request_error");
+                    let words = "prompt is too long: 9000 tokens > 4096 maximum";
+                    assert_eq!(last["error"]["message"], words);
+                }
+                "/v1/responses" => {
+                    let error = &last["response"]["error"];
+                    assert_eq!(error["code"], "context_length_exceeded");
+                    assert_eq!(error["message"], own);
+                }
+                _ => assert_eq!(last["error"], own),
+            }
+        }
+    });
+}

@@ -12,7 +12,6 @@ use super::translate::{self, Checked, NativeTail, Prefill, ResponseContext};
 use crate::config::{DialectName, Plan};
 use crate::dialects::chat::dropped::Dropped;
 use crate::dialects::chat::error::{BackendError, Refusal};
-use crate::dialects::chat::overflow::Overflow;
 use crate::dialects::chat::stream::ChatStream;
 use crate::dialects::chat::warning::{Translated, Warning};
 use crate::dialects::chat::writer::Moment;
@@ -43,8 +42,6 @@ pub(super) struct MessagesTranslator {
     checked: Option<Box<Checked>>,
     /// Of the last attempt that was translated.
     context: Option<Box<ResponseContext>>,
-    /// The context of the model at that endpoint, in tokens.
-    served_context: Option<u64>,
 }
 
 impl Translator for MessagesTranslator {
@@ -97,10 +94,12 @@ impl Translator for MessagesTranslator {
         let Some(checked) = &self.checked else {
             return Err(Refusal::invalid("the request is not valid"));
         };
-        let (context, size) = checked.measured(making.body, making.seed);
+        let (mut context, size) = checked.measured(making.body, making.seed);
+        context.served_context = (making.served_context)();
+        let room = context
+            .served_context
+            .map(|served| size.output_room(served));
         self.context = Some(Box::new(context));
-        self.served_context = (making.served_context)();
-        let room = self.served_context.map(|served| size.output_room(served));
         let Translated { mut body, warnings } =
             translate::to_openai(making.body, checked, making.name, room)?;
         if checked.is_prefilled(making.body) {
@@ -135,10 +134,10 @@ impl Translator for MessagesTranslator {
         translate::message_stream(context.unwrap_or_default())
     }
 
-    fn backend_error(&self, error: BackendError) -> Refusal {
-        match error.overflow {
-            Some(overflow) => self.too_long(overflow),
-            None => error.into(),
+    fn understood(&self, error: Refusal) -> Refusal {
+        match &self.context {
+            Some(context) => translate::understood(error, context),
+            None => translate::understood(error, &ResponseContext::default()),
         }
     }
 
@@ -157,10 +156,10 @@ impl Translator for MessagesTranslator {
             .is_some_and(|checked| checked.survey.has_late_system);
         Some(if has_late_system && is_about_system(&error.message) {
             NativeVerdict::Translated
-        } else if let Some(overflow) = error.overflow
-            && !error.message.starts_with(TOO_LONG)
+        } else if error.details.overflow.is_some()
+            && !error.message.starts_with(translate::TOO_LONG)
         {
-            NativeVerdict::Error(self.too_long(overflow))
+            NativeVerdict::Error(self.understood(error.into()))
         } else if is_messages_error(body) {
             NativeVerdict::Passes
         } else {
@@ -176,26 +175,6 @@ impl Translator for MessagesTranslator {
         let plan = &plan.translators.anthropic.inspector;
         plan.enabled
             .then(|| Box::new(Recording::begin(plan, request)) as Box<dyn BodyRecorder>)
-    }
-}
-
-/// The words by which Claude Code learns that it has to compact the conversation.
-const TOO_LONG: &str = "prompt is too long";
-
-impl MessagesTranslator {
-    /// The error of a conversation that is too long (docs/contract/dialects.md#17).
-    fn too_long(&self, overflow: Overflow) -> Refusal {
-        let estimate = self
-            .context
-            .as_ref()
-            .map_or(0, |context| context.input_tokens);
-        let max = overflow.max.or(self.served_context);
-        let tokens = overflow
-            .tokens
-            .unwrap_or_else(|| estimate.max(max.map_or(1, |max| max + 1)));
-        let max = max.unwrap_or_else(|| tokens.saturating_sub(1));
-        Refusal::invalid(format!("{TOO_LONG}: {tokens} tokens > {max} maximum"))
-            .with_code("context_length_exceeded")
     }
 }
 

@@ -88,7 +88,7 @@ enum Stage {
 
 /// What happens to a piece of arguments.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Fate {
+pub(super) enum Fate {
     /// There is none.
     Empty,
     /// It belongs to the open call and is sent.

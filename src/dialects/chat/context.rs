@@ -11,6 +11,8 @@ pub struct ResponseContext {
     pub stop_sequences: Vec<String>,
     /// Estimate of the request's tokens, for endpoints that do not count.
     pub input_tokens: u64,
+    /// The tokens of the context with which the endpoint serves the model, if it reports them.
+    pub served_context: Option<u64>,
     /// The seed of the ids that the translation makes.
     pub seed: IdSeed,
 }

@@ -37,6 +37,9 @@ pub struct ErrorDetails {
     pub param: Option<String>,
     /// `code`, lower case.
     pub code: Option<String>,
+    /// The conversation does not fit into the model's context; each dialect has its own words for it
+    /// (docs/contract/dialects.md#17).
+    pub(crate) overflow: Option<Overflow>,
 }
 
 impl Refusal {
@@ -61,6 +64,11 @@ impl Refusal {
     /// Its `code`, if it has one.
     pub(crate) fn code(&self) -> Option<&str> {
         self.details.as_ref()?.code.as_deref()
+    }
+
+    /// Whether and how the conversation does not fit into the model's context.
+    pub(crate) fn overflow(&self) -> Option<Overflow> {
+        self.details.as_ref()?.overflow
     }
 
     /// The field that is wrong, if it says so.
@@ -104,8 +112,6 @@ pub(crate) struct BackendError {
     pub message: String,
     /// `type`, `param` and `code` of its `error` object, as far as they are strings.
     pub details: ErrorDetails,
-    /// The conversation does not fit into the model's context.
-    pub overflow: Option<Overflow>,
 }
 
 impl BackendError {
@@ -134,20 +140,21 @@ impl BackendError {
             kind,
             param,
             code: code.or_else(|| is_limit.then(|| "rate_limit_exceeded".to_owned())),
+            overflow: Overflow::of(status, &found.message, error),
         };
-        found.overflow = Overflow::of(status, &found.message, error);
         found
     }
 
     fn plain(status: u16, message: Option<String>) -> Self {
-        let mut error = Self {
+        let message = message.unwrap_or_else(|| BACKEND_ERROR.to_owned());
+        Self {
             status,
-            message: message.unwrap_or_else(|| BACKEND_ERROR.to_owned()),
-            details: ErrorDetails::default(),
-            overflow: None,
-        };
-        error.overflow = Overflow::in_message(status, &error.message);
-        error
+            details: ErrorDetails {
+                overflow: Overflow::in_message(status, &message),
+                ..ErrorDetails::default()
+            },
+            message,
+        }
     }
 }
 

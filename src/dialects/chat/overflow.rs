@@ -164,12 +164,12 @@ mod tests {
             (400, "", None),
         ] {
             assert_eq!(
-                BackendError::read(status, body.as_bytes()).overflow,
+                BackendError::read(status, body.as_bytes()).details.overflow,
                 expected,
                 "{body}"
             );
         }
         let plain = BackendError::read(413, "é 7: exceeds the context size of 5 é".as_bytes());
-        assert_eq!(plain.overflow, known(Some(7), Some(5)));
+        assert_eq!(plain.details.overflow, known(Some(7), Some(5)));
     }
 }

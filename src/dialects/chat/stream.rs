@@ -381,6 +381,7 @@ impl Written {
 
     /// Ends the response with an error event, or with an error response if nothing was written.
     fn fail(&mut self, error: Refusal, sink: &mut Sink<'_>) {
+        let error = self.writer.understood(error);
         if self.started {
             self.writer.fail(&error, sink.at, sink.out);
             self.failed = true;

@@ -48,6 +48,11 @@ pub(crate) trait ChatWriter: fmt::Debug + Send {
     /// An error ends the stream: the endpoint sent one, broke off, or sent too much.
     fn fail(&mut self, error: &Refusal, at: Moment, out: &mut Vec<u8>);
 
+    /// An error as the client gets it, in a stream or in place of one.
+    fn understood(&self, error: Refusal) -> Refusal {
+        error
+    }
+
     /// The client has got nothing for a while: something without meaning for it.
     fn keep_alive(&mut self, at: Moment, out: &mut Vec<u8>);
 

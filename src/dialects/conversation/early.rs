@@ -62,12 +62,7 @@ impl Conversation {
         self.catch_up(at);
         let mut events = Vec::new();
         if let Replying::Events(stream) | Replying::DocumentAsEvents(stream) = &mut self.replying {
-            let error = Refusal {
-                status: error.status,
-                message: error.message.clone().into_owned(),
-                details: error.details.clone(),
-            };
-            stream.fail(error, at, &mut events);
+            stream.fail(Refusal::from(error), at, &mut events);
         }
         self.failed = true;
         self.watch(&events);

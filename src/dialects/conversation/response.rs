@@ -238,7 +238,7 @@ impl Conversation {
                 let status = *status;
                 let plain = self.plain_or_empty(body);
                 let error = BackendError::read(status, &plain);
-                Whole::Refused(self.translator.backend_error(error).into())
+                Whole::Refused(self.translator.understood(error.into()).into())
             }
             Replying::DocumentAsEvents(_) => {
                 let mut out = Vec::new();
@@ -249,7 +249,7 @@ impl Conversation {
             }
             Replying::Document => match self.document(body, at) {
                 Ok(document) => Whole::Json(document),
-                Err(refusal) => Whole::Refused(refusal.into()),
+                Err(refusal) => Whole::Refused(self.translator.understood(refusal).into()),
             },
             Replying::Passed | Replying::Native(_) | Replying::Events(_) => Whole::Held,
         }

@@ -8,7 +8,7 @@
 //! check ─▶ demand ─▶ for each attempt:
 //!     native endpoint:  (native, is_excluded_by) ─▶ holds_native ─▶ native_verdict
 //!                                                └▶ follower, begin_watch ─▶ watch*
-//!     any other:        to_chat ─▶ whole │ stream │ backend_error
+//!     any other:        to_chat ─▶ whole │ stream │ understood
 //! ─▶ end
 //! ```
 
@@ -20,7 +20,7 @@ use olla_engine::handler::Request;
 use super::{BodyRecorder, NativeStream};
 use crate::config::{DialectName, Plan};
 use crate::dialects::chat::dropped::Dropped;
-use crate::dialects::chat::error::{BackendError, Refusal};
+use crate::dialects::chat::error::Refusal;
 use crate::dialects::chat::ids::IdSeed;
 use crate::dialects::chat::stream::ChatStream;
 use crate::dialects::chat::warning::{Translated, Warning};
@@ -76,9 +76,10 @@ pub(crate) trait Translator: fmt::Debug + Send {
     /// first events of two streams of one request are the same.
     fn beginning(&self) -> ChatStream;
 
-    /// An endpoint's error on a translated request as the client gets it.
-    fn backend_error(&self, error: BackendError) -> Refusal {
-        error.into()
+    /// An endpoint's error on a translated request as the client gets it. The writer of a stream has
+    /// the same rule ([`ChatWriter::understood`](crate::dialects::chat::writer::ChatWriter)).
+    fn understood(&self, error: Refusal) -> Refusal {
+        error
     }
 
     /// The id in the request, besides the model's name, that a native endpoint may say it does not

@@ -47,6 +47,7 @@ use translator::ResponsesTranslator;
 
 pub(crate) use objection::endpoint_is_away;
 pub(crate) use own::{StoredAsk, StoredPath, not_stored, stored};
+pub(super) use reply::{failure_code, understood};
 pub(crate) use store::{Owner, ResponseStore, StoreBounds, StoreCounts};
 pub(crate) use translator::keeps_nothing;
 

@@ -14,7 +14,7 @@ use super::stored_input::StoredInput;
 use super::to_chat::{self, Before, examine, referenced_ids};
 use crate::config::DialectName;
 use crate::dialects::chat::dropped::Dropped;
-use crate::dialects::chat::error::{BackendError, Refusal, invalid};
+use crate::dialects::chat::error::{Refusal, invalid};
 use crate::dialects::chat::stream::ChatStream;
 use crate::dialects::chat::warning::Translated;
 use crate::dialects::chat::writer::Moment;
@@ -274,14 +274,8 @@ impl Translator for ResponsesTranslator {
         ChatStream::new(Box::new(Reply::new(context.unwrap_or_default(), None)))
     }
 
-    fn backend_error(&self, error: BackendError) -> Refusal {
-        let is_overflow = error.overflow.is_some();
-        let refusal = Refusal::from(error);
-        if is_overflow {
-            // Codex makes room when it sees this (docs/contract/dialects.md#17).
-            return refusal.with_code("context_length_exceeded");
-        }
-        refusal
+    fn understood(&self, error: Refusal) -> Refusal {
+        reply::understood(error)
     }
 
     fn named_id(&self) -> Option<&str> {

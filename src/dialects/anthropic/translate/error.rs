@@ -2,7 +2,28 @@
 //!
 //! Contract: docs/contract/translation.md#9
 
+use crate::dialects::chat::context::ResponseContext;
+use crate::dialects::chat::error::Refusal;
 use crate::json;
+
+/// The words by which Claude Code learns that it has to compact the conversation.
+pub(crate) const TOO_LONG: &str = "prompt is too long";
+
+/// An error of an endpoint as clients of the API know it: that of a conversation that is too long has
+/// words and a status of its own (docs/contract/dialects.md#17).
+pub(crate) fn understood(error: Refusal, request: &ResponseContext) -> Refusal {
+    let Some(overflow) = error.overflow() else {
+        return error;
+    };
+    let max = overflow.max.or(request.served_context);
+    let tokens = overflow.tokens.unwrap_or_else(|| {
+        let least = max.map_or(1, |max| max.saturating_add(1));
+        request.input_tokens.max(least)
+    });
+    let max = max.unwrap_or_else(|| tokens.saturating_sub(1));
+    Refusal::invalid(format!("{TOO_LONG}: {tokens} tokens > {max} maximum"))
+        .with_code("context_length_exceeded")
+}
 
 /// The `error.type` that belongs to a status (docs/contract/translation.md#9). It serves the
 /// gateway's own errors and those of translated endpoints.
@@ -44,6 +65,52 @@ pub(super) fn write_error(kind: &str, message: &str, out: &mut Vec<u8>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::dialects::chat::error::BackendError;
+
+    /// However an endpoint says it: in place of a response, of a chunk, or later.
+    #[test]
+    fn a_conversation_that_is_too_long() {
+        use super::super::completion::tests::context;
+        use super::super::stream::tests::run;
+        use crate::dialects::chat::stream::{End, Progress};
+        for (error, message) in [
+            (
+                r#"{"error":{"code":400,"message":"the request exceeds the available context size","type":"exceed_context_size_error","n_prompt_tokens":9000,"n_ctx":4096}}"#,
+                "prompt is too long: 9000 tokens > 4096 maximum",
+            ),
+            (
+                r#"{"object":"error","message":"This model's maximum context length is 50 tokens."}"#,
+                "prompt is too long: 77 tokens > 50 maximum",
+            ),
+        ] {
+            let event = format!("data: {error}\n\n");
+            for first in [event.as_str(), error] {
+                let (out, progress) = run(&[first.as_bytes()], End::Clean);
+                let Progress::Refused(refusal) = progress else {
+                    panic!("{progress:?} {out}");
+                };
+                assert_eq!((refusal.status, &*refusal.message), (400, message));
+            }
+            let late =
+                format!("data: {{\"choices\":[{{\"delta\":{{\"content\":\"a\"}}}}]}}\n\n{event}");
+            let (out, progress) = run(&[late.as_bytes()], End::Clean);
+            assert_eq!(progress, Progress::Failed);
+            let body = format!(r#"{{"type":"invalid_request_error","message":"{message}"}}}}"#);
+            assert!(out.ends_with(&(body + "\n\n")), "{out}");
+        }
+        // Nothing is known but that it is too long.
+        let error = BackendError::read(400, br#"{"error":{"code":"context_length_exceeded"}}"#);
+        let nothing = understood(error.clone().into(), &ResponseContext::default());
+        assert_eq!(nothing.message, "prompt is too long: 1 tokens > 0 maximum");
+        let served = ResponseContext {
+            served_context: Some(60),
+            ..context()
+        };
+        let message = understood(error.into(), &served).message;
+        assert_eq!(message, "prompt is too long: 77 tokens > 60 maximum");
+        let other = Refusal::backend("hot");
+        assert_eq!(understood(other.clone(), &context()), other);
+    }
 
     #[test]
     fn kinds_by_status() {

@@ -46,9 +46,9 @@ pub use crate::dialects::chat::ids::IdSeed;
 pub use assembly::Assembly;
 pub use completion::from_openai;
 pub use count::count_tokens;
-pub(crate) use error::error_body;
 #[cfg(test)]
 pub(crate) use error::error_kind;
+pub(crate) use error::{TOO_LONG, error_body, understood};
 pub(crate) use inspector::{
     FILE_MODE, FOLDER_MODE, RecordSession, record_path, request_record, response_record, session,
 };

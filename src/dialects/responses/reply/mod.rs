@@ -68,6 +68,24 @@ pub(crate) fn whole(
     })
 }
 
+/// An error of an endpoint as clients of the API know it: Codex makes room when a conversation is too
+/// long (docs/contract/dialects.md#17).
+pub(crate) fn understood(error: Refusal) -> Refusal {
+    match error.overflow() {
+        Some(_) => error.with_code("context_length_exceeded"),
+        None => error,
+    }
+}
+
+/// The code of a failed response (docs/contract/dialects.md#8.4).
+pub(crate) fn failure_code(error: &Refusal) -> &str {
+    match (error.status, error.code()) {
+        (429, _) => "rate_limit_exceeded",
+        (_, Some(code)) => code,
+        _ => "server_error",
+    }
+}
+
 /// The response as the client has seen it.
 #[derive(Debug)]
 pub(crate) struct Reply {
@@ -387,13 +405,8 @@ impl ChatWriter for Reply {
     }
 
     fn fail(&mut self, error: &Refusal, _: Moment, out: &mut Vec<u8>) {
-        let code = match (error.status, error.code()) {
-            (429, _) => "rate_limit_exceeded",
-            (_, Some(code)) => code,
-            _ => "server_error",
-        };
         let status = ReplyStatus::Failed {
-            code: code.to_owned(),
+            code: failure_code(error).to_owned(),
             message: error.message.clone(),
         };
         let object = ResponseObject {
@@ -405,6 +418,10 @@ impl ChatWriter for Reply {
             store: false,
         };
         self.events.response("response.failed", &object, out);
+    }
+
+    fn understood(&self, error: Refusal) -> Refusal {
+        understood(error)
     }
 
     fn keep_alive(&mut self, _: Moment, out: &mut Vec<u8>) {

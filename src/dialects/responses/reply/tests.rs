@@ -424,6 +424,11 @@ fn a_stream_that_breaks_off_has_failed() {
             End::Clean,
             "context_length_exceeded",
         ),
+        (
+            error(r#"{"error":{"message":"maximum context length is 5 tokens"}}"#),
+            End::Clean,
+            "context_length_exceeded",
+        ),
         (error(r#"{"detail":"d"}"#), End::Clean, "server_error"),
     ] {
         let (out, progress) = run_to(&json!({}), &[&stream], end);

@@ -7,6 +7,7 @@ pub(crate) fn context() -> ResponseContext {
         model: "asked".to_owned(),
         stop_sequences: vec!["END".to_owned()],
         input_tokens: 77,
+        served_context: None,
         seed: IdSeed([3; 16]),
     }
 }

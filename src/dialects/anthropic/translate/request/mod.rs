@@ -88,6 +88,7 @@ impl Checked {
                 .filter_map(|sequence| Some(sequence.string()?.decode().into_owned()))
                 .collect(),
             input_tokens: size.tokens(),
+            served_context: None,
             seed,
         };
         (context, size)

@@ -210,6 +210,7 @@ fn what_the_answer_needs() {
             model: "m".to_owned(),
             stop_sequences: vec!["ab".to_owned(), "\n".to_owned()],
             input_tokens: 2,
+            served_context: None,
             seed,
         }
     );

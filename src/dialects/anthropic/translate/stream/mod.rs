@@ -2,7 +2,7 @@
 //! docs/contract/translation.md#8.4).
 
 use super::completion::write_id;
-use super::error::error_kind;
+use super::error::{self, error_kind};
 use super::events::{self, ProseKind};
 use super::ids::{message_id, tool_id};
 use super::outcome::{Ending, Usage};
@@ -219,6 +219,10 @@ impl ChatWriter for Message {
 
     fn fail(&mut self, error: &Refusal, _: Moment, out: &mut Vec<u8>) {
         events::error(error_kind(error.status), &error.message, out);
+    }
+
+    fn understood(&self, error: Refusal) -> Refusal {
+        error::understood(error, &self.ctx)
     }
 
     fn keep_alive(&mut self, _: Moment, out: &mut Vec<u8>) {
