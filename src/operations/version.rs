@@ -5,6 +5,7 @@
 use serde::Serialize;
 
 use super::conditional::{Caching, JSON, Page, json};
+use crate::providers::Profiles;
 
 /// The capabilities of the binary; all are stable.
 pub(crate) const CAPABILITIES: [&str; 12] = [
@@ -23,20 +24,13 @@ pub(crate) const CAPABILITIES: [&str; 12] = [
 ];
 
 /// The kinds of server with a built-in profile, by their names in the contract.
-const BACKENDS: [&str; 12] = [
-    "ollama",
-    "lemonade",
-    "litellm",
-    "llamacpp",
-    "lmdeploy",
-    "lm_studio",
-    "omlx",
-    "sglang",
-    "vllm",
-    "vllm-mlx",
-    "openai_compatible",
-    "docker-model-runner",
-];
+fn backends() -> impl Iterator<Item = &'static str> {
+    Profiles::builtin_names().map(|name| match name {
+        "lm-studio" => "lm_studio",
+        "openai-compatible" => "openai_compatible",
+        name => name,
+    })
+}
 
 /// The identity of this binary.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -86,7 +80,7 @@ struct Version<'a> {
     build: BuildItem<'a>,
     capabilities: [&'static str; CAPABILITIES.len()],
     capabilities_experimental: [&'static str; 0],
-    supported_backends: [&'static str; BACKENDS.len()],
+    supported_backends: Vec<&'static str>,
     api: Api,
     links: &'a Links,
 }
@@ -128,7 +122,7 @@ pub(super) fn page(build: &Build) -> Page {
         },
         capabilities: CAPABILITIES,
         capabilities_experimental: [],
-        supported_backends: BACKENDS,
+        supported_backends: backends().collect(),
         api: Api {
             version: "v1",
             endpoints: Paths {
@@ -168,8 +162,9 @@ mod tests {
                 "capabilities": CAPABILITIES,
                 "capabilities_experimental": [],
                 "supported_backends": [
-                    "ollama", "lemonade", "litellm", "llamacpp", "lmdeploy", "lm_studio", "omlx",
-                    "sglang", "vllm", "vllm-mlx", "openai_compatible", "docker-model-runner",
+                    "docker-model-runner", "koboldcpp", "lemonade", "litellm", "llama-swap",
+                    "llamacpp", "lm_studio", "lmdeploy", "localai", "mlx-lm", "ollama", "omlx",
+                    "openai_compatible", "sglang", "tabbyapi", "tgi", "vllm", "vllm-mlx",
                 ],
                 "api": {"version": "v1", "endpoints": {
                     "health": "/internal/health", "metrics": "/internal/metrics",

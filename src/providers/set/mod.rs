@@ -72,6 +72,11 @@ impl Profiles {
         Self::load(&[]).0
     }
 
+    /// The names of those profiles.
+    pub(crate) fn builtin_names() -> impl Iterator<Item = &'static str> {
+        BUILTIN_PROFILES.iter().map(|profile| profile.name.as_str())
+    }
+
     /// The built-in profiles and those of the folders, each read with its subfolders in the order
     /// of the paths. A profile replaces an earlier one of its name. The texts are warnings: what
     /// was skipped or ignored, and why. A folder that does not exist is empty.
