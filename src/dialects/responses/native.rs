@@ -13,6 +13,10 @@ use crate::json::{self, JsonKind, JsonText, JsonValue};
 /// long. Longer ones pass and are not kept.
 const OBJECT_BYTES_MAX: usize = 1 << 20;
 
+/// How many pieces that end like a whole object are tried before the end: reading them must not hold
+/// a core for long either.
+const TRIALS_MAX: u8 = 8;
+
 /// Reads one response.
 #[derive(Debug)]
 pub(super) struct NativeReader {
@@ -22,8 +26,28 @@ pub(super) struct NativeReader {
 
 #[derive(Debug)]
 enum NativeForm {
-    Document(Vec<u8>),
+    Document(Document),
     Events(Lines),
+}
+
+/// A response object in pieces. It is read with the piece that completes it, before the client gets
+/// that piece: the client may go on from the response at once, over another core.
+#[derive(Debug)]
+struct Document {
+    body: Vec<u8>,
+    trials_left: u8,
+}
+
+impl Document {
+    /// Adds a piece; the object, if this piece completes it.
+    fn push(&mut self, piece: &[u8]) -> Option<JsonValue<'_>> {
+        self.body.extend_from_slice(piece);
+        if !piece.trim_ascii_end().ends_with(b"}") || self.body.len() > OBJECT_BYTES_MAX {
+            return None;
+        }
+        self.trials_left = self.trials_left.checked_sub(1)?;
+        json::parse(&self.body)
+    }
 }
 
 /// What a response is read for.
@@ -46,7 +70,10 @@ impl NativeReader {
             form: if events {
                 NativeForm::Events(Lines::new(OBJECT_BYTES_MAX))
             } else {
-                NativeForm::Document(Vec::new())
+                NativeForm::Document(Document {
+                    body: Vec::new(),
+                    trials_left: TRIALS_MAX,
+                })
             },
             purpose: Some(purpose),
         }
@@ -59,9 +86,13 @@ impl NativeReader {
             return;
         }
         let is_too_long = match form {
-            NativeForm::Document(body) => {
-                body.extend_from_slice(payload);
-                body.len() > OBJECT_BYTES_MAX
+            NativeForm::Document(document) => {
+                if let Some(object) = document.push(payload)
+                    && let Some(purpose) = purpose.take()
+                {
+                    take(object, purpose, now_ms);
+                }
+                document.body.len() > OBJECT_BYTES_MAX
             }
             NativeForm::Events(lines) => {
                 let mut each = |line: &[u8]| {
@@ -83,10 +114,10 @@ impl NativeReader {
 
     /// The response is complete.
     pub(super) fn finish(self, now_ms: u64) {
-        let (NativeForm::Document(body), Some(purpose)) = (self.form, self.purpose) else {
+        let (NativeForm::Document(document), Some(purpose)) = (self.form, self.purpose) else {
             return;
         };
-        if let Some(object) = json::parse(&body) {
+        if let Some(object) = json::parse(&document.body) {
             take(object, purpose, now_ms);
         }
     }
@@ -256,6 +287,21 @@ mod tests {
             read(events, remembering(&store), &body);
             assert_eq!(store.made_by(OWNER, "resp_1", 2).as_deref(), Some("e"));
             assert!(store.find(OWNER, "resp_1", 2).is_none());
+        }
+    }
+
+    /// The client may go on from a response as soon as it has its last byte.
+    #[test]
+    fn the_last_piece_is_enough() {
+        let body = object("completed").to_string();
+        let (one, two) = body.split_at(body.len() - 5);
+        for end in [two.to_owned(), format!("{two}\r\n")] {
+            let store = store();
+            let mut reader = NativeReader::new(false, remembering(&store));
+            reader.push(one.as_bytes(), 1);
+            assert!(store.made_by(OWNER, "resp_1", 1).is_none());
+            reader.push(end.as_bytes(), 1);
+            assert_eq!(store.made_by(OWNER, "resp_1", 1).as_deref(), Some("e"));
         }
     }
 
