@@ -78,7 +78,8 @@ impl Translator for Same {
     }
 }
 
-fn plan() -> Plan {
+/// A configuration without endpoints.
+pub(super) fn plan() -> Plan {
     let inputs = ConfigInputs {
         env: &Env::of([]),
         cwd: std::path::Path::new("."),

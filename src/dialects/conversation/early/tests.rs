@@ -6,9 +6,9 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::config::{ConfigInputs, Env, FileFormat, Plan, plan_from_str};
 use crate::dialects::chat::generated::{CutCall, any_cuts, any_ops, chunks, cut};
 use crate::dialects::chat::inflate::Inflater;
+use crate::dialects::conversation::tests::plan;
 use crate::dialects::conversation::{BodyRecorder, split::Mode};
 use crate::dialects::responses::{Owner, ResponseStore, StoreBounds};
 use crate::dialects::{
@@ -49,18 +49,6 @@ const REQUESTS: [(&str, &str); 4] = [
     ),
     ("/api/generate", r#"{"model":"m","prompt":"x"}"#),
 ];
-
-fn plan() -> Plan {
-    let inputs = ConfigInputs {
-        env: &Env::of([]),
-        cwd: std::path::Path::new("."),
-        types: &[],
-        admits: &|_, _| true,
-    };
-    let text = "[discovery.static]\nendpoints = []\n";
-    let read = plan_from_str(text, FileFormat::Toml, None, &inputs);
-    read.plan.unwrap()
-}
 
 /// A conversation whose request is about to be sent to the first endpoint.
 fn sent(path: &str, body: &str, endpoints: &[Endpoint]) -> Conversation {
