@@ -178,8 +178,8 @@ fn continues(rest: &str, streamed: &Streamed, completes: bool) {
 #[test]
 fn a_stream_begins_with_the_events_of_its_dialect() {
     on_both_drivers(|driver| {
-        let mut running = Vec::new();
         for streamed in &ALL {
+            let mut running = Vec::new();
             for (said, completes) in [
                 (response("200 OK", "text/event-stream", EVENTS), true),
                 (response("200 OK", "application/json", DOCUMENT), true),
@@ -197,28 +197,28 @@ fn a_stream_begins_with_the_events_of_its_dialect() {
                     KEEP_ALIVE,
                 );
                 let client = asking(&gateway, streamed);
-                running.push((streamed, completes, client, word, gateway, backend));
+                running.push((completes, client, word, gateway, backend));
             }
-        }
-        for (streamed, completes, client, word, gateway, backend) in &mut running {
-            let first = begins(client, streamed);
-            word.send(()).unwrap();
-            let rest = rest(client);
-            continues(&rest, streamed, *completes);
-            if streamed.path == RESPONSES.path {
-                let (first, rest) = (data(&first), data(&rest));
-                let last = rest.last().unwrap();
-                assert_eq!(first[0]["response"]["id"], last["response"]["id"]);
-                let numbers = first.iter().chain(&rest);
-                assert!(
-                    numbers
-                        .enumerate()
-                        .all(|(at, event)| event["sequence_number"] == at)
-                );
+            for (completes, client, word, gateway, backend) in &mut running {
+                let first = begins(client, streamed);
+                word.send(()).unwrap();
+                let rest = rest(client);
+                continues(&rest, streamed, *completes);
+                if streamed.path == RESPONSES.path {
+                    let (first, rest) = (data(&first), data(&rest));
+                    let last = rest.last().unwrap();
+                    assert_eq!(first[0]["response"]["id"], last["response"]["id"]);
+                    let numbers = first.iter().chain(&rest);
+                    assert!(
+                        numbers
+                            .enumerate()
+                            .all(|(at, event)| event["sequence_number"] == at)
+                    );
+                }
+                assert_eq!(backend.count(), 1);
+                let statistics = get(gateway, "/internal/metrics", &[]).text();
+                assert!(!statistics.contains("\nolla_stream_keep_alives_total 0\n"));
             }
-            assert_eq!(backend.count(), 1);
-            let statistics = get(gateway, "/internal/metrics", &[]).text();
-            assert!(!statistics.contains("\nolla_stream_keep_alives_total 0\n"));
         }
     });
 }
@@ -228,8 +228,8 @@ fn a_stream_begins_with_the_events_of_its_dialect() {
 fn another_endpoint_continues_the_stream() {
     on_both_drivers(|driver| {
         let busy = response("503 Busy", "application/json", "{}");
-        let mut running = Vec::new();
         for streamed in &ALL {
+            let mut running = Vec::new();
             for (said, kind) in [("", "vllm"), (busy.as_str(), "vllm"), ("", "lmdeploy")] {
                 let (first, word) = says(said.to_owned());
                 let second = streams();
@@ -241,15 +241,15 @@ fn another_endpoint_continues_the_stream() {
                 );
                 let gateway = over(driver, &endpoints, &more);
                 let client = asking(&gateway, streamed);
-                running.push((streamed, client, word, gateway, [first, second]));
+                running.push((client, word, gateway, [first, second]));
             }
-        }
-        for (streamed, client, word, _gateway, [first, second]) in &mut running {
-            begins(client, streamed);
-            word.send(()).unwrap();
-            continues(&rest(client), streamed, true);
-            assert_eq!((first.count(), second.count()), (1, 1));
-            assert_eq!(second.last().path(), "/v1/chat/completions");
+            for (client, word, _gateway, [first, second]) in &mut running {
+                begins(client, streamed);
+                word.send(()).unwrap();
+                continues(&rest(client), streamed, true);
+                assert_eq!((first.count(), second.count()), (1, 1));
+                assert_eq!(second.last().path(), "/v1/chat/completions");
+            }
         }
     });
 }
@@ -314,8 +314,8 @@ fn an_overflow_has_the_words_of_its_dialect() {
     );
     let events = format!("data: {{\"choices\":[{{\"delta\":{{}}}}]}}\n\ndata: {error}\n\n");
     on_both_drivers(|driver| {
-        let mut running = Vec::new();
         for streamed in &ALL {
+            let mut running = Vec::new();
             for said in [
                 response("400 Bad Request", "application/json", &error),
                 response("200 OK", "application/json", &error),
@@ -325,26 +325,26 @@ fn an_overflow_has_the_words_of_its_dialect() {
                 let endpoints = endpoint("one", "lmdeploy", &backend, "");
                 let gateway = over(driver, &endpoints, KEEP_ALIVE);
                 let client = asking(&gateway, streamed);
-                running.push((streamed, client, word, gateway, backend));
+                running.push((client, word, gateway, backend));
             }
-        }
-        for (streamed, client, word, _gateway, _backend) in &mut running {
-            begins(client, streamed);
-            word.send(()).unwrap();
-            let rest = rest(client);
-            let last = data(&rest).pop().unwrap();
-            match streamed.path {
-                "/v1/messages" => {
-                    assert_eq!(last["error"]["type"], "invalid_request_error");
-                    let words = "prompt is too long: 9000 tokens > 4096 maximum";
-                    assert_eq!(last["error"]["message"], words);
+            for (client, word, _gateway, _backend) in &mut running {
+                begins(client, streamed);
+                word.send(()).unwrap();
+                let rest = rest(client);
+                let last = data(&rest).pop().unwrap();
+                match streamed.path {
+                    "/v1/messages" => {
+                        assert_eq!(last["error"]["type"], "invalid_request_error");
+                        let words = "prompt is too long: 9000 tokens > 4096 maximum";
+                        assert_eq!(last["error"]["message"], words);
+                    }
+                    "/v1/responses" => {
+                        let error = &last["response"]["error"];
+                        assert_eq!(error["code"], "context_length_exceeded");
+                        assert_eq!(error["message"], own);
+                    }
+                    _ => assert_eq!(last["error"], own),
                 }
-                "/v1/responses" => {
-                    let error = &last["response"]["error"];
-                    assert_eq!(error["code"], "context_length_exceeded");
-                    assert_eq!(error["message"], own);
-                }
-                _ => assert_eq!(last["error"], own),
             }
         }
     });
