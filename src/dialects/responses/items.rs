@@ -1,5 +1,7 @@
 //! The items of a response's output (docs/contract/dialects.md#8.2).
 
+use std::sync::Arc;
+
 use super::custom::CustomInput;
 use super::names::{ToolKind, ToolNames};
 use super::reasoning;
@@ -25,7 +27,7 @@ pub(super) struct ItemCall {
     /// Inside of a JSON string.
     call_id: Vec<u8>,
     pub(super) name: String,
-    namespace: Option<String>,
+    namespace: Option<Arc<str>>,
 }
 
 impl ItemCall {

@@ -1,5 +1,11 @@
 //! The names of tools at an endpoint, which knows neither namespaces nor long names, and the way
 //! back (docs/contract/dialects.md#7).
+//!
+//! A request may have as many tools as fit into it, and a namespace with a long name any number of
+//! members: what is done for a tool takes the time and the memory of its own text.
+
+use std::collections::HashMap;
+use std::sync::Arc;
 
 /// The longest name that all servers take, in characters.
 const NAME_CHARS_MAX: usize = 64;
@@ -9,20 +15,50 @@ const KEPT_CHARS: usize = 55;
 
 /// The name under which an endpoint gets a tool.
 pub(super) fn sent_name(namespace: Option<&str>, name: &str) -> String {
-    let whole = match namespace {
-        Some(namespace) if !namespace.is_empty() => format!("{namespace}__{name}"),
-        _ => name.to_owned(),
-    };
-    if whole.chars().count() <= NAME_CHARS_MAX {
-        return whole;
-    }
-    let kept: String = whole.chars().take(KEPT_CHARS).collect();
-    format!("{kept}_{:08x}", hash(whole.as_bytes()))
+    NamePrefix::of(namespace).sent(name)
 }
 
-/// FNV-1a: the same in every process, so that the same tools are always the same text.
-fn hash(bytes: &[u8]) -> u32 {
-    bytes.iter().fold(0x811c_9dc5, |hash, byte| {
+/// What the names of a namespace's tools begin with; its own length is read once.
+#[derive(Debug)]
+pub(super) struct NamePrefix {
+    /// The first characters; not all of them if there are more than a name may have.
+    kept: String,
+    chars: usize,
+    hash: u32,
+}
+
+impl NamePrefix {
+    /// That of a namespace, or of the tools outside of one.
+    pub(super) fn of(namespace: Option<&str>) -> Self {
+        let whole = match namespace {
+            Some(namespace) if !namespace.is_empty() => format!("{namespace}__"),
+            _ => String::new(),
+        };
+        Self {
+            kept: whole.chars().take(NAME_CHARS_MAX).collect(),
+            chars: whole.chars().count(),
+            hash: hash(HASH_START, whole.as_bytes()),
+        }
+    }
+
+    /// The name under which an endpoint gets a tool.
+    pub(super) fn sent(&self, name: &str) -> String {
+        if self.chars + name.chars().count() <= NAME_CHARS_MAX {
+            return format!("{}{name}", self.kept);
+        }
+        let kept = self.kept.chars().chain(name.chars()).take(KEPT_CHARS);
+        let hash = hash(self.hash, name.as_bytes());
+        format!("{}_{hash:08x}", kept.collect::<String>())
+    }
+}
+
+/// The hash of no bytes.
+const HASH_START: u32 = 0x811c_9dc5;
+
+/// FNV-1a of further bytes: the same in every process, so that the same tools are always the same
+/// text.
+fn hash(before: u32, bytes: &[u8]) -> u32 {
+    bytes.iter().fold(before, |hash, byte| {
         (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193)
     })
 }
@@ -46,42 +82,51 @@ pub(crate) struct ClientTool {
     pub(super) kind: ToolKind,
     /// The client's name of it.
     pub(super) name: String,
-    pub(super) namespace: Option<String>,
+    pub(super) namespace: Option<Arc<str>>,
 }
 
 /// The tools of a request.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct ToolNames(Vec<ClientTool>);
+pub(crate) struct ToolNames {
+    list: Vec<ClientTool>,
+    /// The place of each, by the endpoint's name of it.
+    places: HashMap<String, usize>,
+    /// The place of each member of a namespace, by its own name; `None` if several have it.
+    members: HashMap<String, Option<usize>>,
+}
 
 impl ToolNames {
     /// Adds a tool; false if another one has its name already.
     pub(super) fn add(&mut self, tool: ClientTool) -> bool {
-        let is_new = self.position(&tool.sent).is_none();
-        if is_new {
-            self.0.push(tool);
+        if self.places.contains_key(&tool.sent) {
+            return false;
         }
-        is_new
+        let at = self.list.len();
+        self.places.insert(tool.sent.clone(), at);
+        if tool.namespace.is_some() {
+            let member = self.members.entry(tool.name.clone());
+            member.and_modify(|at| *at = None).or_insert(Some(at));
+        }
+        self.list.push(tool);
+        true
     }
 
     /// The place of the tool that endpoints know by this name.
     pub(super) fn position(&self, sent: &str) -> Option<usize> {
-        self.0.iter().position(|tool| tool.sent == sent)
+        self.places.get(sent).copied()
     }
 
     /// The tool at a place.
     pub(super) fn get(&self, at: usize) -> Option<&ClientTool> {
-        self.0.get(at)
+        self.list.get(at)
     }
 
     /// The tool that an endpoint means by this name: the one that it got under it, or the only
     /// member of a namespace that is called so.
     pub(super) fn called(&self, name: &str) -> Option<&ClientTool> {
-        let exact = self.position(name).and_then(|at| self.get(at));
-        exact.or_else(|| {
-            let is_named = |tool: &&ClientTool| tool.namespace.is_some() && tool.name == name;
-            let mut members = self.0.iter().filter(is_named);
-            members.next().filter(|_| members.next().is_none())
-        })
+        let member = || self.members.get(name).copied().flatten();
+        let at = self.position(name).or_else(member)?;
+        self.get(at)
     }
 }
 
@@ -112,6 +157,28 @@ mod tests {
             sent_name(Some("ns"), &long),
             sent_name(None, &format!("ns__{long}"))
         );
+        for namespace in ["n".repeat(54), "n".repeat(63), "é".repeat(100)] {
+            assert_eq!(
+                sent_name(Some(&namespace), "f"),
+                sent_name(None, &format!("{namespace}__f"))
+            );
+        }
+    }
+
+    #[test]
+    fn the_first_tool_keeps_the_name() {
+        let tool = |kind| ClientTool {
+            sent: "f".to_owned(),
+            kind,
+            name: "f".to_owned(),
+            namespace: None,
+        };
+        let mut names = ToolNames::default();
+        assert!(names.add(tool(ToolKind::Function)));
+        assert!(!names.add(tool(ToolKind::Custom)));
+        assert_eq!(names.position("f"), Some(0));
+        assert_eq!(names.get(0), Some(&tool(ToolKind::Function)));
+        assert_eq!(names.get(1), None);
     }
 
     #[test]
@@ -128,7 +195,7 @@ mod tests {
                 sent: sent_name(namespace, name),
                 kind: ToolKind::Function,
                 name: name.to_owned(),
-                namespace: namespace.map(str::to_owned),
+                namespace: namespace.map(Arc::from),
             }));
         }
         for (called, found) in [

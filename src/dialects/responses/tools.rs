@@ -1,6 +1,9 @@
 //! Tools and the choice among them (docs/contract/dialects.md#7).
 
-use super::names::{ClientTool, ToolKind, ToolNames, sent_name};
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use super::names::{ClientTool, NamePrefix, ToolKind, ToolNames, sent_name};
 use crate::dialects::chat::error::{Refusal, invalid};
 use crate::json::{self, JsonKind, JsonText, JsonValue};
 
@@ -30,12 +33,13 @@ impl OfferedTools {
     /// Reads `tools`, of which [`super::request`] has seen that it is an array of objects.
     pub(super) fn read(tools: Option<JsonValue<'_>>) -> Result<Self, Refusal> {
         let mut offered = Self::default();
+        let plain = Namespace::of(None);
         for tool in tools.into_iter().flat_map(JsonValue::elements) {
             let kind = tool.string_field("type");
             if kind.is_some_and(|kind| kind.is("namespace")) {
                 offered.namespace(tool)?;
             } else {
-                offered.tool(tool, None)?;
+                offered.tool(tool, &plain)?;
             }
         }
         Ok(offered)
@@ -43,20 +47,20 @@ impl OfferedTools {
 
     fn namespace(&mut self, tool: JsonValue<'_>) -> Result<(), Refusal> {
         let [name, members] = tool.given(["name", "tools"]);
-        let name = name_of(name)?.decode().into_owned();
+        let namespace = Namespace::of(Some(&name_of(name)?.decode()));
         for member in members.into_iter().flat_map(JsonValue::elements) {
-            self.tool(member, Some(&name))?;
+            self.tool(member, &namespace)?;
         }
         Ok(())
     }
 
-    fn tool(&mut self, tool: JsonValue<'_>, namespace: Option<&str>) -> Result<(), Refusal> {
+    fn tool(&mut self, tool: JsonValue<'_>, namespace: &Namespace) -> Result<(), Refusal> {
         let kind = tool.string_field("type");
         let kind = kind.map_or("function".into(), JsonText::decode);
         let kind = match kind.as_ref() {
             "function" => ToolKind::Function,
             "custom" => ToolKind::Custom,
-            LOCAL_SHELL if namespace.is_none() => ToolKind::LocalShell,
+            LOCAL_SHELL if namespace.name.is_none() => ToolKind::LocalShell,
             other => {
                 self.dropped.push(format!("tools.{other}"));
                 return Ok(());
@@ -73,10 +77,10 @@ impl OfferedTools {
             _ => name_of(definition.field("name"))?.decode().into_owned(),
         };
         let tool = ClientTool {
-            sent: sent_name(namespace, &name),
+            sent: namespace.prefix.sent(&name),
             kind,
             name,
-            namespace: namespace.map(str::to_owned),
+            namespace: namespace.name.clone(),
         };
         let written = write_tool(&tool, definition);
         let dropped = format!("tools.{}", tool.sent);
@@ -146,6 +150,22 @@ impl OfferedTools {
             parallel.write_compact(out);
         }
         Ok(())
+    }
+}
+
+/// Where tools are listed.
+struct Namespace {
+    /// `None` = in no namespace.
+    name: Option<Arc<str>>,
+    prefix: NamePrefix,
+}
+
+impl Namespace {
+    fn of(name: Option<&str>) -> Self {
+        Self {
+            name: name.map(Arc::from),
+            prefix: NamePrefix::of(name),
+        }
     }
 }
 
@@ -221,7 +241,7 @@ enum Choice {
     /// The tool at this place.
     Tool(usize),
     /// Those at these places, by this mode.
-    Allowed(&'static str, Vec<usize>),
+    Allowed(&'static str, BTreeSet<usize>),
 }
 
 impl Choice {
@@ -249,7 +269,7 @@ impl Choice {
             .and_then(|mode| mode_of(mode, &["auto", "required"]))
             .ok_or_else(|| invalid("expected the mode auto or required"))?;
         let tools = tools.into_iter().flat_map(JsonValue::elements);
-        let allowed: Option<Vec<_>> = tools.map(|tool| chosen(tool, names)).collect();
+        let allowed: Option<BTreeSet<_>> = tools.map(|tool| chosen(tool, names)).collect();
         allowed
             .map(|allowed| Self::Allowed(mode, allowed))
             .ok_or_else(|| invalid("expected tools that are sent to the model's endpoint"))
@@ -297,6 +317,27 @@ mod tests {
         let mut sent: Value = serde_json::from_slice(&out).unwrap();
         sent.as_object_mut().unwrap().remove("");
         Ok(sent)
+    }
+
+    #[test]
+    fn a_long_namespace_is_there_once() {
+        let name = "n".repeat(100_000);
+        let members: Vec<Value> = (0..2_000)
+            .map(|at| json!({"name": at.to_string()}))
+            .collect();
+        let tools = json!([{"type": "namespace", "name": name, "tools": members}]);
+        let names = offered(&tools).unwrap().names;
+        let member = |at| {
+            names
+                .get(at)
+                .and_then(|tool| tool.namespace.clone())
+                .unwrap()
+        };
+        let first = member(0);
+        assert_eq!(&*first, name);
+        assert!((1..2_000).all(|at| Arc::ptr_eq(&first, &member(at))));
+        let sent = names.get(7).map(|tool| tool.sent.as_str());
+        assert_eq!(sent, Some(&*sent_name(Some(&name), "7")));
     }
 
     #[test]
