@@ -6,12 +6,9 @@
 //! is complete. This module orders and holds pieces; each translation writes its own events
 //! ([`CallWriter`]).
 
-use super::completion::{Arguments, filled};
+use super::completion::{Arguments, CALLS_MAX, filled};
 use super::warning::{Warning, warn};
 use crate::json::{JsonKind, JsonText, JsonValue, TextPiece};
-
-/// Maximum number of calls in one response.
-pub(crate) const CALLS_MAX: usize = 1024;
 
 /// Maximum number of bytes of names, ids and arguments that are held back.
 pub(crate) const HELD_BYTES_MAX: usize = 16 << 20;

@@ -5,6 +5,12 @@ use super::outcome::{Counts, Finish};
 use super::warning::{Warning, warn};
 use crate::json::{self, JsonKind, JsonText, JsonValue};
 
+/// Maximum number of tool calls in one response (docs/contract/dialects.md#4).
+pub(crate) const CALLS_MAX: usize = 1024;
+
+/// The error of a response with more calls, or with more of them than can be held back.
+pub(crate) const TOO_MANY: &str = "the endpoint sent more tool calls than can be held";
+
 /// A chat completion, as far as it is translated.
 pub(crate) struct Completion<'a> {
     pub(crate) counts: Counts,
@@ -58,16 +64,21 @@ impl<'a> Completion<'a> {
         let refusal = refusal
             .map(JoinedText)
             .filter(|refusal| prose.is_none() && !refusal.is_empty());
+        let calls: Vec<_> = calls
+            .into_iter()
+            .flat_map(JsonValue::elements)
+            .filter_map(CompleteCall::read)
+            .take(CALLS_MAX + 1)
+            .collect();
+        if calls.len() > CALLS_MAX {
+            return Err(Refusal::backend(TOO_MANY));
+        }
         Ok(Self {
             counts: usage.map_or_else(Counts::default, Counts::read),
             thinking: filled(reasoning).or(filled(reasoning_content)),
             prose: prose.or(refusal),
             refused: refusal.is_some(),
-            calls: calls
-                .into_iter()
-                .flat_map(JsonValue::elements)
-                .filter_map(CompleteCall::read)
-                .collect(),
+            calls,
             finish: filled(finish).map_or(Finish::Other, Finish::of),
             matched: filled(stop_reason).or(filled(matched_stop)),
         })

@@ -9,7 +9,7 @@ use std::ops::ControlFlow;
 
 use super::calls::TooMany;
 use super::chunk::StreamEvent;
-use super::completion::Completion;
+use super::completion::{Completion, TOO_MANY};
 use super::error::{self, Refusal};
 use super::sse::{Lines, SseLine, TooLong};
 use super::warning::Warning;
@@ -23,7 +23,6 @@ use crate::json::{self, JsonValue};
 pub(crate) const EVENT_BYTES_MAX: usize = (16 << 20) + 1024;
 
 const TOO_LONG: &str = "the endpoint sent an event that is too large";
-const TOO_MANY: &str = "the endpoint sent more tool calls than can be held";
 const EMPTY: &str = "the endpoint's response is empty";
 const BROKEN: &str = "the endpoint's response broke off";
 const TIMED_OUT: &str = "the endpoint stopped sending";

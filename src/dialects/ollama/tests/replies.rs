@@ -22,6 +22,25 @@ fn message(inner: &str) -> String {
 }
 
 #[test]
+fn calls_are_bounded() {
+    use crate::dialects::chat::completion::CALLS_MAX;
+    let response = |calls: usize| {
+        let calls = vec![r#"{"function":{"name":"f"}}"#; calls].join(",");
+        format!(r#"{{"choices":[{{"message":{{"tool_calls":[{calls}]}}}}]}}"#)
+    };
+    assert!(whole(Chat, PLAIN, &response(CALLS_MAX)).is_ok());
+    let refused = whole(Chat, PLAIN, &response(CALLS_MAX + 1)).unwrap_err();
+    assert_eq!(
+        refused,
+        "502 the endpoint sent more tool calls than can be held"
+    );
+    // In place of a stream.
+    let response = response(CALLS_MAX + 1);
+    let (lines, progress) = streamed(Chat, CHAT, &[response.as_bytes()], End::Clean);
+    assert!(lines.is_empty() && matches!(progress, Progress::Refused(_)));
+}
+
+#[test]
 fn a_response_is_one_object() {
     let usage = r#""usage":{"prompt_tokens":11,"completion_tokens":7}"#;
     let respond = |message: &str, finish: &str| {

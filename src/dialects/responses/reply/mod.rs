@@ -14,7 +14,7 @@ use super::object::{ReplyContext, ReplyStatus, ReplyUsage, ResponseObject};
 use super::store::{Keeper, KeptObject};
 use crate::dialects::KEEP_ALIVE_COMMENT;
 use crate::dialects::chat::calls::{
-    CALLS_MAX, CallWriter, Calls, OpenedCall, TooMany, open_rest, open_waiting, take_piece,
+    CallWriter, Calls, OpenedCall, TooMany, open_rest, open_waiting, take_piece,
 };
 use crate::dialects::chat::chunk::ChatChunk;
 use crate::dialects::chat::completion::{CompleteCall, Completion, ContentBlock};
@@ -38,8 +38,6 @@ const OUTPUT_BYTES_MAX: usize = 64 << 20;
 /// Bytes that are copied in the time in which one is read.
 const COPIED_PER_READ: usize = 64;
 
-const TOO_MANY: &str = "the endpoint sent more tool calls than can be held";
-
 /// The object of a whole response of status below 400.
 ///
 /// # Errors
@@ -50,9 +48,6 @@ pub(crate) fn whole(
     at: Moment,
 ) -> Result<Translated, Refusal> {
     let completion = Completion::read(body)?;
-    if completion.calls.len() > CALLS_MAX {
-        return Err(Refusal::backend(TOO_MANY));
-    }
     let context = context.into();
     let room = context.echo.len() + completion.size_hint() + 512;
     let mut reply = Reply {

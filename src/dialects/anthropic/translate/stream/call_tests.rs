@@ -181,7 +181,8 @@ fn mixed_calls_are_put_in_order() {
 
 #[test]
 fn calls_are_bounded() {
-    use crate::dialects::chat::calls::{CALLS_MAX, HELD_BYTES_MAX};
+    use crate::dialects::chat::calls::HELD_BYTES_MAX;
+    use crate::dialects::chat::completion::CALLS_MAX;
     let calls = |count: usize| -> String {
         (0..count as u64)
             .map(|index| lines(&[&delta(&call(Some(index), "", "f", "{}"))]))
