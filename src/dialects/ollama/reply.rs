@@ -313,10 +313,14 @@ fn write_logprobs(list: JsonValue<'_>, out: &mut Vec<u8>) {
             out.push(b',');
         }
         out.push(b'{');
+        let begun = out.len();
         write_token(token, out);
         let top = token.field("top_logprobs");
         if let Some(top) = top.filter(|top| top.is(JsonKind::Array)) {
-            out.extend_from_slice(br#","top_logprobs":["#);
+            if out.len() > begun {
+                out.push(b',');
+            }
+            out.extend_from_slice(br#""top_logprobs":["#);
             for (at, token) in top.elements().enumerate() {
                 if at > 0 {
                     out.push(b',');

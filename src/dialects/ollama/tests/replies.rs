@@ -99,6 +99,14 @@ fn what_was_asked_for_is_there_and_no_more() {
         r#""top_logprobs":[{"token":"Hi","logprob":-0.50}]}],"done":true"#
     );
     assert!(found.contains(logprobs), "{found}");
+    // A token without a member that Ollama has.
+    let bare = concat!(
+        r#"{"choices":[{"message":{"content":"Hi"},"logprobs":{"content":["#,
+        r#"{"x":1,"top_logprobs":[{"x":1},7]},{"top_logprobs":[]},7]}}]}"#
+    );
+    let found = whole(Chat, &asked, bare).unwrap();
+    let logprobs = r#""logprobs":[{"top_logprobs":[{},{}]},{"top_logprobs":[]},{}],"done":true"#;
+    assert!(found.contains(logprobs), "{found}");
     let prompt = r#"{"model":"m:7b","stream":false,"prompt":"p"}"#;
     let found = whole(Generate, prompt, response).unwrap();
     let expected = format!(r#"{BEGIN}"response":"Hi","thinking":"why","done":true"#);
