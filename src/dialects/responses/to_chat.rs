@@ -55,13 +55,11 @@ pub(super) fn to_chat(
     json::write_string(name, &mut body);
     body.extend_from_slice(br#","messages":"#);
     let messages = messages(fields, before, &mut dropped)?;
-    let mut size = messages.size();
-    if messages.finish(&mut body) == 0 {
-        return Err(invalid(
-            "input",
-            "nothing is left to send; every message is empty",
-        ));
+    if messages.is_nothing() {
+        return Err(nothing_is_left());
     }
+    let mut size = messages.size();
+    messages.finish(&mut body);
     let tools = OfferedTools::read(fields.get(RequestField::Tools))?;
     size.bytes += tools.bytes();
     tools.write(
@@ -108,12 +106,25 @@ pub(super) fn examine(fields: &RequestValues<'_>) -> Result<bool, Refusal> {
         items: None,
     };
     let mut unread = Vec::new();
-    messages(fields, before, &mut unread)?;
+    let messages = messages(fields, before, &mut unread)?;
+    // What the request continues and refers to is not known yet.
+    let is_all = fields.get(RequestField::PreviousResponseId).is_none()
+        && references(fields.elements(RequestField::Input))
+            .next()
+            .is_none();
+    if is_all && messages.is_nothing() {
+        return Err(nothing_is_left());
+    }
     let tools = OfferedTools::read(fields.get(RequestField::Tools))?;
     let mut scratch = Vec::new();
     tools.write(fields.get(RequestField::ToolChoice), None, &mut scratch)?;
     text_format(fields, &mut unread, &mut scratch)?;
     Ok(!tools.dropped.is_empty())
+}
+
+fn nothing_is_left() -> Refusal {
+    let problem = "nothing is left to send; every message is empty";
+    invalid("input", problem)
 }
 
 /// The conversation: what it continues, then the new input.

@@ -137,6 +137,15 @@ impl<'a> Messages<'a> {
         self.reasoning.join("\n\n", text.into());
     }
 
+    /// Whether nothing of it is sent: there are only messages of the assistant that say nothing.
+    pub(crate) fn is_nothing(&self) -> bool {
+        let says_nothing =
+            |message: &AssistantMessage<'_>| message.text.is_empty() && message.calls.is_empty();
+        self.items
+            .iter()
+            .all(|item| matches!(item, Item::Assistant(message) if says_nothing(message)))
+    }
+
     /// What a model reads of it, but for reasoning.
     pub(crate) fn size(&self) -> InputSize {
         let mut size = InputSize::default();

@@ -22,6 +22,28 @@ fn translated(members: &Value, kind: &str) -> Result<(Value, Vec<String>), Refus
     Ok((json, sent.dropped))
 }
 
+/// What is known of such a request before an endpoint is picked.
+fn examined(members: &Value) -> Result<bool, Refusal> {
+    let mut body = json!({"model": "m", "input": "Hi"});
+    for (key, value) in members.as_object().unwrap() {
+        body[key] = value.clone();
+    }
+    let body = body.to_string();
+    let request = ResponsesRequest::read(body.as_bytes()).unwrap();
+    examine(&request.fields(body.as_bytes()))
+}
+
+#[test]
+fn what_a_request_builds_on_may_be_all_that_is_sent() {
+    for members in [
+        json!({"input": [], "previous_response_id": "resp_1"}),
+        json!({"input": [{"role": "assistant", "content": ""}], "previous_response_id": "resp_1"}),
+        json!({"input": [{"type": "item_reference", "id": "i"}]}),
+    ] {
+        assert_eq!(examined(&members), Ok(false), "{members}");
+    }
+}
+
 #[test]
 fn fields_and_their_counterparts() {
     let hi = json!([{"role": "user", "content": "Hi"}]);
@@ -140,8 +162,13 @@ fn fields_and_their_counterparts() {
             json!({"input": [{"role": "assistant", "content": ""}]}),
             "input",
         ),
+        (
+            json!({"input": [{"type": "reasoning", "summary": []}]}),
+            "input",
+        ),
     ] {
         let refusal = translated(&members, "vllm").unwrap_err();
+        assert_eq!(examined(&members), Err(refusal.clone()), "{members}");
         assert_eq!(
             (refusal.status, refusal.param()),
             (400, Some(param)),
