@@ -6,6 +6,7 @@ use super::request::OllamaOperation;
 use super::translator::OllamaRequest;
 use crate::dialects::chat::ids::IdSeed;
 pub use crate::dialects::chat::stream::{End, Progress};
+use crate::dialects::chat::together::{is_events, put_together};
 use crate::dialects::chat::writer::Moment;
 use crate::dialects::conversation::{ChatMaking, Demand, Outgoing, Translator as _};
 
@@ -38,8 +39,11 @@ pub fn ollama_stream(path: &str, pieces: &[&[u8]], end: End) -> (Vec<u8>, Progre
     (out, progress)
 }
 
-/// A response that comes as a whole; `None` = it is none.
+/// The response for a client without a stream; `None` = the endpoint's is no response.
 pub fn ollama_reply(path: &str, body: &[u8]) -> Option<Vec<u8>> {
+    let together = is_events(body).then(|| put_together(body)).transpose();
+    let together = together.ok()?;
+    let body = together.as_deref().unwrap_or(body);
     Some(asked(path).whole(body, AT).ok()?.body)
 }
 

@@ -5,9 +5,10 @@ use super::object::{ReplyContext, ReplySeed};
 use super::reply::{self, Reply};
 use super::request::ResponsesRequest;
 use super::stored_input::StoredInput;
-use super::to_chat::{Before, examine, to_chat};
+use super::to_chat::{Before, examine, referenced_ids, to_chat};
 use crate::dialects::chat::ids::IdSeed;
 use crate::dialects::chat::stream::{ChatStream, End, Progress};
+use crate::dialects::chat::together::{is_events, put_together};
 use crate::dialects::chat::writer::Moment;
 
 /// A request with tools of each kind.
@@ -25,10 +26,11 @@ pub fn responses_request(body: &[u8]) -> Option<(Vec<u8>, Vec<u8>)> {
         response: None,
         items: Some(&ReferencedItems::new()),
     };
-    let sent = to_chat(&fields, before, "\"new\"\\", "vllm").ok()?;
-    // What translation refuses is known before an endpoint is picked.
-    debug_assert!(is_fine);
-    Some((sent.body, input))
+    let sent = to_chat(&fields, before, "\"new\"\\", "vllm");
+    // What translation refuses is known before an endpoint is picked, but for what is not stored.
+    let builds_on = request.previous_response_id.is_some() || !referenced_ids(&fields).is_empty();
+    debug_assert!(is_fine == sent.is_ok() || builds_on && is_fine);
+    Some((sent.ok()?.body, input))
 }
 
 /// The events of a stream that comes in these pieces.
@@ -42,9 +44,12 @@ pub fn responses_stream(pieces: &[&[u8]], end: End) -> (Vec<u8>, Progress) {
     (out, progress)
 }
 
-/// The object of a whole response; `None` = it is no chat completion.
+/// The object for a client without a stream; `None` = the response is no chat completion.
 pub fn responses_object(body: &[u8]) -> Option<Vec<u8>> {
     let prepared = (context(), None);
+    let together = is_events(body).then(|| put_together(body)).transpose();
+    let together = together.ok()?;
+    let body = together.as_deref().unwrap_or(body);
     let whole = reply::whole(body, prepared, Moment::default()).ok()?;
     Some(whole.body)
 }
