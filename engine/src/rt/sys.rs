@@ -206,6 +206,18 @@ pub fn utc_offset_secs(unix_secs: i64) -> i32 {
     i32::try_from(local.tm_gmtoff).unwrap_or(0)
 }
 
+/// The processor time that the calling thread has used; zero if the kernel does not say.
+pub fn thread_cpu_time() -> Duration {
+    let mut used = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: the kernel writes one struct to a live one.
+    unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut used) };
+    let (secs, nanos) = (u64::try_from(used.tv_sec), u32::try_from(used.tv_nsec));
+    Duration::new(secs.unwrap_or(0), nanos.unwrap_or(0))
+}
+
 /// The CPUs that this process may use, in order; none if the kernel does not say.
 pub fn cpus() -> Vec<usize> {
     match core_affinity::get_core_ids() {

@@ -16,8 +16,9 @@ const KEPT_MAX: Duration = Duration::from_millis(100);
 /// The shortest, which bounds how often the cores are asked for their counts.
 const KEPT_MIN: Duration = Duration::from_millis(2);
 
-/// A rendering is kept for this many times the time that it took: readers of pages load the thread
-/// to a twentieth at most, and a page that is made in no time shows what has just happened.
+/// A rendering is kept for this many times the processor time that it took: readers of pages load the
+/// thread to a twentieth at most, and a page that is made in no time shows what has just happened, on
+/// a busy machine too.
 const KEPT_TIMES: u32 = 20;
 
 /// Renderings that are waiting or kept. For another one the oldest that is kept is dropped; if all are
@@ -162,7 +163,7 @@ impl Desk {
         self.jobs.retain(|job| job.wanted != *wanted);
     }
 
-    /// Keeps a rendering that took this long to make.
+    /// Keeps a rendering that took this much processor time to make.
     pub(super) fn keep(
         &mut self,
         wanted: &WantedPage,

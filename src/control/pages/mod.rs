@@ -16,6 +16,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
 use crossbeam_channel::{RecvError, select};
+use olla_engine::rt::sys;
 use olla_engine::snapshot::Broadcast;
 
 use super::state::ProcessInfo;
@@ -185,7 +186,7 @@ impl Pages {
 
     fn render(&mut self, wanted: &WantedPage) {
         self.adopt_window();
-        let begun = Instant::now();
+        let begun = sys::thread_cpu_time();
         // Since they asked, these clients may have been sent much else.
         let class = Class::of(wanted);
         let asks = self.desk.take_asks(wanted);
@@ -202,9 +203,8 @@ impl Pages {
         for ask in admitted {
             self.reply(&ask, counted.for_client(ask.client));
         }
-        let now = Instant::now();
-        let took = now.saturating_duration_since(begun);
-        self.desk.keep(wanted, counted, (took, now));
+        let took = sys::thread_cpu_time().saturating_sub(begun);
+        self.desk.keep(wanted, counted, (took, Instant::now()));
     }
 
     fn reply(&self, ask: &PageAsk, rendering: Rendering) {
