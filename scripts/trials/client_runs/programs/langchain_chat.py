@@ -32,8 +32,14 @@ def model():
     if API == "anthropic":
         from langchain_anthropic import ChatAnthropic
 
+        # Its own default would let a small real model talk for minutes.
         return ChatAnthropic(
-            model=MODEL, base_url=ANTHROPIC, api_key=KEY, max_retries=0, timeout=SECONDS_MAX
+            model=MODEL,
+            base_url=ANTHROPIC,
+            api_key=KEY,
+            max_retries=0,
+            timeout=SECONDS_MAX,
+            max_tokens=64,
         )
     from langchain_openai import ChatOpenAI
 

@@ -21,7 +21,8 @@ async function model() {
   return createOpenAICompatible({ name: "olla", baseURL: OPENAI, apiKey: KEY })(MODEL);
 }
 
-const base = { model: await model(), maxRetries: 0 };
+// Its own default for Anthropic would let a small real model talk for minutes.
+const base = { model: await model(), maxRetries: 0, maxOutputTokens: 64 };
 const generate = (more) => ai.generateText({ ...base, ...more });
 const add = ai.tool({
   description: DESCRIPTION,
