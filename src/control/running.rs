@@ -92,7 +92,7 @@ async fn ask_all(state: &Rc<ControlState>, endpoints: &[u32]) -> Rc<[Said]> {
 
 async fn ask(state: &ControlState, member: &FleetMember, by: Instant) -> Option<Vec<u8>> {
     const AGENT: &str = concat!("olla-Discovery/", env!("CARGO_PKG_VERSION"));
-    // An endpoint whose turn comes too late is not asked: its list would be left out.
+    // After the time limit the response is made without this endpoint, so it is not asked any more.
     let limit = by.saturating_duration_since(Instant::now());
     if limit.is_zero() {
         return None;

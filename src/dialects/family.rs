@@ -90,7 +90,7 @@ const fn openai_kind(status: u16) -> &'static str {
     }
 }
 
-/// An error in the form of Ollama's own API, whose clients print `error` as it is
+/// An error in the form of Ollama's API: its clients print the text in `error`
 /// (docs/contract/surface.md#9).
 pub(crate) fn ollama_error(error: &Error) -> Bytes {
     let body = serde_json::json!({

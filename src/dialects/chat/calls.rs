@@ -181,7 +181,7 @@ pub(crate) fn open_waiting(
     }
 }
 
-/// Writes the calls that are left at the end of a response, whose bytes are bounded already.
+/// Writes the calls that still wait when a response ends. Their bytes were bounded when they were held.
 pub(crate) fn open_rest(writer: &mut impl CallWriter, out: &mut Vec<u8>) {
     let _ = open_waiting(writer, true, out);
     let (calls, warnings) = writer.calls();

@@ -2,8 +2,9 @@
 //! and the rules that are the same for all dialects. What differs is a [`Translator`].
 //!
 //! `request.rs` has the methods for the request to the endpoint, `response.rs` those for the
-//! response, `early.rs` those for a stream that begins before it. [`split`] separates candidates that speak the dialect from the others, [`native`] has
-//! the rule by which an endpoint turns out not to speak it.
+//! response, `early.rs` those for a stream that begins before it. [`split`] separates candidates that
+//! speak the dialect from the others, [`native`] has the rule by which an endpoint turns out not to
+//! speak it.
 //!
 //! Contract: docs/contract/dialects.md#3, docs/contract/dialects.md#4,
 //! docs/contract/translation.md#14

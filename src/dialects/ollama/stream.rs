@@ -40,10 +40,11 @@ pub(super) struct LineWriter {
     warnings: Vec<Warning>,
 }
 
-/// A call whose arguments arrive, as the inside of a JSON string.
+/// The call whose arguments are still arriving.
 #[derive(Debug)]
 struct OpenCall {
     call: OpenedCall,
+    /// Those that have arrived, as the inside of a JSON string.
     arguments: Vec<u8>,
 }
 

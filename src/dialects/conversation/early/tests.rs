@@ -50,7 +50,7 @@ const REQUESTS: [(&str, &str); 4] = [
     ("/api/generate", r#"{"model":"m","prompt":"x"}"#),
 ];
 
-/// A conversation whose request is about to be sent to the first endpoint.
+/// A conversation that has made its request for the first endpoint.
 fn sent(path: &str, body: &str, endpoints: &[Endpoint]) -> Conversation {
     let mut routes = COMMON_ROUTES.iter().flat_map(|family| family.routes);
     let route = routes.find(|route| route.path == path.as_bytes()).unwrap();
