@@ -2,7 +2,7 @@
 //!
 //! Contract: docs/contract/balancing.md#9.3
 
-use std::sync::{Mutex, mpsc};
+use std::sync::{Arc, Mutex, mpsc};
 
 use testkit::{
     Backend, Client, Config, Driver, Gateway, endpoint, get, on_both_drivers, wait_until,
@@ -115,17 +115,23 @@ fn idle_clients_leave_descriptors_to_checks_and_requests() {
 fn requests_leave_descriptors_to_checks() {
     on_both_drivers(|driver| {
         let (gate, closed) = mpsc::channel::<()>();
-        let closed = Mutex::new(closed);
-        let one = Backend::new(&["m"], move |_, link| {
-            // Until the sender is dropped.
-            let _ = closed.lock().unwrap().recv();
-            link.ok();
-        });
-        let two = Backend::ok(&["m"]);
+        let closed = Arc::new(Mutex::new(closed));
+        // Responds once the sender is dropped, so no request gives a descriptor back before.
+        let waiting = || {
+            let closed = closed.clone();
+            Backend::new(&["m"], move |_, link| {
+                let _ = closed.lock().unwrap().recv();
+                link.ok();
+            })
+        };
+        let (one, two) = (waiting(), waiting());
         let backends = [("one", &one), ("two", &two)];
         let gateway = limited(driver, &backends);
         let mut kept = Kept(Client::to(&gateway));
         let mut held = clients(&gateway);
+        // All that accepting may take is taken. Otherwise it could stop when every accepted client
+        // has its connection to an endpoint already, and none would be refused.
+        gateway.wait_line(&["Connections not accepted", "\"reason\":\"emfile\""]);
         for client in &mut held {
             // Each gives its descriptor back with its response, in whatever order they are read.
             client.request("GET /olla/vllm/x\r\nConnection: close", b"");
