@@ -6,6 +6,7 @@ use std::collections::{HashMap, VecDeque};
 
 use super::images;
 use super::request::Role;
+use crate::dialects::chat::error::{Refusal, invalid};
 use crate::dialects::chat::messages::{Messages, Prose, Said, ToolCall, ToolResult, UserContent};
 use crate::json::{JsonKind, JsonText, JsonValue};
 
@@ -48,6 +49,30 @@ pub(super) fn of_chat(request: JsonValue<'_>) -> Messages<'_> {
         }
     }
     messages
+}
+
+/// Checks that a chat with messages has one with content. Without messages the model would only be
+/// loaded.
+///
+/// # Errors
+/// Status 400, if every message is empty.
+pub(super) fn check_content(request: JsonValue<'_>) -> Result<(), Refusal> {
+    let listed = || {
+        request
+            .field("messages")
+            .into_iter()
+            .flat_map(JsonValue::elements)
+    };
+    // The first message with a text ends the search, so a whole chat is seldom read here.
+    let has_text = |message: JsonValue<'_>| {
+        let content = message.string_field("content");
+        content.is_some_and(|content| !content.is_empty())
+    };
+    if listed().next().is_none() || listed().any(has_text) || !of_chat(request).is_nothing() {
+        return Ok(());
+    }
+    let problem = "nothing is left to send; every message is empty";
+    Err(invalid("messages", problem))
 }
 
 /// The one message of a prompt, and the system message before it.
@@ -273,6 +298,32 @@ mod tests {
         ];
         for (messages, expected) in rows {
             assert_eq!(chat(messages), expected);
+        }
+    }
+
+    #[test]
+    fn a_chat_of_empty_messages_is_refused() {
+        for messages in [
+            r#"{"role":"system"}"#,
+            r#"{"role":"system","content":""},{"role":"assistant","content":""}"#,
+            r#"{"role":"assistant","content":[{"type":"text"}]}"#,
+        ] {
+            let request = format!(r#"{{"messages":[{messages}]}}"#);
+            let request = json::parse(request.as_bytes()).unwrap();
+            let refusal = check_content(request).unwrap_err();
+            assert_eq!(refusal.status, 400, "{messages}");
+            assert!(refusal.message.starts_with("messages: "), "{refusal}");
+        }
+        for request in [
+            r#"{"messages":[]}"#,
+            r#"{"messages":null}"#,
+            r#"{"messages":[{"role":"system"},{"role":"user","content":"u"}]}"#,
+            r#"{"messages":[{"role":"user","images":["aGk="]}]}"#,
+            r#"{"messages":[{"role":"assistant","content":[{"type":"text","text":"a"}]}]}"#,
+            r#"{"messages":[{"role":"tool"}]}"#,
+        ] {
+            let parsed = json::parse(request.as_bytes()).unwrap();
+            assert_eq!(check_content(parsed), Ok(()), "{request}");
         }
     }
 

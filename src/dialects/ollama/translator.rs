@@ -4,6 +4,7 @@
 //! docs/contract/dialects.md#11
 
 use super::fields::hides_thinking;
+use super::messages;
 use super::reply::Answering;
 use super::request::{self, OllamaOperation, Task};
 use super::stream::LineWriter;
@@ -55,6 +56,16 @@ impl OllamaRequest {
         }
     }
 
+    /// Checks what a translation reads.
+    fn check_fields(&self, request: JsonValue<'_>) -> Result<(), Refusal> {
+        let operation = self.answering.operation;
+        operation.check(request)?;
+        match operation {
+            OllamaOperation::Chat => messages::check_content(request),
+            _ => Ok(()),
+        }
+    }
+
     /// The request for an endpoint.
     fn written(&self, request: JsonValue<'_>, making: &ChatMaking<'_>) -> Written {
         let operation = self.answering.operation;
@@ -97,7 +108,7 @@ impl Translator for OllamaRequest {
         self.answering.model.clone_from(&model);
         let refusal = match model.is_empty() {
             true => Some(Refusal::invalid("model is required")),
-            false => operation.check(request).err(),
+            false => self.check_fields(request).err(),
         };
         CheckedRequest {
             model,
