@@ -16,6 +16,7 @@ mod field_names;
 mod fleet;
 mod format;
 mod gateway;
+mod glob;
 mod inspect;
 mod json;
 mod log;

@@ -27,7 +27,7 @@ const BUILT_IN: [(&str, &str); 3] = [
 ];
 
 /// Examples of keys without a default, which the file shows in comments.
-const EXAMPLES: [(&str, &str); 20] = [
+const EXAMPLES: [(&str, &str); 31] = [
     ("server.tls.cert_file", "\"cert.pem\""),
     ("server.tls.key_file", "\"key.pem\""),
     (
@@ -78,6 +78,34 @@ const EXAMPLES: [(&str, &str); 20] = [
     ),
     ("discovery.static.endpoints[].auth.header", "\"X-Api-Key\""),
     ("discovery.static.endpoints[].tls.ca_file", "\"ca.pem\""),
+    ("access.keys[].name", "\"alice\""),
+    (
+        "access.keys[].hash",
+        "\"sha256:f8e1db8bf86099164958573841492df0a72c21e8c5e5b4d38f6c5d5d868393e7\"",
+    ),
+    ("access.keys[].key", "\"${ALICE_KEY}\""),
+    ("access.keys[].key_file", "\"/run/secrets/alice\""),
+    ("access.keys[].expires", "\"2026-12-31T00:00:00Z\""),
+    ("access.keys[].max_wait", "\"30s\""),
+    ("access.policies.NAME.max_wait", "\"30s\""),
+    (
+        "access.jwt.issuer",
+        "\"https://login.example.org/realms/ai\"",
+    ),
+    ("access.jwt.audience", "[\"olla\"]"),
+    (
+        "access.jwt.jwks_url",
+        "\"https://login.example.org/realms/ai/protocol/openid-connect/certs\"",
+    ),
+    ("access.jwt.jwks_file", "\"jwks.json\""),
+];
+
+/// Sections that are there only when they are written: the file shows them in comments.
+const OPTIONAL: [&str; 4] = [
+    "access.keys[]",
+    "access.policies.NAME",
+    "access.policies.NAME.together",
+    "access.jwt",
 ];
 
 const TITLE: &str = "\
@@ -143,11 +171,8 @@ fn config_toml_has_every_key_and_no_other() {
 #[test]
 fn examples_are_accepted() {
     for (path, example) in &EXAMPLES {
-        let text = match path.strip_prefix(ENDPOINTS) {
-            Some(key) => format!(
-                "[[discovery.static.endpoints]]\n{} = {example}\n",
-                &key[1..]
-            ),
+        let text = match path.split_once("[].") {
+            Some((list, key)) => format!("[[{list}]]\n{key} = {example}\n"),
             None if is_free(path) => format!("{path}.x = {example}\n"),
             None => format!("{path} = {example}\n"),
         };
@@ -207,6 +232,7 @@ fn keys(text: &str) -> BTreeSet<String> {
     let mut section = String::new();
     let mut keys = BTreeSet::new();
     for line in text.lines() {
+        let line = line.strip_prefix('#').unwrap_or(line);
         if let Some(header) = line
             .strip_prefix("[[")
             .and_then(|line| line.strip_suffix("]]"))
@@ -218,7 +244,6 @@ fn keys(text: &str) -> BTreeSet<String> {
         {
             section = header.to_owned();
         } else if !is_free(&section) {
-            let line = line.strip_prefix('#').unwrap_or(line);
             if let Some((key, _)) = line.split_once(" = ").filter(|_| !line.starts_with(' ')) {
                 keys.insert(format!("{section}.{key}"));
             }
@@ -242,7 +267,8 @@ fn rendered() -> String {
             Some(list) => format!("[[{list}]]"),
             None => format!("[{section}]"),
         };
-        let _ = writeln!(out, "\n{header}");
+        let mark = if is_optional(section) { "#" } else { "" };
+        let _ = writeln!(out, "\n{mark}{header}");
         for doc in keys().filter(|doc| section_of(doc) == section) {
             key(&mut out, doc, section);
         }
@@ -263,6 +289,10 @@ fn rendered() -> String {
         comment(&mut out, &format!("{name}: {}{default}{effect}", doc.doc));
     }
     out
+}
+
+fn is_optional(section: &str) -> bool {
+    OPTIONAL.contains(&section)
 }
 
 /// The table of a key. Tables of an endpoint are written inside it.
@@ -317,6 +347,8 @@ fn key(out: &mut String, doc: &KeyDoc, section: &str) {
         format!("{name} = {value}")
     } else if let Some(value) = of(&EXAMPLES) {
         format!("#{name} = {value}")
+    } else if is_optional(section) {
+        format!("#{name} = {}", doc.default)
     } else {
         assert!(
             !doc.default.is_empty(),

@@ -10,7 +10,8 @@ use std::cmp::Reverse;
 use rustc_hash::FxHashMap;
 
 use crate::config::AliasPlan;
-use crate::providers::{LATEST, glob, with_folded};
+use crate::glob::glob;
+use crate::providers::{LATEST, with_folded};
 
 /// The names of the aliases of a plan, each with its place in `model_aliases`.
 #[derive(Debug, Default)]

@@ -18,7 +18,8 @@ use super::merged::{Alias, AliasTarget, Merged, MergedEndpoint, NameFacts, NameT
 use super::rules::{Capabilities, ModelRules};
 use super::{AliasNames, CatalogueOptions, CatalogueSource, figures};
 use crate::config::AliasPlan;
-use crate::providers::{LATEST, ListedModel, ModelKind, Profile, glob};
+use crate::glob::glob;
+use crate::providers::{LATEST, ListedModel, ModelKind, Profile};
 
 /// Merges all listings into one.
 pub(super) fn merge(

@@ -237,6 +237,8 @@ fn plan_from_table(
 ) -> Loaded {
     let mut reader = ConfigReader::new(inputs.env, file.map(|(path, _)| path));
     reader.is_yaml = file.is_some_and(|(_, format)| format == FileFormat::Yaml);
+    let folder = file.and_then(|(path, _)| path.parent());
+    reader.folder = inputs.cwd.join(folder.unwrap_or(Path::new("")));
     reader.keep(kept);
     let plan = settings::plan(&mut reader.root(Some(table)), inputs);
     reader.report_unknown(table, reference());

@@ -8,6 +8,7 @@
 //!
 //! Contract: docs/contract/operations.md#9 to docs/contract/operations.md#11
 
+mod access;
 mod auth;
 mod bounds;
 mod check;
@@ -42,6 +43,7 @@ mod version_prefix;
 mod watch;
 mod yaml;
 
+pub(crate) use access::*;
 pub(crate) use bounds::{
     GLOBAL_REQUESTS_PER_MINUTE, HEALTH_REQUESTS_PER_MINUTE, PAGES_PER_SECOND,
     PER_IP_REQUESTS_PER_MINUTE,

@@ -12,10 +12,12 @@
 
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
 
+use super::access::{KeyAccessPlan, StatePlan};
 use super::endpoint::{EndpointPlan, NameFilter};
 use super::responses::ResponseStorePlan;
 use super::retry::RetryPlan;
@@ -233,6 +235,10 @@ pub struct Plan {
     pub logging: LoggingPlan,
     /// `[dashboard]`.
     pub dashboard: DashboardPlan,
+    /// `[access]`.
+    pub access: Arc<KeyAccessPlan>,
+    /// `[state]`.
+    pub state: StatePlan,
     /// `[engineering]`.
     pub engineering: EngineeringPlan,
     /// Options that only environment variables set.

@@ -93,6 +93,8 @@ pub(super) enum KeptRaw {
 pub(super) struct ConfigReader<'t> {
     pub(super) env: &'t Env,
     file: Option<PathBuf>,
+    /// Where relative paths of the section `access` begin.
+    pub(super) folder: PathBuf,
     /// Whether the file is YAML, which is Olla's format.
     pub(super) is_yaml: bool,
     findings: Vec<Finding>,
@@ -129,6 +131,7 @@ impl<'t> ConfigReader<'t> {
         Self {
             env,
             file: file.map(Path::to_path_buf),
+            folder: PathBuf::new(),
             is_yaml: false,
             findings: Vec::new(),
             missing: BTreeSet::new(),

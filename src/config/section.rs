@@ -3,7 +3,9 @@
 
 use std::fmt::Display;
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::path::PathBuf;
 
+use super::access::FieldFault;
 use super::env::Env;
 use super::finding::{Finding, Origin, Severity};
 use super::key::KeyDecl;
@@ -65,6 +67,62 @@ impl<'t> Section<'_, 't> {
             pattern,
             line,
             subject,
+        }
+    }
+
+    /// The folder in which relative paths of the file begin: the file's own, else the working
+    /// directory.
+    pub(super) fn folder(&self) -> PathBuf {
+        self.reader.folder.clone()
+    }
+
+    /// The entries of the table that are there, if its keys are free.
+    pub(super) fn entries(&self) -> Vec<(&'t str, &'t ConfigNode)> {
+        let entries = self.table.into_iter().flat_map(|table| &table.0);
+        let present = entries.filter(|(_, node)| !node.is_null());
+        present.map(|(name, node)| (name.as_str(), node)).collect()
+    }
+
+    /// Adds a key to the reference that is read by other means; its path begins in this table.
+    pub(super) fn document(&mut self, doc: KeyDoc) {
+        let path = join(&self.pattern, &doc.path);
+        self.reader.docs.push(KeyDoc { path, ..doc });
+    }
+
+    /// Reports the faults in a table inside of this one, of which `inside` is the path.
+    pub(super) fn refuse_fields(&mut self, inside: &str, faults: Vec<FieldFault>) {
+        let base = if self.path.is_empty() {
+            inside.to_owned()
+        } else {
+            format!("{}.{inside}", self.path)
+        };
+        for fault in faults {
+            let path = if fault.field.is_empty() {
+                base.clone()
+            } else {
+                format!("{base}.{}", fault.field)
+            };
+            self.error_at(fault.line, path, fault.message);
+        }
+    }
+
+    /// Reports an error about the table itself.
+    pub(super) fn refuse_all(&mut self, message: String) {
+        self.error_at(self.line, self.path.clone(), message);
+    }
+
+    /// Reports an error about a variable without a key.
+    pub(super) fn refuse_variable(&mut self, name: &str, message: impl Display) {
+        self.reader.find(Finding {
+            source: Origin::Env(name.to_owned()),
+            ..Finding::new(Severity::Error, message.to_string())
+        });
+    }
+
+    /// Reports findings about another file.
+    pub(super) fn find_all(&mut self, findings: Vec<Finding>) {
+        for finding in findings {
+            self.reader.find(finding);
         }
     }
 

@@ -4,7 +4,10 @@
 //! Contract: docs/contract/operations.md#10, docs/contract/operations.md#11;
 //! docs/contract/balancing.md#5; docs/contract/catalogue.md#3.1, docs/contract/catalogue.md#5.10
 
+use std::sync::Arc;
+
 use super::ConfigInputs;
+use super::access::{access, state};
 use super::bounds::{NO_MAX, U32_MAX, secs};
 use super::check;
 use super::fleet::{self, Context};
@@ -29,7 +32,11 @@ pub(super) fn plan(root: &mut Section<'_, '_>, inputs: &ConfigInputs<'_>) -> Pla
         server: &server,
     };
     let discovery = discovery(&mut root.section("discovery"), &context);
+    let state = state(&mut root.section("state"));
+    let access = Arc::new(access(root, inputs, &state));
     let plan = Plan {
+        access,
+        state,
         server,
         proxy,
         discovery,

@@ -41,8 +41,11 @@ impl ConfigReader<'_> {
             pattern: parent_pattern,
         }) = stack.pop()
         {
+            let is_free = has_free_names(&parent_pattern, reference);
             for (name, node) in &table.0 {
-                let (path, pattern) = (join(&parent, name), join(&parent_pattern, name));
+                let path = join(&parent, name);
+                let name_or_any = if is_free { ANY_NAME } else { name };
+                let pattern = join(&parent_pattern, name_or_any);
                 let inside = |suffix: &str| {
                     let prefix = format!("{pattern}{suffix}");
                     reference.iter().any(|doc| doc.path.starts_with(&prefix))
@@ -143,6 +146,19 @@ impl ConfigReader<'_> {
             });
         }
     }
+}
+
+/// The name of a table in the reference that stands for tables of any name.
+pub(super) const ANY_NAME: &str = "NAME";
+
+/// Whether the tables inside of a table have any names.
+fn has_free_names(pattern: &str, reference: &[KeyDoc]) -> bool {
+    !pattern.is_empty()
+        && reference.iter().any(|doc| {
+            let inside = doc.path.strip_prefix(pattern);
+            let inside = inside.and_then(|rest| rest.strip_prefix('.'));
+            inside.is_some_and(|rest| rest.split('.').next() == Some(ANY_NAME))
+        })
 }
 
 /// The paths of all keys and of the tables around them.

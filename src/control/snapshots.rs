@@ -6,6 +6,7 @@ use std::time::{Instant, SystemTime};
 
 use super::member::FleetMember;
 use super::state::{ActiveConfig, ControlState, Models};
+use crate::access::Access;
 use crate::catalogue::{Catalogue, CatalogueOptions, CatalogueSource, ModelRules};
 use crate::config::Plan;
 use crate::endpoint_set::EndpointSet;
@@ -24,10 +25,11 @@ pub(crate) fn first_snapshot(
     profiles: &Arc<Profiles>,
     rules: &Arc<ModelRules>,
     limiters: Arc<Limiters>,
+    access: Arc<Access>,
 ) -> Snapshot {
     let (plan, profiles, rules) = (Arc::clone(plan), Arc::clone(profiles), Arc::clone(rules));
     let config = ActiveConfig::new(plan, profiles, rules, limiters);
-    snapshot_of(&config, &Models::default(), Vec::new())
+    snapshot_of(&config, access, &Models::default(), Vec::new())
 }
 
 impl ControlState {
@@ -47,7 +49,12 @@ impl ControlState {
         self.outlet.version.set(version + 1);
         let members = self.endpoints.members.borrow();
         let endpoints: Vec<_> = members.iter().map(|member| member.endpoint()).collect();
-        let mut snapshot = snapshot_of(&self.config(), &self.models.borrow(), endpoints);
+        let mut snapshot = snapshot_of(
+            &self.config(),
+            self.common.access.newest(),
+            &self.models.borrow(),
+            endpoints,
+        );
         snapshot.fleet.version = version;
         snapshot.fleet.started = self.endpoints.is_first_round_over.get();
         snapshot.fleet.unchecked = places(&members, FleetMember::is_awaited);
@@ -114,7 +121,12 @@ impl ControlState {
     }
 }
 
-fn snapshot_of(config: &ActiveConfig, models: &Models, endpoints: Vec<Endpoint>) -> Snapshot {
+fn snapshot_of(
+    config: &ActiveConfig,
+    access: Arc<Access>,
+    models: &Models,
+    endpoints: Vec<Endpoint>,
+) -> Snapshot {
     let is_routable = |endpoint: &Endpoint| endpoint.status.is_routable();
     Snapshot {
         scopes: Scopes::new(config.profiles.all(), &endpoints),
@@ -124,6 +136,7 @@ fn snapshot_of(config: &ActiveConfig, models: &Models, endpoints: Vec<Endpoint>)
         missing: models.outages.missing().clone(),
         models: Arc::clone(&models.index),
         limiters: Arc::clone(&config.limiters),
+        access,
         fleet: Fleet {
             version: 0,
             plan: Arc::clone(&config.plan),

@@ -25,7 +25,7 @@ use super::picked::Picked;
 use super::refused::overloaded;
 use super::replies::Ticket;
 use super::view::View;
-use crate::access::Client;
+use crate::access::{Client, Key};
 use crate::dialects::{ApiFamily, Dialect, EventForm, KEEP_ALIVE_COMMENT, Piece, Reading, Whole};
 use crate::encoding::BodyCoding;
 use crate::endpoint_set::EndpointSet;
@@ -48,6 +48,8 @@ pub(crate) struct Exchange {
     /// The view in which the request arrived; after routing, the newest view of that moment.
     pub(super) view: Rc<View>,
     pub(super) client: Client,
+    /// The key that the request was admitted with, until its end; `None` if access is off.
+    pub(super) key: Option<Arc<Key>>,
     pub(super) cors: Grant,
     /// What the response shows of the client's rate limit.
     pub(super) limit_headers: Option<LimitHeaders>,
@@ -148,6 +150,7 @@ impl Exchange {
             gateway,
             view,
             client: Client::UNKNOWN,
+            key: None,
             cors: Grant::Off,
             limit_headers: None,
             route: MatchedRoute::unknown(ApiFamily::default()),

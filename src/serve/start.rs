@@ -153,7 +153,13 @@ fn start(setup: Setup, logger: &Logger) -> Result<Running, String> {
     let common = Arc::new(Common::new(now, logger, &plan));
     let profiles = Arc::new(setup.profiles.filtered(&plan.proxy.profile_filter));
     let limiters = Arc::new(Limiters::new(&plan.server.rate_limits, cores));
-    let first = control::first_snapshot(&plan, &profiles, &setup.rules, limiters);
+    let first = control::first_snapshot(
+        &plan,
+        &profiles,
+        &setup.rules,
+        limiters,
+        common.access.newest(),
+    );
     let broadcast = Arc::new(Broadcast::new(Arc::new(first)));
     let ringer = Arc::new(OnceLock::new());
     let (bell, listening) = Bell::new().map_err(|error| error.to_string())?;

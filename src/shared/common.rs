@@ -8,6 +8,7 @@ use olla_engine::core::HeldBytes;
 use olla_engine::limit::{Epoch, Nanos};
 
 use super::dropped::DroppedReports;
+use crate::access::AccessKeeper;
 use crate::clock::millis;
 use crate::config::Plan;
 use crate::dialects::anthropic::Records;
@@ -27,6 +28,8 @@ pub(crate) struct Common {
     pub started_rfc3339: String,
     /// The turns of the balancers.
     pub turns: Turns,
+    /// Keys, policies and their counters.
+    pub access: AccessKeeper,
     /// Sticky sessions.
     pub sticky: Sticky,
     /// Responses that are kept.
@@ -62,6 +65,7 @@ impl Common {
             start,
             started_rfc3339: format::instant(SystemTime::now()),
             turns: Turns::default(),
+            access: AccessKeeper::new(&plan.access),
             sticky: Sticky::default(),
             responses: Arc::new(ResponseStore::new(StoreBounds::of(&plan.responses))),
             logger: logger.clone(),

@@ -5,6 +5,7 @@
 use std::sync::Arc;
 
 use super::Limiters;
+use crate::access::Access;
 use crate::catalogue::{Catalogue, MissingModels};
 use crate::endpoint_set::EndpointSet;
 use crate::fleet::Fleet;
@@ -30,6 +31,8 @@ pub(crate) struct Snapshot {
     pub missing: MissingModels,
     /// Names of models to endpoints.
     pub models: Arc<ModelIndex>,
+    /// Keys, policies and their settings.
+    pub access: Arc<Access>,
     /// The rate limits of clients.
     pub limiters: Arc<Limiters>,
 }

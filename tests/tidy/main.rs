@@ -410,7 +410,7 @@ fn cited_rules_of_the_contract_exist() {
 /// The parts of the gateway, from the ground up. A part imports those of the rows before its own;
 /// parts of one row do not know each other.
 const GATEWAY_ROWS: [&[&str]; 10] = [
-    &["clock", "field_names", "json", "roots"],
+    &["clock", "field_names", "glob", "json", "roots"],
     &["config", "format"],
     &[
         "access",

@@ -11,7 +11,7 @@ use std::{fs, io};
 use rustc_hash::FxHashMap;
 
 use super::file;
-use super::glob::admits;
+use super::filter::admits;
 use super::profile::Profile;
 use crate::config::{NameFilter, TypeName, toml_of_yaml};
 

@@ -1,8 +1,6 @@
-//! Globs over names of models and profiles, and in capability patterns.
+//! Globs over names: of models, of endpoints and of profiles.
 //!
 //! Contract: docs/contract/catalogue.md#4.1
-
-use crate::config::NameFilter;
 
 /// Whether a pattern matches a whole name, ignoring case. `*` stands for any run of characters,
 /// also none; nothing else is special.
@@ -34,13 +32,6 @@ pub(crate) fn glob(pattern: &str, name: &str) -> bool {
         }
     }
     pattern.iter().skip(p).all(|byte| *byte == b'*')
-}
-
-/// Whether a filter admits a name: an include pattern matches, or there is none, and no exclude
-/// pattern does.
-pub fn admits(filter: &NameFilter, name: &str) -> bool {
-    let any = |patterns: &[String]| patterns.iter().any(|pattern| glob(pattern, name));
-    (filter.include.is_empty() || any(&filter.include)) && !any(&filter.exclude)
 }
 
 #[cfg(test)]
@@ -80,27 +71,6 @@ mod tests {
             for name in no {
                 assert!(!glob(pattern, name), "{pattern} should not match {name}");
             }
-        }
-    }
-
-    #[test]
-    fn exclude_wins() {
-        let filter = |include: &[&str], exclude: &[&str]| NameFilter {
-            include: include.iter().map(|p| (*p).to_owned()).collect(),
-            exclude: exclude.iter().map(|p| (*p).to_owned()).collect(),
-        };
-        let table = [
-            (filter(&[], &[]), "m", true),
-            (filter(&["*"], &[]), "m", true),
-            (filter(&["a*", "m*"], &[]), "m", true),
-            (filter(&["a*"], &[]), "m", false),
-            (filter(&["a*", "*"], &[]), "m", true),
-            (filter(&["m"], &["M"]), "m", false),
-            (filter(&[], &["*"]), "m", false),
-            (filter(&[], &["*test*"]), "m", true),
-        ];
-        for (filter, name, admitted) in table {
-            assert_eq!(admits(&filter, name), admitted, "{filter:?}");
         }
     }
 
