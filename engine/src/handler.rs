@@ -22,6 +22,7 @@ use std::marker::PhantomData;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -33,6 +34,28 @@ use crate::h1::head::{RequestHead, ResponseHead};
 use crate::h1::{FieldId, FieldNames, Reject, emit};
 use crate::rt::Exhausted;
 use crate::tls::TlsClient;
+
+/// Revokes exchanges: all that began before a number changed.
+#[derive(Debug, Clone)]
+pub struct Revocation {
+    number: Arc<AtomicU32>,
+    begun_at: u32,
+}
+
+impl Revocation {
+    /// For an exchange that began when the number was `begun_at`.
+    pub fn new(number: &Arc<AtomicU32>, begun_at: u32) -> Self {
+        Self {
+            number: Arc::clone(number),
+            begun_at,
+        }
+    }
+
+    /// Whether the exchange is revoked.
+    pub fn is_revoked(&self) -> bool {
+        self.number.load(Ordering::Relaxed) != self.begun_at
+    }
+}
 
 /// The time and the connection of a call.
 #[derive(Debug, Clone, Copy)]
@@ -373,6 +396,11 @@ pub trait Handler: Sized + 'static {
         false
     }
 
+    /// Whether an exchange was revoked since the last call. Called after each tick.
+    fn has_revoked(&self) -> bool {
+        false
+    }
+
     /// The core's bell was rung: there may be news.
     fn news(&self, _now: Instant) {}
 
@@ -459,6 +487,13 @@ pub trait Exchange: Sized + 'static {
     /// for another one.
     fn leaves(&self, _now: Instant) -> bool {
         false
+    }
+
+    /// What revokes the exchange while it is in progress; `None` = nothing. Called once, when the
+    /// request is complete. A revoked exchange fails or is cut soon after
+    /// [`Handler::has_revoked`].
+    fn revocation(&self) -> Option<Revocation> {
+        None
     }
 
     /// Writes the request line and the fields for the backend that was picked; no framing fields,

@@ -47,6 +47,7 @@ pub(crate) const fn consequences(fault: Fault) -> Consequences {
         Fault::WriteTimeout => {
             nothing("was abandoned because the client read the response too slowly")
         }
+        Fault::Revoked => nothing("was left because the key of the request was revoked"),
         Fault::Local => nothing("could not be reached because the gateway is out of resources"),
     }
 }
@@ -122,6 +123,7 @@ mod tests {
             (Fault::Dropped(Ending::Closed), false, false),
             (Fault::Dropped(Ending::Reset), false, false),
             (Fault::Down, false, false),
+            (Fault::Revoked, false, false),
             (Fault::HeaderTimeout, false, false),
             (Fault::HeadCut(Ending::Closed), false, false),
             (Fault::HeadCut(Ending::Reset), false, false),

@@ -106,6 +106,7 @@ impl ErrorKind {
             | Fault::ReadTimeout
             | Fault::WriteTimeout
             | Fault::Down
+            | Fault::Revoked
             | Fault::Local => return None,
         })
     }
@@ -333,6 +334,7 @@ mod tests {
         for (fault, want) in [
             (Fault::HeaderTimeout, None),
             (Fault::Down, None),
+            (Fault::Revoked, None),
             (Fault::Closed, Some("closed")),
             (Fault::Dropped(Ending::Closed), Some("closed")),
             (Fault::Dropped(Ending::Reset), Some("reset")),

@@ -76,7 +76,7 @@ impl<H: Handler> Lane<'_, H> {
         // A failed attempt does not return it; the next one then allocates its own.
         let mut head = std::mem::take(self.response_head);
         let (buf, framing) = self.read_head(&mut backend, &mut head).await?;
-        self.wire.io.deadline.set_patient(false);
+        self.wire.io.deadline.set_relaying();
         let bodyless = matches!(framing.body, ResponseBody::None | ResponseBody::Length(0));
         let event = Event::ResponseHead {
             reusable: framing.keep_alive,
@@ -96,6 +96,7 @@ impl<H: Handler> Lane<'_, H> {
             self.write(now, |x, ask, out| x.response_head(ask, &response, out))
         };
         if passing == Passing::Again {
+            self.wire.io.deadline.set_patient(false);
             return Ok(self.again());
         }
         if !matches!(passing, Passing::Collect(_)) {
@@ -112,6 +113,7 @@ impl<H: Handler> Lane<'_, H> {
             begun,
         };
         let step = self.relay(backend, buf, &relayed).await;
+        self.wire.io.deadline.set_patient(false);
         *self.response_head = head;
         Ok(step)
     }

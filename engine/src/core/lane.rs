@@ -14,7 +14,9 @@ use super::early::{Asker, EarlyBytes};
 use crate::budget::{Client, Share};
 use crate::exchange::{Action, Event, Fault, Lifecycle};
 use crate::h1::{ResponseHead, Version};
-use crate::handler::{Ask, AttemptEnd, Exchange, Handler, Local, Outcome, Pick, Request, Routed};
+use crate::handler::{
+    Ask, AttemptEnd, Exchange, Handler, Local, Outcome, Pick, Request, Revocation, Routed,
+};
 use crate::part;
 
 /// The largest part of a body that is copied after its head, so that one write sends both; more is
@@ -59,6 +61,8 @@ pub(super) struct Wire<'l, H: Handler> {
     /// The lifecycle of the attempts; [`Lane::restart`] begins a new one.
     pub(super) life: Lifecycle,
     pub(super) early: EarlyBytes,
+    /// What ends the request while it is in progress.
+    pub(super) revocation: Option<Revocation>,
 }
 
 /// Sizes and times of a complete request.
@@ -322,10 +326,16 @@ impl<H: Handler> Wire<'_, H> {
     fn on_deadline(&mut self, now: Instant) -> Action {
         let event = if self.io.has_stalled(now) {
             Event::ClientStalled
+        } else if self.is_revoked() {
+            Event::Revoked
         } else {
             Event::Timer
         };
         self.life.on(event, now)
+    }
+
+    fn is_revoked(&self) -> bool {
+        self.revocation.as_ref().is_some_and(Revocation::is_revoked)
     }
 
     /// As [`Self::wait`], while the endpoint has sent no response byte: the wait also ends if the exchange
@@ -348,6 +358,9 @@ impl<H: Handler> Wire<'_, H> {
             }
             let now = self.core.clock();
             let mut action = self.life.on(Event::Timer, now);
+            if action == Action::Continue && self.is_revoked() {
+                action = self.life.on(Event::Revoked, now);
+            }
             if action == Action::Continue && asker.x.leaves(now) {
                 action = self.life.on(Event::EndpointDown, now);
             }
@@ -496,6 +509,7 @@ pub(super) fn write_local(
 
 /// Sends a local response that [`write_local`] began.
 pub(super) async fn send_local(io: &mut Io, out: &mut Vec<u8>, body: &[u8]) -> Outcome {
+    io.deadline.set_patient(false);
     io.deadline.set(None);
     let mut rest = body;
     if rest.len() <= COPIED_BYTES_MAX {

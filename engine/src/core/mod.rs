@@ -412,6 +412,9 @@ async fn tick<H: Handler>(core: Rc<Core<H>>) {
         if core.handler.has_lost_backends() {
             core.deadlines.hasten();
         }
+        if core.handler.has_revoked() {
+            core.deadlines.hasten_all();
+        }
         // One timer for all: a thousand timers would keep a core busy.
         core.room.wake_first(BUDGET_WAKES_PER_TICK_MAX);
         ticks = ticks.wrapping_add(1);

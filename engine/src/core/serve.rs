@@ -373,6 +373,7 @@ impl<H: Handler> Connection<H> {
                 io: &mut self.io,
                 life: Lifecycle::new(x.timeouts(), framed.arrival.at),
                 early: EarlyBytes::new(framed.arrival.at),
+                revocation: x.revocation(),
             },
             x,
             request,

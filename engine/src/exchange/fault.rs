@@ -46,6 +46,8 @@ pub enum Fault {
     WriteTimeout,
     /// The gateway has no file descriptor, port or memory left.
     Local,
+    /// The exchange was revoked while it was in progress.
+    Revoked,
 }
 
 /// How a connection ended.
@@ -60,7 +62,7 @@ pub enum Ending {
 impl Fault {
     /// Every fault.
     #[cfg(test)]
-    pub(super) const ALL: [Self; 29] = [
+    pub(super) const ALL: [Self; 30] = [
         Self::Refused,
         Self::Unreachable,
         Self::Unresolved,
@@ -90,6 +92,7 @@ impl Fault {
         Self::ResponseTimeout,
         Self::WriteTimeout,
         Self::Local,
+        Self::Revoked,
     ];
 
     /// Whether the endpoint was reached but stayed silent too long, which clients
@@ -126,6 +129,7 @@ impl Fault {
             Self::ResponseTimeout => "response_timeout",
             Self::WriteTimeout => "write_timeout",
             Self::Local => "local",
+            Self::Revoked => "revoked",
         }
     }
 }

@@ -80,6 +80,9 @@ pub enum Event {
     /// The endpoint was found dead in another way, and the request is to go elsewhere. Once bytes of
     /// a response have arrived, it changes nothing.
     EndpointDown,
+    /// The request is to end, whatever its endpoint does. Once its response is complete, it changes
+    /// nothing.
+    Revoked,
     /// The response head is larger than the gateway takes.
     HeadTooLarge,
     /// The response is not valid: a malformed head, a 101, or broken chunk framing.
@@ -350,6 +353,7 @@ impl Lifecycle {
             Event::UpstreamReset => self.next_endpoint(Fault::Reset),
             Event::UpstreamClosed => self.next_endpoint(Fault::Closed),
             Event::EndpointDown => self.next_endpoint(Fault::Down),
+            Event::Revoked => self.fail(Fault::Revoked),
             _ => Action::Continue,
         }
     }
@@ -398,6 +402,7 @@ impl Lifecycle {
             Event::EndpointDown if !self.conn.head_begun => {
                 return self.next_endpoint(Fault::Down);
             }
+            Event::Revoked => return self.fail(Fault::Revoked),
             Event::Malformed => return self.fail(Fault::Malformed),
             Event::HeadTooLarge => return self.fail(Fault::HeadTooLarge),
             _ => {}
@@ -429,6 +434,7 @@ impl Lifecycle {
             Event::UpstreamClosed => self.over(Action::Cut(Fault::Closed)),
             Event::UpstreamReset => self.over(Action::Cut(Fault::Reset)),
             Event::Malformed => self.over(Action::Cut(Fault::Malformed)),
+            Event::Revoked => self.over(Action::Cut(Fault::Revoked)),
             _ => Action::Continue,
         }
     }

@@ -6,7 +6,7 @@ use super::Action::{Abandon, Continue, Cut, Fail, Finish, NextEndpoint, Reset, R
 use super::Event::{
     ClientBlocked, ClientLeft, ClientStalled, ClientTook, ConnectFailed, Connected, Delivered,
     EndpointDown, HeadTooLarge, Malformed, RequestProgress, RequestSent, ResponseBytes,
-    ResponseEnd, ResponseHead, ResponsePiece, SendFailed, Timer, TlsBegun, UpstreamClosed,
+    ResponseEnd, ResponseHead, ResponsePiece, Revoked, SendFailed, Timer, TlsBegun, UpstreamClosed,
     UpstreamReset,
 };
 use super::lifecycle::Phase;
@@ -113,6 +113,10 @@ const TABLE: &[Row] = &[
     row("TLS timeout", false, &[TlsBegun, Timer],
         NextEndpoint(Fault::TlsTimeout)),
     // A health check finds the endpoint dead.
+    row("revoked while connecting", false, &[Revoked], Fail(Fault::Revoked)),
+    row("revoked while waiting", true, &[RequestProgress, RequestSent, Revoked], Fail(Fault::Revoked)),
+    row("revoked during the response", false, &[Connected, RequestSent, HEAD, Revoked],
+        Cut(Fault::Revoked)),
     row("down while connecting", false, &[EndpointDown], NextEndpoint(Fault::Down)),
     row("down in the TLS handshake", false, &[TlsBegun, EndpointDown], NextEndpoint(Fault::Down)),
     row("down while sending", true, &[RequestProgress, EndpointDown], NextEndpoint(Fault::Down)),

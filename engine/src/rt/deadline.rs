@@ -40,12 +40,23 @@ struct Slot {
     queued: Cell<bool>,
     /// Its connection is between two requests.
     idle: Cell<bool>,
-    /// Its wait may end early and be taken up again.
-    patient: Cell<bool>,
+    /// Whether its wait may end early and be taken up again.
+    patience: Cell<Patience>,
     /// Its wait is to end early.
     hastened: Cell<bool>,
     looking: Cell<Looking>,
     waker: RefCell<Option<Waker>>,
+}
+
+/// For what a wait may end early.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Patience {
+    /// For nothing.
+    No,
+    /// No byte of a response has arrived: it may leave its backend, or be revoked.
+    Waiting,
+    /// A response is being relayed: it may be revoked.
+    Relaying,
 }
 
 /// Whether a connection has to be looked at now and then, because no event tells of its end.
@@ -81,7 +92,7 @@ impl Deadlines {
             passed: Cell::new(false),
             queued: Cell::new(false),
             idle: Cell::new(false),
-            patient: Cell::new(false),
+            patience: Cell::new(Patience::No),
             hastened: Cell::new(false),
             looking: Cell::new(Looking::No),
             waker: RefCell::new(None),
@@ -100,9 +111,19 @@ impl Deadlines {
         }
     }
 
-    /// Lets the deadlines of all patient waits pass at the next checks, a few at a time.
+    /// Lets the deadlines of all waits for a response pass at the next checks, a few at a time.
     pub(crate) fn hasten(&self) {
-        for slot in self.slots.borrow().iter().filter(|slot| slot.patient.get()) {
+        self.hasten_if(|patience| patience == Patience::Waiting);
+    }
+
+    /// The same for those that relay a response too.
+    pub(crate) fn hasten_all(&self) {
+        self.hasten_if(|patience| patience != Patience::No);
+    }
+
+    fn hasten_if(&self, is_meant: impl Fn(Patience) -> bool) {
+        let slots = self.slots.borrow();
+        for slot in slots.iter().filter(|slot| is_meant(slot.patience.get())) {
             slot.hastened.set(true);
         }
     }
@@ -153,7 +174,7 @@ impl Deadlines {
 
 impl Slot {
     fn is_due(&self, now_ms: u64) -> bool {
-        self.due_ms.get() <= now_ms || self.hastened.get() && self.patient.get()
+        self.due_ms.get() <= now_ms || self.hastened.get() && self.patience.get() != Patience::No
     }
 
     fn is_wanted(&self, now_ms: u64) -> bool {
@@ -182,8 +203,17 @@ impl Deadline {
 
     /// Whether its waits may end before it is due, and are then taken up again.
     pub(crate) fn set_patient(&self, patient: bool) {
-        self.slot.patient.set(patient);
+        let patience = match patient {
+            true => Patience::Waiting,
+            false => Patience::No,
+        };
+        self.slot.patience.set(patience);
         self.slot.hastened.set(false);
+    }
+
+    /// The same for waits while a response is relayed. What has hastened them before, still does.
+    pub(crate) fn set_relaying(&self) {
+        self.slot.patience.set(Patience::Relaying);
     }
 
     /// Whether its waits are woken every quarter of a second, for [`Self::is_time_to_look`].
