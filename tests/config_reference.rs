@@ -243,10 +243,10 @@ fn keys(text: &str) -> BTreeSet<String> {
             .and_then(|line| line.strip_suffix(']'))
         {
             section = header.to_owned();
-        } else if !is_free(&section) {
-            if let Some((key, _)) = line.split_once(" = ").filter(|_| !line.starts_with(' ')) {
-                keys.insert(format!("{section}.{key}"));
-            }
+        } else if !is_free(&section)
+            && let Some((key, _)) = line.split_once(" = ").filter(|_| !line.starts_with(' '))
+        {
+            keys.insert(format!("{section}.{key}"));
         }
     }
     keys

@@ -19,7 +19,7 @@ pub(crate) struct CountersBook {
     policies: Mutex<Names>,
 }
 
-type Names = HashMap<Box<str>, Entry>;
+type Names = HashMap<Arc<str>, Entry>;
 
 #[derive(Debug)]
 struct Entry {
@@ -30,12 +30,12 @@ struct Entry {
 
 impl CountersBook {
     /// The counters of a key's name.
-    pub(crate) fn of_key(&self, name: &str) -> Arc<Counters> {
+    pub(crate) fn of_key(&self, name: &Arc<str>) -> Arc<Counters> {
         of(&mut lock(&self.keys), name)
     }
 
     /// The counters of a policy's name.
-    pub(crate) fn of_policy(&self, name: &str) -> Arc<Counters> {
+    pub(crate) fn of_policy(&self, name: &Arc<str>) -> Arc<Counters> {
         of(&mut lock(&self.policies), name)
     }
 
@@ -55,7 +55,7 @@ impl CountersBook {
     }
 }
 
-fn of(names: &mut Names, name: &str) -> Arc<Counters> {
+fn of(names: &mut Names, name: &Arc<str>) -> Arc<Counters> {
     if let Some(entry) = names.get(name) {
         return Arc::clone(&entry.counters);
     }
@@ -64,7 +64,7 @@ fn of(names: &mut Names, name: &str) -> Arc<Counters> {
         counters: Arc::clone(&counters),
         gone_ms: None,
     };
-    names.insert(Box::from(name), entry);
+    names.insert(Arc::clone(name), entry);
     counters
 }
 
@@ -80,9 +80,10 @@ mod tests {
     #[test]
     fn counters_outlive_their_keys_by_a_day() {
         let book = CountersBook::default();
-        let held = book.of_key("a");
-        assert!(Arc::ptr_eq(&held, &book.of_key("a")));
-        assert!(!Arc::ptr_eq(&held, &book.of_policy("a")));
+        let name = Arc::from("a");
+        let held = book.of_key(&name);
+        assert!(Arc::ptr_eq(&held, &book.of_key(&name)));
+        assert!(!Arc::ptr_eq(&held, &book.of_policy(&name)));
         book.sweep(0);
         let weak = Arc::downgrade(&held);
         drop(held);
@@ -90,7 +91,7 @@ mod tests {
         book.sweep(1_000 + KEPT_MS - 1);
         assert!(weak.upgrade().is_some());
         // A key of the name came back in between: its day begins anew.
-        let back = book.of_key("a");
+        let back = book.of_key(&name);
         book.sweep(1_000 + KEPT_MS);
         drop(back);
         book.sweep(2_000 + KEPT_MS);

@@ -3,8 +3,12 @@
 //!
 //! Contract: docs/contract/access.md#4.1
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
+use ring::hmac;
+
+use super::secret::base62;
 use super::{Access, AccessSources, CountersBook, StoredKey};
 use crate::config::{KeyAccessPlan, KeyPlan};
 
@@ -27,6 +31,12 @@ pub(crate) struct AccessKeeper {
     sources: Mutex<KeySources>,
     /// Held only to read or replace it.
     newest: Mutex<Arc<Access>>,
+    /// How often requests in progress were cut.
+    cuts: AtomicU64,
+    /// The secret of [`Self::cache_salt`].
+    salt: OnceLock<hmac::Key>,
+    /// Whether the newest version of the keys file is in force, or there is none.
+    pub keys_file_ok: AtomicBool,
 }
 
 impl KeySources {
@@ -48,6 +58,9 @@ impl AccessKeeper {
             book: CountersBook::default(),
             sources: Mutex::new(KeySources::new(plan, Arc::default())),
             newest: Mutex::default(),
+            cuts: AtomicU64::new(0),
+            salt: OnceLock::new(),
+            keys_file_ok: AtomicBool::new(true),
         };
         keeper.change(|_| ());
         keeper
@@ -68,19 +81,55 @@ impl AccessKeeper {
         &self.book
     }
 
+    /// Cuts the requests of a name that are in progress, within some ticks of their cores
+    /// (docs/contract/access.md#4.3). The key is to be gone, or switched off, before.
+    pub(crate) fn cut(&self, name: &str) {
+        self.book.of_key(&Arc::from(name)).cut();
+        self.cuts.fetch_add(1, Ordering::Release);
+    }
+
+    /// How often requests in progress were cut.
+    pub(crate) fn cuts(&self) -> u64 {
+        self.cuts.load(Ordering::Acquire)
+    }
+
+    /// Sets the secret of [`Self::cache_salt`], which the state store keeps; the first one counts.
+    pub(crate) fn set_salt(&self, secret: &[u8]) {
+        let _ = self.salt.set(hmac::Key::new(hmac::HMAC_SHA256, secret));
+    }
+
+    /// What keeps the prompt cache of a key apart: 43 characters that differ between keys and are
+    /// always the same for one (docs/contract/access.md#15).
+    pub(crate) fn cache_salt(&self, name: &str) -> String {
+        if self.salt.get().is_none() {
+            let mut secret = [0; 32];
+            // Without a random source the names alone keep caches apart.
+            let _ = getrandom::fill(&mut secret);
+            self.set_salt(&secret);
+        }
+        let Some(key) = self.salt.get() else {
+            return String::new();
+        };
+        let mut tag = [0; 32];
+        tag.copy_from_slice(hmac::sign(key, name.as_bytes()).as_ref());
+        base62(tag)
+    }
+
     /// Changes the sources, and builds the state of them. It is in force once the control thread has
     /// published a snapshot. Changes happen one after the other; with 100,000 keys one takes some
     /// 100 ms, so neither a core nor the control thread makes one.
     pub(crate) fn change<R>(&self, change: impl FnOnce(&mut KeySources) -> R) -> R {
         let mut sources = lock(&self.sources);
         let result = change(&mut sources);
-        let built = Access::build(&AccessSources {
+        let before = self.newest();
+        let parts = AccessSources {
             plan: &sources.plan,
             file: &sources.file,
             stored: &sources.stored,
             book: &self.book,
-        });
-        let before = std::mem::replace(&mut *lock(&self.newest), Arc::new(built));
+        };
+        let built = Arc::new(Access::build(&parts, &before));
+        *lock(&self.newest) = built;
         drop(sources);
         drop(before);
         result

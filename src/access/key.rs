@@ -3,7 +3,6 @@
 //! Contract: docs/contract/access.md#4
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::{Counters, CountersBook, Policy};
 use crate::config::{ANONYMOUS, AdminRight, KeyDigest, KeyFields, KeySource};
@@ -13,7 +12,7 @@ use crate::config::{ANONYMOUS, AdminRight, KeyDigest, KeyFields, KeySource};
 #[derive(Debug)]
 pub(crate) struct Key {
     /// Its name.
-    pub name: Box<str>,
+    pub name: Arc<str>,
     /// The SHA-256 of its secret; zeros if it has none, as that of a token.
     pub digest: KeyDigest,
     /// Where it comes from.
@@ -30,8 +29,6 @@ pub(crate) struct Key {
     pub created_ms: Option<u64>,
     /// What its name has used.
     pub counters: Arc<Counters>,
-    /// Whether the requests that it has in progress are to end.
-    cut: AtomicBool,
 }
 
 /// Whether a key may be used.
@@ -55,7 +52,7 @@ impl Key {
         book: &CountersBook,
     ) -> Self {
         Self {
-            name: fields.name.clone(),
+            name: Arc::clone(&fields.name),
             digest,
             source,
             policy: policy.with(fields.overrides.as_deref()),
@@ -64,14 +61,13 @@ impl Key {
             note: fields.note.clone(),
             created_ms: None,
             counters: book.of_key(&fields.name),
-            cut: AtomicBool::new(false),
         }
     }
 
     /// The key of requests without a credential (docs/contract/access.md#4.5).
     pub(crate) fn anonymous(policy: &Arc<Policy>, book: &CountersBook) -> Self {
         let fields = KeyFields {
-            name: Box::from(ANONYMOUS),
+            name: Arc::from(ANONYMOUS),
             policy: Arc::clone(&policy.name),
             enabled: true,
             expires_ms: None,
@@ -98,18 +94,13 @@ impl Key {
         }
     }
 
+    /// Whether a token stands for it.
+    pub(crate) fn is_by_token(&self) -> bool {
+        self.source == KeySource::Jwt
+    }
+
     /// Its right to the operator's routes.
     pub(crate) fn admin(&self) -> AdminRight {
         self.policy.fields.admin
-    }
-
-    /// Ends the requests that it has in progress.
-    pub(crate) fn cut(&self) {
-        self.cut.store(true, Ordering::Relaxed);
-    }
-
-    /// Whether its requests are to end.
-    pub(crate) fn is_cut(&self) -> bool {
-        self.cut.load(Ordering::Relaxed)
     }
 }

@@ -5,15 +5,21 @@
 //!
 //! Contract: docs/contract/access.md, docs/contract/surface.md#10.3
 
-#![allow(dead_code, unused_imports)]
+#![allow(
+    dead_code,
+    unused_imports,
+    reason = "limits, the state store and tokens use the rest"
+)]
 
 mod book;
 mod client;
 mod counters;
+mod credential;
 mod keeper;
 mod key;
 mod keys;
 mod policy;
+mod refused;
 mod secret;
 
 use std::sync::Arc;
@@ -21,11 +27,13 @@ use std::sync::Arc;
 pub(crate) use book::CountersBook;
 pub(crate) use client::{Client, named_by_proxy};
 pub(crate) use counters::Counters;
+pub(crate) use credential::{Credentials, Identified, KeyFault, RefusedKey, holds_credential};
 pub(crate) use keeper::{AccessKeeper, KeySources};
 pub(crate) use key::{Key, KeyState};
 pub(crate) use keys::{Keys, StoredKey};
 pub(crate) use policy::Policy;
-pub(crate) use secret::{Secret, is_made_here};
+pub(crate) use refused::{Attempt, LogTurn, RefusedKeys};
+pub(crate) use secret::{NewSecret, is_made_here};
 
 use crate::config::{KeyAccessPlan, KeyPlan};
 
@@ -62,9 +70,10 @@ pub(crate) struct AccessSources<'a> {
 }
 
 impl Access {
-    /// Builds the state of these sources. A stored key of which another source has the name or the
+    /// Builds the state of these sources. What has not changed since `before` is shared with it. A
+    /// stored key of which another source has the name or the
     /// hash is left aside.
-    pub(crate) fn build(sources: &AccessSources<'_>) -> Self {
+    pub(crate) fn build(sources: &AccessSources<'_>, before: &Self) -> Self {
         let plan = sources.plan;
         if !plan.enabled {
             return Self::default();
@@ -72,7 +81,13 @@ impl Access {
         let policies: Vec<Arc<Policy>> = plan
             .policies
             .iter()
-            .map(|plan| Arc::new(Policy::new(plan, sources.book)))
+            .map(|plan| {
+                let same = before
+                    .policy(&plan.name)
+                    .filter(|policy| policy.is_of(plan));
+                let new = || Arc::new(Policy::new(plan, sources.book));
+                same.map_or_else(new, Arc::clone)
+            })
             .collect();
         let anonymous = plan.anonymous.as_ref().and_then(|name| {
             let policy = find(&policies, name)?;
@@ -80,7 +95,7 @@ impl Access {
         });
         Self {
             enabled: true,
-            keys: Keys::build(sources, &policies),
+            keys: Keys::build(sources, &policies, &before.keys),
             policies,
             anonymous,
             placeholders: plan

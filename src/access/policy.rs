@@ -32,6 +32,11 @@ impl Policy {
         }
     }
 
+    /// Whether it is the policy of this configuration.
+    pub(super) fn is_of(&self, plan: &PolicyPlan) -> bool {
+        self.fields == plan.fields && self.together == plan.together
+    }
+
     /// The policy with a key's own fields.
     pub(crate) fn with(self: &Arc<Self>, own: Option<&PolicyOverrides>) -> Arc<Self> {
         let Some(own) = own else {

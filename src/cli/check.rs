@@ -56,7 +56,9 @@ pub(crate) fn report(loaded: &Loaded, more: &[Finding]) -> CommandOutput {
 /// What it means that pages of any origin are served (docs/contract/observe.md#8).
 fn any_page(plan: &Plan) -> Option<Finding> {
     let cors = &plan.server.cors;
-    (cors.enabled && cors.any_origin()).then(|| Finding {
+    // A page has no key.
+    let is_open = !plan.access.enabled || plan.access.anonymous.is_some();
+    (is_open && cors.enabled && cors.any_origin()).then(|| Finding {
         key: "server.cors.allowed_origins".to_owned(),
         ..Finding::new(
             Severity::Note,

@@ -34,6 +34,27 @@ pub enum Origin {
     Builtin,
 }
 
+/// A wrong field of a table that is read apart.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct FieldFault {
+    /// Its path inside of the table that was read.
+    pub(super) field: String,
+    /// Its line.
+    pub(super) line: usize,
+    /// What is wrong with it.
+    pub(super) message: String,
+}
+
+impl FieldFault {
+    pub(super) fn new(field: &str, line: usize, message: impl Into<String>) -> Self {
+        Self {
+            field: field.to_owned(),
+            line,
+            message: message.into(),
+        }
+    }
+}
+
 /// The part of a message that states that an unknown key has no effect.
 pub(super) const IGNORED: &str = ", ignored";
 

@@ -5,9 +5,8 @@ use std::fmt::Display;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::PathBuf;
 
-use super::access::FieldFault;
 use super::env::Env;
-use super::finding::{Finding, Origin, Severity};
+use super::finding::{FieldFault, Finding, Origin, Severity};
 use super::key::KeyDecl;
 use super::nearest::hint;
 use super::reader::{ConfigReader, GivenValue, KeyDoc, join, top_key};

@@ -119,7 +119,18 @@ pub(super) struct SyntaxError {
 /// # Errors
 /// All syntax errors, in the order of the lines, at most one per line.
 pub(super) fn from_toml(text: &str) -> Result<ConfigTable, Vec<SyntaxError>> {
-    let lines = Lines::of(text);
+    from_toml_part(text, 0)
+}
+
+/// Reads TOML that has so many lines before it in its file.
+///
+/// # Errors
+/// As [`from_toml`].
+pub(super) fn from_toml_part(
+    text: &str,
+    lines_before: usize,
+) -> Result<ConfigTable, Vec<SyntaxError>> {
+    let lines = Lines::of(text, lines_before);
     let (root, errors) = DeTable::parse_recoverable(text);
     if errors.is_empty() {
         return Ok(toml_table(root.into_inner(), &lines));
@@ -169,22 +180,26 @@ fn toml_value(value: DeValue<'_>, lines: &Lines) -> ConfigValue {
     }
 }
 
-/// The offsets at which the lines of a text begin.
-struct Lines(Vec<usize>);
+/// The offsets at which the lines of a text end, and the number of lines before it.
+struct Lines {
+    ends: Vec<usize>,
+    before: usize,
+}
 
 impl Lines {
-    fn of(text: &str) -> Self {
-        Self(
-            text.bytes()
-                .enumerate()
+    fn of(text: &str, before: usize) -> Self {
+        let bytes = text.bytes().enumerate();
+        Self {
+            ends: bytes
                 .filter(|(_, b)| *b == b'\n')
                 .map(|(at, _)| at)
                 .collect(),
-        )
+            before,
+        }
     }
 
     fn of_offset(&self, offset: usize) -> usize {
-        self.0.partition_point(|newline| *newline < offset) + 1
+        self.before + self.ends.partition_point(|newline| *newline < offset) + 1
     }
 }
 

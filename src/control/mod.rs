@@ -18,6 +18,7 @@ mod discover;
 mod errors;
 mod fetch;
 pub(crate) mod host;
+mod keys;
 mod member;
 mod misses;
 mod pages;
@@ -53,6 +54,7 @@ use crate::shared::{Common, CoreSenders, PageEvent, PagesSender, Snapshot, ToCon
 
 use fetch::Network;
 pub(crate) use host::process_facts;
+pub(crate) use keys::{KeysThread, log_aside, log_changed};
 pub(crate) use pages::{PagesSetup, PagesThread};
 use shortage::Shortage;
 use signal::Signal;
@@ -282,6 +284,7 @@ fn on_message(state: &Rc<ControlState>, message: ToControl) {
                 confirmation.done();
             }
         }
+        ToControl::KeysChanged => state.publish(),
         ToControl::AcceptFailed(resource) => {
             state.pages.event(PageEvent::AcceptFailed(resource));
             state.accept_shortage.on_failure(resource, &state.logger);
@@ -325,6 +328,8 @@ async fn keep_sweeping(state: &ControlState) {
         rt::sleep(pause.clamp(Duration::from_secs(1), SWEEP_INTERVAL_MAX)).await;
         let ids: Vec<_> = state.members().iter().map(|member| member.id).collect();
         state.pages.event(PageEvent::Sweep(ids));
+        let now_ms = state.common.clock_ms(Instant::now());
+        state.common.access.book().sweep(now_ms);
         if interval.is_some() {
             let now = state.common.nanos(Instant::now());
             state.config().limiters.sweep(now);

@@ -26,6 +26,22 @@ pub(crate) struct Error {
     /// What OpenAI's form of an error says in place of type and code, on the routes of a translation
     /// (docs/contract/dialects.md#12).
     pub details: Option<Box<ErrorDetails>>,
+    /// Whether it is about a key, and what that adds to the response.
+    pub access: Option<AccessError>,
+}
+
+/// What an error about a key adds to a response (docs/contract/access.md#8).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum AccessError {
+    /// Nothing but its code in the form of the Messages API.
+    Plain,
+    /// 403 and 429: it is not kept by caches.
+    Uncached,
+    /// 401: `WWW-Authenticate` says what is needed; it is not kept by caches.
+    Challenge {
+        /// Whether a credential was sent, which is not valid.
+        is_invalid: bool,
+    },
 }
 
 impl Error {
@@ -45,6 +61,7 @@ impl Error {
             accept_encoding: None,
             retry_after: None,
             details: None,
+            access: None,
         }
     }
 

@@ -43,7 +43,7 @@ pub(crate) use chat::error::RETRY_HEADERS;
 pub(crate) use chat::writer::Moment;
 use conversation::Conversation;
 pub(crate) use early::{EventForm, FailedStream, StreamFailure};
-pub(crate) use error::Error;
+pub(crate) use error::{AccessError, Error};
 use family::openai_error;
 pub(crate) use family::{ApiFamily, is_ollama_client, ollama_error};
 pub(crate) use ollama::{OLLAMA_ROOT, RunningModels, trial as ollama_trial};

@@ -9,6 +9,7 @@ use std::borrow::Cow;
 use olla_engine::h1::{FieldId, Span, emit};
 use olla_engine::handler::{Ask, AtHead, Cx, Local, Refusal, Request};
 
+use super::access::Admitted;
 use super::cors::{Grant, is_operators_page, is_operators_path};
 use super::exchange::Exchange;
 use super::limited::over_limit;
@@ -39,7 +40,11 @@ impl Exchange {
         }
         self.cors = self.view.cors.grant(&ask.request);
         match self.admit(ask) {
-            Ok(()) => AtHead::Body(self.body_limit().0),
+            Ok(Admitted::Yes) => AtHead::Body(self.body_limit().0),
+            Ok(Admitted::ToLogin) => {
+                self.lead_to_login(ask.cx, &ask.request, local);
+                AtHead::Respond
+            }
             Err(error) => {
                 self.error(ask.cx, Some(&ask.request), &error, local);
                 AtHead::Respond
@@ -95,34 +100,16 @@ impl Exchange {
         emit::field(out, b"X-Olla-Response-Time", b"0ms");
     }
 
-    /// Every check of a head, in the contract's order.
-    fn admit(&mut self, ask: &Ask<'_>) -> Result<(), Error> {
+    /// Every check of a head, in the contract's order (docs/contract/access.md#2).
+    fn admit(&mut self, ask: &Ask<'_>) -> Result<Admitted, Error> {
         let Request { head, bytes, .. } = ask.request;
         self.find_route(&ask.request)?;
         self.withhold_cors(&ask.request);
-        if let Some(api) = self.absent_api(&ask.request) {
-            // It is refused like an unknown route: it does not count as a request of a client.
-            self.route = MatchedRoute::unknown(self.route.family());
-            return Err(absent(api));
-        }
-        // Only a request that goes on to an endpoint can loop.
-        if self.route.may_reach_endpoint() && head.has(FieldId::Via) {
-            let lines = head.all(FieldId::Via).map(|line| line.value.of(bytes));
-            if self.gateway.via.is_loop(lines) {
-                return Err(loop_detected());
-            }
-        }
-        if let RouteKind::Management(_, operation) = self.route.kind
-            && !self.forwards(operation)
-        {
-            // It is refused like an unknown route: it does not count as a request of a client.
-            self.route = MatchedRoute::unknown(self.route.errors());
-            return Err(management_refused());
-        }
         self.check_access(ask)?;
-        if !self.exists(&ask.request) {
-            return Err(Error::not_found());
+        if self.check_key(ask)? == Admitted::ToLogin {
+            return Ok(Admitted::ToLogin);
         }
+        self.check_route(&ask.request)?;
         if !self.route.admits(head.method.of(bytes)) {
             return Err(method_refused(&self.route));
         }
@@ -148,7 +135,40 @@ impl Exchange {
             self.form = content_type.and_then(Form::of).map(Box::new);
             self.dialect = self.route.begin();
         }
-        Ok(())
+        Ok(Admitted::Yes)
+    }
+
+    /// Whether the route of the path exists and may be used.
+    fn check_route(&mut self, request: &Request<'_>) -> Result<(), Error> {
+        let Request { head, bytes, .. } = *request;
+        if let RouteKind::Unknown(_) = self.route.kind {
+            let api = AbsentApi::of_unknown(self.path(request));
+            return Err(api.map_or_else(|| self.no_route(request), absent));
+        }
+        if let Some(api) = self.absent_api(request) {
+            // It is refused like an unknown route: it does not count as a request of a client.
+            self.route = MatchedRoute::unknown(self.route.family());
+            return Err(absent(api));
+        }
+        // Only a request that goes on to an endpoint can loop.
+        if self.route.may_reach_endpoint() && head.has(FieldId::Via) {
+            let lines = head.all(FieldId::Via).map(|line| line.value.of(bytes));
+            if self.gateway.via.is_loop(lines) {
+                return Err(loop_detected());
+            }
+        }
+        if let RouteKind::Management(_, operation) = self.route.kind
+            && !self.forwards(operation)
+        {
+            // It is refused like an unknown route: it does not count as a request of a client.
+            self.route = MatchedRoute::unknown(self.route.errors());
+            return Err(management_refused());
+        }
+        if self.exists(request) {
+            Ok(())
+        } else {
+            Err(Error::not_found())
+        }
     }
 
     /// Pages of other sites must not read an operator's pages (docs/contract/observe.md#8).
@@ -198,16 +218,11 @@ impl Exchange {
         if let Cow::Owned(path) = normal.path {
             self.kept.own_path = path;
         }
-        match self.route.kind {
-            RouteKind::Unknown(_) => {
-                if is_operators_path(self.path(request)) {
-                    self.cors = Grant::Never;
-                }
-                let api = AbsentApi::of_unknown(self.path(request));
-                Err(api.map_or_else(|| self.no_route(request), absent))
-            }
-            _ => Ok(()),
+        if matches!(self.route.kind, RouteKind::Unknown(_)) && is_operators_path(self.path(request))
+        {
+            self.cors = Grant::Never;
         }
+        Ok(())
     }
 
     /// The API that a request on a route for endpoints asks for, if no endpoint could have it

@@ -81,7 +81,7 @@ impl Exchange {
                             now_ms: self.gateway.common.clock_ms(cx.now),
                             unix_ms: cx.unix_ms,
                             responses: &self.gateway.common.responses,
-                            owner: &|| owner_of(&request),
+                            owner: &|| owner_of(&request, self.key.as_deref()),
                         })
                         .map(|()| Routed::Upstream);
                 }
@@ -277,7 +277,12 @@ impl Exchange {
         let sources = Sources {
             session: head.get(bytes, X_OLLA_SESSION_ID),
             prefix: prefix.and_then(|span| ask.body.get(span)),
-            authorization: head.get(bytes, FieldId::Authorization),
+            authorization: match &self.key {
+                None => head.get(bytes, FieldId::Authorization),
+                Some(key) if key.is_anonymous() => None,
+                Some(key) => Some(key.name.as_bytes()),
+            },
+            key: self.key.as_ref().map(|key| &*key.name),
             ip: ask.cx.peer.ip(),
         };
         let common = &self.gateway.common;

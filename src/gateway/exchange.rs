@@ -10,7 +10,7 @@ use olla_engine::decoding::Decoding;
 use olla_engine::exchange::{Fault, Timeouts};
 use olla_engine::handler::{
     self, Ask, AtEnd, AtHead, AttemptEnd, Cx, Done, End, Local, Made, Passing, Pick, Refusal,
-    Request, Response, Routed, Work,
+    Request, Response, Revocation, Routed, Work,
 };
 use olla_engine::tls::TlsClient;
 
@@ -22,6 +22,7 @@ use super::early_decoder::EarlyDecoder;
 use super::keep_alive::EventBorder;
 use super::kept::{ConnectionCache, Kept};
 use super::picked::Picked;
+use super::progress::{Left, RequestTimes};
 use super::refused::overloaded;
 use super::replies::Ticket;
 use super::view::View;
@@ -31,8 +32,6 @@ use crate::encoding::BodyCoding;
 use crate::endpoint_set::EndpointSet;
 use crate::fleet::Endpoint;
 use crate::inspect::{Findings, Form, Splice};
-use crate::operations::stats::LeftBecause;
-use crate::providers::figures::AnswerKind;
 use crate::routing::aliases::AliasUse;
 use crate::routing::balance::Lease;
 use crate::routing::decide::Refresh;
@@ -40,6 +39,9 @@ use crate::routing::rejection::{self, RoutingHeaders};
 use crate::routing::route::MatchedRoute;
 use crate::routing::sticky::Session;
 use crate::shared::LimitHeaders;
+
+/// The longest body of an endpoint's refusal, of which the client gets nothing.
+const REFUSAL_BYTES_MAX: usize = 1 << 20;
 
 /// The state of one request.
 #[derive(Debug)]
@@ -50,6 +52,8 @@ pub(crate) struct Exchange {
     pub(super) client: Client,
     /// The key that the request was admitted with, until its end; `None` if access is off.
     pub(super) key: Option<Arc<Key>>,
+    /// How often requests of that key had been cut before.
+    pub(super) cuts: u32,
     pub(super) cors: Grant,
     /// What the response shows of the client's rate limit.
     pub(super) limit_headers: Option<LimitHeaders>,
@@ -87,6 +91,8 @@ pub(crate) struct Exchange {
     pub(super) lease: Option<Lease>,
     /// Index of the endpoint of the last attempt.
     pub(super) endpoint: Option<usize>,
+    /// The body in place of the client's or the dialect's, with the salt of the key's cache.
+    pub(super) salted: Option<Vec<u8>>,
     /// Replaces the client's name of the model by that of the endpoint.
     pub(super) splice: Option<Splice>,
     pub(super) session: Option<Session>,
@@ -95,6 +101,8 @@ pub(crate) struct Exchange {
     pub(super) ticket: Option<Ticket>,
     /// Status sent to the client; 0 = none yet.
     pub(super) status: u16,
+    /// The last endpoint has refused the gateway's own credentials.
+    pub(super) is_auth_refused: bool,
     /// Status of the last endpoint's response.
     pub(super) upstream_status: Option<u16>,
     /// Why the last attempt got no response.
@@ -115,29 +123,6 @@ pub(crate) struct Exchange {
     pub(super) kept: Box<ConnectionCache>,
 }
 
-/// An endpoint that the request is leaving.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Left {
-    /// Its index.
-    pub(super) index: usize,
-    pub(super) because: LeftBecause,
-    /// The status that was given up, and the cool-down that it began.
-    pub(super) status: Option<(u16, Duration)>,
-}
-
-/// The times of a request's steps; `None` = not yet.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct RequestTimes {
-    /// The request head was complete.
-    pub(super) headed: Option<Instant>,
-    /// The request was complete.
-    pub(super) routed: Option<Instant>,
-    /// The last attempt began.
-    pub(super) dispatched: Option<Instant>,
-    /// A response head had arrived.
-    pub(super) responded: Option<Instant>,
-}
-
 impl Exchange {
     pub(super) fn new(gateway: Rc<Gateway>, view: Rc<View>, kept: Kept) -> Self {
         let mut kept = kept.unwrap_or_default();
@@ -151,6 +136,7 @@ impl Exchange {
             view,
             client: Client::UNKNOWN,
             key: None,
+            cuts: 0,
             cors: Grant::Off,
             limit_headers: None,
             route: MatchedRoute::unknown(ApiFamily::default()),
@@ -174,10 +160,12 @@ impl Exchange {
             lease: None,
             endpoint: None,
             splice: None,
+            salted: None,
             session: None,
             refresh: Refresh::Before,
             ticket: None,
             status: 0,
+            is_auth_refused: false,
             upstream_status: None,
             failed_by: None,
             times: RequestTimes::default(),
@@ -214,40 +202,6 @@ impl Exchange {
     /// The endpoint of the last attempt.
     pub(super) fn endpoint(&self) -> Option<&Endpoint> {
         self.view.endpoint(self.endpoint?)
-    }
-
-    /// Starts to keep the end of a response, if it may contain token statistics.
-    fn begin_tail(&mut self, response: &Response<'_>) -> AnswerKind {
-        use olla_engine::h1::FieldId;
-        let kind = AnswerKind::of(
-            response.head.get(response.bytes, FieldId::ContentType),
-            response.head.get(response.bytes, FieldId::ContentEncoding),
-        );
-        self.reads_figures = kind != AnswerKind::Opaque && response.head.status < 400;
-        if self.reads_figures {
-            let tail = self.kept.tail.get_or_insert_default();
-            tail.begin(kind);
-        }
-        kind
-    }
-
-    /// How a response passes that the dialect leaves as it is. Event streams are kept alive.
-    fn passing(&mut self, watch: bool, kind: AnswerKind) -> Passing {
-        let keep_alive = self.view.plan().proxy.stream_keep_alive;
-        match keep_alive.filter(|_| kind == AnswerKind::Events) {
-            Some(after) => {
-                self.border = Some(EventBorder::default());
-                Passing::KeepAlive(after)
-            }
-            None if watch || self.reads_figures => Passing::Tap,
-            None => Passing::Pass,
-        }
-    }
-
-    fn push_tail(&mut self, payload: &[u8]) {
-        if let Some(tail) = self.kept.tail.as_mut().filter(|_| self.reads_figures) {
-            tail.push(payload);
-        }
     }
 
     /// Converts the result of a dialect for the engine.
@@ -299,6 +253,10 @@ impl handler::Exchange for Exchange {
 
     fn route(&mut self, ask: &Ask<'_>, local: &mut Local) -> Routed {
         self.times.routed.get_or_insert(ask.cx.now);
+        if self.is_cut() {
+            self.refuse_cut(ask, local);
+            return Routed::Respond;
+        }
         if !self.route.is_proxied() {
             return self.respond_locally(ask, local);
         }
@@ -347,6 +305,10 @@ impl handler::Exchange for Exchange {
             .map_or(usual, |consultation| consultation.timeouts(usual))
     }
 
+    fn revocation(&self) -> Option<Revocation> {
+        self.cut_by()
+    }
+
     fn leaves(&self, now: Instant) -> bool {
         self.leaves_dead_endpoint(now)
     }
@@ -372,6 +334,9 @@ impl handler::Exchange for Exchange {
     }
 
     fn payload<'b>(&'b self, body: &'b [u8]) -> [&'b [u8]; 3] {
+        if let Some(salted) = &self.salted {
+            return [salted, b"", b""];
+        }
         match (self.dialect.payload(), &self.splice) {
             (Some(own), _) => [own, b"", b""],
             (None, Some(splice)) => {
@@ -391,15 +356,15 @@ impl handler::Exchange for Exchange {
         if self.consultation.is_some() {
             return self.authority_responds(ask, response);
         }
-        if let Some(lease) = &mut self.lease {
-            lease.succeeded();
-        }
         self.heard(ask.cx.now);
-        self.note_status(ask, response.head.status);
+        self.judge_status(ask, response.head.status);
         self.upstream_status = Some(response.head.status);
         self.times.responded = Some(ask.cx.now);
         if self.gives_up(ask, response) {
             return Passing::Again;
+        }
+        if self.is_auth_refused {
+            return Passing::Collect(REFUSAL_BYTES_MAX);
         }
         let kind = self.begin_tail(response);
         let keep_alive = self.view.plan().proxy.stream_keep_alive;
@@ -502,6 +467,10 @@ impl handler::Exchange for Exchange {
         if self.consultation.is_some() {
             return self.authority_has_responded(response, local);
         }
+        if self.is_auth_refused {
+            self.auth_refused(ask, local);
+            return AtEnd::Respond;
+        }
         let (index, at) = (self.endpoint, Self::moment(ask.cx));
         let whole = match (self.come_back(), index) {
             (Some(StepDone::Whole(whole)), _) => whole,
@@ -572,6 +541,9 @@ impl handler::Exchange for Exchange {
             return self.respond_without(ask, local);
         }
         self.failed_by = Some(fault);
+        if fault == Fault::Revoked {
+            return self.refuse_cut(ask, local);
+        }
         if fault == Fault::Local {
             // Nothing is wrong with the endpoint (docs/contract/balancing.md#9.3).
             let error = overloaded("the gateway is out of file descriptors, ports or memory");

@@ -7,6 +7,7 @@ use olla_engine::handler::Request;
 
 use super::exchange::Exchange;
 use super::respond::{PRODUCT, joined_via};
+use crate::access::holds_credential;
 use crate::config::Secret;
 use crate::dialects::DialectTarget;
 use crate::field_names::{SEC_FETCH, X_MODEL};
@@ -63,7 +64,10 @@ impl Exchange {
         }
         if translated {
             emit::field(out, b"Content-Type", b"application/json");
-            bearer_of_api_key(head, bytes, upstream, out);
+            // A client's key ends here (docs/contract/access.md#3.1).
+            if !self.ends_keys() {
+                bearer_of_api_key(head, bytes, upstream, out);
+            }
         }
     }
 
@@ -94,6 +98,7 @@ impl Exchange {
         let has_model = self.model().is_some();
         // The gateway has decided about the page; an endpoint that knows nothing of it would refuse.
         let cors = self.view.cors.is_on();
+        let ends_keys = self.ends_keys();
         let mut passed = Passed::default();
         for each in &head.fields {
             match each.id {
@@ -119,6 +124,9 @@ impl Exchange {
             }
             let name = each.name.of(bytes);
             if nominated.contains(each) || upstream.replaces(name) {
+                continue;
+            }
+            if ends_keys && holds_credential(each.id, name) {
                 continue;
             }
             match each.id {

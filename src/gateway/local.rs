@@ -85,6 +85,7 @@ impl Exchange {
     pub(super) fn exists(&self, request: &Request<'_>) -> bool {
         match self.route.kind {
             RouteKind::Internal => page_of(self.rest(request)).is_some(),
+            RouteKind::Dashboard => self.view.plan().dashboard.enabled,
             _ => true,
         }
     }
@@ -137,7 +138,7 @@ impl Exchange {
         let wanted = self.view.wanted(b"");
         let known = ComputeAsk {
             responses: Arc::clone(&self.gateway.common.responses),
-            owner: owner_of(&ask.request),
+            owner: owner_of(&ask.request, self.key.as_deref()),
             unix_ms: ask.cx.unix_ms,
         };
         let compute = move |body: &[u8]| {

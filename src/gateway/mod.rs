@@ -9,6 +9,7 @@
 //!
 //! Contract: docs/contract/surface.md#14 (order of checks)
 
+mod access;
 mod admit;
 mod arrive;
 mod away;
@@ -30,14 +31,17 @@ mod ollama;
 mod owner;
 mod pick;
 mod picked;
+mod progress;
 mod record;
 mod redirect;
 mod refused;
 mod replies;
 mod respond;
 mod retry;
+mod salt;
 mod steps;
 mod stored;
+mod tail;
 mod via;
 mod view;
 
@@ -94,6 +98,8 @@ pub(crate) struct Gateway {
     proxied: Cell<u32>,
     /// [`Common::deaths`] when it was last looked at.
     deaths: Cell<u64>,
+    /// [`AccessKeeper::cuts`](crate::access::AccessKeeper::cuts) when it was last looked at.
+    cuts: Cell<u64>,
 }
 
 impl Gateway {
@@ -125,6 +131,7 @@ impl Gateway {
             last_flush: Cell::new(Instant::now()),
             proxied: Cell::new(0),
             deaths: Cell::new(0),
+            cuts: Cell::new(0),
         }
     }
 
@@ -204,6 +211,11 @@ impl Handler for Gateway {
     fn has_lost_backends(&self) -> bool {
         let deaths = self.common.deaths.load(Ordering::Acquire);
         self.deaths.replace(deaths) != deaths
+    }
+
+    fn has_revoked(&self) -> bool {
+        let cuts = self.common.access.cuts();
+        self.cuts.replace(cuts) != cuts
     }
 
     fn news(&self, _now: Instant) {

@@ -41,20 +41,12 @@ impl Exchange {
 
     /// Responds to a request of `/`: the dashboard for people, a word for programs.
     pub(super) fn root(&mut self, ask: &Ask<'_>, local: &mut Local) {
-        let Request { head, bytes, .. } = ask.request;
         let is_enabled = self.view.plan().dashboard.enabled;
-        let wants_page = |line: &[u8]| {
-            let mut items = line.split(|byte| *byte == b',');
-            items.any(|item| {
-                let media = item.split(|byte| *byte == b';').next().unwrap_or(item);
-                media.trim_ascii().eq_ignore_ascii_case(b"text/html")
-            })
+        let status = if asks_for_page(&ask.request) && is_enabled {
+            302
+        } else {
+            200
         };
-        let is_person = head.method.of(bytes) == b"GET"
-            && head
-                .all(FieldId::Accept)
-                .any(|line| wants_page(line.value.of(bytes)));
-        let status = if is_person && is_enabled { 302 } else { 200 };
         self.begin_varying(ask.cx, Some(&ask.request), (status, "Accept"), local);
         let out = &mut local.head;
         if status == 302 {
@@ -238,4 +230,20 @@ impl Exchange {
 fn speaks_ollama(endpoint: &Endpoint) -> bool {
     let configured = endpoint.plan.speaks(DialectName::OllamaNative);
     configured.unwrap_or(endpoint.profile.speaks_ollama)
+}
+
+/// Whether a person with a browser asks for the root.
+pub(super) fn asks_for_page(request: &Request<'_>) -> bool {
+    let Request { head, bytes, .. } = *request;
+    let wants_page = |line: &[u8]| {
+        let mut items = line.split(|byte| *byte == b',');
+        items.any(|item| {
+            let media = item.split(|byte| *byte == b';').next().unwrap_or(item);
+            media.trim_ascii().eq_ignore_ascii_case(b"text/html")
+        })
+    };
+    head.method.of(bytes) == b"GET"
+        && head
+            .all(FieldId::Accept)
+            .any(|line| wants_page(line.value.of(bytes)))
 }

@@ -1,14 +1,24 @@
 //! The client that alone finds the responses of its requests.
 //!
-//! Contract: docs/contract/dialects.md#9
+//! Contract: docs/contract/dialects.md#9, docs/contract/access.md#15
 
 use olla_engine::h1::FieldId;
 use olla_engine::handler::Request;
 
+use crate::access::Key;
+use crate::config::KeyDigest;
 use crate::dialects::responses::Owner;
 
-/// The client of a request, by its credential.
-pub(super) fn owner_of(request: &Request<'_>) -> Owner {
+/// What is hashed in front of a key's name. No credential has this byte.
+const OF_A_KEY: &str = "\0";
+
+/// The client of a request: the key that it was admitted with, by its name, which outlives its
+/// secret; with access off its credential.
+pub(super) fn owner_of(request: &Request<'_>, key: Option<&Key>) -> Owner {
+    if let Some(key) = key {
+        let name = format!("{OF_A_KEY}{}", key.name);
+        return Owner(Some(*KeyDigest::of(name.as_bytes()).as_bytes()));
+    }
     let Request { head, bytes, .. } = *request;
     let named = |name: &[u8]| {
         let mut fields = head.fields.iter();

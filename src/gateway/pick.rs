@@ -161,9 +161,13 @@ impl Exchange {
             .map(|endpoint| &endpoint.upstream.base_path);
         if let Some(base) = base.filter(|base| !base.is_empty())
             && let Some(operation) = Management::of(base.as_bytes(), self.rest(&ask.request))
-            && !self.forwards(operation)
         {
-            return Some(Err(management_refused()));
+            if !self.forwards(operation) {
+                return Some(Err(management_refused()));
+            }
+            if let Err(error) = self.check_management(ask, operation) {
+                return Some(Err(error));
+            }
         }
         let model = self.kept.model.as_str();
         let alias = self.alias.as_ref();
@@ -214,7 +218,9 @@ impl Exchange {
                 .ok_or_else(Error::not_found),
             Err(error) => Err(error),
         };
-        if !matches!(picked, Ok(Picked::Upstream(_))) {
+        if let Ok(Picked::Upstream(_)) = picked {
+            self.salt_body(ask);
+        } else {
             // Nothing was sent to the endpoint.
             self.lease = None;
             self.endpoint = None;
@@ -252,10 +258,28 @@ impl Exchange {
         }
         drop(lease);
         self.record_attempt(cx, index, self.counted_end(end), bytes);
+        self.is_auth_refused = false;
     }
 
     /// Notes what an endpoint's last error shows (docs/contract/observe.md#1).
     fn note_trouble(&self, ask: &Ask<'_>, index: usize, kind: ErrorKind, sentence: &'static str) {
+        let status = (kind == ErrorKind::RateLimited).then_some(429);
+        self.note_trouble_of(ask, index, (kind, status), sentence);
+    }
+
+    /// An endpoint has refused the gateway's own credentials.
+    pub(super) fn note_auth_refused(&self, ask: &Ask<'_>, index: usize, status: u16) {
+        let sentence = "refused the gateway's credentials";
+        self.note_trouble_of(ask, index, (ErrorKind::Auth, Some(status)), sentence);
+    }
+
+    fn note_trouble_of(
+        &self,
+        ask: &Ask<'_>,
+        index: usize,
+        (kind, status): (ErrorKind, Option<u16>),
+        sentence: &'static str,
+    ) {
         let endpoint = self.view.leased(index);
         if endpoint
             .live
@@ -266,7 +290,7 @@ impl Exchange {
                 kind,
                 sentence,
                 path: self.asked_path(&ask.request, endpoint, target),
-                status: (kind == ErrorKind::RateLimited).then_some(429),
+                status,
             };
             self.gateway.control.send(ToControl::TrafficFailed {
                 endpoint: endpoint.id,

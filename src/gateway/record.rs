@@ -59,6 +59,7 @@ impl Exchange {
         if let Some(agent) = agent.filter(|agent| !agent.is_empty()) {
             line.bytes("user_agent", agent);
         }
+        self.key_fields(&mut line);
         line.some("model", &self.kept.model);
         if let RequestBody::Length(bytes) = ask.request.framing.body {
             line.positive("content_length", bytes);
@@ -85,6 +86,14 @@ impl Exchange {
                 .str("endpoint", endpoint.name())
                 .bytes("target", path.unwrap_or_else(|| self.rest(&ask.request)))
                 .str("model", self.sent_model().unwrap_or(""));
+            self.key_fields(&mut line);
+        }
+    }
+
+    /// The key of the request, if access is on.
+    fn key_fields(&self, line: &mut LogLine<'_>) {
+        if let Some(key) = &self.key {
+            line.str("key", &key.name).str("policy", &key.policy.name);
         }
     }
 
@@ -134,11 +143,15 @@ impl Exchange {
             endpoint_id: self.view.leased(index).id,
             model: self.sent_model(),
             outcome: match end {
-                AttemptEnd::Whole if self.dialect.has_failed() => stats::Outcome::Failure,
+                AttemptEnd::Whole if self.dialect.has_failed() || self.is_auth_refused => {
+                    stats::Outcome::Failure
+                }
                 AttemptEnd::Whole => stats::Outcome::Success,
                 // The endpoint has nothing to do with it (docs/contract/balancing.md#9.3), or its
                 // check has failed and not the request (docs/contract/operations.md#5).
-                AttemptEnd::Failed(Fault::Local | Fault::Down) => stats::Outcome::Cancelled,
+                AttemptEnd::Failed(Fault::Local | Fault::Down | Fault::Revoked) => {
+                    stats::Outcome::Cancelled
+                }
                 AttemptEnd::Failed(_) => stats::Outcome::Failure,
                 AttemptEnd::Abandoned => stats::Outcome::Cancelled,
             },
@@ -296,6 +309,7 @@ impl Exchange {
         if let Some(endpoint) = endpoint {
             line.str("endpoint", endpoint.name());
         }
+        self.key_fields(&mut line);
         if level == Level::Info {
             let status = match done.outcome {
                 Outcome::ClientLeft => "client_left",
@@ -363,6 +377,7 @@ impl Exchange {
         };
         line.bytes("request_id", self.kept.id.as_bytes())
             .str("endpoint", endpoint.name());
+        self.key_fields(&mut line);
         self.metrics_fields(&mut line, ended);
         if let Some(figures) = figures {
             provider_fields(&mut line, figures);
@@ -388,6 +403,7 @@ impl Exchange {
         };
         line.bytes("request_id", self.kept.id.as_bytes());
         line.str("remote_addr", self.kept.client_text.as_str());
+        self.key_fields(&mut line);
         if let Some(Request { head, bytes, .. }) = request {
             let bytes = *bytes;
             let field = |id| head.get(bytes, id).unwrap_or(b"");

@@ -13,7 +13,7 @@ use super::exchange::Exchange;
 use super::redirect::{Redirects, prefix_of};
 use crate::clock::millis;
 use crate::config::{DialectName, StickySource};
-use crate::dialects::{self, ApiFamily, Dropped, Error, RETRY_HEADERS};
+use crate::dialects::{self, AccessError, ApiFamily, Dropped, Error, RETRY_HEADERS};
 use crate::field_names::{self, LOCATION, REFRESH, X_ACCEL_BUFFERING, X_OLLA_SESSION_ID};
 use crate::fleet::Upstream;
 use crate::operations::access::SECURITY_HEADERS;
@@ -63,6 +63,9 @@ impl Exchange {
         }
         if let Some(seconds) = error.retry_after {
             emit::field_number(out, b"Retry-After", seconds);
+        }
+        if let Some(access) = error.access {
+            access_fields(access, out);
         }
         local.body = body;
     }
@@ -356,6 +359,21 @@ impl Exchange {
                 }
             }
         }
+    }
+}
+
+/// The fields of an error about a key (docs/contract/access.md#8.1).
+fn access_fields(access: AccessError, out: &mut Vec<u8>) {
+    if let AccessError::Challenge { is_invalid } = access {
+        let challenge: &[u8] = if is_invalid {
+            b"Bearer realm=\"olla\", error=\"invalid_token\""
+        } else {
+            b"Bearer realm=\"olla\""
+        };
+        emit::field(out, b"WWW-Authenticate", challenge);
+    }
+    if access != AccessError::Plain {
+        emit::field(out, b"Cache-Control", b"no-store");
     }
 }
 

@@ -9,11 +9,12 @@ use std::time::{Duration, Instant};
 
 use olla_engine::exchange::Fault;
 use olla_engine::h1::FieldId;
-use olla_engine::handler::{Ask, AttemptEnd, Cx, Response};
+use olla_engine::handler::{Ask, AttemptEnd, Cx, Local, Response};
 
-use super::exchange::{Exchange, Left};
+use super::exchange::Exchange;
+use super::progress::Left;
 use crate::clock::millis;
-use crate::dialects::ApiFamily;
+use crate::dialects::{AccessError, ApiFamily, Error};
 use crate::endpoint_set::EndpointSet;
 use crate::fleet::Endpoint;
 use crate::fleet::breaker::{self, State};
@@ -54,11 +55,16 @@ impl Exchange {
         let Some(index) = self.endpoint else {
             return false;
         };
-        if !says_not_now(plan, status, request) {
+        if !self.is_auth_refused && !says_not_now(plan, status, request) {
             return false;
         }
-        let pause = cool_down(response, plan.cooldown, ask.cx.unix_ms);
-        self.begin_cool_down(ask.cx, index, pause);
+        let pause = if self.is_auth_refused {
+            Duration::ZERO
+        } else {
+            let pause = cool_down(response, plan.cooldown, ask.cx.unix_ms);
+            self.begin_cool_down(ask.cx, index, pause);
+            pause
+        };
         let now_ms = self.gateway.common.clock_ms(ask.cx.now);
         let attempts = Attempts {
             tried: self.tried.len(),
@@ -82,6 +88,34 @@ impl Exchange {
             status: Some((status, pause)),
         });
         true
+    }
+
+    /// The head of a response has arrived, which is a success of its endpoint. With access on a 401
+    /// or 403 is a failure: it says nothing of the client, whose key ends here, but that the endpoint
+    /// refuses the gateway's own credentials (docs/contract/access.md#8.2).
+    pub(super) fn judge_status(&mut self, ask: &Ask<'_>, status: u16) {
+        self.is_auth_refused = matches!(status, 401 | 403) && self.ends_keys();
+        let Some(lease) = &mut self.lease else {
+            return;
+        };
+        if self.is_auth_refused {
+            lease.failed(self.gateway.common.clock_ms(ask.cx.now));
+            let index = lease.endpoint();
+            self.note_auth_refused(ask, index, status);
+        } else {
+            lease.succeeded();
+            self.note_status(ask, status);
+        }
+    }
+
+    /// The response to a request of which the endpoint has refused the gateway's credentials, with no
+    /// other endpoint left.
+    pub(super) fn auth_refused(&mut self, ask: &Ask<'_>, local: &mut Local) {
+        let name = self.endpoint().map(Endpoint::name).unwrap_or_default();
+        let message = format!("The endpoint {name} refused the gateway's credentials.");
+        let mut error = Error::new(502, "bad_gateway", "ENDPOINT_AUTH_FAILED", message);
+        error.access = Some(AccessError::Plain);
+        self.error(ask.cx, Some(&ask.request), &error, local);
     }
 
     fn begin_cool_down(&self, cx: &Cx<'_>, index: usize, pause: Duration) {

@@ -33,7 +33,7 @@ impl Exchange {
         let id = own.split(|byte| *byte == b'/').next().unwrap_or(own);
         let id = percent_decode(id).decode_utf8_lossy().into_owned();
         let query = String::from_utf8_lossy(request.head.query.of(request.bytes));
-        let owner = owner_of(request);
+        let owner = owner_of(request, self.key.as_deref());
         let found = stored(
             &self.gateway.common.responses,
             &StoredAsk {

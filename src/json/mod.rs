@@ -10,12 +10,14 @@
 //! - `scan` finds where strings, scalars and nested values end; readers that walk on their own,
 //!   such as the search for a few paths in `providers::figures`, use it directly.
 //! - `value` has the values, `text` their strings and the writers.
+//! - `set` sets one member of an object.
 //! - `index` leads repeated walks past the long values of a large text.
 //!
 //! `inspect::scan` is apart from this: it reads a body before its end has arrived.
 
 mod index;
 pub(crate) mod scan;
+mod set;
 mod text;
 mod value;
 
@@ -23,5 +25,6 @@ mod value;
 pub(crate) mod tests;
 
 pub(crate) use index::SpanIndex;
+pub(crate) use set::set_member;
 pub(crate) use text::{JsonText, TextPiece, write_escaped, write_number, write_string};
 pub(crate) use value::{JsonKind, JsonValue, parse, parse_indexed};

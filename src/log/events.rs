@@ -26,6 +26,17 @@ pub(crate) const REQUEST_METRICS: &str = "Request metrics";
 /// `remote_addr`, `method`, `path`, `query`, `status`, `request_bytes`, `response_bytes`,
 /// `duration_ms`, `user_agent`, `referer`, `content_type`, `accept`.
 pub(crate) const ACCESS_LOG: &str = "Access log";
+/// A credential was refused, or none was sent (DEBUG). WARN: `reason`, `key_id`, \[`key`],
+/// \[`token_reason`], `client_ip`, `method`, `path`, \[`suppressed`].
+pub(crate) const KEY_REFUSED: &str = "Key refused";
+/// The keys of a source were read. INFO: `source`, `keys`, `added`, `removed`, `changed`.
+pub(crate) const KEYS_LOADED: &str = "Keys loaded";
+/// A stored key is not in force, because another source has its name or hash. WARN: `key`.
+pub(crate) const STORED_KEY_ASIDE: &str = "Stored key left aside";
+/// A field of the keys file has no meaning. WARN: `error`.
+pub(crate) const KEYS_FILE_ODD: &str = "Unknown field in the keys file";
+/// A version of the keys file is not used; its keys stay. ERROR: `error`, `errors`.
+pub(crate) const KEYS_FILE_REFUSED: &str = "Keys file refused, keeping the keys before";
 /// A request could not reach an endpoint. WARN: `endpoint`, `error`, `remaining_endpoints`,
 /// \[`reason`].
 pub(crate) const CONNECTION_FAILED: &str = "Connection failed to endpoint, marking as unhealthy";

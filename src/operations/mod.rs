@@ -34,6 +34,7 @@ pub(crate) use ready::HEALTHY;
 pub(crate) use sticky::StickyFacts;
 pub(crate) use version::{Build, Links};
 
+use crate::access::Access;
 use crate::dialects::responses::StoreCounts;
 use crate::fleet::Fleet;
 use conditional::Page;
@@ -69,6 +70,10 @@ pub(crate) struct Inputs<'a> {
     pub draining: bool,
     /// Bytes of requests that are held.
     pub held_bytes: u64,
+    /// Keys, policies and their settings.
+    pub access: &'a Access,
+    /// Whether the newest version of the keys file is in force.
+    pub keys_file_ok: bool,
 }
 
 /// The pages. All are read-only and support only `GET` and `HEAD`.

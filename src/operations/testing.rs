@@ -8,6 +8,7 @@ use super::process::ProcessFacts;
 use super::stats::{AttemptEnd, Outcome, Recorder, RequestEnd, ServedBy, Totals};
 use super::version::Links;
 use super::{Build, Inputs, ModelFact, StickyFacts};
+use crate::access::Access;
 use crate::config::{BaseUrl, ConfigInputs, EndpointPlan, Env, FileFormat, plan_from_str};
 use crate::dialects::responses::StoreCounts;
 use crate::endpoint_set::EndpointSet;
@@ -29,6 +30,7 @@ pub(super) struct World {
     pub(super) outages: Vec<(&'static str, SystemTime)>,
     pub(super) draining: bool,
     pub(super) held_bytes: u64,
+    pub(super) access: Access,
 }
 
 impl World {
@@ -67,6 +69,7 @@ impl World {
             outages: Vec::new(),
             draining: false,
             held_bytes: 0,
+            access: Access::default(),
         }
     }
 
@@ -160,6 +163,8 @@ impl World {
             clock_ms: CLOCK_MS,
             draining: self.draining,
             held_bytes: self.held_bytes,
+            access: &self.access,
+            keys_file_ok: true,
         }
     }
 }

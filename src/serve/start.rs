@@ -13,10 +13,11 @@ use olla_engine::tls::{TlsIdentity, TlsListener};
 
 use super::signals::{Listening, SignalRequest, name};
 use super::{Read, configured, cpus, read, room};
+use crate::access::KeySources;
 use crate::catalogue::ModelRules;
 use crate::cli::{CommandOutput, build_info};
 use crate::config::{Env, Fingerprints, IoDriver, Plan, RestartOnly};
-use crate::control::{self, ControlThread, PagesSetup, PagesThread, ProcessInfo};
+use crate::control::{self, ControlThread, KeysThread, PagesSetup, PagesThread, ProcessInfo};
 use crate::format;
 use crate::gateway::{Gateway, ViaEntry};
 use crate::log::{Level, Logger, Value, events};
@@ -45,6 +46,7 @@ pub(super) struct Setup {
 struct Running {
     engine: Engine,
     control: ControlThread,
+    keys: KeysThread,
     pages: PagesThread,
     link: ControlSender,
     page_sender: PagesSender,
@@ -145,6 +147,17 @@ fn workers(plan: &Plan) -> usize {
     )
 }
 
+/// Starts the thread that follows the keys file.
+fn start_keys(
+    common: &Arc<Common>,
+    link: &ControlSender,
+    logger: &Logger,
+) -> Result<KeysThread, String> {
+    control::log_changed(logger, None, &common.access.sources());
+    KeysThread::start(Arc::clone(common), link.clone(), logger.clone())
+        .map_err(|error| error.to_string())
+}
+
 fn start(setup: Setup, logger: &Logger) -> Result<Running, String> {
     let plan = Arc::clone(&setup.plan);
     let now = Instant::now();
@@ -181,6 +194,7 @@ fn start(setup: Setup, logger: &Logger) -> Result<Running, String> {
         listening,
     )
     .map_err(|error| error.to_string())?;
+    let keys = start_keys(&common, &link, logger)?;
     let options = options(&plan, addresses, cores, common.held_bytes.clone());
     options.tls.set(identity(&plan)?);
     let make = gateways(
@@ -197,6 +211,7 @@ fn start(setup: Setup, logger: &Logger) -> Result<Running, String> {
     Ok(Running {
         engine,
         control,
+        keys,
         pages,
         link,
         page_sender,
@@ -406,6 +421,12 @@ fn apply(running: &mut Running, read: Read, logger: &Logger) -> Result<(), Strin
     let identity = identity(&plan)?;
     let profiles = Arc::new(read.profiles.filtered(&plan.proxy.profile_filter));
     let rules = Arc::new(read.rules);
+    // Keys are in force a moment before the rest; nothing refers from one to the other.
+    let access = &running.common.access;
+    let (keys_before, access_before) = (access.sources(), access.newest());
+    access.change(|sources| {
+        *sources = KeySources::new(&plan.access, Arc::clone(&sources.stored));
+    });
     let taken = running
         .link
         .send_confirmed(|confirmation| ToControl::Reload {
@@ -415,8 +436,17 @@ fn apply(running: &mut Running, read: Read, logger: &Logger) -> Result<(), Strin
             confirmation,
         });
     if !taken {
+        access.change(|sources| {
+            *sources = KeySources {
+                stored: Arc::clone(&sources.stored),
+                ..keys_before
+            };
+        });
         return Err("the control thread is busy; try again".to_owned());
     }
+    control::log_changed(logger, Some(&keys_before), &access.sources());
+    control::log_aside(logger, &access_before, &access.newest());
+    running.keys.reloaded();
     logger.configure(&plan.logging);
     running.tls.set(identity);
     let changed = read

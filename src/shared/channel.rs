@@ -80,6 +80,8 @@ pub(crate) enum ToControl {
         /// Tells the sender whether it took effect.
         confirmation: Confirmation,
     },
+    /// [`AccessKeeper::newest`](crate::access::AccessKeeper::newest) is another: publish it.
+    KeysChanged,
     /// A core could not accept connections for want of a resource.
     AcceptFailed(Exhausted),
     /// A request could not connect to an endpoint for want of a resource of this machine.

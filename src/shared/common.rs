@@ -8,7 +8,7 @@ use olla_engine::core::HeldBytes;
 use olla_engine::limit::{Epoch, Nanos};
 
 use super::dropped::DroppedReports;
-use crate::access::AccessKeeper;
+use crate::access::{AccessKeeper, RefusedKeys};
 use crate::clock::millis;
 use crate::config::Plan;
 use crate::dialects::anthropic::Records;
@@ -30,6 +30,8 @@ pub(crate) struct Common {
     pub turns: Turns,
     /// Keys, policies and their counters.
     pub access: AccessKeeper,
+    /// How often addresses have sent credentials that were refused.
+    pub refused_keys: RefusedKeys,
     /// Sticky sessions.
     pub sticky: Sticky,
     /// Responses that are kept.
@@ -66,6 +68,7 @@ impl Common {
             started_rfc3339: format::instant(SystemTime::now()),
             turns: Turns::default(),
             access: AccessKeeper::new(&plan.access),
+            refused_keys: RefusedKeys::default(),
             sticky: Sticky::default(),
             responses: Arc::new(ResponseStore::new(StoreBounds::of(&plan.responses))),
             logger: logger.clone(),

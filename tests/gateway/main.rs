@@ -7,6 +7,7 @@
 )]
 
 mod absent;
+mod access;
 mod balancing;
 mod begun;
 mod bodies;

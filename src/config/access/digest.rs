@@ -81,7 +81,7 @@ impl fmt::Debug for KeyDigest {
 }
 
 /// Whether a secret that is brought along has its form: 16 to 256 bytes of `0x21`–`0x7E`.
-pub fn is_secret(secret: &[u8]) -> bool {
+pub(crate) fn is_secret(secret: &[u8]) -> bool {
     (16..=256).contains(&secret.len()) && secret.iter().all(u8::is_ascii_graphic)
 }
 

@@ -10,6 +10,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use super::super::env::{Env, expand};
+use super::super::finding::FieldFault;
 use super::super::kinds::BOOLEAN;
 use super::super::nearest::{hint, nearest};
 use super::super::reader::KeyDoc;
@@ -18,18 +19,17 @@ use super::super::tree::{ConfigNode, ConfigTable, ConfigValue};
 use super::super::values::quoted;
 use super::digest::{KeyDigest, is_secret};
 use super::policy::{
-    self, AdminRight, DEFAULT_POLICY, FieldFault, NAME, PolicyOverrides, PolicyPlan, flag, is_name,
-    read_field,
+    self, AdminRight, DEFAULT_POLICY, NAME, PolicyOverrides, PolicyPlan, flag, is_name, read_field,
 };
 
 /// The most keys of all sources together.
-pub const MAX_KEYS: usize = 100_000;
+pub(crate) const MAX_KEYS: usize = 100_000;
 
 /// The longest note, in bytes.
 const MAX_NOTE: usize = 256;
 
 /// The name under which requests without a credential are counted.
-pub const ANONYMOUS: &str = "anonymous";
+pub(crate) const ANONYMOUS: &str = "anonymous";
 
 /// What a message shows in the place of a secret or a hash.
 const HIDDEN: &str = "(hidden)";
@@ -69,7 +69,7 @@ impl KeySource {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct KeyFields {
     /// Its name.
-    pub name: Box<str>,
+    pub name: Arc<str>,
     /// The name of its policy, which exists.
     pub policy: Arc<str>,
     /// Whether it may be used.
@@ -119,36 +119,36 @@ pub(super) struct EntryContext<'a> {
     pub(super) source: KeySource,
 }
 
-/// The names and hashes that are taken, with the place of each for messages.
+/// The names and hashes that are taken, each with the number of the key that has it.
 #[derive(Default)]
 pub(super) struct Taken {
-    names: HashMap<Box<str>, String>,
-    digests: HashMap<KeyDigest, String>,
+    names: HashMap<Arc<str>, usize>,
+    digests: HashMap<KeyDigest, usize>,
 }
 
 impl Taken {
-    /// Takes the name and the hash of a key; a fault names the place that has them already.
+    /// Takes the name and the hash of the key with this number. A fault names the key that has one
+    /// of them already, as `place` describes it.
     pub(super) fn take(
         &mut self,
         key: &KeyPlan,
-        place: &str,
-        line: usize,
+        (number, line): (usize, usize),
+        place: &dyn Fn(usize) -> String,
         faults: &mut Vec<FieldFault>,
     ) {
         let name = &key.fields.name;
         if let Some(first) = self.names.get(name) {
-            let message = format!(
-                "expected a name other than that of {first}, got {}",
-                quoted(name)
-            );
+            let (first, name) = (place(*first), quoted(name));
+            let message = format!("expected a name other than that of {first}, got {name}");
             return faults.push(FieldFault::new("name", line, message));
         }
         if let Some(first) = self.digests.get(&key.digest) {
+            let first = place(*first);
             let message = format!("expected a secret other than that of {first}, got {HIDDEN}");
             return faults.push(FieldFault::new("", line, message));
         }
-        self.names.insert(name.clone(), place.to_owned());
-        self.digests.insert(key.digest, place.to_owned());
+        self.names.insert(Arc::clone(name), number);
+        self.digests.insert(key.digest, number);
     }
 }
 
@@ -222,7 +222,7 @@ impl Reading<'_> {
         let expected = format!("{NAME}, other than {}", quoted(ANONYMOUS));
         let name = self.take("name", &expected, |value| {
             let text = value.text()?;
-            (is_name(text) && text != ANONYMOUS).then(|| Box::from(text))
+            (is_name(text) && text != ANONYMOUS).then(|| Arc::from(text))
         });
         let policy = self.policy();
         let enabled = self.take("enabled", BOOLEAN, flag).unwrap_or(true);
@@ -307,12 +307,13 @@ impl Reading<'_> {
     }
 }
 
-/// The policy of a name, or the message that there is none.
+/// The policy of a name in a list that is sorted by name, or the message that there is none.
 pub(super) fn find_policy<'p>(
     policies: &'p [PolicyPlan],
     name: &str,
 ) -> Result<&'p PolicyPlan, String> {
-    let found = policies.iter().find(|policy| *policy.name == *name);
+    let at = policies.binary_search_by(|policy| (*policy.name).cmp(name));
+    let found = at.ok().and_then(|at| policies.get(at));
     found.ok_or_else(|| {
         let names = policies.iter().map(|policy| &*policy.name);
         let near = nearest(name, names.clone());

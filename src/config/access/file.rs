@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::super::env::Env;
 use super::super::finding::{Finding, IGNORED, Origin, Severity};
-use super::super::tree::{self, ConfigTable, ConfigValue};
+use super::super::tree::{self, ConfigNode, ConfigTable, ConfigValue};
 use super::super::values::quoted;
 use super::KeyAccessPlan;
 use super::digest::KeyDigest;
@@ -64,30 +64,31 @@ impl KeyAccessPlan {
 /// Reads a keys file; `shown` is its path in messages.
 pub(super) fn read(path: &Path, shown: &Path, context: &FileContext<'_>) -> KeysRead {
     let text = text(path, shown).map_err(|finding| vec![finding])?;
-    let root = tree::from_toml(&text).map_err(|errors| {
-        let finding = |error: tree::SyntaxError| {
-            Finding::in_file(shown, error.line, format!("syntax: {}", error.message))
-        };
-        errors
-            .into_iter()
-            .take(MAX_FINDINGS)
-            .map(finding)
-            .collect::<Vec<_>>()
-    })?;
-    drop(text);
-    let mut reading = FileReading {
-        shown,
-        errors: Vec::new(),
-        warnings: Vec::new(),
-    };
-    let keys = reading.keys(&root, path, context);
+    let mut reading = FileReading::new(path, shown, context);
+    if reading.in_parts(&text).is_err() {
+        // A string over several lines may have looked like the start of an entry.
+        reading = FileReading::new(path, shown, context);
+        if let Err(errors) = reading.part(&text, 0) {
+            let finding = |error: tree::SyntaxError| {
+                Finding::in_file(shown, error.line, format!("syntax: {}", error.message))
+            };
+            return Err(errors.into_iter().take(MAX_FINDINGS).map(finding).collect());
+        }
+    }
     if reading.errors.is_empty() {
-        Ok((keys, reading.warnings))
+        reading.keys.shrink_to_fit();
+        Ok((reading.keys, reading.warnings))
     } else {
         reading.errors.append(&mut reading.warnings);
         Err(reading.errors)
     }
 }
+
+/// The line that begins an entry.
+const ENTRY: &str = "[[keys]]";
+
+/// The entries that are parsed at one time: a document takes a hundred times the memory of its keys.
+const ENTRIES_PER_PART: usize = 1_000;
 
 fn text(path: &Path, shown: &Path) -> Result<String, Finding> {
     let too_large = std::fs::metadata(path).is_ok_and(|file| file.len() > MAX_BYTES);
@@ -103,57 +104,87 @@ fn text(path: &Path, shown: &Path) -> Result<String, Finding> {
 
 struct FileReading<'a> {
     shown: &'a Path,
+    context: EntryContext<'a>,
+    others: &'a [KeyPlan],
+    taken: Taken,
+    /// Entries so far.
+    count: usize,
+    keys: Vec<KeyPlan>,
     errors: Vec<Finding>,
     warnings: Vec<Finding>,
 }
 
-impl FileReading<'_> {
-    fn keys(&mut self, root: &ConfigTable, path: &Path, context: &FileContext<'_>) -> Vec<KeyPlan> {
-        for (name, node) in root.0.iter().filter(|(name, _)| name != "keys") {
-            self.error(
-                node.line,
-                quoted_key(name),
-                "expected [[keys]] entries only",
-            );
+impl<'a> FileReading<'a> {
+    fn new(path: &'a Path, shown: &'a Path, context: &FileContext<'a>) -> Self {
+        let mut reading = Self {
+            shown,
+            context: EntryContext {
+                env: context.env,
+                folder: path.parent().unwrap_or(Path::new("")),
+                policies: context.policies,
+                placeholders: context.placeholders,
+                source: KeySource::File,
+            },
+            others: context.others,
+            taken: Taken::default(),
+            count: 0,
+            keys: Vec::new(),
+            errors: Vec::new(),
+            warnings: Vec::new(),
+        };
+        for (number, key) in context.others.iter().enumerate() {
+            let place = |_: usize| String::new();
+            let taken = &mut reading.taken;
+            taken.take(key, (number, 0), &place, &mut Vec::new());
         }
-        let items = match root.get("keys").map(|node| (&node.value, node.line)) {
-            None => return Vec::new(),
-            Some((ConfigValue::List(items), _)) => items,
+        reading
+    }
+
+    /// Reads the text in parts that begin with an entry each.
+    fn in_parts(&mut self, text: &str) -> Result<(), Vec<tree::SyntaxError>> {
+        let (mut start, mut at, mut lines, mut line, mut entries) = (0, 0, 0, 0, 0);
+        for each in text.split_inclusive('\n') {
+            if each.trim_end() == ENTRY {
+                entries += 1;
+                if entries > ENTRIES_PER_PART {
+                    self.part(text.get(start..at).unwrap_or_default(), lines)?;
+                    (start, lines, entries) = (at, line, 1);
+                }
+            }
+            at += each.len();
+            line += 1;
+        }
+        self.part(text.get(start..).unwrap_or_default(), lines)
+    }
+
+    /// Reads one part of the text, which has so many lines before it.
+    fn part(&mut self, text: &str, lines: usize) -> Result<(), Vec<tree::SyntaxError>> {
+        let root = tree::from_toml_part(text, lines)?;
+        for (name, node) in root.0.iter().filter(|(name, _)| name != "keys") {
+            let message = "expected [[keys]] entries only";
+            self.error(node.line, quoted_key(name), message);
+        }
+        match root.get("keys").map(|node| (&node.value, node.line)) {
+            None => {}
+            Some((ConfigValue::List(items), _)) => self.entries(items),
             Some((other, line)) => {
                 let message = format!("expected [[keys]] entries, got {}", other.described());
                 self.error(line, "keys".to_owned(), &message);
-                return Vec::new();
             }
-        };
-        let max = MAX_KEYS.saturating_sub(context.others.len());
-        if items.len() > max {
-            let message = format!(
-                "expected at most {MAX_KEYS} keys in all, got {}",
-                items.len()
-            );
-            self.error(0, "keys".to_owned(), &message);
-            return Vec::new();
         }
-        let mut taken = Taken::default();
-        for key in context.others {
-            let place = format!(
-                "the {} key {}",
-                key.source.as_str(),
-                quoted(&key.fields.name)
-            );
-            taken.take(key, &place, 0, &mut Vec::new());
-        }
-        let context = EntryContext {
-            env: context.env,
-            folder: path.parent().unwrap_or(Path::new("")),
-            policies: context.policies,
-            placeholders: context.placeholders,
-            source: KeySource::File,
-        };
-        let mut keys = Vec::with_capacity(items.len());
-        for (at, node) in items.iter().enumerate() {
+        Ok(())
+    }
+
+    fn entries(&mut self, items: &[ConfigNode]) {
+        for node in items {
+            let at = self.count;
+            self.count += 1;
+            if self.count + self.others.len() > MAX_KEYS {
+                let message = format!("expected at most {MAX_KEYS} keys of all sources");
+                return self.error(node.line, "keys".to_owned(), &message);
+            }
             if self.errors.len() >= MAX_FINDINGS {
-                break;
+                return;
             }
             let place = format!("keys[{at}]");
             let Some(table) = table_of(node) else {
@@ -161,25 +192,38 @@ impl FileReading<'_> {
                 self.error(node.line, place, &message);
                 continue;
             };
-            let mut faults = Vec::new();
-            let key = entry(table, node.line, context, &mut faults);
-            if let Some(key) = &key {
-                taken.take(key, &place, node.line, &mut faults);
-            }
-            let name = table.get("name").and_then(|node| node.value.text());
-            let subject = name.map(|name| format!("key {}", quoted(name)));
-            for fault in faults {
-                let finding = Finding::in_file(self.shown, fault.line, fault.message);
-                self.errors.push(Finding {
-                    key: joined(&place, &fault.field),
-                    subject: subject.clone(),
-                    ..finding
-                });
-            }
-            self.unknown_fields(table, &place, subject.as_ref());
-            keys.extend(key);
+            self.entry(table, node.line, at);
         }
-        keys
+    }
+
+    fn entry(&mut self, table: &ConfigTable, line: usize, at: usize) {
+        let mut faults = Vec::new();
+        let key = entry(table, line, self.context, &mut faults);
+        if let Some(key) = &key {
+            let others = self.others;
+            let place = |number: usize| match others.get(number) {
+                Some(other) => {
+                    let name = quoted(&other.fields.name);
+                    format!("the {} key {name}", other.source.as_str())
+                }
+                None => format!("keys[{}]", number - others.len()),
+            };
+            let number = others.len() + at;
+            self.taken.take(key, (number, line), &place, &mut faults);
+        }
+        let place = format!("keys[{at}]");
+        let name = table.get("name").and_then(|node| node.value.text());
+        let subject = name.map(|name| format!("key {}", quoted(name)));
+        for fault in faults {
+            let finding = Finding::in_file(self.shown, fault.line, fault.message);
+            self.errors.push(Finding {
+                key: joined(&place, &fault.field),
+                subject: subject.clone(),
+                ..finding
+            });
+        }
+        self.unknown_fields(table, &place, subject.as_ref());
+        self.keys.extend(key);
     }
 
     fn unknown_fields(&mut self, table: &ConfigTable, place: &str, subject: Option<&String>) {

@@ -86,6 +86,11 @@ struct JwtKeys {
     policy_claim: String,
     policy: String,
     allow_admin: bool,
+    times: JwtTimes,
+}
+
+/// The durations among them.
+struct JwtTimes {
     leeway: Duration,
     refresh: Duration,
     stale_limit: Duration,
@@ -163,6 +168,12 @@ fn declare(s: &mut Section<'_, '_>) -> JwtKeys {
         allow_admin: s
             .key("allow_admin", "Whether `admin` of a token's policy counts.")
             .bool(false),
+        times: times(s),
+    }
+}
+
+fn times(s: &mut Section<'_, '_>) -> JwtTimes {
+    JwtTimes {
         leeway: s
             .key("leeway", "Tolerance on exp, nbf and iat: 0 to 5m.")
             .duration(secs(30)),
@@ -201,14 +212,14 @@ fn check(s: &mut Section<'_, '_>, keys: JwtKeys, policies: &[PolicyPlan]) -> Opt
     if keys.algorithms.is_empty() && !s.is_faulty("algorithms") {
         s.expected("algorithms", "at least one of RS256, ES256 and EdDSA");
     }
-    if keys.leeway > secs(300) {
+    if keys.times.leeway > secs(300) {
         s.expected("leeway", "0 to \"5m\"");
     }
-    let is_refresh = (secs(60)..=secs(24 * 3600)).contains(&keys.refresh);
+    let is_refresh = (secs(60)..=secs(24 * 3600)).contains(&keys.times.refresh);
     if !is_refresh && !s.is_faulty("refresh") {
         s.expected("refresh", "\"1m\" to \"24h\"");
     }
-    if keys.stale_limit < keys.refresh && !s.is_faulty("stale_limit") {
+    if keys.times.stale_limit < keys.times.refresh && !s.is_faulty("stale_limit") {
         s.expected("stale_limit", "at least access.jwt.refresh");
     }
     let policy = match find_policy(policies, &keys.policy) {
@@ -228,9 +239,9 @@ fn check(s: &mut Section<'_, '_>, keys: JwtKeys, policies: &[PolicyPlan]) -> Opt
         policy_claim: keys.policy_claim,
         policy,
         allow_admin: keys.allow_admin,
-        leeway: keys.leeway,
-        refresh: keys.refresh,
-        stale_limit: keys.stale_limit,
+        leeway: keys.times.leeway,
+        refresh: keys.times.refresh,
+        stale_limit: keys.times.stale_limit,
     })
 }
 

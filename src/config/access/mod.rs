@@ -5,7 +5,11 @@
 //!
 //! Contract: docs/contract/access.md#4, docs/contract/access.md#5, docs/contract/access.md#16
 
-#![allow(dead_code, unused_imports)]
+#![allow(
+    dead_code,
+    unused_imports,
+    reason = "limits, the state store and tokens use the rest"
+)]
 
 mod digest;
 mod entry;
@@ -31,7 +35,6 @@ pub(crate) use entry::{ANONYMOUS, KeyFields, KeyPlan, KeySource, MAX_KEYS};
 pub(crate) use file::KeysFilePlan;
 pub(crate) use file::KeysRead;
 pub(crate) use jwt::{JwksSource, JwtAlgorithm, JwtPlan};
-pub(crate) use policy::FieldFault;
 pub(crate) use policy::{
     AdminRight, DEFAULT_POLICY, Limits, OutputLimit, PolicyFields, PolicyOverrides, PolicyPlan,
     is_name,
@@ -41,10 +44,13 @@ use entry::{EntryContext, Taken, entry, find_policy, of_secret, table_of};
 use file::FileContext;
 
 /// The name of the key in `OLLA_ADMIN_KEY`.
-pub const ENV_ADMIN: &str = "env-admin";
+pub(crate) const ENV_ADMIN: &str = "env-admin";
 
 /// The variable with an admin key, which commands send too.
-pub const ADMIN_KEY_VARIABLE: &str = "OLLA_ADMIN_KEY";
+pub(crate) const ADMIN_KEY_VARIABLE: &str = "OLLA_ADMIN_KEY";
+
+/// The place of its key among those of the configuration.
+const ADMIN_KEY_PLACE: usize = usize::MAX;
 
 /// The values that clients send because they must send something.
 const PLACEHOLDERS: [&str; 7] = [
@@ -189,8 +195,7 @@ fn settings(s: &mut Section<'_, '_>) -> KeyAccessPlan {
     }
     let doc = "Output that is assumed of a request that states none, for quotas.";
     let default_output_tokens = s.key("default_output_tokens", doc).int(1024, 1, 1_000_000);
-    let doc =
-        "Refused keys a minute and client address before all others are refused; 0 = no limit.";
+    let doc = "Refused keys a minute and address, after which more get 429; 0 = no limit.";
     let max_refused_per_minute = s.key("max_refused_per_minute", doc).int(60, 0, 100_000);
     let session_ttl = s
         .key(
@@ -267,6 +272,10 @@ fn keys(
         placeholders: &placeholders,
         source: KeySource::Config,
     };
+    let place = |at: usize| match at {
+        ADMIN_KEY_PLACE => ADMIN_KEY_VARIABLE.to_owned(),
+        at => format!("access.keys[{at}]"),
+    };
     let mut taken = Taken::default();
     let mut keys = Vec::with_capacity(items.len() + 1);
     let mut found = 0;
@@ -278,11 +287,10 @@ fn keys(
         let Some(table) = table_of(node).filter(|_| found < MAX_FINDINGS) else {
             continue;
         };
-        let place = format!("access.keys[{at}]");
         let mut faults = Vec::new();
         let key = entry(table, node.line, context, &mut faults);
         if let Some(key) = &key {
-            taken.take(key, &place, node.line, &mut faults);
+            taken.take(key, (at, node.line), &place, &mut faults);
         }
         found += faults.len();
         s.refuse_fields(&format!("keys[{at}]"), faults);
@@ -290,7 +298,7 @@ fn keys(
     }
     if let Some(key) = admin_key {
         let mut faults = Vec::new();
-        taken.take(&key, ADMIN_KEY_VARIABLE, 0, &mut faults);
+        taken.take(&key, (ADMIN_KEY_PLACE, 0), &place, &mut faults);
         for fault in faults {
             s.refuse("keys", format!("{}: {}", ADMIN_KEY_VARIABLE, fault.message));
         }
@@ -325,7 +333,7 @@ fn env_admin(s: &mut Section<'_, '_>, plan: &KeyAccessPlan, secret: &str) -> Opt
     };
     Some(KeyPlan {
         fields: KeyFields {
-            name: Box::from(ENV_ADMIN),
+            name: Arc::from(ENV_ADMIN),
             policy: Arc::clone(&policy.name),
             enabled: true,
             expires_ms: None,

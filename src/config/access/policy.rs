@@ -8,15 +8,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::super::finding::FieldFault;
 use super::super::kinds::BOOLEAN;
-use super::super::reader::KeyDoc;
+use super::super::reader::{KeyDoc, join};
 use super::super::section::Section;
 use super::super::tree::{ConfigNode, ConfigTable, ConfigValue};
 use super::super::unknown::ANY_NAME;
 use super::super::values;
 
 /// The name of the policy that always exists.
-pub const DEFAULT_POLICY: &str = "default";
+pub(crate) const DEFAULT_POLICY: &str = "default";
 
 /// The most policies.
 const MAX_POLICIES: usize = 1_000;
@@ -245,7 +246,7 @@ pub(crate) const FIELDS: [PolicyField; 15] = [
         name: "models",
         kind: GLOBS,
         default: "[\"*\"]",
-        doc: "Globs of the models that may be used, by the name a client writes; !GLOB excludes.",
+        doc: "Globs of the models that may be used, as clients write them; !GLOB excludes.",
         read: |value, given| {
             given.models = Some(globs(value)?);
             Some(())
@@ -369,27 +370,6 @@ fn globs(value: &ConfigValue) -> Option<Vec<String>> {
     items.iter().map(glob).collect()
 }
 
-/// A wrong or unknown field.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct FieldFault {
-    /// Its path inside of the table that was read.
-    pub(crate) field: String,
-    /// Its line.
-    pub(crate) line: usize,
-    /// What is wrong with it.
-    pub(crate) message: String,
-}
-
-impl FieldFault {
-    pub(super) fn new(field: &str, line: usize, message: impl Into<String>) -> Self {
-        Self {
-            field: field.to_owned(),
-            line,
-            message: message.into(),
-        }
-    }
-}
-
 /// Reads one field; false if it is none of a policy's.
 pub(super) fn read_field(
     name: &str,
@@ -435,7 +415,7 @@ fn field_doc(field: &PolicyField) -> KeyDoc {
 }
 
 /// Whether a text is a name of a key or a policy.
-pub fn is_name(text: &str) -> bool {
+pub(crate) fn is_name(text: &str) -> bool {
     let mut bytes = text.bytes();
     bytes
         .next()
@@ -480,6 +460,7 @@ fn document_policy(s: &mut Section<'_, '_>) {
 }
 
 fn policy(s: &mut Section<'_, '_>, name: &str, node: &ConfigNode) -> PolicyPlan {
+    let place = join("", name);
     let mut plan = PolicyPlan::open(name);
     let mut faults = Vec::new();
     if !is_name(name) {
@@ -491,7 +472,7 @@ fn policy(s: &mut Section<'_, '_>, name: &str, node: &ConfigNode) -> PolicyPlan 
     }
     let ConfigValue::Table(table) = &node.value else {
         let message = format!("expected a table, got {}", node.value.described());
-        s.refuse_fields(name, vec![FieldFault::new("", node.line, message)]);
+        s.refuse_fields(&place, vec![FieldFault::new("", node.line, message)]);
         return plan;
     };
     let mut given = PolicyOverrides::default();
@@ -511,7 +492,7 @@ fn policy(s: &mut Section<'_, '_>, name: &str, node: &ConfigNode) -> PolicyPlan 
         }
     }
     plan.fields = plan.fields.with(&given);
-    s.refuse_fields(name, faults);
+    s.refuse_fields(&place, faults);
     plan
 }
 

@@ -206,6 +206,10 @@ fn every_variable_sets_its_key() {
         ("OLLA_SERVER_ROOT_ROUTES", "false", |p| {
             !p.server.root_routes
         }),
+        ("OLLA_STATE_PATH", "s.db", |p| p.state.path.is_some()),
+        ("OLLA_ACCESS_ANONYMOUS", "default", |p| {
+            p.access.anonymous.as_deref() == Some("default")
+        }),
         ("OLLA_CONFIG_DIR", "/c", |p| !p.process.enable_profiler),
         ("OLLA_CONFIG_FILE", "/c/x", |p| !p.process.enable_profiler),
         ("OLLA_SHOW_VERSION", "false", |p| !p.process.enable_profiler),
@@ -226,10 +230,32 @@ fn every_variable_sets_its_key() {
         credentials[1],
     ];
     assert!(plan_of_env(&network).server.cors.allow_private_network);
+    let access = [
+        ("OLLA_ACCESS_ENABLED", "true"),
+        ("OLLA_ADMIN_KEY", "0123456789abcdef"),
+        ("OLLA_ACCESS_JWT_ISSUER", "i"),
+        ("OLLA_ACCESS_JWT_AUDIENCE", "a,b"),
+        ("OLLA_ACCESS_JWT_JWKS_URL", "https://i/k"),
+        ("OLLA_ACCESS_JWT_JWKS_FILE", "k.json"),
+        ("OLLA_ACCESS_KEYS_FILE", "missing.toml"),
+    ];
+    let plan = plan_of_env(&access[..5]).access;
+    assert!(plan.enabled && plan.keys.len() == 1, "{plan:?}");
+    let jwt = plan.jwt.as_ref().unwrap();
+    assert_eq!((jwt.issuer.as_str(), jwt.audience.len()), ("i", 2));
+    assert_eq!(jwt.jwks, JwksSource::Url("https://i/k".into()));
+    let from_file = plan_of_env(&[&access[..4], &access[5..6]].concat()).access;
+    let jwks = from_file.jwt.as_ref().map(|jwt| &jwt.jwks);
+    assert!(matches!(jwks, Some(JwksSource::File(..))), "{jwks:?}");
+    let missing = with_env("", FileFormat::Toml, &[access[0], access[6]]);
+    assert_eq!(missing.errors().next().unwrap().key, "access.keys_file");
     let with_origins = [credentials[0].0, network[0].0];
+    let with_access = access.map(|(name, _)| name);
     for doc in reference() {
         let Some(name) = doc.env else { continue };
-        let tested = table.iter().any(|row| row.0 == name) || with_origins.contains(&name);
+        let tested = table.iter().any(|row| row.0 == name)
+            || with_origins.contains(&name)
+            || with_access.contains(&name);
         assert!(tested, "{name} is not in the table");
     }
 }

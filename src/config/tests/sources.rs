@@ -393,7 +393,8 @@ fn a_reload_keeps_what_needs_a_restart_and_says_so_each_time() {
     folder.write(
         "o.toml",
         "[server]\nworkers = 3\npin_workers = false\nio_driver = \"epoll\"\nhost = \"h\"\nport = 2\n\
-         request_limits.max_buffered_bytes = 9\nshutdown_timeout = \"1s\"\n[proxy]\nengine = \"sherpa\"\n",
+         request_limits.max_buffered_bytes = 9\nshutdown_timeout = \"1s\"\n[proxy]\nengine = \"sherpa\"\n\
+         [state]\npath = \"s.db\"\n",
     );
     let mut restart_only = started.restart_only;
     for _ in 0..2 {

@@ -93,6 +93,13 @@ impl Pages {
             now,
             clock_ms: self.setup.common.clock_ms(Instant::now()),
             held_bytes: self.setup.common.held_bytes.get() as u64,
+            access: &snapshot.access,
+            keys_file_ok: self
+                .setup
+                .common
+                .access
+                .keys_file_ok
+                .load(Ordering::Relaxed),
             draining: self.setup.common.draining.load(Ordering::Relaxed),
         };
         route.page(query, &inputs)

@@ -72,7 +72,8 @@ fn begin() -> Box<dyn Translator> {
 
 /// The body of an error in Anthropic's shape.
 pub(super) fn error_body(error: &Error, request_id: &str) -> Vec<u8> {
-    translate::error_body(error.status, &error.message, request_id)
+    let code = error.access.map(|_| error.code);
+    translate::error_body(error.status, (&*error.message, code), request_id)
 }
 
 /// What an endpoint's error response says.

@@ -6,6 +6,7 @@
 //!
 //! Contract: docs/contract/operations.md#4
 
+mod access;
 mod exposition;
 #[cfg(test)]
 mod tests;
@@ -36,6 +37,7 @@ pub(super) fn page(inputs: &Inputs<'_>) -> Page {
     let models = inputs.totals.models();
     system_families(&mut text, inputs, &system);
     text.families(&SECURITY_FAMILIES, std::slice::from_ref(&system), |_| []);
+    access::families(&mut text, inputs);
     endpoint_families(&mut text, &endpoints);
     retry_families(&mut text, inputs, &endpoints);
     traffic_families(&mut text, inputs, &endpoints);

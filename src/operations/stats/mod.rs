@@ -208,6 +208,55 @@ pub(crate) struct RequestEnd<'a> {
     pub figures: Option<&'a ProviderFigures<'a>>,
 }
 
+/// Why a credential was refused (docs/contract/access.md#16).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum KeyRefusal {
+    /// None was sent.
+    Missing,
+    /// No key has it.
+    Unknown,
+    /// The key's time is over.
+    Expired,
+    /// The key was switched off.
+    Disabled,
+    /// The token is not valid.
+    Token,
+    /// Too many were refused from the address.
+    TooMany,
+    /// The key may not administer.
+    Admin,
+    /// A session without its header, or from a foreign origin.
+    Csrf,
+}
+
+impl KeyRefusal {
+    /// Every reason, in the order of the metric.
+    pub(crate) const ALL: [Self; 8] = [
+        Self::Missing,
+        Self::Unknown,
+        Self::Expired,
+        Self::Disabled,
+        Self::Token,
+        Self::TooMany,
+        Self::Admin,
+        Self::Csrf,
+    ];
+
+    /// The word of logs and metrics.
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Missing => "missing",
+            Self::Unknown => "unknown",
+            Self::Expired => "expired",
+            Self::Disabled => "disabled",
+            Self::Token => "token",
+            Self::TooMany => "too_many",
+            Self::Admin => "admin",
+            Self::Csrf => "csrf",
+        }
+    }
+}
+
 /// A refusal that counts as a violation (docs/contract/operations.md#5).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Violation {

@@ -8,8 +8,8 @@ use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::recent::{Batch, Ring};
 use super::{
-    AttemptEnd, BLOCKED_IPS_MAX, CLIENTS_MAX, ENDPOINTS_MAX, EndpointCounts, LeftBecause,
-    MODEL_NAME_BYTES_MAX, MODELS_MAX, Outcome, PairCounts, RequestCounts, RequestEnd,
+    AttemptEnd, BLOCKED_IPS_MAX, CLIENTS_MAX, ENDPOINTS_MAX, EndpointCounts, KeyRefusal,
+    LeftBecause, MODEL_NAME_BYTES_MAX, MODELS_MAX, Outcome, PairCounts, RequestCounts, RequestEnd,
     TranslatorCounts, TranslatorEnd, Violation,
 };
 use crate::dialects::counted_as;
@@ -81,6 +81,8 @@ pub(in crate::operations) struct SystemCounts {
     pub(in crate::operations) client_disconnects: u64,
     pub(in crate::operations) retry_budget_exhausted: u64,
     pub(in crate::operations) stream_keep_alives: u64,
+    /// In the order of [`KeyRefusal::ALL`].
+    pub(in crate::operations) key_refusals: [u64; KeyRefusal::ALL.len()],
 }
 
 /// Times of one attempt or request.
@@ -205,6 +207,17 @@ impl Recorder {
                 }
             }
             Violation::Size => self.system.size_violations += 1,
+        }
+    }
+
+    /// Counts a refused credential.
+    pub(crate) fn key_refused(&mut self, reason: KeyRefusal) {
+        self.any = true;
+        let mut counts = KeyRefusal::ALL
+            .into_iter()
+            .zip(&mut self.system.key_refusals);
+        if let Some((_, count)) = counts.find(|(each, _)| *each == reason) {
+            *count += 1;
         }
     }
 

@@ -358,6 +358,9 @@ impl SystemCounts {
         self.client_disconnects += more.client_disconnects;
         self.retry_budget_exhausted += more.retry_budget_exhausted;
         self.stream_keep_alives += more.stream_keep_alives;
+        for (count, more) in self.key_refusals.iter_mut().zip(more.key_refusals) {
+            *count += more;
+        }
     }
 }
 

@@ -30,20 +30,23 @@ pub(crate) struct Sources<'a> {
     pub session: Option<&'a [u8]>,
     /// The leading bytes of `messages` or `prompt`, already cut to `prefix_hash_bytes`.
     pub prefix: Option<&'a [u8]>,
-    /// The value of `Authorization`.
+    /// The value of `Authorization`; with access on the name of the key, if there is one.
     pub authorization: Option<&'a [u8]>,
+    /// The name of the key with access on; each key has sessions of its own
+    /// (docs/contract/access.md#15).
+    pub key: Option<&'a str>,
     /// The peer's own address.
     pub ip: IpAddr,
 }
 
 /// One conversation with one model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Key {
+pub(crate) struct StickyKey {
     hash: u64,
     source: StickySource,
 }
 
-impl Key {
+impl StickyKey {
     /// The kind of value it was made of, for `X-Olla-Sticky-Key-Source`. `X-Olla-Session-ID` is
     /// echoed if, and only if, this is the session header.
     pub(crate) fn source(&self) -> StickySource {
@@ -132,7 +135,7 @@ pub(crate) struct Sticky {
 /// The session of one request.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Session {
-    key: Option<Key>,
+    key: Option<StickyKey>,
     /// The id of the endpoint that the entry named when the request came.
     pinned: Option<u32>,
     outcome: StickyOutcome,
@@ -147,7 +150,7 @@ impl Session {
     }
 
     /// The key, if there is one.
-    pub(crate) fn key(&self) -> Option<Key> {
+    pub(crate) fn key(&self) -> Option<StickyKey> {
         self.key
     }
 
@@ -164,7 +167,7 @@ impl Sticky {
         plan: &StickyPlan,
         sources: &Sources<'_>,
         model: Option<&str>,
-    ) -> Option<Key> {
+    ) -> Option<StickyKey> {
         let ip = match sources.ip {
             IpAddr::V4(ip) => ip.to_ipv6_mapped().octets(),
             IpAddr::V6(ip) => ip.octets(),
@@ -181,11 +184,16 @@ impl Sticky {
             hasher.write(source.as_str().as_bytes());
             hasher.write_usize(value.len());
             hasher.write(value);
+            if let Some(key) = sources.key {
+                hasher.write(key.as_bytes());
+                // No name has this byte, nor has the name of a model that follows.
+                hasher.write_u8(0);
+            }
             // A request without a model has the key of an empty name.
             for c in model.unwrap_or("").chars().flat_map(char::to_lowercase) {
                 hasher.write_u32(u32::from(c));
             }
-            Some(Key {
+            Some(StickyKey {
                 hash: hasher.finish(),
                 source: *source,
             })
@@ -194,7 +202,7 @@ impl Sticky {
 
     /// Looks a key up. Call it once for a request, and only when it has candidates: what is
     /// rejected leaves no trace.
-    pub(crate) fn open(&self, key: Option<Key>, bounds: Bounds, now_ms: u64) -> Session {
+    pub(crate) fn open(&self, key: Option<StickyKey>, bounds: Bounds, now_ms: u64) -> Session {
         let pinned = key.and_then(|key| {
             let mut sessions = self.lock();
             sessions.expire(bounds, now_ms);

@@ -30,6 +30,7 @@ fn sources<'a>(session: &'a str, prefix: &'a str, authorization: &'a str) -> Sou
         session: some(session),
         prefix: some(prefix),
         authorization: some(authorization),
+        key: None,
         ip: LOCAL,
     }
 }

@@ -111,13 +111,26 @@ impl Gateway {
         format!("http://127.0.0.1:{}", self.port)
     }
 
+    /// A page for operators, with `OLLA_ADMIN_KEY` of the configuration's environment if it has one.
+    ///
+    /// # Panics
+    /// When no response comes.
+    #[track_caller]
+    pub fn admin_get(&self, path: &str) -> Response {
+        let mut env = self.config.env.iter();
+        let key = env.find(|(name, _)| name == "OLLA_ADMIN_KEY");
+        let field = key.map(|(_, secret)| format!("Authorization: Bearer {secret}"));
+        let fields: Vec<&str> = field.iter().map(String::as_str).collect();
+        get(self, path, &fields)
+    }
+
     /// The endpoints as the gateway reports them now.
     ///
     /// # Panics
     /// When it does not.
     #[track_caller]
     pub fn endpoints(&self) -> Vec<Value> {
-        let page = || get(self, "/internal/status/endpoints", &[]).json();
+        let page = || self.admin_get("/internal/status/endpoints").json();
         // The gateway keeps a page for a moment: the next one has been rendered after this call.
         let kept = page()["timestamp"].clone();
         let fresh = wait_for("a new page", PATIENCE, || {
@@ -154,7 +167,7 @@ impl Gateway {
     /// The value of a metric, given as on the metrics page: name and labels.
     #[track_caller]
     pub fn metric(&self, sample: &str) -> Option<f64> {
-        let page = get(self, "/internal/metrics", &[]).text();
+        let page = self.admin_get("/internal/metrics").text();
         let value = |line: &str| line.strip_prefix(sample)?.strip_prefix(' ')?.parse().ok();
         page.lines().find_map(value)
     }

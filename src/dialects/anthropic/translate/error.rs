@@ -43,10 +43,20 @@ pub(crate) const fn error_kind(status: u16) -> &'static str {
 }
 
 /// The JSON body of an error response. `message` must not name addresses of endpoints.
-pub(crate) fn error_body(status: u16, message: &str, request_id: &str) -> Vec<u8> {
-    let mut body = Vec::with_capacity(128 + message.len() + request_id.len());
+pub(crate) fn error_body(
+    status: u16,
+    (message, code): (&str, Option<&str>),
+    request_id: &str,
+) -> Vec<u8> {
+    let mut body = Vec::with_capacity(160 + message.len() + request_id.len());
     body.extend_from_slice(br#"{"type":"error","error":"#);
     write_error(error_kind(status), message, &mut body);
+    if let Some(code) = code {
+        body.pop();
+        body.extend_from_slice(br#","code":"#);
+        json::write_string(code, &mut body);
+        body.push(b'}');
+    }
     body.extend_from_slice(br#","request_id":"#);
     json::write_string(request_id, &mut body);
     body.push(b'}');
@@ -139,7 +149,7 @@ mod tests {
 
     #[test]
     fn a_body_is_complete_and_escaped() {
-        let body = error_body(404, "model \"x\" not found\n", "r-1");
+        let body = error_body(404, ("model \"x\" not found\n", None), "r-1");
         assert_eq!(
             String::from_utf8(body).unwrap(),
             concat!(
