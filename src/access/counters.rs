@@ -2,29 +2,99 @@
 //!
 //! Contract: docs/contract/access.md#4.3, docs/contract/access.md#17
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use olla_engine::handler::Revocation;
 
+use super::bucket::Bucket;
+use super::series::KeyTotals;
+use super::window::{QuotaWindow, Span, Use};
+
 /// The counters of one name of a key or a policy. Blocks are padded to their own cache lines, so
 /// that the cores that serve different keys do not disturb each other.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 #[repr(align(64))]
 pub(crate) struct Counters {
+    /// Requests of the minute.
+    pub(super) requests: Bucket,
+    /// Tokens of the minute.
+    pub(super) tokens: Bucket,
+    day: QuotaWindow,
+    month: QuotaWindow,
+    /// Requests in progress.
+    in_progress: AtomicU32,
     /// The minute of its last use, since 1970; 0 = never.
     last_used_min: AtomicU32,
     /// How often the requests in progress of the name were cut.
     cuts: Arc<AtomicU32>,
+    /// When a refusal by a limit was logged last, in seconds since 1970, and how many were not since.
+    limit_logged_s: AtomicU32,
+    suppressed: AtomicU32,
+    /// What metrics show of it, from its first request on.
+    pub(crate) totals: OnceLock<Arc<KeyTotals>>,
 }
+
+// The block is what 100,000 names cost.
+const _: () = assert!(size_of::<Counters>() == 128);
 
 impl Counters {
     /// Counters of a name that has used nothing.
     pub(crate) fn new() -> Self {
-        Self {
-            last_used_min: AtomicU32::new(0),
-            cuts: Arc::default(),
+        Self::default()
+    }
+
+    /// Whether a refusal by a limit is to be logged: at most one in a minute. The result is the number
+    /// of refusals since then that were not.
+    pub(crate) fn limit_is_due(&self, unix_ms: u64) -> Option<u64> {
+        let order = Ordering::Relaxed;
+        let now = u32::try_from(unix_ms / 1_000).unwrap_or(u32::MAX);
+        let last = self.limit_logged_s.load(order);
+        let is_due = now.abs_diff(last) >= 60;
+        let cell = &self.limit_logged_s;
+        if is_due && cell.compare_exchange(last, now, order, order).is_ok() {
+            return Some(self.suppressed.swap(0, order).into());
         }
+        self.suppressed.fetch_add(1, order);
+        None
+    }
+
+    /// Requests in progress.
+    pub(crate) fn in_progress(&self) -> u32 {
+        self.in_progress.load(Ordering::Relaxed)
+    }
+
+    /// Adds a request in progress, unless that makes more than `limit`; 0 = no limit.
+    pub(super) fn take_place(&self, limit: u64) -> bool {
+        let order = Ordering::Relaxed;
+        let taken = self.in_progress.fetch_update(order, order, |now| {
+            (limit == 0 || u64::from(now) < limit).then(|| now.saturating_add(1))
+        });
+        taken.is_ok()
+    }
+
+    pub(super) fn leave_place(&self) {
+        let order = Ordering::Relaxed;
+        let less = |now: u32| Some(now.saturating_sub(1));
+        // The closure always gives a value.
+        let _ = self.in_progress.fetch_update(order, order, less);
+    }
+
+    pub(super) fn window(&self, span: Span) -> &QuotaWindow {
+        match span {
+            Span::Day => &self.day,
+            Span::Month => &self.month,
+        }
+    }
+
+    /// Tokens of the current day or month. `unix_ms` is now.
+    pub(crate) fn used_in(&self, span: Span, unix_ms: u64) -> Use {
+        self.window(span).state(span.number(unix_ms))
+    }
+
+    /// Goes on from what was stored before the start, if that window is still the current one.
+    pub(crate) fn restore(&self, span: Span, stored: Use) {
+        self.window(span).restore(stored);
     }
 
     /// Ends the requests of the name that are in progress; those that begin later are not touched.

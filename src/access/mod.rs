@@ -12,15 +12,24 @@
 )]
 
 mod book;
+mod bucket;
 mod client;
 mod counters;
 mod credential;
+pub(crate) mod estimate;
+mod headers;
 mod keeper;
 mod key;
 mod keys;
+pub(crate) mod names;
+pub(crate) mod output;
 mod policy;
+pub(crate) mod quota;
 mod refused;
+pub(crate) mod report;
 mod secret;
+mod series;
+mod window;
 
 use std::sync::Arc;
 
@@ -28,12 +37,16 @@ pub(crate) use book::CountersBook;
 pub(crate) use client::{Client, named_by_proxy};
 pub(crate) use counters::Counters;
 pub(crate) use credential::{Credentials, Identified, KeyFault, RefusedKey, holds_credential};
+pub(crate) use headers::{LIMIT_HEADERS, LimitHeaderForm, is_limit_header, write_limits};
 pub(crate) use keeper::{AccessKeeper, KeySources};
 pub(crate) use key::{Key, KeyState};
 pub(crate) use keys::{Keys, StoredKey};
 pub(crate) use policy::Policy;
+pub(crate) use quota::{LimitField, LimitOf, LimitTime, OverLimit, Reservation, ShownLimit};
 pub(crate) use refused::{Attempt, LogTurn, RefusedKeys};
 pub(crate) use secret::{NewSecret, is_made_here};
+pub(crate) use series::{KeySeries, KeyTotals, LimitCounts, Total};
+pub(crate) use window::{Span, Use};
 
 use crate::config::{KeyAccessPlan, KeyPlan};
 
