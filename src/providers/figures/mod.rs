@@ -67,6 +67,22 @@ pub struct ProviderFigures<'a> {
     pub finish_reason: Option<Cow<'a, str>>,
     /// Whether the response says that it is complete.
     pub complete: bool,
+    /// The tokens by which a request is charged.
+    pub usage: ReportedUsage,
+}
+
+/// The tokens that a response reports, for the limits of keys and for the usage ledger
+/// (docs/contract/access.md#7.2). A count that is no integer from 0 to a thousand million is missing.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ReportedUsage {
+    /// Tokens of the prompt, those from a cache included.
+    pub prompt: Option<u64>,
+    /// Those of them that came from a cache.
+    pub cached: u64,
+    /// Tokens generated.
+    pub completion: Option<u64>,
+    /// A count cannot be one.
+    pub is_rejected: bool,
 }
 
 /// A field of a profile that is ignored because of an error, for a warning at the start.
@@ -109,11 +125,16 @@ enum Field {
     PromptMs,
     GenerationMs,
     Speed,
+    /// Tokens of the prompt from a cache, counted in it.
+    Cached,
+    /// Tokens of the prompt from a cache and for it, not counted in it.
+    CacheRead,
+    CacheCreation,
 }
 
 /// Each field, its names in a profile, and its paths in responses of the common APIs: in whole
 /// responses, then in the events of a stream.
-const FIELDS: [(Field, &[&str], &[&str]); 12] = [
+const FIELDS: [(Field, &[&str], &[&str]); 15] = [
     (
         Field::PromptTokens,
         &["input_tokens", "prompt_tokens"],
@@ -159,7 +180,35 @@ const FIELDS: [(Field, &[&str], &[&str]); 12] = [
     (Field::PromptMs, &["prompt_ms"], &[]),
     (Field::GenerationMs, &["generation_ms"], &[]),
     (Field::Speed, &["tokens_per_second"], &[]),
+    (
+        Field::Cached,
+        &[],
+        &[
+            "usage.prompt_tokens_details.cached_tokens",
+            "usage.input_tokens_details.cached_tokens",
+            "response.usage.input_tokens_details.cached_tokens",
+        ],
+    ),
+    (
+        Field::CacheRead,
+        &[],
+        &[
+            "usage.cache_read_input_tokens",
+            "message.usage.cache_read_input_tokens",
+        ],
+    ),
+    (
+        Field::CacheCreation,
+        &[],
+        &[
+            "usage.cache_creation_input_tokens",
+            "message.usage.cache_creation_input_tokens",
+        ],
+    ),
 ];
+
+/// The largest count of tokens that a request is charged by.
+const TOKENS_MAX: f64 = 1e9;
 
 /// The meaning of a name in a formula.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -484,7 +533,33 @@ impl Extractor {
             model: text(of(Field::Model)),
             finish_reason,
             complete,
+            usage: usage(of),
         }
+    }
+}
+
+/// The tokens by which a request is charged.
+fn usage<'a>(of: impl Fn(Field) -> FormulaValue<'a>) -> ReportedUsage {
+    let mut is_rejected = false;
+    let mut count = |field| match of(field)? {
+        FoundScalar::Number(number)
+            if (0.0..=TOKENS_MAX).contains(&number) && number.fract() == 0.0 =>
+        {
+            Some(number as u64)
+        }
+        _ => {
+            is_rejected = true;
+            None
+        }
+    };
+    let (read, created) = (count(Field::CacheRead), count(Field::CacheCreation));
+    let (read, created) = (read.unwrap_or(0), created.unwrap_or(0));
+    let prompt = count(Field::PromptTokens);
+    ReportedUsage {
+        prompt: prompt.map(|prompt| prompt.saturating_add(read).saturating_add(created)),
+        cached: count(Field::Cached).unwrap_or(0).saturating_add(read),
+        completion: count(Field::CompletionTokens),
+        is_rejected,
     }
 }
 

@@ -404,6 +404,53 @@ fn answers_larger_than_what_is_kept() {
 }
 
 #[test]
+fn a_usage_is_what_a_request_is_charged_by() {
+    let extractor = with_openai(&[], &[]);
+    let table = [
+        // usage; prompt, cached, completion; whether it cannot be one
+        (
+            r#"{"prompt_tokens":9,"completion_tokens":7,"prompt_tokens_details":{"cached_tokens":4}}"#,
+            (Some(9), 4, Some(7), false),
+        ),
+        (
+            r#"{"input_tokens":3,"cache_read_input_tokens":20,"cache_creation_input_tokens":5,"output_tokens":7}"#,
+            (Some(28), 20, Some(7), false),
+        ),
+        (
+            r#"{"input_tokens":3,"input_tokens_details":{"cached_tokens":2},"output_tokens":0}"#,
+            (Some(3), 2, Some(0), false),
+        ),
+        (r#"{"prompt_tokens":9}"#, (Some(9), 0, None, false)),
+        (
+            r#"{"prompt_tokens":-4,"completion_tokens":"many"}"#,
+            (None, 0, None, true),
+        ),
+        (
+            r#"{"prompt_tokens":1.5,"completion_tokens":7}"#,
+            (None, 0, Some(7), true),
+        ),
+        (
+            r#"{"prompt_tokens":1000000000,"completion_tokens":1000000001}"#,
+            (Some(1_000_000_000), 0, None, true),
+        ),
+    ];
+    for (usage, expected) in table {
+        let mut tail = Tail::default();
+        tail.begin(AnswerKind::Json);
+        tail.push(format!("{{\"usage\":{usage}}}").as_bytes());
+        let figures = extractor.read(&mut tail).expect("metrics");
+        let usage = figures.usage;
+        let got = (
+            usage.prompt,
+            usage.cached,
+            usage.completion,
+            usage.is_rejected,
+        );
+        assert_eq!(got, expected);
+    }
+}
+
+#[test]
 fn what_says_nothing_gives_nothing() {
     let extractor = with_openai(&[], &[]);
     for answer in [
@@ -412,7 +459,6 @@ fn what_says_nothing_gives_nothing() {
         "[]",
         "not found",
         "{\"usage\":null,\"choices\":[]}",
-        "{\"usage\":{\"prompt_tokens\":-4,\"completion_tokens\":\"many\"}}",
         "data: [DONE]\n\n",
         "data:",
         "\n\n\n",
