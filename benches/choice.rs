@@ -48,6 +48,7 @@ fn choice(criterion: &mut Criterion, balancer: Balancer) {
         let standing = Standing {
             routable: EndpointSet::first(count),
             unchecked: EndpointSet::EMPTY,
+            fleet: None,
         };
         let rules = RoutingRules {
             routing: &routing,
@@ -64,6 +65,7 @@ fn choice(criterion: &mut Criterion, balancer: Balancer) {
                     scope: &scope,
                     has_provider: true,
                     model: Some(black_box(MODEL)),
+                    is_hidden: false,
                     images: false,
                     refresh: Refresh::Before,
                     no_model: None,

@@ -50,7 +50,7 @@ pub mod bench {
 
     pub mod inspect {
         pub use crate::inspect::{
-            Findings, Form, Inspector, Splice, Wanted, model_name, rewrite_model,
+            BodyTally, Findings, Form, Inspector, Splice, Wanted, model_name, rewrite_model,
         };
     }
 

@@ -10,8 +10,9 @@ fuzz_target!(|input: (u8, Vec<u16>, &[u8])| {
     let (flags, cuts, body) = input;
     let wanted = Wanted {
         name_key: flags & 1 != 0,
-        prefix_bytes: (flags & 2 != 0).then_some(usize::from(flags >> 3)),
+        prefix_bytes: (flags & 2 != 0).then_some(usize::from(flags >> 4)),
         vision: flags & 4 != 0,
+        tally: flags & 8 != 0,
     };
     let findings = Inspector::new(wanted).finish(body);
 

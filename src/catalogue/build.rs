@@ -21,11 +21,13 @@ use crate::config::AliasPlan;
 use crate::glob::glob;
 use crate::providers::{LATEST, ListedModel, ModelKind, Profile};
 
-/// Merges all listings into one.
+/// Merges all listings into one, of the models that are shown. The indices of places are those of
+/// whole listings in any case.
 pub(super) fn merge(
     sources: &[CatalogueSource<'_>],
     options: &CatalogueOptions<'_>,
     previous: Option<&Merged>,
+    shows: &dyn Fn(usize, &ListedModel) -> bool,
 ) -> Merged {
     let mut builder = Builder::new(sources, options, previous);
     for (endpoint, source) in sources.iter().enumerate() {
@@ -33,7 +35,9 @@ pub(super) fn merge(
             builder.forget_matches();
         }
         for (at, model) in source.models.iter().enumerate() {
-            builder.add(endpoint, at, model);
+            if shows(endpoint, model) {
+                builder.add(endpoint, at, model);
+            }
         }
     }
     builder.finish()

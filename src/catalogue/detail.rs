@@ -97,7 +97,7 @@ impl Catalogue {
         if let Some(entry) = self.merged.named_entry(id).or_else(by_id) {
             return Some(self.entry_detail(entry, times));
         }
-        let alias = self.merged.alias_named(id)?;
+        let alias = self.alias_named(id)?;
         self.alias_detail(alias, &alias.name, times)
     }
 
@@ -107,7 +107,7 @@ impl Catalogue {
         if let Some((entry, _)) = self.merged.entry_by_name(id, &all) {
             return Some(self.entry_detail(entry, times));
         }
-        let alias = self.merged.alias_covering(id)?;
+        let alias = self.alias_covering(id)?;
         self.alias_detail(alias, id, times)
     }
 
@@ -170,10 +170,11 @@ impl Catalogue {
         let sizes = by_endpoint.iter().filter_map(|places| size(places));
         let seen = firsts().filter_map(|(_, first)| (times.synced_at)(first.endpoint as usize));
         let loaded = firsts().filter(|(places, _)| self.state_at(places) == LOADED);
+        let (family, variant) = self.shown_family(entry);
         Detail {
             id,
-            family: &entry.family,
-            variant: &entry.variant,
+            family,
+            variant,
             parameter_size: &entry.parameter_size,
             parameter_count: entry.parameter_count,
             quantization: &entry.quantization,

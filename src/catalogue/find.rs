@@ -74,11 +74,11 @@ impl Catalogue {
     /// its targets is served: its own, or the requested one that it covers.
     pub(crate) fn served_alias<'n>(&'n self, name: &'n str) -> Option<&'n str> {
         let served = self.served();
-        let (alias, shown) = match self.merged.alias_named(name) {
+        let (alias, shown) = match self.alias_named(name) {
             Some(alias) => (alias, &*alias.name),
             // A model that is known and down is not replaced by what covers its name.
             None if self.is_known(name) => return None,
-            None => (self.merged.alias_covering(name)?, name),
+            None => (self.alias_covering(name)?, name),
         };
         let view = self.alias_view(alias, shown, &served)?;
         Some(view.name)

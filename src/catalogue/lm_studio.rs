@@ -166,7 +166,9 @@ impl Catalogue {
         });
         Facts {
             publisher: publisher.unwrap_or(""),
-            family: family.unwrap_or(&item.entry.family),
+            family: family
+                .filter(|_| self.tells(item.entry))
+                .unwrap_or(self.shown_family(item.entry).0),
             format: format.unwrap_or("gguf"),
             quantization: self
                 .fact(item, |model| model.quantization.as_deref())

@@ -44,6 +44,19 @@ pub(super) struct MergedEndpoint {
     pub(super) models: Arc<[ListedModel]>,
 }
 
+impl MergedEndpoint {
+    /// What it was made from, whatever its health.
+    pub(super) fn source(&self) -> CatalogueSource<'_> {
+        CatalogueSource {
+            name: &self.name,
+            profile: &self.profile,
+            routable: true,
+            url_key: &self.url_key,
+            models: &self.models,
+        }
+    }
+}
+
 /// A configured alias.
 #[derive(Debug)]
 pub(super) struct Alias {

@@ -24,6 +24,7 @@ mod query;
 mod render;
 mod rules;
 mod scoped;
+mod seen;
 mod status;
 
 use std::sync::{Arc, OnceLock};
@@ -39,6 +40,7 @@ pub(crate) use outages::{MissingModels, Outages};
 pub(crate) use rules::Capabilities;
 pub use rules::ModelRules;
 pub(crate) use scoped::{ListingForm, Scoped};
+pub(crate) use seen::Lens;
 
 use crate::config::AliasPlan;
 use crate::endpoint_set::EndpointSet;
@@ -88,6 +90,10 @@ pub struct Catalogue {
     unified: OnceLock<Bytes>,
     openai: OnceLock<Bytes>,
     scoped: Vec<scoped::Ready>,
+    /// What clients with certain rights may see of it.
+    views: seen::Views,
+    /// It is such a view itself.
+    seen: Option<Box<seen::ViewPart>>,
 }
 
 /// The error response of a listing route (docs/contract/catalogue.md#6.7).
@@ -161,7 +167,10 @@ impl Catalogue {
         let previous = previous.map(|previous| &previous.merged);
         let merged = match previous.filter(|previous| previous.is_of(sources, options)) {
             Some(same) => Arc::clone(same),
-            None => Arc::new(build::merge(sources, options, previous.map(AsRef::as_ref))),
+            None => {
+                let previous = previous.map(AsRef::as_ref);
+                Arc::new(build::merge(sources, options, previous, &|_, _| true))
+            }
         };
         let routable = sources.iter().enumerate();
         let routable = routable.filter(|(_, source)| source.routable);
@@ -171,6 +180,8 @@ impl Catalogue {
             unified: OnceLock::new(),
             openai: OnceLock::new(),
             scoped: scoped::usual(&merged),
+            views: seen::Views::default(),
+            seen: None,
             merged,
         };
         if !catalogue.is_large() {
@@ -181,6 +192,9 @@ impl Catalogue {
 
     /// Whether a listing takes too long to be rendered by a core.
     pub(crate) fn is_large(&self) -> bool {
+        if self.seen.is_some() {
+            return self.is_large_view(AT_ONCE_MAX);
+        }
         let reported = self.merged.endpoints.iter();
         let reported = reported.map(|member| member.models.len());
         reported.sum::<usize>() + self.merged.aliases.len() > AT_ONCE_MAX

@@ -85,15 +85,17 @@ impl Catalogue {
             let own = self.merged.first_fact(native, fact);
             own.or_else(|| self.fact(item, fact))
         };
+        let tells = self.tells(item.entry);
         let families = self.merged.first_fact(native, |model| {
             let families = &model.extra.as_deref()?.families;
-            (!families.is_empty()).then_some(families.as_slice())
+            (tells && !families.is_empty()).then_some(families.as_slice())
         });
+        let family = reported(|model| model.family.as_deref()).unwrap_or(&item.entry.family);
         OllamaDetails {
             parent_model: reported(|model| model.extra.as_deref()?.parent_model.as_deref())
                 .unwrap_or(""),
             format: reported(|model| model.format.as_deref()).unwrap_or(""),
-            family: reported(|model| model.family.as_deref()).unwrap_or(&item.entry.family),
+            family: if tells { family } else { "" },
             families: families.unwrap_or(&[]),
             parameter_size: reported(|model| model.parameter_size.as_deref())
                 .unwrap_or(&item.entry.parameter_size),

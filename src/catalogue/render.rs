@@ -224,14 +224,15 @@ impl Catalogue {
         aliases: A,
         availability: V,
     ) -> Unified<'a, A, V, impl Serialize> {
+        let (family, variant) = self.shown_family(entry);
         Unified {
             id,
             object: "model",
             created: self.merged.created(entry, &[]),
             owned_by: OLLA,
             olla: OllaBlock {
-                family: &entry.family,
-                variant: &entry.variant,
+                family,
+                variant,
                 parameter_size: &entry.parameter_size,
                 quantization: &entry.quantization,
                 aliases,
@@ -324,7 +325,8 @@ impl Catalogue {
 
     /// The aliases of which some target is shown (docs/contract/catalogue.md#5.10).
     pub(super) fn alias_views<'c>(&'c self, selection: &Selection<'_>) -> Vec<AliasView<'c>> {
-        let listed = self.merged.aliases.iter().filter(|alias| alias.is_listed);
+        let aliases = self.behind().aliases.iter();
+        let listed = aliases.filter(|alias| self.lists(alias));
         listed
             .filter_map(|alias| self.alias_view(alias, &alias.name, selection))
             .collect()
@@ -336,9 +338,16 @@ impl Catalogue {
         alias: &AliasView<'c>,
         selection: &Selection<'_>,
     ) -> Item<'c> {
+        let item = self.item_at(alias.entry, &alias.target, selection);
         Item {
             id: alias.name,
-            ..self.item_at(alias.entry, &alias.target, selection)
+            // The name of a hidden model is not shown.
+            name: if self.shows(item.name) {
+                item.name
+            } else {
+                alias.name
+            },
+            ..item
         }
     }
 
@@ -363,7 +372,7 @@ impl Catalogue {
                     first.get_or_insert((entry, at));
                 }
             }
-            if is_available {
+            if is_available && self.shows(&target.name) {
                 targets.push(target.name.as_str());
             }
         }
@@ -385,10 +394,11 @@ impl Catalogue {
         target: &'c AliasTarget,
         selection: &Selection<'_>,
     ) -> impl Iterator<Item = (&'c Entry, Vec<Place>)> {
-        let named = self.merged.target_name(target, &selection.eligible);
+        let behind = self.behind();
+        let named = behind.target_name(target, &selection.eligible);
         named
             .into_iter()
-            .flat_map(|named| named.places(&self.merged))
+            .flat_map(|named| named.places(behind))
             .filter(|(entry, _)| (selection.filter)(entry))
             .map(|(entry, places)| (entry, places.copied().collect()))
     }

@@ -176,11 +176,11 @@ impl Catalogue {
             return Ok(write(&item));
         }
         let is_known = self.merged.entry_by_name(name, members).is_some();
-        let named = self.merged.alias_named(name);
+        let named = self.alias_named(name);
         let alias = match named {
             Some(alias) => Some((alias, &*alias.name)),
             None if is_known || !by_cover => None,
-            None => self.merged.alias_covering(name).map(|alias| (alias, name)),
+            None => self.alias_covering(name).map(|alias| (alias, name)),
         };
         if let Some((alias, shown)) = alias {
             if let Some(view) = self.alias_view(alias, shown, &served) {

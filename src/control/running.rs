@@ -15,6 +15,7 @@ use super::discover::each;
 use super::fetch::{Get, get};
 use super::member::FleetMember;
 use super::state::{ControlState, PendingRunning};
+use crate::catalogue::Lens;
 use crate::dialects::RunningModels;
 use crate::providers;
 use crate::shared::{ReplyTo, RunningRequest, ToCore};
@@ -33,12 +34,13 @@ pub(super) fn on_request(state: &Rc<ControlState>, request: RunningRequest) {
     let RunningRequest {
         endpoints,
         with_others,
+        lens,
         reply_to,
     } = request;
     let mut running = state.discoveries.running.borrow_mut();
-    let same = running
-        .iter()
-        .find(|round| round.endpoints == endpoints && round.with_others == with_others);
+    let same = running.iter().find(|round| {
+        round.endpoints == endpoints && round.with_others == with_others && round.lens == lens
+    });
     if let Some(same) = same {
         same.waiting.borrow_mut().push(reply_to);
         return;
@@ -47,13 +49,14 @@ pub(super) fn on_request(state: &Rc<ControlState>, request: RunningRequest) {
     running.push(PendingRunning {
         endpoints: endpoints.clone(),
         with_others,
+        lens: lens.clone(),
         waiting: Rc::clone(&waiting),
     });
     drop(running);
     let state = Rc::clone(state);
     olla_engine::rt::spawn(async move {
         let found = ask_all(&state, &endpoints).await;
-        let body = merged(&state, &found, with_others);
+        let body = merged(&state, &found, with_others, lens.as_deref());
         let mut running = state.discoveries.running.borrow_mut();
         running.retain(|round| !Rc::ptr_eq(&round.waiting, &waiting));
         drop(running);
@@ -109,18 +112,25 @@ async fn ask(state: &ControlState, member: &FleetMember, by: Instant) -> Option<
     (response.status == 200).then_some(response.body)
 }
 
-fn merged(state: &ControlState, said: &[Said], with_others: bool) -> Bytes {
+fn merged(state: &ControlState, said: &[Said], with_others: bool, lens: Option<&Lens>) -> Bytes {
+    let shows = |name: &str| lens.is_none_or(|lens| lens.shows(name));
     let mut models = RunningModels::default();
     for (member, list) in said {
         let plan = member.plan();
-        let admits = |name: &str| providers::admits(&plan.model_filter, name);
+        let admits = |name: &str| providers::admits(&plan.model_filter, name) && shows(name);
         if let Some(list) = list.borrow().as_deref() {
             models.add_list(&plan.name, list, &admits);
         }
     }
     if with_others {
         let catalogue = state.models.borrow().catalogue.clone();
-        catalogue.each_loaded(|name, endpoints, item| models.add(name, endpoints, item));
+        catalogue.each_loaded(|name, endpoints, item| {
+            let has = |endpoint: &&str| lens.is_none_or(|lens| lens.has(endpoint));
+            let endpoints: Vec<_> = endpoints.iter().copied().filter(has).collect();
+            if !endpoints.is_empty() && shows(name) {
+                models.add(name, &endpoints, item);
+            }
+        });
     }
     models.finish().into()
 }

@@ -16,7 +16,7 @@ use super::member::FleetMember;
 use super::misses::Misses;
 use super::shortage::Shortage;
 use super::signal::Signal;
-use crate::catalogue::{Catalogue, ModelRules, Outages};
+use crate::catalogue::{Catalogue, Lens, ModelRules, Outages};
 use crate::config::Plan;
 use crate::log::Logger;
 use crate::operations::Build;
@@ -151,6 +151,7 @@ pub(super) struct PendingRefresh {
 pub(super) struct PendingRunning {
     pub(super) endpoints: Vec<u32>,
     pub(super) with_others: bool,
+    pub(super) lens: Option<Arc<Lens>>,
     pub(super) waiting: Rc<RefCell<Vec<ReplyTo>>>,
 }
 

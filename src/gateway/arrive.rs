@@ -126,9 +126,12 @@ impl Exchange {
                 ),
             ));
         }
+        self.enter(ask)?;
         self.check_coding(&ask.request)?;
         if self.route.is_proxied() {
-            let wanted = self.view.wanted(self.path(&ask.request));
+            let wanted = self
+                .view
+                .wanted(self.path(&ask.request), self.wants_tally());
             self.kept.inspector = Inspector::new(wanted);
             self.inspects = self.coding != BodyCoding::Unreadable;
             let content_type = head.get(bytes, FieldId::ContentType);

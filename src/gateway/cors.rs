@@ -5,12 +5,17 @@
 use olla_engine::h1::{FieldId, emit, field};
 use olla_engine::handler::{Local, Request};
 
+use crate::access::LIMIT_HEADERS;
 use crate::config::CorsPlan;
 use crate::routing::path::normalise;
 
 const EXPOSED: &str = "X-Olla-Request-ID, X-Olla-Endpoint, X-Olla-Backend-Type, X-Olla-Model, \
     X-Olla-Response-Time, X-Olla-Routing-Strategy, X-Olla-Routing-Decision, X-Olla-Routing-Reason, \
     X-Olla-Mode, X-Olla-Sticky-Session, X-Olla-Sticky-Key-Source, X-Olla-Session-ID";
+
+/// What pages may read besides while clients have keys, and the headers of their limits
+/// (docs/contract/access.md#8.1).
+const EXPOSED_OF_KEYS: [&str; 2] = ["Retry-After", "x-should-retry"];
 
 /// Headers that a page may always send if any header is allowed.
 const USUAL_HEADERS: &str = "Content-Type, Authorization";
@@ -79,7 +84,7 @@ fn asks_for_private_network(request: &Request<'_>) -> bool {
 }
 
 impl Cors {
-    pub(super) fn new(plan: &CorsPlan) -> Self {
+    pub(super) fn new(plan: &CorsPlan, has_keys: bool) -> Self {
         let any_header = plan.allowed_headers.iter().any(|name| name == "*");
         Self {
             any_origin: plan.any_origin(),
@@ -91,7 +96,7 @@ impl Cors {
                 plan.allowed_headers.join(", ")
             },
             exposed: if plan.exposed_headers.is_empty() {
-                EXPOSED.to_owned()
+                exposed(has_keys)
             } else {
                 plan.exposed_headers.join(", ")
             },
@@ -232,6 +237,18 @@ impl Cors {
         let mut allowed = self.plan.allowed_headers.iter();
         self.any_header || allowed.any(|known| known.as_bytes().eq_ignore_ascii_case(name))
     }
+}
+
+/// The response headers that pages may read by default.
+fn exposed(has_keys: bool) -> String {
+    let mut names = EXPOSED.to_owned();
+    if has_keys {
+        for name in EXPOSED_OF_KEYS.iter().chain(&LIMIT_HEADERS) {
+            names.push_str(", ");
+            names.push_str(name);
+        }
+    }
+    names
 }
 
 #[cfg(test)]

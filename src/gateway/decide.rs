@@ -41,7 +41,13 @@ impl Exchange {
         if let Some(routed) = self.respond_stored(ask, local) {
             return routed;
         }
-        match self.find_candidates(ask) {
+        let routed = self.find_candidates(ask).and_then(|routed| {
+            if routed == Routed::Upstream && !self.describes() {
+                self.reserve(ask)?;
+            }
+            Ok(routed)
+        });
+        match routed {
             Ok(Routed::Upstream) if self.describes() => self.describe(ask, local),
             Ok(routed) => routed,
             Err(error) => {
@@ -54,11 +60,12 @@ impl Exchange {
     /// Finds candidates, or what the request has to wait for until there are some.
     fn find_candidates(&mut self, ask: &Ask<'_>) -> Result<Routed, Error> {
         let Ask { cx, request, body } = *ask;
-        if !self.read(body)? {
+        if !self.read(ask)? {
             return Ok(Routed::Work);
         }
         self.take_refresh(cx.now);
         self.renew_view(&request)?;
+        self.check_named()?;
         let first_checks_by = cx.arrived + FIRST_CHECK_WAIT;
         let scope = self.scope(&request, cx.now < first_checks_by);
         loop {
@@ -113,20 +120,37 @@ impl Exchange {
 
     /// Reads the model and other facts from the body, once for each request. False: a part of it
     /// was given away.
-    fn read(&mut self, body: &[u8]) -> Result<bool, Error> {
-        if let Some(Done::Read(model, read)) = self.come_back() {
-            self.kept.model = model;
-            self.accept(read)?;
-            self.check_name()?;
-            return Ok(true);
+    fn read(&mut self, ask: &Ask<'_>) -> Result<bool, Error> {
+        match self.come_back() {
+            Some(Done::Read(model, read)) => {
+                self.kept.model = model;
+                self.accept(read)?;
+                self.check_name()?;
+                return Ok(true);
+            }
+            Some(limited @ Done::Limited(..)) => {
+                self.take_limited(limited);
+                return self.read_model(ask.body);
+            }
+            _ => {}
         }
         if !std::mem::take(&mut self.inspects) {
             return Ok(true);
         }
         self.findings = match &mut self.form {
-            None => self.kept.inspector.finish(body),
-            Some(form) => form.finish(body),
+            None => self.kept.inspector.finish(ask.body),
+            Some(form) => form.finish(ask.body),
         };
+        if !self.limit_output(ask) {
+            return Ok(false);
+        }
+        self.read_model(ask.body)
+    }
+
+    /// Reads the body once it is what an endpoint may get.
+    fn read_model(&mut self, client: &[u8]) -> Result<bool, Error> {
+        let own = self.own_body();
+        let body = own.as_deref().unwrap_or(client);
         let model = &mut self.kept.model;
         if let Some(found) = &self.findings.model
             && !found.is_huge()
@@ -162,7 +186,8 @@ impl Exchange {
     pub(super) fn scope(&self, request: &Request<'_>, wait: bool) -> RouteScope {
         let snapshot = &self.view.snapshot;
         let lost = self.view.lost(&self.gateway.common.losses);
-        let standing = snapshot.standing(&lost, wait);
+        let mut standing = snapshot.standing(&lost, wait);
+        standing.fleet = self.fleet();
         let scopes = &snapshot.scopes;
         match self.route.kind {
             RouteKind::Proxy(id, None) => {
@@ -198,6 +223,7 @@ impl Exchange {
                 scope,
                 has_provider: self.provider().is_some(),
                 model: self.model().map(|model| self.looked_up(model, scope)),
+                is_hidden: self.is_hidden(scope),
                 images: self.findings.images,
                 refresh: self.refresh,
                 no_model: self
@@ -276,7 +302,7 @@ impl Exchange {
         let prefix = self.findings.prefix.clone();
         let sources = Sources {
             session: head.get(bytes, X_OLLA_SESSION_ID),
-            prefix: prefix.and_then(|span| ask.body.get(span)),
+            prefix: prefix.and_then(|span| self.body(ask.body).get(span)),
             authorization: match &self.key {
                 None => head.get(bytes, FieldId::Authorization),
                 Some(key) if key.is_anonymous() => None,

@@ -131,6 +131,8 @@ impl Exchange {
         kept.model.clear();
         kept.sent_model.clear();
         kept.held.clear();
+        kept.over = None;
+        kept.awaits_view = false;
         Self {
             gateway,
             view,
@@ -337,6 +339,7 @@ impl handler::Exchange for Exchange {
         if let Some(salted) = &self.salted {
             return [salted, b"", b""];
         }
+        let body = self.body(body);
         match (self.dialect.payload(), &self.splice) {
             (Some(own), _) => [own, b"", b""],
             (None, Some(splice)) => {

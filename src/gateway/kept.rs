@@ -2,7 +2,9 @@
 
 use std::net::IpAddr;
 
+use super::allowance::Allowance;
 use super::id::RequestId;
+use crate::access::OverLimit;
 use crate::inspect::Inspector;
 use crate::providers::figures::Tail;
 
@@ -28,6 +30,12 @@ pub(crate) struct ConnectionCache {
     pub(super) tail: Option<Box<Tail>>,
     /// A head that waits for its body to be known.
     pub(super) held: Vec<u8>,
+    /// What the request holds of its key's limits.
+    pub(super) allowance: Option<Allowance>,
+    /// It waits until what its key may see is known.
+    pub(super) awaits_view: bool,
+    /// The limit that refused it.
+    pub(super) over: Option<OverLimit>,
 }
 
 /// The capacity that a connection keeps of each of its buffers.

@@ -28,7 +28,7 @@ use crate::routing::route::{PrefixId, RouteKind};
 use crate::shared::{Rendering, WantedPage};
 
 /// Time limit for rendering a page; after it the client gets an error.
-const PAGE_WAIT: Duration = Duration::from_secs(10);
+pub(super) const PAGE_WAIT: Duration = Duration::from_secs(10);
 
 /// A listing of the catalogue; `None` = there is no such one.
 type Listing = Option<Result<Bytes, CatalogueError>>;
@@ -46,22 +46,30 @@ impl Exchange {
         match self.route.kind {
             RouteKind::Models => return self.models(ask, local),
             RouteKind::Model => {
+                let catalogue = match self.catalogue(ask, local) {
+                    Ok(catalogue) => catalogue,
+                    Err(routed) => return routed,
+                };
                 let view = Rc::clone(&self.view);
                 let id = String::from_utf8_lossy(self.rest(request)).into_owned();
                 let times = DetailTimes {
                     now: SystemTime::now(),
                     synced_at: &|at| view.endpoint(at)?.last_model_sync,
                 };
-                let model = view.snapshot.catalogue.model(&id, &times);
+                let model = catalogue.model(&id, &times);
                 self.write_listing(ask, Some(model), local);
             }
             RouteKind::Listing(prefix, form) => return self.scoped(ask, (prefix, form), local),
             RouteKind::ListedModel(prefix, form) => {
+                let catalogue = match self.catalogue(ask, local) {
+                    Ok(catalogue) => catalogue,
+                    Err(routed) => return routed,
+                };
                 let view = Rc::clone(&self.view);
                 let snapshot = &view.snapshot;
                 let scoped = snapshot.routes.prefix(prefix).scoped(form);
                 let id = String::from_utf8_lossy(self.rest(request)).into_owned();
-                let model = snapshot.catalogue.scoped_model(&scoped, &id);
+                let model = catalogue.scoped_model(&scoped, &id);
                 self.write_listing(ask, Some(model), local);
             }
             RouteKind::Dashboard => self.dashboard(ask, local),
@@ -69,6 +77,7 @@ impl Exchange {
                 Some(page) => return self.page(ask, page, local),
                 None => self.error(ask.cx, Some(request), &Error::not_found(), local),
             },
+            RouteKind::Key => self.own_key(ask, local),
             RouteKind::Version => return self.page(ask, operations::Route::Version, local),
             RouteKind::Root => self.root(ask, local),
             RouteKind::Dialect(_, route, prefix) => {
@@ -86,6 +95,7 @@ impl Exchange {
         match self.route.kind {
             RouteKind::Internal => page_of(self.rest(request)).is_some(),
             RouteKind::Dashboard => self.view.plan().dashboard.enabled,
+            RouteKind::Key => self.key.is_some(),
             _ => true,
         }
     }
@@ -98,10 +108,18 @@ impl Exchange {
         local: &mut Local,
     ) -> Routed {
         let view = Rc::clone(&self.view);
+        let catalogue = match route.operation {
+            Operation::List(_) => match self.catalogue(ask, local) {
+                Ok(catalogue) => catalogue,
+                Err(routed) => return routed,
+            },
+            _ => Arc::clone(&view.snapshot.catalogue),
+        };
         let make = match route.operation {
-            Operation::List(_) if self.ticket.is_some() || view.snapshot.catalogue.is_large() => {
+            Operation::List(_) if self.ticket.is_some() || catalogue.is_large() => {
                 let rest = self.own_part(&ask.request).to_vec();
-                return self.rendered(ask, || WantedPage::Own(route, rest), local);
+                let wanted = self.as_seen(WantedPage::Own(route, rest));
+                return self.rendered(ask, || wanted, local);
             }
             Operation::Listing(form) => return self.scoped(ask, (prefix, form), local),
             Operation::Running => return self.running(ask, local),
@@ -113,13 +131,18 @@ impl Exchange {
             }
         };
         let snapshot = &view.snapshot;
+        let lens = self.lens();
         let is_served = |name: &str| {
-            let on = snapshot.models.find(name, &snapshot.fleet.routable);
-            !on.is_empty()
+            let among = match lens {
+                Some(_) => catalogue.routable(),
+                None => snapshot.fleet.routable,
+            };
+            let on = snapshot.models.find(name, &among);
+            !on.is_empty() && lens.as_ref().is_none_or(|lens| lens.shows(name))
         };
         let made = make(&OwnAsk {
             rest: self.own_part(&ask.request),
-            catalogue: &snapshot.catalogue,
+            catalogue: &catalogue,
             is_served: &is_served,
             started: &self.gateway.common.started_rfc3339,
             plan: view.plan(),
@@ -135,7 +158,7 @@ impl Exchange {
         computation: &'static Computation,
         local: &mut Local,
     ) -> Routed {
-        let wanted = self.view.wanted(b"");
+        let wanted = self.view.wanted(b"", false);
         let known = ComputeAsk {
             responses: Arc::clone(&self.gateway.common.responses),
             owner: owner_of(&ask.request, self.key.as_deref()),
@@ -177,8 +200,10 @@ impl Exchange {
 
     fn models(&mut self, ask: &Ask<'_>, local: &mut Local) -> Routed {
         let query = query_of(&ask.request);
-        let view = Rc::clone(&self.view);
-        let catalogue = &view.snapshot.catalogue;
+        let catalogue = match self.catalogue(ask, local) {
+            Ok(catalogue) => catalogue,
+            Err(routed) => return routed,
+        };
         let ready = catalogue.models_at_once(&query).map(Some);
         let wanted = || WantedPage::Models(catalogue.relevant(&query));
         self.listing(ask, ready, wanted, local)
@@ -190,10 +215,12 @@ impl Exchange {
         (prefix, form): (PrefixId, ListingForm),
         local: &mut Local,
     ) -> Routed {
-        let view = Rc::clone(&self.view);
-        let snapshot = &view.snapshot;
-        let scoped = snapshot.routes.prefix(prefix).scoped(form);
-        let ready = snapshot.catalogue.scoped_at_once(&scoped);
+        let catalogue = match self.catalogue(ask, local) {
+            Ok(catalogue) => catalogue,
+            Err(routed) => return routed,
+        };
+        let scoped = self.view.snapshot.routes.prefix(prefix).scoped(form);
+        let ready = catalogue.scoped_at_once(&scoped);
         let wanted = || WantedPage::Scoped(scoped);
         self.listing(ask, ready.map(|body| Some(Ok(body))), wanted, local)
     }
@@ -214,6 +241,11 @@ impl Exchange {
             self.write_listing(ask, listing, local);
             return Routed::Respond;
         }
+        let lens = self.lens();
+        let wanted = || match lens {
+            Some(lens) => WantedPage::Seen(lens, Some(Box::new(wanted()))),
+            None => wanted(),
+        };
         self.rendered(ask, wanted, local)
     }
 
@@ -270,6 +302,7 @@ impl Exchange {
             }
             Rendering::Listing(listing) => self.write_listing(ask, Some(listing), local),
             Rendering::Own(made) => self.write_own(ask, made, local),
+            Rendering::Seen => self.write_failure(ask, local),
             Rendering::Overloaded => self.write_overloaded(ask, local),
         }
     }

@@ -11,6 +11,7 @@
 
 mod access;
 mod admit;
+mod allowance;
 mod arrive;
 mod away;
 mod bodies;
@@ -20,6 +21,7 @@ mod cors;
 mod decide;
 mod early;
 mod early_decoder;
+mod event_count;
 mod exchange;
 mod forward;
 mod id;
@@ -29,9 +31,11 @@ mod limited;
 mod local;
 mod ollama;
 mod owner;
+mod permits;
 mod pick;
 mod picked;
 mod progress;
+mod quotas;
 mod record;
 mod redirect;
 mod refused;

@@ -85,6 +85,8 @@ impl Exchange {
                     .collect();
                 Cow::Owned(format!("model '{model}' not found"))
             }
+            // A key that may use certain models only is told so.
+            "MODEL_REQUIRED" if error.status == 403 => return Cow::Borrowed(error),
             "MODEL_REQUIRED" if self.missing == Some(NO_BODY) => "missing request body".into(),
             "MODEL_REQUIRED" => "model is required".into(),
             _ => return Cow::Borrowed(error),
@@ -182,7 +184,17 @@ impl Exchange {
             .prefix(prefix)
             .scoped(ListingForm::Ollama);
         let name = self.looked_up(model, &self.scope(&ask.request, false));
-        let described = view.snapshot.catalogue.describe(&scoped, name);
+        let described = match self.lens() {
+            None => view.snapshot.catalogue.describe(&scoped, name),
+            // Routing has found the model for this key: it is shown, and the view is small or known.
+            Some(lens) => {
+                let seen = view.snapshot.catalogue.seen_at_once(&lens);
+                match seen {
+                    Some(seen) => seen.describe(&scoped, name),
+                    None => view.snapshot.catalogue.describe(&scoped, name),
+                }
+            }
+        };
         described.map_err(|fault| Error::new(fault.status, fault.kind, fault.code, fault.message))
     }
 
@@ -204,10 +216,12 @@ impl Exchange {
                 speaks_ollama(endpoint).then_some(endpoint.id)
             });
             let endpoints = native.collect();
+            let lens = self.lens();
             self.ticket = self.gateway.ask(now + RUNNING_WAIT, |reply_to| {
                 ToControl::Running(RunningRequest {
                     endpoints,
                     with_others,
+                    lens,
                     reply_to,
                 })
             });

@@ -4,6 +4,7 @@
 //! docs/contract/operations.md#8
 
 use std::rc::Rc;
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use olla_engine::exchange::Fault;
@@ -12,6 +13,7 @@ use olla_engine::h1::{FieldId, RequestHead, Span};
 use olla_engine::handler::{Ask, AttemptEnd, Cx, Done, Outcome, Request};
 
 use super::exchange::Exchange;
+use super::quotas::UsedBy;
 use crate::clock::{micros, millis};
 use crate::config::StickySource;
 use crate::dialects::{DialectTarget, Note};
@@ -190,6 +192,20 @@ impl Exchange {
             }
         }
         self.log_access(&ended);
+        let usage = figures.as_ref().map(|figures| figures.usage);
+        if usage.is_some_and(|usage| usage.is_rejected) {
+            let rejected = &self.gateway.common.usage_rejected;
+            rejected.fetch_add(1, Ordering::Relaxed);
+        }
+        if self.kept.allowance.is_some() {
+            let used = self.used(&UsedBy {
+                outcome: done.outcome,
+                response_bytes: done.response_bytes,
+                figures: figures.as_ref(),
+            });
+            let has_failed = self.status >= 500 || matches!(done.outcome, Outcome::Broken(_));
+            self.settle(cx, used, has_failed);
+        }
         drop(figures);
         if let Some(tail) = &mut tail {
             tail.end();

@@ -11,6 +11,7 @@ use olla_engine::handler::{Ask, Cx, Local, Request, Response};
 use super::cors::Grant;
 use super::exchange::Exchange;
 use super::redirect::{Redirects, prefix_of};
+use crate::access::is_limit_header;
 use crate::clock::millis;
 use crate::config::{DialectName, StickySource};
 use crate::dialects::{self, AccessError, ApiFamily, Dropped, Error, RETRY_HEADERS};
@@ -25,6 +26,10 @@ pub(super) const PRODUCT: &str = concat!("Olla/", env!("CARGO_PKG_VERSION"));
 /// The entry of the gateway in the `Via` of responses.
 const VIA: &str = concat!("1.1 olla/", env!("CARGO_PKG_VERSION"));
 
+/// The longest `Retry-After` of a key's limit that a client should wait for, in seconds
+/// (docs/contract/access.md#8.1).
+const PATIENCE_S: u64 = 60;
+
 /// What OpenAI's limits of requests and tokens begin with.
 const RATE_LIMIT_PREFIX: &[u8] = b"x-ratelimit-";
 
@@ -37,6 +42,7 @@ impl Exchange {
         error: &Error,
         local: &mut Local,
     ) {
+        self.give_back(cx);
         let family = self.route.errors();
         let body = if let Some(form) = self.early.get() {
             self.early_error(form, error, cx)
@@ -65,7 +71,7 @@ impl Exchange {
             emit::field_number(out, b"Retry-After", seconds);
         }
         if let Some(access) = error.access {
-            access_fields(access, out);
+            access_fields(access, error.retry_after, out);
         }
         local.body = body;
     }
@@ -185,6 +191,7 @@ impl Exchange {
     /// (docs/contract/dialects.md#4).
     pub(super) fn kept_fields(&self, response: &Response<'_>, out: &mut Vec<u8>) {
         let limits = self.limit_headers.is_some();
+        let has_keys = self.view.snapshot.access.enabled;
         for each in &response.head.fields {
             let name = each.name.of(response.bytes);
             let is_kept = || {
@@ -195,7 +202,8 @@ impl Exchange {
                         .is_some_and(|start| start.eq_ignore_ascii_case(RATE_LIMIT_PREFIX))
             };
             // The gateway has its own of three names.
-            if !(each.id == FieldId::XRateLimit && limits) && is_kept() {
+            let is_ours = each.id == FieldId::XRateLimit && limits;
+            if !is_ours && is_kept() && !(has_keys && is_limit_header(name)) {
                 emit::field(out, name, each.value.of(response.bytes));
             }
         }
@@ -211,6 +219,7 @@ impl Exchange {
             upstream: self.endpoint().map(|endpoint| &*endpoint.upstream),
             cors,
             limits: self.limit_headers.is_some(),
+            keys: self.view.snapshot.access.enabled,
         };
         let own_id = self.route.family().id_header();
         let nominated = head.nominated(bytes);
@@ -313,6 +322,7 @@ impl Exchange {
             emit::field_number(out, names.remaining.as_bytes(), limit.remaining.into());
             emit::field_number(out, names.reset.as_bytes(), full);
         }
+        self.key_limit_fields(cx, out);
         if self.has_cors() {
             let origin =
                 request.and_then(|request| request.head.get(request.bytes, FieldId::Origin));
@@ -363,7 +373,7 @@ impl Exchange {
 }
 
 /// The fields of an error about a key (docs/contract/access.md#8.1).
-fn access_fields(access: AccessError, out: &mut Vec<u8>) {
+fn access_fields(access: AccessError, retry_after: Option<u64>, out: &mut Vec<u8>) {
     if let AccessError::Challenge { is_invalid } = access {
         let challenge: &[u8] = if is_invalid {
             b"Bearer realm=\"olla\", error=\"invalid_token\""
@@ -374,6 +384,10 @@ fn access_fields(access: AccessError, out: &mut Vec<u8>) {
     }
     if access != AccessError::Plain {
         emit::field(out, b"Cache-Control", b"no-store");
+    }
+    // The official SDKs would sleep for that long.
+    if retry_after.is_some_and(|seconds| seconds > PATIENCE_S) {
+        emit::field(out, b"x-should-retry", b"false");
     }
 }
 
@@ -406,6 +420,8 @@ struct Withheld<'v> {
     cors: bool,
     /// The gateway writes the rate limit headers.
     limits: bool,
+    /// Clients have keys, and the gateway writes the headers of their limits.
+    keys: bool,
 }
 
 impl Withheld<'_> {
@@ -421,6 +437,7 @@ impl Withheld<'_> {
             FieldId::XRateLimit if self.limits => true,
             id if field::is_hop_by_hop(id) || field_names::is_x_olla(id) => true,
             id if self.cors && id.is_access_control() => true,
+            _ if self.keys && is_limit_header(name) => true,
             _ => self
                 .upstream
                 .is_some_and(|upstream| upstream.replaces(name)),

@@ -36,7 +36,9 @@ impl Exchange {
             return Some(self.dialect.read(text, &mut self.kept.model));
         }
         let mut model = std::mem::take(&mut self.kept.model);
+        let own = self.own_body();
         self.send_away(move |dialect, body| {
+            let body = own.as_deref().unwrap_or(body);
             let read = dialect.read(without_mark(body), &mut model);
             Done::Read(model, read)
         });
@@ -62,9 +64,11 @@ impl Exchange {
         self.dialect.picked(index);
         let target = self.dialect.target(endpoint);
         let is_copied = target.is_some_and(|target| target.translated);
-        if !(is_copied && self.dialect.is_long(ask.body.len())) {
+        let own = self.own_body();
+        let body = own.as_deref().unwrap_or(ask.body);
+        if !(is_copied && self.dialect.is_long(body.len())) {
             return Some(self.dialect.request(&Sending {
-                body: self.unmarked(ask.body),
+                body: self.unmarked(body),
                 model: &self.kept.model,
                 name,
                 kind: &endpoint.profile.name,
@@ -77,6 +81,7 @@ impl Exchange {
         let kind = endpoint.profile.name.clone();
         let (context, seed, at) = (served_context(), random.seed(), Self::moment(ask.cx));
         self.send_away(move |dialect, body| {
+            let body = own.as_deref().unwrap_or(body);
             Done::Request(dialect.request(&Sending {
                 body: without_mark(body),
                 model: &model,

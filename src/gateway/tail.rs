@@ -3,6 +3,7 @@
 use olla_engine::h1::FieldId;
 use olla_engine::handler::{Passing, Response};
 
+use super::event_count::EventCount;
 use super::exchange::Exchange;
 use super::keep_alive::EventBorder;
 use crate::providers::figures::AnswerKind;
@@ -15,6 +16,7 @@ impl Exchange {
             response.head.get(response.bytes, FieldId::ContentEncoding),
         );
         self.reads_figures = kind != AnswerKind::Opaque && response.head.status < 400;
+        self.begin_events(EventCount::of(kind));
         if self.reads_figures {
             let tail = self.kept.tail.get_or_insert_default();
             tail.begin(kind);
@@ -39,5 +41,6 @@ impl Exchange {
         if let Some(tail) = self.kept.tail.as_mut().filter(|_| self.reads_figures) {
             tail.push(payload);
         }
+        self.count_events(payload);
     }
 }

@@ -1,7 +1,7 @@
 //! A core's view of a snapshot: the snapshot, and values that are derived from it once instead of
 //! for each request. Requests share it by `Rc`, so the reference counter stays on this core.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -9,6 +9,7 @@ use olla_engine::exchange::Timeouts;
 use olla_engine::handler::Limits;
 
 use super::cors::Cors;
+use crate::access::{Policy, names};
 use crate::config::{LogLevel, Plan};
 use crate::endpoint_set::EndpointSet;
 use crate::fleet::Endpoint;
@@ -21,6 +22,10 @@ use crate::shared::Snapshot;
 /// headers of their route.
 const HEAD_SLACK_BYTES: u64 = 64 << 10;
 
+/// Policies whose fleets a core remembers: keys may have fields of their own, and few send requests
+/// at a time.
+const FLEETS_MAX: usize = 64;
+
 /// A core's view of a snapshot; see the module's documentation.
 #[derive(Debug)]
 pub(super) struct View {
@@ -32,6 +37,8 @@ pub(super) struct View {
     pub(super) prefix_bytes: Option<usize>,
     pub(super) body_max: Option<u64>,
     pub(super) logs_requests: bool,
+    /// The fleets of policies that do not allow every endpoint, as far as requests needed them.
+    fleets: RefCell<Vec<(Arc<Policy>, EndpointSet)>>,
     /// Endpoints that were lost since the snapshot was built, and the value of the counter that
     /// this is based on.
     lost: Cell<(u64, EndpointSet)>,
@@ -42,7 +49,7 @@ impl View {
         let plan = &snapshot.fleet.plan;
         let sticky = &plan.proxy.sticky_sessions;
         Self {
-            cors: Cors::new(&plan.server.cors),
+            cors: Cors::new(&plan.server.cors, snapshot.access.enabled),
             limits: limits(plan),
             timeouts: timeouts(plan),
             sticky: sticky.enabled.then(|| Bounds::of(sticky)),
@@ -54,6 +61,7 @@ impl View {
             body_max: plan.server.request_limits.max_body_size,
             logs_requests: plan.server.request_logging
                 && matches!(plan.logging.level, LogLevel::Debug | LogLevel::Info),
+            fleets: RefCell::default(),
             // The counter never has this value, so the first request looks.
             lost: Cell::new((u64::MAX, EndpointSet::EMPTY)),
             snapshot,
@@ -77,6 +85,27 @@ impl View {
         lost
     }
 
+    /// The endpoints that a policy allows; `None` = all.
+    pub(super) fn fleet_of(&self, policy: &Arc<Policy>) -> Option<EndpointSet> {
+        let globs = &policy.fields.endpoints;
+        if names::allows_every(globs) {
+            return None;
+        }
+        let mut fleets = self.fleets.borrow_mut();
+        let known = fleets.iter().find(|(known, _)| Arc::ptr_eq(known, policy));
+        if let Some((_, fleet)) = known {
+            return Some(*fleet);
+        }
+        let endpoints = self.snapshot.fleet.endpoints.iter().enumerate();
+        let allowed = endpoints.filter(|(_, endpoint)| names::allows(globs, endpoint.name()));
+        let fleet: EndpointSet = allowed.map(|(index, _)| index).collect();
+        if fleets.len() >= FLEETS_MAX {
+            fleets.clear();
+        }
+        fleets.push((Arc::clone(policy), fleet));
+        Some(fleet)
+    }
+
     /// An endpoint by its index.
     pub(super) fn endpoint(&self, index: usize) -> Option<&Endpoint> {
         self.snapshot.fleet.endpoints.get(index)
@@ -94,12 +123,13 @@ impl View {
         &self.snapshot.fleet.plan
     }
 
-    /// What the inspector looks for in a body.
-    pub(super) fn wanted(&self, path: &[u8]) -> Wanted {
+    /// What the inspector looks for in a body, with `tally` also what its tokens are estimated by.
+    pub(super) fn wanted(&self, path: &[u8], tally: bool) -> Wanted {
         Wanted {
             name_key: path.ends_with(b"/api/show"),
             prefix_bytes: self.prefix_bytes,
             vision: true,
+            tally,
         }
     }
 }

@@ -7,7 +7,7 @@ use std::ops::Range;
 
 use memchr::memmem::{self, Finder};
 
-use super::{Findings, Found, Missing, NameSource, Splice};
+use super::{BodyTally, Findings, Found, Missing, NameSource, Splice};
 
 /// The longest boundary that is looked for; RFC 2046 allows 70.
 const BOUNDARY_BYTES_MAX: usize = 200;
@@ -214,6 +214,10 @@ impl Form {
             }),
             stream: self.stream,
             missing,
+            tally: BodyTally {
+                ambiguous: self.models.len() > 1,
+                ..BodyTally::default()
+            },
             ..Findings::default()
         }
     }

@@ -8,7 +8,7 @@ use super::{Found, NameSource, name};
 
 /// A string `model` in the first element of the array at `start` (docs/contract/balancing.md#2).
 pub(super) fn first_model(body: &[u8], start: usize) -> Option<Found> {
-    let mut walk = Walk { body, pos: start };
+    let mut walk = Walk::at(body, start);
     let mut model = None;
     walk.opens(b'[')?;
     walk.members(|walk, key| {
@@ -24,7 +24,7 @@ pub(super) fn first_model(body: &[u8], start: usize) -> Option<Found> {
 /// Whether an element of the array at `start` has an image among the parts of its `content`
 /// (docs/contract/balancing.md#4.4).
 pub(super) fn has_image(body: &[u8], start: usize) -> bool {
-    let mut walk = Walk { body, pos: start };
+    let mut walk = Walk::at(body, start);
     let mut image = false;
     walk.elements(|walk| {
         if walk.peek() != Some(b'{') {
@@ -46,12 +46,16 @@ pub(super) fn has_image(body: &[u8], start: usize) -> bool {
 
 /// A position in a body. Every method advances it past what it has read; `None` means that the
 /// bytes are not as expected, and ends the walk.
-struct Walk<'a> {
+pub(super) struct Walk<'a> {
     body: &'a [u8],
     pos: usize,
 }
 
-impl Walk<'_> {
+impl<'a> Walk<'a> {
+    pub(super) const fn at(body: &'a [u8], pos: usize) -> Self {
+        Self { body, pos }
+    }
+
     /// Whether the value here is an image, or a text that consists of one.
     fn is_image_part(&mut self) -> Option<bool> {
         if self.peek() != Some(b'{') {
@@ -87,7 +91,7 @@ impl Walk<'_> {
     }
 
     /// Calls `visit` at each value of the object here, with its key. It has to read the value.
-    fn members(
+    pub(super) fn members(
         &mut self,
         mut visit: impl FnMut(&mut Self, Range<usize>) -> Option<()>,
     ) -> Option<()> {
@@ -123,6 +127,14 @@ impl Walk<'_> {
         Some(start..end)
     }
 
+    /// Reads any value: its span.
+    pub(super) fn value(&mut self) -> Option<Range<usize>> {
+        self.peek()?;
+        let start = self.pos;
+        self.skip_value()?;
+        Some(start..self.pos)
+    }
+
     fn skip_value(&mut self) -> Option<()> {
         match self.peek()? {
             b'"' => {
@@ -155,7 +167,7 @@ impl Walk<'_> {
     }
 
     /// Whether the string at `span` is `expected`, written with or without escapes.
-    fn is(&self, expected: &[u8], span: &Range<usize>) -> bool {
+    pub(super) fn is(&self, expected: &[u8], span: &Range<usize>) -> bool {
         let Some(raw) = self.body.get(span.clone()) else {
             return false;
         };

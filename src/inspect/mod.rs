@@ -20,6 +20,7 @@ mod name;
 #[cfg(test)]
 mod properties;
 mod scan;
+mod tally;
 #[cfg(test)]
 mod tests;
 
@@ -28,6 +29,8 @@ use std::ops::Range;
 pub use form::Form;
 pub use name::{Splice, model_name, rewrite_model};
 use scan::{Nest, Step};
+pub use tally::BodyTally;
+use tally::CountKey;
 
 /// What to look for, determined by the route and the configuration before the body arrives.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -39,6 +42,8 @@ pub struct Wanted {
     pub prefix_bytes: Option<usize>,
     /// Look for image parts when no model is named (docs/contract/balancing.md#4.4).
     pub vision: bool,
+    /// Find what the estimate of a request's tokens depends on (docs/contract/access.md#7.1).
+    pub tally: bool,
 }
 
 /// The values found in a body. The default is that of an empty body.
@@ -60,6 +65,8 @@ pub struct Findings {
     pub mark: bool,
     /// If there is no model, why.
     pub missing: Missing,
+    /// What the estimate depends on. Only if wanted.
+    pub tally: BodyTally,
 }
 
 /// A byte order mark in UTF-8, as .NET and PowerShell write it.
@@ -147,6 +154,9 @@ pub struct Inspector {
     nest: Nest,
     /// The next byte of the string being read follows a backslash.
     escaped: bool,
+    /// What that key means for the output, and what was found of it. Only if wanted.
+    count_key: CountKey,
+    tally: BodyTally,
     seen: Seen,
 }
 
@@ -199,6 +209,8 @@ struct Seen {
     closed: bool,
     /// A `model` that is not a string.
     other_model: bool,
+    /// There was a `model`, in whatever letter case. Only if a tally is wanted.
+    names_model: bool,
     stream: bool,
     // Strings, without quotes.
     model: Option<Range<usize>>,
@@ -226,6 +238,8 @@ impl Inspector {
             key: Key::Other,
             nest: Nest::default(),
             escaped: false,
+            count_key: CountKey::Other,
+            tally: BodyTally::default(),
             seen: Seen::default(),
         }
     }
@@ -288,6 +302,7 @@ impl Inspector {
             images,
             mark: self.seen.mark && self.seen.object,
             missing: self.missing(),
+            tally: self.tally,
         }
     }
 
@@ -325,7 +340,11 @@ impl Inspector {
         if self.state == State::Key {
             let quote = scan::string_end(body, self.pos, &mut self.escaped)?;
             self.pos = quote + 1;
-            self.key = body.get(self.start..quote).map_or(Key::Other, Key::of);
+            let raw = body.get(self.start..quote).unwrap_or(b"");
+            self.key = Key::of(raw);
+            if self.wanted.tally {
+                self.note_key(raw);
+            }
             self.state = State::Colon;
         }
         if self.state == State::Colon {
@@ -338,12 +357,18 @@ impl Inspector {
             State::Text => {
                 let quote = scan::string_end(body, self.pos, &mut self.escaped)?;
                 self.pos = quote + 1;
+                if self.wanted.tally {
+                    self.tally.text(body, self.start..quote, None);
+                }
                 self.keep_text(self.start..quote);
                 self.state = State::Comma;
             }
             State::Scalar => {
                 self.pos = scan::scalar_end(body, self.pos)?;
                 let token = &body[self.start..self.pos];
+                if self.wanted.tally {
+                    self.tally.scalar(self.count_key, token);
+                }
                 self.keep_scalar(token);
                 self.state = if scan::is_scalar(token) {
                     State::Comma
@@ -351,10 +376,13 @@ impl Inspector {
                     State::Over
                 };
             }
-            State::Nested => match self.nest.scan(body, self.pos) {
+            State::Nested => match self.nested(body) {
                 Step::More => return None,
                 Step::Ended(end) => {
                     self.pos = end;
+                    if self.wanted.tally {
+                        self.tally.object(self.count_key, body, self.start);
+                    }
                     self.keep_raw(self.start..end);
                     self.state = State::Comma;
                 }
@@ -391,7 +419,11 @@ impl Inspector {
                 State::Text
             }
             (State::Value, b'{' | b'[') => {
-                self.nest = Nest::opened_by(byte);
+                self.nest = if self.wanted.tally {
+                    Nest::opened_at(body, at, byte)
+                } else {
+                    Nest::opened_by(byte)
+                };
                 State::Nested
             }
             (State::Value, _) if scan::is_scalar_byte(byte) => State::Scalar,
@@ -404,6 +436,23 @@ impl Inspector {
             _ => State::Over,
         };
         Some(())
+    }
+
+    /// Continues to scan a nested value.
+    fn nested(&mut self, body: &[u8]) -> Step {
+        if self.wanted.tally {
+            self.nest.scan_with(body, self.pos, &mut self.tally)
+        } else {
+            self.nest.scan(body, self.pos)
+        }
+    }
+
+    fn note_key(&mut self, raw: &[u8]) {
+        self.count_key = CountKey::of(raw);
+        if matches!(self.key, Key::Model | Key::CasedModel) {
+            let before = std::mem::replace(&mut self.seen.names_model, true);
+            self.tally.ambiguous |= before;
+        }
     }
 
     fn keep_text(&mut self, text: Range<usize>) {

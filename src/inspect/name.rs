@@ -183,6 +183,7 @@ mod tests {
         name_key: true,
         prefix_bytes: None,
         vision: false,
+        tally: false,
     };
 
     fn rewritten(body: &str, name: &str) -> Option<String> {

@@ -19,6 +19,8 @@
 //! to 106 µs, and most requests have a `stream` after their messages, which makes the walk
 //! necessary as well.
 
+use std::ops::Range;
+
 use memchr::memchr;
 use wide::u8x16;
 
@@ -113,6 +115,28 @@ pub(super) struct Nest {
     in_string: bool,
     /// The next byte follows a backslash.
     escaped: bool,
+    /// Only if files are counted: the start of the string that the next byte is inside of, and
+    /// for each open bracket whether it is that of an array of images.
+    string_start: usize,
+    images: u128,
+}
+
+/// What is done with the strings that a scan passes.
+pub(super) trait Strings {
+    /// Whether anything is; if not, it costs nothing.
+    const COUNT: bool;
+
+    /// Takes a string between its quotes, in the value that is being scanned.
+    fn take(&mut self, body: &[u8], text: Range<usize>, nest: &Nest);
+}
+
+/// Nothing is done with them.
+pub(super) struct Ignored;
+
+impl Strings for Ignored {
+    const COUNT: bool = false;
+
+    fn take(&mut self, _: &[u8], _: Range<usize>, _: &Nest) {}
 }
 
 impl Nest {
@@ -123,11 +147,31 @@ impl Nest {
             depth: 1,
             in_string: false,
             escaped: false,
+            string_start: 0,
+            images: 0,
         }
+    }
+
+    /// The same for a bracket at `at` whose files are counted.
+    pub(super) fn opened_at(body: &[u8], at: usize, bracket: u8) -> Self {
+        Self {
+            images: u128::from(bracket == b'[' && is_under(body, at, b"images")),
+            ..Self::opened_by(bracket)
+        }
+    }
+
+    /// Whether the innermost open bracket is that of an array of images.
+    pub(super) fn is_in_images(&self) -> bool {
+        self.images & 1 == 1
     }
 
     /// Continues at `pos`. After [`Step::More`] the next call continues at the end of this `body`.
     pub(super) fn scan(&mut self, body: &[u8], pos: usize) -> Step {
+        self.scan_with(body, pos, &mut Ignored)
+    }
+
+    /// The same, with something to be done with the strings.
+    pub(super) fn scan_with<S: Strings>(&mut self, body: &[u8], pos: usize, texts: &mut S) -> Step {
         let mut pos = pos;
         while let Some(block) = Block::at(body, pos) {
             let quotes = block.equal(b'"');
@@ -138,12 +182,22 @@ impl Nest {
                         return Step::More;
                     };
                     self.in_string = false;
+                    if S::COUNT {
+                        texts.take(body, self.string_start..quote, self);
+                    }
                     pos = quote + 1;
                     continue;
                 }
                 // From each quote on the state is the opposite, until the next one.
                 (_, in_string) => {
                     let quotes = quotes & !block.escaped(&mut self.escaped);
+                    if S::COUNT && quotes != 0 {
+                        // Strings that begin and end in one block are too short to matter.
+                        if in_string {
+                            texts.take(body, self.string_start..pos + first(quotes), self);
+                        }
+                        self.string_start = pos + last(quotes) + 1;
+                    }
                     parity(quotes) ^ if in_string { u64::MAX } else { 0 }
                 }
             };
@@ -155,6 +209,9 @@ impl Nest {
                 if !body.get(at).is_some_and(|&bracket| self.bracket(bracket)) {
                     return Step::Broken;
                 }
+                if S::COUNT {
+                    self.note_images(body, at);
+                }
                 if self.depth == 0 {
                     return Step::Ended(at + 1);
                 }
@@ -162,6 +219,15 @@ impl Nest {
             pos += block.len;
         }
         Step::More
+    }
+
+    /// Takes the bracket at `at` into account for the arrays of images.
+    fn note_images(&mut self, body: &[u8], at: usize) {
+        self.images = match body.get(at) {
+            Some(b'[') => self.images << 1 | u128::from(is_under(body, at, b"images")),
+            Some(b'{') => self.images << 1,
+            _ => self.images >> 1,
+        };
     }
 
     /// Takes a bracket; false if it must not be there. Nor must a backslash.
@@ -260,8 +326,24 @@ fn parity(mut bits: u64) -> u64 {
     bits
 }
 
+/// Whether the value that begins at `at` stands under this key.
+pub(super) fn is_under(body: &[u8], at: usize, key: &[u8]) -> bool {
+    let before = body.get(..at).unwrap_or(b"").trim_ascii_end();
+    let quoted = before.strip_suffix(b":").map(<[u8]>::trim_ascii_end);
+    let name = quoted.and_then(|quoted| quoted.strip_suffix(b"\""));
+    // A string ends with the first quote that no backslash precedes, so this one begins the key.
+    name.and_then(|name| name.strip_suffix(key))
+        .and_then(|front| front.strip_suffix(b"\""))
+        .is_some_and(|front| !front.ends_with(b"\\"))
+}
+
 fn first(bits: u64) -> usize {
     bits.trailing_zeros() as usize
+}
+
+/// The place of the last bit that is set; there is one.
+fn last(bits: u64) -> usize {
+    bits.ilog2() as usize
 }
 
 #[cfg(test)]

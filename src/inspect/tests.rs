@@ -6,6 +6,7 @@ pub(super) const ALL: Wanted = Wanted {
     name_key: true,
     prefix_bytes: Some(0),
     vision: true,
+    tally: false,
 };
 
 /// Findings in a form that can be written down.

@@ -104,6 +104,9 @@ pub(crate) const CONFIG_WARNING: &str = "Configuration warning";
 pub(crate) const DASHBOARD_DENIED: &str = "dashboard access denied";
 /// A rate limit refuses requests; at most once a minute. WARN: `key`, `value`, `client_ip`.
 pub(crate) const RATE_LIMIT_REACHED: &str = "Rate limit reached";
+/// A limit of a key refuses a request; at most once a minute and key. INFO: `key`, `policy`, `limit`,
+/// `retry_after_s`, \[`suppressed`].
+pub(crate) const LIMIT_REACHED: &str = "Limit reached";
 /// Connections cannot be accepted because a resource is exhausted; at most once a minute. WARN:
 /// `reason`, `failures` since the last such line, \[`open_files_limit`], `remedy`.
 pub(crate) const ACCEPT_FAILED: &str = "Connections not accepted";

@@ -34,7 +34,7 @@ pub(crate) use ready::HEALTHY;
 pub(crate) use sticky::StickyFacts;
 pub(crate) use version::{Build, Links};
 
-use crate::access::Access;
+use crate::access::{Access, KeySeries, LimitCounts};
 use crate::dialects::responses::StoreCounts;
 use crate::fleet::Fleet;
 use conditional::Page;
@@ -72,6 +72,10 @@ pub(crate) struct Inputs<'a> {
     pub held_bytes: u64,
     /// Keys, policies and their settings.
     pub access: &'a Access,
+    /// What is counted of single keys.
+    pub key_series: &'a KeySeries,
+    /// The refusals by limits of keys.
+    pub limited: &'a LimitCounts,
     /// Whether the newest version of the keys file is in force.
     pub keys_file_ok: bool,
 }

@@ -8,7 +8,7 @@ use super::process::ProcessFacts;
 use super::stats::{AttemptEnd, Outcome, Recorder, RequestEnd, ServedBy, Totals};
 use super::version::Links;
 use super::{Build, Inputs, ModelFact, StickyFacts};
-use crate::access::Access;
+use crate::access::{Access, KeySeries, LimitCounts};
 use crate::config::{BaseUrl, ConfigInputs, EndpointPlan, Env, FileFormat, plan_from_str};
 use crate::dialects::responses::StoreCounts;
 use crate::endpoint_set::EndpointSet;
@@ -31,6 +31,8 @@ pub(super) struct World {
     pub(super) draining: bool,
     pub(super) held_bytes: u64,
     pub(super) access: Access,
+    pub(super) key_series: KeySeries,
+    pub(super) limited: LimitCounts,
 }
 
 impl World {
@@ -70,6 +72,8 @@ impl World {
             draining: false,
             held_bytes: 0,
             access: Access::default(),
+            key_series: KeySeries::default(),
+            limited: LimitCounts::default(),
         }
     }
 
@@ -164,6 +168,8 @@ impl World {
             draining: self.draining,
             held_bytes: self.held_bytes,
             access: &self.access,
+            key_series: &self.key_series,
+            limited: &self.limited,
             keys_file_ok: true,
         }
     }

@@ -48,6 +48,8 @@ pub struct Standing {
     /// Unchecked endpoints that the request may wait for; empty once it has waited long enough
     /// (docs/contract/README.md#13).
     pub unchecked: EndpointSet,
+    /// The endpoints that exist for the client's key; `None` = all (docs/contract/access.md#6).
+    pub fleet: Option<EndpointSet>,
 }
 
 /// The endpoints that prefix and path allow.
@@ -132,7 +134,7 @@ impl Scopes {
 
     /// The scope of a prefix and of what follows it in the path.
     pub fn find(&self, id: ScopeId, rest: &[u8], standing: &Standing) -> RouteScope {
-        let wall = self.wall(id);
+        let wall = self.seen(id, standing);
         let narrow = self
             .listed_for(rest)
             .map(|listed| RouteScope::of(wall.and(&listed), standing))
@@ -143,7 +145,16 @@ impl Scopes {
     /// The scope of a prefix whatever the path: for the Messages API, on which no type hides
     /// another (docs/contract/translation.md#3), with [`ScopeId::Any`].
     pub fn unnarrowed(&self, id: ScopeId, standing: &Standing) -> RouteScope {
-        RouteScope::of(self.wall(id), standing)
+        RouteScope::of(self.seen(id, standing), standing)
+    }
+
+    /// Those of a wall that exist for the client.
+    fn seen(&self, id: ScopeId, standing: &Standing) -> EndpointSet {
+        let wall = self.wall(id);
+        match &standing.fleet {
+            Some(fleet) => wall.and(fleet),
+            None => wall,
+        }
     }
 
     /// # Panics
@@ -228,6 +239,7 @@ mod tests {
             let standing = Standing {
                 routable: self.set(up),
                 unchecked: self.set(unchecked),
+                fleet: None,
             };
             match operation {
                 Some(_) => self.scopes.unnarrowed(scope, &standing),

@@ -77,6 +77,7 @@ impl Gateway {
         let standing = Standing {
             routable: EndpointSet::first(self.endpoints.len()).minus(&down),
             unchecked: EndpointSet::EMPTY,
+            fleet: None,
         };
         let scope = match operation {
             Some(_) => self.scopes.unnarrowed(prefix.scope, &standing),
@@ -98,6 +99,7 @@ impl Gateway {
             scope: &scope,
             has_provider: prefix.provider().is_some(),
             model,
+            is_hidden: false,
             images: false,
             refresh: Refresh::Before,
             no_model: None,
@@ -283,6 +285,7 @@ fn the_messages_api_hides_nobody() {
     let standing = Standing {
         routable: EndpointSet::first(2),
         unchecked: EndpointSet::EMPTY,
+        fleet: None,
     };
     let scopes = &gateway.scopes;
     assert_eq!(

@@ -11,7 +11,7 @@ use olla_engine::rt::{Bell, Exhausted};
 
 use super::pages::Rendering;
 use super::reply::ReplyTo;
-use crate::catalogue::ModelRules;
+use crate::catalogue::{Lens, ModelRules};
 use crate::config::Plan;
 use crate::fleet::{Cause, ErrorKind};
 use crate::providers::Profiles;
@@ -108,6 +108,8 @@ pub(crate) struct RunningRequest {
     pub endpoints: Vec<u32>,
     /// Whether the loaded models of endpoints of other types follow.
     pub with_others: bool,
+    /// What the client may see; `None` = all.
+    pub lens: Option<Arc<Lens>>,
     /// Where the list goes.
     pub reply_to: ReplyTo,
 }

@@ -8,7 +8,7 @@ use olla_engine::core::HeldBytes;
 use olla_engine::limit::{Epoch, Nanos};
 
 use super::dropped::DroppedReports;
-use crate::access::{AccessKeeper, RefusedKeys};
+use crate::access::{AccessKeeper, KeySeries, LimitCounts, RefusedKeys};
 use crate::clock::millis;
 use crate::config::Plan;
 use crate::dialects::anthropic::Records;
@@ -32,6 +32,12 @@ pub(crate) struct Common {
     pub access: AccessKeeper,
     /// How often addresses have sent credentials that were refused.
     pub refused_keys: RefusedKeys,
+    /// What metrics show of single keys.
+    pub key_series: KeySeries,
+    /// The refusals by limits of keys.
+    pub limited: LimitCounts,
+    /// How often a response reported a usage that cannot be one.
+    pub usage_rejected: AtomicU64,
     /// Sticky sessions.
     pub sticky: Sticky,
     /// Responses that are kept.
@@ -69,6 +75,9 @@ impl Common {
             turns: Turns::default(),
             access: AccessKeeper::new(&plan.access),
             refused_keys: RefusedKeys::default(),
+            key_series: KeySeries::default(),
+            limited: LimitCounts::default(),
+            usage_rejected: AtomicU64::new(0),
             sticky: Sticky::default(),
             responses: Arc::new(ResponseStore::new(StoreBounds::of(&plan.responses))),
             logger: logger.clone(),

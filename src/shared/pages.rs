@@ -12,7 +12,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use olla_engine::rt::Exhausted;
 
 use super::reply::ReplyTo;
-use crate::catalogue::{CatalogueError, Scoped};
+use crate::catalogue::{CatalogueError, Lens, Scoped};
 use crate::dialects::{DialectRoute, Error};
 use crate::operations;
 use crate::operations::conditional::RenderedPage;
@@ -43,6 +43,8 @@ pub(crate) enum WantedPage {
     Scoped(Scoped),
     /// A listing of a dialect: its route, and what follows the route's path.
     Own(&'static DialectRoute, Vec<u8>),
+    /// A listing as a client with certain rights may see it; `None` = it is only made possible.
+    Seen(Arc<Lens>, Option<Box<Self>>),
 }
 
 impl PartialEq for WantedPage {
@@ -60,6 +62,9 @@ impl PartialEq for WantedPage {
             (Self::Scoped(scoped), Self::Scoped(other)) => scoped.is_same(other),
             (Self::Own(route, rest), Self::Own(other, other_rest)) => {
                 std::ptr::eq(*route, *other) && rest == other_rest
+            }
+            (Self::Seen(lens, inner), Self::Seen(other, other_inner)) => {
+                lens == other && inner == other_inner
             }
             _ => false,
         }
@@ -93,6 +98,8 @@ pub(crate) enum Rendering {
     Listing(Result<Bytes, CatalogueError>),
     /// A listing of a dialect.
     Own(Result<Bytes, Error>),
+    /// What a client may see is known now.
+    Seen,
     /// The pages thread has too much to do, or clients hold too many bytes of earlier renderings.
     Overloaded,
 }

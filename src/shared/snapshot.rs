@@ -47,6 +47,7 @@ impl Snapshot {
             } else {
                 EndpointSet::EMPTY
             },
+            fleet: None,
         }
     }
 }

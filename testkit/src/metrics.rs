@@ -3,10 +3,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::OnceLock;
 
-use crate::gateway::{Process, program};
+use crate::backend::Backend;
+use crate::driver::Driver;
+use crate::gateway::{Config, Gateway, Process, endpoint, post, program};
 use crate::http::{Client, Response};
 use crate::ports;
 use crate::wait::{PATIENCE, wait_for};
+
+/// The key of the operator of a gateway.
+const SECRET_OF_ADMIN: &str = "sk-admin-0123456789";
 
 /// One family of metrics.
 #[derive(Debug, Clone, Default)]
@@ -29,8 +34,9 @@ pub struct Page {
 }
 
 impl Page {
-    /// The page of `olla demo` after one request of each kind that has families of its own, so that
-    /// every family has a sample. It is fetched once for all tests of a program.
+    /// The page of `olla demo` after one request of each kind that has families of its own, with the
+    /// families of single keys of a gateway that has one, so that every family has a sample. It is
+    /// fetched once for all tests of a program.
     ///
     /// # Panics
     /// When the gateway does not serve it.
@@ -39,8 +45,44 @@ impl Page {
         PAGE.get_or_init(|| {
             let demo = Demo::start();
             demo.use_it();
-            Self::read(&demo.get("/internal/metrics").text())
+            let mut page = Self::read(&demo.get("/internal/metrics").text());
+            let keyed: BTreeMap<String, Family> = Self::of_a_key().families.into_iter().collect();
+            for (name, family) in &mut page.families {
+                let other = keyed.get(name).filter(|_| family.samples.is_empty());
+                if let Some(other) = other {
+                    *family = other.clone();
+                }
+            }
+            page
         })
+    }
+
+    /// The page of a gateway after two requests of a key, of which a limit refused one.
+    fn of_a_key() -> Self {
+        const SECRET: &str = "sk-metrics-0123456789";
+        let backend = Backend::ok(&["m"]);
+        let access = "[access]\nenabled = true\n\
+                      [access.policies.dev]\nrequests_per_minute = 1\ntokens_per_day = 9000\n\
+                      [[access.keys]]\nname = \"alice\"\nkey = \"${ALICE}\"\npolicy = \"dev\"\n\
+                      admin = true\n";
+        let config = Config::new(Driver::Epoll)
+            .env("ALICE", SECRET)
+            .env("OLLA_ADMIN_KEY", SECRET_OF_ADMIN)
+            .more(&endpoint("one", "vllm", &backend, ""))
+            .more(access);
+        let gateway = Gateway::start(&config);
+        let key = format!("Authorization: Bearer {SECRET}");
+        for status in [200, 429] {
+            let body = r#"{"model":"m"}"#;
+            let response = post(&gateway, "/olla/openai/v1/chat/completions", &[&key], body);
+            assert_eq!(response.status, status, "{}", response.text());
+        }
+        let page = wait_for("the requests in the metrics", PATIENCE, || {
+            let page = gateway.admin_get("/internal/metrics").text();
+            let is_counted = page.contains("olla_key_requests_total{key=\"alice\"} 1");
+            is_counted.then_some(page)
+        });
+        Self::read(&page)
     }
 
     /// Reads a page.

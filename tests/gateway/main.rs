@@ -34,6 +34,7 @@ mod ollama;
 mod operator;
 mod pages;
 mod paths;
+mod quotas;
 mod rates;
 mod reloads;
 mod requests;

@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Instant, SystemTime};
 
 use super::Pages;
+use crate::catalogue::{Catalogue, Lens};
 use crate::clock::unix_millis;
 use crate::control::host::process_facts;
 use crate::dialects::{DialectRoute, Error, Operation, OwnAsk};
@@ -23,9 +24,32 @@ impl Pages {
                 let page = self.page(*route, query, &snapshot);
                 Rendering::Page(Arc::new(RenderedPage::new(page, *gzip)))
             }
-            WantedPage::Models(query) => Rendering::Listing(snapshot.catalogue.models(query)),
-            WantedPage::Scoped(scoped) => Rendering::Listing(Ok(snapshot.catalogue.scoped(scoped))),
-            WantedPage::Own(route, rest) => Rendering::Own(self.own(route, rest, &snapshot)),
+            WantedPage::Seen(lens, inner) => {
+                let seen = snapshot.catalogue.seen_by(lens);
+                match inner.as_deref() {
+                    Some(inner) => self.listing(inner, &seen, Some(lens), &snapshot),
+                    None => Rendering::Seen,
+                }
+            }
+            _ => self.listing(wanted, &snapshot.catalogue, None, &snapshot),
+        }
+    }
+
+    /// A listing of a catalogue, which is all of it or what a lens shows.
+    fn listing(
+        &self,
+        wanted: &WantedPage,
+        catalogue: &Catalogue,
+        lens: Option<&Lens>,
+        snapshot: &Snapshot,
+    ) -> Rendering {
+        match wanted {
+            WantedPage::Models(query) => Rendering::Listing(catalogue.models(query)),
+            WantedPage::Scoped(scoped) => Rendering::Listing(Ok(catalogue.scoped(scoped))),
+            WantedPage::Own(route, rest) => {
+                Rendering::Own(self.own(route, rest, catalogue, lens, snapshot))
+            }
+            WantedPage::Page { .. } | WantedPage::Seen(..) => Rendering::Seen,
         }
     }
 
@@ -33,18 +57,24 @@ impl Pages {
         &self,
         route: &DialectRoute,
         rest: &[u8],
+        catalogue: &Catalogue,
+        lens: Option<&Lens>,
         snapshot: &Snapshot,
     ) -> Result<bytes::Bytes, Error> {
         let Operation::List(make) = route.operation else {
             return Err(Error::not_found());
         };
         let is_served = |name: &str| {
-            let on = snapshot.models.find(name, &snapshot.fleet.routable);
-            !on.is_empty()
+            let among = match lens {
+                Some(_) => catalogue.routable(),
+                None => snapshot.fleet.routable,
+            };
+            let on = snapshot.models.find(name, &among);
+            !on.is_empty() && lens.is_none_or(|lens| lens.shows(name))
         };
         let made = make(&OwnAsk {
             rest,
-            catalogue: &snapshot.catalogue,
+            catalogue,
             is_served: &is_served,
             started: &self.setup.common.started_rfc3339,
             plan: &snapshot.fleet.plan,
@@ -94,6 +124,8 @@ impl Pages {
             clock_ms: self.setup.common.clock_ms(Instant::now()),
             held_bytes: self.setup.common.held_bytes.get() as u64,
             access: &snapshot.access,
+            key_series: &self.setup.common.key_series,
+            limited: &self.setup.common.limited,
             keys_file_ok: self
                 .setup
                 .common

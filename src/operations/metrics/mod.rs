@@ -8,6 +8,7 @@
 
 mod access;
 mod exposition;
+mod keys;
 #[cfg(test)]
 mod tests;
 
@@ -38,6 +39,7 @@ pub(super) fn page(inputs: &Inputs<'_>) -> Page {
     system_families(&mut text, inputs, &system);
     text.families(&SECURITY_FAMILIES, std::slice::from_ref(&system), |_| []);
     access::families(&mut text, inputs);
+    keys::families(&mut text, inputs);
     endpoint_families(&mut text, &endpoints);
     retry_families(&mut text, inputs, &endpoints);
     traffic_families(&mut text, inputs, &endpoints);

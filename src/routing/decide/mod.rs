@@ -37,6 +37,9 @@ pub struct RoutingRequest<'a> {
     pub has_provider: bool,
     /// The name of the model, as the client wrote it.
     pub model: Option<&'a str>,
+    /// Whether the client's key may not use that name, which is then unknown
+    /// (docs/contract/access.md#6).
+    pub is_hidden: bool,
     /// Whether it contains an image; used only if it names no model.
     pub images: bool,
     /// The outcome of the refresh for this request. Scope and models must be those after it.
@@ -107,6 +110,7 @@ pub fn decide(rules: &RoutingRules<'_>, ask: &RoutingRequest<'_>) -> Decision {
         return reject(Fault::NoHealthy, routing);
     }
     match ask.model {
+        Some(_) if ask.is_hidden => hidden(rules, ask),
         Some(model) => by_model(rules, ask, model),
         None => without_model(rules, ask),
     }
@@ -188,6 +192,15 @@ fn by_model(rules: &RoutingRules<'_>, ask: &RoutingRequest<'_>, model: &str) -> 
         return not_available(rules, ask, is_known, false);
     }
     missing(rules, ask, model, is_known)
+}
+
+/// A name that the key may not use gets what a name gets that nothing has. Nothing is refreshed for
+/// it, and no strategy falls back.
+fn hidden(rules: &RoutingRules<'_>, ask: &RoutingRequest<'_>) -> Decision {
+    if !ask.scope.unchecked.is_empty() {
+        return Decision::AwaitFirstCheck;
+    }
+    reject_model(rules, Fault::ModelNotFound, "model_not_found")
 }
 
 /// A model that is not available, perhaps because its endpoint got it since it was last listed: the

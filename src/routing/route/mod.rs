@@ -55,6 +55,8 @@ pub(crate) enum RouteKind {
     Models,
     /// `/olla/models/{id}`; the rest is the id, percent escapes as sent, empty for `/olla/models/`.
     Model,
+    /// `/olla/key`: what a client sees of its key.
+    Key,
     /// A dialect's own route, for the prefix's scope; the rest is what follows the prefix. Below a
     /// dialect's own prefix it is what follows the route's path.
     Dialect(ApiFamily, &'static DialectRoute, PrefixId),
@@ -143,11 +145,19 @@ impl MatchedRoute {
     /// refused before limits are looked at.
     pub(crate) fn limit(&self, path: &[u8]) -> Limit {
         match self.kind {
-            RouteKind::Proxy(..) | RouteKind::Management(..) => Limit::Proxied,
-            RouteKind::Dialect(_, route, _) if !route.operation.is_listing() => Limit::Proxied,
+            _ if self.is_limited() => Limit::Proxied,
             RouteKind::Internal if self.rest(path) == b"health" => Limit::Health,
             RouteKind::Unknown(_) => Limit::Free,
             _ => Limit::Pages,
+        }
+    }
+
+    /// Whether its requests count as those of a client: of rate limits and of the limits of keys.
+    pub(crate) fn is_limited(&self) -> bool {
+        match self.kind {
+            RouteKind::Proxy(..) | RouteKind::Management(..) => true,
+            RouteKind::Dialect(_, route, _) => !route.operation.is_listing(),
+            _ => false,
         }
     }
 
@@ -320,6 +330,7 @@ impl RouteTable {
     fn below_root<'p>(&self, inner: &'p [u8]) -> (RouteKind, &'p [u8]) {
         let (name, rest) = cut(inner);
         match (name, rest) {
+            (b"key", b"") => return (RouteKind::Key, b""),
             (b"models", b"") => return (RouteKind::Models, b""),
             (b"models", _) => return (RouteKind::Model, rest.strip_prefix(b"/").unwrap_or(rest)),
             _ => {}

@@ -14,6 +14,7 @@ fn shown(table: &RouteTable, asked: &str) -> String {
         RouteKind::Listing(id, form) => format!("list {} {form:?}", name(id)),
         RouteKind::ListedModel(id, form) => format!("one {} {form:?} {rest}", name(id)),
         RouteKind::Management(_, operation) => format!("manage {operation:?}"),
+        RouteKind::Key => "key".to_owned(),
         RouteKind::Models => "models".to_owned(),
         RouteKind::Model => format!("model {rest}"),
         RouteKind::Dialect(family, route, id) => {

@@ -1,0 +1,41 @@
+//! What a request holds of the limits of its key (`quotas.rs`).
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::event_count::EventCount;
+use crate::access::estimate::Estimate;
+use crate::access::output::OutputTooLong;
+use crate::access::{Key, Reservation, ShownLimit, quota};
+use crate::inspect::BodyTally;
+
+/// A request that its key's limits admitted. It is one of those in progress until this is dropped.
+#[derive(Debug)]
+pub(super) struct Allowance {
+    pub(super) key: Arc<Key>,
+    /// What responses show of the limits, as of its admission.
+    pub(super) requests: Option<ShownLimit>,
+    pub(super) tokens: Option<ShownLimit>,
+    /// It has taken a request of the minute.
+    pub(super) has_request: bool,
+    pub(super) reservation: Option<Reservation>,
+    pub(super) estimate: Estimate,
+    /// What was found in the client's own body, if its output was limited since.
+    pub(super) tally: Option<BodyTally>,
+    /// The body with its output limited.
+    pub(super) body: Option<Bytes>,
+    /// It asks for more output than its policy allows.
+    pub(super) too_long: Option<OutputTooLong>,
+    /// The events that have passed.
+    pub(super) events: Option<EventCount>,
+}
+
+impl Drop for Allowance {
+    fn drop(&mut self) {
+        quota::leave(&self.key);
+        if let Some(totals) = self.key.counters.totals.get() {
+            totals.left();
+        }
+    }
+}

@@ -1,0 +1,308 @@
+//! What the estimate of a request's tokens depends on: the files in its body, and the output that
+//! it asks for. Only if wanted; it is found in the same pass as everything else.
+//!
+//! Contract: docs/contract/access.md#7.1
+
+use std::ops::Range;
+
+use super::messages::Walk;
+use super::scan::{Nest, Strings, is_under};
+
+/// A longer string may be a file.
+const TEXT_BYTES_MAX: usize = 1_024;
+
+/// The figures of an estimate.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct BodyTally {
+    /// Files in the body.
+    pub files: u64,
+    /// Their bytes, without quotes.
+    pub file_bytes: u64,
+    /// The largest positive limit of the output.
+    pub output: Option<u64>,
+    /// The larger of `n` and `best_of`.
+    pub choices: Option<u64>,
+    /// The body names models in several places that servers may prefer one over the other.
+    pub ambiguous: bool,
+}
+
+/// Top-level keys that matter for the output.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) enum CountKey {
+    /// Its value limits the output.
+    Output,
+    /// Its value multiplies the output.
+    Choices,
+    /// Its value is an object that may have `num_predict`.
+    Options,
+    #[default]
+    Other,
+}
+
+impl CountKey {
+    pub(super) fn of(raw: &[u8]) -> Self {
+        match raw {
+            b"max_completion_tokens"
+            | b"max_tokens"
+            | b"max_output_tokens"
+            | b"n_predict"
+            | b"num_predict" => Self::Output,
+            b"n" | b"best_of" => Self::Choices,
+            b"options" => Self::Options,
+            _ => Self::Other,
+        }
+    }
+}
+
+impl Strings for BodyTally {
+    const COUNT: bool = true;
+
+    #[inline]
+    fn take(&mut self, body: &[u8], text: Range<usize>, nest: &Nest) {
+        self.text(body, text, Some(nest));
+    }
+}
+
+impl BodyTally {
+    /// Takes a number or literal under a key.
+    pub(super) fn scalar(&mut self, key: CountKey, token: &[u8]) {
+        let most = match key {
+            CountKey::Output => &mut self.output,
+            CountKey::Choices => &mut self.choices,
+            CountKey::Options | CountKey::Other => return,
+        };
+        *most = (*most).max(positive(token));
+    }
+
+    /// Takes the object that begins at `start` under a key.
+    pub(super) fn object(&mut self, key: CountKey, body: &[u8], start: usize) {
+        if key != CountKey::Options {
+            return;
+        }
+        let mut walk = Walk::at(body, start);
+        walk.members(|walk, key| {
+            let is_limit = walk.is(b"num_predict", &key);
+            let value = walk.value()?;
+            if is_limit {
+                self.output = self.output.max(positive(body.get(value)?));
+            }
+            Some(())
+        });
+    }
+
+    /// Takes a string between its quotes.
+    #[inline]
+    pub(super) fn text(&mut self, body: &[u8], text: Range<usize>, nest: Option<&Nest>) {
+        if text.len() > TEXT_BYTES_MAX {
+            self.long_text(body, text, nest);
+        }
+    }
+
+    #[cold]
+    fn long_text(&mut self, body: &[u8], text: Range<usize>, nest: Option<&Nest>) {
+        let has_mark = || {
+            body.get(text.clone())
+                .is_some_and(|t| t.starts_with(b"data:"))
+        };
+        let is_element = nest.is_some_and(Nest::is_in_images);
+        if is_element || has_mark() || is_under(body, text.start - 1, b"data") {
+            self.files += 1;
+            self.file_bytes = self.file_bytes.saturating_add(text.len() as u64);
+        }
+    }
+}
+
+/// A positive integer, also one that is written as `1e3` or `5.0`.
+fn positive(token: &[u8]) -> Option<u64> {
+    let text = std::str::from_utf8(token).ok()?;
+    let number = match text.parse::<u64>() {
+        Ok(number) => number,
+        Err(_) => {
+            let number: f64 = text.parse().ok()?;
+            // A number that is too large becomes the largest.
+            (number.fract() == 0.0 || number.is_infinite()).then_some(number as u64)?
+        }
+    };
+    (number > 0).then_some(number)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::Value;
+
+    use super::super::{Inspector, Wanted};
+    use super::*;
+
+    const WANTED: Wanted = Wanted {
+        name_key: false,
+        prefix_bytes: None,
+        vision: true,
+        tally: true,
+    };
+
+    fn tally(body: &[u8]) -> BodyTally {
+        Inspector::new(WANTED).finish(body).tally
+    }
+
+    #[test]
+    fn files_are_long_strings_in_their_places() {
+        let long = "A".repeat(1_025);
+        let short = "A".repeat(1_024);
+        let table = [
+            (format!(r#"{{"x":"{long}"}}"#), 0),
+            (format!(r#"{{"x":"data:{long}"}}"#), 1),
+            (format!(r#"{{"data":"{long}"}}"#), 1),
+            (format!(r#"{{"data" :"{short}"}}"#), 0),
+            (format!(r#"{{"x\"data":"{long}"}}"#), 0),
+            (format!(r#"{{"images":["{long}","{short}","{long}"]}}"#), 2),
+            (format!(r#"{{"images":"{long}"}}"#), 0),
+            (format!(r#"{{"m":[{{"images" : [ "{long}" ]}}]}}"#), 1),
+            (
+                format!(r#"{{"images":[["{long}"],{{"x":"{long}"}},"{long}"]}}"#),
+                1,
+            ),
+            (
+                format!(r#"{{"m":{{"inline":{{"data":"{long}"}}}},"t":"{long}"}}"#),
+                1,
+            ),
+            (
+                format!(r#"{{"m":[{{"u":{{"url":"data:image/png;base64,{long}"}}}}]}}"#),
+                1,
+            ),
+            (
+                format!(r#"{{"m":["\"data:{long}","\\","data:\"{long}"]}}"#),
+                1,
+            ),
+        ];
+        for (body, files) in table {
+            let short: String = body.chars().take(60).collect();
+            assert_eq!(tally(body.as_bytes()).files, files, "{short}");
+        }
+    }
+
+    #[test]
+    fn the_output_that_is_asked_for() {
+        let table = [
+            (r#"{"model":"m"}"#, None, None),
+            (
+                r#"{"max_tokens":5,"max_completion_tokens":100}"#,
+                Some(100),
+                None,
+            ),
+            (
+                r#"{"max_output_tokens":7,"n":3,"best_of":2}"#,
+                Some(7),
+                Some(3),
+            ),
+            (r#"{"n_predict":-1,"max_tokens":0}"#, None, None),
+            (r#"{"num_predict":1e3,"max_tokens":2.5}"#, Some(1_000), None),
+            (r#"{"max_tokens":"9","n":null}"#, None, None),
+            (r#"{"max_tokens":1e999}"#, Some(u64::MAX), None),
+            (
+                r#"{"options":{"seed":1,"num_predict":9,"stop":["a"]},"max_tokens":5}"#,
+                Some(9),
+                None,
+            ),
+            (r#"{"options":[1],"x":{"max_tokens":5}}"#, None, None),
+        ];
+        for (body, output, choices) in table {
+            let tally = tally(body.as_bytes());
+            assert_eq!((tally.output, tally.choices), (output, choices), "{body}");
+        }
+    }
+
+    #[test]
+    fn a_model_that_is_named_twice_is_noticed() {
+        let table = [
+            (r#"{"model":"a"}"#, false),
+            (r#"{"model":"a","model":"a"}"#, true),
+            (r#"{"model":"a","Model":"b"}"#, true),
+            (r#"{"MODEL":"a","Model":"b"}"#, true),
+            (r#"{"model":"a","x":{"model":"b"}}"#, false),
+            (r#"{"model":null,"model":"b"}"#, true),
+        ];
+        for (body, ambiguous) in table {
+            assert_eq!(tally(body.as_bytes()).ambiguous, ambiguous, "{body}");
+        }
+    }
+
+    /// The rule over a parsed body.
+    fn counted(value: &Value, key: Option<&str>, found: &mut (u64, u64)) {
+        match value {
+            Value::String(text)
+                if text.len() > TEXT_BYTES_MAX
+                    && (key == Some("data")
+                        || key == Some("[images")
+                        || text.starts_with("data:")) =>
+            {
+                found.0 += 1;
+                found.1 += text.len() as u64;
+            }
+            Value::Array(items) => {
+                let inner = (key == Some("images")).then_some("[images");
+                items.iter().for_each(|item| counted(item, inner, found));
+            }
+            Value::Object(members) => {
+                for (key, value) in members {
+                    counted(value, Some(key), found);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn value() -> impl Strategy<Value = String> {
+        let long = |count: usize| "x".repeat(count);
+        let leaf = prop_oneof![
+            Just("1".to_owned()),
+            Just("\"\"".to_owned()),
+            prop::sample::select(vec![1_020_usize, 1_024, 1_025, 1_030, 2_000, 60, 64])
+                .prop_map(move |count| format!("\"{}\"", long(count))),
+            prop::sample::select(vec![1_019_usize, 1_020, 1_021, 3_000])
+                .prop_map(move |count| format!("\"data:{}\"", long(count))),
+        ];
+        leaf.prop_recursive(4, 24, 4, |inner| {
+            let key = prop::sample::select(vec!["data", "images", "x", "a very long key, really"]);
+            let blank = prop::sample::select(vec!["", " ", "\n\t "]);
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..4)
+                    .prop_map(|items| format!("[{}]", items.join(" , "))),
+                prop::collection::vec((key, blank, inner), 0..4).prop_map(|members| {
+                    // A library keeps one of several members of a name.
+                    let mut seen = std::collections::BTreeSet::new();
+                    let members = members.into_iter().filter(|(key, ..)| seen.insert(*key));
+                    let members = members.map(|(key, b, value)| format!("\"{key}\"{b}:{b}{value}"));
+                    format!("{{{}}}", members.collect::<Vec<_>>().join(","))
+                }),
+            ]
+        })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig {
+            failure_persistence: None,
+            ..ProptestConfig::with_cases(1500)
+        })]
+
+        #[test]
+        fn files_are_those_of_the_parsed_body(
+            member in value(),
+            under in prop::sample::select(vec!["data", "images", "messages"]),
+            cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..5),
+        ) {
+            let body = format!(r#"{{"{under}":{member},"model":"m"}}"#);
+            let parsed: Value = serde_json::from_str(&body).expect("JSON");
+            let mut expected = (0, 0);
+            counted(&parsed, None, &mut expected);
+            let body = body.as_bytes();
+            let mut ends: Vec<_> = cuts.iter().map(|cut| cut.index(body.len())).collect();
+            ends.sort_unstable();
+            let mut inspector = Inspector::new(WANTED);
+            ends.iter().for_each(|&end| inspector.advance(&body[..end]));
+            let found = inspector.finish(body);
+            prop_assert_eq!((found.tally.files, found.tally.file_bytes), expected);
+            prop_assert!(found.model.is_some());
+        }
+    }
+}
