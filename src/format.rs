@@ -4,6 +4,7 @@
 //!
 //! Contract: docs/contract/operations.md#2
 
+use std::borrow::Cow;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::clock::since;
@@ -175,6 +176,15 @@ pub(crate) fn instant(at: SystemTime) -> String {
         .and_then(|at| at.format(&Rfc3339).ok())
         // Beyond the year 9999 there is no such text; a clock that says so is broken.
         .unwrap_or_else(|| "1970-01-01T00:00:00Z".to_owned())
+}
+
+/// A value of a CSV file, quoted if it must be (RFC 4180).
+pub(crate) fn csv_cell(value: &str) -> Cow<'_, str> {
+    if value.contains(['"', ',', '\r', '\n']) {
+        format!("\"{}\"", value.replace('"', "\"\"")).into()
+    } else {
+        value.into()
+    }
 }
 
 /// A number in lower-case base 36.

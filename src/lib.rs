@@ -26,6 +26,7 @@ mod roots;
 mod routing;
 mod serve;
 mod shared;
+mod state;
 
 pub use serve::program;
 

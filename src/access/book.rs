@@ -39,6 +39,16 @@ impl CountersBook {
         of(&mut lock(&self.policies), name)
     }
 
+    /// Calls a function with the counters of each name: those of keys, then those of policies, for
+    /// which the flag is set.
+    pub(crate) fn each(&self, mut look: impl FnMut(bool, &Arc<str>, &Counters)) {
+        for (is_policy, names) in [(false, &self.keys), (true, &self.policies)] {
+            for (name, entry) in lock(names).iter() {
+                look(is_policy, name, &entry.counters);
+            }
+        }
+    }
+
     /// Drops the counters of names that nothing has had for a day. `now_ms` is a time of the
     /// process's clock. A name is in use while a key, a policy or a request holds its counters.
     pub(crate) fn sweep(&self, now_ms: u64) {

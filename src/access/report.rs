@@ -7,7 +7,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use serde_json::{Map, Value, json};
 
 use super::{Counters, Key, LimitTime, Span};
-use crate::config::{AdminRight, Limits};
+use crate::config::{AdminRight, Limits, PolicyFields};
 use crate::format;
 
 /// What a client sees of its own key.
@@ -16,40 +16,47 @@ pub(crate) fn own_view(key: &Key, now: LimitTime) -> Vec<u8> {
     let expires = key
         .expires_ms
         .and_then(|ms| UNIX_EPOCH.checked_add(Duration::from_millis(ms)));
-    let admin = match fields.admin {
-        AdminRight::None => json!(false),
-        AdminRight::Read => json!("read"),
-        AdminRight::Full => json!(true),
-    };
-    let mut limits = limits(&fields.limits);
-    limits.insert(
-        "max_prompt_tokens".to_owned(),
-        limit(fields.max_prompt_tokens),
-    );
-    limits.insert(
-        "max_output_tokens".to_owned(),
-        limit(fields.max_output_tokens),
-    );
     let mut view = json!({
         "name": *key.name,
         "source": key.source.as_str(),
         "policy": *key.policy.name,
-        "admin": admin,
+        "admin": admin(fields.admin),
         "expires_at": expires.map(format::instant),
         "models": fields.models,
         "endpoints": fields.endpoints,
-        "limits": limits,
+        "limits": key_limits(fields),
         "used": used(&fields.limits, &key.counters, now),
     });
     let policy = &key.policy;
     if let (Some(counters), Some(view)) = (&policy.counters, view.as_object_mut()) {
         let together = json!({
-            "limits": self::limits(&policy.together),
+            "limits": limits(&policy.together),
             "used": used(&policy.together, counters, now),
         });
         view.insert("together".to_owned(), together);
     }
     view.to_string().into_bytes()
+}
+
+/// The right to the operator's routes.
+pub(crate) fn admin(right: AdminRight) -> Value {
+    match right {
+        AdminRight::None => json!(false),
+        AdminRight::Read => json!("read"),
+        AdminRight::Full => json!(true),
+    }
+}
+
+/// The limits of a key; null = none.
+pub(crate) fn key_limits(fields: &PolicyFields) -> Map<String, Value> {
+    let mut limits = limits(&fields.limits);
+    for (name, value) in [
+        ("max_prompt_tokens", fields.max_prompt_tokens),
+        ("max_output_tokens", fields.max_output_tokens),
+    ] {
+        limits.insert(name.to_owned(), limit(value));
+    }
+    limits
 }
 
 /// What was used of limits: tokens of windows are counted whether limited or not, those of the

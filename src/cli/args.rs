@@ -13,9 +13,9 @@ use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 
+use super::key_args::{self, Certificates, KeySub, StateSub, UsageArgs};
 use super::{
-    Command, CommandOutput, DemoOptions, HealthQuery, Options, Parsed, Show, Subject, Trust,
-    build_info,
+    Command, CommandOutput, DemoOptions, HealthQuery, Options, Parsed, Show, Subject, build_info,
 };
 use crate::config::{boolean, nearest};
 
@@ -32,6 +32,8 @@ Examples:
   olla status                        show the state of the gateway on this machine
   olla models --url http://gw:40114  list the models of a gateway
   olla status --url https://gw:8443 --ca-file ca.pem
+  olla key new alice                 make a key for a client
+  olla usage --group key,model       show what was used today
   olla health --ready                exit with 0 if the gateway on this machine is ready
   olla completions bash              print completions for a shell
 
@@ -108,8 +110,14 @@ enum Sub {
         #[command(flatten)]
         trust: Certificates,
     },
+    /// Make, list and change keys of clients
+    #[command(subcommand)]
+    Key(KeySub),
     /// List the models of a running gateway
     Models(Target),
+    /// Look at a state store
+    #[command(subcommand)]
+    State(StateSub),
     /// Show statistics and endpoints of a running gateway
     Status(Target),
     /// Print completions for a shell
@@ -117,6 +125,8 @@ enum Sub {
         /// Shell to complete for
         shell: Shell,
     },
+    /// Show what was used, by key, model, endpoint and day
+    Usage(Box<UsageArgs>),
     /// Print the version
     Version,
 }
@@ -131,30 +141,12 @@ struct Target {
     #[arg(long)]
     json: bool,
 
+    /// File with the admin key [default: the variable OLLA_ADMIN_KEY]
+    #[arg(long, value_name = "PATH", value_hint = clap::ValueHint::FilePath)]
+    key_file: Option<PathBuf>,
+
     #[command(flatten)]
     trust: Certificates,
-}
-
-/// The certificates that are accepted besides those that the system trusts.
-#[derive(Debug, clap::Args)]
-struct Certificates {
-    /// PEM file with additional trusted certificates
-    #[arg(long, alias = "cacert", value_name = "PATH", value_hint = clap::ValueHint::FilePath)]
-    ca_file: Option<PathBuf>,
-
-    /// Accept any certificate
-    #[arg(short = 'k', long)]
-    insecure: bool,
-}
-
-impl From<Certificates> for Trust {
-    fn from(given: Certificates) -> Self {
-        Self {
-            ca_file: given.ca_file,
-            insecure: given.insecure,
-            own: None,
-        }
-    }
 }
 
 /// Parses the arguments, without the program's name.
@@ -203,6 +195,7 @@ fn command(args: Args) -> Parsed {
             json: target.json,
             config: options.config,
             trust: target.trust.into(),
+            key_file: target.key_file,
         })
     };
     let check = |probe, options| Command::Check { probe, options };
@@ -218,6 +211,9 @@ fn command(args: Args) -> Parsed {
             config: options.config,
             trust: trust.into(),
         }),
+        Some(Sub::Key(given)) => Command::Key(key_args::key(given, options.config)),
+        Some(Sub::Usage(given)) => Command::Usage(key_args::usage(*given, options.config)),
+        Some(Sub::State(StateSub::Check { file })) => Command::CheckState(file),
         Some(Sub::Models(target)) => show(Subject::Models, target, options),
         Some(Sub::Status(target)) => show(Subject::Status, target, options),
         Some(Sub::Version) => return Parsed::Done(CommandOutput::good(build_info::line())),
@@ -234,21 +230,28 @@ fn command(args: Args) -> Parsed {
 enum Takes {
     Nothing,
     Value,
+    /// A value after `=`, or none.
+    Maybe,
 }
 
 /// All options of the grammar: letters, names and aliases.
 fn options() -> Vec<(String, Takes)> {
     let mut command = Args::command();
     command.build();
-    let subcommands = command
-        .get_subcommands()
+    let subcommands = || command.get_subcommands();
+    let nested = subcommands().flat_map(clap::Command::get_subcommands);
+    let below = subcommands()
+        .chain(nested)
         .flat_map(clap::Command::get_arguments);
     let mut options = Vec::new();
-    for arg in command.get_arguments().chain(subcommands) {
-        let takes = if arg.get_action().takes_values() {
-            Takes::Value
-        } else {
-            Takes::Nothing
+    for arg in command.get_arguments().chain(below) {
+        let is_optional = arg
+            .get_num_args()
+            .is_some_and(|range| range.min_values() == 0);
+        let takes = match arg.get_action().takes_values() {
+            true if is_optional => Takes::Maybe,
+            true => Takes::Value,
+            false => Takes::Nothing,
         };
         let letter = arg.get_short().map(|letter| letter.to_string());
         let name = arg.get_long().map(str::to_owned);
@@ -306,6 +309,7 @@ fn normalized(arguments: impl IntoIterator<Item = OsString>) -> Result<Vec<OsStr
                 let value = value.or_else(|| arguments.next());
                 normalized.push(dashed(name, value.as_deref()));
             }
+            Some(Takes::Maybe) => normalized.push(dashed(name, value.as_deref())),
             Some(Takes::Nothing) => {
                 let on = match &value {
                     None => true,

@@ -11,6 +11,7 @@ use ureq::unversioned::transport::{Connector, TcpConnector};
 use ureq::{Agent, Timeout};
 use url::{Host, Url};
 
+use super::Caller;
 use super::tls::{HandshakeFault, TlsConnector, Trust};
 
 /// Maximum size of a response body.
@@ -81,29 +82,62 @@ impl Base {
     }
 }
 
-/// Reads a path below a base URL.
+/// What is sent to a gateway.
+#[derive(Debug, Clone)]
+pub(super) struct CliRequest<'a> {
+    /// The method.
+    pub(super) method: &'a str,
+    /// Path and query.
+    pub(super) path: &'a str,
+    /// The body, which is JSON.
+    pub(super) body: Option<String>,
+}
+
+/// Sends a request below a base URL.
 ///
 /// # Errors
 /// A sentence: the trusted certificates cannot be read, there is no connection, or no response in
 /// time, or what comes is not HTTP.
-pub(super) fn get(base: &Base, path: &str, trust: &Trust) -> Result<Response, String> {
-    get_within(TIMEOUT, base, path, trust)
+pub(super) fn send(
+    base: &Base,
+    request: &CliRequest<'_>,
+    caller: &Caller,
+) -> Result<Response, String> {
+    send_within(TIMEOUT, base, request, caller)
 }
 
-/// The same with another time limit for the whole exchange.
+/// Reads a path, with another time limit for the whole exchange.
 ///
 /// # Errors
-/// Those of [`get`].
+/// Those of [`send`].
 pub(super) fn get_within(
     limit: Duration,
     base: &Base,
     path: &str,
     trust: &Trust,
 ) -> Result<Response, String> {
+    let request = CliRequest {
+        method: "GET",
+        path,
+        body: None,
+    };
+    let caller = Caller {
+        trust: trust.clone(),
+        credential: None,
+    };
+    send_within(limit, base, &request, &caller)
+}
+
+fn send_within(
+    limit: Duration,
+    base: &Base,
+    request: &CliRequest<'_>,
+    caller: &Caller,
+) -> Result<Response, String> {
     let connect = CONNECT_TIMEOUT.min(limit);
     let origin = base.origin();
     let client = if base.is_https() {
-        Some(trust.client(&base.host())?)
+        Some(caller.trust.client(&base.host())?)
     } else {
         None
     };
@@ -122,10 +156,21 @@ pub(super) fn get_within(
     let agent = Agent::with_parts(config, connector, DefaultResolver::default());
     let prefix = base.url.path().trim_end_matches('/');
     let fault = |error| format!("{origin}: {}", sentence(&error, connect, limit));
-    let mut response = agent
-        .get(format!("{origin}{prefix}{path}"))
-        .call()
-        .map_err(fault)?;
+    let mut head = ureq::http::Request::builder()
+        .method(request.method)
+        .uri(format!("{origin}{prefix}{}", request.path));
+    if let Some(credential) = &caller.credential {
+        head = head.header("Authorization", format!("Bearer {credential}"));
+    }
+    if request.body.is_some() {
+        head = head.header("Content-Type", "application/json");
+    }
+    let unfit = |error| format!("{origin}: the request cannot be sent: {error}");
+    let sent = match &request.body {
+        Some(body) => agent.run(head.body(body.as_str()).map_err(unfit)?),
+        None => agent.run(head.body(()).map_err(unfit)?),
+    };
+    let mut response = sent.map_err(fault)?;
     let status = response.status().as_u16();
     let body = response.body_mut().with_config().limit(BODY_BYTES_MAX);
     let body = body.read_to_vec().map_err(fault)?;
@@ -186,6 +231,10 @@ mod tests {
         }
     }
 
+    fn get(base: &Base, path: &str) -> Result<Response, String> {
+        get_within(TIMEOUT, base, path, &Trust::default())
+    }
+
     /// A server that sends these bytes once and returns the request.
     fn server(response: &'static str) -> (String, std::thread::JoinHandle<String>) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -228,7 +277,7 @@ mod tests {
         ];
         for (bytes, want) in table {
             let (url, server) = server(bytes);
-            let got = get(&Base::parse(&url).unwrap(), "/", &Trust::default());
+            let got = get(&Base::parse(&url).unwrap(), "/");
             server.join().unwrap();
             let want = want.map(|(status, body)| Response {
                 status,
@@ -245,7 +294,7 @@ mod tests {
     fn the_path_of_the_base_is_a_prefix() {
         let (url, server) = server("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}");
         let base = Base::parse(&format!("{url}/gw/")).unwrap();
-        let response = get(&base, "/internal/status", &Trust::default()).unwrap();
+        let response = get(&base, "/internal/status").unwrap();
         assert_eq!(
             (response.status, response.body.as_slice()),
             (200, &b"{}"[..])
@@ -259,11 +308,40 @@ mod tests {
     }
 
     #[test]
+    fn a_credential_and_a_body_are_sent() {
+        let (url, server) = server("HTTP/1.1 204 No Content\r\n\r\n");
+        let request = CliRequest {
+            method: "PATCH",
+            path: "/internal/keys/a",
+            body: Some("{}".to_owned()),
+        };
+        let caller = Caller {
+            trust: Trust::default(),
+            credential: Some("secret".to_owned()),
+        };
+        let response = send(&Base::parse(&url).unwrap(), &request, &caller).unwrap();
+        assert_eq!((response.status, response.body.len()), (204, 0));
+        let head = server.join().unwrap();
+        assert!(
+            head.starts_with("PATCH /internal/keys/a HTTP/1.1\r\n"),
+            "{head}"
+        );
+        let head = head.to_ascii_lowercase();
+        for line in [
+            "authorization: bearer secret\r\n",
+            "content-type: application/json\r\n",
+            "content-length: 2\r\n",
+        ] {
+            assert!(head.contains(line), "{head}");
+        }
+    }
+
+    #[test]
     fn a_gateway_that_does_not_run_is_named() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         drop(listener);
-        let fault = get(&Base::parse(&url).unwrap(), "/", &Trust::default()).unwrap_err();
+        let fault = get(&Base::parse(&url).unwrap(), "/").unwrap_err();
         assert!(
             fault.starts_with(&url) && fault.contains("refused"),
             "{fault}"

@@ -11,10 +11,14 @@ pub(crate) mod check;
 pub(crate) mod health;
 mod http;
 pub(crate) mod import;
+pub(crate) mod key;
+mod key_args;
 pub(crate) mod probe;
 pub(crate) mod remote;
+pub(crate) mod state;
 mod table;
 mod tls;
+pub(crate) mod usage;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -45,6 +49,12 @@ pub(crate) enum Command {
     },
     /// Show the state of a running gateway ([`remote::run`]).
     Show(Show),
+    /// Make keys, or ask a running gateway about them ([`key`]).
+    Key(KeyCommand),
+    /// Show what was used ([`usage`]).
+    Usage(UsageCommand),
+    /// Check a state store ([`state::report`]).
+    CheckState(PathBuf),
 }
 
 /// The options of a start.
@@ -76,6 +86,88 @@ pub(crate) struct Show {
     pub config: Option<PathBuf>,
     /// `--ca-file` and `--insecure`.
     pub trust: Trust,
+    /// `--key-file`; `None` = the variable with the admin key.
+    pub key_file: Option<PathBuf>,
+}
+
+/// A running gateway, and how a command asks it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Remote {
+    /// `--url`; `None` = where the configuration lets the gateway listen.
+    pub url: Option<String>,
+    /// `--key-file`; `None` = the variable with the admin key.
+    pub key_file: Option<PathBuf>,
+    /// Whether JSON is printed.
+    pub json: bool,
+    /// `--config`, for the address and the policies.
+    pub config: Option<PathBuf>,
+    /// `--ca-file` and `--insecure`.
+    pub trust: Trust,
+}
+
+/// How a command makes itself known to a gateway, and which gateways it trusts. Its `Debug` does
+/// not show the credential.
+#[derive(Clone, Default)]
+pub(crate) struct Caller {
+    /// The certificates that are accepted.
+    pub trust: Trust,
+    /// The admin key, if there is one.
+    pub credential: Option<String>,
+}
+
+/// `olla key`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum KeyCommand {
+    /// Make a key.
+    New(Box<NewKey>),
+    /// Hash a secret.
+    Hash,
+    /// List all keys.
+    List(Remote),
+    /// Show a key.
+    Show(String, Remote),
+    /// Enable or disable a key.
+    Enable(String, bool, Remote),
+    /// Give a key another secret; the old one stays valid for a time.
+    Rotate(String, Option<String>, Remote),
+    /// Delete a key; its requests may be cut.
+    Delete(String, bool, Remote),
+}
+
+/// The options of `key new`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct NewKey {
+    /// The name.
+    pub name: String,
+    /// `--policy`.
+    pub policy: Option<String>,
+    /// `--admin`: `true`, `false` or `read`.
+    pub admin: Option<String>,
+    /// `--expires`.
+    pub expires: Option<String>,
+    /// `--ttl`.
+    pub ttl: Option<String>,
+    /// `--note`.
+    pub note: Option<String>,
+    /// `--set`: fields and their values, each with `=` in between.
+    pub set: Vec<String>,
+    /// `--file`: the keys file that the key is appended to.
+    pub file: Option<PathBuf>,
+    /// The gateway that makes the key, if `--url` is given, and `--json` and `--config`.
+    pub remote: Remote,
+}
+
+/// `olla usage`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct UsageCommand {
+    /// The parameters of the report that are given.
+    pub parameters: Vec<(&'static str, String)>,
+    /// Whether CSV is printed.
+    pub csv: bool,
+    /// `--store`: the store that is read in place of a gateway.
+    pub store: Option<PathBuf>,
+    /// The gateway.
+    pub remote: Remote,
 }
 
 /// The options of `health`.

@@ -6,12 +6,12 @@ use std::fmt::Write;
 
 use serde_json::Value;
 
-use super::http::{self, Base};
+use super::http::{Base, CliRequest, send};
 use super::table::{Table, clean};
-use super::{CommandOutput, Subject, Trust};
+use super::{Caller, CommandOutput, Subject};
 
 /// Shows the state of the gateway at an address.
-pub(crate) fn run(subject: Subject, address: &str, trust: &Trust, json: bool) -> CommandOutput {
+pub(crate) fn run(subject: Subject, address: &str, caller: &Caller, json: bool) -> CommandOutput {
     let path = match subject {
         Subject::Models => "/internal/status/models?detailed=true&group=family",
         Subject::Status => "/internal/status",
@@ -23,7 +23,7 @@ pub(crate) fn run(subject: Subject, address: &str, trust: &Trust, json: bool) ->
             return CommandOutput::bad(message, CommandOutput::USAGE);
         }
     };
-    let body = match fetch(&base, path, trust) {
+    let body = match fetch(&base, path, caller) {
         Ok(body) => body,
         Err(fault) => return CommandOutput::failed(&fault),
     };
@@ -42,7 +42,7 @@ pub(crate) fn run(subject: Subject, address: &str, trust: &Trust, json: bool) ->
 /// # Errors
 /// A sentence that says why there is none.
 pub(crate) fn document(address: &str, path: &str) -> Result<Value, String> {
-    let body = fetch(&Base::parse(address)?, path, &Trust::default())?;
+    let body = fetch(&Base::parse(address)?, path, &Caller::default())?;
     serde_json::from_str(&body).map_err(|error| not_json(address, &error))
 }
 
@@ -50,8 +50,13 @@ fn not_json(address: &str, error: &serde_json::Error) -> String {
     format!("{address}: expected JSON ({error})")
 }
 
-fn fetch(base: &Base, path: &str, trust: &Trust) -> Result<String, String> {
-    let response = http::get(base, path, trust)?;
+fn fetch(base: &Base, path: &str, caller: &Caller) -> Result<String, String> {
+    let request = CliRequest {
+        method: "GET",
+        path,
+        body: None,
+    };
+    let response = send(base, &request, caller)?;
     let body = String::from_utf8_lossy(&response.body).into_owned();
     if response.status == 200 {
         Ok(body)
@@ -60,7 +65,7 @@ fn fetch(base: &Base, path: &str, trust: &Trust) -> Result<String, String> {
     }
 }
 
-fn refusal(base: &Base, status: u16, body: &str) -> String {
+pub(super) fn refusal(base: &Base, status: u16, body: &str) -> String {
     let reason = match serde_json::from_str::<Value>(body) {
         Ok(value) => field(&value, "/error/message"),
         // Other servers respond with pages, which say little.
@@ -79,7 +84,7 @@ fn refusal(base: &Base, status: u16, body: &str) -> String {
 const REASON_CHARS_MAX: usize = 200;
 
 /// A value as a cell.
-fn text(value: &Value) -> String {
+pub(super) fn text(value: &Value) -> String {
     match value {
         Value::Null => String::new(),
         Value::String(text) => text.clone(),
@@ -89,11 +94,11 @@ fn text(value: &Value) -> String {
 }
 
 /// A field as a cell, which is empty without the field.
-fn field(value: &Value, path: &str) -> String {
+pub(super) fn field(value: &Value, path: &str) -> String {
     value.pointer(path).map_or_else(String::new, text)
 }
 
-fn list<'v>(value: &'v Value, path: &str) -> &'v [Value] {
+pub(super) fn list<'v>(value: &'v Value, path: &str) -> &'v [Value] {
     value
         .pointer(path)
         .and_then(Value::as_array)
@@ -295,7 +300,7 @@ mod tests {
 
     #[test]
     fn faults_are_sentences() {
-        let outcome = run(Subject::Status, "ftp://gw", &Trust::default(), false);
+        let outcome = run(Subject::Status, "ftp://gw", &Caller::default(), false);
         assert_eq!(outcome.code, CommandOutput::USAGE);
         let want = "olla: --url: expected the URL of a gateway, as in https://gateway:40114, got ";
         assert_eq!(outcome.stderr, format!("{want}\"ftp://gw\"\n"));

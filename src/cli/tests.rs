@@ -43,7 +43,32 @@ fn show(subject: Subject, url: Option<&str>, json: bool, config: Option<&str>) -
         json,
         config: config.map(PathBuf::from),
         trust: Trust::default(),
+        key_file: None,
     }))
+}
+
+fn remote(config: Option<&str>) -> Remote {
+    Remote {
+        url: None,
+        key_file: None,
+        json: false,
+        config: config.map(PathBuf::from),
+        trust: Trust::default(),
+    }
+}
+
+fn new_key(admin: &str, config: Option<&str>) -> Parsed {
+    Parsed::Run(Command::Key(KeyCommand::New(Box::new(NewKey {
+        name: "alice".to_owned(),
+        policy: None,
+        admin: Some(admin.to_owned()),
+        expires: None,
+        ttl: None,
+        note: None,
+        set: vec!["x=1".to_owned(), "models=a,b".to_owned()],
+        file: None,
+        remote: remote(config),
+    }))))
 }
 
 #[test]
@@ -107,6 +132,60 @@ fn arguments_are_parsed() {
             }),
         ),
         (&["models"], show(Subject::Models, None, false, None)),
+        (
+            &[
+                "key",
+                "new",
+                "alice",
+                "--admin",
+                "-c",
+                "a",
+                "--set",
+                "x=1",
+                "--set=models=a,b",
+            ],
+            new_key("true", Some("a")),
+        ),
+        (
+            &[
+                "key",
+                "new",
+                "--admin=read",
+                "alice",
+                "--set=x=1",
+                "-set",
+                "models=a,b",
+            ],
+            new_key("read", None),
+        ),
+        (
+            &["key", "hash"],
+            Parsed::Run(Command::Key(KeyCommand::Hash)),
+        ),
+        (
+            &["key", "delete", "alice", "--cut"],
+            Parsed::Run(Command::Key(KeyCommand::Delete(
+                "alice".to_owned(),
+                true,
+                remote(None),
+            ))),
+        ),
+        (
+            &["usage", "--since", "2026-01-01", "--csv", "--group=key"],
+            Parsed::Run(Command::Usage(UsageCommand {
+                parameters: vec![
+                    ("since", "2026-01-01".to_owned()),
+                    ("group", "key".to_owned()),
+                ],
+                csv: true,
+                store: None,
+                remote: remote(None),
+            })),
+        ),
+        (
+            &["state", "check", "x.db"],
+            Parsed::Run(Command::CheckState("x.db".into())),
+        ),
         (
             &["status", "--json", "-url=http://h"],
             show(Subject::Status, Some("http://h"), true, None),

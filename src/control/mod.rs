@@ -32,6 +32,7 @@ mod shortage;
 mod signal;
 mod snapshots;
 mod state;
+mod store;
 mod survey;
 mod suspects;
 mod trust;
@@ -61,6 +62,7 @@ use signal::Signal;
 pub(crate) use snapshots::first_snapshot;
 pub(crate) use state::ProcessInfo;
 use state::{ActiveConfig, ControlState, Discoveries, Endpoints, Models, Outlet};
+pub(crate) use store::{StoreSetup, StoreThread, load_keys, open as open_store};
 pub(crate) use survey::{Surveyed, survey};
 
 /// The arguments of the control thread.
@@ -285,6 +287,12 @@ fn on_message(state: &Rc<ControlState>, message: ToControl) {
             }
         }
         ToControl::KeysChanged => state.publish(),
+        ToControl::KeysInForce { confirmation } => {
+            if confirmation.accept() {
+                state.publish();
+                confirmation.done();
+            }
+        }
         ToControl::AcceptFailed(resource) => {
             state.pages.event(PageEvent::AcceptFailed(resource));
             state.accept_shortage.on_failure(resource, &state.logger);

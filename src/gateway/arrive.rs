@@ -110,8 +110,8 @@ impl Exchange {
             return Ok(Admitted::ToLogin);
         }
         self.check_route(&ask.request)?;
-        if !self.route.admits(head.method.of(bytes)) {
-            return Err(method_refused(&self.route));
+        if !self.admits_method(&ask.request) {
+            return Err(method_refused(self.allow(&ask.request)));
         }
         self.take_tokens(ask)?;
         let max = self.view.plan().server.request_limits.max_header_size;
@@ -309,14 +309,14 @@ fn has_anthropic_version(request: &Request<'_>) -> bool {
     })
 }
 
-fn method_refused(route: &MatchedRoute) -> Error {
+fn method_refused(allow: Option<&'static str>) -> Error {
     let mut error = Error::new(
         405,
         "method_not_allowed",
         "METHOD_NOT_ALLOWED",
         "the route does not allow this method",
     );
-    error.allow = route.allow();
+    error.allow = allow;
     error
 }
 

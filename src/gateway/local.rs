@@ -73,6 +73,9 @@ impl Exchange {
                 self.write_listing(ask, Some(model), local);
             }
             RouteKind::Dashboard => self.dashboard(ask, local),
+            RouteKind::Internal if self.admin_route(request).is_some() => {
+                return self.administer(ask, local);
+            }
             RouteKind::Internal => match page_of(self.rest(request)) {
                 Some(page) => return self.page(ask, page, local),
                 None => self.error(ask.cx, Some(request), &Error::not_found(), local),
@@ -93,9 +96,11 @@ impl Exchange {
     /// Whether a route's page exists.
     pub(super) fn exists(&self, request: &Request<'_>) -> bool {
         match self.route.kind {
-            RouteKind::Internal => page_of(self.rest(request)).is_some(),
             RouteKind::Dashboard => self.view.plan().dashboard.enabled,
             RouteKind::Key => self.key.is_some(),
+            RouteKind::Internal => {
+                self.admin_route(request).is_some() || page_of(self.rest(request)).is_some()
+            }
             _ => true,
         }
     }
@@ -294,7 +299,12 @@ impl Exchange {
         Routed::Respond
     }
 
-    fn write_rendering(&mut self, ask: &Ask<'_>, rendering: Rendering, local: &mut Local) {
+    pub(super) fn write_rendering(
+        &mut self,
+        ask: &Ask<'_>,
+        rendering: Rendering,
+        local: &mut Local,
+    ) {
         match rendering {
             Rendering::Page(page) => {
                 let none_match = joined(&ask.request, FieldId::IfNoneMatch);
@@ -303,6 +313,7 @@ impl Exchange {
             Rendering::Listing(listing) => self.write_listing(ask, Some(listing), local),
             Rendering::Own(made) => self.write_own(ask, made, local),
             Rendering::Seen => self.write_failure(ask, local),
+            Rendering::Admin(made) => self.write_admin(ask, made, local),
             Rendering::Overloaded => self.write_overloaded(ask, local),
         }
     }
@@ -346,7 +357,7 @@ impl Exchange {
         is_openai && first("client_version").is_some()
     }
 
-    fn write_failure(&mut self, ask: &Ask<'_>, local: &mut Local) {
+    pub(super) fn write_failure(&mut self, ask: &Ask<'_>, local: &mut Local) {
         let message = "the page could not be rendered";
         let error = Error::new(500, "internal_error", "INTERNAL_ERROR", message);
         self.error(ask.cx, Some(&ask.request), &error, local);
@@ -389,7 +400,7 @@ fn with_models(body: &Bytes) -> Bytes {
     }
 }
 
-fn query_of<'r>(request: &Request<'r>) -> Cow<'r, str> {
+pub(super) fn query_of<'r>(request: &Request<'r>) -> Cow<'r, str> {
     String::from_utf8_lossy(request.head.query.of(request.bytes))
 }
 

@@ -10,6 +10,7 @@
 //! Contract: docs/contract/surface.md#14 (order of checks)
 
 mod access;
+mod admin;
 mod admit;
 mod allowance;
 mod arrive;
@@ -46,6 +47,7 @@ mod salt;
 mod steps;
 mod stored;
 mod tail;
+mod usage;
 mod via;
 mod view;
 
@@ -70,11 +72,12 @@ use crate::field_names::Names;
 use crate::log::LineLog;
 use crate::operations::stats::Recorder;
 use crate::shared::{
-    Common, ControlSender, PageAsk, PageEvent, PagesSender, ReplyTo, Shards, Snapshot, ToControl,
-    ToCore, WantedPage,
+    Common, ControlSender, PageAsk, PageEvent, PagesSender, ReplyTo, Shards, Snapshot, StateAsk,
+    StateSender, ToControl, ToCore, WantedPage,
 };
+use crate::state::{AdminAsk, CoreUsage};
 use id::Randomness;
-use replies::{Replies, Ticket};
+use replies::{Collection, Replies, Ticket};
 use view::View;
 
 /// How often a core sends its counts to the pages thread.
@@ -93,10 +96,13 @@ pub(crate) struct Gateway {
     shards: RefCell<Shards>,
     control: ControlSender,
     pages: PagesSender,
+    state: StateSender,
     replies: Rc<Replies>,
     random: Randomness,
     log: RefCell<LineLog>,
     recorder: RefCell<Recorder>,
+    /// What was counted for the usage ledger.
+    usage: RefCell<CoreUsage>,
     last_flush: Cell<Instant>,
     /// Proxied requests that the budget of repeats does not know of yet.
     proxied: Cell<u32>,
@@ -113,7 +119,7 @@ impl Gateway {
         via: Arc<ViaEntry>,
         common: Arc<Common>,
         mut snapshots: Subscriber<Snapshot>,
-        (control, pages): (ControlSender, PagesSender),
+        (control, pages, state): (ControlSender, PagesSender, StateSender),
         replies: Receiver<ToCore>,
     ) -> Self {
         let snapshot = Arc::clone(snapshots.current());
@@ -129,9 +135,11 @@ impl Gateway {
             shards: RefCell::new(shards),
             control,
             pages,
+            state,
             replies: Rc::new(Replies::new(replies)),
             random: Randomness::new(),
             recorder: RefCell::default(),
+            usage: RefCell::default(),
             last_flush: Cell::new(Instant::now()),
             proxied: Cell::new(0),
             deaths: Cell::new(0),
@@ -168,6 +176,25 @@ impl Gateway {
         self.pages.ask(wanted, ask).then_some(ticket)
     }
 
+    /// Requests something of keys or usage; `None` if the queue is full.
+    fn ask_state(
+        &self,
+        by: Instant,
+        wanted: AdminAsk,
+        client: (IpAddr, IpAddr),
+        actor: &str,
+    ) -> Option<Ticket> {
+        let ticket = self.replies.ticket(by);
+        let ask = StateAsk {
+            wanted,
+            reply_to: self.reply_to(&ticket),
+            open: ticket.open(),
+            client,
+            actor: actor.into(),
+        };
+        self.state.ask(ask).then_some(ticket)
+    }
+
     fn reply_to(&self, ticket: &Ticket) -> ReplyTo {
         ReplyTo {
             core: self.core,
@@ -181,6 +208,18 @@ impl Gateway {
         let delta = self.recorder.borrow_mut().take();
         if let Some(delta) = delta {
             self.pages.event(PageEvent::Counts(Box::new(delta)));
+        }
+        self.flush_usage();
+    }
+
+    /// Hands over what was counted for the usage ledger.
+    fn flush_usage(&self) {
+        let mut usage = self.usage.borrow_mut();
+        if usage.is_empty() {
+            return;
+        }
+        if let Err(kept) = self.state.usage(usage.take()) {
+            usage.restore(kept);
         }
     }
 }
@@ -223,9 +262,15 @@ impl Handler for Gateway {
     }
 
     fn news(&self, _now: Instant) {
-        self.replies.receive(|round| {
-            self.flush_counts(Instant::now());
-            self.pages.event(PageEvent::CountsFlushed { round });
+        self.replies.receive(|collection| match collection {
+            Collection::Counts(round) => {
+                self.flush_counts(Instant::now());
+                self.pages.event(PageEvent::CountsFlushed { round });
+            }
+            Collection::Usage(round) => {
+                self.flush_usage();
+                self.state.flushed(round);
+            }
         });
         drop(self.view());
     }

@@ -14,6 +14,7 @@ use olla_engine::handler::{Ask, AttemptEnd, Cx, Done, Outcome, Request};
 
 use super::exchange::Exchange;
 use super::quotas::UsedBy;
+use super::usage::UsageEnd;
 use crate::clock::{micros, millis};
 use crate::config::StickySource;
 use crate::dialects::{DialectTarget, Note};
@@ -183,7 +184,21 @@ impl Exchange {
             done,
             figures: figures.as_ref(),
         };
+        let used = self.used(&UsedBy {
+            outcome: done.outcome,
+            response_bytes: done.response_bytes,
+            figures: ended.figures,
+        });
+        let is_cut = matches!(done.outcome, Outcome::Broken(_)) || self.dialect.has_failed();
+        let has_failed = self.status >= 500 || is_cut;
         if self.route.is_proxied() {
+            self.count_usage(UsageEnd {
+                unix_ms: cx.unix_ms,
+                total: done.total,
+                has_failed,
+                used,
+                cached: ended.figures.map_or(0, |figures| figures.usage.cached),
+            });
             self.count(&ended);
             self.end_dialect(&ended);
             self.log_outcome(&ended);
@@ -198,12 +213,6 @@ impl Exchange {
             rejected.fetch_add(1, Ordering::Relaxed);
         }
         if self.kept.allowance.is_some() {
-            let used = self.used(&UsedBy {
-                outcome: done.outcome,
-                response_bytes: done.response_bytes,
-                figures: figures.as_ref(),
-            });
-            let has_failed = self.status >= 500 || matches!(done.outcome, Outcome::Broken(_));
             self.settle(cx, used, has_failed);
         }
         drop(figures);

@@ -23,6 +23,13 @@ pub(super) enum ControlReply {
     Rendered(Rendering),
 }
 
+/// What another thread collects of the cores, and the number of the collection.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Collection {
+    Counts(u64),
+    Usage(u64),
+}
+
 /// Entitles a request to one reply, as long as it exists.
 #[derive(Debug)]
 pub(super) struct Ticket {
@@ -103,13 +110,17 @@ impl Replies {
         }
     }
 
-    /// Receives what the channel holds. Calls `flush_counts` for each collection of counts that the
-    /// pages thread requests.
-    pub(super) fn receive(&self, mut flush_counts: impl FnMut(u64)) {
+    /// Receives what the channel holds. Calls `flush` for each collection of counts or usage that
+    /// another thread requests.
+    pub(super) fn receive(&self, mut flush: impl FnMut(Collection)) {
         while let Ok(message) = self.channel.try_recv() {
             let (ticket, reply) = match message {
                 ToCore::FlushCounts { round } => {
-                    flush_counts(round);
+                    flush(Collection::Counts(round));
+                    continue;
+                }
+                ToCore::FlushUsage { round } => {
+                    flush(Collection::Usage(round));
                     continue;
                 }
                 ToCore::Refreshed { ticket, any } => (ticket, ControlReply::Refreshed(any)),

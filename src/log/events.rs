@@ -115,5 +115,13 @@ pub(crate) const ACCEPT_FAILED: &str = "Connections not accepted";
 pub(crate) const CONNECT_EXHAUSTED: &str = "Connections to endpoints not opened";
 /// Lines were dropped because the output was too slow. WARN: `dropped`.
 pub(crate) const LINES_DROPPED: &str = "Log lines dropped";
+/// An operator has changed something. INFO: `key`, `action`, `target`, `result`, `client_ip`.
+pub(crate) const ADMIN_ACTION: &str = "Admin action";
+/// A key of the state store is not in force. WARN: `key`, `error`.
+pub(crate) const KEY_ASIDE: &str = "Stored key left aside";
+/// The state store fails; at first, then once a minute. ERROR: `path`, `error`, `pending_rows`.
+pub(crate) const STORE_FAILED: &str = "State store unavailable";
+/// The state store works again, and what waited in memory is written. INFO: `path`.
+pub(crate) const STORE_BACK: &str = "State store available again";
 /// The log file cannot be opened or written. WARN: `path`, `error`.
 pub(crate) const FILE_UNAVAILABLE: &str = "Log file unavailable";

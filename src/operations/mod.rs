@@ -29,6 +29,7 @@ mod version;
 
 use std::time::SystemTime;
 
+pub(crate) use metrics::StateFacts;
 pub(crate) use models::ModelFact;
 pub(crate) use ready::HEALTHY;
 pub(crate) use sticky::StickyFacts;
@@ -56,6 +57,8 @@ pub(crate) struct Inputs<'a> {
     pub sticky: StickyFacts,
     /// The responses that are kept.
     pub responses: StoreCounts,
+    /// The state store.
+    pub state: StateFacts,
     /// The process, as the operating system sees it.
     pub process: &'a ProcessFacts,
     /// This build.

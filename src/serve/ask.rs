@@ -7,25 +7,65 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::read;
-use crate::cli::{CommandOutput, HealthQuery, Show, Trust, health, probe, remote};
-use crate::config::{Env, Finding, Plan, ServerPlan};
+use crate::cli::{Caller, CommandOutput, HealthQuery, Show, Trust, health, probe, remote};
+use crate::config::{ADMIN_KEY_VARIABLE, Env, Finding, Plan, ServerPlan};
 use crate::control::{Surveyed, survey};
 use crate::providers::Profiles;
 
 /// Shows the state of a running gateway, at the given URL or at the address of the configuration.
 pub(super) fn show(show: &Show, env: &Env) -> CommandOutput {
-    if let Some(url) = &show.url {
-        return remote::run(show.subject, url, &show.trust, show.json);
+    let found = address(&show.url, show.config.as_deref(), &show.trust, env);
+    let asked = found.and_then(|(url, trust)| {
+        let credential = credential(show.key_file.as_deref(), env)?;
+        Ok((url, Caller { trust, credential }))
+    });
+    match asked {
+        Ok((url, caller)) => remote::run(show.subject, &url, &caller, show.json),
+        Err(output) => output,
     }
-    let server = match listener(show.config.as_deref(), env) {
-        Ok(server) => server,
-        Err(why) => return CommandOutput::failed(&format!("{}; pass --url{}", why.0, why.1)),
+}
+
+/// The address that is given, or that of the configuration, and which certificates are trusted there.
+///
+/// # Errors
+/// What the command prints when the address is not known.
+pub(super) fn address(
+    url: &Option<String>,
+    config: Option<&Path>,
+    trust: &Trust,
+    env: &Env,
+) -> Result<(String, Trust), CommandOutput> {
+    if let Some(url) = url {
+        return Ok((url.clone(), trust.clone()));
+    }
+    match listener(config, env) {
+        Ok(server) => {
+            let trust = Trust {
+                own: server.tls.as_ref().map(|tls| tls.cert_file.clone()),
+                ..trust.clone()
+            };
+            Ok((server.local_url(), trust))
+        }
+        Err((why, more)) => {
+            let message = format!("{why}; pass --url{more}");
+            Err(CommandOutput::failed(&message))
+        }
+    }
+}
+
+/// The admin key that commands send: that of a file, else that of the environment.
+pub(super) fn credential(file: Option<&Path>, env: &Env) -> Result<Option<String>, CommandOutput> {
+    let Some(file) = file else {
+        let key = env.get(ADMIN_KEY_VARIABLE).map(str::trim);
+        return Ok(key.filter(|key| !key.is_empty()).map(str::to_owned));
     };
-    let trust = Trust {
-        own: server.tls.as_ref().map(|tls| tls.cert_file.clone()),
-        ..show.trust.clone()
-    };
-    remote::run(show.subject, &server.local_url(), &trust, show.json)
+    match std::fs::read_to_string(file) {
+        Ok(text) => Ok(Some(text.trim().to_owned())),
+        Err(error) => {
+            let message = format!("--key-file: {}: {error}", file.display());
+            Err(CommandOutput::failed(&message))
+        }
+    }
 }
 
 /// Asks a gateway whether it serves. The certificate of the gateway of this configuration is not

@@ -6,6 +6,7 @@
 mod ask;
 mod cpus;
 mod demo;
+mod keys;
 mod room;
 mod signals;
 mod start;
@@ -33,6 +34,9 @@ pub fn program() -> ExitCode {
             Command::Health(command) => print(&ask::health(&command, &env)),
             Command::Import { file } => print(&import(&file, &env)),
             Command::Show(command) => print(&ask::show(&command, &env)),
+            Command::Key(command) => print(&keys::key(command, &env)),
+            Command::Usage(command) => print(&keys::usage(&command, &env)),
+            Command::CheckState(file) => print(&keys::check_state(&file)),
         },
     }
 }

@@ -16,17 +16,20 @@ use super::{Read, configured, cpus, read, room};
 use crate::access::KeySources;
 use crate::catalogue::ModelRules;
 use crate::cli::{CommandOutput, build_info};
-use crate::config::{Env, Fingerprints, IoDriver, Plan, RestartOnly};
-use crate::control::{self, ControlThread, KeysThread, PagesSetup, PagesThread, ProcessInfo};
+use crate::config::{Env, Fingerprints, IoDriver, Plan, RestartOnly, StatePath};
+use crate::control::{
+    self, ControlThread, KeysThread, PagesSetup, PagesThread, ProcessInfo, StoreThread,
+};
 use crate::format;
 use crate::gateway::{Gateway, ViaEntry};
 use crate::log::{Level, Logger, Value, events};
 use crate::operations::{Build, Links};
 use crate::providers::Profiles;
 use crate::shared::{
-    Common, ControlSender, CoreSenders, Limiters, PageEvent, PagesSender, Snapshot, ToControl,
-    ToCore,
+    Common, ControlSender, CoreSenders, Limiters, PageEvent, PagesSender, Snapshot, StateSender,
+    ToControl, ToCore,
 };
+use crate::state::Store;
 
 /// The inputs of a start.
 pub(super) struct Setup {
@@ -48,8 +51,10 @@ struct Running {
     control: ControlThread,
     keys: KeysThread,
     pages: PagesThread,
+    store: StoreThread,
     link: ControlSender,
     page_sender: PagesSender,
+    state_sender: StateSender,
     common: Arc<Common>,
     fingerprints: Fingerprints,
     restart_only: RestartOnly,
@@ -63,6 +68,9 @@ const CHECK_INTERVAL: Duration = Duration::from_millis(200);
 
 /// Time limit for writing the inspector's files at shutdown.
 const RECORDS_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Time limit for writing usage and quotas at shutdown.
+const STATE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A lower limit of open files causes a warning.
 const OPEN_FILES_MIN: u64 = 4096;
@@ -91,7 +99,8 @@ pub(super) fn run(setup: Setup, logger: &Logger, ready: impl FnOnce(&str)) -> u8
             Some(SignalRequest::Reload) => reload(&mut running, config.clone(), &env, logger),
             None if running.engine.is_broken()
                 || running.control.is_broken()
-                || running.pages.is_broken() =>
+                || running.pages.is_broken()
+                || running.store.is_broken() =>
             {
                 return failed(logger, "a thread has ended", "see the message above");
             }
@@ -163,7 +172,9 @@ fn start(setup: Setup, logger: &Logger) -> Result<Running, String> {
     let now = Instant::now();
     let cores = workers(&plan);
     let addresses = addresses(&plan)?;
+    let store = open_store(&plan)?;
     let common = Arc::new(Common::new(now, logger, &plan));
+    load_keys(store.as_ref(), &common)?;
     let profiles = Arc::new(setup.profiles.filtered(&plan.proxy.profile_filter));
     let limiters = Arc::new(Limiters::new(&plan.server.rate_limits, cores));
     let first = control::first_snapshot(
@@ -179,6 +190,7 @@ fn start(setup: Setup, logger: &Logger) -> Result<Running, String> {
     let (link, messages) = ControlSender::new(bell);
     let (core_senders, receivers) = CoreSenders::new(cores, Arc::clone(&ringer));
     let (page_sender, pages) = start_pages(&broadcast, &core_senders, &common, cores)?;
+    let (state_sender, store) = start_store(store, &broadcast, (&core_senders, &link), &common)?;
     let control = ControlThread::start(
         control::ControlSetup {
             plan: Arc::clone(&plan),
@@ -200,7 +212,7 @@ fn start(setup: Setup, logger: &Logger) -> Result<Running, String> {
     let make = gateways(
         Arc::clone(&common),
         broadcast,
-        (link.clone(), page_sender.clone()),
+        (link.clone(), page_sender.clone(), state_sender.clone()),
         receivers,
     );
     let engine = start_engine(&options, make)?;
@@ -213,8 +225,10 @@ fn start(setup: Setup, logger: &Logger) -> Result<Running, String> {
         control,
         keys,
         pages,
+        store,
         link,
         page_sender,
+        state_sender,
         common,
         fingerprints: setup.fingerprints,
         restart_only: setup.restart_only,
@@ -266,6 +280,42 @@ fn identity(plan: &Plan) -> Result<Option<TlsIdentity>, String> {
         .map_err(|fault| format!("server.tls.{}: {}", fault.key, fault.reason))
 }
 
+/// Starts the thread of the state store.
+fn start_store(
+    store: Option<(Store, StatePath)>,
+    broadcast: &Arc<Broadcast<Snapshot>>,
+    (cores, link): (&CoreSenders, &ControlSender),
+    common: &Arc<Common>,
+) -> Result<(StateSender, StoreThread), String> {
+    let (sender, messages) = StateSender::new();
+    let thread = StoreThread::start(control::StoreSetup {
+        store,
+        broadcast: Arc::clone(broadcast),
+        messages,
+        cores: cores.clone(),
+        control: link.clone(),
+        common: Arc::clone(common),
+    });
+    Ok((sender, thread.map_err(|error| error.to_string())?))
+}
+
+/// Puts the keys of the state store in force, if there is one.
+fn load_keys(store: Option<&(Store, StatePath)>, common: &Common) -> Result<(), String> {
+    store.map_or(Ok(()), |(store, path)| {
+        control::load_keys(store, path, &common.access, &common.logger)
+    })
+}
+
+/// Opens the state store, if there is to be one.
+///
+/// # Errors
+/// A message with the key, the path and the reason.
+fn open_store(plan: &Plan) -> Result<Option<(Store, StatePath)>, String> {
+    let path = plan.state.path.clone();
+    path.map(|path| Ok((control::open_store(&path)?, path)))
+        .transpose()
+}
+
 /// A number that no other gateway has.
 fn instance() -> u64 {
     let mut bytes = [0; 8];
@@ -282,7 +332,7 @@ fn instance() -> u64 {
 fn gateways(
     common: Arc<Common>,
     broadcast: Arc<Broadcast<Snapshot>>,
-    (link, pages): (ControlSender, PagesSender),
+    (link, pages, state): (ControlSender, PagesSender, StateSender),
     receivers: Vec<crossbeam_channel::Receiver<ToCore>>,
 ) -> impl Fn(usize) -> Gateway + Clone + Send + 'static {
     let receivers = Arc::new(receivers);
@@ -297,7 +347,7 @@ fn gateways(
             Arc::clone(&via),
             Arc::clone(&common),
             broadcast.subscribe(),
-            (link.clone(), pages.clone()),
+            (link.clone(), pages.clone(), state.clone()),
             receiver,
         )
     }
@@ -495,6 +545,8 @@ fn end(
         );
     }
     running.common.records.flush(RECORDS_TIMEOUT);
+    // The channel closes when everything is written, or the time is up.
+    let _ = running.state_sender.end().recv_timeout(STATE_TIMEOUT);
     if running.plan.engineering.show_nerdstats {
         log_nerdstats(running, logger);
     }

@@ -82,6 +82,11 @@ pub(crate) enum ToControl {
     },
     /// [`AccessKeeper::newest`](crate::access::AccessKeeper::newest) is another: publish it.
     KeysChanged,
+    /// Stored keys have changed: publish them.
+    KeysInForce {
+        /// Tells the sender that requests which begin from now on see them.
+        confirmation: Confirmation,
+    },
     /// A core could not accept connections for want of a resource.
     AcceptFailed(Exhausted),
     /// A request could not connect to an endpoint for want of a resource of this machine.
@@ -133,6 +138,11 @@ pub(crate) enum ToCore {
     },
     /// Send the counts to the pages thread now, then `PageEvent::CountsFlushed`.
     FlushCounts {
+        /// Number of the collection.
+        round: u64,
+    },
+    /// Hand over what was counted for the usage ledger now, then `StateEvent::Flushed`.
+    FlushUsage {
         /// Number of the collection.
         round: u64,
     },
@@ -256,10 +266,18 @@ impl CoreSenders {
 
     /// Requests the counts of every core; returns the number of cores that will send them.
     pub(crate) fn request_counts(&self, round: u64) -> usize {
-        let requested = self
-            .channels
-            .iter()
-            .filter(|channel| channel.try_send(ToCore::FlushCounts { round }).is_ok());
+        self.request(|| ToCore::FlushCounts { round })
+    }
+
+    /// Requests the usage that every core has counted; returns the number of cores that will hand
+    /// it over.
+    pub(crate) fn request_usage(&self, round: u64) -> usize {
+        self.request(|| ToCore::FlushUsage { round })
+    }
+
+    fn request(&self, message: impl Fn() -> ToCore) -> usize {
+        let channels = self.channels.iter();
+        let requested = channels.filter(|channel| channel.try_send(message()).is_ok());
         let count = requested.count();
         self.wake();
         count

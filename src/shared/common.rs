@@ -8,6 +8,7 @@ use olla_engine::core::HeldBytes;
 use olla_engine::limit::{Epoch, Nanos};
 
 use super::dropped::DroppedReports;
+use super::state::StateGauges;
 use crate::access::{AccessKeeper, KeySeries, LimitCounts, RefusedKeys};
 use crate::clock::millis;
 use crate::config::Plan;
@@ -38,6 +39,8 @@ pub(crate) struct Common {
     pub limited: LimitCounts,
     /// How often a response reported a usage that cannot be one.
     pub usage_rejected: AtomicU64,
+    /// How the state store is.
+    pub state: StateGauges,
     /// Sticky sessions.
     pub sticky: Sticky,
     /// Responses that are kept.
@@ -78,6 +81,7 @@ impl Common {
             key_series: KeySeries::default(),
             limited: LimitCounts::default(),
             usage_rejected: AtomicU64::new(0),
+            state: StateGauges::default(),
             sticky: Sticky::default(),
             responses: Arc::new(ResponseStore::new(StoreBounds::of(&plan.responses))),
             logger: logger.clone(),

@@ -10,6 +10,7 @@ mod limits;
 mod pages;
 mod reply;
 mod snapshot;
+mod state;
 
 pub(crate) use channel::{
     ControlSender, CoreSenders, RefreshRequest, RunningRequest, ToControl, ToCore, Trouble,
@@ -20,3 +21,4 @@ pub(crate) use limits::{LimitHeaders, LimitRefusal, Shards};
 pub(crate) use pages::{PageAsk, PageEvent, PagesReceiver, PagesSender, Rendering, WantedPage};
 pub(crate) use reply::ReplyTo;
 pub(crate) use snapshot::Snapshot;
+pub(crate) use state::{StateAsk, StateEvent, StateReceiver, StateSender};

@@ -17,6 +17,7 @@ use crate::dialects::{DialectRoute, Error};
 use crate::operations;
 use crate::operations::conditional::RenderedPage;
 use crate::operations::stats::Delta;
+use crate::state::AdminReply;
 
 /// Requests in the queue to the pages thread. A request that finds it full is refused.
 const ASKS_MAX: usize = 1024;
@@ -100,6 +101,8 @@ pub(crate) enum Rendering {
     Own(Result<Bytes, Error>),
     /// What a client may see is known now.
     Seen,
+    /// A response of the routes for keys and usage.
+    Admin(Result<AdminReply, Error>),
     /// The pages thread has too much to do, or clients hold too many bytes of earlier renderings.
     Overloaded,
 }

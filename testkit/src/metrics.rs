@@ -64,7 +64,7 @@ impl Page {
         let access = "[access]\nenabled = true\n\
                       [access.policies.dev]\nrequests_per_minute = 1\ntokens_per_day = 9000\n\
                       [[access.keys]]\nname = \"alice\"\nkey = \"${ALICE}\"\npolicy = \"dev\"\n\
-                      admin = true\n";
+                      admin = true\n[state]\npath = \"state.db\"\n";
         let config = Config::new(Driver::Epoll)
             .env("ALICE", SECRET)
             .env("OLLA_ADMIN_KEY", SECRET_OF_ADMIN)

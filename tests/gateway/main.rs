@@ -42,6 +42,7 @@ mod responses;
 mod retry;
 mod root;
 mod soak;
+mod state;
 mod streams;
 mod tokens;
 mod translations;

@@ -424,7 +424,7 @@ const GATEWAY_ROWS: [&[&str]; 10] = [
     &["catalogue"],
     &["fleet"],
     &["dialects"],
-    &["operations", "routing"],
+    &["operations", "routing", "state"],
     &["shared"],
     &["control", "demo", "gateway"],
     &["serve"],

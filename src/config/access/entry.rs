@@ -185,6 +185,21 @@ pub(super) fn entry(
     .filter(|_| is_sound)
 }
 
+/// Reads all of a key but its secret. Faults are added to the list.
+pub(super) fn fields(
+    table: &ConfigTable,
+    context: EntryContext<'_>,
+    faults: &mut Vec<FieldFault>,
+) -> Option<KeyFields> {
+    let mut reading = Reading {
+        context,
+        table,
+        line: 0,
+        faults,
+    };
+    reading.fields()
+}
+
 /// Whether a key may have the field.
 pub(super) fn is_field(name: &str) -> bool {
     const OWN: [&str; 8] = [

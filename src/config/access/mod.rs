@@ -11,6 +11,7 @@
     reason = "limits, the state store and tokens use the rest"
 )]
 
+mod api;
 mod digest;
 mod entry;
 mod file;
@@ -30,6 +31,7 @@ use super::inputs::ConfigInputs;
 use super::section::Section;
 use super::values::quoted;
 
+pub(crate) use api::{api_duration, api_key};
 pub(crate) use digest::{KeyDigest, is_secret};
 pub(crate) use entry::{ANONYMOUS, KeyFields, KeyPlan, KeySource, MAX_KEYS};
 pub(crate) use file::KeysFilePlan;

@@ -25,7 +25,7 @@ use crate::shared::{
     Common, CoreSenders, PageAsk, PageEvent, PagesReceiver, Rendering, Snapshot, ToCore, WantedPage,
 };
 use desk::{Asked, Desk};
-use unread::{Class, Unread};
+pub(super) use unread::{Class, Unread};
 
 /// How long a page waits for the counts that the cores have not reported yet.
 const COUNTS_WAIT: Duration = Duration::from_millis(30);

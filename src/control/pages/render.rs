@@ -11,7 +11,7 @@ use crate::control::host::process_facts;
 use crate::dialects::{DialectRoute, Error, Operation, OwnAsk};
 use crate::operations::conditional::{Page, RenderedPage};
 use crate::operations::process::ProcessFacts;
-use crate::operations::{Inputs, ModelFact, Route, StickyFacts};
+use crate::operations::{Inputs, ModelFact, Route, StateFacts, StickyFacts};
 use crate::routing::sticky::Bounds;
 use crate::shared::{Rendering, Snapshot, WantedPage};
 
@@ -116,6 +116,10 @@ impl Pages {
             models: &facts,
             sticky: self.sticky(snapshot),
             responses: self.setup.common.responses.counts(unix_millis(now)),
+            state: StateFacts {
+                usage_rejected: self.setup.common.usage_rejected.load(Ordering::Relaxed),
+                ..self.setup.common.state.get()
+            },
             process: &process,
             build: &self.setup.process.build,
             started: self.setup.process.started,

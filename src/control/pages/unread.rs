@@ -12,6 +12,7 @@ use bytes::Bytes;
 
 use crate::operations::Route;
 use crate::shared::{Rendering, WantedPage};
+use crate::state::AdminReply;
 
 /// Bytes that all clients together have not read. Beyond that no listing is rendered until some are
 /// read or their connections end.
@@ -28,7 +29,7 @@ const CLIENTS: usize = 1024;
 
 /// What is rendered first, and even if clients hold many bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Class {
+pub(in crate::control) enum Class {
     /// So small that it costs less than the connection that reads it.
     Vital,
     /// What monitoring reads.
@@ -60,7 +61,7 @@ impl Class {
 
 /// The counts; see the module.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Unread(Arc<Counts>);
+pub(in crate::control) struct Unread(Arc<Counts>);
 
 #[derive(Debug)]
 struct Counts {
@@ -93,14 +94,14 @@ impl Counts {
 
 impl Unread {
     /// Whether a client may have another rendering of this class.
-    pub(super) fn admits(&self, client: IpAddr, class: Class) -> bool {
+    pub(in crate::control) fn admits(&self, client: IpAddr, class: Class) -> bool {
         let (total, max) = (self.0.total.load(Ordering::Relaxed), class.bytes_max());
         total < max && self.0.of_place(self.0.place(client)) < max / PART_OF_A_CLIENT
     }
 
     /// Makes the bytes of a rendering count, until it is given up and the last response with them is
     /// sent.
-    pub(super) fn count(&self, rendering: Rendering) -> Counted {
+    pub(in crate::control) fn count(&self, rendering: Rendering) -> Counted {
         let mut len = 0;
         let rendering = with_body(rendering, |bytes| {
             len = bytes.len();
@@ -119,7 +120,7 @@ impl Unread {
 
 /// A rendering whose bytes count, for all of its readers.
 #[derive(Debug)]
-pub(super) struct Counted {
+pub(in crate::control) struct Counted {
     rendering: Rendering,
     len: usize,
     counts: Arc<Counts>,
@@ -135,7 +136,7 @@ impl Counted {
 
     /// The rendering for a client, which it counts for until the client has read it, however many of
     /// its connections read it.
-    pub(super) fn for_client(&mut self, client: IpAddr) -> Rendering {
+    pub(in crate::control) fn for_client(&mut self, client: IpAddr) -> Rendering {
         let place = self.counts.place(client);
         let known = self.readers.get(&place).and_then(Weak::upgrade);
         let reader = known.unwrap_or_else(|| {
@@ -161,6 +162,10 @@ fn with_body(rendering: Rendering, replace: impl FnOnce(Bytes) -> Bytes) -> Rend
         }
         Rendering::Listing(Ok(body)) => Rendering::Listing(Ok(replace(body))),
         Rendering::Own(Ok(body)) => Rendering::Own(Ok(replace(body))),
+        Rendering::Admin(Ok(reply)) => Rendering::Admin(Ok(AdminReply {
+            body: replace(reply.body),
+            ..reply
+        })),
         other => other,
     }
 }

@@ -9,6 +9,7 @@
 mod access;
 mod exposition;
 mod keys;
+mod state;
 #[cfg(test)]
 mod tests;
 
@@ -24,6 +25,8 @@ use super::system::{Seen, System};
 use crate::clock::{since, unix_millis};
 use crate::fleet::{Status, breaker};
 use crate::format::percent;
+pub(crate) use state::StateFacts;
+
 use exposition::{Exposition, MetricFamily, counter, gauge};
 
 const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -42,6 +45,7 @@ pub(super) fn page(inputs: &Inputs<'_>) -> Page {
     keys::families(&mut text, inputs);
     endpoint_families(&mut text, &endpoints);
     retry_families(&mut text, inputs, &endpoints);
+    state::families(&mut text, inputs.state);
     traffic_families(&mut text, inputs, &endpoints);
     all_models_families(&mut text, inputs, &models);
     model_families(&mut text, inputs, &models);
