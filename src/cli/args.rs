@@ -9,6 +9,7 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 
+use clap::builder::PossibleValuesParser;
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
@@ -17,7 +18,7 @@ use super::key_args::{self, Certificates, KeySub, StateSub, UsageArgs};
 use super::{
     Command, CommandOutput, DemoOptions, HealthQuery, Options, Parsed, Show, Subject, build_info,
 };
-use crate::config::{boolean, nearest};
+use crate::config::{ConfigKind, boolean, nearest};
 
 const ABOUT: &str = "Edge gateway for self-hosted LLM servers: one address in front of Ollama, \
 LM Studio, vLLM, llama.cpp, SGLang and any server that speaks OpenAI's API.";
@@ -28,7 +29,8 @@ Examples:
   olla --config olla.toml            run the gateway
   olla check -c olla.toml            validate a configuration
   olla check --probe                 and ask every endpoint once
-  olla import olla.yaml > olla.toml  convert Olla's YAML to TOML (--config also accepts YAML)
+  olla import olla.yaml > olla.toml  convert Olla's YAML to TOML (--config also accepts YAML);
+                                     also LiteLLM's and llama-swap's config.yaml
   olla status                        show the state of the gateway on this machine
   olla models --url http://gw:40114  list the models of a gateway
   olla status --url https://gw:8443 --ca-file ca.pem
@@ -92,11 +94,16 @@ enum Sub {
         #[arg(long)]
         probe: bool,
     },
-    /// Convert a YAML configuration of Olla to TOML on standard output
+    /// Convert a YAML configuration of Olla, LiteLLM or llama-swap to TOML on standard output
     Import {
         /// YAML file to convert
         #[arg(value_hint = clap::ValueHint::FilePath)]
         file: PathBuf,
+
+        /// Kind of the file [default: by its top-level keys]
+        #[arg(long, value_name = "KIND")]
+        #[arg(value_parser = PossibleValuesParser::new(ConfigKind::NAMES.map(|(name, _)| name)))]
+        from: Option<String>,
     },
     /// Exit with 0 if a gateway serves, for the health check of a container
     Health {
@@ -204,7 +211,10 @@ fn command(args: Args) -> Parsed {
         None => Command::Serve(options),
         Some(Sub::Check { probe }) => check(probe, options),
         Some(Sub::Demo { port }) => Command::Demo(DemoOptions { port }),
-        Some(Sub::Import { file }) => Command::Import { file },
+        Some(Sub::Import { file, from }) => Command::Import {
+            file,
+            from: from.as_deref().and_then(kind_of),
+        },
         Some(Sub::Health { url, ready, trust }) => Command::Health(HealthQuery {
             url,
             is_ready: ready,
@@ -223,6 +233,12 @@ fn command(args: Args) -> Parsed {
             return Parsed::Done(CommandOutput::good(String::from_utf8_lossy(&script)));
         }
     })
+}
+
+/// The kind of configuration with this name.
+fn kind_of(name: &str) -> Option<ConfigKind> {
+    let found = ConfigKind::NAMES.iter().find(|(known, _)| *known == name);
+    found.map(|(_, kind)| *kind)
 }
 
 /// Whether an option has a value.

@@ -23,7 +23,7 @@ pub(crate) mod usage;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use crate::config::{Env, boolean};
+use crate::config::{ConfigKind, Env, boolean};
 pub(crate) use tls::Trust;
 
 /// The command to run.
@@ -42,10 +42,12 @@ pub(crate) enum Command {
     Health(HealthQuery),
     /// Run the gateway in front of simulated endpoints.
     Demo(DemoOptions),
-    /// Print a YAML configuration of Olla as TOML ([`import::run`]).
+    /// Print a YAML configuration as TOML ([`import::run`]).
     Import {
         /// The YAML file.
         file: PathBuf,
+        /// `--from`; `None` = the kind is detected.
+        from: Option<ConfigKind>,
     },
     /// Show the state of a running gateway ([`remote::run`]).
     Show(Show),

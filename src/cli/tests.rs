@@ -20,6 +20,13 @@ fn checks(probe: bool, config: Option<&str>) -> Parsed {
     Parsed::Run(Command::Check { probe, options })
 }
 
+fn import_of(file: &str, from: Option<ConfigKind>) -> Parsed {
+    Parsed::Run(Command::Import {
+        file: file.into(),
+        from,
+    })
+}
+
 fn health(is_ready: bool, url: Option<&str>, config: Option<&str>, trust: Trust) -> Parsed {
     Parsed::Run(Command::Health(HealthQuery {
         url: url.map(str::to_owned),
@@ -125,11 +132,14 @@ fn arguments_are_parsed() {
             &["demo", "-port", "8080"],
             Parsed::Run(Command::Demo(DemoOptions { port: Some(8080) })),
         ),
+        (&["import", "x.yaml"], import_of("x.yaml", None)),
         (
-            &["import", "x.yaml"],
-            Parsed::Run(Command::Import {
-                file: "x.yaml".into(),
-            }),
+            &["import", "x.yaml", "--from", "litellm"],
+            import_of("x.yaml", Some(ConfigKind::LiteLlm)),
+        ),
+        (
+            &["import", "-from=llama-swap", "x.yaml"],
+            import_of("x.yaml", Some(ConfigKind::LlamaSwap)),
         ),
         (&["models"], show(Subject::Models, None, false, None)),
         (
@@ -202,7 +212,7 @@ fn arguments_are_parsed() {
 
 #[test]
 fn invalid_arguments_show_the_usage() {
-    let table: [&[&str]; 16] = [
+    let table: [&[&str]; 17] = [
         &["--nonsense"],
         &["-x"],
         &["--config"],
@@ -211,6 +221,7 @@ fn invalid_arguments_show_the_usage() {
         &["--check="],
         &["import"],
         &["import", "a", "b"],
+        &["import", "a", "--from", "nginx"],
         &["demo", "--port", "0"],
         &["demo", "--port", "99999"],
         &["models", "--nonsense"],
@@ -441,6 +452,7 @@ fn an_import_prints_toml_and_remarks_apart() {
     std::fs::create_dir_all(&folder).unwrap();
     std::fs::write(folder.join("o.yaml"), "server:\n  port: 8080\n  prot: 1\n").unwrap();
     std::fs::write(folder.join("bad.yaml"), "server: [\n").unwrap();
+    std::fs::write(folder.join("other.yaml"), "services: {}\n").unwrap();
     let env = Env::default();
     let admits = |_: &NameFilter, _: &str| true;
     let inputs = ConfigInputs {
@@ -449,9 +461,10 @@ fn an_import_prints_toml_and_remarks_apart() {
         types: &[],
         admits: &admits,
     };
-    let good = import::run(Path::new("o.yaml"), &inputs);
-    let bad = import::run(Path::new("bad.yaml"), &inputs);
-    let none = import::run(Path::new("none.yaml"), &inputs);
+    let good = import::run(Path::new("o.yaml"), None, &inputs);
+    let bad = import::run(Path::new("bad.yaml"), None, &inputs);
+    let other = import::run(Path::new("other.yaml"), None, &inputs);
+    let none = import::run(Path::new("none.yaml"), None, &inputs);
     std::fs::remove_dir_all(&folder).unwrap();
     assert_eq!(good.code, 0);
     assert!(
@@ -466,6 +479,8 @@ fn an_import_prints_toml_and_remarks_apart() {
     );
     assert_eq!((bad.code, bad.stdout.as_str()), (1, ""));
     assert!(bad.stderr.starts_with("bad.yaml:"), "{}", bad.stderr);
+    assert_eq!((other.code, other.stdout.as_str()), (1, ""));
+    assert!(other.stderr.contains("--from"), "{}", other.stderr);
     assert_eq!(none.code, 1);
     assert!(
         none.stderr.starts_with("none.yaml: error: "),

@@ -276,7 +276,7 @@ fn inline(value: &ConfigValue) -> String {
 }
 
 /// A comment without line breaks inside.
-fn printable(line: &str) -> String {
+pub(super) fn printable(line: &str) -> String {
     let plain = |c: char| if c.is_control() { '?' } else { c };
     let line = line.strip_suffix('\n').unwrap_or(line);
     line.chars().map(plain).chain(['\n']).collect()

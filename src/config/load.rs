@@ -11,6 +11,7 @@ use std::sync::OnceLock;
 use super::endpoint::NameFilter;
 use super::env::Env;
 use super::finding::{Finding, Severity};
+use super::foreign::kind::ConfigKind;
 use super::inputs::ConfigInputs;
 use super::plan::{Plan, ServerPlan};
 use super::reader::{ConfigReader, Fingerprints, KeyDoc, RestartOnly};
@@ -203,6 +204,14 @@ fn plan_from_text(
         FileFormat::Yaml => yaml::from_yaml(text),
     };
     match table {
+        Ok(table)
+            if format == FileFormat::Yaml
+                && let Some(kind) = ConfigKind::of(&table, reference())
+                && let Some(message) = kind.refusal(path) =>
+        {
+            let findings = vec![Finding::in_file(path, 0, message)];
+            Loaded::failed(Some(path.to_path_buf()), findings)
+        }
         Ok(table) => plan_from_table(&table, Some((path, format)), inputs, kept),
         Err(errors) => {
             let finding = |error: tree::SyntaxError| {

@@ -17,7 +17,9 @@ use std::sync::Arc;
 
 use crate::catalogue::ModelRules;
 use crate::cli::{self, Command, CommandOutput, Options, Parsed};
-use crate::config::{self, ConfigInputs, Env, Finding, Loaded, NameFilter, RestartOnly, Severity};
+use crate::config::{
+    self, ConfigInputs, ConfigKind, Env, Finding, Loaded, NameFilter, RestartOnly, Severity,
+};
 use crate::log::{Level, Logger, Value, events};
 use crate::providers::figures::Extractor;
 use crate::providers::{self, Profiles};
@@ -32,7 +34,7 @@ pub fn program() -> ExitCode {
             Command::Demo(options) => ExitCode::from(demo(&options, env)),
             Command::Check { probe, options } => print(&check(&options, probe, &env)),
             Command::Health(command) => print(&ask::health(&command, &env)),
-            Command::Import { file } => print(&import(&file, &env)),
+            Command::Import { file, from } => print(&import(&file, from, &env)),
             Command::Show(command) => print(&ask::show(&command, &env)),
             Command::Key(command) => print(&keys::key(command, &env)),
             Command::Usage(command) => print(&keys::usage(&command, &env)),
@@ -217,13 +219,14 @@ pub(crate) fn check(options: &Options, probe: bool, env: &Env) -> CommandOutput 
     }
 }
 
-/// Converts a configuration file of Olla.
-pub(crate) fn import(file: &Path, env: &Env) -> CommandOutput {
+/// Converts a configuration file of Olla, LiteLLM or llama-swap.
+pub(crate) fn import(file: &Path, from: Option<ConfigKind>, env: &Env) -> CommandOutput {
     let cwd = std::env::current_dir().unwrap_or_else(|_| PathBuf::from("."));
     let types = Profiles::builtin().type_names();
     let admits = |filter: &NameFilter, name: &str| providers::admits(filter, name);
     cli::import::run(
         file,
+        from,
         &ConfigInputs {
             env,
             cwd: &cwd,
