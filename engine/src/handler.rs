@@ -6,7 +6,7 @@
 //! in this order:
 //!
 //! ```text
-//! begin ─▶ head ─▶ (arrived)* ─▶ (decoding ─▶ (arrived)*) ─▶ route ─▶
+//! begin ─▶ head+ ─▶ (arrived)* ─▶ (decoding ─▶ (arrived)*) ─▶ route ─▶
 //!     ┌ pick ─▶ request_head ─▶ payload ─▶ (early)* ─▶ response_head ─▶ (tap|silent|transform|idle)*, collected
 //!     │                         attempt_ended ◀──────────────────┘
 //!     └── again after a failure, or when `response_head` or `collected` asks for it
@@ -138,6 +138,9 @@ pub enum AtHead {
     Respond,
     /// The body is read, up to this many bytes; `None` = without limit.
     Body(Option<u64>),
+    /// [`Exchange::head`] is called again when there is news, at the latest at this time. Nothing of
+    /// the body is read before.
+    Wait(Instant),
 }
 
 /// What becomes of a complete request.

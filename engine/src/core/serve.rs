@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::Core;
 use super::body::{Body, BodyError, Receiving, room};
-use super::connection::{Io, after};
+use super::connection::{Interrupt, Io, after};
 use super::context::{Arrival, Context};
 use super::early::EarlyBytes;
 use super::lane::{Carried, Lane, Wire, send_local, write_local};
@@ -172,19 +172,31 @@ impl<H: Handler> Connection<H> {
 
     /// Serves a request that is understood, to the end of its response.
     async fn serve(&mut self, x: &mut H::Exchange, framed: &Framed) -> Ended {
-        let bytes_max = match self.ask_head(x, framed) {
-            AtHead::Respond => {
-                let keep = framed.keep && is_discardable(framed.framing);
-                return match self.respond_locally(keep).await {
-                    Outcome::Local if keep => Ended {
-                        outcome: Outcome::Local,
-                        next: Next::Discard,
-                        carried: None,
-                    },
-                    outcome => Ended::closing(outcome),
-                };
+        let mut now = framed.arrival.at;
+        let bytes_max = loop {
+            match self.ask_head(x, framed, now) {
+                AtHead::Wait(until) => {
+                    let core = Rc::clone(&self.core);
+                    self.io.deadline.set(Some(until));
+                    let waited = self.io.guard(core.wait_for_news()).await;
+                    if matches!(waited, Err(Interrupt::Left)) {
+                        return Ended::closing(Outcome::ClientLeft);
+                    }
+                    now = core.clock();
+                }
+                AtHead::Body(bytes_max) => break bytes_max,
+                AtHead::Respond => {
+                    let keep = framed.keep && is_discardable(framed.framing);
+                    return match self.respond_locally(keep).await {
+                        Outcome::Local if keep => Ended {
+                            outcome: Outcome::Local,
+                            next: Next::Discard,
+                            carried: None,
+                        },
+                        outcome => Ended::closing(outcome),
+                    };
+                }
             }
-            AtHead::Body(bytes_max) => bytes_max,
         };
         match self.receive(x, framed, bytes_max).await {
             Ok(body) => self.carry(x, framed, body).await,
@@ -282,9 +294,9 @@ impl<H: Handler> Connection<H> {
         room(core, &mut self.io, share, bytes).await
     }
 
-    fn ask_head(&mut self, x: &mut H::Exchange, framed: &Framed) -> AtHead {
+    fn ask_head(&mut self, x: &mut H::Exchange, framed: &Framed, now: Instant) -> AtHead {
         self.local.clear();
-        let context = Context::new(&self.core, framed.arrival, framed.arrival.at);
+        let context = Context::new(&self.core, framed.arrival, now);
         let ask = Ask {
             cx: &context.cx(),
             request: Request {
