@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::Counters;
+use super::jwt::{TOKEN_PREFIX, TokenNames};
 
 /// How long counters outlive the last key of their name, in milliseconds.
 const KEPT_MS: u64 = 24 * 3600 * 1000;
@@ -17,6 +18,7 @@ const KEPT_MS: u64 = 24 * 3600 * 1000;
 pub(crate) struct CountersBook {
     keys: Mutex<Names>,
     policies: Mutex<Names>,
+    tokens: TokenNames,
 }
 
 type Names = HashMap<Arc<str>, Entry>;
@@ -39,13 +41,30 @@ impl CountersBook {
         of(&mut lock(&self.policies), name)
     }
 
-    /// Calls a function with the counters of each name: those of keys, then those of policies, for
-    /// which the flag is set.
+    /// Calls a function with the counters of each name: those of tokens and keys, then those of
+    /// policies, for which the flag is set.
     pub(crate) fn each(&self, mut look: impl FnMut(bool, &Arc<str>, &Counters)) {
+        for (name, counters) in self.tokens.all() {
+            look(false, &name, &counters);
+        }
         for (is_policy, names) in [(false, &self.keys), (true, &self.policies)] {
             for (name, entry) in lock(names).iter() {
                 look(is_policy, name, &entry.counters);
             }
+        }
+    }
+
+    /// The counters of a token's name; `now_ms` in milliseconds since 1970.
+    pub(crate) fn of_token(&self, name: &Arc<str>, now_ms: u64) -> Arc<Counters> {
+        self.tokens.of(name, now_ms)
+    }
+
+    /// The counters of a name of a key or a token.
+    pub(crate) fn of_name(&self, name: &Arc<str>, now_ms: u64) -> Arc<Counters> {
+        if name.starts_with(TOKEN_PREFIX) {
+            self.of_token(name, now_ms)
+        } else {
+            self.of_key(name)
         }
     }
 

@@ -59,8 +59,7 @@ pub(crate) fn named_by_proxy(
     head: &RequestHead,
     bytes: &[u8],
 ) -> Option<IpAddr> {
-    if !limits.trust_proxy_headers || !is_trusted(&limits.trusted_proxy_cidrs, peer.to_canonical())
-    {
+    if !is_trusted_proxy(limits, peer) {
         return None;
     }
     if head.has(FieldId::XForwardedFor) {
@@ -90,6 +89,11 @@ fn forwarded_for<'h>(trusted: &[IpNet], lines: impl Iterator<Item = &'h [u8]>) -
         }
     }
     last_untrusted.unwrap_or(found)
+}
+
+/// Whether a connection comes from a trusted proxy.
+pub(crate) fn is_trusted_proxy(limits: &RateLimitsPlan, peer: IpAddr) -> bool {
+    limits.trust_proxy_headers && is_trusted(&limits.trusted_proxy_cidrs, peer.to_canonical())
 }
 
 fn is_trusted(networks: &[IpNet], ip: IpAddr) -> bool {

@@ -140,7 +140,7 @@ impl Access {
     }
 
     /// The key of a secret.
-    fn secret(&self, value: &[u8], now_ms: u64) -> Result<Arc<Key>, RefusedKey> {
+    pub(crate) fn secret(&self, value: &[u8], now_ms: u64) -> Result<Arc<Key>, RefusedKey> {
         let digest = KeyDigest::of(value);
         let refused = |because| RefusedKey { because, digest };
         let is_secret = value.len() <= SECRET_BYTES_MAX && value.iter().all(u8::is_ascii_graphic);

@@ -9,8 +9,8 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use ring::hmac;
 
 use super::secret::base62;
-use super::{Access, AccessSources, CountersBook, StoredKey};
-use crate::config::{KeyAccessPlan, KeyPlan};
+use super::{Access, AccessSources, CountersBook, IssuerKeys, StoredKey};
+use crate::config::{JwksSource, KeyAccessPlan, KeyPlan};
 
 /// The sources of keys.
 #[derive(Debug, Clone)]
@@ -27,6 +27,7 @@ pub(crate) struct KeySources {
 #[derive(Debug)]
 pub(crate) struct AccessKeeper {
     book: CountersBook,
+    issuer: IssuerKeys,
     /// Held during a change, which may take 100 ms; never by cores or the control thread.
     sources: Mutex<KeySources>,
     /// Held only to read or replace it.
@@ -56,6 +57,7 @@ impl AccessKeeper {
     pub(crate) fn new(plan: &Arc<KeyAccessPlan>) -> Self {
         let keeper = Self {
             book: CountersBook::default(),
+            issuer: IssuerKeys::default(),
             sources: Mutex::new(KeySources::new(plan, Arc::default())),
             newest: Mutex::default(),
             cuts: AtomicU64::new(0),
@@ -63,6 +65,10 @@ impl AccessKeeper {
             keys_file_ok: AtomicBool::new(true),
         };
         keeper.change(|_| ());
+        // Tokens are valid from the first request on; what is fetched comes later.
+        if let Some(JwksSource::File { set, .. }) = plan.jwt.as_ref().map(|jwt| &jwt.jwks) {
+            keeper.issuer.replace(Some(Arc::clone(set)));
+        }
         keeper
     }
 
@@ -113,6 +119,11 @@ impl AccessKeeper {
         let mut tag = [0; 32];
         tag.copy_from_slice(hmac::sign(key, name.as_bytes()).as_ref());
         base62(tag)
+    }
+
+    /// The keys that tokens are checked with.
+    pub(crate) fn issuer(&self) -> &IssuerKeys {
+        &self.issuer
     }
 
     /// Changes the sources, and builds the state of them. It is in force once the control thread has

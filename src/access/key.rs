@@ -13,7 +13,7 @@ use crate::config::{ANONYMOUS, AdminRight, KeyDigest, KeyFields, KeySource};
 pub(crate) struct Key {
     /// Its name.
     pub name: Arc<str>,
-    /// The SHA-256 of its secret; zeros if it has none, as that of a token.
+    /// The SHA-256 of its secret, or of its token; zeros if it has none.
     pub digest: KeyDigest,
     /// Where it comes from.
     pub source: KeySource,
@@ -76,6 +76,27 @@ impl Key {
         };
         let none = KeyDigest::from_bytes([0; 32]);
         Self::new(&fields, none, KeySource::Config, policy, book)
+    }
+
+    /// The key that a valid token is. It expires with the token.
+    pub(crate) fn of_token(
+        name: Arc<str>,
+        digest: KeyDigest,
+        policy: &Arc<Policy>,
+        counters: Arc<Counters>,
+        expires_ms: u64,
+    ) -> Self {
+        Self {
+            name,
+            digest,
+            source: KeySource::Jwt,
+            policy: Arc::clone(policy),
+            enabled: true,
+            expires_ms: Some(expires_ms),
+            note: Box::default(),
+            created_ms: None,
+            counters,
+        }
     }
 
     /// Whether it is the key of requests without a credential.

@@ -301,7 +301,7 @@ mod tests {
         before: &Access,
     ) -> Access {
         let sources = AccessSources {
-            plan,
+            plan: &Arc::new(plan.clone()),
             file: &[],
             stored,
             book,

@@ -5,12 +5,6 @@
 //!
 //! Contract: docs/contract/access.md, docs/contract/surface.md#10.3
 
-#![allow(
-    dead_code,
-    unused_imports,
-    reason = "limits, the state store and tokens use the rest"
-)]
-
 mod book;
 mod bucket;
 mod client;
@@ -18,6 +12,7 @@ mod counters;
 mod credential;
 pub(crate) mod estimate;
 mod headers;
+mod jwt;
 mod keeper;
 mod key;
 mod keys;
@@ -29,15 +24,17 @@ mod refused;
 pub(crate) mod report;
 mod secret;
 mod series;
+mod session;
 mod window;
 
 use std::sync::Arc;
 
 pub(crate) use book::CountersBook;
-pub(crate) use client::{Client, named_by_proxy};
+pub(crate) use client::{Client, is_trusted_proxy, named_by_proxy};
 pub(crate) use counters::Counters;
 pub(crate) use credential::{Credentials, Identified, KeyFault, RefusedKey, holds_credential};
 pub(crate) use headers::{LIMIT_HEADERS, LimitHeaderForm, is_limit_header, write_limits};
+pub(crate) use jwt::{IssuerKeys, TokenChecker, TokenFault, TokenRefusal, TokenRules, is_token};
 pub(crate) use keeper::{AccessKeeper, KeySources};
 pub(crate) use key::{Key, KeyState};
 pub(crate) use keys::{Keys, StoredKey};
@@ -46,6 +43,7 @@ pub(crate) use quota::{LimitField, LimitOf, LimitTime, OverLimit, Reservation, S
 pub(crate) use refused::{Attempt, LogTurn, RefusedKeys};
 pub(crate) use secret::{NewSecret, is_made_here};
 pub(crate) use series::{KeySeries, KeyTotals, LimitCounts, Total};
+pub(crate) use session::{COOKIE, DashboardSession, Sessions, is_own_origin, session_cookie};
 pub(crate) use window::{Span, Use};
 
 use crate::config::{KeyAccessPlan, KeyPlan};
@@ -61,6 +59,8 @@ pub(crate) struct Access {
     pub policies: Vec<Arc<Policy>>,
     /// The key of requests without a credential, if they are admitted.
     pub anonymous: Option<Arc<Key>>,
+    /// Which tokens are keys; `None` = none.
+    pub tokens: Option<TokenRules>,
     /// Values that are no credentials.
     pub placeholders: Vec<Box<str>>,
     /// The output that is assumed of a request that states none.
@@ -73,7 +73,7 @@ pub(crate) struct Access {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct AccessSources<'a> {
     /// The configuration.
-    pub plan: &'a KeyAccessPlan,
+    pub plan: &'a Arc<KeyAccessPlan>,
     /// The keys of the keys file.
     pub file: &'a [KeyPlan],
     /// The keys of the state store.
@@ -109,6 +109,7 @@ impl Access {
         Self {
             enabled: true,
             keys: Keys::build(sources, &policies, &before.keys),
+            tokens: TokenRules::new(plan, &policies),
             policies,
             anonymous,
             placeholders: plan

@@ -98,7 +98,7 @@ fn is_unconnected(fault: ClientFault) -> bool {
         || fault == ClientFault::TimedOut
 }
 
-async fn resolved(
+pub(super) async fn resolved(
     resolver: &Resolver,
     host: &str,
     port: u16,

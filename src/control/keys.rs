@@ -15,7 +15,7 @@ use std::time::{Duration, SystemTime};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
-use crate::access::{Access, KeySources};
+use crate::access::KeySources;
 use crate::config::{Env, Finding, KeyPlan, KeySource};
 use crate::log::{Level, Logger, Value, events};
 use crate::shared::{Common, ControlSender, ToControl};
@@ -155,7 +155,6 @@ impl Follower {
                     return;
                 }
                 let keys = Arc::new(keys);
-                let before = self.common.access.newest();
                 let is_current = self.common.access.change(|current| {
                     // A reload has read the file too, and maybe another one.
                     let is_same = Arc::ptr_eq(&current.plan, &sources.plan);
@@ -167,7 +166,6 @@ impl Follower {
                 if is_current {
                     self.control.send(ToControl::KeysChanged);
                     log_loaded(&self.logger, KeySource::File, &sources.file, &keys);
-                    log_aside(&self.logger, &before, &self.common.access.newest());
                 }
             }
         }
@@ -217,15 +215,6 @@ fn log_loaded(logger: &Logger, source: KeySource, before: &[KeyPlan], after: &[K
         ("changed", Value::Num(changed)),
     ];
     logger.emit(Level::Info, events::KEYS_LOADED, &fields);
-}
-
-/// Logs the stored keys that another source has displaced since.
-pub(crate) fn log_aside(logger: &Logger, before: &Access, after: &Access) {
-    let aside = after.keys.aside().iter();
-    for name in aside.filter(|name| !before.keys.aside().contains(*name)) {
-        let fields = [("key", Value::Str(name))];
-        logger.emit(Level::Warn, events::STORED_KEY_ASIDE, &fields);
-    }
 }
 
 /// What differs between two lists of keys.

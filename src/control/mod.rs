@@ -18,6 +18,7 @@ mod discover;
 mod errors;
 mod fetch;
 pub(crate) mod host;
+mod issuer;
 mod keys;
 mod member;
 mod misses;
@@ -55,7 +56,7 @@ use crate::shared::{Common, CoreSenders, PageEvent, PagesSender, Snapshot, ToCon
 
 use fetch::Network;
 pub(crate) use host::process_facts;
-pub(crate) use keys::{KeysThread, log_aside, log_changed};
+pub(crate) use keys::{KeysThread, log_changed};
 pub(crate) use pages::{PagesSetup, PagesThread};
 use shortage::Shortage;
 use signal::Signal;
@@ -228,6 +229,7 @@ fn initial(setup: ControlSetup, bell: Bell) -> ControlState {
         discoveries: Discoveries::default(),
         accept_shortage: Shortage::of(events::ACCEPT_FAILED),
         connect_shortage: Shortage::of(events::CONNECT_EXHAUSTED),
+        issuer: issuer::waiting::IssuerWait::default(),
         reloaded_rounds: Signal::default(),
         reloaded_sweeps: Signal::default(),
     }
@@ -245,6 +247,8 @@ fn start_tasks(state: &Rc<ControlState>) {
     rt::spawn(async move { discover::rounds(&rounds).await });
     let requested = Rc::clone(state);
     rt::spawn(async move { discover::on_request(&requested).await });
+    let followed = Rc::clone(state);
+    rt::spawn(async move { issuer::follow(&followed).await });
     let expiring = Rc::clone(state);
     rt::spawn(async move { discover::sweeps(&expiring).await });
     let first = Rc::clone(state);
@@ -293,6 +297,7 @@ fn on_message(state: &Rc<ControlState>, message: ToControl) {
                 confirmation.done();
             }
         }
+        ToControl::IssuerKeys(reply_to) => state.issuer.ask(reply_to),
         ToControl::AcceptFailed(resource) => {
             state.pages.event(PageEvent::AcceptFailed(resource));
             state.accept_shortage.on_failure(resource, &state.logger);

@@ -27,6 +27,7 @@ impl ControlState {
         self.network.trusts.forget();
         self.network.resolver.keep_for(self.config().plan.dns.stale);
         self.adopt_endpoints();
+        self.issuer.reloaded();
         self.reloaded_rounds.notify();
         self.reloaded_sweeps.notify();
         self.models_changed();

@@ -12,6 +12,7 @@ use std::time::SystemTime;
 use olla_engine::snapshot::Broadcast;
 
 use super::fetch::Network;
+use super::issuer::waiting::IssuerWait;
 use super::member::FleetMember;
 use super::misses::Misses;
 use super::shortage::Shortage;
@@ -51,6 +52,7 @@ pub(super) struct ControlState {
     pub(super) discoveries: Discoveries,
     pub(super) accept_shortage: Shortage,
     pub(super) connect_shortage: Shortage,
+    pub(super) issuer: IssuerWait,
     /// Raised by a reload, which may change the interval of discovery.
     pub(super) reloaded_rounds: Signal,
     /// Raised by a reload, which may change when models of an unlisted endpoint expire.

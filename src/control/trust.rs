@@ -48,6 +48,11 @@ impl Trusts {
         self.with(&tls).client(host)
     }
 
+    /// TLS settings for a host that is no endpoint's: the system's issuers are trusted.
+    pub(super) fn of_host(&self, host: &str) -> TlsClient {
+        self.with(&EndpointTlsPlan::default()).client(host)
+    }
+
     fn with(&self, plan: &EndpointTlsPlan) -> TlsTrust {
         if let Some(made) = self.made.borrow().get(plan) {
             return made.clone();

@@ -6,7 +6,7 @@
 use std::borrow::Cow;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use olla_engine::h1::emit;
 use olla_engine::handler::{Ask, Cx, Local, Request, Revocation};
@@ -45,6 +45,8 @@ pub(super) enum Admitted {
     Yes,
     /// It is led to the login of the dashboard.
     ToLogin,
+    /// It waits for keys of the token issuer, at the latest until this time.
+    Later(Instant),
 }
 
 impl Exchange {
@@ -66,17 +68,44 @@ impl Exchange {
         let Request { head, bytes, .. } = ask.request;
         let view = Rc::clone(&self.view);
         let access = &view.snapshot.access;
-        let found = access.identify(Credentials::of(head, bytes), ask.cx.unix_ms, |_| None);
-        let key = match found {
-            Identified::Live {
-                key,
-                is_unguessable,
-            } => {
+        let has_waited = match self.waits_for_issuer(ask.cx) {
+            Ok(has_waited) => has_waited,
+            Err(until) => return Ok(Admitted::Later(until)),
+        };
+        let mut wants_keys = false;
+        let found = access.identify(Credentials::of(head, bytes), ask.cx.unix_ms, |value| {
+            self.token(value, ask.cx, &mut wants_keys)
+        });
+        if wants_keys
+            && !has_waited
+            && !matches!(found, Identified::Live { .. })
+            && let Some(until) = self.ask_issuer(ask.cx)
+        {
+            return Ok(Admitted::Later(until));
+        }
+        let is_operators = matches!(needs, Needs::Admin { .. } | Needs::Dashboard { .. });
+        let session = match found {
+            Identified::Live { .. } => None,
+            _ if is_operators => self.session_key(ask),
+            _ => None,
+        };
+        if session.is_some() {
+            self.check_session(ask)?;
+        }
+        let key = match (found, session) {
+            (_, Some(key)) => key,
+            (
+                Identified::Live {
+                    key,
+                    is_unguessable,
+                },
+                None,
+            ) => {
                 self.check_blocked(ask, &key, is_unguessable)?;
                 key
             }
-            Identified::Refused(refused) => return Err(self.refuse_key(ask, &refused)),
-            Identified::None => match (&access.anonymous, needs) {
+            (Identified::Refused(refused), None) => return Err(self.refuse_key(ask, &refused)),
+            (Identified::None, None) => match (&access.anonymous, needs) {
                 (Some(key), Needs::Key) => Arc::clone(key),
                 (_, Needs::Dashboard { .. }) if is_reading(&ask.request) => {
                     return Ok(Admitted::ToLogin);
@@ -143,7 +172,7 @@ impl Exchange {
             return Ok(());
         };
         let turn = refused.log(address, limit, now);
-        let line = Refusal {
+        let line = RefusalLine {
             reason: KeyRefusal::TooMany,
             digest_id: Some(key.digest.id()),
             key: Some(key),
@@ -154,27 +183,27 @@ impl Exchange {
     }
 
     /// The error of a request of whose credentials none is live.
-    fn refuse_key(&self, ask: &Ask<'_>, refused: &RefusedKey) -> Error {
+    pub(super) fn refuse_key(&self, ask: &Ask<'_>, refused: &RefusedKey) -> Error {
         let limit = self.view.snapshot.access.max_refused_per_minute;
         let now = self.gateway.common.nanos(ask.cx.now);
         let address = self.client.limited_as();
         if let KeyFault::TokensUnavailable = refused.because {
             // It is not the client's fault.
             let turn = self.gateway.common.refused_keys.log(address, limit, now);
-            self.note_refused(ask, &Refusal::of(refused), turn);
+            self.note_refused(ask, &RefusalLine::of(refused), turn);
             return tokens_unavailable();
         }
         let refused_keys = &self.gateway.common.refused_keys;
         let Attempt { room, log } = refused_keys.attempt(address, limit, now);
         match room {
             Ok(()) => {
-                self.note_refused(ask, &Refusal::of(refused), log);
+                self.note_refused(ask, &RefusalLine::of(refused), log);
                 invalid(&refused.because)
             }
             Err(seconds) => {
-                let line = Refusal {
+                let line = RefusalLine {
                     reason: KeyRefusal::TooMany,
-                    ..Refusal::of(refused)
+                    ..RefusalLine::of(refused)
                 };
                 self.note_refused(ask, &line, log);
                 too_many(seconds)
@@ -182,8 +211,8 @@ impl Exchange {
         }
     }
 
-    fn missing_key(&self, ask: &Ask<'_>) -> Error {
-        let line = Refusal {
+    pub(super) fn missing_key(&self, ask: &Ask<'_>) -> Error {
+        let line = RefusalLine {
             reason: KeyRefusal::Missing,
             digest_id: None,
             key: None,
@@ -201,12 +230,12 @@ impl Exchange {
         error
     }
 
-    fn not_admin(&self, ask: &Ask<'_>, key: &Key) -> Error {
+    pub(super) fn not_admin(&self, ask: &Ask<'_>, key: &Key) -> Error {
         let limit = self.view.snapshot.access.max_refused_per_minute;
         let now = self.gateway.common.nanos(ask.cx.now);
         let refused_keys = &self.gateway.common.refused_keys;
         let turn = refused_keys.log(self.client.limited_as(), limit, now);
-        let line = Refusal {
+        let line = RefusalLine {
             reason: KeyRefusal::Admin,
             digest_id: Some(key.digest.id()),
             key: Some(key),
@@ -236,7 +265,7 @@ impl Exchange {
     }
 
     /// Counts a refusal and logs it.
-    fn note_refused(&self, ask: &Ask<'_>, refusal: &Refusal<'_>, turn: LogTurn) {
+    pub(super) fn note_refused(&self, ask: &Ask<'_>, refusal: &RefusalLine<'_>, turn: LogTurn) {
         self.gateway
             .recorder
             .borrow_mut()
@@ -302,17 +331,17 @@ impl Exchange {
 }
 
 /// What is logged of a refusal.
-struct Refusal<'a> {
-    reason: KeyRefusal,
+pub(super) struct RefusalLine<'a> {
+    pub(super) reason: KeyRefusal,
     /// The id of the credential.
-    digest_id: Option<String>,
+    pub(super) digest_id: Option<String>,
     /// The key that it belongs to.
-    key: Option<&'a Key>,
+    pub(super) key: Option<&'a Key>,
     /// Why a token is not valid.
-    detail: Option<&'a str>,
+    pub(super) detail: Option<&'a str>,
 }
 
-impl<'a> Refusal<'a> {
+impl<'a> RefusalLine<'a> {
     fn of(refused: &'a RefusedKey) -> Self {
         let (reason, key, detail) = match &refused.because {
             KeyFault::Unknown => (KeyRefusal::Unknown, None, None),
@@ -330,7 +359,7 @@ impl<'a> Refusal<'a> {
     }
 }
 
-fn is_reading(request: &Request<'_>) -> bool {
+pub(super) fn is_reading(request: &Request<'_>) -> bool {
     matches!(request.head.method.of(request.bytes), b"GET" | b"HEAD")
 }
 
@@ -399,7 +428,7 @@ fn tokens_unavailable() -> Error {
 }
 
 /// The 429 of an address that has sent too many credentials that were refused.
-fn too_many(seconds: u64) -> Error {
+pub(super) fn too_many(seconds: u64) -> Error {
     let message =
         format!("Too many invalid API keys came from this address. Try again in {seconds} s.");
     let mut error = Error::new(429, "rate_limit_exceeded", "TOO_MANY_INVALID_KEYS", message);

@@ -25,22 +25,27 @@ impl Exchange {
 
     /// The methods of the route, in the form of `Allow`; `None` = any method.
     pub(super) fn allow(&self, request: &Request<'_>) -> Option<&'static str> {
-        match self.admin_route(request) {
-            Some(route) => Some(route.allow()),
-            None => self.route.allow(),
-        }
+        self.own_allow(request).or_else(|| self.route.allow())
     }
 
     /// Whether the route has the method of the request.
     pub(super) fn admits_method(&self, request: &Request<'_>) -> bool {
         let method = request.head.method.of(request.bytes);
-        match self.admin_route(request) {
-            Some(route) => {
-                let mut methods = route.allow().split(", ");
+        match self.own_allow(request) {
+            Some(allow) => {
+                let mut methods = allow.split(", ");
                 methods.any(|allowed| allowed.as_bytes() == method)
             }
             None => self.route.admits(method),
         }
+    }
+
+    /// The methods of a route for keys or usage, or of the dashboard's login.
+    fn own_allow(&self, request: &Request<'_>) -> Option<&'static str> {
+        if let Some(login) = self.login_route(request) {
+            return Some(login.allow());
+        }
+        self.admin_route(request).map(AdminRoute::allow)
     }
 
     /// Responds to a request for keys or usage.

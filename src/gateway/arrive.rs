@@ -13,6 +13,7 @@ use super::access::Admitted;
 use super::cors::{Grant, is_operators_page, is_operators_path};
 use super::exchange::Exchange;
 use super::limited::over_limit;
+use super::login::BODY_BYTES_MAX;
 use super::refused::refused;
 use crate::access::Client;
 use crate::catalogue::ListingForm;
@@ -30,7 +31,10 @@ impl Exchange {
     /// Handles a complete request head.
     pub(super) fn arrive(&mut self, ask: &Ask<'_>, local: &mut Local) -> AtHead {
         let Request { head, bytes, .. } = ask.request;
-        self.name(head.get(bytes, FieldId::XRequestId));
+        // A request that has waited for the token issuer arrives again.
+        if self.ticket.is_none() {
+            self.name(head.get(bytes, FieldId::XRequestId));
+        }
         let limits = &self.view.plan().server.rate_limits;
         let client = Client::identify(limits, ask.cx.peer.ip(), head, bytes);
         self.belongs_to(client, ask.cx);
@@ -41,6 +45,7 @@ impl Exchange {
         self.cors = self.view.cors.grant(&ask.request);
         match self.admit(ask) {
             Ok(Admitted::Yes) => AtHead::Body(self.body_limit().0),
+            Ok(Admitted::Later(until)) => AtHead::Wait(until),
             Ok(Admitted::ToLogin) => {
                 self.lead_to_login(ask.cx, &ask.request, local);
                 AtHead::Respond
@@ -106,8 +111,9 @@ impl Exchange {
         self.find_route(&ask.request)?;
         self.withhold_cors(&ask.request);
         self.check_access(ask)?;
-        if self.check_key(ask)? == Admitted::ToLogin {
-            return Ok(Admitted::ToLogin);
+        let admitted = self.check_key(ask)?;
+        if admitted != Admitted::Yes {
+            return Ok(admitted);
         }
         self.check_route(&ask.request)?;
         if !self.admits_method(&ask.request) {
@@ -284,6 +290,9 @@ impl Exchange {
 
     /// The largest body that the request may have, and the option that says so.
     pub(super) fn body_limit(&self) -> (Option<u64>, &'static str) {
+        if matches!(self.route.kind, RouteKind::Dashboard) {
+            return (Some(BODY_BYTES_MAX), "the dashboard's login");
+        }
         let own = self.route.family().body_limit(self.view.plan());
         match (own, self.view.body_max) {
             (Some((own, key)), max) if max.is_none_or(|max| own <= max) => (Some(own), key),

@@ -72,7 +72,10 @@ impl Exchange {
                 let model = catalogue.scoped_model(&scoped, &id);
                 self.write_listing(ask, Some(model), local);
             }
-            RouteKind::Dashboard => self.dashboard(ask, local),
+            RouteKind::Dashboard => match self.login_route(request) {
+                Some(route) => return self.login(ask, route, local),
+                None => self.dashboard(ask, local),
+            },
             RouteKind::Internal if self.admin_route(request).is_some() => {
                 return self.administer(ask, local);
             }
@@ -375,7 +378,7 @@ impl Exchange {
     }
 
     /// The dashboard's files (docs/contract/operations.md#7).
-    fn dashboard(&mut self, ask: &Ask<'_>, local: &mut Local) {
+    pub(super) fn dashboard(&mut self, ask: &Ask<'_>, local: &mut Local) {
         let request = &ask.request;
         let none_match = joined(request, FieldId::IfNoneMatch);
         let asked = PageHeaders {
@@ -384,7 +387,8 @@ impl Exchange {
             if_range: None,
         };
         let path = String::from_utf8_lossy(self.path(request)).into_owned();
-        match operations::dashboard::answer(&path, &asked) {
+        let has_login = self.view.snapshot.access.enabled;
+        match operations::dashboard::answer(&path, has_login, &asked) {
             Some(page) => self.write_page(ask, page, local),
             None => self.error(ask.cx, Some(request), &Error::not_found(), local),
         }

@@ -30,6 +30,7 @@ mod keep_alive;
 mod kept;
 mod limited;
 mod local;
+mod login;
 mod ollama;
 mod owner;
 mod permits;
@@ -47,6 +48,7 @@ mod salt;
 mod steps;
 mod stored;
 mod tail;
+mod token;
 mod usage;
 mod via;
 mod view;
@@ -68,6 +70,7 @@ pub(crate) use exchange::Exchange;
 pub(crate) use kept::Kept;
 pub(crate) use via::ViaEntry;
 
+use crate::access::TokenChecker;
 use crate::field_names::Names;
 use crate::log::LineLog;
 use crate::operations::stats::Recorder;
@@ -99,6 +102,8 @@ pub(crate) struct Gateway {
     state: StateSender,
     replies: Rc<Replies>,
     random: Randomness,
+    /// The tokens that this core knows.
+    tokens: RefCell<TokenChecker>,
     log: RefCell<LineLog>,
     recorder: RefCell<Recorder>,
     /// What was counted for the usage ledger.
@@ -138,6 +143,7 @@ impl Gateway {
             state,
             replies: Rc::new(Replies::new(replies)),
             random: Randomness::new(),
+            tokens: RefCell::default(),
             recorder: RefCell::default(),
             usage: RefCell::default(),
             last_flush: Cell::new(Instant::now()),

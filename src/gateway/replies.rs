@@ -21,6 +21,7 @@ pub(super) enum ControlReply {
     Refreshed(bool),
     Running(Bytes),
     Rendered(Rendering),
+    IssuerKeysTried,
 }
 
 /// What another thread collects of the cores, and the number of the collection.
@@ -125,6 +126,7 @@ impl Replies {
                 }
                 ToCore::Refreshed { ticket, any } => (ticket, ControlReply::Refreshed(any)),
                 ToCore::Running { ticket, body } => (ticket, ControlReply::Running(body)),
+                ToCore::IssuerKeysTried { ticket } => (ticket, ControlReply::IssuerKeysTried),
                 ToCore::Rendered { ticket, rendering } => {
                     (ticket, ControlReply::Rendered(rendering))
                 }

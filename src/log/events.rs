@@ -31,8 +31,13 @@ pub(crate) const ACCESS_LOG: &str = "Access log";
 pub(crate) const KEY_REFUSED: &str = "Key refused";
 /// The keys of a source were read. INFO: `source`, `keys`, `added`, `removed`, `changed`.
 pub(crate) const KEYS_LOADED: &str = "Keys loaded";
-/// A stored key is not in force, because another source has its name or hash. WARN: `key`.
-pub(crate) const STORED_KEY_ASIDE: &str = "Stored key left aside";
+/// The issuer's keys were fetched, or read from their file. INFO: `keys`.
+pub(crate) const SIGNING_KEYS_FETCHED: &str = "Signing keys fetched";
+/// The issuer's keys could not be fetched (WARN) or read (ERROR): `error`, \[`last_success`],
+/// \[`next_try_s`].
+pub(crate) const SIGNING_KEYS_NOT_FETCHED: &str = "Signing keys not fetched";
+/// An operator has changed something. INFO: `key`, `action`, `target`, `result`, `client_ip`.
+pub(crate) const ADMIN_ACTION: &str = "Admin action";
 /// A field of the keys file has no meaning. WARN: `error`.
 pub(crate) const KEYS_FILE_ODD: &str = "Unknown field in the keys file";
 /// A version of the keys file is not used; its keys stay. ERROR: `error`, `errors`.
@@ -115,8 +120,6 @@ pub(crate) const ACCEPT_FAILED: &str = "Connections not accepted";
 pub(crate) const CONNECT_EXHAUSTED: &str = "Connections to endpoints not opened";
 /// Lines were dropped because the output was too slow. WARN: `dropped`.
 pub(crate) const LINES_DROPPED: &str = "Log lines dropped";
-/// An operator has changed something. INFO: `key`, `action`, `target`, `result`, `client_ip`.
-pub(crate) const ADMIN_ACTION: &str = "Admin action";
 /// A key of the state store is not in force. WARN: `key`, `error`.
 pub(crate) const KEY_ASIDE: &str = "Stored key left aside";
 /// The state store fails; at first, then once a minute. ERROR: `path`, `error`, `pending_rows`.

@@ -20,6 +20,9 @@ pub(crate) const ROOT: &str = "/internal/ui";
 /// The page itself.
 const PAGE: &str = "index.html";
 
+/// The page where an operator logs in.
+const LOGIN: &str = "login.html";
+
 /// The folder below [`ROOT`] for everything but the page.
 const ASSETS: &str = "assets/";
 
@@ -43,6 +46,8 @@ files! {
     "history.js",
     "icon.svg",
     "index.html",
+    "login.html",
+    "login.js",
     "models.js",
     "overview.js",
     "poll.js",
@@ -53,15 +58,20 @@ files! {
 
 /// The response to GET and HEAD of a path of the dashboard; `None`: there is no such file (404). It
 /// does not include [`SECURITY_HEADERS`](super::access::SECURITY_HEADERS), which refusals need too.
-pub(crate) fn answer(path: &str, asked: &PageHeaders<'_>) -> Option<PageResponse> {
+///
+/// Without a login there is nothing to log in to: its page leads to the dashboard
+/// (docs/contract/access.md#12).
+pub(crate) fn answer(path: &str, has_login: bool, asked: &PageHeaders<'_>) -> Option<PageResponse> {
     let rest = path.strip_prefix(ROOT)?;
     let Some(rest) = rest.strip_prefix('/') else {
         return rest.is_empty().then(redirect);
     };
     let last = rest.rsplit_once('/').map_or(rest, |(_, last)| last);
     let name = match rest.strip_prefix(ASSETS) {
-        Some(PAGE) => return None,
+        Some(PAGE | LOGIN) => return None,
         Some(name) => name,
+        None if rest == "login" && has_login => LOGIN,
+        None if rest == "login" => return Some(redirect()),
         None if rest == PAGE => PAGE,
         // A path within the page, which its script resolves.
         None if !last.contains('.') => PAGE,
@@ -87,7 +97,7 @@ fn file(
     tag: &'static str,
     asked: &PageHeaders<'_>,
 ) -> PageResponse {
-    let cache = if name == PAGE {
+    let cache = if matches!(name, PAGE | LOGIN) {
         "no-cache"
     } else {
         "public, max-age=3600"
@@ -206,7 +216,7 @@ mod tests {
     }
 
     fn get(path: &str) -> Option<PageResponse> {
-        answer(path, &PageHeaders::default())
+        answer(path, true, &PageHeaders::default())
     }
 
     #[test]
@@ -242,6 +252,12 @@ mod tests {
             );
             assert_eq!(header(&page, "Cache-Control"), Some("no-cache"));
         }
+        let login = get("/internal/ui/login").unwrap();
+        assert_eq!(login.status, 200);
+        assert_eq!(header(&login, "Cache-Control"), Some("no-cache"));
+        let none = answer("/internal/ui/login", false, &PageHeaders::default()).unwrap();
+        assert_eq!(none.status, 307);
+        assert_eq!(header(&none, "Location"), Some("/internal/ui/"));
         let script = get("/internal/ui/assets/app.js").unwrap();
         assert_eq!(
             header(&script, "Cache-Control"),
@@ -250,6 +266,7 @@ mod tests {
         for path in [
             "/internal/ui/app.js",
             "/internal/ui/assets/index.html",
+            "/internal/ui/assets/login.html",
             "/internal/ui/assets/",
             "/internal/ui/assets/nosuch.js",
             "/internal/ui/assets/missing-0a1b2c3d.js",
@@ -295,7 +312,7 @@ mod tests {
                 if_none_match: Some(list.as_bytes()),
                 ..PageHeaders::default()
             };
-            let reply = answer("/internal/ui/", &asked).unwrap();
+            let reply = answer("/internal/ui/", true, &asked).unwrap();
             assert_eq!(reply.status, status, "{list}");
             assert_eq!(reply.body.is_empty(), status == 304);
             assert_eq!(header(&reply, "Content-Type").is_none(), status == 304);
@@ -335,7 +352,7 @@ mod tests {
                 if_range: if_range.map(str::as_bytes),
                 ..PageHeaders::default()
             };
-            answer("/internal/ui/assets/app.js", &asked).unwrap()
+            answer("/internal/ui/assets/app.js", true, &asked).unwrap()
         };
         let len = whole.body.len();
         let reply = ask("bytes=1-3", Some(tag));

@@ -69,6 +69,10 @@ pub(crate) struct Inputs<'a> {
     pub now: SystemTime,
     /// The same time, in milliseconds of the process's clock.
     pub clock_ms: u64,
+    /// Sessions of the dashboard.
+    pub sessions: usize,
+    /// The keys of the token issuer; `None` = there is none.
+    pub issuer: Option<IssuerFacts>,
     /// Whether the process is shutting down.
     pub draining: bool,
     /// Bytes of requests that are held.
@@ -81,6 +85,21 @@ pub(crate) struct Inputs<'a> {
     pub limited: &'a LimitCounts,
     /// Whether the newest version of the keys file is in force.
     pub keys_file_ok: bool,
+}
+
+/// The keys of the token issuer, for metrics.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct IssuerFacts {
+    /// Whether the last fetch succeeded.
+    pub is_up: bool,
+    /// The keys in force.
+    pub keys: usize,
+    /// When the last fetch succeeded, in seconds since 1970; 0 = never.
+    pub last_success_s: u64,
+    /// Fetches that succeeded.
+    pub ok: u64,
+    /// Fetches that failed.
+    pub failed: u64,
 }
 
 /// The pages. All are read-only and support only `GET` and `HEAD`.

@@ -7,7 +7,7 @@ use super::conditional::Page;
 use super::process::ProcessFacts;
 use super::stats::{AttemptEnd, Outcome, Recorder, RequestEnd, ServedBy, Totals};
 use super::version::Links;
-use super::{Build, Inputs, ModelFact, StateFacts, StickyFacts};
+use super::{Build, Inputs, IssuerFacts, ModelFact, StateFacts, StickyFacts};
 use crate::access::{Access, KeySeries, LimitCounts};
 use crate::config::{BaseUrl, ConfigInputs, EndpointPlan, Env, FileFormat, plan_from_str};
 use crate::dialects::responses::StoreCounts;
@@ -172,6 +172,8 @@ impl World {
             limited: &self.limited,
             keys_file_ok: true,
             state: StateFacts::default(),
+            sessions: 0,
+            issuer: Some(IssuerFacts::default()),
         }
     }
 }

@@ -473,7 +473,7 @@ fn apply(running: &mut Running, read: Read, logger: &Logger) -> Result<(), Strin
     let rules = Arc::new(read.rules);
     // Keys are in force a moment before the rest; nothing refers from one to the other.
     let access = &running.common.access;
-    let (keys_before, access_before) = (access.sources(), access.newest());
+    let keys_before = access.sources();
     access.change(|sources| {
         *sources = KeySources::new(&plan.access, Arc::clone(&sources.stored));
     });
@@ -495,7 +495,6 @@ fn apply(running: &mut Running, read: Read, logger: &Logger) -> Result<(), Strin
         return Err("the control thread is busy; try again".to_owned());
     }
     control::log_changed(logger, Some(&keys_before), &access.sources());
-    control::log_aside(logger, &access_before, &access.newest());
     running.keys.reloaded();
     logger.configure(&plan.logging);
     running.tls.set(identity);

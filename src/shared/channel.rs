@@ -87,6 +87,8 @@ pub(crate) enum ToControl {
         /// Tells the sender that requests which begin from now on see them.
         confirmation: Confirmation,
     },
+    /// A token names a key that its issuer's set does not have: fetch it now, if that is allowed.
+    IssuerKeys(ReplyTo),
     /// A core could not accept connections for want of a resource.
     AcceptFailed(Exhausted),
     /// A request could not connect to an endpoint for want of a resource of this machine.
@@ -135,6 +137,11 @@ pub(crate) enum ToCore {
         ticket: u64,
         /// The whole response.
         body: Bytes,
+    },
+    /// The issuer's keys were fetched, or are not to be fetched now.
+    IssuerKeysTried {
+        /// The request that waits for it.
+        ticket: u64,
     },
     /// Send the counts to the pages thread now, then `PageEvent::CountsFlushed`.
     FlushCounts {

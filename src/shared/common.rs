@@ -9,7 +9,7 @@ use olla_engine::limit::{Epoch, Nanos};
 
 use super::dropped::DroppedReports;
 use super::state::StateGauges;
-use crate::access::{AccessKeeper, KeySeries, LimitCounts, RefusedKeys};
+use crate::access::{AccessKeeper, KeySeries, LimitCounts, RefusedKeys, Sessions};
 use crate::clock::millis;
 use crate::config::Plan;
 use crate::dialects::anthropic::Records;
@@ -41,6 +41,8 @@ pub(crate) struct Common {
     pub usage_rejected: AtomicU64,
     /// How the state store is.
     pub state: StateGauges,
+    /// Sessions of the dashboard.
+    pub sessions: Sessions,
     /// Sticky sessions.
     pub sticky: Sticky,
     /// Responses that are kept.
@@ -82,6 +84,7 @@ impl Common {
             limited: LimitCounts::default(),
             usage_rejected: AtomicU64::new(0),
             state: StateGauges::default(),
+            sessions: Sessions::default(),
             sticky: Sticky::default(),
             responses: Arc::new(ResponseStore::new(StoreBounds::of(&plan.responses))),
             logger: logger.clone(),

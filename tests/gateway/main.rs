@@ -24,6 +24,7 @@ mod errors;
 mod failover;
 mod headers;
 mod health;
+mod issuer;
 mod killers;
 mod leaving;
 mod life;

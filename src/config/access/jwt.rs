@@ -10,42 +10,26 @@ use std::time::Duration;
 use super::super::bounds::secs;
 use super::super::endpoint::{UrlFault, http_url};
 use super::super::key::Raw;
-use super::super::reader::Word;
+use super::super::reader::Word as _;
 use super::super::section::Section;
 use super::super::tree::ConfigValue;
+use super::algorithm::JwtAlgorithm;
 use super::entry::find_policy;
+use super::jwks::{KeySet, read_set};
 use super::policy::PolicyPlan;
-
-/// A signature algorithm.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum JwtAlgorithm {
-    /// RSA with PKCS #1 v1.5 and SHA-256.
-    Rs256,
-    /// ECDSA on P-256 with SHA-256.
-    Es256,
-    /// Ed25519.
-    EdDsa,
-}
-
-impl Word for JwtAlgorithm {
-    const ALL: &'static [Self] = &[Self::Rs256, Self::Es256, Self::EdDsa];
-
-    fn word(self) -> &'static str {
-        match self {
-            Self::Rs256 => "RS256",
-            Self::Es256 => "ES256",
-            Self::EdDsa => "EdDSA",
-        }
-    }
-}
 
 /// Where the issuer's keys come from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum JwksSource {
     /// They are fetched.
     Url(String),
-    /// A file has them; the path as written comes second.
-    File(PathBuf, PathBuf),
+    /// A file has them.
+    File {
+        /// The file.
+        path: PathBuf,
+        /// The keys that it had when the configuration was read.
+        set: Arc<KeySet>,
+    },
 }
 
 /// `[access.jwt]`.
@@ -260,7 +244,16 @@ fn source(
         },
         (None, Some(file)) => {
             let path = s.folder().join(&file);
-            Some(JwksSource::File(path, file))
+            match read_set(&path) {
+                Ok(set) => Some(JwksSource::File {
+                    path,
+                    set: Arc::new(set),
+                }),
+                Err(message) => {
+                    s.refuse("jwks_file", format!("{}: {message}", file.display()));
+                    None
+                }
+            }
         }
         (given, _) => {
             let got = if given.is_some() { "both" } else { "neither" };

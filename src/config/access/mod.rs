@@ -5,16 +5,12 @@
 //!
 //! Contract: docs/contract/access.md#4, docs/contract/access.md#5, docs/contract/access.md#16
 
-#![allow(
-    dead_code,
-    unused_imports,
-    reason = "limits, the state store and tokens use the rest"
-)]
-
+mod algorithm;
 mod api;
 mod digest;
 mod entry;
 mod file;
+mod jwks;
 mod jwt;
 mod policy;
 #[cfg(test)]
@@ -31,15 +27,17 @@ use super::inputs::ConfigInputs;
 use super::section::Section;
 use super::values::quoted;
 
+pub(crate) use algorithm::JwtAlgorithm;
 pub(crate) use api::{api_duration, api_key};
 pub(crate) use digest::{KeyDigest, is_secret};
 pub(crate) use entry::{ANONYMOUS, KeyFields, KeyPlan, KeySource, MAX_KEYS};
 pub(crate) use file::KeysFilePlan;
-pub(crate) use file::KeysRead;
-pub(crate) use jwt::{JwksSource, JwtAlgorithm, JwtPlan};
+#[cfg(test)]
+pub(crate) use jwks::SetFault;
+pub(crate) use jwks::{KeySet, MissingKey, PublicKey, SET_BYTES_MAX, read_set};
+pub(crate) use jwt::{JwksSource, JwtPlan};
 pub(crate) use policy::{
     AdminRight, DEFAULT_POLICY, Limits, OutputLimit, PolicyFields, PolicyOverrides, PolicyPlan,
-    is_name,
 };
 
 use entry::{EntryContext, Taken, entry, find_policy, of_secret, table_of};

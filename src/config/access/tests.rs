@@ -311,7 +311,7 @@ fn wrong_settings_are_refused() {
             &["without credentials"],
         ),
         (
-            "[access.jwt]\nissuer = \"i\"\naudience = \"a\"\njwks_file = \"f\"\nalgorithms = [\"HS256\"]",
+            "[access.jwt]\nissuer = \"i\"\naudience = \"a\"\njwks_url = \"https://i/k\"\nalgorithms = [\"HS256\"]",
             "access.jwt.algorithms[0]",
             &["HS256"],
         ),

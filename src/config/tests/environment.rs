@@ -244,9 +244,13 @@ fn every_variable_sets_its_key() {
     let jwt = plan.jwt.as_ref().unwrap();
     assert_eq!((jwt.issuer.as_str(), jwt.audience.len()), ("i", 2));
     assert_eq!(jwt.jwks, JwksSource::Url("https://i/k".into()));
-    let from_file = plan_of_env(&[&access[..4], &access[5..6]].concat()).access;
-    let jwks = from_file.jwt.as_ref().map(|jwt| &jwt.jwks);
-    assert!(matches!(jwks, Some(JwksSource::File(..))), "{jwks:?}");
+    let from_file = [&access[..4], &access[5..6]].concat();
+    let from_file = with_env("", FileFormat::Toml, &from_file);
+    let finding = from_file.errors().next().unwrap().to_string();
+    assert!(
+        finding.contains("access.jwt.jwks_file: k.json: cannot read it"),
+        "{finding}"
+    );
     let missing = with_env("", FileFormat::Toml, &[access[0], access[6]]);
     assert_eq!(missing.errors().next().unwrap().key, "access.keys_file");
     let with_origins = [credentials[0].0, network[0].0];

@@ -5,15 +5,27 @@ use std::sync::atomic::Ordering;
 use std::time::{Instant, SystemTime};
 
 use super::Pages;
+use crate::access::IssuerKeys;
 use crate::catalogue::{Catalogue, Lens};
 use crate::clock::unix_millis;
 use crate::control::host::process_facts;
 use crate::dialects::{DialectRoute, Error, Operation, OwnAsk};
 use crate::operations::conditional::{Page, RenderedPage};
 use crate::operations::process::ProcessFacts;
-use crate::operations::{Inputs, ModelFact, Route, StateFacts, StickyFacts};
+use crate::operations::{Inputs, IssuerFacts, ModelFact, Route, StateFacts, StickyFacts};
 use crate::routing::sticky::Bounds;
 use crate::shared::{Rendering, Snapshot, WantedPage};
+
+fn issuer_facts(issuer: &IssuerKeys) -> IssuerFacts {
+    let fetches = &issuer.fetches;
+    IssuerFacts {
+        is_up: fetches.is_up.load(Ordering::Relaxed),
+        keys: issuer.count(),
+        last_success_s: fetches.last_success_s.load(Ordering::Relaxed),
+        ok: fetches.ok.load(Ordering::Relaxed),
+        failed: fetches.failed.load(Ordering::Relaxed),
+    }
+}
 
 impl Pages {
     /// What a client wants to see, as it is now.
@@ -136,6 +148,15 @@ impl Pages {
                 .access
                 .keys_file_ok
                 .load(Ordering::Relaxed),
+            sessions: {
+                let now_ms = self.setup.common.clock_ms(Instant::now());
+                self.setup.common.sessions.count(now_ms)
+            },
+            issuer: snapshot
+                .access
+                .tokens
+                .as_ref()
+                .map(|_| issuer_facts(self.setup.common.access.issuer())),
             draining: self.setup.common.draining.load(Ordering::Relaxed),
         };
         route.page(query, &inputs)

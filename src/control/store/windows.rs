@@ -117,7 +117,9 @@ pub(super) fn restore(access: &AccessKeeper, windows: &[StoredWindow], now_ms: u
         }
         let counters: Arc<Counters> = match window.name.strip_prefix(POLICY) {
             Some(policy) => access.book().of_policy(&Arc::from(policy)),
-            None => access.book().of_key(&Arc::from(window.name.as_str())),
+            None => access
+                .book()
+                .of_name(&Arc::from(window.name.as_str()), now_ms),
         };
         let used = window.used;
         counters.restore(span, Use { number, used });

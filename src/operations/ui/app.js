@@ -209,3 +209,8 @@ document.addEventListener("visibilitychange", () => {
 setInterval(showFreshness, WATCH_MS);
 readPlace();
 for (const source of Object.values(sources)) source.start();
+
+byId("logout").addEventListener("click", async () => {
+  await fetch("/internal/ui/logout", { method: "POST", headers: { "X-Olla-Dashboard": "1" } });
+  location.replace("/internal/ui/login");
+});

@@ -63,6 +63,7 @@ export class Source {
       cache: "no-store",
       signal: AbortSignal.timeout(TIMEOUT_MS),
     });
+    if (answer.status === 401) location.replace("/internal/ui/login");
     this.missing = answer.status === 404;
     if (answer.status === 304) {
       this.okAt = Date.now();
