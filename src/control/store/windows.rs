@@ -197,6 +197,13 @@ mod tests {
         let used = |counters: Arc<Counters>, span| counters.used_in(span, NOW_MS).used;
         assert_eq!(used(again.book().of_key(&alice), Span::Day), 5);
         assert_eq!(used(again.book().of_policy(&team), Span::Month), 7);
+        // A token's name has its counters among those of tokens.
+        let token = Arc::from("jwt:alice");
+        let first = keeper();
+        set(&first.book().of_token(&token, NOW_MS), 9);
+        let written_of_token = Windows::default().changed(&first, NOW_MS, false);
+        restore(&again, &written_of_token.batch.windows, NOW_MS);
+        assert_eq!(used(again.book().of_token(&token, NOW_MS), Span::Day), 9);
         // Tomorrow is December: neither window is current.
         let later = keeper();
         restore(&later, &written, tomorrow);
