@@ -73,10 +73,17 @@ pub(super) fn refusal(base: &Base, status: u16, body: &str) -> String {
         Err(_) => body.trim().chars().take(REASON_CHARS_MAX).collect(),
     };
     let origin = base.origin();
+    let remedy = match status {
+        401 => " (commands send the admin key in OLLA_ADMIN_KEY or --key-file)",
+        _ => "",
+    };
     if reason.is_empty() {
-        format!("{origin} responded with {status}")
+        format!("{origin} responded with {status}{remedy}")
     } else {
-        format!("{origin} responded with {status}: {}", clean(&reason))
+        format!(
+            "{origin} responded with {status}: {}{remedy}",
+            clean(&reason)
+        )
     }
 }
 
@@ -309,6 +316,11 @@ mod tests {
         assert_eq!(
             refusal(&base, 403, body),
             "http://gw:1 responded with 403: ip not in allowed range"
+        );
+        assert_eq!(
+            refusal(&base, 401, r#"{"error":{"message":"no key"}}"#),
+            "http://gw:1 responded with 401: no key (commands send the admin key in OLLA_ADMIN_KEY or \
+             --key-file)"
         );
         assert_eq!(
             refusal(&base, 502, "<html>"),
