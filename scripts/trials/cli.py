@@ -31,6 +31,7 @@ PROGRAMS = [
     "pictures",
     "ratelimit",
     "real",
+    "refusals",
     "reload",
     "soak",
     "spread",
