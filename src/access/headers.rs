@@ -78,9 +78,9 @@ pub(crate) fn write_limits(
         out.extend_from_slice(reset.as_bytes());
         out.extend_from_slice(b": ");
         match form {
-            LimitHeaderForm::Plain => write_duration(shown.reset, out),
+            LimitHeaderForm::Plain => write_duration(shown.reset(unix_ms), out),
             LimitHeaderForm::Anthropic => {
-                let reset_ms = u64::try_from(shown.reset.as_millis()).unwrap_or(u64::MAX);
+                let reset_ms = u64::try_from(shown.reset(unix_ms).as_millis()).unwrap_or(u64::MAX);
                 let seconds = unix_ms.saturating_add(reset_ms).div_ceil(1_000);
                 let at = UNIX_EPOCH.checked_add(Duration::from_secs(seconds));
                 let text = format::instant(at.unwrap_or(UNIX_EPOCH));
@@ -130,6 +130,7 @@ fn write_duration(duration: Duration, out: &mut Vec<u8>) {
 
 #[cfg(test)]
 mod tests {
+    use super::super::quota::Whole;
     use super::*;
 
     #[test]
@@ -160,10 +161,11 @@ mod tests {
 
     #[test]
     fn headers_by_form() {
+        const NOW: u64 = 1_796_083_198_500;
         let shown = ShownLimit {
             limit: 60,
             left: 59,
-            reset: Duration::from_millis(1_001),
+            whole: Whole::At(NOW + 1_001),
         };
         let table = [
             (
@@ -180,7 +182,7 @@ mod tests {
         ];
         for (form, text) in table {
             let mut out = Vec::new();
-            write_limits(form, [None, Some(shown)], 1_796_083_198_500, &mut out);
+            write_limits(form, [None, Some(shown)], NOW, &mut out);
             assert_eq!(String::from_utf8_lossy(&out), text);
         }
         assert!(is_limit_header(b"X-RateLimit-Reset-Tokens"));

@@ -9,19 +9,10 @@
 
 use std::ops::Range;
 
-use crate::config::OutputLimit;
-use crate::json::scan::{nested_end, part, scalar_end, skip_blanks, string_end};
+use olla_engine::h1::emit::decimal;
 
-/// The names of the fields that limit the output. The last stands in `options`, or at the top.
-const FIELDS: [&str; 5] = [
-    "max_tokens",
-    "max_completion_tokens",
-    "max_output_tokens",
-    "n_predict",
-    "num_predict",
-];
-const OPTIONS: &str = "options";
-const NUM_PREDICT: &str = "num_predict";
+use crate::config::{OutputField, OutputKey, OutputLimit};
+use crate::json::scan::{nested_end, part, scalar_end, skip_blanks, string_end};
 
 /// The longest value that an error shows.
 const SHOWN_BYTES_MAX: usize = 32;
@@ -35,6 +26,43 @@ pub(crate) struct OutputTooLong {
     pub(crate) value: String,
 }
 
+/// A body with the output limit in it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct LimitedBody {
+    /// The body.
+    pub(crate) text: Vec<u8>,
+    edits: Vec<Edit>,
+    /// The digits of the limit.
+    digits: usize,
+}
+
+/// Replaces a part of a body by the limit with something around it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Edit {
+    replaced: Range<usize>,
+    before: &'static str,
+    after: &'static str,
+}
+
+/// The output limit of a policy.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct OutputMax {
+    /// Tokens.
+    pub(crate) max: u64,
+    /// What becomes of a request for more.
+    pub(crate) mode: OutputLimit,
+}
+
+/// What is known of the keys of a body that limit its output.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum KnownOutput {
+    /// Nothing.
+    Unknown,
+    /// Each is one of these fields (their bits), in the usual spelling, with an integer; this is the
+    /// largest.
+    Integers { fields: u8, most: u64 },
+}
+
 /// A body with the output limit in it; `None` if it may stay as it is.
 ///
 /// # Errors
@@ -42,28 +70,30 @@ pub(crate) struct OutputTooLong {
 pub(crate) fn limited(
     body: &[u8],
     path: &[u8],
-    max: u64,
-    mode: OutputLimit,
-) -> Result<Option<Vec<u8>>, OutputTooLong> {
+    OutputMax { max, mode }: OutputMax,
+    known: KnownOutput,
+) -> Result<Option<LimitedBody>, OutputTooLong> {
     let Some(open) = object_start(body) else {
         return Ok(None);
     };
     let reader = Reader::of(path);
     let mut found = Found::default();
-    for (key, value) in Members::of(body, open) {
-        let name = name_of(part(body, key));
-        if name.is(OPTIONS) {
-            found.options(body, value, &reader, max);
-        } else if let Some(field) = FIELDS.into_iter().find(|field| name.is(field)) {
-            let counts = name.is_exact && reader.counts(field);
-            found.field(body, (field, value), counts, max);
+    match known {
+        KnownOutput::Integers { fields, most } if most <= max => {
+            found.is_given = fields & reader.fields() != 0;
         }
+        _ => found.read(body, open, &reader, max),
     }
-    if let (OutputLimit::Refuse, Some(over)) = (mode, found.over.take()) {
-        return Err(over);
+    if let (OutputLimit::Refuse, Some((field, value))) = (mode, found.over.take()) {
+        let value = part(body, value);
+        let shown = part(value, ..value.len().min(SHOWN_BYTES_MAX));
+        return Err(OutputTooLong {
+            field: field.path(),
+            value: String::from_utf8_lossy(shown).into_owned(),
+        });
     }
-    found.complete(&reader, body, open, max);
-    Ok((!found.edits.is_empty()).then(|| edited(body, found.edits)))
+    found.complete(&reader, body, open);
+    Ok((!found.edits.is_empty()).then(|| LimitedBody::new(body, found.edits, max)))
 }
 
 /// What the endpoints behind a path read.
@@ -92,23 +122,35 @@ impl Reader {
         }
     }
 
-    /// Whether a field at the top of the body is a limit for them.
-    fn counts(self, field: &str) -> bool {
+    /// The fields at the top of the body that are a limit for them, by their bits.
+    const fn fields(self) -> u8 {
         match self {
-            Self::Chat => matches!(field, "max_tokens" | "max_completion_tokens"),
-            Self::Native => matches!(field, "n_predict" | "max_tokens"),
-            Self::Ollama => false,
-            Self::Responses | Self::Other => field == self.own(),
+            Self::Chat => OutputField::MaxTokens.bit() | OutputField::MaxCompletionTokens.bit(),
+            Self::Native => OutputField::NPredict.bit() | OutputField::MaxTokens.bit(),
+            Self::Ollama => 0,
+            Self::Responses | Self::Other => self.own().bit(),
         }
     }
 
     /// The field that is added.
-    const fn own(self) -> &'static str {
+    const fn own(self) -> OutputField {
         match self {
-            Self::Chat | Self::Other => "max_tokens",
-            Self::Responses => "max_output_tokens",
-            Self::Native => "n_predict",
-            Self::Ollama => NUM_PREDICT,
+            Self::Chat | Self::Other => OutputField::MaxTokens,
+            Self::Responses => OutputField::MaxOutputTokens,
+            Self::Native => OutputField::NPredict,
+            Self::Ollama => OutputField::OptionsNumPredict,
+        }
+    }
+
+    /// What stands around the limit where the field is added, for a place with `options` around it
+    /// and for the top of the body.
+    const fn added(self, is_in_options: bool) -> (&'static str, &'static str) {
+        match (self, is_in_options) {
+            (Self::Chat | Self::Other, _) => (r#""max_tokens":"#, ""),
+            (Self::Responses, _) => (r#""max_output_tokens":"#, ""),
+            (Self::Native, _) => (r#""n_predict":"#, ""),
+            (Self::Ollama, true) => (r#""num_predict":"#, ""),
+            (Self::Ollama, false) => (r#""options":{"num_predict":"#, "}"),
         }
     }
 }
@@ -116,29 +158,50 @@ impl Reader {
 /// What a body says of its output.
 #[derive(Debug, Default)]
 struct Found {
-    /// Replaced parts, in order.
-    edits: Vec<(Range<usize>, String)>,
+    /// Replaced parts.
+    edits: Vec<Edit>,
     /// A field that the endpoints read has a number.
     is_given: bool,
-    /// The fields that have one, and those that are `null`.
-    given: Vec<&'static str>,
-    nulls: Vec<(&'static str, Range<usize>)>,
+    /// The fields that have one, by their bits.
+    given: u8,
+    /// Those that are `null`.
+    nulls: Vec<(OutputField, Range<usize>)>,
     /// The first field above the limit.
-    over: Option<OutputTooLong>,
+    over: Option<(OutputField, Range<usize>)>,
     /// After the `{` of the last `options`.
     options: Option<usize>,
 }
 
 impl Found {
+    fn read(&mut self, body: &[u8], open: usize, reader: &Reader, max: u64) {
+        for (key, value) in Members::of(body, open) {
+            match member_of(part(body, key)) {
+                None => {}
+                Some((OutputKey::Options, _)) => self.options(body, value, reader, max),
+                Some((OutputKey::Field(field), is_exact)) => {
+                    let counts = is_exact && reader.fields() & field.bit() != 0;
+                    self.field(body, (field, value), counts, max);
+                }
+            }
+        }
+    }
+
+    fn replace(&mut self, replaced: Range<usize>) {
+        self.edits.push(Edit {
+            replaced,
+            before: "",
+            after: "",
+        });
+    }
+
     fn field(
         &mut self,
         body: &[u8],
-        (field, value): (&'static str, Range<usize>),
+        (field, value): (OutputField, Range<usize>),
         counts: bool,
         max: u64,
     ) {
-        let raw = part(body, value.clone());
-        match Value::of(raw, max) {
+        match Value::of(part(body, value.clone()), max) {
             Value::Null => {
                 if counts {
                     self.nulls.push((field, value));
@@ -147,13 +210,13 @@ impl Found {
             }
             Value::Fits => {}
             Value::Over => {
-                self.over.get_or_insert_with(|| too_long(field, raw));
-                self.edits.push((value, max.to_string()));
+                self.over.get_or_insert_with(|| (field, value.clone()));
+                self.replace(value);
             }
         }
         if counts {
             self.is_given = true;
-            self.given.push(field);
+            self.given |= field.bit();
         }
     }
 
@@ -163,17 +226,20 @@ impl Found {
             Some(b'{') => {
                 self.options = Some(value.start + 1);
                 for (key, value) in Members::of(body, value.start) {
-                    let name = name_of(part(body, key));
-                    if name.is(NUM_PREDICT) {
-                        let counts = counts && name.is_exact;
-                        self.field(body, (NUM_PREDICT, value), counts, max);
+                    const LIMIT: OutputKey = OutputKey::Field(OutputField::NumPredict);
+                    if let Some((LIMIT, is_exact)) = member_of(part(body, key)) {
+                        let field = OutputField::OptionsNumPredict;
+                        self.field(body, (field, value), counts && is_exact, max);
                     }
                 }
             }
             // It would take the options before it back.
             Some(b'n') if counts => {
-                self.edits
-                    .push((value, format!(r#"{{"{NUM_PREDICT}":{max}}}"#)));
+                self.edits.push(Edit {
+                    replaced: value,
+                    before: r#"{"num_predict":"#,
+                    after: "}",
+                });
                 self.is_given = true;
             }
             _ => {}
@@ -181,36 +247,34 @@ impl Found {
     }
 
     /// Adds the limit if the body has none.
-    fn complete(&mut self, reader: &Reader, body: &[u8], open: usize, max: u64) {
+    fn complete(&mut self, reader: &Reader, body: &[u8], open: usize) {
         let own = reader.own();
         let mut has_own = self.is_given;
         for (field, value) in std::mem::take(&mut self.nulls) {
             let is_own = !self.is_given && field == own;
             // A `null` behind a number under the same name takes it back.
-            if is_own || self.given.contains(&field) {
-                self.edits.push((value, max.to_string()));
+            if is_own || self.given & field.bit() != 0 {
+                self.replace(value);
                 has_own |= is_own;
             }
         }
         if has_own {
             return;
         }
-        let (at, text) = match (reader, self.options) {
-            (Reader::Ollama, Some(options)) => (options, format!(r#""{own}":{max}"#)),
-            (Reader::Ollama, None) => (open + 1, format!(r#""{OPTIONS}":{{"{own}":{max}}}"#)),
-            _ => (open + 1, format!(r#""{own}":{max}"#)),
-        };
+        let options = self.options.filter(|_| *reader == Reader::Ollama);
+        let at = options.unwrap_or(open + 1);
+        let (before, end) = reader.added(options.is_some());
         let is_empty = body.get(skip_blanks(body, at)) == Some(&b'}');
-        let comma = if is_empty { "" } else { "," };
-        self.edits.push((at..at, text + comma));
-    }
-}
-
-fn too_long(field: &'static str, raw: &[u8]) -> OutputTooLong {
-    let shown = part(raw, ..raw.len().min(SHOWN_BYTES_MAX));
-    OutputTooLong {
-        field,
-        value: String::from_utf8_lossy(shown).into_owned(),
+        let after = match (end, is_empty) {
+            (end, true) => end,
+            ("", false) => ",",
+            (_, false) => "},",
+        };
+        self.edits.push(Edit {
+            replaced: at..at,
+            before,
+            after,
+        });
     }
 }
 
@@ -237,37 +301,22 @@ impl Value {
     }
 }
 
-/// The name of a member.
-struct Name {
-    /// In small letters.
-    lower: String,
-    /// It was written so.
-    is_exact: bool,
+/// The meaning of a key between its quotes, and whether it is written as servers write it.
+fn member_of(raw: &[u8]) -> Option<(OutputKey, bool)> {
+    if raw.contains(&b'\\') {
+        return escaped_member_of(raw);
+    }
+    OutputKey::of(raw)
 }
 
-impl Name {
-    fn is(&self, name: &str) -> bool {
-        self.lower == name
-    }
-}
-
-/// Names are short; longer ones are none of these, and are not read.
-fn name_of(raw: &[u8]) -> Name {
-    const ESCAPED_BYTES_MAX: usize = 6 * "max_completion_tokens".len();
-    let text = match std::str::from_utf8(raw) {
-        Ok(text) if text.len() <= ESCAPED_BYTES_MAX => text,
-        _ => "",
-    };
-    let text = if text.contains('\\') {
-        serde_json::from_str(&format!("\"{text}\"")).unwrap_or_default()
-    } else {
-        text.to_owned()
-    };
-    let lower = text.to_ascii_lowercase();
-    Name {
-        is_exact: lower == text,
-        lower,
-    }
+/// The same for a key with escapes. Keys are short; longer ones are none of these.
+#[cold]
+fn escaped_member_of(raw: &[u8]) -> Option<(OutputKey, bool)> {
+    const BYTES_MAX: usize = 6 * "max_completion_tokens".len();
+    let text = std::str::from_utf8(raw).ok();
+    let text = text.filter(|text| text.len() <= BYTES_MAX)?;
+    let text: String = serde_json::from_str(&format!("\"{text}\"")).ok()?;
+    OutputKey::of(text.as_bytes())
 }
 
 /// The `{` that begins a body, behind a byte order mark and blanks.
@@ -324,19 +373,40 @@ impl Iterator for Members<'_> {
     }
 }
 
-/// A body with parts of it replaced.
-fn edited(body: &[u8], mut edits: Vec<(Range<usize>, String)>) -> Vec<u8> {
-    edits.sort_by_key(|(replaced, _)| replaced.start);
-    let more: usize = edits.iter().map(|(_, text)| text.len()).sum();
-    let mut made = Vec::with_capacity(body.len() + more);
-    let mut at = 0;
-    for (replaced, text) in edits {
-        made.extend_from_slice(part(body, at..replaced.start));
-        made.extend_from_slice(text.as_bytes());
-        at = replaced.end;
+impl LimitedBody {
+    fn new(body: &[u8], mut edits: Vec<Edit>, max: u64) -> Self {
+        edits.sort_by_key(|edit| edit.replaced.start);
+        let digits = max.checked_ilog10().map_or(1, |zeros| zeros as usize + 1);
+        let added = |edit: &Edit| edit.before.len() + digits + edit.after.len();
+        let more: usize = edits.iter().map(added).sum();
+        let mut text = Vec::with_capacity(body.len() + more);
+        let mut at = 0;
+        for edit in &edits {
+            text.extend_from_slice(part(body, at..edit.replaced.start));
+            text.extend_from_slice(edit.before.as_bytes());
+            decimal(&mut text, max);
+            text.extend_from_slice(edit.after.as_bytes());
+            at = edit.replaced.end;
+        }
+        text.extend_from_slice(part(body, at..));
+        Self {
+            text,
+            edits,
+            digits,
+        }
     }
-    made.extend_from_slice(part(body, at..));
-    made
+
+    /// Where a part of the client's body is in it that is the same in both.
+    pub(crate) fn moved(&self, part: &Range<usize>) -> Range<usize> {
+        let mut start = part.start;
+        for edit in self.edits.iter().rev() {
+            if edit.replaced.end <= part.start {
+                let added = edit.before.len() + self.digits + edit.after.len();
+                start = start + added - edit.replaced.len();
+            }
+        }
+        start..start + part.len()
+    }
 }
 
 #[cfg(test)]
@@ -349,9 +419,13 @@ mod tests {
     const OLLAMA: &str = "/api/chat";
 
     fn clamped(path: &str, body: &str) -> Option<String> {
-        let made = limited(body.as_bytes(), path.as_bytes(), 64, OutputLimit::Clamp);
+        let max = OutputMax {
+            max: 64,
+            mode: OutputLimit::Clamp,
+        };
+        let made = limited(body.as_bytes(), path.as_bytes(), max, KnownOutput::Unknown);
         made.expect("nothing is refused")
-            .map(|made| String::from_utf8(made).expect("text"))
+            .map(|made| String::from_utf8(made.text).expect("text"))
     }
 
     #[test]
@@ -506,8 +580,12 @@ mod tests {
     #[test]
     fn a_policy_may_refuse() {
         let refused = |body: &str| {
-            limited(body.as_bytes(), CHAT.as_bytes(), 64, OutputLimit::Refuse)
-                .map(|made| made.map(|made| String::from_utf8(made).expect("text")))
+            let max = OutputMax {
+                max: 64,
+                mode: OutputLimit::Refuse,
+            };
+            limited(body.as_bytes(), CHAT.as_bytes(), max, KnownOutput::Unknown)
+                .map(|made| made.map(|made| String::from_utf8(made.text).expect("text")))
         };
         assert_eq!(
             refused(r#"{"max_tokens":9,"max_completion_tokens":5000}"#),

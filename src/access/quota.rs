@@ -64,8 +64,19 @@ pub(crate) struct ShownLimit {
     pub(crate) limit: u64,
     /// What is left of it.
     pub(crate) left: u64,
-    /// The time until all of it is there again.
-    pub(crate) reset: Duration,
+    pub(super) whole: Whole,
+}
+
+/// When all of a limit is there again. The time until then is not computed before it is needed: of
+/// several limits one is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Whole {
+    /// When the bucket has been refilled.
+    Refilled(BucketState),
+    /// At the end of the window, in milliseconds since 1970.
+    At(u64),
+    /// When requests end.
+    Untimed,
 }
 
 impl ShownLimit {
@@ -73,15 +84,24 @@ impl ShownLimit {
         Self {
             limit,
             left: level.left(),
-            reset: level.full_in(),
+            whole: Whole::Refilled(level),
         }
     }
 
-    fn of_use(limit: u64, state: Use, span: Span, now: LimitTime) -> Self {
+    fn of_use(limit: u64, state: Use, span: Span) -> Self {
         Self {
             limit,
             left: limit.saturating_sub(state.used),
-            reset: until(span.end_ms(state.number), now),
+            whole: Whole::At(span.end_ms(state.number)),
+        }
+    }
+
+    /// The time until all of it is there again. `unix_ms` is now.
+    pub(crate) fn reset(&self, unix_ms: u64) -> Duration {
+        match self.whole {
+            Whole::Refilled(level) => level.full_in(),
+            Whole::At(end_ms) => Duration::from_millis(end_ms.saturating_sub(unix_ms)),
+            Whole::Untimed => Duration::ZERO,
         }
     }
 
@@ -169,7 +189,7 @@ impl Meter<'_> {
             shown: ShownLimit {
                 limit,
                 left: 0,
-                reset: Duration::ZERO,
+                whole: Whole::Untimed,
             },
             wait: Duration::from_secs(1),
         })
@@ -212,12 +232,12 @@ impl Meter<'_> {
                         number: state.number,
                         tokens: tokens.min(limit),
                     };
-                    let this = ShownLimit::of_use(limit, state, span, now);
+                    let this = ShownLimit::of_use(limit, state, span);
                     shown = ShownLimit::tighter(shown, Some(this));
                 }
                 Err(state) => {
                     self.settle(&taken, 0, now);
-                    let shown = ShownLimit::of_use(limit, state, span, now);
+                    let shown = ShownLimit::of_use(limit, state, span);
                     return Err(OverLimit {
                         field: match span {
                             Span::Day => LimitField::TokensPerDay,
@@ -225,7 +245,7 @@ impl Meter<'_> {
                         },
                         of: self.of,
                         shown,
-                        wait: shown.reset,
+                        wait: shown.reset(now.unix_ms),
                     });
                 }
             }
@@ -261,7 +281,7 @@ impl Meter<'_> {
         });
         let window = |span: Span, limit| {
             let state = || self.counters.window(span).state(span.number(now.unix_ms));
-            (limit > 0).then(|| ShownLimit::of_use(limit, state(), span, now))
+            (limit > 0).then(|| ShownLimit::of_use(limit, state(), span))
         };
         let day = ShownLimit::tighter(minute, window(Span::Day, tokens_per_day));
         ShownLimit::tighter(day, window(Span::Month, tokens_per_month))
@@ -409,10 +429,6 @@ pub(crate) fn requests_shown(key: &Key, now: LimitTime) -> Option<ShownLimit> {
 pub(crate) fn tokens_shown(key: &Key, now: LimitTime) -> Option<ShownLimit> {
     let shown = meters(key).map(|meter| meter.tokens_shown(now));
     shown.fold(None, ShownLimit::tighter)
-}
-
-fn until(end_ms: u64, now: LimitTime) -> Duration {
-    Duration::from_millis(end_ms.saturating_sub(now.unix_ms))
 }
 
 fn difference(used: u64, taken: u64) -> i64 {

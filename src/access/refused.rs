@@ -102,6 +102,11 @@ impl RefusedKeys {
         lock(&self.addresses).bucket(address, limit, now).log(now)
     }
 
+    /// Whether no bucket has ever been empty: then nobody is blocked.
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.empty_until.load(Ordering::Relaxed) == 0
+    }
+
     /// The seconds until an address has room again, at least 1; `None` = it has. While no bucket is
     /// empty this is one load.
     pub(crate) fn blocked(&self, address: IpAddr, limit: u32, now: u64) -> Option<u64> {

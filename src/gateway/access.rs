@@ -120,6 +120,9 @@ impl Exchange {
         }
         key.counters.used(ask.cx.unix_ms);
         self.cuts = key.counters.cuts();
+        let fields = &mut self.kept.key_fields;
+        fields.clear();
+        fields.str("key", &key.name).str("policy", &key.policy.name);
         self.key = Some(key);
         Ok(Admitted::Yes)
     }
@@ -161,7 +164,7 @@ impl Exchange {
     /// Refuses a secret that was brought along and may have been guessed, from an address that has
     /// sent too many that were wrong.
     fn check_blocked(&self, ask: &Ask<'_>, key: &Key, is_unguessable: bool) -> Result<(), Error> {
-        if is_unguessable {
+        if is_unguessable || self.gateway.common.refused_keys.is_quiet() {
             return Ok(());
         }
         let limit = self.view.snapshot.access.max_refused_per_minute;

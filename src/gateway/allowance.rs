@@ -8,7 +8,6 @@ use super::event_count::EventCount;
 use crate::access::estimate::Estimate;
 use crate::access::output::OutputTooLong;
 use crate::access::{Key, Reservation, ShownLimit, quota};
-use crate::inspect::BodyTally;
 
 /// A request that its key's limits admitted. It is one of those in progress until this is dropped.
 #[derive(Debug)]
@@ -19,10 +18,10 @@ pub(super) struct Allowance {
     pub(super) tokens: Option<ShownLimit>,
     /// It has taken a request of the minute.
     pub(super) has_request: bool,
+    /// Requests of its method for its path generate text.
+    pub(super) generates_text: bool,
     pub(super) reservation: Option<Reservation>,
     pub(super) estimate: Estimate,
-    /// What was found in the client's own body, if its output was limited since.
-    pub(super) tally: Option<BodyTally>,
     /// The body with its output limited.
     pub(super) body: Option<Bytes>,
     /// It asks for more output than its policy allows.

@@ -3,11 +3,10 @@
 //! The dialect itself goes with its step and comes back with the result. A dialect needs nothing
 //! for it: what it does on a core it does on another thread in the same way.
 
-use bytes::Bytes;
 use crossbeam_channel::{Receiver, bounded};
 use olla_engine::handler::Work;
 
-use crate::access::output::OutputTooLong;
+use crate::access::output::{LimitedBody, OutputTooLong};
 use crate::dialects::{Dialect, Error, Piece, Sent, Whole};
 use crate::inspect::Findings;
 
@@ -15,8 +14,8 @@ use crate::inspect::Findings;
 pub(super) enum Done {
     /// [`Dialect::read`], with the model that it found.
     Read(String, Result<(), Error>),
-    /// The body with its output limited, if it had to be, and what was found in that.
-    Limited(Result<Option<Bytes>, OutputTooLong>, Option<Box<Findings>>),
+    /// The body with its output limited, if it had to be.
+    Limited(Result<Option<LimitedBody>, OutputTooLong>),
     /// [`Dialect::request`].
     Request(Result<Sent, Error>),
     /// [`Dialect::piece`], with what the client gets.

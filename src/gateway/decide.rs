@@ -128,8 +128,8 @@ impl Exchange {
                 self.check_name()?;
                 return Ok(true);
             }
-            Some(limited @ Done::Limited(..)) => {
-                self.take_limited(limited);
+            Some(Done::Limited(made)) => {
+                self.take_limited(made);
                 return self.read_model(ask.body);
             }
             _ => {}

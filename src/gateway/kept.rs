@@ -6,6 +6,7 @@ use super::allowance::Allowance;
 use super::id::RequestId;
 use crate::access::OverLimit;
 use crate::inspect::Inspector;
+use crate::log::LineFields;
 use crate::providers::figures::Tail;
 
 /// What a connection keeps from one request to the next; `None` before the first.
@@ -30,6 +31,8 @@ pub(crate) struct ConnectionCache {
     pub(super) tail: Option<Box<Tail>>,
     /// A head that waits for its body to be known.
     pub(super) held: Vec<u8>,
+    /// The key of the request, as lines show it.
+    pub(super) key_fields: LineFields,
     /// What the request holds of its key's limits.
     pub(super) allowance: Option<Allowance>,
     /// It waits until what its key may see is known.

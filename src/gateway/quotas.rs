@@ -15,14 +15,15 @@ use super::event_count::EventCount;
 use super::exchange::Exchange;
 use super::respond::seconds_until;
 use crate::access::estimate::{self, BodySize, Estimate, OutputAsked};
-use crate::access::output::{self, OutputTooLong};
+use crate::access::output::{self, KnownOutput, LimitedBody, OutputMax, OutputTooLong};
+
 use crate::access::{
     Key, LimitField, LimitHeaderForm, LimitOf, LimitTime, OverLimit, Total, quota, report,
     write_limits,
 };
 use crate::dialects::{AccessError, ApiFamily, Error, STEP_BYTES_MAX};
 use crate::format;
-use crate::inspect::{BodyTally, Inspector};
+use crate::inspect::BodyTally;
 use crate::log::{Level, events};
 use crate::providers::figures::ProviderFigures;
 
@@ -81,9 +82,9 @@ impl Exchange {
             requests,
             tokens: None,
             has_request: true,
+            generates_text: self.generates_text(&ask.request),
             reservation: None,
             estimate: Estimate::default(),
-            tally: None,
             body: None,
             too_long: None,
             events: None,
@@ -103,44 +104,35 @@ impl Exchange {
             return true;
         };
         let fields = &key.policy.fields;
-        let (max, mode) = (fields.max_output_tokens, fields.output_limit);
-        if max == 0 || self.kept.allowance.is_none() || !self.findings.object {
-            return true;
-        }
-        if !self.generates_text(&ask.request) {
-            return true;
-        }
-        let path = self.path(&ask.request).to_vec();
-        let wanted = self.view.wanted(&path, true);
-        let limit = move |body: &[u8]| {
-            let made = output::limited(body, &path, max, mode);
-            let found = match &made {
-                Ok(Some(made)) => Some(Box::new(Inspector::new(wanted).finish(made))),
-                _ => None,
-            };
-            Done::Limited(made.map(|made| made.map(Bytes::from)), found)
+        let max = OutputMax {
+            max: fields.max_output_tokens,
+            mode: fields.output_limit,
         };
+        let admitted = self.kept.allowance.as_ref();
+        let generates = admitted.is_some_and(|admitted| admitted.generates_text);
+        if max.max == 0 || !generates || !self.findings.object {
+            return true;
+        }
+        let known = known_output(&self.findings.tally);
         if ask.body.len() > STEP_BYTES_MAX {
-            self.send_away(move |_, body| limit(body));
+            let path = self.path(&ask.request).to_vec();
+            self.send_away(move |_, body| Done::Limited(output::limited(body, &path, max, known)));
             return false;
         }
-        let done = limit(ask.body);
-        self.take_limited(done);
+        let made = output::limited(ask.body, self.path(&ask.request), max, known);
+        self.take_limited(made);
         true
     }
 
     /// Takes the result of [`Self::limit_output`].
-    pub(super) fn take_limited(&mut self, done: Done) {
-        let (Done::Limited(made, found), Some(admitted)) = (done, &mut self.kept.allowance) else {
+    pub(super) fn take_limited(&mut self, made: Result<Option<LimitedBody>, OutputTooLong>) {
+        let Some(admitted) = &mut self.kept.allowance else {
             return;
         };
         match made {
             Ok(Some(body)) => {
-                admitted.tally = Some(self.findings.tally);
-                admitted.body = Some(body);
-                if let Some(found) = found {
-                    self.findings = *found;
-                }
+                self.findings.move_by(|part| body.moved(part));
+                admitted.body = Some(Bytes::from(body.text));
             }
             Ok(None) => {}
             Err(too_long) => admitted.too_long = Some(too_long),
@@ -164,7 +156,9 @@ impl Exchange {
         estimate::generates_text(method, self.path(request))
     }
 
-    fn estimate(&self, ask: &Ask<'_>, key: &Key, tally: BodyTally) -> Estimate {
+    fn estimate(&self, ask: &Ask<'_>, admitted: &Allowance) -> Estimate {
+        let key = &admitted.key;
+        let tally = &self.findings.tally;
         let body = match (ask.body.len(), self.findings.object) {
             (0, _) => BodySize::None,
             (bytes, true) => BodySize::Json {
@@ -182,7 +176,7 @@ impl Exchange {
         let default = self.view.snapshot.access.default_output_tokens;
         Estimate {
             prompt: estimate::prompt(body),
-            output: if self.generates_text(&ask.request) {
+            output: if admitted.generates_text {
                 estimate::output(asked, max, default)
             } else {
                 0
@@ -198,8 +192,7 @@ impl Exchange {
         if admitted.reservation.is_some() {
             return Ok(());
         }
-        let tally = admitted.tally.unwrap_or(self.findings.tally);
-        let estimate = self.estimate(ask, key, tally);
+        let estimate = self.estimate(ask, admitted);
         let fields = &key.policy.fields;
         let max = fields.max_prompt_tokens;
         if max > 0 && estimate.prompt > max {
@@ -261,7 +254,8 @@ impl Exchange {
         let needed = needed.map_or(0, |admitted| admitted.estimate.tokens());
         let (limit, left) = (over.shown.limit, over.shown.left);
         let until_end = |span: &str| {
-            let end = Duration::from_millis(cx.unix_ms).saturating_add(over.shown.reset);
+            let end =
+                Duration::from_millis(cx.unix_ms).saturating_add(over.shown.reset(cx.unix_ms));
             let end = format::instant(UNIX_EPOCH.checked_add(end).unwrap_or(UNIX_EPOCH));
             format!(
                 "{who} may use {limit} tokens a {span}; this request needs about {needed}, {left} \
@@ -338,16 +332,30 @@ impl Exchange {
         let Some(key) = self.key.as_ref().filter(|_| self.route.is_limited()) else {
             return;
         };
+        let policy = &key.policy;
+        if policy.fields.limits.are_shown() || policy.together.are_shown() {
+            self.shown_limits(cx, key, out);
+        }
+        let admitted = self.kept.allowance.as_ref();
+        let limited = admitted.is_some_and(|admitted| admitted.body.is_some());
+        if limited && self.endpoint.is_some() {
+            let max = key.policy.fields.max_output_tokens;
+            emit::field_number(out, b"X-Olla-Max-Output-Tokens", max);
+        }
+    }
+
+    /// The headers that show the limits of a key that has some.
+    fn shown_limits(&self, cx: &Cx<'_>, key: &Key, out: &mut Vec<u8>) {
         let over = self.kept.over.as_ref();
         let refused = |is_one: fn(LimitField) -> bool| {
             let over = over.filter(|over| is_one(over.field));
             over.map(|over| over.shown)
         };
         let admitted = self.kept.allowance.as_ref();
-        let now = self.limit_time(cx);
+        let now = || self.limit_time(cx);
         let requests = refused(|field| field == LimitField::RequestsPerMinute)
             .or_else(|| admitted?.requests)
-            .or_else(|| quota::requests_shown(key, now));
+            .or_else(|| quota::requests_shown(key, now()));
         let is_of_tokens = |field| {
             matches!(
                 field,
@@ -356,17 +364,12 @@ impl Exchange {
         };
         let tokens = refused(is_of_tokens)
             .or_else(|| admitted?.tokens)
-            .or_else(|| quota::tokens_shown(key, now));
+            .or_else(|| quota::tokens_shown(key, now()));
         let form = match self.route.family() {
             ApiFamily::Anthropic => LimitHeaderForm::Anthropic,
             ApiFamily::OpenAi | ApiFamily::Responses | ApiFamily::Ollama => LimitHeaderForm::Plain,
         };
         write_limits(form, [requests, tokens], cx.unix_ms, out);
-        let limited = admitted.is_some_and(|admitted| admitted.body.is_some());
-        if limited && self.endpoint.is_some() {
-            let max = key.policy.fields.max_output_tokens;
-            emit::field_number(out, b"X-Olla-Max-Output-Tokens", max);
-        }
     }
 
     /// What the client sees of its key (docs/contract/access.md#11.2).
@@ -436,14 +439,13 @@ impl Exchange {
             // The client left before there was a response.
             self.give_back(cx);
         }
-        let now = self.limit_time(cx);
         let Some(admitted) = self.kept.allowance.take() else {
             return;
         };
         let key = &admitted.key;
         let tokens = used.prompt.saturating_add(used.completion);
         if let Some(reservation) = &admitted.reservation {
-            quota::settle(key, reservation, tokens, now);
+            quota::settle(key, reservation, tokens, self.limit_time(cx));
         }
         let totals = self
             .gateway
@@ -454,5 +456,74 @@ impl Exchange {
         totals.count(Total::Errors, u64::from(has_failed));
         totals.count(Total::PromptTokens, used.prompt);
         totals.count(Total::CompletionTokens, used.completion);
+    }
+}
+
+/// What was found of the keys of a body that limit its output.
+fn known_output(tally: &BodyTally) -> KnownOutput {
+    match tally.fields {
+        None => KnownOutput::Unknown,
+        Some(fields) => KnownOutput::Integers {
+            fields,
+            most: tally.output.unwrap_or(0),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::known_output;
+    use crate::access::output::{self, KnownOutput, OutputMax};
+    use crate::config::OutputLimit;
+    use crate::inspect::{Findings, Inspector, Wanted};
+
+    fn found(body: &[u8]) -> Findings {
+        let wanted = Wanted {
+            prefix_bytes: Some(9),
+            tally: true,
+            ..Wanted::default()
+        };
+        Inspector::new(wanted).finish(body)
+    }
+
+    proptest! {
+        /// What was found in a body is found where the limited one has it.
+        #[test]
+        fn findings_move_with_the_body(
+            members in prop::collection::vec(0_usize..13, 0..7),
+            path in 0_usize..4,
+        ) {
+            const MEMBERS: [&str; 13] = [
+                r#""Max_Tokens":5"#,
+                r#""max\u005ftokens":5"#,
+                r#""model":"m\u0031""#,
+                r#""Model": "n""#,
+                r#""max_tokens":5000000"#,
+                r#""max_tokens": null"#,
+                r#""options":{"num_predict":-1, "seed":2}"#,
+                r#""options":null"#,
+                r#""messages":[{"role":"user","content":"a longer text"}]"#,
+                r#""stream":true"#,
+                r#""n_predict":3"#,
+                r#""max_tokens":64"#,
+                r#""max_completion_tokens":0"#,
+            ];
+            const PATHS: [&str; 4] = ["/chat/completions", "/api/chat", "/infill", "/responses"];
+            let members: Vec<_> = members.into_iter().map(|at| MEMBERS[at]).collect();
+            let body = format!("\u{feff} {{{}}}", members.join(" , "));
+            let max = OutputMax { max: 64, mode: OutputLimit::Clamp };
+            let limited = |known| output::limited(body.as_bytes(), PATHS[path].as_bytes(), max, known);
+            let made = limited(KnownOutput::Unknown).expect("nothing is refused");
+            let mut moved = found(body.as_bytes());
+            prop_assert_eq!(limited(known_output(&moved.tally)), Ok(made.clone()));
+            if let Some(made) = made {
+                moved.move_by(|part| made.moved(part));
+                let found = found(&made.text);
+                moved.tally = found.tally;
+                prop_assert_eq!(moved, found);
+            }
+        }
     }
 }

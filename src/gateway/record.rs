@@ -96,7 +96,8 @@ impl Exchange {
     /// The key of the request, if access is on.
     fn key_fields(&self, line: &mut LogLine<'_>) {
         if let Some(key) = &self.key {
-            line.str("key", &key.name).str("policy", &key.policy.name);
+            let texts = [("key", &*key.name), ("policy", &*key.policy.name)];
+            line.fields(&self.kept.key_fields, &texts);
         }
     }
 

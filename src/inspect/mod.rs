@@ -30,7 +30,7 @@ pub use form::Form;
 pub use name::{Splice, model_name, rewrite_model};
 use scan::{Nest, Step};
 pub use tally::BodyTally;
-use tally::CountKey;
+use tally::{CountKey, SeenFields};
 
 /// What to look for, determined by the route and the configuration before the body arrives.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -67,6 +67,19 @@ pub struct Findings {
     pub missing: Missing,
     /// What the estimate depends on. Only if wanted.
     pub tally: BodyTally,
+}
+
+impl Findings {
+    /// The same of a body in which other parts were replaced: `moved` tells where a part is there.
+    pub(crate) fn move_by(&mut self, moved: impl Fn(&Range<usize>) -> Range<usize>) {
+        if let Some(model) = &mut self.model {
+            let Range { start, end } = moved(&model.span());
+            (model.start, model.end) = (start, end);
+        }
+        if let Some(prefix) = &mut self.prefix {
+            *prefix = moved(prefix);
+        }
+    }
 }
 
 /// A byte order mark in UTF-8, as .NET and PowerShell write it.
@@ -211,6 +224,8 @@ struct Seen {
     other_model: bool,
     /// There was a `model`, in whatever letter case. Only if a tally is wanted.
     names_model: bool,
+    /// The fields that limit the output. Only if a tally is wanted.
+    fields: SeenFields,
     stream: bool,
     // Strings, without quotes.
     model: Option<Range<usize>>,
@@ -294,6 +309,7 @@ impl Inspector {
             };
             Some(span.start..end)
         });
+        let is_whole = self.wanted.tally && self.seen.closed;
         Findings {
             object: self.seen.object,
             model,
@@ -302,7 +318,10 @@ impl Inspector {
             images,
             mark: self.seen.mark && self.seen.object,
             missing: self.missing(),
-            tally: self.tally,
+            tally: BodyTally {
+                fields: self.seen.fields.known().filter(|_| is_whole),
+                ..self.tally
+            },
         }
     }
 
@@ -359,6 +378,7 @@ impl Inspector {
                 self.pos = quote + 1;
                 if self.wanted.tally {
                     self.tally.text(body, self.start..quote, None);
+                    self.seen.fields.note(self.count_key, None);
                 }
                 self.keep_text(self.start..quote);
                 self.state = State::Comma;
@@ -368,6 +388,7 @@ impl Inspector {
                 let token = &body[self.start..self.pos];
                 if self.wanted.tally {
                     self.tally.scalar(self.count_key, token);
+                    self.seen.fields.note(self.count_key, Some(token));
                 }
                 self.keep_scalar(token);
                 self.state = if scan::is_scalar(token) {
@@ -382,6 +403,7 @@ impl Inspector {
                     self.pos = end;
                     if self.wanted.tally {
                         self.tally.object(self.count_key, body, self.start);
+                        self.seen.fields.note(self.count_key, None);
                     }
                     self.keep_raw(self.start..end);
                     self.state = State::Comma;

@@ -5,6 +5,8 @@
 
 use std::ops::Range;
 
+use crate::config::{OutputField, OutputKey};
+
 use super::messages::Walk;
 use super::scan::{Nest, Strings, is_under};
 
@@ -22,6 +24,9 @@ pub struct BodyTally {
     pub output: Option<u64>,
     /// The larger of `n` and `best_of`.
     pub choices: Option<u64>,
+    /// The fields that limit the output, by their bits; `None` = the body is no whole object, or
+    /// some key may limit it in an unusual spelling or with another value than an integer.
+    pub fields: Option<u8>,
     /// The body names models in several places that servers may prefer one over the other.
     pub ambiguous: bool,
 }
@@ -30,29 +35,61 @@ pub struct BodyTally {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) enum CountKey {
     /// Its value limits the output.
-    Output,
+    Output(OutputField),
     /// Its value multiplies the output.
     Choices,
     /// Its value is an object that may have `num_predict`.
     Options,
+    /// Some servers may take its value for a limit.
+    Odd,
     #[default]
     Other,
 }
 
 impl CountKey {
     pub(super) fn of(raw: &[u8]) -> Self {
-        match raw {
-            b"max_completion_tokens"
-            | b"max_tokens"
-            | b"max_output_tokens"
-            | b"n_predict"
-            | b"num_predict" => Self::Output,
-            b"n" | b"best_of" => Self::Choices,
-            b"options" => Self::Options,
-            _ => Self::Other,
+        match OutputKey::of(raw) {
+            Some((OutputKey::Field(field), true)) => Self::Output(field),
+            Some((OutputKey::Options, true)) => Self::Options,
+            Some(_) => Self::Odd,
+            None if matches!(raw, b"n" | b"best_of") => Self::Choices,
+            None if raw.contains(&b'\\') => Self::Odd,
+            None => Self::Other,
         }
     }
 }
+
+/// The fields of a body that limit its output, as far as it has been read.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct SeenFields {
+    bits: u8,
+    /// There are others.
+    others: bool,
+}
+
+impl SeenFields {
+    /// Takes a value that is a number or literal, or `None` for any other, under a key.
+    pub(super) fn note(&mut self, key: CountKey, token: Option<&[u8]>) {
+        match key {
+            CountKey::Choices | CountKey::Other => {}
+            CountKey::Output(field)
+                if token.is_some_and(|token| {
+                    token.len() <= INTEGER_DIGITS_MAX && token.iter().all(u8::is_ascii_digit)
+                }) =>
+            {
+                self.bits |= field.bit();
+            }
+            CountKey::Output(_) | CountKey::Options | CountKey::Odd => self.others = true,
+        }
+    }
+
+    pub(super) const fn known(self) -> Option<u8> {
+        if self.others { None } else { Some(self.bits) }
+    }
+}
+
+/// Integers with so many digits are exact in every reader.
+const INTEGER_DIGITS_MAX: usize = 15;
 
 impl Strings for BodyTally {
     const COUNT: bool = true;
@@ -67,9 +104,9 @@ impl BodyTally {
     /// Takes a number or literal under a key.
     pub(super) fn scalar(&mut self, key: CountKey, token: &[u8]) {
         let most = match key {
-            CountKey::Output => &mut self.output,
+            CountKey::Output(_) => &mut self.output,
             CountKey::Choices => &mut self.choices,
-            CountKey::Options | CountKey::Other => return,
+            CountKey::Options | CountKey::Odd | CountKey::Other => return,
         };
         *most = (*most).max(positive(token));
     }

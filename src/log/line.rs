@@ -190,6 +190,26 @@ pub(crate) struct LogLine<'a> {
     forms: Forms,
 }
 
+/// Texts that several lines have, written once.
+#[derive(Debug, Default)]
+pub(crate) struct LineFields {
+    json: Vec<u8>,
+}
+
+impl LineFields {
+    /// Begins anew.
+    pub(crate) fn clear(&mut self) {
+        self.json.clear();
+    }
+
+    /// Adds a text.
+    pub(crate) fn str(&mut self, key: &'static str, value: &str) -> &mut Self {
+        json_key(&mut self.json, key);
+        encode::json_string(&mut self.json, value);
+        self
+    }
+}
+
 impl LogLine<'_> {
     /// A text.
     #[inline]
@@ -200,6 +220,22 @@ impl LogLine<'_> {
             encode::json_string(out, value);
         }
         self.text_too(key, &Value::Str(value))
+    }
+
+    /// Texts that were written before, for lines that have them in common: `texts` are the same.
+    #[inline]
+    pub(crate) fn fields(
+        &mut self,
+        written: &LineFields,
+        texts: &[(&'static str, &str)],
+    ) -> &mut Self {
+        if self.forms.json {
+            self.log.buffers.json.extend_from_slice(&written.json);
+        }
+        for (key, value) in texts {
+            self.text_too(key, &Value::Str(value));
+        }
+        self
     }
 
     /// A text, unless it is empty.

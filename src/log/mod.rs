@@ -27,7 +27,7 @@ use crossbeam_channel::{Receiver, Sender, TrySendError};
 use crate::clock::{millis, since};
 use crate::config::{Env, Finding, LogFormat, LogLevel, LogOutput, LoggingPlan, Severity};
 
-pub(crate) use line::{LineLog, LogLine};
+pub(crate) use line::{LineFields, LineLog, LogLine};
 
 use file::FilePlan;
 use line::LogChunk;

@@ -12,6 +12,7 @@ mod entry;
 mod file;
 mod jwks;
 mod jwt;
+mod output_field;
 mod policy;
 #[cfg(test)]
 mod tests;
@@ -36,6 +37,7 @@ pub(crate) use file::KeysFilePlan;
 pub(crate) use jwks::SetFault;
 pub(crate) use jwks::{KeySet, MissingKey, PublicKey, SET_BYTES_MAX, read_set};
 pub(crate) use jwt::{JwksSource, JwtPlan};
+pub(crate) use output_field::{OutputField, OutputKey};
 pub(crate) use policy::{
     AdminRight, DEFAULT_POLICY, Limits, OutputLimit, PolicyFields, PolicyOverrides, PolicyPlan,
 };

@@ -61,6 +61,17 @@ pub struct Limits {
     pub concurrent: u64,
 }
 
+impl Limits {
+    /// Whether responses show any of them.
+    pub const fn are_shown(&self) -> bool {
+        self.requests_per_minute
+            | self.tokens_per_minute
+            | self.tokens_per_day
+            | self.tokens_per_month
+            != 0
+    }
+}
+
 /// The permissions and limits of a policy, or of one key.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct PolicyFields {
