@@ -15,6 +15,7 @@ from trials.host import Failed, WrongUsage, add_binaries, find_binaries
 from trials.process import NotReady
 
 PROGRAMS = [
+    "access",
     "bench-oha",
     "bench-wrk",
     "catalogue",

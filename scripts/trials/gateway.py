@@ -54,6 +54,8 @@ class Gateway:
         self.url = f"http://127.0.0.1:{self.port}"
         self.config = processes.directory / f"{name}.toml"
         self.process = None
+        # Of requests for its pages, such as an admin key.
+        self.headers = {}
 
     def start(self, config, cpu=None, environment=None, **options):
         """Starts the gateway with this text as its configuration file."""
@@ -85,17 +87,21 @@ class Gateway:
             raise NotReady(f"{error}: {seen}") from error
         return seen
 
+    def page(self, path):
+        """Status, headers and body of a page."""
+        return request(self.port, "GET", path, headers=self.headers)
+
     def endpoints(self):
         """Status and number of models of each endpoint, by name; empty without a response."""
         try:
-            page = json.loads(request(self.port, "GET", "/internal/status/endpoints")[2])
+            page = json.loads(self.page("/internal/status/endpoints")[2])
             return {one["name"]: (one["status"], one["model_count"]) for one in page["endpoints"]}
         except (OSError, ValueError, KeyError, http.client.HTTPException):
             return {}
 
     def metrics(self):
         """The samples of the metrics page by name and labels."""
-        text = request(self.port, "GET", "/internal/metrics")[2].decode()
+        text = self.page("/internal/metrics")[2].decode()
         pairs = (line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
         return {name: float(value) for name, value in pairs}
 
