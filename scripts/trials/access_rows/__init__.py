@@ -46,6 +46,10 @@ def row(place, seconds_max):
     return add
 
 
+def short(figure):
+    return str(figure) if isinstance(figure, int) else f"{figure:.4g}"
+
+
 class Shown:
     """The lines of the table, and what was not as it should be."""
 
@@ -55,11 +59,10 @@ class Shown:
     def add(self, what, figure, bound, unit="", least=None):
         """A figure that must be at most `bound`, and at least `least` where that is given."""
         is_fine = figure <= bound and (least is None or figure >= least)
-        if least is None:
-            said = f"{bound:g}"
-        else:
-            said = f"{least:g}" if least == bound else f"{least:g} to {bound:g}"
-        self.put(what, f"{figure:.6g} {unit}", f"{said} {unit}", is_fine)
+        said = short(bound)
+        if least not in (None, bound):
+            said = f"{short(least)} to {said}"
+        self.put(what, f"{short(figure)} {unit}", f"{said} {unit}", is_fine)
 
     def same(self, what, figure, bound):
         """A figure that must be exactly this one."""
@@ -190,10 +193,11 @@ class Keyed(Gateway):
         return time.monotonic() - begun
 
 
-def run_olla(options, *arguments):
-    """Runs a command of the program: exit status, standard output and standard error."""
+def run_olla(options, *arguments, wrapper=()):
+    """Runs a command of the program, which may be wrapped into another: exit status, standard
+    output and standard error."""
     done = subprocess.run(
-        [options.bin, *map(str, arguments)],
+        [*wrapper, options.bin, *map(str, arguments)],
         capture_output=True,
         text=True,
         timeout=60,
@@ -203,10 +207,10 @@ def run_olla(options, *arguments):
     return done.returncode, done.stdout, done.stderr
 
 
-def stored_usage(options, store, group="key,model,endpoint"):
+def stored_usage(options, store, wrapper=()):
     """The rows of a store, and their total."""
-    command = ["usage", "--store", store, "--group", group, "--json"]
-    status, out, err = run_olla(options, *command)
+    command = ["usage", "--store", store, "--group", "key,model,endpoint", "--json"]
+    status, out, err = run_olla(options, *command, wrapper=wrapper)
     if status:
         raise NotReady(f"olla usage --store: status {status}, {err}")
     page = json.loads(out)
