@@ -26,8 +26,8 @@ class World:
         self.origins = []
         # Called with a request when an endpoint has it for the first time, and when it is over.
         self.on_arrival = self.on_end = lambda ask: None
-        # Heads of requests that endpoints got, where they are kept.
-        self.heads = None
+        # Requests that endpoints got, by name of the endpoint, where they are kept.
+        self.kept = None
 
     def __enter__(self):
         self.thread.start()
@@ -83,6 +83,8 @@ class Origin:
     """An endpoint."""
 
     def __init__(self, world, name, models, kind, more):
+        # Further lines of the heads of its responses.
+        self.said = ""
         self.world, self.name, self.models, self.kind, self.more = world, name, models, kind, more
         key = "models" if kind == "ollama" else "data"
         items = [{"id": one, "name": one, "model": one, "object": "model"} for one in models]
@@ -111,8 +113,8 @@ class Origin:
         at = lower.find(b"content-length:")
         length = int(lower[at + 15 : lower.index(b"\r\n", at)]) if at >= 0 else 0
         body = await reader.readexactly(length) if length else b""
-        if self.world.heads is not None:
-            self.world.heads.append(head + body)
+        if self.world.kept is not None:
+            self.world.kept.append((self.name, head + body))
         found = NUMBER.search(body)
         if method == "GET" or not found:
             self.reply(writer, 200, self.listing if path in LISTINGS else b"{}")
@@ -149,10 +151,9 @@ class Origin:
         self.reply(writer, act.status, payload, missing)
         return not missing
 
-    @staticmethod
-    def reply(writer, status, body, missing=0):
+    def reply(self, writer, status, body, missing=0):
         reason = http.client.responses.get(status, "Unknown")
-        head = f"HTTP/1.1 {status} {reason}\r\nContent-Type: application/json\r\n"
+        head = f"HTTP/1.1 {status} {reason}\r\nContent-Type: application/json\r\n{self.said}"
         writer.write(f"{head}Content-Length: {len(body) + missing}\r\n\r\n".encode() + body)
 
     async def stream(self, ask, path, reader, writer):
@@ -169,12 +170,14 @@ class Origin:
             return False
         if act.kind == "stream":
             data.append(b"0\r\n\r\n")
-        writer.write(head.encode() + b"".join(data[:-1]))
-        # The last event in a packet of its own, now and then.
+        # A translated response may end with the last event, before the last chunk.
+        end = len(data) - (2 if act.kind == "stream" else 1)
+        writer.write(head.encode() + b"".join(data[:end]))
+        # The end in a packet of its own, now and then.
         if ask.number % 4 == 0:
             await asyncio.sleep(0.001)
         self.world.over(ask)
-        writer.write(data[-1])
+        writer.write(b"".join(data[end:]))
         if act.kind == "cut":
             await writer.drain()
             return False
