@@ -53,6 +53,7 @@ def run(options):
 
     signal.signal(signal.SIGALRM, out_of_time)
     shown = access_rows.Shown()
+    day = today()
     for row in rows():
         if row.name not in options.only:
             continue
@@ -67,6 +68,14 @@ def run(options):
         finally:
             signal.alarm(0)
         note(f"{row.name}: {time.monotonic() - begun:.0f} s")
+    if today() != day:
+        shown.failures.append(
+            "the day (UTC) has changed meanwhile, and quotas with it: run it again"
+        )
     if shown.lines:
         print(table(shown.lines))
     return finish(shown.failures)
+
+
+def today():
+    return time.strftime("%Y-%m-%d", time.gmtime())

@@ -25,11 +25,18 @@ WORDS = "some words of a response."
 
 @dataclass(frozen=True)
 class Usage:
-    """What an endpoint reports: `prompt` includes `cached`, of which `made` were put into it."""
+    """What an endpoint reports: `prompt` includes `cached`. With `is_early`, each event has the
+    figures so far."""
 
     prompt: int
     completion: int
     cached: int = 0
+    is_early: bool = False
+
+    @property
+    def counts(self):
+        """Whether it counts, and not as missing."""
+        return all(0 <= one <= 10**9 for one in (self.prompt, self.completion, self.cached))
 
 
 @dataclass(frozen=True)
@@ -134,6 +141,7 @@ class Ask:
     def charge(self):
         """What the contract says that it is charged with, when it has ended."""
         act, usage = self.act, self.act.usage
+        usage = usage if usage and usage.counts else None
         is_cut = act.kind == "cut"
         if act.kind == "short":
             return Charge(1, 1, self.prompt)
@@ -177,10 +185,12 @@ def chat_usage(usage):
 
 
 def messages_usage(usage, completion):
+    # A part of them was put into the cache.
+    made = (usage.prompt - usage.cached) // 3
     return {
-        "input_tokens": usage.prompt - usage.cached,
+        "input_tokens": usage.prompt - usage.cached - made,
         "cache_read_input_tokens": usage.cached,
-        "cache_creation_input_tokens": 0,
+        "cache_creation_input_tokens": made,
         "output_tokens": completion,
     }
 
@@ -277,9 +287,13 @@ def events(path, model, count, usage):
     choice = {"index": 0, "finish_reason": None}
     is_chat = path.endswith("/chat/completions")
     choice |= {"delta": {"content": PIECE}} if is_chat else {"text": PIECE}
-    piece = b"data: %s\n\n" % compact(chunk | {"choices": [choice]})
+    chunk_of_text = chunk | {"choices": [choice]}
+    pieces = [b"data: %s\n\n" % compact(chunk_of_text)] * count
+    if usage and usage.is_early:
+        so_far = (chat_usage(Usage(usage.prompt, number + 1)) for number in range(count))
+        pieces = [b"data: %s\n\n" % compact(chunk_of_text | {"usage": one}) for one in so_far]
     last = [b"data: [DONE]\n\n"]
     if usage:
         fields = chunk | {"choices": [], "usage": chat_usage(usage)}
         last.insert(0, b"data: %s\n\n" % compact(fields))
-    return [], [piece] * count, last
+    return [], pieces, last

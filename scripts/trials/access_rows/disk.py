@@ -190,8 +190,8 @@ def failing(options, shown, world):
 
 def set_immutable(store, sign):
     files = [path for path in store.parent.glob("state.db*") if not path.name.endswith("-shm")]
-    done = subprocess.run(["chattr", f"{sign}i", *files], capture_output=True, check=False)
-    return done.returncode == 0
+    command = ["chattr", f"{sign}i", *files]
+    return subprocess.run(command, capture_output=True, check=False).returncode == 0
 
 
 def read_only(options, shown, world):
@@ -199,12 +199,16 @@ def read_only(options, shown, world):
         stored = Stored(options, world, gateway, gateway.processes.directory / "state.db")
         stored.begin()
         before(stored)
-        if not shutil.which("chattr") or not set_immutable(stored.store, "+"):
-            shown.remark("read-only file", "not shown: chattr +i is not possible here")
+        if not shutil.which("chattr"):
+            shown.remark("read-only file", "not shown: there is no chattr")
             return
         try:
+            if not set_immutable(stored.store, "+"):
+                shown.remark("read-only file", "not shown: chattr +i is not possible here")
+                return
             while_down(shown, stored, "read-only file")
         finally:
+            # The directory could not be removed otherwise.
             set_immutable(stored.store, "-")
         when_back(shown, stored, "read-only file")
 

@@ -17,16 +17,7 @@ import time
 import zlib
 from dataclasses import dataclass, field
 
-from trials.access_rows import (
-    RELOADED,
-    ROOT,
-    hash_of,
-    key_config,
-    keyed_gateway,
-    replace,
-    row,
-    run_olla,
-)
+from trials.access_rows import ROOT, hash_of, keyed_gateway, replace, row, run_olla
 from trials.access_rows.asks import CHAT, EMBEDDINGS, MESSAGES, OLLAMA, RESPONSES, Act, Ask, Usage
 from trials.access_rows.origin import World
 from trials.access_rows.tokens import Issuer
@@ -197,7 +188,9 @@ def key_entries(garden):
     more = {"late": 'expires = "2026-01-31T00:00:00Z"', "off": "enabled = false"}
     text = ""
     for name, secret in own.items():
-        text += f'[[access.keys]]\nname = "{name}"\nhash = "{hash_of(secret)}"\n{more.get(name, "")}\n'
+        text += (
+            f'[[access.keys]]\nname = "{name}"\nhash = "{hash_of(secret)}"\n{more.get(name, "")}\n'
+        )
     (directory / "one.key").write_text(plant("of a key file", "sk-of-a-file-0011223344"))
     text += '[[access.keys]]\nname = "filed"\nkey_file = "one.key"\n'
     text += '[[access.keys]]\nname = "variable"\nkey = "${TRIAL_KEY}"\n'
@@ -273,11 +266,7 @@ def use_admin(garden):
     """The admin API, and the dashboard's login."""
     admin = [credential("Authorization", ROOT)]
     own = hash_of(garden.plant("stored, own hash", "sk-stored-by-hash-0123"))
-    for body in (
-        {"name": "stored"},
-        {"name": "hashed", "hash": own},
-        {"name": "graced"},
-    ):
+    for body in ({"name": "stored"}, {"name": "hashed", "hash": own}, {"name": "graced"}):
         _, _, data = garden.ask("POST", "/internal/keys", admin, json.dumps(body).encode(), False)
         page = json.loads(data)
         garden.seen["responses"].append(data.replace(page.get("key", "-").encode(), b""))

@@ -47,6 +47,18 @@ def whole(chance):
     return [Act("whole", usage=usage(chance))]
 
 
+def wrong(chance):
+    return [Act("whole", usage=Usage(-chance.randrange(1, 9), 2_000_000_000))]
+
+
+def wrong_stream(chance):
+    return [Act("stream", chance.randrange(1, 9), wrong(chance)[0].usage)]
+
+
+def early_stream(chance):
+    return [Act("stream", 5, Usage(chance.randrange(1, 900), 77, is_early=True))]
+
+
 def silent(_):
     return [Act("whole")]
 
@@ -107,6 +119,9 @@ KINDS = [
     ("whole, none", 6, PLAIN, silent, CAME_WHOLE),
     ("stream, usage", 10, STREAMED, stream, CAME_WHOLE),
     ("stream, none", 6, STREAMED, silent_stream, CAME_WHOLE),
+    ("stream, usage in each", 2, STREAMED, early_stream, CAME_WHOLE),
+    ("whole, wrong usage", 1, PLAIN, wrong, CAME_WHOLE),
+    ("stream, wrong usage", 1, STREAMED, wrong_stream, CAME_WHOLE),
     ("completions", 3, {"path": COMPLETIONS}, whole, CAME_WHOLE),
     ("completions, none", 2, {"path": COMPLETIONS}, silent, CAME_WHOLE),
     ("embeddings", 3, {"path": EMBEDDINGS}, whole, CAME_WHOLE),
@@ -226,7 +241,7 @@ def compare(shown, what, seen, want):
 
 def each_kind(world, gateway, shown):
     """Sends some requests of one kind after the other, so that a wrong charge has a name."""
-    wrong = []
+    charged_wrongly = []
     for place, (name, _, more, acts, end) in enumerate(KINDS):
         key = f"kind{place}"
         chance, total, ends = random.Random(place), Charge(), []
@@ -255,9 +270,11 @@ def each_kind(world, gateway, shown):
         rows = by_name(gateway.usage(f"&key={key}")[0]).values()
         seen = tuple(sum(row[at] for row in rows) for at in range(len(FIGURES)))
         if seen != want or set(ends) != {end}:
-            wrong.append(f"{name} ({', '.join(FIGURES)}): {seen}, expected {want}; {ends[0]}")
-    shown.add("kinds of requests that are charged wrongly, 3 of each", len(wrong), 0)
-    shown.failures += [f"sums: {what}" for what in wrong]
+            what = f"{name} ({', '.join(FIGURES)}): {seen}, expected {want}; {ends[0]}"
+            charged_wrongly.append(what)
+    what = f"kinds of requests, of {len(KINDS)}, that are charged wrongly"
+    shown.add(what, len(charged_wrongly), 0)
+    shown.failures += [f"sums: {what}" for what in charged_wrongly]
 
 
 @row(place=4, seconds_max=420)
@@ -290,7 +307,10 @@ def sums(options, shown):
         except NotReady as error:
             shown.failures.append(f"sums: {error}")
         compare(shown, "/internal/usage", seen(), want)
-        compare_metrics(shown, gateway.metrics(), begun)
+        samples = gateway.metrics()
+        compare_metrics(shown, samples, begun)
+        rejected = samples.get("olla_usage_rejected_total", 0)
+        shown.holds("olla_usage_rejected_total counts wrong usage", rejected > 0)
 
         def stored():
             rows = by_name(stored_usage(options, store)[0])
