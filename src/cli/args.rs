@@ -44,7 +44,7 @@ config/config.local.toml, config/config.toml, config.toml and default.toml, then
 with .yaml, else the built-in defaults: Ollama on this machine.
 
 Signals: HUP reloads the configuration. TERM and INT finish requests in flight and exit; a second
-one exits at once. USR1, USR2 and PIPE are ignored.
+one exits at once. USR1, USR2, PIPE and XFSZ are ignored.
 
 Exit codes: 0 success or clean shutdown, 1 startup or validation error, 2 invalid command line,
 3 an endpoint failed under check --probe.";

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use signal_hook::consts::{SIGHUP, SIGINT, SIGPIPE, SIGTERM, SIGUSR1, SIGUSR2};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGPIPE, SIGTERM, SIGUSR1, SIGUSR2, SIGXFSZ};
 use signal_hook::iterator::Signals;
 
 /// The meaning of a signal.
@@ -15,7 +15,8 @@ pub(super) enum SignalRequest {
 }
 
 /// Receives the signals that have a meaning, and those that must not end the process: other servers
-/// reopen logs on SIGUSR1 and SIGUSR2, and SIGPIPE means that the reader of the log has ended.
+/// reopen logs on SIGUSR1 and SIGUSR2, SIGPIPE means that the reader of the log has ended, and
+/// SIGXFSZ comes with the error of a write that a limit on the size of files refuses.
 pub(super) struct Listening(Signals);
 
 impl Listening {
@@ -24,7 +25,7 @@ impl Listening {
     /// # Errors
     /// The system refuses a handler.
     pub(super) fn start() -> std::io::Result<Self> {
-        Signals::new([SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2, SIGPIPE]).map(Self)
+        Signals::new([SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2, SIGPIPE, SIGXFSZ]).map(Self)
     }
 
     /// A signal that has arrived, without waiting.

@@ -278,7 +278,7 @@ fn other_signals_are_ignored_and_the_gateway_goes_on() {
         let backend = Backend::ok(&["m"]);
         for last in ["INT", "TERM"] {
             let mut gateway = over(driver, &backend, "");
-            for ignored in ["USR1", "USR2", "PIPE"] {
+            for ignored in ["USR1", "USR2", "PIPE", "XFSZ"] {
                 gateway.signal(ignored);
             }
             // A signal that ends a process ends it before the next one is handled.
