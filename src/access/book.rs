@@ -54,6 +54,11 @@ impl CountersBook {
         }
     }
 
+    /// The number of names of tokens that have counters.
+    pub(crate) fn token_names(&self) -> usize {
+        self.tokens.count()
+    }
+
     /// The counters of a token's name; `now_ms` in milliseconds since 1970.
     pub(crate) fn of_token(&self, name: &Arc<str>, now_ms: u64) -> Arc<Counters> {
         self.tokens.of(name, now_ms)

@@ -83,6 +83,8 @@ pub(crate) struct Inputs<'a> {
     pub key_series: &'a KeySeries,
     /// The refusals by limits of keys.
     pub limited: &'a LimitCounts,
+    /// Names of tokens that have counters.
+    pub token_names: usize,
     /// Whether the newest version of the keys file is in force.
     pub keys_file_ok: bool,
 }

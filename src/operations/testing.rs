@@ -170,6 +170,7 @@ impl World {
             access: &self.access,
             key_series: &self.key_series,
             limited: &self.limited,
+            token_names: 3,
             keys_file_ok: true,
             state: StateFacts::default(),
             sessions: 0,

@@ -150,6 +150,8 @@ fn keys_are_fetched_and_an_unknown_one_is_fetched_once() {
         }
         assert_eq!(issuer.count(), before + 1);
         gateway.wait_line(&["Key refused", "\"token_reason\":\"unknown signing key\""]);
+        // Two tokens have had a valid signature, of one name.
+        wait_metric(&gateway, "olla_access_keys{source=\"jwt\"}", 1.0);
     });
 }
 

@@ -39,6 +39,12 @@ impl TokenNames {
         names.of(name, now_ms, NAMES_MAX)
     }
 
+    /// The number of names that have counters.
+    pub(crate) fn count(&self) -> usize {
+        let names = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        names.by_name.len()
+    }
+
     /// All names with their counters. The lock is held to copy them only.
     pub(crate) fn all(&self) -> Vec<(Arc<str>, Arc<Counters>)> {
         let names = self.0.lock().unwrap_or_else(PoisonError::into_inner);

@@ -142,6 +142,7 @@ impl Pages {
             access: &snapshot.access,
             key_series: &self.setup.common.key_series,
             limited: &self.setup.common.limited,
+            token_names: self.setup.common.access.book().token_names(),
             keys_file_ok: self
                 .setup
                 .common

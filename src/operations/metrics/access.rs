@@ -14,15 +14,17 @@ pub(super) fn families(text: &mut Exposition, inputs: &Inputs<'_>) {
     text.gauge(name, "Whether clients need a key.");
     text.sample(name, &[], u64::from(access.enabled));
     let name = "olla_access_keys";
-    text.gauge(name, "Keys in force, by their source.");
-    for source in [
-        KeySource::Config,
-        KeySource::Env,
-        KeySource::File,
-        KeySource::Store,
-    ] {
+    text.gauge(
+        name,
+        "Keys in force, by their source; of tokens, the names that have counters.",
+    );
+    for source in KeySource::ALL {
         let labels = [("source", source.as_str())];
-        text.sample(name, &labels, access.keys.count(source));
+        let count = match source {
+            KeySource::Jwt => inputs.token_names,
+            source => access.keys.count(source),
+        };
+        text.sample(name, &labels, count);
     }
     let name = "olla_access_keys_file_ok";
     text.gauge(
