@@ -104,18 +104,23 @@ impl Exchange {
         let outcome = match route {
             LoginRoute::In if is_reading(&ask.request) => {
                 self.dashboard(ask, local);
-                return Routed::Respond;
+                Ok(Routed::Respond)
             }
             LoginRoute::In => self.log_in(ask, local),
-            LoginRoute::Out => self.log_out(ask, local),
+            LoginRoute::Out => self.log_out(ask, local).map(|()| Routed::Respond),
         };
-        if let Err(error) = outcome {
+        outcome.unwrap_or_else(|error| {
             self.error(ask.cx, Some(&ask.request), &error, local);
-        }
-        Routed::Respond
+            Routed::Respond
+        })
     }
 
-    fn log_in(&mut self, ask: &Ask<'_>, local: &mut Local) -> Result<(), Error> {
+    /// Logs an operator in. A token waits for a key of its issuer as on every other route.
+    fn log_in(&mut self, ask: &Ask<'_>, local: &mut Local) -> Result<Routed, Error> {
+        let has_waited = match self.waits_for_issuer(ask.cx) {
+            Ok(has_waited) => has_waited,
+            Err(until) => return Ok(Routed::Wait(until)),
+        };
         if !is_of_own_origin(&ask.request) {
             self.check_session(ask)?;
         }
@@ -126,8 +131,16 @@ impl Exchange {
         if let Some(seconds) = common.refused_keys.blocked(address, limit, now) {
             return Err(too_many(seconds));
         }
-        let key = match self.identified(ask, secret.as_bytes()) {
+        let mut wants_keys = false;
+        let key = match self.identified(ask, secret.as_bytes(), &mut wants_keys) {
             Identified::Live { key, .. } => key,
+            Identified::Refused(_)
+                if wants_keys
+                    && !has_waited
+                    && let Some(until) = self.ask_issuer(ask.cx) =>
+            {
+                return Ok(Routed::Wait(until));
+            }
             Identified::Refused(refused) => return Err(self.refuse_key(ask, &refused)),
             Identified::None => return Err(self.missing_key(ask)),
         };
@@ -156,7 +169,7 @@ impl Exchange {
         emit::field(&mut local.head, b"Cache-Control", b"no-store");
         let cookie = self.cookie(ask, &value, ttl.as_secs());
         emit::field(&mut local.head, b"Set-Cookie", cookie.as_bytes());
-        Ok(())
+        Ok(Routed::Respond)
     }
 
     fn log_out(&mut self, ask: &Ask<'_>, local: &mut Local) -> Result<(), Error> {
@@ -177,14 +190,13 @@ impl Exchange {
         Ok(())
     }
 
-    /// What a credential of a login is.
-    fn identified(&self, ask: &Ask<'_>, value: &[u8]) -> Identified {
+    /// What a credential of a login is. Sets `wants_keys` as [`Self::token`] does.
+    fn identified(&self, ask: &Ask<'_>, value: &[u8], wants_keys: &mut bool) -> Identified {
         let access = &self.view.snapshot.access;
         if access.is_placeholder(value) {
             return Identified::None;
         }
-        // A login does not wait for the issuer: who has an unknown key tries again.
-        let judged = match self.token(value, ask.cx, &mut false) {
+        let judged = match self.token(value, ask.cx, wants_keys) {
             Some(judged) => judged.map_err(|because| RefusedKey {
                 because,
                 digest: KeyDigest::of(value),

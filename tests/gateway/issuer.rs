@@ -156,6 +156,32 @@ fn keys_are_fetched_and_an_unknown_one_is_fetched_once() {
 }
 
 #[test]
+fn a_login_waits_for_an_unknown_key_as_requests_do() {
+    on_both_drivers(|driver| {
+        let (old, new) = (Signer::new("old"), Signer::new("new"));
+        let issuer = Issuer::serving(set_of(&[&old]));
+        let backend = Backend::ok(&["m"]);
+        let jwks = format!("jwks_url = \"{}/keys\"", issuer.backend.url());
+        let gateway = Gateway::start(&config(driver, &backend, &jwks, "allow_admin = true"));
+        gateway.wait_line(&["Signing keys fetched", "\"keys\":1"]);
+        *issuer.set.lock().unwrap() = set_of(&[&old, &new]);
+        let before = issuer.count();
+        let boss = json!({"olla_policy": "boss"});
+        let entered = log_in(&gateway, &new.token(&boss));
+        assert_eq!(entered.status, 200, "{}", entered.text());
+        assert_eq!(entered.json()["name"], "jwt:dana");
+        let cookie = cookie(&entered);
+        assert_eq!(get(&gateway, "/internal/status", &[&cookie]).status, 200);
+        assert_eq!(issuer.count(), before + 1);
+        // Within a minute there is no other fetch.
+        let foreign = Signer::new("other").token(&boss);
+        let refused = log_in(&gateway, &foreign);
+        assert_eq!(refused.json()["error"]["code"], "INVALID_TOKEN");
+        assert_eq!(issuer.count(), before + 1);
+    });
+}
+
+#[test]
 fn without_keys_tokens_wait_and_other_keys_do_not() {
     on_both_drivers(|driver| {
         let signer = Signer::new("k");
