@@ -23,6 +23,9 @@ const PAGE: &str = "index.html";
 /// The page where an operator logs in.
 const LOGIN: &str = "login.html";
 
+/// What the line of [`PAGE`] has that is the button for the logout.
+const LOGOUT: &[u8] = b"id=\"logout\"";
+
 /// The folder below [`ROOT`] for everything but the page.
 const ASSETS: &str = "assets/";
 
@@ -59,8 +62,8 @@ files! {
 /// The response to GET and HEAD of a path of the dashboard; `None`: there is no such file (404). It
 /// does not include [`SECURITY_HEADERS`](super::access::SECURITY_HEADERS), which refusals need too.
 ///
-/// Without a login there is nothing to log in to: its page leads to the dashboard
-/// (docs/contract/access.md#12).
+/// Without a login there is nothing to log in to or out of: its page leads to the dashboard, which
+/// has no button for it (docs/contract/access.md#12).
 pub(crate) fn answer(path: &str, has_login: bool, asked: &PageHeaders<'_>) -> Option<PageResponse> {
     let rest = path.strip_prefix(ROOT)?;
     let Some(rest) = rest.strip_prefix('/') else {
@@ -77,10 +80,28 @@ pub(crate) fn answer(path: &str, has_login: bool, asked: &PageHeaders<'_>) -> Op
         None if !last.contains('.') => PAGE,
         None => return None,
     };
+    if name == PAGE && !has_login {
+        let (bytes, tag) = page_without_login();
+        return Some(file(name, bytes, tag, asked));
+    }
     let index = FILES.iter().position(|(known, _)| *known == name)?;
     let (name, bytes) = FILES.get(index)?;
     let tag = tags().get(index)?;
     Some(file(name, bytes, tag, asked))
+}
+
+/// The page without its button for the logout, and its tag.
+fn page_without_login() -> &'static (Vec<u8>, String) {
+    static PAGE_WITHOUT: OnceLock<(Vec<u8>, String)> = OnceLock::new();
+    PAGE_WITHOUT.get_or_init(|| {
+        let page = FILES.iter().find(|(name, _)| *name == PAGE);
+        let page = page.map_or(&b""[..], |(_, bytes)| *bytes);
+        let lines = page.split_inclusive(|byte| *byte == b'\n');
+        let rest = lines.filter(|line| memchr::memmem::find(line, LOGOUT).is_none());
+        let bytes = rest.collect::<Vec<_>>().concat();
+        let tag = tag_of(&bytes);
+        (bytes, tag)
+    })
 }
 
 fn redirect() -> PageResponse {
@@ -183,14 +204,13 @@ fn part(text: &[u8], len: usize) -> Part {
 /// The strong entity tags of [`FILES`], in the same order.
 fn tags() -> &'static [String] {
     static TAGS: OnceLock<Vec<String>> = OnceLock::new();
-    TAGS.get_or_init(|| {
-        let tag = |(_, bytes): &(&str, &[u8])| {
-            let mut hash = Fnv::default();
-            hash.update(bytes);
-            format!("\"{}\"", base36(hash.0))
-        };
-        FILES.iter().map(tag).collect()
-    })
+    TAGS.get_or_init(|| FILES.iter().map(|(_, bytes)| tag_of(bytes)).collect())
+}
+
+fn tag_of(bytes: &[u8]) -> String {
+    let mut hash = Fnv::default();
+    hash.update(bytes);
+    format!("\"{}\"", base36(hash.0))
 }
 
 fn content_type(name: &str) -> &'static str {
@@ -277,6 +297,19 @@ mod tests {
         ] {
             assert_eq!(get(path), None, "{path}");
         }
+    }
+
+    #[test]
+    fn without_a_login_there_is_no_logout() {
+        let asked = PageHeaders::default();
+        let page = |has_login| answer("/internal/ui/models", has_login, &asked).unwrap();
+        let [with, without] = [true, false].map(page);
+        let text = |page: &PageResponse| String::from_utf8(page.body.to_vec()).unwrap();
+        let lines = text(&with).lines().count();
+        assert!(text(&with).contains("Log out"));
+        assert!(!text(&without).contains("Log out"));
+        assert_eq!(text(&without).lines().count(), lines - 1);
+        assert_ne!(header(&with, "ETag"), header(&without, "ETag"));
     }
 
     #[test]

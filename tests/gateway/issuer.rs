@@ -330,6 +330,11 @@ fn an_admin_key_becomes_a_session() {
             "{set}"
         );
         let cookie = cookie(&entered);
+        assert!(
+            get(&gateway, "/internal/ui/", &[&cookie])
+                .text()
+                .contains("Log out")
+        );
         for path in [
             "/internal/ui/",
             "/internal/status",
@@ -418,4 +423,7 @@ fn without_access_there_is_no_login() {
         (page.status, page.header("Location")),
         (307, Some("/internal/ui/"))
     );
+    let page = get(&gateway, "/internal/ui/", &[]);
+    assert!(page.text().contains("Overview"));
+    assert!(!page.text().contains("Log out"));
 }

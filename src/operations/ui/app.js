@@ -210,7 +210,8 @@ setInterval(showFreshness, WATCH_MS);
 readPlace();
 for (const source of Object.values(sources)) source.start();
 
-byId("logout").addEventListener("click", async () => {
+// Without keys there is nothing to log out of, and no button.
+byId("logout")?.addEventListener("click", async () => {
   await fetch("/internal/ui/logout", { method: "POST", headers: { "X-Olla-Dashboard": "1" } });
   location.replace("/internal/ui/login");
 });
