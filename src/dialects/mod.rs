@@ -208,6 +208,16 @@ pub(crate) struct Summary {
     pub fallback: Option<Fallback>,
 }
 
+/// The tokens of a translated request and of its response so far, as the client is told them if the
+/// endpoint does not report them (docs/contract/translation.md#8.5).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct EstimatedUsage {
+    /// Of the request.
+    pub prompt: u64,
+    /// Of the response.
+    pub completion: u64,
+}
+
 /// Why a request was translated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fallback {
@@ -492,6 +502,14 @@ impl Dialect {
         match self {
             Self::Plain => false,
             Self::Translated(conversation) => conversation.is_translated(),
+        }
+    }
+
+    /// An estimate of the tokens, if the last attempt was translated.
+    pub(crate) fn estimated_usage(&self) -> Option<EstimatedUsage> {
+        match self {
+            Self::Plain => None,
+            Self::Translated(conversation) => conversation.estimated_usage(),
         }
     }
 

@@ -419,6 +419,14 @@ impl Exchange {
                 completion: reported.completion.unwrap_or(0),
             };
         }
+        if let Some(estimated) = self.dialect.estimated_usage() {
+            // The client is told the same.
+            let completion = reported.completion.filter(|tokens| *tokens > 0);
+            return Used {
+                prompt: reported.prompt.unwrap_or(estimated.prompt),
+                completion: completion.unwrap_or(estimated.completion),
+            };
+        }
         let events = admitted.and_then(|admitted| admitted.events.as_ref());
         let unreported = || match (events, by.outcome) {
             (Some(events), _) => events.events(),

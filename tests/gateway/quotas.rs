@@ -483,3 +483,67 @@ fn endpoints_outside_of_a_fleet_do_not_exist() {
         }
     });
 }
+
+/// The tokens that a response says it used, whatever its dialect: those of the last object that does.
+#[track_caller]
+fn told(response: &Response) -> u64 {
+    let tokens = |line: &str| {
+        let value: Value =
+            serde_json::from_str(line.strip_prefix("data: ").unwrap_or(line)).ok()?;
+        let inner = value.get("response").unwrap_or(&value);
+        let usage = inner.get("usage").unwrap_or(inner);
+        let count = |names: [&str; 2]| names.iter().find_map(|name| usage[name].as_u64());
+        let prompt = count(["input_tokens", "prompt_eval_count"])?;
+        Some(prompt + count(["output_tokens", "eval_count"])?)
+    };
+    let text = response.text();
+    text.lines().rev().find_map(tokens).unwrap()
+}
+
+/// An endpoint that reports no usage: a translated request is charged by the estimates that its client
+/// is told, not by events of an API that the client has not spoken.
+#[test]
+fn translations_without_usage_are_charged_as_the_client_is_told() {
+    on_both_drivers(|driver| {
+        let backend = Backend::new(&["llama3"], |request, link| {
+            let said = "twenty bytes of text";
+            if request.text().contains("\"stream\":true") {
+                link.begin("text/event-stream");
+                for piece in said.split_inclusive(' ') {
+                    let chunk = json!({"choices": [{"index": 0, "delta": {"content": piece}}]});
+                    link.chunk(format!("data: {chunk}\n\n"));
+                }
+                link.chunk("data: [DONE]\n\n");
+                link.chunk("");
+            } else {
+                let message = json!({"role": "assistant", "content": said});
+                let body = json!({"choices": [{"message": message, "finish_reason": "stop"}]});
+                link.respond(200, "application/json", body.to_string());
+            }
+        });
+        let one = endpoint("one", "lmdeploy", &backend, "");
+        let gateway = gateway(driver, &one, "tokens_per_day = 1000000");
+        let mut total = 0;
+        let messages = json!([{"role": "user", "content": "Say twenty bytes of text."}]);
+        for (path, content) in [
+            ("/olla/anthropic/v1/messages", "messages"),
+            ("/v1/responses", "input"),
+            ("/api/chat", "messages"),
+        ] {
+            for stream in [false, true] {
+                let mut body = json!({"model": "llama3", "max_tokens": 50, "stream": stream});
+                body[content] = messages.clone();
+                let response = post(&gateway, path, &[&alice()], body.to_string());
+                assert_eq!(response.status, 200, "{path} {}", response.text());
+                assert_eq!(response.header("X-Olla-Dialect"), Some("openai-chat"));
+                let told = told(&response);
+                // 20 bytes are 5 tokens.
+                assert!((6..40).contains(&told), "{path} {told}");
+                total += told;
+                wait_until("the request is settled", || {
+                    used(&gateway)["tokens_per_day"] == total
+                });
+            }
+        }
+    });
+}

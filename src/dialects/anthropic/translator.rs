@@ -100,8 +100,9 @@ impl Translator for MessagesTranslator {
             .served_context
             .map(|served| size.output_room(served));
         self.context = Some(Box::new(context));
-        let Translated { mut body, warnings } =
-            translate::to_openai(making.body, checked, making.name, room)?;
+        let Translated {
+            mut body, warnings, ..
+        } = translate::to_openai(making.body, checked, making.name, room)?;
         if checked.is_prefilled(making.body) {
             Prefill::of(making.kind).write(&mut body)?;
         }
@@ -115,6 +116,7 @@ impl Translator for MessagesTranslator {
         Ok(Outgoing::Chat(ChatRequest {
             body,
             operation: CommonOperation::Chat,
+            input_tokens: size.tokens(),
             dropped,
             warnings,
         }))

@@ -172,6 +172,11 @@ impl ChatStream {
         self.lines.held() + self.data.len() + self.written.writer.held()
     }
 
+    /// Bytes of the response's content so far.
+    pub(crate) fn output_bytes(&self) -> u64 {
+        self.written.writer.output_bytes()
+    }
+
     /// Takes the end of the response's body.
     pub fn end(&mut self, how: End, at: Moment, out: &mut Vec<u8>) -> Progress {
         if self.written.over {

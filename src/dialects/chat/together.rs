@@ -128,6 +128,11 @@ impl ChatWriter for Collected {
         self.calls.held_bytes()
     }
 
+    /// The content is counted where the whole response is translated.
+    fn output_bytes(&self) -> u64 {
+        0
+    }
+
     fn warnings(&self) -> &[Warning] {
         &[]
     }

@@ -9,6 +9,8 @@ pub struct Translated {
     pub body: Vec<u8>,
     /// Warnings for the log.
     pub warnings: Vec<Warning>,
+    /// Of a response: the bytes of its content, for an estimate of its tokens.
+    pub output_bytes: u64,
 }
 
 /// A part that could not be translated. The request is served without it.

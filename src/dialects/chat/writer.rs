@@ -64,6 +64,9 @@ pub(crate) trait ChatWriter: fmt::Debug + Send {
     /// Bytes that are held until more comes.
     fn held(&self) -> usize;
 
+    /// Bytes of the response's content so far, for an estimate of its tokens.
+    fn output_bytes(&self) -> u64;
+
     /// What the log is to say, at the end.
     fn warnings(&self) -> &[Warning];
 }

@@ -26,8 +26,9 @@ use crate::dialects::chat::dropped::Dropped;
 use crate::dialects::chat::error::Refusal;
 use crate::dialects::chat::ids::IdSeed;
 use crate::dialects::chat::inflate::Inflater;
+use crate::dialects::chat::outcome::Counts;
 use crate::dialects::chat::warning::Warning;
-use crate::dialects::{Fallback, Note, Summary};
+use crate::dialects::{EstimatedUsage, Fallback, Note, Summary};
 use crate::providers::CommonOperation;
 use response::Replying;
 use split::{Mode, Split};
@@ -63,6 +64,10 @@ pub(crate) struct Conversation {
     /// The translated request; empty unless the picked endpoint gets one.
     outgoing: Vec<u8>,
     operation: CommonOperation,
+    /// The tokens of the translated request, as estimated.
+    input_tokens: u64,
+    /// The bytes of the content of a whole response that was translated.
+    output_bytes: u64,
     /// What of the request had no effect in the last attempt.
     dropped: Dropped,
     /// The model as the last endpoint knows it.
@@ -106,6 +111,8 @@ impl Conversation {
             again: None,
             outgoing: Vec::new(),
             operation: CommonOperation::Chat,
+            input_tokens: 0,
+            output_bytes: 0,
             dropped: Dropped::default(),
             name: String::new(),
             seed: None,
@@ -144,6 +151,21 @@ impl Conversation {
     /// See [`super::Dialect::is_translated`].
     pub(super) fn is_translated(&self) -> bool {
         self.mode == Some(Mode::Translation)
+    }
+
+    /// See [`super::Dialect::estimated_usage`].
+    pub(super) fn estimated_usage(&self) -> Option<EstimatedUsage> {
+        if !self.is_translated() {
+            return None;
+        }
+        let output_bytes = match &self.replying {
+            Replying::Events(stream) | Replying::DocumentAsEvents(stream) => stream.output_bytes(),
+            _ => self.output_bytes,
+        };
+        Some(EstimatedUsage {
+            prompt: self.input_tokens,
+            completion: Counts::default().completion(output_bytes),
+        })
     }
 
     /// See [`super::Dialect::writes_stream`].

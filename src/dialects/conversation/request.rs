@@ -108,6 +108,7 @@ impl Conversation {
             return Ok(Sent::Client);
         };
         self.outgoing = Vec::new();
+        (self.input_tokens, self.output_bytes) = (0, 0);
         self.name.clear();
         self.name.push_str(sending.name);
         let sent = match mode {
@@ -126,6 +127,7 @@ impl Conversation {
                     Outgoing::Chat(request) => {
                         self.outgoing = request.body;
                         self.operation = request.operation;
+                        self.input_tokens = request.input_tokens;
                         self.dropped = request.dropped;
                         self.warn(&request.warnings);
                         Sent::Own

@@ -300,6 +300,7 @@ impl Conversation {
             plain = Cow::Owned(put_together(&plain)?);
         }
         let translated = self.translator.whole(&plain, at)?;
+        self.output_bytes = translated.output_bytes;
         self.warn(&translated.warnings);
         if let Some(recorder) = &mut self.recorder {
             recorder.whole(&translated.body);

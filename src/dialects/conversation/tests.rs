@@ -61,6 +61,7 @@ impl Translator for Same {
         dropped.add("template");
         Ok(Outgoing::Chat(ChatRequest {
             body: making.name.as_bytes().to_vec(),
+            input_tokens: 7,
             dropped,
             ..ChatRequest::default()
         }))
@@ -69,7 +70,8 @@ impl Translator for Same {
     fn whole(&mut self, body: &[u8], _: Moment) -> Result<Translated, Refusal> {
         Ok(Translated {
             body: body.to_vec(),
-            warnings: Vec::new(),
+            output_bytes: body.len() as u64,
+            ..Translated::default()
         })
     }
 
@@ -199,11 +201,19 @@ fn the_mode_follows_the_endpoint() {
         ("/v1/chat/completions", true)
     );
     assert_eq!(conversation.payload(), Some(&b"n"[..]));
+    let mut stream = Box::new(message_stream(ResponseContext::default()));
+    let event = b"data: {\"choices\":[{\"delta\":{\"content\":\"twelve bytes\"}}]}\n\n";
+    let estimated = |prompt, completion| Some(EstimatedUsage { prompt, completion });
+    assert_eq!(conversation.estimated_usage(), estimated(7, 0));
+    let _ = stream.push(event, Moment::default(), &mut Vec::new());
+    conversation.replying = Replying::Events(stream);
+    assert_eq!(conversation.estimated_usage(), estimated(7, 3));
     assert_eq!(conversation.dropped().unwrap().names().count(), 1);
     assert_eq!(conversation.fallback(), Some(Fallback::CannotPassthrough));
     // A native endpoint that turns out not to know the route gets the request translated.
     conversation.picked(2);
     conversation.request(&sending("n")).unwrap();
+    assert_eq!(conversation.estimated_usage(), None);
     conversation.replying = Replying::Doubtful(404);
     let whole = conversation.whole(b"{\"error\":\"n is unknown\"}", 2, Moment::default());
     assert!(matches!(whole, Whole::Held));
@@ -235,6 +245,7 @@ fn events_in_place_of_a_document_are_put_together() {
         panic!("no document");
     };
     assert!(document.starts_with(b"{\"object\":\"chat.completion\""));
+    assert_eq!(conversation.output_bytes, document.len() as u64);
 }
 
 /// What a piece of a stream has to do with after `before`.

@@ -222,6 +222,8 @@ pub(crate) struct ChatRequest {
     pub body: Vec<u8>,
     /// Where it goes.
     pub operation: CommonOperation,
+    /// The tokens of the client's request, as estimated (docs/contract/translation.md#8.5).
+    pub input_tokens: u64,
     /// What of the client's request has no effect.
     pub dropped: Dropped,
     /// What the log is to say.

@@ -194,6 +194,7 @@ impl Answering {
         Ok(Translated {
             body: out,
             warnings,
+            output_bytes,
         })
     }
 
@@ -235,7 +236,7 @@ impl Answering {
         }
         Ok(Translated {
             body: out,
-            warnings: Vec::new(),
+            ..Translated::default()
         })
     }
 

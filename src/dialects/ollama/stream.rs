@@ -272,7 +272,7 @@ impl ChatWriter for LineWriter {
         open_rest(self, out);
         let totals = ReplyTotals {
             counts: self.counts,
-            output_bytes: self.output_bytes + self.calls.bytes(),
+            output_bytes: self.output_bytes(),
             finish: self.finish,
             first: self.first.unwrap_or(at.elapsed),
         };
@@ -292,6 +292,10 @@ impl ChatWriter for LineWriter {
     fn held(&self) -> usize {
         let open = self.open.as_ref().map_or(0, |open| open.arguments.len());
         self.calls.held_bytes() + open
+    }
+
+    fn output_bytes(&self) -> u64 {
+        self.output_bytes + self.calls.bytes()
     }
 
     fn warnings(&self) -> &[Warning] {

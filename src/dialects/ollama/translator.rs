@@ -157,6 +157,7 @@ impl Translator for OllamaRequest {
         Ok(Outgoing::Chat(ChatRequest {
             body: written.body,
             operation,
+            input_tokens: self.answering.input_tokens,
             dropped: written.dropped,
             warnings: Vec::new(),
         }))

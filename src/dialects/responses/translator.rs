@@ -241,11 +241,13 @@ impl Translator for ResponsesTranslator {
         let mut context = sent.context(&fields, seed);
         let (keeper, room) = self.keeper(&context).unzip();
         context.store_room = room;
+        let input_tokens = context.input_tokens;
         self.prepared = Some((Arc::new(context), keeper));
         let mut dropped = Dropped::default();
         sent.dropped.into_iter().for_each(|name| dropped.add(name));
         Ok(Outgoing::Chat(ChatRequest {
             body: sent.body,
+            input_tokens,
             dropped,
             ..ChatRequest::default()
         }))

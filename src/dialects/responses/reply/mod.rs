@@ -59,6 +59,7 @@ pub(crate) fn whole(
     reply.finish(at, &mut body);
     Ok(Translated {
         body,
+        output_bytes: reply.output_bytes(),
         warnings: reply.warnings,
     })
 }
@@ -261,8 +262,7 @@ impl Reply {
     }
 
     fn usage(&self) -> ReplyUsage {
-        let bytes = self.output_bytes + self.calls.bytes();
-        ReplyUsage::of(self.counts, self.context.input_tokens, bytes)
+        ReplyUsage::of(self.counts, self.context.input_tokens, self.output_bytes())
     }
 }
 
@@ -427,6 +427,10 @@ impl ChatWriter for Reply {
         let open = self.open.as_ref().map_or(0, |open| open.text.len());
         // What the end repeats is only copied.
         self.calls.held_bytes() + (self.output.len() + open) / COPIED_PER_READ
+    }
+
+    fn output_bytes(&self) -> u64 {
+        self.output_bytes + self.calls.bytes()
     }
 
     fn warnings(&self) -> &[Warning] {

@@ -65,6 +65,7 @@ pub fn from_openai(answer: &[u8], ctx: &ResponseContext) -> Result<Translated, R
     Ok(Translated {
         body: out,
         warnings,
+        output_bytes,
     })
 }
 

@@ -93,6 +93,7 @@ pub fn to_openai(
     Ok(Translated {
         body: out,
         warnings,
+        output_bytes: 0,
     })
 }
 

@@ -70,8 +70,7 @@ impl Message {
     }
 
     fn usage(&self) -> Usage {
-        let bytes = self.output_bytes + self.calls.bytes();
-        Usage::of(self.counts, &self.ctx, bytes)
+        Usage::of(self.counts, &self.ctx, self.output_bytes())
     }
 
     /// A piece of text or thinking.
@@ -236,6 +235,10 @@ impl ChatWriter for Message {
 
     fn held(&self) -> usize {
         self.calls.held_bytes()
+    }
+
+    fn output_bytes(&self) -> u64 {
+        self.output_bytes + self.calls.bytes()
     }
 
     fn warnings(&self) -> &[Warning] {
