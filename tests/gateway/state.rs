@@ -3,6 +3,9 @@
 //!
 //! Contract: docs/contract/access.md#11, docs/contract/access.md#13, docs/contract/access.md#14
 
+use std::fs::OpenOptions;
+use std::os::unix::fs::FileExt as _;
+use std::path::Path;
 use std::process::Command;
 
 use serde_json::{Value, json};
@@ -425,6 +428,84 @@ fn a_store_that_goes_away_stops_no_request() {
         assert_eq!(create("alice").status, 201);
         let report = admin(&gateway, "GET", "/internal/usage", None).json();
         assert_eq!(rows(&report), ["env-admin m gpu 1"]);
+    });
+}
+
+/// Makes SQLite see a file that may only be read: the write version of its header is one that no
+/// program knows. A program that has it open finds that with its next change.
+fn make_read_only(file: &Path) {
+    let connection = rusqlite::Connection::open(file).unwrap();
+    // What was written so far goes to the file itself, and everybody reads that again.
+    let moved = |row: &rusqlite::Row<'_>| row.get(0);
+    let checkpoint = "PRAGMA wal_checkpoint(TRUNCATE)";
+    assert_eq!(connection.query_row(checkpoint, [], moved), Ok(0));
+    drop(connection);
+    let header = OpenOptions::new().write(true).open(file).unwrap();
+    header.write_all_at(&[3], 18).unwrap();
+}
+
+#[test]
+fn a_store_that_becomes_read_only_stops_no_request() {
+    on_both_drivers(|driver| {
+        let backend = Backend::ok(&["m"]);
+        let folder = Folder::new();
+        let mut gateway = keyed(driver, &backend, &state(&folder));
+        let create = |gateway: &Gateway, name: &str| {
+            let body = json!({ "name": name });
+            admin(gateway, "POST", "/internal/keys", Some(body))
+        };
+        let made = create(&gateway, "alice").json();
+        let secret = made["key"].as_str().unwrap();
+        assert_eq!(chat(&gateway, secret).status, 200);
+        let file = folder.file("state.db");
+        let name = file.to_str().unwrap();
+        written(name, &["alice m gpu 1"]);
+        make_read_only(&file);
+        let refused = create(&gateway, "bob");
+        let message = refused.is_error(503, "service_unavailable", "STATE_UNAVAILABLE");
+        assert!(message.contains("readonly"), "{message}");
+        gateway.wait_line(&["State store unavailable", "ERROR", "readonly", name]);
+        // Nothing is changed: neither the key that was refused nor those that are there.
+        let change = |method: &str, path: &str, body: Option<Value>| {
+            admin(&gateway, method, path, body).is_error(
+                503,
+                "service_unavailable",
+                "STATE_UNAVAILABLE",
+            );
+        };
+        let path = "/internal/keys/alice";
+        change("PATCH", path, Some(json!({"enabled": false})));
+        change("POST", "/internal/keys/alice/rotate", None);
+        change("DELETE", "/internal/keys/alice?cut=true", None);
+        let listed = admin(&gateway, "GET", "/internal/keys", None).json();
+        assert_eq!(listed["total"], 2);
+        for _ in 0..3 {
+            assert_eq!(chat(&gateway, secret).status, 200);
+        }
+        let used = get(
+            &gateway,
+            "/olla/key",
+            &[&format!("Authorization: Bearer {secret}")],
+        );
+        assert!(used.json()["used"]["tokens_per_day"].as_u64() > Some(0));
+        let report = admin(&gateway, "GET", "/internal/usage", None).json();
+        assert_eq!(rows(&report), ["alice m gpu 4"]);
+        let page = || admin(&gateway, "GET", "/internal/metrics", None).text();
+        wait_until("usage waits in memory", || {
+            let page = page();
+            page.contains("\nolla_state_up 0\n") && page.contains("\nolla_state_pending_rows 1\n")
+        });
+        // The commands read it all the same.
+        let (code, json, _) = olla(&["usage", "--store", name, "--json"]);
+        assert_eq!(code, Some(0), "{json}");
+        assert_eq!(
+            rows(&serde_json::from_str(&json).unwrap()),
+            ["alice m gpu 1"]
+        );
+        // What is lost at the end is said, and does not hold the end up.
+        gateway.signal("TERM");
+        assert!(gateway.wait_end(testkit::PATIENCE).success());
+        gateway.wait_line(&["State store unavailable", "\"pending_rows\":1"]);
     });
 }
 

@@ -290,15 +290,16 @@ impl StoreLoop {
         if matches!(written, WriteOutcome::Done | WriteOutcome::Again) {
             self.windows.wrote(changed);
         }
-        self.note(written);
+        self.note(written, is_end);
     }
 
-    fn note(&self, written: WriteOutcome) {
+    /// Logs what is news. What is in memory at the end is lost, which is said in any case.
+    fn note(&self, written: WriteOutcome, is_end: bool) {
         match written {
             WriteOutcome::Nothing | WriteOutcome::Done => {}
             WriteOutcome::Again => self.log(Level::Info, events::STORE_BACK, &[]),
             WriteOutcome::Failed { fault, is_news } => {
-                if is_news {
+                if is_news || is_end {
                     self.log_failure(&fault);
                 }
             }
