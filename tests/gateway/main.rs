@@ -12,6 +12,7 @@ mod balancing;
 mod begun;
 mod bodies;
 mod bounds;
+mod cache_salt;
 mod catalogue;
 mod commands;
 mod cors;
