@@ -24,13 +24,13 @@ const BODY: &str = r#"{"model":"m","messages":[{"role":"user","content":"hi"}]}"
 const LOGIN: &str = "/internal/ui/login";
 
 /// One key of an issuer.
-struct Signer {
+pub(crate) struct Signer {
     id: &'static str,
     key: Ed25519KeyPair,
 }
 
 impl Signer {
-    fn new(id: &'static str) -> Self {
+    pub(crate) fn new(id: &'static str) -> Self {
         let pkcs8 = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new()).unwrap();
         let key = Ed25519KeyPair::from_pkcs8(pkcs8.as_ref()).unwrap();
         Self { id, key }
@@ -42,7 +42,7 @@ impl Signer {
     }
 
     /// A token with these claims besides the usual ones.
-    fn token(&self, more: &Value) -> String {
+    pub(crate) fn token(&self, more: &Value) -> String {
         let mut claims = json!({
             "iss": "https://idp.example", "aud": "olla", "sub": "dana", "exp": 4_102_444_800_u64,
         });
@@ -57,7 +57,8 @@ impl Signer {
     }
 }
 
-fn set_of(signers: &[&Signer]) -> String {
+/// The set of these keys.
+pub(crate) fn set_of(signers: &[&Signer]) -> String {
     let keys: Vec<Value> = signers.iter().map(|signer| signer.jwk()).collect();
     json!({ "keys": keys }).to_string()
 }

@@ -26,6 +26,7 @@ mod failover;
 mod headers;
 mod health;
 mod issuer;
+mod keyed_streams;
 mod killers;
 mod leaving;
 mod life;
