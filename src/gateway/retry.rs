@@ -90,20 +90,21 @@ impl Exchange {
         true
     }
 
-    /// The head of a response has arrived, which is a success of its endpoint. With access on a 401
-    /// or 403 is a failure: it says nothing of the client, whose key ends here, but that the endpoint
-    /// refuses the gateway's own credentials (docs/contract/access.md#8.2).
+    /// The head of a response has arrived, which is a success for the breaker of its endpoint,
+    /// whatever its status (docs/contract/balancing.md#10). With access on a 401 or 403 says nothing
+    /// of the client, whose key ends here, but that the endpoint refuses the gateway's own
+    /// credentials: a failure in its statistics (docs/contract/access.md#8.2). If it counted for the
+    /// breaker, a client whose requests an endpoint forbids could take the endpoint from all others.
     pub(super) fn judge_status(&mut self, ask: &Ask<'_>, status: u16) {
         self.is_auth_refused = matches!(status, 401 | 403) && self.ends_keys();
         let Some(lease) = &mut self.lease else {
             return;
         };
+        lease.succeeded();
         if self.is_auth_refused {
-            lease.failed(self.gateway.common.clock_ms(ask.cx.now));
             let index = lease.endpoint();
             self.note_auth_refused(ask, index, status);
         } else {
-            lease.succeeded();
             self.note_status(ask, status);
         }
     }

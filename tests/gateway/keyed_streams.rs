@@ -5,7 +5,7 @@
 //! docs/contract/surface.md#8.4
 
 use std::sync::mpsc::{self, Receiver, Sender};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -313,5 +313,38 @@ fn an_endpoint_may_refuse_after_the_stream_has_begun() {
                 assert_eq!(other.count(), usize::from(is_served));
             }
         }
+    });
+}
+
+/// A status says nothing about whether an endpoint works: what one client provokes does not take it
+/// from the others (docs/contract/balancing.md#10).
+#[test]
+fn refusals_of_an_endpoint_open_no_breaker() {
+    on_both_drivers(|driver| {
+        let asked = Arc::new(Mutex::new(0));
+        let count = Arc::clone(&asked);
+        let backend = Backend::new(&["m", "secret"], move |request, link| {
+            *count.lock().unwrap() += 1;
+            match request.text().contains("\"secret\"") {
+                true => link.respond(403, "application/json", "{\"error\":\"forbidden\"}"),
+                false => link.ok(),
+            }
+        });
+        let (gateway, _folder, alice) = with_store(driver, &backend, "");
+        let forbidden = BODY.replace("\"m\"", "\"secret\"");
+        for _ in 0..12 {
+            let refused = post(&gateway, CHAT, &[&bearer(&alice)], &forbidden);
+            refused.is_error(502, "bad_gateway", "ENDPOINT_AUTH_FAILED");
+        }
+        assert_eq!(*asked.lock().unwrap(), 12);
+        let others = post(&gateway, CHAT, &[&bearer(ROOT)], BODY);
+        assert_eq!(others.status, 200);
+        // It is a failure in the endpoint's statistics.
+        let rate = r#"olla_endpoint_success_rate_percent{endpoint="one"}"#;
+        wait_until("the attempts are counted", || {
+            gateway.metric(rate).is_some_and(|rate| rate < 10.0)
+        });
+        let breaker = r#"olla_breaker_state{endpoint="one"}"#;
+        assert_eq!(gateway.metric(breaker), Some(0.0));
     });
 }
