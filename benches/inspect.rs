@@ -15,7 +15,7 @@ const WANTED: Wanted = Wanted {
     name_key: false,
     prefix_bytes: Some(512),
     vision: true,
-    tally: false,
+    tally: true,
 };
 
 fn main() {

@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::event_count::EventCount;
 use crate::access::estimate::Estimate;
 use crate::access::output::OutputTooLong;
 use crate::access::{Key, Reservation, ShownLimit, quota};
@@ -26,8 +25,6 @@ pub(super) struct Allowance {
     pub(super) body: Option<Bytes>,
     /// It asks for more output than its policy allows.
     pub(super) too_long: Option<OutputTooLong>,
-    /// The events that have passed.
-    pub(super) events: Option<EventCount>,
 }
 
 impl Drop for Allowance {

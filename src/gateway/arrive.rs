@@ -135,9 +135,8 @@ impl Exchange {
         self.enter(ask)?;
         self.check_coding(&ask.request)?;
         if self.route.is_proxied() {
-            let wanted = self
-                .view
-                .wanted(self.path(&ask.request), self.wants_tally());
+            // The ledger estimates what endpoints do not report, with access off too.
+            let wanted = self.view.wanted(self.path(&ask.request), true);
             self.kept.inspector = Inspector::new(wanted);
             self.inspects = self.coding != BodyCoding::Unreadable;
             let content_type = head.get(bytes, FieldId::ContentType);

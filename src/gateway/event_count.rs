@@ -45,8 +45,14 @@ impl EventCount {
     pub(super) fn push(&mut self, mut piece: &[u8]) {
         while let Some(end) = memchr(b'\n', piece) {
             let (line, rest) = piece.split_at(end);
-            self.add(line);
-            self.end_line();
+            if self.line_bytes == 0 {
+                // Most lines come whole: nothing of them is copied.
+                self.end_line(line.get(..LINE_BYTES).unwrap_or(line));
+            } else {
+                self.add(line);
+                let (line, bytes) = (self.line, std::mem::take(&mut self.line_bytes));
+                self.end_line(line.get(..bytes).unwrap_or(&line));
+            }
             piece = rest.get(1..).unwrap_or(b"");
         }
         self.add(piece);
@@ -62,15 +68,13 @@ impl EventCount {
         }
     }
 
-    fn end_line(&mut self) {
-        let line = self.line.get(..self.line_bytes).unwrap_or(b"");
-        let line = line.trim_ascii_end();
-        self.line_bytes = 0;
+    /// Takes the beginning of a line that has ended.
+    fn end_line(&mut self, line: &[u8]) {
         if self.is_lines {
-            self.events += u64::from(!line.is_empty());
+            self.events += u64::from(!line.trim_ascii_end().is_empty());
         } else if let Some(data) = line.strip_prefix(b"data:") {
-            self.has_data |= data.trim_ascii_start() != b"[DONE]";
-        } else if line.is_empty() {
+            self.has_data |= data.trim_ascii() != b"[DONE]";
+        } else if line.trim_ascii_end().is_empty() {
             self.events += u64::from(std::mem::take(&mut self.has_data));
         }
     }

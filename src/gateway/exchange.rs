@@ -132,6 +132,8 @@ impl Exchange {
         kept.sent_model.clear();
         kept.held.clear();
         kept.over = None;
+        kept.events = None;
+        kept.body_bytes = 0;
         kept.awaits_view = false;
         Self {
             gateway,

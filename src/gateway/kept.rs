@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use super::allowance::Allowance;
+use super::event_count::EventCount;
 use super::id::RequestId;
 use crate::access::OverLimit;
 use crate::inspect::Inspector;
@@ -29,6 +30,10 @@ pub(crate) struct ConnectionCache {
     /// The name that was sent to the last endpoint, if it differs.
     pub(super) sent_model: String,
     pub(super) tail: Option<Box<Tail>>,
+    /// The events of the response that have passed.
+    pub(super) events: Option<EventCount>,
+    /// The bytes of the client's body.
+    pub(super) body_bytes: u64,
     /// A head that waits for its body to be known.
     pub(super) held: Vec<u8>,
     /// The key of the request, as lines show it.

@@ -11,7 +11,6 @@ use olla_engine::handler::{Ask, Cx, Local, Outcome, Request};
 
 use super::allowance::Allowance;
 use super::away::Done;
-use super::event_count::EventCount;
 use super::exchange::Exchange;
 use super::respond::seconds_until;
 use crate::access::estimate::{self, BodySize, Estimate, OutputAsked};
@@ -38,6 +37,8 @@ pub(super) struct Used {
 
 /// How a request ended, for what it used.
 pub(super) struct UsedBy<'a> {
+    /// The request, if there was one.
+    pub(super) request: Option<&'a Request<'a>>,
     pub(super) outcome: Outcome,
     /// Bytes of the body that the client got.
     pub(super) response_bytes: u64,
@@ -87,14 +88,8 @@ impl Exchange {
             estimate: Estimate::default(),
             body: None,
             too_long: None,
-            events: None,
         });
         Ok(())
-    }
-
-    /// Whether what the estimate depends on is to be found in the body.
-    pub(super) fn wants_tally(&self) -> bool {
-        self.kept.allowance.is_some()
     }
 
     /// Limits the output that the body asks for (docs/contract/access.md#7.5), before anything else
@@ -156,18 +151,22 @@ impl Exchange {
         estimate::generates_text(method, self.path(request))
     }
 
-    fn estimate(&self, ask: &Ask<'_>, admitted: &Allowance) -> Estimate {
-        let key = &admitted.key;
+    /// The tokens of the client's body.
+    fn prompt_estimate(&self) -> u64 {
         let tally = &self.findings.tally;
-        let body = match (ask.body.len(), self.findings.object) {
+        estimate::prompt(match (self.kept.body_bytes, self.findings.object) {
             (0, _) => BodySize::None,
             (bytes, true) => BodySize::Json {
-                bytes: bytes as u64,
+                bytes,
                 files: tally.files,
                 file_bytes: tally.file_bytes,
             },
             (_, false) => BodySize::Other,
-        };
+        })
+    }
+
+    fn estimate(&self, admitted: &Allowance) -> Estimate {
+        let (key, tally) = (&admitted.key, &self.findings.tally);
         let asked = OutputAsked {
             most: tally.output,
             choices: tally.choices,
@@ -175,7 +174,7 @@ impl Exchange {
         let max = key.policy.fields.max_output_tokens;
         let default = self.view.snapshot.access.default_output_tokens;
         Estimate {
-            prompt: estimate::prompt(body),
+            prompt: self.prompt_estimate(),
             output: if admitted.generates_text {
                 estimate::output(asked, max, default)
             } else {
@@ -186,13 +185,14 @@ impl Exchange {
 
     /// Steps 13 and 14: the limits of prompt and output, and the quotas.
     pub(super) fn reserve(&mut self, ask: &Ask<'_>) -> Result<(), Error> {
+        self.kept.body_bytes = ask.body.len() as u64;
         let (Some(key), Some(admitted)) = (&self.key, &self.kept.allowance) else {
             return Ok(());
         };
         if admitted.reservation.is_some() {
             return Ok(());
         }
-        let estimate = self.estimate(ask, admitted);
+        let estimate = self.estimate(admitted);
         let fields = &key.policy.fields;
         let max = fields.max_prompt_tokens;
         if max > 0 && estimate.prompt > max {
@@ -381,34 +381,21 @@ impl Exchange {
         }
     }
 
-    /// Begins to count the events of a response.
-    pub(super) fn begin_events(&mut self, count: Option<EventCount>) {
-        if let Some(admitted) = &mut self.kept.allowance {
-            admitted.events = count;
-        }
-    }
-
-    /// Counts those of a piece.
-    pub(super) fn count_events(&mut self, payload: &[u8]) {
-        let admitted = self.kept.allowance.as_mut();
-        if let Some(events) = admitted.and_then(|admitted| admitted.events.as_mut()) {
-            events.push(payload);
-        }
-    }
-
     /// The tokens that the request used: what its last response reported, else what can be told
     /// from outside.
     pub(super) fn used(&self, by: &UsedBy<'_>) -> Used {
         if self.times.dispatched.is_none() {
             return Used::default();
         }
-        let admitted = self.kept.allowance.as_ref();
-        let estimate = admitted.map_or_else(Estimate::default, |admitted| admitted.estimate);
+        let prompt = || match &self.kept.allowance {
+            Some(admitted) => admitted.estimate.prompt,
+            None => self.prompt_estimate(),
+        };
         let Some(status) = self.upstream_status else {
             // The endpoint had the prompt, and nobody waited for what it made of it.
             let left = matches!(by.outcome, Outcome::ClientLeft | Outcome::ClientStalled);
             return Used {
-                prompt: if left { estimate.prompt } else { 0 },
+                prompt: if left { prompt() } else { 0 },
                 completion: 0,
             };
         };
@@ -427,16 +414,16 @@ impl Exchange {
                 completion: completion.unwrap_or(estimated.completion),
             };
         }
-        let events = admitted.and_then(|admitted| admitted.events.as_ref());
-        let unreported = || match (events, by.outcome) {
+        let is_text = || by.request.is_some_and(|it| self.generates_text(it));
+        let unreported = || match (&self.kept.events, by.outcome) {
             (Some(events), _) => events.events(),
-            (None, Outcome::Relayed | Outcome::Local) if estimate.output > 0 => {
+            (None, Outcome::Relayed | Outcome::Local) if is_text() => {
                 estimate::of_whole_response(by.response_bytes)
             }
             (None, _) => 0,
         };
         Used {
-            prompt: reported.prompt.unwrap_or(estimate.prompt),
+            prompt: reported.prompt.unwrap_or_else(prompt),
             completion: reported.completion.unwrap_or_else(unreported),
         }
     }

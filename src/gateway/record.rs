@@ -186,6 +186,7 @@ impl Exchange {
             figures: figures.as_ref(),
         };
         let used = self.used(&UsedBy {
+            request,
             outcome: done.outcome,
             response_bytes: done.response_bytes,
             figures: ended.figures,

@@ -16,7 +16,7 @@ impl Exchange {
             response.head.get(response.bytes, FieldId::ContentEncoding),
         );
         self.reads_figures = kind != AnswerKind::Opaque && response.head.status < 400;
-        self.begin_events(EventCount::of(kind));
+        self.kept.events = EventCount::of(kind);
         if self.reads_figures {
             let tail = self.kept.tail.get_or_insert_default();
             tail.begin(kind);
@@ -41,6 +41,8 @@ impl Exchange {
         if let Some(tail) = self.kept.tail.as_mut().filter(|_| self.reads_figures) {
             tail.push(payload);
         }
-        self.count_events(payload);
+        if let Some(events) = &mut self.kept.events {
+            events.push(payload);
+        }
     }
 }

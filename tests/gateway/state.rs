@@ -10,8 +10,8 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 use testkit::{
-    Backend, Config, Driver, Folder, Gateway, Response, endpoint, exchange, get, on_both_drivers,
-    post, program, run_to_end, wait_until,
+    Backend, Client, Config, Driver, Folder, Gateway, Response, endpoint, exchange, get,
+    on_both_drivers, post, program, run_to_end, wait_until,
 };
 
 const ROOT: &str = "sk-root-0123456789abcdef";
@@ -143,6 +143,113 @@ fn usage_is_counted_without_keys_and_outlives_the_process() {
         let gateway = open(driver, &backend, &folder);
         let report = get(&gateway, "/internal/usage", &[]).json();
         assert_eq!(rows(&report), [" m gpu 4"]);
+    });
+}
+
+/// The ledger's tokens, prompt and completion, since the last look.
+struct Tokens([u64; 2]);
+
+impl Tokens {
+    #[track_caller]
+    fn became(&mut self, gateway: &Gateway, prompt: usize, completion: usize) {
+        let [had_prompt, had_completion] = self.0;
+        let want = [
+            had_prompt + prompt as u64,
+            had_completion + completion as u64,
+        ];
+        let total = || {
+            let total = get(gateway, "/internal/usage", &[]).json()["total"].clone();
+            ["prompt_tokens", "completion_tokens"].map(|name| total[name].as_u64().unwrap())
+        };
+        wait_until(&format!("{want:?} tokens"), || total() == want);
+        self.0 = want;
+    }
+}
+
+/// The rule of what a request used is the same with keys and without
+/// (docs/contract/access.md#7.2, docs/contract/access.md#13).
+#[test]
+fn usage_that_is_not_reported_is_estimated_without_keys_too() {
+    on_both_drivers(|driver| {
+        let backend = Backend::new(&["m"], |request, link| {
+            let text = request.text();
+            if text.contains("\"refuse\"") {
+                link.respond(500, "application/json", "{\"error\":\"no\"}");
+            } else if text.contains("\"stream\":true") {
+                link.begin("text/event-stream");
+                for number in 0..3 {
+                    link.chunk(format!("data: {{\"n\":{number}}}\n\n"));
+                }
+                if text.contains("\"leave\"") {
+                    link.left_within(testkit::PATIENCE);
+                    return;
+                }
+                let usage = "data: {\"choices\":[],\"usage\":{\"prompt_tokens\":9,\
+                             \"completion_tokens\":7}}\n\n";
+                if text.contains("\"report\"") {
+                    link.chunk(usage);
+                }
+                link.chunk("data: [DONE]\n\n");
+                link.chunk("");
+            } else if text.contains("\"leave\"") {
+                link.left_within(testkit::PATIENCE);
+            } else {
+                link.ok();
+            }
+        });
+        let folder = Folder::new();
+        let gateway = open(driver, &backend, &folder);
+        let mut tokens = Tokens([0, 0]);
+        let body = |content: &str, more: &str| {
+            format!(
+                "{{\"model\":\"m\",\"messages\":[{{\"role\":\"user\",\"content\":\"{content}\"}}]{more}}}"
+            )
+        };
+        let prompt = |body: &str| body.len().div_ceil(4);
+        let send = |path: &str, body: &str| post(&gateway, path, &[], body).status;
+        // A whole response: its bytes.
+        assert_eq!(send(CHAT, BODY), 200);
+        tokens.became(&gateway, prompt(BODY), "{\"ok\":true}".len().div_ceil(4));
+        // One that is no text.
+        assert_eq!(send("/olla/openai/v1/embeddings", BODY), 200);
+        tokens.became(&gateway, prompt(BODY), 0);
+        // A stream: its events. What an endpoint reports comes before.
+        let stream = body("hi", ",\"stream\":true");
+        assert_eq!(send(CHAT, &stream), 200);
+        tokens.became(&gateway, prompt(&stream), 3);
+        assert_eq!(send(CHAT, &body("report", ",\"stream\":true")), 200);
+        tokens.became(&gateway, 9, 7);
+        // A file costs the same, however long it is.
+        let file = body(&format!("data:image/png;base64,{}", "A".repeat(4_000)), "");
+        assert_eq!(send(CHAT, &file), 200);
+        let text = file.len() - "data:image/png;base64,".len() - 4_000;
+        tokens.became(&gateway, 1_000 + text.div_ceil(4), 3);
+        // An error costs nothing.
+        assert_eq!(send(CHAT, &body("refuse", "")), 500);
+        tokens.became(&gateway, 0, 0);
+        // A client that leaves pays what there was by then.
+        for (leaving, events) in [
+            (body("leave", ""), 0),
+            (body("leave", ",\"stream\":true"), 3),
+        ] {
+            let before = backend.count();
+            let mut client = Client::to(&gateway);
+            client.request(&format!("POST {CHAT}"), leaving.as_bytes());
+            backend.wait_count(before + 1);
+            if events > 0 {
+                assert_eq!(client.head().status, 200);
+                for _ in 0..events {
+                    assert!(client.chunk().is_some());
+                }
+            }
+            drop(client);
+            tokens.became(&gateway, prompt(&leaving), events);
+        }
+        let total = get(&gateway, "/internal/usage", &[]).json()["total"].clone();
+        assert_eq!(
+            (&total["requests"], &total["errors"]),
+            (&json!(8), &json!(1))
+        );
     });
 }
 
