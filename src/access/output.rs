@@ -7,9 +7,11 @@
 //!
 //! Contract: docs/contract/access.md#7.5
 
+use std::borrow::Cow;
 use std::ops::Range;
 
 use olla_engine::h1::emit::decimal;
+use percent_encoding::percent_decode;
 
 use crate::config::{OutputField, OutputKey, OutputLimit};
 use crate::json::scan::{nested_end, part, scalar_end, skip_blanks, string_end};
@@ -107,7 +109,15 @@ enum Reader {
 }
 
 impl Reader {
+    /// Escapes and slashes at the end are seen through, as a server does.
     fn of(path: &[u8]) -> Self {
+        let decoded = match memchr::memchr(b'%', path) {
+            Some(_) => Cow::Owned(percent_decode(path).collect()),
+            None => Cow::Borrowed(path),
+        };
+        let is_end = |byte: &u8| *byte == b'/' || byte.is_ascii_whitespace();
+        let end = decoded.iter().rposition(|byte| !is_end(byte));
+        let path = part(&decoded, ..end.map_or(0, |at| at + 1));
         let ends = |ends: &[&str]| ends.iter().any(|end| path.ends_with(end.as_bytes()));
         if ends(&["/chat/completions"]) {
             Self::Chat
@@ -142,15 +152,13 @@ impl Reader {
         }
     }
 
-    /// What stands around the limit where the field is added, for a place with `options` around it
-    /// and for the top of the body.
-    const fn added(self, is_in_options: bool) -> (&'static str, &'static str) {
-        match (self, is_in_options) {
-            (Self::Chat | Self::Other, _) => (r#""max_tokens":"#, ""),
-            (Self::Responses, _) => (r#""max_output_tokens":"#, ""),
-            (Self::Native, _) => (r#""n_predict":"#, ""),
-            (Self::Ollama, true) => (r#""num_predict":"#, ""),
-            (Self::Ollama, false) => (r#""options":{"num_predict":"#, "}"),
+    /// What stands around the limit where the field is added to the top of the body.
+    const fn added(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Chat | Self::Other => (r#""max_tokens":"#, ""),
+            Self::Responses => (r#""max_output_tokens":"#, ""),
+            Self::Native => (r#""n_predict":"#, ""),
+            Self::Ollama => (r#""options":{"num_predict":"#, "}"),
         }
     }
 }
@@ -168,8 +176,6 @@ struct Found {
     nulls: Vec<(OutputField, Range<usize>)>,
     /// The first field above the limit.
     over: Option<(OutputField, Range<usize>)>,
-    /// After the `{` of the last `options`.
-    options: Option<usize>,
 }
 
 impl Found {
@@ -177,7 +183,10 @@ impl Found {
         for (key, value) in Members::of(body, open) {
             match member_of(part(body, key)) {
                 None => {}
-                Some((OutputKey::Options, _)) => self.options(body, value, reader, max),
+                Some((OutputKey::Options, is_exact)) => {
+                    let has_limit = self.options(body, value, reader, max);
+                    self.is_given |= is_exact && has_limit;
+                }
                 Some((OutputKey::Field(field), is_exact)) => {
                     let counts = is_exact && reader.fields() & field.bit() != 0;
                     self.field(body, (field, value), counts, max);
@@ -201,7 +210,7 @@ impl Found {
         counts: bool,
         max: u64,
     ) {
-        match Value::of(part(body, value.clone()), max) {
+        match Value::of(part(body, value.clone()), field, max) {
             Value::Null => {
                 if counts {
                     self.nulls.push((field, value));
@@ -220,18 +229,25 @@ impl Found {
         }
     }
 
-    fn options(&mut self, body: &[u8], value: Range<usize>, reader: &Reader, max: u64) {
+    /// Takes an object of options. For servers that read them each one has a limit: of several some
+    /// take the last, and some all together. Returns whether it has one.
+    fn options(&mut self, body: &[u8], value: Range<usize>, reader: &Reader, max: u64) -> bool {
+        const LIMIT: OutputKey = OutputKey::Field(OutputField::NumPredict);
         let counts = *reader == Reader::Ollama;
-        match body.get(value.start) {
+        let outside = (self.is_given, self.given, std::mem::take(&mut self.nulls));
+        self.given = 0;
+        let has_limit = match body.get(value.start) {
             Some(b'{') => {
-                self.options = Some(value.start + 1);
                 for (key, value) in Members::of(body, value.start) {
-                    const LIMIT: OutputKey = OutputKey::Field(OutputField::NumPredict);
                     if let Some((LIMIT, is_exact)) = member_of(part(body, key)) {
                         let field = OutputField::OptionsNumPredict;
                         self.field(body, (field, value), counts && is_exact, max);
                     }
                 }
+                if counts {
+                    self.close_options(body, value.start + 1);
+                }
+                counts
             }
             // It would take the options before it back.
             Some(b'n') if counts => {
@@ -240,9 +256,29 @@ impl Found {
                     before: r#"{"num_predict":"#,
                     after: "}",
                 });
-                self.is_given = true;
+                true
             }
-            _ => {}
+            _ => false,
+        };
+        (self.is_given, self.given, self.nulls) = outside;
+        has_limit
+    }
+
+    /// The options whose members begin at `at` have all been read.
+    fn close_options(&mut self, body: &[u8], at: usize) {
+        let nulls = std::mem::take(&mut self.nulls);
+        let has_limit = self.given != 0 || !nulls.is_empty();
+        // Behind a limit a `null` takes it back; without one the `null` becomes the limit.
+        for (_, value) in nulls {
+            self.replace(value);
+        }
+        if !has_limit {
+            let is_empty = body.get(skip_blanks(body, at)) == Some(&b'}');
+            self.edits.push(Edit {
+                replaced: at..at,
+                before: r#""num_predict":"#,
+                after: if is_empty { "" } else { "," },
+            });
         }
     }
 
@@ -261,9 +297,8 @@ impl Found {
         if has_own {
             return;
         }
-        let options = self.options.filter(|_| *reader == Reader::Ollama);
-        let at = options.unwrap_or(open + 1);
-        let (before, end) = reader.added(options.is_some());
+        let at = open + 1;
+        let (before, end) = reader.added();
         let is_empty = body.get(skip_blanks(body, at)) == Some(&b'}');
         let after = match (end, is_empty) {
             (end, true) => end,
@@ -288,14 +323,20 @@ enum Value {
 }
 
 impl Value {
-    fn of(raw: &[u8], max: u64) -> Self {
+    fn of(raw: &[u8], field: OutputField, max: u64) -> Self {
         if raw == b"null" {
             return Self::Null;
         }
+        // Servers that call 0 no limit are more than those that generate nothing then. llama.cpp is
+        // one of these on its own routes.
+        let least = match field {
+            OutputField::NPredict => 0.0,
+            _ => 1.0,
+        };
         let number = std::str::from_utf8(raw).ok().map(str::parse::<f64>);
         // Limits are integers below 2^53, which are exact.
         match number {
-            Some(Ok(number)) if (0.0..=max as f64).contains(&number) => Self::Fits,
+            Some(Ok(number)) if (least..=max as f64).contains(&number) => Self::Fits,
             _ => Self::Over,
         }
     }
@@ -466,6 +507,7 @@ mod tests {
                 r#"{"n_predict":-1}"#,
                 Some(r#"{"n_predict":64}"#),
             ),
+            ("/infill", r#"{"n_predict":0}"#, None),
             (
                 "/v1/messages",
                 r#"{"max_tokens":100}"#,
@@ -564,6 +606,34 @@ mod tests {
             ),
             (
                 OLLAMA,
+                r#"{"options":{"num_predict":0}}"#,
+                r#"{"options":{"num_predict":64}}"#,
+            ),
+            (
+                OLLAMA,
+                r#"{"options":{"num_predict":0.4}}"#,
+                r#"{"options":{"num_predict":64}}"#,
+            ),
+            (
+                OLLAMA,
+                r#"{"Options":{"num_predict":5}}"#,
+                r#"{"options":{"num_predict":64},"Options":{"num_predict":5}}"#,
+            ),
+            (
+                OLLAMA,
+                r#"{"options":{"num_predict":5},"options":{}}"#,
+                r#"{"options":{"num_predict":5},"options":{"num_predict":64}}"#,
+            ),
+            (
+                OLLAMA,
+                r#"{"options":{"num_predict":5,"num_predict":null}}"#,
+                r#"{"options":{"num_predict":5,"num_predict":64}}"#,
+            ),
+            (CHAT, r#"{"max_tokens":0}"#, r#"{"max_tokens":64}"#),
+            ("/v1/responses/", "{}", r#"{"max_output_tokens":64}"#),
+            ("/v1/%72esponses", "{}", r#"{"max_output_tokens":64}"#),
+            (
+                OLLAMA,
                 r#"{"Options":{"num_predict":99},"options":{"num_predict":5}}"#,
                 r#"{"Options":{"num_predict":64},"options":{"num_predict":5}}"#,
             ),
@@ -613,7 +683,7 @@ mod tests {
             let numbers = ["max_tokens", "max_completion_tokens"].map(|name| after[name].as_f64());
             prop_assert!(numbers.iter().any(Option::is_some), "{}", made);
             for number in numbers.into_iter().flatten() {
-                prop_assert!((0.0..=64.0).contains(&number), "{}", made);
+                prop_assert!((1.0..=64.0).contains(&number), "{}", made);
             }
             for name in ["messages", "x"] {
                 prop_assert_eq!(&before[name], &after[name]);

@@ -169,6 +169,7 @@ pub struct Inspector {
     escaped: bool,
     /// What that key means for the output, and what was found of it. Only if wanted.
     count_key: CountKey,
+    meaning: CountKey,
     tally: BodyTally,
     seen: Seen,
 }
@@ -254,6 +255,7 @@ impl Inspector {
             nest: Nest::default(),
             escaped: false,
             count_key: CountKey::Other,
+            meaning: CountKey::Other,
             tally: BodyTally::default(),
             seen: Seen::default(),
         }
@@ -378,6 +380,9 @@ impl Inspector {
                 self.pos = quote + 1;
                 if self.wanted.tally {
                     self.tally.text(body, self.start..quote, None);
+                    // Some servers read a number in quotes.
+                    let text = body.get(self.start..quote).unwrap_or(b"");
+                    self.tally.scalar(self.meaning, text);
                     self.seen.fields.note(self.count_key, None);
                 }
                 self.keep_text(self.start..quote);
@@ -387,7 +392,7 @@ impl Inspector {
                 self.pos = scan::scalar_end(body, self.pos)?;
                 let token = &body[self.start..self.pos];
                 if self.wanted.tally {
-                    self.tally.scalar(self.count_key, token);
+                    self.tally.scalar(self.meaning, token);
                     self.seen.fields.note(self.count_key, Some(token));
                 }
                 self.keep_scalar(token);
@@ -402,7 +407,7 @@ impl Inspector {
                 Step::Ended(end) => {
                     self.pos = end;
                     if self.wanted.tally {
-                        self.tally.object(self.count_key, body, self.start);
+                        self.tally.object(self.meaning, body, self.start);
                         self.seen.fields.note(self.count_key, None);
                     }
                     self.keep_raw(self.start..end);
@@ -471,6 +476,7 @@ impl Inspector {
 
     fn note_key(&mut self, raw: &[u8]) {
         self.count_key = CountKey::of(raw);
+        self.meaning = self.count_key.meaning(raw);
         if matches!(self.key, Key::Model | Key::CasedModel) {
             let before = std::mem::replace(&mut self.seen.names_model, true);
             self.tally.ambiguous |= before;

@@ -57,6 +57,24 @@ impl CountKey {
             None => Self::Other,
         }
     }
+
+    /// What a key means for the estimate: one with escapes means the same as without.
+    pub(super) fn meaning(self, raw: &[u8]) -> Self {
+        if self == Self::Odd && raw.contains(&b'\\') {
+            return Self::of_escaped(raw);
+        }
+        self
+    }
+
+    #[cold]
+    fn of_escaped(raw: &[u8]) -> Self {
+        const BYTES_MAX: usize = 6 * "max_completion_tokens".len();
+        let text = std::str::from_utf8(raw).ok();
+        let text = text.filter(|text| text.len() <= BYTES_MAX);
+        let plain =
+            text.and_then(|text| serde_json::from_str::<String>(&format!("\"{text}\"")).ok());
+        plain.map_or(Self::Odd, |plain| Self::of(plain.as_bytes()))
+    }
 }
 
 /// The fields of a body that limit its output, as far as it has been read.
@@ -72,11 +90,7 @@ impl SeenFields {
     pub(super) fn note(&mut self, key: CountKey, token: Option<&[u8]>) {
         match key {
             CountKey::Choices | CountKey::Other => {}
-            CountKey::Output(field)
-                if token.is_some_and(|token| {
-                    token.len() <= INTEGER_DIGITS_MAX && token.iter().all(u8::is_ascii_digit)
-                }) =>
-            {
+            CountKey::Output(field) if token.is_some_and(is_usual_limit) => {
                 self.bits |= field.bit();
             }
             CountKey::Output(_) | CountKey::Options | CountKey::Odd => self.others = true,
@@ -86,6 +100,13 @@ impl SeenFields {
     pub(super) const fn known(self) -> Option<u8> {
         if self.others { None } else { Some(self.bits) }
     }
+}
+
+/// Whether every reader takes a value for the same limit: a positive integer.
+fn is_usual_limit(token: &[u8]) -> bool {
+    token.len() <= INTEGER_DIGITS_MAX
+        && token.first().is_some_and(|first| *first != b'0')
+        && token.iter().all(u8::is_ascii_digit)
 }
 
 /// Integers with so many digits are exact in every reader.
@@ -234,7 +255,15 @@ mod tests {
             ),
             (r#"{"n_predict":-1,"max_tokens":0}"#, None, None),
             (r#"{"num_predict":1e3,"max_tokens":2.5}"#, Some(1_000), None),
-            (r#"{"max_tokens":"9","n":null}"#, None, None),
+            // Some servers read a number in quotes.
+            (r#"{"max_tokens":"9","n":"20"}"#, Some(9), Some(20)),
+            (r#"{"max_tokens":"x","n":null}"#, None, None),
+            (
+                r#"{"max\u005ftokens":2000,"\u006e":20}"#,
+                Some(2_000),
+                Some(20),
+            ),
+            (r#"{"\u006fptions":{"num_predict":9}}"#, Some(9), None),
             (r#"{"max_tokens":1e999}"#, Some(u64::MAX), None),
             (
                 r#"{"options":{"seed":1,"num_predict":9,"stop":["a"]},"max_tokens":5}"#,
