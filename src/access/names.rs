@@ -4,15 +4,29 @@
 
 use crate::glob::glob;
 
-/// Whether a list allows a name. See [`allows_any`].
+/// Whether a list allows a name. A glob that begins with `!` excludes and wins over all others; a
+/// list of nothing but exclusions begins from everything; an empty one allows nothing.
 pub(crate) fn allows(globs: &[String], name: &str) -> bool {
     allows_any(globs, &[name])
 }
 
-/// Whether a list allows something by one of its names, and none of them is excluded. A glob that begins with `!` excludes and wins over all others; a
-/// list of nothing but exclusions begins from everything; an empty one allows nothing.
-pub(crate) fn allows_any(globs: &[String], names: &[&str]) -> bool {
-    let any = |pattern: &str| names.iter().any(|name| glob(pattern, name));
+/// Whether a list allows something by one of its names, and none of them is excluded. Names are
+/// looked up in lower case by the rules of Unicode, where the Kelvin sign is a `k` too: what such a
+/// name becomes is one of its names.
+fn allows_any(globs: &[String], names: &[&str]) -> bool {
+    let folded: Vec<String> = names
+        .iter()
+        .filter(|name| !name.is_ascii())
+        .map(|name| name.to_lowercase())
+        .collect();
+    let any = |pattern: &str| {
+        let folded = folded.iter().map(String::as_str);
+        names
+            .iter()
+            .copied()
+            .chain(folded)
+            .any(|name| glob(pattern, name))
+    };
     let mut included = false;
     let mut includes_any = false;
     for pattern in globs {
@@ -54,6 +68,20 @@ pub(crate) fn allows_every(globs: &[String]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_name_is_what_routing_makes_of_it() {
+        let globs = |globs: &[&str]| {
+            globs
+                .iter()
+                .map(|glob| (*glob).to_owned())
+                .collect::<Vec<_>>()
+        };
+        // U+212A, the Kelvin sign, is a k in lower case.
+        assert!(!allows_model(&globs(&["!kimi*"]), "\u{212a}imi", false));
+        assert!(allows_model(&globs(&["kimi*"]), "\u{212a}imi", false));
+        assert!(allows_model(&globs(&["!kimi*"]), "qwen", false));
+    }
 
     #[test]
     fn exclusions_win() {

@@ -86,6 +86,8 @@ pub(crate) struct Choosing<'a> {
     pub responses: &'a Arc<ResponseStore>,
     /// The client that finds the responses of its requests.
     pub owner: &'a dyn Fn() -> Owner,
+    /// Whether clients have keys.
+    pub is_keyed: bool,
 }
 
 /// The request for an endpoint that was picked.

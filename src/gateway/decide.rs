@@ -65,7 +65,7 @@ impl Exchange {
         }
         self.take_refresh(cx.now);
         self.renew_view(&request)?;
-        self.check_named()?;
+        self.check_named(&request)?;
         let first_checks_by = cx.arrived + FIRST_CHECK_WAIT;
         let scope = self.scope(&request, cx.now < first_checks_by);
         loop {
@@ -89,6 +89,7 @@ impl Exchange {
                             unix_ms: cx.unix_ms,
                             responses: &self.gateway.common.responses,
                             owner: &|| owner_of(&request, self.key.as_deref()),
+                            is_keyed: self.key.is_some(),
                         })
                         .map(|()| Routed::Upstream);
                 }

@@ -4,15 +4,16 @@
 
 use std::sync::Arc;
 
-use olla_engine::handler::{Ask, Local, Routed};
+use olla_engine::handler::{Ask, Local, Request, Routed};
 
 use super::exchange::Exchange;
-use super::local::PAGE_WAIT;
+use super::local::{PAGE_WAIT, query_of};
 use super::replies::Awaited;
 use crate::access::names;
 use crate::catalogue::{Catalogue, Lens};
 use crate::dialects::{AccessError, Error, Operation};
 use crate::endpoint_set::EndpointSet;
+use crate::routing::model_path::is_named_by_body;
 use crate::routing::route::RouteKind;
 use crate::routing::scope::RouteScope;
 use crate::shared::WantedPage;
@@ -50,7 +51,7 @@ impl Exchange {
 
     /// Refuses a request that names no model, or several, from a key that may use certain models
     /// only: what is not read could name any.
-    pub(super) fn check_named(&self) -> Result<(), Error> {
+    pub(super) fn check_named(&self, request: &Request<'_>) -> Result<(), Error> {
         let Some(key) = self.key.as_ref().filter(|_| self.permitted().is_some()) else {
             return Ok(());
         };
@@ -59,7 +60,7 @@ impl Exchange {
         {
             return Ok(());
         }
-        if self.model().is_none() {
+        if self.model().is_none() || !self.is_read(request) {
             let message = format!(
                 "The API key '{}' may use certain models only, and the request names none.",
                 key.name
@@ -68,11 +69,23 @@ impl Exchange {
             error.access = Some(AccessError::Uncached);
             return Err(error);
         }
-        if self.findings.tally.ambiguous {
-            let message = "model: expected once, got several; servers differ in which they use";
+        if self.findings.tally.ambiguous || names_model(&query_of(request)) {
+            let message = "model: expected once, in a place that all servers read alike, got it elsewhere too";
             return Err(Error::new(400, "bad_request", "INVALID_MODEL", message));
         }
         Ok(())
+    }
+
+    /// Whether an endpoint finds the model of a request where the gateway has found it: the paths of
+    /// some servers name another, and none reads the body of a `GET`.
+    fn is_read(&self, request: &Request<'_>) -> bool {
+        match self.route.kind {
+            RouteKind::Proxy(..) => {
+                let method = request.head.method.of(request.bytes);
+                method == b"POST" && is_named_by_body(self.rest(request))
+            }
+            _ => true,
+        }
     }
 
     /// What the request's key may see of the catalogue; `None` = all of it.
@@ -134,4 +147,10 @@ impl Exchange {
             None => wanted,
         }
     }
+}
+
+/// Whether a query names a model, which some servers prefer to the body's.
+fn names_model(query: &str) -> bool {
+    let mut pairs = url::form_urlencoded::parse(query.trim_start_matches('?').as_bytes());
+    pairs.any(|(name, _)| name.trim().to_lowercase() == "model")
 }

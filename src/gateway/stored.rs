@@ -63,7 +63,8 @@ impl Exchange {
         Some(Routed::Respond)
     }
 
-    /// The endpoint that made a response; else the only one of the scope that may have.
+    /// The endpoint that made a response; else, if clients have no keys, the only one of the scope that
+    /// may have.
     fn keeping_endpoint(&self, ask: &Ask<'_>, owner: Owner, id: &str) -> Result<usize, Error> {
         let view = Rc::clone(&self.view);
         let endpoints = &view.snapshot.fleet.endpoints;
@@ -76,6 +77,10 @@ impl Exchange {
             return is_there
                 .then_some(index)
                 .ok_or_else(|| Error::from(endpoint_is_away(id)));
+        }
+        if self.key.is_some() {
+            // An endpoint that keeps it would not know whose it is (docs/contract/access.md#15).
+            return Err(Error::from(not_stored(id)));
         }
         let dialect = DialectName::OpenAiResponses;
         let keeps = |index: &usize| {

@@ -36,6 +36,8 @@ pub struct Form {
     /// The parts that name a model; of several the last counts.
     models: Vec<Range<usize>>,
     crowded: bool,
+    /// Other readers of forms may find another model, or none.
+    odd: bool,
     stream: bool,
 }
 
@@ -88,6 +90,7 @@ impl Form {
             pos: 0,
             models: Vec::new(),
             crowded: false,
+            odd: !is_plain(content_type),
             stream: false,
         })
     }
@@ -140,7 +143,9 @@ impl Form {
                         }
                     }
                 };
-                let kind = kind(head.get(..len)?);
+                let head = head.get(..len)?;
+                let kind = kind(head);
+                self.odd |= kind != Kind::Model && may_name_model(head);
                 self.pos += end;
                 self.state = State::Part(kind, self.pos);
             }
@@ -215,7 +220,7 @@ impl Form {
             stream: self.stream,
             missing,
             tally: BodyTally {
-                ambiguous: self.models.len() > 1,
+                ambiguous: self.odd || self.models.len() > 1,
                 ..BodyTally::default()
             },
             ..Findings::default()
@@ -237,6 +242,51 @@ impl Form {
         }
         Some(Splice::new(middle, first.start..last.end))
     }
+}
+
+/// Whether a `Content-Type` has one boundary, which all readers of forms find alike.
+fn is_plain(content_type: &[u8]) -> bool {
+    const BOUNDARY: &[u8] = b"boundary";
+    let lower = content_type.to_ascii_lowercase();
+    let mut places = memmem::find_iter(&lower, BOUNDARY);
+    let (Some(at), None) = (places.next(), places.next()) else {
+        return false;
+    };
+    let Some(value) = lower
+        .get(at + BOUNDARY.len()..)
+        .and_then(|rest| rest.strip_prefix(b"="))
+    else {
+        return false;
+    };
+    let (text, rest) = match value.strip_prefix(b"\"") {
+        Some(quoted) => match memchr::memchr(b'"', quoted) {
+            Some(end) => quoted.split_at(end + 1),
+            None => return false,
+        },
+        None => value.split_at(memchr::memchr(b';', value).unwrap_or(value.len())),
+    };
+    let text = text.strip_suffix(b"\"").unwrap_or(text);
+    let is_usual = |byte: &u8| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'\\');
+    let rest = rest.trim_ascii();
+    text.trim_ascii_end().iter().all(is_usual) && (rest.is_empty() || rest.starts_with(b";"))
+}
+
+/// Whether some reader of forms may take a part with this head for one that names a model: it has a
+/// name with that word in front, or one in an extended notation (RFC 5987).
+fn may_name_model(head: &[u8]) -> bool {
+    let lower = head.to_ascii_lowercase();
+    memmem::find_iter(&lower, b"name").any(|at| {
+        let is_word = at
+            .checked_sub(1)
+            .and_then(|before| lower.get(before))
+            .is_none_or(|byte| !byte.is_ascii_alphanumeric());
+        let rest = lower.get(at + 4..).unwrap_or(b"");
+        let is_around =
+            |byte: &u8| matches!(byte, b'=' | b'"' | b'\'' | b'\\') || byte.is_ascii_whitespace();
+        let skipped = rest.iter().take_while(|byte| is_around(byte)).count();
+        let value = rest.get(skipped..).unwrap_or(b"");
+        is_word && (rest.trim_ascii_start().starts_with(b"*") || value.starts_with(b"model"))
+    })
 }
 
 /// What follows a delimiter that ends at `at`.

@@ -46,6 +46,47 @@ fn ends(path: &[u8]) -> bool {
     ENDINGS.iter().any(|ending| path.ends_with(ending))
 }
 
+/// Further endings of paths whose requests name the model in their bodies.
+const FURTHER: [&[u8]; 10] = [
+    b"/completion",
+    b"/infill",
+    b"/messages",
+    b"/messages/count_tokens",
+    b"/responses/input_tokens",
+    b"/pooling",
+    b"/tokenize",
+    b"/detokenize",
+    b"/apply-template",
+    b"/embed",
+];
+
+/// What may stand before them: anything else may name another model.
+const FRONTS: [&[u8]; 10] = [
+    b"",
+    b"/v1",
+    b"/v2",
+    b"/api",
+    b"/api/v0",
+    b"/api/v1",
+    b"/openai/v1",
+    b"/anthropic/v1",
+    b"/engines/v1",
+    b"/engines/llama.cpp/v1",
+];
+
+/// Whether the model of a `POST` stands in its body and nowhere else. `rest` is what follows the
+/// route's prefix, as it was sent: one with escapes is not.
+pub(crate) fn is_named_by_body(rest: &[u8]) -> bool {
+    let end = rest.iter().rposition(|byte| *byte != b'/');
+    let rest = rest.get(..end.map_or(0, |at| at + 1)).unwrap_or_default();
+    // The endings of Ollama's paths have their front in them.
+    let endings = ENDINGS.iter().chain(&FURTHER);
+    endings.copied().any(|ending| {
+        let front = rest.strip_suffix(ending);
+        front.is_some_and(|front| FRONTS.contains(&front))
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -71,6 +112,33 @@ mod tests {
             "/",
         ] {
             assert!(!is_model_path(path.as_bytes()), "{path}");
+        }
+    }
+
+    #[test]
+    fn what_may_name_a_model_elsewhere_is_told_apart() {
+        for path in [
+            "/v1/chat/completions",
+            "/chat/completions",
+            "/api/chat",
+            "/api/v0/embeddings",
+            "/engines/llama.cpp/v1/completions",
+            "/completion",
+            "/v1/audio/transcriptions",
+            "/v1/chat/completions/",
+        ] {
+            assert!(is_named_by_body(path.as_bytes()), "{path}");
+        }
+        for path in [
+            "/upstream/secret/v1/chat/completions",
+            "/engines/secret/completions",
+            "/openai/deployments/secret/chat/completions",
+            "/v1/chat/complet%69ons",
+            "/v1/models",
+            "/slots",
+            "",
+        ] {
+            assert!(!is_named_by_body(path.as_bytes()), "{path}");
         }
     }
 }

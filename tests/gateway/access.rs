@@ -681,3 +681,48 @@ fn sessions_and_stored_responses_belong_to_a_key() {
         assert_eq!(outcome(&[&format!("x-api-key: {BOB}")]), auth("miss"));
     });
 }
+
+/// What servers may understand otherwise than the gateway does not lead to a hidden model.
+#[test]
+fn a_hidden_model_is_reached_by_no_detour() {
+    on_both_drivers(|driver| {
+        let backend = Backend::ok(&["m", "kimi"]);
+        let policy = "[access.policies.dev]\nmodels = [\"*\", \"!kimi*\"]";
+        let gateway = over(driver, &backend, policy);
+        let ask = |method: &str, path: &str, body: &str| {
+            let head = format!("{method} {path}\r\n{}", bearer(ALICE));
+            exchange(&gateway, &head, body.as_bytes())
+        };
+        assert_eq!(ask("POST", CHAT, BODY).status, 200);
+        let asked = backend.count();
+        // The Kelvin sign is a k in lower case, in which models are looked up.
+        for name in ["kimi", "\u{212a}imi"] {
+            let refused = ask("POST", CHAT, &BODY.replace("\"m\"", &format!("\"{name}\"")));
+            refused.is_error(404, "not_found", "MODEL_NOT_FOUND");
+        }
+        let query = ask("POST", &format!("{CHAT}?mod%65l=kimi"), BODY);
+        query.is_error(400, "bad_request", "INVALID_MODEL");
+        for (method, path) in [
+            ("POST", "/olla/proxy/upstream/kimi/v1/chat/completions"),
+            ("POST", "/olla/proxy/engines/kimi/completions"),
+            ("POST", "/olla/proxy/slots/0"),
+            ("GET", "/olla/proxy/api/v0/models"),
+            ("GET", "/v1/%6dodels"),
+            ("DELETE", "/olla/proxy/v1/files/f"),
+        ] {
+            let refused = ask(method, path, BODY);
+            refused.is_error(403, "forbidden", "MODEL_REQUIRED");
+        }
+        // An unknown response may be another key's, which its endpoint does not know.
+        let body = r#"{"model":"m","input":"x","previous_response_id":"resp_of_bob"}"#;
+        for path in ["/v1/responses", "/olla/openai/v1/responses"] {
+            let refused = ask("POST", path, body);
+            assert_eq!(refused.status, 400, "{path}");
+            let code = &refused.json()["error"]["code"];
+            assert_eq!(code, "previous_response_not_found", "{path}");
+        }
+        let stored = ask("GET", "/v1/responses/resp_of_bob", "");
+        assert_eq!(stored.status, 404);
+        assert_eq!(backend.count(), asked);
+    });
+}

@@ -87,7 +87,7 @@ impl Split {
             Demand::Endpoint(index, _) if self.native.contains(*index) => {
                 Ok(only([*index].into_iter().collect()))
             }
-            Demand::Endpoint(_, refusal) => Err((**refusal).clone()),
+            Demand::Endpoint(_, refusal) | Demand::Nothing(refusal) => Err((**refusal).clone()),
             Demand::Translation => Ok(Self {
                 native: EndpointSet::EMPTY,
                 others: self.native.or(&self.others),
@@ -196,6 +196,7 @@ mod tests {
             (Demand::Endpoint(2, no()), "2|", "no"),
             (Demand::Endpoint(0, no()), "no", "no"),
             (Demand::Translation, "|012", "|01"),
+            (Demand::Nothing(no()), "no", "no"),
         ] {
             assert_eq!(shown(mixed.meeting(&demand)), of_mixed, "{demand:?}");
             assert_eq!(shown(foreign.meeting(&demand)), of_foreign, "{demand:?}");

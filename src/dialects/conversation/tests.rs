@@ -125,6 +125,7 @@ fn chosen(
         unix_ms: 5,
         responses: &Arc::new(ResponseStore::new(StoreBounds::default())),
         owner: &Owner::default,
+        is_keyed: false,
     });
     (
         conversation,

@@ -177,6 +177,8 @@ pub(crate) enum Demand {
     Endpoint(usize, Box<Refusal>),
     /// Any of them, and none as a native one.
     Translation,
+    /// None: the request is refused.
+    Nothing(Box<Refusal>),
 }
 
 /// An endpoint's own support for a dialect.

@@ -67,6 +67,9 @@ pub(crate) struct ResponsesTranslator {
 struct StoreAccess {
     store: Arc<ResponseStore>,
     owner: Owner,
+    /// Clients have keys, so that what one has made is not found by others
+    /// (docs/contract/access.md#15).
+    is_keyed: bool,
     /// When the request arrived.
     now_ms: u64,
     /// The most bytes of a request.
@@ -87,8 +90,12 @@ impl ResponsesTranslator {
                 return Demand::Endpoint(index, Box::new(endpoint_is_away(id)));
             }
         }
-        let unknown = unknown_previous(id, store.bounds().enabled);
-        Demand::NativeOnly(Box::new(unknown))
+        let unknown = Box::new(unknown_previous(id, store.bounds().enabled));
+        if access.is_keyed {
+            // An endpoint that keeps it would not know whose it is.
+            return Demand::Nothing(unknown);
+        }
+        Demand::NativeOnly(unknown)
     }
 
     /// Looks up the items that the input refers to; returns an id that is not stored.
@@ -174,6 +181,7 @@ impl Translator for ResponsesTranslator {
         let access = StoreAccess {
             store: Arc::clone(choosing.responses),
             owner: (choosing.owner)(),
+            is_keyed: choosing.is_keyed,
             now_ms: choosing.unix_ms,
             body_bytes_max: choosing.plan.server.request_limits.max_body_size,
         };
@@ -183,6 +191,7 @@ impl Translator for ResponsesTranslator {
         let demand = match (previous, unknown, &checked.demand) {
             (Some(id), ..) => self.continuing(&id, choosing, &access),
             (None, _, own @ Demand::NativeOnly(_)) => own.clone(),
+            (None, Some(id), _) if access.is_keyed => Demand::Nothing(Box::new(unknown_item(&id))),
             (None, Some(id), _) => Demand::NativeOnly(Box::new(unknown_item(&id))),
             (None, None, own) => own.clone(),
         };

@@ -209,3 +209,50 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn forms_that_other_readers_understand_otherwise_are_noticed() {
+    let odd = |content_type: &str, body: &str| {
+        let content_type = format!("multipart/form-data{content_type}");
+        form(&content_type).finish(body.as_bytes()).tally.ambiguous
+    };
+    let body = format!("{MODEL}q\r\n{FILE}RIFF\r\n--X--\r\n");
+    for content_type in [
+        "; boundary=X",
+        ";boundary=\"X\"",
+        "; charset=utf-8; boundary=X",
+        "; boundary=X; charset=utf-8",
+        "; BOUNDARY=X ",
+    ] {
+        assert!(!odd(content_type, &body), "{content_type}");
+    }
+    for content_type in [
+        "; boundary=X; boundary=Y",
+        "; boundary=X; BOUNDARY=Y",
+        "; boundary=\"\\X\"",
+        "; boundary=\"X",
+        "; boundary=X y; charset=a",
+        "; boundary =X",
+        "; boundary=\"X\"y",
+        "; boundary*=utf-8''X",
+    ] {
+        assert!(odd(content_type, &body), "{content_type}");
+    }
+    for part in [
+        "Content-Disposition: form-data; name=\"model\"; filename*=utf-8''x",
+        "Content-Disposition: attachment; name=\"model\"",
+        "Content-Disposition: form-data; name=\"Model\"",
+        "Content-Disposition: form-data; name = model",
+        "Content-Disposition: form-data; name*=utf-8''%6dodel",
+    ] {
+        let body = format!("{MODEL}q\r\n--X\r\n{part}\r\n\r\nr\r\n--X--\r\n");
+        assert!(odd("; boundary=X", &body), "{part}");
+    }
+    for part in [
+        "Content-Disposition: form-data; name=\"file\"; filename=\"model.wav\"",
+        "Content-Disposition: form-data; name=\"prompt\"",
+    ] {
+        let body = format!("{MODEL}q\r\n--X\r\n{part}\r\n\r\nr\r\n--X--\r\n");
+        assert!(!odd("; boundary=X", &body), "{part}");
+    }
+}

@@ -68,6 +68,7 @@ fn sent(path: &str, body: &str, endpoints: &[Endpoint]) -> Conversation {
             unix_ms: 1_700_000_000_000,
             responses: &Arc::new(ResponseStore::new(StoreBounds::default())),
             owner: &Owner::default,
+            is_keyed: false,
         })
         .unwrap();
     send(&mut conversation, 0, body, 1);
