@@ -42,7 +42,7 @@ pub(crate) use policy::Policy;
 pub(crate) use quota::{LimitField, LimitOf, LimitTime, OverLimit, Reservation, ShownLimit};
 pub(crate) use refused::{Attempt, LogTurn, RefusedKeys};
 pub(crate) use secret::{NewSecret, is_made_here};
-pub(crate) use series::{KeySeries, KeyTotals, LimitCounts, Total};
+pub(crate) use series::{KeySeries, KeyTotals, LimitCounts, OTHER, Total};
 pub(crate) use session::{COOKIE, DashboardSession, Sessions, is_own_origin, session_cookie};
 pub(crate) use window::{Span, Use};
 

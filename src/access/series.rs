@@ -9,6 +9,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::{Counters, LimitField};
 
+/// The name under which the others are shown; a key of this name is one of them.
+pub(crate) const OTHER: &str = "other";
+
 /// Names with series of their own.
 const NAMES_MAX: usize = 1_000;
 
@@ -78,6 +81,9 @@ impl KeySeries {
     }
 
     fn begin(&self, name: &str) -> Arc<KeyTotals> {
+        if name == OTHER {
+            return Arc::clone(&self.other);
+        }
         let mut named = self.named.lock().unwrap_or_else(PoisonError::into_inner);
         let known = named.iter().find(|(known, _)| **known == *name);
         if let Some((_, totals)) = known {
@@ -95,12 +101,12 @@ impl KeySeries {
     /// others if there are some.
     pub(crate) fn all(&self) -> Vec<(Option<Arc<str>>, Arc<KeyTotals>)> {
         let named = self.named.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_full = named.len() >= NAMES_MAX;
+        let has_others = named.len() >= NAMES_MAX || Arc::strong_count(&self.other) > 1;
         let each = named
             .iter()
             .map(|(name, totals)| (Some(name.clone()), Arc::clone(totals)));
         let mut all: Vec<_> = each.collect();
-        if is_full {
+        if has_others {
             all.push((None, Arc::clone(&self.other)));
         }
         all

@@ -6,6 +6,7 @@
 use std::borrow::Cow;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use olla_engine::h1::emit;
@@ -13,6 +14,7 @@ use olla_engine::handler::{Ask, Cx, Local, Request, Revocation};
 
 use super::exchange::Exchange;
 use super::ollama::asks_for_page;
+use super::respond::seconds_until;
 use crate::access::{Attempt, Credentials, Identified, Key, KeyFault, LogTurn, RefusedKey};
 use crate::config::AdminRight;
 use crate::dialects::{AccessError, Error};
@@ -194,7 +196,7 @@ impl Exchange {
             // It is not the client's fault.
             let turn = self.gateway.common.refused_keys.log(address, limit, now);
             self.note_refused(ask, &RefusalLine::of(refused), turn);
-            return tokens_unavailable();
+            return self.tokens_unavailable(ask.cx);
         }
         let refused_keys = &self.gateway.common.refused_keys;
         let Attempt { room, log } = refused_keys.attempt(address, limit, now);
@@ -212,6 +214,23 @@ impl Exchange {
                 too_many(seconds)
             }
         }
+    }
+
+    /// The error of a token that cannot be checked before the issuer's keys are fetched.
+    fn tokens_unavailable(&self, cx: &Cx<'_>) -> Error {
+        let common = &self.gateway.common;
+        let fetches = &common.access.issuer().fetches;
+        let next_ms = fetches.next_try_ms.load(Ordering::Relaxed);
+        let wait_ms = next_ms.saturating_sub(common.clock_ms(cx.now));
+        let mut error = Error::new(
+            503,
+            "service_unavailable",
+            "TOKEN_CHECK_UNAVAILABLE",
+            "The token cannot be checked now: the issuer's keys could not be fetched.",
+        );
+        error.retry_after = Some(seconds_until(Duration::from_millis(wait_ms)));
+        error.access = Some(AccessError::Plain);
+        error
     }
 
     pub(super) fn missing_key(&self, ask: &Ask<'_>) -> Error {
@@ -416,17 +435,6 @@ fn invalid(because: &KeyFault) -> Error {
     };
     let mut error = Error::new(401, "unauthorized", code, message);
     error.access = Some(AccessError::Challenge { is_invalid: true });
-    error
-}
-
-fn tokens_unavailable() -> Error {
-    let mut error = Error::new(
-        503,
-        "service_unavailable",
-        "TOKEN_CHECK_UNAVAILABLE",
-        "The token cannot be checked now: the issuer's keys could not be fetched.",
-    );
-    error.retry_after = Some(1);
     error
 }
 

@@ -68,7 +68,12 @@ impl Exchange {
         let cookie = cookie_of(&ask.request)?;
         let common = &self.gateway.common;
         let session = common.sessions.find(cookie, common.clock_ms(ask.cx.now))?;
-        self.view.snapshot.access.key_of(&session, ask.cx.unix_ms)
+        let key = self.view.snapshot.access.key_of(&session, ask.cx.unix_ms);
+        if key.is_none() {
+            // It does not come back with its key.
+            common.sessions.end(cookie);
+        }
+        key
     }
 
     /// Refuses a request by cookie that a page of another site may have caused.
@@ -147,7 +152,10 @@ impl Exchange {
         if key.admin() == AdminRight::None {
             return Err(self.not_admin(ask, &key));
         }
+        // A session does not outlive its key.
+        let left_ms = key.expires_ms.map(|end| end.saturating_sub(ask.cx.unix_ms));
         let ttl = self.view.plan().access.session_ttl;
+        let ttl = left_ms.map_or(ttl, |left| ttl.min(Duration::from_millis(left)));
         let digest = KeyDigest::of(secret.as_bytes());
         let now_ms = common.clock_ms(ask.cx.now);
         let session = DashboardSession::new(&key, digest, now_ms.saturating_add(millis(ttl)));

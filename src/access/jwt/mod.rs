@@ -108,6 +108,8 @@ pub(crate) struct Fetches {
     pub is_up: AtomicBool,
     /// When the last one did, in seconds since 1970; 0 = never.
     pub last_success_s: AtomicU64,
+    /// When the next one is due after one that failed, in milliseconds of the process's clock.
+    pub next_try_ms: AtomicU64,
 }
 
 impl IssuerKeys {

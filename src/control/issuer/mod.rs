@@ -188,6 +188,8 @@ impl ControlState {
             fields.push(("last_success", Value::Str(&last)));
         }
         if let Some(pause) = pause {
+            let next = self.common.clock_ms(Instant::now() + pause);
+            fetches.next_try_ms.store(next, Ordering::Relaxed);
             fields.push(("next_try_s", Value::Num(pause.as_secs())));
         }
         self.logger

@@ -6,11 +6,8 @@ use std::sync::Arc;
 
 use super::super::Inputs;
 use super::exposition::Exposition;
-use crate::access::{Key, KeyTotals, Span, Total};
+use crate::access::{Key, KeyTotals, OTHER, Span, Total};
 use crate::clock::unix_millis;
-
-/// The label of all names that have no series of their own.
-const OTHER: &str = "other";
 
 const COUNTERS: [(&str, &str, Total); 5] = [
     (
