@@ -18,11 +18,11 @@
 //! points the exchange may supply the response itself instead ([`Local`]). The exchange writes the
 //! status line and the fields; the engine adds the fields that frame the message.
 
+use std::fmt;
 use std::marker::PhantomData;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -35,25 +35,28 @@ use crate::h1::{FieldId, FieldNames, Reject, emit};
 use crate::rt::Exhausted;
 use crate::tls::TlsClient;
 
+/// A number whose change revokes exchanges.
+pub trait RevocationNumber: fmt::Debug + Send + Sync {
+    /// The number now.
+    fn number(&self) -> u32;
+}
+
 /// Revokes exchanges: all that began before a number changed.
 #[derive(Debug, Clone)]
 pub struct Revocation {
-    number: Arc<AtomicU32>,
+    source: Arc<dyn RevocationNumber>,
     begun_at: u32,
 }
 
 impl Revocation {
     /// For an exchange that began when the number was `begun_at`.
-    pub fn new(number: &Arc<AtomicU32>, begun_at: u32) -> Self {
-        Self {
-            number: Arc::clone(number),
-            begun_at,
-        }
+    pub fn new(source: Arc<dyn RevocationNumber>, begun_at: u32) -> Self {
+        Self { source, begun_at }
     }
 
     /// Whether the exchange is revoked.
     pub fn is_revoked(&self) -> bool {
-        self.number.load(Ordering::Relaxed) != self.begun_at
+        self.source.number() != self.begun_at
     }
 }
 

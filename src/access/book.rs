@@ -6,14 +6,14 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::Counters;
-use super::jwt::{TOKEN_PREFIX, TokenNames};
+use super::jwt::TokenNames;
+use super::{Counters, Key};
 
 /// How long counters outlive the last key of their name, in milliseconds.
 const KEPT_MS: u64 = 24 * 3600 * 1000;
 
-/// The counters by name. It is locked while keys are built and swept, never for a request with a
-/// key that is known.
+/// The counters that no table of keys holds: those of policies, of tokens, of requests without a
+/// credential, and of names whose keys are gone. Cores lock only those of tokens.
 #[derive(Debug, Default)]
 pub(crate) struct CountersBook {
     keys: Mutex<Names>,
@@ -31,7 +31,7 @@ struct Entry {
 }
 
 impl CountersBook {
-    /// The counters of a key's name.
+    /// The counters of a name that no table of keys has.
     pub(crate) fn of_key(&self, name: &Arc<str>) -> Arc<Counters> {
         of(&mut lock(&self.keys), name)
     }
@@ -41,12 +41,30 @@ impl CountersBook {
         of(&mut lock(&self.policies), name)
     }
 
-    /// Calls a function with the counters of each name: those of tokens and keys, then those of
-    /// policies, for which the flag is set.
-    pub(crate) fn each(&self, mut look: impl FnMut(bool, &Arc<str>, &Counters)) {
-        for (name, counters) in self.tokens.all() {
-            look(false, &name, &counters);
-        }
+    /// The counters for a key that comes into the table of keys.
+    pub(super) fn claim(&self, name: &Arc<str>) -> Arc<Counters> {
+        let kept = lock(&self.keys).remove(name);
+        kept.map_or_else(|| Arc::new(Counters::new()), |entry| entry.counters)
+    }
+
+    /// Keeps the counters of a key that leaves the table of keys.
+    pub(super) fn keep(&self, key: &Key) {
+        let entry = Entry {
+            counters: Arc::clone(&key.counters),
+            gone_ms: None,
+        };
+        lock(&self.keys).insert(Arc::clone(&key.name), entry);
+    }
+
+    /// The counters of a name whose key is gone, if it had one within a day.
+    pub(super) fn kept(&self, name: &str) -> Option<Arc<Counters>> {
+        let keys = lock(&self.keys);
+        keys.get(name).map(|entry| Arc::clone(&entry.counters))
+    }
+
+    /// Calls a function with the counters of each name that is neither in the table of keys nor that
+    /// of a token. The flag is set for policies.
+    pub(crate) fn each(&self, mut look: impl FnMut(bool, &Arc<str>, &Arc<Counters>)) {
         for (is_policy, names) in [(false, &self.keys), (true, &self.policies)] {
             for (name, entry) in lock(names).iter() {
                 look(is_policy, name, &entry.counters);
@@ -64,27 +82,28 @@ impl CountersBook {
         self.tokens.of(name, now_ms)
     }
 
-    /// The counters of a name of a key or a token.
-    pub(crate) fn of_name(&self, name: &Arc<str>, now_ms: u64) -> Arc<Counters> {
-        if name.starts_with(TOKEN_PREFIX) {
-            self.of_token(name, now_ms)
-        } else {
-            self.of_key(name)
-        }
+    /// The names of tokens.
+    pub(crate) fn tokens(&self) -> &TokenNames {
+        &self.tokens
     }
 
-    /// Drops the counters of names that nothing has had for a day. `now_ms` is a time of the
-    /// process's clock. A name is in use while a key, a policy or a request holds its counters.
+    /// Drops the counters of names that nothing has had for a day, and those that have counted
+    /// nothing. `now_ms` is a time of the process's clock. A name is in use while a key, a policy or
+    /// a request holds its counters. It may take some milliseconds.
     pub(crate) fn sweep(&self, now_ms: u64) {
         for names in [&self.keys, &self.policies] {
-            lock(names).retain(|_, entry| {
+            let mut names = lock(names);
+            names.retain(|_, entry| {
                 if Arc::strong_count(&entry.counters) > 1 {
                     entry.gone_ms = None;
                     return true;
                 }
                 let gone = *entry.gone_ms.get_or_insert(now_ms);
-                now_ms.saturating_sub(gone) < KEPT_MS
+                now_ms.saturating_sub(gone) < KEPT_MS && !entry.counters.is_untouched()
             });
+            if names.capacity() / 4 > names.len() {
+                names.shrink_to_fit();
+            }
         }
     }
 }
@@ -116,6 +135,7 @@ mod tests {
         let book = CountersBook::default();
         let name = Arc::from("a");
         let held = book.of_key(&name);
+        held.used(60_000);
         assert!(Arc::ptr_eq(&held, &book.of_key(&name)));
         assert!(!Arc::ptr_eq(&held, &book.of_policy(&name)));
         book.sweep(0);
@@ -133,5 +153,9 @@ mod tests {
         assert!(weak.upgrade().is_some());
         book.sweep(2_000 + 2 * KEPT_MS);
         assert!(weak.upgrade().is_none());
+        // Counters that have counted nothing are not kept for a day.
+        drop(book.of_key(&name));
+        book.sweep(0);
+        assert!(book.kept("a").is_none());
     }
 }

@@ -2,19 +2,20 @@
 //!
 //! Contract: docs/contract/access.md#4.3, docs/contract/access.md#17
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use olla_engine::handler::Revocation;
+use olla_engine::handler::{Revocation, RevocationNumber};
 
 use super::bucket::Bucket;
 use super::series::KeyTotals;
-use super::window::{QuotaWindow, Span, Use};
+use super::window::{QuotaWindow, Span, Use, WindowNumber};
 
-/// The counters of one name of a key or a policy. Blocks are padded to their own cache lines, so
-/// that the cores that serve different keys do not disturb each other.
+/// The counters of one name of a key or a policy. With its counts of references a block takes two
+/// cache lines, and the program's allocator gives it two of its own, so that cores that serve
+/// different keys do not disturb each other. (An alignment that the type asks for would cost it 128
+/// bytes more: 48 in front of it, and what the allocator takes to find an aligned place.)
 #[derive(Debug, Default)]
-#[repr(align(64))]
 pub(crate) struct Counters {
     /// Requests of the minute.
     pub(super) requests: Bucket,
@@ -27,16 +28,26 @@ pub(crate) struct Counters {
     /// The minute of its last use, since 1970; 0 = never.
     last_used_min: AtomicU32,
     /// How often the requests in progress of the name were cut.
-    cuts: Arc<AtomicU32>,
+    cuts: AtomicU32,
     /// When a refusal by a limit was logged last, in seconds since 1970, and how many were not since.
     limit_logged_s: AtomicU32,
     suppressed: AtomicU32,
+    /// Whether a window has changed since it was last given to the state store.
+    changed: AtomicBool,
+    /// Whether the state store may have windows of the name that are not counted here yet.
+    awaits_store: AtomicBool,
     /// What metrics show of it, from its first request on.
     pub(crate) totals: OnceLock<Arc<KeyTotals>>,
 }
 
 // The block is what 100,000 names cost.
-const _: () = assert!(size_of::<Counters>() == 128);
+const _: () = assert!(size_of::<Counters>() == 112 && align_of::<Counters>() == 16);
+
+impl RevocationNumber for Counters {
+    fn number(&self) -> u32 {
+        self.cuts()
+    }
+}
 
 impl Counters {
     /// Counters of a name that has used nothing.
@@ -80,11 +91,62 @@ impl Counters {
         let _ = self.in_progress.fetch_update(order, order, less);
     }
 
-    pub(super) fn window(&self, span: Span) -> &QuotaWindow {
+    fn window(&self, span: Span) -> &QuotaWindow {
         match span {
             Span::Day => &self.day,
             Span::Month => &self.month,
         }
+    }
+
+    /// See [`QuotaWindow::take`].
+    ///
+    /// # Errors
+    /// The tokens do not fit; nothing was taken.
+    pub(super) fn take_tokens(
+        &self,
+        span: Span,
+        tokens: u64,
+        (limit, now): (u64, WindowNumber),
+    ) -> Result<Use, Use> {
+        let taken = self.window(span).take(tokens, limit, now)?;
+        self.note_change();
+        Ok(taken)
+    }
+
+    /// See [`QuotaWindow::correct`].
+    pub(super) fn correct_tokens(&self, span: Span, more: i64, number: WindowNumber) {
+        self.window(span).correct(more, number);
+        self.note_change();
+    }
+
+    /// Notes that a window has changed. It comes after the change: whoever takes the note sees it.
+    pub(crate) fn note_change(&self) {
+        self.changed.store(true, Ordering::Release);
+    }
+
+    /// Takes the note that a window has changed.
+    pub(crate) fn take_change(&self) -> bool {
+        self.changed.load(Ordering::Relaxed) && self.changed.swap(false, Ordering::AcqRel)
+    }
+
+    /// Whether the windows of the state store are not counted here yet.
+    pub(crate) fn awaits_store(&self) -> bool {
+        self.awaits_store.load(Ordering::Relaxed)
+    }
+
+    /// Says whether they are.
+    pub(crate) fn set_awaits_store(&self, awaits: bool) {
+        self.awaits_store.store(awaits, Ordering::Relaxed);
+    }
+
+    /// Whether nothing was ever counted here.
+    pub(super) fn is_untouched(&self) -> bool {
+        let is_empty = |window: &QuotaWindow| window.state(0).used == 0;
+        is_empty(&self.day)
+            && is_empty(&self.month)
+            && self.last_used_ms().is_none()
+            && self.in_progress() == 0
+            && self.cuts() == 0
     }
 
     /// Tokens of the current day or month. `unix_ms` is now.
@@ -92,7 +154,8 @@ impl Counters {
         self.window(span).state(span.number(unix_ms))
     }
 
-    /// Goes on from what was stored before the start, if that window is still the current one.
+    /// Counts what was stored of an earlier block of the name, if that window is still the current
+    /// one.
     pub(crate) fn restore(&self, span: Span, stored: Use) {
         self.window(span).restore(stored);
     }
@@ -109,8 +172,9 @@ impl Counters {
     }
 
     /// What cuts a request that began when [`Self::cuts`] was `begun_at`.
-    pub(crate) fn revocation(&self, begun_at: u32) -> Revocation {
-        Revocation::new(&self.cuts, begun_at)
+    pub(crate) fn revocation(self: &Arc<Self>, begun_at: u32) -> Revocation {
+        let source: Arc<dyn RevocationNumber> = Arc::<Self>::clone(self);
+        Revocation::new(source, begun_at)
     }
 
     /// Notes a use; `now_ms` in milliseconds since 1970. It is written once a minute.

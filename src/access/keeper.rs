@@ -8,8 +8,9 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use ring::hmac;
 
+use super::jwt::TOKEN_PREFIX;
 use super::secret::base62;
-use super::{Access, AccessSources, CountersBook, IssuerKeys, StoredKey};
+use super::{Access, AccessSources, Counters, CountersBook, IssuerKeys, StoredKey};
 use crate::config::{JwksSource, KeyAccessPlan, KeyPlan};
 
 /// The sources of keys.
@@ -17,8 +18,8 @@ use crate::config::{JwksSource, KeyAccessPlan, KeyPlan};
 pub(crate) struct KeySources {
     /// The configuration.
     pub plan: Arc<KeyAccessPlan>,
-    /// The keys of the keys file.
-    pub file: Arc<Vec<KeyPlan>>,
+    /// The keys of the keys file, by name.
+    pub file: Arc<Vec<Arc<KeyPlan>>>,
     /// The keys of the state store, by name.
     pub stored: Arc<Vec<StoredKey>>,
 }
@@ -28,10 +29,12 @@ pub(crate) struct KeySources {
 pub(crate) struct AccessKeeper {
     book: CountersBook,
     issuer: IssuerKeys,
-    /// Held during a change, which may take 100 ms; never by cores or the control thread.
+    /// Held during a change, which may take 60 ms; never by cores or the control thread.
     sources: Mutex<KeySources>,
     /// Held only to read or replace it.
     newest: Mutex<Arc<Access>>,
+    /// Earlier states that may still be in use; see [`Self::reclaim`].
+    retired: Mutex<Retired>,
     /// How often requests in progress were cut.
     cuts: AtomicU64,
     /// The secret of [`Self::cache_salt`].
@@ -40,16 +43,43 @@ pub(crate) struct AccessKeeper {
     pub keys_file_ok: AtomicBool,
 }
 
+/// What was in force before, and what it was made of.
+#[derive(Debug, Default)]
+struct Retired {
+    states: Vec<Arc<Access>>,
+    plans: Vec<Arc<KeyAccessPlan>>,
+}
+
 impl KeySources {
-    /// The sources of a configuration, with the keys of the store.
-    pub(crate) fn new(plan: &Arc<KeyAccessPlan>, stored: Arc<Vec<StoredKey>>) -> Self {
-        let file = plan.keys_file.as_ref().map(|file| Arc::clone(&file.keys));
+    /// The sources of a configuration, with the keys of the store. It takes the keys of the file
+    /// from the plan, so that these are not kept for as long as that is.
+    pub(crate) fn following(&self, plan: &Arc<KeyAccessPlan>) -> Self {
+        let file = plan.keys_file.as_ref().map(|file| file.keys.take());
         Self {
             plan: Arc::clone(plan),
-            file: file.unwrap_or_default(),
-            stored,
+            file: self.file_keys(by_name(Arc::unwrap_or_clone(file.unwrap_or_default()))),
+            stored: Arc::clone(&self.stored),
         }
     }
+
+    /// The keys of a version of the file. Those that have not changed since the version here are
+    /// shared with it.
+    fn file_keys(&self, mut keys: Vec<Arc<KeyPlan>>) -> Arc<Vec<Arc<KeyPlan>>> {
+        let mut before = self.file.iter().peekable();
+        for key in &mut keys {
+            while before.next_if(|old| old.name < key.name).is_some() {}
+            if let Some(same) = before.next_if(|old| **old == *key) {
+                *key = Arc::clone(same);
+            }
+        }
+        Arc::new(keys)
+    }
+}
+
+/// Sorts keys by their names.
+pub(crate) fn by_name(mut keys: Vec<Arc<KeyPlan>>) -> Vec<Arc<KeyPlan>> {
+    keys.sort_by(|a, b| a.name.cmp(&b.name));
+    keys
 }
 
 impl AccessKeeper {
@@ -58,13 +88,18 @@ impl AccessKeeper {
         let keeper = Self {
             book: CountersBook::default(),
             issuer: IssuerKeys::default(),
-            sources: Mutex::new(KeySources::new(plan, Arc::default())),
+            sources: Mutex::new(KeySources {
+                plan: Arc::clone(plan),
+                file: Arc::default(),
+                stored: Arc::default(),
+            }),
             newest: Mutex::default(),
+            retired: Mutex::default(),
             cuts: AtomicU64::new(0),
             salt: OnceLock::new(),
             keys_file_ok: AtomicBool::new(true),
         };
-        keeper.change(|_| ());
+        keeper.change(|sources| *sources = sources.following(plan));
         // Tokens are valid from the first request on; what is fetched comes later.
         if let Some(JwksSource::File { set, .. }) = plan.jwt.as_ref().map(|jwt| &jwt.jwks) {
             keeper.issuer.replace(Some(Arc::clone(set)));
@@ -82,7 +117,19 @@ impl AccessKeeper {
         lock(&self.sources).clone()
     }
 
-    /// The counters of names.
+    /// The counters of a name of a key or a token. `now_ms` is in milliseconds since 1970.
+    pub(crate) fn counters_of(&self, name: &Arc<str>, now_ms: u64) -> Arc<Counters> {
+        if name.starts_with(TOKEN_PREFIX) {
+            return self.book.of_token(name, now_ms);
+        }
+        let newest = self.newest();
+        match newest.keys.named(name) {
+            Some(key) => Arc::clone(&key.counters),
+            None => self.book.of_key(name),
+        }
+    }
+
+    /// The counters that no table of keys holds.
     pub(crate) fn book(&self) -> &CountersBook {
         &self.book
     }
@@ -90,7 +137,12 @@ impl AccessKeeper {
     /// Cuts the requests of a name that are in progress, within some ticks of their cores
     /// (docs/contract/access.md#4.3). The key is to be gone, or switched off, before.
     pub(crate) fn cut(&self, name: &str) {
-        self.book.of_key(&Arc::from(name)).cut();
+        let newest = self.newest();
+        let key = newest.keys.named(name);
+        let counters = key.map(|key| Arc::clone(&key.counters));
+        if let Some(counters) = counters.or_else(|| self.book.kept(name)) {
+            counters.cut();
+        }
         self.cuts.fetch_add(1, Ordering::Release);
     }
 
@@ -127,11 +179,16 @@ impl AccessKeeper {
     }
 
     /// Changes the sources, and builds the state of them. It is in force once the control thread has
-    /// published a snapshot. Changes happen one after the other; with 100,000 keys one takes some
-    /// 100 ms, so neither a core nor the control thread makes one.
+    /// published a snapshot. Changes happen one after the other; with 100,000 keys one takes 10 to
+    /// 60 ms, so neither a core nor the control thread makes one.
     pub(crate) fn change<R>(&self, change: impl FnOnce(&mut KeySources) -> R) -> R {
         let mut sources = lock(&self.sources);
+        self.reclaim();
+        let plan = Arc::clone(&sources.plan);
         let result = change(&mut sources);
+        if !Arc::ptr_eq(&plan, &sources.plan) {
+            lock(&self.retired).plans.push(plan);
+        }
         let before = self.newest();
         let parts = AccessSources {
             plan: &sources.plan,
@@ -140,10 +197,27 @@ impl AccessKeeper {
             book: &self.book,
         };
         let built = Arc::new(Access::build(&parts, &before));
+        lock(&self.retired).states.push(before);
         *lock(&self.newest) = built;
-        drop(sources);
-        drop(before);
         result
+    }
+
+    /// Frees earlier states that nothing uses any more, which takes long with 100,000 keys. Until
+    /// then they are held here, so that neither a core nor the control thread is the one to free them.
+    /// Returns whether there was one.
+    pub(crate) fn reclaim(&self) -> bool {
+        let mut retired = lock(&self.retired);
+        // A retired state is not handed out any more, so a single reference stays single.
+        let states = retired
+            .states
+            .extract_if(.., |old| Arc::strong_count(old) == 1);
+        let states: Vec<_> = states.collect();
+        let plans = retired
+            .plans
+            .extract_if(.., |old| Arc::strong_count(old) == 1);
+        let plans: Vec<_> = plans.collect();
+        drop(retired);
+        !states.is_empty() || !plans.is_empty()
     }
 }
 

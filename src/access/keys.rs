@@ -2,22 +2,21 @@
 //!
 //! Contract: docs/contract/access.md#4, docs/contract/access.md#17
 
-use std::collections::HashSet;
+use std::cmp::Ordering;
+use std::collections::{HashMap, HashSet};
 use std::hint::black_box;
 use std::sync::Arc;
 
-use super::{AccessSources, Key, Policy, find};
-use crate::config::{KeyDigest, KeyFields, KeySource};
+use super::{Access, AccessSources, CountersBook, Key, Policy, find};
+use crate::config::{KeyDigest, KeyPlan, KeySource, PolicyOverrides};
 
 /// A key of the state store.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct StoredKey {
-    /// All but the secret.
-    pub fields: KeyFields,
-    /// What is kept of the secret.
-    pub digest: KeyDigest,
+    /// The key.
+    pub plan: Arc<KeyPlan>,
     /// The secret before, and the milliseconds since 1970 from which it is no longer valid.
-    pub old: Option<(KeyDigest, u64)>,
+    pub old: Option<Box<(KeyDigest, u64)>>,
     /// When it was made, in milliseconds since 1970.
     pub created_ms: u64,
 }
@@ -30,9 +29,8 @@ pub(crate) struct Keys {
     sorted: Vec<Arc<Key>>,
     /// The secrets that keys had before and that are still valid.
     old: Vec<OldSecret>,
-    /// Places in `sorted`, behind those in `old`; [`EMPTY`] where there is none. At most half of
-    /// them are taken, and their number is a power of two.
-    slots: Vec<u32>,
+    /// The index. At most half of the slots are taken, and their number is a power of two.
+    slots: Vec<Slot>,
     /// Stored keys of which another source has the name or the hash.
     aside: Vec<Arc<str>>,
     /// In the order of [`KeySource::ALL`].
@@ -48,112 +46,176 @@ struct OldSecret {
     until_ms: u64,
 }
 
-const EMPTY: u32 = u32::MAX;
-
-/// A key and its secret before, before they have places.
-struct Made {
-    key: Arc<Key>,
-    old: Option<(KeyDigest, u64)>,
+/// A slot of the index.
+#[derive(Debug, Clone, Copy)]
+struct Slot {
+    /// Some bits of the hash, so that hardly any other key has to be looked at.
+    tag: u32,
+    /// A place in `sorted`, or behind those in `old`; [`EMPTY`] = none.
+    place: u32,
 }
 
+const EMPTY: u32 = u32::MAX;
+
 /// What a key is made of.
+#[derive(Clone, Copy)]
 struct Origin<'a> {
-    fields: &'a KeyFields,
-    digest: KeyDigest,
-    source: KeySource,
-    created_ms: Option<u64>,
+    plan: &'a Arc<KeyPlan>,
+    /// Its entry, if it is one of the state store.
+    stored: Option<&'a StoredKey>,
+}
+
+/// Makes keys in the order of their names, with what is still valid of the state before.
+struct Builder<'a> {
+    book: &'a CountersBook,
+    policies: &'a [Arc<Policy>],
+    /// Whether the policies are those of the state before.
+    is_same_policies: bool,
+    /// The keys of the state before whose names have not come up yet.
+    before: &'a [Arc<Key>],
+    /// The policies with own fields that were made: keys that have the same share one.
+    own: HashMap<(&'a str, &'a PolicyOverrides), Arc<Policy>>,
+}
+
+impl<'a> Builder<'a> {
+    /// The key that had this name. Names before it are gone; their counters are kept.
+    fn before(&mut self, name: &str) -> Option<&'a Arc<Key>> {
+        loop {
+            let (first, rest) = self.before.split_first()?;
+            match (*first.name).cmp(name) {
+                Ordering::Less => self.book.keep(first),
+                Ordering::Equal => {
+                    self.before = rest;
+                    return Some(first);
+                }
+                Ordering::Greater => return None,
+            }
+            self.before = rest;
+        }
+    }
+
+    /// The key of an origin, whose name `old` had before; `None` if its policy is gone.
+    fn make(&mut self, origin: Origin<'a>, old: Option<&'a Arc<Key>>) -> Option<Arc<Key>> {
+        let plan = origin.plan;
+        let created_ms = origin.stored.map(|stored| stored.created_ms);
+        let same =
+            old.filter(|old| Arc::ptr_eq(old.plan(), plan) && old.created_ms() == created_ms);
+        if let Some(same) = same.filter(|_| self.is_same_policies) {
+            return Some(Arc::clone(same));
+        }
+        let policy = find(self.policies, &plan.policy)?;
+        let policy = match plan.overrides.as_deref() {
+            None => Arc::clone(policy),
+            Some(own) => {
+                let made = self.own.entry((&plan.policy, own));
+                Arc::clone(made.or_insert_with(|| policy.with(own)))
+            }
+        };
+        if let Some(same) = same.filter(|same| Arc::ptr_eq(&same.policy, &policy)) {
+            return Some(Arc::clone(same));
+        }
+        let counters = match old {
+            Some(old) => Arc::clone(&old.counters),
+            None => self.book.claim(&plan.name),
+        };
+        Some(Arc::new(Key::new(plan, policy, counters, created_ms)))
+    }
+}
+
+/// The origins of all sources by name. Of one name, that of the configuration or the file comes first.
+fn origins<'a>(sources: &AccessSources<'a>) -> Vec<Origin<'a>> {
+    let configured = sources.plan.keys.iter().chain(sources.file);
+    let configured = configured.map(|plan| Origin { plan, stored: None });
+    let stored = sources.stored.iter().map(|stored| Origin {
+        plan: &stored.plan,
+        stored: Some(stored),
+    });
+    let mut origins: Vec<_> = configured.chain(stored).collect();
+    origins.sort_by(|a, b| a.plan.name.cmp(&b.plan.name));
+    origins
 }
 
 impl Keys {
     /// The keys of all sources, whose policies are in the list. Keys that have not changed stay the
-    /// same objects.
+    /// same objects, and names keep their counters.
     pub(super) fn build(
         sources: &AccessSources<'_>,
         policies: &[Arc<Policy>],
-        before: &Self,
+        before: &Access,
     ) -> Self {
-        let make = |origin: &Origin<'_>| {
-            let policy = find(policies, &origin.fields.policy)?;
-            let same = before.same(origin, policy).map(Arc::clone);
-            Some(same.unwrap_or_else(|| Arc::new(new_key(origin, policy, sources))))
+        let pairs = policies.iter().zip(&before.policies);
+        let mut builder = Builder {
+            book: sources.book,
+            policies,
+            is_same_policies: policies.len() == before.policies.len() && { pairs }
+                .all(|(new, old)| Arc::ptr_eq(new, old)),
+            before: &before.keys.sorted,
+            own: HashMap::new(),
         };
-        let configured = || sources.plan.keys.iter().chain(sources.file);
-        let mut made = Vec::with_capacity(configured().count() + sources.stored.len());
-        made.extend(configured().filter_map(|plan| {
-            let key = make(&Origin {
-                fields: &plan.fields,
-                digest: plan.digest,
-                source: plan.source,
-                created_ms: None,
-            })?;
-            Some(Made { key, old: None })
-        }));
-        let mut aside = Vec::new();
-        if !sources.stored.is_empty() {
-            let names: HashSet<&str> = configured().map(|plan| &*plan.fields.name).collect();
-            let digests: HashSet<KeyDigest> = configured().map(|plan| plan.digest).collect();
-            for stored in sources.stored {
-                let is_taken =
-                    names.contains(&*stored.fields.name) || digests.contains(&stored.digest);
-                let origin = Origin {
-                    fields: &stored.fields,
-                    digest: stored.digest,
-                    source: KeySource::Store,
-                    created_ms: Some(stored.created_ms),
-                };
-                match make(&origin).filter(|_| !is_taken) {
-                    Some(key) => {
-                        let old = stored.old.filter(|(old, _)| !digests.contains(old));
-                        made.push(Made { key, old });
-                    }
-                    None => aside.push(Arc::clone(&stored.fields.name)),
+        // The hashes that stored keys may not have.
+        let configured = sources.plan.keys.iter().chain(sources.file);
+        let configured = configured.take_while(|_| !sources.stored.is_empty());
+        let taken: HashSet<&KeyDigest> = configured.map(|plan| &plan.digest).collect();
+        let origins = origins(sources);
+        let mut keys = Self {
+            sorted: Vec::with_capacity(origins.len()),
+            ..Self::default()
+        };
+        for origin in origins {
+            let name = &origin.plan.name;
+            let is_name_taken = keys.sorted.last().is_some_and(|last| last.name == *name);
+            let old = if is_name_taken {
+                None
+            } else {
+                builder.before(name)
+            };
+            let is_digest_taken = origin.stored.is_some() && taken.contains(&origin.plan.digest);
+            let is_free = !is_name_taken && !is_digest_taken;
+            match is_free.then(|| builder.make(origin, old)).flatten() {
+                Some(key) => keys.push(key, origin.stored, &taken),
+                None => {
+                    old.into_iter().for_each(|old| sources.book.keep(old));
+                    keys.aside.push(Arc::clone(name));
                 }
             }
         }
-        made.sort_unstable_by(|a, b| a.key.name.cmp(&b.key.name));
-        Self::placed(made, aside)
-    }
-
-    /// The key of the name, if it was made of the same.
-    fn same(&self, origin: &Origin<'_>, policy: &Arc<Policy>) -> Option<&Arc<Key>> {
-        let fields = origin.fields;
-        self.named(&fields.name).filter(|key| {
-            fields.overrides.is_none()
-                && Arc::ptr_eq(&key.policy, policy)
-                && key.digest == origin.digest
-                && key.source == origin.source
-                && key.enabled == fields.enabled
-                && key.expires_ms == fields.expires_ms
-                && key.created_ms == origin.created_ms
-                && key.note == fields.note
-        })
-    }
-
-    fn placed(made: Vec<Made>, aside: Vec<Arc<str>>) -> Self {
-        let secrets = |made: &Made| 1 + usize::from(made.old.is_some());
-        let count: usize = made.iter().map(secrets).sum();
-        let of_source = |source| made.iter().filter(|made| made.key.source == source).count();
-        let mut keys = Self {
-            sorted: Vec::with_capacity(made.len()),
-            old: Vec::new(),
-            slots: vec![EMPTY; (count * 2).next_power_of_two()],
-            aside,
-            counts: KeySource::ALL.map(of_source),
-        };
-        for (place, Made { key, old }) in (0..).zip(made) {
-            if let Some((digest, until_ms)) = old {
-                keys.old.push(OldSecret {
-                    digest,
-                    key: place,
-                    until_ms,
-                });
-            }
-            keys.sorted.push(key);
-        }
-        for place in 0..count {
-            keys.place(place);
-        }
+        builder
+            .before
+            .iter()
+            .for_each(|gone| sources.book.keep(gone));
+        keys.place_all();
         keys
+    }
+
+    /// Appends a key, and its secret before if no other source has that.
+    fn push(&mut self, key: Arc<Key>, stored: Option<&StoredKey>, taken: &HashSet<&KeyDigest>) {
+        let place = u32::try_from(self.sorted.len()).unwrap_or(EMPTY);
+        let old = stored.and_then(|stored| stored.old.as_deref());
+        if let Some((digest, until_ms)) = old.filter(|(digest, _)| !taken.contains(digest)) {
+            self.old.push(OldSecret {
+                digest: *digest,
+                key: place,
+                until_ms: *until_ms,
+            });
+        }
+        let sources = KeySource::ALL.iter().zip(&mut self.counts);
+        for (_, count) in sources.filter(|(source, _)| **source == key.source) {
+            *count += 1;
+        }
+        self.sorted.push(key);
+    }
+
+    /// Enters all secrets into the index.
+    fn place_all(&mut self) {
+        let count = self.sorted.len() + self.old.len();
+        let empty = Slot {
+            tag: 0,
+            place: EMPTY,
+        };
+        self.slots = vec![empty; (count * 2).next_power_of_two()];
+        for place in 0..count {
+            self.place(place);
+        }
     }
 
     /// Enters a secret into the index.
@@ -162,10 +224,11 @@ impl Keys {
             return;
         };
         let mask = self.slots.len() - 1;
-        let mut at = start(digest) & mask;
+        let (mut at, tag) = (start(digest) & mask, tag(digest));
         while let Some(slot) = self.slots.get_mut(at) {
-            if *slot == EMPTY {
-                *slot = u32::try_from(place).unwrap_or(EMPTY);
+            if slot.place == EMPTY {
+                let place = u32::try_from(place).unwrap_or(EMPTY);
+                *slot = Slot { tag, place };
                 return;
             }
             at = (at + 1) & mask;
@@ -186,13 +249,17 @@ impl Keys {
     /// The key of a secret with this hash, live or not. `now_ms` in milliseconds since 1970.
     pub(crate) fn find(&self, digest: &KeyDigest, now_ms: u64) -> Option<&Arc<Key>> {
         let mask = self.slots.len().checked_sub(1)?;
-        let mut at = start(digest) & mask;
+        let (mut at, tag) = (start(digest) & mask, tag(digest));
         loop {
             let slot = *self.slots.get(at)?;
-            if slot == EMPTY {
+            if slot.place == EMPTY {
                 return None;
             }
-            let place = slot as usize;
+            at = (at + 1) & mask;
+            if slot.tag != tag {
+                continue;
+            }
+            let place = slot.place as usize;
             let (own, old) = self.secret(place)?;
             if is_same(own, digest) {
                 let place = match old {
@@ -202,7 +269,6 @@ impl Keys {
                 };
                 return self.sorted.get(place);
             }
-            at = (at + 1) & mask;
         }
     }
 
@@ -232,17 +298,16 @@ impl Keys {
     }
 }
 
-fn new_key(origin: &Origin<'_>, policy: &Arc<Policy>, sources: &AccessSources<'_>) -> Key {
-    let (fields, digest) = (origin.fields, origin.digest);
-    let mut key = Key::new(fields, digest, origin.source, policy, sources.book);
-    key.created_ms = origin.created_ms;
-    key
-}
-
 /// Where the search for a hash begins: its first bits, which are evenly distributed.
 fn start(digest: &KeyDigest) -> usize {
     let first = digest.as_bytes().first_chunk::<8>();
     first.map_or(0, |bytes| u64::from_le_bytes(*bytes) as usize)
+}
+
+/// What a slot keeps of a hash: bits that [`start`] does not use.
+fn tag(digest: &KeyDigest) -> u32 {
+    let last = digest.as_bytes().last_chunk::<4>();
+    last.map_or(0, |bytes| u32::from_le_bytes(*bytes))
 }
 
 /// Whether two hashes are the same, in a time that does not tell where they differ.
@@ -259,8 +324,7 @@ fn is_same(a: &KeyDigest, b: &KeyDigest) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::access::{Access, CountersBook};
-    use crate::config::{KeyAccessPlan, KeyPlan, PolicyPlan};
+    use crate::config::{KeyAccessPlan, KeyFields, PolicyPlan};
     use std::time::Duration;
 
     fn digest(name: &str) -> KeyDigest {
@@ -272,18 +336,22 @@ mod tests {
             name: name.into(),
             policy: "default".into(),
             enabled: true,
-            expires_ms: None,
+            expires: None,
             note: "".into(),
             overrides: None,
         }
     }
 
-    fn plan(names: &[&str]) -> KeyAccessPlan {
-        let key = |name: &&str| KeyPlan {
+    fn key_plan(name: &str, secret: &str, source: KeySource) -> Arc<KeyPlan> {
+        Arc::new(KeyPlan {
             fields: fields(name),
-            digest: digest(name),
-            source: KeySource::Config,
-        };
+            digest: digest(secret),
+            source,
+        })
+    }
+
+    fn plan(names: &[&str]) -> KeyAccessPlan {
+        let key = |name: &&str| key_plan(name, name, KeySource::Config);
         KeyAccessPlan {
             enabled: true,
             keys: Arc::new(names.iter().map(key).collect()),
@@ -333,10 +401,9 @@ mod tests {
     #[test]
     fn unchanged_keys_stay_the_same_objects_and_names_keep_their_counters() {
         let book = CountersBook::default();
-        let one = build(&plan(&["a", "b"]), &[], &book, &Access::default());
         let mut other = plan(&["a", "b"]);
-        let keys = Arc::make_mut(&mut other.keys);
-        keys[1].digest = digest("new");
+        let one = build(&other, &[], &book, &Access::default());
+        Arc::make_mut(&mut other.keys)[1] = key_plan("b", "new", KeySource::Config);
         let two = build(&other, &[], &book, &one);
         let named = |access: &Access, name: &str| Arc::clone(access.keys.named(name).unwrap());
         assert!(Arc::ptr_eq(&named(&one, "a"), &named(&two, "a")));
@@ -353,25 +420,62 @@ mod tests {
         let three = build(&other, &[], &book, &two);
         assert_eq!(named(&three, "a").policy.fields.max_output_tokens, 7);
         assert_eq!(named(&two, "a").policy.fields.max_output_tokens, 0);
+        // A name that is gone for a while finds its counters again, also after access was off.
+        let gone = build(&plan(&["b"]), &[], &book, &three);
+        assert!(gone.keys.named("a").is_none());
+        other.enabled = false;
+        let off = build(&other, &[], &book, &gone);
+        other.enabled = true;
+        let four = build(&other, &[], &book, &off);
+        for name in ["a", "b"] {
+            let (old, new) = (named(&one, name), named(&four, name));
+            assert!(Arc::ptr_eq(&old.counters, &new.counters), "{name}");
+        }
+    }
+
+    #[test]
+    fn keys_with_the_same_own_fields_share_a_policy() {
+        let own = |limit| {
+            Some(Arc::new(PolicyOverrides {
+                tokens_per_day: Some(limit),
+                ..PolicyOverrides::default()
+            }))
+        };
+        let mut plan = plan(&["a", "b", "c", "d"]);
+        for (key, limit) in Arc::make_mut(&mut plan.keys).iter_mut().zip([5, 6, 5]) {
+            Arc::make_mut(key).fields.overrides = own(limit);
+        }
+        let book = CountersBook::default();
+        let access = build(&plan, &[], &book, &Access::default());
+        let policy = |name: &str| &access.keys.named(name).unwrap().policy;
+        let limits = ["a", "b", "c", "d"].map(|name| policy(name).fields.limits.tokens_per_day);
+        assert_eq!(limits, [5, 6, 5, 0]);
+        assert!(Arc::ptr_eq(policy("a"), policy("c")));
+        // With the same policies, keys with own fields stay the same too.
+        let again = build(&plan, &[], &book, &access);
+        let (old, new) = (access.keys.named("b"), again.keys.named("b"));
+        assert!(Arc::ptr_eq(old.unwrap(), new.unwrap()));
     }
 
     #[test]
     fn a_rotated_secret_is_valid_until_its_grace_ends() {
         let stored = |name: &str, own: &str, old: Option<(KeyDigest, u64)>| StoredKey {
-            fields: fields(name),
-            digest: digest(own),
-            old,
+            plan: key_plan(name, own, KeySource::Store),
+            old: old.map(Box::new),
             created_ms: 5,
         };
         let stored = [
-            stored("s", "new", Some((digest("old"), 100))),
             stored("a", "x", None),
+            stored("s", "new", Some((digest("old"), 100))),
             stored("t", "a", None),
         ];
         let book = CountersBook::default();
         let access = build(&plan(&["a"]), &stored, &book, &Access::default());
         let keys = &access.keys;
-        assert_eq!(keys.find(&digest("new"), 500).unwrap().created_ms, Some(5));
+        assert_eq!(
+            keys.find(&digest("new"), 500).unwrap().created_ms(),
+            Some(5)
+        );
         assert!(Arc::ptr_eq(
             keys.find(&digest("old"), 99).unwrap(),
             keys.named("s").unwrap()
@@ -382,5 +486,10 @@ mod tests {
         assert_eq!(aside, ["a", "t"]);
         assert_eq!(keys.named("a").unwrap().source, KeySource::Config);
         assert!(keys.named("t").is_none());
+        assert_eq!(keys.count(KeySource::Store), 1);
+        // Without the other, both come back.
+        let alone = build(&plan(&[]), &stored, &book, &access);
+        assert!(alone.keys.aside().is_empty());
+        assert_eq!(alone.keys.named("a").unwrap().source, KeySource::Store);
     }
 }

@@ -35,7 +35,7 @@ pub(crate) use counters::Counters;
 pub(crate) use credential::{Credentials, Identified, KeyFault, RefusedKey, holds_credential};
 pub(crate) use headers::{LIMIT_HEADERS, LimitHeaderForm, is_limit_header, write_limits};
 pub(crate) use jwt::{IssuerKeys, TokenChecker, TokenFault, TokenRefusal, TokenRules, is_token};
-pub(crate) use keeper::{AccessKeeper, KeySources};
+pub(crate) use keeper::{AccessKeeper, KeySources, by_name};
 pub(crate) use key::{Key, KeyState};
 pub(crate) use keys::{Keys, StoredKey};
 pub(crate) use policy::Policy;
@@ -75,7 +75,7 @@ pub(crate) struct AccessSources<'a> {
     /// The configuration.
     pub plan: &'a Arc<KeyAccessPlan>,
     /// The keys of the keys file.
-    pub file: &'a [KeyPlan],
+    pub file: &'a [Arc<KeyPlan>],
     /// The keys of the state store.
     pub stored: &'a [StoredKey],
     /// The counters of names.
@@ -84,11 +84,16 @@ pub(crate) struct AccessSources<'a> {
 
 impl Access {
     /// Builds the state of these sources. What has not changed since `before` is shared with it. A
-    /// stored key of which another source has the name or the
-    /// hash is left aside.
+    /// stored key of which another source has the name or the hash is left aside. The counters of
+    /// names that are gone stay in the book.
     pub(crate) fn build(sources: &AccessSources<'_>, before: &Self) -> Self {
         let plan = sources.plan;
         if !plan.enabled {
+            before
+                .keys
+                .all()
+                .iter()
+                .for_each(|key| sources.book.keep(key));
             return Self::default();
         }
         let policies: Vec<Arc<Policy>> = plan
@@ -108,7 +113,7 @@ impl Access {
         });
         Self {
             enabled: true,
-            keys: Keys::build(sources, &policies, &before.keys),
+            keys: Keys::build(sources, &policies, before),
             tokens: TokenRules::new(plan, &policies),
             policies,
             anonymous,

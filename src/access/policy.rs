@@ -38,10 +38,7 @@ impl Policy {
     }
 
     /// The policy with a key's own fields.
-    pub(crate) fn with(self: &Arc<Self>, own: Option<&PolicyOverrides>) -> Arc<Self> {
-        let Some(own) = own else {
-            return Arc::clone(self);
-        };
+    pub(super) fn with(&self, own: &PolicyOverrides) -> Arc<Self> {
         Arc::new(Self {
             name: Arc::clone(&self.name),
             fields: self.fields.with(own),

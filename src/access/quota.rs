@@ -226,7 +226,8 @@ impl Meter<'_> {
             if limit == 0 {
                 continue;
             }
-            match self.counters.window(span).take(tokens, limit, part.number) {
+            let window = (limit, part.number);
+            match self.counters.take_tokens(span, tokens, window) {
                 Ok(state) => {
                     *part = Part {
                         number: state.number,
@@ -263,7 +264,7 @@ impl Meter<'_> {
         for (span, part) in [(Span::Day, taken.day), (Span::Month, taken.month)] {
             let more = difference(used, part.tokens);
             if more != 0 {
-                self.counters.window(span).correct(more, part.number);
+                self.counters.correct_tokens(span, more, part.number);
             }
         }
     }
@@ -280,7 +281,7 @@ impl Meter<'_> {
             ShownLimit::of_level(tokens_per_minute, level)
         });
         let window = |span: Span, limit| {
-            let state = || self.counters.window(span).state(span.number(now.unix_ms));
+            let state = || self.counters.used_in(span, now.unix_ms);
             (limit > 0).then(|| ShownLimit::of_use(limit, state(), span))
         };
         let day = ShownLimit::tighter(minute, window(Span::Day, tokens_per_day));

@@ -14,7 +14,7 @@ use crate::format;
 pub(crate) fn own_view(key: &Key, now: LimitTime) -> Vec<u8> {
     let fields = &key.policy.fields;
     let expires = key
-        .expires_ms
+        .expires_ms()
         .and_then(|ms| UNIX_EPOCH.checked_add(Duration::from_millis(ms)));
     let mut view = json!({
         "name": *key.name,

@@ -1,27 +1,30 @@
 //! Follows the keys file, and says which keys were loaded.
 //!
 //! The thread looks at the file every [`LOOK`], and takes a version over when two looks have seen the
-//! same: so a version is in force within 2 s of its last write, and few of them are half-written. A
+//! same: so a version is in force within 2 s of its last write, and few of them are half-written. It
+//! has a second to read it, which is enough for 100,000 keys. A
 //! version with errors is not used; the keys before it stay in force.
 //!
 //! Contract: docs/contract/access.md#4.1
 
-use std::collections::HashMap;
+use std::cmp::Ordering;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
-use crate::access::KeySources;
-use crate::config::{Env, Finding, KeyPlan, KeySource};
+use crate::access::{KeySources, by_name};
+use crate::config::{
+    Env, FileStamp, Finding, KeyAccessPlan, KeyPlan, KeySource, KeysFilePlan, file_stamp,
+};
 use crate::log::{Level, Logger, Value, events};
 use crate::shared::{Common, ControlSender, ToControl};
 
 /// The interval of the looks.
-const LOOK: Duration = Duration::from_millis(400);
+const LOOK: Duration = Duration::from_millis(250);
 
 /// The thread that follows the keys file. It ends when this is dropped.
 #[derive(Debug)]
@@ -47,6 +50,7 @@ impl KeysThread {
                 common,
                 control,
                 logger,
+                plan: Weak::new(),
                 seen: None,
                 taken: None,
             };
@@ -65,24 +69,18 @@ impl KeysThread {
     }
 }
 
-/// What tells a version of a file from another; `None` = the file is not there.
-type Stamp = Option<(SystemTime, u64, u64)>;
-
 /// A version of a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Version {
     path: PathBuf,
-    stamp: Stamp,
+    stamp: FileStamp,
 }
 
 impl Version {
     fn of(path: &Path) -> Self {
-        use std::os::unix::fs::MetadataExt as _;
-        let file = std::fs::metadata(path).ok();
-        let stamp = file.and_then(|file| Some((file.modified().ok()?, file.len(), file.ino())));
         Self {
             path: path.to_path_buf(),
-            stamp,
+            stamp: file_stamp(path),
         }
     }
 }
@@ -91,6 +89,8 @@ struct Follower {
     common: Arc<Common>,
     control: ControlSender,
     logger: Logger,
+    /// The configuration that names the file; it may be gone.
+    plan: Weak<KeyAccessPlan>,
     /// The version that the last look has seen.
     seen: Option<Version>,
     /// The version that was taken over, or refused.
@@ -100,20 +100,23 @@ struct Follower {
 impl Follower {
     fn run(mut self, woken: &Receiver<()>) {
         loop {
-            let sources = self.common.access.sources();
-            let file = sources.plan.keys_file.as_ref();
-            if let Some(file) = file {
-                self.look(&file.path, &sources);
+            // The sources are not held while the thread waits: a change would copy them.
+            let plan = self.common.access.sources().plan;
+            if let Some(file) = &plan.keys_file {
+                if !std::ptr::eq(self.plan.as_ptr(), Arc::as_ptr(&plan)) {
+                    self.begin(file);
+                    self.plan = Arc::downgrade(&plan);
+                }
+                self.look(&file.path);
+                drop(plan);
                 match woken.recv_timeout(LOOK) {
                     Ok(()) | Err(RecvTimeoutError::Timeout) => {}
                     Err(RecvTimeoutError::Disconnected) => return,
                 }
             } else {
-                (self.seen, self.taken) = (None, None);
-                self.common
-                    .access
-                    .keys_file_ok
-                    .store(true, Ordering::Relaxed);
+                drop(plan);
+                self.plan = Weak::new();
+                self.common.access.keys_file_ok.store(true, Relaxed);
                 if woken.recv().is_err() {
                     return;
                 }
@@ -121,27 +124,36 @@ impl Follower {
         }
     }
 
-    fn look(&mut self, path: &Path, sources: &KeySources) {
+    /// Goes on from the version of the file that was read with its configuration.
+    fn begin(&mut self, file: &KeysFilePlan) {
+        self.seen = None;
+        self.taken = Some(Version {
+            path: file.path.clone(),
+            stamp: file.stamp,
+        });
+        self.common.access.keys_file_ok.store(true, Relaxed);
+    }
+
+    fn look(&mut self, path: &Path) {
         let version = Version::of(path);
         let is_new = self.taken.as_ref() != Some(&version);
         let is_settled = self.seen.as_ref() == Some(&version);
         if is_new && is_settled {
-            self.take(sources);
+            self.take();
             self.taken = Some(version.clone());
         }
         self.seen = Some(version);
     }
 
     /// Reads the file and puts its keys in force, if they have changed.
-    fn take(&self, sources: &KeySources) {
-        let Some(read) = sources.plan.read_keys_file(&Env::process()) else {
+    fn take(&self) {
+        let access = &self.common.access;
+        let KeySources { plan, file, .. } = access.sources();
+        let Some(read) = plan.read_keys_file(&Env::process(), &file) else {
             return;
         };
         let is_ok = read.is_ok();
-        self.common
-            .access
-            .keys_file_ok
-            .store(is_ok, Ordering::Relaxed);
+        access.keys_file_ok.store(is_ok, Relaxed);
         match read {
             Err(findings) => self.log_refused(&findings),
             Ok((keys, warnings)) => {
@@ -151,13 +163,14 @@ impl Follower {
                     self.logger
                         .emit(Level::Warn, events::KEYS_FILE_ODD, &fields);
                 }
-                if keys == *sources.file {
+                let keys = by_name(keys);
+                if keys == *file {
                     return;
                 }
                 let keys = Arc::new(keys);
-                let is_current = self.common.access.change(|current| {
+                let is_current = access.change(|current| {
                     // A reload has read the file too, and maybe another one.
-                    let is_same = Arc::ptr_eq(&current.plan, &sources.plan);
+                    let is_same = Arc::ptr_eq(&current.plan, &plan);
                     if is_same {
                         current.file = Arc::clone(&keys);
                     }
@@ -165,7 +178,7 @@ impl Follower {
                 });
                 if is_current {
                     self.control.send(ToControl::KeysChanged);
-                    log_loaded(&self.logger, KeySource::File, &sources.file, &keys);
+                    log_loaded(&self.logger, KeySource::File, &file, &keys);
                 }
             }
         }
@@ -184,12 +197,12 @@ impl Follower {
 
 /// Logs what a reload, or the start, has changed of the keys of each source.
 pub(crate) fn log_changed(logger: &Logger, before: Option<&KeySources>, after: &KeySources) {
-    let of = |sources: &KeySources, source: KeySource| -> Arc<Vec<KeyPlan>> {
+    let of = |sources: &KeySources, source: KeySource| -> Arc<Vec<Arc<KeyPlan>>> {
         if source == KeySource::File {
             return Arc::clone(&sources.file);
         }
         let own = sources.plan.keys.iter().filter(|key| key.source == source);
-        Arc::new(own.cloned().collect())
+        Arc::new(by_name(own.cloned().collect()))
     };
     for source in [KeySource::Config, KeySource::Env, KeySource::File] {
         let old = before.map(|before| of(before, source)).unwrap_or_default();
@@ -197,8 +210,8 @@ pub(crate) fn log_changed(logger: &Logger, before: Option<&KeySources>, after: &
     }
 }
 
-/// Logs what has changed of the keys of a source, if anything has.
-fn log_loaded(logger: &Logger, source: KeySource, before: &[KeyPlan], after: &[KeyPlan]) {
+/// Logs what has changed of the keys of a source, if anything has. Both lists are by name.
+fn log_loaded(logger: &Logger, source: KeySource, before: &[Arc<KeyPlan>], after: &[Arc<KeyPlan>]) {
     let Changes {
         added,
         removed,
@@ -218,28 +231,32 @@ fn log_loaded(logger: &Logger, source: KeySource, before: &[KeyPlan], after: &[K
 }
 
 /// What differs between two lists of keys.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Default, PartialEq, Eq)]
 struct Changes {
     added: u64,
     removed: u64,
     changed: u64,
 }
 
-fn changes(before: &[KeyPlan], after: &[KeyPlan]) -> Changes {
-    let mut old: HashMap<&str, &KeyPlan> =
-        before.iter().map(|key| (&*key.fields.name, key)).collect();
-    let (mut added, mut changed) = (0, 0);
-    for key in after {
-        match old.remove(&*key.fields.name) {
-            None => added += 1,
-            Some(same) if same != key => changed += 1,
-            Some(_) => {}
+/// What differs between two lists that are by name.
+fn changes(before: &[Arc<KeyPlan>], after: &[Arc<KeyPlan>]) -> Changes {
+    let mut changes = Changes::default();
+    let (mut old, mut new) = (before.iter().peekable(), after.iter().peekable());
+    loop {
+        let order = match (old.peek(), new.peek()) {
+            (None, None) => return changes,
+            (Some(_), None) => Ordering::Less,
+            (None, Some(_)) => Ordering::Greater,
+            (Some(old), Some(new)) => old.name.cmp(&new.name),
+        };
+        // The lesser name is missing in the other list.
+        let old = order.is_le().then(|| old.next()).flatten();
+        let new = order.is_ge().then(|| new.next()).flatten();
+        match (old, new) {
+            (Some(old), Some(new)) => changes.changed += u64::from(old != new),
+            (Some(_), None) => changes.removed += 1,
+            _ => changes.added += 1,
         }
-    }
-    Changes {
-        added,
-        removed: old.len() as u64,
-        changed,
     }
 }
 
@@ -250,20 +267,22 @@ mod tests {
 
     #[test]
     fn keys_are_compared_by_name() {
-        let key = |name: &str, byte: u8| KeyPlan {
-            fields: KeyFields {
-                name: name.into(),
-                policy: "default".into(),
-                enabled: true,
-                expires_ms: None,
-                note: "".into(),
-                overrides: None,
-            },
-            digest: KeyDigest::from_bytes([byte; 32]),
-            source: KeySource::File,
+        let key = |name: &str, byte: u8| {
+            Arc::new(KeyPlan {
+                fields: KeyFields {
+                    name: name.into(),
+                    policy: "default".into(),
+                    enabled: true,
+                    expires: None,
+                    note: "".into(),
+                    overrides: None,
+                },
+                digest: KeyDigest::from_bytes([byte; 32]),
+                source: KeySource::File,
+            })
         };
         let before = [key("a", 1), key("b", 2), key("c", 3)];
-        let after = [key("c", 3), key("b", 9), key("d", 4), key("e", 5)];
+        let after = [key("b", 9), key("c", 3), key("d", 4), key("e", 5)];
         let want = Changes {
             added: 2,
             removed: 1,

@@ -341,8 +341,6 @@ async fn keep_sweeping(state: &ControlState) {
         rt::sleep(pause.clamp(Duration::from_secs(1), SWEEP_INTERVAL_MAX)).await;
         let ids: Vec<_> = state.members().iter().map(|member| member.id).collect();
         state.pages.event(PageEvent::Sweep(ids));
-        let now_ms = state.common.clock_ms(Instant::now());
-        state.common.access.book().sweep(now_ms);
         if interval.is_some() {
             let now = state.common.nanos(Instant::now());
             state.config().limiters.sweep(now);

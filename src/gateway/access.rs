@@ -419,7 +419,7 @@ fn invalid(because: &KeyFault) -> Error {
         }
         KeyFault::Expired(key) => {
             let at = format::instant(
-                UNIX_EPOCH + Duration::from_millis(key.expires_ms.unwrap_or_default()),
+                UNIX_EPOCH + Duration::from_millis(key.expires_ms().unwrap_or_default()),
             );
             let message = format!("The API key '{}' expired at {at}.", key.name);
             ("API_KEY_EXPIRED", message.into())

@@ -475,7 +475,7 @@ fn apply(running: &mut Running, read: Read, logger: &Logger) -> Result<(), Strin
     let access = &running.common.access;
     let keys_before = access.sources();
     access.change(|sources| {
-        *sources = KeySources::new(&plan.access, Arc::clone(&sources.stored));
+        *sources = sources.following(&plan.access);
     });
     let taken = running
         .link

@@ -10,7 +10,7 @@ use super::day::Day;
 use super::fault::StoreFault;
 use super::query::{Groups, UsageQuery};
 use super::report::{self, UsageReport};
-use super::store::{KeyRecord, Store, StoreBatch};
+use super::store::{KeyRecord, Store, StoreBatch, StoredWindow};
 use super::usage::{Ledger, UsageDelta, UsageFigures};
 
 /// Interval between two writes.
@@ -173,6 +173,15 @@ impl Book {
         self.store
             .as_ref()
             .map_or(Ok(None), |store| store.key(name))
+    }
+
+    /// The windows of quotas of this name in the store.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub(crate) fn windows(&self, name: &str) -> Result<Vec<StoredWindow>, StoreFault> {
+        let store = self.store.as_ref();
+        store.map_or(Ok(Vec::new()), |store| store.windows_of(name))
     }
 
     /// Writes a key, or deletes the one of this name; `None` = there is no store.

@@ -149,15 +149,17 @@ impl Store {
         }
     }
 
-    /// All keys, by name.
+    /// Calls a function with each key, by name.
     ///
     /// # Errors
     /// When the store cannot be read.
-    pub(crate) fn keys(&self) -> Result<Vec<KeyRecord>, StoreFault> {
+    pub(crate) fn each_key(&self, mut take: impl FnMut(KeyRecord)) -> Result<(), StoreFault> {
         let text = format!("{SELECT_KEYS} ORDER BY name");
         let mut statement = self.connection.prepare(&text)?;
-        let keys = statement.query_map([], stored_key)?;
-        Ok(keys.collect::<Result<_, _>>()?)
+        for key in statement.query_map([], stored_key)? {
+            take(key?);
+        }
+        Ok(())
     }
 
     /// The key of a name.
@@ -212,19 +214,24 @@ impl Store {
         let mut statement = self
             .connection
             .prepare("SELECT name, span, start, used FROM quota ORDER BY name, span")?;
-        let windows = statement.query_map([], |row| {
-            let span: String = row.get(1)?;
-            Ok(SPANS.iter().find(|known| **known == span).map(|span| {
-                Ok::<_, rusqlite::Error>(StoredWindow {
-                    name: row.get(0)?,
-                    span,
-                    start_ms: unsigned(row.get(2)?),
-                    used: unsigned(row.get(3)?),
-                })
-            }))
-        })?;
-        let known = windows.filter_map(Result::transpose);
-        Ok(known.map(Result::flatten).collect::<Result<_, _>>()?)
+        let windows = statement.query_map([], stored_window)?;
+        Ok(windows
+            .filter_map(Result::transpose)
+            .collect::<Result<_, _>>()?)
+    }
+
+    /// The windows of a name.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub(crate) fn windows_of(&self, name: &str) -> Result<Vec<StoredWindow>, StoreFault> {
+        let mut statement = self
+            .connection
+            .prepare("SELECT name, span, start, used FROM quota WHERE name = ?1")?;
+        let windows = statement.query_map([name], stored_window)?;
+        Ok(windows
+            .filter_map(Result::transpose)
+            .collect::<Result<_, _>>()?)
     }
 
     /// Writes rows of the ledger, windows and last uses: all or nothing.
@@ -330,6 +337,20 @@ fn expect_magic(file: &File) -> Result<(), StoreFault> {
     } else {
         Err(StoreFault::unusable("it is not a SQLite file"))
     }
+}
+
+/// A window of a row; `None` = its span is unknown.
+fn stored_window(row: &Row<'_>) -> rusqlite::Result<Option<StoredWindow>> {
+    let span: String = row.get(1)?;
+    let Some(span) = SPANS.iter().find(|known| **known == span) else {
+        return Ok(None);
+    };
+    Ok(Some(StoredWindow {
+        name: row.get(0)?,
+        span,
+        start_ms: unsigned(row.get(2)?),
+        used: unsigned(row.get(3)?),
+    }))
 }
 
 fn stored_key(row: &Row<'_>) -> rusqlite::Result<KeyRecord> {

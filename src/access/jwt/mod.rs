@@ -52,7 +52,11 @@ impl TokenRules {
         };
         let for_tokens = |policy: &Arc<Policy>| {
             let lowers = !jwt.allow_admin && policy.fields.admin != AdminRight::None;
-            policy.with(lowers.then_some(&none))
+            if lowers {
+                policy.with(&none)
+            } else {
+                Arc::clone(policy)
+            }
         };
         Some(Self {
             plan: Arc::clone(plan),

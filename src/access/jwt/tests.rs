@@ -491,7 +491,7 @@ fn a_core_remembers_valid_tokens_until_something_changes() {
     keeper.issuer().replace(Some(Arc::new(issuer.set())));
     let first = ask(&mut checker, &keeper, &token, NOW_MS).unwrap();
     assert_eq!((&*first.name, &*first.policy.name), ("jwt:dana", "dev"));
-    assert_eq!(first.expires_ms, Some(NOW_MS + 600_000));
+    assert_eq!(first.expires_ms(), Some(NOW_MS + 600_000));
     let again = ask(&mut checker, &keeper, &token, NOW_MS + 599_999).unwrap();
     assert!(Arc::ptr_eq(&first, &again));
     // Within the leeway it is checked each time; beyond it, refused.

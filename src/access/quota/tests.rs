@@ -4,7 +4,7 @@ use std::thread;
 
 use super::*;
 use crate::access::{CountersBook, Policy};
-use crate::config::{KeyDigest, KeyFields, KeySource, PolicyFields};
+use crate::config::{KeyDigest, KeyFields, KeyPlan, KeySource, PolicyFields};
 
 const SECOND: Micros = 1_000_000;
 
@@ -24,12 +24,17 @@ fn key(limits: Limits, together: Limits) -> Key {
         name: Arc::from("alice"),
         policy: Arc::clone(&policy.name),
         enabled: true,
-        expires_ms: None,
+        expires: None,
         note: Box::default(),
         overrides: None,
     };
-    let digest = KeyDigest::from_bytes([1; 32]);
-    Key::new(&fields, digest, KeySource::Config, &policy, &book)
+    let plan = KeyPlan {
+        digest: KeyDigest::from_bytes([1; 32]),
+        source: KeySource::Config,
+        fields,
+    };
+    let counters = book.of_key(&plan.name);
+    Key::new(&Arc::new(plan), policy, counters, None)
 }
 
 fn at(micros: Micros) -> LimitTime {

@@ -116,7 +116,7 @@ mod tests {
         }))
         .unwrap();
         assert_eq!((&*fields.name, &*fields.policy), ("alice", "dev"));
-        assert_eq!((fields.enabled, fields.expires_ms), (false, Some(1000)));
+        assert_eq!((fields.enabled, fields.expires_ms()), (false, Some(1000)));
         let own = fields.overrides.unwrap();
         assert_eq!(own.models, Some(vec!["a*".to_owned()]));
         assert_eq!((own.tokens_per_day, own.concurrent), (Some(5), None));

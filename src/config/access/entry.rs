@@ -2,10 +2,14 @@
 //!
 //! Contract: docs/contract/access.md#4.2
 
-use std::collections::HashMap;
+use std::fmt::Display;
+use std::hash::{Hash, Hasher};
+use std::num::NonZeroU64;
+use std::ops::Deref;
 use std::path::Path;
 use std::sync::Arc;
 
+use rustc_hash::{FxBuildHasher, FxHashMap};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
@@ -75,11 +79,18 @@ pub struct KeyFields {
     /// Whether it may be used.
     pub enabled: bool,
     /// Milliseconds since 1970 from which it may no longer be used; `None` = never.
-    pub expires_ms: Option<u64>,
+    pub expires: Option<NonZeroU64>,
     /// A remark of its operator.
     pub note: Box<str>,
     /// What it has in place of its policy's fields.
-    pub overrides: Option<Box<PolicyOverrides>>,
+    pub overrides: Option<Arc<PolicyOverrides>>,
+}
+
+impl KeyFields {
+    /// Milliseconds since 1970 from which the key may no longer be used; `None` = never.
+    pub fn expires_ms(&self) -> Option<u64> {
+        self.expires.map(NonZeroU64::get)
+    }
 }
 
 /// A key as it is configured.
@@ -91,6 +102,17 @@ pub struct KeyPlan {
     pub digest: KeyDigest,
     /// Where it comes from.
     pub source: KeySource,
+}
+
+// With its counts of references it takes 128 bytes, of which there may be 100,000.
+const _: () = assert!(size_of::<KeyPlan>() == 112);
+
+impl Deref for KeyPlan {
+    type Target = KeyFields;
+
+    fn deref(&self) -> &KeyFields {
+        &self.fields
+    }
 }
 
 impl KeyPlan {
@@ -122,33 +144,77 @@ pub(super) struct EntryContext<'a> {
 /// The names and hashes that are taken, each with the number of the key that has it.
 #[derive(Default)]
 pub(super) struct Taken {
-    names: HashMap<Arc<str>, usize>,
-    digests: HashMap<KeyDigest, usize>,
+    names: FxHashMap<ByName, u32>,
+    digests: FxHashMap<ByDigest, u32>,
+}
+
+/// A key that is looked up by its name.
+struct ByName(Arc<KeyPlan>);
+
+impl PartialEq for ByName {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.name == other.0.name
+    }
+}
+
+impl Eq for ByName {}
+
+impl Hash for ByName {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.name.hash(state);
+    }
+}
+
+/// A key that is looked up by its hash.
+struct ByDigest(Arc<KeyPlan>);
+
+impl PartialEq for ByDigest {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.digest == other.0.digest
+    }
+}
+
+impl Eq for ByDigest {}
+
+impl Hash for ByDigest {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.digest.hash(state);
+    }
 }
 
 impl Taken {
+    /// With room for so many keys.
+    pub(super) fn with_capacity(keys: usize) -> Self {
+        Self {
+            names: FxHashMap::with_capacity_and_hasher(keys, FxBuildHasher),
+            digests: FxHashMap::with_capacity_and_hasher(keys, FxBuildHasher),
+        }
+    }
+
     /// Takes the name and the hash of the key with this number. A fault names the key that has one
     /// of them already, as `place` describes it.
     pub(super) fn take(
         &mut self,
-        key: &KeyPlan,
+        key: &Arc<KeyPlan>,
         (number, line): (usize, usize),
         place: &dyn Fn(usize) -> String,
         faults: &mut Vec<FieldFault>,
     ) {
-        let name = &key.fields.name;
-        if let Some(first) = self.names.get(name) {
-            let (first, name) = (place(*first), quoted(name));
+        let (by_name, by_digest) = (ByName(Arc::clone(key)), ByDigest(Arc::clone(key)));
+        if let Some(first) = self.names.get(&by_name) {
+            let (first, name) = (place(*first as usize), quoted(&key.name));
             let message = format!("expected a name other than that of {first}, got {name}");
             return faults.push(FieldFault::new("name", line, message));
         }
-        if let Some(first) = self.digests.get(&key.digest) {
-            let first = place(*first);
+        if let Some(first) = self.digests.get(&by_digest) {
+            let first = place(*first as usize);
             let message = format!("expected a secret other than that of {first}, got {HIDDEN}");
             return faults.push(FieldFault::new("", line, message));
         }
-        self.names.insert(Arc::clone(name), number);
-        self.digests.insert(key.digest, number);
+        // There are at most 100,000 keys, and the one of the environment has the greatest number.
+        let number = u32::try_from(number).unwrap_or(u32::MAX);
+        self.names.insert(by_name, number);
+        self.digests.insert(by_digest, number);
     }
 }
 
@@ -218,7 +284,7 @@ impl Reading<'_> {
     fn take<T>(
         &mut self,
         field: &str,
-        expected: &str,
+        expected: impl Display,
         read: impl Fn(&ConfigValue) -> Option<T>,
     ) -> Option<T> {
         let node = self.table.get(field)?;
@@ -234,17 +300,17 @@ impl Reading<'_> {
         if self.table.get("name").is_none() {
             self.fault("name", "expected a name, but the key is missing");
         }
-        let expected = format!("{NAME}, other than {}", quoted(ANONYMOUS));
-        let name = self.take("name", &expected, |value| {
+        let expected = format_args!("{NAME}, other than {ANONYMOUS:?}");
+        let name = self.take("name", expected, |value| {
             let text = value.text()?;
             (is_name(text) && text != ANONYMOUS).then(|| Arc::from(text))
         });
         let policy = self.policy();
         let enabled = self.take("enabled", BOOLEAN, flag).unwrap_or(true);
         let expected = "an instant such as \"2026-12-31T00:00:00Z\"";
-        let expires_ms = self.take("expires", expected, instant);
-        let expected = format!("a string of at most {MAX_NOTE} bytes");
-        let note = self.take("note", &expected, |value| {
+        let expires = self.take("expires", expected, instant);
+        let expected = format_args!("a string of at most {MAX_NOTE} bytes");
+        let note = self.take("note", expected, |value| {
             let text = value.text().filter(|text| text.len() <= MAX_NOTE)?;
             Some(Box::from(text))
         });
@@ -257,9 +323,9 @@ impl Reading<'_> {
             name: name?,
             policy: policy?,
             enabled,
-            expires_ms,
+            expires,
             note: note.unwrap_or_default(),
-            overrides: (given != PolicyOverrides::default()).then(|| Box::new(given)),
+            overrides: (given != PolicyOverrides::default()).then(|| Arc::new(given)),
         })
     }
 
@@ -347,13 +413,15 @@ pub(super) fn find_policy<'p>(
     })
 }
 
-fn instant(value: &ConfigValue) -> Option<u64> {
+fn instant(value: &ConfigValue) -> Option<NonZeroU64> {
     let text = match value {
         ConfigValue::Datetime(text) => text,
         other => other.text()?,
     };
     let at = OffsetDateTime::parse(text, &Rfc3339).ok()?;
-    u64::try_from(at.unix_timestamp_nanos() / 1_000_000).ok()
+    let at_ms = u64::try_from(at.unix_timestamp_nanos() / 1_000_000).ok()?;
+    // What ended in the first millisecond of 1970 has ended in the second one too.
+    NonZeroU64::new(at_ms.max(1))
 }
 
 /// The hash of the secret in a variable: `${VAR}` or `${VAR:-default}` with nothing around it.

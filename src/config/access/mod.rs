@@ -32,7 +32,7 @@ pub(crate) use algorithm::JwtAlgorithm;
 pub(crate) use api::{api_duration, api_key};
 pub(crate) use digest::{KeyDigest, is_secret};
 pub(crate) use entry::{ANONYMOUS, KeyFields, KeyPlan, KeySource, MAX_KEYS};
-pub(crate) use file::KeysFilePlan;
+pub(crate) use file::{FileStamp, KeysFilePlan, file_stamp};
 #[cfg(test)]
 pub(crate) use jwks::SetFault;
 pub(crate) use jwks::{KeySet, MissingKey, PublicKey, SET_BYTES_MAX, read_set};
@@ -43,7 +43,7 @@ pub(crate) use policy::{
 };
 
 use entry::{EntryContext, Taken, entry, find_policy, of_secret, table_of};
-use file::FileContext;
+use file::{FileContext, FileKeys};
 
 /// The name of the key in `OLLA_ADMIN_KEY`.
 pub(crate) const ENV_ADMIN: &str = "env-admin";
@@ -52,7 +52,7 @@ pub(crate) const ENV_ADMIN: &str = "env-admin";
 pub(crate) const ADMIN_KEY_VARIABLE: &str = "OLLA_ADMIN_KEY";
 
 /// The place of its key among those of the configuration.
-const ADMIN_KEY_PLACE: usize = usize::MAX;
+const ADMIN_KEY_PLACE: usize = u32::MAX as usize;
 
 /// The values that clients send because they must send something.
 const PLACEHOLDERS: [&str; 7] = [
@@ -78,7 +78,7 @@ pub struct KeyAccessPlan {
     pub enabled: bool,
     /// The keys of the configuration and the environment; empty if access is off. Names and hashes
     /// are unique over these and the file's.
-    pub keys: Arc<Vec<KeyPlan>>,
+    pub keys: Arc<Vec<Arc<KeyPlan>>>,
     /// `access.keys_file`, if access is on.
     pub keys_file: Option<KeysFilePlan>,
     /// The policies by name, among them `default`.
@@ -290,7 +290,7 @@ fn keys(
             continue;
         };
         let mut faults = Vec::new();
-        let key = entry(table, node.line, context, &mut faults);
+        let key = entry(table, node.line, context, &mut faults).map(Arc::new);
         if let Some(key) = &key {
             taken.take(key, (at, node.line), &place, &mut faults);
         }
@@ -298,7 +298,7 @@ fn keys(
         s.refuse_fields(&format!("keys[{at}]"), faults);
         keys.extend(key);
     }
-    if let Some(key) = admin_key {
+    if let Some(key) = admin_key.map(Arc::new) {
         let mut faults = Vec::new();
         taken.take(&key, (ADMIN_KEY_PLACE, 0), &place, &mut faults);
         for fault in faults {
@@ -338,9 +338,9 @@ fn env_admin(s: &mut Section<'_, '_>, plan: &KeyAccessPlan, secret: &str) -> Opt
             name: Arc::from(ENV_ADMIN),
             policy: Arc::clone(&policy.name),
             enabled: true,
-            expires_ms: None,
+            expires: None,
             note: Box::default(),
-            overrides: Some(Box::new(admin)),
+            overrides: Some(Arc::new(admin)),
         },
         digest,
         source: KeySource::Env,
@@ -363,7 +363,10 @@ fn keys_file(
         policies: &plan.policies,
         placeholders,
         others: &plan.keys,
+        known: &[],
     };
+    // What is written from now on makes another version.
+    let stamp = file_stamp(&path);
     let keys = match file::read(&path, shown, &context) {
         Ok((keys, warnings)) => {
             s.find_all(warnings);
@@ -386,7 +389,8 @@ fn keys_file(
     Some(KeysFilePlan {
         path,
         shown: shown.to_path_buf(),
-        keys: Arc::new(keys),
+        keys: FileKeys::new(keys),
+        stamp,
     })
 }
 
@@ -403,8 +407,9 @@ fn usable(s: &mut Section<'_, '_>, plan: &KeyAccessPlan, state: &StatePlan) {
                        or state.path";
         s.refuse("enabled", message);
     }
-    let from_file = plan.keys_file.iter().flat_map(|file| file.keys.iter());
-    let mut keys = plan.keys.iter().chain(from_file);
+    let from_file = plan.keys_file.as_ref().map(|file| file.keys.get());
+    let from_file = from_file.unwrap_or_default();
+    let mut keys = plan.keys.iter().chain(from_file.iter());
     let is_by_token = plan.jwt.as_ref().is_some_and(|jwt| jwt.allow_admin);
     let has_admin = is_by_token || keys.any(|key| key.is_admin(&plan.policies));
     if !has_admin && state.path.is_none() && !faulty.iter().any(|key| s.is_faulty(key)) {

@@ -91,7 +91,7 @@ fn a_key_has_the_fields_of_its_entry() {
     };
     assert_eq!(alice.digest, KeyDigest::of(SECRET.as_bytes()));
     assert_eq!(&*alice.fields.policy, "dev");
-    assert_eq!(alice.fields.expires_ms, Some(1_769_817_600_000));
+    assert_eq!(alice.expires_ms(), Some(1_769_817_600_000));
     assert_eq!((&*alice.fields.note, alice.fields.enabled), ("a", false));
     let own = alice.fields.overrides.as_ref().unwrap();
     let fields = access.policy("dev").unwrap().fields.with(own);
@@ -429,12 +429,26 @@ fn a_keys_file_is_read_beside_the_configuration() {
     let loaded = read(&(key("a", "0") + &key("b", "1")));
     assert_eq!(lines(&loaded), [""; 0]);
     let access = loaded.plan.unwrap().access.as_ref().clone();
-    assert_eq!(access.keys_file.as_ref().unwrap().keys.len(), 2);
-    let (again, warnings) = access.read_keys_file(&Env::default()).unwrap().unwrap();
-    assert_eq!(
-        (&again, warnings.len()),
-        (&*access.keys_file.as_ref().unwrap().keys, 0)
-    );
+    let keys = access.keys_file.as_ref().unwrap().keys.take();
+    assert_eq!(keys.len(), 2);
+    let again = |known: &[Arc<KeyPlan>]| {
+        let read = access.read_keys_file(&Env::default(), known).unwrap();
+        read.map(|(keys, warnings)| {
+            assert_eq!(warnings.len(), 0);
+            keys
+        })
+    };
+    assert_eq!(again(&[]).unwrap(), *keys);
+    // What has not changed is shared.
+    let shared = |keys: &[Arc<KeyPlan>], other: &[Arc<KeyPlan>]| {
+        let pairs = keys.iter().zip(other);
+        pairs.map(|(a, b)| Arc::ptr_eq(a, b)).collect::<Vec<_>>()
+    };
+    assert_eq!(shared(&again(&keys).unwrap(), &keys), [true, true]);
+    std::fs::write(&file, key("b", "1") + &key("a", "2")).unwrap();
+    let other = again(&keys).unwrap();
+    assert!(Arc::ptr_eq(&other[0], &keys[1]) && !Arc::ptr_eq(&other[1], &keys[0]));
+    assert!(Arc::ptr_eq(&other[1].name, &keys[0].name));
     let table = [
         (
             key("a", "0") + &key("a", "1"),
@@ -466,7 +480,7 @@ fn a_keys_file_is_read_beside_the_configuration() {
         let loaded = read(&text);
         let error = loaded.errors().next().unwrap().to_string();
         assert!(error.starts_with(start) && error.contains(word), "{error}");
-        assert!(access.read_keys_file(&Env::default()).unwrap().is_err());
+        assert!(again(&[]).is_err());
     }
     let unknown = read(&(key("a", "0") + "colour = 1\n"));
     assert!(
@@ -504,7 +518,7 @@ fn a_long_keys_file_is_read_in_parts() {
             .clone()
             .unwrap()
     };
-    let keys = file(&read(&text)).keys;
+    let keys = file(&read(&text)).keys.take();
     assert_eq!((keys.len(), &*keys[2_499].fields.name), (2_500, "k2499"));
     // A note may look like an entry where a part would end.
     let tricky = text.replacen(
@@ -512,7 +526,7 @@ fn a_long_keys_file_is_read_in_parts() {
         "note = \'\'\'\n[[keys]]\n\'\'\'\nname = \"k999\"",
         1,
     );
-    let keys = file(&read(&tricky)).keys;
+    let keys = file(&read(&tricky)).keys.take();
     assert_eq!((keys.len(), &*keys[999].fields.note), (2_500, "[[keys]]\n"));
     text.push_str(&key(7));
     let repeated = read(&text);

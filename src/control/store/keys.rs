@@ -2,17 +2,18 @@
 //!
 //! Contract: docs/contract/access.md#11.1
 
-use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::collections::{BTreeSet, HashSet};
+use std::hash::Hash;
+use std::sync::{Arc, Weak};
 use std::time::{Instant, SystemTime};
 
 use bytes::Bytes;
 use serde_json::Value as Json;
 
 use super::{StoreLoop, unavailable, windows};
-use crate::access::{AccessKeeper, Key, LimitTime, StoredKey};
+use crate::access::{Access, AccessKeeper, Key, LimitTime, StoredKey};
 use crate::clock::unix_millis;
-use crate::config::{KeySource, StatePath};
+use crate::config::{KeySource, PolicyOverrides, StatePath};
 use crate::dialects::Error;
 use crate::log::{Level, Logger, Value, events};
 use crate::shared::{StateAsk, ToControl};
@@ -32,38 +33,74 @@ pub(crate) fn load_keys(
     access: &AccessKeeper,
     logger: &Logger,
 ) -> Result<(), String> {
-    let records = store.keys().map_err(|fault| super::refusal(path, &fault))?;
-    let mut keys = Vec::with_capacity(records.len());
-    for record in &records {
-        match stored_key(record) {
-            Ok(key) => keys.push(key),
-            Err(error) => {
-                let fields = [
-                    ("key", record.name.as_str().into()),
-                    ("error", Value::Str(&error)),
-                ];
-                logger.emit(Level::Warn, events::KEY_ASIDE, &fields);
-            }
+    let mut keys = Vec::new();
+    let mut last_used = Vec::new();
+    let mut shared = SharedParts::default();
+    let take = |record: KeyRecord| match stored_key(&record) {
+        Ok(mut key) => {
+            shared.share(&mut key);
+            last_used.extend(record.last_used_ms.map(|at_ms| (keys.len(), at_ms)));
+            keys.push(key);
         }
-        if let Some(at_ms) = record.last_used_ms {
-            access
-                .book()
-                .of_key(&Arc::from(record.name.as_str()))
-                .used(at_ms);
+        Err(error) => {
+            let fields = [
+                ("key", record.name.as_str().into()),
+                ("error", Value::Str(&error)),
+            ];
+            logger.emit(Level::Warn, events::KEY_ASIDE, &fields);
+        }
+    };
+    store
+        .each_key(take)
+        .map_err(|fault| super::refusal(path, &fault))?;
+    if !keys.is_empty() {
+        log_loaded(logger, keys.len());
+    }
+    let keys = Arc::new(keys);
+    access.change(|sources| sources.stored = Arc::clone(&keys));
+    let now_ms = unix_millis(SystemTime::now());
+    for (at, at_ms) in last_used {
+        if let Some(key) = keys.get(at) {
+            access.counters_of(&key.plan.name, now_ms).used(at_ms);
         }
     }
     let windows = store
         .windows()
         .map_err(|fault| super::refusal(path, &fault))?;
-    windows::restore(access, &windows, unix_millis(SystemTime::now()));
+    windows::restore(access, &windows, now_ms);
     let salt = store.secret(CACHE_SALT, random);
     access.set_salt(&salt.map_err(|fault| super::refusal(path, &fault))?);
-    if keys.is_empty() {
-        return Ok(());
-    }
-    log_loaded(logger, keys.len());
-    access.change(|sources| sources.stored = Arc::new(keys));
     Ok(())
+}
+
+/// What many stored keys have alike, and share.
+#[derive(Debug, Default)]
+struct SharedParts {
+    policies: HashSet<Arc<str>>,
+    overrides: HashSet<Arc<PolicyOverrides>>,
+}
+
+impl SharedParts {
+    /// Replaces parts of a key by the same ones of keys before it.
+    fn share(&mut self, key: &mut StoredKey) {
+        let Some(plan) = Arc::get_mut(&mut key.plan) else {
+            return;
+        };
+        let fields = &mut plan.fields;
+        shared(&mut self.policies, &mut fields.policy);
+        if let Some(own) = &mut fields.overrides {
+            shared(&mut self.overrides, own);
+        }
+    }
+}
+
+fn shared<T: ?Sized + Eq + Hash>(known: &mut HashSet<Arc<T>>, part: &mut Arc<T>) {
+    match known.get(part) {
+        Some(same) => *part = Arc::clone(same),
+        None => {
+            known.insert(Arc::clone(part));
+        }
+    }
 }
 
 /// Under which name the store keeps the secret of `cache_salt` (docs/contract/access.md#15).
@@ -89,23 +126,28 @@ fn log_loaded(logger: &Logger, keys: usize) {
 
 /// The stored keys that were left aside when that was looked at last.
 #[derive(Debug, Default)]
-pub(super) struct Aside(BTreeSet<Arc<str>>);
+pub(super) struct Aside {
+    names: BTreeSet<Arc<str>>,
+    /// The state that was looked at; it may be gone.
+    looked: Weak<Access>,
+}
 
 impl Aside {
     /// Warns of keys that are newly left aside: another source has their name or secret, or their
     /// policy is gone.
     pub(super) fn look(&mut self, access: &AccessKeeper, logger: &Logger) {
         let newest = access.newest();
-        let aside = newest.keys.aside();
-        if aside.is_empty() && self.0.is_empty() {
+        if std::ptr::eq(self.looked.as_ptr(), Arc::as_ptr(&newest)) {
             return;
         }
-        for name in aside.iter().filter(|name| !self.0.contains(*name)) {
+        self.looked = Arc::downgrade(&newest);
+        let aside = newest.keys.aside();
+        for name in aside.iter().filter(|name| !self.names.contains(*name)) {
             let error = "another source has its name or its secret, or its policy is gone";
             let fields = [("key", Value::Str(name)), ("error", Value::Str(error))];
             logger.emit(Level::Warn, events::KEY_ASIDE, &fields);
         }
-        self.0 = aside.iter().cloned().collect();
+        self.names = aside.iter().cloned().collect();
     }
 }
 
@@ -166,7 +208,7 @@ impl StoreLoop {
             }
             _ => return Err(Error::not_found()),
         };
-        // What the change of the table would copy if it were held.
+        // If they were held, the change would copy the list of keys.
         drop((access, sources));
         self.put(&change, status)
     }
@@ -251,7 +293,7 @@ impl StoreLoop {
     fn in_force(&self, name: &str, key: Option<StoredKey>) {
         self.common.access.change(|sources| {
             let keys = Arc::make_mut(&mut sources.stored);
-            let at = keys.binary_search_by(|key| (*key.fields.name).cmp(name));
+            let at = keys.binary_search_by(|key| (*key.plan.name).cmp(name));
             match (at, key) {
                 (Ok(at), Some(key)) => {
                     if let Some(place) = keys.get_mut(at) {
@@ -270,7 +312,8 @@ impl StoreLoop {
         self.control.send_confirmed(publish);
     }
 
-    fn note_fault(&mut self, fault: &StoreFault) {
+    /// Notes that the store has failed.
+    pub(super) fn note_fault(&mut self, fault: &StoreFault) {
         if self.book.note_failure(Instant::now()) {
             self.log_failure(fault);
         }

@@ -16,7 +16,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
-use crossbeam_channel::{Receiver, Sender, select};
+use crossbeam_channel::{Receiver, Sender, bounded, never, select};
 use olla_engine::snapshot::Broadcast;
 
 use super::pages::{Class, Unread};
@@ -42,6 +42,9 @@ const REPORT_WAIT: Duration = Duration::from_millis(30);
 
 /// How long the end of the process waits for it.
 const END_WAIT: Duration = Duration::from_secs(1);
+
+/// Interval in which counters of names that are gone are looked for.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(60);
 
 /// The arguments of the thread.
 #[derive(Debug)]
@@ -132,6 +135,10 @@ struct StoreLoop {
     unread: Unread,
     aside: Aside,
     windows: Windows,
+    /// Says that there are new names of tokens.
+    named: Receiver<()>,
+    /// When counters of names that are gone were last looked for.
+    swept: Instant,
     /// Tells the main thread by its end that everything is written.
     ended: Option<Sender<()>>,
 }
@@ -140,6 +147,12 @@ impl StoreLoop {
     fn new(setup: StoreSetup) -> Self {
         let (store, path) = setup.store.unzip();
         let days = setup.broadcast.newest().fleet.plan.state.retention_days;
+        let mut named = never();
+        if store.is_some() {
+            let (wake, woken) = bounded(1);
+            setup.common.access.book().tokens().attach_store(wake);
+            named = woken;
+        }
         let this = Self {
             book: Book::new(store, days, Instant::now()),
             path,
@@ -153,6 +166,8 @@ impl StoreLoop {
             unread: Unread::default(),
             aside: Aside::default(),
             windows: Windows::default(),
+            named,
+            swept: Instant::now(),
             ended: None,
         };
         this.show();
@@ -179,9 +194,11 @@ impl StoreLoop {
     /// Waits for a message; `None` if there will be none.
     fn receive(&mut self, wait: Duration) -> Option<()> {
         let (asks, events) = (self.messages.asks.clone(), self.messages.events.clone());
+        let named = self.named.clone();
         select! {
             recv(events) -> event => self.on_event(event.ok()?),
             recv(asks) -> ask => self.on_ask(ask.ok()?),
+            recv(named) -> _ => self.read_new_windows(unix_millis(SystemTime::now())),
             default(wait) => {}
         }
         // What has arrived in the meantime, events first: a report shows what was counted before.
@@ -275,11 +292,19 @@ impl StoreLoop {
         self.aside.look(&self.common.access, &self.logger);
         self.book.keep_for(days);
         self.write(now, false);
+        // Names that went with an earlier state may have counted nothing.
+        let is_due = now.duration_since(self.swept) >= SWEEP_INTERVAL;
+        if self.common.access.reclaim() || is_due {
+            self.swept = now;
+            let now_ms = self.common.clock_ms(now);
+            self.common.access.book().sweep(now_ms);
+        }
     }
 
     /// Writes what is in memory.
     fn write(&mut self, now: Instant, is_end: bool) {
         let unix_ms = unix_millis(SystemTime::now());
+        self.read_new_windows(unix_ms);
         let access = &self.common.access;
         let changed = match self.book.has_store() {
             true => self.windows.changed(access, unix_ms, is_end),
@@ -287,10 +312,17 @@ impl StoreLoop {
         };
         let today = Day::of_unix_ms(unix_ms);
         let written = self.book.write(now, today, &changed.batch);
-        if matches!(written, WriteOutcome::Done | WriteOutcome::Again) {
-            self.windows.wrote(changed);
-        }
+        let is_written = matches!(written, WriteOutcome::Done | WriteOutcome::Again);
+        self.windows.wrote(&changed, is_written);
         self.note(written, is_end);
+    }
+
+    /// Counts the windows that the store has of new names of tokens.
+    fn read_new_windows(&mut self, unix_ms: u64) {
+        let read = |name: &str| self.book.windows(name);
+        if let Err(fault) = windows::restore_new(&self.common.access, unix_ms, read) {
+            self.note_fault(&fault);
+        }
     }
 
     /// Logs what is news. What is in memory at the end is lost, which is said in any case.

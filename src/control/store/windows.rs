@@ -2,12 +2,11 @@
 //!
 //! Contract: docs/contract/access.md#7.3
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::access::{AccessKeeper, Counters, Span, Use};
 use crate::config::KeySource;
-use crate::state::{SPANS, StoreBatch, StoredWindow};
+use crate::state::{SPANS, StoreBatch, StoreFault, StoredWindow};
 
 /// The spans, in the order of [`SPANS`].
 const ALL: [Span; 2] = [Span::Day, Span::Month];
@@ -19,11 +18,9 @@ const POLICY: &str = "policy:";
 /// Milliseconds of a minute.
 const MINUTE_MS: u64 = 60_000;
 
-/// What was written last.
+/// What was written last. Which windows were, their counters say.
 #[derive(Debug, Default)]
 pub(super) struct Windows {
-    keys: HashMap<Arc<str>, [Use; 2]>,
-    policies: HashMap<Arc<str>, [Use; 2]>,
     /// The uses before this time are written, in milliseconds since 1970; a whole minute.
     used_until_ms: u64,
 }
@@ -32,7 +29,7 @@ pub(super) struct Windows {
 #[derive(Debug, Default)]
 pub(super) struct Changed {
     pub(super) batch: StoreBatch,
-    windows: Vec<(bool, Arc<str>, [Use; 2])>,
+    counters: Vec<Arc<Counters>>,
     used_until_ms: u64,
 }
 
@@ -41,29 +38,27 @@ impl Windows {
     pub(super) fn changed(&self, access: &AccessKeeper, now_ms: u64, is_end: bool) -> Changed {
         let mut changed = Changed {
             batch: StoreBatch::default(),
-            windows: Vec::new(),
+            counters: Vec::new(),
             used_until_ms: self.used_until_ms,
         };
-        access.book().each(|is_policy, name, counters| {
-            let now = ALL.map(|span| counters.used_in(span, now_ms));
-            let written = if is_policy {
-                &self.policies
-            } else {
-                &self.keys
-            };
-            let is_known = match written.get(name) {
-                Some(written) => *written == now,
-                None => now.iter().all(|window| window.used == 0),
-            };
-            if !is_known {
-                changed.add(is_policy, name, now);
+        // The table before the book, which has the names that leave the table before they are gone.
+        let newest = access.newest();
+        let (keys, book) = (newest.keys.all(), access.book());
+        for key in keys.iter().filter(|key| key.counters.take_change()) {
+            changed.add("", &key.name, &key.counters, now_ms);
+        }
+        book.each(|is_policy, name, counters| {
+            if counters.take_change() {
+                let prefix = if is_policy { POLICY } else { "" };
+                changed.add(prefix, name, counters, now_ms);
             }
         });
+        let tokens = book.tokens();
+        tokens.each_changed(|name, counters| changed.add("", name, counters, now_ms));
         let minute_ms = now_ms / MINUTE_MS * MINUTE_MS;
         if minute_ms > self.used_until_ms || is_end {
             changed.used_until_ms = minute_ms;
-            let newest = access.newest();
-            for key in newest.keys.all() {
+            for key in keys {
                 if key.source == KeySource::Store
                     && let Some(at_ms) = key.counters.last_used_ms()
                     && at_ms >= self.used_until_ms
@@ -75,24 +70,23 @@ impl Windows {
         changed
     }
 
-    /// Notes what was written.
-    pub(super) fn wrote(&mut self, changed: Changed) {
-        self.used_until_ms = changed.used_until_ms;
-        for (is_policy, name, windows) in changed.windows {
-            let written = if is_policy {
-                &mut self.policies
-            } else {
-                &mut self.keys
-            };
-            written.insert(name, windows);
+    /// Notes whether it was written.
+    pub(super) fn wrote(&mut self, changed: &Changed, is_written: bool) {
+        if is_written {
+            self.used_until_ms = changed.used_until_ms;
+        } else {
+            changed
+                .counters
+                .iter()
+                .for_each(|counters| counters.note_change());
         }
     }
 }
 
 impl Changed {
-    fn add(&mut self, is_policy: bool, name: &Arc<str>, windows: [Use; 2]) {
-        let prefix = if is_policy { POLICY } else { "" };
-        for ((span, shown), window) in ALL.iter().zip(SPANS).zip(windows) {
+    fn add(&mut self, prefix: &str, name: &str, counters: &Arc<Counters>, now_ms: u64) {
+        for (span, shown) in ALL.into_iter().zip(SPANS) {
+            let window = counters.used_in(span, now_ms);
             self.batch.windows.push(StoredWindow {
                 name: format!("{prefix}{name}"),
                 span: shown,
@@ -100,30 +94,66 @@ impl Changed {
                 used: window.used,
             });
         }
-        self.windows.push((is_policy, Arc::clone(name), windows));
+        self.counters.push(Arc::clone(counters));
     }
 }
 
 /// Goes on from the windows of the store, as far as they are still current.
 pub(super) fn restore(access: &AccessKeeper, windows: &[StoredWindow], now_ms: u64) {
     for window in windows {
-        let spans = ALL.into_iter().zip(SPANS);
-        let Some((span, _)) = spans.into_iter().find(|(_, shown)| *shown == window.span) else {
+        let Some((span, used)) = current(window, now_ms) else {
             continue;
         };
-        let number = span.number(window.start_ms);
-        if number < span.number(now_ms) || window.used == 0 {
-            continue;
-        }
         let counters: Arc<Counters> = match window.name.strip_prefix(POLICY) {
             Some(policy) => access.book().of_policy(&Arc::from(policy)),
-            None => access
-                .book()
-                .of_name(&Arc::from(window.name.as_str()), now_ms),
+            None => access.counters_of(&Arc::from(window.name.as_str()), now_ms),
         };
-        let used = window.used;
-        counters.restore(span, Use { number, used });
+        counters.restore(span, used);
     }
+}
+
+/// Goes on from the windows that the store has of new names of tokens: it has those of names that
+/// had counters before, and lost them to others. Until then such a name counts from nothing, for
+/// some milliseconds; what it uses meanwhile is added.
+///
+/// # Errors
+/// When the store cannot be read. What was not read waits for the next time.
+pub(super) fn restore_new(
+    access: &AccessKeeper,
+    now_ms: u64,
+    read: impl Fn(&str) -> Result<Vec<StoredWindow>, StoreFault>,
+) -> Result<(), StoreFault> {
+    let tokens = access.book().tokens();
+    loop {
+        let mut unread = tokens.take_unread();
+        if unread.is_empty() {
+            return Ok(());
+        }
+        while let Some((name, counters)) = unread.pop() {
+            let windows = match read(&name) {
+                Ok(windows) => windows,
+                Err(fault) => {
+                    unread.push((name, counters));
+                    tokens.put_unread(unread);
+                    return Err(fault);
+                }
+            };
+            for window in windows {
+                if let Some((span, used)) = current(&window, now_ms) {
+                    counters.restore(span, used);
+                }
+            }
+            counters.set_awaits_store(false);
+        }
+    }
+}
+
+/// A window of the store with its span, if it is still current and something was used in it.
+fn current(window: &StoredWindow, now_ms: u64) -> Option<(Span, Use)> {
+    let mut spans = ALL.into_iter().zip(SPANS);
+    let (span, _) = spans.find(|(_, shown)| *shown == window.span)?;
+    let (number, used) = (span.number(window.start_ms), window.used);
+    (number >= span.number(now_ms) && used > 0).then_some((span, Use { number, used }))
 }
 
 #[cfg(test)]
@@ -155,6 +185,7 @@ mod tests {
                 let number = span.number(NOW_MS);
                 counters.restore(span, Use { number, used });
             }
+            counters.note_change();
         };
         let _unused = access.book().of_key(&Arc::from("bob"));
         set(&access.book().of_key(&alice), 5);
@@ -173,24 +204,17 @@ mod tests {
             ("policy:alice", "month", 7),
         ];
         assert_eq!(shown, want);
-        windows.wrote(changed);
-        assert!(
-            windows
-                .changed(&access, NOW_MS, false)
-                .batch
-                .windows
-                .is_empty()
-        );
-        // The next day begins empty, and that is written too.
+        windows.wrote(&changed, true);
+        let rows = |windows: &mut Windows| {
+            let changed = windows.changed(&access, NOW_MS, false);
+            windows.wrote(&changed, false);
+            changed.batch.windows.len()
+        };
+        assert_eq!(rows(&mut windows), 0);
+        // What could not be written is written the next time.
+        access.book().of_key(&alice).note_change();
+        assert_eq!([rows(&mut windows), rows(&mut windows)], [2, 2]);
         let tomorrow = NOW_MS + 86_400_000;
-        assert_eq!(
-            windows
-                .changed(&access, tomorrow, false)
-                .batch
-                .windows
-                .len(),
-            4
-        );
 
         let again = keeper();
         restore(&again, &written, NOW_MS);
@@ -215,5 +239,46 @@ mod tests {
                 .used,
             0
         );
+    }
+
+    #[test]
+    fn a_token_that_comes_back_goes_on_with_its_windows() {
+        let access = keeper();
+        let book = access.book();
+        let (wake, _woken) = crossbeam_channel::bounded(1);
+        book.tokens().attach_store(wake);
+        let name = Arc::from("jwt:alice");
+        let counters = book.of_token(&name, NOW_MS);
+        // It is used before its windows are read, and not written over them.
+        let (day, now) = (Span::Day, Span::Day.number(NOW_MS));
+        counters.restore(
+            day,
+            Use {
+                number: now,
+                used: 3,
+            },
+        );
+        counters.note_change();
+        let windows = Windows::default();
+        let rows = || windows.changed(&access, NOW_MS, false).batch.windows;
+        assert_eq!(rows(), []);
+        let fault = |_: &str| Err(StoreFault::from(std::io::Error::other("no disk")));
+        assert!(restore_new(&access, NOW_MS, fault).is_err());
+        assert_eq!(rows(), [], "it waits for the next time");
+        let stored = |start_ms, used| StoredWindow {
+            name: "jwt:alice".to_owned(),
+            span: "day",
+            start_ms,
+            used,
+        };
+        let read = |name: &str| {
+            assert_eq!(name, "jwt:alice");
+            Ok(vec![stored(day.start_ms(now), 40)])
+        };
+        assert!(restore_new(&access, NOW_MS, read).is_ok());
+        assert_eq!(counters.used_in(day, NOW_MS).used, 43);
+        assert_eq!(rows()[0], stored(day.start_ms(now), 43));
+        // It is read once.
+        assert!(restore_new(&access, NOW_MS, fault).is_ok());
     }
 }

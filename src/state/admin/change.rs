@@ -3,13 +3,16 @@
 //!
 //! Contract: docs/contract/access.md#11.1
 
+use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
 use serde_json::{Map, Value};
 
 use super::super::store::KeyRecord;
 use crate::access::{Access, KeySources, NewSecret, StoredKey};
-use crate::config::{KeyDigest, KeyFields, KeySource, MAX_KEYS, PolicyPlan, api_duration, api_key};
+use crate::config::{
+    KeyDigest, KeyFields, KeyPlan, KeySource, MAX_KEYS, PolicyPlan, api_duration, api_key,
+};
 use crate::dialects::Error;
 use crate::format;
 
@@ -55,7 +58,7 @@ impl ChangeContext<'_> {
             Some(key) if key.source != KeySource::Store => NameState::ReadOnly(key.source),
             Some(_) => NameState::Stored,
             // It may be left aside, because of its secret or its policy.
-            None if stored.iter().any(|key| &*key.fields.name == name) => NameState::Stored,
+            None if stored.iter().any(|key| *key.plan.name == *name) => NameState::Stored,
             None => NameState::Unknown,
         }
     }
@@ -203,11 +206,11 @@ impl ChangeContext<'_> {
     }
 
     fn is_digest_taken(&self, digest: &KeyDigest) -> bool {
-        let is_old = |old: &Option<(KeyDigest, u64)>| old.is_some_and(|(old, _)| old == *digest);
+        let is_old = |key: &StoredKey| key.old.as_ref().is_some_and(|old| old.0 == *digest);
         let mut stored = self.sources.stored.iter();
         // Since 1970, secrets of which the time is over count too.
         self.access.keys.find(digest, 0).is_some()
-            || stored.any(|key| key.digest == *digest || is_old(&key.old))
+            || stored.any(|key| key.plan.digest == *digest || is_old(key))
     }
 }
 
@@ -218,12 +221,15 @@ impl ChangeContext<'_> {
 pub(crate) fn stored_key(record: &KeyRecord) -> Result<StoredKey, String> {
     let object: Map<String, Value> =
         serde_json::from_str(&record.fields).map_err(|error| error.to_string())?;
-    Ok(StoredKey {
+    let plan = KeyPlan {
         fields: api_key(&record.name, &object, None)?,
         digest: KeyDigest::from_bytes(record.hash),
-        old: record
-            .old
-            .map(|(hash, until_ms)| (KeyDigest::from_bytes(hash), until_ms)),
+        source: KeySource::Store,
+    };
+    let old = record.old;
+    Ok(StoredKey {
+        plan: Arc::new(plan),
+        old: old.map(|(hash, until_ms)| Box::new((KeyDigest::from_bytes(hash), until_ms))),
         created_ms: record.created_ms,
     })
 }

@@ -78,7 +78,7 @@ fn a_new_key_has_a_secret_or_brings_its_hash() {
         let fields = r#"{"policy":"dev","expires":"2026-11-30T01:00:00Z"}"#;
         assert_eq!(made.record.fields, fields);
         let stored = stored_key(&made.record).unwrap();
-        assert_eq!(stored.fields.expires_ms, Some(NOW_MS + 3_600_000));
+        assert_eq!(stored.plan.expires_ms(), Some(NOW_MS + 3_600_000));
         let hash = format!("sha256:{}", "0a".repeat(32));
         let made = context
             .create(&body(json!({"name": "carol", "hash": hash})))
