@@ -257,7 +257,10 @@ impl<'a> FileReading<'a> {
 
     /// Reads one part of the text, which has so many lines before it.
     fn part(&mut self, text: &str, lines: usize) -> Result<(), Vec<tree::SyntaxError>> {
-        let root = tree::from_toml_part(text, lines)?;
+        let root = match tree::plain_entries(KEYS, text, lines) {
+            Some(root) => root,
+            None => tree::from_toml_part(text, lines)?,
+        };
         for (name, node) in root.0.iter().filter(|(name, _)| name != KEYS) {
             let message = "expected [[keys]] entries only";
             self.error(node.line, quoted_key(name), message);
