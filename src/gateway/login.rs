@@ -153,7 +153,9 @@ impl Exchange {
             return Err(self.not_admin(ask, &key));
         }
         // A session does not outlive its key.
-        let left_ms = key.expires_ms().map(|end| end.saturating_sub(ask.cx.unix_ms));
+        let left_ms = key
+            .expires_ms()
+            .map(|end| end.saturating_sub(ask.cx.unix_ms));
         let ttl = self.view.plan().access.session_ttl;
         let ttl = left_ms.map_or(ttl, |left| ttl.min(Duration::from_millis(left)));
         let digest = KeyDigest::of(secret.as_bytes());
