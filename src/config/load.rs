@@ -14,7 +14,7 @@ use super::finding::{Finding, Severity};
 use super::foreign::kind::ConfigKind;
 use super::inputs::ConfigInputs;
 use super::plan::{Plan, ServerPlan};
-use super::reader::{ConfigReader, Fingerprints, KeyDoc, RestartOnly};
+use super::reader::{ConfigReader, Fingerprints, InForce, KeyDoc, RestartOnly};
 use super::tree::{self, ConfigTable};
 use super::{settings, yaml};
 
@@ -150,17 +150,17 @@ pub(crate) fn load(named: Option<&Path>, inputs: &ConfigInputs<'_>) -> Loaded {
 pub(crate) fn reload(
     named: Option<&Path>,
     inputs: &ConfigInputs<'_>,
-    started_with: &RestartOnly,
+    in_force: InForce<'_>,
 ) -> Loaded {
-    read(named, inputs, Some(started_with))
+    read(named, inputs, Some(in_force))
 }
 
-fn read(named: Option<&Path>, inputs: &ConfigInputs<'_>, kept: Option<&RestartOnly>) -> Loaded {
+fn read(named: Option<&Path>, inputs: &ConfigInputs<'_>, in_force: Option<InForce<'_>>) -> Loaded {
     let Some(path) = locate(named, inputs.env, inputs.cwd) else {
-        return plan_from_table(&ConfigTable::default(), None, inputs, kept);
+        return plan_from_table(&ConfigTable::default(), None, inputs, in_force);
     };
     match text_of(&inputs.cwd.join(&path), &path) {
-        Ok(text) => plan_from_text(&text, FileFormat::of(&path, &text), &path, inputs, kept),
+        Ok(text) => plan_from_text(&text, FileFormat::of(&path, &text), &path, inputs, in_force),
         Err(finding) => Loaded::failed(Some(path), vec![finding]),
     }
 }
@@ -196,7 +196,7 @@ fn plan_from_text(
     format: FileFormat,
     path: &Path,
     inputs: &ConfigInputs<'_>,
-    kept: Option<&RestartOnly>,
+    in_force: Option<InForce<'_>>,
 ) -> Loaded {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let table = match format {
@@ -212,7 +212,7 @@ fn plan_from_text(
             let findings = vec![Finding::in_file(path, 0, message)];
             Loaded::failed(Some(path.to_path_buf()), findings)
         }
-        Ok(table) => plan_from_table(&table, Some((path, format)), inputs, kept),
+        Ok(table) => plan_from_table(&table, Some((path, format)), inputs, in_force),
         Err(errors) => {
             let finding = |error: tree::SyntaxError| {
                 Finding::in_file(path, error.line, format!("syntax: {}", error.message))
@@ -242,13 +242,13 @@ fn plan_from_table(
     table: &ConfigTable,
     file: Option<(&Path, FileFormat)>,
     inputs: &ConfigInputs<'_>,
-    kept: Option<&RestartOnly>,
+    in_force: Option<InForce<'_>>,
 ) -> Loaded {
     let mut reader = ConfigReader::new(inputs.env, file.map(|(path, _)| path));
     reader.is_yaml = file.is_some_and(|(_, format)| format == FileFormat::Yaml);
     let folder = file.and_then(|(path, _)| path.parent());
     reader.folder = inputs.cwd.join(folder.unwrap_or(Path::new("")));
-    reader.keep(kept);
+    reader.go_on_from(in_force);
     let plan = settings::plan(&mut reader.root(Some(table)), inputs);
     reader.report_unknown(table, reference());
     let report = reader.finish();

@@ -67,7 +67,7 @@ pub(crate) use logging::early_logging;
 pub(crate) use nearest::nearest;
 pub use plan::*;
 pub use reader::KeyDoc;
-pub(crate) use reader::{Fingerprints, RestartOnly};
+pub(crate) use reader::{Fingerprints, InForce, RestartOnly};
 pub(crate) use responses::ResponseStorePlan;
 pub(crate) use retry::RetryPlan;
 #[cfg(test)]

@@ -4,6 +4,7 @@
 //!
 //! Contract: docs/contract/operations.md#10
 
+use memchr::memchr;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
@@ -162,14 +163,16 @@ pub(super) fn plain_entries(array: &str, text: &str, lines_before: usize) -> Opt
             continue;
         }
         if header == Some(array) {
-            let value = ConfigValue::Table(ConfigTable::default());
+            // Most keys have a name, a hash and a policy.
+            let value = ConfigValue::Table(ConfigTable(Vec::with_capacity(4)));
             entries.push(ConfigNode { line, value });
             continue;
         }
         let ConfigValue::Table(table) = &mut entries.last_mut()?.value else {
             return None;
         };
-        let (key, value) = text.split_once('=')?;
+        let equals = memchr(b'=', text.as_bytes())?;
+        let (key, value) = (text.get(..equals)?, text.get(equals + 1..)?);
         let (key, value) = (
             key.trim_end_matches(blanks),
             value.trim_start_matches(blanks),

@@ -18,7 +18,7 @@ use std::sync::Arc;
 use crate::catalogue::ModelRules;
 use crate::cli::{self, Command, CommandOutput, Options, Parsed};
 use crate::config::{
-    self, ConfigInputs, ConfigKind, Env, Finding, Loaded, NameFilter, RestartOnly, Severity,
+    self, ConfigInputs, ConfigKind, Env, Finding, InForce, Loaded, NameFilter, Severity,
 };
 use crate::log::{Level, Logger, Value, events};
 use crate::providers::figures::Extractor;
@@ -68,9 +68,8 @@ pub(crate) struct Read {
     pub(crate) passed_over: Vec<PathBuf>,
 }
 
-/// Reads configuration, profiles and rules. For a running gateway, keys that need a restart keep
-/// the values of the start.
-pub(crate) fn read(named: Option<&Path>, env: &Env, running: Option<&RestartOnly>) -> Read {
+/// Reads configuration, profiles and rules; for a running gateway with what is in force there.
+pub(crate) fn read(named: Option<&Path>, env: &Env, running: Option<InForce<'_>>) -> Read {
     let cwd = std::env::current_dir().unwrap_or_else(|_| PathBuf::from("."));
     let place = config::locate(named, env, &cwd);
     let beside = place
@@ -98,7 +97,7 @@ pub(crate) fn read(named: Option<&Path>, env: &Env, running: Option<&RestartOnly
         admits: &admits,
     };
     let loaded = match running {
-        Some(started_with) => config::reload(named, &inputs, started_with),
+        Some(in_force) => config::reload(named, &inputs, in_force),
         None => config::load(named, &inputs),
     };
     let dir = env.get("OLLA_CONFIG_DIR").map(PathBuf::from);

@@ -16,7 +16,7 @@ use super::{Read, configured, cpus, read, room};
 use crate::access::KeySources;
 use crate::catalogue::ModelRules;
 use crate::cli::{CommandOutput, build_info};
-use crate::config::{Env, Fingerprints, IoDriver, Plan, RestartOnly, StatePath};
+use crate::config::{Env, Fingerprints, InForce, IoDriver, Plan, RestartOnly, StatePath};
 use crate::control::{
     self, ControlThread, KeysThread, PagesSetup, PagesThread, ProcessInfo, StoreThread,
 };
@@ -454,7 +454,14 @@ fn build() -> Build {
 /// (docs/contract/operations.md#9, SIGHUP).
 fn reload(running: &mut Running, config: Option<PathBuf>, env: &Env, logger: &Logger) {
     // Only the file may have changed; the environment of a running process does not.
-    let read: Read = read(config.as_deref(), env, Some(&running.restart_only));
+    let keys = running.common.access.sources().file;
+    let in_force = InForce {
+        restart_only: &running.restart_only,
+        file_keys: &keys,
+    };
+    let read: Read = read(config.as_deref(), env, Some(in_force));
+    // If they were held, an earlier version would not be freed.
+    drop(keys);
     if let Err(reason) = apply(running, read, logger) {
         running.page_sender.event(PageEvent::Reloaded(false));
         let fields = [("reason", Value::Str(&reason))];

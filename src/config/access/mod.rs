@@ -22,6 +22,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustc_hash::FxHasher;
+
 use super::bounds::secs;
 use super::env::Env;
 use super::inputs::ConfigInputs;
@@ -363,7 +365,7 @@ fn keys_file(
         policies: &plan.policies,
         placeholders,
         others: &plan.keys,
-        known: &[],
+        known: s.file_keys(),
     };
     // What is written from now on makes another version.
     let stamp = file_stamp(&path);
@@ -383,7 +385,7 @@ fn keys_file(
             Vec::new()
         }
     };
-    let mut hasher = DefaultHasher::new();
+    let mut hasher = FxHasher::default();
     keys.hash(&mut hasher);
     s.fingerprint("keys_file", &hasher.finish().to_string());
     Some(KeysFilePlan {

@@ -398,7 +398,14 @@ fn a_reload_keeps_what_needs_a_restart_and_says_so_each_time() {
     );
     let mut restart_only = started.restart_only;
     for _ in 0..2 {
-        let again = reload(named, &inputs, &restart_only);
+        let again = reload(
+            named,
+            &inputs,
+            InForce {
+                restart_only: &restart_only,
+                file_keys: &[],
+            },
+        );
         let mut keys: Vec<_> = again.findings.iter().map(|f| f.key.as_str()).collect();
         keys.sort_unstable();
         let mut declared: Vec<_> = reference().iter().filter(|doc| doc.restart).collect();
