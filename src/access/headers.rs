@@ -115,7 +115,7 @@ fn write_duration(duration: Duration, out: &mut Vec<u8>) {
         out.push(b's');
         return;
     }
-    // Whole seconds, so that the wait is never too short.
+    // FullAgain seconds, so that the wait is never too short.
     let seconds = ms.div_ceil(1_000);
     let (hours, minutes) = (seconds / 3_600, seconds / 60 % 60);
     if seconds * 1_000 >= HOUR_MS {
@@ -130,7 +130,7 @@ fn write_duration(duration: Duration, out: &mut Vec<u8>) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::quota::Whole;
+    use super::super::quota::FullAgain;
     use super::*;
 
     #[test]
@@ -165,7 +165,7 @@ mod tests {
         let shown = ShownLimit {
             limit: 60,
             left: 59,
-            whole: Whole::At(NOW + 1_001),
+            full: FullAgain::At(NOW + 1_001),
         };
         let table = [
             (

@@ -64,13 +64,13 @@ pub(crate) struct ShownLimit {
     pub(crate) limit: u64,
     /// What is left of it.
     pub(crate) left: u64,
-    pub(super) whole: Whole,
+    pub(super) full: FullAgain,
 }
 
 /// When all of a limit is there again. The time until then is not computed before it is needed: of
 /// several limits one is shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Whole {
+pub(super) enum FullAgain {
     /// When the bucket has been refilled.
     Refilled(BucketState),
     /// At the end of the window, in milliseconds since 1970.
@@ -84,7 +84,7 @@ impl ShownLimit {
         Self {
             limit,
             left: level.left(),
-            whole: Whole::Refilled(level),
+            full: FullAgain::Refilled(level),
         }
     }
 
@@ -92,16 +92,16 @@ impl ShownLimit {
         Self {
             limit,
             left: limit.saturating_sub(state.used),
-            whole: Whole::At(span.end_ms(state.number)),
+            full: FullAgain::At(span.end_ms(state.number)),
         }
     }
 
     /// The time until all of it is there again. `unix_ms` is now.
     pub(crate) fn reset(&self, unix_ms: u64) -> Duration {
-        match self.whole {
-            Whole::Refilled(level) => level.full_in(),
-            Whole::At(end_ms) => Duration::from_millis(end_ms.saturating_sub(unix_ms)),
-            Whole::Untimed => Duration::ZERO,
+        match self.full {
+            FullAgain::Refilled(level) => level.full_in(),
+            FullAgain::At(end_ms) => Duration::from_millis(end_ms.saturating_sub(unix_ms)),
+            FullAgain::Untimed => Duration::ZERO,
         }
     }
 
@@ -189,7 +189,7 @@ impl Meter<'_> {
             shown: ShownLimit {
                 limit,
                 left: 0,
-                whole: Whole::Untimed,
+                full: FullAgain::Untimed,
             },
             wait: Duration::from_secs(1),
         })

@@ -6,15 +6,16 @@
 //! Contract: docs/contract/operations.md#10
 
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
+use super::access::KeyPlan;
 use super::endpoint::NameFilter;
 use super::env::Env;
 use super::finding::{Finding, Severity};
 use super::foreign::kind::ConfigKind;
 use super::inputs::ConfigInputs;
 use super::plan::{Plan, ServerPlan};
-use super::reader::{ConfigReader, Fingerprints, InForce, KeyDoc, RestartOnly};
+use super::reader::{ConfigReader, Fingerprints, KeyDoc, RestartOnly};
 use super::tree::{self, ConfigTable};
 use super::{settings, yaml};
 
@@ -88,6 +89,15 @@ pub struct Loaded {
     pub fingerprints: Fingerprints,
     /// The raw values of the keys that need a restart, for a reload.
     pub restart_only: RestartOnly,
+}
+
+/// What a reload goes on from.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct InForce<'a> {
+    /// Keys that need a restart keep these values.
+    pub restart_only: &'a RestartOnly,
+    /// The keys of the keys file, by name: those that it still has are shared.
+    pub file_keys: &'a [Arc<KeyPlan>],
 }
 
 impl Loaded {
@@ -247,9 +257,10 @@ fn plan_from_table(
     let mut reader = ConfigReader::new(inputs.env, file.map(|(path, _)| path));
     reader.is_yaml = file.is_some_and(|(_, format)| format == FileFormat::Yaml);
     let folder = file.and_then(|(path, _)| path.parent());
+    let file_keys = in_force.map_or(&[][..], |in_force| in_force.file_keys);
     reader.folder = inputs.cwd.join(folder.unwrap_or(Path::new("")));
-    reader.go_on_from(in_force);
-    let plan = settings::plan(&mut reader.root(Some(table)), inputs);
+    reader.keep(in_force.map(|in_force| in_force.restart_only));
+    let plan = settings::plan(&mut reader.root(Some(table)), inputs, file_keys);
     reader.report_unknown(table, reference());
     let report = reader.finish();
     let is_error = |finding: &Finding| finding.severity == Severity::Error;
@@ -278,7 +289,7 @@ pub fn reference() -> &'static [KeyDoc] {
             admits: &admits,
         };
         let mut reader = ConfigReader::new(&env, None);
-        settings::plan(&mut reader.root(None), &inputs);
+        settings::plan(&mut reader.root(None), &inputs, &[]);
         reader.into_docs()
     })
 }

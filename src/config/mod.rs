@@ -62,12 +62,12 @@ pub(crate) use import::toml_of_yaml;
 pub(crate) use inputs::AUTO;
 pub use inputs::{ConfigInputs, TypeName};
 pub use load::{FileFormat, Loaded, plan_from_str, reference};
-pub(crate) use load::{load, locate, passed_over, reload, text_of};
+pub(crate) use load::{InForce, load, locate, passed_over, reload, text_of};
 pub(crate) use logging::early_logging;
 pub(crate) use nearest::nearest;
 pub use plan::*;
 pub use reader::KeyDoc;
-pub(crate) use reader::{Fingerprints, InForce, RestartOnly};
+pub(crate) use reader::{Fingerprints, RestartOnly};
 pub(crate) use responses::ResponseStorePlan;
 pub(crate) use retry::RetryPlan;
 #[cfg(test)]

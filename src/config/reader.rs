@@ -17,9 +17,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
-use super::access::KeyPlan;
 use super::env::Env;
 use super::finding::{Finding, Origin, Severity};
 use super::tree::ConfigNode;
@@ -83,15 +81,6 @@ impl Fingerprints {
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct RestartOnly(pub(super) BTreeMap<String, KeptRaw>);
 
-/// What a reload goes on from.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct InForce<'a> {
-    /// Keys that need a restart keep these values.
-    pub restart_only: &'a RestartOnly,
-    /// The keys of the keys file, by name. Those that it still has are shared.
-    pub file_keys: &'a [Arc<KeyPlan>],
-}
-
 /// The raw value of one such key.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum KeptRaw {
@@ -116,8 +105,8 @@ pub(super) struct ConfigReader<'t> {
     pub(super) fingerprints: Fingerprints,
     /// Raw values of the keys that need a restart, at the start if there was one before.
     pub(super) kept: BTreeMap<String, KeptRaw>,
-    /// At a reload, what is in force before it.
-    in_force: Option<InForce<'t>>,
+    /// The same values from the start, at a reload.
+    started_with: Option<&'t RestartOnly>,
 }
 
 /// The outcome of reading a configuration.
@@ -150,23 +139,18 @@ impl<'t> ConfigReader<'t> {
             given: BTreeMap::new(),
             fingerprints: Fingerprints::default(),
             kept: BTreeMap::new(),
-            in_force: None,
+            started_with: None,
         }
     }
 
-    /// Goes on from what is in force, at a reload.
-    pub(super) fn go_on_from(&mut self, in_force: Option<InForce<'t>>) {
-        self.in_force = in_force;
-    }
-
-    /// The keys of the keys file that are in force, by name.
-    pub(super) fn file_keys(&self) -> &'t [Arc<KeyPlan>] {
-        self.in_force.map_or(&[], |in_force| in_force.file_keys)
+    /// Keeps the values of the start for the keys that need a restart.
+    pub(super) fn keep(&mut self, started_with: Option<&'t RestartOnly>) {
+        self.started_with = started_with;
     }
 
     /// At a reload, the raw value of a key at the start.
     pub(super) fn kept_before(&self, key: &str) -> Option<KeptRaw> {
-        self.in_force?.restart_only.0.get(key).cloned()
+        self.started_with?.0.get(key).cloned()
     }
 
     /// Ends reading and returns the outcome.

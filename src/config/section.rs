@@ -4,9 +4,7 @@
 use std::fmt::Display;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::PathBuf;
-use std::sync::Arc;
 
-use super::access::KeyPlan;
 use super::env::Env;
 use super::finding::{FieldFault, Finding, Origin, Severity};
 use super::key::KeyDecl;
@@ -43,11 +41,6 @@ impl<'t> Section<'_, 't> {
     /// The environment, for `${NAME}`.
     pub(super) fn env(&self) -> &'t Env {
         self.reader.env
-    }
-
-    /// The keys of the keys file that are in force, by name.
-    pub(super) fn file_keys(&self) -> &'t [Arc<KeyPlan>] {
-        self.reader.file_keys()
     }
 
     /// The table of this name inside.

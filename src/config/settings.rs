@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use super::ConfigInputs;
-use super::access::{access, state};
+use super::access::{AccessInputs, KeyPlan, access, state};
 use super::bounds::{NO_MAX, U32_MAX, secs};
 use super::check;
 use super::fleet::{self, Context};
@@ -22,8 +22,12 @@ use super::tree::ConfigValue;
 use super::values::before;
 use super::watch::{ModelDiscoveryPlan, dns, health_check, status};
 
-/// Reads the whole configuration.
-pub(super) fn plan(root: &mut Section<'_, '_>, inputs: &ConfigInputs<'_>) -> Plan {
+/// Reads the whole configuration. `file_keys` are the keys of the keys file that are in force.
+pub(super) fn plan(
+    root: &mut Section<'_, '_>,
+    inputs: &ConfigInputs<'_>,
+    file_keys: &[Arc<KeyPlan>],
+) -> Plan {
     let server = server(&mut root.section("server"), inputs);
     let proxy = proxy(&mut root.section("proxy"));
     let context = Context {
@@ -33,7 +37,8 @@ pub(super) fn plan(root: &mut Section<'_, '_>, inputs: &ConfigInputs<'_>) -> Pla
     };
     let discovery = discovery(&mut root.section("discovery"), &context);
     let state = state(&mut root.section("state"));
-    let access = Arc::new(access(root, inputs, &state));
+    let env = inputs.env;
+    let access = Arc::new(access(root, &AccessInputs { env, file_keys }, &state));
     let plan = Plan {
         access,
         state,

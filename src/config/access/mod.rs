@@ -26,7 +26,6 @@ use rustc_hash::FxHasher;
 
 use super::bounds::secs;
 use super::env::Env;
-use super::inputs::ConfigInputs;
 use super::section::Section;
 use super::values::quoted;
 
@@ -152,10 +151,19 @@ pub(super) fn state(s: &mut Section<'_, '_>) -> StatePlan {
     }
 }
 
+/// What the section is read with.
+#[derive(Clone, Copy)]
+pub(super) struct AccessInputs<'a> {
+    /// The environment.
+    pub env: &'a Env,
+    /// The keys of the keys file that are in force, by name: those that it still has are shared.
+    pub file_keys: &'a [Arc<KeyPlan>],
+}
+
 /// Reads `[access]`.
 pub(super) fn access(
     root: &mut Section<'_, '_>,
-    inputs: &ConfigInputs<'_>,
+    inputs: &AccessInputs<'_>,
     state: &StatePlan,
 ) -> KeyAccessPlan {
     let admin_key = root
@@ -251,7 +259,7 @@ fn anonymous(s: &mut Section<'_, '_>, policies: &[PolicyPlan]) -> Option<Arc<str
 fn keys(
     s: &mut Section<'_, '_>,
     plan: &mut KeyAccessPlan,
-    inputs: &ConfigInputs<'_>,
+    inputs: &AccessInputs<'_>,
     admin_key: Option<&str>,
 ) {
     entry::document(&mut s.item("keys", None));
@@ -313,7 +321,7 @@ fn keys(
     plan.policies.hash(&mut hasher);
     s.fingerprint("keys", &hasher.finish().to_string());
     plan.keys = Arc::new(keys);
-    plan.keys_file = keys_file(s, plan, &file, inputs.env, &placeholders);
+    plan.keys_file = keys_file(s, plan, &file, inputs, &placeholders);
 }
 
 /// The key of `OLLA_ADMIN_KEY`.
@@ -353,7 +361,7 @@ fn keys_file(
     s: &mut Section<'_, '_>,
     plan: &KeyAccessPlan,
     file: &str,
-    env: &Env,
+    inputs: &AccessInputs<'_>,
     placeholders: &[KeyDigest],
 ) -> Option<KeysFilePlan> {
     if file.is_empty() {
@@ -361,11 +369,11 @@ fn keys_file(
     }
     let (path, shown) = (s.folder().join(file), Path::new(file));
     let context = FileContext {
-        env,
+        env: inputs.env,
         policies: &plan.policies,
         placeholders,
         others: &plan.keys,
-        known: s.file_keys(),
+        known: inputs.file_keys,
     };
     // What is written from now on makes another version.
     let stamp = file_stamp(&path);

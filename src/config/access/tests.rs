@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::*;
-use crate::config::{FileFormat, Loaded, NameFilter, Severity, plan_from_str};
+use crate::config::{ConfigInputs, FileFormat, Loaded, NameFilter, Severity, plan_from_str};
 
 const SECRET: &str = "s3cret-of-alice-0123456789";
 const HASH: &str = "sha256:f8e1db8bf86099164958573841492df0a72c21e8c5e5b4d38f6c5d5d868393e7";
