@@ -13,7 +13,9 @@ Targets
   nginx        kept-alive upstream connections, no response buffering, bodies in memory
   haproxy      one thread, http-reuse always, http-no-delay
   olla         the gateway with its defaults, rate limits out of reach but on (olla-epoll: on
-               epoll; olla-before: the program of --before, to measure a change)
+               epoll; olla-before: the program of --before, to measure a change; olla-key,
+               olla-keys: with access on, one key and 100,000 of them, with every limit that a
+               policy can set, out of reach)
 
 Scenarios (in this order, so that large bodies do not blur the memory of streams)
   sse          500 event streams, an event every 50 ms in each
@@ -53,7 +55,7 @@ from trials import compare_report
 from trials.cli import add_names, positive
 from trials.host import ROOT, Failed, WrongUsage, executable, need, note
 from trials.process import MemoryWatch, choose_cpus, pinned, raise_descriptor_limit
-from trials.proxies import DEFAULT_NAMES, MODEL, NAMES, Fleet, check_available
+from trials.proxies import DEFAULT_NAMES, MODEL, NAMES, Fleet, check_available, with_key
 
 BINARIES = ("olla", "olla-loadtest")
 # name -> (tool, its arguments, what is counted)
@@ -156,7 +158,7 @@ def measure(target, scenario, settings):
     """One scenario on one target; times in microseconds, memory in bytes."""
     tool, options, _ = SCENARIOS[scenario]
     command = [settings.loadtest_bin, tool, "--url", target.url, "--model", MODEL, "--json", "-"]
-    command += options
+    command += [*options, *with_key()]
     if tool == "sse":
         command += ["--events", max(2, round(settings.seconds * 1000 / GAP_MS))]
     else:

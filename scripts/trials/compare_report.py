@@ -10,6 +10,8 @@ COLOURS = {
     "haproxy": "#5b7fb8",
     "olla": "#d9623b",
     "olla-epoll": "#eda287",
+    "olla-key": "#a8472c",
+    "olla-keys": "#7d3320",
 }
 
 

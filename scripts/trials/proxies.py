@@ -4,6 +4,7 @@ All run under the same conditions: one worker, one processor, kept-alive connect
 bodies up to 2 MB in memory, events passed on at once, no access log. Nothing here measures.
 """
 
+import hashlib
 import os
 import subprocess
 
@@ -87,7 +88,34 @@ pin_workers = false
 io_driver = "{driver}"
 """
 
-NAMES = ["direct", "relay", "relay-epoll", "nginx", "haproxy", "olla", "olla-epoll", "olla-before"]
+# The key that all requests bring; only targets with access on look at it.
+SECRET = "sk-compare-0123456789abcdef"
+KEYED = {"olla-key": 1, "olla-keys": 100_000}
+# Every limit that a policy can set, of each key and of all keys together, all out of reach.
+ACCESS = """
+[access]
+enabled = true
+keys_file = "{keys}"
+[access.policies.limited]
+models = ["*bench*"]
+endpoints = ["st*"]
+requests_per_minute = 1000000000
+tokens_per_minute = 1000000000000
+tokens_per_day = 1000000000000
+tokens_per_month = 1000000000000
+concurrent = 100000
+max_prompt_tokens = 1000000000
+max_output_tokens = 100000
+[access.policies.limited.together]
+requests_per_minute = 1000000000
+tokens_per_minute = 1000000000000
+tokens_per_day = 1000000000000
+tokens_per_month = 1000000000000
+concurrent = 100000
+"""
+
+NAMES = ["direct", "relay", "relay-epoll", "nginx", "haproxy", "olla", "olla-epoll", *KEYED]
+NAMES.append("olla-before")
 DEFAULT_NAMES = ["direct", "relay", "nginx", "haproxy", "olla"]
 
 
@@ -144,7 +172,11 @@ class Fleet(Processes):
         else:
             driver = "epoll" if variant == "epoll" else self.settings.gateway_driver
             server = server_config(port, OLLA.format(driver=driver), LIMITS_OUT_OF_REACH)
-            config = self.write(name, server + endpoint_config("stub", f"http://{self.stub}"))
+            text = server + endpoint_config("stub", f"http://{self.stub}")
+            if name in KEYED:
+                keys = self.write(f"{name}-keys", keys_file(KEYED[name]))
+                text += ACCESS.format(keys=keys)
+            config = self.write(name, text)
             command = [gateway_binary(name, self.settings), "--config", config]
         # Log lines on standard output are made and discarded: they are part of the cost.
         quiet = {"stdout": subprocess.DEVNULL}
@@ -157,7 +189,7 @@ class Fleet(Processes):
     def wait_ready(self, target):
         """Waits until a first request gets status 200."""
         probe = [self.settings.loadtest_bin, "chat", "--url", target.url, "--model", MODEL]
-        probe += ["--connections", "1", "--requests", "1", "--nonce"]
+        probe += ["--connections", "1", "--requests", "1", "--nonce", *with_key()]
 
         def is_ready():
             if target.process.poll() is not None:
@@ -182,6 +214,21 @@ class Fleet(Processes):
 
     def last_lines(self, name):
         return " / ".join(self.log_tail(name).strip().splitlines()[-3:]) or "no message"
+
+
+def with_key():
+    """Arguments of the load client that send the key."""
+    return ["--header", f"Authorization: Bearer {SECRET}"]
+
+
+def keys_file(count):
+    """So many keys, the last of which is that of requests."""
+    secrets = [f"sk-other-{number:06d}-0123456789" for number in range(count - 1)] + [SECRET]
+    hashes = (hashlib.sha256(secret.encode()).hexdigest() for secret in secrets)
+    return "".join(
+        f'[[keys]]\nname = "k{number:06d}"\nhash = "sha256:{each}"\npolicy = "limited"\n'
+        for number, each in enumerate(hashes)
+    )
 
 
 def gateway_binary(name, settings):
