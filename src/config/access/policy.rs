@@ -299,7 +299,7 @@ pub(crate) const FIELDS: [PolicyField; 15] = [
         name: "priority",
         kind: "an integer from 0 to 9",
         default: "5",
-        doc: "Priority of waiting requests, 9 the highest. No request waits for an endpoint in this version, so it has no effect.",
+        doc: "Priority of waiting requests, 9 the highest; no effect in this version.",
         read: |value, given| {
             given.priority = Some(integer(value, 0, 9)?);
             Some(())
@@ -319,7 +319,7 @@ pub(crate) const FIELDS: [PolicyField; 15] = [
         name: "max_wait",
         kind: "a duration such as \"30s\" or \"1h30m\"",
         default: "",
-        doc: "How long a request may wait; without it as long as the queue allows. No effect in this version.",
+        doc: "How long a request may wait for an endpoint; no effect in this version.",
         read: |value, given| {
             given.max_wait = Some(values::duration(value.text()?)?);
             Some(())
