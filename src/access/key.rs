@@ -65,14 +65,7 @@ impl Key {
 
     /// The key of requests without a credential (docs/contract/access.md#4.5).
     pub(crate) fn anonymous(policy: &Arc<Policy>, book: &CountersBook) -> Self {
-        let fields = KeyFields {
-            name: Arc::from(ANONYMOUS),
-            policy: Arc::clone(&policy.name),
-            enabled: true,
-            expires: None,
-            note: Box::default(),
-            overrides: None,
-        };
+        let fields = KeyFields::new(Arc::from(ANONYMOUS), Arc::clone(&policy.name));
         let counters = book.of_key(&fields.name);
         let plan = KeyPlan {
             fields,
@@ -92,12 +85,8 @@ impl Key {
     ) -> Self {
         let plan = KeyPlan {
             fields: KeyFields {
-                name,
-                policy: Arc::clone(&policy.name),
-                enabled: true,
                 expires: NonZeroU64::new(expires_ms.max(1)),
-                note: Box::default(),
-                overrides: None,
+                ..KeyFields::new(name, Arc::clone(&policy.name))
             },
             digest,
             source: KeySource::Jwt,

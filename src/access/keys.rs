@@ -332,14 +332,7 @@ mod tests {
     }
 
     fn fields(name: &str) -> KeyFields {
-        KeyFields {
-            name: name.into(),
-            policy: "default".into(),
-            enabled: true,
-            expires: None,
-            note: "".into(),
-            overrides: None,
-        }
+        KeyFields::new(name.into(), "default".into())
     }
 
     fn key_plan(name: &str, secret: &str, source: KeySource) -> Arc<KeyPlan> {

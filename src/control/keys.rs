@@ -269,14 +269,7 @@ mod tests {
     fn keys_are_compared_by_name() {
         let key = |name: &str, byte: u8| {
             Arc::new(KeyPlan {
-                fields: KeyFields {
-                    name: name.into(),
-                    policy: "default".into(),
-                    enabled: true,
-                    expires: None,
-                    note: "".into(),
-                    overrides: None,
-                },
+                fields: KeyFields::new(name.into(), "default".into()),
                 digest: KeyDigest::from_bytes([byte; 32]),
                 source: KeySource::File,
             })

@@ -20,18 +20,10 @@ fn key(limits: Limits, together: Limits) -> Key {
         together,
         counters: (together != Limits::default()).then(|| book.of_policy(&name)),
     });
-    let fields = KeyFields {
-        name: Arc::from("alice"),
-        policy: Arc::clone(&policy.name),
-        enabled: true,
-        expires: None,
-        note: Box::default(),
-        overrides: None,
-    };
     let plan = KeyPlan {
         digest: KeyDigest::from_bytes([1; 32]),
         source: KeySource::Config,
-        fields,
+        fields: KeyFields::new(Arc::from("alice"), Arc::clone(&policy.name)),
     };
     let counters = book.of_key(&plan.name);
     Key::new(&Arc::new(plan), policy, counters, None)

@@ -87,6 +87,19 @@ pub struct KeyFields {
 }
 
 impl KeyFields {
+    /// A key that has nothing of its own but its name: it is enabled, never expires, and has the
+    /// fields of its policy.
+    pub fn new(name: Arc<str>, policy: Arc<str>) -> Self {
+        Self {
+            name,
+            policy,
+            enabled: true,
+            expires: None,
+            note: Box::default(),
+            overrides: None,
+        }
+    }
+
     /// Milliseconds since 1970 from which the key may no longer be used; `None` = never.
     pub fn expires_ms(&self) -> Option<u64> {
         self.expires.map(NonZeroU64::get)

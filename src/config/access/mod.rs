@@ -345,12 +345,8 @@ fn env_admin(s: &mut Section<'_, '_>, plan: &KeyAccessPlan, secret: &str) -> Opt
     };
     Some(KeyPlan {
         fields: KeyFields {
-            name: Arc::from(ENV_ADMIN),
-            policy: Arc::clone(&policy.name),
-            enabled: true,
-            expires: None,
-            note: Box::default(),
             overrides: Some(Arc::new(admin)),
+            ..KeyFields::new(Arc::from(ENV_ADMIN), Arc::clone(&policy.name))
         },
         digest,
         source: KeySource::Env,
