@@ -21,8 +21,10 @@ mod wait;
 pub use backend::{Backend, Link, Rule, Script, Step};
 pub use driver::Driver;
 pub use folder::Folder;
-pub use gateway::{Config, Gateway, Process, endpoint, exchange, get, post, program, run_to_end};
-pub use http::{Client, Received, Response};
+pub use gateway::{
+    Config, Gateway, Process, bearer, endpoint, exchange, get, post, program, run_to_end,
+};
+pub use http::{Client, Received, Response, STREAM_COMMENT};
 pub use ports::{FullListener, reserve};
 pub use scenario::{io_uring_refused, on_both_drivers, on_drivers};
 pub use wait::{PATIENCE, wait_for, wait_until};

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde_json::json;
 use testkit::{
-    Backend, Client, Config, Driver, Folder, Gateway, Response, endpoint, exchange, get,
+    Backend, Client, Config, Driver, Folder, Gateway, Response, bearer, endpoint, exchange, get,
     on_both_drivers, post, wait_for, wait_until,
 };
 
@@ -63,10 +63,6 @@ fn config(driver: Driver, endpoints: &str, more: &str) -> Config {
 
 fn over(driver: Driver, backend: &Backend, more: &str) -> Gateway {
     Gateway::start(&config(driver, &endpoint("one", "vllm", backend, ""), more))
-}
-
-fn bearer(secret: &str) -> String {
-    format!("Authorization: Bearer {secret}")
 }
 
 fn with(gateway: &Gateway, method: &str, path: &str, secret: &str) -> Response {

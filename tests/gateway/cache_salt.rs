@@ -4,7 +4,7 @@
 
 use serde_json::{Value, json};
 use testkit::{
-    Backend, Config, Driver, Folder, Gateway, endpoint, exchange, on_both_drivers, post,
+    Backend, Config, Driver, Folder, Gateway, bearer, endpoint, exchange, on_both_drivers, post,
 };
 
 const ROOT: &str = "sk-root-0123456789abcdef";
@@ -48,12 +48,7 @@ fn over(driver: Driver, endpoints: &str, more: &str) -> Gateway {
 #[track_caller]
 fn sent(gateway: &Gateway, backend: &Backend, (path, secret): (&str, &str), body: &str) -> String {
     let before = backend.count();
-    let response = post(
-        gateway,
-        path,
-        &[&format!("Authorization: Bearer {secret}")],
-        body,
-    );
+    let response = post(gateway, path, &[&bearer(secret)], body);
     assert_eq!(response.status, 200, "{path} {}", response.text());
     assert_eq!(backend.count(), before + 1);
     backend.last().text()
@@ -150,7 +145,7 @@ fn servers_that_know_salts_get_them_on_four_paths() {
                 let native = *kind == "vllm" || !matches!(path, "v1/responses" | "v1/messages");
                 let body = chat_body(path);
                 let target = format!("/olla/{kind}/{path}");
-                let authorization = format!("Authorization: Bearer {ALICE}");
+                let authorization = bearer(ALICE);
                 // A translation may not understand what this backend says.
                 let before = backend.count();
                 post(&gateway, &target, &[&authorization], body);

@@ -9,13 +9,12 @@ use std::time::{Duration, Instant};
 use crate::bodies::{gzip, zstd};
 use crate::streams::on_word;
 use testkit::{
-    Backend, Client, Config, Driver, Gateway, Link, PATIENCE, endpoint, get, on_both_drivers,
-    wait_until,
+    Backend, Client, Config, Driver, Gateway, Link, PATIENCE, STREAM_COMMENT, endpoint, get,
+    on_both_drivers, wait_until,
 };
 
 const CHAT: &str = "/olla/proxy/v1/chat/completions";
 const MESSAGES: &str = "/olla/anthropic/v1/messages";
-const COMMENT: &[u8] = b": keep-alive\n\n";
 const KEEP_ALIVE: &str = "proxy.stream_keep_alive = \"1s\"\n";
 const NEITHER: &str = "data: {\"error\":{\"message\":\"the endpoint's response is neither a stream of \
     events nor JSON\",\"type\":\"bad_gateway\",\"code\":\"BACKEND_ERROR\"}}\n\n";
@@ -63,20 +62,7 @@ fn begins(client: &mut Client, endpoint: &str) {
         assert_eq!(head.header(name), Some(value), "{name}");
     }
     assert!(head.header("X-Olla-Request-ID").is_some());
-    assert_eq!(client.chunk().unwrap(), COMMENT);
-}
-
-/// What follows, without further comments, to the end of the body.
-#[track_caller]
-fn rest(client: &mut Client) -> String {
-    let mut rest = Vec::new();
-    loop {
-        match client.chunk().unwrap() {
-            last if last.is_empty() => return String::from_utf8(rest).unwrap(),
-            comment if comment == COMMENT => {}
-            piece => rest.extend(piece),
-        }
-    }
+    assert_eq!(client.chunk().unwrap(), STREAM_COMMENT);
 }
 
 /// What an endpoint says after a silence, and the events that the client gets of it.
@@ -153,7 +139,7 @@ fn what_follows_a_silence_arrives_as_events() {
             let mut client = asking(&gateway, path);
             begins(&mut client, "one");
             word.send(()).unwrap();
-            assert_eq!(rest(&mut client), expected, "{said}");
+            assert_eq!(client.rest_of_stream(), expected, "{said}");
             assert_eq!(backend.count(), 1);
         }
     });
@@ -206,7 +192,7 @@ fn compressed_responses_are_decoded() {
             let mut client = asking(&gateway, CHAT);
             begins(&mut client, "one");
             word.send(()).unwrap();
-            assert!(rest(&mut client) == *expected, "{coding} {kind}");
+            assert!(client.rest_of_stream() == *expected, "{coding} {kind}");
         }
     });
 }
@@ -241,7 +227,7 @@ fn statistics_keep_the_status_of_the_endpoint() {
         let mut client = asking(&gateway, CHAT);
         begins(&mut client, "one");
         word.send(()).unwrap();
-        rest(&mut client);
+        client.rest_of_stream();
         let line = "olla_responses_total{endpoint=\"one\",code=\"5xx\"} 1";
         wait_until("the response is counted", || {
             get(&gateway, "/internal/metrics", &[])
@@ -271,7 +257,11 @@ fn a_request_goes_on_to_another_endpoint_after_its_head() {
             let mut client = asking(&gateway, CHAT);
             begins(&mut client, "one");
             word.send(()).unwrap();
-            assert_eq!(rest(&mut client), format!("data: 2\n\n{DONE}"), "{said}");
+            assert_eq!(
+                client.rest_of_stream(),
+                format!("data: 2\n\n{DONE}"),
+                "{said}"
+            );
             assert_eq!((first.count(), second.count()), (1, 1));
         }
     });
@@ -293,7 +283,7 @@ fn an_endpoint_that_dies_leaves_one_error_event() {
             let mut client = asking(&gateway, path);
             begins(&mut client, "one");
             word.send(()).unwrap();
-            let error = rest(&mut client);
+            let error = client.rest_of_stream();
             assert!(error.starts_with(starts), "{path}: {error}");
             assert!(
                 error.ends_with("}\n\n") && !error.contains("[DONE]"),

@@ -12,8 +12,8 @@ use ring::rand::SystemRandom;
 use ring::signature::{Ed25519KeyPair, KeyPair as _};
 use serde_json::{Value, json};
 use testkit::{
-    Backend, Config, Driver, Folder, Gateway, Response, endpoint, exchange, get, on_both_drivers,
-    post, wait_for, wait_until,
+    Backend, Config, Driver, Folder, Gateway, Response, bearer, endpoint, exchange, get,
+    on_both_drivers, post, wait_for, wait_until,
 };
 
 const ROOT: &str = "sk-root-0123456789abcdef";
@@ -111,10 +111,6 @@ fn config(driver: Driver, backend: &Backend, jwks: &str, more: &str) -> Config {
         .more(&endpoint("one", "vllm", backend, ""))
         .more(HOSTS)
         .more(&access)
-}
-
-fn bearer(secret: &str) -> String {
-    format!("Authorization: Bearer {secret}")
 }
 
 fn chat(gateway: &Gateway, secret: &str) -> Response {

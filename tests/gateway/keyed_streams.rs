@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use testkit::{
-    Backend, Client, Config, Driver, Folder, Gateway, Link, PATIENCE, Response, endpoint, exchange,
-    on_both_drivers, post, wait_until,
+    Backend, Client, Config, Driver, Folder, Gateway, Link, PATIENCE, Response, STREAM_COMMENT,
+    bearer, endpoint, exchange, on_both_drivers, post, wait_until,
 };
 
 use crate::issuer::{Signer, set_of};
@@ -23,11 +23,6 @@ const MESSAGES: &str = "/olla/anthropic/v1/messages";
 const BODY: &str =
     r#"{"model":"m","max_tokens":9,"stream":true,"messages":[{"role":"user","content":"hi"}]}"#;
 const KEEP_ALIVE: &str = "[proxy]\nstream_keep_alive = \"1s\"\n";
-const COMMENT: &[u8] = b": keep-alive\n\n";
-
-fn bearer(secret: &str) -> String {
-    format!("Authorization: Bearer {secret}")
-}
 
 fn admin(gateway: &Gateway, method: &str, path: &str, body: &str) -> Response {
     let json = "Content-Type: application/json";
@@ -43,19 +38,6 @@ fn asking(gateway: &Gateway, path: &str, secret: &str) -> Client {
         BODY.as_bytes(),
     );
     client
-}
-
-/// The rest of a stream that comes to its end, without comments.
-#[track_caller]
-fn rest(client: &mut Client) -> String {
-    let mut rest = Vec::new();
-    loop {
-        match client.chunk().unwrap() {
-            last if last.is_empty() => return String::from_utf8(rest).unwrap(),
-            comment if comment == COMMENT => {}
-            piece => rest.extend(piece),
-        }
-    }
 }
 
 /// A gateway with a store, and one key of it.
@@ -163,11 +145,11 @@ fn a_stream_that_has_begun_early_is_refused() {
         let (gateway, _folder, alice) = with_store(driver, &backend, KEEP_ALIVE);
         let mut client = asking(&gateway, CHAT, &alice);
         assert_eq!(client.head().status, 200);
-        assert_eq!(client.chunk().unwrap(), COMMENT);
+        assert_eq!(client.chunk().unwrap(), STREAM_COMMENT);
         let begun = Instant::now();
         let deleted = admin(&gateway, "DELETE", "/internal/keys/alice?cut=true", "");
         assert_eq!(deleted.status, 204);
-        let rest = rest(&mut client);
+        let rest = client.rest_of_stream();
         let event = rest.strip_prefix("data: ").unwrap();
         let event: Value = serde_json::from_str(event).unwrap();
         assert_eq!(event["error"]["code"], "INVALID_API_KEY", "{rest}");
@@ -230,9 +212,9 @@ fn a_token_that_waits_begins_no_stream() {
             (head.status, head.header("Content-Type")),
             (200, Some("text/event-stream"))
         );
-        assert_eq!(client.chunk().unwrap(), COMMENT);
+        assert_eq!(client.chunk().unwrap(), STREAM_COMMENT);
         word.send(()).unwrap();
-        assert_eq!(rest(&mut client), "data: 1\n\n");
+        assert_eq!(client.rest_of_stream(), "data: 1\n\n");
         // Within a minute there is no other fetch, and the refusal is a status, not an event.
         let foreign = Signer::new("foreign").token(&json!({}));
         let refused = post(&gateway, CHAT, &[&bearer(&foreign)], BODY);
@@ -301,7 +283,7 @@ fn an_endpoint_may_refuse_after_the_stream_has_begun() {
                 let is_translated = path == MESSAGES && kind == "lmdeploy";
                 assert_eq!(first.contains("message_start"), is_translated, "{first}");
                 word.send(()).unwrap();
-                let rest = rest(&mut client);
+                let rest = client.rest_of_stream();
                 assert_eq!(rest.contains("Hi"), is_served, "{rest}");
                 assert_eq!(rest.contains(message), !is_served, "{rest}");
                 assert!(!rest.contains("who are you"), "{rest}");

@@ -9,8 +9,8 @@ use std::thread;
 
 use serde_json::{Value, json};
 use testkit::{
-    Backend, Client, Config, Driver, Gateway, Response, endpoint, exchange, get, on_both_drivers,
-    post, wait_until,
+    Backend, Client, Config, Driver, Gateway, Response, bearer, endpoint, exchange, get,
+    on_both_drivers, post, wait_until,
 };
 
 const ALICE: &str = "olla-EQcCNR6WkewLTwzvKyCmzgNXrUKY4m2ArgyHfhdeokR3gAVw1";
@@ -48,7 +48,7 @@ fn backend() -> Backend {
 }
 
 fn alice() -> String {
-    format!("Authorization: Bearer {ALICE}")
+    bearer(ALICE)
 }
 
 fn chat(gateway: &Gateway, body: &Value) -> Response {
@@ -441,7 +441,7 @@ fn what_a_key_may_not_use_does_not_exist() {
                 assert!(!response.text().contains("qwen") || id == "qwen", "{path}");
             }
         }
-        let root = format!("Authorization: Bearer {ROOT}");
+        let root = bearer(ROOT);
         assert!(
             get(&gateway, "/olla/models", &[&root])
                 .text()

@@ -10,7 +10,7 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 use testkit::{
-    Backend, Client, Config, Driver, Folder, Gateway, Response, endpoint, exchange, get,
+    Backend, Client, Config, Driver, Folder, Gateway, Response, bearer, endpoint, exchange, get,
     on_both_drivers, post, program, run_to_end, wait_until,
 };
 
@@ -52,7 +52,7 @@ fn admin(gateway: &Gateway, method: &str, path: &str, body: Option<Value>) -> Re
 }
 
 fn chat(gateway: &Gateway, secret: &str) -> Response {
-    let authorization = format!("Authorization: Bearer {secret}");
+    let authorization = bearer(secret);
     post(gateway, CHAT, &[&authorization], BODY)
 }
 
@@ -589,11 +589,7 @@ fn a_store_that_becomes_read_only_stops_no_request() {
         for _ in 0..3 {
             assert_eq!(chat(&gateway, secret).status, 200);
         }
-        let used = get(
-            &gateway,
-            "/olla/key",
-            &[&format!("Authorization: Bearer {secret}")],
-        );
+        let used = get(&gateway, "/olla/key", &[&bearer(secret)]);
         assert!(used.json()["used"]["tokens_per_day"].as_u64() > Some(0));
         let report = admin(&gateway, "GET", "/internal/usage", None).json();
         assert_eq!(rows(&report), ["alice m gpu 4"]);

@@ -283,6 +283,11 @@ pub fn run_to_end(text: &str) -> (Option<i32>, String) {
     (code, process.log())
 }
 
+/// The field that brings a key or a token.
+pub fn bearer(secret: &str) -> String {
+    format!("Authorization: Bearer {secret}")
+}
+
 /// One request on a connection of its own. `head` is the method and the path, and further lines.
 ///
 /// # Panics

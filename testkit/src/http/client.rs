@@ -10,6 +10,9 @@ use super::{Response, Wire};
 use crate::gateway::Gateway;
 use crate::wait::PATIENCE;
 
+/// What the gateway sends while an endpoint is silent, so that a stream stays open.
+pub const STREAM_COMMENT: &[u8] = b": keep-alive\n\n";
+
 /// A connection to a gateway. Whatever takes longer than [`PATIENCE`] panics.
 pub struct Client {
     wire: Wire,
@@ -186,6 +189,22 @@ impl Client {
     pub fn chunk(&mut self) -> Option<Vec<u8>> {
         let chunk = self.wire.chunk();
         self.received(chunk)
+    }
+
+    /// The rest of a stream up to its last chunk, without [`STREAM_COMMENT`].
+    ///
+    /// # Panics
+    /// When it is cut, malformed or no UTF-8.
+    #[track_caller]
+    pub fn rest_of_stream(&mut self) -> String {
+        let mut rest = Vec::new();
+        loop {
+            match self.chunk().expect("the last chunk") {
+                last if last.is_empty() => return String::from_utf8(rest).expect("UTF-8"),
+                comment if comment == STREAM_COMMENT => {}
+                piece => rest.extend(piece),
+            }
+        }
     }
 
     fn chunks(&mut self, body: &mut Vec<u8>) -> bool {

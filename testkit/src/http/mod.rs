@@ -6,7 +6,7 @@ mod wire;
 use serde::Serialize;
 use serde_json::Value;
 
-pub use client::Client;
+pub use client::{Client, STREAM_COMMENT};
 #[cfg(feature = "tls")]
 pub(crate) use wire::Transport;
 pub(crate) use wire::{BODY_BYTES_MAX, Wire, field};
