@@ -35,7 +35,7 @@ use crate::h1::{FieldId, FieldNames, Reject, emit};
 use crate::rt::Exhausted;
 use crate::tls::TlsClient;
 
-/// A number whose change revokes exchanges.
+/// A number that revokes exchanges by changing.
 pub trait RevocationNumber: fmt::Debug + Send + Sync {
     /// The number now.
     fn number(&self) -> u32;

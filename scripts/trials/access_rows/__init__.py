@@ -111,14 +111,14 @@ def access_config(keys, policies, more=""):
 
 
 def replace(path, text):
-    """Writes a file beside its place and renames it, so that nobody reads half of it."""
+    """Writes a temporary file and renames it, so that readers never see half of it."""
     new = path.with_name(f"{path.name}.new")
     new.write_text(text)
     new.rename(path)
 
 
 class Keyed(Gateway):
-    """A gateway whose pages need the admin key of the environment."""
+    """A gateway whose pages require the key in OLLA_ADMIN_KEY."""
 
     def __init__(self, processes, options, **more):
         super().__init__(processes, options.bin, **more)
