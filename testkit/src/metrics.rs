@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 
 use crate::backend::Backend;
 use crate::driver::Driver;
-use crate::gateway::{Config, Gateway, Process, endpoint, post, program};
+use crate::gateway::{Config, Gateway, Process, bearer, endpoint, post, program};
 use crate::http::{Client, Response};
 use crate::ports;
 use crate::wait::{PATIENCE, wait_for};
@@ -71,7 +71,7 @@ impl Page {
             .more(&endpoint("one", "vllm", &backend, ""))
             .more(access);
         let gateway = Gateway::start(&config);
-        let key = format!("Authorization: Bearer {SECRET}");
+        let key = bearer(SECRET);
         for status in [200, 429] {
             let body = r#"{"model":"m"}"#;
             let response = post(&gateway, "/olla/openai/v1/chat/completions", &[&key], body);

@@ -247,7 +247,7 @@ fn the_first_live_credential_counts_and_none_is_sent_on() {
         let count = backend.count();
         let unknown: [&[&str]; 6] = [
             &["Authorization: Bearer olla-wrong"],
-            &[&format!("Authorization: Bearer {ALICE}x")],
+            &[&bearer(&format!("{ALICE}x"))],
             &["Authorization: Bearer foreign", &bearer(ALICE)],
             &["x-api-key: nobody", "api-key: nobody-else"],
             &[&format!("api-key: {}", "k".repeat(9000))],

@@ -12,7 +12,8 @@ use serde_json::Value;
 
 use crate::streams::on_word;
 use testkit::{
-    Backend, Client, Config, Driver, Gateway, PATIENCE, endpoint, get, on_both_drivers, wait_until,
+    Backend, Client, Config, Driver, Gateway, PATIENCE, STREAM_COMMENT, endpoint, get,
+    on_both_drivers, wait_until,
 };
 
 const KEEP_ALIVE: &str = "proxy.stream_keep_alive = \"1s\"\n";
@@ -147,7 +148,7 @@ fn rest(client: &mut Client) -> String {
     let mut rest = String::new();
     loop {
         let piece = String::from_utf8(client.chunk().unwrap()).unwrap();
-        let is_alive = piece == ": keep-alive\n\n"
+        let is_alive = piece.as_bytes() == STREAM_COMMENT
             || piece.contains("\"type\":\"ping\"")
             || piece.contains("\"content\":\"\"},\"done\":false");
         match piece.as_str() {
@@ -266,7 +267,7 @@ fn a_translated_stream_may_follow_a_comment() {
         let gateway = over(driver, &endpoints, &more);
         let mut client = asking(&gateway, &MESSAGES);
         assert_eq!(client.head().status, 200);
-        assert_eq!(client.chunk().unwrap(), b": keep-alive\n\n");
+        assert_eq!(client.chunk().unwrap(), STREAM_COMMENT);
         word.send(()).unwrap();
         let rest = rest(&mut client);
         assert!(rest.starts_with("event: message_start\n"), "{rest}");

@@ -8,8 +8,8 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use testkit::{
-    Backend, Client, Config, Driver, Gateway, Link, PATIENCE, Received, endpoint, get,
-    on_both_drivers, post,
+    Backend, Client, Config, Driver, Gateway, Link, PATIENCE, Received, STREAM_COMMENT, endpoint,
+    get, on_both_drivers, post,
 };
 
 const HEAD: &str = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\
@@ -79,16 +79,15 @@ fn a_silent_stream_is_kept_alive() {
         let mut client = Client::to(&gateway);
         client.send(ASK);
         assert_eq!(client.head().status, 200);
-        let comment = b": keep-alive\n\n";
-        assert_eq!(client.chunk().unwrap(), comment);
+        assert_eq!(client.chunk().unwrap(), STREAM_COMMENT);
         word.send(()).unwrap();
         assert_eq!(client.chunk().unwrap(), b"data: 1\n\n");
-        assert_eq!(client.chunk().unwrap(), comment);
+        assert_eq!(client.chunk().unwrap(), STREAM_COMMENT);
         word.send(()).unwrap();
         assert_eq!(client.chunk().unwrap(), b"data: ");
         word.send(()).unwrap();
         assert_eq!(client.chunk().unwrap(), b"2\n\n");
-        assert_eq!(client.chunk().unwrap(), comment);
+        assert_eq!(client.chunk().unwrap(), STREAM_COMMENT);
         word.send(()).unwrap();
         assert_eq!(client.chunk().unwrap(), b"");
         let metrics = get(&gateway, "/internal/metrics", &[]).text();

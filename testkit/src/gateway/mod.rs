@@ -119,7 +119,7 @@ impl Gateway {
     pub fn admin_get(&self, path: &str) -> Response {
         let mut env = self.config.env.iter();
         let key = env.find(|(name, _)| name == "OLLA_ADMIN_KEY");
-        let field = key.map(|(_, secret)| format!("Authorization: Bearer {secret}"));
+        let field = key.map(|(_, secret)| bearer(secret));
         let fields: Vec<&str> = field.iter().map(String::as_str).collect();
         get(self, path, &fields)
     }
