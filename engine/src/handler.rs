@@ -32,6 +32,7 @@ use crate::exchange::{Fault, Timeouts};
 use crate::h1::framing::RequestFraming;
 use crate::h1::head::{RequestHead, ResponseHead};
 use crate::h1::{FieldId, FieldNames, Reject, emit};
+use crate::request_turn::RequestTurn;
 use crate::rt::Exhausted;
 use crate::tls::TlsClient;
 
@@ -94,8 +95,7 @@ pub struct Ask<'a> {
     /// The request.
     pub request: Request<'a>,
     /// The request's body without its framing, decoded if [`Exchange::decoding`] asked for it. Empty
-    /// until it is complete, and again once a
-    /// response is passed on: from then on no attempt needs it.
+    /// until it is complete, and again once a response is passed on: no attempt needs it then.
     pub body: &'a [u8],
 }
 
@@ -166,7 +166,8 @@ pub enum Pick {
     Respond,
     /// A backend.
     Upstream(Target),
-    /// [`Exchange::pick`] is called again when there is news, at the latest at this time.
+    /// [`Exchange::pick`] is called again at the request's turn ([`Exchange::turn`]) or when there is
+    /// news, at this time at the latest. Meanwhile the client may get [`Exchange::early`].
     Wait(Instant),
     /// [`Exchange::work`] is done on the request's body; then [`Exchange::pick`] is called again.
     Work,
@@ -350,7 +351,7 @@ pub struct Limits {
     pub head_bytes_max: usize,
     /// From the first byte of a head to its end.
     pub head_timeout: Duration,
-    /// The longest pause within a body; `None` = no limit. The whole of it may take any time.
+    /// The longest pause within a body, which may take any time; `None` = no limit.
     pub body_pause_max: Option<Duration>,
     /// Bytes a second that each full stretch of `body_pause_max` must bring of a body; 0 = none.
     pub body_rate_min: u64,
@@ -414,8 +415,7 @@ pub trait Handler: Sized + 'static {
     /// accepting, at most ten times a second for a listener.
     fn accept_failed(&self, _resource: Exhausted) {}
 
-    /// A connection to a backend cannot be opened because this machine lacks a resource. Called for
-    /// each request that fails for it.
+    /// A connection to a backend cannot be opened: this machine lacks a resource. Called each time.
     fn connect_failed(&self, _resource: Exhausted) {}
 }
 
@@ -457,8 +457,8 @@ pub trait Exchange: Sized + 'static {
         None
     }
 
-    /// The body is complete and not empty. If it is encoded and has to be read, its decoder: from
-    /// here on the decoded body is the body, and [`Self::arrived`] sees it from its beginning.
+    /// The body is complete and not empty. Its decoder, if it is encoded and has to be read: from here
+    /// on the decoded body is the body, and [`Self::arrived`] sees it from its beginning.
     fn decoding(&mut self) -> Option<Decoding> {
         None
     }
@@ -474,6 +474,11 @@ pub trait Exchange: Sized + 'static {
     /// Chooses the backend, for the first attempt or after one that failed.
     fn pick(&mut self, ask: &Ask<'_>, failed: Option<Fault>, local: &mut Local) -> Pick;
 
+    /// What ends [`Pick::Wait`] for this request alone; `None` = any news of the core.
+    fn turn(&self) -> Option<&Rc<RequestTurn>> {
+        None
+    }
+
     /// The addresses of the backend that was picked, the preferred one first; called only when a
     /// connection has to be made.
     fn addresses(&self) -> Arc<[SocketAddr]>;
@@ -484,13 +489,12 @@ pub trait Exchange: Sized + 'static {
         None
     }
 
-    /// The time limits of this exchange.
+    /// The time limits. Called when the exchange begins and before each attempt.
     fn timeouts(&self) -> Timeouts {
         Timeouts::default()
     }
 
-    /// Whether the request leaves the backend that was picked, which has sent no byte of a response,
-    /// for another one.
+    /// Whether the request leaves the backend that was picked, which has sent nothing yet.
     fn leaves(&self, _now: Instant) -> bool {
         false
     }

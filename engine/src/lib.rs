@@ -60,6 +60,7 @@ pub mod limit;
 pub mod limits;
 mod offload;
 mod part;
+pub mod request_turn;
 pub mod rt;
 pub mod snapshot;
 pub mod tls;

@@ -195,9 +195,10 @@ impl<H: Handler> Lane<'_, H> {
                     return self.send_local().await;
                 }
                 Pick::Wait(until) => {
-                    if self.wait_for_news(until).await.is_err() {
-                        return Outcome::ClientLeft;
+                    if let Err(action) = Box::pin(self.wait_for_turn(until)).await {
+                        return self.ended_waiting(action);
                     }
+                    failed = before;
                     continue;
                 }
                 Pick::Work => {
@@ -210,6 +211,7 @@ impl<H: Handler> Lane<'_, H> {
             };
             let early_after = self.ask(now, |x, ask, _| x.early_after(ask));
             self.wire.early.repeat(early_after);
+            self.wire.life.set_timeouts(self.x.timeouts());
             match self.attempt(&target).await {
                 Step::Again => {}
                 Step::Next(fault) => failed = Some(fault),
@@ -334,7 +336,7 @@ impl<H: Handler> Wire<'_, H> {
         self.life.on(event, now)
     }
 
-    fn is_revoked(&self) -> bool {
+    pub(super) fn is_revoked(&self) -> bool {
         self.revocation.as_ref().is_some_and(Revocation::is_revoked)
     }
 

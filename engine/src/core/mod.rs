@@ -17,6 +17,7 @@ mod serve;
 mod stall;
 mod transform;
 mod turn;
+mod waiting;
 
 use std::cell::Cell;
 use std::io;
@@ -435,6 +436,16 @@ impl<H: Handler> Core<H> {
         let now = Instant::now();
         self.now.set(now);
         now
+    }
+
+    /// The time at which a piece of a response came: exact for the first one, which tells how long
+    /// the backend took.
+    pub(crate) fn piece_clock(&self, is_first: &mut bool) -> Instant {
+        if std::mem::take(is_first) {
+            self.clock()
+        } else {
+            self.now()
+        }
     }
 
     fn read_clock(&self) {

@@ -64,6 +64,7 @@ impl<H: Handler> Lane<'_, H> {
             return self.relay_transformed(backend, buf, relayed, idle).await;
         }
         let silence = relayed.passing.silence_max();
+        let mut is_first = true;
         let outgoing = self.frame(&buf, relayed);
         buf.consume(relayed.head.len);
         let mut incoming = Incoming::of(relayed.framing.body);
@@ -103,7 +104,7 @@ impl<H: Handler> Lane<'_, H> {
             buf = came;
             match result {
                 Ok(1..) => {
-                    self.x.heard(self.core.now());
+                    self.x.heard(self.core.piece_clock(&mut is_first));
                     self.wire.on(Event::ResponsePiece);
                 }
                 Ok(0) if incoming.ends_with_connection() => {

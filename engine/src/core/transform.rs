@@ -45,6 +45,7 @@ impl<H: Handler> Lane<'_, H> {
             quiet_since: self.wire.early.quiet_since(),
         };
         let mut payload = Vec::new();
+        let mut is_first = true;
         loop {
             let (end, excess) = match incoming.gather(&buf, &mut payload) {
                 Ok(Some(excess)) => (Some(End::Whole), excess),
@@ -71,7 +72,7 @@ impl<H: Handler> Lane<'_, H> {
             let next = self.next_read(&mut backend, &mut state, idle, buf).await;
             let ended = match next {
                 Ok((Ok(1..), came)) => {
-                    self.x.heard(self.core.now());
+                    self.x.heard(self.core.piece_clock(&mut is_first));
                     self.wire.on(Event::ResponsePiece);
                     buf = came;
                     continue;

@@ -156,7 +156,7 @@ pub enum Phase {
 /// What the gateway may send of its own while no response is passed on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Filling {
-    /// Nothing: no attempt is in progress, or bytes of a response go to the client.
+    /// Nothing: the exchange is over, or bytes of a response go to the client.
     Nothing,
     /// A head, and bytes of a body.
     Head,
@@ -275,20 +275,26 @@ impl Lifecycle {
         self.is_passed_on = true;
     }
 
-    /// The client has waited for too long: what it may get from the gateway itself, which counts as
-    /// sent. It does not end the attempts: nothing of an endpoint is out with it.
+    /// The client has waited for too long, for an endpoint or for its turn: what it may get from the
+    /// gateway itself, which counts as sent. It does not end the attempts: nothing of an endpoint is
+    /// out with it.
     pub fn fill(&mut self) -> Filling {
-        let is_attempted = matches!(
-            self.phase,
-            Phase::Connecting | Phase::Sending | Phase::Waiting | Phase::Responding
-        );
-        if !is_attempted || self.is_passed_on {
+        let is_over = matches!(self.phase, Phase::Delivering | Phase::Over);
+        if is_over || self.is_passed_on {
             Filling::Nothing
         } else if std::mem::replace(&mut self.has_own_head, true) {
             Filling::More
         } else {
             Filling::Head
         }
+    }
+
+    /// The time limits of the attempt that begins next.
+    pub fn set_timeouts(&mut self, timeouts: Timeouts) {
+        self.timeouts = Timeouts {
+            write: self.timeouts.write,
+            ..timeouts
+        };
     }
 
     /// Whether the client has a head of the gateway's own: what follows must not begin with another.

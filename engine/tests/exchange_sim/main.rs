@@ -364,6 +364,7 @@ impl Sim<'_> {
         if !self.model.client_has_bytes {
             self.model.begin_response();
         }
+        self.model.delivering = true;
         let at = self.now + self.limits.pause(self.rng);
         self.push(at, From::Client, Event::Delivered);
     }

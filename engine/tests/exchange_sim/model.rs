@@ -107,6 +107,8 @@ pub(crate) struct Model {
     /// Heads that the client got.
     heads: u32,
     pub(crate) client_here: bool,
+    /// A response of the gateway's own, or the end of an endpoint's, is on its way to the client.
+    pub(crate) delivering: bool,
     pub(crate) over: bool,
     /// When the current endpoint got its first attempt.
     attempt_began: Ms,
@@ -127,6 +129,7 @@ impl Model {
             has_own_head: false,
             heads: 0,
             client_here: true,
+            delivering: false,
             over: false,
             attempt_began: start,
             retried: false,
@@ -158,9 +161,9 @@ impl Model {
         });
     }
 
-    /// What the gateway may send of its own.
+    /// What the gateway may send of its own, also while the request waits for its turn.
     pub(crate) fn expect_filling(&mut self) -> Filling {
-        if self.link.is_none() || self.client_has_bytes {
+        if self.delivering || self.over || self.client_has_bytes {
             Filling::Nothing
         } else if self.has_own_head {
             Filling::More
