@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use olla_loadtest::{chat, hostile, mixed, relay, report, sse, stub};
+use olla_loadtest::{chat, fleet, hostile, mixed, people, relay, report, sse, stub};
 use serde_json::Value;
 
 /// Stub server, load clients and byte relay for measuring HTTP gateways in front of LLM servers.
@@ -32,6 +32,10 @@ enum Tool {
     Hostile(hostile::HostileOptions),
     /// Send JSON requests and event streams at a steady rate and report the outcome of each
     Mixed(mixed::MixedOptions),
+    /// Serve as the engines of a scenario, with slots, prefix caches and models to load
+    Fleet(fleet::FleetOptions),
+    /// Hold the conversations of a scenario through a gateway
+    People(people::PeopleOptions),
     /// Copy bytes between a listener and a server: the floor below every gateway
     Relay(relay::RelayOptions),
 }
@@ -49,6 +53,10 @@ fn main() -> ExitCode {
             .and_then(|report| print_report(&report, options.json.as_deref(), true)),
         Tool::Mixed(options) => mixed::run(&options)
             .and_then(|report| print_report(&report, options.json.as_deref(), true)),
+        Tool::Fleet(options) => fleet::run(&options).map(|()| ExitCode::SUCCESS),
+        Tool::People(options) => people::run(&options).and_then(|report| {
+            people::publish(&report, options.json.as_deref()).map(|()| ExitCode::SUCCESS)
+        }),
         Tool::Relay(options) => run_relay(&options),
     };
     outcome.unwrap_or_else(|error| {

@@ -160,6 +160,15 @@ impl Payload {
         }
     }
 
+    /// A request that was rendered elsewhere, head and body; no nonce is put into it.
+    pub fn whole(request: Vec<u8>) -> Self {
+        Self {
+            before: request,
+            after: Vec::new(),
+            has_nonce: false,
+        }
+    }
+
     /// Writes what follows the first `sent` bytes, in one system call, and returns how much went.
     ///
     /// # Errors

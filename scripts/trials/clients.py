@@ -112,7 +112,7 @@ class Matrix(Checks):
             for column in client.columns:
                 self.cell(client, column, gateway)
         if not self.options.no_llama:
-            url = llama.start_instances(processes, 1, predict=PREDICT)["llama-1"][0]
+            url = llama.start_instances(processes, 1, more=["--predict", PREDICT])["llama-1"][0]
             real = self.start(processes, "gateway-real", url, "llamacpp")
             for client in chosen:
                 if client.name not in TASK_ONLY:

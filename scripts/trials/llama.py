@@ -49,18 +49,22 @@ def add_arguments(parser):
     parser.add_argument(
         "--predict", type=int, default=-1, help="tokens of responses whose requests set no limit"
     )
+    parser.add_argument("--slots", type=int, default=SLOTS, help=f"of each server ({SLOTS})")
+    parser.add_argument(
+        "--keep-prompts", action="store_true", help="slots keep whole prompts for the next request"
+    )
 
 
 def run(options):
     set_up()
     if options.serve is not None:
-        serve(options.serve, options.predict)
+        serve(options)
     if options.setup:
         return 0
     with Processes() as processes:
-        instances = start_instances(
-            processes, options.instances, options.port_base, options.predict
-        )
+        more = ["--predict", options.predict, "--slots", options.slots]
+        more += ["--keep-prompts"] if options.keep_prompts else []
+        instances = start_instances(processes, options.instances, options.port_base, more)
         for name, (url, process) in instances.items():
             print(f"ready {name} {url} {process.pid}", flush=True)
         while True:
@@ -81,14 +85,14 @@ def set_up():
         os.replace(unfinished, MODEL)
 
 
-def start_instances(processes, count, port_base=0, predict=-1):
-    """Starts servers; returns (URL, process) by name."""
+def start_instances(processes, count, port_base=0, more=()):
+    """Starts servers, with more options; returns (URL, process) by name."""
     started = {}
     for index in range(count):
         name = f"llama-{index + 1}"
         port = port_base + index if port_base else 0
         command = [sys.executable, ROOT / "scripts" / "run", "llama", "--serve", port]
-        command += ["--predict", predict]
+        command += more
         # The pipe as standard input ends an instance when this process is gone.
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
         started[name] = processes.start(name, command, **pipes)
@@ -121,7 +125,7 @@ def is_healthy(url):
         return False
 
 
-def serve(port, predict):
+def serve(options):
     """Serves the model in this process until standard input ends."""
     import xllamacpp
 
@@ -131,15 +135,17 @@ def serve(port, predict):
     params.model.path = str(MODEL)
     params.model_alias = {MODEL_NAME}
     params.hostnames = ["127.0.0.1"]
-    params.port = port
-    params.n_parallel = SLOTS
-    params.n_predict = predict
-    params.n_ctx = SLOTS * CONTEXT_TOKENS_PER_SLOT
+    params.port = options.serve
+    params.n_parallel = options.slots
+    params.n_predict = options.predict
+    params.n_ctx = options.slots * CONTEXT_TOKENS_PER_SLOT
     params.cpuparams.n_threads = 1
     params.cpuparams_batch.n_threads = 1
     params.n_threads_http = HTTP_THREADS
     params.endpoint_slots = True
     params.cache_ram_mib = 0
+    # Otherwise the layers with a sliding window keep only the end of a prompt.
+    params.swa_full = options.keep_prompts
     params.ui = False
     params.chat_template = CHAT_TEMPLATE.read_text()
     server = xllamacpp.Server(params)

@@ -68,7 +68,7 @@ impl Page {
         let config = Config::new(Driver::Epoll)
             .env("ALICE", SECRET)
             .env("OLLA_ADMIN_KEY", SECRET_OF_ADMIN)
-            .more(&endpoint("one", "vllm", &backend, ""))
+            .more(&endpoint("one", "vllm", &backend, "max_concurrent = 4"))
             .more(access);
         let gateway = Gateway::start(&config);
         let key = bearer(SECRET);
@@ -170,9 +170,12 @@ impl Demo {
         let message = r#"{"model":"meta-llama/Llama-3.1-8B-Instruct","max_tokens":4,
             "tools":[{"type":"web_search_20250305","name":"web_search"}],
             "messages":[{"role":"user","content":"Hello"}]}"#;
+        let stream = r#"{"model":"meta-llama/Llama-3.1-8B-Instruct","max_tokens":4,"stream":true,
+            "messages":[{"role":"user","content":"Hello"}]}"#;
         for (path, body) in [
             ("/olla/proxy/v1/embeddings", embed),
             ("/olla/anthropic/v1/messages", message),
+            ("/olla/openai/v1/chat/completions", stream),
         ] {
             let response = self.exchange(&format!("POST {path}"), body);
             assert_eq!(response.status, 200, "{}", response.text());
@@ -180,7 +183,7 @@ impl Demo {
         // Statistics may be late by a little.
         wait_for("the requests in the metrics", PATIENCE, || {
             let page = self.get("/internal/metrics").text();
-            page.contains("\nolla_requests_total 2\n").then_some(())
+            page.contains("\nolla_requests_total 3\n").then_some(())
         });
     }
 

@@ -48,6 +48,10 @@ struct Shared {
     health: AtomicU16,
     checks: AtomicUsize,
     listings: AtomicUsize,
+    /// How often the gateway has read each path, and its last request.
+    readings: Mutex<HashMap<String, (usize, Received)>>,
+    /// The responses to it.
+    documents: Mutex<HashMap<String, (u16, String)>>,
     requests: AtomicUsize,
     recorded: AtomicUsize,
     seen: Mutex<VecDeque<Received>>,
@@ -113,6 +117,8 @@ impl Backend {
                 health: AtomicU16::new(health),
                 checks: AtomicUsize::new(0),
                 listings: AtomicUsize::new(0),
+                readings: Mutex::default(),
+                documents: Mutex::default(),
                 requests: AtomicUsize::new(0),
                 recorded: AtomicUsize::new(0),
                 seen: Mutex::default(),
@@ -193,6 +199,28 @@ impl Backend {
         self.set_health(script.health);
         (*locked(&self.shared.models)).clone_from(&script.models);
         scripted.set(script);
+    }
+
+    /// Responds like this from now on when the gateway itself reads a path: `/api/ps`, `/props`,
+    /// `/metrics`, `/running` or a listing.
+    pub fn set_document(&self, path: &str, status: u16, body: &str) {
+        let document = (status, body.to_owned());
+        locked(&self.shared.documents).insert(path.to_owned(), document);
+    }
+
+    /// How often the gateway itself has read a path.
+    pub fn readings(&self, path: &str) -> usize {
+        let readings = locked(&self.shared.readings);
+        readings.get(path).map_or(0, |(count, _)| *count)
+    }
+
+    /// The last request with which the gateway itself has read a path.
+    ///
+    /// # Panics
+    /// When there is none.
+    #[track_caller]
+    pub fn last_reading(&self, path: &str) -> Received {
+        locked(&self.shared.readings)[path].1.clone()
     }
 
     /// Model listings so far.
@@ -351,11 +379,38 @@ impl Shared {
         if request.method != "GET" {
             return false;
         }
+        let is_reading = agents
+            .first()
+            .is_some_and(|agent| agent.starts_with("olla-Discovery"));
+        if is_reading && self.respond_to_reading(request, link) {
+            return true;
+        }
         let Some(listing) = api::listing(request.path(), &locked(&self.models)) else {
             return false;
         };
         self.listings.fetch_add(1, Ordering::SeqCst);
         link.respond(200, "application/json", listing.to_string());
+        true
+    }
+
+    /// Responds to what the gateway itself reads, except for a listing. A handler may have `/api/ps`.
+    fn respond_to_reading(&self, request: &Received, link: &mut Link) -> bool {
+        let path = request.path();
+        {
+            let mut readings = locked(&self.readings);
+            let count = readings.get(path).map_or(0, |(count, _)| *count);
+            readings.insert(path.to_owned(), (count + 1, request.clone()));
+        }
+        let document = locked(&self.documents).get(path).cloned();
+        match (document, path) {
+            (Some((status, body)), _) => link.respond(status, "text/plain", body),
+            (None, "/props" | "/metrics" | "/running") => link.respond(404, "text/plain", ""),
+            (None, "/api/ps") => match &self.handler {
+                Behavior::Handler(handler) => handler(request, link),
+                Behavior::Script(_) => link.respond(404, "text/plain", ""),
+            },
+            _ => return false,
+        }
         true
     }
 
