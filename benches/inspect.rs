@@ -13,9 +13,9 @@ const MEGABYTE: usize = 1 << 20;
 const PIECE: usize = 16 << 10;
 const WANTED: Wanted = Wanted {
     name_key: false,
-    prefix_bytes: Some(512),
     vision: true,
     tally: true,
+    prompt: false,
 };
 
 fn main() {

@@ -9,6 +9,8 @@ pub(crate) const X_MODEL: FieldId = FieldId::own(0);
 pub(crate) const X_OLLA_SESSION_ID: FieldId = FieldId::own(1);
 /// `X-Olla-Endpoint`: the endpoint that a management request is for.
 pub(crate) const X_OLLA_ENDPOINT: FieldId = FieldId::own(2);
+/// `X-Olla-Explain`: the client wants to know why it gets its endpoint.
+pub(crate) const X_OLLA_EXPLAIN: FieldId = FieldId::own(10);
 /// Any other `X-Olla-*`.
 pub(crate) const X_OLLA: FieldId = FieldId::own(3);
 /// `Sec-Fetch-*`: what a browser says of a request.
@@ -29,6 +31,7 @@ impl field::FieldNames for Names {
         ("x-model", X_MODEL),
         ("x-olla-session-id", X_OLLA_SESSION_ID),
         ("x-olla-endpoint", X_OLLA_ENDPOINT),
+        ("x-olla-explain", X_OLLA_EXPLAIN),
         ("sec-fetch-site", SEC_FETCH),
         ("sec-fetch-mode", SEC_FETCH),
         ("sec-fetch-dest", SEC_FETCH),
@@ -48,7 +51,10 @@ pub(crate) fn classify(name: &[u8]) -> FieldId {
 
 /// Any `X-Olla-*`.
 pub(crate) const fn is_x_olla(id: FieldId) -> bool {
-    matches!(id, X_OLLA | X_OLLA_SESSION_ID | X_OLLA_ENDPOINT)
+    matches!(
+        id,
+        X_OLLA | X_OLLA_SESSION_ID | X_OLLA_ENDPOINT | X_OLLA_EXPLAIN
+    )
 }
 
 #[cfg(test)]

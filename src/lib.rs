@@ -24,6 +24,7 @@ mod operations;
 mod providers;
 mod roots;
 mod routing;
+mod schedule;
 mod serve;
 mod shared;
 mod state;
@@ -51,7 +52,8 @@ pub mod bench {
 
     pub mod inspect {
         pub use crate::inspect::{
-            BodyTally, Findings, Form, Inspector, Splice, Wanted, model_name, rewrite_model,
+            BodySpan, BodyTally, Findings, Form, Inspector, PromptParts, Splice, Wanted,
+            model_name, rewrite_model,
         };
     }
 
@@ -80,6 +82,19 @@ pub mod bench {
         pub use crate::routing::decide::{Decision, Refresh, RoutingRequest, RoutingRules, decide};
         pub use crate::routing::names::ModelIndex;
         pub use crate::routing::scope::{ScopeId, Scopes, Standing};
+    }
+
+    pub mod schedule {
+        pub use crate::schedule::choose::{
+            Candidate, Candidates, Chooser, Evaluated, PromptDemand,
+        };
+        pub use crate::schedule::load::EndpointLoad;
+        pub use crate::schedule::models::{ModelKey, ModelTable};
+        pub use crate::schedule::placements::Placements;
+        pub use crate::schedule::predict::{Medians, Weights};
+        pub use crate::schedule::prompt::{
+            BLOCK_BYTES, BLOCKS_MAX, Prompt, SHARED_SEED, mix, seed_of_key,
+        };
     }
 
     pub mod translate {

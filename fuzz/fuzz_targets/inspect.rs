@@ -5,14 +5,15 @@
 
 use libfuzzer_sys::fuzz_target;
 use olla::bench::inspect::{Inspector, Wanted, model_name, rewrite_model};
+use olla::bench::schedule::{BLOCK_BYTES, Prompt, SHARED_SEED};
 
 fuzz_target!(|input: (u8, Vec<u16>, &[u8])| {
     let (flags, cuts, body) = input;
     let wanted = Wanted {
         name_key: flags & 1 != 0,
-        prefix_bytes: (flags & 2 != 0).then_some(usize::from(flags >> 4)),
         vision: flags & 4 != 0,
         tally: flags & 8 != 0,
+        prompt: flags & 16 != 0,
     };
     let findings = Inspector::new(wanted).finish(body);
 
@@ -24,9 +25,12 @@ fuzz_target!(|input: (u8, Vec<u16>, &[u8])| {
     }
     assert_eq!(inspector.finish(body), findings);
 
-    if let Some(prefix) = findings.prefix {
-        assert!(prefix.end <= body.len() && !prefix.is_empty());
-    }
+    let mut hashes = Vec::new();
+    let prompt = Prompt::read(body, &findings, SHARED_SEED, &mut hashes);
+    assert!(hashes.len() * BLOCK_BYTES <= body.len());
+    let (matched, rest) = prompt.tokens(hashes.len(), 4.0);
+    assert_eq!(prompt.tokens(0, 4.0), (0, matched + rest));
+
     let Some(found) = findings.model else { return };
     let name = model_name(body, &found);
     assert!(!name.is_empty() && name.trim() == name);

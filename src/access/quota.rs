@@ -170,6 +170,34 @@ impl Meter<'_> {
             })
     }
 
+    /// The first limit that would refuse a request of so many tokens now; takes nothing.
+    fn refuses(&self, tokens: u64, now: LimitTime) -> Option<LimitField> {
+        let limits = self.limits;
+        let lacks = |left: u64, wanted: u64, limit: u64| limit > 0 && left < wanted.min(limit);
+        let requests = self.requests_shown(now).map_or(0, |shown| shown.left);
+        if lacks(requests, 1, limits.requests_per_minute) {
+            return Some(LimitField::RequestsPerMinute);
+        }
+        let places = limits.concurrent;
+        let free = places.saturating_sub(self.counters.in_progress().into());
+        if lacks(free, 1, places) {
+            return Some(LimitField::Concurrent);
+        }
+        let minute = limits.tokens_per_minute;
+        let level = self.counters.tokens.level(minute, now.micros);
+        if lacks(level.left(), tokens, minute) {
+            return Some(LimitField::TokensPerMinute);
+        }
+        let lacks_in = |span: Span, limit: u64| {
+            let used = self.counters.used_in(span, now.unix_ms).used;
+            lacks(limit.saturating_sub(used), tokens, limit)
+        };
+        if lacks_in(Span::Day, limits.tokens_per_day) {
+            return Some(LimitField::TokensPerDay);
+        }
+        lacks_in(Span::Month, limits.tokens_per_month).then_some(LimitField::TokensPerMonth)
+    }
+
     fn return_request(&self, now: LimitTime) {
         let limit = self.limits.requests_per_minute;
         if limit > 0 {
@@ -365,6 +393,12 @@ pub(crate) fn enter(key: &Key, now: LimitTime) -> Result<Option<ShownLimit>, Ove
         }
     }
     Ok(shown)
+}
+
+/// The limit of a key or of its policy that would refuse a request of so many tokens now; takes
+/// nothing.
+pub(crate) fn refusing(key: &Key, tokens: u64, now: LimitTime) -> Option<LimitField> {
+    meters(key).find_map(|meter| meter.refuses(tokens, now))
 }
 
 /// Gives a request of the minute back: no endpoint saw it.

@@ -85,6 +85,8 @@ pub struct CatalogueOptions<'a> {
 #[derive(Debug)]
 pub struct Catalogue {
     merged: Arc<Merged>,
+    /// The smallest context that an endpoint says to serve a model with.
+    least_context: Option<u64>,
     routable: EndpointSet,
     vision: EndpointSet,
     unified: OnceLock<Bytes>,
@@ -164,12 +166,15 @@ impl Catalogue {
         options: &CatalogueOptions<'_>,
         previous: Option<&Self>,
     ) -> Self {
-        let previous = previous.map(|previous| &previous.merged);
-        let merged = match previous.filter(|previous| previous.is_of(sources, options)) {
-            Some(same) => Arc::clone(same),
+        let same = previous.filter(|previous| previous.merged.is_of(sources, options));
+        let (merged, least_context) = match same {
+            Some(same) => (Arc::clone(&same.merged), same.least_context),
             None => {
-                let previous = previous.map(AsRef::as_ref);
-                Arc::new(build::merge(sources, options, previous, &|_, _| true))
+                let previous = previous.map(|previous| &*previous.merged);
+                let merged = build::merge(sources, options, previous, &|_, _| true);
+                let models = sources.iter().flat_map(|source| source.models.iter());
+                let contexts = models.filter_map(|model| model.served_context);
+                (Arc::new(merged), contexts.min())
             }
         };
         let routable = sources.iter().enumerate();
@@ -182,6 +187,7 @@ impl Catalogue {
             scoped: scoped::usual(&merged),
             views: seen::Views::default(),
             seen: None,
+            least_context,
             merged,
         };
         if !catalogue.is_large() {
@@ -236,6 +242,12 @@ impl Catalogue {
         let aliases = self.alias_views(&served);
         let aliases: Vec<_> = aliases.iter().map(|alias| alias.name).collect();
         ids.chain(aliases).filter(|id| seen.insert(*id)).collect()
+    }
+
+    /// The smallest context in tokens with which an endpoint says to serve a model; `None` = none
+    /// says it.
+    pub fn least_context(&self) -> Option<u64> {
+        self.least_context
     }
 
     /// The context in tokens with which an endpoint serves a model, by any of the model's names.

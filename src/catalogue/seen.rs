@@ -139,6 +139,7 @@ impl Catalogue {
                 lens: lens.clone(),
                 behind,
             })),
+            least_context: self.least_context,
             merged: Arc::new(shown),
         }
     }

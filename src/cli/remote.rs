@@ -138,6 +138,9 @@ fn status(value: &Value) -> String {
         "STATUS",
         "PRIORITY",
         "IN FLIGHT",
+        "RUNNING/SLOTS",
+        "QUEUE",
+        "WARM",
         "REQUESTS",
         "SUCCESS",
         "LATENCY",
@@ -147,11 +150,8 @@ fn status(value: &Value) -> String {
         "ISSUES",
         "LAST ERROR",
     ];
-    let paths = [
-        "/name",
-        "/status",
-        "/priority",
-        "/connections",
+    let head = ["/name", "/status", "/priority", "/connections"];
+    let rest = [
         "/requests",
         "/success_rate",
         "/avg_latency",
@@ -162,10 +162,40 @@ fn status(value: &Value) -> String {
     ];
     let mut table = Table::new(&headings);
     for endpoint in list(value, "/endpoints") {
-        let cells = paths.map(|path| field(endpoint, path));
-        table.row(cells.into_iter().chain([last_error(endpoint)]));
+        let cells = |paths: &[&'static str]| -> Vec<String> {
+            paths.iter().map(|path| field(endpoint, path)).collect()
+        };
+        let slots = [
+            running(endpoint),
+            field(endpoint, "/queued"),
+            warm(endpoint),
+        ];
+        let row = cells(&head).into_iter().chain(slots).chain(cells(&rest));
+        table.row(row.chain([last_error(endpoint)]));
     }
     out + &table.show()
+}
+
+/// Requests that hold a slot, and the slots if there is a limit.
+fn running(endpoint: &Value) -> String {
+    let slots = field(endpoint, "/slots");
+    match slots.as_str() {
+        "" => field(endpoint, "/running"),
+        slots => format!("{}/{slots}", field(endpoint, "/running")),
+    }
+}
+
+/// Models in memory whose names are shown.
+const WARM_MAX: usize = 3;
+
+/// The models in memory; empty if there are none, or the endpoint does not say.
+fn warm(endpoint: &Value) -> String {
+    let models = list(endpoint, "/models_warm");
+    let shown: Vec<String> = models.iter().take(WARM_MAX).map(text).collect();
+    match models.len().saturating_sub(WARM_MAX) {
+        0 => shown.join(", "),
+        more => format!("{} and {more} more", shown.join(", ")),
+    }
 }
 
 /// Why the endpoint is not used; empty while all is well.
@@ -233,6 +263,7 @@ mod tests {
                 {"name": "gpu", "status": "healthy", "priority": 100, "connections": 3,
                  "requests": 10, "success_rate": "90.0%", "avg_latency": "12ms", "url": "http://g:1",
                  "last_check": "1s ago", "issues": "", "models": {"count": 4},
+                 "slots": 8, "running": 2, "queued": 1, "models_warm": ["a", "b"],
                  "last_error": {"kind": "auth", "message": "responded with 401", "count": 1}},
             ],
         });
@@ -252,6 +283,10 @@ mod tests {
             "healthy",
             "100",
             "3",
+            "2/8",
+            "1",
+            "a,",
+            "b",
             "10",
             "90.0%",
             "12ms",
@@ -266,6 +301,20 @@ mod tests {
             "401",
         ];
         assert_eq!(row, want);
+    }
+
+    #[test]
+    fn slots_and_warm_models_are_short() {
+        assert_eq!(running(&json!({"slots": null, "running": 5})), "5");
+        assert_eq!(running(&json!({})), "", "an older gateway does not say");
+        for (names, shown) in [
+            (json!(null), ""),
+            (json!([]), ""),
+            (json!(["a", "b", "c"]), "a, b, c"),
+            (json!(["a", "b", "c", "d", "e"]), "a, b, c and 2 more"),
+        ] {
+            assert_eq!(warm(&json!({"models_warm": names})), shown);
+        }
     }
 
     #[test]

@@ -54,6 +54,12 @@ pub struct EndpointPlan {
     pub check_timeout: Duration,
     /// Context in tokens that it serves, over what it reports (docs/contract/scheduling.md#6).
     pub context_length: Option<NonZeroU32>,
+    /// Requests that it is sent at one time, at most [`Self::SLOTS_MAX`]; `None` = as it reports, or
+    /// as learned (docs/contract/scheduling.md#4).
+    pub max_concurrent: Option<NonZeroU32>,
+    /// Tokens that its prefix cache is believed to hold at first; `None` =
+    /// `proxy.least_time.cache_tokens` (docs/contract/scheduling.md#2).
+    pub cache_tokens: Option<NonZeroU32>,
     /// Whether requests keep the URL's own path in front (docs/contract/surface.md#3.1).
     pub preserve_path: bool,
     /// The models to use.
@@ -71,6 +77,9 @@ pub struct EndpointPlan {
 }
 
 impl EndpointPlan {
+    /// The most slots of an endpoint, configured or reported (docs/contract/scheduling.md#11).
+    pub const SLOTS_MAX: u32 = 65_536;
+
     /// Whether it speaks a dialect, if the configuration says so.
     pub fn speaks(&self, dialect: DialectName) -> Option<bool> {
         (!self.dialects.is_empty()).then(|| self.dialects.contains(&dialect))
@@ -89,6 +98,8 @@ impl EndpointPlan {
             check_interval: Duration::from_secs(5),
             check_timeout: Duration::from_secs(2),
             context_length: None,
+            max_concurrent: None,
+            cache_tokens: None,
             preserve_path: false,
             model_filter: NameFilter::default(),
             headers: Vec::new(),

@@ -23,6 +23,7 @@ use super::endpoint::{
 use super::env::expand;
 use super::inputs::{AUTO, ConfigInputs};
 use super::plan::{MAX_ENDPOINTS, ServerPlan};
+use super::schedule::{EndpointScheduling, endpoint_scheduling};
 use super::section::Section;
 
 use super::nearest::nearest;
@@ -84,7 +85,7 @@ struct EndpointKeys {
     priority: u32,
     check_interval: Duration,
     check_timeout: Duration,
-    context_length: u32,
+    scheduling: EndpointScheduling,
     preserve_path: bool,
     health_check_url: Option<UrlText>,
     model_url: Option<UrlText>,
@@ -186,12 +187,7 @@ fn declare(s: &mut Section<'_, '_>) -> EndpointKeys {
                 "Time limit of a health check: less than check_interval, at most 30s.",
             )
             .duration(secs(2)),
-        context_length: s
-            .key(
-                "context_length",
-                "Context in tokens that it serves, over what it reports; 0 = as reported.",
-            )
-            .int(0, 0, U32_MAX),
+        scheduling: endpoint_scheduling(s),
         preserve_path: s
             .key(
                 "preserve_path",
@@ -306,7 +302,9 @@ fn check(
         model_url: typed.model_url.map(|text| text.value),
         check_interval: typed.check_interval,
         check_timeout,
-        context_length: NonZeroU32::new(typed.context_length),
+        context_length: NonZeroU32::new(typed.scheduling.context_length),
+        max_concurrent: NonZeroU32::new(typed.scheduling.max_concurrent),
+        cache_tokens: NonZeroU32::new(typed.scheduling.cache_tokens),
         preserve_path: typed.preserve_path,
         model_filter: typed.model_filter,
         headers: headers(s, typed.headers),

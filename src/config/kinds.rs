@@ -64,6 +64,25 @@ impl KeyDecl<'_, '_> {
             })
     }
 
+    /// A number from 0 to 1.
+    pub(super) fn fraction(self, default: f64) -> f64 {
+        let takes =
+            |value: &ConfigValue| matches!(value, ConfigValue::Int(_) | ConfigValue::Float(_));
+        self.shown(default)
+            .takes(takes)
+            .resolve("a number from 0 to 1".into(), default, |raw| {
+                let number: f64 = match raw {
+                    Raw::Env(text) => text.parse().ok()?,
+                    Raw::File(node) => match &node.value {
+                        ConfigValue::Int(number) => u8::try_from(*number).ok()?.into(),
+                        ConfigValue::Float(text) => text.parse().ok()?,
+                        _ => return None,
+                    },
+                };
+                Some(number).filter(|number| (0.0..=1.0).contains(number))
+            })
+    }
+
     /// A number of bytes up to a bound: an integer, or a string with a unit.
     pub(super) fn size(self, default: u64, max: Option<u64>) -> u64 {
         let most = max.map_or_else(String::new, |max| format!(", at most {max}"));
@@ -123,8 +142,14 @@ impl KeyDecl<'_, '_> {
 
     /// A duration of at least one second; 0 is `None`.
     pub(super) fn seconds_or_none(self, default: Duration) -> Option<Duration> {
-        let kind = format!("{DURATION}, 0 or at least 1s");
-        let fits = |duration: Duration| duration.is_zero() || duration >= Duration::from_secs(1);
+        self.interval_or_none(default, Duration::from_secs(1))
+    }
+
+    /// A duration of at least `least`; 0 is `None`.
+    pub(super) fn interval_or_none(self, default: Duration, least: Duration) -> Option<Duration> {
+        let shown = values::show_duration(least);
+        let kind = format!("{DURATION}, 0 or at least {shown}");
+        let fits = |duration: Duration| duration.is_zero() || duration >= least;
         Some(self.duration_of(kind, default, fits)).filter(|duration| !duration.is_zero())
     }
 

@@ -31,6 +31,7 @@ mod proxy;
 mod reader;
 mod responses;
 mod retry;
+mod schedule;
 mod section;
 mod server;
 mod server_tls;

@@ -21,6 +21,7 @@ use super::access::{KeyAccessPlan, StatePlan};
 use super::endpoint::{EndpointPlan, NameFilter};
 use super::responses::ResponseStorePlan;
 use super::retry::RetryPlan;
+pub(crate) use super::schedule::{LeastTimePlan, QueuePlan};
 use super::server_tls::ServerTlsPlan;
 use super::translators::TranslatorsPlan;
 use super::watch::{DnsPlan, HealthCheckPlan, ModelDiscoveryPlan, StatusPlan};
@@ -104,6 +105,8 @@ words! {
 words! {
     /// The balancer (`proxy.load_balancer`; docs/contract/balancing.md#7).
     Balancer {
+        /// The least predicted time to the first token (docs/contract/scheduling.md#1).
+        LeastTime = "least-time",
         /// The highest priority; equal priorities share the requests.
         Priority = "priority",
         /// Each candidate in turn.
@@ -225,6 +228,8 @@ pub struct Plan {
     pub model_registry: ModelRegistryPlan,
     /// `[routing]`.
     pub routing: RequestsPlan,
+    /// `[queue]`.
+    pub queue: QueuePlan,
     /// `[model_aliases]`, in the order of their names.
     pub model_aliases: Vec<AliasPlan>,
     /// `[translators]`.
@@ -426,10 +431,15 @@ pub struct ProxyPlan {
     /// A stream gets a sign of life after each such time in which the client got nothing; `None` =
     /// never (docs/contract/surface.md#8.4).
     pub stream_keep_alive: Option<Duration>,
+    /// How long a request waits for its model to be loaded, from its arrival
+    /// (docs/contract/scheduling.md#3).
+    pub model_load_timeout: Duration,
     /// Handling of Ollama's model management routes.
     pub model_management: ModelManagement,
     /// `[proxy.retry]`.
     pub retry: RetryPlan,
+    /// `[proxy.least_time]`.
+    pub least_time: LeastTimePlan,
     /// `[proxy.sticky_sessions]`.
     pub sticky_sessions: StickyPlan,
     /// `[proxy.profile_filter]`: which provider profiles exist (docs/contract/catalogue.md#1.6).
@@ -447,8 +457,6 @@ pub struct StickyPlan {
     pub max_sessions: Option<NonZeroUsize>,
     /// Sources of the key, in the order in which they are tried; without one there are no keys.
     pub key_sources: Vec<StickySource>,
-    /// Number of leading bytes that are hashed; `None` = all.
-    pub prefix_hash_bytes: Option<NonZeroUsize>,
 }
 
 /// `[discovery]`.
@@ -545,6 +553,9 @@ pub struct DashboardPlan {
     pub access_policy: AccessPlan,
     /// Whether the policy also applies to `/internal/*` and `/version`.
     pub gate_internal_api: bool,
+    /// Networks whose clients may change things without a key; empty = this machine only
+    /// (docs/contract/observe.md#8).
+    pub allow_changes_from: Vec<IpNet>,
 }
 
 /// `[dashboard.access_policy]`.

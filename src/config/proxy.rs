@@ -2,7 +2,8 @@
 //!
 //! Contract: docs/contract/operations.md#11, docs/contract/balancing.md#8,
 //! docs/contract/balancing.md#9, docs/contract/balancing.md#13, docs/contract/surface.md#8.3,
-//! docs/contract/README.md#5, docs/contract/README.md#10
+//! docs/contract/README.md#5, docs/contract/README.md#10,
+//! docs/contract/scheduling.md#1, docs/contract/scheduling.md#3, docs/contract/scheduling.md#7
 
 use std::num::NonZeroUsize;
 use std::time::Duration;
@@ -12,11 +13,16 @@ use super::plan::{
     Balancer, Engine, ModelManagement, ProxyPlan, StickyPlan, StickySource, StreamProfile,
 };
 use super::retry::retry;
+use super::schedule::least_time;
 use super::section::Section;
 use super::values::show_duration;
 
-/// Maximum of `proxy.sticky_sessions.prefix_hash_bytes`.
+/// Maximum of `proxy.sticky_sessions.prefix_hash_bytes`, which is Olla's.
 const PREFIX_BYTES_MAX: u64 = u32::MAX as u64;
+
+/// docs/contract/scheduling.md#7.
+const PREFIX_HASH_IGNORED: &str = "prefix_hash is ignored under the balancer \"least-time\", \
+     except among equal endpoints: it knows by itself where a prompt is cached";
 
 /// `[proxy]`.
 pub(super) fn proxy(s: &mut Section<'_, '_>) -> ProxyPlan {
@@ -45,7 +51,10 @@ pub(super) fn proxy(s: &mut Section<'_, '_>) -> ProxyPlan {
             "How an endpoint is chosen among those that have the model.",
         )
         .env("OLLA_PROXY_LOAD_BALANCER")
-        .word_by(Balancer::LeastConnections, balancer_name);
+        .word_by(Balancer::LeastTime, balancer_name);
+    if load_balancer == Balancer::LeastConnections {
+        s.note_old_default("load_balancer", Balancer::LeastTime);
+    }
     let times = times(s);
     let model_management = s
         .key(
@@ -67,9 +76,11 @@ pub(super) fn proxy(s: &mut Section<'_, '_>) -> ProxyPlan {
         response_header_timeout: times.response_header,
         tls_handshake_timeout: times.tls_handshake,
         stream_keep_alive: times.stream_keep_alive,
+        model_load_timeout: times.model_load,
         model_management,
         retry: retry(&mut s.section("retry")),
-        sticky_sessions: sticky(&mut s.section("sticky_sessions")),
+        least_time: least_time(&mut s.section("least_time")),
+        sticky_sessions: sticky(&mut s.section("sticky_sessions"), load_balancer),
         profile_filter: name_filter(
             &mut s.section("profile_filter"),
             "Globs of the provider types to use; an empty list uses all.",
@@ -88,6 +99,7 @@ struct Times {
     response_header: Duration,
     tls_handshake: Duration,
     stream_keep_alive: Option<Duration>,
+    model_load: Duration,
 }
 
 fn times(s: &mut Section<'_, '_>) -> Times {
@@ -142,6 +154,7 @@ fn times(s: &mut Section<'_, '_>) -> Times {
             )
             .env("OLLA_PROXY_STREAM_KEEP_ALIVE")
             .seconds_or_none(secs(15)),
+        model_load: model_load(s),
     }
 }
 
@@ -160,6 +173,13 @@ fn response_header(s: &mut Section<'_, '_>) -> Duration {
         s.note_old_default("response_header_timeout", show_duration(OURS));
     }
     limit
+}
+
+/// As long as the largest models take to load (docs/contract/scheduling.md#3).
+fn model_load(s: &mut Section<'_, '_>) -> Duration {
+    let doc = "Time limit for a model to be loaded; 0 selects the default.";
+    s.key("model_load_timeout", doc)
+        .duration_or(secs(600), secs(600))
 }
 
 /// The name of a balancer, also in the spelling of older files of Olla.
@@ -187,7 +207,7 @@ fn former(s: &mut Section<'_, '_>) {
         .duration(Duration::from_millis(500));
 }
 
-fn sticky(s: &mut Section<'_, '_>) -> StickyPlan {
+fn sticky(s: &mut Section<'_, '_>, balancer: Balancer) -> StickyPlan {
     use StickySource::{AuthHeader, PrefixHash, SessionHeader};
     let enabled = s
         .key(
@@ -217,17 +237,20 @@ fn sticky(s: &mut Section<'_, '_>) -> StickyPlan {
             "What identifies a conversation; the first one present is used.",
         )
         .words(&[SessionHeader, PrefixHash, AuthHeader]);
-    let prefix_bytes = s
-        .key(
-            "prefix_hash_bytes",
-            "Leading bytes of the messages that are hashed; 0 hashes all.",
-        )
-        .size(512, Some(PREFIX_BYTES_MAX));
+    let names_prefix = s.is_given("key_sources") && key_sources.contains(&PrefixHash);
+    if enabled && balancer == Balancer::LeastTime && names_prefix && !s.is_faulty("key_sources") {
+        s.warn("key_sources", PREFIX_HASH_IGNORED);
+    }
+    s.key(
+        "prefix_hash_bytes",
+        "prefix_hash is the hash of the system prompt and the first user message.",
+    )
+    .inert()
+    .size(512, Some(PREFIX_BYTES_MAX));
     StickyPlan {
         enabled,
         idle_ttl: Some(secs(ttl)).filter(|ttl| !ttl.is_zero()),
         max_sessions: NonZeroUsize::new(max_sessions),
         key_sources,
-        prefix_hash_bytes: NonZeroUsize::new(usize::try_from(prefix_bytes).unwrap_or(usize::MAX)),
     }
 }

@@ -15,6 +15,7 @@ use super::logging::logging;
 use super::plan::*;
 use super::proxy::proxy;
 use super::responses::responses;
+use super::schedule::queue;
 use super::section::Section;
 use super::server::server;
 use super::translators::translators;
@@ -58,6 +59,7 @@ pub(super) fn plan(
                 .env("OLLA_ROUTING_NO_MODEL")
                 .word(NoModel::Auto),
         },
+        queue: queue(&mut root.section("queue")),
         model_aliases: model_aliases(root),
         translators: translators(&mut root.section("translators"), inputs.cwd),
         responses: responses(&mut root.section("responses")),
@@ -290,6 +292,12 @@ fn dashboard(s: &mut Section<'_, '_>) -> DashboardPlan {
             "Apply the access policy to /internal/* and /version as well.",
         )
         .bool(false);
+    let allow_changes_from = s
+        .key(
+            "allow_changes_from",
+            "Networks with the rights of this machine below /internal/ while access is off.",
+        )
+        .networks(&[]);
     let is_checked = enabled || gate_internal_api;
     let mut s = s.section("access_policy");
     let allowed_cidrs = s
@@ -323,6 +331,7 @@ fn dashboard(s: &mut Section<'_, '_>) -> DashboardPlan {
             allowed_hosts,
         },
         gate_internal_api,
+        allow_changes_from,
     }
 }
 

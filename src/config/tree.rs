@@ -33,7 +33,7 @@ pub(super) enum ConfigValue {
         text: String,
         on: bool,
     },
-    /// As written; no key has this type.
+    /// As written.
     Float(String),
     /// As written; no key has this type.
     Datetime(String),

@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::member::FleetMember;
 use super::state::ControlState;
@@ -16,7 +16,13 @@ impl ControlState {
     /// Feeds an event to an endpoint's health and executes the actions that come out. Returns
     /// whether the event was a check that counts.
     pub(super) fn on_health(&self, member: &Rc<FleetMember>, event: HealthEvent) -> bool {
+        let before = member.status();
         let change = member.on_health(event);
+        let at = match event {
+            HealthEvent::CheckEnded { began, .. } => began,
+            _ => Instant::now(),
+        };
+        self.on_status(member, before, at);
         if let HealthEvent::CheckEnded { result, .. } = event
             && change.counts
         {

@@ -16,7 +16,7 @@ use olla_engine::client::{BodyWanted, ClientFault, ClientResponse};
 use olla_engine::rt;
 
 use super::errors::{display, of_status};
-use super::fetch::{Get, Network, get};
+use super::fetch::{DISCOVERY_AGENT, Get, Network, get};
 use super::member::FleetMember;
 use super::signal::Signal;
 use super::state::ControlState;
@@ -221,6 +221,7 @@ async fn list_quietly(
     let has_other_models = member.listed(models);
     let has_other_profile = member.listed_as(profile);
     member.live.forget_refusals();
+    state.on_listed(member);
     if has_other_models || has_other_profile {
         state.models_changed();
     }
@@ -284,8 +285,10 @@ pub(super) async fn ask(
     target: providers::UpstreamTarget,
     limit: Duration,
 ) -> Result<ClientResponse, ListingFailure> {
-    const AGENT: &str = concat!("olla-Discovery/", env!("CARGO_PKG_VERSION"));
-    let fields = [("User-Agent", AGENT), ("Accept", "application/json")];
+    let fields = [
+        ("User-Agent", DISCOVERY_AGENT),
+        ("Accept", "application/json"),
+    ];
     let url = display(&target);
     let reply = get(
         network,

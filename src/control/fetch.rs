@@ -18,6 +18,9 @@ use crate::config::{BaseUrl, Scheme};
 use crate::fleet::own_fields;
 use crate::providers::{self, UpstreamTarget};
 
+/// `User-Agent` of listings and readings (docs/contract/catalogue.md#3.3).
+pub(super) const DISCOVERY_AGENT: &str = concat!("olla-Discovery/", env!("CARGO_PKG_VERSION"));
+
 /// Redirects in a row that are followed.
 const REDIRECTS_MAX: usize = 5;
 

@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -10,6 +11,7 @@ use olla_engine::rt;
 use olla_engine::tls::TlsClient;
 
 use super::misses::MissTurn;
+use super::reading_record::MemberReadings;
 use super::signal::Signal;
 use crate::config::{AUTO, EndpointPlan, Plan};
 use crate::fleet::health::suspicion::Suspicion;
@@ -17,11 +19,13 @@ use crate::fleet::health::{Health, HealthChange, HealthEvent, HealthSettings};
 use crate::fleet::{CheckFigures, Endpoint, Errors, Live, Status, Upstream};
 use crate::providers::figures::Extractor;
 use crate::providers::{ListedModel, Profile, Profiles};
+use crate::schedule::EndpointLoad;
 
 /// One endpoint.
 pub(super) struct FleetMember {
     pub(super) id: u32,
     pub(super) live: Arc<Live>,
+    pub(super) load: Arc<EndpointLoad>,
     /// Raised when idle connections must not be used any more.
     generation: Cell<u32>,
     health: RefCell<Health>,
@@ -34,6 +38,7 @@ pub(super) struct FleetMember {
     /// When it may be listed for a missing model.
     pub(super) miss_turn: Cell<MissTurn>,
     pub(super) errors: RefCell<Errors>,
+    pub(super) readings: MemberReadings,
 }
 
 /// The configuration of the endpoint, and what is derived from it.
@@ -53,6 +58,8 @@ struct Listing {
     models: Arc<[ListedModel]>,
     /// The time of the listing, on both clocks.
     at: Option<(Instant, SystemTime)>,
+    /// The context of each request in tokens, as the endpoint says apart from the listing.
+    served_context: Option<u64>,
 }
 
 impl FleetMember {
@@ -62,15 +69,17 @@ impl FleetMember {
         endpoint: &EndpointPlan,
         plan: &Plan,
         profiles: &Profiles,
-        tls: Option<TlsClient>,
+        (tls, load): (Option<TlsClient>, EndpointLoad),
     ) -> Self {
         // A numeric address is not resolved, so the first request does not wait for a check.
         let ip = endpoint.url.host.parse();
         let address = ip.map(|ip| SocketAddr::new(ip, endpoint.url.port));
         let profile = profile_of(endpoint, profiles);
+        configure(&load, endpoint, plan);
         Self {
             id,
             live: Arc::default(),
+            load: Arc::new(load),
             generation: Cell::new(0),
             health: RefCell::new(Health::new(settings_of(endpoint, plan), Instant::now())),
             rescheduled: Signal::default(),
@@ -87,6 +96,7 @@ impl FleetMember {
             suspicion: Cell::default(),
             miss_turn: Cell::default(),
             errors: RefCell::default(),
+            readings: MemberReadings::default(),
         }
     }
 
@@ -105,6 +115,7 @@ impl FleetMember {
         profiles: &Profiles,
         tls: Option<TlsClient>,
     ) -> HealthEvent {
+        configure(&self.load, endpoint, plan);
         let options = &mut *self.options.borrow_mut();
         let rate = rate_of(endpoint, plan);
         if options.limit.as_ref().map(|(rate, _)| *rate) != rate {
@@ -129,6 +140,9 @@ impl FleetMember {
         if *options.profile != *profile {
             options.set_profile(profile);
             is_changed = true;
+        }
+        if is_changed {
+            self.readings.forget();
         }
         HealthEvent::Configured {
             settings: settings_of(endpoint, plan),
@@ -225,15 +239,46 @@ impl FleetMember {
         Arc::clone(&self.listing.borrow().models)
     }
 
+    /// The number of its models.
+    pub(super) fn model_count(&self) -> usize {
+        self.listing.borrow().models.len()
+    }
+
     /// Adopts a listing. Returns whether it differs from the last one.
-    pub(super) fn listed(&self, models: Vec<ListedModel>) -> bool {
+    pub(super) fn listed(&self, mut models: Vec<ListedModel>) -> bool {
         let mut listing = self.listing.borrow_mut();
+        self.set_served_context(&mut models, listing.served_context);
         listing.at = Some((Instant::now(), SystemTime::now()));
         let is_new = *listing.models != *models;
         if is_new {
             listing.models = models.into();
         }
         is_new
+    }
+
+    /// Adopts the context of each request in tokens, which it says apart from its listings; `None` =
+    /// it says none. Returns whether its models have another one now.
+    pub(super) fn serves(&self, context: Option<u64>) -> bool {
+        let mut listing = self.listing.borrow_mut();
+        if listing.served_context == context {
+            return false;
+        }
+        listing.served_context = context;
+        let mut models = listing.models.to_vec();
+        self.set_served_context(&mut models, context);
+        let is_new = *listing.models != *models;
+        listing.models = models.into();
+        is_new
+    }
+
+    /// What is served to one request counts over what a listing says, and less than what is
+    /// configured (docs/contract/scheduling.md#6).
+    fn set_served_context(&self, models: &mut [ListedModel], context: Option<u64>) {
+        if context.is_some() && self.plan().context_length.is_none() {
+            for model in models {
+                model.served_context = context;
+            }
+        }
     }
 
     /// Drops the models. Returns whether there were any.
@@ -275,6 +320,7 @@ impl FleetMember {
             extractor: Arc::clone(&options.extractor),
             errors: self.errors.borrow().clone(),
             live: Arc::clone(&self.live),
+            load: Arc::clone(&self.load),
         }
     }
 }
@@ -323,6 +369,14 @@ fn upstream_of(endpoint: &EndpointPlan, plan: &Plan, tls: Option<TlsClient>) -> 
         proxy.idle_connection_timeout,
         tls,
     )
+}
+
+/// Takes over what the configuration says of an endpoint's slots and cache.
+fn configure(load: &EndpointLoad, endpoint: &EndpointPlan, plan: &Plan) {
+    let cache = endpoint
+        .cache_tokens
+        .map_or(plan.proxy.least_time.cache_tokens, NonZeroU32::get);
+    load.configure(endpoint.max_concurrent.map_or(0, NonZeroU32::get), cache);
 }
 
 fn rate_of(endpoint: &EndpointPlan, plan: &Plan) -> Option<Rate> {

@@ -11,7 +11,8 @@
 //! and [`snapshots`]. This file starts the tasks and dispatches what the cores send.
 //!
 //! Contract: docs/contract/balancing.md#11, docs/contract/balancing.md#12;
-//! docs/contract/catalogue.md#3, docs/contract/catalogue.md#5.3
+//! docs/contract/catalogue.md#3, docs/contract/catalogue.md#5.3; docs/contract/scheduling.md#3,
+//! docs/contract/scheduling.md#4
 
 mod changes;
 mod discover;
@@ -25,6 +26,8 @@ mod misses;
 mod pages;
 mod pending;
 mod probe;
+mod reading_record;
+mod readings;
 mod refresh;
 mod reload;
 mod resolve;
@@ -136,6 +139,9 @@ const PUBLISH_DELAY_MAX: Duration = Duration::from_millis(250);
 /// Interval of the attempts to free earlier snapshots, while there are any.
 const RECLAIM_INTERVAL: Duration = Duration::from_millis(100);
 
+/// Interval at which the medians of learned speeds are taken.
+const MEDIANS_INTERVAL: Duration = Duration::from_secs(1);
+
 /// The longest interval between two sweeps of expired statistics and limits.
 const SWEEP_INTERVAL_MAX: Duration = Duration::from_secs(300);
 
@@ -227,6 +233,7 @@ fn initial(setup: ControlSetup, bell: Bell) -> ControlState {
             ..Models::default()
         }),
         discoveries: Discoveries::default(),
+        readings: reading_record::Readings::default(),
         accept_shortage: Shortage::of(events::ACCEPT_FAILED),
         connect_shortage: Shortage::of(events::CONNECT_EXHAUSTED),
         issuer: issuer::waiting::IssuerWait::default(),
@@ -241,6 +248,8 @@ fn start_tasks(state: &Rc<ControlState>) {
     rt::spawn(async move { keep_publishing(&publishing).await });
     let reclaiming = Rc::clone(state);
     rt::spawn(async move { keep_reclaiming(&reclaiming).await });
+    let learned = Rc::clone(state);
+    rt::spawn(async move { keep_medians(&learned).await });
     let sweeping = Rc::clone(state);
     rt::spawn(async move { keep_sweeping(&sweeping).await });
     let rounds = Rc::clone(state);
@@ -251,6 +260,8 @@ fn start_tasks(state: &Rc<ControlState>) {
     rt::spawn(async move { issuer::follow(&followed).await });
     let expiring = Rc::clone(state);
     rt::spawn(async move { discover::sweeps(&expiring).await });
+    let reading = Rc::clone(state);
+    rt::spawn(async move { readings::keep_reading(&reading).await });
     let first = Rc::clone(state);
     rt::spawn(async move {
         rt::sleep(FIRST_CHECK_WAIT).await;
@@ -275,6 +286,7 @@ fn on_message(state: &Rc<ControlState>, message: ToControl) {
             }
         }
         ToControl::Suspected { endpoint } => state.suspect(endpoint),
+        ToControl::FirstByteOfCold { endpoint } => state.read_memory_at_once(endpoint),
         ToControl::Refresh(request) => refresh::on_miss(state, request),
         ToControl::Running(request) => running::on_request(state, request),
         ToControl::Reload {
@@ -330,6 +342,19 @@ async fn keep_reclaiming(state: &ControlState) {
         while state.outlet.broadcast.reclaim() > 0 {
             rt::sleep(RECLAIM_INTERVAL).await;
         }
+    }
+}
+
+/// Takes the medians of what cores have learned of endpoints.
+async fn keep_medians(state: &ControlState) {
+    loop {
+        rt::sleep(MEDIANS_INTERVAL).await;
+        let members = state.members();
+        let loads = members.iter().map(|member| &*member.load);
+        let now_ms = state.common.clock_ms(Instant::now());
+        state.common.scheduler.refresh_medians(loads, now_ms);
+        // By other medians one that waits may be served sooner elsewhere.
+        state.reconsider();
     }
 }
 

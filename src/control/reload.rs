@@ -16,6 +16,7 @@ use super::state::{ActiveConfig, ControlState};
 use crate::config::EndpointPlan;
 use crate::dialects::responses::StoreBounds;
 use crate::fleet::health::{FIRST_CHECK_WAIT, HealthEvent};
+use crate::schedule::EndpointLoad;
 use crate::shared::PageEvent;
 
 impl ControlState {
@@ -30,6 +31,7 @@ impl ControlState {
         self.issuer.reloaded();
         self.reloaded_rounds.notify();
         self.reloaded_sweeps.notify();
+        self.on_intervals();
         self.models_changed();
         self.pages.event(PageEvent::Reloaded(true));
         self.publish();
@@ -73,7 +75,9 @@ impl ControlState {
     ) -> Rc<FleetMember> {
         let id = self.endpoints.next_id.get();
         self.endpoints.next_id.set(id + 1);
-        let member = FleetMember::new(id, endpoint, &config.plan, &config.profiles, tls);
+        let number = self.endpoints.free_number();
+        let load = EndpointLoad::new(number, id);
+        let member = FleetMember::new(id, endpoint, &config.plan, &config.profiles, (tls, load));
         let member = Rc::new(member);
         let (state, checked) = (Rc::clone(self), Rc::clone(&member));
         rt::spawn(async move { probe::watch(&state, &checked).await });

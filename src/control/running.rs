@@ -12,7 +12,7 @@ use bytes::Bytes;
 use olla_engine::client::BodyWanted;
 
 use super::discover::each;
-use super::fetch::{Get, get};
+use super::fetch::{DISCOVERY_AGENT, Get, get};
 use super::member::FleetMember;
 use super::state::{ControlState, PendingRunning};
 use crate::catalogue::Lens;
@@ -94,7 +94,6 @@ async fn ask_all(state: &Rc<ControlState>, endpoints: &[u32]) -> Rc<[Said]> {
 }
 
 async fn ask(state: &ControlState, member: &FleetMember, by: Instant) -> Option<Vec<u8>> {
-    const AGENT: &str = concat!("olla-Discovery/", env!("CARGO_PKG_VERSION"));
     // After the time limit the response is made without this endpoint, so it is not asked any more.
     let limit = by.saturating_duration_since(Instant::now());
     if limit.is_zero() {
@@ -104,7 +103,10 @@ async fn ask(state: &ControlState, member: &FleetMember, by: Instant) -> Option<
     let request = Get {
         member,
         target,
-        fields: &[("User-Agent", AGENT), ("Accept", "application/json")],
+        fields: &[
+            ("User-Agent", DISCOVERY_AGENT),
+            ("Accept", "application/json"),
+        ],
         limit,
         body: BodyWanted::Whole(BYTES_MAX),
     };

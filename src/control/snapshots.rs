@@ -41,6 +41,7 @@ impl ControlState {
         let snapshot = self.snapshot();
         self.outlet.broadcast.publish(Arc::new(snapshot));
         self.outlet.cores.wake();
+        self.reconsider();
         self.outlet.published.notify();
     }
 

@@ -7,7 +7,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use olla_engine::snapshot::Broadcast;
 
@@ -15,6 +15,7 @@ use super::fetch::Network;
 use super::issuer::waiting::IssuerWait;
 use super::member::FleetMember;
 use super::misses::Misses;
+use super::reading_record::Readings;
 use super::shortage::Shortage;
 use super::signal::Signal;
 use crate::catalogue::{Catalogue, Lens, ModelRules, Outages};
@@ -25,6 +26,8 @@ use crate::providers::Profiles;
 use crate::routing::aliases::Aliases;
 use crate::routing::names::ModelIndex;
 use crate::routing::route::RouteTable;
+use crate::schedule::load::NUMBERS_MAX;
+use crate::schedule::scheduler::Settings;
 use crate::shared::{Common, CoreSenders, Limiters, PagesSender, ReplyTo, Snapshot};
 
 /// Facts of the process that the pages show.
@@ -50,6 +53,7 @@ pub(super) struct ControlState {
     pub(super) endpoints: Endpoints,
     pub(super) models: RefCell<Models>,
     pub(super) discoveries: Discoveries,
+    pub(super) readings: Readings,
     pub(super) accept_shortage: Shortage,
     pub(super) connect_shortage: Shortage,
     pub(super) issuer: IssuerWait,
@@ -101,6 +105,18 @@ pub(super) struct Endpoints {
     pub(super) next_id: Cell<u32>,
     /// Whether the first check of every endpoint has ended or timed out.
     pub(super) is_first_round_over: Cell<bool>,
+    /// The number in placements that the next new endpoint gets.
+    next_number: Cell<u16>,
+}
+
+impl Endpoints {
+    /// A number in placements that no endpoint has had for as long as possible: there are more of
+    /// them than endpoints, so they come round.
+    pub(super) fn free_number(&self) -> u16 {
+        let number = self.next_number.get();
+        self.next_number.set((number + 1) % NUMBERS_MAX);
+        number
+    }
 }
 
 /// The models of all endpoints.
@@ -182,6 +198,18 @@ impl ControlState {
     /// Publishes a snapshot within a few milliseconds, together with all changes until then.
     pub(super) fn publish_soon(&self) {
         self.outlet.due.notify();
+    }
+
+    /// Slots, warmth, health or the fleet have changed: requests that wait may start.
+    pub(super) fn reconsider(&self) {
+        let scheduler = &self.common.scheduler;
+        if scheduler.waiting() == 0 {
+            return;
+        }
+        let settings = Settings::of(&self.config().plan);
+        let now_ms = self.common.clock_ms(Instant::now());
+        let starts = scheduler.reconsider(&settings, now_ms);
+        self.common.starts.give(starts);
     }
 
     /// Lists the models of an endpoint at once, outside of the rounds.

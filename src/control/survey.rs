@@ -21,6 +21,7 @@ use crate::config::Plan;
 use crate::fleet::health::CheckResult;
 use crate::fleet::{ErrorKind, Failure, Status};
 use crate::providers::{self, Profile, Profiles, version};
+use crate::schedule::EndpointLoad;
 
 /// Endpoints that are asked at the same time.
 const AT_ONCE: usize = 64;
@@ -111,7 +112,8 @@ impl Survey {
     async fn one(&self, at: usize) -> Option<Surveyed> {
         let endpoint = self.plan.discovery.endpoints.get(at)?;
         let id = u32::try_from(at).unwrap_or(u32::MAX);
-        let member = FleetMember::new(id, endpoint, &self.plan, &self.profiles, None);
+        let load = EndpointLoad::new(0, 0);
+        let member = FleetMember::new(id, endpoint, &self.plan, &self.profiles, (None, load));
         let began = Instant::now();
         let response = once(&self.network, &member).await;
         let took = began.elapsed();

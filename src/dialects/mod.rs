@@ -265,6 +265,21 @@ impl Dialect {
         }
     }
 
+    /// All candidates that may be picked, whatever the order.
+    pub(crate) fn all(&self, candidates: &EndpointSet) -> EndpointSet {
+        match self {
+            Self::Plain => *candidates,
+            Self::Translated(conversation) => conversation.all(),
+        }
+    }
+
+    /// The request that was translated is not sent: frees its bytes.
+    pub(crate) fn forget_payload(&mut self) {
+        if let Self::Translated(conversation) = self {
+            conversation.forget_payload();
+        }
+    }
+
     /// No candidate of [`Self::next`] could be picked. Returns true if the next call gives others.
     pub(crate) fn widen(&mut self) -> bool {
         match self {

@@ -27,6 +27,8 @@ use crate::config::{AUTO, EndpointPlan, Plan};
 use crate::endpoint_set::EndpointSet;
 use crate::providers::Profile;
 use crate::providers::figures::Extractor;
+use crate::schedule::EndpointLoad;
+use crate::schedule::load::NUMBERS_MAX;
 
 pub(crate) use last_error::{Cause, ErrorKind, Errors, Failed, Failure, LastError};
 pub(crate) use live::{HEARD_STEP, Live};
@@ -86,6 +88,8 @@ pub struct Endpoint {
     pub(crate) errors: Errors,
     /// Counters that all cores share.
     pub live: Arc<Live>,
+    /// What scheduling knows of it; all cores share it too.
+    pub(crate) load: Arc<EndpointLoad>,
 }
 
 impl Endpoint {
@@ -108,6 +112,7 @@ impl Endpoint {
             bucket: None,
             errors: Errors::default(),
             live: Arc::default(),
+            load: Arc::new(EndpointLoad::new((id % usize::from(NUMBERS_MAX)) as u16, 0)),
             plan: Arc::new(plan),
         }
     }

@@ -5,8 +5,10 @@
 use olla_engine::h1::FieldId;
 use olla_engine::handler::{Ask, Request};
 
+use super::access::forbidden;
 use super::cors::is_operators_page;
 use super::exchange::Exchange;
+use super::login::is_of_own_origin;
 use crate::access::named_by_proxy;
 use crate::dialects::Error;
 use crate::field_names::SEC_FETCH;
@@ -23,6 +25,9 @@ impl Exchange {
             // It does not exist, which its check finds later.
             RouteKind::Dashboard if !plan.enabled => Ok(()),
             RouteKind::Dashboard => access::admit(&plan.access_policy, self.source(ask), host),
+            RouteKind::Internal if self.is_dry_run(&ask.request) => {
+                access::admit(&plan.access_policy, self.source(ask), host)
+            }
             RouteKind::Internal | RouteKind::Version if plan.gate_internal_api => {
                 access::admit(&plan.access_policy, self.source(ask), host)
             }
@@ -35,6 +40,32 @@ impl Exchange {
             _ => Ok(()),
         };
         admitted.map_err(|denied| self.access_denied(ask, denied, host))
+    }
+
+    /// Checks whether the client may use a route that needs an admin's right to change things, after
+    /// its key was found. Without keys that is this machine, or the networks that the configuration
+    /// names; with them the key has been checked. A page of another site never may.
+    pub(super) fn check_changes(&self, ask: &Ask<'_>) -> Result<(), Error> {
+        if !is_of_own_origin(&ask.request) {
+            let message = "Pages of other sites may not use this route.";
+            return Err(forbidden("CSRF_CHECK_FAILED", message.to_owned()));
+        }
+        if self.view.snapshot.access.enabled {
+            return Ok(());
+        }
+        let client = self.source(ask).client().to_canonical();
+        let has_passed_proxy = was_forwarded(&ask.request) || ask.request.head.has(FieldId::Via);
+        let networks = &self.view.plan().dashboard.allow_changes_from;
+        let is_allowed = (client.is_loopback() && !has_passed_proxy)
+            || networks.iter().any(|net| net.contains(&client));
+        if is_allowed {
+            return Ok(());
+        }
+        let message = format!(
+            "this route is open to this machine only (client IP {client}); to allow others, set \
+             dashboard.allow_changes_from or access.enabled"
+        );
+        Err(Error::new(403, "forbidden", "CHANGES_NOT_ALLOWED", message))
     }
 
     fn access_denied(&self, ask: &Ask<'_>, denied: Denied, host: &[u8]) -> Error {

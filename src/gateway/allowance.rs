@@ -8,10 +8,13 @@ use crate::access::estimate::Estimate;
 use crate::access::output::OutputTooLong;
 use crate::access::{Key, Reservation, ShownLimit, quota};
 
-/// A request that its key's limits admitted. It is one of those in progress until this is dropped.
+/// A request that its key's limits admitted. It is one of those in progress until this is dropped,
+/// unless nothing was taken for it.
 #[derive(Debug)]
 pub(super) struct Allowance {
     pub(super) key: Arc<Key>,
+    /// It is that of a dry run: no limit knows of it.
+    pub(super) is_dry: bool,
     /// What responses show of the limits, as of its admission.
     pub(super) requests: Option<ShownLimit>,
     pub(super) tokens: Option<ShownLimit>,
@@ -29,6 +32,9 @@ pub(super) struct Allowance {
 
 impl Drop for Allowance {
     fn drop(&mut self) {
+        if self.is_dry {
+            return;
+        }
         quota::leave(&self.key);
         if let Some(totals) = self.key.counters.totals.get() {
             totals.left();

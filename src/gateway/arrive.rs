@@ -115,6 +115,10 @@ impl Exchange {
         if admitted != Admitted::Yes {
             return Ok(admitted);
         }
+        let is_dry_run = self.is_dry_run(&ask.request);
+        if is_dry_run {
+            self.check_changes(ask)?;
+        }
         self.check_route(&ask.request)?;
         if !self.admits_method(&ask.request) {
             return Err(method_refused(self.allow(&ask.request)));
@@ -133,6 +137,9 @@ impl Exchange {
             ));
         }
         self.enter(ask)?;
+        if is_dry_run {
+            self.begin_dry_run(ask)?;
+        }
         self.check_coding(&ask.request)?;
         if self.route.is_proxied() {
             // The ledger estimates what endpoints do not report, with access off too.
@@ -147,7 +154,7 @@ impl Exchange {
     }
 
     /// Whether the route of the path exists and may be used.
-    fn check_route(&mut self, request: &Request<'_>) -> Result<(), Error> {
+    pub(super) fn check_route(&mut self, request: &Request<'_>) -> Result<(), Error> {
         let Request { head, bytes, .. } = *request;
         if let RouteKind::Unknown(_) = self.route.kind {
             let api = AbsentApi::of_unknown(self.path(request));
@@ -317,7 +324,7 @@ fn has_anthropic_version(request: &Request<'_>) -> bool {
     })
 }
 
-fn method_refused(allow: Option<&'static str>) -> Error {
+pub(super) fn method_refused(allow: Option<&'static str>) -> Error {
     let mut error = Error::new(
         405,
         "method_not_allowed",

@@ -13,7 +13,7 @@ use crate::config::NoModel;
 use crate::dialects::{ApiFamily, Error};
 use crate::encoding::{ACCEPTED, BodyCoding, Encoded};
 use crate::inspect::{Found, Missing, without_mark};
-use crate::routing::model_path::is_model_path;
+use crate::routing::model_path::{is_model_path, takes_slot};
 use crate::routing::route::RouteKind;
 
 /// Bytes of a decoded body where no limit is configured.
@@ -41,6 +41,7 @@ impl Exchange {
         self.needs_model = self.route.family() != ApiFamily::Anthropic
             && head.method.of(bytes) == b"POST"
             && is_model_path(self.path(request));
+        self.takes_slot = takes_slot(head.method.of(bytes), self.path(request));
         if !(self.needs_model || is_read) || !head.has(FieldId::ContentEncoding) {
             return Ok(());
         }

@@ -15,12 +15,13 @@ use super::limited::PER_ENDPOINT;
 use super::owner::owner_of;
 use super::replies::{Awaited, ControlReply};
 use crate::dialects::{ApiFamily, Choosing, Dialect, Error};
+use crate::endpoint_set::EndpointSet;
 use crate::field_names::{X_OLLA_ENDPOINT, X_OLLA_SESSION_ID};
 use crate::fleet::fault::consequences;
 use crate::inspect;
 use crate::providers::LATEST;
 use crate::routing::decide::{
-    Decision, Refresh, RoutingRequest, RoutingRules, decide, decide_management,
+    self, Decision, Refresh, RoutingRequest, RoutingRules, decide, decide_management,
 };
 use crate::routing::rejection::{self, About};
 use crate::routing::route::RouteKind;
@@ -58,7 +59,7 @@ impl Exchange {
     }
 
     /// Finds candidates, or what the request has to wait for until there are some.
-    fn find_candidates(&mut self, ask: &Ask<'_>) -> Result<Routed, Error> {
+    pub(super) fn find_candidates(&mut self, ask: &Ask<'_>) -> Result<Routed, Error> {
         let Ask { cx, request, body } = *ask;
         if !self.read(ask)? {
             return Ok(Routed::Work);
@@ -74,24 +75,11 @@ impl Exchange {
                 // announces it.
                 Decision::Route(_) if self.ticket.take().is_some() => self.refresh = Refresh::Done,
                 Decision::Route(routed) => {
-                    self.candidates = routed.candidates;
-                    self.routing = routed.routing;
-                    self.alias = routed.alias;
+                    self.measure(ask);
+                    self.begin_explanation(&request);
+                    self.take_route(ask, routed)?;
                     self.open_session(ask);
-                    let view = Rc::clone(&self.view);
-                    return self
-                        .dialect
-                        .choose(&Choosing {
-                            endpoints: &view.snapshot.fleet.endpoints,
-                            candidates: &self.candidates,
-                            plan: view.plan(),
-                            now_ms: self.gateway.common.clock_ms(cx.now),
-                            unix_ms: cx.unix_ms,
-                            responses: &self.gateway.common.responses,
-                            owner: &|| owner_of(&request, self.key.as_deref()),
-                            is_keyed: self.key.is_some(),
-                        })
-                        .map(|()| Routed::Upstream);
+                    return Ok(Routed::Upstream);
                 }
                 Decision::Reject(rejected) => {
                     self.routing = rejected.routing;
@@ -99,10 +87,60 @@ impl Exchange {
                     return Err(self.rejected(cx, rejected.fault));
                 }
                 Decision::AwaitFirstCheck => return Ok(Routed::Wait(first_checks_by)),
+                // The lists are taken for what a refresh would bring.
+                Decision::Refresh if self.dry_run.is_some() => self.refresh = Refresh::Done,
                 Decision::Refresh => match self.ask_for_refresh(cx, &scope) {
                     Some(until) => return Ok(Routed::Wait(until)),
                     None => self.refresh = Refresh::Failed,
                 },
+            }
+        }
+    }
+
+    /// Takes the candidates that a decision found.
+    fn take_route(&mut self, ask: &Ask<'_>, routed: decide::Routed) -> Result<(), Error> {
+        let cx = ask.cx;
+        self.routing = routed.routing;
+        self.alias = routed.alias;
+        self.candidates = self.fitting(&routed.candidates, cx.now);
+        let view = Rc::clone(&self.view);
+        self.dialect.choose(&Choosing {
+            endpoints: &view.snapshot.fleet.endpoints,
+            candidates: &self.candidates,
+            plan: view.plan(),
+            now_ms: self.gateway.common.clock_ms(cx.now),
+            unix_ms: cx.unix_ms,
+            responses: &self.gateway.common.responses,
+            owner: &|| owner_of(&ask.request, self.key.as_deref()),
+            is_keyed: self.key.is_some(),
+        })
+    }
+
+    /// Decides again about a request that waits, by the newest snapshot. Where a new request would
+    /// have to wait for the control thread, it has waited long enough.
+    pub(super) fn decide_again(&mut self, ask: &Ask<'_>) -> Result<(), Error> {
+        self.renew_view(&ask.request)?;
+        let scope = self.scope(&ask.request, false);
+        let mut decision = self.decision(&ask.request, &scope);
+        if decision == Decision::Refresh {
+            // What it wants is not listed any more, which is news enough.
+            self.refresh = Refresh::Failed;
+            decision = self.decision(&ask.request, &scope);
+        }
+        match decision {
+            Decision::Route(routed) => {
+                // Indices of endpoints are those of a snapshot.
+                self.tried = EndpointSet::EMPTY;
+                self.left = None;
+                self.dropped_by = [None; 2];
+                self.take_route(ask, routed)
+            }
+            Decision::Reject(rejected) => {
+                self.routing = rejected.routing;
+                Err(self.rejected(ask.cx, rejected.fault))
+            }
+            Decision::AwaitFirstCheck | Decision::Refresh => {
+                Err(self.rejected(ask.cx, rejection::Fault::NoHealthy))
             }
         }
     }
@@ -185,10 +223,20 @@ impl Exchange {
     }
 
     pub(super) fn scope(&self, request: &Request<'_>, wait: bool) -> RouteScope {
+        self.scope_within(request, wait, self.fleet())
+    }
+
+    /// The same within certain endpoints; `None` = all.
+    pub(super) fn scope_within(
+        &self,
+        request: &Request<'_>,
+        wait: bool,
+        fleet: Option<EndpointSet>,
+    ) -> RouteScope {
         let snapshot = &self.view.snapshot;
         let lost = self.view.lost(&self.gateway.common.losses);
         let mut standing = snapshot.standing(&lost, wait);
-        standing.fleet = self.fleet();
+        standing.fleet = fleet;
         let scopes = &snapshot.scopes;
         match self.route.kind {
             RouteKind::Proxy(id, None) => {
@@ -300,10 +348,9 @@ impl Exchange {
             return;
         };
         let Request { head, bytes, .. } = ask.request;
-        let prefix = self.findings.prefix.clone();
         let sources = Sources {
             session: head.get(bytes, X_OLLA_SESSION_ID),
-            prefix: prefix.and_then(|span| self.body(ask.body).get(span)),
+            prompt: Some((self.body(ask.body), &self.findings.prompt)),
             authorization: match &self.key {
                 None => head.get(bytes, FieldId::Authorization),
                 Some(key) if key.is_anonymous() => None,
@@ -316,7 +363,10 @@ impl Exchange {
         let plan = &self.view.plan().proxy.sticky_sessions;
         let key = common.sticky.key(plan, &sources, self.model());
         let now_ms = common.clock_ms(ask.cx.now);
-        self.session = Some(common.sticky.open(key, bounds, now_ms));
+        self.session = Some(match &self.dry_run {
+            None => common.sticky.open(key, bounds, now_ms),
+            Some(_) => common.sticky.look(key, bounds, now_ms),
+        });
     }
 
     fn warn_of_endpoint_limit(&self, cx: &Cx<'_>) {
@@ -351,7 +401,9 @@ impl Exchange {
         );
         if fault == rejection::Fault::Throttled {
             error.retry_after = Some(self.token_in(cx));
-            self.warn_of_endpoint_limit(cx);
+            if self.dry_run.is_none() {
+                self.warn_of_endpoint_limit(cx);
+            }
         }
         error
     }

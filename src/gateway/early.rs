@@ -62,7 +62,7 @@ impl Exchange {
             unbuffered(head);
             self.own_id(head);
         }
-        if !self.dialect.early(Self::moment(ask.cx), body) {
+        if !self.dialect.early(Self::moment(ask.cx), body) && !self.write_position(ask.cx, body) {
             body.extend_from_slice(KEEP_ALIVE_COMMENT);
         }
         self.gateway.recorder.borrow_mut().kept_alive();

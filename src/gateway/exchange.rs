@@ -12,13 +12,16 @@ use olla_engine::handler::{
     self, Ask, AtEnd, AtHead, AttemptEnd, Cx, Done, End, Local, Made, Passing, Pick, Refusal,
     Request, Response, Revocation, Routed, Work,
 };
+use olla_engine::request_turn::RequestTurn;
 use olla_engine::tls::TlsClient;
 
 use super::Gateway;
 use super::away::{Away, Done as StepDone};
 use super::consultation::Consultation;
 use super::cors::Grant;
+use super::dry_run::DryRun;
 use super::early_decoder::EarlyDecoder;
+use super::in_queue::InQueue;
 use super::keep_alive::EventBorder;
 use super::kept::{ConnectionCache, Kept};
 use super::picked::Picked;
@@ -60,6 +63,8 @@ pub(crate) struct Exchange {
     /// The offset in it refers to [`Self::path`].
     pub(super) route: MatchedRoute,
     pub(super) dialect: Dialect,
+    /// It asks where a request would go; the route is that of this request.
+    pub(super) dry_run: Option<Box<DryRun>>,
     /// A step of the dialect that another thread takes.
     pub(super) away: Option<Box<Away>>,
     /// Whether the body is still being inspected.
@@ -70,6 +75,12 @@ pub(crate) struct Exchange {
     pub(super) coding: BodyCoding,
     /// The route is one whose requests name a model.
     pub(super) needs_model: bool,
+    /// The request takes a slot of its endpoint.
+    pub(super) takes_slot: bool,
+    /// It waits for a slot.
+    pub(super) in_queue: Option<Box<InQueue>>,
+    /// It waited before, since this time.
+    pub(super) queued_since: Option<Instant>,
     /// The gateway itself responded with what was requested.
     pub(super) is_served_here: bool,
     /// Why no model was found in the body.
@@ -126,15 +137,7 @@ pub(crate) struct Exchange {
 impl Exchange {
     pub(super) fn new(gateway: Rc<Gateway>, view: Rc<View>, kept: Kept) -> Self {
         let mut kept = kept.unwrap_or_default();
-        kept.id.clear();
-        kept.own_path.clear();
-        kept.model.clear();
-        kept.sent_model.clear();
-        kept.held.clear();
-        kept.over = None;
-        kept.events = None;
-        kept.body_bytes = 0;
-        kept.awaits_view = false;
+        kept.clear();
         Self {
             gateway,
             view,
@@ -145,11 +148,15 @@ impl Exchange {
             limit_headers: None,
             route: MatchedRoute::unknown(ApiFamily::default()),
             dialect: Dialect::Plain,
+            dry_run: None,
             inspects: false,
             form: None,
             findings: Findings::default(),
             coding: BodyCoding::None,
             needs_model: false,
+            takes_slot: false,
+            in_queue: None,
+            queued_since: None,
             is_served_here: false,
             missing: None,
             routing: None,
@@ -261,6 +268,9 @@ impl handler::Exchange for Exchange {
             self.refuse_cut(ask, local);
             return Routed::Respond;
         }
+        if self.dry_run.is_some() {
+            return self.run_dry(ask, local);
+        }
         if !self.route.is_proxied() {
             return self.respond_locally(ask, local);
         }
@@ -275,9 +285,15 @@ impl handler::Exchange for Exchange {
         if self.consultation.is_some() {
             return self.pick_authority(ask, local);
         }
+        if self.is_cut() {
+            self.in_queue = None;
+            self.refuse_cut(ask, local);
+            return Pick::Respond;
+        }
         match self.pick_endpoint(ask, failed) {
             Ok(Picked::Upstream(target)) => Pick::Upstream(target),
             Ok(Picked::Later) => Pick::Work,
+            Ok(Picked::Wait(until)) => Pick::Wait(until),
             Ok(Picked::Response(body)) => {
                 self.json(ask, body.into(), local);
                 Pick::Respond
@@ -293,6 +309,10 @@ impl handler::Exchange for Exchange {
         Some(self.client.address())
     }
 
+    fn turn(&self) -> Option<&Rc<RequestTurn>> {
+        Some(self.in_queue.as_ref()?.turn())
+    }
+
     fn addresses(&self) -> Arc<[SocketAddr]> {
         self.endpoint()
             .map_or_else(|| Arc::from([]), |endpoint| Arc::clone(&endpoint.addresses))
@@ -303,7 +323,7 @@ impl handler::Exchange for Exchange {
     }
 
     fn timeouts(&self) -> Timeouts {
-        let usual = self.view.timeouts;
+        let usual = self.patient(self.view.timeouts);
         self.consultation
             .as_ref()
             .map_or(usual, |consultation| consultation.timeouts(usual))
@@ -365,13 +385,17 @@ impl handler::Exchange for Exchange {
         self.judge_status(ask, response.head.status);
         self.upstream_status = Some(response.head.status);
         self.times.responded = Some(ask.cx.now);
-        if self.gives_up(ask, response) {
+        let may_be_loading = self.may_say_loading(ask, response);
+        if !may_be_loading && self.gives_up(ask, response) {
             return Passing::Again;
         }
         if self.is_auth_refused {
             return Passing::Collect(REFUSAL_BYTES_MAX);
         }
         let kind = self.begin_tail(response);
+        if !may_be_loading {
+            self.response_begins(ask.cx.now, kind);
+        }
         let keep_alive = self.view.plan().proxy.stream_keep_alive;
         let view = Rc::clone(&self.view);
         let endpoint = self.endpoint.and_then(|index| view.endpoint(index));
@@ -380,6 +404,9 @@ impl handler::Exchange for Exchange {
             return self.early_passing(response, reading);
         }
         match reading {
+            Reading::Pass { .. } | Reading::Follow(_) if may_be_loading => {
+                self.hold_loading(ask, response)
+            }
             Reading::Pass { watch } => {
                 self.relayed(ask, response, out);
                 self.passing(watch, kind)
@@ -412,9 +439,13 @@ impl handler::Exchange for Exchange {
         if let Some(lease) = &mut self.lease {
             lease.heard(now, |now| self.gateway.common.clock_ms(now));
         }
+        if !self.kept.schedule.has_first_byte {
+            self.kept.schedule.heard = Some(now);
+        }
     }
 
     fn tap(&mut self, payload: &[u8]) {
+        self.payload_arrived();
         self.push_tail(payload);
         self.dialect.watch(payload);
         if let Some(border) = &mut self.border {
@@ -440,6 +471,7 @@ impl handler::Exchange for Exchange {
             out.extend_from_slice(&made);
             return self.made(ask, piece);
         }
+        self.payload_arrived();
         self.push_tail(payload);
         if self.is_early_stream {
             return self.early_piece(payload, end, out);
@@ -476,6 +508,11 @@ impl handler::Exchange for Exchange {
             self.auth_refused(ask, local);
             return AtEnd::Respond;
         }
+        if std::mem::take(&mut self.kept.schedule.may_be_loading)
+            && let Some(end) = self.judge_loading(ask, response, local)
+        {
+            return end;
+        }
         let (index, at) = (self.endpoint, Self::moment(ask.cx));
         let whole = match (self.come_back(), index) {
             (Some(StepDone::Whole(whole)), _) => whole,
@@ -500,38 +537,7 @@ impl handler::Exchange for Exchange {
         {
             return self.early_document(ask, form, response, local);
         }
-        match whole {
-            Whole::Held => {
-                local.head.append(&mut self.kept.held);
-                local.body = bytes::Bytes::copy_from_slice(response);
-            }
-            Whole::Json(document) => {
-                self.json(ask, document.into(), local);
-                local.head.append(&mut self.kept.held);
-            }
-            Whole::Events(events) => {
-                self.events(ask, &mut local.head);
-                local.head.append(&mut self.kept.held);
-                local.body = events.into();
-            }
-            Whole::Refused(error) => {
-                let mut fields = std::mem::take(&mut self.kept.held);
-                self.error(ask.cx, Some(&ask.request), &error, local);
-                if self.dialect.is_translated() {
-                    local.head.append(&mut fields);
-                }
-            }
-            Whole::Again => return AtEnd::Again,
-            Whole::NotSpoken(dialect, refused_for) => {
-                let until = ask.cx.now + refused_for;
-                let until_ms = self.gateway.common.clock_ms(until);
-                if let Some(endpoint) = self.endpoint() {
-                    endpoint.live.refuse(dialect, until_ms);
-                }
-                return AtEnd::Again;
-            }
-        }
-        AtEnd::Respond
+        self.respond_with(ask, whole, response, local)
     }
 
     fn work(&mut self) -> Work {
@@ -568,7 +574,11 @@ impl handler::Exchange for Exchange {
     }
 
     fn done(mut self, cx: &Cx<'_>, request: Option<&Request<'_>>, done: &Done) -> Kept {
+        self.end_dry_run();
         self.record(cx, request, done);
+        self.in_queue = None;
+        self.end_dispatch(cx.now, false);
+        self.kept.schedule.clear();
         self.kept.shrink();
         Some(self.kept)
     }

@@ -10,7 +10,7 @@ use super::respond::{PRODUCT, joined_via};
 use crate::access::holds_credential;
 use crate::config::Secret;
 use crate::dialects::DialectTarget;
-use crate::field_names::{SEC_FETCH, X_MODEL};
+use crate::field_names::{SEC_FETCH, X_MODEL, X_OLLA_EXPLAIN};
 use crate::fleet::{Endpoint, Upstream};
 use crate::routing::path::upstream_target;
 
@@ -116,6 +116,7 @@ impl Exchange {
                     continue;
                 }
                 X_MODEL if has_model => continue,
+                X_OLLA_EXPLAIN => continue,
                 FieldId::Origin | SEC_FETCH if cors => continue,
                 FieldId::ContentEncoding if self.coding.is_removed() => continue,
                 FieldId::ContentType | FieldId::ContentEncoding if translated => continue,

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use super::allowance::Allowance;
 use super::event_count::EventCount;
 use super::id::RequestId;
+use super::scheduling::Scheduling;
 use crate::access::OverLimit;
 use crate::inspect::Inspector;
 use crate::log::LineFields;
@@ -44,14 +45,31 @@ pub(crate) struct ConnectionCache {
     pub(super) awaits_view: bool,
     /// The limit that refused it.
     pub(super) over: Option<OverLimit>,
+    /// What scheduling knows of it.
+    pub(super) schedule: Scheduling,
 }
 
 /// The capacity that a connection keeps of each of its buffers.
 const KEPT_BYTES_MAX: usize = 4 << 10;
 
 impl ConnectionCache {
+    /// Forgets the last request.
+    pub(super) fn clear(&mut self) {
+        self.id.clear();
+        self.own_path.clear();
+        self.model.clear();
+        self.sent_model.clear();
+        self.held.clear();
+        self.over = None;
+        self.events = None;
+        self.body_bytes = 0;
+        self.awaits_view = false;
+        self.schedule.clear();
+    }
+
     /// Frees what a request has made unusually large: an idle connection must not hold it.
     pub(super) fn shrink(&mut self) {
+        self.schedule.shrink();
         for text in [&mut self.model, &mut self.sent_model] {
             if text.capacity() > KEPT_BYTES_MAX {
                 *text = String::new();

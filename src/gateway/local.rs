@@ -102,7 +102,9 @@ impl Exchange {
             RouteKind::Dashboard => self.view.plan().dashboard.enabled,
             RouteKind::Key => self.key.is_some(),
             RouteKind::Internal => {
-                self.admin_route(request).is_some() || page_of(self.rest(request)).is_some()
+                self.admin_route(request).is_some()
+                    || self.is_dry_run(request)
+                    || page_of(self.rest(request)).is_some()
             }
             _ => true,
         }

@@ -254,7 +254,7 @@ impl Exchange {
 }
 
 /// Whether a request is not a page's of another site.
-fn is_of_own_origin(request: &Request<'_>) -> bool {
+pub(super) fn is_of_own_origin(request: &Request<'_>) -> bool {
     let Request { head, bytes, .. } = *request;
     let host = head.get(bytes, FieldId::Host).unwrap_or_default();
     let origin = head.get(bytes, FieldId::Origin);

@@ -20,18 +20,24 @@ mod consult;
 mod consultation;
 mod cors;
 mod decide;
+mod dry;
+mod dry_run;
 mod early;
 mod early_decoder;
 mod event_count;
 mod exchange;
+mod explain;
 mod forward;
 mod id;
+mod in_queue;
 mod keep_alive;
 mod kept;
 mod limited;
+mod loading;
 mod local;
 mod login;
 mod ollama;
+mod outlook;
 mod owner;
 mod permits;
 mod pick;
@@ -45,10 +51,13 @@ mod replies;
 mod respond;
 mod retry;
 mod salt;
+mod schedule;
+mod scheduling;
 mod steps;
 mod stored;
 mod tail;
 mod token;
+mod turns;
 mod usage;
 mod via;
 mod view;
@@ -65,6 +74,7 @@ use olla_engine::h1::{FieldId, FieldNames as _};
 use olla_engine::handler::{Handler, Limits};
 use olla_engine::rt::Exhausted;
 use olla_engine::snapshot::Subscriber;
+use rustc_hash::FxHashMap;
 
 pub(crate) use exchange::Exchange;
 pub(crate) use kept::Kept;
@@ -80,6 +90,7 @@ use crate::shared::{
 };
 use crate::state::{AdminAsk, CoreUsage};
 use id::Randomness;
+use in_queue::QueuedTurn;
 use replies::{Collection, Replies, Ticket};
 use view::View;
 
@@ -111,6 +122,10 @@ pub(crate) struct Gateway {
     last_flush: Cell<Instant>,
     /// Proxied requests that the budget of repeats does not know of yet.
     proxied: Cell<u32>,
+    /// The requests of this core that wait for a slot, by number.
+    turns: RefCell<FxHashMap<u64, Rc<QueuedTurn>>>,
+    /// The number of the next one.
+    turn_number: Cell<u64>,
     /// [`Common::deaths`] when it was last looked at.
     deaths: Cell<u64>,
     /// [`AccessKeeper::cuts`](crate::access::AccessKeeper::cuts) when it was last looked at.
@@ -148,6 +163,8 @@ impl Gateway {
             usage: RefCell::default(),
             last_flush: Cell::new(Instant::now()),
             proxied: Cell::new(0),
+            turns: RefCell::default(),
+            turn_number: Cell::new(0),
             deaths: Cell::new(0),
             cuts: Cell::new(0),
         }
@@ -159,7 +176,8 @@ impl Gateway {
         if snapshots.is_behind() {
             let snapshot = Arc::clone(snapshots.current());
             self.shards.borrow_mut().follow(&snapshot.limiters);
-            *self.view.borrow_mut() = Rc::new(View::new(snapshot));
+            let before = self.view.replace(Rc::new(View::new(snapshot)));
+            self.view_changed(&before);
         }
         Rc::clone(&self.view.borrow())
     }
@@ -267,7 +285,8 @@ impl Handler for Gateway {
         self.cuts.replace(cuts) != cuts
     }
 
-    fn news(&self, _now: Instant) {
+    fn news(&self, now: Instant) {
+        self.deliver(self.common.starts.take(self.core), now);
         self.replies.receive(|collection| match collection {
             Collection::Counts(round) => {
                 self.flush_counts(Instant::now());

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use olla_engine::handler::{Ask, Local, Request, Routed};
 
 use super::exchange::Exchange;
-use super::local::{PAGE_WAIT, query_of};
+use super::local::PAGE_WAIT;
 use super::replies::Awaited;
 use crate::access::names;
 use crate::catalogue::{Catalogue, Lens};
@@ -69,7 +69,7 @@ impl Exchange {
             error.access = Some(AccessError::Uncached);
             return Err(error);
         }
-        if self.findings.tally.ambiguous || names_model(&query_of(request)) {
+        if self.findings.tally.ambiguous || names_model(&self.query(request)) {
             let message = "model: expected once, in a place that all servers read alike, got it elsewhere too";
             return Err(Error::new(400, "bad_request", "INVALID_MODEL", message));
         }

@@ -3,18 +3,19 @@
 //! Contract: docs/contract/balancing.md#7 to docs/contract/balancing.md#10
 
 use std::rc::Rc;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use olla_engine::exchange::Fault;
 use olla_engine::handler::{Ask, AttemptEnd, Cx, Target};
-use olla_engine::limit::Nanos;
 
 use super::arrive::management_refused;
 use super::away::Done;
 use super::exchange::Exchange;
-use super::picked::Picked;
+use super::picked::{Begun, Picked};
 use super::respond::seconds_until;
+use super::turns::{LOOK_AGAIN, Turn};
 use super::view::View;
 use crate::dialects::{ApiFamily, DialectTarget, Error, Sent};
 use crate::endpoint_set::EndpointSet;
@@ -28,6 +29,17 @@ use crate::routing::rejection;
 use crate::routing::route::RouteKind;
 use crate::shared::{ToControl, Trouble};
 
+/// What a request does next.
+enum Next {
+    /// An attempt.
+    Lease(Lease),
+    /// It waits, and is looked at again at this time.
+    Wait(Instant),
+    /// It is going to wait, and what its client gets meanwhile is made first, from what the request
+    /// would be for this endpoint.
+    Begin(usize),
+}
+
 impl Exchange {
     /// The next endpoint, with the request prepared for it.
     ///
@@ -39,21 +51,17 @@ impl Exchange {
         failed: Option<Fault>,
     ) -> Result<Picked, Error> {
         if let Some(Done::Request(sent)) = self.come_back() {
-            return self.prepared(ask, sent);
+            return match self.kept.schedule.begun {
+                Begun::Away => self.begun_to_wait(ask, sent, failed),
+                Begun::No | Begun::Yes => self.prepared(ask, sent),
+            };
         }
-        let view = Rc::clone(&self.view);
-        let lease = match self.lease(ask.cx, failed) {
-            Ok(lease) => lease,
-            Err(none) => {
-                let fault = match (none.fault(!self.tried.is_empty()), failed) {
-                    (rejection::Fault::BackendError, Some(fault)) if fault.is_silence() => {
-                        rejection::Fault::BackendTimeout
-                    }
-                    (fault, _) => fault,
-                };
-                return Err(self.rejected(ask.cx, fault));
-            }
+        let lease = match self.next_lease(ask, failed)? {
+            Next::Lease(lease) => lease,
+            Next::Wait(until) => return Ok(Picked::Wait(until)),
+            Next::Begin(index) => return self.begin_to_wait(ask, index, failed),
         };
+        let view = Rc::clone(&self.view);
         let index = lease.endpoint();
         let endpoint = view.leased(index);
         self.tried.insert(index);
@@ -79,6 +87,44 @@ impl Exchange {
         }
     }
 
+    /// The endpoint of the next attempt, or what the request does instead.
+    fn next_lease(&mut self, ask: &Ask<'_>, failed: Option<Fault>) -> Result<Next, Error> {
+        if self.in_queue.is_some() {
+            self.kept.schedule.refused = EndpointSet::EMPTY;
+            match self.take_turn(ask)? {
+                Turn::Starts(lease) => return Ok(Next::Lease(lease)),
+                Turn::Later(until) => return Ok(Next::Wait(until)),
+                Turn::Again => {}
+            }
+        }
+        let none = match self.lease(ask.cx, failed) {
+            Ok(lease) => return Ok(Next::Lease(lease)),
+            Err(none) => none,
+        };
+        if none == NoPick::Full {
+            if let Some(index) = self.must_begin() {
+                return Ok(Next::Begin(index));
+            }
+            // Each time that it starts in vain, one endpoint less is left to wait for.
+            for _ in 0..=self.candidates.len() {
+                self.queue_up(ask)?;
+                match self.take_turn(ask)? {
+                    Turn::Starts(lease) => return Ok(Next::Lease(lease)),
+                    Turn::Later(until) => return Ok(Next::Wait(until)),
+                    Turn::Again => {}
+                }
+            }
+            return Ok(Next::Wait(ask.cx.now + LOOK_AGAIN));
+        }
+        let fault = match (none.fault(!self.tried.is_empty()), failed) {
+            (rejection::Fault::BackendError, Some(fault)) if fault.is_silence() => {
+                rejection::Fault::BackendTimeout
+            }
+            (fault, _) => fault,
+        };
+        Err(self.rejected(ask.cx, fault))
+    }
+
     /// Where the request goes at an endpoint; `None` = to the client's own path.
     pub(super) fn target<'e>(&self, endpoint: &'e Endpoint) -> Option<DialectTarget<'e>> {
         let RouteKind::Proxy(_, Some(operation)) = self.route.kind else {
@@ -100,21 +146,40 @@ impl Exchange {
 
     /// Picks one of the remaining candidates and counts the request as in flight.
     fn lease(&mut self, cx: &Cx<'_>, failed: Option<Fault>) -> Result<Lease, NoPick> {
-        let view = Rc::clone(&self.view);
         if failed.is_some() && !self.may_go_on() {
             return Err(NoPick::NoneLeft);
         }
+        self.pick_by(cx, |exchange, picker, candidates, tried| {
+            let nanos = exchange.gateway.common.nanos(cx.now);
+            let view = Rc::clone(&exchange.view);
+            let token = |index| view.take_token(index, || nanos);
+            if exchange.takes_slot {
+                return exchange.admit_to_slot(cx, picker, (candidates, tried), token);
+            }
+            let session = exchange.session.as_ref();
+            let pinned = session.and_then(|session| session.pinned(picker.endpoints));
+            picker.pick(candidates, tried, pinned, token)
+        })
+    }
+
+    /// Picks by `pick` in the order in which candidates come into question. Those that cool down are
+    /// passed over while another candidate is left.
+    pub(super) fn pick_by<T>(
+        &mut self,
+        cx: &Cx<'_>,
+        mut pick: impl FnMut(&mut Self, &Picker<'_>, &EndpointSet, &EndpointSet) -> Result<T, NoPick>,
+    ) -> Result<T, NoPick> {
         let cooling = self.cooling(self.gateway.common.clock_ms(cx.now));
         if !cooling.is_empty() {
-            // Those that cool down are passed over while another candidate is left.
             let skipped = self.tried.or(&cooling);
-            if let Ok(lease) = self.lease_of(cx, &view, &skipped) {
-                return Ok(lease);
+            match self.pick_of(cx, &skipped, &mut pick) {
+                Err(NoPick::NoneLeft | NoPick::Throttled) => {}
+                picked => return picked,
             }
             self.dialect.narrow();
         }
         let tried = self.tried;
-        self.lease_of(cx, &view, &tried)
+        self.pick_of(cx, &tried, &mut pick)
     }
 
     /// Whether another endpoint may be tried after a failed connection.
@@ -125,26 +190,24 @@ impl Exchange {
     }
 
     /// Picks a candidate that is not one of these.
-    fn lease_of(
+    fn pick_of<T>(
         &mut self,
         cx: &Cx<'_>,
-        view: &View,
         skipped: &EndpointSet,
-    ) -> Result<Lease, NoPick> {
-        let endpoints = &view.snapshot.fleet.endpoints;
-        let pinned = self.session.as_ref().and_then(|s| s.pinned(endpoints));
+        mut pick: impl FnMut(&mut Self, &Picker<'_>, &EndpointSet, &EndpointSet) -> Result<T, NoPick>,
+    ) -> Result<T, NoPick> {
+        let common = Arc::clone(&self.gateway.common);
+        let view = Rc::clone(&self.view);
         loop {
             let (candidates, tried) = self.dialect.next(&self.candidates, skipped);
             let picker = Picker {
-                endpoints,
+                endpoints: &view.snapshot.fleet.endpoints,
                 balancer: view.plan().proxy.load_balancer,
-                turns: &self.gateway.common.turns,
-                now_ms: self.gateway.common.clock_ms(cx.now),
+                turns: &common.turns,
+                now_ms: common.clock_ms(cx.now),
                 random: self.gateway.random.number(),
             };
-            let now = || self.gateway.common.nanos(cx.now);
-            let token = |index| take_endpoint_token(view, index, now);
-            match picker.pick(&candidates, &tried, pinned, token) {
+            match pick(self, &picker, &candidates, &tried) {
                 Err(_) if self.dialect.widen() => {}
                 picked => return picked,
             }
@@ -153,7 +216,12 @@ impl Exchange {
 
     /// Prepares the request for the picked endpoint: the endpoint's name of the model, if it
     /// differs from the client's, and the body with that name. `None` = that was given away.
-    fn prepare(&mut self, ask: &Ask<'_>, view: &View, index: usize) -> Option<Result<Sent, Error>> {
+    pub(super) fn prepare(
+        &mut self,
+        ask: &Ask<'_>,
+        view: &View,
+        index: usize,
+    ) -> Option<Result<Sent, Error>> {
         let snapshot = &view.snapshot;
         // The route did not know the path that the endpoint keeps in front.
         let base = view
@@ -220,10 +288,12 @@ impl Exchange {
         };
         if let Ok(Picked::Upstream(_)) = picked {
             self.salt_body(ask);
+            self.dispatch(ask.cx);
         } else {
             // Nothing was sent to the endpoint.
             self.lease = None;
             self.endpoint = None;
+            self.end_dispatch(ask.cx.now, false);
         }
         picked
     }
@@ -257,6 +327,7 @@ impl Exchange {
             self.note_left(index, fault);
         }
         drop(lease);
+        self.end_dispatch(cx.now, end == AttemptEnd::Whole);
         self.record_attempt(cx, index, self.counted_end(end), bytes);
         self.is_auth_refused = false;
     }
@@ -382,14 +453,6 @@ impl Exchange {
 fn parts_apart() -> Error {
     let message = "the form has several parts named model that are too far apart for an alias";
     Error::new(400, "bad_request", "INVALID_BODY", message)
-}
-
-/// Per-endpoint limits (docs/contract/surface.md#10.1).
-fn take_endpoint_token(view: &View, index: usize, now: impl FnOnce() -> Nanos) -> bool {
-    let bucket = view
-        .endpoint(index)
-        .and_then(|endpoint| endpoint.bucket.as_ref());
-    bucket.is_none_or(|bucket| bucket.take(now()).admitted)
 }
 
 /// Where a request to an endpoint goes, for the engine.

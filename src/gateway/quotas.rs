@@ -17,8 +17,8 @@ use crate::access::estimate::{self, BodySize, Estimate, OutputAsked};
 use crate::access::output::{self, KnownOutput, LimitedBody, OutputMax, OutputTooLong};
 
 use crate::access::{
-    Key, LimitField, LimitHeaderForm, LimitOf, LimitTime, OverLimit, Total, quota, report,
-    write_limits,
+    Key, LimitField, LimitHeaderForm, LimitOf, LimitTime, OverLimit, ShownLimit, Total, quota,
+    report, write_limits,
 };
 use crate::dialects::{AccessError, ApiFamily, Error, STEP_BYTES_MAX};
 use crate::format;
@@ -78,8 +78,23 @@ impl Exchange {
             .key_series
             .totals(&key.name, &key.counters);
         totals.count(Total::InProgress, 1);
-        self.kept.allowance = Some(Allowance {
+        self.kept.allowance = Some(self.allowance(ask, key, requests));
+        Ok(())
+    }
+
+    /// The same for a dry run, which takes nothing.
+    pub(super) fn enter_dry(&mut self, ask: &Ask<'_>) {
+        if let Some(key) = self.key.as_ref().filter(|_| self.route.is_limited()) {
+            let mut allowance = self.allowance(ask, key, None);
+            (allowance.is_dry, allowance.has_request) = (true, false);
+            self.kept.allowance = Some(allowance);
+        }
+    }
+
+    fn allowance(&self, ask: &Ask<'_>, key: &Arc<Key>, requests: Option<ShownLimit>) -> Allowance {
+        Allowance {
             key: Arc::clone(key),
+            is_dry: false,
             requests,
             tokens: None,
             has_request: true,
@@ -88,8 +103,7 @@ impl Exchange {
             estimate: Estimate::default(),
             body: None,
             too_long: None,
-        });
-        Ok(())
+        }
     }
 
     /// Limits the output that the body asks for (docs/contract/access.md#7.5), before anything else
@@ -211,6 +225,14 @@ impl Exchange {
             let field = LimitField::MaxOutputTokens;
             return Err(self.over_maximum(ask.cx, field, ("OUTPUT_TOO_LONG", message)));
         }
+        if admitted.is_dry {
+            let over = quota::refusing(key, estimate.tokens(), self.limit_time(ask.cx));
+            return over.map_or(Ok(()), |field| {
+                let message = format!("{} is reached", field.as_str());
+                let code = limit_code(field);
+                Err(Error::new(429, "rate_limit_exceeded", code, message))
+            });
+        }
         let reserved = quota::reserve(key, estimate.tokens(), self.limit_time(ask.cx));
         if let Some(admitted) = &mut self.kept.allowance {
             admitted.estimate = estimate;
@@ -262,27 +284,23 @@ impl Exchange {
                  are left until {end}."
             )
         };
-        let (code, message) = match over.field {
-            LimitField::Concurrent => (
-                "CONCURRENCY_LIMIT_EXCEEDED",
-                format!("{who} may have {limit} requests in progress at a time."),
+        let message = match over.field {
+            LimitField::Concurrent => {
+                format!("{who} may have {limit} requests in progress at a time.")
+            }
+            LimitField::TokensPerMinute => format!(
+                "{who} may use {limit} tokens a minute; this request needs about {needed}, \
+                 {left} are left. Try again in {seconds} s."
             ),
-            LimitField::TokensPerMinute => (
-                "TOKEN_LIMIT_EXCEEDED",
-                format!(
-                    "{who} may use {limit} tokens a minute; this request needs about {needed}, \
-                     {left} are left. Try again in {seconds} s."
-                ),
-            ),
-            LimitField::TokensPerDay => ("QUOTA_EXCEEDED", until_end("day")),
-            LimitField::TokensPerMonth => ("QUOTA_EXCEEDED", until_end("month")),
+            LimitField::TokensPerDay => until_end("day"),
+            LimitField::TokensPerMonth => until_end("month"),
             LimitField::RequestsPerMinute
             | LimitField::MaxPromptTokens
-            | LimitField::MaxOutputTokens => (
-                "REQUEST_LIMIT_EXCEEDED",
-                format!("{who} may send {limit} requests a minute. Try again in {seconds} s."),
-            ),
+            | LimitField::MaxOutputTokens => {
+                format!("{who} may send {limit} requests a minute. Try again in {seconds} s.")
+            }
         };
+        let code = limit_code(over.field);
         let mut error = Error::new(429, "rate_limit_exceeded", code, message);
         error.retry_after = Some(seconds);
         error.access = Some(AccessError::Uncached);
@@ -291,7 +309,9 @@ impl Exchange {
 
     /// Counts and logs that a limit refuses a request.
     fn note_limit(&self, cx: &Cx<'_>, field: LimitField, retry_after_s: Option<u64>) {
-        let Some(key) = &self.key else { return };
+        let Some(key) = self.key.as_ref().filter(|_| self.dry_run.is_none()) else {
+            return;
+        };
         let common = &self.gateway.common;
         let totals = common.key_series.totals(&key.name, &key.counters);
         totals.count(Total::Limited, 1);
@@ -434,7 +454,7 @@ impl Exchange {
             // The client left before there was a response.
             self.give_back(cx);
         }
-        let Some(admitted) = self.kept.allowance.take() else {
+        let Some(admitted) = self.kept.allowance.take().filter(|held| !held.is_dry) else {
             return;
         };
         let key = &admitted.key;
@@ -451,6 +471,18 @@ impl Exchange {
         totals.count(Total::Errors, u64::from(has_failed));
         totals.count(Total::PromptTokens, used.prompt);
         totals.count(Total::CompletionTokens, used.completion);
+    }
+}
+
+/// The code of a request that a limit refuses.
+const fn limit_code(field: LimitField) -> &'static str {
+    match field {
+        LimitField::Concurrent => "CONCURRENCY_LIMIT_EXCEEDED",
+        LimitField::TokensPerMinute => "TOKEN_LIMIT_EXCEEDED",
+        LimitField::TokensPerDay | LimitField::TokensPerMonth => "QUOTA_EXCEEDED",
+        LimitField::RequestsPerMinute
+        | LimitField::MaxPromptTokens
+        | LimitField::MaxOutputTokens => "REQUEST_LIMIT_EXCEEDED",
     }
 }
 
@@ -476,7 +508,6 @@ mod tests {
 
     fn found(body: &[u8]) -> Findings {
         let wanted = Wanted {
-            prefix_bytes: Some(9),
             tally: true,
             ..Wanted::default()
         };

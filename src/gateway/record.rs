@@ -191,6 +191,10 @@ impl Exchange {
             response_bytes: done.response_bytes,
             figures: ended.figures,
         });
+        self.learn(cx, ended.figures, done.response_bytes);
+        if done.outcome == Outcome::Relayed {
+            self.note_unloaded(cx.now);
+        }
         let is_cut = matches!(done.outcome, Outcome::Broken(_)) || self.dialect.has_failed();
         let has_failed = self.status >= 500 || is_cut;
         if self.route.is_proxied() {

@@ -6,7 +6,7 @@
 
 use bytes::Bytes;
 use olla_engine::h1::{FieldId, emit, field};
-use olla_engine::handler::{Ask, Cx, Local, Request, Response};
+use olla_engine::handler::{Ask, AtEnd, Cx, Local, Request, Response};
 
 use super::cors::Grant;
 use super::exchange::Exchange;
@@ -14,7 +14,7 @@ use super::redirect::{Redirects, prefix_of};
 use crate::access::is_limit_header;
 use crate::clock::millis;
 use crate::config::{DialectName, StickySource};
-use crate::dialects::{self, AccessError, ApiFamily, Dropped, Error, RETRY_HEADERS};
+use crate::dialects::{self, AccessError, ApiFamily, Dropped, Error, RETRY_HEADERS, Whole};
 use crate::field_names::{self, LOCATION, REFRESH, X_ACCEL_BUFFERING, X_OLLA_SESSION_ID};
 use crate::fleet::Upstream;
 use crate::operations::access::SECURITY_HEADERS;
@@ -42,6 +42,7 @@ impl Exchange {
         error: &Error,
         local: &mut Local,
     ) {
+        self.end_dry_run();
         self.give_back(cx);
         let family = self.route.errors();
         let body = if let Some(form) = self.early.get() {
@@ -165,6 +166,59 @@ impl Exchange {
         emit::field(&mut local.head, b"Content-Type", b"application/json");
         self.own_id(&mut local.head);
         local.body = body;
+    }
+
+    /// The same endpoint gets the request in another form, also if it has to wait for it.
+    fn may_try_again(&mut self) {
+        if let Some(index) = self.endpoint {
+            self.tried.remove(index);
+        }
+    }
+
+    /// Responds with what the dialect made of a whole response, or tries another endpoint.
+    pub(super) fn respond_with(
+        &mut self,
+        ask: &Ask<'_>,
+        whole: Whole,
+        response: &[u8],
+        local: &mut Local,
+    ) -> AtEnd {
+        match whole {
+            Whole::Held => {
+                local.head.append(&mut self.kept.held);
+                local.body = Bytes::copy_from_slice(response);
+            }
+            Whole::Json(document) => {
+                self.json(ask, document.into(), local);
+                local.head.append(&mut self.kept.held);
+            }
+            Whole::Events(events) => {
+                self.events(ask, &mut local.head);
+                local.head.append(&mut self.kept.held);
+                local.body = events.into();
+            }
+            Whole::Refused(error) => {
+                let mut fields = std::mem::take(&mut self.kept.held);
+                self.error(ask.cx, Some(&ask.request), &error, local);
+                if self.dialect.is_translated() {
+                    local.head.append(&mut fields);
+                }
+            }
+            Whole::Again => {
+                self.may_try_again();
+                return AtEnd::Again;
+            }
+            Whole::NotSpoken(dialect, refused_for) => {
+                self.may_try_again();
+                let until = ask.cx.now + refused_for;
+                let until_ms = self.gateway.common.clock_ms(until);
+                if let Some(endpoint) = self.endpoint() {
+                    endpoint.live.refuse(dialect, until_ms);
+                }
+                return AtEnd::Again;
+            }
+        }
+        AtEnd::Respond
     }
 
     /// Writes the head of a stream of events of the gateway's own.
@@ -312,6 +366,7 @@ impl Exchange {
             }
         }
         self.routing_fields(request, out);
+        self.choice_fields(out);
         if let Some(limit) = &self.limit_headers {
             let full = cx
                 .unix_ms

@@ -33,7 +33,9 @@ impl Exchange {
     pub(super) fn gives_up(&mut self, ask: &Ask<'_>, response: &Response<'_>) -> bool {
         let status = response.head.status;
         if status >= 400 {
-            return self.gives_up_error(ask, response);
+            let cooldown = self.view.plan().proxy.retry.cooldown;
+            let pause = cool_down(response, cooldown, ask.cx.unix_ms);
+            return self.gives_up_error(ask, status, pause);
         }
         if let Some((index, endpoint)) = self.endpoint.zip(self.endpoint()) {
             endpoint.live.cooling.end(|| self.name_at(index));
@@ -42,10 +44,14 @@ impl Exchange {
     }
 
     #[cold]
-    fn gives_up_error(&mut self, ask: &Ask<'_>, response: &Response<'_>) -> bool {
+    pub(super) fn gives_up_error(
+        &mut self,
+        ask: &Ask<'_>,
+        status: u16,
+        cool_down: Duration,
+    ) -> bool {
         let view = Rc::clone(&self.view);
         let plan = &view.plan().proxy.retry;
-        let status = response.head.status;
         let head = ask.request.head;
         let request = RequestKind {
             method: head.method.of(ask.request.bytes),
@@ -61,9 +67,8 @@ impl Exchange {
         let pause = if self.is_auth_refused {
             Duration::ZERO
         } else {
-            let pause = cool_down(response, plan.cooldown, ask.cx.unix_ms);
-            self.begin_cool_down(ask.cx, index, pause);
-            pause
+            self.begin_cool_down(ask.cx, index, cool_down);
+            cool_down
         };
         let now_ms = self.gateway.common.clock_ms(ask.cx.now);
         let attempts = Attempts {
@@ -145,7 +150,7 @@ impl Exchange {
     /// away; if `at_once`, it must not cool down and its breaker must be closed, else its breaker
     /// must not be open. The token is not taken: if another request is faster, the client gets the
     /// gateway's 429.
-    fn has_other(&self, now: Instant, at_once: bool) -> bool {
+    pub(super) fn has_other(&self, now: Instant, at_once: bool) -> bool {
         let now_ms = self.gateway.common.clock_ms(now);
         let now = self.gateway.common.nanos(now);
         let mut left = self.candidates.minus(&self.tried);
@@ -192,13 +197,16 @@ impl Exchange {
             .unwrap_or(model)
     }
 
-    /// How an attempt that ended counts: a response that was given up was complete for its endpoint.
+    /// How an attempt that ended counts: a response that was given up was complete for its endpoint,
+    /// and one that says that the model is being loaded is no failure
+    /// (docs/contract/scheduling.md#3).
     pub(super) fn counted_end(&self, end: AttemptEnd) -> AttemptEnd {
         match self.left {
             Some(Left {
                 because: LeftBecause::Status,
                 ..
             }) => AttemptEnd::Whole,
+            _ if self.kept.schedule.passes_loading => AttemptEnd::Abandoned,
             _ => end,
         }
     }
@@ -257,7 +265,7 @@ impl Exchange {
 }
 
 /// The cool-down that a response asks for.
-fn cool_down(response: &Response<'_>, default: Duration, unix_ms: u64) -> Duration {
+pub(super) fn cool_down(response: &Response<'_>, default: Duration, unix_ms: u64) -> Duration {
     let Response { head, bytes } = *response;
     let exact = head
         .fields

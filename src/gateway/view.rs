@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use olla_engine::exchange::Timeouts;
 use olla_engine::handler::Limits;
+use olla_engine::limit::Nanos;
 
 use super::cors::Cors;
 use crate::access::{Policy, names};
@@ -15,6 +16,7 @@ use crate::endpoint_set::EndpointSet;
 use crate::fleet::Endpoint;
 use crate::inspect::Wanted;
 use crate::routing::sticky::Bounds;
+use crate::schedule::scheduler::Settings;
 use crate::shared::Snapshot;
 
 /// Room beyond the configured limit. Part of it is for bytes that do not count: `Host`, spaces and
@@ -34,9 +36,12 @@ pub(super) struct View {
     pub(super) limits: Limits,
     pub(super) timeouts: Timeouts,
     pub(super) sticky: Option<Bounds>,
-    pub(super) prefix_bytes: Option<usize>,
     pub(super) body_max: Option<u64>,
     pub(super) logs_requests: bool,
+    /// What scheduling depends on.
+    pub(super) scheduling: Settings,
+    /// The endpoints by their numbers in placements.
+    numbers: Vec<(u16, u16)>,
     /// The fleets of policies that do not allow every endpoint, as far as requests needed them.
     fleets: RefCell<Vec<(Arc<Policy>, EndpointSet)>>,
     /// Endpoints that were lost since the snapshot was built, and the value of the counter that
@@ -48,16 +53,18 @@ impl View {
     pub(super) fn new(snapshot: Arc<Snapshot>) -> Self {
         let plan = &snapshot.fleet.plan;
         let sticky = &plan.proxy.sticky_sessions;
+        let numbered = snapshot.fleet.endpoints.iter().zip(0..);
+        let mut numbers: Vec<_> = numbered
+            .map(|(endpoint, index)| (endpoint.load.number(), index))
+            .collect();
+        numbers.sort_unstable();
         Self {
+            scheduling: Settings::of(plan),
+            numbers,
             cors: Cors::new(&plan.server.cors, snapshot.access.enabled),
             limits: limits(plan),
             timeouts: timeouts(plan),
             sticky: sticky.enabled.then(|| Bounds::of(sticky)),
-            prefix_bytes: sticky.enabled.then(|| {
-                sticky
-                    .prefix_hash_bytes
-                    .map_or(0, std::num::NonZeroUsize::get)
-            }),
             body_max: plan.server.request_limits.max_body_size,
             logs_requests: plan.server.request_logging
                 && matches!(plan.logging.level, LogLevel::Debug | LogLevel::Info),
@@ -66,6 +73,14 @@ impl View {
             lost: Cell::new((u64::MAX, EndpointSet::EMPTY)),
             snapshot,
         }
+    }
+
+    /// Takes a token of an endpoint's own limit, if it has one (docs/contract/surface.md#10.1).
+    pub(super) fn take_token(&self, index: usize, now: impl FnOnce() -> Nanos) -> bool {
+        let bucket = self
+            .endpoint(index)
+            .and_then(|endpoint| endpoint.bucket.as_ref());
+        bucket.is_none_or(|bucket| bucket.take(now()).admitted)
     }
 
     /// Endpoints that some core could not reach, where the status does not show it yet. `losses`
@@ -106,6 +121,28 @@ impl View {
         Some(fleet)
     }
 
+    /// The index of the endpoint with a number in placements.
+    pub(super) fn index_of_number(&self, number: u16) -> Option<usize> {
+        let at = self
+            .numbers
+            .binary_search_by_key(&number, |(known, _)| *known);
+        let (_, index) = self.numbers.get(at.ok()?)?;
+        Some(usize::from(*index))
+    }
+
+    /// Whether requests have the same candidates by another view.
+    pub(super) fn routes_like(&self, other: &Self) -> bool {
+        let (one, other) = (&self.snapshot, &other.snapshot);
+        let ids = |snapshot: &Snapshot| {
+            let endpoints = snapshot.fleet.endpoints.iter();
+            endpoints.map(|endpoint| endpoint.id).collect::<Vec<_>>()
+        };
+        Arc::ptr_eq(&one.fleet.plan, &other.fleet.plan)
+            && Arc::ptr_eq(&one.models, &other.models)
+            && one.fleet.routable == other.fleet.routable
+            && ids(one) == ids(other)
+    }
+
     /// An endpoint by its index.
     pub(super) fn endpoint(&self, index: usize) -> Option<&Endpoint> {
         self.snapshot.fleet.endpoints.get(index)
@@ -127,9 +164,9 @@ impl View {
     pub(super) fn wanted(&self, path: &[u8], tally: bool) -> Wanted {
         Wanted {
             name_key: path.ends_with(b"/api/show"),
-            prefix_bytes: self.prefix_bytes,
             vision: true,
             tally,
+            prompt: true,
         }
     }
 }

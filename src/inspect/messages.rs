@@ -1,5 +1,6 @@
-//! The search in `messages`, only for a body without a model name at its top level. It runs when
-//! the body is complete, so it is a plain walk over bytes that are known to be one nested value.
+//! The search in `messages`, for a body without a model name at its top level, and for what identifies
+//! a conversation. It runs when the body is complete, so it is a plain walk over bytes that are known
+//! to be one nested value.
 
 use std::ops::Range;
 
@@ -77,7 +78,10 @@ impl<'a> Walk<'a> {
     }
 
     /// Calls `visit` at each element of the array here. It has to read the element.
-    fn elements(&mut self, mut visit: impl FnMut(&mut Self) -> Option<()>) -> Option<()> {
+    pub(super) fn elements(
+        &mut self,
+        mut visit: impl FnMut(&mut Self) -> Option<()>,
+    ) -> Option<()> {
         self.opens(b'[')?;
         if self.opens(b']').is_some() {
             return Some(());
@@ -110,7 +114,7 @@ impl<'a> Walk<'a> {
     }
 
     /// The string here, if `key` is this one and there is a string.
-    fn text_of(&mut self, expected: &[u8], key: &Range<usize>) -> Option<Range<usize>> {
+    pub(super) fn text_of(&mut self, expected: &[u8], key: &Range<usize>) -> Option<Range<usize>> {
         if self.is(expected, key) {
             self.text()
         } else {
@@ -127,6 +131,12 @@ impl<'a> Walk<'a> {
         Some(start..end)
     }
 
+    /// Where the next value begins.
+    pub(super) fn value_start(&mut self) -> Option<usize> {
+        self.peek()?;
+        Some(self.pos)
+    }
+
     /// Reads any value: its span.
     pub(super) fn value(&mut self) -> Option<Range<usize>> {
         self.peek()?;
@@ -135,7 +145,7 @@ impl<'a> Walk<'a> {
         Some(start..self.pos)
     }
 
-    fn skip_value(&mut self) -> Option<()> {
+    pub(super) fn skip_value(&mut self) -> Option<()> {
         match self.peek()? {
             b'"' => {
                 self.text()?;

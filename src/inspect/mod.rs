@@ -1,10 +1,11 @@
 //! Finds in a request body, while it arrives, what routing needs: the model's name, whether a
-//! stream is requested, the span that identifies a conversation, and whether there are images.
+//! stream is requested, the parts of the prompt, and whether there are images.
 //!
 //! The body is never parsed into values and never copied. A scanner walks over the top-level object
-//! once, in the buffer into which the body is received, and resumes where the last bytes ended; it
-//! uses no heap. Everything below the top level is skipped: there only nesting and the ends of
-//! strings matter.
+//! once, in the buffer into which the body is received, and resumes where the last bytes ended. It
+//! uses no heap, except for the places of files and of blanks between messages, if the prompt is
+//! wanted. Everything below the top level is skipped: there only nesting and the ends of strings
+//! matter.
 //!
 //! This module never refuses a body. In a body that is not a JSON object, or is invalid from some
 //! byte on, nothing more is found (docs/contract/balancing.md#2); values that were complete before
@@ -15,8 +16,12 @@
 //! strings end; `scan` says how that is done and what the alternatives cost.
 
 mod form;
+mod keep_alive;
+mod key;
 mod messages;
 mod name;
+mod opening;
+mod prompt;
 #[cfg(test)]
 mod properties;
 mod scan;
@@ -27,7 +32,12 @@ mod tests;
 use std::ops::Range;
 
 pub use form::Form;
+use key::BodyKey;
 pub use name::{Splice, model_name, rewrite_model};
+pub(crate) use opening::Opening;
+use prompt::Notes;
+pub use prompt::{BodySpan, PromptParts};
+pub(crate) use prompt::{LIST_BYTES_MAX, blanks_between};
 use scan::{Nest, Step};
 pub use tally::BodyTally;
 use tally::{CountKey, SeenFields};
@@ -37,13 +47,13 @@ use tally::{CountKey, SeenFields};
 pub struct Wanted {
     /// The path ends in `/api/show`: a string `name` counts if there is no `model`.
     pub name_key: bool,
-    /// Sticky sessions may need the span to hash: at most this many bytes of it, 0 = all of it
-    /// (docs/contract/balancing.md#8, `prefix_hash_bytes`).
-    pub prefix_bytes: Option<usize>,
     /// Look for image parts when no model is named (docs/contract/balancing.md#4.4).
     pub vision: bool,
     /// Find what the estimate of a request's tokens depends on (docs/contract/access.md#7.1).
     pub tally: bool,
+    /// Find the parts of the prompt, its files and the limit of the output, from which the cost of a
+    /// request is predicted (docs/contract/scheduling.md#2).
+    pub prompt: bool,
 }
 
 /// The values found in a body. The default is that of an empty body.
@@ -57,16 +67,17 @@ pub struct Findings {
     pub model: Option<Found>,
     /// The top-level `stream` is `true`.
     pub stream: bool,
-    /// The leading bytes of the raw JSON of `messages`, or else of `prompt`. Only if wanted.
-    pub prefix: Option<Range<usize>>,
     /// A message has an image part. Only if wanted, and only without a model.
     pub images: bool,
     /// A byte order mark stands before the object ([`MARK`]).
     pub mark: bool,
     /// If there is no model, why.
     pub missing: Missing,
-    /// What the estimate depends on. Only if wanted.
+    /// What the estimate depends on. Only if wanted; if only the prompt is, without `fields` and
+    /// `ambiguous`.
     pub tally: BodyTally,
+    /// Where the parts of the prompt are. Only if wanted.
+    pub prompt: PromptParts,
 }
 
 impl Findings {
@@ -76,9 +87,7 @@ impl Findings {
             let Range { start, end } = moved(&model.span());
             (model.start, model.end) = (start, end);
         }
-        if let Some(prefix) = &mut self.prefix {
-            *prefix = moved(prefix);
-        }
+        self.prompt.move_by(moved);
     }
 }
 
@@ -152,7 +161,8 @@ pub enum NameSource {
     Part,
 }
 
-/// The scanner of one body. Small and without heap; a connection makes a new one for each request.
+/// The scanner of one body. Small, and without heap until it notes places; a connection makes a new
+/// one for each request.
 #[derive(Debug, Clone)]
 pub struct Inspector {
     wanted: Wanted,
@@ -162,7 +172,7 @@ pub struct Inspector {
     /// The start of the key or value being read; for a string, after its opening quote.
     start: usize,
     /// The key of the value that is next or being read.
-    key: Key,
+    key: BodyKey,
     /// The state of the scan within a nested value.
     nest: Nest,
     /// The next byte of the string being read follows a backslash.
@@ -172,6 +182,8 @@ pub struct Inspector {
     meaning: CountKey,
     tally: BodyTally,
     seen: Seen,
+    /// Only if the prompt is wanted.
+    prompt: PromptParts,
 }
 
 /// The part of the body to which the next byte belongs.
@@ -199,19 +211,6 @@ enum State {
     Comma,
     /// The object has ended or turned out not to be JSON. All further bytes are ignored.
     Over,
-}
-
-/// Top-level keys with a meaning here.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Key {
-    Model,
-    /// `model` in another letter case.
-    CasedModel,
-    Name,
-    Stream,
-    Messages,
-    Prompt,
-    Other,
 }
 
 /// Values that are complete. Of duplicates the last stays, as in most JSON readers.
@@ -251,13 +250,14 @@ impl Inspector {
             state: State::Start,
             pos: 0,
             start: 0,
-            key: Key::Other,
+            key: BodyKey::Other,
             nest: Nest::default(),
             escaped: false,
             count_key: CountKey::Other,
             meaning: CountKey::Other,
             tally: BodyTally::default(),
             seen: Seen::default(),
+            prompt: PromptParts::default(),
         }
     }
 
@@ -298,25 +298,16 @@ impl Inspector {
         let images = self.wanted.vision
             && model.is_none()
             && messages.is_some_and(|span| messages::has_image(body, span.start));
-        let prefix = self.wanted.prefix_bytes.and_then(|bytes_max| {
-            let prompt = self
-                .seen
-                .prompt
-                .as_ref()
-                .filter(|span| !is_absent(body, span));
-            let span = messages.or(prompt)?;
-            let end = match bytes_max {
-                0 => span.end,
-                _ => span.end.min(span.start.saturating_add(bytes_max)),
-            };
-            Some(span.start..end)
-        });
         let is_whole = self.wanted.tally && self.seen.closed;
+        let parts = if self.wanted.prompt {
+            self.prompt_parts(body)
+        } else {
+            PromptParts::default()
+        };
         Findings {
             object: self.seen.object,
             model,
             stream: self.seen.stream,
-            prefix,
             images,
             mark: self.seen.mark && self.seen.object,
             missing: self.missing(),
@@ -324,7 +315,19 @@ impl Inspector {
                 fields: self.seen.fields.known().filter(|_| is_whole),
                 ..self.tally
             },
+            prompt: parts,
         }
+    }
+
+    fn prompt_parts(&mut self, body: &[u8]) -> PromptParts {
+        let mut parts = std::mem::take(&mut self.prompt);
+        let raw =
+            |span: &Option<Range<usize>>| span.clone().map_or(BodySpan::default(), BodySpan::from);
+        parts.messages = raw(&self.seen.messages);
+        parts.prompt = raw(&self.seen.prompt);
+        parts.is_whole = self.seen.closed && u32::try_from(body.len()).is_ok();
+        parts.finish(body);
+        parts
     }
 
     fn missing(&self) -> Missing {
@@ -362,8 +365,8 @@ impl Inspector {
             let quote = scan::string_end(body, self.pos, &mut self.escaped)?;
             self.pos = quote + 1;
             let raw = body.get(self.start..quote).unwrap_or(b"");
-            self.key = Key::of(raw);
-            if self.wanted.tally {
+            self.key = BodyKey::of(raw);
+            if self.counts() {
                 self.note_key(raw);
             }
             self.state = State::Colon;
@@ -378,8 +381,10 @@ impl Inspector {
             State::Text => {
                 let quote = scan::string_end(body, self.pos, &mut self.escaped)?;
                 self.pos = quote + 1;
-                if self.wanted.tally {
-                    self.tally.text(body, self.start..quote, None);
+                if self.counts() {
+                    let mut notes =
+                        Notes::<false>::of(self.wanted, &mut self.tally, &mut self.prompt);
+                    notes.text(body, self.start..quote);
                     // Some servers read a number in quotes.
                     let text = body.get(self.start..quote).unwrap_or(b"");
                     self.tally.scalar(self.meaning, text);
@@ -391,7 +396,7 @@ impl Inspector {
             State::Scalar => {
                 self.pos = scan::scalar_end(body, self.pos)?;
                 let token = &body[self.start..self.pos];
-                if self.wanted.tally {
+                if self.counts() {
                     self.tally.scalar(self.meaning, token);
                     self.seen.fields.note(self.count_key, Some(token));
                 }
@@ -406,7 +411,7 @@ impl Inspector {
                 Step::More => return None,
                 Step::Ended(end) => {
                     self.pos = end;
-                    if self.wanted.tally {
+                    if self.counts() {
                         self.tally.object(self.meaning, body, self.start);
                         self.seen.fields.note(self.count_key, None);
                     }
@@ -446,11 +451,18 @@ impl Inspector {
                 State::Text
             }
             (State::Value, b'{' | b'[') => {
-                self.nest = if self.wanted.tally {
+                self.nest = if self.counts() {
                     Nest::opened_at(body, at, byte)
                 } else {
                     Nest::opened_by(byte)
                 };
+                if self.wanted.prompt {
+                    let is_list = matches!(
+                        self.key,
+                        BodyKey::Messages | BodyKey::Input | BodyKey::Prompt
+                    );
+                    self.prompt.open(at, is_list && byte == b'[');
+                }
                 State::Nested
             }
             (State::Value, _) if scan::is_scalar_byte(byte) => State::Scalar,
@@ -467,17 +479,28 @@ impl Inspector {
 
     /// Continues to scan a nested value.
     fn nested(&mut self, body: &[u8]) -> Step {
-        if self.wanted.tally {
-            self.nest.scan_with(body, self.pos, &mut self.tally)
-        } else {
-            self.nest.scan(body, self.pos)
+        if !self.counts() {
+            return self.nest.scan(body, self.pos);
         }
+        let (tally, parts) = (&mut self.tally, &mut self.prompt);
+        if parts.is_in_list() {
+            let mut notes = Notes::<true>::of(self.wanted, tally, parts);
+            self.nest.scan_with(body, self.pos, &mut notes)
+        } else {
+            let mut notes = Notes::<false>::of(self.wanted, tally, parts);
+            self.nest.scan_with(body, self.pos, &mut notes)
+        }
+    }
+
+    /// Whether files and limits of the output are looked for.
+    const fn counts(&self) -> bool {
+        self.wanted.tally | self.wanted.prompt
     }
 
     fn note_key(&mut self, raw: &[u8]) {
         self.count_key = CountKey::of(raw);
         self.meaning = self.count_key.meaning(raw);
-        if matches!(self.key, Key::Model | Key::CasedModel) {
+        if self.wanted.tally && matches!(self.key, BodyKey::Model | BodyKey::CasedModel) {
             let before = std::mem::replace(&mut self.seen.names_model, true);
             self.tally.ambiguous |= before;
         }
@@ -485,16 +508,16 @@ impl Inspector {
 
     fn keep_text(&mut self, text: Range<usize>) {
         match self.key {
-            Key::Model => self.seen.model = Some(text),
-            Key::CasedModel => self.seen.cased_model = Some(text),
-            Key::Name => self.seen.name = Some(text),
+            BodyKey::Model => self.seen.model = Some(text),
+            BodyKey::CasedModel => self.seen.cased_model = Some(text),
+            BodyKey::Name => self.seen.name = Some(text),
             _ => self.keep_raw(text.start - 1..text.end + 1),
         }
     }
 
     fn keep_scalar(&mut self, token: &[u8]) {
         match self.key {
-            Key::Stream => self.seen.stream = token == b"true",
+            BodyKey::Stream => self.seen.stream = token == b"true",
             _ => self.keep_raw(self.start..self.pos),
         }
     }
@@ -502,45 +525,16 @@ impl Inspector {
     /// Keeps the raw JSON of a value if its key asks for that.
     fn keep_raw(&mut self, raw: Range<usize>) {
         match self.key {
-            Key::Messages => self.seen.messages = Some(raw),
-            Key::Prompt => self.seen.prompt = Some(raw),
-            Key::Stream => self.seen.stream = false,
-            Key::Model | Key::CasedModel => self.seen.other_model = true,
+            BodyKey::Messages => self.seen.messages = Some(raw),
+            BodyKey::Prompt => self.seen.prompt = Some(raw),
+            BodyKey::Stream => self.seen.stream = false,
+            BodyKey::Model | BodyKey::CasedModel => self.seen.other_model = true,
+            BodyKey::Input => self.prompt.input = BodySpan::from(raw),
+            BodyKey::Tools => self.prompt.tools = BodySpan::from(raw),
+            BodyKey::System => self.prompt.system = BodySpan::from(raw),
+            BodyKey::Instructions => self.prompt.instructions = BodySpan::from(raw),
+            BodyKey::KeepAlive => self.prompt.keep_alive = BodySpan::from(raw),
             _ => {}
-        }
-    }
-}
-
-impl Key {
-    fn of(raw: &[u8]) -> Self {
-        match raw {
-            b"model" => Self::Model,
-            b"name" => Self::Name,
-            b"stream" => Self::Stream,
-            b"messages" => Self::Messages,
-            b"prompt" => Self::Prompt,
-            _ if raw.eq_ignore_ascii_case(b"model") => Self::CasedModel,
-            _ if raw.contains(&b'\\') => Self::of_escaped(raw),
-            _ => Self::Other,
-        }
-    }
-
-    /// A key may be spelled with escapes: `"mod\u0065l"` is `model`.
-    fn of_escaped(raw: &[u8]) -> Self {
-        const LONGEST: usize = "messages".len();
-        let mut key = [0; LONGEST];
-        let mut len = 0;
-        for decoded in name::unescape(raw) {
-            match (decoded, key.get_mut(len)) {
-                (Ok(c), Some(slot)) if c.is_ascii() => *slot = c as u8,
-                _ => return Self::Other,
-            }
-            len += 1;
-        }
-        match key.get(..len) {
-            // Decoded to a backslash, it is no longer an escape.
-            Some(key) if !key.contains(&b'\\') => Self::of(key),
-            _ => Self::Other,
         }
     }
 }

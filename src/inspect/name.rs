@@ -181,9 +181,9 @@ mod tests {
 
     const SHOW: Wanted = Wanted {
         name_key: true,
-        prefix_bytes: None,
         vision: false,
         tally: false,
+        prompt: false,
     };
 
     fn rewritten(body: &str, name: &str) -> Option<String> {

@@ -79,7 +79,7 @@ proptest! {
             let after = inspect(&rewritten, ALL);
             let (before, after) = (verdict(&body, &before), verdict(&rewritten, &after));
             prop_assert_eq!(after.model.map(|(name, _)| name), Some(to.trim().to_owned()));
-            prop_assert_eq!((after.stream, after.prefix), (before.stream, before.prefix));
+            prop_assert_eq!(after.stream, before.stream);
         }
     }
 }
@@ -141,7 +141,6 @@ fn reference(top: &Members) -> Verdict {
         images: model.is_none() && messages.is_some_and(has_image),
         model,
         stream: last("stream") == Some("true"),
-        prefix: messages.or_else(|| present("prompt")).map(str::to_owned),
     }
 }
 

@@ -115,9 +115,9 @@ pub(super) struct Nest {
     in_string: bool,
     /// The next byte follows a backslash.
     escaped: bool,
-    /// Only if files are counted: the start of the string that the next byte is inside of, and
-    /// for each open bracket whether it is that of an array of images.
-    string_start: usize,
+    /// Only if files are counted: where the block begins that has the last quote of a string, and the
+    /// depths, counted from 0, at which an array of images is open.
+    quote_block: usize,
     images: u128,
 }
 
@@ -126,8 +126,18 @@ pub(super) trait Strings {
     /// Whether anything is; if not, it costs nothing.
     const COUNT: bool;
 
-    /// Takes a string between its quotes, in the value that is being scanned.
-    fn take(&mut self, body: &[u8], text: Range<usize>, nest: &Nest);
+    /// Shorter strings, or some of them, are passed over.
+    const LENGTH_MIN: usize;
+
+    /// Takes a string between its quotes; `in_images`: it is an element of an array of images.
+    fn take(&mut self, body: &[u8], text: Range<usize>, in_images: bool);
+
+    /// Whether the borders between the elements of the value are noted.
+    const BORDERS: bool;
+
+    /// Takes the bracket at `at`, which opens an element of the value or closes the value, unless
+    /// only a comma or nothing is between it and the element before, which ends with a bracket.
+    fn border(&mut self, body: &[u8], at: usize);
 }
 
 /// Nothing is done with them.
@@ -135,8 +145,12 @@ pub(super) struct Ignored;
 
 impl Strings for Ignored {
     const COUNT: bool = false;
+    const LENGTH_MIN: usize = usize::MAX;
+    const BORDERS: bool = false;
 
-    fn take(&mut self, _: &[u8], _: Range<usize>, _: &Nest) {}
+    fn take(&mut self, _: &[u8], _: Range<usize>, _: bool) {}
+
+    fn border(&mut self, _: &[u8], _: usize) {}
 }
 
 impl Nest {
@@ -147,7 +161,7 @@ impl Nest {
             depth: 1,
             in_string: false,
             escaped: false,
-            string_start: 0,
+            quote_block: 0,
             images: 0,
         }
     }
@@ -156,13 +170,14 @@ impl Nest {
     pub(super) fn opened_at(body: &[u8], at: usize, bracket: u8) -> Self {
         Self {
             images: u128::from(bracket == b'[' && is_under(body, at, b"images")),
+            quote_block: at,
             ..Self::opened_by(bracket)
         }
     }
 
     /// Whether the innermost open bracket is that of an array of images.
-    pub(super) fn is_in_images(&self) -> bool {
-        self.images & 1 == 1
+    const fn is_in_images(&self) -> bool {
+        self.images != 0 && self.images >> (self.depth - 1) & 1 == 1
     }
 
     /// Continues at `pos`. After [`Step::More`] the next call continues at the end of this `body`.
@@ -170,7 +185,8 @@ impl Nest {
         self.scan_with(body, pos, &mut Ignored)
     }
 
-    /// The same, with something to be done with the strings.
+    /// The same, with something to be done with the strings. On its own, it has registers enough.
+    #[inline(never)]
     pub(super) fn scan_with<S: Strings>(&mut self, body: &[u8], pos: usize, texts: &mut S) -> Step {
         let mut pos = pos;
         while let Some(block) = Block::at(body, pos) {
@@ -183,7 +199,10 @@ impl Nest {
                     };
                     self.in_string = false;
                     if S::COUNT {
-                        texts.take(body, self.string_start..quote, self);
+                        if quote - self.quote_block > S::LENGTH_MIN {
+                            self.take_string(body, quote, texts);
+                        }
+                        self.quote_block = quote;
                     }
                     pos = quote + 1;
                     continue;
@@ -192,11 +211,12 @@ impl Nest {
                 (_, in_string) => {
                     let quotes = quotes & !block.escaped(&mut self.escaped);
                     if S::COUNT && quotes != 0 {
-                        // Strings that begin and end in one block are too short to matter.
-                        if in_string {
-                            texts.take(body, self.string_start..pos + first(quotes), self);
+                        // Strings that begin and end in blocks close together are too short to
+                        // matter.
+                        if pos + Block::LEN - self.quote_block > S::LENGTH_MIN && in_string {
+                            self.take_string(body, pos + first(quotes), texts);
                         }
-                        self.string_start = pos + last(quotes) + 1;
+                        self.quote_block = pos;
                     }
                     parity(quotes) ^ if in_string { u64::MAX } else { 0 }
                 }
@@ -206,13 +226,14 @@ impl Nest {
             while brackets != 0 {
                 let at = pos + first(brackets);
                 brackets &= brackets - 1;
-                if !body.get(at).is_some_and(|&bracket| self.bracket(bracket)) {
+                if !self.bracket(body, at, texts) {
                     return Step::Broken;
                 }
-                if S::COUNT {
-                    self.note_images(body, at);
-                }
                 if self.depth == 0 {
+                    let is_plain = matches!(before::<1>(body, at), Some([b'}' | b']']));
+                    if S::BORDERS && !is_plain {
+                        texts.border(body, at);
+                    }
                     return Step::Ended(at + 1);
                 }
             }
@@ -221,32 +242,118 @@ impl Nest {
         Step::More
     }
 
-    /// Takes the bracket at `at` into account for the arrays of images.
-    fn note_images(&mut self, body: &[u8], at: usize) {
-        self.images = match body.get(at) {
-            Some(b'[') => self.images << 1 | u128::from(is_under(body, at, b"images")),
-            Some(b'{') => self.images << 1,
-            _ => self.images >> 1,
+    /// Passes on a string that ends at `end`. It begins with the last quote of its block that is not
+    /// escaped.
+    #[cold]
+    fn take_string<S: Strings>(&self, body: &[u8], end: usize, texts: &mut S) {
+        let from = self.quote_block;
+        let block = body.get(from..end.min(from + Block::LEN)).unwrap_or(b"");
+        let is_escaped = |at: usize| {
+            let before = body.get(..from + at).unwrap_or(b"").iter().rev();
+            before.take_while(|byte| **byte == b'\\').count() % 2 == 1
         };
+        let mut quotes = memchr::memrchr_iter(b'"', block);
+        if let Some(quote) = quotes.find(|at| !is_escaped(*at)) {
+            let text = from + quote + 1..end;
+            if text.len() >= S::LENGTH_MIN {
+                texts.take(body, text, self.is_in_images());
+            }
+        }
     }
 
-    /// Takes a bracket; false if it must not be there. Nor must a backslash.
-    fn bracket(&mut self, bracket: u8) -> bool {
-        match bracket {
-            b'{' | b'[' => {
+    /// Takes the bracket at `at`; false if it must not be there. Nor must a backslash.
+    #[inline(always)]
+    fn bracket<S: Strings>(&mut self, body: &[u8], at: usize, texts: &mut S) -> bool {
+        match body.get(at) {
+            Some(&bracket @ (b'{' | b'[')) => {
+                if S::COUNT && bracket == b'[' && is_under(body, at, b"images") {
+                    self.images |= 1_u128.unbounded_shl(self.depth);
+                }
+                if S::BORDERS && self.depth == 1 {
+                    let is_plain = matches!(before::<2>(body, at), Some([b'}' | b']', b',']));
+                    if !is_plain {
+                        texts.border(body, at);
+                    }
+                }
                 self.depth += 1;
                 self.objects = self.objects << 1 | u128::from(bracket == b'{');
                 self.depth <= NESTING_MAX
             }
-            b'}' | b']' => {
+            Some(&bracket @ (b'}' | b']')) => {
                 let object = self.objects & 1 == 1;
                 self.depth -= 1;
                 self.objects >>= 1;
+                if S::COUNT && self.images != 0 {
+                    self.images &= !(u128::MAX << self.depth);
+                }
                 object == (bracket == b'}')
             }
             _ => false,
         }
     }
+}
+
+/// The bytes before a position.
+#[inline(always)]
+pub(super) fn before<const COUNT: usize>(body: &[u8], at: usize) -> Option<[u8; COUNT]> {
+    body.get(..at)?.last_chunk().copied()
+}
+
+/// Calls `take` with the blanks between the elements of the array after whose bracket `pos` is, until
+/// it returns false. A run of them may come in parts.
+pub(super) fn blanks_between(
+    body: &[u8],
+    pos: usize,
+    mut take: impl FnMut(Range<usize>) -> bool,
+) -> Step {
+    let mut nest = Nest::opened_by(b'[');
+    let mut pos = pos;
+    while let Some(block) = Block::at(body, pos) {
+        let quotes = block.equal(b'"');
+        if quotes == 0 && nest.in_string {
+            let Some(quote) = string_end(body, pos, &mut nest.escaped) else {
+                return Step::More;
+            };
+            nest.in_string = false;
+            pos = quote + 1;
+            continue;
+        }
+        let quotes = match quotes {
+            0 => 0,
+            quotes => quotes & !block.escaped(&mut nest.escaped),
+        };
+        let strings = parity(quotes) ^ if nest.in_string { u64::MAX } else { 0 };
+        nest.in_string = strings >> 63 == 1;
+        let mut brackets = block.brackets() & !strings;
+        let mut blanks = block.blanks() & !strings;
+        loop {
+            // Up to the next bracket the depth is the same.
+            let until = brackets.trailing_zeros();
+            let mut within = blanks & !u64::MAX.checked_shl(until).unwrap_or(0);
+            blanks &= !within;
+            while nest.depth == 1 && within != 0 {
+                let start = first(within);
+                let len = (within >> start).trailing_ones() as usize;
+                within &= within.wrapping_add(1 << start);
+                if !take(pos + start..pos + start + len) {
+                    return Step::More;
+                }
+            }
+            if brackets == 0 {
+                break;
+            }
+            let at = pos + first(brackets);
+            brackets &= brackets - 1;
+            if !nest.bracket(body, at, &mut Ignored) {
+                return Step::Broken;
+            }
+            if nest.depth == 0 {
+                return Step::Ended(at + 1);
+            }
+        }
+        pos += block.len;
+    }
+    Step::More
 }
 
 /// 64 bytes that are processed together. In all masks bit n represents byte n.
@@ -295,6 +402,17 @@ impl Block {
         })
     }
 
+    /// The blanks that are there.
+    fn blanks(&self) -> u64 {
+        let blanks = self.mask(|lane| {
+            lane.simd_eq(u8x16::splat(b' '))
+                | lane.simd_eq(u8x16::splat(b'\n'))
+                | lane.simd_eq(u8x16::splat(b'\r'))
+                | lane.simd_eq(u8x16::splat(b'\t'))
+        });
+        blanks & u64::MAX >> (Self::LEN - self.len)
+    }
+
     fn mask(&self, test: impl Fn(u8x16) -> u8x16) -> u64 {
         let mask = |lane: usize| u64::from(test(self.lanes[lane]).to_bitmask()) << (lane * 16);
         mask(0) | mask(1) | mask(2) | mask(3)
@@ -341,151 +459,5 @@ fn first(bits: u64) -> usize {
     bits.trailing_zeros() as usize
 }
 
-/// The place of the last bit that is set; there is one.
-fn last(bits: u64) -> usize {
-    bits.ilog2() as usize
-}
-
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    /// Byte by byte, the way the grammar is read.
-    fn slow_string_end(body: &[u8], escaped: &mut bool) -> Option<usize> {
-        for (at, byte) in body.iter().enumerate() {
-            match (*escaped, byte) {
-                (false, b'"') => return Some(at),
-                (false, b'\\') => *escaped = true,
-                _ => *escaped = false,
-            }
-        }
-        None
-    }
-
-    /// Runs of plain text, backslashes and quotes, of lengths around those of blocks and lanes.
-    fn text() -> impl Strategy<Value = Vec<u8>> {
-        let length = prop_oneof![0..5_usize, 14..18_usize, 60..68_usize];
-        let run = (
-            prop::sample::select(b"a\\\\\"".to_vec()),
-            length,
-            any::<bool>(),
-        );
-        prop::collection::vec(run, 0..12).prop_map(|runs| {
-            let mut text = Vec::new();
-            for (byte, length, escaped_quote) in runs {
-                // A quote ends the string, so only one of them at a time, and mostly escaped.
-                text.resize(text.len() + if byte == b'"' { 1 } else { length }, byte);
-                text.extend_from_slice(if escaped_quote { b"a\\\"" } else { b"" });
-            }
-            text
-        })
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig {
-            failure_persistence: None,
-            ..ProptestConfig::with_cases(4000)
-        })]
-
-        #[test]
-        fn strings_end_where_they_do_byte_by_byte(
-            text in text(),
-            cut in any::<prop::sample::Index>(),
-            escaped in any::<bool>(),
-        ) {
-            let mut slowly = escaped;
-            let expected = slow_string_end(&text, &mut slowly);
-            let mut at_once = escaped;
-            prop_assert_eq!(string_end(&text, 0, &mut at_once), expected);
-            prop_assert_eq!(at_once, slowly);
-
-            let cut = cut.index(text.len() + 1);
-            let mut in_two = escaped;
-            let end = string_end(&text[..cut], 0, &mut in_two)
-                .or_else(|| string_end(&text, cut, &mut in_two));
-            prop_assert_eq!((end, in_two), (expected, slowly));
-        }
-
-        #[test]
-        fn blocks_know_what_is_escaped(text in text(), escaped in any::<bool>()) {
-            let mut carry = escaped;
-            let mut slowly = escaped;
-            let mut pos = 0;
-            while let Some(block) = Block::at(&text, pos) {
-                let mask = block.escaped(&mut carry);
-                for (at, &byte) in text[pos..pos + block.len].iter().enumerate() {
-                    // Of a run of backslashes only the byte after it matters.
-                    if byte != b'\\' {
-                        prop_assert_eq!(mask >> at & 1 == 1, slowly, "byte {}", pos + at);
-                    }
-                    slowly = byte == b'\\' && !slowly;
-                }
-                prop_assert_eq!(carry, slowly);
-                pos += block.len;
-            }
-        }
-    }
-
-    #[test]
-    fn nested_values_end_with_their_first_bracket() {
-        for before in 0..130 {
-            let text = "x".repeat(before);
-            let body = format!(r#"{{"k]":["{text}\\\"]","}}"],"{text}":{{}}}}]]"#);
-            let end = body.len() - 2;
-            assert_eq!(
-                Nest::opened_by(b'{').scan(body.as_bytes(), 1),
-                Step::Ended(end)
-            );
-        }
-    }
-
-    #[test]
-    fn nested_values_that_are_broken() {
-        let deep = "[".repeat(NESTING_MAX as usize);
-        for broken in [
-            "}",
-            "[}",
-            "{]",
-            "[[]}",
-            r#"["]"}"#,
-            r"\n]",
-            r#"[\"]]"#,
-            "|]",
-            deep.as_str(),
-        ] {
-            assert_eq!(
-                Nest::opened_by(b'[').scan(broken.as_bytes(), 0),
-                Step::Broken,
-                "{broken}"
-            );
-        }
-        for open in ["", "[]", "{", r#""]"#, r#""\"]"#, &deep[1..]] {
-            assert_eq!(
-                Nest::opened_by(b'[').scan(open.as_bytes(), 0),
-                Step::More,
-                "{open}"
-            );
-        }
-    }
-
-    #[test]
-    fn scalars() {
-        for token in [
-            "0",
-            "-1",
-            "12.5e-3",
-            "true",
-            "false",
-            "null",
-            "NaN",
-            "-Infinity",
-        ] {
-            assert!(is_scalar(token.as_bytes()), "{token}");
-        }
-        for token in ["", "tru", "True", "nul", "nan", "+1", ".5", "e1"] {
-            assert!(!is_scalar(token.as_bytes()), "{token}");
-        }
-    }
-}
+mod tests;

@@ -8,10 +8,10 @@ use std::ops::Range;
 use crate::config::{OutputField, OutputKey};
 
 use super::messages::Walk;
-use super::scan::{Nest, Strings, is_under};
+use super::scan::is_under;
 
 /// A longer string may be a file.
-const TEXT_BYTES_MAX: usize = 1_024;
+pub(super) const TEXT_BYTES_MAX: usize = 1_024;
 
 /// The figures of an estimate.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -112,15 +112,6 @@ fn is_usual_limit(token: &[u8]) -> bool {
 /// Integers with so many digits are exact in every reader.
 const INTEGER_DIGITS_MAX: usize = 15;
 
-impl Strings for BodyTally {
-    const COUNT: bool = true;
-
-    #[inline]
-    fn take(&mut self, body: &[u8], text: Range<usize>, nest: &Nest) {
-        self.text(body, text, Some(nest));
-    }
-}
-
 impl BodyTally {
     /// Takes a number or literal under a key.
     pub(super) fn scalar(&mut self, key: CountKey, token: &[u8]) {
@@ -148,25 +139,19 @@ impl BodyTally {
         });
     }
 
-    /// Takes a string between its quotes.
-    #[inline]
-    pub(super) fn text(&mut self, body: &[u8], text: Range<usize>, nest: Option<&Nest>) {
-        if text.len() > TEXT_BYTES_MAX {
-            self.long_text(body, text, nest);
-        }
-    }
-
-    #[cold]
-    fn long_text(&mut self, body: &[u8], text: Range<usize>, nest: Option<&Nest>) {
+    /// Takes a string between its quotes, which is longer than [`TEXT_BYTES_MAX`]; true if it is a
+    /// file.
+    pub(super) fn long_text(&mut self, body: &[u8], text: &Range<usize>, in_images: bool) -> bool {
         let has_mark = || {
             body.get(text.clone())
                 .is_some_and(|t| t.starts_with(b"data:"))
         };
-        let is_element = nest.is_some_and(Nest::is_in_images);
-        if is_element || has_mark() || is_under(body, text.start - 1, b"data") {
+        let is_file = in_images || has_mark() || is_under(body, text.start - 1, b"data");
+        if is_file {
             self.files += 1;
             self.file_bytes = self.file_bytes.saturating_add(text.len() as u64);
         }
+        is_file
     }
 }
 
@@ -194,9 +179,9 @@ mod tests {
 
     const WANTED: Wanted = Wanted {
         name_key: false,
-        prefix_bytes: None,
         vision: true,
         tally: true,
+        prompt: true,
     };
 
     fn tally(body: &[u8]) -> BodyTally {
@@ -236,6 +221,25 @@ mod tests {
         for (body, files) in table {
             let short: String = body.chars().take(60).collect();
             assert_eq!(tally(body.as_bytes()).files, files, "{short}");
+        }
+    }
+
+    /// Strings with escaped quotes are passed block by block; wherever blocks begin, they have the
+    /// same length.
+    #[test]
+    fn files_with_escaped_quotes() {
+        for run in [0, 1, 7, 30, 61] {
+            let piece = format!("{}\\\"\\\\", "A".repeat(run));
+            let text = piece.repeat(1_024 / piece.len());
+            for shift in 0..64 {
+                for len in [1_024, 1_025] {
+                    let text = format!("{}{}", &text, "A".repeat(len - text.len()));
+                    let blank = " ".repeat(shift);
+                    let body = format!(r#"{{"a":["\\",{{{blank}"images":["","{text}"]}}]}}"#);
+                    let files = u64::from(len > TEXT_BYTES_MAX);
+                    assert_eq!(tally(body.as_bytes()).files, files, "{run} {shift}");
+                }
+            }
         }
     }
 
@@ -368,6 +372,13 @@ mod tests {
             ends.iter().for_each(|&end| inspector.advance(&body[..end]));
             let found = inspector.finish(body);
             prop_assert_eq!((found.tally.files, found.tally.file_bytes), expected);
+            let spans = found.prompt.files.iter().map(|span| span.range());
+            prop_assert_eq!(spans.clone().count() as u64, expected.0.min(16));
+            for span in spans {
+                prop_assert_eq!(body[span.start - 1], b'"');
+                prop_assert_eq!(body[span.end], b'"');
+                prop_assert!(span.len() > TEXT_BYTES_MAX && !body[span].contains(&b'"'));
+            }
             prop_assert!(found.model.is_some());
         }
     }

@@ -4,9 +4,9 @@ use super::*;
 
 pub(super) const ALL: Wanted = Wanted {
     name_key: true,
-    prefix_bytes: Some(0),
     vision: true,
     tally: false,
+    prompt: false,
 };
 
 /// Findings in a form that can be written down.
@@ -14,18 +14,15 @@ pub(super) const ALL: Wanted = Wanted {
 pub(super) struct Verdict {
     pub(super) model: Option<(String, NameSource)>,
     pub(super) stream: bool,
-    pub(super) prefix: Option<String>,
     pub(super) images: bool,
 }
 
 pub(super) fn verdict(body: &[u8], findings: &Findings) -> Verdict {
-    let prefix = findings.prefix.clone().map(|span| body[span].to_vec());
     Verdict {
         model: findings
             .model
             .map(|found| (model_name(body, &found).into_owned(), found.source())),
         stream: findings.stream,
-        prefix: prefix.map(|raw| String::from_utf8_lossy(&raw).into_owned()),
         images: findings.images,
     }
 }
@@ -258,51 +255,6 @@ fn streams() {
             expected,
             "{body}"
         );
-    }
-}
-
-#[test]
-fn prefixes() {
-    let table = [
-        (r#"{"messages": [ {"a":1} ] }"#, 0, Some(r#"[ {"a":1} ]"#)),
-        (
-            r#"{"tools":[1],"messages":[{"a":1}],"prompt":"p"}"#,
-            0,
-            Some(r#"[{"a":1}]"#),
-        ),
-        (
-            r#"{"prompt":"p","messages":[{"a":1}]}"#,
-            0,
-            Some(r#"[{"a":1}]"#),
-        ),
-        (r#"{"prompt":"p\"q"}"#, 0, Some(r#""p\"q""#)),
-        (
-            r#"{"prompt":["p","q"],"messages":null}"#,
-            0,
-            Some(r#"["p","q"]"#),
-        ),
-        (r#"{"messages":[ ],"prompt":"p"}"#, 0, Some(r#""p""#)),
-        (r#"{"messages":"text"}"#, 0, Some(r#""text""#)),
-        (r#"{"messages":[1],"messages":[2]}"#, 0, Some("[2]")),
-        (r#"{"messages":[1],"messages":null}"#, 0, None),
-        (r#"{"messages":[],"prompt":null}"#, 0, None),
-        (r#"{"x":{"messages":[1]}}"#, 0, None),
-        (r#"{"messages":[{"a":1}]}"#, 4, Some(r#"[{"a"#)),
-        (r#"{"messages":[{"a":1}]}"#, 9, Some(r#"[{"a":1}]"#)),
-        (
-            r#"{"messages":[{"a":1}]}"#,
-            usize::MAX,
-            Some(r#"[{"a":1}]"#),
-        ),
-        (r#"{"messages":[{"a":1},"#, 4, None),
-    ];
-    for (body, bytes_max, expected) in table {
-        let wanted = Wanted {
-            prefix_bytes: Some(bytes_max),
-            ..ALL
-        };
-        let prefix = inspect_every_way(body.as_bytes(), wanted).prefix;
-        assert_eq!(prefix.map(|span| &body[span]), expected, "{body}");
     }
 }
 

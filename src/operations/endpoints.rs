@@ -9,6 +9,7 @@ use serde::Serialize;
 use super::Inputs;
 use super::conditional::{Page, Tagged, tagged};
 use super::last_error::{BreakerItem, LastErrorItem};
+use super::scheduling::SlotsItem;
 use super::system::{Seen, healthy};
 use crate::clock::{millis, unix_millis};
 use crate::fleet::{Endpoint, Status};
@@ -57,6 +58,8 @@ struct Item<'a> {
     cooling: Vec<CoolingModel>,
     #[serde(skip_serializing_if = "Option::is_none")]
     last_error: Option<LastErrorItem>,
+    #[serde(flatten)]
+    scheduling: SlotsItem<'a>,
     breaker: BreakerItem,
 }
 
@@ -94,7 +97,7 @@ pub(super) fn page(inputs: &Inputs<'_>) -> Page {
     })
 }
 
-fn item<'a>(seen: Seen<'a>, inputs: &Inputs<'_>) -> Item<'a> {
+fn item<'a>(seen: Seen<'a>, inputs: &Inputs<'a>) -> Item<'a> {
     let issues = issue(&seen);
     let Seen {
         id,
@@ -132,6 +135,7 @@ fn item<'a>(seen: Seen<'a>, inputs: &Inputs<'_>) -> Item<'a> {
         issues,
         cooling: cooling(endpoint, inputs),
         last_error: LastErrorItem::of(endpoint),
+        scheduling: SlotsItem::of(endpoint, inputs),
         breaker: BreakerItem::of(endpoint, inputs),
     }
 }
@@ -168,8 +172,30 @@ mod tests {
     use crate::fleet::breaker::on_failure;
     use crate::fleet::cooling::CoolDown;
     use crate::fleet::{ErrorKind, Failed, Failure};
+    use crate::operations::SchedulingFacts;
     use crate::operations::stats::Outcome;
     use crate::operations::testing::{CLOCK_MS, World, value};
+    use crate::providers::readings::MemorySource;
+    use crate::schedule::load::EndpointLoad;
+    use crate::schedule::survey::QueueSurvey;
+    use crate::schedule::{ModelKey, Warmth};
+
+    /// The first endpoint tells about its models, of which one is in memory, and is at work.
+    fn loaded(world: &mut World) {
+        let endpoint = &mut world.fleet.endpoints[0];
+        let mut profile = (*endpoint.profile).clone();
+        profile.scheduling.memory = Some(MemorySource::default());
+        endpoint.profile = profile.into();
+        endpoint.load = EndpointLoad::new(7, 0).into();
+        endpoint.load.configure(4, 1);
+        endpoint.load.start();
+        for (model, state) in [("m", Warmth::Warm), ("cold", Warmth::Cold)] {
+            endpoint.load.hear_warmth(ModelKey::of(model), state, 1);
+        }
+        let mut queue = QueueSurvey::default();
+        queue.endpoints.insert(7, 2);
+        world.scheduling = SchedulingFacts::new(queue, ["m", "cold"].into_iter(), 0);
+    }
 
     #[test]
     fn every_field() {
@@ -206,6 +232,7 @@ mod tests {
         for _ in 0..5 {
             on_failure(&world.fleet.endpoints[1].live, CLOCK_MS - 1000, None);
         }
+        loaded(&mut world);
         let closed = json!({"state": "closed", "opened_at": null, "retry_at": null});
         assert_eq!(
             value(&page(&world.inputs())),
@@ -222,12 +249,14 @@ mod tests {
                         "next_check_at": "2026-04-15T10:30:04Z", "response_time": "4ms",
                         "last_model_sync": "1h ago",
                         "last_model_sync_at": "2026-04-15T09:30:00Z", "breaker": closed,
+                        "slots": 4, "running": 1, "queued": 2, "models_warm": ["m"],
                     },
                     {
                         "id": "vnximj", "name": "b", "type": "vllm", "status": "busy",
                         "priority": 20, "url": "http://b", "model_count": 0, "request_count": 0,
                         "success_rate": "N/A", "min_latency_ms": 0, "max_latency_ms": 0,
                         "active_connections": 0, "health_check": "",
+                        "slots": null, "running": 0, "queued": 0,
                         "cooling": [
                             { "model": "", "until": "2026-04-15T10:30:05Z" },
                             { "model": "m", "until": "2026-04-15T10:31:00.5Z" },
@@ -242,6 +271,7 @@ mod tests {
                         "priority": 10, "url": "http://c", "model_count": 0, "request_count": 0,
                         "success_rate": "N/A", "min_latency_ms": 0, "max_latency_ms": 0,
                         "active_connections": 0, "health_check": "", "breaker": closed,
+                        "slots": null, "running": 0, "queued": 0,
                         "last_error": {
                             "kind": "rate_limited", "message": "responded with HTTP status 429",
                             "url": "http://c/up", "status": 429, "count": 2,

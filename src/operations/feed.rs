@@ -9,8 +9,10 @@
 //! `completion_tokens`, `tokens_per_second`. No client addresses and no bodies: the page is not
 //! protected by default.
 //!
-//! `/internal/stats/latency` is `{"timestamp", "endpoints": [...], "models": [...]}`, each sorted
-//! by name. Each has `name` (endpoints also `id`, as on the status pages), `count` of the
+//! `/internal/stats/latency` is `{"timestamp", "scheduling", "endpoints": [...], "models": [...]}`.
+//! `scheduling` has `waiting` (requests that wait for a slot) and, since the start, `prompt_tokens`
+//! of prompts that were sent and `hit_tokens` of them that were believed to be cached. The lists are
+//! sorted by name. Each has `name` (endpoints also `id`, as on the status pages), `count` of the
 //! latencies, and in milliseconds `p50_ms`, `p95_ms`, `p99_ms` of the latency of successes and
 //! `ttft_p50_ms`, `ttft_p95_ms`, `ttft_p99_ms` of the time to the first byte of a response body.
 //! What was never measured is left out.
@@ -113,8 +115,16 @@ fn request_item<'a>(at: String, recent: &'a Recent, inputs: &Inputs<'a>) -> Requ
 #[derive(Serialize)]
 struct Latency<'a> {
     timestamp: String,
+    scheduling: SchedulingItem,
     endpoints: Vec<Times<'a>>,
     models: Vec<Times<'a>>,
+}
+
+#[derive(Serialize)]
+struct SchedulingItem {
+    waiting: u64,
+    prompt_tokens: u64,
+    hit_tokens: u64,
 }
 
 #[derive(Serialize)]
@@ -178,8 +188,14 @@ pub(super) fn latency(inputs: &Inputs<'_>) -> Page {
     let models = inputs.totals.models().into_iter().map(|(name, totals)| {
         Times::of(name, None, Some(&totals.latency), Some(&totals.first_token))
     });
+    let scheduling = &inputs.totals.system().scheduling;
     no_store(&Latency {
         timestamp: instant(inputs.now),
+        scheduling: SchedulingItem {
+            waiting: inputs.scheduling.queue.count(),
+            prompt_tokens: scheduling.prompt_tokens,
+            hit_tokens: scheduling.hit_tokens,
+        },
         endpoints,
         models: models.collect(),
     })
@@ -271,7 +287,14 @@ mod tests {
             "name": "b", "id": "duzvjl", "count": 100, "p50_ms": 50.1, "p95_ms": 95.1,
             "p99_ms": 99.1, "ttft_p50_ms": 1.5, "ttft_p95_ms": 1.5, "ttft_p99_ms": 1.5,
         });
+        world.recorder.prompt_sent(100, 40);
+        world.scheduling.queue.models.insert("m".into(), 3);
+        world.scheduling.queue.other_models = 1;
         let page = value(&latency(&world.inputs()));
+        assert_eq!(
+            page["scheduling"],
+            json!({"waiting": 4, "prompt_tokens": 100, "hit_tokens": 40})
+        );
         assert_eq!(
             page["endpoints"],
             json!([{"name": "a", "id": "gpo2ta", "count": 0}, b])

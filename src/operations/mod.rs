@@ -17,6 +17,7 @@ mod metrics;
 mod models;
 pub(crate) mod process;
 mod ready;
+mod scheduling;
 pub(crate) mod stats;
 mod status;
 mod sticky;
@@ -32,6 +33,7 @@ use std::time::SystemTime;
 pub(crate) use metrics::StateFacts;
 pub(crate) use models::ModelFact;
 pub(crate) use ready::HEALTHY;
+pub(crate) use scheduling::SchedulingFacts;
 pub(crate) use sticky::StickyFacts;
 pub(crate) use version::{Build, Links};
 
@@ -59,6 +61,8 @@ pub(crate) struct Inputs<'a> {
     pub responses: StoreCounts,
     /// The state store.
     pub state: StateFacts,
+    /// What the scheduler knows.
+    pub scheduling: &'a SchedulingFacts<'a>,
     /// The process, as the operating system sees it.
     pub process: &'a ProcessFacts,
     /// This build.
@@ -169,6 +173,14 @@ impl Route {
                 | Self::Sticky
                 | Self::Process
                 | Self::Version
+        )
+    }
+
+    /// Whether the page shows the queue or models in memory.
+    pub(crate) const fn shows_scheduling(self) -> bool {
+        matches!(
+            self,
+            Self::Status | Self::Endpoints | Self::Metrics | Self::Latency
         )
     }
 

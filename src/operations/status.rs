@@ -9,6 +9,7 @@ use serde::Serialize;
 use super::Inputs;
 use super::conditional::{Page, Tagged, tagged};
 use super::last_error::LastErrorItem;
+use super::scheduling::SlotsItem;
 use super::system::{Seen, System};
 use crate::clock::since;
 use crate::format::{ago, bytes, instant, latency, percentage_or_na, until, uptime};
@@ -94,6 +95,8 @@ struct Item<'a> {
     issues: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     last_error: Option<LastErrorItem>,
+    #[serde(flatten)]
+    scheduling: SlotsItem<'a>,
     models: Models,
 }
 
@@ -178,7 +181,7 @@ fn system_issues<'a>(inputs: &Inputs<'a>) -> Vec<SystemIssue<'a>> {
     inputs.outages.iter().map(issue).collect()
 }
 
-fn item<'a>(seen: Seen<'a>, inputs: &Inputs<'_>) -> Item<'a> {
+fn item<'a>(seen: Seen<'a>, inputs: &Inputs<'a>) -> Item<'a> {
     let issues = issues(&seen);
     let Seen {
         id,
@@ -207,6 +210,7 @@ fn item<'a>(seen: Seen<'a>, inputs: &Inputs<'_>) -> Item<'a> {
         next_check_at: health.next_check_at.map(instant),
         issues,
         last_error: LastErrorItem::of(endpoint),
+        scheduling: SlotsItem::of(endpoint, inputs),
         models: Models {
             count: endpoint.model_count,
             last_updated: endpoint.last_model_sync.map(instant),
@@ -259,7 +263,7 @@ mod tests {
             value(&page),
             json!({
                 "timestamp": "2026-04-15T10:30:00Z",
-                "proxy": {"engine": "olla", "profile": "auto", "balancer": "least-connections"},
+                "proxy": {"engine": "olla", "profile": "auto", "balancer": "least-time"},
                 "security": {
                     "status": "normal", "blocked_ips": 0,
                     "violations": {"rate_limits": 0, "size_limits": 0},
@@ -279,6 +283,7 @@ mod tests {
                     "max_latency_ms": 0, "traffic": "0 B", "last_check": "2s ago",
                     "health_check_at": "2026-04-15T10:29:58Z", "next_check": "in 3s",
                     "next_check_at": "2026-04-15T10:30:03Z", "issues": "",
+                    "slots": null, "running": 0, "queued": 0,
                     "models": {"count": 1, "last_updated": "2026-04-15T10:29:59Z"},
                 }],
             })

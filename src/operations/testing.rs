@@ -7,7 +7,7 @@ use super::conditional::Page;
 use super::process::ProcessFacts;
 use super::stats::{AttemptEnd, Outcome, Recorder, RequestEnd, ServedBy, Totals};
 use super::version::Links;
-use super::{Build, Inputs, IssuerFacts, ModelFact, StateFacts, StickyFacts};
+use super::{Build, Inputs, IssuerFacts, ModelFact, SchedulingFacts, StateFacts, StickyFacts};
 use crate::access::{Access, KeySeries, LimitCounts};
 use crate::config::{BaseUrl, ConfigInputs, EndpointPlan, Env, FileFormat, plan_from_str};
 use crate::dialects::responses::StoreCounts;
@@ -22,6 +22,7 @@ pub(super) struct World {
     totals: Totals,
     pub(super) models: Vec<ModelFact<'static>>,
     pub(super) sticky: StickyFacts,
+    pub(super) scheduling: SchedulingFacts<'static>,
     pub(super) responses: StoreCounts,
     pub(super) process: ProcessFacts,
     pub(super) build: Build,
@@ -63,6 +64,7 @@ impl World {
             totals: Totals::new(1),
             models: Vec::new(),
             sticky: StickyFacts::default(),
+            scheduling: SchedulingFacts::default(),
             responses: StoreCounts::default(),
             process: ProcessFacts::default(),
             build: build(),
@@ -158,6 +160,7 @@ impl World {
             totals: &self.totals,
             models: &self.models,
             sticky: self.sticky,
+            scheduling: &self.scheduling,
             responses: self.responses,
             process: &self.process,
             build: &self.build,
@@ -238,5 +241,6 @@ fn profile() -> Profile {
         embedding_patterns: Vec::new(),
         vision_patterns: Vec::new(),
         metrics: MetricsExtraction::default(),
+        scheduling: Default::default(),
     }
 }

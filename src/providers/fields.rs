@@ -193,8 +193,13 @@ impl<'a> RawFields<'a> {
 
     /// A whole number above zero: also written as a float or as digits in a string.
     pub(super) fn positive(&self, name: &str) -> Option<u64> {
+        self.whole(name).filter(|number| *number > 0)
+    }
+
+    /// A whole number from zero: also written as a float or as digits in a string.
+    pub(super) fn whole(&self, name: &str) -> Option<u64> {
         let field = self.get(name)?;
-        let number = match (field, field.text()) {
+        match (field, field.text()) {
             (_, Some(digits)) => whole(digits.trim()),
             (RawField::Parsed([Node::Static(number), ..]), None) => match *number {
                 StaticNode::U64(number) => Some(number),
@@ -204,8 +209,7 @@ impl<'a> RawFields<'a> {
             },
             (RawField::Parsed(_), None) => None,
             (RawField::Written(raw), None) => whole(raw.get()),
-        };
-        number.filter(|number| *number > 0)
+        }
     }
 
     /// `true` or `false`.

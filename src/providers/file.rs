@@ -13,6 +13,7 @@ use toml::Spanned;
 use super::profile::{
     AnthropicSupport, CommonOperation, MetricsExtraction, Parser, Profile, ResponsesSupport,
 };
+use super::readings::RawSources;
 use crate::config::AUTO;
 
 const DEFAULT_VERSION: &str = "1.0";
@@ -37,6 +38,7 @@ struct File {
     response: Response,
     models: Models,
     metrics: Metrics,
+    scheduling: RawSources,
 }
 
 #[derive(Deserialize, Default)]
@@ -90,7 +92,7 @@ struct Request {
 #[derive(Deserialize, Default)]
 #[serde(default)]
 struct Response {
-    loading: Vec<String>,
+    loading: Vec<OneOrMore>,
 }
 
 #[derive(Deserialize, Default)]
@@ -124,9 +126,24 @@ type Ordered = BTreeMap<String, Spanned<OneOrMore>>;
 
 #[derive(Deserialize)]
 #[serde(untagged, expecting = "expected a string or a list of strings")]
-enum OneOrMore {
+pub(super) enum OneOrMore {
     One(String),
     More(Vec<String>),
+}
+
+impl Default for OneOrMore {
+    fn default() -> Self {
+        Self::More(Vec::new())
+    }
+}
+
+impl From<OneOrMore> for Vec<String> {
+    fn from(texts: OneOrMore) -> Self {
+        match texts {
+            OneOrMore::One(text) => vec![text],
+            OneOrMore::More(texts) => texts,
+        }
+    }
 }
 
 /// Parses a profile. The second value lists what was ignored.
@@ -178,13 +195,14 @@ pub(super) fn parse(text: &str) -> Result<(Profile, Vec<String>), String> {
         },
         speaks_ollama: file.api.ollama_support.enabled,
         parser,
-        loading_texts: file.response.loading,
+        loading_texts: file.response.loading.into_iter().map(Into::into).collect(),
         embedding_patterns: file.models.capability_patterns.embeddings,
         vision_patterns: file.models.capability_patterns.vision,
         metrics: MetricsExtraction {
             paths: in_file_order(file.metrics.extraction.paths),
             calculations: in_file_order(file.metrics.extraction.calculations),
         },
+        scheduling: file.scheduling.checked(&mut ignored),
     };
     Ok((profile, ignored))
 }
@@ -287,12 +305,8 @@ fn in_file_order(table: Ordered) -> Vec<(String, String)> {
     fields.sort_by_key(|(_, value)| value.span().start);
     let mut pairs = Vec::new();
     for (field, value) in fields {
-        match value.into_inner() {
-            OneOrMore::One(text) => pairs.push((field, text)),
-            OneOrMore::More(texts) => {
-                pairs.extend(texts.into_iter().map(|text| (field.clone(), text)));
-            }
-        }
+        let texts = Vec::from(value.into_inner());
+        pairs.extend(texts.into_iter().map(|text| (field.clone(), text)));
     }
     pairs
 }
@@ -348,6 +362,24 @@ mod tests {
             [metrics.extraction.calculations]
             z_ms = "2"
             a_ms = "1"
+            [response]
+            loading = ["one", ["both", "of them"]]
+            [scheduling.warmth]
+            path = "/running"
+            list = "models"
+            name = ["name", "id"]
+            state = "status.value"
+            warm = "up"
+            loading = ["starting", "waking"]
+            expires_at = "until"
+            context = "n_ctx"
+            [scheduling.metrics]
+            path = "/metrics"
+            running = "x:running"
+            waiting = ["x:waiting", "x:queued"]
+            [scheduling.slots]
+            path = "/props"
+            slots = "slots"
         "#;
         let (profile, ignored) = parse(text).unwrap();
         assert_eq!(ignored, [""; 0]);
@@ -382,6 +414,59 @@ mod tests {
             profile.metrics.calculations,
             [pair("z_ms", "2"), pair("a_ms", "1")]
         );
+        assert_eq!(
+            profile.loading_texts,
+            [vec!["one"], vec!["both", "of them"]]
+        );
+        let memory = profile.scheduling.memory.unwrap();
+        assert_eq!(
+            (memory.path.as_str(), &*memory.list),
+            ("/running", "models")
+        );
+        assert_eq!(memory.names, ["name", "id"]);
+        assert_eq!(memory.state.as_deref(), Some("status.value"));
+        assert_eq!(memory.warm, ["up"]);
+        assert_eq!(memory.loading, ["starting", "waking"]);
+        assert_eq!(memory.expires.as_deref(), Some("until"));
+        assert_eq!(memory.context.as_deref(), Some("n_ctx"));
+        let page = profile.scheduling.page.unwrap();
+        assert_eq!(
+            (&*page.path, page.running),
+            ("/metrics", vec!["x:running".to_owned()])
+        );
+        assert_eq!(page.waiting, ["x:waiting", "x:queued"]);
+        let slots = profile.scheduling.slots.unwrap();
+        assert_eq!((&*slots.path, &*slots.slots), ("/props", "slots"));
+        assert_eq!(slots.context, None);
+    }
+
+    #[test]
+    fn a_source_that_cannot_be_read_is_ignored() {
+        let table = [
+            ("warmth", "list = 'l'\nname = 'n'", "path: expected"),
+            ("warmth", "path = '/p'\nname = 'n'", "list: expected"),
+            ("warmth", "path = '/p'\nlist = 'l'", "name: expected"),
+            (
+                "warmth",
+                "path = '/p'\nlist = 'l'\nname = 'n'\nstate = 's'",
+                "warm: expected",
+            ),
+            (
+                "warmth",
+                "path = '/p'\nlist = 'l'\nname = 'n'\nstate = 'a..b'\nwarm = 'w'",
+                "a path",
+            ),
+            ("metrics", "path = '/p'\nrunning = 'r'", "running, waiting"),
+            ("slots", "path = '/p'", "slots, context"),
+            ("slots", "slots = 's'", "path: expected"),
+        ];
+        for (name, keys, reason) in table {
+            let text = format!("name = 'x'\n[scheduling.{name}]\n{keys}");
+            let (profile, ignored) = parse(&text).unwrap();
+            assert_eq!(profile.scheduling, Default::default(), "{text}");
+            assert!(ignored[0].contains(reason), "{text}: {ignored:?}");
+            assert!(ignored[0].starts_with(&format!("scheduling.{name}: ")));
+        }
     }
 
     #[test]

@@ -2,15 +2,16 @@
 //!
 //! The kinds are data: one file each under `builtin/`, and the user's own files of the same form
 //! (`file.rs`, `set`). The other modules are pure: the targets of checks and listings
-//! (`target.rs`), the parsers of listings (`listing`), and the detection of the kind when it is not
-//! configured (`detect.rs`).
+//! (`target.rs`), the parsers of listings (`listing`) and of what servers tell about their load
+//! (`readings`), and the detection of the kind when it is not configured (`detect.rs`).
 //!
 //! Nothing here opens a socket or reads a clock; only [`Profiles::load`] reads files. The catalogue
 //! merges the models of several servers.
 //!
 //! Contract: docs/contract/catalogue.md#1, docs/contract/catalogue.md#2.2,
 //! docs/contract/catalogue.md#3.4, docs/contract/catalogue.md#3.6, docs/contract/catalogue.md#3.7,
-//! docs/contract/catalogue.md#4.1; docs/contract/balancing.md#3.2, docs/contract/balancing.md#11
+//! docs/contract/catalogue.md#4.1; docs/contract/balancing.md#3.2, docs/contract/balancing.md#11;
+//! docs/contract/scheduling.md#3, docs/contract/scheduling.md#4
 
 pub(crate) mod detect;
 mod fields;
@@ -20,6 +21,7 @@ mod filter;
 mod fold;
 mod listing;
 mod profile;
+pub(crate) mod readings;
 mod set;
 mod target;
 pub(crate) mod version;

@@ -1,5 +1,7 @@
 //! The properties of one kind of server.
 
+use super::readings::SchedulingSources;
+
 /// A provider profile (docs/contract/catalogue.md#1).
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Profile {
@@ -41,15 +43,18 @@ pub struct Profile {
     pub speaks_ollama: bool,
     /// The parser of its model listing.
     pub parser: Parser,
-    /// Texts in the body of a 503 that say that the model is being loaded
+    /// Texts in the body of a 503 that say that the model is being loaded: all of one list
     /// (docs/contract/scheduling.md#3).
-    pub loading_texts: Vec<String>,
+    pub loading_texts: Vec<Vec<String>>,
     /// Globs that match the names of embedding models.
     pub embedding_patterns: Vec<String>,
     /// Globs that match the names of vision models.
     pub vision_patterns: Vec<String>,
     /// Where its responses contain token counts and times (docs/contract/operations.md#6).
     pub metrics: MetricsExtraction,
+    /// What its servers tell about models in memory and requests
+    /// (docs/contract/scheduling.md#3, docs/contract/scheduling.md#4).
+    pub scheduling: SchedulingSources,
 }
 
 /// The operations of OpenAI's API that every kind of server has, perhaps at another path
@@ -101,7 +106,8 @@ impl Profile {
             let mut places = body.windows(text.len().max(1));
             !text.is_empty() && places.any(|place| place.eq_ignore_ascii_case(text))
         };
-        status == 503 && self.loading_texts.iter().any(contains)
+        let has_all = |texts: &Vec<String>| !texts.is_empty() && texts.iter().all(contains);
+        status == 503 && self.loading_texts.iter().any(has_all)
     }
 
     /// Whether its servers take a name without a tag for the name with `:latest`

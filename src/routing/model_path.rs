@@ -35,6 +35,13 @@ pub(crate) fn is_model_path(path: &[u8]) -> bool {
     ends(path)
 }
 
+/// Whether a request of this method and path keeps a slot of its endpoint busy
+/// (docs/contract/scheduling.md#4).
+pub(crate) fn takes_slot(method: &[u8], path: &[u8]) -> bool {
+    method == b"POST"
+        && (path.ends_with(b"/messages") || (is_model_path(path) && !path.ends_with(b"/api/show")))
+}
+
 fn ends(path: &[u8]) -> bool {
     // Servers take the same path with a slash at its end, with or without a redirect.
     let path = path.trim_ascii_end();

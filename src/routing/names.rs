@@ -154,6 +154,11 @@ impl ModelIndex {
         find_by_name(name, look).unwrap_or(EndpointSet::EMPTY)
     }
 
+    /// Every name that is listed, in any order.
+    pub fn all(&self) -> impl Iterator<Item = &str> {
+        self.exact.keys().map(|name| &**name)
+    }
+
     /// The endpoint's spelling of a name that it lists, perhaps in another letter case. `None` if
     /// it does not list the name. Also `None` if it lists the name only with a tag, because the
     /// endpoint understands the name without the tag.

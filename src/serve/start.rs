@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime};
 
-use olla_engine::core::{Engine, HeldBytes, Options};
+use olla_engine::core::{Engine, HeldBytes, Options, Ringer};
 use olla_engine::rt::{self, Bell, Wanted, sys};
 use olla_engine::snapshot::Broadcast;
 use olla_engine::tls::{TlsIdentity, TlsListener};
@@ -167,6 +167,14 @@ fn start_keys(
         .map_err(|error| error.to_string())
 }
 
+/// Lets the other threads ring the bells of the cores.
+fn ring_with(engine: &Engine, ringer: &OnceLock<Ringer>, common: &Common) {
+    // The cell is empty: this is the only place that sets it.
+    let _ = ringer.set(engine.ringer());
+    common.starts.ring_with(engine.ringer());
+    engine.ringer().ring();
+}
+
 fn start(setup: Setup, logger: &Logger) -> Result<Running, String> {
     let plan = Arc::clone(&setup.plan);
     let now = Instant::now();
@@ -216,9 +224,7 @@ fn start(setup: Setup, logger: &Logger) -> Result<Running, String> {
         receivers,
     );
     let engine = start_engine(&options, make)?;
-    // The cell is empty: this is the only place that sets it.
-    let _ = ringer.set(engine.ringer());
-    engine.ringer().ring();
+    ring_with(&engine, &ringer, &common);
     log_started(&engine, &options, &plan, logger);
     Ok(Running {
         engine,
@@ -535,6 +541,7 @@ fn end(
     let in_flight = running.engine.requests();
     running.engine.drain();
     let until = Instant::now() + running.plan.server.shutdown_timeout;
+    running.common.refuse_waiting_at(until);
     while running.engine.requests() > 0 && Instant::now() < until {
         if let Some(SignalRequest::End(signal)) =
             signals.wait(until.min(Instant::now() + Duration::from_millis(20)))

@@ -57,6 +57,11 @@ pub(crate) enum ToControl {
         /// Its `Endpoint.id`.
         endpoint: u32,
     },
+    /// A first byte has come from an endpoint of a model that was not in its memory.
+    FirstByteOfCold {
+        /// Its `Endpoint.id`.
+        endpoint: u32,
+    },
     /// Live traffic has failed at an endpoint; only some of the failures of a row are told
     /// ([`Live::trouble`](crate::fleet::Live::trouble)).
     TrafficFailed {

@@ -1,13 +1,15 @@
 //! The values that the cores and the control thread share besides snapshots and messages.
 
+use std::num::NonZeroUsize;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use olla_engine::core::HeldBytes;
 use olla_engine::limit::{Epoch, Nanos};
 
 use super::dropped::DroppedReports;
+use super::starts::Starts;
 use super::state::StateGauges;
 use crate::access::{AccessKeeper, KeySeries, LimitCounts, RefusedKeys, Sessions};
 use crate::clock::millis;
@@ -19,6 +21,11 @@ use crate::log::Logger;
 use crate::routing::balance::Turns;
 use crate::routing::retry::budget::RetryBudget;
 use crate::routing::sticky::Sticky;
+use crate::schedule::scheduler::Scheduler;
+
+/// So long before the process ends, requests that wait for a slot are refused, so that their clients
+/// learn why.
+const REFUSED_BEFORE_END: Duration = Duration::from_millis(500);
 
 /// Shared values of the process; one for all cores.
 #[derive(Debug)]
@@ -39,6 +46,8 @@ pub(crate) struct Common {
     pub limited: LimitCounts,
     /// How often a response reported a usage that cannot be one.
     pub usage_rejected: AtomicU64,
+    /// How often a page of metrics of an endpoint was given up (docs/contract/scheduling.md#4).
+    pub pages_given_up: AtomicU64,
     /// How the state store is.
     pub state: StateGauges,
     /// Sessions of the dashboard.
@@ -69,6 +78,13 @@ pub(crate) struct Common {
     pub held_bytes: HeldBytes,
     /// Whether the process is shutting down.
     pub draining: AtomicBool,
+    /// When requests that still wait are refused because the process ends, in milliseconds of the
+    /// process's clock; 0 = it does not end.
+    pub refuse_waiting_ms: AtomicU64,
+    /// Where and when requests start.
+    pub scheduler: Scheduler,
+    /// The requests that may start.
+    pub starts: Starts,
 }
 
 impl Common {
@@ -83,6 +99,7 @@ impl Common {
             key_series: KeySeries::default(),
             limited: LimitCounts::default(),
             usage_rejected: AtomicU64::new(0),
+            pages_given_up: AtomicU64::new(0),
             state: StateGauges::default(),
             sessions: Sessions::default(),
             sticky: Sticky::default(),
@@ -97,6 +114,15 @@ impl Common {
             deaths: AtomicU64::new(0),
             held_bytes: HeldBytes::default(),
             draining: AtomicBool::new(false),
+            refuse_waiting_ms: AtomicU64::new(0),
+            scheduler: Scheduler::new(
+                plan.proxy
+                    .least_time
+                    .prefix_table
+                    .map_or(0, NonZeroUsize::get),
+                secret(),
+            ),
+            starts: Starts::default(),
         }
     }
 
@@ -111,8 +137,25 @@ impl Common {
         millis(now.saturating_duration_since(self.start)).saturating_add(1)
     }
 
+    /// Requests that still wait for a slot shortly before this time are refused: the process ends.
+    pub(crate) fn refuse_waiting_at(&self, end: Instant) {
+        let last = self
+            .clock_ms(end)
+            .saturating_sub(millis(REFUSED_BEFORE_END));
+        self.refuse_waiting_ms.store(last.max(1), Ordering::Relaxed);
+    }
+
     /// The time that [`Self::clock_ms`] gave as milliseconds.
     pub(crate) fn time_of(&self, clock_ms: u64) -> Instant {
         self.start + Duration::from_millis(clock_ms.saturating_sub(1))
+    }
+}
+
+/// A number that nobody can guess.
+fn secret() -> u64 {
+    let mut bytes = [0; 8];
+    match getrandom::fill(&mut bytes) {
+        Ok(()) => u64::from_le_bytes(bytes),
+        Err(_) => fastrand::u64(..),
     }
 }

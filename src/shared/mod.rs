@@ -10,6 +10,7 @@ mod limits;
 mod pages;
 mod reply;
 mod snapshot;
+mod starts;
 mod state;
 
 pub(crate) use channel::{
@@ -21,4 +22,5 @@ pub(crate) use limits::{LimitHeaders, LimitRefusal, Shards};
 pub(crate) use pages::{PageAsk, PageEvent, PagesReceiver, PagesSender, Rendering, WantedPage};
 pub(crate) use reply::ReplyTo;
 pub(crate) use snapshot::Snapshot;
+pub(crate) use starts::Start;
 pub(crate) use state::{StateAsk, StateEvent, StateReceiver, StateSender};

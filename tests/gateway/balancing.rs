@@ -478,7 +478,7 @@ fn conversations_and_credentials_are_keys_too() {
         let gateway = sticky(driver, &backends, "");
         let turn = |more: &str| {
             format!(
-                r#"{{"model":"m","tools":["{}"],"messages":[{{"role":"system","content":"{}"}}{more}]}}"#,
+                r#"{{"model":"m","tools":["{}"],"messages":[{{"role":"system","content":"{}"}},{{"role":"user","content":"u"}}{more}]}}"#,
                 "t".repeat(2000),
                 "long prompt ".repeat(60)
             )
@@ -489,7 +489,7 @@ fn conversations_and_credentials_are_keys_too() {
             &gateway,
             CHAT,
             &[],
-            turn(r#",{"role":"user","content":"x"}"#),
+            turn(r#",{"role":"assistant","content":"a"},{"role":"user","content":"x"}"#),
         );
         has_session(&again, "hit", Some("prefix_hash"), None);
         assert_eq!(

@@ -22,11 +22,11 @@ const DOCUMENT: &str =
     "{\"choices\":[{\"message\":{\"content\":\"Hi\"},\"finish_reason\":\"stop\"}]}";
 
 /// A dialect: a path, a request, the type of its streams, and the kinds of their events.
-struct Streamed {
+pub(crate) struct Streamed {
     path: &'static str,
     body: &'static str,
-    content_type: &'static str,
-    begins: &'static str,
+    pub(crate) content_type: &'static str,
+    pub(crate) begins: &'static str,
     completes: &'static str,
     fails: &'static str,
 }
@@ -58,7 +58,7 @@ const CHAT: Streamed = Streamed {
     fails: "error",
 };
 
-const ALL: [Streamed; 3] = [MESSAGES, RESPONSES, CHAT];
+pub(crate) const ALL: [Streamed; 3] = [MESSAGES, RESPONSES, CHAT];
 
 fn response(status: &str, content_type: &str, body: &str) -> String {
     format!(
@@ -90,7 +90,7 @@ fn over(driver: Driver, endpoints: &str, more: &str) -> Gateway {
     Gateway::start(&Config::new(driver).more(endpoints).more(more))
 }
 
-fn asking(gateway: &Gateway, streamed: &Streamed) -> Client {
+pub(crate) fn asking(gateway: &Gateway, streamed: &Streamed) -> Client {
     let Streamed { path, body, .. } = streamed;
     let mut client = Client::to(gateway);
     client.send(format!(
@@ -102,7 +102,7 @@ fn asking(gateway: &Gateway, streamed: &Streamed) -> Client {
 }
 
 /// The kinds of events in a stream.
-fn kinds(stream: &str) -> Vec<String> {
+pub(crate) fn kinds(stream: &str) -> Vec<String> {
     data(stream).iter().map(kind).collect()
 }
 
@@ -144,7 +144,7 @@ fn begins(client: &mut Client, streamed: &Streamed) -> String {
 
 /// What follows, to the end of the body, without what only keeps it alive.
 #[track_caller]
-fn rest(client: &mut Client) -> String {
+pub(crate) fn rest(client: &mut Client) -> String {
     let mut rest = String::new();
     loop {
         let piece = String::from_utf8(client.chunk().unwrap()).unwrap();
@@ -161,7 +161,7 @@ fn rest(client: &mut Client) -> String {
 
 /// Asserts that a stream that has begun ends like this and does not begin again.
 #[track_caller]
-fn continues(rest: &str, streamed: &Streamed, completes: bool) {
+pub(crate) fn continues(rest: &str, streamed: &Streamed, completes: bool) {
     let kinds = kinds(rest);
     let last = match completes {
         true => streamed.completes,

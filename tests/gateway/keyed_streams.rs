@@ -42,11 +42,21 @@ fn asking(gateway: &Gateway, path: &str, secret: &str) -> Client {
 
 /// A gateway with a store, and one key of it.
 fn with_store(driver: Driver, backend: &Backend, more: &str) -> (Gateway, Folder, String) {
+    with_slots(driver, backend, "", more)
+}
+
+/// The same, whose endpoint has these lines.
+fn with_slots(
+    driver: Driver,
+    backend: &Backend,
+    lines: &str,
+    more: &str,
+) -> (Gateway, Folder, String) {
     let folder = Folder::new();
     let store = format!("[state]\npath = '{}'\n", folder.file("state.db").display());
     let config = Config::new(driver)
         .env("OLLA_ADMIN_KEY", ROOT)
-        .more(&endpoint("one", "vllm", backend, ""))
+        .more(&endpoint("one", "vllm", backend, lines))
         .more("[access]\nenabled = true\n")
         .more(&store)
         .more(more);
@@ -75,6 +85,28 @@ fn silent_or_streaming(left: Sender<()>) -> Backend {
             let _ = left.lock().unwrap().send(());
         }
     })
+}
+
+#[test]
+fn a_deleted_key_cuts_what_waits_for_a_slot() {
+    on_both_drivers(|driver| {
+        let (tell, left) = mpsc::channel();
+        let backend = silent_or_streaming(tell);
+        let (gateway, _folder, alice) = with_slots(driver, &backend, "max_concurrent = 1", "");
+        let bob = made(&gateway, "bob");
+        let mut running = asking(&gateway, CHAT, &bob);
+        assert_eq!(running.head().status, 200);
+        let mut waiting = asking(&gateway, CHAT, &alice);
+        let queued = "olla_queue_waiting{model=\"m\"}";
+        wait_until("one that waits", || gateway.metric(queued) == Some(1.0));
+        let deleted = admin(&gateway, "DELETE", "/internal/keys/alice?cut=true", "");
+        assert_eq!(deleted.status, 204);
+        let refused = waiting.response();
+        refused.is_error(401, "unauthorized", "INVALID_API_KEY");
+        drop(running);
+        assert_eq!(left.recv_timeout(PATIENCE), Ok(()));
+        assert_eq!(backend.count(), 1);
+    });
 }
 
 #[test]

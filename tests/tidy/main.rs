@@ -421,7 +421,7 @@ const GATEWAY_ROWS: [&[&str]; 10] = [
         "log",
         "providers",
     ],
-    &["catalogue"],
+    &["catalogue", "schedule"],
     &["fleet"],
     &["dialects"],
     &["operations", "routing", "state"],
@@ -432,7 +432,15 @@ const GATEWAY_ROWS: [&[&str]; 10] = [
 
 /// The parts of the engine, likewise.
 const ENGINE_ROWS: [&[&str]; 7] = [
-    &["decoding", "fault", "limit", "limits", "part", "snapshot"],
+    &[
+        "decoding",
+        "fault",
+        "limit",
+        "limits",
+        "part",
+        "request_turn",
+        "snapshot",
+    ],
     &["budget", "buf"],
     &["exchange", "fair", "h1", "tls"],
     &["incoming", "rt"],

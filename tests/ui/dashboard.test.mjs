@@ -133,6 +133,32 @@ test("a restart of the gateway is survived, and old data is marked", { skip: rea
   assert.ok(await page.locator("#notice").isHidden());
 });
 
+test("slots, the queue, warm models and prefix hits are shown", { skip: real }, async (t) => {
+  const mock = await mocked(t, { count: 3 });
+  clearInterval(mock.fleet.clock);
+  const [ollama, vllm] = mock.fleet.endpoints;
+  [ollama.inFlight, vllm.inFlight, vllm.queued] = [3, 9, 2];
+  const { page, complaints } = await open(t, mock.url, "endpoints");
+  const cell = (endpoint, label) => page.locator(`#endpoint-${endpoint.id} td[data-label="${label}"]`);
+  await cell(vllm, "Running").filter({ hasText: /^4\/4$/ }).waitFor(PATIENCE);
+  assert.equal(await cell(vllm, "Queue").textContent(), "2");
+  assert.equal(await cell(vllm, "Warm").textContent(), "–", "it does not say");
+  assert.equal(await cell(ollama, "Running").textContent(), "3", "it has no limit");
+  assert.equal(await cell(ollama, "Warm").textContent(), "2");
+  await page.locator(`#endpoint-${ollama.id} button`).click();
+  const facts = page.locator(`#details-${ollama.id} .facts div`);
+  await facts.filter({ hasText: "In memory" }).filter({ hasText: ollama.models.slice(0, 2).join(", ") }).waitFor(PATIENCE);
+  await page.goto(`${mock.url}/internal/ui/#overview`);
+  const tile = (name) => page.locator("#tiles .tile", { has: page.locator(`span:text-is("${name}")`) });
+  await tile("Queue").locator("b", { hasText: /^2$/ }).waitFor(PATIENCE);
+  await tile("Prefix hits").locator("b", { hasText: /^75%$/ }).waitFor(PATIENCE);
+  await page.goto(`${mock.url}/internal/ui/#models`);
+  const told = page.locator("#models-table a.chip.warm", { hasText: ollama.name });
+  await told.first().waitFor(PATIENCE);
+  assert.equal(await told.count(), 2, "what the endpoint says counts, and not its last requests");
+  quiet(complaints);
+});
+
 test("routes that are missing hide their parts", { skip: real }, async (t) => {
   const mock = await mocked(t, { count: 3 });
   mock.fleet.latencyKnown = false;

@@ -67,6 +67,7 @@ export class Fleet {
       breaker: troubled && index === 30 ? "open" : "closed",
       models: MODELS.filter((_, at) => (at + index) % 3 !== 0 || index < 3).map(([name]) => name),
       speed: 300 + this.next() * 2500,
+      slots: kind === "vllm" || kind === "llamacpp" ? 4 : null, queued: 0,
       requests: 0, failures: 0, inFlight: 0, lastUsed: new Map(), used: new Map(),
     };
   }
@@ -145,7 +146,8 @@ const routes = {
     endpoints: fleet.endpoints.map((e) => ({
       id: e.id, name: e.name, type: e.type, status: e.status, priority: e.priority, url: e.url, model_count: e.models.length,
       request_count: e.requests, success_rate: percent(e.requests - e.failures, e.requests), min_latency_ms: 41, max_latency_ms: Math.round(e.speed * 4),
-      avg_latency_ms: Math.round(e.speed), active_connections: e.inFlight, health_check_at: new Date(Date.now() - 1800).toISOString(),
+      avg_latency_ms: Math.round(e.speed), active_connections: e.inFlight,
+      slots: e.slots, running: Math.min(e.inFlight, e.slots ?? e.inFlight), queued: e.queued, models_warm: warm(e), health_check_at: new Date(Date.now() - 1800).toISOString(),
       next_check_at: new Date(Date.now() + 3200).toISOString(), response_time: "3ms", last_model_sync_at: new Date(Date.now() - 48_000).toISOString(), breaker: { state: e.breaker, opened_at: null, retry_at: null },
     })),
   }),
@@ -171,11 +173,17 @@ const routes = {
   },
   "stats/sticky": () => ({ enabled: true, active_sessions: 143, insertions: 391, hits: 5120, misses: 402, evictions: 248, max_sessions: 10_000, idle_ttl_seconds: 600 }),
   "stats/latency": (fleet) => fleet.latencyKnown ? {
+    scheduling: { waiting: fleet.endpoints.reduce((sum, e) => sum + e.queued, 0), prompt_tokens: 40_000, hit_tokens: 30_100 },
     endpoints: fleet.endpoints.map((e) => ({ name: e.name, ...percentiles(e.requests > 0 ? e.speed : undefined), in_flight: e.inFlight })),
     models: [...fleet.tokens.keys()].map((name) => ({ name, ...percentiles(500 + name.length * 90), in_flight: 0 })),
   } : undefined,
   "stats/requests": (fleet) => fleet.latencyKnown ? { requests: fleet.requests } : undefined,
 };
+
+/** Ollama and llama.cpp say which models are in memory. */
+function warm(endpoint) {
+  return endpoint.type === "ollama" || endpoint.type === "llamacpp" ? endpoint.models.slice(0, 2) : undefined;
+}
 
 function percentiles(base) {
   if (base === undefined) return {};

@@ -89,9 +89,10 @@ pub struct PolicyFields {
     pub output_limit: OutputLimit,
     /// Priority of waiting requests, 0 to 9.
     pub priority: u8,
-    /// Share among requests of one priority, 1 to 1000.
+    /// Share of service among waiting requests of one priority, 1 to 1000.
     pub weight: u16,
-    /// How long a request may wait; `None` = as the queue says.
+    /// How long a request may wait in the queue; `None` = as `queue.max_wait` says, zero = without
+    /// bound (docs/contract/scheduling.md#5).
     pub max_wait: Option<Duration>,
     /// Right to the operator's routes.
     pub admin: AdminRight,
@@ -299,7 +300,7 @@ pub(crate) const FIELDS: [PolicyField; 15] = [
         name: "priority",
         kind: "an integer from 0 to 9",
         default: "5",
-        doc: "Priority of waiting requests, 9 the highest; no effect in this version.",
+        doc: "Waiting requests of a higher priority go first; 9 is the highest.",
         read: |value, given| {
             given.priority = Some(integer(value, 0, 9)?);
             Some(())
@@ -309,7 +310,7 @@ pub(crate) const FIELDS: [PolicyField; 15] = [
         name: "weight",
         kind: "an integer from 1 to 1000",
         default: "1",
-        doc: "Share among waiting requests of the same priority; no effect in this version.",
+        doc: "Share of service among waiting requests of one priority.",
         read: |value, given| {
             given.weight = Some(integer(value, 1, 1000)?);
             Some(())
@@ -319,7 +320,7 @@ pub(crate) const FIELDS: [PolicyField; 15] = [
         name: "max_wait",
         kind: "a duration such as \"30s\" or \"1h30m\"",
         default: "",
-        doc: "How long a request may wait for an endpoint; no effect in this version.",
+        doc: "How long a request may wait, in place of queue.max_wait; 0 = no limit.",
         read: |value, given| {
             given.max_wait = Some(values::duration(value.text()?)?);
             Some(())

@@ -62,7 +62,7 @@ const REASONS: [(&str, &str); 14] = [
     ("tpm", "olla limits tokens by key: access.policies"),
     (
         "parallel_requests",
-        "olla limits requests in progress by key: access.policies",
+        "olla limits requests in progress by key, access.policies, and by endpoint, max_concurrent",
     ),
     (
         "allowed_fails",

@@ -1,6 +1,6 @@
 use super::super::env::Env;
 use super::super::load::{FileFormat, plan_from_str};
-use super::super::{NameFilter, Plan, TypeName};
+use super::super::{Balancer, NameFilter, Plan, TypeName};
 use super::*;
 
 /// Types that the imports write.
@@ -214,6 +214,25 @@ fn a_master_key_becomes_a_hash() {
     }
 }
 
+#[test]
+fn litellms_strategies_have_a_balancer() {
+    let table = [
+        ("simple-shuffle", Balancer::RoundRobin),
+        ("least-busy", Balancer::LeastConnections),
+        ("latency-based-routing", Balancer::LeastTime),
+        ("usage-based-routing", Balancer::LeastTime),
+        ("usage-based-routing-v2", Balancer::LeastTime),
+    ];
+    for (strategy, balancer) in table {
+        let file = format!("model_list: []\nrouter_settings: {{routing_strategy: {strategy}}}\n");
+        let imported = converted(&file);
+        let line = format!("load_balancer = \"{balancer}\"");
+        assert_lines(&imported.toml, &[&line]);
+        let plan = plan_of(&imported.toml);
+        assert_eq!(plan.proxy.load_balancer, balancer, "{strategy}");
+    }
+}
+
 const LLAMA_SWAP: &str = "\
 healthCheckTimeout: 500
 macros:
@@ -246,6 +265,7 @@ fn llama_swap_moves_over() {
     assert_lines(
         toml,
         &[
+            "model_load_timeout = \"500s\"",
             "name = \"llama-swap\"",
             "url = \"http://localhost:8080\"",
             "type = \"openai-compatible\"",
@@ -263,7 +283,9 @@ fn llama_swap_moves_over() {
         ],
     );
     assert!(!toml.contains("hunter2"), "{toml}");
-    assert_eq!(plan_of(toml).discovery.endpoints.len(), 2);
+    let plan = plan_of(toml);
+    assert_eq!(plan.discovery.endpoints.len(), 2);
+    assert_eq!(plan.proxy.model_load_timeout.as_secs(), 500);
 }
 
 #[test]

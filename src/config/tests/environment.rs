@@ -163,6 +163,10 @@ fn every_variable_sets_its_key() {
         ("OLLA_ROUTING_NO_MODEL", "refuse", |p| {
             p.routing.no_model == NoModel::Refuse
         }),
+        ("OLLA_QUEUE_ENABLED", "false", |p| !p.queue.enabled),
+        ("OLLA_QUEUE_MAX_WAIT", "3s", |p| {
+            p.queue.max_wait == Some(secs(3))
+        }),
         ("OLLA_RESPONSES_STORE", "off", |p| !p.responses.enabled),
         ("OLLA_MODEL_UNIFIER_ENABLED", "false", |p| {
             !p.model_registry.enable_unifier

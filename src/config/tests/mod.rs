@@ -7,6 +7,7 @@ mod environment;
 mod ollas_file;
 mod one_mistake;
 mod refusals;
+mod scheduling;
 mod sources;
 mod values;
 

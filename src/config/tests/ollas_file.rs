@@ -20,6 +20,7 @@ fn old_defaults_hold_and_are_noted() {
 server:
   idle_timeout: 0s
 proxy:
+  load_balancer: least-connections
   response_header_timeout: 30s
 model_registry:
   routing_strategy:
@@ -36,10 +37,11 @@ translators:
     let strategy = "model_registry.routing_strategy.options";
     let want = [
         note(2, "server.idle_timeout", "2m"),
-        note(4, "proxy.response_header_timeout", "10m"),
-        note(8, &format!("{strategy}.discovery_refresh_on_miss"), "true"),
+        note(4, "proxy.load_balancer", "least-time"),
+        note(5, "proxy.response_header_timeout", "10m"),
+        note(9, &format!("{strategy}.discovery_refresh_on_miss"), "true"),
         note(
-            11,
+            12,
             "translators.anthropic.max_message_size",
             "server.request_limits.max_body_size",
         ),
@@ -47,6 +49,7 @@ translators:
     assert_eq!(notes(&loaded), want);
     let plan = loaded.plan.unwrap();
     assert_eq!(plan.server.idle_timeout, None);
+    assert_eq!(plan.proxy.load_balancer, Balancer::LeastConnections);
     assert_eq!(plan.proxy.response_header_timeout, secs(30));
     assert!(
         !plan
@@ -64,6 +67,7 @@ fn other_values_and_variables_are_no_old_defaults() {
 server:
   idle_timeout: 90s
 proxy:
+  load_balancer: round-robin
   response_header_timeout: 31s
 translators:
   anthropic:
@@ -73,6 +77,7 @@ translators:
     let env = [
         ("OLLA_SERVER_IDLE_TIMEOUT", "0s"),
         ("OLLA_PROXY_RESPONSE_HEADER_TIMEOUT", "30s"),
+        ("OLLA_PROXY_LOAD_BALANCER", "least-connections"),
         ("OLLA_TRANSLATORS_ANTHROPIC_MAX_MESSAGE_SIZE", "10MB"),
     ];
     assert_eq!(yaml(other, &env).notes, []);

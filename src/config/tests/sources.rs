@@ -394,7 +394,7 @@ fn a_reload_keeps_what_needs_a_restart_and_says_so_each_time() {
         "o.toml",
         "[server]\nworkers = 3\npin_workers = false\nio_driver = \"epoll\"\nhost = \"h\"\nport = 2\n\
          request_limits.max_buffered_bytes = 9\nshutdown_timeout = \"1s\"\n[proxy]\nengine = \"sherpa\"\n\
-         [state]\npath = \"s.db\"\n",
+         least_time.prefix_table = 0\n[state]\npath = \"s.db\"\n",
     );
     let mut restart_only = started.restart_only;
     for _ in 0..2 {

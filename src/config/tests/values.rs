@@ -56,7 +56,8 @@ fn the_defaults_of_the_proxy_are_those_of_the_contract() {
     let proxy = &plan.proxy;
     assert_eq!(proxy.engine, Engine::Olla);
     assert_eq!(proxy.profile, StreamProfile::Auto);
-    assert_eq!(proxy.load_balancer, Balancer::LeastConnections);
+    assert_eq!(proxy.load_balancer, Balancer::LeastTime);
+    assert_eq!(proxy.model_load_timeout, secs(600));
     assert_eq!(proxy.connection_timeout, secs(60));
     assert_eq!(proxy.connection_keep_alive, secs(30));
     assert_eq!(proxy.idle_connection_timeout, secs(4));
@@ -71,7 +72,6 @@ fn the_defaults_of_the_proxy_are_those_of_the_contract() {
     assert!(!sticky.enabled);
     assert_eq!(sticky.idle_ttl, Some(secs(600)));
     assert_eq!(sticky.max_sessions.unwrap().get(), 10_000);
-    assert_eq!(sticky.prefix_hash_bytes.unwrap().get(), 512);
     let sources: Vec<_> = sticky
         .key_sources
         .iter()
@@ -287,9 +287,6 @@ fn zero_and_empty_have_their_meanings() {
         }),
         ("proxy.sticky_sessions.max_sessions = 0", |p| {
             p.proxy.sticky_sessions.max_sessions.is_none()
-        }),
-        ("proxy.sticky_sessions.prefix_hash_bytes = 0", |p| {
-            p.proxy.sticky_sessions.prefix_hash_bytes.is_none()
         }),
         ("proxy.sticky_sessions.key_sources = [\"ip\"]", |p| {
             p.proxy.sticky_sessions.key_sources == [StickySource::Ip]

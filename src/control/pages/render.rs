@@ -12,7 +12,9 @@ use crate::control::host::process_facts;
 use crate::dialects::{DialectRoute, Error, Operation, OwnAsk};
 use crate::operations::conditional::{Page, RenderedPage};
 use crate::operations::process::ProcessFacts;
-use crate::operations::{Inputs, IssuerFacts, ModelFact, Route, StateFacts, StickyFacts};
+use crate::operations::{
+    Inputs, IssuerFacts, ModelFact, Route, SchedulingFacts, StateFacts, StickyFacts,
+};
 use crate::routing::sticky::Bounds;
 use crate::shared::{Rendering, Snapshot, WantedPage};
 
@@ -122,6 +124,7 @@ impl Pages {
         };
         let now = SystemTime::now();
         let outages = snapshot.missing.current(now);
+        let scheduling = self.scheduling(route, snapshot);
         let inputs = Inputs {
             fleet,
             totals: &self.totals,
@@ -132,6 +135,7 @@ impl Pages {
                 usage_rejected: self.setup.common.usage_rejected.load(Ordering::Relaxed),
                 ..self.setup.common.state.get()
             },
+            scheduling: &scheduling,
             process: &process,
             build: &self.setup.process.build,
             started: self.setup.process.started,
@@ -161,6 +165,18 @@ impl Pages {
             draining: self.setup.common.draining.load(Ordering::Relaxed),
         };
         route.page(query, &inputs)
+    }
+
+    fn scheduling<'s>(&'s self, route: Route, snapshot: &'s Snapshot) -> SchedulingFacts<'s> {
+        if !route.shows_scheduling() {
+            return SchedulingFacts::default();
+        }
+        let common = &self.setup.common;
+        SchedulingFacts::new(
+            common.scheduler.survey(),
+            snapshot.models.all().chain(self.totals.model_names()),
+            common.pages_given_up.load(Ordering::Relaxed),
+        )
     }
 
     fn sticky(&self, snapshot: &Snapshot) -> StickyFacts {

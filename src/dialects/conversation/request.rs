@@ -65,7 +65,7 @@ impl Conversation {
         _candidates: &EndpointSet,
         tried: &EndpointSet,
     ) -> (EndpointSet, EndpointSet) {
-        if let Some(index) = self.again.take() {
+        if let Some(index) = self.again {
             return ([index].into_iter().collect(), EndpointSet::EMPTY);
         }
         let first = self.split.first_mode();
@@ -88,6 +88,14 @@ impl Conversation {
         widens
     }
 
+    /// See [`crate::dialects::Dialect::all`].
+    pub(in crate::dialects) fn all(&self) -> EndpointSet {
+        match self.again {
+            Some(index) => [index].into_iter().collect(),
+            None => self.split.native.or(&self.split.others),
+        }
+    }
+
     /// See [`crate::dialects::Dialect::narrow`].
     pub(in crate::dialects) fn narrow(&mut self) {
         self.widened = false;
@@ -95,6 +103,7 @@ impl Conversation {
 
     /// See [`crate::dialects::Dialect::picked`].
     pub(in crate::dialects) fn picked(&mut self, index: usize) {
+        self.again = None;
         // What an endpoint sends cannot continue a stream that the translation has begun.
         self.mode = Some(match self.has_begun.get() {
             true => Mode::Translation,
@@ -169,6 +178,11 @@ impl Conversation {
             translated,
             read_here: translated,
         })
+    }
+
+    /// See [`crate::dialects::Dialect::forget_payload`].
+    pub(in crate::dialects) fn forget_payload(&mut self) {
+        self.outgoing = Vec::new();
     }
 
     /// See [`crate::dialects::Dialect::payload`].

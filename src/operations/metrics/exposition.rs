@@ -2,13 +2,18 @@
 
 use std::fmt::Write;
 
-use super::super::stats::{BUCKETS_MS, Buckets};
+use super::super::stats::{RATIOS, Ratios, TIMES_MS, Times};
 use crate::format::decimal;
 
-/// The bounds of [`BUCKETS_MS`] in seconds, as they are written.
-pub(super) const BUCKETS: [&str; BUCKETS_MS.len()] = [
+/// The bounds of [`TIMES_MS`] in seconds, as they are written.
+pub(super) const TIME_BOUNDS: [&str; TIMES_MS.len()] = [
     "0.005", "0.01", "0.025", "0.05", "0.1", "0.25", "0.5", "1", "2.5", "5", "10", "30", "60",
     "120", "300",
+];
+
+/// The bounds of [`RATIOS`], as they are written.
+pub(super) const RATIO_BOUNDS: [&str; RATIOS.len()] = [
+    "0.1", "0.2", "0.35", "0.5", "0.7", "0.9", "1.1", "1.4", "2", "3", "5", "10",
 ];
 
 /// The value of a sample. Counts are exact beyond 2^53.
@@ -139,15 +144,33 @@ impl Exposition {
         };
     }
 
-    pub(super) fn histogram(&mut self, name: &str, endpoint: &str, buckets: &Buckets) {
+    /// A histogram of times, in seconds.
+    pub(super) fn times(&mut self, name: &str, labels: &[(&str, &str)], times: &Times) {
+        let buckets = TIME_BOUNDS.into_iter().zip(times.cumulative());
+        self.histogram(name, labels, buckets, (times.count, times.sum / 1000.0));
+    }
+
+    /// A histogram of ratios.
+    pub(super) fn ratios(&mut self, name: &str, labels: &[(&str, &str)], ratios: &Ratios) {
+        let buckets = RATIO_BOUNDS.into_iter().zip(ratios.cumulative());
+        self.histogram(name, labels, buckets, (ratios.count, ratios.sum));
+    }
+
+    fn histogram(
+        &mut self,
+        name: &str,
+        labels: &[(&str, &str)],
+        buckets: impl Iterator<Item = (&'static str, u64)>,
+        (count, sum): (u64, f64),
+    ) {
         let bucket = format!("{name}_bucket");
-        for (bound, count) in BUCKETS.iter().zip(buckets.cumulative()) {
-            self.sample(&bucket, &[("endpoint", endpoint), ("le", bound)], count);
+        let mut all = labels.to_vec();
+        for (bound, count) in buckets.chain([("+Inf", count)]) {
+            all.truncate(labels.len());
+            all.push(("le", bound));
+            self.sample(&bucket, &all, count);
         }
-        let labels = [("endpoint", endpoint), ("le", "+Inf")];
-        self.sample(&bucket, &labels, buckets.count);
-        let labels = [("endpoint", endpoint)];
-        self.sample(&format!("{name}_sum"), &labels, buckets.sum_ms / 1000.0);
-        self.sample(&format!("{name}_count"), &labels, buckets.count);
+        self.sample(&format!("{name}_sum"), labels, sum);
+        self.sample(&format!("{name}_count"), labels, count);
     }
 }

@@ -9,6 +9,7 @@
 mod access;
 mod exposition;
 mod keys;
+mod scheduling;
 mod state;
 #[cfg(test)]
 mod tests;
@@ -19,7 +20,7 @@ use super::Inputs;
 use super::conditional::{Caching, Page};
 use super::process::ProcessFacts;
 use super::stats::{
-    Buckets, EndpointTotals, LeftBecause, ModelTotals, PairCounts, RequestCounts, resource_name,
+    EndpointTotals, LeftBecause, ModelTotals, PairCounts, RequestCounts, Times, resource_name,
 };
 use super::system::{Seen, System};
 use crate::clock::{since, unix_millis};
@@ -45,6 +46,7 @@ pub(super) fn page(inputs: &Inputs<'_>) -> Page {
     keys::families(&mut text, inputs);
     endpoint_families(&mut text, &endpoints);
     retry_families(&mut text, inputs, &endpoints);
+    scheduling::families(&mut text, inputs, &endpoints, &models);
     state::families(&mut text, inputs.state);
     traffic_families(&mut text, inputs, &endpoints);
     all_models_families(&mut text, inputs, &models);
@@ -286,12 +288,13 @@ fn traffic_families(text: &mut Exposition, inputs: &Inputs<'_>, endpoints: &[See
             text.sample(name, &labels, count);
         }
     }
-    let mut histogram = |name, help, buckets: fn(&EndpointTotals) -> &Buckets| {
+    let mut histogram = |name, help, times: fn(&EndpointTotals) -> &Times| {
         text.family(name, "histogram", help);
         for seen in endpoints {
             let totals = inputs.totals.endpoint(seen.endpoint.id);
-            let none = Buckets::default();
-            text.histogram(name, seen.endpoint.name(), totals.map_or(&none, buckets));
+            let labels = [("endpoint", seen.endpoint.name())];
+            let none = Times::default();
+            text.times(name, &labels, totals.map_or(&none, times));
         }
     };
     histogram(

@@ -2,11 +2,14 @@
 
 use std::collections::BTreeSet;
 
-use super::exposition::BUCKETS;
+use super::exposition::{RATIO_BOUNDS, TIME_BOUNDS};
 use super::*;
+use crate::operations::SchedulingFacts;
 use crate::operations::process::ProcessFacts;
-use crate::operations::stats::{BUCKETS_MS, Outcome, TranslatorEnd};
+use crate::operations::stats::{Outcome, QueueRefusal, RATIOS, TIMES_MS, TranslatorEnd};
 use crate::operations::testing::World;
+use crate::schedule::survey::QueueSurvey;
+use crate::schedule::{ModelKey, Warmth};
 
 fn text(world: &mut World) -> String {
     String::from_utf8(page(&world.inputs()).body).unwrap()
@@ -79,6 +82,21 @@ fn the_whole_text_of_an_empty_gateway_in_families() {
         "olla_access_keys",
         "olla_access_keys_file_ok",
         "olla_access_sessions",
+        "olla_scheduler_predicted_ttft_seconds",
+        "olla_scheduler_ttft_error_ratio",
+        "olla_prefix_prompt_tokens_total",
+        "olla_prefix_hit_tokens_total",
+        "olla_prefix_believed_tokens_total",
+        "olla_prefix_reported_tokens_total",
+        "olla_scheduler_samples_rejected_total",
+        "olla_endpoint_metrics_given_up_total",
+        "olla_queue_waiting",
+        "olla_queue_wait_seconds",
+        "olla_queue_rejected_total",
+        "olla_endpoint_slots",
+        "olla_endpoint_running",
+        "olla_model_loads_total",
+        "olla_model_state",
         "olla_state_up",
         "olla_state_pending_rows",
         "olla_state_errors_total",
@@ -174,6 +192,10 @@ fn types_are_those_of_the_contract() {
         ("olla_model_unique_clients", "gauge"),
         ("olla_model_endpoint_consecutive_errors", "gauge"),
         ("olla_request_duration_seconds", "histogram"),
+        ("olla_scheduler_ttft_error_ratio", "histogram"),
+        ("olla_queue_wait_seconds", "histogram"),
+        ("olla_queue_waiting", "gauge"),
+        ("olla_model_loads_total", "counter"),
     ] {
         assert_eq!(family(&text, name)[1], format!("# TYPE {name} {kind}"));
     }
@@ -190,7 +212,7 @@ fn single_values() {
     };
     let text = text(&mut world);
     for line in [
-        "olla_info{version=\"1.2.3\",commit=\"abc\",engine=\"olla\",profile=\"auto\",balancer=\"least-connections\"} 1",
+        "olla_info{version=\"1.2.3\",commit=\"abc\",engine=\"olla\",profile=\"auto\",balancer=\"least-time\"} 1",
         "olla_system_status 0",
         "olla_endpoints_total 2",
         "olla_endpoints_healthy 1",
@@ -338,7 +360,157 @@ fn histograms_are_cumulative() {
         first[16],
         "olla_time_to_first_byte_seconds_sum{endpoint=\"a\"} 0.006"
     );
-    for (written, ms) in BUCKETS.iter().zip(BUCKETS_MS) {
+    for (written, ms) in TIME_BOUNDS.iter().zip(TIMES_MS) {
         assert_eq!(written.parse::<f64>().unwrap() * 1000.0, ms);
     }
+    let ratios = RATIO_BOUNDS.map(|written| written.parse::<f64>().unwrap());
+    assert_eq!(ratios, RATIOS);
+}
+
+#[test]
+fn predictions_by_model() {
+    let mut world = World::new();
+    world.recorder.first_token("m", 0.1, 0.05);
+    world.recorder.first_token("other", 3.0, 3.0);
+    let long = "x".repeat(1000);
+    world.recorder.first_token(&long, 1.0, 1.0);
+    let text = text(&mut world);
+    let lines = samples(&text, "olla_scheduler_ttft_error_ratio");
+    assert_eq!(
+        lines[..4],
+        [
+            r#"olla_scheduler_ttft_error_ratio_bucket{model="m",le="0.1"} 0"#,
+            r#"olla_scheduler_ttft_error_ratio_bucket{model="m",le="0.2"} 0"#,
+            r#"olla_scheduler_ttft_error_ratio_bucket{model="m",le="0.35"} 0"#,
+            r#"olla_scheduler_ttft_error_ratio_bucket{model="m",le="0.5"} 0"#,
+        ]
+    );
+    let series = |name: &str| {
+        let line = lines.iter().find(|line| line.starts_with(name));
+        line.and_then(|line| line.rsplit(' ').next())
+    };
+    let name = "olla_scheduler_ttft_error_ratio";
+    assert_eq!(
+        series(&format!("{name}_bucket{{model=\"m\",le=\"1.4\"}}")),
+        Some("0")
+    );
+    assert_eq!(
+        series(&format!("{name}_bucket{{model=\"m\",le=\"2\"}}")),
+        Some("1")
+    );
+    // A model of this name and those without counters of their own are one row.
+    assert_eq!(
+        series(&format!("{name}_count{{model=\"other\"}}")),
+        Some("2")
+    );
+    assert_eq!(lines.len(), 2 * (RATIOS.len() + 3));
+    let predicted = samples(&text, "olla_scheduler_predicted_ttft_seconds");
+    let sum = r#"olla_scheduler_predicted_ttft_seconds_sum{model="other"} 4"#;
+    assert!(predicted.contains(&sum), "{predicted:?}");
+}
+
+#[test]
+fn the_queue_by_model_and_reason() {
+    let mut world = World::new();
+    assert_eq!(
+        samples(&text(&mut world), "olla_queue_rejected_total"),
+        [
+            r#"olla_queue_rejected_total{reason="max_waiting"} 0"#,
+            r#"olla_queue_rejected_total{reason="max_waiting_per_flow"} 0"#,
+            r#"olla_queue_rejected_total{reason="max_wait"} 0"#,
+            r#"olla_queue_rejected_total{reason="model_loading"} 0"#,
+            r#"olla_queue_rejected_total{reason="shutting_down"} 0"#,
+        ]
+    );
+    world.endpoint("a", "http://a", 1, Status::Healthy);
+    world.request("idle", 0, Outcome::Success, 200, 1, 1);
+    world.scheduling.queue.models.insert("m".into(), 3);
+    world.recorder.queue_refused(QueueRefusal::ModelLoading);
+    world.recorder.queue_waited(0.2);
+    let page = text(&mut world);
+    assert_eq!(
+        samples(&page, "olla_queue_waiting"),
+        [
+            r#"olla_queue_waiting{model="idle"} 0"#,
+            r#"olla_queue_waiting{model="m"} 3"#,
+        ]
+    );
+    let reason = r#"olla_queue_rejected_total{reason="model_loading"} 1"#;
+    assert!(samples(&page, "olla_queue_rejected_total").contains(&reason));
+    let waits = samples(&page, "olla_queue_wait_seconds");
+    assert_eq!(
+        waits[4..6],
+        [
+            r#"olla_queue_wait_seconds_bucket{le="0.1"} 0"#,
+            r#"olla_queue_wait_seconds_bucket{le="0.25"} 1"#,
+        ]
+    );
+    assert_eq!(
+        waits[16..],
+        [
+            "olla_queue_wait_seconds_sum 0.2",
+            "olla_queue_wait_seconds_count 1"
+        ]
+    );
+    world.scheduling.queue.other_models = 2;
+    let other = r#"olla_queue_waiting{model="other"} 2"#;
+    assert!(text(&mut world).contains(other));
+}
+
+#[test]
+fn slots_and_models_of_endpoints() {
+    let mut world = World::new();
+    world.endpoint("b", "http://b", 1, Status::Healthy);
+    world.endpoint("a", "http://a", 1, Status::Healthy);
+    let names = ["big", "Big:latest", "small"];
+    world.scheduling = SchedulingFacts::new(QueueSurvey::default(), names.into_iter(), 4);
+    let load = &world.fleet.endpoints[1].load;
+    load.configure(2, 1);
+    load.start();
+    for (model, state, at_ms) in [
+        ("big", Warmth::Warm, 1),
+        ("big", Warmth::Cold, 2),
+        ("big", Warmth::Loading, 3),
+        ("small", Warmth::Warm, 1),
+        ("not listed", Warmth::Warm, 1),
+    ] {
+        load.hear_warmth(ModelKey::of(model), state, at_ms);
+    }
+    world.recorder.prompt_sent(10, 4);
+    let text = text(&mut world);
+    for line in [
+        "olla_endpoint_metrics_given_up_total 4",
+        "olla_prefix_prompt_tokens_total 10",
+        "olla_prefix_hit_tokens_total 4",
+        "olla_scheduler_samples_rejected_total 0",
+    ] {
+        assert!(text.contains(&format!("\n{line}\n")), "{line}");
+    }
+    assert_eq!(
+        samples(&text, "olla_endpoint_slots"),
+        [r#"olla_endpoint_slots{endpoint="a"} 2"#],
+        "b has no limit"
+    );
+    assert_eq!(
+        samples(&text, "olla_endpoint_running"),
+        [
+            r#"olla_endpoint_running{endpoint="a"} 1"#,
+            r#"olla_endpoint_running{endpoint="b"} 0"#,
+        ]
+    );
+    // Two spellings of one model are one, by the same name everywhere.
+    assert_eq!(
+        samples(&text, "olla_model_state"),
+        [
+            r#"olla_model_state{endpoint="a",model="Big:latest",state="loading"} 1"#,
+            r#"olla_model_state{endpoint="a",model="small",state="warm"} 1"#,
+        ]
+    );
+    assert_eq!(
+        samples(&text, "olla_model_loads_total"),
+        [
+            r#"olla_model_loads_total{endpoint="a",model="Big:latest"} 1"#,
+            r#"olla_model_loads_total{endpoint="a",model="small"} 0"#,
+        ]
+    );
 }

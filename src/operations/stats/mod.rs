@@ -17,9 +17,11 @@
 //! - No counter of the system decreases while the process lives, although models and endpoints are
 //!   forgotten.
 
+mod buckets;
 mod recent;
 mod recorder;
 mod sample;
+mod scheduling;
 #[cfg(test)]
 mod tests;
 mod totals;
@@ -31,9 +33,12 @@ use olla_engine::rt::Exhausted;
 
 use crate::config::MAX_ENDPOINTS;
 use crate::providers::figures::ProviderFigures;
+pub(super) use buckets::{RATIOS, Ratios, TIMES_MS, Times};
 pub(crate) use recent::Recent;
 pub(crate) use recorder::{Delta, Recorder};
-pub(super) use totals::{BUCKETS_MS, Buckets, EndpointTotals, ModelTotals, PairTotals, Quantiles};
+pub(crate) use scheduling::{CachedPrefix, QueueRefusal};
+pub(super) use scheduling::{FirstTokens, SchedulingCounts};
+pub(super) use totals::{EndpointTotals, ModelTotals, PairTotals, Quantiles};
 pub(crate) use totals::{Totals, TranslatorCounts};
 
 /// Most models kept (docs/contract/operations.md#5, retention).

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::recent::{Batch, Ring};
+use super::scheduling::{CachedPrefix, FirstTokens, QueueRefusal, SchedulingCounts};
 use super::{
     AttemptEnd, BLOCKED_IPS_MAX, CLIENTS_MAX, ENDPOINTS_MAX, EndpointCounts, KeyRefusal,
     LeftBecause, MODEL_NAME_BYTES_MAX, MODELS_MAX, Outcome, PairCounts, RequestCounts, RequestEnd,
@@ -64,6 +65,7 @@ pub(crate) struct Delta {
 pub(super) struct ModelDelta {
     pub(super) name: Arc<str>,
     pub(super) counts: RequestCounts,
+    pub(super) predictions: FirstTokens,
     pub(super) clients: Vec<IpAddr>,
     pub(super) endpoints: Vec<(u32, PairCounts)>,
 }
@@ -83,6 +85,7 @@ pub(in crate::operations) struct SystemCounts {
     pub(in crate::operations) stream_keep_alives: u64,
     /// In the order of [`KeyRefusal::ALL`].
     pub(in crate::operations) key_refusals: [u64; KeyRefusal::ALL.len()],
+    pub(in crate::operations) scheduling: SchedulingCounts,
 }
 
 /// Times of one attempt or request.
@@ -107,6 +110,7 @@ struct EndpointSlot {
 struct ModelSlot {
     name: Arc<str>,
     counts: RequestCounts,
+    predictions: FirstTokens,
     clients: FxHashSet<IpAddr>,
     endpoints: Vec<(u32, PairCounts)>,
     touched: Option<u32>,
@@ -227,6 +231,57 @@ impl Recorder {
         self.system.stream_keep_alives += 1;
     }
 
+    /// Counts a request that is sent to an endpoint: tokens of its prompt, and those of them that the
+    /// endpoint is believed to hold.
+    pub(crate) fn prompt_sent(&mut self, prompt: u64, hit: u64) {
+        self.any = true;
+        self.system.scheduling.sent(prompt, hit);
+    }
+
+    /// Counts the first token of a stream: when it was predicted, and when it came, in seconds after
+    /// the request was sent.
+    pub(crate) fn first_token(&mut self, model: &str, predicted: f32, measured: f32) {
+        self.any = true;
+        match self.model_slot(model) {
+            Some(at) => {
+                if let Some(slot) = self.models.get_mut(at) {
+                    slot.predictions.observe(predicted, measured);
+                    touch(&mut slot.touched, &mut self.touched_models, at);
+                }
+            }
+            None => {
+                let others = &mut self.system.scheduling.other_models;
+                others.observe(predicted, measured);
+            }
+        }
+    }
+
+    /// Counts what a complete response taught: how much of its prompt was cached, if it says so, and
+    /// how many of its figures cannot be true.
+    pub(crate) fn learned(&mut self, cached: Option<CachedPrefix>, rejected: u64) {
+        if cached.is_none() && rejected == 0 {
+            return;
+        }
+        self.any = true;
+        let counts = &mut self.system.scheduling;
+        counts.samples_rejected += rejected;
+        if let Some(cached) = cached {
+            counts.reported(cached);
+        }
+    }
+
+    /// Counts a request that starts after it has waited for a slot.
+    pub(crate) fn queue_waited(&mut self, seconds: f64) {
+        self.any = true;
+        self.system.scheduling.waited(seconds);
+    }
+
+    /// Counts a request that was refused because it had to wait.
+    pub(crate) fn queue_refused(&mut self, reason: QueueRefusal) {
+        self.any = true;
+        self.system.scheduling.refused(reason);
+    }
+
     /// Counts the end of a translator's request, besides [`Self::request`].
     pub(crate) fn translator(&mut self, end: &TranslatorEnd) {
         self.any = true;
@@ -325,6 +380,7 @@ impl Recorder {
         self.models.push(ModelSlot {
             name: Arc::clone(&name),
             counts: RequestCounts::default(),
+            predictions: FirstTokens::default(),
             clients: FxHashSet::default(),
             endpoints: Vec::new(),
             touched: None,
@@ -346,6 +402,7 @@ impl ModelSlot {
         ModelDelta {
             name: Arc::clone(&self.name),
             counts: std::mem::take(&mut self.counts),
+            predictions: std::mem::take(&mut self.predictions),
             clients: self.clients.drain().collect(),
             endpoints,
         }

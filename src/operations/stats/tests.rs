@@ -448,7 +448,7 @@ fn percentiles_and_buckets() {
     let buckets: Vec<u64> = endpoint.duration.cumulative().collect();
     assert_eq!(buckets[..4], [5, 10, 21, 21]);
     assert_eq!(
-        (endpoint.duration.count, endpoint.duration.sum_ms),
+        (endpoint.duration.count, endpoint.duration.sum),
         (21, 231.0)
     );
     assert_eq!(Quantiles::default().percentile_ms(99.0), 0.0);
@@ -478,13 +478,84 @@ fn slots_are_used_again_after_a_hand_over() {
             let latency = f64::from(endpoint_id) * 100.0;
             let endpoint = totals.endpoint(endpoint_id).unwrap();
             assert_eq!(endpoint.counts.tally.requests, round);
-            assert_eq!(endpoint.duration.sum_ms, latency * round as f64);
+            assert_eq!(endpoint.duration.sum, latency * round as f64);
             let model = model(&totals, name).unwrap();
             assert_eq!(model.counts.tally.requests, round);
             assert_eq!(model.p95_p99().0 as f64, latency);
             assert_eq!(model.endpoints.len(), 1);
         }
     }
+}
+
+#[test]
+fn predictions_are_compared_with_what_was_measured() {
+    let mut totals = merged(|recorder| {
+        for (predicted, measured) in [(0.09, 0.09), (0.09, 0.2), (0.26, 0.1)] {
+            recorder.first_token("m", predicted, measured);
+        }
+        recorder.first_token(&"x".repeat(MODEL_NAME_BYTES_MAX + 1), 1.0, 0.0);
+    });
+    merge_into(&mut totals, now(), |recorder| {
+        recorder.first_token("m", 0.02, 0.02);
+    });
+    let m = &model(&totals, "m").unwrap().predictions;
+    let predicted: Vec<u64> = m.predicted.cumulative().collect();
+    assert_eq!(predicted[..7], [0, 0, 1, 1, 3, 3, 4]);
+    assert!((m.predicted.sum - 460.0).abs() < 1e-3);
+    let ratios: Vec<u64> = m.ratio.cumulative().collect();
+    assert_eq!(ratios, [0, 0, 0, 1, 1, 1, 3, 3, 3, 4, 4, 4]);
+    // A name that is too long is counted, if not by itself; nothing is divided by zero.
+    let others = totals.system().scheduling.other_models;
+    assert_eq!((others.predicted.count, others.ratio.count), (1, 1));
+    assert!(others.ratio.sum.is_finite());
+    assert_eq!(totals.models().len(), 1);
+}
+
+#[test]
+fn of_too_many_models_the_predictions_are_counted_together() {
+    let totals = merged(|recorder| {
+        for at in 0..MODELS_MAX + 7 {
+            recorder.first_token(&format!("m{at}"), 1.0, 1.0);
+        }
+    });
+    assert_eq!(totals.models().len(), MODELS_MAX);
+    let others = totals.system().scheduling.other_models;
+    assert_eq!(others.predicted.count, 7);
+}
+
+#[test]
+fn prefixes_samples_and_the_queue_are_counted() {
+    let mut totals = Totals::new(1);
+    for _ in 0..2 {
+        merge_into(&mut totals, now(), |recorder| {
+            recorder.prompt_sent(1000, 600);
+            recorder.prompt_sent(50, 0);
+            let (believed, reported) = (500, 512);
+            recorder.learned(Some(CachedPrefix { believed, reported }), 0);
+            recorder.learned(None, 3);
+            recorder.queue_waited(0.3);
+            for _ in 0..2 {
+                recorder.queue_refused(QueueRefusal::MaxWait);
+            }
+            recorder.queue_refused(QueueRefusal::ShuttingDown);
+        });
+    }
+    let counts = &totals.system().scheduling;
+    assert_eq!((counts.prompt_tokens, counts.hit_tokens), (2100, 1200));
+    assert_eq!(
+        (counts.believed_tokens, counts.reported_tokens),
+        (1000, 1024)
+    );
+    assert_eq!(counts.samples_rejected, 6);
+    assert_eq!(counts.refusals, [0, 0, 4, 0, 2]);
+    assert_eq!((counts.waits.count, counts.waits.sum), (2, 600.0));
+}
+
+#[test]
+fn what_teaches_nothing_is_not_handed_over() {
+    let mut recorder = Recorder::default();
+    recorder.learned(None, 0);
+    assert!(recorder.take().is_none());
 }
 
 #[test]

@@ -12,9 +12,11 @@ use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::clock::since;
 
+use super::buckets::{TIMES_MS, Times};
 use super::recent::Feed;
 use super::recorder::{Delta, ModelDelta, Sample, SystemCounts};
 use super::sample::Reservoir;
+use super::scheduling::FirstTokens;
 use super::window::Window;
 use super::{
     BLOCKED_IPS_MAX, CLIENTS_MAX, ENDPOINTS_MAX, EndpointCounts, MODELS_MAX, PairCounts, Recent,
@@ -66,9 +68,9 @@ pub(in crate::operations) struct Reloads {
 pub(in crate::operations) struct EndpointTotals {
     pub(in crate::operations) counts: EndpointCounts,
     /// Durations of successful attempts.
-    pub(in crate::operations) duration: Buckets,
+    pub(in crate::operations) duration: Times,
     /// Times to the first byte, of every attempt that had one.
-    pub(in crate::operations) first_byte: Buckets,
+    pub(in crate::operations) first_byte: Times,
     pub(in crate::operations) latency: Quantiles,
     pub(in crate::operations) first_token: Quantiles,
 }
@@ -80,6 +82,8 @@ pub(in crate::operations) struct ModelTotals {
     pub(in crate::operations) last_requested: SystemTime,
     pub(in crate::operations) latency: Quantiles,
     pub(in crate::operations) first_token: Quantiles,
+    /// The predictions of scheduling for it.
+    pub(in crate::operations) predictions: FirstTokens,
     sample: Reservoir,
     clients: FxHashMap<IpAddr, SystemTime>,
     pub(in crate::operations) endpoints: FxHashMap<u32, PairTotals>,
@@ -173,6 +177,7 @@ impl Totals {
             .entry(delta.name)
             .or_insert_with(|| ModelTotals::new(now));
         totals.counts.add(&delta.counts);
+        totals.predictions.add(&delta.predictions);
         totals.last_requested = now;
         for sample in samples {
             if let Some(latency_ms) = sample.latency_ms {
@@ -299,6 +304,11 @@ impl Totals {
         models
     }
 
+    /// The names of models that were requested, in any order.
+    pub(crate) fn model_names(&self) -> impl Iterator<Item = &str> {
+        self.models.keys().map(|name| &**name)
+    }
+
     /// The last requests, newest first, each with the time at which it was merged.
     pub(in crate::operations) fn recent(&self) -> impl Iterator<Item = &(SystemTime, Recent)> {
         self.recent.newest()
@@ -361,17 +371,19 @@ impl SystemCounts {
         for (count, more) in self.key_refusals.iter_mut().zip(more.key_refusals) {
             *count += more;
         }
+        self.scheduling.add(&more.scheduling);
     }
 }
 
 impl EndpointTotals {
     fn note(&mut self, sample: &Sample) {
         if let Some(latency_ms) = sample.latency_ms {
-            self.duration.observe(f64::from(latency_ms));
+            self.duration.observe(&TIMES_MS, f64::from(latency_ms));
             self.latency.record_ms(latency_ms);
         }
         if let Some(first_byte_us) = sample.first_byte_us {
-            self.first_byte.observe(f64::from(first_byte_us) / 1000.0);
+            let first_byte_ms = f64::from(first_byte_us) / 1000.0;
+            self.first_byte.observe(&TIMES_MS, first_byte_ms);
             self.first_token.record_us(first_byte_us);
         }
     }
@@ -384,6 +396,7 @@ impl ModelTotals {
             last_requested: now,
             latency: Quantiles::default(),
             first_token: Quantiles::default(),
+            predictions: FirstTokens::default(),
             sample: Reservoir::default(),
             clients: FxHashMap::default(),
             endpoints: FxHashMap::default(),
@@ -414,39 +427,6 @@ impl ModelTotals {
     /// The 95th and 99th percentile of successful latencies in milliseconds.
     pub(in crate::operations) fn p95_p99(&self) -> (u64, u64) {
         self.sample.p95_p99()
-    }
-}
-
-/// Upper bounds of the buckets of the Prometheus histograms, in milliseconds.
-pub(in crate::operations) const BUCKETS_MS: [f64; 15] = [
-    5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1e3, 2.5e3, 5e3, 1e4, 3e4, 6e4, 12e4, 3e5,
-];
-
-/// A Prometheus histogram.
-#[derive(Debug, Clone, Default)]
-pub(in crate::operations) struct Buckets {
-    /// Observations between the bound before and this one; not cumulative.
-    counts: [u64; BUCKETS_MS.len()],
-    pub(in crate::operations) count: u64,
-    pub(in crate::operations) sum_ms: f64,
-}
-
-impl Buckets {
-    fn observe(&mut self, ms: f64) {
-        self.count += 1;
-        self.sum_ms += ms;
-        let at = BUCKETS_MS.partition_point(|bound| *bound < ms);
-        if let Some(count) = self.counts.get_mut(at) {
-            *count += 1;
-        }
-    }
-
-    /// Observations up to each of [`BUCKETS_MS`].
-    pub(in crate::operations) fn cumulative(&self) -> impl Iterator<Item = u64> + '_ {
-        self.counts.iter().scan(0, |sum, count| {
-            *sum += count;
-            Some(*sum)
-        })
     }
 }
 

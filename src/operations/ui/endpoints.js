@@ -11,7 +11,9 @@ const STATUS_ORDER = { ok: 0, warn: 1, idle: 2, bad: 3 };
 const SORTS = {
   name: (e) => e.name,
   status: (e) => STATUS_ORDER[e.tone],
-  inFlight: (e) => e.inFlight,
+  running: (e) => e.running ?? e.inFlight,
+  queued: (e) => e.queued ?? -1,
+  warm: (e) => e.warm?.length ?? -1,
   requests: (e) => e.requests,
   success: (e) => e.success ?? 101,
   avg: (e) => e.avg_latency_ms ?? -1,
@@ -95,7 +97,7 @@ function row({ endpoint: { id } }) {
     h("i", { class: "state", "aria-hidden": "true" }), h("span", { class: "two" }, status, why));
   const cells = figures();
   const main = h("tr", {}, h("th", { scope: "row" }, button), state, cells.map((cell) => cell.node));
-  const details = h("td", { colspan: 13, id: `details-${id}`, class: "details" });
+  const details = h("td", { colspan: 15, id: `details-${id}`, class: "details" });
   const more = h("tr", { hidden: true }, details);
   const node = h("tbody", { id: `endpoint-${id}` }, main, more);
   button.addEventListener("click", () => {
@@ -117,7 +119,8 @@ function row({ endpoint: { id } }) {
 
 function figures() {
   const columns = [
-    ["In flight", "", (e) => count(e.inFlight)],
+    ["Running", "", running],
+    ["Queue", "", (e) => count(e.queued)],
     ["Requests", "", (e) => count(e.requests)],
     ["Success", "", (e) => (e.requests > 0 ? e.success_rate : "–")],
     ["Mean", " avg", (e) => millis(e.avg_latency_ms)],
@@ -127,9 +130,15 @@ function figures() {
     ["First token p50", " lat first", (e) => millis(e.timing.ttft_p50_ms)],
     ["First token p95", " lat", (e) => millis(e.timing.ttft_p95_ms)],
     ["First token p99", " lat", (e) => millis(e.timing.ttft_p99_ms)],
+    ["Warm", "", (e) => count(e.warm?.length)],
     ["Models", "", (e) => count(e.modelCount)],
   ];
   return columns.map(([label, extra, value]) => ({ node: h("td", { class: `num${extra}`, "data-label": label }), value }));
+}
+
+/** Requests that hold a slot, of how many; without a limit their number alone. */
+function running({ running: taken, slots }) {
+  return slots ? `${count(taken)}/${count(slots)}` : count(taken);
 }
 
 /** What failed, where, and for how long. */
@@ -142,6 +151,8 @@ function describe(cell, endpoint, now) {
   const rows = [
     ["URL", endpoint.url],
     ["Priority", endpoint.priority],
+    ["In flight", count(endpoint.inFlight)],
+    ...(endpoint.warm ? [["In memory", endpoint.warm.join(", ") || "none"]] : []),
     ...(endpoint.breaker ? [["Breaker", endpoint.breaker]] : []),
     ["Checked", endpoint.health_check_at ? `${ago(endpoint.health_check_at, now)}, took ${endpoint.response_time ?? "0ms"}` : "never"],
     ["Next check", until(endpoint.next_check_at, now)],

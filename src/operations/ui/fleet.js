@@ -3,7 +3,7 @@
 
 import { isNumber, parseAgo, parseLatency, parsePercent } from "./format.js";
 
-/** An endpoint that served a model within this time probably still has it in memory. */
+/** An endpoint that served a model within this time, and does not say more, probably has it in memory. */
 export const WARM_MS = 5 * 60_000;
 
 const ROUTABLE = new Set(["healthy", "busy", "warming"]);
@@ -38,6 +38,10 @@ export function endpoints({ status, endpoints: listing, latency, models }) {
       ...item,
       timing,
       requests: item.request_count ?? item.requests ?? 0,
+      running: item.running,
+      slots: item.slots,
+      queued: item.queued,
+      warm: item.models_warm,
       inFlight: timing.in_flight ?? item.active_connections ?? item.connections ?? 0,
       modelCount: item.model_count ?? item.models?.count ?? 0,
       success: parsePercent(item.success_rate),
@@ -86,6 +90,12 @@ function reasons(endpoint, issues) {
   return found;
 }
 
+/** The share of the prompts' tokens that was believed to be cached, in percent. */
+export function prefixShare(latency) {
+  const { prompt_tokens: prompt, hit_tokens: hit } = latency?.scheduling ?? {};
+  return prompt > 0 ? (100 * hit) / prompt : undefined;
+}
+
 /** The endpoints that need attention: worst status first, then by name. */
 export function attention(list) {
   return list
@@ -99,7 +109,8 @@ function allModels(models) {
 }
 
 /** Families with their models, each with its usage, timings and hosts. */
-export function families({ models, usage, latency }) {
+export function families({ models, usage, latency, endpoints: listing }) {
+  const told = new Map((listing?.endpoints ?? []).map((item) => [item.name, item.models_warm?.map(plain)]));
   const used = byName(usage?.models);
   const timings = byName(latency?.models);
   const groups = models?.model_groups ?? [{ family: "unknown", models: models?.recent_models ?? [] }];
@@ -108,25 +119,27 @@ export function families({ models, usage, latency }) {
     family: group.family,
     models: (group.models ?? []).map((model) => {
       known.add(model.name);
-      return describe(model, used.get(model.name), timings.get(model.name));
+      return describe(model, used.get(model.name), timings.get(model.name), told);
     }),
   }));
   const gone = (usage?.models ?? []).filter((model) => !known.has(model.name));
   if (models && gone.length > 0) {
-    const items = gone.map((model) => describe({ name: model.name, gone: true }, model, timings.get(model.name)));
+    const items = gone.map((model) => describe({ name: model.name, gone: true }, model, timings.get(model.name), told));
     result.push({ family: "no longer listed", models: items });
   }
   return result.filter((group) => group.models.length > 0);
 }
 
-function describe(model, use, timing) {
+/** A name as the gateway compares names: without letter case and Ollama's default tag. */
+const plain = (name) => name.toLowerCase().replace(/:latest$/, "");
+
+function describe(model, use, timing, told) {
   const breakdown = use?.endpoint_breakdown ?? {};
-  const states = model.states ?? [];
   const hosts = (model.endpoints ?? []).map((name, index) => ({
     name,
     id: model.endpoint_ids?.[index],
     requests: breakdown[name]?.request_count,
-    warm: states[index] === "loaded" || parseAgo(breakdown[name]?.last_used) <= WARM_MS,
+    warm: told.get(name)?.includes(plain(model.name)) ?? parseAgo(breakdown[name]?.last_used) <= WARM_MS,
   }));
   return {
     ...model,

@@ -2,7 +2,7 @@
 
 import { attr, byId, h, keyed, live, name as setName, prop, text } from "./dom.js";
 import { lineChart } from "./chart.js";
-import { attention, errorKinds } from "./fleet.js";
+import { attention, errorKinds, prefixShare } from "./fleet.js";
 import { ago, bytes, count, isNumber, millis, parseLatency, rate, span } from "./format.js";
 
 /** With at least this many endpoints, the fleet is shown in one-line cells. */
@@ -27,7 +27,7 @@ export function start(refresh) {
   });
   byId("chart-requests").append(charts.requests);
   byId("chart-tokens").append(charts.tokens);
-  for (const name of ["Fleet", "Requests/s", "Tokens/s", "In flight", "Success", "Latency p95", "First token p95"]) {
+  for (const name of ["Fleet", "Requests/s", "Tokens/s", "In flight", "Queue", "Prefix hits", "Success", "Latency p95", "First token p95"]) {
     const tile = { value: h("b", {}, "–"), note: h("small", {}, "\u00a0") };
     tile.node = h("div", { class: "tile" }, h("span", {}, name), tile.value, tile.note);
     tiles.set(name, tile);
@@ -74,7 +74,12 @@ function showTiles({ data, fleet, history }) {
   // Both values come from one route, so that they are of the same time.
   const working = fleet.filter((endpoint) => endpoint.inFlight > 0).length;
   const inFlight = fleet.reduce((sum, endpoint) => sum + endpoint.inFlight, 0);
-  tile("In flight", system ? count(inFlight) : "–", system ? `${working} ${working === 1 ? "endpoint" : "endpoints"} at work` : "");
+  tile("In flight", system ? count(inFlight) : "–", system ? `at ${working} ${working === 1 ? "endpoint" : "endpoints"}` : "");
+  const scheduling = data.latency?.scheduling;
+  const waited = fleet.filter((endpoint) => endpoint.queued > 0).length;
+  tile("Queue", count(scheduling?.waiting), waited > 0 ? `for ${waited} ${waited === 1 ? "endpoint" : "endpoints"}` : "", scheduling?.waiting > 0 ? "warn" : undefined);
+  const share = prefixShare(data.latency);
+  tile("Prefix hits", isNumber(share) ? `${Math.round(share)}%` : "–", isNumber(share) ? `of ${count(scheduling.prompt_tokens)} tokens` : "");
   const failures = system?.total_failures ?? 0;
   tile("Success", system?.success_rate ?? "–", `${count(failures)} failed`, failures > 0 && parseFloat(system.success_rate) < 95 ? "bad" : undefined);
   const slowest = worst(fleet, "p95_ms");

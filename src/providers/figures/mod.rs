@@ -7,7 +7,8 @@
 //! The fields of a profile's `metrics.extraction` that become metrics are `input_tokens`
 //! (`prompt_tokens`), `output_tokens` (`completion_tokens`), `total_tokens`, `model`,
 //! `finish_reason`, `is_complete`, `ttft_ms`, `total_ms`, `model_load_ms` (`load_ms`),
-//! `prompt_ms`, `generation_ms` and `tokens_per_second`; any other is a name for formulas. Of
+//! `prompt_ms`, `generation_ms`, `tokens_per_second` and `cached_tokens` (those of the prompt that
+//! came from the prefix cache, counted in it); any other is a name for formulas. Of
 //! several paths of a field the first that finds a value counts; its formula counts only when no
 //! path does. A name in a formula is a field that is defined before it, or else a path into the
 //! response. For the token counts, the model and the finish reason, the paths of the OpenAI and
@@ -79,6 +80,8 @@ pub struct ReportedUsage {
     pub prompt: Option<u64>,
     /// Those of them that came from a cache.
     pub cached: u64,
+    /// The same, `None` if nothing was said of a cache.
+    pub cached_reported: Option<u64>,
     /// Tokens generated.
     pub completion: Option<u64>,
     /// A count cannot be one.
@@ -182,7 +185,7 @@ const FIELDS: [(Field, &[&str], &[&str]); 15] = [
     (Field::Speed, &["tokens_per_second"], &[]),
     (
         Field::Cached,
-        &[],
+        &["cached_tokens"],
         &[
             "usage.prompt_tokens_details.cached_tokens",
             "usage.input_tokens_details.cached_tokens",
@@ -553,11 +556,16 @@ fn usage<'a>(of: impl Fn(Field) -> FormulaValue<'a>) -> ReportedUsage {
         }
     };
     let (read, created) = (count(Field::CacheRead), count(Field::CacheCreation));
+    let has_read = read.is_some();
     let (read, created) = (read.unwrap_or(0), created.unwrap_or(0));
     let prompt = count(Field::PromptTokens);
+    let told = count(Field::Cached);
+    let cached = told.unwrap_or(0);
     ReportedUsage {
         prompt: prompt.map(|prompt| prompt.saturating_add(read).saturating_add(created)),
-        cached: count(Field::Cached).unwrap_or(0).saturating_add(read),
+        // A response with both has the same tokens in both.
+        cached: cached.max(read),
+        cached_reported: (told.is_some() || has_read).then(|| cached.max(read)),
         completion: count(Field::CompletionTokens),
         is_rejected,
     }

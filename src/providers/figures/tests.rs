@@ -451,6 +451,45 @@ fn a_usage_is_what_a_request_is_charged_by() {
 }
 
 #[test]
+fn llama_cpp_tells_cached_tokens_in_its_timings() {
+    let profiles = Profiles::builtin();
+    let metrics = &profiles.get("llamacpp").unwrap().metrics;
+    let (extractor, lost) = Extractor::compile("llamacpp", metrics);
+    assert_eq!(lost, []);
+    let table = [
+        (
+            r#"{"usage":{"prompt_tokens":100,"completion_tokens":5},"timings":{"cache_n":60,"prompt_n":40,"predicted_n":5}}"#,
+            (Some(100), 60, Some(5)),
+        ),
+        (
+            r#"{"content":"x","timings":{"cache_n":60,"prompt_n":40,"predicted_n":5}}"#,
+            (Some(100), 60, Some(5)),
+        ),
+        // An older one tells only what it has computed.
+        (
+            r#"{"content":"x","timings":{"prompt_n":40,"predicted_n":5}}"#,
+            (None, 0, Some(5)),
+        ),
+        (
+            r#"{"usage":{"input_tokens":40,"cache_read_input_tokens":60,"output_tokens":5},"timings":{"cache_n":60,"prompt_n":40,"predicted_n":5}}"#,
+            (Some(100), 60, Some(5)),
+        ),
+        (
+            r#"{"usage":{"prompt_tokens":9},"timings":{"cache_n":-1}}"#,
+            (Some(9), 0, None),
+        ),
+    ];
+    for (body, expected) in table {
+        let mut tail = Tail::default();
+        tail.begin(AnswerKind::Json);
+        tail.push(body.as_bytes());
+        let usage = extractor.read(&mut tail).expect("metrics").usage;
+        let got = (usage.prompt, usage.cached, usage.completion);
+        assert_eq!(got, expected, "{body}");
+    }
+}
+
+#[test]
 fn what_says_nothing_gives_nothing() {
     let extractor = with_openai(&[], &[]);
     for answer in [

@@ -19,6 +19,7 @@ use crate::config::Balancer;
 use crate::endpoint_set::EndpointSet;
 use crate::fleet::breaker::{self, BreakerProbe, State};
 use crate::fleet::{Endpoint, HEARD_STEP, Live, Status};
+use crate::schedule::load;
 
 /// Candidate sets that have a turn counter. There are about as many sets as pairs of a model and a
 /// scope. Beyond this bound, a new set replaces the one with the fewest turns in its window.
@@ -58,13 +59,30 @@ impl Turns {
             .map_or(0, |slot| slot.taken.fetch_add(1, Ordering::Relaxed))
     }
 
-    fn slot(&self, set: &EndpointSet) -> Option<&Slot> {
+    /// The turn of a set that is next. Takes none.
+    fn coming(&self, set: &EndpointSet) -> u64 {
+        let hash = Self::hash(set);
+        let slot = self
+            .window(hash)
+            .find(|slot| slot.set.load(Ordering::Relaxed) == hash);
+        slot.map_or(0, |slot| slot.taken.load(Ordering::Relaxed))
+    }
+
+    /// Two sets with the same hash share their turns, which is harmless.
+    fn hash(set: &EndpointSet) -> u64 {
         let mut hasher = FxHasher::default();
         set.hash(&mut hasher);
-        // Two sets with the same hash share their turns, which is harmless.
-        let hash = spread(hasher.finish()) | 1;
+        spread(hasher.finish()) | 1
+    }
+
+    fn window(&self, hash: u64) -> impl Iterator<Item = &Slot> {
         let home = usize::try_from(hash >> 32).unwrap_or(0) % TURNS_MAX;
-        let window = || (home..home + WINDOW).filter_map(|at| self.slots.get(at % TURNS_MAX));
+        (home..home + WINDOW).filter_map(|at| self.slots.get(at % TURNS_MAX))
+    }
+
+    fn slot(&self, set: &EndpointSet) -> Option<&Slot> {
+        let hash = Self::hash(set);
+        let window = || self.window(hash);
         if let Some(slot) = window().find(|slot| slot.set.load(Ordering::Relaxed) == hash) {
             return Some(slot);
         }
@@ -115,6 +133,8 @@ pub enum NoPick {
     NoneLeft,
     /// The remaining candidates have no rate tokens.
     Throttled,
+    /// The remaining candidates are full, and the request may wait.
+    Full,
 }
 
 impl NoPick {
@@ -122,9 +142,39 @@ impl NoPick {
     pub const fn fault(self, tried: bool) -> Fault {
         match self {
             Self::Throttled => Fault::Throttled,
-            Self::NoneLeft if tried => Fault::BackendError,
-            Self::NoneLeft => Fault::NoHealthy,
+            Self::NoneLeft | Self::Full if tried => Fault::BackendError,
+            Self::NoneLeft | Self::Full => Fault::NoHealthy,
         }
+    }
+}
+
+/// What becomes of the endpoint of a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Pin {
+    /// The balancer picks.
+    None,
+    /// It is picked.
+    Kept(usize),
+    /// The balancer picks another, as long as there is one.
+    Crowded(usize),
+}
+
+impl Pin {
+    /// The endpoint, if it is picked and among these.
+    pub(crate) fn kept(self, left: &EndpointSet) -> Option<usize> {
+        match self {
+            Self::Kept(index) if left.contains(index) => Some(index),
+            _ => None,
+        }
+    }
+
+    /// Those that the balancer picks from.
+    pub(crate) fn others(self, left: EndpointSet) -> EndpointSet {
+        let mut others = left;
+        if let Self::Crowded(index) = self {
+            others.remove(index);
+        }
+        if others.is_empty() { left } else { others }
     }
 }
 
@@ -143,22 +193,14 @@ impl Picker<'_> {
         pinned: Option<usize>,
         mut take_token: impl FnMut(usize) -> bool,
     ) -> Result<Lease, NoPick> {
-        let mut left: EndpointSet = candidates
-            .minus(tried)
-            .iter()
-            .filter(|index| {
-                let endpoint = self.endpoints.get(*index);
-                endpoint.is_some_and(|endpoint| {
-                    breaker::state(&endpoint.live, self.now_ms) != State::Open
-                })
-            })
-            .collect();
-        let mut pinned = pinned.filter(|index| self.preferred(left).contains(*index));
+        let mut left = self.left(candidates, tried);
+        let pin = self.pin(pinned, &left);
+        let mut pinned = pin.kept(&left);
         let mut throttled = false;
         loop {
             let index = match pinned.take() {
                 Some(index) => self.begin(index),
-                None => self.choose(&self.preferred(left)),
+                None => self.choose(&self.preferred(pin.others(left))),
             };
             let Some((index, mut lease)) = index else {
                 return Err(if throttled {
@@ -179,6 +221,71 @@ impl Picker<'_> {
         }
     }
 
+    /// The candidates that have not been tried and whose breakers are not open.
+    pub fn left(&self, candidates: &EndpointSet, tried: &EndpointSet) -> EndpointSet {
+        let is_closed = |index: &usize| {
+            self.endpoints
+                .get(*index)
+                .is_some_and(|endpoint| breaker::state(&endpoint.live, self.now_ms) != State::Open)
+        };
+        candidates.minus(tried).iter().filter(is_closed).collect()
+    }
+
+    /// Counts a request at an endpoint as in flight, if its breaker lets it pass.
+    pub(crate) fn claim(&self, index: usize) -> Option<Lease> {
+        let (_, mut lease) = self.begin(index)?;
+        lease.probe = breaker::claim(&lease.live, self.now_ms).ok()?;
+        Some(lease)
+    }
+
+    /// The endpoint that a balancer that does not predict chooses of these; counts nothing.
+    pub(crate) fn choose_among(&self, left: &EndpointSet) -> Option<usize> {
+        self.choose_by(left, |set| self.turns.next(set))
+    }
+
+    /// The one that it would choose next; takes no turn. Among endpoints that are chosen at random
+    /// it is one of them.
+    pub(crate) fn look_among(&self, left: &EndpointSet) -> Option<usize> {
+        self.choose_by(left, |set| self.turns.coming(set))
+    }
+
+    fn choose_by(
+        &self,
+        left: &EndpointSet,
+        turn: impl FnOnce(&EndpointSet) -> u64,
+    ) -> Option<usize> {
+        if left.len() == 1 {
+            return left.iter().next();
+        }
+        let left = self.preferred(*left);
+        let nth = |set: &EndpointSet| {
+            let place = match set.len() {
+                0 | 1 => 0,
+                count => turn(&left) % u64::try_from(count).unwrap_or(u64::MAX),
+            };
+            set.iter().nth(usize::try_from(place).unwrap_or(0))
+        };
+        match self.balancer {
+            Balancer::Priority => self.by_priority(&left),
+            Balancer::RoundRobin => nth(&left),
+            Balancer::LeastTime | Balancer::LeastConnections => nth(&self.fewest(&left)?.1),
+        }
+    }
+
+    /// What becomes of the endpoint of a session among these: one that warms up is left while another
+    /// is there, and so is one that has too many requests (docs/contract/scheduling.md#7).
+    pub(crate) fn pin(&self, pinned: Option<usize>, left: &EndpointSet) -> Pin {
+        let Some(index) = pinned.filter(|index| self.preferred(*left).contains(*index)) else {
+            return Pin::None;
+        };
+        let in_flight = |index: usize| Some(self.endpoints.get(index)?.live.in_flight());
+        let all = || left.iter().filter_map(in_flight);
+        match in_flight(index).is_some_and(|own| load::is_crowded(own, all())) {
+            true => Pin::Crowded(index),
+            false => Pin::Kept(index),
+        }
+    }
+
     /// The set without the warming endpoints, while any other is left.
     fn preferred(&self, left: EndpointSet) -> EndpointSet {
         let is_warming = |index: &usize| {
@@ -194,7 +301,7 @@ impl Picker<'_> {
         match self.balancer {
             Balancer::Priority => self.begin(self.by_priority(left)?),
             Balancer::RoundRobin => self.begin(self.nth(left, left.len())?),
-            Balancer::LeastConnections => self.by_connections(left),
+            Balancer::LeastTime | Balancer::LeastConnections => self.by_connections(left),
         }
     }
 

@@ -249,6 +249,30 @@ fn a_pin_beats_the_balancer_while_it_can() {
     assert_eq!(lease.unwrap().endpoint(), 0, "it is no candidate");
 }
 
+/// docs/contract/scheduling.md#7
+#[test]
+fn a_pin_is_left_when_its_endpoint_is_crowded() {
+    let (endpoints, turns) = (endpoints(&[1, 1, 1]), Turns::default());
+    let picker = picker(&endpoints, Balancer::RoundRobin, &turns);
+    let all = EndpointSet::first(3);
+    let pinned = |all: &EndpointSet| {
+        let lease = picker.pick(all, &EndpointSet::EMPTY, Some(2), |_| true);
+        lease.unwrap().endpoint()
+    };
+    let begin =
+        |count: usize| -> Vec<Lease> { (0..count).map(|_| pick(&picker, &set(&[2]))).collect() };
+    // Of three, at most 2 / (1 - 1.25 / 3) = 3.4.
+    let held = begin(3);
+    assert_eq!(pinned(&all), 2);
+    let more = begin(1);
+    assert_eq!(pinned(&all), 0);
+    assert_eq!(pinned(&set(&[2])), 2, "there is no other");
+    let others: Vec<Lease> = (0..2).map(|_| pick(&picker, &set(&[0]))).collect();
+    assert_eq!(pinned(&all), 2, "the others are busy, too");
+    drop((held, more, others));
+    assert_eq!(pinned(&all), 2);
+}
+
 #[test]
 fn who_is_out_of_tokens_is_left_out() {
     let (endpoints, turns) = (endpoints(&[9, 1, 1]), Turns::default());

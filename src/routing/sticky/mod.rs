@@ -8,7 +8,7 @@
 //!
 //! What this module must not do: keep a value in clear, or decide whether an endpoint can serve.
 //!
-//! Contract: docs/contract/balancing.md#8
+//! Contract: docs/contract/balancing.md#8, docs/contract/scheduling.md#7
 
 use std::fmt;
 use std::hash::{BuildHasher, Hasher, RandomState};
@@ -16,9 +16,11 @@ use std::net::IpAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rustc_hash::FxHashMap;
+use twox_hash::XxHash3_64;
 
 use crate::config::{StickyPlan, StickySource};
 use crate::fleet::Endpoint;
+use crate::inspect::{Opening, PromptParts};
 
 /// Entries kept even when `max_sessions` sets no limit: about a hundred megabytes.
 const SESSIONS_CEILING: usize = 2_000_000;
@@ -28,8 +30,8 @@ const SESSIONS_CEILING: usize = 2_000_000;
 pub(crate) struct Sources<'a> {
     /// The value of `X-Olla-Session-ID`.
     pub session: Option<&'a [u8]>,
-    /// The leading bytes of `messages` or `prompt`, already cut to `prefix_hash_bytes`.
-    pub prefix: Option<&'a [u8]>,
+    /// The body and where its parts are.
+    pub prompt: Option<(&'a [u8], &'a PromptParts)>,
     /// The value of `Authorization`; with access on the name of the key, if there is one.
     pub authorization: Option<&'a [u8]>,
     /// The name of the key with access on; each key has sessions of its own
@@ -142,6 +144,19 @@ pub(crate) struct Session {
 }
 
 impl Session {
+    fn new(key: Option<StickyKey>, pinned: Option<u32>) -> Self {
+        let outcome = match (key, pinned) {
+            (None, _) => StickyOutcome::Disabled,
+            (Some(_), None) => StickyOutcome::Miss,
+            (Some(_), Some(_)) => StickyOutcome::Hit,
+        };
+        Self {
+            key,
+            pinned,
+            outcome,
+        }
+    }
+
     /// The index of the endpoint to use, if it is a candidate; `None` too when this snapshot
     /// does not have it any more.
     pub(crate) fn pinned(&self, endpoints: &[Endpoint]) -> Option<usize> {
@@ -149,9 +164,25 @@ impl Session {
         endpoints.iter().position(|endpoint| endpoint.id == pinned)
     }
 
+    /// Whether it is known by the beginning of its conversation.
+    pub(crate) fn is_of_prompt(&self) -> bool {
+        self.key
+            .is_some_and(|key| key.source == StickySource::PrefixHash)
+    }
+
     /// The key, if there is one.
     pub(crate) fn key(&self) -> Option<StickyKey> {
         self.key
+    }
+
+    /// The outcome if an endpoint, by its id, is picked.
+    pub(crate) fn outcome_at(&self, endpoint: u32) -> StickyOutcome {
+        match (self.key, self.pinned) {
+            (None, _) => StickyOutcome::Disabled,
+            (Some(_), None) => StickyOutcome::Miss,
+            (Some(_), Some(pinned)) if pinned == endpoint => StickyOutcome::Hit,
+            (Some(_), Some(_)) => StickyOutcome::Repin,
+        }
     }
 
     /// The outcome, once an endpoint has been picked.
@@ -173,9 +204,14 @@ impl Sticky {
             IpAddr::V6(ip) => ip.octets(),
         };
         plan.key_sources.iter().find_map(|source| {
+            let opening;
             let value = match source {
                 StickySource::SessionHeader => sources.session,
-                StickySource::PrefixHash => sources.prefix,
+                StickySource::PrefixHash => {
+                    let (body, parts) = sources.prompt?;
+                    opening = hash(Opening::of(body, parts)?);
+                    Some(&opening[..])
+                }
                 StickySource::AuthHeader => sources.authorization,
                 StickySource::Ip => Some(&ip[..]),
             };
@@ -206,17 +242,20 @@ impl Sticky {
         let pinned = key.and_then(|key| {
             let mut sessions = self.lock();
             sessions.expire(bounds, now_ms);
-            sessions.find(key.hash)
+            sessions.find(key.hash).map(|node| node.endpoint)
         });
-        Session {
-            key,
-            pinned,
-            outcome: match (key, pinned) {
-                (None, _) => StickyOutcome::Disabled,
-                (Some(_), None) => StickyOutcome::Miss,
-                (Some(_), Some(_)) => StickyOutcome::Hit,
-            },
-        }
+        Session::new(key, pinned)
+    }
+
+    /// The same, and the store stays as it is.
+    pub(crate) fn look(&self, key: Option<StickyKey>, bounds: Bounds, now_ms: u64) -> Session {
+        let pinned = key.and_then(|key| {
+            let sessions = self.lock();
+            let node = sessions.find(key.hash);
+            let is_there = |node: &&Node| !bounds.ended(node.used_ms, now_ms);
+            node.filter(is_there).map(|node| node.endpoint)
+        });
+        Session::new(key, pinned)
     }
 
     /// Notes that an endpoint, by its id, was picked: at each attempt, so that requests of one
@@ -225,11 +264,7 @@ impl Sticky {
         let Some(key) = session.key else {
             return;
         };
-        session.outcome = match session.pinned {
-            None => StickyOutcome::Miss,
-            Some(pinned) if pinned == endpoint => StickyOutcome::Hit,
-            Some(_) => StickyOutcome::Repin,
-        };
+        session.outcome = session.outcome_at(endpoint);
         self.lock().put(key.hash, endpoint, bounds, now_ms);
     }
 
@@ -265,6 +300,15 @@ impl Sticky {
     fn lock(&self) -> MutexGuard<'_, Sessions> {
         self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The beginning of a conversation, which may be long, in the form of a value.
+fn hash(opening: Opening<'_>) -> [u8; 16] {
+    let mut hashes = [0; 16];
+    let (system, user) = hashes.split_at_mut(8);
+    system.copy_from_slice(&XxHash3_64::oneshot(opening.system).to_le_bytes());
+    user.copy_from_slice(&XxHash3_64::oneshot(opening.user).to_le_bytes());
+    hashes
 }
 
 /// No node.
@@ -307,9 +351,8 @@ impl Default for Sessions {
 }
 
 impl Sessions {
-    fn find(&self, key: u64) -> Option<u32> {
-        let place = self.places.get(&key)?;
-        self.node(*place).map(|node| node.endpoint)
+    fn find(&self, key: u64) -> Option<&Node> {
+        self.node(*self.places.get(&key)?)
     }
 
     fn put(&mut self, key: u64, endpoint: u32, bounds: Bounds, now_ms: u64) {

@@ -1,6 +1,7 @@
 //! Keys, outcomes, bounds and figures of sticky sessions.
 
 use super::*;
+use crate::inspect::{Inspector, Wanted};
 use crate::routing::testing::endpoint;
 use proptest::prelude::*;
 use std::num::NonZeroUsize;
@@ -14,7 +15,6 @@ fn plan(sources: &[StickySource]) -> StickyPlan {
         idle_ttl: Some(Duration::from_secs(600)),
         max_sessions: NonZeroUsize::new(3),
         key_sources: sources.to_vec(),
-        prefix_hash_bytes: NonZeroUsize::new(512),
     }
 }
 
@@ -24,11 +24,22 @@ const USUAL: [StickySource; 3] = [
     StickySource::AuthHeader,
 ];
 
+/// A body as it is read. It stays to the end of the tests.
+fn read(body: String) -> (&'static [u8], &'static PromptParts) {
+    let body = body.into_bytes().leak();
+    let wanted = Wanted {
+        prompt: true,
+        ..Wanted::default()
+    };
+    let findings = Box::new(Inspector::new(wanted).finish(body));
+    (body, &Box::leak(findings).prompt)
+}
+
 fn sources<'a>(session: &'a str, prefix: &'a str, authorization: &'a str) -> Sources<'a> {
     let some = |text: &'a str| Some(text.as_bytes()).filter(|_| text != "-");
     Sources {
         session: some(session),
-        prefix: some(prefix),
+        prompt: some(prefix).map(|_| read(format!("{{\"prompt\":\"{prefix}\"}}"))),
         authorization: some(authorization),
         key: None,
         ip: LOCAL,
@@ -90,6 +101,54 @@ fn keys_are_as_different_as_conversations() {
     };
     assert_eq!(ip("127.0.0.1"), ip("::ffff:127.0.0.1"));
     assert_ne!(ip("127.0.0.1"), ip("127.0.0.2"));
+}
+
+/// The hash of a conversation is that of its system prompt and its first user message.
+#[test]
+fn a_conversation_is_what_it_begins_with() {
+    let store = Sticky::default();
+    let key = |system: &str, messages: &[(&str, &str)]| {
+        let messages: Vec<String> = messages
+            .iter()
+            .map(|(role, text)| format!("{{\"role\":\"{role}\",\"content\":\"{text}\"}}"))
+            .collect();
+        let body = format!("{{{system}\"messages\":[{}]}}", messages.join(","));
+        let mut given = sources("-", "-", "a");
+        given.prompt = Some(read(body));
+        let key = store.key(&plan(&USUAL), &given, Some("m")).unwrap();
+        assert_eq!(key.source(), StickySource::PrefixHash);
+        key
+    };
+    let short = key("", &[("system", "s"), ("user", "u")]);
+    let long = key(
+        "",
+        &[
+            ("system", "s"),
+            ("user", "u"),
+            ("assistant", "a"),
+            ("user", "v"),
+        ],
+    );
+    assert_eq!(short, long);
+    assert_eq!(short, key("\"system\":\"s\",", &[("user", "u")]));
+    let x = "x".repeat(600);
+    let [one, two] = ["1", "2"].map(|end| key("", &[("system", &x), ("user", &(x.clone() + end))]));
+    assert_ne!(one, two, "whole, not their leading bytes");
+    for (system, user) in [("s", "v"), ("t", "u"), ("su", ""), ("", "su")] {
+        assert_ne!(short, key("", &[("system", system), ("user", user)]));
+    }
+    assert_ne!(key("", &[("user", "x")]), key("", &[("system", "x")]));
+    // The balancer knows where it is cached, or there is no such thing.
+    for prompt in [
+        None,
+        Some(read("{}".to_owned())),
+        Some(read("no JSON".to_owned())),
+    ] {
+        let mut given = sources("-", "-", "a");
+        given.prompt = prompt;
+        let key = store.key(&plan(&USUAL), &given, Some("m")).unwrap();
+        assert_eq!(key.source(), StickySource::AuthHeader);
+    }
 }
 
 /// A store and requests to it that are all served by the endpoint they would like best.
@@ -288,7 +347,8 @@ proptest! {
             prop_assert_eq!(sessions.places.len(), model.len());
             prop_assert!(sessions.nodes.len() <= sessions_max);
             for (key, endpoint, _) in &model {
-                prop_assert_eq!(sessions.find(*key), Some(*endpoint));
+                let found = sessions.find(*key).map(|node| node.endpoint);
+                prop_assert_eq!(found, Some(*endpoint));
             }
         }
     }
