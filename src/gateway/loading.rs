@@ -125,12 +125,16 @@ impl Exchange {
         }
     }
 
-    /// A request that passed has told the endpoint to drop its model.
+    /// A request that passed has told the endpoint to drop its model. Servers that hold all of their
+    /// models do not know that member.
     pub(super) fn note_unloaded(&self, now: Instant) {
         if !self.findings.prompt.unloads() {
             return;
         }
-        if let (Some(index), Some(endpoint)) = (self.endpoint, self.endpoint()) {
+        let endpoint = self
+            .endpoint()
+            .filter(|endpoint| endpoint.profile.scheduling.memory.is_some());
+        if let (Some(index), Some(endpoint)) = (self.endpoint, endpoint) {
             let now_ms = self.gateway.common.clock_ms(now);
             endpoint
                 .load

@@ -53,8 +53,9 @@ const STEP_S_MIN: f32 = 0.000_2;
 /// which it is taken to have text.
 const TOKENS_AROUND_TEXT: u64 = 128;
 
-/// The most tokens of a prompt without files: two for each byte, and a chat template.
+/// The most tokens of a prompt: two for each byte of text, a chat template, and those of each file.
 const TEMPLATE_TOKENS_MAX: u64 = 4 << 10;
+const FILE_TOKENS_MAX: u64 = 64 << 10;
 const BYTES_OF_TOKEN_MAX: u64 = 64;
 const BYTES_AROUND_TEXT: u64 = 1 << 10;
 const BYTES_AROUND_EVENT: u64 = 400;
@@ -153,7 +154,9 @@ impl Dispatch {
                 (pending, load.add_pending(pending))
             }
         };
-        let has_slot = load.slots().is_none_or(|slots| load.running() <= slots);
+        // Requests of others take slots too.
+        let running = load.running_with_others(now_ms);
+        let has_slot = load.slots().is_none_or(|slots| running <= slots);
         let mut warmth = Warmth::Unknown;
         if let Some(pair) = load.pairs().at(place) {
             pair.advance(pending);
@@ -269,6 +272,11 @@ impl Dispatch {
         }
         let sample = self.ahead.saturating_add(uncached) as f32 / seconds.max(1e-4);
         let median = figures.median_prefill();
+        if median.is_none() {
+            // The medians are refreshed each second: until then the endpoint that was measured first
+            // would seem faster than all others, which are taken for a fixed speed.
+            figures.model.prefill.set(Some(sample));
+        }
         if let Some(pair) = self.pair() {
             pair.prefill.learn(sample, PREFILL_WEIGHT, now_ms, median);
             pair.last_prefill.set(Some(sample));
@@ -364,9 +372,9 @@ impl Dispatch {
         let tokens = end.prompt?;
         let bytes = end.text_bytes as f64 / tokens.max(1) as f64;
         let tells = end.text_bytes >= TEXT_BYTES_MIN && end.files == 0;
-        let most = end.text_bytes.saturating_mul(2) + TEMPLATE_TOKENS_MAX;
-        let is_too_many = end.files == 0 && tokens > most;
-        if tokens == 0 || is_too_many || (tells && !BYTES_OF_TOKEN.contains(&bytes)) {
+        let of_files = end.files.saturating_mul(FILE_TOKENS_MAX);
+        let most = end.text_bytes.saturating_mul(2) + TEMPLATE_TOKENS_MAX + of_files;
+        if tokens == 0 || tokens > most || (tells && !BYTES_OF_TOKEN.contains(&bytes)) {
             learned.rejected += 1;
             return None;
         }

@@ -76,7 +76,7 @@ pub(super) fn hear_healthy(load: &EndpointLoad, models: &[ListedModel], at_ms: u
             .pair(key)
             .is_some_and(|pair| pair.warmth() == Warmth::Loading)
         {
-            is_news |= load.hear_warmth(key, Warmth::Unknown, at_ms);
+            is_news |= load.hear_warmth(key, Warmth::Warm, at_ms);
         }
     }
     is_news
@@ -213,7 +213,8 @@ mod tests {
         hear_warming(&load, &models, 10);
         assert_eq!(warmth(&load, "a"), Some(Warmth::Loading));
         assert!(hear_healthy(&load, &models, 20));
-        assert_eq!(warmth(&load, "a"), Some(Warmth::Unknown));
+        // Nothing else is heard of it: it must not count as cold, as one that is loaded when requested.
+        assert_eq!(load.warmth(ModelKey::of("a")), Warmth::Warm);
         assert!(!hear_healthy(&load, &models, 30));
     }
 

@@ -148,6 +148,20 @@ fn models() {
     assert!(all[0].quantile(0.5) <= 80.0 && all[0].quantile(0.99) <= 9_000.0);
 }
 
+/// The prompts of the first seconds are read by all engines, though only one was measured yet.
+#[test]
+fn agents_who_talk_on() {
+    let engine = EngineSpec::vllm(16, 16_000.0, (4.0, 0.25), 120_000);
+    let people = Crowd {
+        arrivals: 20.0,
+        rounds: 2,
+        think_ms: 400.0,
+        ..crowd(60, 40, 4000, 120)
+    };
+    let all = run(&[(8, engine)], &[people], 40, 0.0);
+    assert!(all[0].quantile(0.5) <= 8.0 && all[0].quantile(0.99) <= 330.0);
+}
+
 #[test]
 fn agents() {
     let engine = EngineSpec::vllm(16, 12_000.0, (4.0, 0.25), 120_000);
