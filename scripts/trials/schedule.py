@@ -134,7 +134,7 @@ def run(settings):
     failures += check(medians)
     document = {
         "made": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        "machine": {"processor": processor(), "kernel": platform.release()},
+        "machine": {"processor": processor(), "kernel": platform.release().partition("-")[0]},
         "seeds": settings.seeds,
         "seconds": settings.seconds,
         "duration_s": round(time.monotonic() - began),
@@ -208,7 +208,7 @@ def converse(path, seed, column, settings):
         if process.poll() is not None:
             log = "olla" if column in BALANCERS else column
             raise NotReady(f"it ended: {last_line(fleet, log)}")
-        result = json.loads(report.read_text())
+        result = json.loads(report.read_text()) | {"scenario": path.stem}
     return {
         "scenario": path.stem,
         "column": column,
