@@ -15,7 +15,7 @@ Targets
   olla         the gateway with its defaults, rate limits out of reach but on (olla-epoll: on
                epoll; olla-before: the program of --before, to measure a change; olla-key,
                olla-keys: with access on, one key and 100,000 of them, with every limit that a
-               policy can set, out of reach)
+               policy can set, out of reach; olla-least-connections: without predictions)
 
 Scenarios (in this order, so that large bodies do not blur the memory of streams)
   sse          500 event streams, an event every 50 ms in each

@@ -12,6 +12,7 @@ COLOURS = {
     "olla-epoll": "#eda287",
     "olla-key": "#a8472c",
     "olla-keys": "#7d3320",
+    "olla-least-connections": "#c9a53b",
 }
 
 

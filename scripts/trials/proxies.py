@@ -114,8 +114,10 @@ tokens_per_month = 1000000000000
 concurrent = 100000
 """
 
+# What scheduling costs: the default is least-time.
+COUNTING = "olla-least-connections"
 NAMES = ["direct", "relay", "relay-epoll", "nginx", "haproxy", "olla", "olla-epoll", *KEYED]
-NAMES.append("olla-before")
+NAMES += [COUNTING, "olla-before"]
 DEFAULT_NAMES = ["direct", "relay", "nginx", "haproxy", "olla"]
 
 
@@ -173,6 +175,8 @@ class Fleet(Processes):
             driver = "epoll" if variant == "epoll" else self.settings.gateway_driver
             server = server_config(port, OLLA.format(driver=driver), LIMITS_OUT_OF_REACH)
             text = server + endpoint_config("stub", f"http://{self.stub}")
+            if name == COUNTING:
+                text += '\n[proxy]\nload_balancer = "least-connections"\n'
             if name in KEYED:
                 keys = self.write(f"{name}-keys", keys_file(KEYED[name]))
                 text += ACCESS.format(keys=keys)
