@@ -2,7 +2,7 @@
 
 use std::io::{self, ErrorKind};
 use std::net::{Shutdown, TcpStream};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use socket2::SockRef;
 
@@ -241,9 +241,19 @@ impl Client {
     /// # Panics
     /// When the options of the socket cannot be set.
     pub fn is_silent_for(&mut self, duration: Duration) -> bool {
+        let until = Instant::now() + duration;
         let socket = self.wire.socket();
-        socket.set_read_timeout(Some(duration)).unwrap();
-        let read = socket.peek(&mut [0; 1]);
+        let read = loop {
+            let left = until.saturating_duration_since(Instant::now());
+            socket
+                .set_read_timeout(Some(left.max(Duration::from_millis(1))))
+                .unwrap();
+            match socket.peek(&mut [0; 1]) {
+                // The process was stopped and goes on: such a wait is not taken up again.
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                read => break read,
+            }
+        };
         socket.set_read_timeout(Some(PATIENCE)).unwrap();
         let is_silent = read.is_err_and(|error| error.kind() == ErrorKind::WouldBlock);
         self.wire.pending().is_empty() && is_silent

@@ -79,7 +79,13 @@ impl Wire {
         self.start = 0;
         let filled = self.buffer.len();
         self.buffer.resize(filled + READ_BYTES, 0);
-        let read = self.stream.read(&mut self.buffer[filled..]);
+        let read = loop {
+            match self.stream.read(&mut self.buffer[filled..]) {
+                // The process was stopped and goes on: such a wait is not taken up again.
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                read => break read,
+            }
+        };
         let count = *read.as_ref().unwrap_or(&0);
         self.buffer.truncate(filled + count);
         match read {
