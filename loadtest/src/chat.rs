@@ -254,11 +254,8 @@ impl<'a> Load<'a> {
         state.sent_ns = now_ns();
         state.body.clear();
         if state.link.is_none() {
-            match Link::open(
-                self.options.request.url.addr,
-                self.poll.registry(),
-                Token(slot),
-            ) {
+            let target = &self.options.request.url;
+            match Link::open_to(target, self.poll.registry(), Token(slot)) {
                 Ok(link) => state.link = Some(link),
                 Err(error) => return self.fail(slot, Failure::from(&error)),
             }

@@ -6,6 +6,7 @@
 //! | [`stub`] | a stub LLM server: JSON responses, event streams on schedule, faults on request |
 //! | [`chat`] | JSON load, closed or open loop, that checks that each response is for its request |
 //! | [`sse`] | event-stream load that measures the delay of every event |
+//! | [`idle`] | keep-alive connections that are opened, used once and held |
 //! | [`mixed`] | JSON and streams at a steady rate, with a line for what became of each |
 //! | [`fleet`] | simulated engines with slots, prefix caches and models to load |
 //! | [`people`] | conversations with a simulated fleet, through a gateway |
@@ -14,7 +15,7 @@
 //!
 //! Each runs on one thread, to be pinned from outside (`taskset`), and knows nothing of the gateway
 //! it measures. Below them lie [`wire`] (HTTP/1.1 framing), [`events`] (server-sent events),
-//! [`scan`] (single JSON fields), [`target`] (requests), [`link`] (a client connection),
+//! [`scan`] (single JSON fields), [`target`] (requests), [`link`] (a client connection), [`tls`],
 //! [`report`], [`chance`], [`prose`], [`clock`] and [`alarm`].
 
 pub mod alarm;
@@ -24,6 +25,7 @@ pub mod clock;
 pub mod events;
 pub mod fleet;
 pub mod hostile;
+pub mod idle;
 pub mod link;
 pub mod mixed;
 pub mod people;
@@ -34,4 +36,5 @@ pub mod scan;
 pub mod sse;
 pub mod stub;
 pub mod target;
+pub mod tls;
 pub mod wire;

@@ -2,13 +2,14 @@
 //!
 //! Registered edge-triggered for both directions, so that nothing is ever re-registered.
 
-use std::io::{self, ErrorKind, Read};
+use std::io::{self, ErrorKind, Read, Write};
 use std::net::SocketAddr;
 
 use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
 
-use crate::target::{Nonce, Payload};
+use crate::target::{Nonce, Payload, Target};
+use crate::tls::{ClientStream, TlsStream};
 use crate::wire::{Part, ResponseHead, ResponseReader};
 
 /// Bytes of the buffer that a client reads into.
@@ -31,6 +32,8 @@ pub enum Failure {
     Timeout,
     /// An event stream ended without `[DONE]`.
     NoDone,
+    /// The handshake or a record breaks TLS.
+    Tls,
     /// Any other error of the system.
     Other,
 }
@@ -46,6 +49,7 @@ impl Failure {
             Self::Malformed => "malformed",
             Self::Timeout => "timeout",
             Self::NoDone => "no_done",
+            Self::Tls => "tls",
             Self::Other => "other",
         }
     }
@@ -56,6 +60,8 @@ impl From<&io::Error> for Failure {
         match error.kind() {
             ErrorKind::ConnectionRefused => Self::Refused,
             ErrorKind::ConnectionReset | ErrorKind::BrokenPipe => Self::Reset,
+            // The one source of this kind is TLS (see `tls`).
+            ErrorKind::InvalidData => Self::Tls,
             _ => Self::Other,
         }
     }
@@ -82,7 +88,7 @@ pub enum Turn {
 /// A connection and the exchange on it.
 #[derive(Debug)]
 pub struct Link {
-    stream: TcpStream,
+    stream: ClientStream,
     exchange: Option<Exchange>,
 }
 
@@ -104,8 +110,27 @@ impl Link {
         registry.register(&mut stream, token, Interest::READABLE | Interest::WRITABLE)?;
         stream.set_nodelay(true)?;
         Ok(Self {
-            stream,
+            stream: ClientStream::Plain(stream),
             exchange: None,
+        })
+    }
+
+    /// The same, with TLS when the target's URL says so. The handshake goes on with the first
+    /// exchange.
+    ///
+    /// # Errors
+    /// Those of [`open`](Self::open).
+    pub fn open_to(target: &Target, registry: &Registry, token: Token) -> io::Result<Self> {
+        let link = Self::open(target.addr, registry, token)?;
+        Ok(match (&target.server_name, link.stream) {
+            (Some(name), ClientStream::Plain(tcp)) => Self {
+                stream: ClientStream::Tls(Box::new(TlsStream::new(tcp, name)?)),
+                exchange: None,
+            },
+            (_, stream) => Self {
+                stream,
+                exchange: None,
+            },
         })
     }
 
@@ -163,7 +188,7 @@ impl Link {
                 Err(error) => return Err(Failure::from(&error)),
             }
         }
-        Ok(())
+        self.stream.flush().map_err(|error| Failure::from(&error))
     }
 
     fn receive(
@@ -200,7 +225,9 @@ impl Link {
                 }
                 Err(_) => return Turn::Failed(Failure::Malformed),
                 // A short read has emptied the socket (epoll(7)).
-                Ok(false) if count < scratch.len() && !closed => return Turn::Pending,
+                Ok(false) if count < scratch.len() && !closed && self.stream.is_plain() => {
+                    return Turn::Pending;
+                }
                 Ok(false) => {}
             }
         }

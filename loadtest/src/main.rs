@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use olla_loadtest::{chat, fleet, hostile, mixed, people, relay, report, sse, stub};
+use olla_loadtest::{chat, fleet, hostile, idle, mixed, people, relay, report, sse, stub};
 use serde_json::Value;
 
 /// Stub server, load clients and byte relay for measuring HTTP gateways in front of LLM servers.
@@ -28,6 +28,8 @@ enum Tool {
     Chat(chat::ChatOptions),
     /// Open event streams and measure the delay of every event
     Sse(sse::SseOptions),
+    /// Open connections, send a request on each, and hold them until the standard input ends
+    Idle(idle::IdleOptions),
     /// Misbehave towards a gateway: one attack, bounded
     Hostile(hostile::HostileOptions),
     /// Send JSON requests and event streams at a steady rate and report the outcome of each
@@ -48,6 +50,9 @@ fn main() -> ExitCode {
         }),
         Tool::Sse(options) => sse::run(&options).and_then(|report| {
             print_report(&report, options.json.as_deref(), sse::is_success(&report))
+        }),
+        Tool::Idle(options) => idle::run(&options).and_then(|report| {
+            print_report(&report, options.json.as_deref(), idle::is_success(&report))
         }),
         Tool::Hostile(options) => hostile::run(&options)
             .and_then(|report| print_report(&report, options.json.as_deref(), true)),

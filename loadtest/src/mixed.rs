@@ -203,8 +203,8 @@ impl<'a> Load<'a> {
             }
             None => {
                 let entry = self.slots.vacant_entry();
-                let addr = self.options.request.url.addr;
-                match Link::open(addr, self.poll.registry(), Token(entry.key())) {
+                let target = &self.options.request.url;
+                match Link::open_to(target, self.poll.registry(), Token(entry.key())) {
                     Ok(link) => {
                         let key = entry.key();
                         entry.insert(Slot {

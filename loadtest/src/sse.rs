@@ -263,8 +263,8 @@ impl<'a> Load<'a> {
             Some(key) => key,
             None => {
                 let entry = self.streams.vacant_entry();
-                let addr = self.options.request.url.addr;
-                match Link::open(addr, self.poll.registry(), Token(entry.key())) {
+                let target = &self.options.request.url;
+                match Link::open_to(target, self.poll.registry(), Token(entry.key())) {
                     Ok(link) => {
                         let key = entry.key();
                         entry.insert(Stream::new(link));

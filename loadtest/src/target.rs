@@ -4,13 +4,15 @@ use std::io::{self, IoSlice, Write};
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::str::FromStr;
 
+use rustls::pki_types::ServerName;
+
 /// Length of a nonce, in bytes: the hexadecimal digits of 64 bits.
 pub const NONCE_BYTES: usize = 16;
 
 /// A nonce as it is written into a request.
 pub type Nonce = [u8; NONCE_BYTES];
 
-/// An `http://` URL, its host already resolved.
+/// An `http://` or `https://` URL, its host already resolved.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
     /// What is connected to.
@@ -19,12 +21,14 @@ pub struct Target {
     pub host: String,
     /// The request target.
     pub path: String,
+    /// The server's name in TLS; none without TLS.
+    pub server_name: Option<ServerName<'static>>,
 }
 
 /// Why text is not a [`Target`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BadTarget {
-    /// Not of the form `http://HOST[:PORT][/PATH]`.
+    /// Not of the form `http[s]://HOST[:PORT][/PATH]`.
     Form,
     /// The host has no address.
     Unresolved,
@@ -33,7 +37,7 @@ pub enum BadTarget {
 impl std::fmt::Display for BadTarget {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         out.write_str(match self {
-            Self::Form => "expected http://HOST[:PORT][/PATH]",
+            Self::Form => "expected http[s]://HOST[:PORT][/PATH]",
             Self::Unresolved => "the host has no address",
         })
     }
@@ -46,7 +50,9 @@ impl FromStr for Target {
 
     #[expect(clippy::disallowed_methods, reason = "before the load begins")]
     fn from_str(url: &str) -> Result<Self, BadTarget> {
-        let rest = url.strip_prefix("http://").ok_or(BadTarget::Form)?;
+        let plain = url.strip_prefix("http://").map(|rest| (rest, None));
+        let secure = || url.strip_prefix("https://").map(|rest| (rest, Some(443)));
+        let (rest, tls_port) = plain.or_else(secure).ok_or(BadTarget::Form)?;
         let (host, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
         let printable = url.bytes().all(|byte| byte.is_ascii_graphic());
         if host.is_empty() || !printable {
@@ -58,7 +64,11 @@ impl FromStr for Target {
         let address = if port_given {
             host.to_owned()
         } else {
-            format!("{host}:80")
+            format!("{host}:{}", tls_port.unwrap_or(80))
+        };
+        let server_name = match tls_port {
+            Some(_) => Some(server_name(&address).ok_or(BadTarget::Form)?),
+            None => None,
         };
         let mut found = address
             .to_socket_addrs()
@@ -71,14 +81,23 @@ impl FromStr for Target {
             } else {
                 path.to_owned()
             },
+            server_name,
         })
     }
 }
 
 impl std::fmt::Display for Target {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(out, "http://{}{}", self.host, self.path)
+        let secure = if self.server_name.is_some() { "s" } else { "" };
+        write!(out, "http{secure}://{}{}", self.host, self.path)
     }
+}
+
+/// The name of a server in TLS, from its host and port.
+fn server_name(address: &str) -> Option<ServerName<'static>> {
+    let (host, _) = address.rsplit_once(':')?;
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    ServerName::try_from(host.to_owned()).ok()
 }
 
 /// What the requests of a run have in common.
@@ -267,7 +286,15 @@ mod tests {
             ),
             ("http://[::1]:81/", Ok(("[::1]:81", "[::1]:81", "/"))),
             ("http://[::1]/", Ok(("[::1]:80", "[::1]", "/"))),
-            ("https://127.0.0.1/", Err(BadTarget::Form)),
+            (
+                "https://127.0.0.1/",
+                Ok(("127.0.0.1:443", "127.0.0.1", "/")),
+            ),
+            (
+                "https://[::1]:8443/x",
+                Ok(("[::1]:8443", "[::1]:8443", "/x")),
+            ),
+            ("ftp://127.0.0.1/", Err(BadTarget::Form)),
             ("127.0.0.1:80", Err(BadTarget::Form)),
             ("http:///x", Err(BadTarget::Form)),
             ("http://127.0.0.1/a b", Err(BadTarget::Form)),
@@ -278,8 +305,14 @@ mod tests {
                 addr: addr.parse().unwrap(),
                 host: host.to_owned(),
                 path: path.to_owned(),
+                server_name: url.starts_with("https").then(|| {
+                    let addr: SocketAddr = addr.parse().unwrap();
+                    ServerName::IpAddress(addr.ip().into())
+                }),
             });
             assert_eq!(url.parse::<Target>(), want, "{url}");
+            let text = want.map(|target| target.to_string()).unwrap_or_default();
+            assert!(text.is_empty() || text.starts_with(url), "{text}");
         }
     }
 

@@ -1,9 +1,11 @@
 //! The tools against each other, as processes, on free ports: what a measurement stands on.
 
+use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use serde_json::Value;
+use serde_json::{Value, json};
+use testkit::tls::{Identity, TlsBackend};
 use testkit::{Client, Process, wait_until};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_olla-loadtest");
@@ -212,4 +214,101 @@ fn a_run_survives_a_restart_of_the_server() {
         .as_u64()
         .unwrap();
     assert!(after > 0, "no request after the restart: {report_json}");
+}
+
+#[test]
+fn with_tls_every_answer_reaches_its_own_client_and_every_handshake_is_a_whole_one() {
+    // The response is of the request's length, so that both take more than a TLS record.
+    let backend = TlsBackend::new(&Identity::self_signed(), &["m"], |request, link| {
+        let sent: Value = serde_json::from_slice(&request.body).unwrap();
+        let text = "x".repeat(request.body.len());
+        let body = json!({"nonce": sent["nonce"], "text": text}).to_string();
+        let close = match request.header("Connection") {
+            Some("close") => "Connection: close\r\n",
+            _ => "",
+        };
+        let length = body.len();
+        link.send(format!(
+            "HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n{close}\r\n{body}"
+        ));
+        if !close.is_empty() {
+            link.close();
+        }
+    });
+    let url = backend.url("127.0.0.1");
+    let mut handshakes = 0;
+    for (body_bytes, header, more) in [
+        ("300", "X: y", 3),
+        ("1000000", "X: y", 3),
+        ("300", "Connection: close", 30),
+    ] {
+        let options = [
+            "--nonce",
+            "--requests",
+            "30",
+            "--connections",
+            "3",
+            "--header",
+            header,
+        ];
+        let options = [&options[..], &["--body-bytes", body_bytes]].concat();
+        let (report_json, success) = report(client("chat", &url, &options));
+        assert!(success, "{report_json}");
+        assert_eq!(report_json["answers"], 30, "{report_json}");
+        assert_eq!(report_json["failures"], json!({}), "{report_json}");
+        handshakes += more;
+        assert_eq!(backend.handshakes().len(), handshakes, "{report_json}");
+    }
+}
+
+#[test]
+fn a_server_without_tls_is_a_failure_of_tls() {
+    let stub = Server::start(&["stub"]);
+    let url = stub.chat_url().replace("http:", "https:");
+    let more = ["--requests", "2", "--connections", "1"];
+    let (report_json, success) = report(client("chat", &url, &more));
+    assert!(!success, "{report_json}");
+    assert_eq!(report_json["failures"]["tls"], 2, "{report_json}");
+}
+
+#[test]
+fn idle_connections_are_held_until_the_input_ends() {
+    let stub = Server::start(&["stub"]);
+    let mut command = Command::new(PROGRAM);
+    command.args(["idle", "--url", &stub.chat_url(), "--json", "-"]);
+    command.args(["--connections", "50", "--at-once", "4"]);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut holding = command.spawn().unwrap();
+    let mut output = BufReader::new(holding.stdout.take().unwrap());
+    let mut line = String::new();
+    output.read_line(&mut line).unwrap();
+    assert_eq!(line, "holding 50\n");
+    // The connection that asks is one more.
+    assert_eq!(stub.counters()["connections_open"], 51);
+    drop(holding.stdin.take());
+    let mut rest = String::new();
+    output.read_to_string(&mut rest).unwrap();
+    let report_json: Value = serde_json::from_str(&rest).unwrap();
+    assert!(holding.wait().unwrap().success(), "{report_json}");
+    assert_eq!(report_json["open"], 50, "{report_json}");
+    assert_eq!(report_json["statuses"]["200"], 50, "{report_json}");
+}
+
+#[test]
+fn long_events_arrive_whole() {
+    let stub = Server::start(&["stub"]);
+    let field = r#"{"events":3,"gap_ms":1,"event_bytes":100000}"#;
+    let more = [
+        "--streams",
+        "2",
+        "--events",
+        "3",
+        "--ramp-ms",
+        "0",
+        "--stub",
+        field,
+    ];
+    let (report_json, success) = report(client("sse", &stub.chat_url(), &more));
+    assert!(success, "{report_json}");
+    assert_eq!(report_json["events"], 6, "{report_json}");
 }

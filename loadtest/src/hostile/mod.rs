@@ -120,8 +120,12 @@ struct Tally {
 /// Carries out the attack and returns the report.
 ///
 /// # Errors
-/// When the marks cannot be written.
+/// When the marks cannot be written, and for an `https` URL: the attacks are on plain HTTP.
 pub fn run(options: &HostileOptions) -> io::Result<Value> {
+    if options.url.server_name.is_some() {
+        let reason = "hostile: expected an http:// URL, got https://";
+        return Err(io::Error::new(io::ErrorKind::Unsupported, reason));
+    }
     let open = |path| File::options().append(true).create(true).open(path);
     let marks = options.marks.as_deref().map(open).transpose()?;
     let start = Instant::now();

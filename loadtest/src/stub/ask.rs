@@ -36,6 +36,9 @@ pub(super) enum Fault {
 /// The delay of [`Fault::Slow`] when the request does not set one, in milliseconds.
 pub(super) const SLOW_MS: u64 = 2000;
 
+/// The longest text that is added to an event, in bytes: an event's length has six digits.
+pub(super) const EVENT_BYTES_MAX: usize = 8 * 1024 * 1024;
+
 /// The longest nonce that is echoed, in bytes.
 pub(super) const NONCE_BYTES_MAX: usize = 64;
 
@@ -52,6 +55,8 @@ pub(super) struct Ask {
     pub(super) gap_ms: u64,
     /// Time before the response, in milliseconds.
     pub(super) delay_ms: u64,
+    /// Length of the text that is added to each event, in bytes.
+    pub(super) event_bytes: usize,
     /// The response calls a tool.
     pub(super) tools: bool,
     /// What goes wrong.
@@ -81,6 +86,8 @@ struct StubField {
     events: Option<u32>,
     gap_ms: Option<u64>,
     delay_ms: Option<u64>,
+    #[serde(default)]
+    event_bytes: usize,
     #[serde(default)]
     tools: bool,
     fault: Option<Fault>,
@@ -113,6 +120,7 @@ impl Ask {
             events: field.events.unwrap_or(defaults.events),
             gap_ms: field.gap_ms.unwrap_or(defaults.gap_ms),
             delay_ms: field.delay_ms.unwrap_or(delay_ms),
+            event_bytes: field.event_bytes.min(EVENT_BYTES_MAX),
             tools: field.tools,
             fault,
         })
@@ -129,6 +137,7 @@ impl Ask {
                 Some(Fault::Slow) if defaults.delay_ms == 0 => SLOW_MS,
                 _ => defaults.delay_ms,
             },
+            event_bytes: 0,
             tools: false,
             fault: defaults.fault,
         }
@@ -180,6 +189,7 @@ mod tests {
             events: 20,
             gap_ms: 10,
             delay_ms: 0,
+            event_bytes: 0,
             tools: false,
             fault: None,
         }
@@ -222,6 +232,20 @@ mod tests {
                     gap_ms: 0,
                     delay_ms: 7,
                     tools: true,
+                    ..plain()
+                },
+            ),
+            (
+                r#"{"stub":{"event_bytes":100000}}"#,
+                Ask {
+                    event_bytes: 100_000,
+                    ..plain()
+                },
+            ),
+            (
+                r#"{"stub":{"event_bytes":100000000}}"#,
+                Ask {
+                    event_bytes: EVENT_BYTES_MAX,
                     ..plain()
                 },
             ),

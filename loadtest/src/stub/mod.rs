@@ -71,7 +71,8 @@ Fields of a request's body, found by scanning it:
   \"stream\":true   an event stream in chunks, one write for each event; each event carries its
                   number `seq`, the time of sending `sent_ns` (CLOCK_MONOTONIC) and the bytes of
                   body before it, `at`
-  \"stub\":{...}    for this request: events, gap_ms, delay_ms, tools (true), and
+  \"stub\":{...}    for this request: events, gap_ms, delay_ms, event_bytes (length of the
+                  text added to each event), tools (true), and
                   fault: reset | close | hang | cut | bad_chunk | status_500 | slow | busy";
 
 /// The server, bound but not yet running.
@@ -448,6 +449,7 @@ impl Stub {
                 sent_ns: now_ns(),
                 at: state.at,
                 nonce: state.ask.nonce.as_deref(),
+                added_bytes: state.ask.event_bytes,
                 tools: state.ask.tools,
             };
             state.at += self.replies.write_event(&event, &mut conn.out) as u64;

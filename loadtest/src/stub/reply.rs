@@ -116,6 +116,8 @@ pub(super) struct StubEvent<'a> {
     pub(super) at: u64,
     /// Echoed from the request.
     pub(super) nonce: Option<&'a str>,
+    /// Bytes of text to add to a piece of text.
+    pub(super) added_bytes: usize,
     /// A piece of a tool's arguments instead of a piece of text.
     pub(super) tools: bool,
 }
@@ -253,17 +255,17 @@ impl Replies {
             (true, false) => r#""stop""#,
             (true, true) => r#""tool_calls""#,
         };
-        // The size line has four digits whatever the size, so that it can be filled in afterwards.
+        // The size line has six digits whatever the size, so that it can be filled in afterwards.
         let start = out.len();
-        out.extend_from_slice(b"0000\r\n");
+        out.extend_from_slice(b"000000\r\n");
         let data = out.len();
-        for part in [
-            &self.event_head,
-            delta,
-            r#","finish_reason":"#,
-            finish,
-            "}]",
-        ] {
+        out.extend_from_slice(self.event_head.as_bytes());
+        let filler = if event.tools { 0 } else { event.added_bytes };
+        // Before the quote and the brace that end the piece of text.
+        let (text, end) = delta.split_at(delta.len() - if filler > 0 { 2 } else { 0 });
+        out.extend_from_slice(text.as_bytes());
+        out.resize(out.len() + filler, b'x');
+        for part in [end, r#","finish_reason":"#, finish, "}]"] {
             out.extend_from_slice(part.as_bytes());
         }
         let StubEvent {
@@ -276,7 +278,7 @@ impl Replies {
         nonce_tail(event.nonce).write(out);
         out.extend_from_slice(b"\n\n");
         let length = out.len() - data;
-        for (digit, shift) in (start..start + 4).zip([12, 8, 4, 0]) {
+        for (digit, shift) in (start..start + 6).zip([20, 16, 12, 8, 4, 0]) {
             out[digit] = b"0123456789abcdef"[(length >> shift) & 15];
         }
         out.extend_from_slice(b"\r\n");
@@ -411,7 +413,7 @@ mod tests {
 
     #[test]
     fn an_event_is_one_chunk_and_one_json_object() {
-        for tools in [false, true] {
+        for (tools, added_bytes) in [(false, 0), (false, 100_000), (true, 0), (true, 9)] {
             let mut out = STREAM_HEAD.to_vec();
             let mut lengths = Vec::new();
             for seq in 0..3 {
@@ -421,6 +423,7 @@ mod tests {
                     sent_ns: 7,
                     at: 9,
                     nonce: Some("n"),
+                    added_bytes,
                     tools,
                 };
                 lengths.push(replies().write_event(&event, &mut out));
@@ -434,6 +437,11 @@ mod tests {
                 let value: Value = serde_json::from_slice(json).unwrap();
                 assert_eq!(value["seq"], seq);
                 assert_eq!(value["nonce"], "n");
+                if !tools {
+                    let text = value["choices"][0]["delta"]["content"].as_str().unwrap();
+                    let bare = PIECES[usize::from(seq > 0)].len();
+                    assert_eq!(text.len(), bare + added_bytes);
+                }
                 assert_eq!(value["choices"][0]["finish_reason"].is_null(), seq != 2);
                 rest = &rest[length..];
             }
