@@ -3,37 +3,67 @@
 What runs
   The stub LLM server and the load client (both `olla-loadtest`) are pinned to one processor, the
   targets, each with one worker, to another. All targets are up at the same time and take turns
-  within each round, so that a machine that slows down does so for all; each round starts
-  everything anew. The table has medians over the rounds.
+  within each round, each round beginning with another one, so that a machine that slows down does
+  so for all; each round starts everything anew. Every number has its spread over the rounds.
 
 Targets
   direct       no proxy: the stub itself, the reference for latency
   relay        a byte relay on io_uring that knows no HTTP: the lower bound (relay-epoll: on
                epoll)
-  nginx        kept-alive upstream connections, no response buffering, bodies in memory
-  haproxy      one thread, http-reuse always, http-no-delay
-  olla         the gateway with its defaults, rate limits out of reach but on (olla-epoll: on
-               epoll; olla-before: the program of --before, to measure a change; olla-key,
-               olla-keys: with access on, one key and 100,000 of them, with every limit that a
-               policy can set, out of reach; olla-least-connections: without predictions)
+  nginx        kept-alive upstream connections, no response buffering, bodies in memory, no log
+  haproxy      one thread, http-reuse always, http-no-delay, no log
+  olla         the gateway with its defaults, rate limits out of reach but on (olla-quiet: without
+               request_logging; olla-epoll: on epoll; olla-before: the program of --before, to
+               measure a change; olla-key, olla-keys: with access on, one key and 100,000 of them,
+               with every limit that a policy can set, out of reach; olla-least-connections:
+               without predictions)
 
-Scenarios (in this order, so that large bodies do not blur the memory of streams)
+Scenarios about memory (each in new processes; without direct and relay)
+  idle         keep-alive connections after one request each: 10,000, or as many as the limit of
+               open files allows
+  streams      event streams open at once, an event a second in each: 5,000, or as many as fit
+  tls-idle     idle with TLS: 3,000
+  tls-streams  streams with TLS: 1,500
+
+Scenarios about processor time and latency
   sse          500 event streams, an event every 50 ms in each
   chat-1       one kept-alive connection, 0.3 KB each way
   chat-64      64 connections
+  chat-64-steady  the same at a steady rate, open loop: latency counts from the moment a request
+               was due. The rate is the same for all targets of a round, 70 % of the least of the
+               proxies' rates in chat-64 of that round: all have the same work to do, and none more
+               than it can. At rates of their own, faster targets would have more to do
+  sse-100k     10 event streams, an event of 100 KB every 20 ms in each; 10 s, whatever --seconds is
   prompt-100k  16 connections, 100 KB prompts
   prompt-1m    8 connections, 1 MB prompts
+  tls-chat-64  chat-64 with TLS between client and target (from here on without direct and relay)
+  tls-handshake  16 clients, each request on a connection of its own, with TLS
+  two-workers  chat-64 with two workers, on all processors: the load shares one of them
 
-Columns
+  Some targets take part in some scenarios only when --targets names them, to save time: olla-quiet
+  and olla-epoll in sse-100k and in those about memory, direct and relay in sse-100k and in
+  chat-64-steady.
+
+TLS
+  Version 1.3, TLS_AES_128_GCM_SHA256, X25519, one certificate with a P-256 key. The client resumes
+  no session, so every handshake is a whole one; every target issues tickets as it does by default.
+
+Columns: the median of the rounds, and in brackets the least and the greatest
   CPU          processor time of the target for each request or event: utime + stime of all its
                threads and child processes (/proc/PID/stat), in microseconds; an event's has its
                share of the stream's request
-  x nginx      that, divided by nginx's in the same run
-  added p50    median latency less that of `direct`
+  x nginx      the median of the ratios to nginx within each round
+  added p50    median latency less that of `direct` in the same round
   RSS          VmRSS of the target's largest process: before the scenario, and the peak within it
-  per stream   growth of RSS with all streams open, divided by their number
   For streams p50 and p99 are those of an event's delay, from the stub's sending to the client's
   receiving; `first` is from the moment the stream was due to its first event.
+  each         growth of memory divided by the number of connections or streams. Memory is Pss of
+               all processes of the target (/proc/PID/smaps_rollup); kernel memory is not in it. The
+               process has served 5,000 requests and 64 streams before, and has never had so many
+               connections: first growth, not reuse. What a target allocates for all possible
+               connections when it starts, as nginx does, is in `before`
+  after        memory two seconds after the last stream has ended; `after/before` divides it by
+               the memory before the first one
 
 The load client is the crate's own: it takes no more processor time than wrk does, and it checks
 every response. Compare columns of one run, not runs of different days. A target is marked if
@@ -45,29 +75,20 @@ Writes raw.json, table.md and chart.svg into the output directory.
 import json
 import os
 import platform
-import statistics
 import subprocess
 import sys
 import time
+from itertools import groupby
 from pathlib import Path
 
-from trials import compare_report
+from trials import compare_report, compare_rows, compare_stats
 from trials.cli import add_names, positive
+from trials.compare_rows import PEAK, SCENARIOS, STEADY, Round, measure
 from trials.host import ROOT, Failed, WrongUsage, executable, need, note
-from trials.process import MemoryWatch, choose_cpus, pinned, raise_descriptor_limit
-from trials.proxies import DEFAULT_NAMES, MODEL, NAMES, Fleet, check_available, with_key
+from trials.process import choose_cpus
+from trials.proxies import DEFAULT_NAMES, NAMES, Fleet, check_available
 
 BINARIES = ("olla", "olla-loadtest")
-# name -> (tool, its arguments, what is counted)
-SCENARIOS = {
-    "sse": ("sse", ["--streams", "500", "--gap-ms", "50", "--ramp-ms", "500"], "event"),
-    "chat-1": ("chat", ["--connections", "1", "--body-bytes", "300"], "request"),
-    "chat-64": ("chat", ["--connections", "64", "--body-bytes", "300"], "request"),
-    "prompt-100k": ("chat", ["--connections", "16", "--body-bytes", "100000"], "request"),
-    "prompt-1m": ("chat", ["--connections", "8", "--body-bytes", "1000000"], "request"),
-}
-STREAMS = 500
-GAP_MS = 50
 
 
 def add_arguments(parser):
@@ -77,13 +98,17 @@ def add_arguments(parser):
     add_names(parser, "--scenarios", SCENARIOS)
     add = parser.add_argument
     add("--rounds", type=positive(int), default=3, help="default: 3")
-    add("--seconds", type=positive(float), default=5, help="length of each measurement (5)")
+    add("--seconds", type=positive(float), default=2, help="length of each measurement (2)")
+    text = "idle connections to hold, with and without TLS"
+    add("--idle", type=positive(int), metavar="N", help=text)
+    text = "streams to hold open, with and without TLS"
+    add("--open-streams", type=positive(int), metavar="N", help=text)
     add("--out", type=Path, metavar="DIR", default=out, help="default: loadtest/runs/<date>-<host>")
     add("--before", type=Path, metavar="BIN", help="an earlier build, as the target olla-before")
     add("--target-cpu", type=int, help="processor of the targets (default: the first allowed)")
     add("--load-cpu", type=int, help="processor of stub and client (default: the second allowed)")
     drivers = ["auto", "io_uring", "epoll"]
-    text = "server.io_driver of the target olla (default: auto)"
+    text = "server.io_driver of all targets olla but olla-epoll (default: auto)"
     add("--gateway-driver", choices=drivers, default="auto", help=text)
 
 
@@ -100,13 +125,18 @@ def run(settings):
         raise WrongUsage("the target olla-before needs --before BIN")
     settings.scenarios = [name for name in SCENARIOS if name in settings.scenarios]
     settings.target_cpu, settings.load_cpu = choose_cpus(settings.target_cpu, settings.load_cpu)
-    if 0 <= raise_descriptor_limit() < 4 * STREAMS:
-        note(f"fewer than {4 * STREAMS} open files are allowed; streams will fail")
+    settings.counts = compare_rows.counts(settings)
+    small = compare_rows.fewer_than_wanted(settings.counts)
+    if small:
+        note(f"fewer connections than the goals are about: {', '.join(small)}")
+    for name in settings.scenarios:
+        if name in settings.counts:
+            note(f"{name}: {settings.counts[name]:,} {SCENARIOS[name].counted}s")
     names = available(settings)
-    samples = []
+    samples, drivers = [], {}
     started = time.monotonic()
     for number in range(1, settings.rounds + 1):
-        samples += one_round(number, names, settings)
+        samples += one_round(number, names, settings, drivers)
     document = {
         "made": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "machine": machine(settings),
@@ -117,8 +147,12 @@ def run(settings):
         },
         "duration_s": round(time.monotonic() - started),
         "targets": names,
+        "drivers": drivers,
         "scenarios": settings.scenarios,
-        "medians": medians(samples),
+        "counts": settings.counts,
+        "results": compare_stats.results(samples),
+        "goals": compare_stats.goals(samples, names),
+        "epoll_to_io_uring": compare_stats.drivers(samples, drivers),
         "samples": samples,
     }
     write(document, settings.out)
@@ -139,96 +173,44 @@ def available(settings):
     return names
 
 
-def one_round(number, names, settings):
+def one_round(number, names, settings, drivers):
+    """The samples of a round; `drivers` gets what each target waits for sockets with."""
+    this = Round(number)
     samples = []
-    with Fleet(settings) as fleet:
-        fleet.start_all(names)
-        for scenario in settings.scenarios:
-            # Each round begins with another target, so that none is always the first.
-            shift = number % len(fleet.targets)
-            for target in fleet.targets[shift:] + fleet.targets[:shift]:
-                sample = measure(target, scenario, settings)
-                sample["round"] = number
-                samples.append(sample)
-                progress(sample, settings)
+
+    def own_processes(name):
+        scenario = SCENARIOS[name]
+        return scenario.setup, name if scenario.is_memory else ""
+
+    for (setup, _), scenarios in groupby(settings.scenarios, own_processes):
+        scenarios = list(scenarios)
+        rows = [SCENARIOS[scenario] for scenario in scenarios]
+        wanted = [name for name in names if any(row.takes(name, settings.targets) for row in rows)]
+        if not wanted:
+            continue
+        with Fleet(settings, setup) as fleet:
+            fleet.start_all(wanted)
+            drivers |= {target.name: target.driver() for target in fleet.targets if target.process}
+            for scenario in scenarios:
+                samples += in_turns(fleet, scenario, settings, this)
     return samples
 
 
-def measure(target, scenario, settings):
-    """One scenario on one target; times in microseconds, memory in bytes."""
-    tool, options, _ = SCENARIOS[scenario]
-    command = [settings.loadtest_bin, tool, "--url", target.url, "--model", MODEL, "--json", "-"]
-    command += [*options, *with_key()]
-    if tool == "sse":
-        command += ["--events", max(2, round(settings.seconds * 1000 / GAP_MS))]
-    else:
-        command += ["--duration", settings.seconds, "--nonce"]
-    before = target.cpu_seconds()
-    began = time.monotonic()
-    with (
-        MemoryWatch(target.process, 0.1) as watch,
-        subprocess.Popen(pinned(settings.load_cpu, command), stdout=subprocess.PIPE) as client,
-    ):
-        try:
-            output, _ = client.communicate(timeout=settings.seconds + 60)
-        except subprocess.TimeoutExpired:
-            client.kill()
-            output = b""
-    spent = target.cpu_seconds() - before
-    wall = time.monotonic() - began
-    sample = {"target": target.name, "scenario": scenario, "ok": client.returncode == 0}
-    if not output:
-        sample["report"] = None
-        return sample
-    report = json.loads(output)
-    sample["report"] = report
-    sample.update(numbers(tool, report))
-    sample["ok"] = sample["ok"] and not report["failures"] and set(report["statuses"]) == {"200"}
-    if target.process:
-        if sample["count"]:
-            sample["cpu_us"] = spent * 1e6 / sample["count"]
-        sample["cpu_share"] = spent / wall
-        sample["rss_idle"] = watch.before
-        sample["rss_load"] = watch.peak
-        if tool == "sse":
-            sample["per_stream"] = (watch.peak - watch.before) / STREAMS
-    return sample
-
-
-def numbers(tool, report):
-    if tool == "sse":
-        count, rate, times = report["events"], report["events_per_second"], report["delay_us"]
-        first = report["first_event_us"] or {}
-        more = {"first_p50": first.get("p50"), "first_p99": first.get("p99")}
-    else:
-        count, rate, times = report["answers"], report["answers_per_second"], report["latency_us"]
-        more = {}
-    times = times or {}
-    return {"count": count, "rate": rate, "p50": times.get("p50"), "p99": times.get("p99"), **more}
-
-
-def medians(samples):
-    """For each scenario and target the median of each number, and the ratios between targets."""
-    groups = {}
-    for sample in samples:
-        groups.setdefault(sample["scenario"], {}).setdefault(sample["target"], []).append(sample)
-    result = {}
-    for scenario, by_target in groups.items():
-        rows = result[scenario] = {}
-        for target, group in by_target.items():
-            row = rows[target] = {"ok": all(sample["ok"] for sample in group)}
-            keys = {key for sample in group for key in sample} - {"round", "report", "ok"}
-            for key in keys:
-                values = [s[key] for s in group if isinstance(s.get(key), (int, float))]
-                if values:
-                    row[key] = statistics.median(values)
-        for row in rows.values():
-            nginx, direct = rows.get("nginx", {}), rows.get("direct", {})
-            if nginx.get("cpu_us") and "cpu_us" in row:
-                row["to_nginx"] = row["cpu_us"] / nginx["cpu_us"]
-            if "p50" in direct and "p50" in row:
-                row["added_p50"] = row["p50"] - direct["p50"]
-    return result
+def in_turns(fleet, scenario, settings, this):
+    """One scenario on all targets; each round begins with another one."""
+    row = SCENARIOS[scenario]
+    targets = [target for target in fleet.targets if row.takes(target.name, settings.targets)]
+    shift = this.number % max(len(targets), 1)
+    targets = targets[shift:] + targets[:shift]
+    if scenario == STEADY and not this.peaks:
+        for target in targets:
+            measure(fleet, target, PEAK, settings, this)
+    samples = []
+    for target in targets:
+        sample = measure(fleet, target, scenario, settings, this)
+        samples.append(sample)
+        progress(sample, settings)
+    return samples
 
 
 def machine(settings):
@@ -267,11 +249,16 @@ def versions(settings):
 
 
 def progress(sample, settings):
-    cpu = f"{sample['cpu_us']:8.1f} us CPU" if "cpu_us" in sample else " " * 15
-    rate = f"{sample['rate']:10.0f}/s" if "rate" in sample else "no report"
     mark = "" if sample["ok"] else "  NOT ALL CORRECT"
-    where = f"round {sample['round']}/{settings.rounds} {sample['scenario']:<12}"
-    print(f"{where} {sample['target']:<12}{rate} {cpu}{mark}", file=sys.stderr, flush=True)
+    where = f"round {sample['round']}/{settings.rounds} {sample['scenario']:<14}"
+    if "each" in sample:
+        numbers = f"{sample['each'] / 1024:10.1f} KB each"
+    elif "rate" in sample:
+        cpu = f"{sample['cpu_us']:8.1f} us CPU" if "cpu_us" in sample else ""
+        numbers = f"{sample['rate']:10.0f}/s {cpu}"
+    else:
+        numbers = f"no report {sample['report'] or ''}"
+    print(f"{where} {sample['target']:<12}{numbers}{mark}", file=sys.stderr, flush=True)
 
 
 def write(document, directory):

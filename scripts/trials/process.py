@@ -240,6 +240,20 @@ def resident_bytes(process):
     return largest
 
 
+def proportional_bytes(process):
+    """Pss of a process and all its descendants: what they share is counted once (proc(5),
+    smaps_rollup). Memory of the kernel, such as that of sockets and rings, is not in it."""
+    total = 0
+    for pid in tree(process):
+        try:
+            for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+                if line.startswith("Pss:"):
+                    total += int(line.split()[1]) * 1024
+        except OSError:
+            pass
+    return total
+
+
 # ---- HTTP ----
 
 

@@ -1,21 +1,27 @@
 """The programs that `compare` measures: how each is configured, started and observed.
 
 All run under the same conditions: one worker, one processor, kept-alive connections to the stub,
-bodies up to 2 MB in memory, events passed on at once, no access log. Nothing here measures.
+bodies up to 2 MB in memory, events passed on at once, no access log except that of `olla`, which
+is on by default. A setup can ask for more workers, which then run on all processors, and for TLS:
+version 1.3 with one certificate. Nothing here measures.
 """
 
 import hashlib
 import os
 import subprocess
+from dataclasses import dataclass
+from pathlib import Path
 
+from trials.certificates import make_certificate
 from trials.gateway import LIMITS_OUT_OF_REACH, endpoint_config, server_config
 from trials.host import Failed, executable
 from trials.process import (
     NotReady,
     Processes,
     cpu_seconds,
+    raise_descriptor_limit,
     reserve_port,
-    resident_bytes,
+    tree,
     wait_until,
 )
 
@@ -26,11 +32,11 @@ MODEL = "bench"
 NGINX = """\
 {user}
 daemon off;
-worker_processes 1;
-worker_rlimit_nofile 65536;
+worker_processes {workers};
+worker_rlimit_nofile {files};
 pid {dir}/nginx.pid;
 error_log {dir}/nginx-error.log warn;
-events {{ worker_connections 8192; }}
+events {{ worker_connections {files}; }}
 http {{
     access_log off;
     tcp_nodelay on;
@@ -49,7 +55,7 @@ http {{
         keepalive_requests 1000000000;
     }}
     server {{
-        listen 127.0.0.1:{port};
+        listen 127.0.0.1:{port}{tls};
         location / {{
             proxy_pass http://stub;
             proxy_http_version 1.1;
@@ -62,11 +68,12 @@ http {{
 """
 
 # http-reuse always: any idle connection to the stub may carry any client's request, as in the other
-# proxies. http-no-delay: without it, HAProxy may hold events back to merge them.
+# proxies. http-no-delay: without it, HAProxy may hold events back to merge them. It counts two
+# descriptors for each connection of a client.
 HAPROXY = """\
 global
-    nbthread 1
-    maxconn 8192
+    nbthread {workers}
+    maxconn {clients}
 defaults
     mode http
     timeout connect 5s
@@ -75,17 +82,30 @@ defaults
     option http-no-delay
     http-reuse always
 frontend gateway
-    bind 127.0.0.1:{port}
+    bind 127.0.0.1:{port}{tls}
     default_backend stub
 backend stub
-    server stub {stub} maxconn 8192
+    server stub {stub} maxconn {clients}
 """
 
 # Everything else has its default.
 OLLA = """\
-workers = 1
+workers = {workers}
 pin_workers = false
 io_driver = "{driver}"
+{tls}"""
+
+# What each adds to listen with TLS. None is told to issue no tickets: each does what it does by
+# default, and the load client uses none.
+NGINX_TLS = """ ssl;
+        ssl_certificate {certificate};
+        ssl_certificate_key {key};
+        ssl_protocols TLSv1.3"""
+HAPROXY_TLS = " ssl crt {both} ssl-min-ver TLSv1.3"
+OLLA_TLS = """
+[server.tls]
+cert_file = "{certificate}"
+key_file = "{key}"
 """
 
 # The key that all requests bring; only targets with access on look at it.
@@ -116,9 +136,28 @@ concurrent = 100000
 
 # What scheduling costs: the default is least-time.
 COUNTING = "olla-least-connections"
-NAMES = ["direct", "relay", "relay-epoll", "nginx", "haproxy", "olla", "olla-epoll", *KEYED]
+# What the log costs: nginx and HAProxy write none.
+QUIET = "olla-quiet"
+NAMES = ["direct", "relay", "relay-epoll", "nginx", "haproxy", "olla", QUIET, "olla-epoll", *KEYED]
 NAMES += [COUNTING, "olla-before"]
-DEFAULT_NAMES = ["direct", "relay", "nginx", "haproxy", "olla"]
+DEFAULT_NAMES = ["direct", "relay", "nginx", "haproxy", "olla", QUIET, "olla-epoll"]
+
+# Descriptors that are for none of the connections: files, listeners, rings.
+OTHER_FILES = 500
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What the targets of a fleet have in common."""
+
+    tls: bool = False
+    workers: int = 1
+
+
+def clients_max():
+    """How many clients a proxy can have whose requests all take an upstream connection too."""
+    files = raise_descriptor_limit()
+    return (files - OTHER_FILES) // 2 if files > 0 else 1_000_000
 
 
 class Target:
@@ -132,8 +171,18 @@ class Target:
     def cpu_seconds(self):
         return cpu_seconds(self.process) if self.process else 0.0
 
-    def resident_bytes(self):
-        return resident_bytes(self.process) if self.process else 0
+    def driver(self):
+        """What the program waits for sockets with; empty for none."""
+        if not self.process:
+            return ""
+        links = set()
+        for pid in tree(self.process):
+            for file in Path(f"/proc/{pid}/fd").iterdir():
+                try:
+                    links.add(os.readlink(file))
+                except OSError:
+                    pass
+        return "io_uring" if "anon_inode:[io_uring]" in links else "epoll"
 
 
 class Fleet(Processes):
@@ -142,12 +191,21 @@ class Fleet(Processes):
     `settings` has the binaries, the processors and the driver, as `compare` and `bench` set them.
     """
 
-    def __init__(self, settings):
+    def __init__(self, settings, setup=Setup()):
         super().__init__()
         self.settings = settings
+        self.setup = setup
+        # Several workers need several processors.
+        self.target_cpu = settings.target_cpu if setup.workers == 1 else None
+        self.files = {}
         self.targets = []
 
     def start_all(self, names):
+        if self.setup.tls:
+            certificate, key = make_certificate(self.directory, "server")
+            both = self.directory / "both.pem"
+            both.write_text(certificate.read_text() + key.read_text())
+            self.files = {"certificate": certificate, "key": key, "both": both}
         command = [self.settings.loadtest_bin, "stub", "--model", MODEL]
         self.stub = self.start_tool("stub", command, self.settings.load_cpu)[1]
         for name in names:
@@ -160,35 +218,47 @@ class Fleet(Processes):
         if base == "relay":
             command = [self.settings.loadtest_bin, "relay", "--to", self.stub]
             command += ["--driver", variant or "auto"]
-            process, address = self.start_tool(name, command, self.settings.target_cpu)
+            process, address = self.start_tool(name, command, self.target_cpu)
             return Target(name, f"http://{address}{CHAT_PATH}", process)
         port = reserve_port()
-        values = {"stub": self.stub, "port": port, "dir": self.directory}
+        command = self.command(name, port)
+        # Log lines on standard output are made and discarded: they are part of the cost.
+        quiet = {"stdout": subprocess.DEVNULL}
+        process = self.start(name, command, cpu=self.target_cpu, **quiet)
+        scheme = "https" if self.setup.tls else "http"
+        path = "/olla/openai" + CHAT_PATH if base == "olla" else CHAT_PATH
+        target = Target(name, f"{scheme}://127.0.0.1:{port}{path}", process)
+        self.wait_ready(target)
+        return target
+
+    def command(self, name, port):
+        """Writes the configuration of a target and returns its command."""
+        base = name.partition("-")[0]
+        clients = clients_max()
+        values = {"stub": self.stub, "port": port, "dir": self.directory, "clients": clients}
+        values |= {"files": 2 * clients, "workers": self.setup.workers}
+        tls = {"nginx": NGINX_TLS, "haproxy": HAPROXY_TLS, "olla": OLLA_TLS}[base]
+        values["tls"] = tls.format(**self.files) if self.setup.tls else ""
         if base == "nginx":
             values["user"] = "user root;" if os.geteuid() == 0 else ""
             config = self.write(name, NGINX.format(**values))
-            command = [executable("nginx", "nginx"), "-p", self.directory, "-c", config]
-        elif base == "haproxy":
+            return [executable("nginx", "nginx"), "-p", self.directory, "-c", config]
+        if base == "haproxy":
             config = self.write(name, HAPROXY.format(**values))
-            command = [executable("haproxy", "haproxy"), "-db", "-q", "-f", config]
-        else:
-            driver = "epoll" if variant == "epoll" else self.settings.gateway_driver
-            server = server_config(port, OLLA.format(driver=driver), LIMITS_OUT_OF_REACH)
-            text = server + endpoint_config("stub", f"http://{self.stub}")
-            if name == COUNTING:
-                text += '\n[proxy]\nload_balancer = "least-connections"\n'
-            if name in KEYED:
-                keys = self.write(f"{name}-keys", keys_file(KEYED[name]))
-                text += ACCESS.format(keys=keys)
-            config = self.write(name, text)
-            command = [gateway_binary(name, self.settings), "--config", config]
-        # Log lines on standard output are made and discarded: they are part of the cost.
-        quiet = {"stdout": subprocess.DEVNULL}
-        process = self.start(name, command, cpu=self.settings.target_cpu, **quiet)
-        path = "/olla/openai" + CHAT_PATH if base == "olla" else CHAT_PATH
-        target = Target(name, f"http://127.0.0.1:{port}{path}", process)
-        self.wait_ready(target)
-        return target
+            return [executable("haproxy", "haproxy"), "-db", "-q", "-f", config]
+        values["driver"] = "epoll" if name == "olla-epoll" else self.settings.gateway_driver
+        server = OLLA.format(**values)
+        if name == QUIET:
+            server = "request_logging = false\n" + server
+        text = server_config(port, server, LIMITS_OUT_OF_REACH)
+        text += endpoint_config("stub", f"http://{self.stub}")
+        if name == COUNTING:
+            text += '\n[proxy]\nload_balancer = "least-connections"\n'
+        if name in KEYED:
+            keys = self.write(f"{name}-keys", keys_file(KEYED[name]))
+            text += ACCESS.format(keys=keys)
+        config = self.write(name, text)
+        return [gateway_binary(name, self.settings), "--config", config]
 
     def wait_ready(self, target):
         """Waits until a first request gets status 200."""

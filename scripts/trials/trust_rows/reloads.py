@@ -2,30 +2,14 @@
 
 import signal
 import ssl
-import subprocess
 import tempfile
 from pathlib import Path
 
-from trials.process import NotReady, request, wait_until
+from trials.certificates import make_certificate
+from trials.process import request, wait_until
 from trials.trust_rows import CHAT, Backend, chat_with, gateway_over, named, need, row
 
 REQUESTS = 10
-
-
-def make_certificate(directory, name):
-    """Makes a self-signed certificate for 127.0.0.1; returns its file and that of its key."""
-    certificate, key = directory / f"{name}.pem", directory / f"{name}.key"
-    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt"]
-    command += ["ec_paramgen_curve:prime256v1", "-nodes", "-days", "2", "-subj", f"/CN={name}"]
-    command += ["-addext", "subjectAltName=IP:127.0.0.1"]
-    command += ["-addext", "basicConstraints=critical,CA:FALSE"]
-    try:
-        subprocess.run(
-            [*command, "-out", certificate, "-keyout", key], check=True, capture_output=True
-        )
-    except (OSError, subprocess.CalledProcessError) as error:
-        raise NotReady(f"openssl made no certificate: {error}") from error
-    return certificate, key
 
 
 @row(
