@@ -118,6 +118,7 @@ def run(settings):
             need(name, name)
         except Failed as reason:
             note(reason)
+    settings.asked_for = frozenset(settings.targets)
     if settings.before:
         settings.before = settings.before.resolve()
         settings.targets = settings.targets or [*DEFAULT_NAMES, "olla-before"]
@@ -185,7 +186,9 @@ def one_round(number, names, settings, drivers):
     for (setup, _), scenarios in groupby(settings.scenarios, own_processes):
         scenarios = list(scenarios)
         rows = [SCENARIOS[scenario] for scenario in scenarios]
-        wanted = [name for name in names if any(row.takes(name, settings.targets) for row in rows)]
+        wanted = [
+            name for name in names if any(row.takes(name, settings.asked_for) for row in rows)
+        ]
         if not wanted:
             continue
         with Fleet(settings, setup) as fleet:
@@ -199,7 +202,7 @@ def one_round(number, names, settings, drivers):
 def in_turns(fleet, scenario, settings, this):
     """One scenario on all targets; each round begins with another one."""
     row = SCENARIOS[scenario]
-    targets = [target for target in fleet.targets if row.takes(target.name, settings.targets)]
+    targets = [target for target in fleet.targets if row.takes(target.name, settings.asked_for)]
     shift = this.number % max(len(targets), 1)
     targets = targets[shift:] + targets[:shift]
     if scenario == STEADY and not this.peaks:

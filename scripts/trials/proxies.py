@@ -177,7 +177,7 @@ class Target:
             return ""
         links = set()
         for pid in tree(self.process):
-            for file in Path(f"/proc/{pid}/fd").iterdir():
+            for file in Path(f"/proc/{pid}/fd").glob("*"):
                 try:
                     links.add(os.readlink(file))
                 except OSError:
