@@ -79,11 +79,11 @@ def results(samples):
 # there is one, and the unit that a number without a base is divided by.
 GOALS = (
     ("idle keep-alive connection, KB", "idle", "each", None, 3, 1024),
-    ("the same with TLS, KB", "tls-idle", "each", None, 6, 1024),
+    ("idle keep-alive connection with TLS, KB", "tls-idle", "each", None, 6, 1024),
     ("open slow SSE stream, both sides, KB", "streams", "each", None, 10, 1024),
-    ("the same with TLS, KB", "tls-streams", "each", None, 20, 1024),
+    ("open slow SSE stream with TLS, KB", "tls-streams", "each", None, 20, 1024),
     ("memory after the streams / before", "streams", "after_share", None, 1.3, 1),
-    ("the same with TLS", "tls-streams", "after_share", None, 1.3, 1),
+    ("memory after the streams / before, with TLS", "tls-streams", "after_share", None, 1.3, 1),
     ("chat-64 / nginx, the goal is for olla-quiet", "chat-64", "cpu_us", "nginx", 0.85, 1),
     ("chat-1, added median latency / nginx", "chat-1", "added_p50", "nginx", 1.0, 1),
     ("SSE event / nginx", "sse", "cpu_us", "nginx", 0.85, 1),
