@@ -147,8 +147,8 @@ impl Scheduler {
         self.waiting.load(Ordering::SeqCst)
     }
 
-    /// Lets a request wait, and considers it together with the others. Returns its ticket, and what
-    /// may start now, perhaps itself.
+    /// Lets a request wait, and considers it together with the others if one of its endpoints has a
+    /// free slot. Returns its ticket, and what may start now, perhaps itself.
     ///
     /// # Errors
     /// The bound that it does not fit in.
@@ -164,7 +164,13 @@ impl Scheduler {
         let id = queue.push(standing, settings.bounds, waiting)?;
         // Seen before a slot that is given up from now on: whoever gives it up looks here.
         self.waiting.store(queue.len(), Ordering::SeqCst);
-        let started = self.drain(&mut queue, settings, now_ms);
+        // Without a free slot for it, its arrival lets nobody start.
+        let may_start = queue.get_mut(id).is_some_and(|waiting| waiting.may_start());
+        let started = if may_start {
+            self.drain(&mut queue, settings, now_ms)
+        } else {
+            Vec::new()
+        };
         Ok((id, started))
     }
 
