@@ -4,18 +4,26 @@
 //!
 //! Contract: docs/contract/operations.md#6
 
+use memchr::{memchr_iter, memmem};
+
 /// Most bytes kept of one response.
 pub(crate) const TAIL_BYTES_MAX: usize = 64 * 1024;
 
-/// Bytes kept of a stream of events or lines that arrives in small pieces: only the last few events
-/// matter, and there may be thousands of streams at a time.
+/// Bytes kept of a stream of events or lines: as much as its largest piece four times, since only the
+/// last few events matter and there may be thousands of streams at a time; at least this much.
+const TAIL_BYTES_LEAST: usize = 1024;
+
+/// The most that is kept of a stream that arrives in small pieces.
 const TAIL_BYTES_SMALL: usize = 4 * 1024;
+
+/// Pieces of which the last ones are kept.
+const PIECES_KEPT: usize = 4;
 
 /// A piece of at least this size shows that the stream has large events or lines.
 const LARGE_PIECE_BYTES: usize = 4 * 1024;
 
-/// Bytes kept of the beginning of a stream of events: Anthropic's first event has the model and
-/// the prompt's tokens.
+/// The most that is kept of the first event of a stream: Anthropic's has the model and the prompt's
+/// tokens.
 const HEAD_BYTES_MAX: usize = 1024;
 
 /// The format of a response.
@@ -82,8 +90,10 @@ pub struct Tail {
     oldest: usize,
     /// The limit of the ring's size.
     limit: usize,
-    /// The first bytes of a stream of events.
+    /// A stream of events up to the end of the first one that has data.
     head: Vec<u8>,
+    /// Whether that end has come.
+    head_complete: bool,
     /// Bytes of the whole response.
     total: u64,
 }
@@ -94,8 +104,9 @@ impl Default for Tail {
             kind: AnswerKind::Opaque,
             ring: Vec::new(),
             oldest: 0,
-            limit: TAIL_BYTES_SMALL,
+            limit: TAIL_BYTES_LEAST,
             head: Vec::new(),
+            head_complete: false,
             total: 0,
         }
     }
@@ -119,10 +130,11 @@ impl Tail {
         self.kind = kind;
         self.ring.clear();
         self.head.clear();
+        self.head_complete = false;
         self.oldest = 0;
         self.total = 0;
         self.limit = match kind {
-            AnswerKind::Events | AnswerKind::Lines => TAIL_BYTES_SMALL,
+            AnswerKind::Events | AnswerKind::Lines => TAIL_BYTES_LEAST,
             // Of one document the beginning matters too.
             AnswerKind::Json | AnswerKind::Unknown | AnswerKind::Opaque => TAIL_BYTES_MAX,
         };
@@ -144,15 +156,18 @@ impl Tail {
     }
 
     fn keep(&mut self, piece: &[u8]) {
-        if self.kind == AnswerKind::Events && self.total < HEAD_BYTES_MAX as u64 {
-            let room = HEAD_BYTES_MAX - self.head.len();
-            let first = piece.get(..room).unwrap_or(piece);
-            self.head.extend_from_slice(first);
+        if self.kind == AnswerKind::Events && !self.head_complete {
+            self.keep_head(piece);
         }
         self.total = self.total.saturating_add(piece.len() as u64);
-        if piece.len() >= LARGE_PIECE_BYTES && self.limit < TAIL_BYTES_MAX {
+        let wanted = if piece.len() >= LARGE_PIECE_BYTES {
+            TAIL_BYTES_MAX
+        } else {
+            (PIECES_KEPT * piece.len()).min(TAIL_BYTES_SMALL)
+        };
+        if wanted > self.limit {
             self.straighten();
-            self.limit = TAIL_BYTES_MAX;
+            self.limit = wanted;
         }
         if let Some(last) = piece
             .len()
@@ -179,6 +194,15 @@ impl Tail {
             self.oldest = (self.oldest + now.len()) % self.limit;
             rest = later;
         }
+    }
+
+    fn keep_head(&mut self, piece: &[u8]) {
+        let room = HEAD_BYTES_MAX - self.head.len();
+        self.head
+            .extend_from_slice(piece.get(..room).unwrap_or(piece));
+        let end = end_of_first_event(&self.head);
+        self.head.truncate(end.unwrap_or(self.head.len()));
+        self.head_complete = end.is_some() || self.head.len() == HEAD_BYTES_MAX;
     }
 
     /// Grows the ring by doubling, up to the limit.
@@ -209,10 +233,43 @@ impl Tail {
     }
 }
 
+/// The end of the first event that has data, with the empty line that ends it.
+fn end_of_first_event(stream: &[u8]) -> Option<usize> {
+    let data = memmem::find(stream, b"data:")?;
+    let newlines = memchr_iter(b'\n', stream.get(data..)?);
+    let mut borders = newlines.filter_map(|at| {
+        let next = data + at + 1;
+        match stream.get(next..)? {
+            [b'\n', ..] => Some(next + 1),
+            [b'\r', b'\n', ..] => Some(next + 2),
+            _ => None,
+        }
+    });
+    borders.next()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn of_the_beginning_the_first_event_is_kept() {
+        let start = ": hello\n\nevent: message_start\r\ndata: {\"a\":1}\r\n\r\n";
+        let stream = format!("{start}{}", "data: {}\n\n".repeat(1000));
+        for piece in [1, 7, 100, 5000] {
+            let mut tail = Tail::default();
+            tail.begin(AnswerKind::Events);
+            stream
+                .as_bytes()
+                .chunks(piece)
+                .for_each(|piece| tail.push(piece));
+            // A large piece is kept whole with all others.
+            let kept = if piece == 5000 { "" } else { start };
+            assert_eq!(tail.kept().head, kept.as_bytes(), "pieces of {piece}");
+            assert!(tail.ring.capacity() <= TAIL_BYTES_MAX);
+        }
+    }
 
     #[test]
     fn kinds_come_from_the_headers() {
@@ -261,8 +318,10 @@ mod tests {
         for _ in 0..10_000 {
             tail.push(&[b'x'; 200]);
         }
-        assert_eq!(tail.ring.capacity(), TAIL_BYTES_SMALL);
+        assert_eq!(tail.ring.capacity(), TAIL_BYTES_LEAST);
         assert!(tail.head.capacity() <= 2 * HEAD_BYTES_MAX);
+        tail.push(&[b'x'; 2000]);
+        assert_eq!(tail.limit, TAIL_BYTES_SMALL, "some pieces like the largest");
         tail.push(&[b'y'; LARGE_PIECE_BYTES]);
         tail.push(&[b'y'; 1 << 20]);
         assert_eq!(tail.ring.capacity(), TAIL_BYTES_MAX);
@@ -294,7 +353,7 @@ mod tests {
             prop_assert!(answer.ends_with(kept.tail));
             prop_assert_eq!(kept.cut, kept.tail.len() < answer.len());
             prop_assert!(kept.tail.len() == answer.len().min(limit)
-                || kept.tail.len() >= TAIL_BYTES_SMALL);
+                || kept.tail.len() >= TAIL_BYTES_LEAST);
             if kept.cut {
                 prop_assert!(answer.starts_with(kept.head));
                 prop_assert_eq!(kept.head.len(), answer.len().min(HEAD_BYTES_MAX));
