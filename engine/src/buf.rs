@@ -54,7 +54,9 @@ impl Kept {
     }
 }
 
-/// An owned buffer: bytes are added at the end, up to the capacity, and taken from the front.
+/// An owned buffer: bytes are added at the end, up to the capacity, and taken from the front. The
+/// default has no room.
+#[derive(Default)]
 pub(crate) struct Buf {
     data: Vec<u8>,
     start: usize,
@@ -115,6 +117,16 @@ impl Buf {
         let mut larger = Self::with_capacity(capacity.max(self.len()));
         larger.extend(&self);
         larger
+    }
+
+    /// Gives back room that has nothing in it, if that is the larger part: for bytes that are kept
+    /// for long.
+    pub(crate) fn fit(&mut self) {
+        if self.capacity() / 2 > self.len() {
+            let mut copy = Self::with_capacity(self.len());
+            copy.extend(self);
+            *self = copy;
+        }
     }
 
     /// Moves bytes within the buffer, as when a chunked body is made contiguous.
@@ -207,6 +219,19 @@ mod tests {
         let many: Vec<Buf> = (0..20).map(|_| Buf::with_capacity(1 << 20)).collect();
         drop(many);
         assert!(KEPT.with_borrow(|kept| kept.bytes) <= KEPT_BYTES_MAX);
+    }
+
+    #[test]
+    fn fitting_keeps_the_bytes() {
+        let mut buf = Buf::with_capacity(4 << 10);
+        buf.extend(b"xyz");
+        buf.consume(1);
+        buf.fit();
+        assert_eq!(&*buf, b"yz");
+        assert!(buf.capacity() < 64);
+        let place = buf.as_ptr();
+        buf.fit();
+        assert_eq!(buf.as_ptr(), place, "it fits already");
     }
 
     #[test]

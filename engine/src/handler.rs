@@ -310,6 +310,9 @@ pub struct Done {
     pub first_byte: Option<Duration>,
     /// From arrival to the end.
     pub total: Duration,
+    /// Whether requests follow each other quickly on the connection. If not, what is kept for the
+    /// next one takes memory for longer than it saves work.
+    pub is_brisk: bool,
 }
 
 /// Why the engine itself refuses a request.

@@ -7,7 +7,7 @@
 //! # Layers
 //!
 //! ```text
-//! core ──▶ upstream, exchange, handler, offload ──▶ fair, budget ──▶ rt, tls, buf, h1 ──▶ fault, limits
+//! core ──▶ upstream, exchange, handler, offload ──▶ fair, budget, waiting_buffers ──▶ rt, tls, buf, h1 ──▶ fault, limits
 //! client ─▶ upstream, rt, h1
 //! snapshot, limit: parts for programs that implement a handler
 //! ```
@@ -28,7 +28,8 @@
 //!
 //! A [`buf::Buf`] is owned by exactly one party: a connection, or the read in progress that fills
 //! it. There is one bounded buffer a direction and no queue; the next piece is read when the last
-//! one has been sent. Large buffers are kept for reuse, up to a bound for each thread. Every other
+//! one has been sent. A connection on which little is going on waits without a buffer
+//! ([`waiting_buffers`]). Large buffers are kept for reuse, up to a bound for each thread. Every other
 //! bound is in [`limits`].
 //!
 //! # The cancel rule
@@ -65,6 +66,7 @@ pub mod rt;
 pub mod snapshot;
 pub mod tls;
 mod upstream;
+mod waiting_buffers;
 
 /// Internals for benches, fuzz targets and the tests in `engine/tests`; no part of the interface.
 #[doc(hidden)]

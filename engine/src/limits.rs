@@ -60,6 +60,15 @@ pub(crate) const CHUNK_SIZE_LINE_BYTES_MAX: usize = CHUNK_SIZE_DIGITS_MAX + 2;
 /// and with it comes most or all of a small chat's body.
 pub(crate) const CLIENT_READ_BYTES_START: usize = 4 << 10;
 
+/// Connections of a core, to clients and to backends, that wait with a buffer in hand; the others
+/// take one when there is something to read, for a call of the kernel more. It bounds the memory
+/// that waits to 4 MiB a core.
+pub(crate) const WAITING_BUFFERS_MAX: usize = 1024;
+
+/// A connection holds a buffer while it waits if it waited no longer than this before. A call more
+/// for every quarter of a second costs nothing that could be measured.
+pub(crate) const BRISK_WAIT_MAX: Duration = Duration::from_millis(250);
+
 /// How often binding to a port in use is retried at start, and at what interval. A start that
 /// cannot succeed fails within a second (docs/contract/operations.md#11).
 pub(crate) const BIND_RETRIES: u32 = 5;
@@ -69,8 +78,10 @@ pub(crate) const BIND_RETRY_AFTER: Duration = Duration::from_millis(100);
 /// The largest output buffer that a connection keeps; a larger one is freed after the request.
 pub(crate) const OUT_BYTES_KEPT_MAX: usize = 16 << 10;
 
-/// The initial read buffer of a backend connection: a head and some events. Every stream and every
-/// idle connection holds one.
+/// What is kept of it while a slow response is waited for: an event or two.
+pub(crate) const OUT_BYTES_SLOW: usize = 512;
+
+/// The initial read buffer of a backend connection: a head and some events.
 pub(crate) const UPSTREAM_READ_BYTES_START: usize = 4 << 10;
 
 /// The size that it grows to when reads fill it. It is also the most that is held in the gateway

@@ -578,6 +578,9 @@ impl handler::Exchange for Exchange {
         self.record(cx, request, done);
         self.in_queue = None;
         self.end_dispatch(cx.now, false);
+        if !done.is_brisk {
+            return None;
+        }
         self.kept.schedule.clear();
         self.kept.shrink();
         Some(self.kept)

@@ -39,8 +39,8 @@ pub(crate) struct ConnectionCache {
     pub(super) held: Vec<u8>,
     /// The key of the request, as lines show it.
     pub(super) key_fields: LineFields,
-    /// What the request holds of its key's limits.
-    pub(super) allowance: Option<Allowance>,
+    /// What the request holds of its key's limits. On the heap, since most requests hold nothing.
+    pub(super) allowance: Option<Box<Allowance>>,
     /// It waits until what its key may see is known.
     pub(super) awaits_view: bool,
     /// The limit that refused it.

@@ -308,3 +308,25 @@ impl Handler for Gateway {
         self.control.send(ToControl::ConnectExhausted(resource));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use olla_engine::core::TaskSizes;
+
+    use super::*;
+
+    /// There are tens of thousands of connections, and each has the first of these even when it is
+    /// idle.
+    const SIZES_MAX: TaskSizes = TaskSizes {
+        connection: 1_200,
+        request: 3_584,
+    };
+
+    #[test]
+    fn the_tasks_of_connections_are_small() {
+        let sizes = TaskSizes::of::<Gateway>();
+        println!("{sizes:?}");
+        assert!(sizes.connection <= SIZES_MAX.connection, "{sizes:?}");
+        assert!(sizes.request <= SIZES_MAX.request, "{sizes:?}");
+    }
+}

@@ -78,7 +78,7 @@ impl Exchange {
             .key_series
             .totals(&key.name, &key.counters);
         totals.count(Total::InProgress, 1);
-        self.kept.allowance = Some(self.allowance(ask, key, requests));
+        self.kept.allowance = Some(Box::new(self.allowance(ask, key, requests)));
         Ok(())
     }
 
@@ -87,7 +87,7 @@ impl Exchange {
         if let Some(key) = self.key.as_ref().filter(|_| self.route.is_limited()) {
             let mut allowance = self.allowance(ask, key, None);
             (allowance.is_dry, allowance.has_request) = (true, false);
-            self.kept.allowance = Some(allowance);
+            self.kept.allowance = Some(Box::new(allowance));
         }
     }
 

@@ -70,15 +70,25 @@ fn hand_over<H: Handler>(
 
 /// Serves a socket that is counted as this core's.
 pub(super) fn adopt<H: Handler>(core: &Rc<Core<H>>, stream: Accepted, peer: SocketAddr) {
-    let core = Rc::clone(core);
-    rt::spawn(async move {
-        if let Some(socket) = taken_over(&core, stream).await {
-            serve::serve(&core, socket, peer).await;
-        }
-        if let Some(shared) = core.shared() {
-            shared.connections.0.fetch_sub(1, Ordering::Relaxed);
-        }
-    });
+    rt::spawn(connection(Rc::clone(core), stream, peer));
+}
+
+/// The task of a connection.
+async fn connection<H: Handler>(core: Rc<Core<H>>, stream: Accepted, peer: SocketAddr) {
+    if let Some(socket) = taken_over(&core, stream).await {
+        serve::serve(&core, socket, peer).await;
+    }
+    if let Some(shared) = core.shared() {
+        shared.connections.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// The size of a connection's task, in bytes, when it waits for a request.
+pub(super) fn task_bytes<H: Handler>() -> usize {
+    fn size<A, B, C, F: Future>(_: fn(A, B, C) -> F) -> usize {
+        size_of::<F>()
+    }
+    size(connection::<H>)
 }
 
 /// Makes the socket this core's, with TLS if the listener uses it. `None` if the socket is

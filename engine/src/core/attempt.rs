@@ -2,7 +2,7 @@
 
 use std::future::{Future, poll_fn};
 use std::io::{self, IoSlice};
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
 
 use super::body::Body;
@@ -20,7 +20,6 @@ use crate::handler::{
 };
 use crate::limits::{
     BODY_BYTES_AHEAD, INTERIM_RESPONSES_MAX, RESPONSE_HEAD_BYTES_MAX, UPSTREAM_READ_BYTES_MAX,
-    UPSTREAM_READ_BYTES_START,
 };
 use crate::part;
 use crate::rt::{Purpose, Socket};
@@ -129,10 +128,11 @@ impl<H: Handler> Lane<'_, H> {
         self.wire.life.attempt(kept.is_some(), now);
         let mut upstream = match kept {
             Some(upstream) => upstream,
-            None => self.connect(target).await?,
+            // On the heap, as few requests need a connection of their own.
+            None => Box::pin(self.connect(target)).await?,
         };
         upstream.uses += 1;
-        Ok(Backend::new(upstream))
+        Ok(Backend::new(upstream, now))
     }
 
     /// The handler wants another pick although this attempt has a response, of which the client has
@@ -147,12 +147,16 @@ impl<H: Handler> Lane<'_, H> {
         Step::Again
     }
 
-    async fn connect(&mut self, target: &Target) -> Result<Upstream, Action> {
+    async fn connect(&mut self, target: &Target) -> Result<Box<Upstream>, Action> {
         let addresses = self.x.addresses();
         let exhausted = |resource| self.core.handler.connect_failed(resource);
         let connecting =
             upstream::connect(&addresses, target.keep_alive, Purpose::Backend, exhausted);
-        let socket = match self.wire.wait_or_leave(connecting, asker!(self)).await? {
+        let socket = match self
+            .wire
+            .wait_or_leave(pin!(connecting), asker!(self))
+            .await?
+        {
             Ok(socket) => socket,
             Err(fault) => return Err(self.connect_failed(fault)),
         };
@@ -163,14 +167,14 @@ impl<H: Handler> Lane<'_, H> {
         };
         let now = self.core.now();
         self.wire.life.on(Event::Connected, now);
-        Ok(Upstream::new(socket, now))
+        Ok(Box::new(Upstream::new(socket, now)))
     }
 
     async fn secure(&mut self, socket: Socket, tls: &TlsClient) -> Result<Socket, Action> {
         self.wire.on(Event::TlsBegun);
         let secured = self
             .wire
-            .wait_or_leave(socket.secure(tls), asker!(self))
+            .wait_or_leave(pin!(socket.secure(tls)), asker!(self))
             .await?;
         secured.map_err(|fault| self.connect_failed(ConnectFault::Tls(fault)))
     }
@@ -182,10 +186,9 @@ impl<H: Handler> Lane<'_, H> {
     /// Sends head and body.
     async fn send_request(&mut self, backend: &mut Backend) -> Result<(), Action> {
         if !backend.upstream.socket.is_armed() {
-            backend
-                .upstream
-                .socket
-                .arm(Buf::with_capacity(UPSTREAM_READ_BYTES_START));
+            // A fresh connection: how quickly its backend responds will show.
+            let buffers = &self.core.waiting_buffers;
+            backend.upstream.arm(Buf::default(), false, buffers);
         }
         self.write(self.core.now(), |x, ask, out| x.request_head(ask, out));
         let request = self.request;
@@ -236,7 +239,7 @@ impl<H: Handler> Lane<'_, H> {
         loop {
             let (result, mut buf) = self
                 .wire
-                .wait_or_leave(backend.read(), asker!(self))
+                .wait_or_leave(pin!(backend.read()), asker!(self))
                 .await?;
             match result {
                 Ok(0) if !backend.is_reset => {
@@ -295,8 +298,9 @@ impl<H: Handler> Wire<'_, H> {
         asker: &Asker<'_, H>,
     ) -> Result<bool, Action> {
         let sending = backend.upstream.socket.send_batched(std::mem::take(out));
-        let sending = either(sending, |cx| backend.poll_early(cx));
-        let ended = self.wait_or_leave(sending, asker).await?;
+        let mut sending = pin!(sending);
+        let sending = either(sending.as_mut(), |cx| backend.poll_early(cx));
+        let ended = self.wait_or_leave(pin!(sending), asker).await?;
         if ended.is_none() {
             // The ring may have sent a part of it.
             self.on(Event::RequestProgress);
@@ -347,8 +351,9 @@ impl<H: Handler> Wire<'_, H> {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     // A backend that responds early, such as with a 413, reads no more.
                     let writable = backend.upstream.socket.writable();
-                    let ready = either(writable, |cx| backend.poll_early(cx));
-                    self.wait_or_leave(ready, asker).await?;
+                    let mut writable = pin!(writable);
+                    let ready = either(writable.as_mut(), |cx| backend.poll_early(cx));
+                    self.wait_or_leave(pin!(ready), asker).await?;
                     if backend.has_read_early() {
                         // The backend has responded or closed; it reads no more of the request.
                         self.on(Event::SendFailed);
@@ -386,10 +391,9 @@ fn take_off(parts: &mut [&[u8]; 4], mut sent: usize) -> bool {
 
 /// Ready when one of the two is; `None` = the other was first.
 async fn either<F: Future>(
-    future: F,
+    mut future: Pin<&mut F>,
     mut other: impl FnMut(&mut Context<'_>) -> Poll<()>,
 ) -> Option<F::Output> {
-    let mut future = pin!(future);
     poll_fn(|cx| {
         if let Poll::Ready(output) = future.as_mut().poll(cx) {
             return Poll::Ready(Some(output));

@@ -186,7 +186,7 @@ impl<H: Handler> Receiving<'_, H> {
         if len - here <= self.message.spare() {
             // The rest fits after the head. The read may include a part of the next request.
             while self.message.len() - self.head_len < len {
-                let message = std::mem::replace(self.message, Buf::with_capacity(0));
+                let message = std::mem::take(self.message);
                 *self.message = self.more(message).await?;
             }
             self.leave_rest(len);

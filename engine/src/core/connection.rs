@@ -64,6 +64,12 @@ impl Io {
         }
     }
 
+    /// The same without a buffer while it waits; one of this capacity is made when bytes come.
+    pub(super) fn read_unbuffered(&mut self, capacity: usize) {
+        debug_assert!(!self.is_reading(), "one read at a time");
+        self.socket.arm_unbuffered(capacity);
+    }
+
     /// Holds bytes of the next request. No read is in progress then that would detect a disconnect,
     /// so it is looked for every quarter of a second.
     fn keep(&mut self, buf: Buf) {

@@ -4,6 +4,7 @@
 //! exchange's own is the rest of that body.
 
 use std::io::{self, IoSlice};
+use std::pin::pin;
 use std::time::{Duration, Instant};
 
 use super::context::Context;
@@ -77,7 +78,7 @@ impl<H: Handler> Wire<'_, H> {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     self.io.waits_to_send(self.core.clock());
                     let writable = self.io.writable();
-                    if self.wait(writable).await?.is_err() {
+                    if self.wait(pin!(writable)).await?.is_err() {
                         return Err(self.on(Event::ClientLeft));
                     }
                 }

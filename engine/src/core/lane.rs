@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::io::{self, IoSlice};
 use std::net::IpAddr;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::time::{Duration, Instant};
 
 use super::Core;
@@ -304,9 +304,12 @@ impl<H: Handler> Wire<'_, H> {
     }
 
     /// Waits for an operation of the attempt until the client disconnects or the deadline passes.
-    /// `Err` says what to do then.
-    pub(super) async fn wait<F: Future>(&mut self, future: F) -> Result<F::Output, Action> {
-        let mut future = pin!(future);
+    /// `Err` says what to do then. This and the waits below borrow the operation: an async fn has
+    /// room for what is moved into it twice.
+    pub(super) async fn wait<F: Future>(
+        &mut self,
+        mut future: Pin<&mut F>,
+    ) -> Result<F::Output, Action> {
         loop {
             let due = earliest(self.life.deadline(), self.io.stall.deadline());
             self.io.deadline.set(due);
@@ -345,10 +348,9 @@ impl<H: Handler> Wire<'_, H> {
     /// bytes of the exchange's own.
     pub(super) async fn wait_or_leave<F: Future>(
         &mut self,
-        future: F,
+        mut future: Pin<&mut F>,
         asker: &Asker<'_, H>,
     ) -> Result<F::Output, Action> {
-        let mut future = pin!(future);
         loop {
             let due = earliest(self.life.deadline(), self.early.due);
             self.io.deadline.set(due);
@@ -379,13 +381,12 @@ impl<H: Handler> Wire<'_, H> {
     /// up a read, which belongs to its socket.
     pub(super) async fn wait_until<F: Future>(
         &mut self,
-        future: F,
+        mut future: Pin<&mut F>,
         until: Option<Instant>,
     ) -> Result<Option<F::Output>, Action> {
         let Some(until) = until else {
             return self.wait(future).await.map(Some);
         };
-        let mut future = pin!(future);
         loop {
             let due = earliest(self.life.deadline(), self.io.stall.deadline());
             self.io.deadline.set(earliest(due, Some(until)));
@@ -424,7 +425,7 @@ impl<H: Handler> Wire<'_, H> {
         self.on(Event::ClientBlocked);
         self.io.stall.began(self.core.now());
         let sending = self.io.send_batched(std::mem::take(out));
-        let (sent, bytes) = self.wait(sending).await?;
+        let (sent, bytes) = self.wait(pin!(sending)).await?;
         self.io.stall.ended();
         *out = bytes;
         match taken(sent) {
@@ -455,7 +456,7 @@ impl<H: Handler> Wire<'_, H> {
                     }
                     self.io.waits_to_send(self.core.clock());
                     let writable = self.io.writable();
-                    if self.wait(writable).await?.is_err() {
+                    if self.wait(pin!(writable)).await?.is_err() {
                         return Err(self.on(Event::ClientLeft));
                     }
                 }

@@ -45,6 +45,7 @@ use crate::offload::{Input, Offload};
 use crate::rt::{self, Accepted, Bell, Deadlines, Driver, Listener, Wanted, sys};
 use crate::tls::TlsListener;
 use crate::upstream::Pool;
+use crate::waiting_buffers::WaitingBuffers;
 
 /// How a set of cores is started.
 #[derive(Debug)]
@@ -109,6 +110,7 @@ pub struct Engine {
 pub(crate) struct Core<H: Handler> {
     pub(crate) handler: Rc<H>,
     pub(crate) pool: Pool,
+    pub(crate) waiting_buffers: WaitingBuffers,
     pub(crate) deadlines: Deadlines,
     pub(crate) budget: Budget,
     tls: TlsListener,
@@ -232,6 +234,26 @@ impl Engine {
     }
 }
 
+/// What a connection's task takes, in bytes, without its buffers and what the handler has on the
+/// heap. For tests that bound it: tens of thousands of connections have one each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TaskSizes {
+    /// While it waits for a request.
+    pub connection: usize,
+    /// What it takes in addition while it serves one that is relayed as it is.
+    pub request: usize,
+}
+
+impl TaskSizes {
+    /// The sizes with a handler.
+    pub fn of<H: Handler>() -> Self {
+        Self {
+            connection: accept::task_bytes::<H>(),
+            request: serve::request_bytes::<H>(),
+        }
+    }
+}
+
 /// Rings the bells of all cores, from any thread.
 #[derive(Debug, Clone)]
 pub struct Ringer(Arc<[Shared]>);
@@ -331,9 +353,11 @@ impl Start {
 
     async fn serve<H: Handler>(self, handler: Rc<H>, driver: Driver) {
         let now = Instant::now();
+        let waiting_buffers = WaitingBuffers::default();
         let core = Rc::new(Core {
             handler,
-            pool: Pool::default(),
+            pool: Pool::new(waiting_buffers.clone()),
+            waiting_buffers,
             deadlines: Deadlines::new(now),
             budget: self.budget,
             tls: self.tls,

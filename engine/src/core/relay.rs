@@ -6,6 +6,7 @@
 
 use std::io;
 use std::num::NonZeroUsize;
+use std::pin::pin;
 use std::time::Duration;
 
 use super::lane::{COPIED_BYTES_MAX, Lane, Step};
@@ -16,7 +17,7 @@ use crate::h1::framing::{ResponseBody, ResponseFraming};
 use crate::h1::{FieldId, ResponseHead, Version, emit};
 use crate::handler::{AttemptEnd, Exchange, Handler, Outcome, Passing, Target};
 use crate::incoming::Incoming;
-use crate::limits::UPSTREAM_READ_BYTES_MAX;
+use crate::limits::OUT_BYTES_SLOW;
 use crate::part;
 use crate::upstream::Backend;
 
@@ -51,70 +52,82 @@ struct Passed {
 
 impl<H: Handler> Lane<'_, H> {
     /// Passes the response on, to its end.
-    pub(super) async fn relay(
+    #[expect(
+        clippy::manual_async_fn,
+        reason = "an async fn has room for its arguments twice, and there are thousands of streams"
+    )]
+    pub(super) fn relay(
         &mut self,
         mut backend: Backend,
         mut buf: Buf,
         relayed: &Relayed<'_>,
-    ) -> Step {
-        if let Passing::Collect(bytes_max) = relayed.passing {
-            return self.collect(backend, buf, relayed, bytes_max).await;
-        }
-        if let Some(idle) = self.transforms(relayed.passing) {
-            return self.relay_transformed(backend, buf, relayed, idle).await;
-        }
-        let silence = relayed.passing.silence_max();
-        let mut is_first = true;
-        let outgoing = self.frame(&buf, relayed);
-        buf.consume(relayed.head.len);
-        let mut incoming = Incoming::of(relayed.framing.body);
-        if let Action::Finish { reuse_upstream } = relayed.begun {
-            let clean = buf.is_empty();
-            let sent = self.deliver(&[]).await;
-            self.give_back(backend, buf, relayed, reuse_upstream && clean);
-            return self.over(sent).await;
-        }
-        loop {
-            let taken = match self.pass(&buf, &mut incoming, outgoing, relayed).await {
-                Ok(taken) => taken,
-                Err(action) => return self.broken(action, outgoing),
-            };
-            if taken.ended {
-                let excess = taken.excess;
-                return self.finish(backend, buf, relayed, excess).await;
+    ) -> impl Future<Output = Step> {
+        async move {
+            if let Passing::Collect(bytes_max) = relayed.passing {
+                return Box::pin(self.collect(backend, buf, relayed, bytes_max)).await;
             }
-            let full = buf.spare() == 0;
-            buf.clear();
-            if full && buf.capacity() < UPSTREAM_READ_BYTES_MAX {
-                buf = buf.grown(UPSTREAM_READ_BYTES_MAX);
+            if let Some(idle) = self.transforms(relayed.passing) {
+                // On the heap, so that a stream that passes as it is does not have the size of one that
+                // is transformed.
+                return Box::pin(self.relay_transformed(backend, buf, relayed, idle)).await;
             }
-            backend.upstream.socket.arm(buf);
-            let read = match silence {
-                None => self.wire.wait(backend.read()).await,
-                Some(after) => {
-                    let has_room = has_room(&incoming, outgoing);
-                    self.read_or_fill(&mut backend, after, outgoing, has_room)
-                        .await
+            let silence = relayed.passing.silence_max();
+            let mut is_first = true;
+            let outgoing = self.frame(&buf, relayed);
+            buf.consume(relayed.head.len);
+            let mut incoming = Incoming::of(relayed.framing.body);
+            if let Action::Finish { reuse_upstream } = relayed.begun {
+                let clean = buf.is_empty();
+                let sent = self.deliver(&[]).await;
+                self.give_back(backend, buf, relayed, reuse_upstream && clean);
+                return self.over(sent).await;
+            }
+            loop {
+                let taken = match self.pass(&buf, &mut incoming, outgoing, relayed).await {
+                    Ok(taken) => taken,
+                    Err(action) => return self.broken(action, outgoing),
+                };
+                if taken.ended {
+                    let excess = taken.excess;
+                    return self.finish(backend, buf, relayed, excess).await;
                 }
-            };
-            let (result, came) = match read {
-                Ok(read) => read,
-                Err(action) => return self.broken(action, outgoing),
-            };
-            buf = came;
-            match result {
-                Ok(1..) => {
-                    self.x.heard(self.core.piece_clock(&mut is_first));
-                    self.wire.on(Event::ResponsePiece);
-                }
-                Ok(0) if incoming.ends_with_connection() => {
-                    return self.closed(outgoing).await;
-                }
-                ended => {
-                    let action = self.wire.on(end_event(&ended));
-                    return self.broken(action, outgoing);
+                self.read_on(&mut backend, buf);
+                let read = match silence {
+                    None => self.wire.wait(pin!(backend.read())).await,
+                    Some(after) => {
+                        let has_room = has_room(&incoming, outgoing);
+                        self.read_or_fill(&mut backend, after, outgoing, has_room)
+                            .await
+                    }
+                };
+                let (result, came) = match read {
+                    Ok(read) => read,
+                    Err(action) => return self.broken(action, outgoing),
+                };
+                buf = came;
+                match result {
+                    Ok(1..) => {
+                        self.x.heard(self.core.piece_clock(&mut is_first));
+                        self.wire.on(Event::ResponsePiece);
+                    }
+                    Ok(0) if incoming.ends_with_connection() => {
+                        return self.closed(outgoing).await;
+                    }
+                    ended => {
+                        let action = self.wire.on(end_event(&ended));
+                        return self.broken(action, outgoing);
+                    }
                 }
             }
+        }
+    }
+
+    /// Begins to read the next piece of a response, when the last one was passed on. A slow response
+    /// holds next to nothing while it is waited for.
+    pub(super) fn read_on(&mut self, backend: &mut Backend, buf: Buf) {
+        let core = self.core;
+        if !backend.read_on(buf, core.now(), &core.waiting_buffers) {
+            self.out.shrink_to(OUT_BYTES_SLOW);
         }
     }
 
@@ -129,7 +142,7 @@ impl<H: Handler> Lane<'_, H> {
     ) -> Result<(io::Result<usize>, Buf), Action> {
         loop {
             let until = self.core.now().checked_add(after).filter(|_| has_room);
-            if let Some(read) = self.wire.wait_until(backend.read(), until).await? {
+            if let Some(read) = self.wire.wait_until(pin!(backend.read()), until).await? {
                 return Ok(read);
             }
             let now = self.core.now();

@@ -19,10 +19,11 @@ use crate::h1::{RequestHead, ResponseHead, Scan, Version};
 use crate::handler::{Ask, AtHead, Done, Exchange, Handler, Limits, Local};
 use crate::handler::{NamesOf, Outcome, Refusal, Request};
 use crate::limits::{
-    CLIENT_READ_BYTES_START, DISCARDED_BODY_BYTES_MAX, HEAD_BYTES_UNCHARGED, OUT_BYTES_KEPT_MAX,
-    PIPELINED_IN_A_ROW_MAX, PIPELINED_PAUSE,
+    BRISK_WAIT_MAX, CLIENT_READ_BYTES_START, DISCARDED_BODY_BYTES_MAX, HEAD_BYTES_UNCHARGED,
+    OUT_BYTES_KEPT_MAX, PIPELINED_IN_A_ROW_MAX, PIPELINED_PAUSE,
 };
 use crate::rt::{self, Socket};
+use crate::waiting_buffers::WaitingBuffer;
 
 /// Everything that a connection keeps from one request to the next.
 struct Connection<H: Handler> {
@@ -41,6 +42,8 @@ struct Connection<H: Handler> {
     local: Local,
     response_head: ResponseHead,
     out: Vec<u8>,
+    /// Present while the connection is brisk: its reads have a buffer while they wait.
+    waiting: Option<WaitingBuffer>,
     /// The time at which the connection was made; `None` once the first request has arrived.
     fresh: Option<Instant>,
 }
@@ -75,6 +78,14 @@ struct Ended {
     carried: Option<Carried>,
 }
 
+/// The size of what a connection's task has on the heap while it serves a request, in bytes.
+pub(super) fn request_bytes<H: Handler>() -> usize {
+    fn size<A, B, C, D, F: Future>(_: fn(A, B, C, D) -> F) -> usize {
+        size_of::<F>()
+    }
+    size(Connection::<H>::respond_to)
+}
+
 /// Serves a connection to its end.
 pub(super) async fn serve<H: Handler>(core: &Rc<Core<H>>, socket: Socket, peer: SocketAddr) {
     let deadline = core.deadlines.make();
@@ -82,15 +93,16 @@ pub(super) async fn serve<H: Handler>(core: &Rc<Core<H>>, socket: Socket, peer: 
         core: Rc::clone(core),
         peer,
         io: Io::new(socket, deadline),
-        head: RequestHead::new(),
+        head: RequestHead::default(),
         scan: Scan::default(),
-        message: Buf::with_capacity(CLIENT_READ_BYTES_START),
+        message: Buf::default(),
         message_share: None,
-        rest: Buf::with_capacity(CLIENT_READ_BYTES_START),
+        rest: Buf::default(),
         kept: Default::default(),
         local: Local::default(),
         response_head: ResponseHead::default(),
         out: Vec::new(),
+        waiting: None,
         fresh: Some(core.clock()),
     };
     let mut in_a_row = 0;
@@ -117,14 +129,25 @@ pub(super) async fn serve<H: Handler>(core: &Rc<Core<H>>, socket: Socket, peer: 
 }
 
 impl<H: Handler> Connection<H> {
-    /// One request, from its first byte to the end of its response. The exchange exists from here
-    /// to [`Exchange::done`]: no way out lies between the two.
+    /// One request, from its first byte to the end of its response.
     async fn request(&mut self) -> Next {
         let limits = self.core.handler.limits();
         self.io.stall.set_timeout(limits.stall_timeout);
-        let Some((arrived, read)) = self.read_head(&limits).await else {
-            return Next::Close;
-        };
+        match self.read_head(&limits).await {
+            // On the heap: a connection that waits for a request does not need the room for one.
+            Some((arrived, read)) => Box::pin(self.respond_to(arrived, read, limits)).await,
+            None => Next::Close,
+        }
+    }
+
+    /// Responds to a request whose head was read. The exchange exists from here to
+    /// [`Exchange::done`]: no way out lies between the two.
+    async fn respond_to(
+        &mut self,
+        arrived: Instant,
+        read: Result<(), Refusal>,
+        limits: Limits,
+    ) -> Next {
         let core = Rc::clone(&self.core);
         let _counted = core.begin_request();
         let arrival = Arrival {
@@ -156,7 +179,8 @@ impl<H: Handler> Connection<H> {
                 bytes: &self.message,
                 framing,
             });
-            let done = ended.done(now.saturating_duration_since(arrived));
+            let total = now.saturating_duration_since(arrived);
+            let done = ended.done(total, self.waiting.is_some());
             x.done(&context.cx(), request.as_ref(), &done)
         };
         match (ended.next, framed) {
@@ -198,21 +222,41 @@ impl<H: Handler> Connection<H> {
                 }
             }
         };
-        match self.receive(x, framed, bytes_max).await {
-            Ok(body) => self.carry(x, framed, body).await,
-            Err(BodyError::Left) => Ended::closing(Outcome::ClientLeft),
+        let mut lane = match self.receive(x, framed, bytes_max).await {
+            Ok(body) => self.lane(x, framed, body),
+            Err(BodyError::Left) => return Ended::closing(Outcome::ClientLeft),
             Err(BodyError::Refused(refusal)) => {
                 let framing = Some(framed.framing);
                 let outcome = self.refuse(x, framed.arrival, framing, refusal).await;
-                Ended::closing(outcome)
+                return Ended::closing(outcome);
             }
+        };
+        let outcome = lane.run().await;
+        Ended {
+            outcome,
+            next: match outcome {
+                Outcome::Relayed | Outcome::Local if lane.keep => Next::Request,
+                Outcome::Relayed | Outcome::Local => Next::Linger,
+                Outcome::Broken(_) | Outcome::ClientLeft | Outcome::ClientStalled => Next::Close,
+            },
+            carried: Some(lane.carried()),
         }
     }
 
-    /// Frees what the last request has made unusually large: a connection may be idle for long.
+    /// Frees what the last request has made unusually large: a connection may be idle for long. One
+    /// that is not brisk keeps nothing of the engine's; the exchange has decided for itself.
     fn shrink(&mut self) {
+        if self.waiting.is_none() {
+            self.head = RequestHead::default();
+            self.response_head = ResponseHead::default();
+            self.message = Buf::default();
+            self.message_share = None;
+            self.out = Vec::new();
+            self.local = Local::default();
+            return;
+        }
         if self.message.capacity() > HEAD_BYTES_UNCHARGED {
-            self.message = Buf::with_capacity(0);
+            self.message = Buf::default();
         }
         self.message_share = None;
         for bytes in [&mut self.out, &mut self.local.head] {
@@ -228,9 +272,9 @@ impl<H: Handler> Connection<H> {
         self.shrink();
         self.scan.reset();
         if !self.io.is_reading() {
-            let rest = std::mem::replace(&mut self.rest, Buf::with_capacity(0));
-            self.io.read_into(rest);
+            self.read_next();
         }
+        let began = core.now();
         let fresh = self.fresh.take();
         let head_by = fresh.map(|fresh| fresh + limits.head_timeout);
         let idle_by = after(core.now(), limits.idle_timeout);
@@ -245,6 +289,9 @@ impl<H: Handler> Connection<H> {
         self.io.deadline.set_idle(false);
         let mut buf = first.ok()?;
         let arrived = core.clock();
+        let waited = arrived.saturating_duration_since(began);
+        let is_brisk = fresh.is_none() && waited <= BRISK_WAIT_MAX;
+        core.waiting_buffers.settle(&mut self.waiting, is_brisk);
         let head_by = head_by.unwrap_or(arrived + limits.head_timeout);
         loop {
             let max = limits.head_bytes_max;
@@ -260,7 +307,7 @@ impl<H: Handler> Connection<H> {
             }
             if buf.spare() == 0 {
                 let capacity = buf.len().saturating_mul(2).max(CLIENT_READ_BYTES_START);
-                match self.room_for_head(capacity).await {
+                match Box::pin(self.room_for_head(capacity)).await {
                     Ok(()) => buf = buf.grown(capacity),
                     Err(BodyError::Left) => return None,
                     Err(BodyError::Refused(refusal)) => return Some((arrived, Err(refusal))),
@@ -273,12 +320,22 @@ impl<H: Handler> Connection<H> {
         // The room of the request before is where the next one will be read to.
         self.rest = std::mem::replace(&mut self.message, buf);
         self.rest.clear();
-        if self.rest.capacity() < CLIENT_READ_BYTES_START
-            || self.rest.capacity() > 4 * CLIENT_READ_BYTES_START
-        {
-            self.rest = Buf::with_capacity(CLIENT_READ_BYTES_START);
+        if self.rest.capacity() > 4 * CLIENT_READ_BYTES_START {
+            self.rest = Buf::default();
         }
         Some((arrived, Ok(())))
+    }
+
+    /// Begins to read the next request, or continues with what has come of it.
+    fn read_next(&mut self) {
+        let mut rest = std::mem::take(&mut self.rest);
+        if rest.is_empty() && self.waiting.is_none() {
+            return self.io.read_unbuffered(CLIENT_READ_BYTES_START);
+        }
+        if rest.capacity() < CLIENT_READ_BYTES_START {
+            rest = rest.grown(CLIENT_READ_BYTES_START);
+        }
+        self.io.read_into(rest);
     }
 
     /// Waits for room for a head that is larger than usual (docs/contract/surface.md#11).
@@ -368,17 +425,19 @@ impl<H: Handler> Connection<H> {
         receiving.receive(framed.framing.body, bytes_max).await
     }
 
-    /// Carries a complete request to a backend and its response back.
-    async fn carry(&mut self, x: &mut H::Exchange, framed: &Framed, body: Body) -> Ended {
+    /// A complete request on its way to a backend.
+    fn lane<'l>(&'l mut self, x: &'l mut H::Exchange, framed: &Framed, body: Body) -> Lane<'l, H> {
         // From here on the read of the next request also detects a disconnect.
-        let rest = std::mem::replace(&mut self.rest, Buf::with_capacity(0));
-        self.io.read_into(rest);
+        self.read_next();
+        if self.waiting.is_none() {
+            self.message.fit();
+        }
         let request = Request {
             head: &self.head,
             bytes: &self.message,
             framing: framed.framing,
         };
-        let mut lane = Lane {
+        Lane {
             core: &self.core,
             wire: Wire {
                 core: &self.core,
@@ -399,21 +458,7 @@ impl<H: Handler> Connection<H> {
             keep: framed.keep,
             response_bytes: 0,
             first_byte: None,
-        };
-        let outcome = lane.run().await;
-        let ended = Ended {
-            outcome,
-            next: match outcome {
-                Outcome::Relayed | Outcome::Local if lane.keep => Next::Request,
-                Outcome::Relayed | Outcome::Local => Next::Linger,
-                Outcome::Broken(_) | Outcome::ClientLeft | Outcome::ClientStalled => Next::Close,
-            },
-            carried: Some(lane.carried()),
-        };
-        if self.out.capacity() > OUT_BYTES_KEPT_MAX {
-            self.out = Vec::new();
         }
-        ended
     }
 
     async fn respond_locally(&mut self, keep: bool) -> Outcome {
@@ -462,7 +507,7 @@ impl Ended {
     }
 
     /// The end of the request in the form that the exchange gets.
-    fn done(&self, total: Duration) -> Done {
+    fn done(&self, total: Duration, is_brisk: bool) -> Done {
         let carried = self.carried.unwrap_or(Carried {
             request_bytes: 0,
             response_bytes: 0,
@@ -474,6 +519,7 @@ impl Ended {
             response_bytes: carried.response_bytes,
             first_byte: carried.first_byte,
             total,
+            is_brisk,
         }
     }
 }

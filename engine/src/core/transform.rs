@@ -1,5 +1,6 @@
 //! Responses that reach the client as the handler makes them: piece by piece, or of the whole.
 
+use std::pin::pin;
 use std::time::{Duration, Instant};
 
 use super::body::{BodyError, room};
@@ -114,17 +115,12 @@ impl<H: Handler> Lane<'_, H> {
         backend: &mut Backend,
         state: &mut Transformed,
         idle: Duration,
-        mut buf: Buf,
+        buf: Buf,
     ) -> Result<(std::io::Result<usize>, Buf), Result<Step, Action>> {
-        let full = buf.spare() == 0;
-        buf.clear();
-        if full {
-            buf = buf.grown(UPSTREAM_READ_BYTES_MAX);
-        }
-        backend.upstream.socket.arm(buf);
+        self.read_on(backend, buf);
         loop {
             let until = state.quiet_since.checked_add(idle);
-            let waited = self.wire.wait_until(backend.read(), until).await;
+            let waited = self.wire.wait_until(pin!(backend.read()), until).await;
             if let Some(read) = waited.map_err(Err)? {
                 return Ok(read);
             }
@@ -208,7 +204,9 @@ impl<H: Handler> Lane<'_, H> {
     async fn work_on_response(&mut self, bytes: Vec<u8>) -> Result<Vec<u8>, Action> {
         let work = self.x.work();
         let (core, client) = (self.core, self.client());
-        self.wire.wait(core.work_on(client, work, bytes)).await
+        self.wire
+            .wait(pin!(core.work_on(client, work, bytes)))
+            .await
     }
 
     /// The last call of the transformation, and what becomes of it.
@@ -285,7 +283,11 @@ impl<H: Handler> Lane<'_, H> {
                 .upstream
                 .socket
                 .arm(buf.grown(UPSTREAM_READ_BYTES_MAX));
-            let (result, came) = match self.wire.wait_or_leave(backend.read(), asker!(self)).await {
+            let (result, came) = match self
+                .wire
+                .wait_or_leave(pin!(backend.read()), asker!(self))
+                .await
+            {
                 Ok(read) => read,
                 Err(Action::Cut(fault)) => break fault,
                 Err(action) => return self.give_up(action),

@@ -36,6 +36,16 @@ pub(crate) struct Socket {
 
 pub(super) struct SharedStream(UnsafeCell<TcpStream>, Descriptor);
 
+/// Where a read puts what it brings.
+pub(super) enum Destination {
+    /// The room of a buffer, this many bytes of it at most. The kernel has the buffer from the
+    /// beginning of the read to its end.
+    Buffer(Buf, usize),
+    /// A buffer of this capacity, made when there is something to read: the wait needs none. It
+    /// costs one call of the kernel more.
+    WhenReady(usize),
+}
+
 /// The part of a buffer that the ring may write: the room after its last byte, `bytes_max` at most.
 struct Tail {
     buf: Buf,
@@ -61,7 +71,7 @@ unsafe impl IoBufMut for Tail {
 
 /// The place of a connection's one read; the future in it is replaced, never moved.
 pub(super) trait ReadSlot {
-    fn arm(self: Pin<&mut Self>, tcp: Rc<SharedStream>, buf: Buf, bytes_max: usize);
+    fn arm(self: Pin<&mut Self>, tcp: Rc<SharedStream>, into: Destination);
     fn is_armed(&self) -> bool;
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<(io::Result<usize>, Buf)>;
 }
@@ -74,15 +84,15 @@ struct Slot<F, M> {
 impl<F, M> ReadSlot for Slot<F, M>
 where
     F: Future<Output = (io::Result<usize>, Buf)>,
-    M: Fn(Rc<SharedStream>, Buf, usize) -> F,
+    M: Fn(Rc<SharedStream>, Destination) -> F,
 {
-    fn arm(self: Pin<&mut Self>, tcp: Rc<SharedStream>, buf: Buf, bytes_max: usize) {
+    fn arm(self: Pin<&mut Self>, tcp: Rc<SharedStream>, into: Destination) {
         // SAFETY: the old future, if any, is dropped in place and the new one is written to its
         // place; neither is moved after it was pinned.
         let slot = unsafe { self.get_unchecked_mut() };
         // A second read would drop the first one, and on io_uring its bytes.
         debug_assert!(slot.future.is_none(), "one read at a time");
-        slot.future = Some((slot.make)(tcp, buf, bytes_max));
+        slot.future = Some((slot.make)(tcp, into));
     }
 
     fn is_armed(&self) -> bool {
@@ -104,12 +114,34 @@ where
     }
 }
 
-async fn read(tcp: Rc<SharedStream>, buf: Buf, bytes_max: usize) -> (io::Result<usize>, Buf) {
-    // SAFETY: making the operation copies the descriptor; after that neither it nor a write that
-    // may be made meanwhile touches the stream.
-    let stream = unsafe { &mut *tcp.0.get() };
-    let (result, tail) = stream.read(Tail { buf, bytes_max }).await;
-    (result, tail.buf)
+async fn read(tcp: Rc<SharedStream>, into: Destination) -> (io::Result<usize>, Buf) {
+    match into {
+        Destination::Buffer(buf, bytes_max) => {
+            // SAFETY: making the operation copies the descriptor; after that neither it nor a write
+            // that may be made meanwhile touches the stream.
+            let stream = unsafe { &mut *tcp.0.get() };
+            let (result, tail) = stream.read(Tail { buf, bytes_max }).await;
+            (result, tail.buf)
+        }
+        Destination::WhenReady(capacity) => read_when_ready(&tcp, capacity).await,
+    }
+}
+
+async fn read_when_ready(tcp: &SharedStream, capacity: usize) -> (io::Result<usize>, Buf) {
+    loop {
+        // SAFETY: waiting for readability only reads the descriptor of the stream, which no other
+        // operation changes.
+        let stream = unsafe { &*tcp.0.get() };
+        if let Err(error) = stream.readable(false).await {
+            return (Err(error), Buf::default());
+        }
+        let mut buf = Buf::with_capacity(capacity);
+        match sys::receive_now(sys::fd_of(stream), &mut buf) {
+            // The system said so and it was not so, or another call has taken it.
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            result => return (result, buf),
+        }
+    }
 }
 
 impl Socket {
@@ -163,9 +195,19 @@ impl Socket {
     pub(crate) fn arm_at_most(&mut self, buf: Buf, bytes_max: usize) {
         // A read of no bytes would look like the end of the connection.
         debug_assert!(buf.spare() > 0 && bytes_max > 0, "no room to read into");
+        self.arm_into(Destination::Buffer(buf, bytes_max));
+    }
+
+    /// Begins the next read, which gets a buffer of this capacity when there is something to read.
+    pub(crate) fn arm_unbuffered(&mut self, capacity: usize) {
+        debug_assert!(capacity > 0, "no room to read into");
+        self.arm_into(Destination::WhenReady(capacity));
+    }
+
+    fn arm_into(&mut self, into: Destination) {
         match &mut self.tls {
-            None => self.read.as_mut().arm(Rc::clone(&self.tcp), buf, bytes_max),
-            Some(tls) => tls.get_mut().arm(buf),
+            None => self.read.as_mut().arm(Rc::clone(&self.tcp), into),
+            Some(tls) => tls.get_mut().arm(into),
         }
     }
 
@@ -322,6 +364,58 @@ impl Drop for Socket {
             true if resets => sys::shutdown_read(self.fd),
             true => sys::shutdown_both(self.fd),
             false => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::net::{Shutdown, TcpListener, TcpStream};
+    use std::sync::mpsc::channel;
+
+    use super::*;
+    use crate::rt::{Wanted, run};
+
+    #[test]
+    fn a_read_without_a_buffer_gets_one_when_bytes_come() {
+        const SENT: usize = 10_000;
+        const CAPACITY: usize = 4096;
+        for wanted in [Wanted::Auto, Wanted::Epoll] {
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+            let (accepted, _) = listener.accept().unwrap();
+            let (waits, go) = channel();
+            let peer = std::thread::spawn(move || {
+                go.recv().unwrap();
+                client.write_all(&[b'x'; SENT]).unwrap();
+                client.shutdown(Shutdown::Write).unwrap();
+                client
+            });
+            let received = run(wanted, |_| async move {
+                let mut socket = Socket::accepted(Accepted::of(accepted)).unwrap();
+                let mut received = 0;
+                loop {
+                    socket.arm_unbuffered(CAPACITY);
+                    let read = poll_fn(|cx| {
+                        let read = socket.poll_read(cx);
+                        if read.is_pending() {
+                            // The peer hears the first one.
+                            let _ = waits.send(());
+                        }
+                        read
+                    });
+                    let (result, buf) = read.await;
+                    assert_eq!(result.unwrap(), buf.len());
+                    assert_eq!(buf.capacity(), CAPACITY);
+                    received += buf.len();
+                    if buf.is_empty() {
+                        return received;
+                    }
+                }
+            });
+            assert_eq!(received.unwrap(), SENT);
+            drop(peer.join().unwrap());
         }
     }
 }

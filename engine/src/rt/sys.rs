@@ -6,6 +6,8 @@ use std::io::{self, IoSlice};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::time::Duration;
 
+use crate::buf::Buf;
+
 /// Sends what the socket takes at once, from several pieces, without blocking.
 ///
 /// # Errors
@@ -27,6 +29,28 @@ pub(super) fn send_now(fd: RawFd, parts: &[IoSlice<'_>]) -> io::Result<usize> {
         };
         if let Ok(sent) = usize::try_from(sent) {
             return Ok(sent);
+        }
+        let error = io::Error::last_os_error();
+        if error.kind() != io::ErrorKind::Interrupted {
+            return Err(error);
+        }
+    }
+}
+
+/// Receives what has come, up to the room of the buffer, without blocking: the number of bytes, 0
+/// if the peer has ended its side.
+///
+/// # Errors
+/// `WouldBlock` when there is nothing; anything else is final for the connection.
+pub(super) fn receive_now(fd: RawFd, buf: &mut Buf) -> io::Result<usize> {
+    loop {
+        let (room, capacity) = (buf.tail_ptr(), buf.spare());
+        // SAFETY: the kernel writes at most `capacity` bytes to the room, which is that large.
+        let received = unsafe { libc::recv(fd, room.cast(), capacity, libc::MSG_DONTWAIT) };
+        if let Ok(received) = usize::try_from(received) {
+            // SAFETY: the kernel has written so many bytes.
+            unsafe { buf.added(received) };
+            return Ok(received);
         }
         let error = io::Error::last_os_error();
         if error.kind() != io::ErrorKind::Interrupted {

@@ -15,6 +15,7 @@ use std::task::{Context, Poll};
 use rustls::Connection;
 
 use super::Socket;
+use super::socket::Destination;
 use super::sys;
 use crate::buf::Buf;
 use crate::fault::TlsFault;
@@ -29,8 +30,8 @@ pub(super) struct Session {
     cipher: Option<Buf>,
     /// What the next read fills: large after a full one.
     read_bytes: usize,
-    /// The caller's buffer while a read is pending.
-    armed: Option<Buf>,
+    /// Where the pending read puts plaintext.
+    armed: Option<Destination>,
     /// Bytes of the caller that are encrypted but not yet reported as taken.
     owed: usize,
     /// The connection can bring nothing more, for this reason.
@@ -46,7 +47,7 @@ impl Session {
         conn.set_buffer_limit(Some(TLS_SEND_BYTES_MAX));
         Self {
             conn,
-            cipher: Some(Buf::with_capacity(0)),
+            cipher: Some(Buf::default()),
             read_bytes: TLS_READ_BYTES_START,
             armed: None,
             owed: 0,
@@ -58,10 +59,10 @@ impl Session {
         self.armed.is_some()
     }
 
-    pub(super) fn arm(&mut self, buf: Buf) {
+    pub(super) fn arm(&mut self, into: Destination) {
         // A second buffer would drop the first one, which the caller is still waiting for.
         debug_assert!(self.armed.is_none(), "one read at a time");
-        self.armed = Some(buf);
+        self.armed = Some(into);
     }
 
     /// See [`Socket::send_now`].
@@ -108,7 +109,7 @@ impl Session {
 
     /// A buffer for the next read.
     fn lend(&mut self) -> Buf {
-        let mut cipher = self.cipher.take().unwrap_or_else(|| Buf::with_capacity(0));
+        let mut cipher = self.cipher.take().unwrap_or_default();
         // The caller has decrypted all of it; what is left would be lost.
         debug_assert!(cipher.is_empty(), "ciphertext that was not decrypted");
         cipher.clear();
@@ -116,6 +117,13 @@ impl Session {
             cipher = Buf::with_capacity(self.read_bytes);
         }
         cipher
+    }
+
+    /// Frees the buffer of the last read, if all of it was decrypted.
+    fn rest(&mut self) {
+        if self.cipher.as_ref().is_some_and(|cipher| cipher.is_empty()) {
+            self.cipher = Some(Buf::default());
+        }
     }
 
     /// Takes back what a read has filled.
@@ -278,27 +286,35 @@ impl Socket {
         let Some(session) = self.tls.as_mut().map(|tls| tls.get_mut()) else {
             return Poll::Pending;
         };
-        let Some(mut buf) = session.armed.take() else {
-            // Nothing would ever wake the caller.
-            debug_assert!(false, "polled without a read");
-            return Poll::Pending;
-        };
+        // Nothing would ever wake the caller.
+        debug_assert!(session.armed.is_some(), "polled without a read");
         loop {
             if !self.read.is_armed() {
+                let Some(into) = session.armed.take() else {
+                    return Poll::Pending;
+                };
+                let (mut buf, ahead) = match into {
+                    Destination::Buffer(buf, _) => (buf, true),
+                    Destination::WhenReady(capacity) => (Buf::with_capacity(capacity), false),
+                };
                 if let Some(result) = session.fill(self.fd, &mut buf) {
+                    if !ahead {
+                        session.rest();
+                    }
                     return Poll::Ready((result, buf));
                 }
-                let cipher = session.lend();
-                let tcp = Rc::clone(&self.tcp);
-                self.read.as_mut().arm(tcp, cipher, usize::MAX);
+                let cipher = if ahead {
+                    session.armed = Some(Destination::Buffer(buf, usize::MAX));
+                    Destination::Buffer(session.lend(), usize::MAX)
+                } else {
+                    session.rest();
+                    session.armed = Some(Destination::WhenReady(buf.capacity()));
+                    Destination::WhenReady(session.read_bytes)
+                };
+                self.read.as_mut().arm(Rc::clone(&self.tcp), cipher);
             }
-            match self.read.as_mut().poll(cx) {
-                Poll::Ready((result, cipher)) => session.came(&result, cipher),
-                Poll::Pending => {
-                    session.armed = Some(buf);
-                    return Poll::Pending;
-                }
-            }
+            let (result, cipher) = std::task::ready!(self.read.as_mut().poll(cx));
+            session.came(&result, cipher);
         }
     }
 }

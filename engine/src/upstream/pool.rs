@@ -14,9 +14,12 @@ use std::time::{Duration, Instant};
 use rustc_hash::FxHashMap;
 
 use crate::buf::Buf;
-use crate::limits::{IDLE_CONNS_PER_ENDPOINT_MAX, UPSTREAM_READ_BYTES_START};
+use crate::limits::{
+    IDLE_CONNS_PER_ENDPOINT_MAX, UPSTREAM_READ_BYTES_MAX, UPSTREAM_READ_BYTES_START,
+};
 use crate::rt::Socket;
 use crate::rt::sys::Peek;
+use crate::waiting_buffers::{WaitingBuffer, WaitingBuffers};
 
 /// The idle time from which a connection is checked once more, for 0.3 µs, before reuse. Below it,
 /// the connection's own read would have reported a close.
@@ -28,6 +31,8 @@ pub(crate) struct Upstream {
     pub(crate) socket: Socket,
     /// Requests it has carried.
     pub(crate) uses: u32,
+    /// Whether it waits with a buffer in hand.
+    waiting: Option<WaitingBuffer>,
     /// The shorter of the configured idle time and what the backend announced.
     idle_max: Duration,
     idle_since: Instant,
@@ -38,9 +43,35 @@ impl Upstream {
         Self {
             socket,
             uses: 0,
+            waiting: None,
             idle_max: Duration::ZERO,
             idle_since: now,
         }
+    }
+
+    /// Begins the next read, after the bytes in `buf` were passed on. A connection that is brisk
+    /// reads into that buffer, or into a larger one if the last read filled it; one that is not, and
+    /// those beyond the bound of [`WaitingBuffers`], give it back while they wait. Returns whether the
+    /// connection has a buffer now.
+    pub(crate) fn arm(&mut self, mut buf: Buf, is_brisk: bool, buffers: &WaitingBuffers) -> bool {
+        let filled = !buf.is_empty() && buf.spare() == 0;
+        buffers.settle(&mut self.waiting, is_brisk);
+        let capacity = if filled {
+            UPSTREAM_READ_BYTES_MAX
+        } else {
+            UPSTREAM_READ_BYTES_START
+        };
+        if self.waiting.is_none() {
+            drop(buf);
+            self.socket.arm_unbuffered(capacity);
+            return false;
+        }
+        buf.clear();
+        if buf.capacity() < capacity {
+            buf = Buf::with_capacity(capacity);
+        }
+        self.socket.arm(buf);
+        true
     }
 
     /// Makes it idle from now on, for `idle_max` at most.
@@ -51,16 +82,27 @@ impl Upstream {
 }
 
 /// The idle connections of one core.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Pool {
-    idle: RefCell<FxHashMap<u64, Vec<Upstream>>>,
+    buffers: WaitingBuffers,
+    #[expect(clippy::vec_box, reason = "a request's task holds it by its box")]
+    idle: RefCell<FxHashMap<u64, Vec<Box<Upstream>>>>,
     /// The waker of the task in [`Pool::watch`].
     watcher: RefCell<Option<Waker>>,
 }
 
 impl Pool {
+    /// An empty pool, whose connections are counted among those that wait with a buffer.
+    pub(crate) fn new(buffers: WaitingBuffers) -> Self {
+        Self {
+            buffers,
+            idle: RefCell::default(),
+            watcher: RefCell::default(),
+        }
+    }
+
     /// An idle connection that is still open, if there is one.
-    pub(crate) fn take(&self, key: u64, now: Instant) -> Option<Upstream> {
+    pub(crate) fn take(&self, key: u64, now: Instant) -> Option<Box<Upstream>> {
         let mut idle = self.idle.borrow_mut();
         let kept = idle.get_mut(&key)?;
         while let Some(mut upstream) = kept.pop() {
@@ -83,16 +125,15 @@ impl Pool {
 
     /// Keeps a connection after a complete response and a call of [`Upstream::rest`]. Its next read
     /// may use the buffer of the last one, unless that has grown.
-    pub(crate) fn keep(&self, key: u64, mut upstream: Upstream, mut buf: Buf) {
+    pub(crate) fn keep(&self, key: u64, mut upstream: Box<Upstream>, mut buf: Buf) {
         if upstream.idle_max.is_zero() {
             return;
         }
-        if buf.capacity() == UPSTREAM_READ_BYTES_START {
-            buf.clear();
-        } else {
-            buf = Buf::with_capacity(UPSTREAM_READ_BYTES_START);
+        if buf.capacity() > UPSTREAM_READ_BYTES_START {
+            buf = Buf::default();
         }
-        upstream.socket.arm(buf);
+        buf.clear();
+        upstream.arm(buf, true, &self.buffers);
         let watcher = self.watcher.borrow();
         let waker = watcher.as_ref().map_or(Waker::noop(), |waker| waker);
         if upstream
