@@ -2,8 +2,7 @@
 //! it carries a request.
 //!
 //! The engine drives the request and owns all waiting; an [`Exchange`] decides, without blocking.
-//! It is called on the core that carries the request, one call at a time, through static dispatch,
-//! in this order:
+//! It is called on the request's core, one call at a time, through static dispatch, in this order:
 //!
 //! ```text
 //! begin ─▶ head+ ─▶ (arrived)* ─▶ (decoding ─▶ (arrived)*) ─▶ route ─▶
@@ -14,9 +13,9 @@
 //! ```
 //!
 //! At some of these points the exchange may give work away ([`Exchange::work`]) and is called again
-//! when it is done. A request that cannot be parsed goes `begin ─▶ refuse ─▶ done`. At most of these
-//! points the exchange may supply the response itself instead ([`Local`]). The exchange writes the
-//! status line and the fields; the engine adds the fields that frame the message.
+//! when it is done; at most of them it may supply the response itself ([`Local`]). A request that
+//! cannot be parsed goes `begin ─▶ refuse ─▶ done`. The exchange writes the status line and the
+//! fields; the engine adds those that frame the message.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -310,8 +309,7 @@ pub struct Done {
     pub first_byte: Option<Duration>,
     /// From arrival to the end.
     pub total: Duration,
-    /// Whether requests follow each other quickly on the connection. If not, what is kept for the
-    /// next one takes memory for longer than it saves work.
+    /// Whether requests follow each other quickly on the connection, so that keeping pays.
     pub is_brisk: bool,
 }
 
@@ -431,8 +429,7 @@ impl<H: Handler> FieldNames for NamesOf<H> {
     const PREFIX: Option<(&'static str, FieldId)> = H::FIELD_PREFIX;
 }
 
-/// One request and its response. It exists from [`Handler::begin`] to [`Self::done`]; a connection
-/// between two requests holds only what [`Self::Kept`] says. See the module for the order of calls.
+/// One request and its response, from [`Handler::begin`] to [`Self::done`], called as the module says.
 pub trait Exchange: Sized + 'static {
     /// What one exchange of a connection leaves to the next, such as buffers.
     type Kept: Default + 'static;

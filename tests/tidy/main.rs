@@ -441,7 +441,7 @@ const ENGINE_ROWS: [&[&str]; 7] = [
         "request_turn",
         "snapshot",
     ],
-    &["budget", "buf"],
+    &["budget", "buf", "waiting_buffers"],
     &["exchange", "fair", "h1", "tls"],
     &["incoming", "rt"],
     &["handler", "upstream"],

@@ -25,6 +25,7 @@
 mod bell;
 mod deadline;
 mod descriptors;
+mod destination;
 mod driver;
 mod listener;
 mod socket;

@@ -17,6 +17,7 @@ use monoio::io::{AsyncReadRent, AsyncWriteRent};
 use monoio::net::TcpStream;
 
 use super::descriptors::{Descriptor, Purpose};
+use super::destination::Destination;
 use super::listener::Accepted;
 use super::sys::{self, Peek};
 use super::tls::Session;
@@ -35,16 +36,6 @@ pub(crate) struct Socket {
 }
 
 pub(super) struct SharedStream(UnsafeCell<TcpStream>, Descriptor);
-
-/// Where a read puts what it brings.
-pub(super) enum Destination {
-    /// The room of a buffer, this many bytes of it at most. The kernel has the buffer from the
-    /// beginning of the read to its end.
-    Buffer(Buf, usize),
-    /// A buffer of this capacity, made when there is something to read: the wait needs none. It
-    /// costs one call of the kernel more.
-    WhenReady(usize),
-}
 
 /// The part of a buffer that the ring may write: the room after its last byte, `bytes_max` at most.
 struct Tail {

@@ -15,7 +15,7 @@ use std::task::{Context, Poll};
 use rustls::Connection;
 
 use super::Socket;
-use super::socket::Destination;
+use super::destination::Destination;
 use super::sys;
 use crate::buf::Buf;
 use crate::fault::TlsFault;
