@@ -61,8 +61,8 @@ pub(crate) const CHUNK_SIZE_LINE_BYTES_MAX: usize = CHUNK_SIZE_DIGITS_MAX + 2;
 pub(crate) const CLIENT_READ_BYTES_START: usize = 4 << 10;
 
 /// Connections of a core, to clients and to backends, that wait with a buffer in hand; the others
-/// take one when there is something to read, for a call of the kernel more. It bounds the memory
-/// that waits to 4 MiB a core.
+/// take one when there is something to read, for a call of the kernel more. That is 4 MiB a core, and
+/// up to sixteen times as much while all of them bring large responses ([`UPSTREAM_READ_BYTES_MAX`]).
 pub(crate) const WAITING_BUFFERS_MAX: usize = 1024;
 
 /// A connection holds a buffer while it waits if it waited no longer than this before. A call more

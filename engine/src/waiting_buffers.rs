@@ -21,11 +21,10 @@ impl WaitingBuffers {
     /// Whether a connection holds a buffer from now on while it waits: if it is brisk, and if there
     /// are not too many that do.
     pub(crate) fn settle(&self, held: &mut Option<WaitingBuffer>, is_brisk: bool) {
-        match held {
-            Some(_) if is_brisk => {}
-            Some(_) => *held = None,
-            None if is_brisk => *held = self.take(),
-            None => {}
+        if !is_brisk {
+            *held = None;
+        } else if held.is_none() {
+            *held = self.take();
         }
     }
 

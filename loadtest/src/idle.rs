@@ -74,7 +74,7 @@ struct Crowd<'a> {
     payload: Payload,
     nonces: Nonces,
     members: Vec<Member>,
-    /// Members whose request is in progress.
+    /// Connections with a request in progress.
     busy: usize,
     closed_idle: u64,
     statuses: BTreeMap<u16, u64>,

@@ -100,19 +100,20 @@ struct Exchange {
     head: Option<ResponseHead>,
 }
 
+fn connect(addr: SocketAddr, registry: &Registry, token: Token) -> io::Result<TcpStream> {
+    let mut tcp = TcpStream::connect(addr)?;
+    registry.register(&mut tcp, token, Interest::READABLE | Interest::WRITABLE)?;
+    tcp.set_nodelay(true)?;
+    Ok(tcp)
+}
+
 impl Link {
     /// Starts to connect; events come with `token`.
     ///
     /// # Errors
     /// What the system says at once; a refusal may also come as a [`Turn`].
     pub fn open(addr: SocketAddr, registry: &Registry, token: Token) -> io::Result<Self> {
-        let mut stream = TcpStream::connect(addr)?;
-        registry.register(&mut stream, token, Interest::READABLE | Interest::WRITABLE)?;
-        stream.set_nodelay(true)?;
-        Ok(Self {
-            stream: ClientStream::Plain(stream),
-            exchange: None,
-        })
+        connect(addr, registry, token).map(|tcp| Self::new(ClientStream::Plain(tcp)))
     }
 
     /// The same, with TLS when the target's URL says so. The handshake goes on with the first
@@ -121,17 +122,18 @@ impl Link {
     /// # Errors
     /// Those of [`open`](Self::open).
     pub fn open_to(target: &Target, registry: &Registry, token: Token) -> io::Result<Self> {
-        let link = Self::open(target.addr, registry, token)?;
-        Ok(match (&target.server_name, link.stream) {
-            (Some(name), ClientStream::Plain(tcp)) => Self {
-                stream: ClientStream::Tls(Box::new(TlsStream::new(tcp, name)?)),
-                exchange: None,
-            },
-            (_, stream) => Self {
-                stream,
-                exchange: None,
-            },
-        })
+        let tcp = connect(target.addr, registry, token)?;
+        Ok(Self::new(match &target.server_name {
+            Some(name) => ClientStream::Tls(Box::new(TlsStream::new(tcp, name)?)),
+            None => ClientStream::Plain(tcp),
+        }))
+    }
+
+    fn new(stream: ClientStream) -> Self {
+        Self {
+            stream,
+            exchange: None,
+        }
     }
 
     /// Starts an exchange: sends what can be sent at once, which on a connection still being made

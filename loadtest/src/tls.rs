@@ -2,8 +2,7 @@
 //!
 //! TLS is as alike as it can be for every server that is measured: version 1.3, one cipher suite,
 //! one key exchange, and no session is ever resumed, so that each handshake is a whole one. The
-//! signature of the handshake is checked, the certificate is not: a load tool is not to be
-//! convinced of who the server is.
+//! signature of the handshake is checked. Whose the certificate is does not matter to a load tool.
 
 use std::io::{self, ErrorKind, IoSlice, Read, Write};
 use std::sync::{Arc, LazyLock};
@@ -11,7 +10,9 @@ use std::sync::{Arc, LazyLock};
 use mio::net::TcpStream;
 use rustls::client::Resumption;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
+use rustls::crypto::{
+    CryptoProvider, WebPkiSupportedAlgorithms, ring, verify_tls12_signature, verify_tls13_signature,
+};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{
     ClientConfig, ClientConnection, DigitallySignedStruct, Error, SignatureScheme, version,
@@ -132,6 +133,9 @@ impl TlsStream {
 }
 
 fn config() -> Result<Arc<ClientConfig>, Error> {
+    let verifier = AnyCertificate {
+        algorithms: ring::default_provider().signature_verification_algorithms,
+    };
     let provider = CryptoProvider {
         cipher_suites: vec![ring::cipher_suite::TLS13_AES_128_GCM_SHA256],
         kx_groups: vec![ring::kx_group::X25519],
@@ -140,7 +144,7 @@ fn config() -> Result<Arc<ClientConfig>, Error> {
     let mut config = ClientConfig::builder_with_provider(Arc::new(provider))
         .with_protocol_versions(&[&version::TLS13])?
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(AnyCertificate))
+        .with_custom_certificate_verifier(Arc::new(verifier))
         .with_no_client_auth();
     config.resumption = Resumption::disabled();
     Ok(Arc::new(config))
@@ -148,7 +152,9 @@ fn config() -> Result<Arc<ClientConfig>, Error> {
 
 /// Accepts every certificate and checks that the server has its key.
 #[derive(Debug)]
-struct AnyCertificate;
+struct AnyCertificate {
+    algorithms: WebPkiSupportedAlgorithms,
+}
 
 impl ServerCertVerifier for AnyCertificate {
     fn verify_server_cert(
@@ -168,8 +174,7 @@ impl ServerCertVerifier for AnyCertificate {
         certificate: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        let algorithms = ring::default_provider().signature_verification_algorithms;
-        verify_tls12_signature(message, certificate, signed, &algorithms)
+        verify_tls12_signature(message, certificate, signed, &self.algorithms)
     }
 
     fn verify_tls13_signature(
@@ -178,13 +183,10 @@ impl ServerCertVerifier for AnyCertificate {
         certificate: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        let algorithms = ring::default_provider().signature_verification_algorithms;
-        verify_tls13_signature(message, certificate, signed, &algorithms)
+        verify_tls13_signature(message, certificate, signed, &self.algorithms)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        ring::default_provider()
-            .signature_verification_algorithms
-            .supported_schemes()
+        self.algorithms.supported_schemes()
     }
 }

@@ -100,7 +100,7 @@ GOALS = (
 
 
 def goals(samples, targets):
-    """A line for each goal whose scenario was measured: text, bound, and a spread by target."""
+    """The goals whose scenarios were measured: text, bound, and the spread of each target."""
     known = Samples(samples)
     ours = [target for target in targets if target.startswith("olla")]
     found = []

@@ -155,7 +155,7 @@ class Setup:
 
 
 def clients_max():
-    """How many clients a proxy can have whose requests all take an upstream connection too."""
+    """The number of clients for which a proxy has descriptors, each with an upstream connection."""
     files = raise_descriptor_limit()
     return (files - OTHER_FILES) // 2 if files > 0 else 1_000_000
 

@@ -164,13 +164,7 @@ impl Scheduler {
         let id = queue.push(standing, settings.bounds, waiting)?;
         // Seen before a slot that is given up from now on: whoever gives it up looks here.
         self.waiting.store(queue.len(), Ordering::SeqCst);
-        // Without a free slot for it, its arrival lets nobody start.
-        let may_start = queue.get_mut(id).is_some_and(|waiting| waiting.may_start());
-        let started = if may_start {
-            self.drain(&mut queue, settings, now_ms)
-        } else {
-            Vec::new()
-        };
+        let started = self.drain_for(id, &mut queue, settings, now_ms);
         Ok((id, started))
     }
 
@@ -194,6 +188,22 @@ impl Scheduler {
     /// Whether those that wait have been considered at this time or later.
     pub(crate) fn has_considered(&self, since_ms: u64) -> bool {
         self.considered_ms.load(Ordering::Relaxed) >= since_ms
+    }
+
+    /// Considers all that wait because a request has come or changed. If all its endpoints are full,
+    /// that lets nobody start; a reload changes all requests that wait, one after the other.
+    fn drain_for(
+        &self,
+        id: TicketId,
+        queue: &mut Queue<Waiting>,
+        settings: &Settings,
+        now_ms: u64,
+    ) -> Vec<(Started, Charge)> {
+        if queue.get_mut(id).is_some_and(|waiting| waiting.may_start()) {
+            self.drain(queue, settings, now_ms)
+        } else {
+            Vec::new()
+        }
     }
 
     fn drain(
@@ -234,11 +244,7 @@ impl Scheduler {
         let waiting = queue.get_mut(id)?;
         change(waiting);
         waiting.prefer(&self.chooser(settings.weights, now_ms, 0));
-        // A reload changes all that wait, one after the other.
-        if !waiting.may_start() {
-            return Some(Vec::new());
-        }
-        Some(self.drain(&mut queue, settings, now_ms))
+        Some(self.drain_for(id, &mut queue, settings, now_ms))
     }
 
     /// Takes a request out of the queue whose client has left.

@@ -100,7 +100,7 @@ async fn taken_over<H: Handler>(core: &Core<H>, stream: Accepted) -> Option<Sock
     };
     let limit = core.handler.limits().head_timeout;
     // A timeout drops the connection together with its read, so no bytes can be lost.
-    rt::timeout(limit, Box::pin(socket.secure_accepted(&identity)))
+    rt::timeout(limit, socket.secure_accepted(&identity))
         .await?
         .ok()
 }

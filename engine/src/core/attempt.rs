@@ -162,7 +162,7 @@ impl<H: Handler> Lane<'_, H> {
         };
         let socket = match self.x.tls() {
             None => socket,
-            // Boxed, so that not every connection's task has the size of a handshake.
+            // Boxed, so that connections without TLS need no room for a handshake.
             Some(tls) => Box::pin(self.secure(socket, &tls)).await?,
         };
         let now = self.core.now();

@@ -59,6 +59,9 @@ pub async fn sleep(duration: Duration) {
 
 /// Gives up on a future after a while. Never for something that reads from a socket which is used
 /// afterwards (see the cancel rule).
-pub async fn timeout<F: Future>(limit: Duration, future: F) -> Option<F::Output> {
-    Box::pin(monoio::time::timeout(limit, future)).await.ok()
+///
+/// On the heap with its timer, as [`sleep`] is; so the caller has room for a pointer only.
+pub fn timeout<F: Future>(limit: Duration, future: F) -> impl Future<Output = Option<F::Output>> {
+    let bounded = Box::pin(monoio::time::timeout(limit, future));
+    async move { bounded.await.ok() }
 }

@@ -297,17 +297,17 @@ impl Socket {
                     Destination::Buffer(buf, _) => (buf, true),
                     Destination::WhenReady(capacity) => (Buf::with_capacity(capacity), false),
                 };
-                if let Some(result) = session.fill(self.fd, &mut buf) {
-                    if !ahead {
-                        session.rest();
-                    }
+                let filled = session.fill(self.fd, &mut buf);
+                if !ahead {
+                    session.rest();
+                }
+                if let Some(result) = filled {
                     return Poll::Ready((result, buf));
                 }
                 let cipher = if ahead {
                     session.armed = Some(Destination::Buffer(buf, usize::MAX));
                     Destination::Buffer(session.lend(), usize::MAX)
                 } else {
-                    session.rest();
                     session.armed = Some(Destination::WhenReady(buf.capacity()));
                     Destination::WhenReady(session.read_bytes)
                 };

@@ -31,7 +31,7 @@ pub(crate) struct Upstream {
     pub(crate) socket: Socket,
     /// Requests it has carried.
     pub(crate) uses: u32,
-    /// Whether it waits with a buffer in hand.
+    /// Present while its reads have a buffer while they wait.
     waiting: Option<WaitingBuffer>,
     /// The shorter of the configured idle time and what the backend announced.
     idle_max: Duration,
@@ -92,7 +92,7 @@ pub(crate) struct Pool {
 }
 
 impl Pool {
-    /// An empty pool, whose connections are counted among those that wait with a buffer.
+    /// An empty pool. Its connections count towards the core's bound of buffers that wait.
     pub(crate) fn new(buffers: WaitingBuffers) -> Self {
         Self {
             buffers,
